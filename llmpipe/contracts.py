@@ -1,0 +1,266 @@
+"""The words that every room of llmpipe shares: artifacts, ports, stages and what a stage is given.
+
+A stage kind is one class that follows `Stage`. The compiler reads its `ports`, the planner its
+`fingerprint` and `tools`, and the worker calls its `run` with a `StageContext`. Nothing here
+imports anything heavy, and nothing here knows how the engine works.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import msgspec
+
+from llmpipe.errors import StageError
+
+ArtifactType = Literal[
+    "records",  # rows of any shape: JSONL, JSON or CSV, one file
+    "dataset",  # rows ready to train on: one JSONL file in one of the formats of `llmpipe.formats`
+    "model",  # a Hugging Face folder: config, safetensors, tokenizer
+    "adapter",  # a PEFT folder: adapter_config.json, adapter_model.safetensors
+    "gguf",  # one GGUF file
+    "documents",
+    "chunks",
+    "embeddings",
+    "index",
+    "metrics",  # one JSON file of figures
+    "file",  # any file or folder that only its own stage understands
+]
+
+Determinism = Literal["exact", "same-machine", "external"]
+"""What "the same spec gives the same artifacts" means for a kind: byte-equal anywhere; byte-equal
+on one kind of machine; byte-equal given the journal of replies from outside."""
+
+FieldPath = tuple[str | int, ...]
+"""Where a value stands inside a stage's config: ``("sources", 0, "data")``."""
+
+SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
+"""How a secret stands in a resolved config: by name. Its value never enters one."""
+
+
+class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The fields that every stage has. A kind's config class inherits from this one."""
+
+    kind: str
+    """Which kind of stage this is."""
+    description: str = ""
+    """What the stage is for, in the words of the spec's author."""
+    timeout: float | None = None
+    """Seconds after which the stage is stopped and counts as failed."""
+
+
+NON_SEMANTIC = frozenset({"kind", "description", "timeout"})
+"""Config fields that never change an artifact and so never enter a cache key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One reference that a stage's config holds.
+
+    ``field`` is its path inside the stage's config (for messages), ``value`` the text as written,
+    ``accepts`` the artifact types that fit as they are. When only ``model`` fits and an adapter or
+    a GGUF is given, the compiler derives the merge or the import; ``refuse`` maps a type to the
+    message that forbids this where the choice would change the science.
+    """
+
+    field: FieldPath
+    value: str
+    accepts: tuple[ArtifactType, ...]
+    refuse: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    base_allowed: bool = False
+    """Whether the reserved word ``base`` may stand here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One thing that a stage makes.
+
+    ``origin`` names the input that the output descends from; ``trained`` says that it learned
+    something on the way (a fine-tuned model) rather than being converted (a merge, an export).
+    """
+
+    type: ArtifactType
+    origin: str | None = None
+    trained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A stage's typed inputs and outputs. ``default`` is the output that a bare stage id means."""
+
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, Output]
+    default: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """An input as the worker sees it: a readable path. An adapter comes with its ``base`` model."""
+
+    path: Path
+    type: ArtifactType
+    digest: str
+    label: str
+    """What messages should call it: ``dataset.train`` or ``./data/a.jsonl``."""
+    base: Artifact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage gives back.
+
+    ``outputs`` maps every declared output to a path under `StageContext.out`; ``metrics`` are its
+    figures as JSON data; ``summary`` is what a person should read: a few words or a small table.
+    """
+
+    outputs: Mapping[str, Path]
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a stage's `Stage.preflight` found wrong before anything runs.
+
+    ``missing`` says that the tool which would check (and later do) the work is not installed.
+    """
+
+    field: FieldPath
+    message: str
+    hint: str | None = None
+    missing: bool = False
+
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+@dataclass(slots=True)
+class StageContext(Generic[ConfigT]):
+    """All that a running stage may know and touch.
+
+    ``out`` is an empty folder that is published when `run` returns; ``work`` belongs to this key
+    and survives a crash (checkpoints); ``journal`` is the store's folder of paid replies, shared by
+    all keys; ``tools`` is where ``llmpipe tools install`` puts programs.
+    """
+
+    config: ConfigT
+    stage: str
+    inputs: Mapping[str, Artifact]
+    out: Path
+    work: Path
+    journal: Path
+    tools: Path
+    spec_dir: Path
+    threads: int
+    emit: Callable[[Mapping[str, Any]], None] = lambda event: None
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Report how far the stage is; ``note`` is a few words such as ``loss 2.31``."""
+        self.emit({"event": "progress", "done": done, "total": total, "note": note})
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that they should know and that is no error."""
+        self.emit({"event": "warning", "message": message})
+
+    def reveal(self, text: str) -> str:
+        """Put the values of ``${secret:NAME}`` into ``text``.
+
+        Raises:
+            StageError: the environment has no such variable.
+        """
+        return SECRET.sub(_secret_value, text)
+
+    def input(self, name: str) -> Artifact:
+        """Give the input called ``name``."""
+        return self.inputs[name]
+
+
+def _secret_value(match: re.Match[str]) -> str:
+    name = match.group(1)
+    value = os.environ.get(name)
+    if not value:
+        raise StageError(
+            f"the secret {name} is not set", hint=f"set it in the environment: export {name}=…"
+        )
+    return value
+
+
+class Stage(Protocol):
+    """What a stage kind's class offers. All members belong to the class; none is instantiated."""
+
+    Config: ClassVar[type[StageConfig]]
+    VERSION: ClassVar[int]
+    """Raised by one whenever the code would make another artifact of the same inputs."""
+    determinism: ClassVar[Determinism]
+
+    @staticmethod
+    def ports(config: Any) -> Ports:
+        """Give the stage's inputs and outputs. Pure: looks at nothing but the config."""
+
+    @staticmethod
+    def problems(config: Any) -> list[tuple[FieldPath, str]]:
+        """List cross-field mistakes as (path inside the config, message)."""
+
+    @staticmethod
+    def fingerprint(config: Any) -> Mapping[str, Any]:
+        """Give the part of the config (and of the machine) that shapes the artifact, as JSON.
+
+        References stay as written: the engine replaces them by content digests.
+        """
+
+    @staticmethod
+    def tools(config: Any) -> tuple[str, ...]:
+        """Name the distributions (``axolotl``) whose version shapes the artifact."""
+
+    @staticmethod
+    def preflight(config: Any, folder: Path, memo: Path) -> list[Finding]:
+        """Ask the installed tools whether they would take this config.
+
+        Called by ``validate`` and, for stages that are to run, by ``run``; never by ``plan``. May
+        be slow once: ``memo`` is a folder for remembering answers. ``folder`` is the spec's.
+        """
+
+    @staticmethod
+    def run(ctx: Any) -> StageResult:
+        """Do the work. Runs in a process of its own."""
+
+
+class StageDefaults:
+    """What most kinds answer to the optional questions of `Stage`."""
+
+    @staticmethod
+    def problems(config: Any) -> list[tuple[FieldPath, str]]:
+        return []
+
+    @staticmethod
+    def fingerprint(config: Any) -> Mapping[str, Any]:
+        return semantic_fields(config)
+
+    @staticmethod
+    def tools(config: Any) -> tuple[str, ...]:
+        return ()
+
+    @staticmethod
+    def preflight(config: Any, folder: Path, memo: Path) -> list[Finding]:
+        return []
+
+
+def semantic_fields(
+    config: StageConfig, *, without: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Give the config as JSON data, less the fields that never shape an artifact."""
+    data: dict[str, Any] = msgspec.to_builtins(config)
+    return {k: v for k, v in data.items() if k not in NON_SEMANTIC and k not in without}
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a small JSON file the same way every time: sorted keys, two spaces, a final newline."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    return path

@@ -1,0 +1,113 @@
+"""Every error that llmpipe raises on purpose, and the exit code that each one ends in.
+
+    LlmpipeError                    2   base class: message, location, hint
+    ├── UsageError                  2   the command line asks for something that makes no sense
+    ├── SpecError                   2   the spec is wrong; carries every Problem, sorted by place
+    ├── MissingDependencyError      2   a package or tool that this work needs is not installed
+    ├── StoreError                  1   the store cannot be read or written
+    └── StageError                  1   a stage could not do its work; its user can act on it
+
+Ctrl-C ends in 130. Anything else that escapes is a bug in llmpipe and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a text file. Lines and columns count from 1; ``length`` is what to underline."""
+
+    file: str
+    line: int
+    column: int
+    text: str = ""
+    length: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a spec, where it stands, and what to do about it."""
+
+    message: str
+    location: Location | None = None
+    hint: str | None = None
+
+    def render(self) -> str:
+        """Give the problem as text: place and message, the line with its underline, the hint."""
+        lines = [f"{self.location}: {self.message}" if self.location else self.message]
+        if self.location and self.location.text.strip():
+            number = f"{self.location.line:5d}"
+            lines.append(f"{number} | {self.location.text.rstrip()}")
+            underline = " " * (self.location.column - 1) + "^" * max(1, self.location.length)
+            lines.append(f"{' ' * len(number)} | {underline}")
+        if self.hint:
+            lines.extend(f"   {line}" for line in self.hint.splitlines())
+        return "\n".join(lines)
+
+
+class LlmpipeError(Exception):
+    """Base class. ``hint`` says what to try next; ``exit_code`` is what the command ends with."""
+
+    exit_code = 2
+
+    def __init__(
+        self, message: str, *, location: Location | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.location = location
+        self.hint = hint
+
+    def render(self) -> str:
+        """Give the error as a user should read it."""
+        return Problem(self.message, self.location, self.hint).render()
+
+
+class UsageError(LlmpipeError):
+    """The command line names something that does not exist or options that exclude each other."""
+
+
+class SpecError(LlmpipeError):
+    """A spec cannot be used. ``problems`` holds all that was found, sorted by file and line."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = sorted(problems, key=_place)
+        first = self.problems[0]
+        super().__init__(first.message, location=first.location, hint=first.hint)
+
+    def render(self) -> str:
+        return "\n".join(problem.render() for problem in self.problems)
+
+
+class MissingDependencyError(LlmpipeError):
+    """A package, extra or outside tool is missing; the hint is the command that installs it."""
+
+
+class StoreError(LlmpipeError):
+    """The store is unreadable, of a newer format, or could not be written (a full disk, say)."""
+
+    exit_code = 1
+
+
+class StageError(LlmpipeError):
+    """A stage failed for a reason that its user can act on. Raised inside the stage's worker."""
+
+    exit_code = 1
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """Name the known word closest to ``word`` as a hint, or None when nothing is close."""
+    match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"did you mean {match[0]!r}?" if match else None
+
+
+def _place(problem: Problem) -> tuple[str, int, int]:
+    where = problem.location
+    return (where.file, where.line, where.column) if where else ("", 0, 0)

@@ -1,0 +1,131 @@
+"""Fill ``${params.x}`` and ``${env:NAME}`` into a spec; leave ``${secret:NAME}`` as it stands.
+
+A value that is nothing but one ``${params.x}`` takes the parameter's own type. ``$${`` stands for a
+literal ``${``. Inside a command stage's ``run``, ``${inputs.x}`` and ``${outputs.x}`` stay for the
+stage itself to fill.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from llmpipe.errors import Location, Problem, did_you_mean
+from llmpipe.spec.load import Node, Scalar
+
+_EXPRESSION = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
+_SECRET_NAME = re.compile(r"secret:[A-Za-z_][A-Za-z0-9_]*")
+
+
+def interpolate(
+    root: Node, environment: Mapping[str, str] | None = None
+) -> tuple[Node, list[Problem]]:
+    """Give the spec with every expression filled, and the list of those that could not be."""
+    filler = _Filler(root, os.environ if environment is None else environment)
+    if not isinstance(root.value, dict):
+        return root, []
+    value = dict(root.value)
+    for section in ("params", "stages"):
+        if section in value:
+            value[section] = filler.fill(value[section], (section,))
+    return Node(value, root.location, root.keys, root.size), filler.problems
+
+
+class _Filler:
+    def __init__(self, root: Node, environment: Mapping[str, str]) -> None:
+        params = root.find(("params",))
+        self.params = params.value if params and isinstance(params.value, dict) else {}
+        self.environment = environment
+        self.problems: list[Problem] = []
+        self.open: list[str] = []  # parameters being filled, to notice a circle
+
+    def fill(self, node: Node, path: tuple[str | int, ...]) -> Node:
+        if isinstance(node.value, dict):
+            children = {k: self.fill(v, (*path, k)) for k, v in node.value.items()}
+            return Node(children, node.location, node.keys, node.size)
+        if isinstance(node.value, list):
+            items = [self.fill(v, (*path, i)) for i, v in enumerate(node.value)]
+            return Node(items, node.location, size=node.size)
+        if isinstance(node.value, str) and "${" in node.value:
+            return self._text(node, node.value, path)
+        return node
+
+    def _text(self, node: Node, text: str, path: tuple[str | int, ...]) -> Node:
+        whole = _EXPRESSION.fullmatch(text)
+        if whole and text.endswith("}") and (whole.group(1) or "").startswith("params."):
+            found = self._param(whole, node.location)
+            return Node(found.value, node.location, found.keys, found.size) if found else node
+
+        def replace(match: re.Match[str]) -> str:
+            if match.group() == "$${":
+                return "${"
+            return self._one(match, node.location, path)
+
+        return Node(_EXPRESSION.sub(replace, text), node.location)
+
+    def _one(self, match: re.Match[str], where: Location, path: tuple[str | int, ...]) -> str:
+        expression = match.group(1).strip()
+        if not match.group().endswith("}"):
+            return self._fail(match, where, "the closing brace is missing")
+        if expression.startswith("params."):
+            found = self._param(match, where)
+            if found is None:
+                return match.group()
+            if isinstance(found.value, (dict, list)):
+                return self._fail(match, where, "a list or a mapping cannot stand inside a text")
+            return _as_text(found.value)
+        if expression.startswith("env:"):
+            name = expression[4:]
+            if name not in self.environment:
+                return self._fail(match, where, f"the environment has no variable {name}")
+            return self.environment[name]
+        if _SECRET_NAME.fullmatch(expression):
+            return match.group()  # revealed by the worker, where it is allowed
+        if expression.startswith(("inputs.", "outputs.")) and _is_command(path):
+            return match.group()
+        if expression.startswith("stages."):
+            return self._fail(
+                match,
+                where,
+                "a value known only at run time cannot stand in a spec",
+                "make it an artifact: name the stage's output where a reference is taken",
+            )
+        hint = "known: ${params.NAME}, ${env:NAME}, ${secret:NAME}; write $${ for a literal ${"
+        return self._fail(match, where, "unknown expression", hint)
+
+    def _param(self, match: re.Match[str], where: Location) -> Node | None:
+        name, *rest = match.group(1).strip()[len("params.") :].split(".")
+        if name not in self.params:
+            hint = (
+                did_you_mean(name, self.params) or f"params has: {', '.join(self.params) or 'none'}"
+            )
+            self._fail(match, where, f"params has no {name!r}", hint)
+            return None
+        if name in self.open:
+            self._fail(match, where, f"parameters in a circle: {' → '.join([*self.open, name])}")
+            return None
+        self.open.append(name)
+        found = self.fill(self.params[name], ("params", name)).find(tuple(rest))
+        self.open.pop()
+        if found is None:
+            self._fail(match, where, f"params.{name} has no {'.'.join(rest)!r}")
+        return found
+
+    def _fail(
+        self, match: re.Match[str], where: Location, message: str, hint: str | None = None
+    ) -> str:
+        problem = Problem(f"{match.group()}: {message}", where, hint)
+        if problem not in self.problems:
+            self.problems.append(problem)
+        return match.group()
+
+
+def _is_command(path: tuple[str | int, ...]) -> bool:
+    return len(path) == 3 and path[0] == "stages" and path[2] == "run"
+
+
+def _as_text(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)

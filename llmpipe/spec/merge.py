@@ -1,0 +1,98 @@
+"""Lay profiles and ``--set`` values over a spec, keeping every value's own place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmpipe.errors import Problem, SpecError, UsageError, did_you_mean
+from llmpipe.spec.load import Node, Source, parse_value
+
+PROFILE_SECTIONS = ("params", "stages")
+"""What a profile may change."""
+
+
+def deep_merge(below: Node, above: Node) -> Node:
+    """Give ``below`` with ``above`` laid over it: mappings merge by key, all else is replaced."""
+    if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
+        return above
+    value = dict(below.value)
+    for key, node in above.value.items():
+        value[key] = deep_merge(value[key], node) if key in value else node
+    return Node(value, below.location, {**above.keys, **below.keys}, below.size + above.size)
+
+
+def apply_profiles(root: Node, names: Sequence[str]) -> Node:
+    """Lay the named profiles over the spec, in order.
+
+    Raises:
+        UsageError: the spec has no such profile.
+        SpecError: a profile holds something else than ``params`` and ``stages``.
+    """
+    profiles = root.find(("profiles",))
+    known = list(profiles.value) if profiles and isinstance(profiles.value, dict) else []
+    for name in names:
+        profile = profiles.find((name,)) if profiles else None
+        if profile is None:
+            hint = did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}"
+            raise UsageError(f"{root.location.file} has no profile {name!r}", hint=hint)
+        problems = profile_problems(name, profile)
+        if problems:
+            raise SpecError(problems)
+        root = deep_merge(root, profile)
+    return root
+
+
+def profile_problems(name: str, profile: Node) -> list[Problem]:
+    """List what is wrong with the shape of one profile."""
+    if not isinstance(profile.value, dict):
+        return [Problem(f"profiles.{name}: a mapping is needed", profile.location)]
+    problems = []
+    for key, node in profile.value.items():
+        if key not in PROFILE_SECTIONS:
+            hint = did_you_mean(key, PROFILE_SECTIONS) or "a profile may hold: params, stages"
+            problems.append(
+                Problem(f"profiles.{name}: unknown key {key!r}", profile.keys[key], hint)
+            )
+        elif not isinstance(node.value, dict):
+            problems.append(Problem(f"profiles.{name}.{key}: a mapping is needed", node.location))
+    return problems
+
+
+def apply_settings(root: Node, settings: Sequence[str]) -> Node:
+    """Lay ``--set path=value`` over the spec; values are read as YAML.
+
+    Raises:
+        UsageError: a setting is malformed or its path leads nowhere sensible.
+    """
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        steps = path.strip().split(".")
+        if not equals or not all(steps):
+            raise UsageError(
+                f"--set {setting}: a path and a value are needed",
+                hint="such as --set params.base=./model or --set stages.sft.axolotl.max_steps=5",
+            )
+        if steps[0] not in PROFILE_SECTIONS:
+            raise UsageError(
+                f"--set {setting}: the path must begin with params. or stages.",
+                hint=did_you_mean(steps[0], PROFILE_SECTIONS),
+            )
+        source = Source(f"--set {setting}", (text,))
+        leaf = parse_value(text, source) or Node(None, source.at(1, 1))
+        _check_target(root, steps, setting)
+        for step in reversed(steps):
+            leaf = Node({step: leaf}, leaf.location, {step: leaf.location}, leaf.size + 1)
+        root = deep_merge(root, leaf)
+    return root
+
+
+def _check_target(root: Node, steps: list[str], setting: str) -> None:
+    """Refuse a path through a stage or a parameter that the spec does not have."""
+    parent = root.find((steps[0],))
+    known = list(parent.value) if parent and isinstance(parent.value, dict) else []
+    if len(steps) < 2 or steps[1] not in known:
+        named = steps[1] if len(steps) > 1 else ""
+        raise UsageError(
+            f"--set {setting}: {root.location.file} has no {'.'.join(steps[:2])}",
+            hint=did_you_mean(named, known) or f"it has: {', '.join(known) or 'none'}",
+        )

@@ -1,0 +1,51 @@
+"""The frozen form of a spec once it is read, filled and found sound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.contracts import StageConfig
+from llmpipe.errors import Location
+
+if TYPE_CHECKING:
+    from llmpipe.contracts import Stage
+    from llmpipe.spec.load import Node
+
+VERSION = 1
+"""The version of the spec language that this llmpipe reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageSpec:
+    """One stage as the spec declares it."""
+
+    id: str
+    kind: str
+    stage: type[Stage]
+    config: StageConfig
+    node: Node
+
+    def locate(self, field: tuple[str | int, ...], *, key: bool = False) -> Location:
+        """Give the place of a field of this stage in the spec's text."""
+        return self.node.locate(field, key=key)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A valid spec. ``document`` is its resolved form as plain data, secrets still by name."""
+
+    path: Path
+    name: str
+    profiles: tuple[str, ...]
+    params: Mapping[str, Any]
+    stages: Mapping[str, StageSpec]
+    document: Mapping[str, Any]
+    root: Node
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths start from."""
+        return self.path.parent

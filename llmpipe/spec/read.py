@@ -1,0 +1,58 @@
+"""The whole way from a spec's path to a `Spec`: load, overlay, fill, validate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llmpipe.errors import SpecError, UsageError
+from llmpipe.spec.interpolate import interpolate
+from llmpipe.spec.load import load_file
+from llmpipe.spec.merge import apply_profiles, apply_settings
+from llmpipe.spec.model import Spec
+from llmpipe.spec.validate import validate
+
+
+def read_spec(
+    path: Path | str,
+    *,
+    profiles: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    memo: Path | None = None,
+) -> Spec:
+    """Read, fill and validate a spec.
+
+    Args:
+        path: the YAML file.
+        profiles: profiles to lay over it, in order.
+        settings: ``path=value`` texts, laid over the profiles.
+        environment: what ``${env:NAME}`` reads; the process's own by default.
+        memo: a folder that remembers documents found sound.
+
+    Raises:
+        SpecError: something is wrong with the spec; carries every problem found.
+        UsageError: a profile or setting names what the spec does not have.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a folder, not a spec", hint=f"did you mean {path / 'spec.yaml'}?"
+        )
+    root = load_file(path)
+    root = apply_settings(apply_profiles(root, profiles), settings)
+    root, problems = interpolate(root, environment)
+    stages, more = validate(root, memo)
+    problems = [*problems, *more]
+    if problems:
+        raise SpecError(problems)
+    document = {key: value for key, value in root.plain().items() if key != "profiles"}
+    return Spec(
+        path=path.absolute(),
+        name=document["name"],
+        profiles=tuple(profiles),
+        params=document.get("params", {}),
+        stages=stages,
+        document=document,
+        root=root,
+    )

@@ -1,0 +1,268 @@
+"""Check a resolved spec against the schemas: every problem at once, each at its place."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.contracts import SECRET, StageConfig
+from llmpipe.errors import Problem, did_you_mean
+from llmpipe.registry import all_kinds, stage_class
+from llmpipe.spec.load import Node
+from llmpipe.spec.model import StageSpec
+from llmpipe.spec.schema import STAGE_ID, document_schema, strict_schema
+
+Path_ = tuple[str | int, ...]
+
+_TYPES = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "nothing",
+}
+
+
+def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec], list[Problem]]:
+    """Check a resolved spec and give its typed stages, or the list of all that is wrong with it.
+
+    ``memo`` is a folder that remembers sound documents, so that jsonschema (slow to import) is not
+    needed for a spec that was checked before.
+    """
+    plain = {k: v for k, v in root.plain().items() if k != "profiles"}
+    stages: dict[str, Any] = plain["stages"] if isinstance(plain.get("stages"), dict) else {}
+    kinds = {s["kind"] for s in stages.values() if isinstance(s, dict) and _known(s.get("kind"))}
+    ticket = _memo_ticket(plain, kinds, memo)
+    if ticket is None or not ticket.exists():
+        problems = [*_check_document(root, plain), *_check_stages(root, stages)]
+        if problems:
+            return {}, problems
+        if ticket is not None:
+            _remember(ticket)
+    return _convert(root, stages)
+
+
+def _convert(root: Node, stages: dict[str, Any]) -> tuple[dict[str, StageSpec], list[Problem]]:
+    """Turn sound stages into their config classes and apply the rules between fields."""
+    specs: dict[str, StageSpec] = {}
+    problems: list[Problem] = []
+    for stage_id, data in stages.items():
+        stage = stage_class(data["kind"])
+        node = root.find(("stages", stage_id))
+        assert node is not None
+        try:
+            config: StageConfig = msgspec.convert(data, stage.Config)
+        except msgspec.ValidationError as error:
+            message, _, where = str(error).partition(" - at `$")
+            path = _steps(where.rstrip("`"))
+            problems.append(Problem(f"stages.{stage_id}: {message}", node.locate(path)))
+            continue
+        specs[stage_id] = StageSpec(stage_id, data["kind"], stage, config, node)
+        for field, message in stage.problems(config):
+            name = _dotted(("stages", stage_id, *field))
+            problems.append(Problem(f"{name}: {message}", node.locate(field)))
+    return specs, problems
+
+
+def _check_document(root: Node, plain: dict[str, Any]) -> Iterator[Problem]:
+    yield from _schema_problems(document_schema(), plain, root, ())
+    stages = root.find(("stages",))
+    for stage_id, where in (stages.keys if stages else {}).items():
+        if not re.fullmatch(STAGE_ID, stage_id):
+            yield Problem(
+                f"stages.{stage_id}: not a stage id",
+                where,
+                "a stage id begins with a small letter; then small letters, digits, _ and -",
+            )
+        elif stage_id == "base":
+            yield Problem(
+                "stages.base: 'base' is reserved: it names the model that others were trained on",
+                where,
+            )
+
+
+def _check_stages(root: Node, stages: dict[str, Any]) -> Iterator[Problem]:
+    for stage_id, data in stages.items():
+        if not isinstance(data, dict):
+            continue  # the document's own schema has said so
+        path: Path_ = ("stages", stage_id)
+        kind = data.get("kind")
+        if kind is None:
+            where = root.locate(path, key=True)
+            yield Problem(f"stages.{stage_id}: 'kind' is missing", where, _kinds_hint())
+        elif not _known(kind):
+            hint = did_you_mean(kind, all_kinds()) or _kinds_hint()
+            yield Problem(
+                f"stages.{stage_id}: unknown kind {kind!r}", root.locate((*path, "kind")), hint
+            )
+        else:
+            schema = strict_schema(kind)
+            yield from _schema_problems(schema, data, root, path)
+            yield from _misplaced_secrets(data, schema, root, path)
+
+
+def _schema_problems(
+    schema: dict[str, Any], data: Any, root: Node, path: Path_
+) -> Iterator[Problem]:
+    import jsonschema
+
+    for error in jsonschema.Draft202012Validator(schema).iter_errors(data):
+        yield from _explain(error, root, path)
+
+
+def _explain(error: Any, root: Node, base: Path_) -> Iterator[Problem]:
+    """Turn one of jsonschema's errors into problems in a person's words."""
+    path: Path_ = (*base, *error.absolute_path)
+    name = _dotted(path)
+    prefix = f"{name}: " if name else ""
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        for key in [k for k in error.instance if k not in known]:
+            hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
+            where = root.locate((*path, key), key=True)
+            yield Problem(f"{prefix}unknown key {key!r}", where, hint)
+    elif error.validator == "required":
+        missing = error.message.split("'")[1]
+        yield Problem(f"{prefix}{missing!r} is missing", root.locate(path, key=True))
+    else:
+        yield Problem(f"{prefix}{_complaint(error)}", root.locate(path))
+
+
+def _complaint(error: Any) -> str:
+    found = _shown(error.instance)
+    if error.validator == "type":
+        return f"{_expected(error.schema)} is needed, not {found}"
+    if error.validator in ("anyOf", "oneOf"):
+        choices = dict.fromkeys(_expected(s) for s in error.schema[error.validator])
+        choices.pop(_TYPES["null"], None)
+        nested = [e for e in error.context or [] if e.validator not in ("type",)]
+        if nested and len({e.schema_path[0] for e in nested}) == 1:
+            return _complaint(nested[0])
+        return f"{' or '.join(choices)} is needed, not {found}"
+    if error.validator in ("enum", "const"):
+        allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
+        hint = did_you_mean(error.instance, [a for a in allowed if isinstance(a, str)])
+        return f"one of {', '.join(map(str, allowed))} is needed, not {found}" + (
+            f" ({hint})" if hint else ""
+        )
+    if error.validator == "pattern":
+        return f"{found} does not have the right form ({error.validator_value})"
+    if error.validator in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
+        words = {
+            "minimum": "at least",
+            "exclusiveMinimum": "more than",
+            "maximum": "at most",
+            "exclusiveMaximum": "less than",
+        }
+        return (
+            f"{found} is out of range: {words[error.validator]} {error.validator_value} is needed"
+        )
+    if error.validator in ("minLength", "minItems", "minProperties"):
+        return "must not be empty"
+    return str(error.message)
+
+
+def _expected(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return " or ".join(_TYPES[k] for k in kind)
+    return _TYPES.get(kind or "object", "another value")
+
+
+def _misplaced_secrets(
+    data: Any, schema: dict[str, Any], root: Node, base: Path_
+) -> Iterator[Problem]:
+    """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``."""
+
+    def walk(value: Any, node: dict[str, Any], path: Path_, allowed: bool) -> Iterator[Problem]:
+        node = _resolve(node, schema)
+        allowed = allowed or bool(node.get("writeOnly"))
+        if isinstance(value, str) and SECRET.search(value) and not allowed:
+            yield Problem(
+                f"{_dotted(path)}: a secret is not allowed here: it would be stored and hashed",
+                root.locate(path),
+                "secrets may stand in api_key fields and in a command's env",
+            )
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                below = node.get("properties", {}).get(key) or node.get("additionalProperties")
+                below = below if isinstance(below, dict) else {}
+                yield from walk(item, below, (*path, key), allowed)
+        elif isinstance(value, list):
+            items = node.get("items")
+            for i, item in enumerate(value):
+                below = items if isinstance(items, dict) else {}
+                yield from walk(item, below, (*path, i), allowed)
+
+    yield from walk(data, schema, base, allowed=False)
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow ``$ref`` and look through ``X | None``."""
+    for choice in node.get("anyOf", []):
+        if "$ref" in choice or choice.get("writeOnly"):
+            return _resolve(
+                {**choice, **({"writeOnly": True} if node.get("writeOnly") else {})}, schema
+            )
+    if "$ref" in node:
+        return {**node, **schema["$defs"][node["$ref"].rpartition("/")[2]]}
+    return node
+
+
+def _known(kind: Any) -> bool:
+    if not isinstance(kind, str):
+        return False
+    try:
+        stage_class(kind)
+    except KeyError:
+        return False
+    return True
+
+
+def _memo_ticket(plain: dict[str, Any], kinds: set[str], memo: Path | None) -> Path | None:
+    if memo is None:
+        return None
+    schemas = [document_schema(), *(strict_schema(kind) for kind in sorted(kinds))]
+    text = json.dumps([plain, schemas], sort_keys=True, ensure_ascii=False)
+    return memo / hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remember(ticket: Path) -> None:
+    try:
+        ticket.parent.mkdir(parents=True, exist_ok=True)
+        ticket.touch()
+    except OSError:
+        pass  # only a memory: without it the next run checks again
+
+
+def _kinds_hint() -> str:
+    return f"kinds: {', '.join(all_kinds())}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _dotted(path: Path_) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _steps(path: str) -> Path_:
+    return tuple(
+        int(number) if number else name
+        for name, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path)
+    )

