@@ -1,0 +1,93 @@
+"""What a reference can mean: a stage's output, a file, a package's data, a hub repository."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from llmpipe.contracts import ArtifactType
+
+HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+STAGE_REFERENCE = re.compile(r"(?P<stage>[a-z][a-z0-9_-]*)(\.(?P<output>[A-Za-z0-9_-]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """An output of a stage of the same graph."""
+
+    stage: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPath:
+    """A file or folder, be it the user's or inside an installed package."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HubRepo:
+    """A repository on the Hugging Face hub. Without a ``revision``, its default branch."""
+
+    repo: str
+    revision: str | None
+
+
+Source = StageOutput | LocalPath | HubRepo
+
+
+def is_path(text: str) -> bool:
+    """Tell whether a reference is written as a path."""
+    return text.startswith(("./", "../", "/", "~")) or text in (".", "..")
+
+
+def local_path(text: str, folder: Path) -> Path:
+    """Resolve a path as written in a spec that lies in ``folder``."""
+    return (folder / Path(text).expanduser()).resolve()
+
+
+def package_path(uri: str) -> Path | str:
+    """Resolve ``pkg://package/path`` to a path, or say in words why that cannot be done.
+
+    The package is located, not imported.
+    """
+    package, _, inner = uri.removeprefix("pkg://").partition("/")
+    folders = _package_folders(package)
+    if not folders:
+        return f"the package {package!r} is not installed"
+    if ".." in Path(inner).parts:
+        return "a path inside a package cannot contain '..'"
+    for folder in folders:
+        path = folder / inner
+        if path.exists():
+            return path.resolve()
+    return f"the package {package!r} has no {inner!r}"
+
+
+@cache
+def _package_folders(package: str) -> tuple[Path, ...]:
+    if not package.isidentifier():
+        return ()
+    spec = importlib.util.find_spec(package)
+    return tuple(Path(p) for p in (spec.submodule_search_locations or ())) if spec else ()
+
+
+def path_type(path: Path, accepts: tuple[ArtifactType, ...]) -> ArtifactType | None:
+    """Tell what kind of artifact lies at a path, as far as its shape shows.
+
+    Plain data files take the first data type that the asker accepts.
+    """
+    if path.is_dir():
+        if (path / "adapter_config.json").exists():
+            return "adapter"
+        if (path / "config.json").exists():
+            return "model"
+        return "file" if "file" in accepts else None
+    if path.suffix == ".gguf":
+        return "gguf"
+    data = ("records", "dataset", "metrics", "documents", "file")
+    return next((kind for kind in accepts if kind in data), None)

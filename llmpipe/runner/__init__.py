@@ -1,0 +1,1 @@
+"""The engine: what is fresh and why not, one worker process per stage, a store that never tears."""

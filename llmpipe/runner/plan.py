@@ -1,0 +1,170 @@
+"""The plan as data: for every stage, cached, or to run because of what."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llmpipe.graph.compile import StageNode
+from llmpipe.graph.sources import HubRepo, StageOutput
+from llmpipe.runner.fingerprint import digest, ingredients
+from llmpipe.runner.project import Project
+from llmpipe.runner.store import KeyRecord
+
+Cause = dict[str, Any]
+"""One reason to run: ``cause`` is one of new, config, file, upstream, tool, version, missing,
+forced, unresolved; the other fields say what changed from ``old`` to ``new``."""
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """What is to happen to one stage. ``key`` is None while an input's content is not known."""
+
+    id: str
+    kind: str
+    status: Literal["cached", "run"]
+    key: str | None
+    made_of: Mapping[str, Any]
+    causes: list[Cause] = field(default_factory=list)
+    record: KeyRecord | None = None
+    derived_for: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the plan of the stage as ``llmpipe plan --json`` prints it."""
+        data = {"kind": self.kind, "status": self.status, "key": self.key, "causes": self.causes}
+        if self.derived_for:
+            data["derived_for"] = self.derived_for
+        return data
+
+
+def make_plan(project: Project, forced: Collection[str] = ()) -> dict[str, StagePlan]:
+    """Plan every stage, in the order in which they would run."""
+    plans: dict[str, StagePlan] = {}
+    records: dict[str, KeyRecord] = {}
+    for node in project.graph.nodes.values():
+        plan = plan_stage(project, node, records, forced=node.id in forced)
+        plans[node.id] = plan
+        if plan.status == "cached" and plan.record is not None:
+            records[node.id] = plan.record
+    return plans
+
+
+def plan_stage(
+    project: Project, node: StageNode, records: dict[str, KeyRecord], *, forced: bool = False
+) -> StagePlan:
+    """Plan one stage, given the records of those before it that are known."""
+    inputs = {
+        port: project.input_fingerprint(binding, records) for port, binding in node.bindings.items()
+    }
+    last = project.store.last_ingredients(project.graph.spec.path, node.id)
+    known = {port: found for port, found in inputs.items() if found is not None}
+    made_of = ingredients(node, known, last)
+    pending = [port for port, found in inputs.items() if found is None]
+    if pending:
+        waits = _pending_causes(node, pending)
+        changes = [] if last is None else list(_changes(node, last, made_of, pending))
+        return StagePlan(
+            node.id, node.kind, "run", None, made_of, [*changes, *waits], None, node.derived_for
+        )
+    key = digest(made_of)
+    record = project.store.record(key)
+    causes: list[Cause] = []
+    if record is None:
+        causes = [{"cause": "new"}] if last is None else list(_changes(node, last, made_of))
+        causes = causes or [{"cause": "missing", "output": "all"}]
+    else:
+        causes = [{"cause": "missing", "output": o} for o in project.store.missing_outputs(record)]
+    if forced:
+        causes.append({"cause": "forced"})
+    status: Literal["cached", "run"] = "run" if causes else "cached"
+    return StagePlan(node.id, node.kind, status, key, made_of, causes, record, node.derived_for)
+
+
+def describe(cause: Cause) -> str:
+    """Say a cause in a few words."""
+    kind = cause["cause"]
+    if kind == "config":
+        field_name = cause["field"].split(".", 2)[-1]
+        return f"{field_name}: {_shown(cause['old'])} → {_shown(cause['new'])}"
+    words = {
+        "new": "it has not run yet",
+        "forced": "forced",
+        "version": "llmpipe makes this kind of stage differently now",
+    }
+    if kind in words:
+        return words[kind]
+    if kind == "file":
+        return f"{cause['path']} changed"
+    if kind == "upstream":
+        return f"{cause['stage']} runs" if cause["pending"] else f"{cause['stage']} changed"
+    if kind == "tool":
+        return f"{cause['tool']}: {cause['old']} → {cause['new']}"
+    if kind == "unresolved":
+        return f"{cause['path']} has not been looked up on the hub yet"
+    return "its artifact is no longer in the store"
+
+
+def _pending_causes(node: StageNode, ports: list[str]) -> list[Cause]:
+    found: dict[str, Cause] = {}
+    for port in ports:
+        binding = node.bindings[port]
+        while binding.base is not None and not isinstance(binding.source, StageOutput):
+            binding = binding.base
+        if isinstance(binding.source, HubRepo):
+            found[binding.label] = {"cause": "unresolved", "path": binding.label}
+        elif isinstance(binding.source, StageOutput):
+            stage = binding.source.stage
+            found[stage] = {"cause": "upstream", "stage": stage, "pending": True}
+    return list(found.values())
+
+
+def _changes(
+    node: StageNode,
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
+    pending: Collection[str] = (),
+) -> Iterator[Cause]:
+    """Name every difference between what a stage was made of and what it would be made of."""
+    if (old.get("kind"), old.get("version"), old.get("record")) != (
+        new["kind"], new["version"], new["record"],
+    ):  # fmt: skip
+        yield {"cause": "version", "old": old.get("version"), "new": new["version"]}
+    for path, before, after in _differences(old.get("config", {}), new["config"]):
+        yield {
+            "cause": "config",
+            "field": ".".join(("stages", node.id, *path)),
+            "old": before,
+            "new": after,
+        }
+    for port in new["inputs"]:
+        if port not in pending and old.get("inputs", {}).get(port) != new["inputs"][port]:
+            binding = node.bindings[port]
+            if isinstance(binding.source, StageOutput):
+                yield {"cause": "upstream", "stage": binding.source.stage, "pending": False}
+            else:
+                yield {"cause": "file", "path": binding.label}
+    for tool, version in new["tools"].items():
+        before = old.get("tools", {}).get(tool)
+        if before != version:
+            yield {"cause": "tool", "tool": tool, "old": before, "new": version}
+
+
+def _differences(
+    old: Any, new: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Walk two JSON values and give each leaf that differs; what is absent is given as None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*new, *old]):
+            yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*path, key))
+    elif old != new:
+        yield path, None if old is _ABSENT else old, None if new is _ABSENT else new
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and set(value) == {"input"}:
+        return "a reference"
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

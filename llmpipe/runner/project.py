@@ -1,0 +1,159 @@
+"""A spec together with the store that its artifacts live in."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.graph.compile import Binding, Graph, StageNode, compile_spec
+from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
+from llmpipe.runner.request import InputRequest, StageRequest
+from llmpipe.runner.statcache import StatCache
+from llmpipe.runner.store import KeyRecord, Store, atomic_write, writing
+from llmpipe.spec.read import read_spec
+
+
+def home_for(spec_path: Path) -> Path:
+    """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec."""
+    chosen = os.environ.get("LLMPIPE_HOME")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return spec_path.absolute().parent / ".llmpipe"
+
+
+class Project:
+    """A compiled spec and its store."""
+
+    def __init__(self, graph: Graph, store: Store) -> None:
+        self.graph = graph
+        self.store = store
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        profiles: Sequence[str] = (),
+        settings: Sequence[str] = (),
+        remember: bool = False,
+    ) -> Project:
+        """Read and compile a spec and open its store.
+
+        ``remember`` that the spec is sound even where that means to begin a store.
+
+        Raises:
+            SpecError: the spec is wrong.
+            StoreError: the store is of a newer format.
+        """
+        store = Store(home_for(Path(path)))
+        memo = store.memo if remember or store.home.exists() else None
+        spec = read_spec(path, profiles=profiles, settings=settings, memo=memo)
+        return cls(compile_spec(spec), store)
+
+    @cached_property
+    def statcache(self) -> StatCache:
+        """The memory of input files' digests."""
+        with writing(self.store.home):
+            return StatCache(self.store.home / "statcache.sqlite")
+
+    def input_fingerprint(
+        self, binding: Binding, records: dict[str, KeyRecord]
+    ) -> dict[str, Any] | None:
+        """Give what an input contributes to a cache key; None while its content is not known."""
+        source = binding.source
+        shape: dict[str, Any] = {"type": binding.type}
+        if isinstance(source, StageOutput):
+            record = records.get(source.stage)
+            if record is None:
+                return None
+            output = record.outputs[source.output]
+            shape |= {"digest": output.digest, "suffix": Path(output.path).suffix}
+        elif isinstance(source, LocalPath):
+            suffix = source.path.suffix if source.path.is_file() else ""
+            shape |= {"digest": self.statcache.digest(source.path), "suffix": suffix}
+        else:
+            commit = self.commit_of(source)
+            if commit is None:
+                return None
+            shape |= {"digest": f"hub:{source.repo}@{commit}", "suffix": ""}
+        if binding.base is not None:
+            base = self.input_fingerprint(binding.base, records)
+            if base is None:
+                return None
+            shape["base"] = base
+        return shape
+
+    def request(
+        self,
+        node: StageNode,
+        key: str,
+        made_of: Mapping[str, Any],
+        records: Mapping[str, KeyRecord],
+        *,
+        log: Path,
+        force: bool = False,
+    ) -> StageRequest:
+        """Give what a worker needs to know to run one stage."""
+        return StageRequest(
+            stage=node.id,
+            kind=node.kind,
+            key=key,
+            made_of=dict(made_of),
+            config=msgspec.to_builtins(node.config),
+            inputs={
+                port: self._input(binding, made_of["inputs"][port], records)
+                for port, binding in node.bindings.items()
+            },
+            home=str(self.store.home),
+            spec_dir=str(self.graph.spec.folder),
+            log=str(log),
+            threads=len(os.sched_getaffinity(0)),
+            force=force,
+        )
+
+    def _input(
+        self, binding: Binding, shape: Mapping[str, Any], records: Mapping[str, KeyRecord]
+    ) -> InputRequest:
+        source, path, repo, commit = binding.source, None, None, None
+        if isinstance(source, StageOutput):
+            output = records[source.stage].outputs[source.output]
+            path = str(self.store.output_path(output))
+        elif isinstance(source, LocalPath):
+            path = str(source.path)
+        else:
+            repo, commit = source.repo, self.commit_of(source)
+        base = self._input(binding.base, shape["base"], records) if binding.base else None
+        return InputRequest(binding.type, shape["digest"], binding.label, path, repo, commit, base)
+
+    def commit_of(self, source: HubRepo) -> str | None:
+        """Give the commit that a hub repository was resolved to, without asking the hub."""
+        if source.revision and _is_commit(source.revision):
+            return source.revision
+        return self._commits().get(_hub_name(source))
+
+    def remember_commit(self, source: HubRepo, commit: str) -> None:
+        """Remember what a hub repository was resolved to; later runs stay with it."""
+        with writing(self.store.home):
+            text = json.dumps({**self._commits(), _hub_name(source): commit}, indent=1)
+            atomic_write(self.store.home / "hub.json", text + "\n")
+
+    def _commits(self) -> dict[str, str]:
+        try:
+            data: dict[str, str] = json.loads((self.store.home / "hub.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return data
+
+
+def _hub_name(source: HubRepo) -> str:
+    return f"{source.repo}@{source.revision or ''}"
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)

@@ -1,0 +1,71 @@
+"""What the head hands to a worker: one stage, its config, its inputs, as one JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.backends.tools import default_folder
+from llmpipe.contracts import Artifact, ArtifactType, StageContext
+from llmpipe.registry import stage_class
+
+
+class InputRequest(msgspec.Struct, frozen=True):
+    """One input: a path, or a hub repository at a commit that the worker is to fetch."""
+
+    type: ArtifactType
+    digest: str
+    label: str
+    path: str | None = None
+    repo: str | None = None
+    commit: str | None = None
+    base: InputRequest | None = None
+
+    def artifact(self) -> Artifact:
+        """Give the input as the stage sees it, downloaded if need be."""
+        path = Path(self.path) if self.path is not None else self._download()
+        base = self.base.artifact() if self.base else None
+        return Artifact(path, self.type, self.digest, self.label, base)
+
+    def _download(self) -> Path:
+        from llmpipe.backends import hub
+
+        assert self.repo is not None
+        assert self.commit is not None
+        return hub.download(self.repo, self.commit)
+
+
+class StageRequest(msgspec.Struct, frozen=True):
+    """One stage to run. Secrets stand in ``config`` by name only."""
+
+    stage: str
+    kind: str
+    key: str
+    made_of: dict[str, Any]
+    config: dict[str, Any]
+    inputs: dict[str, InputRequest]
+    home: str
+    spec_dir: str
+    log: str
+    threads: int
+    force: bool = False
+
+    def context(
+        self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None]
+    ) -> StageContext[Any]:
+        """Give the context that the stage's code runs with."""
+        return StageContext(
+            config=msgspec.convert(self.config, stage_class(self.kind).Config),
+            stage=self.stage,
+            inputs={port: item.artifact() for port, item in self.inputs.items()},
+            out=out,
+            work=work,
+            journal=Path(self.home) / "journal",
+            tools=default_folder(),
+            spec_dir=Path(self.spec_dir),
+            threads=self.threads,
+            emit=emit,
+        )

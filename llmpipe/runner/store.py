@@ -1,0 +1,273 @@
+"""The store: immutable objects by content, and key records replaced atomically.
+
+    .llmpipe/
+      format                 the layout's version
+      store/objects/<id>/    one artifact each; <id> is the digest of its manifest
+      store/keys/<key>.json  what a stage with this cache key made
+      store/locks/           one lock per key, held by the worker and by its children
+      store/tmp/             half-written things; of no value once their writer is gone
+      work/<key>/            what a stage wants to find again after a crash (checkpoints)
+      journal/               replies that were paid for
+      latest/                the ingredients of each stage's last run, to explain the next
+      runs/<id>/             run.json, events.jsonl, a log per stage
+
+An object enters by one rename after it was written and synced; a key record after its objects.
+Whatever instant a process dies at, there is the old artifact, the new one, or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.errors import StoreError
+from llmpipe.runner.fingerprint import digest
+from llmpipe.runner.statcache import folder_files, hash_file
+
+FORMAT = 1
+
+
+class StoredOutput(msgspec.Struct, frozen=True):
+    """One output of a stage as the store keeps it. ``digest`` is that of its content alone."""
+
+    type: str
+    object: str
+    path: str
+    """The file's name inside the object; empty when the object's folder is the artifact."""
+    digest: str
+    size: int
+
+
+class KeyRecord(msgspec.Struct, frozen=True):
+    """What a stage made under one cache key, and from what."""
+
+    key: str
+    kind: str
+    ingredients: dict[str, Any]
+    outputs: dict[str, StoredOutput]
+    metrics: dict[str, Any]
+    summary: str
+    seconds: float
+    created: str
+
+
+class Store:
+    """The folder that everything of a project lives in.
+
+    Raises:
+        StoreError: it was written by a newer llmpipe, or cannot be created.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.objects = home / "store" / "objects"
+        self.keys = home / "store" / "keys"
+        self.locks = home / "store" / "locks"
+        self.tmp = home / "store" / "tmp"
+        self.work = home / "work"
+        self.journal = home / "journal"
+        self.latest = home / "latest"
+        self.runs = home / "runs"
+        self.memo = home / "memo"
+        self._check_format()
+
+    def _check_format(self) -> None:
+        marker = self.home / "format"
+        try:
+            found = int(marker.read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            return  # not yet created
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{marker} cannot be read: {error}") from None
+        if found > FORMAT:
+            raise StoreError(
+                f"{self.home} was written in format {found}; this llmpipe knows format {FORMAT}",
+                hint="use the newer llmpipe, or another folder through LLMPIPE_HOME",
+            )
+
+    def create(self) -> None:
+        """Make the folders of a store that is about to be written to."""
+        with writing(self.home):
+            for folder in (self.objects, self.keys, self.locks, self.tmp, self.journal, self.runs):
+                folder.mkdir(parents=True, exist_ok=True)
+            marker = self.home / "format"
+            if not marker.exists():
+                atomic_write(marker, f"{FORMAT}\n")
+            ignore = self.home / ".gitignore"
+            if not ignore.exists():
+                atomic_write(ignore, "*\n")
+
+    def record(self, key: str) -> KeyRecord | None:
+        """Give the record of a key; None when there is none or it cannot be understood."""
+        try:
+            return msgspec.json.decode((self.keys / f"{key}.json").read_bytes(), type=KeyRecord)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def output_path(self, output: StoredOutput) -> Path:
+        """Give the path at which an output can be read."""
+        return self.objects / output.object / "data" / output.path
+
+    def missing_outputs(self, record: KeyRecord) -> list[str]:
+        """Name the outputs of a record whose object is gone."""
+        return [
+            name
+            for name, output in record.outputs.items()
+            if not _whole(self.objects / output.object)
+        ]
+
+    def put(self, source: Path, type_: str) -> StoredOutput:
+        """Move a finished file or folder into the store and give what to remember of it."""
+        single = source.is_file()
+        files = [(source.name, source)] if single else list(folder_files(source))
+        manifest = [
+            {"path": name, "sha256": hash_file(path), "size": path.stat().st_size}
+            for name, path in files
+        ]
+        content = digest([[entry["path"], entry["sha256"]] for entry in manifest])
+        object_id = digest({"folder": not single, "files": manifest})
+        output = StoredOutput(
+            type=type_,
+            object=object_id,
+            path=source.name if single else "",
+            digest=str(manifest[0]["sha256"]) if single else content,
+            size=sum(int(str(entry["size"])) for entry in manifest),
+        )
+        target = self.objects / object_id
+        if _whole(target):
+            return output
+        with writing(self.home):
+            if target.exists():  # somebody removed files from it: out of the way, then anew
+                target.rename(self.tmp / f"{object_id}-{os.getpid()}-damaged")
+            staging = self.tmp / f"{object_id}-{os.getpid()}"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            data = staging / "data"
+            if single:
+                data.mkdir()
+                source.rename(data / source.name)
+            else:
+                source.rename(data)
+            atomic_write(staging / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+            _settle(data)
+            with contextlib.suppress(OSError):  # another process put the same object: as good
+                staging.rename(target)
+            shutil.rmtree(staging, ignore_errors=True)
+            _sync_folder(self.objects)
+        if not _whole(target):
+            raise StoreError(f"the object {object_id} could not be put into {self.objects}")
+        return output
+
+    def save(self, record: KeyRecord) -> None:
+        """Write a key record; from here on its stage counts as done."""
+        with writing(self.home):
+            atomic_write(self.keys / f"{record.key}.json", _pretty(record))
+
+    def latest_file(self, spec_path: Path, stage: str) -> Path:
+        """Give the file that remembers the last run of a spec's stage."""
+        folder = f"{spec_path.stem}-{digest(str(spec_path))[:12]}"
+        return self.latest / folder / f"{file_name(stage)}.json"
+
+    def last_ingredients(self, spec_path: Path, stage: str) -> dict[str, Any] | None:
+        """Give the ingredients of a stage's last run, to explain why the next one differs."""
+        try:
+            data = json.loads(self.latest_file(spec_path, stage).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return data if isinstance(data, dict) else None
+
+    def remember_latest(self, spec_path: Path, stage: str, made_of: Mapping[str, Any]) -> None:
+        """Remember the ingredients of a stage's run as its last ones."""
+        if self.last_ingredients(spec_path, stage) == made_of:
+            return
+        path = self.latest_file(spec_path, stage)
+        with writing(self.home):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, json.dumps(made_of, sort_keys=True) + "\n")
+
+
+def file_name(stage: str) -> str:
+    """Give a stage's id as a file name: a derived stage's id holds a colon."""
+    return stage.replace(":", "-").replace("/", "-")
+
+
+def atomic_write(path: Path, text: str) -> None:
+    """Replace a small file: written beside, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def writing(home: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into a clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{home} cannot be written: {error.strerror or error}", hint=write_hint(error)
+        ) from None
+
+
+def write_hint(error: OSError) -> str | None:
+    """Say what to do about an error of writing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: free some space and run again; what was finished is kept"
+    if error.errno == errno.EFBIG:
+        return "a file would exceed the size limit of this shell (ulimit -f)"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give LLMPIPE_HOME a folder that you may write to"
+    return None
+
+
+def _whole(target: Path) -> bool:
+    """Tell whether an object is there with all its files, each of its size."""
+    try:
+        manifest = json.loads((target / "manifest.json").read_bytes())
+        return all(
+            (target / "data" / entry["path"]).stat().st_size == entry["size"] for entry in manifest
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _settle(data: Path) -> None:
+    """Sync every file of an object and take the right to write away."""
+    for root, _, files in os.walk(data):
+        for name in files:
+            path = Path(root, name)
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            path.chmod(path.stat().st_mode & ~0o222)
+        _sync_folder(Path(root))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pretty(record: KeyRecord) -> str:
+    return msgspec.json.format(msgspec.json.encode(record), indent=1).decode() + "\n"

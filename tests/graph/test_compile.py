@@ -1,0 +1,168 @@
+"""References, artifact types and derived stages, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from llmpipe.errors import SpecError
+from llmpipe.graph.compile import Graph, compile_spec
+from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
+from llmpipe.spec.read import read_spec
+
+RECIPE = """\
+version: 1
+name: recipe
+stages:
+  quality: {kind: evaluate, models: [base, sft, gguf.q8_0], data: dataset.test}
+  dataset: {kind: format, data: ./rows.jsonl, to: messages, split: {test: 0.1}}
+  gguf: {kind: export, model: sft, quantize: [q8_0, f16]}
+  sft: {kind: train, base_model: ./base.gguf, data: dataset, axolotl: {adapter: lora}}
+  chat: {kind: serve, model: gguf.q8_0}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A spec's folder with some data, a GGUF by name and a model folder."""
+    (tmp_path / "rows.jsonl").write_text("{}\n", "utf-8")
+    (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}", "utf-8")
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def compiled(folder: Path, text: str) -> Graph:
+    """Write, read and compile a spec."""
+    path = folder / "spec.yaml"
+    path.write_text(text, "utf-8")
+    return compile_spec(read_spec(path))
+
+
+def refused(folder: Path, stages: str) -> str:
+    """Compile stages that do not fit together and give the message."""
+    indented = "\n".join(f"  {line}" for line in stages.splitlines())
+    with pytest.raises(SpecError) as caught:
+        compiled(folder, f"version: 1\nname: x\nstages:\n{indented}\n")
+    return re.sub(r"\S*spec\.yaml", "spec.yaml", caught.value.render())
+
+
+def test_the_main_recipe(folder: Path) -> None:
+    """Stages are ordered by need; import and merge are derived, each once."""
+    graph = compiled(folder, RECIPE)
+    order = list(graph.nodes)
+    assert set(order) == {
+        "dataset", "import_gguf:base", "sft", "merge:sft", "gguf", "quality", "chat",
+    }  # fmt: skip
+    for node in graph.nodes.values():
+        assert all(order.index(name) < order.index(node.id) for name in node.upstream())
+    assert graph.nodes["merge:sft"].derived_for == "gguf"
+    assert graph.nodes["sft"].bindings["base_model"].source == StageOutput(
+        "import_gguf:base", "model"
+    )
+
+
+def test_an_adapter_brings_its_base(folder: Path) -> None:
+    """An adapter's binding carries the model that it was trained on."""
+    adapter = compiled(folder, RECIPE).nodes["quality"].bindings["models.1"]
+    assert adapter.type == "adapter"
+    assert adapter.base is not None
+    assert adapter.base.source == StageOutput("import_gguf:base", "model")
+
+
+def test_base_is_what_the_others_were_trained_on(folder: Path) -> None:
+    """``base`` follows conversions back to the training and names what that started from."""
+    base = compiled(folder, RECIPE).nodes["quality"].bindings["models.0"]
+    assert (base.label, base.type) == ("base", "model")
+    assert base.source == StageOutput("import_gguf:base", "model")
+
+
+def test_two_bases_are_no_base(folder: Path) -> None:
+    """Models with different parents leave ``base`` without a meaning."""
+    message = refused(
+        folder,
+        """\
+a: {kind: train, base_model: ./base, data: ./rows.jsonl, axolotl: {adapter: lora}}
+b: {kind: train, base_model: ./base.gguf, data: ./rows.jsonl, axolotl: {adapter: lora}}
+q: {kind: evaluate, models: [base, a, b], data: ./rows.jsonl}""",
+    )
+    assert "stages.q.models.0: 'base' could mean ./base, ./base.gguf" in message
+
+
+def test_kinds_of_sources(folder: Path) -> None:
+    """Paths, package data and hub ids are told apart by how they are written."""
+    graph = compiled(
+        folder,
+        """\
+version: 1
+name: x
+stages:
+  a: {kind: train, base_model: org/name@v1, data: ./rows.jsonl, axolotl: {adapter: lora}}
+  b: {kind: format, data: "pkg://llmpipe/py.typed", to: messages}
+""",
+    )
+    a, b = graph.nodes["a"].bindings, graph.nodes["b"].bindings
+    assert a["base_model"].source == HubRepo("org/name", "v1")
+    assert a["data"].source == LocalPath((folder / "rows.jsonl").resolve())
+    assert isinstance(b["data"].source, LocalPath)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ("a: {kind: format, data: datset, to: messages}\ndataset: {kind: format, data: ./rows.jsonl, to: messages}",
+         "did you mean 'dataset'?"),
+        ("a: {kind: format, data: ./row.jsonl, to: messages}", "did you mean 'rows.jsonl'?"),
+        ("a: {kind: format, data: ./nowhere/x.jsonl, to: messages}", "nowhere/ does not exist"),
+        ("a: {kind: format, data: rows.jsonl, to: messages}", "there is no stage 'rows'"),
+        ("a: {kind: format, data: a, to: messages}", "stages in a circle: a → a"),
+        ("a: {kind: format, data: b, to: messages}\nb: {kind: format, data: a, to: messages}",
+         "stages in a circle: a → b → a"),
+        ("a: {kind: format, data: 'pkg://no_such_pkg/x', to: messages}", "is not installed"),
+        ("a: {kind: format, data: 'pkg://llmpipe/nope', to: messages}", "has no 'nope'"),
+        ("a: {kind: export, model: ./empty, quantize: f16}", "a folder without a config.json"),
+        ("a: {kind: serve, model: ./base}", "is of type model; a gguf is needed here"),
+        ("g: {kind: export, model: ./base, quantize: [f16, q8_0]}\na: {kind: serve, model: g}",
+         "one of: g.f16, g.q8_0"),
+        ("g: {kind: export, model: ./base, quantize: f16}\na: {kind: serve, model: g.q8_0}",
+         "has no output 'q8_0'"),
+        ("d: {kind: format, data: ./rows.jsonl, to: messages}\na: {kind: serve, model: d}",
+         "'d' is of type dataset; a gguf is needed here"),
+    ],
+)  # fmt: skip
+def test_references_that_do_not_fit(folder: Path, stages: str, message: str) -> None:
+    """A reference that leads nowhere or to the wrong type is one message at its place."""
+    found = refused(folder, stages)
+    assert message in found
+    assert found.startswith("spec.yaml:")
+
+
+def test_a_hub_id_or_a_folder(folder: Path) -> None:
+    """A folder that looks like a hub id must be named as a path."""
+    (folder / "org" / "name").mkdir(parents=True)
+    stages = "a: {kind: train, base_model: org/name, data: ./rows.jsonl, axolotl: {adapter: lora}}"
+    assert "for the folder write ./org/name" in refused(folder, stages)
+
+
+def test_training_on_an_adapter_is_a_choice(folder: Path) -> None:
+    """Whether to merge or to go on is the author's to say; the compiler never guesses."""
+    stages = """\
+a: {kind: train, base_model: ./base, data: ./rows.jsonl, axolotl: {adapter: lora}}
+b: {kind: train, base_model: a, data: ./rows.jsonl, axolotl: {adapter: lora}%s}"""
+    assert "adapter_start" in refused(folder, stages % "")
+    graph = compiled(
+        folder,
+        "version: 1\nname: x\nstages:\n"
+        + "\n".join(f"  {line}" for line in (stages % ", adapter_start: merge").splitlines()),
+    )
+    assert graph.nodes["b"].bindings["base_model"].source == StageOutput("merge:a", "model")
+
+
+def test_needs_and_dependents(folder: Path) -> None:
+    """The graph knows what hangs on a stage and what a stage hangs on."""
+    graph = compiled(folder, RECIPE)
+    assert set(graph.dependents("gguf")) == {"quality", "chat"}
+    assert set(graph.needs("merge:sft")) == {"dataset", "import_gguf:base", "sft"}

@@ -1,0 +1,100 @@
+"""The stat cache: unchanged files are not reread, changed ones always are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from llmpipe.errors import StageError
+from llmpipe.runner import statcache
+from llmpipe.runner.statcache import StatCache
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> StatCache:
+    """A stat cache in a folder of its own."""
+    return StatCache(tmp_path / "home" / "statcache.sqlite")
+
+
+def settle(path: Path) -> None:
+    """Make a file look as if it was written a minute ago (ctime cannot be set: wait it out)."""
+    past = time.time_ns() - 60_000_000_000
+    os.utime(path, ns=(past, past))
+    time.sleep(0.05)
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path, cache: StatCache) -> None:
+    """A file's digest is the SHA-256 of its content."""
+    path = tmp_path / "a"
+    path.write_bytes(b"hello")
+    assert cache.digest(path) == hashlib.sha256(b"hello").hexdigest()
+
+
+def test_an_unchanged_file_is_not_read_again(
+    tmp_path: Path, cache: StatCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second digest of a quiet file comes from the cache."""
+    path = tmp_path / "a"
+    path.write_bytes(b"hello")
+    settle(path)
+    first = cache.digest(path)
+    monkeypatch.setattr(statcache, "hash_file", lambda _: pytest.fail("read again"))
+    assert cache.digest(path) == first
+
+
+def test_a_change_of_the_same_size_and_mtime_is_seen(tmp_path: Path, cache: StatCache) -> None:
+    """Bytes replaced in place, size and mtime put back: the ctime tells."""
+    path = tmp_path / "a"
+    path.write_bytes(b"hello")
+    settle(path)
+    before, stat = cache.digest(path), path.stat()
+    path.write_bytes(b"jello")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert cache.digest(path) != before
+
+
+def test_a_file_hashed_in_the_tick_of_its_writing_is_distrusted(
+    tmp_path: Path, cache: StatCache
+) -> None:
+    """Written, hashed and written again at once: whatever the clock's grain, the last bytes count."""
+    path = tmp_path / "a"
+    for i in range(50):
+        path.write_bytes(b"%05d" % i)
+        assert cache.digest(path) == hashlib.sha256(b"%05d" % i).hexdigest()
+
+
+def test_a_folder_is_its_names_and_contents(tmp_path: Path, cache: StatCache) -> None:
+    """Renaming, adding and changing a file change a folder's digest; touching does not."""
+    folder = tmp_path / "f"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a").write_bytes(b"1")
+    (folder / "sub" / "b").write_bytes(b"2")
+    seen = [cache.digest(folder)]
+    os.utime(folder / "a")
+    assert cache.digest(folder) == seen[0]
+    (folder / "a").rename(folder / "c")
+    seen.append(cache.digest(folder))
+    (folder / "d").write_bytes(b"")
+    seen.append(cache.digest(folder))
+    (folder / "sub" / "b").write_bytes(b"3")
+    seen.append(cache.digest(folder))
+    assert len(set(seen)) == 4
+
+
+def test_a_damaged_cache_is_begun_anew(tmp_path: Path) -> None:
+    """The cache is only a memory: garbage in its place costs a rehash, nothing else."""
+    place = tmp_path / "statcache.sqlite"
+    place.write_bytes(b"this is no database" * 100)
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    assert StatCache(place).digest(path) == hashlib.sha256(b"x").hexdigest()
+
+
+def test_an_unreadable_file_is_named(tmp_path: Path, cache: StatCache) -> None:
+    """A file that is gone is a message with its path."""
+    with pytest.raises(StageError, match="gone"):
+        cache.digest(tmp_path / "gone")
