@@ -1,0 +1,73 @@
+"""The entry point: find the command, import it alone, turn errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from llmpipe import __version__
+
+COMMANDS = {
+    "run": "bring every stage of a spec up to date",
+    "plan": "show what would run, and why",
+    "validate": "check a spec and the Axolotl settings in it",
+    "check": "check an Axolotl YAML file",
+    "compile": "write what a training stage would run, to run it without llmpipe",
+    "serve": "serve the model of a serve stage until Ctrl-C",
+    "get": "copy an artifact out of the store",
+    "runs": "list and show earlier runs",
+    "schema": "write the JSON Schemas of the spec language",
+    "tools": "install and list the outside tools",
+}
+
+USAGE = """usage: llmpipe COMMAND ...
+
+One YAML file from raw data to a fine-tuned language model that is proven to be the one served.
+
+commands:
+{commands}
+
+  llmpipe COMMAND --help says more; llmpipe --version prints the version.
+
+exit codes: 0 done, 1 a stage failed, 2 the spec or the command is wrong, 3 stale, 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and give the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        width = max(map(len, COMMANDS))
+        rows = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+        print(USAGE.format(commands=rows), end="")
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version", "version"):
+        print(f"llmpipe {__version__}")
+        return 0
+    return _command(arguments[0], arguments[1:])
+
+
+def _command(name: str, arguments: list[str]) -> int:
+    from llmpipe.errors import LlmpipeError, did_you_mean
+
+    if name not in COMMANDS:
+        hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
+        print(f"llmpipe: there is no command {name!r}\n   {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"llmpipe.cli.{name}")
+    try:
+        return int(module.main(arguments))
+    except LlmpipeError as error:
+        print(error.render(), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

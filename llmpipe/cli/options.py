@@ -1,0 +1,66 @@
+"""The arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from llmpipe.errors import UsageError, did_you_mean
+from llmpipe.graph.compile import Graph
+from llmpipe.runner.project import Project
+
+
+def parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Give the parser of one command."""
+    return argparse.ArgumentParser(
+        prog=f"llmpipe {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_spec(arguments: argparse.ArgumentParser) -> None:
+    """Add the spec and what is laid over it."""
+    arguments.add_argument("spec", metavar="SPEC", help="the YAML file")
+    arguments.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="settings",
+        help="change a value: params.x=… or stages.sft.axolotl.max_steps=5 (repeatable)",
+    )
+    arguments.add_argument(
+        "--profile",
+        metavar="NAME",
+        action="append",
+        default=[],
+        dest="profiles",
+        help="lay a profile of the spec over it (repeatable, in order)",
+    )
+
+
+def open_project(options: argparse.Namespace, *, remember: bool = False) -> Project:
+    """Open the project that the shared arguments name; see `Project.open`."""
+    return Project.open(
+        options.spec, profiles=options.profiles, settings=options.settings, remember=remember
+    )
+
+
+def find_stage(graph: Graph, name: str) -> str:
+    """Give the stage of this name.
+
+    Raises:
+        UsageError: the graph has none.
+    """
+    if name not in graph.nodes:
+        hint = did_you_mean(name, graph.nodes) or f"stages: {', '.join(graph.nodes)}"
+        raise UsageError(f"{graph.spec.path.name} has no stage {name!r}", hint=hint)
+    return name
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
