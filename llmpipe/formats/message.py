@@ -1,0 +1,98 @@
+"""One turn of a conversation, and the checks that every format shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+from llmpipe.errors import StageError, did_you_mean
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class Message(TypedDict):
+    """One turn: who speaks (one of `ROLES`) and what they say."""
+
+    role: str
+    content: str
+
+
+class RowError(StageError):
+    """A row cannot be read or written in a format. Whoever knows the file and line adds them."""
+
+
+class UnusableRowError(RowError):
+    """A row that is well formed but of no use; ``reason`` is a word or two to count it under."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def text_column(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
+    """Give a column that must hold text; an absent or null optional column is the empty text.
+
+    Raises:
+        UnusableRowError: the column is blank though required.
+        RowError: the column is missing or holds no text.
+    """
+    value = row.get(name)
+    if value is None and not required:
+        return ""
+    if name not in row:
+        raise missing_column(row, name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # a column of numbers is a fair answer: 42
+    if not isinstance(value, str):
+        raise RowError(f"column {name!r} must hold text, not {_kind(value)}")
+    if required and not value.strip():
+        raise UnusableRowError("empty", f"column {name!r} is empty")
+    return value
+
+
+def missing_column(row: Mapping[str, Any], name: str) -> RowError:
+    """Say that a row lacks a column, which ones it has, and which one may have been meant."""
+    has = ", ".join(map(repr, row)) or "none"
+    return RowError(f"no column {name!r}; the row has {has}", hint=did_you_mean(name, row))
+
+
+def read_turns(
+    turns: Any, column: str, role_key: str, text_key: str, roles: Mapping[str, str]
+) -> list[Message]:
+    """Read a list of turns whose speaker and text stand under the given keys.
+
+    Raises:
+        RowError: it is no list of such objects, has no turns, or a speaker is not in ``roles``.
+    """
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+        raise RowError(f"column {column!r} must hold a list of turns")
+    return [
+        _read_turn(turn, f"{column}[{i}]", role_key, text_key, roles)
+        for i, turn in enumerate(turns)
+    ]
+
+
+def _read_turn(
+    turn: Any, place: str, role_key: str, text_key: str, roles: Mapping[str, str]
+) -> Message:
+    if not isinstance(turn, Mapping):
+        raise RowError(f"{place} must be an object with {role_key!r} and {text_key!r}")
+    speaker, text = turn.get(role_key), turn.get(text_key)
+    if not isinstance(speaker, str) or not isinstance(text, str):
+        lacking = role_key if not isinstance(speaker, str) else text_key
+        has = ", ".join(map(repr, turn)) or "nothing"
+        raise RowError(f"{place} needs the text {lacking!r}; it has {has}")
+    if speaker not in roles:
+        raise RowError(
+            f"{place}: unknown {role_key} {speaker!r} (known: {', '.join(sorted(roles))})",
+            hint=did_you_mean(speaker, roles),
+        )
+    return {"role": roles[speaker], "content": text}
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    return "a list" if isinstance(value, list) else "an object"

@@ -1,0 +1,169 @@
+"""Read and write files of rows: JSONL, JSON arrays and CSV in, JSONL out.
+
+A row is any JSON object; what its columns mean is the business of the other modules here. Files
+are read row by row (a JSON array is the exception: it is held whole). Not covered: compressed
+files, Parquet, remote files.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.errors import StageError
+
+Row = dict[str, Any]
+
+BOM = b"\xef\xbb\xbf"
+
+
+def read_rows(path: Path, label: str) -> Iterator[tuple[int, Row]]:
+    """Yield every row of a file with the number of its line, from 1; blank lines are passed over.
+
+    ``label`` is what messages call the file. ``.csv`` and ``.tsv`` files are tables whose first
+    line names the columns; any other file is a JSON array when it begins with ``[`` (rows are then
+    counted instead of lines) and JSONL otherwise; ``.jsonl`` is always JSONL. Text is UTF-8.
+
+    Raises:
+        StageError: the file is missing, unreadable or not UTF-8, or a row is not a JSON object.
+    """
+    try:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            yield from _read_csv(path, label)
+        elif path.suffix.lower() not in (".jsonl", ".ndjson") and _first_byte(path) == b"[":
+            yield from _read_json(path, label)
+        else:
+            yield from _read_jsonl(path, label)
+    except FileNotFoundError:
+        raise StageError(f"{label}: no such file", hint="check the path in the spec") from None
+    except IsADirectoryError:
+        raise StageError(
+            f"{label}: is a folder; rows come from one JSONL, JSON or CSV file",
+            hint="name a file inside it",
+        ) from None
+    except OSError as error:
+        raise StageError(f"{label}: cannot be read: {error.strerror or error}") from None
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as JSONL (UTF-8, LF, keys in the order given) and return how many there were."""
+    encoder = msgspec.json.Encoder()
+    count = 0
+    with path.open("wb") as file:
+        for row in rows:
+            file.write(encoder.encode(row) + b"\n")
+            count += 1
+    return count
+
+
+def row_digest(row: Mapping[str, Any]) -> str:
+    """Give the SHA-256 (hex) of a row's canonical JSON: sorted keys, no spaces, UTF-8.
+
+    It names a source row in the ``provenance`` of the rows generated from it.
+    """
+    text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096).removeprefix(BOM).lstrip()[:1]
+
+
+def _read_jsonl(path: Path, label: str) -> Iterator[tuple[int, Row]]:
+    decoder = msgspec.json.Decoder()
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            line = (raw.removeprefix(BOM) if number == 1 else raw).strip()
+            if line:
+                yield number, _object(_decode(decoder, line, label, number), label, number)
+
+
+def _read_json(path: Path, label: str) -> Iterator[tuple[int, Row]]:
+    content = path.read_bytes().removeprefix(BOM)
+    for number, row in enumerate(_decode(msgspec.json.Decoder(), content, label, None), 1):
+        yield number, _object(row, label, number)
+
+
+def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, label: str, line: int | None) -> Any:
+    """Decode one JSON value; ``line`` is None when ``raw`` is the whole file."""
+    try:
+        return decoder.decode(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        number = line or raw.count(b"\n", 0, error.start) + 1
+        raise _not_utf8(label, number) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        place = f"{label}:{line}" if line else label
+        raise StageError(
+            f"{place}: not JSON: {error}",
+            hint=f"the text is {_excerpt(raw)}" if line else "the file must be an array of objects",
+        ) from None
+
+
+def _object(row: Any, label: str, number: int) -> Row:
+    if isinstance(row, dict):
+        return row
+    kind = {list: "an array", str: "a string", type(None): "null"}.get(type(row), "a number")
+    if isinstance(row, bool):
+        kind = "true or false"
+    raise StageError(
+        f'{label}:{number}: a row must be a JSON object such as {{"text": "…"}}, not {kind}'
+    )
+
+
+def _read_csv(path: Path, label: str) -> Iterator[tuple[int, Row]]:
+    csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is shorter than some documents
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        start = 1
+        try:
+            columns = next(reader, [])
+            _check_columns(columns, label)
+            start = reader.line_num + 1
+            for values in reader:
+                if values:
+                    yield start, _table_row(columns, values, label, start)
+                start = reader.line_num + 1
+        except UnicodeDecodeError:
+            raise _not_utf8(label, start) from None
+        except csv.Error as error:
+            raise StageError(f"{label}:{start}: not CSV: {error}") from None
+
+
+def _check_columns(columns: list[str], label: str) -> None:
+    empty = "" in columns
+    repeated = sorted({name for name in columns if columns.count(name) > 1})
+    if columns and (empty or repeated):
+        problem = f"column {repeated[0]!r} twice" if repeated else "a column without a name"
+        raise StageError(
+            f"{label}:1: the first line of a CSV file names its columns; it has {problem}"
+        )
+
+
+def _table_row(columns: list[str], values: list[str], label: str, number: int) -> Row:
+    if len(values) != len(columns):
+        raise StageError(
+            f"{label}:{number}: {len(values)} values for {len(columns)} columns",
+            hint="a value that holds a comma or a line break must stand in double quotes",
+        )
+    return dict(zip(columns, values, strict=True))
+
+
+def _not_utf8(label: str, number: int) -> StageError:
+    return StageError(
+        f"{label}:{number}: not UTF-8 text",
+        hint="convert the file first, for example: iconv -f latin1 -t utf-8 OLD > NEW",
+    )
+
+
+def _excerpt(raw: bytes, length: int = 60) -> str:
+    text = raw.decode("utf-8", "replace")
+    return repr(text if len(text) <= length else text[:length] + "…")

@@ -1,0 +1,49 @@
+"""The ``sharegpt`` format: ``conversations``, a list of turns with ``from`` and ``value``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmpipe.formats.chat import require_turns
+from llmpipe.formats.message import Message, missing_column, read_turns
+
+_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+}
+_SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
+
+
+def matches(row: Mapping[str, Any]) -> bool:
+    """Whether the row's columns are those of this format."""
+    return isinstance(row.get("conversations"), list)
+
+
+def to_chat(row: Mapping[str, Any]) -> list[Message]:
+    """Read the turns; a ``system`` column beside them becomes the first one, as in some sets."""
+    if "conversations" not in row:
+        raise missing_column(row, "conversations")
+    turns = read_turns(row["conversations"], "conversations", "from", "value", _ROLES)
+    system = row.get("system")
+    if isinstance(system, str) and system.strip() and turns[0]["role"] != "system":
+        return [{"role": "system", "content": system}, *turns]
+    return turns
+
+
+def from_chat(messages: list[Message]) -> dict[str, Any]:
+    """Write the turns with ShareGPT's names for the speakers (``human``, ``gpt``)."""
+    require_turns(messages, "sharegpt")
+    return {
+        "conversations": [
+            {"from": _SPEAKERS[message["role"]], "value": message["content"]}
+            for message in messages
+        ]
+    }

@@ -1,0 +1,119 @@
+"""Files of rows: every way in, and every way that a file can be wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.errors import StageError
+from llmpipe.formats.records import read_rows, row_digest, write_rows
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+)
+ROWS = st.lists(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), SCALARS))
+
+
+def rows_of(path):
+    """All rows of a file without their numbers."""
+    return [row for _, row in read_rows(path, "data")]
+
+
+@given(ROWS)
+def test_jsonl_round_trip(tmp_path_factory, rows):
+    """What is written as JSONL is read back equal, keys in order, and has an equal digest."""
+    path = tmp_path_factory.mktemp("rows") / "a.jsonl"
+    assert write_rows(path, rows) == len(rows)
+    read = rows_of(path)
+    assert read == rows
+    assert [list(row) for row in read] == [list(row) for row in rows]
+    assert [row_digest(row) for row in read] == [row_digest(row) for row in rows]
+
+
+TABLE = st.lists(
+    st.fixed_dictionaries({"q": st.text('ab,"\n é'), "a": st.text('ab,"\n é')}), min_size=1
+)
+
+
+@given(TABLE)
+def test_csv_round_trip(tmp_path_factory, rows):
+    """Quotes, commas, line breaks and accents survive CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ["q", "a"], quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(rows)
+    path = tmp_path_factory.mktemp("rows") / "a.csv"
+    path.write_bytes(text.getvalue().encode("utf-8"))
+    assert rows_of(path) == rows
+
+
+def test_kinds_of_file(tmp_path):
+    """The same rows come out of JSONL, JSON, CSV and TSV, byte order mark and CRLF or not."""
+    files = {
+        "a.jsonl": b'{"q": "a"}\n\n{"q": "\xc3\xa9"}\n',
+        "b.jsonl": b'\xef\xbb\xbf{"q": "a"}\r\n{"q": "\xc3\xa9"}',
+        "c.json": '[{"q": "a"},\n {"q": "é"}]'.encode(),
+        "d.json": '{"q": "a"}\n{"q": "é"}\n'.encode(),
+        "e.csv": "\ufeffq\r\na\r\né\r\n".encode(),
+        "f.tsv": "q\na\né\n".encode(),
+        "rows": '[{"q": "a"}, {"q": "é"}]'.encode(),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert rows_of(tmp_path / name) == [{"q": "a"}, {"q": "é"}], name
+
+
+def test_line_numbers(tmp_path):
+    """Blank lines count; a CSV row is known by the line that it begins on."""
+    (tmp_path / "a.jsonl").write_text('{"q": 1}\n\n{"q": 2}\n')
+    (tmp_path / "a.csv").write_text('q\n"one\ntwo"\nthree\n')
+    assert [n for n, _ in read_rows(tmp_path / "a.jsonl", "a")] == [1, 3]
+    assert [n for n, _ in read_rows(tmp_path / "a.csv", "a")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.jsonl", b'{"q": 1}\n{"q": }\n', "data:2: not JSON"),
+        ("a.jsonl", b'{"q": NaN}\n', "data:1: not JSON"),
+        ("a.jsonl", b'{"q": 1}\n[1]\n', "data:2: a row must be a JSON object"),
+        ("a.jsonl", b'{"q": 1}\ntrue\n', "not true or false"),
+        ("a.jsonl", b'{"q": 1}\n{"q": "\xe9"}\n', "data:2: not UTF-8"),
+        ("a.json", b'[{"q": 1},\n {"q": "\xe9"}]', "data:2: not UTF-8"),
+        ("a.json", b'[{"q": 1}', "data: not JSON"),
+        ("a.json", b'[{"q": 1}, 2]', "data:2: a row must be a JSON object"),
+        ("a.jsonl", b"[" * 100_000, "data:1: not JSON"),
+        ("a.csv", b"q,a\n1,2\n3\n", "data:3: 1 values for 2 columns"),
+        ("a.csv", b"q,q\n1,2\n", "data:1: the first line"),
+        ("a.csv", b'q\n"open\n', "data:2: not CSV"),
+        ("a.csv", b"q\n\xe9\n", "not UTF-8"),
+    ],
+)
+def test_bad_files_are_explained(tmp_path, name, content, told):
+    """Each broken file gives one message with the label and the line."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StageError) as caught:
+        list(read_rows(tmp_path / name, "data"))
+    assert told in caught.value.message
+
+
+def test_missing_file_and_folder(tmp_path):
+    """A missing file and a folder are told apart."""
+    with pytest.raises(StageError, match="no such file"):
+        list(read_rows(tmp_path / "none.jsonl", "data"))
+    with pytest.raises(StageError, match="is a folder"):
+        list(read_rows(tmp_path, "data"))
+
+
+def test_digest_ignores_the_order_of_keys():
+    """A row is named by its content: key order does not matter, every value does."""
+    assert row_digest({"a": 1, "b": "é"}) == row_digest({"b": "é", "a": 1})
+    assert row_digest({"a": 1}) != row_digest({"a": "1"})
