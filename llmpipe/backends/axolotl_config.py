@@ -1,0 +1,320 @@
+"""Compile what a stage says into one Axolotl configuration: a pure function and its YAML.
+
+The order of authority, weakest first: `DEFAULTS`, the person's own Axolotl file, the stage's
+``axolotl:`` block, what llmpipe owns (`OWNED`), and what this machine cannot do. Nothing here
+reads a file, imports Axolotl or checks its vocabulary: that is `llmpipe.backends.axolotl_check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpipe.backends.device import Device
+from llmpipe.errors import StageError
+
+KeyPath = tuple[str | int, ...]
+
+OWNED: Mapping[str, str] = {
+    "base_model": "write the stage's own field base_model",
+    "datasets": "write the stage's own field data",
+    "test_datasets": "write the stage's own field eval_data",
+    "val_set_size": "split the data in a format stage and write eval_data: STAGE.eval",
+    "output_dir": "llmpipe keeps the result: llmpipe get SPEC STAGE PATH copies it out",
+    "dataset_prepared_path": "llmpipe keeps the prepared data and never uses a stale one",
+}
+"""The Axolotl keys that llmpipe sets itself, and what to write in their place."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "sequence_len": 1024,
+    "sample_packing": False,
+    "micro_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "num_epochs": 1,
+    "optimizer": "adamw_torch",
+    "lr_scheduler": "cosine",
+    "learning_rate": 2e-4,
+    "logging_steps": 1,
+    "seed": 42,
+}
+"""What holds where neither the block nor the file says otherwise."""
+
+LORA_DEFAULTS: Mapping[str, Any] = {
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "lora_target_linear": True,
+}
+"""Further defaults for ``adapter: lora`` and ``adapter: qlora`` that start a new adapter."""
+
+FULL_LEARNING_RATE = 2e-5
+"""The default learning rate where all weights are trained."""
+
+SEED_PLUGIN = "axolotl_seed.SeedPlugin"
+"""Added to every configuration's plugins: `llmpipe.backends.axolotl_seed`, as a file beside it."""
+
+FEW_ROWS = 5_000
+"""Up to so many rows, starting processes to tokenise them costs more than it saves."""
+
+REWARD_DEFAULTS: Mapping[str, Any] = {
+    "model_type": "AutoModelForSequenceClassification",
+    "num_labels": 1,
+}
+"""Further defaults for ``reward_model: true``."""
+
+CPU_OFF = (
+    "bf16",
+    "fp16",
+    "tf32",
+    "flash_attention",
+    "lora_mlp_kernel",
+    "lora_qkv_kernel",
+    "lora_o_kernel",
+    "lora_embedding_kernel",
+)
+"""Written as false on a CPU, asked for or not: Axolotl switches some on by itself and then dies."""
+
+CPU_DROPPED = (
+    "bfloat16",
+    "float16",
+    "xformers_attention",
+    "sage_attention",
+    "flex_attention",
+    "flash_attn_cross_entropy",
+    "flash_attn_fuse_mlp",
+    "flash_optimum",
+    "deepspeed",
+    "deepcompile",
+    "fsdp",
+    "fsdp_config",
+    "fsdp_version",
+    "fsdp_final_state_dict_type",
+    "fp8",
+    "fp8_config",
+    "fp8_enable_fsdp_float8_all_gather",
+)
+"""Left out on a CPU when asked for."""
+
+CPU_ATTENTION = ("eager", "sdpa")
+"""The attention implementations that a CPU has."""
+
+GPU_PLUGINS: Mapping[str, str] = {
+    "axolotl.integrations.liger": "liger_",
+    "axolotl.integrations.cut_cross_entropy": "cut_cross_entropy",
+}
+"""Plugins that need a GPU, by module, and what their keys begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file of training rows and how Axolotl is to read them (``type`` and field names)."""
+
+    path: str
+    layout: Mapping[str, Any]
+    rows: int = 0
+
+    def entry(self) -> dict[str, Any]:
+        """Give the entry of Axolotl's ``datasets`` list."""
+        return {"path": self.path, "ds_type": "json", "split": "train", **self.layout}
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What llmpipe puts into the configuration: paths as the training process will see them."""
+
+    base_model: str
+    train: DataFile
+    output_dir: str
+    prepared: str
+    test: DataFile | None = None
+    adapter: str | None = None
+    """An adapter to go on from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A configuration in the order in which it is written, and what the user should be told."""
+
+    config: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+
+def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -> Compiled:
+    """Give the configuration that Axolotl is to run.
+
+    ``block`` is the merged vocabulary of the person's file and the stage (`merge_blocks`).
+
+    Raises:
+        StageError: the block asks for something that would train wrongly on this device.
+    """
+    settings = with_defaults(block, new_adapter=sources.adapter is None)
+    notes: list[str] = []
+    if sources.test and not _asks_for_evaluation(settings):
+        settings["eval_strategy"] = "epoch"
+    if sources.adapter:
+        settings["lora_model_dir"] = sources.adapter
+    if sources.train.rows <= FEW_ROWS and "dataset_processes" not in settings:
+        settings.setdefault("dataset_num_proc", 1)
+    if device.kind == "cpu":
+        message = packing_problem(block, device)
+        if message:
+            raise StageError(message, hint="set sample_packing: false")
+        notes += _fit_cpu(settings)
+    elif not any(key in settings for key in ("bf16", "bfloat16", "fp16", "float16")):
+        settings["bf16" if device.dtype == "bfloat16" else "fp16"] = True
+    settings["plugins"] = [SEED_PLUGIN, *(settings.get("plugins") or [])]
+    if settings.get("trust_remote_code"):
+        notes.append("trust_remote_code: true runs Python code that came with the base model")
+    return Compiled(
+        {
+            "base_model": sources.base_model,
+            "datasets": [sources.train.entry()],
+            **({"test_datasets": [sources.test.entry()]} if sources.test else {}),
+            "val_set_size": 0,
+            "dataset_prepared_path": sources.prepared,
+            "output_dir": sources.output_dir,
+            **settings,
+        },
+        notes,
+    )
+
+
+def merge_blocks(
+    file_block: Mapping[str, Any], block: Mapping[str, Any], *, label: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Lay the stage's block over a person's Axolotl file; give it and what was left out of it.
+
+    A key of the block replaces the file's whole value. Keys that llmpipe owns are left out of the
+    file (a block that holds one is refused before: `owned_problems`).
+    """
+    dropped = [key for key in OWNED if key in file_block and key not in block]
+    kept = {key: value for key, value in file_block.items() if key not in OWNED}
+    notes = [f"{label}: {key} is replaced by the stage's own ({OWNED[key]})" for key in dropped]
+    return {**kept, **block}, notes
+
+
+def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict[str, Any]:
+    """Give the block's keys over llmpipe's defaults; a null in the block unsets a default."""
+    defaults = dict(DEFAULTS)
+    if block.get("adapter") in ("lora", "qlora"):
+        if new_adapter:
+            defaults |= LORA_DEFAULTS
+        if any(block.get(key) for key in ("lora_target_modules", "lora_target_parameters")):
+            defaults.pop("lora_target_linear", None)
+    else:
+        defaults["learning_rate"] = FULL_LEARNING_RATE
+    if block.get("adapter") == "qlora":
+        defaults["load_in_4bit"] = True
+    if block.get("reward_model"):
+        defaults |= REWARD_DEFAULTS
+    if block.get("max_steps"):
+        defaults.pop("num_epochs")
+    if not any(block.get(key) for key in ("save_strategy", "save_steps", "saves_per_epoch")):
+        defaults["save_strategy"] = "epoch"
+    defaults["save_total_limit"] = 2  # the last may be torn by a crash, the one before is not
+    merged = {**defaults, **block}
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def owned_problems(block: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    """List the keys of a block that llmpipe owns, each with what to write instead."""
+    return [((key,), f"{key} is set by llmpipe: {OWNED[key]}") for key in block if key in OWNED]
+
+
+def packing_problem(block: Mapping[str, Any], device: Device) -> str | None:
+    """Say why sample packing cannot be had on this device, or None.
+
+    Without an attention kernel that knows where a packed sample ends, samples see each other: the
+    run looks healthy and trains on the wrong thing.
+    """
+    wanted = [key for key in ("sample_packing", "eval_sample_packing") if block.get(key)]
+    if device.kind != "cpu" or not wanted:
+        return None
+    return (
+        f"{wanted[0]}: true needs flash attention, which a CPU does not have: "
+        "packed samples would see each other"
+    )
+
+
+def is_path(value: object) -> bool:
+    """Whether a value of the block is a path: it starts with ``./``, ``../``, ``/`` or ``~``."""
+    return isinstance(value, str) and value.startswith(("./", "../", "/", "~"))
+
+
+def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
+    """Find every path in a block, as {path of keys: the value as written}."""
+    return {where: value for where, value in _leaves(block, ()) if is_path(value)}
+
+
+def replace_paths(block: Mapping[str, Any], resolved: Mapping[KeyPath, str]) -> dict[str, Any]:
+    """Give a copy of the block in which the values at the given places are replaced."""
+    return {key: _replaced(value, (key,), resolved) for key, value in block.items()}
+
+
+def to_yaml(config: Mapping[str, Any], *, header: str) -> str:
+    """Write a configuration as YAML that Axolotl reads, ``header`` as comments at its top."""
+    import yaml
+
+    body: str = yaml.safe_dump(
+        dict(config), sort_keys=False, allow_unicode=False, default_flow_style=False, width=100
+    )
+    return "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines()) + body
+
+
+def _asks_for_evaluation(settings: Mapping[str, Any]) -> bool:
+    return any(settings.get(key) for key in ("eval_strategy", "eval_steps", "evals_per_epoch"))
+
+
+def _fit_cpu(settings: dict[str, Any]) -> list[str]:
+    """Switch off in place what a CPU cannot do; give a sentence for each wish not granted."""
+    notes = [
+        f"{key}: {settings[key]} is switched off: this machine has no GPU"
+        for key in CPU_OFF
+        if settings.get(key)
+    ]
+    settings.update(dict.fromkeys(CPU_OFF, False))
+    for key in CPU_DROPPED:
+        if settings.pop(key, None):
+            notes.append(f"{key} is left out: this machine has no GPU")
+    attention = settings.get("attn_implementation")
+    if attention and attention not in CPU_ATTENTION:
+        settings["attn_implementation"] = "sdpa"
+        notes.append(f"attn_implementation: {attention} becomes sdpa: this machine has no GPU")
+    notes += _drop_gpu_plugins(settings)
+    settings.setdefault("gradient_checkpointing", False)
+    return notes
+
+
+def _drop_gpu_plugins(settings: dict[str, Any]) -> list[str]:
+    notes = []
+    for plugin in list(settings.get("plugins") or []):
+        module = next((m for m in GPU_PLUGINS if str(plugin).startswith(m)), None)
+        if module is None:
+            continue
+        settings["plugins"] = [kept for kept in settings["plugins"] if kept != plugin]
+        for key in [k for k in settings if k.startswith(GPU_PLUGINS[module])]:
+            del settings[key]
+        notes.append(f"the plugin {plugin} is left out with its keys: this machine has no GPU")
+    if settings.get("plugins") == []:
+        del settings["plugins"]
+    return notes
+
+
+def _leaves(value: Any, where: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, (*where, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*where, index))
+    else:
+        yield where, value
+
+
+def _replaced(value: Any, where: KeyPath, resolved: Mapping[KeyPath, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, (*where, key), resolved) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, (*where, i), resolved) for i, item in enumerate(value)]
+    return resolved.get(where, value)

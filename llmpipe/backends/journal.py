@@ -1,0 +1,128 @@
+"""The journal of replies from outside: what was answered once is never asked, or paid for, again.
+
+One file, ``replies.jsonl``, in a folder that all stages and runs share. A line holds the SHA-256 of
+a request and its reply; lines are only ever added. A line goes out in one write under a file lock,
+so that several processes may write at once; a process killed in the middle of a write leaves a torn
+line, which the next writer closes off and every reader passes over.
+
+The journal does not expire anything and does not look into replies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from llmpipe.errors import StoreError
+
+FILE = "replies.jsonl"
+
+
+def request_key(request: Mapping[str, Any]) -> str:
+    """Give the SHA-256 (hex) of a request's canonical JSON.
+
+    The request must hold all that shapes the reply: teacher, messages, decoding, schema, draw.
+    A value that is not JSON raises `TypeError` or `ValueError`.
+    """
+    text = json.dumps(
+        request, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Journal:
+    """Replies by request key. Safe to use from several threads and several processes.
+
+    Only the places of the replies are held in memory, not the replies. Use it as a context manager.
+
+    Raises:
+        StoreError: the folder cannot be written, the disk is full, or a reply cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._places: dict[str, tuple[int, int]] = {}
+        self._read_to = 0
+        self._lock = threading.Lock()
+        with self._explained():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = self.path.open("a+b", buffering=0)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+    def get(self, key: str) -> Any | None:
+        """Give the reply journalled under ``key``, by whatever process, or None."""
+        with self._lock, self._explained():
+            if key not in self._places:
+                self._catch_up()
+            place = self._places.get(key)
+            return None if place is None else _decode(self._pread(*place))["reply"]
+
+    def put(self, key: str, reply: Any) -> None:
+        """Add a reply; when this returns it is on the disk."""
+        line = json.dumps({"key": key, "reply": reply}, ensure_ascii=False).encode(
+            "utf-8", "surrogatepass"
+        )
+        with self._lock, self._explained():
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                end = os.fstat(self._file.fileno()).st_size
+                torn = end > 0 and self._pread(end - 1, 1) != b"\n"
+                self._write((b"\n" if torn else b"") + line + b"\n")
+                os.fsync(self._file.fileno())
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _write(self, data: bytes) -> None:
+        """Write all of ``data``: a disk that fills up takes a part, and only then says so."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file.fileno(), view) :]
+
+    def _catch_up(self) -> None:
+        """Take in the lines added since the last look, by us or by others."""
+        start = self._read_to
+        size = os.fstat(self._file.fileno()).st_size
+        if size <= start:
+            return
+        with self.path.open("rb") as file:
+            file.seek(start)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # being written, or torn: look again next time
+                entry = _decode(line)
+                if isinstance(entry, dict) and "key" in entry and "reply" in entry:
+                    self._places[entry["key"]] = (start, len(line))
+                start += len(line)
+                self._read_to = start
+
+    def _pread(self, offset: int, length: int) -> bytes:
+        return os.pread(self._file.fileno(), length, offset)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"the journal {self.path} cannot be used: {error.strerror}",
+                hint="check the free space and the permissions; what was journalled is kept",
+            ) from error
+
+
+def _decode(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None  # a torn line that a later writer closed off

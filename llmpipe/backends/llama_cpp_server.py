@@ -1,0 +1,67 @@
+"""The child process that opens a GGUF and serves it: llama.cpp's own server inside xllamacpp.
+
+Run as a script, never imported by llmpipe: a GGUF from outside may crash or subvert its parser, and
+then only this process is lost. It reads one JSON line of settings on standard input, answers with
+one JSON line on standard output (``{"address": …}`` or ``{"error": …}``), and serves until its
+standard input ends, which happens when its parent closes it or dies in any way whatever.
+
+It imports nothing of llmpipe.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+
+def main() -> int:
+    """Serve until standard input ends. Gives 1 when the server cannot start."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what llama.cpp prints belongs in the log, not in the answer
+    settings = json.loads(sys.stdin.readline())
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    try:
+        server = _start(settings)
+    except Exception as error:  # the library raises bare RuntimeErrors; the parent words them
+        print(json.dumps({"error": str(error)}), file=report, flush=True)
+        return 1
+    print(json.dumps({"address": server.listening_address}), file=report, flush=True)
+    while True:
+        signal.pause()
+
+
+def _start(settings: dict[str, Any]) -> Any:
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = settings["model"]
+    params.hostnames = [settings["host"]]
+    params.port = settings["port"]
+    params.reuse_port = False  # two servers on one port would answer for each other
+    params.n_parallel = settings["slots"]
+    params.n_ctx = settings["context"] * settings["slots"]  # llama.cpp divides it among the slots
+    params.fit_params = False  # it would shrink the context to fit the memory, silently
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
+    params.model_alias = {settings["alias"]}
+    params.model_tags = {settings["tag"]}
+    params.api_keys = settings["api_keys"]
+    params.cache_prompt = settings["cache_prompt"]
+    params.cache_ram_mib = 0  # the cache of idle prompts takes up to 8 GiB by default
+    params.cors_origins = ""  # no page in a browser may talk to the model
+    params.ui = False
+    params.endpoint_slots = False  # it shows other people's prompts
+    return xllamacpp.Server(params)
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Look into safetensors files: are the tensors there, finite, and not merely zeros?
+
+Tensors are read one at a time, so that a model larger than memory can be checked. Pickled weights
+(``.bin``, ``.pt``) are never opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmpipe.errors import StageError
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """What a look at some tensors found, by name."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    not_finite: list[str] = field(default_factory=list)
+    zero: list[str] = field(default_factory=list)
+
+
+def weight_files(model: Path) -> list[Path]:
+    """Give the weight files of a model folder, sorted.
+
+    Raises:
+        StageError: there are none, or a file that the index names is missing.
+    """
+    index = model / INDEX
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        missing = [name for name in names if not (model / name).is_file()]
+        if missing:
+            raise StageError(f"{model.name} lacks the weight file {missing[0]}")
+        return [model / name for name in names]
+    files = sorted(model.glob("model*.safetensors"))
+    if not files:
+        raise StageError(
+            f"{model.name} has no weights as safetensors",
+            hint="llmpipe reads and writes safetensors only; pickled weights are not opened",
+        )
+    return files
+
+
+def tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor of the files by name, as torch tensors on the CPU.
+
+    Raises:
+        StageError: a file is no safetensors file, or not whole.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in sorted(opened.keys()):
+                    yield name, opened.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise StageError(f"{file.name} cannot be read: {error}") from error
+
+
+def look(files: list[Path]) -> TensorReport:
+    """Read every tensor of the files and report names, shapes and what is wrong with them."""
+    report = TensorReport()
+    for name, tensor in tensors(files):
+        report.shapes[name] = tuple(tensor.shape)
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            report.not_finite.append(name)
+        if tensor.numel() == 0 or not bool(tensor.any()):
+            report.zero.append(name)
+    return report

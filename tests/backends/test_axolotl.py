@@ -1,0 +1,144 @@
+"""Watching Axolotl: its lines, its checkpoints, its failures. No training here."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+
+import pytest
+
+from llmpipe.backends.axolotl import (
+    Launch,
+    Outcome,
+    Watcher,
+    arguments,
+    environment,
+    failure,
+    has_all_bytes,
+    last_checkpoint,
+)
+from llmpipe.backends.child import ChildResult
+from llmpipe.errors import StageError
+
+LINES = """\
+ 50%|█████     | 4/8 [00:00<00:00, 136.88 examples/s]
+[2026-11-24 04:05:29,413] [INFO] [axolotl.train] Starting trainer...
+[INFO] [axolotl.utils.data.utils] Dropped 3 sequences outside valid range ([2, 64])
+  0%|          | 0/4 [00:00<?, ?it/s]
+{'eval_loss': '10.9', 'eval_runtime': '0.1', 'epoch': '0'}
+ 25%|██▌       | 1/4 [00:00<00:01,  4.90it/s]
+   {'loss': '10.77', 'grad_norm': '0.6912', 'learning_rate': '0.01', 'epoch': '0.1'}
+ 25%|██▌       | 1/4 [00:00<00:01,  4.90it/s]
+{'loss': 10.5, 'grad_norm': nan, 'learning_rate': 0.009, 'memory': 'much'}
+100%|██████████| 4/4 [00:01<00:00,  3.16it/s]
+{'train_runtime': '1.896', 'train_loss': '10.56'}
+"""
+
+
+def test_the_watcher_reads_the_lines_that_axolotl_prints() -> None:
+    """Bars before training are other work; losses are counted, whatever form they are printed in."""
+    seen: list[tuple[int, int | None, float]] = []
+    watcher = Watcher(every=2, on_step=lambda *step: seen.append(step))
+    for line in LINES.splitlines():
+        watcher(line)
+    assert watcher.loss == [(2, 10.77), (4, 10.5)]
+    assert watcher.eval_loss == [(0, 10.9)]
+    assert seen == [(2, 4, 10.77), (4, 4, 10.5)]
+    assert (watcher.steps, watcher.total, watcher.finished) == (4, 4, True)
+    assert watcher.dropped == ["Dropped 3 sequences outside valid range ([2, 64])"]
+
+
+def test_losses_are_numbered_from_where_a_run_went_on() -> None:
+    """After step 4 with every second step logged, the next is 6; preference training logs step 1."""
+    resumed, preference = Watcher(every=2, start=4), Watcher(every=5, first=True)
+    for watcher in (resumed, preference):
+        for line in ("Starting trainer...", "{'loss': '1'}", "{'loss': '1'}"):
+            watcher(line)
+    assert [step for step, _ in resumed.loss] == [6, 8]
+    assert [step for step, _ in preference.loss] == [1, 5]
+
+
+@pytest.mark.parametrize("line", ["{'loss': 'nan'}", "{'loss': '0', 'grad_norm': nan}"])
+def test_a_loss_that_is_no_number_stops_the_run(line: str) -> None:
+    """The trainer prints 0 beside a NaN gradient; both mean that training broke down."""
+    watcher = Watcher()
+    watcher("Starting trainer...")
+    with pytest.raises(StageError, match="diverged at step 1") as caught:
+        watcher(line)
+    assert "learning_rate" in (caught.value.hint or "")
+
+
+def test_checkpoints_replace_rounded_losses() -> None:
+    """A checkpoint's log is exact and knows the steps before a run went on."""
+    outcome = Outcome(3, 3, [(2, 1.23), (3, 1.1)], [], [])
+    log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.2345}, {"step": 2, "eval_loss": 0.5}]
+    exact = outcome.with_history([], log)
+    assert exact.loss == [(1, 2.0), (2, 1.2345), (3, 1.1)]
+    assert exact.eval_loss == [(2, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("code", "tail", "message", "hint"),
+    [
+        (1, ["torch.OutOfMemoryError: CUDA out of memory."], "OutOfMemoryError", "micro_batch"),
+        (-9, ["…"], "was killed", "micro_batch_size: 1"),
+        (1, ["pydantic.ValidationError: 1 validation error for X"], "Validation", "llmpipe check"),
+        (0, ["bye"], "without finishing", ""),
+        (1, ["ModuleNotFoundError: No module named 'ray'"], "'ray'", "not installed"),
+    ],
+)
+def test_a_failure_says_what_to_try(code: int, tail: list[str], message: str, hint: str) -> None:
+    """The reason, the last lines and advice; an exit status of 0 alone is no success."""
+    error = failure(ChildResult(code, tail), Watcher())
+    assert message in error.message
+    assert tail[-1] in error.message
+    assert hint in (error.hint or "")
+
+
+def test_arguments_and_environment(tmp_path: Path) -> None:
+    """Launcher arguments stand after --; telemetry is off; the user's variables win."""
+    launch = Launch("torchrun", ["--nproc_per_node=8"], {"OMP_NUM_THREADS": "1"})
+    assert arguments("a.yml", launch, resume=Path("c")) == [
+        *["train", "a.yml", "--launcher", "torchrun"],
+        *["--resume-from-checkpoint", "c", "--", "--nproc_per_node=8"],
+    ]
+    env = environment(launch, threads=4, work=tmp_path, offline=True)
+    assert env["AXOLOTL_DO_NOT_TRACK"] == env["DO_NOT_TRACK"] == env["HF_HUB_OFFLINE"] == "1"
+    assert env["OMP_NUM_THREADS"] == "1"
+    assert "HF_HUB_OFFLINE" not in environment(launch, threads=4, work=tmp_path, offline=False)
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """Write a checkpoint as whole as a trainer's, with one small tensor."""
+    place = folder / f"checkpoint-{step}"
+    place.mkdir(parents=True)
+    header = json.dumps({"t": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    data = struct.pack("<Q", len(header)) + header + struct.pack("<f", math.pi)
+    (place / "adapter_model.safetensors").write_bytes(data)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        (place / name).write_bytes(b"x")
+    state = {"global_step": step, "log_history": []}
+    (place / "trainer_state.json").write_text(json.dumps(state))
+    return place
+
+
+def test_the_last_whole_checkpoint_is_taken_and_torn_ones_go(tmp_path: Path) -> None:
+    """Ten is later than nine; a checkpoint without state, or with half a tensor, is no start."""
+    whole = checkpoint(tmp_path, 9)
+    (checkpoint(tmp_path, 10) / "trainer_state.json").write_text('{"global_')
+    torn = checkpoint(tmp_path, 11) / "adapter_model.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    (checkpoint(tmp_path, 12) / "optimizer.pt").write_bytes(b"")
+    assert last_checkpoint(tmp_path) == whole
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-9"]
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 12, struct.pack("<Q", 4) + b"{{{{"])
+def test_a_file_that_is_no_safetensors_file_is_not_whole(tmp_path: Path, content: bytes) -> None:
+    """Garbage in place of a header is told, not believed."""
+    file = tmp_path / "x.safetensors"
+    file.write_bytes(content)
+    assert not has_all_bytes(file)

@@ -1,0 +1,53 @@
+"""The llama.cpp server: it starts, is the one that answers, says why when it cannot, and ends."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from llmpipe.backends.llama_cpp import serve_forever, serve_gguf
+from llmpipe.errors import StageError, UsageError
+
+pytestmark = pytest.mark.heavy
+
+
+def test_a_model_is_served_and_gone_afterwards(smollm2_gguf: Path) -> None:
+    """Tokens, completions and chats come from the process that was started; then it is gone."""
+    with serve_gguf(smollm2_gguf, threads=2, context=512) as server:
+        assert server.tokenize("Hello") == server.tokenize("Hello")
+        assert server.chat([{"role": "user", "content": "Say hi."}], max_tokens=4)
+        assert server.complete("Once upon a", max_tokens=3)
+        schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+        question = [{"role": "user", "content": "Give a number."}]
+        assert server.chat(question, max_tokens=24, json_schema=schema).lstrip().startswith("{")
+        process = server.process
+    assert process.poll() is not None
+
+
+def test_a_port_in_use_is_named(smollm2_gguf: Path) -> None:
+    """A port that somebody else listens on is an error, not a conversation with a stranger."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(StageError, match=str(port)):
+            serve_forever(smollm2_gguf, port=port, threads=1)
+
+
+def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
+    """Garbage in place of a model ends in a message with the file's name."""
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"not a model")
+    with pytest.raises(StageError, match=r"broken\.gguf"), serve_gguf(path, threads=1):
+        pass
+
+
+def test_an_open_address_needs_a_key(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond loopback nothing is served without a key, and the key must be set."""
+    with pytest.raises(UsageError, match="no API key protects it"):
+        serve_forever(smollm2_gguf, host="0.0.0.0", threads=1)
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with pytest.raises(UsageError, match="NOT_SET holds no API key"):
+        serve_forever(smollm2_gguf, threads=1, api_key_env="NOT_SET")

@@ -1,0 +1,114 @@
+"""A loopback endpoint that speaks OpenAI's chat protocol, for tests of the protocol itself.
+
+Its replies depend on the request alone. ``before`` may answer instead: it is given the request's
+body and its number (from 1), and returns (status, body, headers), None to go on, or waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, dict[str, Any], dict[str, str]]
+
+
+class Endpoint:
+    """Serves until the block ends. ``received`` holds the bodies, ``headers`` what came with them."""
+
+    def __init__(
+        self, before: Callable[[dict[str, Any], int], Answer | None] | None = None
+    ) -> None:
+        self.before = before or (lambda body, number: None)
+        self.reply = evolving_reply
+        self.received: list[dict[str, Any]] = []
+        self.answered: list[dict[str, Any]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> Endpoint:
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with endpoint._lock:
+                    endpoint.received.append(body)
+                    endpoint.headers.append(dict(self.headers))
+                    number = len(endpoint.received)
+                    endpoint.in_flight += 1
+                    endpoint.most_in_flight = max(endpoint.most_in_flight, endpoint.in_flight)
+                try:
+                    refusal = endpoint.before(body, number)
+                finally:
+                    with endpoint._lock:
+                        endpoint.in_flight -= 1
+                status, answer, headers = refusal or (200, endpoint._completion(body), {})
+                data = json.dumps(answer).encode()
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+                if status == 200:
+                    endpoint.answered.append(body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        return Handler
+
+    def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        text, finish = self.reply(body)
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body["model"],
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": finish,
+                    "message": {"role": "assistant", "content": text},
+                }
+            ],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+        }
+
+
+def evolving_reply(body: dict[str, Any]) -> tuple[str, str]:
+    """Play a teacher who rewrites, judges and answers: a new text for each new request."""
+    name = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:12]
+    fields = schema_fields(body)
+    if "equal" in fields:
+        return json.dumps({"equal": False}), "stop"
+    if "instruction" in fields:
+        return json.dumps({"instruction": f"Explain item {name} in two steps."}), "stop"
+    return f"Item {name} has two parts: weight and colour.", "stop"
+
+
+def schema_fields(body: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields of the JSON Schema that a request constrains its reply by."""
+    shape = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
+    fields: dict[str, Any] = shape.get("properties", {})
+    return fields
