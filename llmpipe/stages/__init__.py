@@ -1,0 +1,1 @@
+"""The stage kinds, one file each. `llmpipe.registry` finds them by name."""

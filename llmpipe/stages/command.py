@@ -1,0 +1,121 @@
+"""Run a shell command of the user's with declared inputs and outputs.
+
+The command runs by ``/bin/sh`` in the spec's folder. It does not see where the store is: inputs
+and outputs are named in it as ``${inputs.NAME}`` and ``${outputs.NAME}``, which become quoted
+paths. What it reads besides its inputs the engine cannot know, and does not watch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from llmpipe.backends.child import run_child
+from llmpipe.contracts import (
+    ArtifactType,
+    FieldPath,
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+)
+from llmpipe.errors import StageError, did_you_mean
+
+PLACEHOLDER = re.compile(r"\$\{(inputs|outputs)\.([^}]*)\}")
+ANY_INPUT: tuple[ArtifactType, ...] = (
+    "file",
+    "records",
+    "dataset",
+    "model",
+    "adapter",
+    "gguf",
+    "metrics",
+)
+
+
+class CommandConfig(StageConfig, frozen=True, kw_only=True):
+    """Run a shell command with declared inputs and outputs."""
+
+    run: Annotated[str, msgspec.Meta(min_length=1)]
+    """The command, for /bin/sh; ${inputs.NAME} and ${outputs.NAME} stand for paths."""
+    inputs: dict[str, str] = {}
+    """What the command reads, by name: paths or other stages' outputs."""
+    outputs: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
+    """What the command writes, by name: the file or folder name that each is to have."""
+    env: Annotated[dict[str, str], msgspec.Meta(extra_json_schema={"writeOnly": True})] = {}
+    """Environment variables of the command; the place for ${secret:NAME}."""
+
+
+class Command(StageDefaults):
+    """The ``command`` kind."""
+
+    Config = CommandConfig
+    VERSION = 1
+    determinism = "external"
+
+    @staticmethod
+    def ports(config: CommandConfig) -> Ports:
+        inputs = {
+            name: Input(("inputs", name), value, ANY_INPUT) for name, value in config.inputs.items()
+        }
+        outputs = {name: Output(_type_of(file)) for name, file in config.outputs.items()}
+        default = next(iter(outputs)) if len(outputs) == 1 else None
+        return Ports(inputs, outputs, default)
+
+    @staticmethod
+    def problems(config: CommandConfig) -> list[tuple[FieldPath, str]]:
+        found: list[tuple[FieldPath, str]] = []
+        for name, value in config.outputs.items():
+            if Path(value).name != value or value in ("", ".", ".."):
+                found.append((("outputs", name), f"a plain file name is needed, not {value!r}"))
+        for section, name in PLACEHOLDER.findall(config.run):
+            declared: dict[str, str] = getattr(config, section)
+            if name not in declared:
+                hint = (
+                    did_you_mean(name, declared) or f"{section} has: {', '.join(declared) or '—'}"
+                )
+                found.append((("run",), f"${{{section}.{name}}} is not declared; {hint}"))
+        return found
+
+    @staticmethod
+    def run(ctx: StageContext[CommandConfig]) -> StageResult:
+        outputs = {name: ctx.out / file for name, file in ctx.config.outputs.items()}
+        places = {
+            "inputs": {name: artifact.path for name, artifact in ctx.inputs.items()},
+            "outputs": outputs,
+        }
+        line = PLACEHOLDER.sub(lambda m: shlex.quote(str(places[m[1]][m[2]])), ctx.config.run)
+        environment = {name: ctx.reveal(value) for name, value in ctx.config.env.items()}
+        environment["PATH"] = _path_with_our_python()
+        result = run_child(["/bin/sh", "-c", line], cwd=ctx.spec_dir, env=environment)
+        if result.returncode != 0:
+            raise StageError(f"the command ended with exit status {result.returncode}")
+        for name, path in outputs.items():
+            if not path.exists():
+                raise StageError(
+                    f"the command ended well but did not write its output {name!r}",
+                    hint=f"write it to ${{outputs.{name}}}",
+                )
+        return StageResult(outputs, {"outputs": len(outputs)})
+
+
+def _type_of(file: str) -> ArtifactType:
+    """Tell what a command makes by the name of its file; other stages take it as that."""
+    suffix = Path(file).suffix
+    if suffix in (".jsonl", ".json", ".csv"):
+        return "records"
+    return "gguf" if suffix == ".gguf" else "file"
+
+
+def _path_with_our_python() -> str:
+    """Let ``python`` in a command mean the Python that llmpipe itself runs on."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

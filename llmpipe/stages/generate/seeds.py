@@ -1,0 +1,79 @@
+"""Read the prompts that generation starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from llmpipe.contracts import Artifact
+from llmpipe.errors import StageError
+from llmpipe.formats import detect, to_chat
+from llmpipe.formats.message import RowError, UnusableRowError, text_column
+from llmpipe.formats.records import read_rows, row_digest
+
+
+class SeedMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which columns of a seed row to use. Answers that the rows may hold are not used."""
+
+    user: str
+    """Column with the prompt to evolve."""
+    system: str | None = None
+    """Column with the system message that goes with it; rows where it is empty get none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One prompt, with the SHA-256 of its row and where it stands (``seeds.jsonl:3``)."""
+
+    digest: str
+    place: str
+    instruction: str
+    system: str
+
+
+def read_seeds(source: Artifact, columns: SeedMap | None) -> list[Seed]:
+    """Give the seeds of a file, each row once; rows whose prompt is blank are passed over.
+
+    Without ``columns`` a row is in a known format, whose first user turn is the prompt, or has a
+    column ``instruction``.
+
+    Raises:
+        StageError: a row cannot be read as such (it is named), or the file has no usable row.
+    """
+    seeds = {seed.digest: seed for seed in _read(source, columns)}
+    if not seeds:
+        raise StageError(f"{source.label} holds no prompt to start from")
+    return list(seeds.values())
+
+
+def _read(source: Artifact, columns: SeedMap | None) -> Iterator[Seed]:
+    for line, row in read_rows(source.path, source.label):
+        place = f"{source.label}:{line}"
+        try:
+            system, instruction = _mapped(row, columns) if columns else _known(row)
+        except UnusableRowError:
+            continue
+        except RowError as error:
+            raise StageError(
+                f"{place}: {error.message}",
+                hint=error.hint or "name the column of the prompt: map: {user: COLUMN}",
+            ) from None
+        if instruction.strip():
+            yield Seed(row_digest(row), place, instruction.strip(), system.strip())
+
+
+def _mapped(row: Mapping[str, Any], columns: SeedMap) -> tuple[str, str]:
+    system = text_column(row, columns.system, required=False) if columns.system else ""
+    return system, text_column(row, columns.user)
+
+
+def _known(row: Mapping[str, Any]) -> tuple[str, str]:
+    name = detect(row)
+    if name in (None, "completion"):
+        return "", text_column(row, "instruction")
+    chat = to_chat(row, name)
+    said = {message["role"]: message["content"] for message in reversed(chat)}
+    return said.get("system", ""), said.get("user", "")

@@ -1,0 +1,105 @@
+"""Check that a GGUF can be served: start llama.cpp, verify who answers, ask it questions, stop it.
+
+Inside ``llmpipe run`` this is an ordinary cached check. What stays up is ``llmpipe serve``, which
+takes its host, port, context and slots from the same stage and calls
+`llmpipe.backends.llama_cpp.serve_forever`.
+
+It does not judge the answers: the ``evaluate`` stage does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from llmpipe.contracts import (
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    semantic_fields,
+    write_json,
+)
+from llmpipe.errors import StageError
+
+
+class ServeConfig(StageConfig, frozen=True, kw_only=True):
+    """What to serve, where, and what to ask it in the check."""
+
+    model: str
+    """The GGUF to serve."""
+    host: str = "127.0.0.1"
+    """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
+    """Port that ``llmpipe serve`` listens on. The check takes any free one."""
+    context: Annotated[int, Meta(ge=16)] = 2048
+    """Tokens that one conversation may hold, question and answer together."""
+    slots: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Conversations that are answered at the same time; each takes the memory of one context."""
+    system: str = ""
+    """System message that the sample questions are asked with. Callers send their own."""
+    sample: Annotated[tuple[str, ...], Meta(min_length=1)] = ("Hello, who are you?",)
+    """Questions that the check asks, without randomness."""
+    max_tokens: Annotated[int, Meta(ge=1)] = 128
+    """Tokens that an answer to a sample question may take."""
+
+
+class Serve(StageDefaults):
+    """Start the server once, ask the sample questions, keep the answers."""
+
+    Config = ServeConfig
+    VERSION = 1
+    determinism = "same-machine"
+
+    @staticmethod
+    def ports(config: ServeConfig) -> Ports:
+        return Ports(
+            inputs={"model": Input(("model",), config.model, ("gguf",))},
+            outputs={"check": Output("metrics")},
+            default="check",
+        )
+
+    @staticmethod
+    def fingerprint(config: ServeConfig) -> Mapping[str, Any]:
+        return semantic_fields(config, without=frozenset({"host", "port", "slots"}))
+
+    @staticmethod
+    def tools(config: ServeConfig) -> tuple[str, ...]:
+        return ("xllamacpp",)
+
+    @staticmethod
+    def run(ctx: StageContext[ServeConfig]) -> StageResult:
+        from llmpipe.backends.llama_cpp import serve_gguf
+
+        config, model = ctx.config, ctx.input("model")
+        system = [{"role": "system", "content": config.system}] if config.system else []
+        answers = []
+        with serve_gguf(
+            model.path,
+            threads=ctx.threads,
+            context=config.context,
+            slots=config.slots,
+            alias=ctx.stage,
+        ) as server:
+            for done, question in enumerate(config.sample):
+                ctx.progress(done, len(config.sample), "questions")
+                messages = [*system, {"role": "user", "content": question}]
+                answer = server.chat(messages, max_tokens=config.max_tokens)
+                answers.append({"question": question, "answer": answer})
+        _require_speech(model.label, answers)
+        check = write_json(ctx.out / "check.json", {"answers": answers})
+        summary = "\n".join(f"Q: {a['question']}\nA: {a['answer'].strip()}" for a in answers)
+        return StageResult({"check": check}, {"answers": answers}, summary)
+
+
+def _require_speech(label: str, answers: list[dict[str, str]]) -> None:
+    if not any(answer["answer"].strip() for answer in answers):
+        raise StageError(
+            f"{label} answers every sample question with nothing",
+            hint="a wrong tokenizer or chat template does this: look at the stage that made it",
+        )

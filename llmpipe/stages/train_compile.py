@@ -1,0 +1,212 @@
+"""From a ``train`` stage and its inputs to what Axolotl is run with: a configuration and its files.
+
+A run (`llmpipe.stages.train`) and a folder that trains without llmpipe (`write_folder`) go through
+the same `compile_stage`, so that both train the same.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmpipe.backends import axolotl
+from llmpipe.backends.axolotl_config import (
+    Compiled,
+    DataFile,
+    KeyPath,
+    Sources,
+    compile_config,
+    merge_blocks,
+    paths_in,
+    replace_paths,
+    to_yaml,
+)
+from llmpipe.backends.device import detect
+from llmpipe.contracts import SECRET, Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.stages.train_config import TrainConfig, made
+from llmpipe.stages.train_data import prepare
+
+OUTPUT = "output"
+"""The folder inside a training's own folder that Axolotl writes to."""
+
+HEADER = "Compiled by llmpipe from the stage {!r}: what Axolotl is run with. Not read back."
+
+_RUN_SH = """\
+#!/bin/sh
+# Trains as the stage would, without llmpipe. The result is in ./output.
+set -eu
+cd "$(dirname "$0")"
+set -a
+. ./axolotl.env
+set +a
+export PYTHONPATH="$PWD/plugins${{PYTHONPATH:+:$PYTHONPATH}}"
+exec {command}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the parts of a training lie, as its process sees them: absolute, or in a folder."""
+
+    folder: Path
+    relative: bool = False
+
+    def name(self, part: str) -> str:
+        """Give the text that the configuration uses for a part of the folder."""
+        return part if self.relative else str(self.folder / part)
+
+
+def merged_block(
+    config: TrainConfig, axolotl_file: Path | None
+) -> tuple[dict[str, Any], list[str]]:
+    """Give the stage's whole Axolotl vocabulary, its file included, and what was left out.
+
+    Raises:
+        StageError: the file is no YAML mapping, or makes something else than the stage declares.
+    """
+    if axolotl_file is None:
+        return dict(config.axolotl), []
+    label = config.axolotl_file or axolotl_file.name
+    from_file = _read_yaml(axolotl_file, label)
+    block, notes = merge_blocks(from_file, config.axolotl, label=label)
+    if bool(block.get("adapter")) != (made(config) == "adapter"):
+        raise StageError(
+            f"{label} trains no adapter, but the stage would give one",
+            hint="write adapter: null in the stage's axolotl block",
+        )
+    return block, notes
+
+
+def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
+    """Bring the data into place and compile the configuration: the same for a run and a folder."""
+    config = ctx.config
+    given = ctx.inputs.get("axolotl_file")
+    block, notes = merged_block(config, given.path if given else None)
+    stray = [where for where in paths_in(block) if port_name(where) not in ctx.inputs]
+    if stray:
+        raise StageError(
+            f"{config.axolotl_file}: {_dotted(stray[0])} is a path, and a change of what lies "
+            "there would go unnoticed",
+            hint=f"write {_dotted(stray[0])} in the stage's axolotl block",
+        )
+    block = replace_paths(block, {w: _file_path(ctx, w, layout) for w in paths_in(block)})
+    base = ctx.input("base_model")
+    sources = Sources(
+        base_model=str(base_model(ctx).path),
+        train=_data(ctx, "data", "train.jsonl", layout, block),
+        test=_data(ctx, "eval_data", "eval.jsonl", layout, block) if config.eval_data else None,
+        output_dir=layout.name(OUTPUT),
+        prepared=layout.name("prepared"),
+        adapter=str(base.path) if config.adapter_start == "continue" else None,
+    )
+    axolotl.write_plugins(layout.folder)
+    compiled = compile_config(block, sources, detect())
+    return Compiled(compiled.config, notes + compiled.notes)
+
+
+def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
+    """Give the model whose weights training starts from; for an adapter trained on, its base."""
+    given = ctx.input("base_model")
+    if given.type != "adapter":
+        return given
+    if given.base is None:
+        raise StageError(f"{given.label} does not say which model it was trained on")
+    return given.base
+
+
+def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
+    """Write a folder that trains the same *without llmpipe*; give what the user should know.
+
+    The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
+    ``files/``, the plugin that seeds the run under ``plugins/``, the environment in
+    ``axolotl.env``, and ``run.sh``, which ends in ``output/``. The base model is named by its
+    path. Secrets stay names: ``run.sh`` takes them from the environment.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    compiled = compile_stage(ctx, Layout(out, relative=True))
+    header = HEADER.format(ctx.stage) + "\nRun it with ./run.sh, or as run.sh does."
+    (out / "axolotl.yml").write_text(to_yaml(compiled.config, header=header), "utf-8")
+    launch = ctx.config.launch
+    environment = {
+        **axolotl.portable_environment(offline=is_offline(compiled.config)),
+        "OMP_NUM_THREADS": str(ctx.threads),
+        "HF_DATASETS_CACHE": "./datasets-cache",
+        **launch.env,
+    }
+    lines = [f"{name}={shell_value(value)}" for name, value in sorted(environment.items())]
+    (out / "axolotl.env").write_text("\n".join(lines) + "\n", "utf-8")
+    words = axolotl.arguments("axolotl.yml", launch_of(ctx, reveal=False))
+    script = out / "run.sh"
+    script.write_text(_RUN_SH.format(command=shlex.join(["axolotl", *words])), "utf-8")
+    script.chmod(0o755)
+    return compiled.notes
+
+
+def _data(
+    ctx: StageContext[TrainConfig], port: str, name: str, layout: Layout, block: Mapping[str, Any]
+) -> DataFile:
+    folder = layout.folder / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return prepare(ctx.input(port), folder / name, block, layout.name(f"data/{name}"))
+
+
+def _file_path(ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout) -> str:
+    """Give the path of a file that the block names; a folder to be run elsewhere gets a copy."""
+    source = ctx.input(port_name(where)).path
+    if not layout.relative:
+        return str(source)
+    name = f"files/{'-'.join(map(str, where))}-{source.name}"
+    target = layout.folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)
+    return f"./{name}"
+
+
+def launch_of(ctx: StageContext[TrainConfig], *, reveal: bool) -> axolotl.Launch:
+    launch = ctx.config.launch
+    env = {k: ctx.reveal(v) if reveal else v for k, v in launch.env.items()}
+    return axolotl.Launch(launch.launcher, tuple(launch.args), env)
+
+
+def is_offline(settings: Mapping[str, Any]) -> bool:
+    """Whether the run can do without the hub: all but one that pushes to it or reads from it."""
+    online = ("hub_model_id", "push_dataset_to_hub", "bench_dataset", "trackio_space_id")
+    return not any(settings.get(key) for key in online)
+
+
+def shell_value(value: str) -> str:
+    """Quote a value for a shell; a secret becomes the variable of its name, which must be set."""
+    parts = SECRET.split(value)  # text, name, text, name, …, text
+    quoted = [shlex.quote(text) if text else "" for text in parts[::2]]
+    names = [f'"${{{name}:?set {name}}}"' for name in parts[1::2]]
+    joined = "".join(a + b for a, b in zip(quoted, [*names, ""], strict=True))
+    return joined or "''"
+
+
+def _read_yaml(path: Path, label: str) -> dict[str, Any]:
+    """Read an Axolotl file as Axolotl does, with YAML 1.1's scalars."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StageError(f"{label} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise StageError(f"{label} is no Axolotl file: it holds no mapping of keys")
+    return {str(key): value for key, value in data.items()}
+
+
+def port_name(where: KeyPath) -> str:
+    return f"axolotl.{_dotted(where)}"
+
+
+def _dotted(where: KeyPath) -> str:
+    return ".".join(map(str, where))

@@ -1,0 +1,126 @@
+"""What a ``train`` stage's config holds, and which of Axolotl's keys never shape its result.
+
+The vocabulary under ``axolotl`` is Axolotl's and is not described here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from llmpipe.contracts import ArtifactType, StageConfig
+
+REPORTING_KEYS = frozenset(
+    {
+        "auto_resume_from_checkpoints",
+        "comet_api_key",
+        "comet_experiment_config",
+        "comet_experiment_key",
+        "comet_mode",
+        "comet_online",
+        "comet_project_name",
+        "comet_workspace",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
+        "dataset_keep_in_memory",
+        "dataset_num_proc",
+        "dataset_processes",
+        "ddp_timeout",
+        "gc_collect_steps",
+        "gc_steps",
+        "hf_mlflow_log_artifacts",
+        "include_tkps",
+        "include_tokens_per_second",
+        "mlflow_experiment_name",
+        "mlflow_run_name",
+        "mlflow_tracking_uri",
+        "num_dataset_shards_to_save",
+        "otel_metrics_host",
+        "otel_metrics_port",
+        "profiler_steps",
+        "profiler_steps_start",
+        "strict",
+        "torch_empty_cache_steps",
+        "trackio_project_name",
+        "trackio_run_name",
+        "trackio_space_id",
+        "use_comet",
+        "use_mlflow",
+        "use_otel_metrics",
+        "use_tensorboard",
+        "use_trackio",
+        "use_wandb",
+        "wandb_entity",
+        "wandb_log_model",
+        "wandb_mode",
+        "wandb_name",
+        "wandb_project",
+        "wandb_run_id",
+        "wandb_watch",
+    }
+)
+"""Axolotl's keys that say how a run is reported and fed, never what it learns: not in the key."""
+
+SAVING_KEYS = frozenset(
+    {
+        "logging_steps",
+        "save_first_step",
+        "save_only_model",
+        "save_steps",
+        "save_strategy",
+        "save_total_limit",
+        "saves_per_epoch",
+    }
+)
+"""Axolotl's keys that say when a run saves and logs. Not in the key either, unless one of
+`CHOOSING_KEYS` makes them decide which weights are kept."""
+
+CHOOSING_KEYS = frozenset(
+    {"early_stopping_patience", "load_best_model_at_end", "loss_watchdog_threshold"}
+)
+"""Axolotl's keys by which saved checkpoints or logged losses shape the result."""
+
+
+class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the training process is started."""
+
+    launcher: Literal["python", "accelerate", "torchrun"] = "python"
+    """Axolotl's launcher: python for one process, the others for several GPUs."""
+    args: list[str] = []
+    """Arguments for the launcher, such as --nproc_per_node=8."""
+    env: dict[str, Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})]] = {}
+    """Environment variables of the training process; secrets as ${secret:NAME}."""
+
+
+class TrainConfig(StageConfig, frozen=True, kw_only=True):
+    """Fine-tune a model with Axolotl. The output is ``adapter``, or ``model`` without one."""
+
+    base_model: str
+    """The model to train: a hub id, a folder, a GGUF file or a stage."""
+    data: str
+    """The rows to train on: a stage or a file in one of llmpipe's row formats."""
+    eval_data: str | None = None
+    """Rows on which the loss is watched during training; nothing is learned from them."""
+    adapter_start: Literal["merge", "continue"] | None = None
+    """Where base_model is an adapter: merge it into its base first, or train it on."""
+    axolotl: dict[str, Any] = {}
+    """Axolotl's own keys, as the installed version spells them."""
+    axolotl_file: str | None = None
+    """Your existing Axolotl YAML; the keys of axolotl win over it."""
+    allow_unknown_axolotl: bool = False
+    """Run although the installed Axolotl does not know some of the keys."""
+    launch: Launch = Launch()
+    """How the training process is started."""
+
+
+def made(config: TrainConfig) -> ArtifactType:
+    """Say what a stage makes: ``adapter``, or ``model`` where all weights are trained.
+
+    An ``axolotl_file`` is taken to train an adapter unless the block says ``adapter: null``: the
+    types of a graph are known before any file is read.
+    """
+    if "adapter" in config.axolotl:
+        return "adapter" if config.axolotl["adapter"] else "model"
+    return "adapter" if config.axolotl_file is not None else "model"

@@ -1,0 +1,183 @@
+"""The evaluate stage: its config on its own, then a model, an adapter and a GGUF for real."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from llmpipe.contracts import Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.formats.records import write_rows
+from llmpipe.stages.evaluate import Evaluate, EvaluateConfig
+
+ROWS = [
+    {"instruction": f"What is {i} plus {i}? Answer with JSON.", "output": f'{{"sum": {2 * i}}}'}
+    for i in range(1, 7)
+]
+
+
+@pytest.fixture
+def run_evaluate(tmp_path):
+    """Run the stage on a config as a spec would have it, with artifacts for its references."""
+
+    def run(artifacts, **fields):
+        config = msgspec.convert({"kind": "evaluate", **fields}, EvaluateConfig)
+        assert Evaluate.problems(config) == []
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        events = []
+        inputs = {
+            name: artifacts[port.value]
+            if port.value in artifacts
+            else Artifact(tmp_path / port.value, port.accepts[0], "", port.value)
+            for name, port in Evaluate.ports(config).inputs.items()
+        }
+        ctx = StageContext(
+            config, "quality", inputs, out, tmp_path, tmp_path, tmp_path, tmp_path, 2, events.append
+        )
+        result = Evaluate.run(ctx)
+        assert set(result.outputs) == set(Evaluate.ports(config).outputs)
+        metrics = json.loads(result.outputs["metrics"].read_text("utf-8"))
+        lines = result.outputs["predictions"].read_text("utf-8").splitlines()
+        done = [event for event in events if event["event"] == "progress"]
+        assert done[-1]["done"] == done[-1]["total"]
+        return result, metrics, [json.loads(line) for line in lines]
+
+    write_rows(tmp_path / "test.jsonl", ROWS)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"models": ["a", "a"]}, "listed twice"),
+        ({"models": ["base"], "json_schema": "./s.json"}, "name a GGUF"),
+        ({"models": ["a"], "json_schema": "./s.json", "metrics": ["loss"]}, "no effect"),
+        ({"models": ["a"], "map": {"text": "t"}}, "raw text"),
+        ({"models": ["a"], "map": {"user": "q"}}, "name both"),
+    ],
+)
+def test_configs_that_make_no_sense(fields, told):
+    """Cross-field mistakes are found before anything runs."""
+    config = msgspec.convert({"kind": "evaluate", "data": "d", **fields}, EvaluateConfig)
+    assert any(told in message for _, message in Evaluate.problems(config))
+
+
+def test_unknown_metric_is_refused():
+    """A metric that does not exist is a config error, not an empty column."""
+    with pytest.raises(msgspec.ValidationError, match="metrics"):
+        msgspec.convert(
+            {"kind": "evaluate", "models": ["a"], "data": "d", "metrics": ["bleu"]}, EvaluateConfig
+        )
+
+
+def test_constrained_decoding_takes_ggufs_only():
+    """With a JSON schema, a model or adapter does not fit the port, and the reason is given."""
+    fields = {"kind": "evaluate", "models": ["sft"], "data": "d", "json_schema": "./s.json"}
+    port = Evaluate.ports(msgspec.convert(fields, EvaluateConfig)).inputs["models.0"]
+    assert port.accepts == ("gguf",)
+    assert "export" in port.refuse["adapter"]
+
+
+@pytest.fixture
+def adapted(tiny_llama, tmp_path):
+    """The tiny model and a LoRA adapter of it that changes what it says, as artifacts."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from llmpipe.backends.transformers import load_model
+
+    torch.manual_seed(0)
+    model = get_peft_model(load_model(tiny_llama).model, LoraConfig(r=2, target_modules=["q_proj"]))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight)
+    model.save_pretrained(tmp_path / "adapter")
+    base = Artifact(tiny_llama, "model", "", "base")
+    return {"base": base, "sft": Artifact(tmp_path / "adapter", "adapter", "", "sft", base)}
+
+
+@pytest.mark.heavy
+def test_model_and_adapter_are_compared(run_evaluate, adapted):
+    """Both are measured on the same rows, paired, repeatably; each output says the same."""
+    fields = {"models": ["base", "sft"], "data": "test.jsonl", "max_new_tokens": 4}
+    result, metrics, predictions = run_evaluate(adapted, **fields)
+    assert list(metrics["models"]) == ["base", "sft"]
+    for figures in metrics["models"].values():
+        assert set(figures) == {"loss", "rouge_l", "exact_match"}
+        for figure in figures.values():
+            assert figure["low"] <= figure["mean"] <= figure["high"]
+            assert figure["n"] == len(ROWS)
+    assert {pair["metric"] for pair in metrics["paired"]} == {"loss", "rouge_l", "exact_match"}
+    assert result.metrics["base"]["loss"] == metrics["models"]["base"]["loss"]["mean"]
+    assert result.metrics["base"]["loss"] != result.metrics["sft"]["loss"]
+    assert [row["reference"] for row in predictions] == [row["output"] for row in ROWS]
+    assert set(predictions[0]["answers"]) == set(predictions[0]["losses"]) == {"base", "sft"}
+    assert "base" in result.summary
+    assert run_evaluate(adapted, **fields)[1:] == (metrics, predictions)
+
+
+@pytest.mark.heavy
+def test_loss_alone_writes_no_answers(run_evaluate, adapted):
+    """`metrics: [loss]` skips the generation; `limit` draws the same few rows each time."""
+    fields = {"models": ["base"], "data": "test.jsonl", "metrics": ["loss"], "limit": 3}
+    _, metrics, predictions = run_evaluate(adapted, **fields)
+    assert metrics["models"]["base"]["loss"]["n"] == 3
+    assert metrics["paired"] == []
+    assert predictions[0]["answers"] == {}
+    assert run_evaluate(adapted, **fields)[2] == predictions
+    assert run_evaluate(adapted, seed=2, **fields)[2] != predictions
+
+
+@pytest.mark.heavy
+def test_served_gguf_answers_shots_and_schema(run_evaluate, smollm2_gguf, tmp_path):
+    """The served GGUF follows the schema; examples change the answers and are never its rows."""
+    schema = {
+        "type": "object",
+        "properties": {"sum": {"type": "integer"}},
+        "required": ["sum"],
+        "additionalProperties": False,
+    }
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    shots = [
+        {"instruction": f"What is {i} plus 1?", "output": f'{{"sum": {i + 1}}}'} for i in (8, 9)
+    ]
+    write_rows(tmp_path / "train.jsonl", [*ROWS, *shots])
+    fields = {
+        "models": ["gguf"],
+        "data": "test.jsonl",
+        "limit": 2,
+        "max_new_tokens": 24,
+        "metrics": ["rouge_l", "exact_match", "json_match"],
+    }
+    artifacts = {"gguf": Artifact(smollm2_gguf, "gguf", "", "gguf")}
+    _, metrics, plain = run_evaluate(artifacts, **fields)
+    assert "loss" not in metrics["models"]["gguf"]
+    few = {"data": "train.jsonl", "count": 2}
+    _, _, shown = run_evaluate(artifacts, few_shot=few, json_schema="schema.json", **fields)
+    assert all(set(json.loads(row["answers"]["gguf"])) == {"sum"} for row in shown)
+    assert [row["answers"] for row in shown] != [row["answers"] for row in plain]
+    assert [row["question"] for row in shown] == [row["question"] for row in plain]
+    with pytest.raises(StageError, match="few_shot wants 7 rows; 6 are not evaluated"):
+        run_evaluate(artifacts, few_shot={"data": "train.jsonl", "count": 7}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("rows", "fields", "told"),
+    [
+        ([], {}, "no rows to evaluate on"),
+        ([{"text": "Once."}], {}, r"test\.jsonl:1: raw text asks nothing"),
+        ([{"a": 1}], {}, r"test\.jsonl:1: the row is in no known format"),
+        ([ROWS[0], {"instruction": "a", "output": ""}], {}, r"test\.jsonl:2: .* is empty"),
+        ([{"instruction": "a", "output": "b"}], {"metrics": ["json_match"]}, "needs reference"),
+        ([ROWS[0]], {"metrics": ["loss"]}, "loss of a GGUF is not measured"),
+    ],
+)
+def test_unfit_rows_are_explained(run_evaluate, tmp_path, rows, fields, told):
+    """What cannot be evaluated is said before any model is loaded."""
+    write_rows(tmp_path / "test.jsonl", rows)
+    gguf = Artifact(tmp_path / "none.gguf", "gguf", "", "gguf")
+    with pytest.raises(StageError, match=told):
+        run_evaluate({"gguf": gguf}, models=["gguf"], data="test.jsonl", **fields)

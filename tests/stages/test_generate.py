@@ -1,0 +1,146 @@
+"""Generation: replies are paid for once, a dead teacher is named, and the real teacher works."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai_endpoint import Endpoint
+
+pytestmark = pytest.mark.heavy
+
+SPEC = """\
+version: 1
+name: extra
+stages:
+  rows:
+    kind: generate
+    method: evol-instruct
+    teacher: {engine: openai, model: m, base_url: "%s", api_key: "${secret:KEY}", concurrency: 2}
+    seeds: ./seeds.jsonl
+    map: {user: q, assistant: a}
+    count: %d
+    rounds: 2
+"""
+
+
+class Recipe:
+    """A spec with one generate stage over twelve seeds, run through the command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        seeds = [{"q": f"How heavy is item {i}?", "a": f"{i} kg."} for i in range(12)]
+        (folder / "seeds.jsonl").write_text("".join(json.dumps(s) + "\n" for s in seeds))
+
+    def start(self, url: str, count: int) -> subprocess.Popen[str]:
+        """Start a run that asks the endpoint for ``count`` rows."""
+        (self.folder / "spec.yaml").write_text(SPEC % (url, count))
+        return subprocess.Popen(
+            [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
+            cwd=self.folder,
+            env={**os.environ, "KEY": "canary-5b1e"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, url: str, count: int) -> dict[str, Any]:
+        """Run to the end; give the stage's result."""
+        out, err = self.start(url, count).communicate(timeout=120)
+        assert out, err
+        stage: dict[str, Any] = json.loads(out)["stages"]["rows"]
+        return stage
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    """The recipe in a folder of its own."""
+    return Recipe(tmp_path)
+
+
+def rows_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the rows that a stage made."""
+    text = Path(stage["outputs"]["rows"]).read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_rows_carry_their_provenance_and_no_secret(recipe: Recipe) -> None:
+    """Each row says seed, operators and teacher; the key reached the endpoint and no file."""
+    with Endpoint() as endpoint:
+        stage = recipe.run(endpoint.url, 6)
+        sent = {headers["Authorization"] for headers in endpoint.headers}
+    rows = rows_of(stage)
+    assert len(rows) == 6
+    assert all(set(row) == {"messages", "provenance"} for row in rows)
+    assert all(len(row["provenance"]["seed"]) == 64 for row in rows)
+    assert len({row["messages"][0]["content"] for row in rows}) == 6
+    assert sent == {"Bearer canary-5b1e"}
+    files = [path for path in recipe.folder.rglob("*") if path.is_file()]
+    assert [path for path in files if b"canary-5b1e" in path.read_bytes()] == []
+
+
+def test_more_rows_pay_for_the_new_ones_only(recipe: Recipe) -> None:
+    """Raising ``count`` resends nothing that was answered, and keeps the first rows."""
+    with Endpoint() as endpoint:
+        first = rows_of(recipe.run(endpoint.url, 4))
+        paid = [json.dumps(body, sort_keys=True) for body in endpoint.answered]
+        second = rows_of(recipe.run(endpoint.url, 8))
+        again = [json.dumps(body, sort_keys=True) for body in endpoint.answered[len(paid) :]]
+    assert second[:4] == first
+    assert not set(paid) & set(again)
+
+
+def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path) -> None:
+    """A run killed with its worker goes on from the journal to the rows of an undisturbed run."""
+    slow: Any = lambda body, number: time.sleep(0.1)  # noqa: E731 - returns None: go on
+    with Endpoint(slow) as endpoint:
+        process = recipe.start(endpoint.url, 8)
+        while len(endpoint.answered) < 10:
+            assert process.poll() is None
+            time.sleep(0.01)
+        subprocess.run(["pkill", "-9", "-f", f"llmpipe.runner.worker {tmp_path}"], check=False)
+        process.kill()
+        process.communicate()
+        time.sleep(0.5)
+        paid = [json.dumps(body, sort_keys=True) for body in endpoint.answered]
+        rows = rows_of(recipe.run(endpoint.url, 8))
+        again = [json.dumps(body, sort_keys=True) for body in endpoint.answered[len(paid) :]]
+        resent = set(paid[:-4]) & set(again)  # the last four may have been in flight
+        assert resent == set()
+        other = tmp_path / "undisturbed"
+        other.mkdir()
+        assert rows_of(Recipe(other).run(endpoint.url, 8)) == rows
+
+
+def test_a_dead_teacher_is_named(recipe: Recipe) -> None:
+    """An endpoint that nobody answers at is one message with its address."""
+    error = recipe.run("http://127.0.0.1:9/v1", 2)["error"]
+    assert "http://127.0.0.1:9/v1" in error["message"] + str(error["hint"])
+    assert not any("Traceback" in line for line in error["tail"])
+
+
+def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) -> None:
+    """The real small model, served by llama.cpp, gives rows or says in rejects why not."""
+    spec = (SPEC % ("x", 1)).replace(
+        'engine: openai, model: m, base_url: "x", api_key: "${secret:KEY}", concurrency: 2',
+        f'engine: llama.cpp, model: "{smollm2_gguf}", max_tokens: 96',
+    )
+    (recipe.folder / "spec.yaml").write_text(spec.replace("rounds: 2", "rounds: 1"))
+    result = subprocess.run(
+        [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
+        cwd=recipe.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    stage = json.loads(result.stdout)["stages"]["rows"]
+    (row,) = rows_of(stage)
+    assert row["messages"][0]["content"].strip()
+    assert row["messages"][1]["content"].strip()
+    assert row["provenance"]["teacher"]["engine"] == "llama.cpp"

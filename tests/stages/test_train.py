@@ -1,0 +1,244 @@
+"""The train stage's declarations: what it takes, gives, refuses, and what enters its key."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmpipe.backends.axolotl_config import OWNED
+from llmpipe.contracts import Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.stages.train import Train
+from llmpipe.stages.train_compile import merged_block, shell_value
+from llmpipe.stages.train_config import CHOOSING_KEYS, REPORTING_KEYS, SAVING_KEYS, TrainConfig
+from llmpipe.stages.train_data import prepare
+
+
+def config(axolotl: dict[str, Any] | None = None, **fields: Any) -> TrainConfig:
+    """A train stage's config as a spec would give it."""
+    data = {"kind": "train", "base_model": "./base", "data": "rows", "axolotl": axolotl or {}}
+    return msgspec.convert(data | fields, TrainConfig)
+
+
+def artifact(tmp_path: Path, rows: list[dict[str, Any]]) -> Artifact:
+    """A file of rows as the engine hands it over."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return Artifact(file, "records", "digest", "./rows.jsonl")
+
+
+def test_the_output_follows_the_adapter() -> None:
+    """An adapter where one is trained, else a model; a file of one's own is taken for an adapter."""
+    assert Train.ports(config({"adapter": "lora"})).default == "adapter"
+    assert Train.ports(config()).default == "model"
+    assert Train.ports(config(axolotl_file="./my.yml")).default == "adapter"
+    assert Train.ports(config({"adapter": None}, axolotl_file="./my.yml")).default == "model"
+
+
+def test_paths_in_the_block_are_inputs() -> None:
+    """A DeepSpeed file counts by its content, so the engine must see it."""
+    inputs = Train.ports(config({"deepspeed": "./z.json"}, eval_data="rows.eval")).inputs
+    assert set(inputs) == {"base_model", "data", "eval_data", "axolotl.deepspeed"}
+    assert inputs["axolotl.deepspeed"].field == ("axolotl", "deepspeed")
+    assert inputs["axolotl.deepspeed"].value == "./z.json"
+
+
+def test_training_on_an_adapter_is_never_inferred() -> None:
+    """Without adapter_start an adapter is refused; merge takes a model, continue the adapter."""
+    base = Train.ports(config()).inputs["base_model"]
+    assert "adapter_start: merge" in base.refuse["adapter"]
+    assert Train.ports(config(adapter_start="merge")).inputs["base_model"].accepts == ("model",)
+    going_on = Train.ports(config(adapter_start="continue")).inputs["base_model"]
+    assert going_on.accepts == ("adapter",)
+
+
+@pytest.mark.parametrize("key", sorted(OWNED))
+def test_an_owned_key_names_the_field_to_write(key: str) -> None:
+    """Each key that llmpipe sets is a problem at its place."""
+    ((path, message),) = Train.problems(config({key: "x"}))
+    assert path == ("axolotl", key)
+    assert OWNED[key] in message
+
+
+def test_problems_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing on a CPU, a bare DeepSpeed path, an undriven rl, pickles, stray launcher arguments."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    block = {
+        "sample_packing": True,
+        "deepspeed": "configs/zero3.json",
+        "rl": "grpo",
+        "save_safetensors": False,
+    }
+    found = Train.problems(config(block, launch={"args": ["--nproc_per_node=8"]}))
+    assert [".".join(map(str, path)) for path, _ in found] == [
+        "axolotl.sample_packing",
+        "axolotl.deepspeed",
+        "axolotl.rl",
+        "axolotl.save_safetensors",
+        "launch.args",
+    ]
+    assert "./configs/zero3.json" in found[1][1]
+
+
+def test_what_only_reports_is_not_in_the_key() -> None:
+    """Every published key may change without a rerun; learning_rate may not."""
+    plain = Train.fingerprint(config({"adapter": "lora"}))
+    for key in REPORTING_KEYS | SAVING_KEYS:
+        assert Train.fingerprint(config({"adapter": "lora", key: 1})) == plain, key
+    assert Train.fingerprint(config({"adapter": "lora", "learning_rate": 1e-3})) != plain
+    assert Train.fingerprint(config({"adapter": "lora"}, allow_unknown_axolotl=True)) == plain
+    assert set(plain["device"]) == {"kind", "dtype"}
+
+
+def test_saving_counts_where_it_chooses_the_weights() -> None:
+    """The best of the saved checkpoints depends on when they were saved."""
+    best = {"load_best_model_at_end": True}
+    assert Train.fingerprint(config(best)) != Train.fingerprint(config({**best, "save_steps": 5}))
+
+
+def test_a_file_of_ones_own_lies_under_the_block(tmp_path: Path) -> None:
+    """The block wins; a file that trains all weights where an adapter is declared is refused."""
+    file = tmp_path / "my.yml"
+    file.write_text("base_model: theirs\nadapter: qlora\nlearning_rate: 1e-3\nlora_r: 8\n")
+    block, notes = merged_block(config({"lora_r": 4}, axolotl_file="./my.yml"), file)
+    assert block == {"adapter": "qlora", "learning_rate": "1e-3", "lora_r": 4}
+    assert "base_model is replaced" in notes[0]
+    file.write_text("learning_rate: 0.001\n")
+    with pytest.raises(StageError, match="trains no adapter") as caught:
+        merged_block(config(axolotl_file="./my.yml"), file)
+    assert "adapter: null" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "just words"])
+def test_a_file_that_is_no_axolotl_file_is_refused(tmp_path: Path, text: str) -> None:
+    """Unreadable YAML and YAML of another shape, by the name the user wrote."""
+    file = tmp_path / "my.yml"
+    file.write_text(text)
+    with pytest.raises(StageError, match=r"\./my\.yml"):
+        merged_block(config(axolotl_file="./my.yml"), file)
+
+
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "chat_template": ({"messages": [{"role": "user", "content": "q"}], "provenance": {"a": 1}}, {}),
+    "alpaca": ({"instruction": "q", "input": "", "output": "a", "n": 1}, {}),
+    "alpaca_w_system.load": ({"instruction": "q", "output": "a", "system": "s"}, {}),
+    "completion": ({"text": "raw", "id": 3}, {}),
+    "chat_template.default": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rl": "dpo"}),
+    "bradley_terry.chat_template": (
+        {"input": "q", "chosen": "a", "rejected": "b"},
+        {"reward_model": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("wanted", ROWS)
+def test_rows_are_handed_over_as_axolotl_reads_them(tmp_path: Path, wanted: str) -> None:
+    """The type fits the rows, columns that training does not need are left out."""
+    row, block = ROWS[wanted]
+    target = tmp_path / "out.jsonl"
+    data = prepare(artifact(tmp_path, [row, row]), target, block, "out.jsonl")
+    assert (data.layout["type"], data.rows, data.path) == (wanted, 2, "out.jsonl")
+    written = json.loads(target.read_text().splitlines()[0])
+    assert not {"provenance", "n", "id"} & set(written)
+    if wanted == "bradley_terry.chat_template":
+        assert written["system"] == ""  # Axolotl fails without it
+    if wanted == "chat_template.default":
+        assert data.layout["field_messages"] == "prompt"
+
+
+def test_sharegpt_fields_are_mapped(tmp_path: Path) -> None:
+    """ShareGPT's from and value become role and content."""
+    row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
+    data = prepare(artifact(tmp_path, [row]), tmp_path / "o", {}, "o")
+    assert data.layout["field_messages"] == "conversations"
+    assert data.layout["message_property_mappings"] == {"role": "from", "content": "value"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "block", "message"),
+    [
+        ([], {}, r"\./rows\.jsonl has no rows"),
+        ([{"text": "a"}, {"question": "b"}], {}, r"\./rows\.jsonl:2: the columns question fit no"),
+        ([{"text": "a"}, {"messages": []}], {}, r"rows\.jsonl:2"),
+        ([{"prompt": "q", "chosen": "a"}], {"rl": "dpo"}, r"rows\.jsonl:1: a preference row"),
+        ([{"input": "q"}], {"reward_model": True}, r"rows\.jsonl:1: .* needs chosen"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_named(
+    tmp_path: Path, rows: list[dict[str, Any]], block: dict[str, Any], message: str
+) -> None:
+    """By file and line, before anything heavy starts."""
+    with pytest.raises(StageError, match=message):
+        prepare(artifact(tmp_path, rows), tmp_path / "o", block, "o")
+
+
+def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> None:
+    """Relative paths, copied files, secrets by name; the shell reads the environment back."""
+    rows = artifact(tmp_path, [{"text": "a"}])
+    zero = tmp_path / "zero.json"
+    zero.write_text("{}")
+    block = {"adapter": "lora", "chat_template_jinja": "./zero.json"}
+    ctx = StageContext(
+        config=config(block, launch={"env": {"TOKEN": "a b${secret:MINE}'c", "EMPTY": ""}}),
+        stage="sft",
+        inputs={
+            "base_model": Artifact(Path("/models/base"), "model", "d", "./base"),
+            "data": rows,
+            "axolotl.chat_template_jinja": Artifact(zero, "file", "d", "./zero.json"),
+        },
+        out=tmp_path,
+        work=tmp_path,
+        journal=tmp_path,
+        tools=tmp_path,
+        spec_dir=tmp_path,
+        threads=2,
+    )
+    folder = tmp_path / "folder"
+    Train.compile_to(ctx, folder)
+    yml = (folder / "axolotl.yml").read_text()
+    assert str(tmp_path) not in yml
+    assert "base_model: /models/base" in yml
+    assert "./files/chat_template_jinja-zero.json" in yml
+    assert (folder / "files" / "chat_template_jinja-zero.json").read_text() == "{}"
+    assert (folder / "data" / "train.jsonl").read_text() == '{"text":"a"}\n'
+    script = f'. "{folder}/axolotl.env"; printf %s "$TOKEN"'
+    told = subprocess.run(["sh", "-c", script], env={"MINE": "s3"}, capture_output=True, text=True)
+    assert told.stdout == "a bs3'c"
+    missing = subprocess.run(["sh", "-c", script], env={}, capture_output=True, text=True)
+    assert missing.returncode != 0
+    assert "set MINE" in missing.stderr
+
+
+@pytest.mark.parametrize("value", ["", "plain", "it's", 'a "b" $HOME `x` \\', "${HOME}"])
+def test_shell_values_come_back_as_they_were(value: str) -> None:
+    """Nothing but a secret's name is expanded."""
+    script = f'X={shell_value(value)}; printf %s "$X"'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == value
+
+
+def test_nothing_heavy_is_imported_with_the_stage() -> None:
+    """`llmpipe plan` imports this module: torch, yaml and Axolotl stay out of it."""
+    code = (
+        "import sys, llmpipe.stages.train, llmpipe.stages.merge;"
+        "heavy = {'torch', 'transformers', 'axolotl', 'peft', 'safetensors', 'yaml', 'numpy'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_published_lists_are_the_ones_in_use() -> None:
+    """docs/reference/training.md names every owned key and every key left out of the cache key."""
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "training.md").read_text("utf-8")
+    words = re.findall(r"`([a-z_0-9*]+)`", page)
+    for key in OWNED.keys() | REPORTING_KEYS | SAVING_KEYS | CHOOSING_KEYS:
+        assert any(fnmatch.fnmatch(key, word) for word in words), key

@@ -1,0 +1,209 @@
+"""Real trainings of a tiny model: same bytes twice, the folder that needs no llmpipe, going on.
+
+Importing Axolotl is nearly all that these cost, so that each child is used for several claims.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.stages.merge import Merge
+from llmpipe.stages.train import Train
+from llmpipe.stages.train_config import TrainConfig
+
+pytestmark = pytest.mark.heavy
+
+LORA = {
+    "adapter": "lora",
+    "lora_r": 4,
+    "learning_rate": 0.01,
+    "max_steps": 4,
+    "save_steps": 2,
+    "micro_batch_size": 2,
+    "sequence_len": 64,
+    "bf16": "auto",
+}
+
+
+class Job:
+    """One train stage on the tiny model in a folder of its own, and what it told."""
+
+    def __init__(self, root: Path, base: Path, axolotl: dict[str, Any], **fields: Any) -> None:
+        self.events: list[Mapping[str, Any]] = []
+        self.result = StageResult({})
+        for name in ("out", "work"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        rows = root / "rows.jsonl"
+        rows.write_text("".join(json.dumps(row(number)) + "\n" for number in range(12)))
+        data = {"kind": "train", "base_model": "b", "data": "d", "axolotl": axolotl}
+        inputs = {
+            "base_model": Artifact(base, "model", "1", "./base"),
+            "data": Artifact(rows, "dataset", "2", "./rows.jsonl"),
+        }
+        if file := fields.get("axolotl_file"):
+            inputs["axolotl_file"] = Artifact(root / file, "file", "3", file)
+        self.ctx = StageContext(
+            config=msgspec.convert(data | fields, TrainConfig),
+            stage="sft",
+            inputs=inputs,
+            out=root / "out",
+            work=root / "work",
+            journal=root,
+            tools=root,
+            spec_dir=root,
+            threads=2,
+            emit=self.events.append,
+        )
+
+    def run(self) -> StageResult:
+        """Train."""
+        self.result = Train.run(self.ctx)
+        return self.result
+
+    def warnings(self) -> str:
+        """What the user was told."""
+        return "\n".join(e["message"] for e in self.events if e["event"] == "warning")
+
+
+def row(number: int) -> dict[str, Any]:
+    """A chat row with a column whose shape differs from row to row, as provenance does."""
+    return {
+        "messages": [
+            {"role": "user", "content": f"Ticket: {number} boxes"},
+            {"role": "assistant", "content": f"city {number}"},
+        ],
+        "provenance": {f"p{number}": number} if number % 2 else [number],
+    }
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Job:
+    """A finished LoRA training."""
+    job = Job(tmp_path_factory.mktemp("sft"), tiny_llama, LORA)
+    job.run()
+    return job
+
+
+def test_training_publishes_a_clean_adapter(trained: Job, tiny_llama: Path) -> None:
+    """Only weights, configuration and the base's own tokenizer; no path of this machine."""
+    result = trained.result
+    files = contents(result.outputs["adapter"])
+    weights = {"adapter_config.json", "adapter_model.safetensors"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert set(files) == weights | tokenizer
+    for name in tokenizer:
+        assert files[name] == (tiny_llama / name).read_bytes()
+    config = json.loads(files["adapter_config.json"])
+    assert config["base_model_name_or_path"] is None
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert (config["r"], config["lora_alpha"]) == (4, 32)
+
+
+def test_training_tells_its_loss_as_it_goes(trained: Job) -> None:
+    """A progress event a step, the curve unrounded, the loss falling, bf16 said to be off."""
+    metrics = trained.result.metrics
+    assert [step for step, _ in metrics["loss"]] == [1, 2, 3, 4]
+    assert metrics["loss"][0][1] > metrics["final_loss"]
+    assert metrics["steps"] == 4
+    progress = [e for e in trained.events if e["event"] == "progress"]
+    assert [(e["done"], e["total"]) for e in progress] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert "bf16: auto is switched off" in trained.warnings()
+
+
+def test_the_folder_trains_the_same_without_llmpipe(trained: Job, tmp_path: Path) -> None:
+    """Plain `axolotl train` on the compiled folder gives the adapter of the stage, byte by byte."""
+    folder = tmp_path / "folder"
+    Train.compile_to(trained.ctx, folder)
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+    done = subprocess.run([folder / "run.sh"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    name = "adapter_model.safetensors"
+    published = trained.ctx.out / "adapter" / name
+    assert (folder / "output" / name).read_bytes() == published.read_bytes()
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    trained: Job, tmp_path: Path, tiny_llama: Path
+) -> None:
+    """As after kill -9 while the last checkpoint was being written."""
+    job = Job(tmp_path, tiny_llama, LORA)
+    output = tmp_path / "work" / "output"
+    shutil.copytree(trained.ctx.work / "output" / "checkpoint-2", output / "checkpoint-2")
+    (output / "checkpoint-4").mkdir()
+    (output / "checkpoint-4" / "trainer_state.json").write_text("{")
+    result = job.run()
+    assert "going on from the checkpoint of step 2" in job.warnings()
+    assert result.metrics["loss"] == trained.result.metrics["loss"]
+    assert contents(job.ctx.out) == contents(trained.ctx.out)
+
+
+def test_all_weights_by_a_file_of_ones_own(tmp_path: Path, tiny_llama: Path) -> None:
+    """An existing Axolotl file trains a whole model; the block wins over it; long rows are said."""
+    (tmp_path / "my.yml").write_text(
+        "base_model: theirs\nval_set_size: 0.1\nlearning_rate: 1e-3\nmax_steps: 9\n"
+        "lr_scheduler: constant\nmicro_batch_size: 2\nsequence_len: 42\n"
+    )
+    block = {"adapter": None, "max_steps": 2}
+    job = Job(tmp_path, tiny_llama, block, axolotl_file="./my.yml")
+    result = job.run()
+    files = contents(result.outputs["model"])
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert not any(name.endswith((".bin", ".pt", ".md", ".log")) for name in files)
+    assert b'use_cache": true' in files["config.json"]
+    assert result.metrics["steps"] == 2
+    assert "base_model is replaced" in job.warnings()
+    assert "left rows out: Dropped" in job.warnings()
+
+
+def test_an_adapter_is_merged_into_its_base(trained: Job, tmp_path: Path, tiny_llama: Path) -> None:
+    """The merged model answers as base and adapter do together, and keeps the base's files."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = Artifact(tiny_llama, "model", "1", "./base")
+    adapter = Artifact(trained.ctx.out / "adapter", "adapter", "2", "sft", base)
+    for name in ("one", "two"):
+        ctx = StageContext(
+            config=Merge.Config(kind="merge", adapter="sft"),
+            stage="merge",
+            inputs={"adapter": adapter},
+            out=tmp_path / name,
+            work=tmp_path,
+            journal=tmp_path,
+            tools=tmp_path,
+            spec_dir=tmp_path,
+            threads=2,
+        )
+        ctx.out.mkdir()
+        result = Merge.run(ctx)
+    model = result.outputs["model"]
+    assert result.metrics == {"tensors": 20, "changed": 14}
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (model / name).read_bytes() == (tiny_llama / name).read_bytes()
+    assert "_name_or_path" not in (model / "config.json").read_text()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    together = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny_llama), adapter.path
+    )
+    merged = AutoModelForCausalLM.from_pretrained(model)
+    with torch.no_grad():
+        assert torch.allclose(merged(ids).logits, together(ids).logits, atol=1e-5)
