@@ -1,0 +1,37 @@
+"""Every example is sound: its spec, its references, and its Axolotl settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.heavy
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+@pytest.mark.parametrize("spec", sorted(EXAMPLES.glob("*/spec.yaml")), ids=lambda p: p.parent.name)
+def test_an_example_is_sound(spec: Path, tmp_path: Path) -> None:
+    """``validate`` finds nothing, with and without the gpu profile, and a README stands beside."""
+    for profile in ([], ["--profile", "gpu"]):
+        command = [sys.executable, "-m", "llmpipe", "validate", str(spec), *profile]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert (spec.parent / "README.md").exists()
+
+
+def test_the_rows_of_the_tickets_are_always_the_same(tmp_path: Path) -> None:
+    """The script of extract-json gives the same bytes twice, and no ticket in both files."""
+    made = []
+    for name in ("a", "b"):
+        files = [tmp_path / f"{name}-train.jsonl", tmp_path / f"{name}-test.jsonl"]
+        script = EXAMPLES / "extract-json" / "make_rows.py"
+        subprocess.run([sys.executable, script, *files], check=True)
+        made.append([file.read_text("utf-8") for file in files])
+    assert made[0] == made[1]
+    train, test = (set(text.splitlines()) for text in made[0])
+    assert (len(train), len(test)) == (240, 40)
+    assert not train & test
