@@ -12,6 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared machine", deadline=None)  # a slow disk is no failure
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

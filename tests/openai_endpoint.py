@@ -17,7 +17,8 @@ Answer = tuple[int, dict[str, Any], dict[str, str]]
 
 
 class Endpoint:
-    """Serves until the block ends. ``received`` holds the bodies, ``headers`` what came with them."""
+    """Serves until the block ends. ``received`` holds the bodies, ``headers`` what came with them
+    (names in small letters)."""
 
     def __init__(
         self, before: Callable[[dict[str, Any], int], Answer | None] | None = None
@@ -52,7 +53,9 @@ class Endpoint:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 with endpoint._lock:
                     endpoint.received.append(body)
-                    endpoint.headers.append(dict(self.headers))
+                    endpoint.headers.append(
+                        {name.lower(): value for name, value in self.headers.items()}
+                    )
                     number = len(endpoint.received)
                     endpoint.in_flight += 1
                     endpoint.most_in_flight = max(endpoint.most_in_flight, endpoint.in_flight)

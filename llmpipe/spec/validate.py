@@ -132,8 +132,24 @@ def _explain(error: Any, root: Node, base: Path_) -> Iterator[Problem]:
     elif error.validator == "required":
         missing = error.message.split("'")[1]
         yield Problem(f"{prefix}{missing!r} is missing", root.locate(path, key=True))
+    elif intended := _intended_choice(error):
+        for nested in intended:
+            yield from _explain(nested, root, base)
     else:
         yield Problem(f"{prefix}{_complaint(error)}", root.locate(path))
+
+
+def _intended_choice(error: Any) -> list[Any]:
+    """Of a value that fits none of several choices: what is wrong with the one that was meant.
+
+    That is the only one whose type the value has; where there is not just one, nothing.
+    """
+    if error.validator not in ("anyOf", "oneOf"):
+        return []
+    of_type = {e.schema_path[0] for e in error.context} - {
+        e.schema_path[0] for e in error.context if e.validator == "type" and not e.relative_path
+    }
+    return [e for e in error.context if of_type == {e.schema_path[0]}]
 
 
 def _complaint(error: Any) -> str:
@@ -143,9 +159,6 @@ def _complaint(error: Any) -> str:
     if error.validator in ("anyOf", "oneOf"):
         choices = dict.fromkeys(_expected(s) for s in error.schema[error.validator])
         choices.pop(_TYPES["null"], None)
-        nested = [e for e in error.context or [] if e.validator not in ("type",)]
-        if nested and len({e.schema_path[0] for e in nested}) == 1:
-            return _complaint(nested[0])
         return f"{' or '.join(choices)} is needed, not {found}"
     if error.validator in ("enum", "const"):
         allowed = error.validator_value if error.validator == "enum" else [error.validator_value]

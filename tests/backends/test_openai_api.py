@@ -61,7 +61,7 @@ def test_replies_come_in_order_and_once(tmp_path: Path) -> None:
         assert len(endpoint.received) == 20
         assert len({reply.text for reply in first}) == 20
         assert endpoint.most_in_flight <= 4
-        assert {headers["Authorization"] for headers in endpoint.headers} == {"Bearer k3y"}
+        assert {headers["authorization"] for headers in endpoint.headers} == {"Bearer k3y"}
         sent = next(body for body in endpoint.received if body["seed"] == 7)
         assert (sent["temperature"], sent["max_tokens"], sent["model"]) == (0.5, 16, "m")
         assert "k3y" not in (tmp_path / "replies.jsonl").read_text()

@@ -106,6 +106,15 @@ stages:
     assert lines == sorted(lines)
 
 
+def test_what_is_wrong_inside_an_optional_mapping_is_shown_at_its_place(tmp_path: Path) -> None:
+    """A key that may be null or a mapping is looked into like any other; a plain value is not."""
+    stage = "a: {kind: format, data: ./x, to: messages, map: {user: q, asistant: a}, split: 7}"
+    message = refused(tmp_path, f"version: 1\nname: x\nstages:\n  {stage}\n")
+    assert "spec.yaml:4:61: stages.a.map: unknown key 'asistant'" in message
+    assert "did you mean 'assistant'?" in message
+    assert "stages.a.split: a mapping is needed, not 7" in message
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

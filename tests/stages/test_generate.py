@@ -24,7 +24,7 @@ stages:
     method: evol-instruct
     teacher: {engine: openai, model: m, base_url: "%s", api_key: "${secret:KEY}", concurrency: 2}
     seeds: ./seeds.jsonl
-    map: {user: q, assistant: a}
+    map: {user: q}
     count: %d
     rounds: 2
 """
@@ -74,7 +74,7 @@ def test_rows_carry_their_provenance_and_no_secret(recipe: Recipe) -> None:
     """Each row says seed, operators and teacher; the key reached the endpoint and no file."""
     with Endpoint() as endpoint:
         stage = recipe.run(endpoint.url, 6)
-        sent = {headers["Authorization"] for headers in endpoint.headers}
+        sent = {headers["authorization"] for headers in endpoint.headers}
     rows = rows_of(stage)
     assert len(rows) == 6
     assert all(set(row) == {"messages", "provenance"} for row in rows)
