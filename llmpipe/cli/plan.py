@@ -56,7 +56,8 @@ def print_plan(plans: Mapping[str, StagePlan]) -> None:
         for cause in plan.causes:
             print(f"{'':<{width}}  because {describe(cause)}")
     runs = sum(plan.status == "run" for plan in plans.values())
-    print(f"{len(plans)} stages: {runs} to run, {len(plans) - runs} cached")
+    count = f"{len(plans)} stage{'' if len(plans) == 1 else 's'}"
+    print(f"{count}: {runs} to run, {len(plans) - runs} cached")
 
 
 def print_stage(plan: StagePlan) -> None:

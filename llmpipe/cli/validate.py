@@ -21,5 +21,5 @@ def main(argv: list[str]) -> int:
     derived = sum(node.derived_for is not None for node in project.graph.nodes.values())
     count = len(project.graph.nodes) - derived
     more = f" and {derived} derived" if derived else ""
-    print(f"{options.spec}: sound, {count} stages{more}")
+    print(f"{options.spec}: sound, {count} stage{'' if count == 1 else 's'}{more}")
     return 0

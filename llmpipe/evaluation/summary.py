@@ -69,21 +69,31 @@ def compact(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """Give the figures as a table of text: a line for every model, intervals in brackets."""
-    header = ["model", *metrics]
-    lines = [header, *([model, *_cells(row, metrics)] for model, row in summary["models"].items())]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    """Give the figures as a table of text: a line for every model, intervals in brackets.
+
+    Below stands what each model has over the one listed before it, with paired intervals.
+    """
+    lines = [["model", *metrics]]
+    for model, figures in summary["models"].items():
+        lines.append([model, *(_cell(figures.get(name)) for name in metrics)])
+    for a, b in itertools.pairwise(summary["models"]):
+        over = {p["metric"]: p for p in summary["paired"] if (p["a"], p["b"]) == (a, b)}
+        if over:
+            lines.append([f"{b} − {a}", *(_cell(over.get(name)) for name in metrics)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
 
 
-def _cells(figures: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> list[str]:
-    return [
-        "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**figures[name]) if name in figures else "–"
-        for name in metrics
-    ]
+def _cell(figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return "–"
+    if "difference" in figure:
+        text = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figure)
+        return text.replace("-", "−")
+    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
 
 
 def _bounds(low_high: tuple[float, float]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal
 
 from llmpipe.graph.compile import StageNode
@@ -159,12 +160,27 @@ def _differences(
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*new, *old]):
             yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*path, key))
+    elif isinstance(old, list) and isinstance(new, list):
+        for i, (before, after) in enumerate(zip_longest(old, new, fillvalue=_ABSENT)):
+            yield from _differences(before, after, (*path, str(i)))
     elif old != new:
         yield path, None if old is _ABSENT else old, None if new is _ABSENT else new
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict) and set(value) == {"input"}:
-        return "a reference"
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    text = _flow(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _flow(value: Any) -> str:
+    """Write a value in one line as YAML would; what a reference leads to is not in it."""
+    if isinstance(value, dict):
+        if set(value) == {"input"}:
+            return "a reference"
+        fields = (f"{key}: {_flow(held)}" for key, held in value.items() if held is not None)
+        return "{" + ", ".join(fields) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "nothing" if value is None else str(value)

@@ -79,5 +79,7 @@ def test_summary_pairs_what_both_models_have():
     assert figures["paired"]["base"]["gguf"] == {"rouge_l": [0.0, 0.0, 0.0]}
     lines = table(summary, ["loss", "rouge_l"]).splitlines()
     assert lines[0].split() == ["model", "loss", "rouge_l"]
-    assert lines[1].startswith("base   2.500 [2.000, 3.000]  0.500 [")
+    assert lines[1].startswith("base        2.500 [2.000, 3.000]")
     assert lines[3].split()[:2] == ["gguf", "–"]
+    assert lines[4].split("  ")[:2] == ["sft − base", "+0.000 [+0.000, +0.000]"]
+    assert lines[5].split()[:4] == ["gguf", "−", "sft", "–"]

@@ -1,0 +1,118 @@
+"""``check``, ``compile``, ``validate`` and ``serve`` as typed, with the installed Axolotl."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.heavy
+
+SPEC = """\
+version: 1
+name: sample
+stages:
+  dataset: {kind: format, data: ./rows.jsonl, to: messages}
+  sft:
+    kind: train
+    base_model: ./base
+    data: dataset
+    axolotl:
+      adapter: lora
+      max_steps: 2
+      learning_rate: 1e-3
+  merged: {kind: merge, adapter: sft}
+  gguf: {kind: export, model: merged, quantize: f16}
+  chat: {kind: serve, model: gguf}
+"""
+
+MINE = """\
+base_model: ./base
+datasets:
+  - path: rows.jsonl
+    type: alpaca
+micro_batch_size: 1
+gradient_accumulation_steps: 1
+learning_rate: 1e-4
+"""
+
+
+def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "llmpipe", *arguments], cwd=folder, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_llama: Path) -> Path:
+    """A folder with a sound spec, rows and a base model."""
+    (tmp_path / "spec.yaml").write_text(SPEC, "utf-8")
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": chat}) + "\n", "utf-8")
+    (tmp_path / "base").symlink_to(tiny_llama)
+    return tmp_path
+
+
+def test_validate_checks_the_axolotl_block_at_its_lines(folder: Path) -> None:
+    """A sound spec is said to be; a key that Axolotl does not know is shown where it stands."""
+    sound = call(folder, "validate", "spec.yaml")
+    assert (sound.returncode, sound.stdout) == (0, "spec.yaml: sound, 5 stages\n")
+    (folder / "spec.yaml").write_text(SPEC.replace("learning_rate:", "learnig_rate:"), "utf-8")
+    for command in ("validate", "run"):
+        wrong = call(folder, command, "spec.yaml")
+        assert wrong.returncode == 2
+        assert "spec.yaml:12:7: stages.sft.axolotl" in wrong.stderr
+        assert "did you mean 'learning_rate'?" in wrong.stderr
+        assert "Traceback" not in wrong.stderr
+
+
+def test_a_base_model_that_does_not_exist_is_named(folder: Path) -> None:
+    """A folder that is not there is found before anything runs."""
+    (folder / "spec.yaml").write_text(SPEC.replace("./base", "./bass"), "utf-8")
+    wrong = call(folder, "run", "spec.yaml")
+    assert wrong.returncode == 2
+    assert "spec.yaml:7:17" in wrong.stderr
+    assert "./bass" in wrong.stderr
+
+
+def test_check_reads_any_axolotl_file(folder: Path) -> None:
+    """Sound files pass; in others every unknown key is shown at its line, nested ones too."""
+    (folder / "mine.yml").write_text(MINE, "utf-8")
+    result = call(folder, "check", "mine.yml")
+    assert result.returncode == 0, result.stderr
+    assert "mine.yml: sound for axolotl" in result.stderr
+    (folder / "mine.yml").write_text(MINE.replace("type:", "typ:") + "lorar: 8\n", "utf-8")
+    wrong = call(folder, "check", "mine.yml")
+    assert wrong.returncode == 2
+    assert "mine.yml:4:5: datasets.0.typ" in wrong.stderr
+    assert "mine.yml:8:1: lorar" in wrong.stderr
+    assert call(folder, "check", "gone.yml").returncode == 2
+
+
+def test_compile_says_what_it_needs(folder: Path) -> None:
+    """Not before its data is made, not into a folder in use, and only what runs outside."""
+    early = call(folder, "compile", "spec.yaml", "sft", "--out", "sft")
+    assert early.returncode == 1
+    assert "llmpipe run spec.yaml --only dataset" in early.stderr
+    assert call(folder, "compile", "spec.yaml", "dataset", "--out", "o").returncode == 2
+    assert call(folder, "run", "spec.yaml", "--only", "dataset").returncode == 0
+    made = call(folder, "compile", "spec.yaml", "sft", "--out", "sft")
+    assert made.returncode == 0, made.stderr
+    assert (folder / "sft" / "run.sh").exists()
+    again = call(folder, "compile", "spec.yaml", "sft", "--out", "sft")
+    assert again.returncode == 2
+    assert "is not empty" in again.stderr
+
+
+def test_serve_needs_a_model_that_was_made(folder: Path) -> None:
+    """What is not in the store is not served, and the message says how to make it."""
+    missing = call(folder, "serve", "spec.yaml")
+    assert missing.returncode == 1
+    assert "llmpipe run spec.yaml --only gguf" in missing.stderr
+    wrong = call(folder, "serve", "spec.yaml", "sft")
+    assert wrong.returncode == 2
+    assert "not a serve stage" in wrong.stderr

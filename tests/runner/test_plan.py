@@ -1,0 +1,33 @@
+"""What a plan says: the one value that changed, in one readable line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+SPEC = """\
+version: 1
+name: sources
+stages:
+  dataset:
+    kind: format
+    sources:
+      - data: ./a.jsonl
+      - data: ./b.jsonl
+        repeat: 2
+    to: messages
+"""
+
+
+def test_a_change_inside_a_list_is_named_by_its_place(workspace: Any) -> None:
+    """Not the whole list before and after, but the entry, with what a person wrote in it."""
+    for name in "ab":
+        row = {"instruction": f"q{name}", "output": "an answer"}
+        (workspace.folder / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    workspace.write(SPEC)
+    workspace.run()
+    workspace.write(SPEC.replace("repeat: 2", "repeat: 3"))
+    assert "because sources.1.repeat: 2 → 3\n" in workspace.call("plan", "spec.yaml").stdout
+    workspace.write(SPEC.replace("      - data: ./b.jsonl\n        repeat: 2\n", ""))
+    told = workspace.call("plan", "spec.yaml").stdout
+    assert "because sources.1: {data: a reference, repeat: 2, seed: 0} → nothing\n" in told

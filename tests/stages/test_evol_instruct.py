@@ -1,0 +1,148 @@
+"""Evol-Instruct without a model: what is eliminated and why, and that draws depend on nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.backends.openai_api import ChatReply, ChatRequest
+from llmpipe.stages.generate.evol_instruct import Decoding, EvolInstruct, Made, Rejected, read_field
+from llmpipe.stages.generate.filters import normalised, reject_answer, reject_rewrite
+from llmpipe.stages.generate.prompts import (
+    JUDGE_SCHEMA,
+    OPERATORS,
+    REWRITE_SCHEMA,
+    judge_messages,
+    rewrite_messages,
+)
+from llmpipe.stages.generate.seeds import Seed
+
+SEEDS = [Seed(f"{i:064x}", f"seeds.jsonl:{i}", f"How heavy is item {i}?", "") for i in range(1, 7)]
+
+
+class Teacher:
+    """Answers requests in this process; ``reply`` may answer in its place, by purpose and text."""
+
+    def __init__(self, reply: Callable[[str, str], ChatReply | None] | None = None) -> None:
+        self.reply = reply or (lambda purpose, text: None)
+        self.asked: list[ChatRequest] = []
+
+    def ask(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
+        """Give one reply to each request, in their order."""
+        self.asked += requests
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: ChatRequest) -> ChatReply:
+        text = request.messages[-1]["content"]
+        if request.schema == REWRITE_SCHEMA:
+            default = json.dumps({"instruction": f"Weigh {request.seed} twice."})
+            purpose = "rewrite"
+        elif request.schema == JUDGE_SCHEMA:
+            purpose, default = "judge", json.dumps({"equal": False})
+        else:
+            purpose, default = "answer", f"Twice {request.seed} grams."
+        return self.reply(purpose, text) or ChatReply(default)
+
+
+def evolve(teacher: Teacher, rounds: int = 2, seeds: Sequence[Seed] = SEEDS) -> list[Any]:
+    """Run all the seeds through their rounds; give the events, seed by seed."""
+    client: Any = teacher
+    decoding = Decoding(temperature=0.7, max_tokens=64)
+    method = EvolInstruct(client, seed=3, rounds=rounds, decoding=decoding, on_step=lambda _: None)
+    return [event for chain in method.evolve(seeds, draw=0) for event in chain.events]
+
+
+def test_a_prompt_evolves_from_round_to_round() -> None:
+    """The second round rewrites what the first one made; each row lists the operators so far."""
+    teacher = Teacher()
+    events = evolve(teacher)
+    assert len(events) == 12
+    assert all(isinstance(event, Made) for event in events)
+    first, second = events[:2]
+    assert second.operators[:1] == first.operators
+    rewrites = [r.messages[-1]["content"] for r in teacher.asked if r.schema == REWRITE_SCHEMA]
+    assert any(text.endswith(f"Prompt: {first.instruction}") for text in rewrites)
+
+
+def test_company_changes_nothing() -> None:
+    """What becomes of a seed does not depend on which others go with it."""
+    together = evolve(Teacher())
+    apart = [event for seed in SEEDS for event in evolve(Teacher(), seeds=[seed])]
+    assert apart == together
+
+
+def test_the_judge_is_asked_without_randomness() -> None:
+    """Rewriting and answering sample; judging does not."""
+    teacher = Teacher()
+    evolve(teacher, rounds=1)
+    judging = {r.temperature for r in teacher.asked if r.schema == JUDGE_SCHEMA}
+    others = {r.temperature for r in teacher.asked if r.schema != JUDGE_SCHEMA}
+    assert (judging, others) == ({0.0}, {0.7})
+
+
+@pytest.mark.parametrize(
+    ("purpose", "reply", "reason"),
+    [
+        ("rewrite", ChatReply('{"instruction": "Wei', truncated=True), "truncated"),
+        ("rewrite", ChatReply('{"prompt": "Weigh it."}'), "malformed"),
+        ("rewrite", ChatReply('{"instruction": "?!"}'), "empty"),
+        ("rewrite", ChatReply('{"instruction": "The rewritten prompt"}'), "leaks the prompt"),
+        ("rewrite", ChatReply(problem="too long", detail="9 tokens"), "too long"),
+        ("judge", ChatReply("maybe"), "malformed judgement"),
+        ("judge", ChatReply('{"equal": true}'), "no information gain"),
+        ("answer", ChatReply("Twice as", truncated=True), "truncated"),
+        ("answer", ChatReply("Sorry, I cannot weigh."), "apology"),
+        ("answer", ChatReply("It is what it is."), "says nothing"),
+        ("answer", ChatReply(""), "says nothing"),
+    ],
+)
+def test_what_fails_a_test_is_rejected_with_the_reason(
+    purpose: str, reply: ChatReply, reason: str
+) -> None:
+    """The chain goes on from the prompt that it had."""
+    teacher = Teacher(lambda asked, text: reply if asked == purpose else None)
+    events = evolve(teacher)
+    assert [event.reason for event in events if isinstance(event, Rejected)] == [reason] * 12
+    rewrites = [r.messages[-1]["content"] for r in teacher.asked if r.schema == REWRITE_SCHEMA]
+    assert all("item" in text for text in rewrites)
+
+
+def test_a_rewrite_that_repeats_its_parent_gains_nothing() -> None:
+    """Case, spaces and Unicode form do not make a new prompt."""
+    assert reject_rewrite("How heavy is it?", "how  HEAVY is it?") == "no information gain"
+    assert reject_rewrite("Explain the given prompt.", "Explain the given prompt twice.") is None
+
+
+def test_a_long_answer_may_say_sorry() -> None:
+    """Only a short one that says sorry is a refusal."""
+    assert reject_answer("Sorry, no. " + "It weighs two grams on the moon. " * 20) is None
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str) -> None:
+    """Texts that were equal once normalised stay equal."""
+    assert normalised(normalised(text)) == normalised(text)
+
+
+@given(st.text(), st.text())
+def test_a_field_is_found_in_words_and_fences(before: str, value: str) -> None:
+    """An object inside other words counts; a wrong type does not; nothing raises."""
+    said = before.replace("{", "").replace("}", "")
+    reply = f"{said}```json\n{json.dumps({'instruction': value})}\n```"
+    assert read_field(reply, "instruction", str) == value
+    assert read_field(reply, "instruction", bool) is None
+    assert read_field(before, "equal", bool) is None
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_every_request_shows_two_worked_examples(operator: str) -> None:
+    """Roles alternate, end with the question, and the examples obey the schema."""
+    for messages in (rewrite_messages(operator, "Weigh it."), judge_messages("a", "b")):
+        assert [m["role"] for m in messages] == ["user", "assistant"] * 2 + ["user"]
+        for example in messages[1::2]:
+            assert set(json.loads(example["content"])) in ({"instruction"}, {"equal"})
