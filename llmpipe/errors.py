@@ -16,10 +16,16 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+EXCERPT = 100
+"""Characters of a line that a message shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in a text file. Lines and columns count from 1; ``length`` is what to underline."""
+    """A place in a text file. Lines and columns count from 1; ``length`` is what to underline.
+
+    Line 0 is the file as a whole.
+    """
 
     file: str
     line: int
@@ -28,7 +34,16 @@ class Location:
     length: int = 1
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}"
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def excerpt(self) -> tuple[str, str]:
+        """Give the line, or what of a long one lies around the place, and its underline."""
+        start = max(0, self.column - 1 - EXCERPT // 2) if len(self.text) > EXCERPT else 0
+        text = self.text[start : start + EXCERPT].rstrip()
+        before, after = "…" * (start > 0), "…" * (start + EXCERPT < len(self.text.rstrip()))
+        at = self.column - 1 - start
+        length = max(1, min(self.length, len(text) - at))
+        return f"{before}{text}{after}", " " * (len(before) + at) + "^" * length
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +59,8 @@ class Problem:
         lines = [f"{self.location}: {self.message}" if self.location else self.message]
         if self.location and self.location.text.strip():
             number = f"{self.location.line:5d}"
-            lines.append(f"{number} | {self.location.text.rstrip()}")
-            underline = " " * (self.location.column - 1) + "^" * max(1, self.location.length)
-            lines.append(f"{' ' * len(number)} | {underline}")
+            text, underline = self.location.excerpt()
+            lines += [f"{number} | {text}", f"{' ' * len(number)} | {underline}"]
         if self.hint:
             lines.extend(f"   {line}" for line in self.hint.splitlines())
         return "\n".join(lines)

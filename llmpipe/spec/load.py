@@ -107,11 +107,11 @@ def load_file(path: Path, shown_as: str | None = None) -> Node:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise _error(Location(name, 1, 1), "no such file") from None
+        raise _error(Location(name, 0, 0), "no such file") from None
     except OSError as error:
-        raise _error(Location(name, 1, 1), f"cannot be read: {error.strerror}") from None
+        raise _error(Location(name, 0, 0), f"cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
-        raise _error(Location(name, 1, 1), f"larger than {MAX_BYTES // 2**20} MiB: not a spec")
+        raise _error(Location(name, 0, 0), f"larger than {MAX_BYTES // 2**20} MiB: not a spec")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

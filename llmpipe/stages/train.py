@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from llmpipe.backends import axolotl
@@ -223,10 +224,12 @@ def _metrics(outcome: axolotl.Outcome) -> dict[str, Any]:
 
 
 def _summary(outcome: axolotl.Outcome) -> str:
-    if not outcome.loss:
+    """Say how the loss went, by the means of its first and last fifth: single steps are noise."""
+    losses = [loss for _, loss in outcome.loss]
+    if not losses:
         return f"{outcome.steps} steps"
-    first, last = outcome.loss[0][1], outcome.loss[-1][1]
-    return f"{outcome.steps} steps, loss {first:.2f} → {last:.2f}"
+    fifth = -(-len(losses) // 5)
+    return f"{outcome.steps} steps, loss {fmean(losses[:fifth]):.2f} → {fmean(losses[-fifth:]):.2f}"
 
 
 def _base_input(config: TrainConfig) -> Input:
