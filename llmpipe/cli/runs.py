@@ -45,13 +45,14 @@ def main(argv: list[str]) -> int:
 
 
 def _records(store: Store) -> list[dict[str, Any]]:
-    records = []
-    for path in sorted(store.runs.glob("*/run.json")):
+    """Give what is known of each run that ended, the earliest first."""
+    records: list[dict[str, Any]] = []
+    for path in store.runs.glob("*/run.json"):
         try:
             records.append(json.loads(path.read_bytes()))
         except (OSError, ValueError):
             continue  # a run that is just ending, or was cut off while it wrote
-    return records
+    return sorted(records, key=lambda record: record["started"])
 
 
 def _short(record: dict[str, Any]) -> dict[str, Any]:

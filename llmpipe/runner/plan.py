@@ -115,7 +115,8 @@ def _pending_causes(node: StageNode, ports: list[str]) -> list[Cause]:
         while binding.base is not None and not isinstance(binding.source, StageOutput):
             binding = binding.base
         if isinstance(binding.source, HubRepo):
-            found[binding.label] = {"cause": "unresolved", "path": binding.label}
+            repo = binding.source.repo
+            found[repo] = {"cause": "unresolved", "path": repo}
         elif isinstance(binding.source, StageOutput):
             stage = binding.source.stage
             found[stage] = {"cause": "upstream", "stage": stage, "pending": True}

@@ -250,7 +250,7 @@ class _Run:
             "set": self.settings,
             "llmpipe": __version__,
             "python": sys.version.split()[0],
-            "started": self.begun.isoformat(timespec="seconds"),
+            "started": self.begun.isoformat(timespec="milliseconds"),
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": result.status,
             "document": spec.document,

@@ -328,6 +328,9 @@ def test_runs_are_kept_and_shown(workspace: Any) -> None:
     assert re.search(rf"{run}\s+done", workspace.call("runs").stdout)
     shown = workspace.call("runs", "show", "--json")
     assert json.loads(shown.stdout)["document"]["name"] == "chain"
+    later = [workspace.run()["run"] for _ in range(4)]  # several within one second
+    listed = json.loads(workspace.call("runs", "--json").stdout)
+    assert [record["run"] for record in listed] == [run, *later]
 
 
 def test_get_copies_an_artifact_that_can_be_written_to(workspace: Any) -> None:

@@ -38,7 +38,11 @@ class TeacherConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     context: Annotated[int, Meta(ge=256)] = 2048
     """Tokens of prompt and reply together. Only for llama.cpp; an endpoint knows its own."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 4
-    """Requests under way at the same time; the slots of a llama.cpp server."""
+    """Requests under way at the same time; the slots of a llama.cpp server.
+
+    With 1, llama.cpp gives the same replies on every run. With more it computes several together,
+    and its rounding, now and then a word, depends on which ones met.
+    """
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """List the fields that do not go together, as (field, message)."""
