@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -45,6 +45,29 @@ SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a secret stands in a resolved config: by name. Its value never enters one."""
 
 
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT])(i?)B")
+_MEMORY_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4}
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a stage needs of the machine while it runs. Stages that fit together run together."""
+
+    cpus: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """CPU threads; without it as many as its kind needs: one, or all that there are."""
+    memory: Annotated[str, msgspec.Meta(pattern=f"^{_MEMORY.pattern}$")] | None = None
+    """Main memory, such as 8GB or 512MiB; stages whose needs exceed the machine's take turns."""
+    gpus: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """GPUs of its own, through CUDA_VISIBLE_DEVICES; without it the stage sees all there are."""
+
+    def memory_bytes(self) -> int:
+        """Give the memory in bytes; 0 where none is named."""
+        match = _MEMORY.fullmatch(self.memory or "")
+        if not match:
+            return 0
+        base = 1024 if match[3] else 1000
+        return int(float(match[1]) * base ** _MEMORY_POWERS[match[2]])
+
+
 class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The fields that every stage has. A kind's config class inherits from this one."""
 
@@ -54,9 +77,15 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What the stage is for, in the words of the spec's author."""
     timeout: float | None = None
     """Seconds after which the stage is stopped and counts as failed."""
+    retries: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """How often the stage is tried again when it fails, each time after a longer pause."""
+    resources: Resources = Resources()
+    """What the stage needs of the machine while it runs."""
+    freeze: bool = False
+    """Take what the stage made last as fresh, whatever has changed since; the plan says so."""
 
 
-NON_SEMANTIC = frozenset({"kind", "description", "timeout"})
+NON_SEMANTIC = frozenset({"kind", "description", "timeout", "retries", "resources", "freeze"})
 """Config fields that never change an artifact and so never enter a cache key."""
 
 
@@ -199,6 +228,8 @@ class Stage(Protocol):
     VERSION: ClassVar[int]
     """Raised by one whenever the code would make another artifact of the same inputs."""
     determinism: ClassVar[Determinism]
+    cpus: ClassVar[int | None]
+    """CPU threads that it needs where its config does not say; None means all there are."""
 
     @staticmethod
     def ports(config: Any) -> Ports:
@@ -234,6 +265,8 @@ class Stage(Protocol):
 
 class StageDefaults:
     """What most kinds answer to the optional questions of `Stage`."""
+
+    cpus: ClassVar[int | None] = None
 
     @staticmethod
     def problems(config: Any) -> list[tuple[FieldPath, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from llmpipe.cli.options import add_spec, find_stage, open_project, parser
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.runner.plan import make_plan
+from llmpipe.runner.resources import Grant, Machine
 
 
 def main(argv: list[str]) -> int:
@@ -40,7 +41,14 @@ def main(argv: list[str]) -> int:
         )
     records = {name: p.record for name, p in plans.items() if p.record is not None}
     with tempfile.TemporaryDirectory() as scratch:
-        request = project.request(node, plan.key, plan.made_of, records, log=Path(scratch) / "log")
+        request = project.request(
+            node,
+            plan.key,
+            plan.made_of,
+            records,
+            log=Path(scratch) / "log",
+            grant=Grant(Machine.here().cpus),
+        )
         context = request.context(Path(scratch), Path(scratch), _show_warning)
         for note in compile_to(context, options.out.absolute()):
             print(f"note: {note}", file=sys.stderr)

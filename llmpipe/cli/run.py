@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from llmpipe.cli.options import add_spec, find_stage, open_project, parser, print_json
 from llmpipe.cli.plan import plan_json, print_plan
 from llmpipe.runner.console import make_view, seconds_text
-from llmpipe.runner.plan import make_plan
+from llmpipe.runner.outcome import RunOutcome, StageOutcome
+from llmpipe.runner.plan import StagePlan, describe, make_plan
 from llmpipe.runner.preflight import preflight
 from llmpipe.runner.project import Project
-from llmpipe.runner.scheduler import RunOutcome, StageOutcome, run_project
+from llmpipe.runner.scheduler import RunOptions, run_project
+
+LONG = 3600.0
+"""Seconds from which on a stage is not repeated for a newer tool without asking."""
 
 
 def main(argv: list[str]) -> int:
@@ -21,7 +26,8 @@ def main(argv: list[str]) -> int:
     project = open_project(options, remember=not options.dry_run)
     only = _wanted(project, options)
     forced = _forced(project, options)
-    plans = make_plan(project, forced)
+    kept = {find_stage(project.graph, name) for name in options.keep}
+    plans = make_plan(project, forced, kept)
     if only is not None:
         plans = {name: plan for name, plan in plans.items() if name in only}
     if options.dry_run:
@@ -31,16 +37,12 @@ def main(argv: list[str]) -> int:
             print_plan(plans)
         return 0
     preflight(project, [p.id for p in plans.values() if p.status == "run"], strict=True)
+    if not options.yes and not _agreed(plans.values()):
+        return 130
     view = make_view(quiet=options.quiet)
+    how = RunOptions(only, forced, kept, options.keep_going, options.jobs, tuple(options.settings))
     try:
-        outcome = run_project(
-            project,
-            only=only,
-            forced=forced,
-            keep_going=options.keep_going,
-            listeners=[view],
-            settings=options.settings,
-        )
+        outcome = run_project(project, plans, how, [view])
     finally:
         view.close()
     if options.json:
@@ -106,6 +108,20 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="run this stage even when cached (repeatable)",
     )
     arguments.add_argument(
+        "--keep",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="take what this stage made last as fresh, from now on (repeatable)",
+    )
+    arguments.add_argument(
+        "-j",
+        "--jobs",
+        type=_count,
+        metavar="N",
+        help="stages that may run at once; by default as many as the machine holds",
+    )
+    arguments.add_argument(
         "-k",
         "--keep-going",
         action="store_true",
@@ -113,6 +129,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     arguments.add_argument(
         "-n", "--dry-run", action="store_true", help="show the plan and run nothing"
+    )
+    arguments.add_argument(
+        "-y", "--yes", action="store_true", help="do not ask before long work is done again"
     )
     arguments.add_argument("-q", "--quiet", action="store_true", help="show failures only")
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -135,13 +154,39 @@ def _forced(project: Project, options: argparse.Namespace) -> set[str]:
     return forced
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, not {text!r}")
+    return int(text)
+
+
+def _agreed(plans: Iterable[StagePlan]) -> bool:
+    """Ask, on a terminal, before hours of work are repeated only because a tool is newer."""
+    causes = {"tool", "version"}
+    repeated = [
+        plan
+        for plan in plans
+        if plan.status == "run"
+        and (plan.seconds or 0) >= LONG
+        and {cause["cause"] for cause in plan.causes} <= causes
+    ]
+    for plan in repeated:
+        because = "; ".join(describe(cause) for cause in plan.causes)
+        took = seconds_text(plan.seconds or 0)
+        print(f"{plan.id} took {took} and would run again: {because}", file=sys.stderr)
+        print(f"  to keep what it made: --keep {plan.id}", file=sys.stderr)
+    if not repeated or not sys.stdin.isatty():
+        return True
+    print("run again? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def _closing_line(outcome: RunOutcome, spec: str) -> str:
     counts: dict[str, int] = {}
     for stage in outcome.stages.values():
         counts[stage.status] = counts.get(stage.status, 0) + 1
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    seconds = seconds_text(sum(stage.seconds for stage in outcome.stages.values()))
-    line = f"{outcome.status} in {seconds}: {told} (run {outcome.id})"
+    line = f"{outcome.status} in {seconds_text(outcome.seconds)}: {told} (run {outcome.id})"
     if outcome.status != "done":
         line += f"\nwhat is finished is kept; go on with: llmpipe run {spec}"
     return line

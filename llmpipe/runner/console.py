@@ -62,18 +62,18 @@ class PlainView:
     """One line per change, progress at intervals: for logs and pipes."""
 
     def __init__(self) -> None:
-        self._shown = 0.0
+        self._shown: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
-        kind = event["event"]
+        kind, now = event["event"], time.monotonic()
         if kind == "progress":
-            if time.monotonic() - self._shown < PLAIN_INTERVAL:
+            if now - self._shown.get(event["stage"], 0.0) < PLAIN_INTERVAL:
                 return
-            self._shown = time.monotonic()
+            self._shown[event["stage"]] = now
             _say(f"  {event['stage']}: {progress_text(event)}")
             return
         if kind == "stage-started":
-            self._shown = time.monotonic()
+            self._shown[event["stage"]] = now
         text = event_text(event)
         if text:
             _say(text)
@@ -83,11 +83,18 @@ class PlainView:
 
 
 class LiveView:
-    """The running stage with its progress, time and last log line, redrawn by rich."""
+    """The running stages, each with progress, time left and last log line, redrawn by rich."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
@@ -95,41 +102,37 @@ class LiveView:
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=self._console,
             transient=True,
         )
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
         self._progress.start()
 
     def __call__(self, event: Event) -> None:
-        kind = event["event"]
+        kind, stage = event["event"], event.get("stage", "")
         if kind == "stage-started":
-            self._end_task()
-            self._task = self._progress.add_task(event["stage"], total=None, note="")
-        if kind == "progress" and self._task is not None:
-            self._progress.update(
-                self._task,
-                completed=event["done"],
-                total=event["total"],
-                note=progress_text(event),
-            )
-            return
-        if kind == "log" and self._task is not None:
-            if self._progress.tasks[-1].total is None:
-                width = max(20, self._console.width - 60)
-                self._progress.update(self._task, note=event["line"][:width])
-            return
-        if kind == "stage-ended":
-            self._end_task()
+            self._tasks[stage] = self._progress.add_task(stage, total=None, note="")
+        if kind in ("stage-ended", "stage-retry") and stage in self._tasks:
+            self._progress.remove_task(self._tasks.pop(stage))
+        if stage in self._tasks:
+            self._update(self._tasks[stage], event)
         text = event_text(event)
         if text:
             self._console.print(text, markup=False)
 
-    def _end_task(self) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-            self._task = None
+    def _update(self, task: TaskID, event: Event) -> None:
+        if event["event"] == "progress":
+            self._progress.update(
+                task, completed=event["done"], total=event["total"], note=progress_text(event)
+            )
+        elif event["event"] == "log" and not self._progress.tasks[self._index(task)].total:
+            width = max(20, self._console.width - 70)
+            self._progress.update(task, note=event["line"][:width])
+
+    def _index(self, task: TaskID) -> int:
+        return self._progress.task_ids.index(task)
 
     def close(self) -> None:
         """Stop redrawing."""
@@ -141,7 +144,11 @@ def event_text(event: Event) -> str | None:
     kind = event["event"]
     if kind == "stage-started":
         causes = "; ".join(describe(cause) for cause in event["causes"][:3])
-        return f"▸ {event['stage']} ({event['kind']}): {causes}"
+        again = f", try {event['attempt'] + 1}" if event["attempt"] else ""
+        return f"▸ {event['stage']} ({event['kind']}{again}): {causes}"
+    if kind == "stage-retry":
+        left = f"try {event['attempt'] + 1} of {event['retries'] + 1}"
+        return f"  {failure_text(event)}\n  {event['stage']}: {left} in {event['pause']:g} s"
     if kind == "warning":
         return f"  ! {event['stage']}: {event['message']}"
     if kind == "waiting":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -32,18 +32,20 @@ def digest(value: Any) -> str:
 
 
 def ingredients(
-    node: StageNode, inputs: Mapping[str, Any], last: Mapping[str, Any] | None
+    node: StageNode, inputs: Mapping[str, Any], last: Callable[[], Mapping[str, Any] | None]
 ) -> dict[str, Any]:
     """Give all that shapes a stage's artifacts, as JSON data; its `digest` is the cache key.
 
-    ``inputs`` holds the fingerprint of each input; ``last`` the ingredients of the stage's last
-    run: a tool that is not installed here is taken to be what it was then.
+    ``inputs`` holds the fingerprint of each input; ``last`` gives the ingredients of the stage's
+    last run: a tool that is not installed here is taken to be what it was then.
     """
     config = json.loads(canonical_json(node.stage.fingerprint(node.config)))
     for port, wanted in node.ports.inputs.items():
         _replace(config, wanted.field, {"input": port})
-    known = (last or {}).get("tools", {})
-    tools = {name: tool_version(name) or known.get(name) for name in node.stage.tools(node.config)}
+    tools = {name: tool_version(name) for name in node.stage.tools(node.config)}
+    if None in tools.values():
+        known = (last() or {}).get("tools", {})
+        tools = {name: found or known.get(name) for name, found in tools.items()}
     return {
         "record": RECORD,
         "kind": node.kind,

@@ -22,7 +22,11 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What is to happen to one stage. ``key`` is None while an input's content is not known."""
+    """What is to happen to one stage. ``key`` is None while an input's content is not known.
+
+    ``seconds`` is how long the stage took when it last ran. A stage that is ``kept`` counts as
+    cached, whatever its ``causes`` say has changed.
+    """
 
     id: str
     kind: str
@@ -32,21 +36,33 @@ class StagePlan:
     causes: list[Cause] = field(default_factory=list)
     record: KeyRecord | None = None
     derived_for: str | None = None
+    seconds: float | None = None
+    kept: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Give the plan of the stage as ``llmpipe plan --json`` prints it."""
-        data = {"kind": self.kind, "status": self.status, "key": self.key, "causes": self.causes}
+        data: dict[str, Any] = {
+            "kind": self.kind,
+            "status": self.status,
+            "key": self.key,
+            "causes": self.causes,
+            "seconds": self.seconds,
+        }
         if self.derived_for:
             data["derived_for"] = self.derived_for
+        if self.kept:
+            data["kept"] = True
         return data
 
 
-def make_plan(project: Project, forced: Collection[str] = ()) -> dict[str, StagePlan]:
+def make_plan(
+    project: Project, forced: Collection[str] = (), kept: Collection[str] = ()
+) -> dict[str, StagePlan]:
     """Plan every stage, in the order in which they would run."""
     plans: dict[str, StagePlan] = {}
     records: dict[str, KeyRecord] = {}
     for node in project.graph.nodes.values():
-        plan = plan_stage(project, node, records, forced=node.id in forced)
+        plan = plan_stage(project, node, records, forced=node.id in forced, kept=node.id in kept)
         plans[node.id] = plan
         if plan.status == "cached" and plan.record is not None:
             records[node.id] = plan.record
@@ -54,34 +70,62 @@ def make_plan(project: Project, forced: Collection[str] = ()) -> dict[str, Stage
 
 
 def plan_stage(
-    project: Project, node: StageNode, records: dict[str, KeyRecord], *, forced: bool = False
+    project: Project,
+    node: StageNode,
+    records: Mapping[str, KeyRecord],
+    *,
+    forced: bool = False,
+    kept: bool = False,
 ) -> StagePlan:
-    """Plan one stage, given the records of those before it that are known."""
+    """Plan one stage, given the records of those before it that are known.
+
+    ``kept`` takes what the stage made last as fresh, as ``freeze`` in its config does.
+    """
     inputs = {
         port: project.input_fingerprint(binding, records) for port, binding in node.bindings.items()
     }
-    last = project.store.last_ingredients(project.graph.spec.path, node.id)
     known = {port: found for port, found in inputs.items() if found is not None}
-    made_of = ingredients(node, known, last)
     pending = [port for port, found in inputs.items() if found is None]
-    if pending:
-        waits = _pending_causes(node, pending)
-        changes = [] if last is None else list(_changes(node, last, made_of, pending))
-        return StagePlan(
-            node.id, node.kind, "run", None, made_of, [*changes, *waits], None, node.derived_for
-        )
-    key = digest(made_of)
-    record = project.store.record(key)
-    causes: list[Cause] = []
-    if record is None:
-        causes = [{"cause": "new"}] if last is None else list(_changes(node, last, made_of))
-        causes = causes or [{"cause": "missing", "output": "all"}]
-    else:
-        causes = [{"cause": "missing", "output": o} for o in project.store.missing_outputs(record)]
+    made_of = ingredients(node, known, lambda: project.last_ingredients(node.id))
+    key = None if pending else digest(made_of)
+    record = project.store.record(key) if key else None
+    causes = list(_causes(project, node, made_of, record, pending))
     if forced:
         causes.append({"cause": "forced"})
-    status: Literal["cached", "run"] = "run" if causes else "cached"
-    return StagePlan(node.id, node.kind, status, key, made_of, causes, record, node.derived_for)
+    if not causes:
+        return StagePlan(node.id, node.kind, "cached", key, made_of, [], record, node.derived_for)
+    last = project.last_record(node.id)
+    seconds = last.seconds if last else None
+    if (kept or node.config.freeze) and not forced and last and not project.store.missing(last):
+        return StagePlan(
+            node.id, node.kind, "cached", last.key, made_of, causes, last, node.derived_for,
+            seconds, kept=True,
+        )  # fmt: skip
+    return StagePlan(
+        node.id, node.kind, "run", key, made_of, causes, record, node.derived_for, seconds
+    )
+
+
+def _causes(
+    project: Project,
+    node: StageNode,
+    made_of: Mapping[str, Any],
+    record: KeyRecord | None,
+    pending: Collection[str],
+) -> Iterator[Cause]:
+    """Give every reason for which a stage is not fresh."""
+    if record is not None:
+        for output in project.store.missing(record):
+            yield {"cause": "missing", "output": output}
+        return
+    last = project.last_ingredients(node.id)
+    changes = [] if last is None else list(_changes(node, last, made_of, pending))
+    yield from changes
+    yield from _pending_causes(node, pending)
+    if last is None and not pending:
+        yield {"cause": "new"}
+    elif not changes and not pending:
+        yield {"cause": "missing", "output": "all"}
 
 
 def describe(cause: Cause) -> str:
@@ -108,7 +152,7 @@ def describe(cause: Cause) -> str:
     return "its artifact is no longer in the store"
 
 
-def _pending_causes(node: StageNode, ports: list[str]) -> list[Cause]:
+def _pending_causes(node: StageNode, ports: Collection[str]) -> list[Cause]:
     found: dict[str, Cause] = {}
     for port in ports:
         binding = node.bindings[port]

@@ -5,30 +5,38 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+RUN_VARIABLE = "LLMPIPE_RUN"
+"""The environment variable that names its run to all that a worker starts."""
 
 GRACE = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
 """How a group is stopped: each signal, and the seconds it is given; under 5 s in all."""
 
 
-def stop_group(process: subprocess.Popen[Any]) -> None:
-    """Stop a session leader and every process of its group, gently first."""
+def stop_groups(leaders: Collection[int], hurry: Callable[[], bool] = lambda: False) -> None:
+    """Stop session leaders and every process of their groups, gently first.
+
+    ``hurry`` is asked now and then whether to be gentle no longer.
+    """
     for number, seconds in GRACE:
-        _signal_group(process.pid, number)
+        for leader in leaders:
+            _signal_group(leader, number)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            process.poll()
-            if not group_alive(process.pid):
+            if not any(map(group_alive, leaders)):
                 return
+            if hurry() and number != signal.SIGKILL:
+                break
             time.sleep(0.02)
 
 
-def reap_group(process: subprocess.Popen[Any]) -> None:
-    """Kill what a finished leader left behind in its group."""
-    _signal_group(process.pid, signal.SIGKILL)
+def kill_group(leader: int) -> None:
+    """Kill all that is left of a session leader's group."""
+    _signal_group(leader, signal.SIGKILL)
 
 
 def group_alive(group: int) -> bool:
@@ -39,13 +47,40 @@ def group_alive(group: int) -> bool:
         return False
     except PermissionError:
         return True
-    return any(_group_of(stat) == group and _state_of(stat) != "Z" for stat in _all_stats())
+    return any(_group_of(stat) == group and _state_of(stat) != "Z" for _, stat in _all_stats())
 
 
-def identity(pid: int | None = None) -> dict[str, Any]:
-    """Give what tells a process from a later one with the same number: pid, start time, boot."""
-    pid = os.getpid() if pid is None else pid
-    return {"pid": pid, "start": _start_of(pid), "boot": _boot()}
+def identity() -> dict[str, Any]:
+    """Give what tells this process from a later one of the same number."""
+    pid = os.getpid()
+    run = os.environ.get(RUN_VARIABLE, "")
+    return {"pid": pid, "start": _stat(pid)[19], "boot": _boot(), "run": run}
+
+
+def is_alive(owner: Mapping[str, Any]) -> bool:
+    """Tell whether the process of an `identity` still runs."""
+    stat = _stat(owner["pid"])
+    if not stat or _state_of(stat) == "Z":
+        return False
+    return bool(owner["boot"] == _boot() and owner["start"] == stat[19])
+
+
+def kill_leftovers(owner: Mapping[str, Any]) -> bool:
+    """Kill what a dead worker left running in its session; give whether there was anything.
+
+    Only processes that carry its run's name in their environment are touched: the number of a
+    session that ended long ago may have gone to somebody else's.
+    """
+    mark = f"{RUN_VARIABLE}={owner['run']}".encode()
+    left = [
+        pid
+        for pid, stat in _all_stats()
+        if int(stat[3]) == owner["pid"] and mark in _environment(pid)
+    ]
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return bool(left)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
@@ -53,14 +88,12 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _all_stats() -> list[list[str]]:
-    stats = []
+def _all_stats() -> Iterator[tuple[int, list[str]]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             stat = _stat(int(entry.name))
             if stat:
-                stats.append(stat)
-    return stats
+                yield int(entry.name), stat
 
 
 def _stat(pid: int) -> list[str]:
@@ -80,9 +113,11 @@ def _group_of(stat: list[str]) -> int:
     return int(stat[2])
 
 
-def _start_of(pid: int) -> str:
-    stat = _stat(pid)
-    return stat[19] if len(stat) > 19 else ""
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _boot() -> str:

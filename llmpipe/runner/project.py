@@ -13,7 +13,9 @@ import msgspec
 
 from llmpipe.graph.compile import Binding, Graph, StageNode, compile_spec
 from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
+from llmpipe.runner.fingerprint import digest
 from llmpipe.runner.request import InputRequest, StageRequest
+from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import StatCache
 from llmpipe.runner.store import KeyRecord, Store, atomic_write, writing
 from llmpipe.spec.read import read_spec
@@ -63,7 +65,7 @@ class Project:
             return StatCache(self.store.home / "statcache.sqlite")
 
     def input_fingerprint(
-        self, binding: Binding, records: dict[str, KeyRecord]
+        self, binding: Binding, records: Mapping[str, KeyRecord]
     ) -> dict[str, Any] | None:
         """Give what an input contributes to a cache key; None while its content is not known."""
         source = binding.source
@@ -89,6 +91,15 @@ class Project:
             shape["base"] = base
         return shape
 
+    def last_ingredients(self, stage: str) -> dict[str, Any] | None:
+        """Give what a stage was made of when it last ran, or None when it never did."""
+        return self.store.last_ingredients(self.graph.spec.path, stage)
+
+    def last_record(self, stage: str) -> KeyRecord | None:
+        """Give the record of what a stage made last, while the store has it."""
+        last = self.last_ingredients(stage)
+        return None if last is None else self.store.record(digest(last))
+
     def request(
         self,
         node: StageNode,
@@ -97,6 +108,7 @@ class Project:
         records: Mapping[str, KeyRecord],
         *,
         log: Path,
+        grant: Grant,
         force: bool = False,
     ) -> StageRequest:
         """Give what a worker needs to know to run one stage."""
@@ -113,7 +125,8 @@ class Project:
             home=str(self.store.home),
             spec_dir=str(self.graph.spec.folder),
             log=str(log),
-            threads=len(os.sched_getaffinity(0)),
+            threads=grant.cpus,
+            environment=grant.environment(),
             force=force,
         )
 

@@ -51,6 +51,8 @@ class StageRequest(msgspec.Struct, frozen=True):
     spec_dir: str
     log: str
     threads: int
+    environment: dict[str, str]
+    """Variables that keep the stage to its share of the machine."""
     force: bool = False
 
     def context(

@@ -1,165 +1,251 @@
-"""Run a plan: one stage after the other, each in its worker, and keep the record of the run."""
+"""Run a plan: start what is ready and fits, follow the workers, conclude, until nothing is left.
+
+One loop in one thread. A stage is *waiting* until all that it reads from is there, *ready* once it
+is, then *running* in a worker; what is cached never runs. Of the ready ones that fit into what is
+free of the machine, those start first that most of the remaining time hangs on.
+"""
 
 from __future__ import annotations
 
-import json
+import heapq
+import itertools
 import os
 import secrets
 import selectors
-import subprocess
-import sys
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llmpipe import __version__
 from llmpipe.backends import hub
 from llmpipe.errors import LlmpipeError
 from llmpipe.graph.compile import StageNode
 from llmpipe.graph.sources import HubRepo
+from llmpipe.runner.estimate import critical_paths
 from llmpipe.runner.events import EventLog, Listener
+from llmpipe.runner.fingerprint import digest
+from llmpipe.runner.interrupt import Interrupt
+from llmpipe.runner.outcome import RunOutcome, StageOutcome, write_record
 from llmpipe.runner.plan import StagePlan, plan_stage
-from llmpipe.runner.process import reap_group, stop_group
+from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
-from llmpipe.runner.store import KeyRecord, atomic_write, file_name, writing
+from llmpipe.runner.resources import Grant, Machine, Pool, shortage
+from llmpipe.runner.store import KeyRecord, file_name, writing
+from llmpipe.runner.workers import Worker, Workers
 
 LOG_TAIL = 15
 """Lines of a failed stage's log that its error shows."""
 
+RETRY_PAUSES = (1.0, 60.0)
+"""Seconds before the first retry of a stage, doubled each time, and at most."""
+
+KILLED = {"message": "its worker was killed", "hint": "run again: what was finished is kept"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run.
+
+    Attributes:
+        only: stages to consider, those they need included; all by default.
+        forced: stages to run even when cached.
+        kept: stages whose last artifacts count as fresh, from now on.
+        keep_going: after a failure, go on with what does not hang on it.
+        jobs: how many stages may run at once; by default as many as the machine holds.
+        settings: the ``--set`` texts, for the record.
+    """
+
+    only: Collection[str] | None = None
+    forced: Collection[str] = ()
+    kept: Collection[str] = ()
+    keep_going: bool = False
+    jobs: int | None = None
+    settings: Collection[str] = ()
+
 
 @dataclass(slots=True)
-class StageOutcome:
-    """How a stage of a run ended. ``status`` is cached, done, failed, interrupted, blocked (what
-    it needs failed) or skipped (not asked for)."""
+class _Running:
+    node: StageNode
+    plan: StagePlan
+    outcome: StageOutcome
+    worker: Worker
+    grant: Grant
+    log: Path
+    begun: float
+    attempt: int
+    finished: dict[str, Any] | None = None
 
-    id: str
-    kind: str
-    status: str
-    key: str | None = None
-    seconds: float = 0.0
-    causes: list[dict[str, Any]] = field(default_factory=list)
-    record: KeyRecord | None = None
-    error: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class RunOutcome:
-    """How a run ended: ``status`` is done, failed or interrupted."""
-
-    id: str
-    folder: Path
-    status: str
-    stages: dict[str, StageOutcome]
-
-    @property
-    def exit_code(self) -> int:
-        """What the command ends with."""
-        return {"done": 0, "failed": 1, "interrupted": 130}[self.status]
+    def deadline(self) -> float | None:
+        timeout = self.node.config.timeout
+        return None if timeout is None else self.begun + timeout
 
 
 def run_project(
     project: Project,
-    *,
-    only: Collection[str] | None = None,
-    forced: Collection[str] = (),
-    keep_going: bool = False,
+    plans: Mapping[str, StagePlan],
+    options: RunOptions = RunOptions(),
     listeners: Collection[Listener] = (),
-    settings: Collection[str] = (),
 ) -> RunOutcome:
-    """Bring every stage (or those in ``only``) up to date.
+    """Bring every stage up to date.
 
     Args:
         project: what to run.
-        only: stages to consider, those they need included; all by default.
-        forced: stages to run even when cached.
-        keep_going: after a failure, go on with what does not hang on it.
+        plans: its plan, just made: what is cached there is not looked at again.
+        options: how to run.
         listeners: called with each event as it happens.
-        settings: the ``--set`` texts, for the record.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    run = _Run(project, set(forced), keep_going, list(listeners), list(settings))
-    try:
-        return run.execute(only)
-    finally:
-        run.events.close()
+    project.store.create()
+    with project.store.in_use(), Interrupt().watching() as interrupt:
+        run = _Run(project, plans, options, list(listeners), interrupt)
+        try:
+            return run.execute()
+        finally:
+            run.close()
 
 
 class _Run:
     def __init__(
         self,
         project: Project,
-        forced: set[str],
-        keep_going: bool,
+        plans: Mapping[str, StagePlan],
+        options: RunOptions,
         listeners: list[Listener],
-        settings: list[str],
+        interrupt: Interrupt,
     ) -> None:
-        self.project, self.forced, self.keep_going = project, forced, keep_going
-        self.settings = settings
-        project.store.create()
+        self.project, self.plans, self.options = project, plans, options
+        self.interrupt = interrupt
+        self.clock = time.monotonic()
         self.begun = datetime.now(UTC)
         self.id = f"{self.begun:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
         self.folder = project.store.runs / self.id
         with writing(project.store.home):
             self.folder.mkdir(parents=True)
             self.events = EventLog(self.folder / "events.jsonl", listeners)
+        nodes = project.graph.nodes
+        self.workers = Workers(self.id, {node.kind for node in nodes.values()})
+        self.machine = Machine.here()
+        self.pool = Pool(self.machine, options.jobs)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(interrupt.wakeup, selectors.EVENT_READ, None)
+
+        self.upstream = {name: node.upstream() for name, node in nodes.items()}
+        self.dependents: dict[str, list[str]] = {name: [] for name in nodes}
+        for name, needed in self.upstream.items():
+            for other in needed:
+                self.dependents[other].append(name)
+        self.waits_for = {name: len(needed) for name, needed in self.upstream.items()}
+        self.settled = deque(name for name, count in self.waits_for.items() if count == 0)
+        """Stages whose upstream has concluded; they are to be planned."""
+        self.ready: list[tuple[float, int, StageNode, StagePlan, int]] = []
+        """A heap of what is to run, by priority; the last number counts the attempts."""
+        self.retries: list[tuple[float, int, StageNode, StagePlan, int]] = []
+        """A heap of what failed and is to be tried again, by the time when."""
+        self.order = itertools.count()
+        self.running: dict[int, _Running] = {}
+        self.weights: Mapping[str, float] | None = None
+        self.stopping = False
         self.records: dict[str, KeyRecord] = {}
         self.outcomes: dict[str, StageOutcome] = {}
 
-    def execute(self, only: Collection[str] | None) -> RunOutcome:
+    def execute(self) -> RunOutcome:
         nodes = self.project.graph.nodes
-        self._emit("run-started", spec=str(self.project.graph.spec.path), stages=list(nodes))
-        stopped: str | None = None
-        for node in nodes.values():
-            if only is not None and node.id not in only:
-                outcome = StageOutcome(node.id, node.kind, "skipped")
-            elif self._blocked(node) or stopped:
-                outcome = StageOutcome(node.id, node.kind, "blocked")
-            else:
-                outcome = self._stage(node)
-            self.outcomes[node.id] = outcome
-            self._emit("stage-ended", **_outcome_json(outcome))
-            if outcome.status == "interrupted":
-                stopped = "interrupted"
-            elif outcome.status == "failed" and not self.keep_going:
-                stopped = "failed"
-        failed = any(o.status == "failed" for o in self.outcomes.values())
-        status = "interrupted" if stopped == "interrupted" else "failed" if failed else "done"
-        result = RunOutcome(self.id, self.folder, status, self.outcomes)
-        self._emit("run-ended", status=status)
-        self._write_record(result)
+        spec = self.project.graph.spec.path
+        self._emit("run-started", run=self.id, spec=str(spec), stages=list(nodes))
+        while not self.interrupt.count:
+            self._plan_settled()
+            self._start_ready()
+            if not (self.running or self.retries or self.settled):
+                break
+            self._wait()
+        if self.interrupt.count:
+            self._stop_all()
+        outcomes = {name: self._concluded(node) for name, node in nodes.items()}
+        statuses = {outcome.status for outcome in outcomes.values()}
+        failed = "failed" if "failed" in statuses else "done"
+        status = "interrupted" if self.interrupt.count else failed
+        seconds = round(time.monotonic() - self.clock, 3)
+        result = RunOutcome(self.id, self.folder, status, outcomes, seconds)
+        self._emit("run-ended", status=status, seconds=seconds)
+        with writing(self.project.store.home):
+            write_record(result, self.project.graph.spec, self.begun, self.options.settings)
         return result
 
-    def _blocked(self, node: StageNode) -> bool:
-        return any(self.outcomes[name].status not in ("done", "cached") for name in node.upstream())
+    def close(self) -> None:
+        """Leave no worker, no server and no open file behind, whatever happened."""
+        if self.running:
+            self._stop_all()
+        self.workers.close()
+        self.selector.close()
+        self.events.close()
 
-    def _stage(self, node: StageNode) -> StageOutcome:
-        begun = time.monotonic()
+    def _plan_settled(self) -> None:
+        """Plan the stages whose upstream has concluded: what is cached concludes at once."""
+        while self.settled:
+            node = self.project.graph.nodes[self.settled.popleft()]
+            outcome = StageOutcome(node.id, node.kind, "blocked")
+            if self.options.only is not None and node.id not in self.options.only:
+                outcome.status = "skipped"
+            elif not self._is_blocked(node):
+                plan = self._plan(node, outcome)
+                if plan is not None and plan.status == "run":
+                    heapq.heappush(self.ready, (*self._rank(node), node, plan, 0))
+                    continue
+            self._conclude(node, outcome)
+
+    def _is_blocked(self, node: StageNode) -> bool:
+        needed = (self.outcomes[name].status for name in self.upstream[node.id])
+        return self.stopping or any(status not in ("done", "cached") for status in needed)
+
+    def _plan(self, node: StageNode, outcome: StageOutcome) -> StagePlan | None:
+        """Plan one stage and note in its outcome what came of that; None when it failed."""
         try:
-            self._resolve_hub(node)
-            plan = plan_stage(self.project, node, self.records, forced=node.id in self.forced)
-            if plan.status == "cached":
-                outcome = StageOutcome(node.id, node.kind, "cached", plan.key, record=plan.record)
-            else:
-                outcome = self._run_worker(node, plan)
+            plan = self.plans.get(node.id)
+            if plan is None or plan.status != "cached":
+                with self.interrupt.raising():
+                    self._resolve_hub(node)
+                plan = plan_stage(
+                    self.project,
+                    node,
+                    self.records,
+                    forced=node.id in self.options.forced,
+                    kept=node.id in self.options.kept,
+                )
+            lacks = shortage(self.machine, node.config) if plan.status == "run" else None
+            if lacks:
+                outcome.status, outcome.error = "failed", {"message": lacks, "hint": None}
+                return None
         except LlmpipeError as error:
-            outcome = StageOutcome(node.id, node.kind, "failed")
+            outcome.status = "failed"
             outcome.error = {"message": error.message, "hint": error.hint}
+            return None
         except KeyboardInterrupt:
-            outcome = StageOutcome(node.id, node.kind, "interrupted")
-        outcome.seconds = round(time.monotonic() - begun, 3)
-        if outcome.record is not None:
-            self.records[node.id] = outcome.record
-            self.project.store.remember_latest(
-                self.project.graph.spec.path, node.id, outcome.record.ingredients
+            outcome.status = "interrupted"
+            return None
+        if plan.status == "cached":
+            outcome.status, outcome.record = "cached", plan.record
+            outcome.key, outcome.causes = plan.key, plan.causes
+            if plan.kept and node.id in self.options.kept:
+                self._keep(plan, outcome)
+        return plan
+
+    def _keep(self, plan: StagePlan, outcome: StageOutcome) -> None:
+        """Record what a stage made last as what it would make now."""
+        assert plan.record is not None
+        node = self.project.graph.nodes[plan.id]
+        if plan.made_of["inputs"].keys() == node.bindings.keys():  # else the key is not known yet
+            outcome.key = digest(plan.made_of)
+            outcome.record = msgspec.structs.replace(
+                plan.record, key=outcome.key, ingredients=dict(plan.made_of), kept_from=plan.key
             )
-        return outcome
+            self.project.store.save(outcome.record)
 
     def _resolve_hub(self, node: StageNode) -> None:
         """Resolve unpinned hub repositories to commits, once and for all."""
@@ -169,136 +255,192 @@ class _Run:
                 commit = hub.resolve_commit(source.repo, source.revision)
                 self.project.remember_commit(source, commit)
 
-    def _run_worker(self, node: StageNode, plan: StagePlan) -> StageOutcome:
-        outcome = StageOutcome(node.id, node.kind, "failed", plan.key, causes=plan.causes)
+    def _rank(self, node: StageNode) -> tuple[float, int]:
+        """Give what sorts ready stages: the longest way to the end first, then the spec's order."""
+        if self.weights is None:
+            self.weights = critical_paths(self.project, self.dependents)
+        return -self.weights[node.id], next(self.order)
+
+    def _start_ready(self) -> None:
+        """Start all that fits, the most urgent first."""
+        now = time.monotonic()
+        while self.retries and self.retries[0][0] <= now:
+            _, _, node, plan, attempt = heapq.heappop(self.retries)
+            heapq.heappush(self.ready, (*self._rank(node), node, plan, attempt))
+        too_big = []
+        while self.ready and not self.stopping:
+            item = heapq.heappop(self.ready)
+            grant = self.pool.take(item[2].stage, item[2].config)
+            if grant is None:
+                too_big.append(item)
+                if len(too_big) > self.machine.cpus:
+                    break  # nothing is free: the rest need not be asked
+            else:
+                self._start(*item[2:], grant)
+        for item in too_big:
+            heapq.heappush(self.ready, item)
+
+    def _start(self, node: StageNode, plan: StagePlan, attempt: int, grant: Grant) -> None:
         assert plan.key is not None
+        outcome = StageOutcome(node.id, node.kind, "failed", plan.key, causes=plan.causes)
+        log = self.folder / f"{file_name(node.id)}.log"
         request = self.project.request(
             node,
             plan.key,
             plan.made_of,
             self.records,
-            log=self.folder / f"{file_name(node.id)}.log",
+            log=log,
+            grant=grant,
             force=plan.record is not None,
         )
-        path = self.folder / f"{file_name(node.id)}.request.json"
-        with writing(self.project.store.home):
-            path.write_bytes(msgspec.json.encode(request))
-        self._emit("stage-started", stage=node.id, kind=node.kind, causes=plan.causes)
-        command = [sys.executable, "-m", "llmpipe.runner.worker", str(path)]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )
+        begun = time.monotonic()
+        outcome.started = round(begun - self.clock, 3)
         try:
-            finished = self._follow(node, process)
-        except KeyboardInterrupt:
-            stop_group(process)
-            outcome.status = "interrupted"
-            return outcome
-        finally:
-            reap_group(process)
-            process.wait()
-        self._conclude(outcome, finished, node, request.log)
-        return outcome
+            worker = self.workers.start(request)
+        except LlmpipeError as error:
+            self.pool.give_back(grant)
+            outcome.error = {"message": error.message, "hint": error.hint}
+            self._conclude(node, outcome)
+            return
+        running = _Running(node, plan, outcome, worker, grant, log, begun, attempt)
+        self.running[worker.pid] = running
+        self.selector.register(worker, selectors.EVENT_READ, running)
+        self._emit(
+            "stage-started", stage=node.id, kind=node.kind, causes=plan.causes, attempt=attempt
+        )
 
-    def _conclude(
-        self, outcome: StageOutcome, finished: dict[str, Any], node: StageNode, log: str
-    ) -> None:
+    def _wait(self) -> None:
+        """Wait for the next event of a worker, the end of its time, or a retry that is due."""
+        times = [at for r in self.running.values() if (at := r.deadline()) is not None]
+        times += [self.retries[0][0]] if self.retries else []
+        left = max(0.0, min(times) - time.monotonic()) if times else None
+        for key, _ in self.selector.select(left):
+            if key.data is not None:
+                self._listen(key.data)
+        now = time.monotonic()
+        for running in list(self.running.values()):
+            deadline = running.deadline()
+            if deadline is not None and deadline <= now:
+                self._time_out(running)
+
+    def _listen(self, running: _Running) -> None:
+        events = running.worker.read()
+        if events is None:
+            self._ended(running)
+            return
+        for event in events:
+            kind = event.pop("event")
+            if kind == "finished":
+                running.finished = event
+                continue
+            if kind == "waiting":  # for another run that does the same: others may use the machine
+                self.pool.give_back(running.grant)
+            self._emit(kind, stage=running.node.id, **event)
+
+    def _time_out(self, running: _Running) -> None:
+        stop_groups([running.worker.pid])
+        timeout = running.node.config.timeout
+        message = f"it ran longer than its timeout of {timeout:g} s"
+        running.finished = {"status": "failed", "error": {"message": message, "hint": None}}
+        self._ended(running)
+
+    def _ended(self, running: _Running) -> None:
+        """Conclude a stage whose worker is gone, or put it by for another try."""
+        self.selector.unregister(running.worker)
+        self.workers.end(running.worker)
+        self.pool.give_back(running.grant)
+        del self.running[running.worker.pid]
+        node, outcome = running.node, running.outcome
+        finished = running.finished or {"status": "failed", "error": KILLED}
+        outcome.seconds = round(time.monotonic() - running.begun, 3)
         outcome.status = finished["status"]
         if outcome.status in ("done", "cached"):
             assert outcome.key is not None
             outcome.record = self.project.store.record(outcome.key)
-            if outcome.record is not None:
+            if outcome.record is None:
+                outcome.status = "failed"
+                finished = {"error": {"message": "its record is not in the store", "hint": None}}
+        if outcome.record is None:
+            error = finished["error"]
+            outcome.error = {**error, "log": str(running.log), "tail": _tail(running.log)}
+            if outcome.status == "failed" and self._retry(running):
                 return
-            outcome.status = "failed"
-            finished = {"error": {"message": "its record is not in the store", "hint": None}}
-        outcome.error = {**finished["error"], "log": log, "tail": _tail(Path(log))}
+        self._conclude(node, outcome)
 
-    def _follow(self, node: StageNode, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-        """Pass the worker's events on; give its last word."""
-        finished: dict[str, Any] = {
-            "status": "failed",
-            "error": {
-                "message": "its worker was killed",
-                "hint": "run again: what was finished is kept",
-            },
-        }
-        for event in _events(process, node.config.timeout):
-            if event["event"] == "finished":
-                finished = event
-            elif event["event"] == "timeout":
-                stop_group(process)
-                message = f"it ran longer than its timeout of {node.config.timeout:g} s"
-                return {"status": "failed", "error": {"message": message, "hint": None}}
-            else:
-                self._emit(event.pop("event"), stage=node.id, **event)
-        return finished
+    def _retry(self, running: _Running) -> bool:
+        node, attempt = running.node, running.attempt + 1
+        if attempt > node.config.retries or self.interrupt.count or self.stopping:
+            return False
+        first, most = RETRY_PAUSES
+        pause = min(most, first * 2 ** (attempt - 1))
+        due = time.monotonic() + pause
+        heapq.heappush(self.retries, (due, next(self.order), node, running.plan, attempt))
+        self._emit(
+            "stage-retry",
+            stage=node.id,
+            attempt=attempt,
+            retries=node.config.retries,
+            pause=pause,
+            error=running.outcome.error,
+        )
+        return True
+
+    def _conclude(self, node: StageNode, outcome: StageOutcome) -> None:
+        """Note how a stage ended and let what waited for it go on."""
+        self.outcomes[node.id] = outcome
+        if outcome.record is not None:
+            self.records[node.id] = outcome.record
+            ingredients = outcome.record.ingredients
+            self.project.store.remember_latest(self.project.graph.spec.path, node.id, ingredients)
+        if outcome.status == "failed" and not self.options.keep_going:
+            self.stopping = True
+            for *_, waiting, _, _ in (*self.ready, *self.retries):
+                self._conclude_blocked(waiting)
+            self.ready, self.retries = [], []
+        self._emit("stage-ended", **outcome.as_json())
+        self._release(node.id)
+
+    def _conclude_blocked(self, node: StageNode) -> None:
+        outcome = self.outcomes[node.id] = StageOutcome(node.id, node.kind, "blocked")
+        self._emit("stage-ended", **outcome.as_json())
+        self._release(node.id)
+
+    def _release(self, name: str) -> None:
+        for other in self.dependents[name]:
+            self.waits_for[other] -= 1
+            if self.waits_for[other] == 0:
+                self.settled.append(other)
+
+    def _stop_all(self) -> None:
+        """Stop every worker; what one of them still finished counts."""
+        stop_groups(list(self.running), self.interrupt.hurry)
+        for running in list(self.running.values()):
+            while (events := running.worker.read()) is not None:
+                for event in events:
+                    if event["event"] == "finished":
+                        running.finished = event
+            if running.finished is None or running.finished["status"] == "failed":
+                error = {"message": "interrupted", "hint": None}
+                running.finished = {"status": "interrupted", "error": error}
+            self._ended(running)
+
+    def _concluded(self, node: StageNode) -> StageOutcome:
+        """Give a stage's outcome; what an interrupt kept from its turn counts as blocked."""
+        if node.id not in self.outcomes:
+            only = self.options.only
+            status = "skipped" if only is not None and node.id not in only else "blocked"
+            self.outcomes[node.id] = outcome = StageOutcome(node.id, node.kind, status)
+            self._emit("stage-ended", **outcome.as_json())
+        return self.outcomes[node.id]
 
     def _emit(self, event: str, **fields: Any) -> None:
         self.events.emit(event, **fields)
-
-    def _write_record(self, result: RunOutcome) -> None:
-        spec = self.project.graph.spec
-        record = {
-            "run": self.id,
-            "spec": str(spec.path),
-            "name": spec.name,
-            "profiles": list(spec.profiles),
-            "set": self.settings,
-            "llmpipe": __version__,
-            "python": sys.version.split()[0],
-            "started": self.begun.isoformat(timespec="milliseconds"),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "status": result.status,
-            "document": spec.document,
-            "stages": {o.id: _outcome_json(o) for o in result.stages.values()},
-        }
-        with writing(self.project.store.home):
-            atomic_write(self.folder / "run.json", json.dumps(record, indent=1) + "\n")
-
-
-def _outcome_json(outcome: StageOutcome) -> dict[str, Any]:
-    record = outcome.record
-    return {
-        "stage": outcome.id,
-        "kind": outcome.kind,
-        "status": outcome.status,
-        "key": outcome.key,
-        "seconds": outcome.seconds,
-        "causes": outcome.causes,
-        "metrics": record.metrics if record else {},
-        "summary": record.summary if record else "",
-        "error": outcome.error,
-    }
-
-
-def _events(process: subprocess.Popen[bytes], timeout: float | None) -> Iterator[dict[str, Any]]:
-    """Give the worker's events until its output ends; one ``timeout`` event when time is up."""
-    assert process.stdout is not None
-    deadline = None if timeout is None else time.monotonic() + timeout
-    rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not selector.select(left):
-                yield {"event": "timeout"}
-                return
-            chunk = os.read(process.stdout.fileno(), 1 << 16)
-            if not chunk:
-                return
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield json.loads(line)
 
 
 def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as stream:
-            stream.seek(max(0, log.stat().st_size - 20_000))
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 20_000))
             lines = stream.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return []

@@ -2,44 +2,80 @@
 
 A file counts as unchanged when size, mtime, inode and ctime are what they were when it was hashed,
 and its mtime is older than that moment: a file written in the very tick in which it was hashed
-could change again without a trace (git's "racy" case) and is hashed anew.
+could change again without a trace (git's "racy" case) and is hashed anew. A folder's digest is that
+of its sorted manifest; the whole folder is remembered by the stats of all its files together, so
+that a hundred thousand small ones cost one look at each and one at the memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from llmpipe.errors import StageError, StoreError
-from llmpipe.runner.fingerprint import digest
 
 RACY_NS = 20_000_000
 """How much older than the hashing an mtime must be to be trusted (clock ticks of file systems)."""
 
-_TABLE = """
+LAYOUT = 2
+"""The version of the tables; a memory in another layout is begun anew."""
+
+CHUNK = 1 << 20
+"""Bytes of a file that are read at a time."""
+
+UNSEEN = (".git", "__pycache__")
+"""Folders that are no part of anybody's data."""
+
+_TABLES = """
 create table if not exists files (
-    path text primary key, size integer, mtime integer, inode integer, ctime integer,
+    path blob primary key, size integer, mtime integer, inode integer, ctime integer,
     sha256 text, hashed integer
-) without rowid
+) without rowid;
+create table if not exists folders (
+    path blob primary key, stamp blob, newest integer, digest text, hashed integer
+) without rowid;
 """
 
+Stamp = tuple[int, int, int, int]
+"""What tells that a file is unchanged: size, mtime_ns, inode, ctime_ns."""
 
-def hash_file(path: Path) -> str:
+Notice = Callable[[Path, int, int], None]
+"""Called while a big file is read: its path, the bytes read so far, and all of them."""
+
+
+def hash_file(path: Path, notice: Notice | None = None) -> str:
     """Give the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    sha256, done = hashlib.sha256(), 0
+    buffer = memoryview(bytearray(CHUNK))
+    with path.open("rb", buffering=0) as stream:
+        total = os.fstat(stream.fileno()).st_size
+        while size := stream.readinto(buffer):
+            sha256.update(buffer[:size])
+            done += size
+            if notice:
+                notice(path, done, total)
+    return sha256.hexdigest()
+
+
+def manifest_digest(files: Iterable[tuple[str, str]]) -> str:
+    """Give the digest of a folder from its files' (name, SHA-256), sorted by name."""
+    rows = [[name, sha256] for name, sha256 in files]
+    text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class StatCache:
     """The memory of digests in one SQLite file; safe to share between processes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, notice: Notice | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._notice = notice
         try:
             self._db = self._open(path)
         except sqlite3.DatabaseError:
@@ -51,7 +87,10 @@ class StatCache:
         db = sqlite3.connect(path, timeout=30, isolation_level=None)
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=off")
-        db.execute(_TABLE)
+        if db.execute("pragma user_version").fetchone() != (LAYOUT,):
+            db.executescript("drop table if exists files; drop table if exists folders")
+            db.execute(f"pragma user_version={LAYOUT}")
+        db.executescript(_TABLES)
         return db
 
     def close(self) -> None:
@@ -63,40 +102,94 @@ class StatCache:
 
         Raises:
             StageError: the file or folder cannot be read.
+            StoreError: the memory cannot be used.
         """
         try:
-            if path.is_dir():
-                return digest([[name, self._file(file)] for name, file in folder_files(path)])
-            return self._file(path)
+            return self._folder(path) if path.is_dir() else self._file(path)
         except OSError as error:
-            raise StageError(f"{path} cannot be read: {error.strerror}") from None
-
-    def _file(self, path: Path) -> str:
-        now = path.stat()
-        seen = (now.st_size, now.st_mtime_ns, now.st_ino, now.st_ctime_ns)
-        try:
-            row = self._db.execute(
-                "select size, mtime, inode, ctime, sha256, hashed from files where path = ?",
-                (str(path),),
-            ).fetchone()
-            if row and row[:4] == seen and max(seen[1], seen[3]) < row[5] - RACY_NS:
-                return str(row[4])
-            begun = time.time_ns()
-            sha256 = hash_file(path)
-            self._db.execute(
-                "insert or replace into files values (?, ?, ?, ?, ?, ?, ?)",
-                (str(path), *seen, sha256, begun),
-            )
+            place = error.filename or path
+            raise StageError(f"{place} cannot be read: {error.strerror}") from None
         except sqlite3.Error as error:
             raise StoreError(f"the stat cache cannot be used: {error}") from None
+
+    def _file(self, path: Path) -> str:
+        name = os.fsencode(path)
+        row = self._db.execute("select * from files where path = ?", (name,)).fetchone()
+        seen = _stamp(path.stat())
+        if row and _is_unchanged(row, seen):
+            return str(row[5])
+        begun = time.time_ns()
+        sha256 = hash_file(path, self._notice)
+        row = (name, *seen, sha256, begun)
+        self._db.execute("insert or replace into files values (?, ?, ?, ?, ?, ?, ?)", row)
         return sha256
+
+    def _folder(self, folder: Path) -> str:
+        begun = time.time_ns()
+        found = sorted(_scan(str(folder)))
+        stamp = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).digest()
+        newest = max((max(seen[1], seen[3]) for _, seen in found), default=0)
+        row = self._db.execute(
+            "select stamp, digest, hashed from folders where path = ?", (os.fsencode(folder),)
+        ).fetchone()
+        if row and row[0] == stamp and newest < row[2] - RACY_NS:
+            return str(row[1])
+        digest = manifest_digest(self._files_of(folder, found))
+        values = (os.fsencode(folder), stamp, newest, digest, begun)
+        self._db.execute("insert or replace into folders values (?, ?, ?, ?, ?)", values)
+        return digest
+
+    def _files_of(self, folder: Path, found: list[tuple[str, Stamp]]) -> Iterator[tuple[str, str]]:
+        """Give the digest of each file of a folder; only the changed ones are read."""
+        prefix = os.fsencode(folder) + b"/"
+        beyond = os.fsencode(folder) + b"0"  # "0" is what follows "/"
+        rows = self._db.execute(
+            "select * from files where path >= ? and path < ?", (prefix, beyond)
+        )
+        known = {row[0]: row for row in rows}
+        fresh = []
+        for name, seen in found:
+            path = prefix + os.fsencode(name)
+            row = known.get(path)
+            if row and _is_unchanged(row, seen):
+                yield name, row[5]
+                continue
+            begun = time.time_ns()
+            sha256 = hash_file(folder / name, self._notice)
+            fresh.append((path, *seen, sha256, begun))
+            yield name, sha256
+        self._db.execute("begin")
+        self._db.executemany("insert or replace into files values (?, ?, ?, ?, ?, ?, ?)", fresh)
+        self._db.execute("commit")
 
 
 def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
     """Give the regular files below a folder as (relative name, path), sorted by name."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in (".git", "__pycache__")]
-        found += [Path(root, name) for name in files]
-    named = sorted((path.relative_to(folder).as_posix(), path) for path in found)
-    return ((name, path) for name, path in named if stat.S_ISREG(path.stat().st_mode))
+    return ((name, folder / name) for name, _ in sorted(_scan(str(folder))))
+
+
+def _scan(
+    folder: str, below: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, Stamp]]:
+    """Give the regular files of a folder and of those in it, links followed but no circles."""
+    here = Path(folder).stat()
+    above = (*above, (here.st_dev, here.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                inner = entry.stat() if entry.is_symlink() else None
+                circle = inner is not None and (inner.st_dev, inner.st_ino) in above
+                if entry.name not in UNSEEN and not circle:
+                    yield from _scan(entry.path, f"{below}{entry.name}/", above)
+                continue
+            found = entry.stat()
+            if stat.S_ISREG(found.st_mode):
+                yield below + entry.name, _stamp(found)
+
+
+def _stamp(found: os.stat_result) -> Stamp:
+    return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+
+def _is_unchanged(row: tuple[bytes, int, int, int, int, str, int], seen: Stamp) -> bool:
+    return row[1:5] == seen and max(seen[1], seen[3]) < row[6] - RACY_NS

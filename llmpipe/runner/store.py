@@ -2,6 +2,7 @@
 
     .llmpipe/
       format                 the layout's version
+      lock                   shared by all who use the store; alone for who cleans up
       store/objects/<id>/    one artifact each; <id> is the digest of its manifest
       store/keys/<key>.json  what a stage with this cache key made
       store/locks/           one lock per key, held by the worker and by its children
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -30,7 +32,7 @@ import msgspec
 
 from llmpipe.errors import StoreError
 from llmpipe.runner.fingerprint import digest
-from llmpipe.runner.statcache import folder_files, hash_file
+from llmpipe.runner.statcache import folder_files, hash_file, manifest_digest
 
 FORMAT = 1
 
@@ -57,6 +59,8 @@ class KeyRecord(msgspec.Struct, frozen=True):
     summary: str
     seconds: float
     created: str
+    kept_from: str | None = None
+    """The key that it was really made under, where the user said to keep it for this one."""
 
 
 class Store:
@@ -105,6 +109,48 @@ class Store:
             if not ignore.exists():
                 atomic_write(ignore, "*\n")
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Hold the store's shared lock; who finds itself alone first clears what crashes left.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with writing(self.home):
+            descriptor = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._heal()
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def alone(self, purpose: str) -> Iterator[None]:
+        """Hold the store so that nobody else uses it.
+
+        Raises:
+            StoreError: somebody does.
+        """
+        with writing(self.home):
+            descriptor = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise StoreError(
+                f"{self.home} is in use: {purpose} must wait until no run is going on"
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def _heal(self) -> None:
+        """Remove what killed processes left half-written; nobody else uses the store now."""
+        for entry in self.tmp.iterdir():
+            shutil.rmtree(entry, ignore_errors=True)
+
     def record(self, key: str) -> KeyRecord | None:
         """Give the record of a key; None when there is none or it cannot be understood."""
         try:
@@ -116,7 +162,7 @@ class Store:
         """Give the path at which an output can be read."""
         return self.objects / output.object / "data" / output.path
 
-    def missing_outputs(self, record: KeyRecord) -> list[str]:
+    def missing(self, record: KeyRecord) -> list[str]:
         """Name the outputs of a record whose object is gone."""
         return [
             name
@@ -132,7 +178,7 @@ class Store:
             {"path": name, "sha256": hash_file(path), "size": path.stat().st_size}
             for name, path in files
         ]
-        content = digest([[entry["path"], entry["sha256"]] for entry in manifest])
+        content = manifest_digest((str(e["path"]), str(e["sha256"])) for e in manifest)
         object_id = digest({"folder": not single, "files": manifest})
         output = StoredOutput(
             type=type_,
@@ -191,7 +237,7 @@ class Store:
         path = self.latest_file(spec_path, stage)
         with writing(self.home):
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, json.dumps(made_of, sort_keys=True) + "\n")
+            atomic_write(path, json.dumps(made_of, sort_keys=True) + "\n", durable=False)
 
 
 def file_name(stage: str) -> str:
@@ -199,19 +245,21 @@ def file_name(stage: str) -> str:
     return stage.replace(":", "-").replace("/", "-")
 
 
-def atomic_write(path: Path, text: str) -> None:
-    """Replace a small file: written beside, synced, renamed."""
+def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a small file: written beside, renamed, and synced where it must outlive a crash."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 @contextlib.contextmanager

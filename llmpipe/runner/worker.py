@@ -1,9 +1,9 @@
 """The worker: one process per stage that runs it, watches it and publishes what it made.
 
-``python -m llmpipe.runner.worker REQUEST`` holds the key's lock, forks the process that runs the
-stage, passes its log through a filter that takes secrets out, and puts the outputs into the
-store. It goes on when its head dies: what it finishes is there for the next run. Its standard
-output is one JSON event per line.
+Forked by the fork server, it holds the key's lock, forks the process that runs the stage, passes
+its log through a filter that takes secrets out, and puts the outputs into the store. It goes on
+when its head dies: what it finishes is there for the next run. Its standard output is one JSON
+event per line.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import re
 import selectors
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,24 +28,25 @@ from llmpipe.contracts import SECRET
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.registry import stage_class
 from llmpipe.runner.execute import execute
-from llmpipe.runner.process import identity
+from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.store import KeyRecord, Store
+from llmpipe.runner.store import KeyRecord, Store, write_hint
 
 WELL_KNOWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
 """Environment variables that are redacted even where no spec names them."""
 
 REDACTED = b"[redacted]"
 
+LOCK_PAUSES = (0.01, 0.25)
+"""Seconds between two looks at a lock that somebody else holds: at first, and in the end."""
 
-def main(path: str) -> int:
-    """Run the stage that the request file describes; give the exit status."""
-    request = msgspec.json.decode(Path(path).read_bytes(), type=StageRequest)
+
+def work_on(request: StageRequest) -> int:
+    """Bring the requested stage about; give the exit status."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     store = Store(Path(request.home))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the stage's process gets them, too, and ends
     try:
-        with _locked(store, request.key) as waited:
+        with store.in_use(), _locked(store, request.key) as waited:
             if (waited or not request.force) and _finished(store, request.key):
                 _emit({"event": "finished", "status": "cached"})
                 return 0
@@ -54,6 +54,10 @@ def main(path: str) -> int:
     except LlmpipeError as error:
         _emit_failure(error.message, error.hint)
         return error.exit_code
+    except OSError as error:
+        message = f"{store.home} cannot be used: {error.strerror or error}"
+        _emit_failure(message, write_hint(error))
+        return 1
 
 
 def _work(request: StageRequest, store: Store) -> int:
@@ -187,37 +191,63 @@ def _read_answer(scratch: Path, status: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _locked(store: Store, key: str) -> Any:
-    """Hold the key's lock; give whether another process had to be waited for."""
-    path = store.locks / f"{key}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    os.set_inheritable(descriptor, True)
-    waited = False
+def _locked(store: Store, key: str) -> Iterator[bool]:
+    """Hold the key's lock; give whether another process had to be waited for.
+
+    The lock is inherited by the stage's process, so that it holds as long as anything works on
+    the key. What a worker that was killed has left running is ended first.
+    """
+    descriptor = os.open(store.locks / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waited = True
-            owner = os.pread(descriptor, 1000, 0).decode("utf-8", "replace")
-            _emit({"event": "waiting", "owner": _owner(owner)})
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _on_interrupt(signal.SIG_DFL)  # who waits may be stopped at any time
+        waited = _wait_for_lock(descriptor)
+        _on_interrupt(signal.SIG_IGN)  # who works is stopped through its stage
+        owner = _read_owner(descriptor)
+        if owner:  # it ended without wiping its name: killed
+            kill_leftovers(owner)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(identity()).encode(), 0)
         yield waited
+        os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
-def _owner(text: str) -> Any:
+def _wait_for_lock(descriptor: int) -> bool:
+    """Take the lock; give whether somebody else had it first."""
+    waited, pause = False, LOCK_PAUSES[0]
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = _read_owner(descriptor)
+            if owner and not is_alive(owner):
+                kill_leftovers(owner)
+            elif owner and not waited:
+                waited = True
+                _emit({"event": "waiting", "owner": owner})
+            time.sleep(pause)
+            pause = min(2 * pause, LOCK_PAUSES[1])
+        else:
+            return waited
+
+
+def _on_interrupt(action: signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, action)
+
+
+def _read_owner(descriptor: int) -> dict[str, Any] | None:
     try:
-        return json.loads(text)
+        owner: dict[str, Any] = json.loads(os.pread(descriptor, 1000, 0))
     except ValueError:
-        return None
+        return None  # nobody's, or just being written
+    return owner
 
 
 def _finished(store: Store, key: str) -> bool:
     record = store.record(key)
-    return record is not None and not store.missing_outputs(record)
+    return record is not None and not store.missing(record)
 
 
 def _secret_values(request: StageRequest) -> list[bytes]:
@@ -243,8 +273,3 @@ def _emit(event: Mapping[str, Any]) -> None:
 def _write_event(line: bytes) -> None:
     with contextlib.suppress(OSError):  # the head may be gone; the work goes on
         os.write(1, line)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    sys.exit(main(sys.argv[1]))

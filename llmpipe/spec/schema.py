@@ -17,10 +17,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from llmpipe.contracts import Resources
 from llmpipe.registry import KINDS, stage_class
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 STAGE_ID = "^[a-z][a-z0-9_-]*$"
+SHARED = (Resources.__name__,)
+"""Classes that several kinds use; the published schemas hold each once."""
 EXPRESSION = {"type": "string", "pattern": r"\$\{", "description": "A ${…} expression."}
 
 
@@ -145,7 +148,7 @@ def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> 
     schema = _editor_form(_of_kind(_described_schema(stage_class(kind).Config), kind))
     name = schema["$ref"].rpartition("/")[2]
     suffix = "" if complete else ".partial"
-    renamed = {old: f"{kind}.{old}{suffix}" for old in schema["$defs"]}
+    renamed = {old: old if old in SHARED else f"{kind}.{old}{suffix}" for old in schema["$defs"]}
     for old, definition in schema["$defs"].items():
         body = _relink(definition, renamed)
         if not complete:

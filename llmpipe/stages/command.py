@@ -61,6 +61,7 @@ class Command(StageDefaults):
     Config = CommandConfig
     VERSION = 1
     determinism = "external"
+    cpus = 1
 
     @staticmethod
     def ports(config: CommandConfig) -> Ports:

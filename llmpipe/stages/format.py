@@ -96,6 +96,7 @@ class Format(StageDefaults):
     Config = FormatConfig
     VERSION = 1
     determinism = "exact"
+    cpus = 1
 
     @staticmethod
     def ports(config: FormatConfig) -> Ports:

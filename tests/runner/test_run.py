@@ -161,7 +161,7 @@ def test_a_failure_blocks_what_hangs_on_it(workspace: Any, statuses: Statuses) -
         workspace.spec.read_text().replace("sort ${inputs.i}", "echo oh no; false")
         + '  other: {kind: command, run: "echo other >> trace; echo > ${outputs.o}", outputs: {o: o.txt}}\n'
     )
-    result = workspace.run(code=1)
+    result = workspace.run("-j1", code=1)
     assert statuses(result) == {
         "first": "done", "second": "failed", "third": "blocked", "other": "blocked",
     }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from openai_endpoint import Endpoint
+from processes import kill, run_processes
 
 pytestmark = pytest.mark.heavy
 
@@ -104,8 +105,7 @@ def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path
         while len(endpoint.answered) < 10:
             assert process.poll() is None
             time.sleep(0.01)
-        subprocess.run(["pkill", "-9", "-f", f"llmpipe.runner.worker {tmp_path}"], check=False)
-        process.kill()
+        kill([process.pid, *run_processes(tmp_path / ".llmpipe")])
         process.communicate()
         time.sleep(0.5)
         paid = [json.dumps(body, sort_keys=True) for body in endpoint.answered]

@@ -1,0 +1,114 @@
+"""Starts workers fast: a small process that has imported what every worker needs and forks.
+
+``python -m llmpipe.runner.forkserver FD KIND…`` listens on a socket that it inherited. Each message
+is one request; its file descriptor becomes the new worker's standard output, which carries events.
+A worker leads a session of its own. When the head closes the socket, or dies, the server ends and
+its workers go on: what they finish is there for the next run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+import msgspec
+
+from llmpipe.registry import stage_class
+from llmpipe.runner import worker
+from llmpipe.runner.request import StageRequest
+
+_LENGTH = struct.Struct("!I")
+
+
+def send(channel: socket.socket, message: bytes, descriptor: int | None = None) -> None:
+    """Send one message, with a file descriptor if need be."""
+    header = _LENGTH.pack(len(message))
+    if descriptor is None:
+        channel.sendall(header + message)
+    else:
+        socket.send_fds(channel, [header], [descriptor])
+        channel.sendall(message)
+
+
+def receive(channel: socket.socket) -> tuple[bytes, int | None] | None:
+    """Give the next message and its file descriptor; None at the end."""
+    header, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
+    if len(header) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(header)
+    parts = []
+    while length:
+        part = channel.recv(min(length, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts), descriptors[0] if descriptors else None
+
+
+def main(descriptor: int) -> int:
+    """Serve until the head hangs up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    channel = socket.socket(fileno=descriptor)
+    gc.freeze()  # what is here already is never garbage: forks share its pages
+    while True:
+        try:
+            received = receive(channel)
+        except OSError:
+            return 0
+        if received is None:
+            return 0
+        message, events = received
+        if events is None:
+            _reap(int(message))
+            continue
+        pid = os.fork()
+        if pid == 0:
+            channel.close()
+            _become_worker(message, events)
+        os.close(events)
+        send(channel, str(pid).encode())
+
+
+def _become_worker(message: bytes, events: int) -> None:
+    status = 1
+    try:
+        os.setsid()
+        os.dup2(events, 1)
+        os.close(events)
+        request = msgspec.json.decode(message, type=StageRequest)
+        os.environ.update(request.environment)
+        status = worker.work_on(request)
+    except BaseException as error:  # the head must hear of it: there is nobody else to tell
+        _tell({"event": "finished", "status": "failed", "error": _internal(error)})
+    finally:
+        os._exit(status)
+
+
+def _internal(error: BaseException) -> dict[str, Any]:
+    message = f"its worker failed: {type(error).__name__}: {error}"
+    return {"message": message, "hint": "this is a fault in llmpipe"}
+
+
+def _tell(event: dict[str, Any]) -> None:
+    os.write(1, json.dumps(event).encode() + b"\n")
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # a server before this one started it
+
+
+if __name__ == "__main__":
+    for kind in sys.argv[2:]:
+        stage_class(kind)  # light: what is heavy is imported by a stage's own run
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,63 @@
+"""Ctrl-C as data: the first asks a run to stop, the second not to wait."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupt:
+    """Counts the requests to stop: SIGINT from the keyboard, SIGTERM from a supervisor.
+
+    ``wakeup`` becomes readable with the first, so that a loop that waits for files notices.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.immediate = False
+        """Whether to raise KeyboardInterrupt at once: while waiting for something in Python."""
+        self.wakeup, self._signal = os.pipe()
+        os.set_blocking(self._signal, False)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Interrupt]:
+        """Take the signals; in a thread that gets none, nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = {
+            number: signal.signal(number, self._note)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) != signal.SIG_IGN  # as a shell's background jobs have it
+        }
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self.wakeup)
+            os.close(self._signal)
+
+    @contextlib.contextmanager
+    def raising(self) -> Iterator[None]:
+        """Let a request to stop break off what is done inside."""
+        self.immediate = True
+        try:
+            yield
+        finally:
+            self.immediate = False
+
+    def hurry(self) -> bool:
+        """Tell whether the user has asked twice."""
+        return self.count > 1
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._signal, b"!")
+        if self.immediate:
+            raise KeyboardInterrupt

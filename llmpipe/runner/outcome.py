@@ -1,0 +1,92 @@
+"""How a run and its stages ended, as data and as the record ``run.json``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe import __version__
+from llmpipe.runner.store import KeyRecord, atomic_write
+from llmpipe.spec.model import Spec
+
+RECORD_VERSION = 1
+"""The version of the layout of ``run.json``."""
+
+
+@dataclass(slots=True)
+class StageOutcome:
+    """How a stage of a run ended. ``status`` is cached, done, failed, interrupted, blocked (what
+    it needs failed) or skipped (not asked for)."""
+
+    id: str
+    kind: str
+    status: str
+    key: str | None = None
+    seconds: float = 0.0
+    causes: list[dict[str, Any]] = field(default_factory=list)
+    record: KeyRecord | None = None
+    error: dict[str, Any] | None = None
+    started: float | None = None
+    """Seconds after the run's start at which its worker began; None where none did."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the outcome as events and records hold it."""
+        record = self.record
+        return {
+            "stage": self.id,
+            "kind": self.kind,
+            "status": self.status,
+            "key": self.key,
+            "seconds": self.seconds,
+            "started": self.started,
+            "causes": self.causes,
+            "metrics": record.metrics if record else {},
+            "summary": record.summary if record else "",
+            "error": self.error,
+        }
+
+
+@dataclass(slots=True)
+class RunOutcome:
+    """How a run ended: ``status`` is done, failed or interrupted."""
+
+    id: str
+    folder: Path
+    status: str
+    stages: dict[str, StageOutcome]
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return {"done": 0, "failed": 1, "interrupted": 130}[self.status]
+
+
+def write_record(
+    result: RunOutcome, spec: Spec, begun: datetime, settings: Collection[str]
+) -> None:
+    """Write ``run.json``: what was run, with what, and what came of it."""
+    record = {
+        "v": RECORD_VERSION,
+        "run": result.id,
+        "spec": str(spec.path),
+        "name": spec.name,
+        "profiles": list(spec.profiles),
+        "set": list(settings),
+        "llmpipe": __version__,
+        "python": sys.version.split()[0],
+        "started": begun.isoformat(timespec="milliseconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "seconds": result.seconds,
+        "status": result.status,
+        "document": spec.document,
+        "stages": {outcome.id: outcome.as_json() for outcome in result.stages.values()},
+    }
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1).decode()
+    atomic_write(result.folder / "run.json", text + "\n")

@@ -1,0 +1,122 @@
+"""What a machine has, what stages need of it, and who holds how much just now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmpipe.contracts import Resources, Stage, StageConfig
+
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What there is to share: CPU threads, bytes of memory, ids of GPUs."""
+
+    cpus: int
+    memory: int
+    gpus: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Look at this machine, as far as this process may use it."""
+        return cls(len(os.sched_getaffinity(0)), _memory(), _gpus())
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a running stage was given."""
+
+    cpus: int
+    memory: int = 0
+    gpus: tuple[str, ...] | None = None
+    """The GPUs that are its own; None where it did not ask and may see all."""
+
+    def environment(self) -> dict[str, str]:
+        """Give the environment variables that keep the stage to what it was given."""
+        return {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+
+
+class Pool:
+    """Hands out the machine's resources and takes them back.
+
+    A stage that does not say how many CPU threads it needs takes all of them, unless its kind is
+    known to need one; a stage never waits for more than there is.
+    """
+
+    def __init__(self, machine: Machine, jobs: int | None = None) -> None:
+        self.machine = machine
+        self.jobs = jobs
+        self._held: list[Grant] = []
+
+    def take(self, stage: type[Stage], config: StageConfig) -> Grant | None:
+        """Give what a stage needs, or None while there is not enough."""
+        if self.jobs is not None and len(self._held) >= self.jobs:
+            return None
+        needed: Resources = config.resources
+        cpus = min(needed.cpus or stage.cpus or self.machine.cpus, self.machine.cpus)
+        memory = min(needed.memory_bytes(), self.machine.memory)
+        if cpus > self.machine.cpus - sum(grant.cpus for grant in self._held):
+            return None
+        if memory > self.machine.memory - sum(grant.memory for grant in self._held):
+            return None
+        gpus = None
+        if needed.gpus is not None:
+            taken = {gpu for grant in self._held for gpu in grant.gpus or ()}
+            free = [gpu for gpu in self.machine.gpus if gpu not in taken]
+            if needed.gpus > len(free):
+                return None
+            gpus = tuple(free[: needed.gpus])
+        grant = Grant(cpus, memory, gpus)
+        self._held.append(grant)
+        return grant
+
+    def give_back(self, grant: Grant) -> None:
+        """Take back what a stage held; nothing happens when it was given back before."""
+        for i, held in enumerate(self._held):
+            if held is grant:
+                del self._held[i]
+                return
+
+
+def shortage(machine: Machine, config: StageConfig) -> str | None:
+    """Say what a stage needs that this machine will never have, or None."""
+    wanted = config.resources.gpus or 0
+    if wanted > len(machine.gpus):
+        return f"it needs {wanted} GPU{'s' * (wanted > 1)}; this machine has {len(machine.gpus)}"
+    if config.resources.memory_bytes() > machine.memory:
+        has = f"{machine.memory / 1e9:.1f} GB"
+        return f"it needs {config.resources.memory} of memory; this machine has {has}"
+    return None
+
+
+def _memory() -> int:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(CGROUP_LIMIT.read_text("ascii")))
+    except (OSError, ValueError):  # no limit: the file is absent or says "max"
+        return total
+
+
+def _gpus() -> tuple[str, ...]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(_named(visible.split(",")))
+    try:
+        return tuple(str(i) for i, _ in enumerate(GPU_FOLDER.iterdir()))
+    except OSError:
+        return ()
+
+
+def _named(gpus: Sequence[str]) -> list[str]:
+    """CUDA stops at the first id that is none."""
+    found: list[str] = []
+    for gpu in (part.strip() for part in gpus):
+        if not gpu or gpu.startswith("-"):
+            break
+        found.append(gpu)
+    return found
