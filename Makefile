@@ -57,7 +57,7 @@ test: lint types layers ## everything: lint, types, layers, schemas, and all tes
 	$(BIN)/pytest
 
 test-light: $(VENV)/.installed-dev ## the tests that need no model: under a minute
-	$(BIN)/pytest -m "not heavy"
+	$(BIN)/pytest -m "not heavy" --numprocesses auto
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

@@ -83,9 +83,14 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What the stage needs of the machine while it runs."""
     freeze: bool = False
     """Take what the stage made last as fresh, whatever has changed since; the plan says so."""
+    matrix: dict[str, Any] | None = None
+    """Axes (paths inside the stage) with lists of values: the stage, and what hangs on it, is made
+    at every point; also `exclude`, `include` and `max_parallel`."""
 
 
-NON_SEMANTIC = frozenset({"kind", "description", "timeout", "retries", "resources", "freeze"})
+NON_SEMANTIC = frozenset(
+    {"kind", "description", "timeout", "retries", "resources", "freeze", "matrix"}
+)
 """Config fields that never change an artifact and so never enter a cache key."""
 
 
@@ -105,6 +110,8 @@ class Input:
     refuse: Mapping[str, str] = dataclasses.field(default_factory=dict)
     base_allowed: bool = False
     """Whether the reserved word ``base`` may stand here."""
+    gather: bool = False
+    """Whether it takes a stage at every point of its sweep at once, as ports ``name[point]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,8 @@ class Output:
     type: ArtifactType
     origin: str | None = None
     trained: bool = False
+    like: str | None = None
+    """The input whose artifact it is, and whose type it takes; ``type`` is then a placeholder."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ KINDS: dict[str, str] = {
     "generate": "llmpipe.stages.generate:Generate",
     "import_gguf": "llmpipe.stages.import_gguf:ImportGguf",
     "merge": "llmpipe.stages.merge:Merge",
+    "select": "llmpipe.stages.select:Select",
     "serve": "llmpipe.stages.serve:Serve",
     "train": "llmpipe.stages.train:Train",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llmpipe.cli.options import add_spec, find_stage, open_project, parser
 from llmpipe.errors import StoreError, UsageError, did_you_mean
-from llmpipe.graph.compile import StageNode
+from llmpipe.graph.model import StageNode
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.store import write_hint
 
@@ -24,8 +24,11 @@ def main(argv: list[str]) -> int:
     arguments.add_argument("path", metavar="PATH", help="where to; must not exist yet")
     options = arguments.parse_args(argv)
     project = open_project(options)
-    stage, _, output = options.artifact.partition(".")
-    node = project.graph.nodes[find_stage(project.graph, stage)]
+    graph = project.graph
+    stage, output = options.artifact, ""
+    if stage not in graph.nodes and stage not in graph.families:
+        stage, _, output = stage.rpartition(".") if "." in stage else (stage, "", "")
+    node = graph.nodes[find_stage(graph, stage)]
     output = _find_output(node, output)
     plan = make_plan(project)[node.id]
     if plan.status != "cached" or plan.record is None:

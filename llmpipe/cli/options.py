@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from llmpipe.errors import UsageError, did_you_mean
-from llmpipe.graph.compile import Graph
+from llmpipe.graph.model import Graph
 from llmpipe.runner.project import Project
 
 
@@ -49,16 +49,31 @@ def open_project(options: argparse.Namespace, *, remember: bool = False) -> Proj
     )
 
 
-def find_stage(graph: Graph, name: str) -> str:
-    """Give the stage of this name.
+def find_stages(graph: Graph, name: str) -> list[str]:
+    """Give the stage of this name, or all those that it is made as over a sweep.
 
     Raises:
         UsageError: the graph has none.
     """
-    if name not in graph.nodes:
-        hint = did_you_mean(name, graph.nodes) or f"stages: {', '.join(graph.nodes)}"
-        raise UsageError(f"{graph.spec.path.name} has no stage {name!r}", hint=hint)
-    return name
+    if name in graph.nodes:
+        return [name]
+    if name in graph.families:
+        return graph.families[name]
+    known = [*graph.families, *graph.nodes]
+    hint = did_you_mean(name, known) or f"stages: {', '.join(graph.families)}"
+    raise UsageError(f"{graph.spec.path.name} has no stage {name!r}", hint=hint)
+
+
+def find_stage(graph: Graph, name: str) -> str:
+    """Give the one stage of this name.
+
+    Raises:
+        UsageError: the graph has none, or a sweep makes several of it.
+    """
+    found = find_stages(graph, name)
+    if len(found) > 1:
+        raise UsageError(f"{name!r} is made at several points: say which", hint="\n".join(found))
+    return found[0]
 
 
 def print_json(value: Any) -> None:

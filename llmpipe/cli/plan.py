@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmpipe.cli.options import add_spec, find_stage, open_project, parser, print_json
+from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.runner.plan import StagePlan, describe, make_plan
 from llmpipe.runner.project import Project
 
@@ -26,11 +26,12 @@ def main(argv: list[str]) -> int:
     project = open_project(options)
     plans = make_plan(project)
     if options.stage:
-        plans = {options.stage: plans[find_stage(project.graph, options.stage)]}
+        plans = {name: plans[name] for name in find_stages(project.graph, options.stage)}
     if options.json:
         print_json(plan_json(project, plans))
     elif options.stage:
-        print_stage(plans[options.stage])
+        for plan in plans.values():
+            print_stage(plan)
     else:
         print_plan(plans)
     stale = any(plan.status == "run" for plan in plans.values())

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from llmpipe.cli.options import add_spec, find_stage, open_project, parser, print_json
+from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.cli.plan import plan_json, print_plan
 from llmpipe.runner.console import make_view, seconds_text
+from llmpipe.runner.drift import check_locked
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
 from llmpipe.runner.plan import StagePlan, describe, make_plan
 from llmpipe.runner.preflight import preflight
@@ -26,10 +27,12 @@ def main(argv: list[str]) -> int:
     project = open_project(options, remember=not options.dry_run)
     only = _wanted(project, options)
     forced = _forced(project, options)
-    kept = {find_stage(project.graph, name) for name in options.keep}
+    kept = {stage for name in options.keep for stage in find_stages(project.graph, name)}
     plans = make_plan(project, forced, kept)
     if only is not None:
         plans = {name: plan for name, plan in plans.items() if name in only}
+    if options.locked:
+        check_locked(project, plans)
     if options.dry_run:
         if options.json:
             print_json(plan_json(project, plans))
@@ -45,6 +48,9 @@ def main(argv: list[str]) -> int:
         outcome = run_project(project, plans, how, [view])
     finally:
         view.close()
+    if not options.settings and not options.locked:
+        records = {o.id: o.record for o in outcome.stages.values() if o.record is not None}
+        project.lock.write(records, project.used_commits())
     if options.json:
         print_json(run_json(project, outcome))
     if not options.quiet:
@@ -131,6 +137,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "-n", "--dry-run", action="store_true", help="show the plan and run nothing"
     )
     arguments.add_argument(
+        "--locked",
+        action="store_true",
+        help="refuse what differs from the lock file: settings, inputs, versions, exact artifacts",
+    )
+    arguments.add_argument(
         "-y", "--yes", action="store_true", help="do not ask before long work is done again"
     )
     arguments.add_argument("-q", "--quiet", action="store_true", help="show failures only")
@@ -143,14 +154,16 @@ def _wanted(project: Project, options: argparse.Namespace) -> set[str] | None:
         return None
     wanted: set[str] = set()
     for name in options.only:
-        wanted |= {find_stage(project.graph, name), *project.graph.needs(name)}
+        for stage in find_stages(project.graph, name):
+            wanted |= {stage, *project.graph.needs(stage)}
     return wanted
 
 
 def _forced(project: Project, options: argparse.Namespace) -> set[str]:
-    forced = {find_stage(project.graph, name) for name in options.force}
+    forced = {stage for name in options.force for stage in find_stages(project.graph, name)}
     for name in options.from_:
-        forced |= {find_stage(project.graph, name), *project.graph.dependents(name)}
+        for stage in find_stages(project.graph, name):
+            forced |= {stage, *project.graph.dependents(stage)}
     return forced
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from llmpipe.backends.llama_cpp import serve_forever
 from llmpipe.cli.options import add_spec, find_stage, open_project, parser
 from llmpipe.errors import StoreError, UsageError
-from llmpipe.graph.compile import Graph, StageNode
+from llmpipe.graph.model import Graph, StageNode
 from llmpipe.graph.sources import LocalPath, StageOutput
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project

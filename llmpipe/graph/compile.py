@@ -5,27 +5,18 @@ Every problem is collected and reported at its place before anything runs.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 
-from llmpipe.contracts import ArtifactType, Input, Ports, Stage, StageConfig
+from llmpipe.contracts import ArtifactType, Input, Ports
 from llmpipe.errors import Problem, SpecError, did_you_mean
-from llmpipe.graph.sources import (
-    HUB_ID,
-    STAGE_REFERENCE,
-    HubRepo,
-    LocalPath,
-    Source,
-    StageOutput,
-    is_path,
-    local_path,
-    package_path,
-    path_type,
-)
+from llmpipe.graph.model import Binding, Graph, Point, StageNode
+from llmpipe.graph.references import either, meaning
+from llmpipe.graph.sources import StageOutput
 from llmpipe.registry import stage_class
+from llmpipe.spec.matrix import MAX_POINTS, point_text
 from llmpipe.spec.model import Spec, StageSpec
 
 CONVERSIONS: Mapping[tuple[ArtifactType, ArtifactType], tuple[str, str]] = {
@@ -33,66 +24,6 @@ CONVERSIONS: Mapping[tuple[ArtifactType, ArtifactType], tuple[str, str]] = {
     ("gguf", "model"): ("import_gguf", "gguf"),
 }
 """Which stage turns one artifact type into another: (given, needed) → (kind, its input)."""
-
-HUB_TYPES: tuple[ArtifactType, ...] = ("model", "adapter", "records", "dataset")
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """What an input is bound to. An adapter carries the binding of the model it was trained on."""
-
-    source: Source
-    type: ArtifactType
-    label: str
-    base: Binding | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StageNode:
-    """One stage of the graph, its inputs bound. ``derived_for`` names the stage it was made for."""
-
-    id: str
-    kind: str
-    stage: type[Stage]
-    config: StageConfig
-    ports: Ports
-    bindings: Mapping[str, Binding]
-    derived_for: str | None = None
-
-    def upstream(self) -> list[str]:
-        """Name the stages that this one reads from, each once, in the order of its inputs."""
-        found: dict[str, None] = {}
-        for binding in self.bindings.values():
-            current: Binding | None = binding
-            while current is not None:
-                if isinstance(current.source, StageOutput):
-                    found[current.source.stage] = None
-                current = current.base
-        return list(found)
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The stages in an order in which each stands after what it needs."""
-
-    spec: Spec
-    nodes: Mapping[str, StageNode] = field(default_factory=dict)
-
-    def dependents(self, stage: str) -> list[str]:
-        """Name every stage that hangs on this one, near or far, in graph order."""
-        found = {stage}
-        for node in self.nodes.values():
-            if found & set(node.upstream()):
-                found.add(node.id)
-        return [name for name in self.nodes if name in found and name != stage]
-
-    def needs(self, stage: str) -> list[str]:
-        """Name every stage that this one hangs on, near or far, in graph order."""
-        found = {stage}
-        for node in reversed(list(self.nodes.values())):
-            if node.id in found:
-                found.update(node.upstream())
-        return [name for name in self.nodes if name in found and name != stage]
 
 
 def compile_spec(spec: Spec) -> Graph:
@@ -107,152 +38,180 @@ def compile_spec(spec: Spec) -> Graph:
 class _Compiler:
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.ports = {name: s.stage.ports(s.config) for name, s in spec.stages.items()}
+        self.members: dict[str, list[StageSpec]] = {}
+        for stage in spec.stages.values():
+            self.members.setdefault(stage.family, []).append(stage)
         self.nodes: dict[str, StageNode] = {}
+        self.families: dict[str, list[StageNode]] = {}
         self.problems: list[Problem] = []
         self.visiting: list[str] = []
         self.broken: set[str] = set()
 
     def graph(self) -> Graph:
-        for name in self.spec.stages:
-            self._visit(name)
+        for family in self.members:
+            self._visit(family)
         if self.problems:
             raise SpecError(list(dict.fromkeys(self.problems)))
         return Graph(self.spec, self.nodes)
 
-    def _visit(self, name: str) -> StageNode | None:
-        """Add a stage after all that it needs; None when it or one of those is broken."""
-        if name in self.nodes:
-            return self.nodes[name]
-        if name in self.broken:
+    def _visit(self, family: str) -> list[StageNode] | None:
+        """Add a stage, at every point, after all that it needs; None when any of it is broken."""
+        if family in self.families:
+            return self.families[family]
+        if family in self.broken:
             return None
-        stage = self.spec.stages[name]
-        self.visiting.append(name)
-        bindings: dict[str, Binding] = {}
+        self.visiting.append(family)
         before = len(self.problems)
-        for port, wanted in self.ports[name].inputs.items():
+        made = [node for stage in self.members[family] for node in self._instances(stage)]
+        self.visiting.pop()
+        if len(self.problems) > before or family in self.broken:
+            self.broken.add(family)
+            return None
+        self.families[family] = made
+        self.nodes.update((node.id, node) for node in made)
+        return made
+
+    def _instances(self, stage: StageSpec) -> list[StageNode]:
+        """Give the stage once for every way in which its inputs' points go together."""
+        ports = stage.stage.ports(stage.config)
+        choices: dict[str, list[Binding]] = {}
+        for port, wanted in ports.inputs.items():
             if wanted.value == "base" and wanted.base_allowed:
                 continue  # known only when the others are
-            binding = self._bind(stage, wanted)
-            if binding is not None:
-                bindings[port] = binding
-        self._bind_base(stage, bindings)
-        self.visiting.pop()
-        missing = len(bindings) < len(self.ports[name].inputs)
-        if missing or len(self.problems) > before:
-            self.broken.add(name)
-            return None
-        ordered = {port: bindings[port] for port in self.ports[name].inputs}
-        self.nodes[name] = StageNode(
-            name, stage.kind, stage.stage, stage.config, self.ports[name], ordered
-        )
-        return self.nodes[name]
-
-    def _bind(self, stage: StageSpec, wanted: Input) -> Binding | None:
-        binding = self._resolve(stage, wanted)
-        return self._fit(stage, wanted, binding) if binding else None
-
-    def _resolve(self, stage: StageSpec, wanted: Input) -> Binding | None:
-        """Find what a reference means."""
-        text = wanted.value
-        if text.startswith("pkg://"):
-            found = package_path(text)
-            if isinstance(found, str):
-                hint = "install it, or see what packages carry with `pip show -f`"
-                return self._fail(stage, wanted, f"{text}: {found}", hint)
-            return self._file(stage, wanted, found)
-        if is_path(text):
-            return self._file(stage, wanted, local_path(text, self.spec.folder))
-        reference = STAGE_REFERENCE.fullmatch(text)
-        if reference and (reference["stage"] in self.spec.stages or "/" not in text):
-            return self._output(stage, wanted, reference["stage"], reference["output"])
-        hub = HUB_ID.fullmatch(text)
-        if hub:
-            if (self.spec.folder / text).exists():
-                return self._fail(
-                    stage,
-                    wanted,
-                    f"{text!r} could be a hub id or the folder beside the spec",
-                    f"for the folder write ./{text}",
+            fitted = [self._fit(stage, wanted, b) for b in self._resolve(stage, wanted)]
+            if not fitted or None in fitted:
+                self.broken.add(stage.family)
+                return []
+            choices[port] = [binding for binding in fitted if binding is not None]
+        ports, gathered = self._gather(stage, ports, choices)
+        own: Point = {(stage.family, axis): value for axis, value in stage.point.items()}
+        rows: list[tuple[dict[str, Binding], Point]] = [(gathered, own)]
+        for port, bindings in choices.items():
+            rows = [
+                ({**row, port: binding}, merged)
+                for row, point in rows
+                for binding in bindings
+                if (merged := _merged(point, self._point(binding))) is not None
+            ]
+            if len(rows) > MAX_POINTS:
+                self._fail(
+                    stage, ports.inputs[port], f"sweeps multiply to over {MAX_POINTS} points"
                 )
-            type_ = next((t for t in wanted.accepts if t in HUB_TYPES), None)
-            if type_:
-                return Binding(HubRepo(hub["repo"], hub["revision"]), type_, text)
-        return self._fail(
-            stage,
-            wanted,
-            f"{text!r} is no stage, no path and no hub id",
-            "a path begins with ./, ../, / or ~",
-        )
+                return []
+        return [self._instance(stage, ports, row, point) for row, point in rows]
 
-    def _file(self, stage: StageSpec, wanted: Input, path: Path) -> Binding | None:
-        if not path.exists():
-            hint = _near_file(path)
-            return self._fail(stage, wanted, f"no such file or folder: {wanted.value}", hint)
-        type_ = path_type(path, wanted.accepts)
-        if type_ is None:
-            what = "a folder without a config.json" if path.is_dir() else "a plain file"
-            return self._fail(
-                stage, wanted, f"{wanted.value} is {what}; {_either(wanted.accepts)} is needed here"
-            )
-        return Binding(LocalPath(path), type_, wanted.value)
+    def _gather(
+        self, stage: StageSpec, ports: Ports, choices: dict[str, list[Binding]]
+    ) -> tuple[Ports, dict[str, Binding]]:
+        """Move what takes a whole sweep out of the choices; give it one port for each point."""
+        inputs = {port: item for port, item in ports.inputs.items() if not item.gather}
+        gathered: dict[str, Binding] = {}
+        taken: dict[str, set[str]] = {}
+        for port, item in ports.inputs.items():
+            if item.gather:
+                at = {point_name(self._point(b)): b for b in choices.pop(port)}
+                taken[item.value] = set(at)
+                gathered |= {f"{port}[{point}]": binding for point, binding in at.items()}
+                inputs |= {f"{port}[{point}]": item for point in at}
+        if any(points != next(iter(taken.values())) for points in taken.values()):
+            first, second = list(taken)[:2]
+            item = next(i for i in ports.inputs.values() if i.value == second)
+            message = f"{second!r} is not made at the points of {first!r}"
+            self._fail(stage, item, message, f"name a stage that takes {first!r} and measures it")
+        return dataclasses.replace(ports, inputs=inputs), gathered
+
+    def _instance(
+        self, stage: StageSpec, ports: Ports, bindings: dict[str, Binding], point: Point
+    ) -> StageNode:
+        self._bind_base(stage, ports, bindings)
+        ordered = {port: bindings[port] for port in ports.inputs if port in bindings}
+        name = "@".join(filter(None, (stage.family, point_name(point))))
+        ports = self._typed(stage, ports, ordered)
+        return StageNode(
+            name, stage.kind, stage.stage, stage.config, ports, ordered,
+            stage.family, point, stage,
+        )  # fmt: skip
+
+    def _typed(self, stage: StageSpec, ports: Ports, bindings: Mapping[str, Binding]) -> Ports:
+        """Give outputs that are like an input its type."""
+        outputs = dict(ports.outputs)
+        for name, output in outputs.items():
+            if output.like is None:
+                continue
+            alike = {p: b for p, b in bindings.items() if p.partition("[")[0] == output.like}
+            port, binding = next(iter(alike.items()))
+            if len({(b.type, b.base and b.base.source) for b in alike.values()}) > 1:
+                message = "the candidates are of several types or were trained on several models"
+                self._fail(stage, ports.inputs[port], message)
+            outputs[name] = dataclasses.replace(output, type=binding.type, origin=port)
+        return dataclasses.replace(ports, outputs=outputs)
+
+    def _point(self, binding: Binding) -> Point:
+        if isinstance(binding.source, StageOutput):
+            return self.nodes[binding.source.stage].point
+        return {}
+
+    def _resolve(self, stage: StageSpec, wanted: Input) -> list[Binding]:
+        """Find what a reference means: one thing, or a stage's output at every point of a sweep."""
+        folder = self.spec.folder_of(stage.locate(wanted.field))
+        found = meaning(wanted, folder, self.members)
+        if isinstance(found, StageOutput):
+            return self._output(stage, wanted, found.stage, found.output or None)
+        if isinstance(found, Binding):
+            return [found]
+        self._fail(stage, wanted, found.message, found.hint)
+        return []
 
     def _output(
         self, stage: StageSpec, wanted: Input, name: str, output: str | None
-    ) -> Binding | None:
-        if name not in self.spec.stages:
-            hint = did_you_mean(name, self.spec.stages) or (
-                f"stages: {', '.join(self.spec.stages)}; a path begins with ./"
-            )
-            return self._fail(stage, wanted, f"there is no stage {name!r}", hint)
+    ) -> list[Binding]:
         if name in self.visiting:
             circle = [*self.visiting[self.visiting.index(name) :], name]
-            return self._fail(stage, wanted, f"stages in a circle: {' → '.join(circle)}")
-        ports = self.ports[name]
+            self._fail(stage, wanted, f"stages in a circle: {' → '.join(circle)}")
+            return []
+        made = self._visit(name)
+        if made is None:
+            self.broken.add(stage.family)
+            return []
+        ports = made[0].ports
         output = output or ports.default
         if output is None:
             choices = ", ".join(f"{name}.{o}" for o in ports.outputs)
-            return self._fail(
-                stage, wanted, f"{name!r} has several outputs: say which", f"one of: {choices}"
-            )
-        if output not in ports.outputs:
+            message = f"{name!r} has several outputs: say which"
+            self._fail(stage, wanted, message, f"one of: {choices}")
+            return []
+        if any(output not in node.ports.outputs for node in made):
             hint = did_you_mean(output, ports.outputs) or f"it has: {', '.join(ports.outputs)}"
-            return self._fail(stage, wanted, f"the stage {name!r} has no output {output!r}", hint)
-        node = self._visit(name)
-        if node is None:
-            self.broken.add(stage.id)
-            return None
-        return self._stage_binding(node, output, wanted.value)
+            self._fail(stage, wanted, f"the stage {name!r} has no output {output!r}", hint)
+            return []
+        return [self._stage_binding(node, output, wanted.value) for node in made]
 
     def _stage_binding(self, node: StageNode, output: str, label: str) -> Binding:
         declared = node.ports.outputs[output]
         base = node.bindings[declared.origin] if declared.origin else None
+        if base is not None and declared.like:
+            base = base.base  # it is the very artifact that came in
         keep_base = base if declared.type == "adapter" else None
         return Binding(StageOutput(node.id, output), declared.type, label, keep_base)
 
     def _fit(self, stage: StageSpec, wanted: Input, binding: Binding) -> Binding | None:
         """Check the type; derive a conversion where one is known and never a matter of choice."""
         if binding.type in wanted.refuse:
-            return self._fail(stage, wanted, wanted.refuse[binding.type])
+            self._fail(stage, wanted, wanted.refuse[binding.type])
+            return None
         if binding.type == "adapter" and binding.base is None:
-            return self._fail(
-                stage,
-                wanted,
-                f"{wanted.value} is an adapter whose base model this spec does not name",
-                "train it in this spec, or merge it beforehand",
-            )
+            message = f"{wanted.value} is an adapter whose base model this spec does not name"
+            self._fail(stage, wanted, message, "train it in this spec, or merge it beforehand")
+            return None
         if binding.type in wanted.accepts:
             return binding
         for needed in wanted.accepts:
             if (binding.type, needed) in CONVERSIONS:
                 return self._convert(stage, needed, binding)
-        hint = self._fitting_output(binding, wanted)
-        return self._fail(
-            stage,
-            wanted,
-            f"{wanted.value!r} is of type {binding.type}; {_either(wanted.accepts)} is needed here",
-            hint,
-        )
+        needed_types = either(wanted.accepts)
+        message = f"{wanted.value!r} is of type {binding.type}; {needed_types} is needed here"
+        self._fail(stage, wanted, message, self._fitting_output(binding, wanted))
+        return None
 
     def _convert(self, stage: StageSpec, needed: ArtifactType, given: Binding) -> Binding:
         """Insert the stage that turns what is given into what is needed; the same one only once."""
@@ -265,17 +224,25 @@ class _Compiler:
             config = msgspec.convert({"kind": kind, port: given.label}, cls.Config)
             ports = cls.ports(config)
             self.nodes[name] = StageNode(
-                name, kind, cls, config, ports, {port: given}, derived_for=stage.id
+                name,
+                kind,
+                cls,
+                config,
+                ports,
+                {port: given},
+                family=name.partition("@")[0],
+                point=self._point(given),
+                derived_for=stage.family,
             )
         node = self.nodes[name]
         assert node.ports.default is not None
         return self._stage_binding(node, node.ports.default, given.label)
 
-    def _bind_base(self, stage: StageSpec, bindings: dict[str, Binding]) -> None:
+    def _bind_base(self, stage: StageSpec, ports: Ports, bindings: dict[str, Binding]) -> None:
         """Bind the word ``base`` to the model that the stage's other models were trained on."""
-        inputs = self.ports[stage.id].inputs
+        inputs = ports.inputs
         asking = [p for p, i in inputs.items() if i.value == "base" and i.base_allowed]
-        if not asking or stage.id in self.broken:
+        if not asking:
             return
         wanted = inputs[asking[0]]
         others = [b for p, b in bindings.items() if inputs[p].base_allowed]
@@ -316,14 +283,12 @@ class _Compiler:
         ]
         return f"did you mean {' or '.join(fitting)}?" if fitting else None
 
-    def _fail(
-        self, stage: StageSpec, wanted: Input, message: str, hint: str | None = None
-    ) -> Binding | None:
+    def _fail(self, stage: StageSpec, wanted: Input, message: str, hint: str | None = None) -> None:
         """Note a problem; there is no binding then."""
         where = stage.locate(wanted.field)
-        name = ".".join(map(str, ("stages", stage.id, *wanted.field)))
+        name = ".".join(map(str, ("stages", stage.family, *wanted.field)))
         self.problems.append(Problem(f"{name}: {message}", where, hint))
-        return None
+        return
 
 
 def _conversion_name(given: Binding) -> str:
@@ -332,15 +297,19 @@ def _conversion_name(given: Binding) -> str:
     return given.label.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
 
-def _either(types: tuple[ArtifactType, ...]) -> str:
-    words = [
-        f"{'an' if t[0] in 'aei' else 'a'} {t}" if t != "records" else "records" for t in types
-    ]
-    return " or ".join(words)
+def _merged(one: Point, other: Point) -> Point | None:
+    """Give the point that is both, or None when they stand at different places of one sweep."""
+    if any(key in one and one[key] != value for key, value in other.items()):
+        return None
+    return {**one, **other}
 
 
-def _near_file(path: Path) -> str | None:
-    if not path.parent.is_dir():
-        return f"the folder {path.parent.name}/ does not exist either"
-    names = [entry.name for _, entry in zip(range(1000), path.parent.iterdir(), strict=False)]
-    return did_you_mean(path.name, names)
+def point_name(point: Point) -> str:
+    """Name a point: by axis, or by stage and axis where two stages have the same axis."""
+    axes = [axis for _, axis in point]
+    return point_text(
+        {
+            axis if axes.count(axis) == 1 else f"{stage}.{axis}": value
+            for (stage, axis), value in point.items()
+        }
+    )

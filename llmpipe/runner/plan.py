@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
-from llmpipe.graph.compile import StageNode
+from llmpipe.canonical import digest
+from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import HubRepo, StageOutput
-from llmpipe.runner.fingerprint import digest, ingredients
+from llmpipe.runner.fingerprint import ingredients
 from llmpipe.runner.project import Project
 from llmpipe.runner.store import KeyRecord
 
@@ -119,12 +120,12 @@ def _causes(
             yield {"cause": "missing", "output": output}
         return
     last = project.last_ingredients(node.id)
-    changes = [] if last is None else list(_changes(node, last, made_of, pending))
-    yield from changes
+    found = [] if last is None else list(changes(node, last, made_of, pending))
+    yield from found
     yield from _pending_causes(node, pending)
     if last is None and not pending:
         yield {"cause": "new"}
-    elif not changes and not pending:
+    elif not found and not pending:
         yield {"cause": "missing", "output": "all"}
 
 
@@ -167,7 +168,7 @@ def _pending_causes(node: StageNode, ports: Collection[str]) -> list[Cause]:
     return list(found.values())
 
 
-def _changes(
+def changes(
     node: StageNode,
     old: Mapping[str, Any],
     new: Mapping[str, Any],
@@ -181,7 +182,7 @@ def _changes(
     for path, before, after in _differences(old.get("config", {}), new["config"]):
         yield {
             "cause": "config",
-            "field": ".".join(("stages", node.id, *path)),
+            "field": ".".join(("stages", node.family, *path)),
             "old": before,
             "new": after,
         }

@@ -19,10 +19,10 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
     """
     problems: list[Problem] = []
     warnings: list[str] = []
-    for name in stages:
-        declared = project.graph.spec.stages.get(name)
-        if declared is None:
-            continue  # derived stages have nothing of the user's to check
+    nodes = (project.graph.nodes[name] for name in stages)
+    # at the points of a sweep the same declaration comes again; derived stages have none
+    for declared in {node.declared.id: node.declared for node in nodes if node.declared}.values():
+        name = declared.family
         folder, memo = project.graph.spec.folder, project.store.memo
         for finding in declared.stage.preflight(declared.config, folder, memo):
             if finding.missing and strict:
@@ -34,5 +34,5 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
             where = declared.locate(finding.field, key=True)
             problems.append(Problem(f"{path}: {finding.message}", where, finding.hint))
     if problems:
-        raise SpecError(problems)
+        raise SpecError(list(dict.fromkeys(problems)))
     return warnings

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 
-from llmpipe.graph.compile import Binding, Graph, StageNode, compile_spec
+from llmpipe.canonical import digest
+from llmpipe.graph.compile import compile_spec
+from llmpipe.graph.model import Binding, Graph, StageNode
 from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
-from llmpipe.runner.fingerprint import digest
+from llmpipe.runner.lockfile import LockFile
 from llmpipe.runner.request import InputRequest, StageRequest
 from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import StatCache
@@ -91,9 +93,18 @@ class Project:
             shape["base"] = base
         return shape
 
+    @cached_property
+    def lock(self) -> LockFile:
+        """The lock file beside the spec; it need not exist."""
+        return LockFile(self.graph)
+
     def last_ingredients(self, stage: str) -> dict[str, Any] | None:
-        """Give what a stage was made of when it last ran, or None when it never did."""
-        return self.store.last_ingredients(self.graph.spec.path, stage)
+        """Give what a stage was made of when it last ran, here or where the lock comes from."""
+        last = self.store.last_ingredients(self.graph.spec.path, stage)
+        if last is None:
+            locked = self.lock.stage(stage)
+            last = locked["made_of"] if locked else None
+        return last
 
     def last_record(self, stage: str) -> KeyRecord | None:
         """Give the record of what a stage made last, while the store has it."""
@@ -122,6 +133,7 @@ class Project:
                 port: self._input(binding, made_of["inputs"][port], records)
                 for port, binding in node.bindings.items()
             },
+            outputs={name: output.type for name, output in node.ports.outputs.items()},
             home=str(self.store.home),
             spec_dir=str(self.graph.spec.folder),
             log=str(log),
@@ -148,7 +160,17 @@ class Project:
         """Give the commit that a hub repository was resolved to, without asking the hub."""
         if source.revision and _is_commit(source.revision):
             return source.revision
-        return self._commits().get(_hub_name(source))
+        name = _hub_name(source)
+        return self._commits().get(name) or self.lock.commits().get(name)
+
+    def used_commits(self) -> dict[str, str]:
+        """Give the commits of the unpinned hub repositories that the graph names."""
+        found: dict[str, str] = {}
+        for node in self.graph.nodes.values():
+            for source in node.sources():
+                if isinstance(source, HubRepo) and not _is_commit(source.revision or ""):
+                    found[_hub_name(source)] = self.commit_of(source) or ""
+        return {name: commit for name, commit in found.items() if commit}
 
     def remember_commit(self, source: HubRepo, commit: str) -> None:
         """Remember what a hub repository was resolved to; later runs stay with it."""

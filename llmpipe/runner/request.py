@@ -47,6 +47,7 @@ class StageRequest(msgspec.Struct, frozen=True):
     made_of: dict[str, Any]
     config: dict[str, Any]
     inputs: dict[str, InputRequest]
+    outputs: dict[str, ArtifactType]
     home: str
     spec_dir: str
     log: str

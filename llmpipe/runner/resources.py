@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmpipe.contracts import Resources, Stage, StageConfig
+from llmpipe.contracts import Resources, StageConfig
+from llmpipe.graph.model import StageNode
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
@@ -35,6 +36,8 @@ class Grant:
     memory: int = 0
     gpus: tuple[str, ...] | None = None
     """The GPUs that are its own; None where it did not ask and may see all."""
+    family: str = ""
+    """The stage's id as the spec writes it, for the limit of a sweep."""
 
     def environment(self) -> dict[str, str]:
         """Give the environment variables that keep the stage to what it was given."""
@@ -53,12 +56,15 @@ class Pool:
         self.jobs = jobs
         self._held: list[Grant] = []
 
-    def take(self, stage: type[Stage], config: StageConfig) -> Grant | None:
+    def take(self, node: StageNode) -> Grant | None:
         """Give what a stage needs, or None while there is not enough."""
         if self.jobs is not None and len(self._held) >= self.jobs:
             return None
-        needed: Resources = config.resources
-        cpus = min(needed.cpus or stage.cpus or self.machine.cpus, self.machine.cpus)
+        limit = node.declared.max_parallel if node.declared else None
+        if limit is not None and sum(g.family == node.family for g in self._held) >= limit:
+            return None
+        needed: Resources = node.config.resources
+        cpus = min(needed.cpus or node.stage.cpus or self.machine.cpus, self.machine.cpus)
         memory = min(needed.memory_bytes(), self.machine.memory)
         if cpus > self.machine.cpus - sum(grant.cpus for grant in self._held):
             return None
@@ -71,7 +77,7 @@ class Pool:
             if needed.gpus > len(free):
                 return None
             gpus = tuple(free[: needed.gpus])
-        grant = Grant(cpus, memory, gpus)
+        grant = Grant(cpus, memory, gpus, node.family)
         self._held.append(grant)
         return grant
 

@@ -23,12 +23,13 @@ from typing import Any
 import msgspec
 
 from llmpipe.backends import hub
+from llmpipe.canonical import digest
 from llmpipe.errors import LlmpipeError
-from llmpipe.graph.compile import StageNode
+from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import HubRepo
+from llmpipe.runner.drift import artifact_drift
 from llmpipe.runner.estimate import critical_paths
 from llmpipe.runner.events import EventLog, Listener
-from llmpipe.runner.fingerprint import digest
 from llmpipe.runner.interrupt import Interrupt
 from llmpipe.runner.outcome import RunOutcome, StageOutcome, write_record
 from llmpipe.runner.plan import StagePlan, plan_stage
@@ -58,6 +59,7 @@ class RunOptions:
         keep_going: after a failure, go on with what does not hang on it.
         jobs: how many stages may run at once; by default as many as the machine holds.
         settings: the ``--set`` texts, for the record.
+        locked: whether exact artifacts must be those of the lock file.
     """
 
     only: Collection[str] | None = None
@@ -66,6 +68,7 @@ class RunOptions:
     keep_going: bool = False
     jobs: int | None = None
     settings: Collection[str] = ()
+    locked: bool = False
 
 
 @dataclass(slots=True)
@@ -249,8 +252,7 @@ class _Run:
 
     def _resolve_hub(self, node: StageNode) -> None:
         """Resolve unpinned hub repositories to commits, once and for all."""
-        for binding in node.bindings.values():
-            source = binding.source
+        for source in node.sources():
             if isinstance(source, HubRepo) and self.project.commit_of(source) is None:
                 commit = hub.resolve_commit(source.repo, source.revision)
                 self.project.remember_commit(source, commit)
@@ -270,7 +272,7 @@ class _Run:
         too_big = []
         while self.ready and not self.stopping:
             item = heapq.heappop(self.ready)
-            grant = self.pool.take(item[2].stage, item[2].config)
+            grant = self.pool.take(item[2])
             if grant is None:
                 too_big.append(item)
                 if len(too_big) > self.machine.cpus:
@@ -388,6 +390,11 @@ class _Run:
     def _conclude(self, node: StageNode, outcome: StageOutcome) -> None:
         """Note how a stage ended and let what waited for it go on."""
         self.outcomes[node.id] = outcome
+        if self.options.locked and outcome.record is not None:
+            drifted = artifact_drift(self.project, node, outcome.record)
+            if drifted:
+                outcome.status, outcome.record = "failed", None
+                outcome.error = {"message": drifted, "hint": "run without --locked to accept it"}
         if outcome.record is not None:
             self.records[node.id] = outcome.record
             ingredients = outcome.record.ingredients

@@ -23,6 +23,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,8 +31,8 @@ from typing import Any
 
 import msgspec
 
+from llmpipe.canonical import digest
 from llmpipe.errors import StoreError
-from llmpipe.runner.fingerprint import digest
 from llmpipe.runner.statcache import folder_files, hash_file, manifest_digest
 
 FORMAT = 1
@@ -241,8 +242,9 @@ class Store:
 
 
 def file_name(stage: str) -> str:
-    """Give a stage's id as a file name: a derived stage's id holds a colon."""
-    return stage.replace(":", "-").replace("/", "-")
+    """Give a stage's id as a file name: those of derived stages and of sweeps hold any letters."""
+    safe = re.sub(r"[^\w.@=,+-]", "-", stage)[:100]
+    return safe if safe == stage else f"{safe}-{digest(stage)[:8]}"
 
 
 def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:

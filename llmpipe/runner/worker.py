@@ -22,11 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
-
 from llmpipe.contracts import SECRET
 from llmpipe.errors import LlmpipeError, StageError
-from llmpipe.registry import stage_class
 from llmpipe.runner.execute import execute
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.request import StageRequest
@@ -155,14 +152,12 @@ def _publish(
     request: StageRequest, store: Store, scratch: Path, answer: dict[str, Any], seconds: float
 ) -> KeyRecord:
     """Put every output into the store, then the key's record: from then on the stage is done."""
-    cls = stage_class(request.kind)
-    ports = cls.ports(msgspec.convert(request.config, cls.Config))
-    absent = ports.outputs.keys() - answer["outputs"].keys()
+    absent = request.outputs.keys() - answer["outputs"].keys()
     if absent:
         raise StageError(f"the stage ended without its output {', '.join(sorted(absent))}")
     outputs = {
-        name: store.put(scratch / "out" / answer["outputs"][name], declared.type)
-        for name, declared in ports.outputs.items()
+        name: store.put(scratch / "out" / answer["outputs"][name], type_)
+        for name, type_ in request.outputs.items()
     }
     record = KeyRecord(
         key=request.key,

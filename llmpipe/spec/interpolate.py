@@ -26,7 +26,7 @@ def interpolate(
     if not isinstance(root.value, dict):
         return root, []
     value = dict(root.value)
-    for section in ("params", "stages"):
+    for section in ("params", "cache", "stages"):
         if section in value:
             value[section] = filler.fill(value[section], (section,))
     return Node(value, root.location, root.keys, root.size), filler.problems
@@ -122,7 +122,8 @@ class _Filler:
 
 
 def _is_command(path: tuple[str | int, ...]) -> bool:
-    return len(path) == 3 and path[0] == "stages" and path[2] == "run"
+    """Tell whether this is a stage's ``run``, or a value that its matrix puts there."""
+    return path[0] == "stages" and "run" in path[2:4] and path[2] in ("run", "matrix")
 
 
 def _as_text(value: Scalar) -> str:

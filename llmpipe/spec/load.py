@@ -81,6 +81,27 @@ class Node:
                 return None
         return node
 
+    def children(self) -> dict[str, Node]:
+        """Give the entries of a mapping; none of anything else."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    def without(self, key: str) -> Node:
+        """Give this mapping less one key."""
+        assert isinstance(self.value, dict)
+        value = {name: child for name, child in self.value.items() if name != key}
+        return Node(value, self.location, self.keys, self.size)
+
+    def replace(self, path: tuple[str, ...], leaf: Node) -> Node:
+        """Give this mapping with another value at a path; what is missing on the way is made."""
+        if not path:
+            return leaf
+        below = self.value if isinstance(self.value, dict) else {}
+        step, rest = path[0], path[1:]
+        child = below.get(step) or Node({}, leaf.location)
+        keys = {step: leaf.location, **self.keys}
+        size = self.size + leaf.size
+        return Node({**below, step: child.replace(rest, leaf)}, self.location, keys, size)
+
     def locate(self, path: tuple[str | int, ...], *, key: bool = False) -> Location:
         """Give the place of the value (or ``key``) at ``path``, or of the nearest that exists."""
         node, best = self, self.location

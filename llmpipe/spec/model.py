@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +20,20 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage as the spec declares it."""
+    """One stage as the spec declares it, or one point of its matrix.
+
+    ``family`` is the id as written, ``point`` the values of the matrix's axes, and
+    ``max_parallel`` how many of the family may run at once.
+    """
 
     id: str
     kind: str
     stage: type[Stage]
     config: StageConfig
     node: Node
+    family: str
+    point: Mapping[str, Any]
+    max_parallel: int | None = None
 
     def locate(self, field: tuple[str | int, ...], *, key: bool = False) -> Location:
         """Give the place of a field of this stage in the spec's text."""
@@ -44,8 +51,14 @@ class Spec:
     stages: Mapping[str, StageSpec]
     document: Mapping[str, Any]
     root: Node
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """The folders of the specs that it extends, by the files' names as messages show them."""
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths start from."""
+        """The folder that commands run in."""
         return self.path.parent
+
+    def folder_of(self, where: Location) -> Path:
+        """Give the folder that a relative path starts from which is written at this place."""
+        return self.folders.get(where.file, self.folder)

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmpipe.errors import SpecError, UsageError
+from llmpipe.spec.extends import load_extended
 from llmpipe.spec.interpolate import interpolate
-from llmpipe.spec.load import load_file
 from llmpipe.spec.merge import apply_profiles, apply_settings
 from llmpipe.spec.model import Spec
 from llmpipe.spec.validate import validate
+from llmpipe.spec.versions import check_version
 
 
 def read_spec(
@@ -39,14 +40,17 @@ def read_spec(
         raise UsageError(
             f"{path} is a folder, not a spec", hint=f"did you mean {path / 'spec.yaml'}?"
         )
-    root = load_file(path)
+    root, folders = load_extended(path)
+    check_version(root)
     root = apply_settings(apply_profiles(root, profiles), settings)
     root, problems = interpolate(root, environment)
     stages, more = validate(root, memo)
     problems = [*problems, *more]
     if problems:
         raise SpecError(problems)
-    document = {key: value for key, value in root.plain().items() if key != "profiles"}
+    document = {
+        key: value for key, value in root.plain().items() if key not in ("profiles", "extends")
+    }
     return Spec(
         path=path.absolute(),
         name=document["name"],
@@ -55,4 +59,5 @@ def read_spec(
         stages=stages,
         document=document,
         root=root,
+        folders=folders,
     )

@@ -27,6 +27,13 @@ SHARED = (Resources.__name__,)
 EXPRESSION = {"type": "string", "pattern": r"\$\{", "description": "A ${…} expression."}
 
 
+class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where artifacts are shared with other machines."""
+
+    remote: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]+://|^/|^\.{1,2}/")] | None = None
+    """A folder that several machines reach: s3://…, gs://…, file://… or a path."""
+
+
 class SpecDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A pipeline: what to make, from what, in which stages."""
 
@@ -36,6 +43,10 @@ class SpecDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """The pipeline's name: it names the lock file and stands in reports."""
     description: str = ""
     """What the pipeline is for."""
+    extends: str | list[str] = ""
+    """A spec, or several, that this one is laid over: paths, relative to this file."""
+    cache: Cache = Cache()
+    """Where artifacts are shared with other machines."""
     params: dict[str, Any] = {}
     """Values that the stages use as ${params.NAME}; --set params.NAME=… changes them."""
     profiles: dict[str, dict[str, Any]] = {}
@@ -77,30 +88,39 @@ def editor_schema() -> dict[str, Any]:
         "type": "object",
         "allOf": [_when_kind(kind, f"overlay.{kind}") for kind in kinds],
     }
-    top = _editor_form(_described_schema(SpecDocument))
-    root = top["$defs"]["SpecDocument"]
+    root = _editor_form(_described_schema(SpecDocument))["$defs"]["SpecDocument"]
     properties = root["properties"]
-    names = {"pattern": STAGE_ID}
-    properties["stages"] = {
-        **properties["stages"],
-        "propertyNames": names,
-        "additionalProperties": {"$ref": "#/definitions/stage"},
-    }
-    profile_stages = {
-        "type": "object",
-        "propertyNames": names,
-        "additionalProperties": {"$ref": "#/definitions/overlay"},
-    }
+    cache = _editor_form(_described_schema(Cache))["$defs"]["Cache"]
+    properties["cache"] = {**cache, "description": properties["cache"]["description"]}
+    description = properties["stages"]["description"]
+    properties["stages"] = {"type": "object", "description": description}
     properties["profiles"]["additionalProperties"] = {
         "type": "object",
         "additionalProperties": False,
-        "properties": {"params": {"type": "object"}, "stages": profile_stages},
+        "properties": {"params": {"type": "object"}, "stages": _editor_stages("overlay")},
     }
+    required = root.pop("required")
     return {
         "$schema": DRAFT,
         "title": "llmpipe spec",
         **{key: value for key, value in root.items() if key != "title"},
+        "required": ["version"],
+        # what is laid over another spec need not be whole
+        "if": {"required": ["extends"]},
+        "then": {"properties": {"stages": _editor_stages("overlay")}},
+        "else": {
+            "required": required,
+            "properties": {"stages": {"minProperties": 1, **_editor_stages("stage")}},
+        },
         "definitions": {**definitions, "stage": stage, "overlay": overlay},
+    }
+
+
+def _editor_stages(definition: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "propertyNames": {"pattern": STAGE_ID},
+        "additionalProperties": {"$ref": f"#/definitions/{definition}"},
     }
 
 

@@ -15,6 +15,7 @@ from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import Problem, did_you_mean
 from llmpipe.registry import all_kinds, stage_class
 from llmpipe.spec.load import Node
+from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
 from llmpipe.spec.schema import STAGE_ID, document_schema, strict_schema
 
@@ -34,42 +35,61 @@ _TYPES = {
 def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec], list[Problem]]:
     """Check a resolved spec and give its typed stages, or the list of all that is wrong with it.
 
-    ``memo`` is a folder that remembers sound documents, so that jsonschema (slow to import) is not
-    needed for a spec that was checked before.
+    A stage with a ``matrix`` is given once for each point. ``memo`` is a folder that remembers
+    sound documents, so that jsonschema (slow to import) is not needed for a spec that was checked
+    before.
     """
-    plain = {k: v for k, v in root.plain().items() if k != "profiles"}
-    stages: dict[str, Any] = plain["stages"] if isinstance(plain.get("stages"), dict) else {}
-    kinds = {s["kind"] for s in stages.values() if isinstance(s, dict) and _known(s.get("kind"))}
-    ticket = _memo_ticket(plain, kinds, memo)
+    plain = {k: v for k, v in root.plain().items() if k not in ("profiles", "extends")}
+    variants, problems = _variants(root)
+    ticket = None if problems else _memo_ticket(plain, variants, memo)
     if ticket is None or not ticket.exists():
-        problems = [*_check_document(root, plain), *_check_stages(root, stages)]
+        problems += [*_check_document(root, plain), *_check_stages(variants)]
         if problems:
-            return {}, problems
+            return {}, list(dict.fromkeys(problems))
         if ticket is not None:
             _remember(ticket)
-    return _convert(root, stages)
+    return _convert(variants)
 
 
-def _convert(root: Node, stages: dict[str, Any]) -> tuple[dict[str, StageSpec], list[Problem]]:
+def _variants(root: Node) -> tuple[list[Variant], list[Problem]]:
+    """Give every stage at every point of its matrix; what is no mapping is left out.
+
+    A stage's own place is that of its id.
+    """
+    stages = root.find(("stages",)) or Node(None, root.location)
+    variants: list[Variant] = []
+    problems: list[Problem] = []
+    for stage_id, node in stages.children().items():
+        if isinstance(node.value, dict):
+            where = stages.keys[stage_id]
+            expanded, wrong = expand(stage_id, Node(node.value, where, node.keys, node.size))
+            variants += expanded
+            problems += wrong
+    return variants, problems
+
+
+def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Problem]]:
     """Turn sound stages into their config classes and apply the rules between fields."""
     specs: dict[str, StageSpec] = {}
     problems: list[Problem] = []
-    for stage_id, data in stages.items():
+    for variant in variants:
+        data, node = variant.node.plain(), variant.node
         stage = stage_class(data["kind"])
-        node = root.find(("stages", stage_id))
-        assert node is not None
         try:
             config: StageConfig = msgspec.convert(data, stage.Config)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$")
             path = _steps(where.rstrip("`"))
-            problems.append(Problem(f"stages.{stage_id}: {message}", node.locate(path)))
+            problems.append(Problem(f"stages.{variant.family}: {message}", node.locate(path)))
             continue
-        specs[stage_id] = StageSpec(stage_id, data["kind"], stage, config, node)
+        specs[variant.id] = StageSpec(
+            variant.id, data["kind"], stage, config, node,
+            variant.family, variant.point, variant.max_parallel,
+        )  # fmt: skip
         for field, message in stage.problems(config):
-            name = _dotted(("stages", stage_id, *field))
+            name = _dotted(("stages", variant.family, *field))
             problems.append(Problem(f"{name}: {message}", node.locate(field)))
-    return specs, problems
+    return specs, list(dict.fromkeys(problems))
 
 
 def _check_document(root: Node, plain: dict[str, Any]) -> Iterator[Problem]:
@@ -89,54 +109,52 @@ def _check_document(root: Node, plain: dict[str, Any]) -> Iterator[Problem]:
             )
 
 
-def _check_stages(root: Node, stages: dict[str, Any]) -> Iterator[Problem]:
-    for stage_id, data in stages.items():
-        if not isinstance(data, dict):
-            continue  # the document's own schema has said so
-        path: Path_ = ("stages", stage_id)
+def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
+    for variant in variants:
+        data, node = variant.node.plain(), variant.node
+        path: Path_ = ("stages", variant.family)
         kind = data.get("kind")
         if kind is None:
-            where = root.locate(path, key=True)
-            yield Problem(f"stages.{stage_id}: 'kind' is missing", where, _kinds_hint())
+            yield Problem(f"{_dotted(path)}: 'kind' is missing", node.location, _kinds_hint())
         elif not _known(kind):
             hint = did_you_mean(kind, all_kinds()) or _kinds_hint()
-            yield Problem(
-                f"stages.{stage_id}: unknown kind {kind!r}", root.locate((*path, "kind")), hint
-            )
+            where = node.locate(("kind",))
+            yield Problem(f"{_dotted(path)}: unknown kind {kind!r}", where, hint)
         else:
             schema = strict_schema(kind)
-            yield from _schema_problems(schema, data, root, path)
-            yield from _misplaced_secrets(data, schema, root, path)
+            yield from _schema_problems(schema, data, node, path)
+            yield from _misplaced_secrets(data, schema, node, path)
 
 
 def _schema_problems(
-    schema: dict[str, Any], data: Any, root: Node, path: Path_
+    schema: dict[str, Any], data: Any, node: Node, base: Path_
 ) -> Iterator[Problem]:
+    """Check ``data``, which stands at ``node``; messages call its place ``base``."""
     import jsonschema
 
     for error in jsonschema.Draft202012Validator(schema).iter_errors(data):
-        yield from _explain(error, root, path)
+        yield from _explain(error, node, base)
 
 
-def _explain(error: Any, root: Node, base: Path_) -> Iterator[Problem]:
+def _explain(error: Any, node: Node, base: Path_) -> Iterator[Problem]:
     """Turn one of jsonschema's errors into problems in a person's words."""
-    path: Path_ = (*base, *error.absolute_path)
-    name = _dotted(path)
+    path: Path_ = tuple(error.absolute_path)
+    name = _dotted((*base, *path))
     prefix = f"{name}: " if name else ""
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         for key in [k for k in error.instance if k not in known]:
             hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
-            where = root.locate((*path, key), key=True)
+            where = node.locate((*path, key), key=True)
             yield Problem(f"{prefix}unknown key {key!r}", where, hint)
     elif error.validator == "required":
         missing = error.message.split("'")[1]
-        yield Problem(f"{prefix}{missing!r} is missing", root.locate(path, key=True))
+        yield Problem(f"{prefix}{missing!r} is missing", node.locate(path, key=True))
     elif intended := _intended_choice(error):
         for nested in intended:
-            yield from _explain(nested, root, base)
+            yield from _explain(nested, node, base)
     else:
-        yield Problem(f"{prefix}{_complaint(error)}", root.locate(path))
+        yield Problem(f"{prefix}{_complaint(error)}", node.locate(path))
 
 
 def _intended_choice(error: Any) -> list[Any]:
@@ -201,8 +219,9 @@ def _misplaced_secrets(
         node = _resolve(node, schema)
         allowed = allowed or bool(node.get("writeOnly"))
         if isinstance(value, str) and SECRET.search(value) and not allowed:
+            name = _dotted((*base, *path))
             yield Problem(
-                f"{_dotted(path)}: a secret is not allowed here: it would be stored and hashed",
+                f"{name}: a secret is not allowed here: it would be stored and hashed",
                 root.locate(path),
                 "secrets may stand in api_key fields and in a command's env",
             )
@@ -217,7 +236,7 @@ def _misplaced_secrets(
                 below = items if isinstance(items, dict) else {}
                 yield from walk(item, below, (*path, i), allowed)
 
-    yield from walk(data, schema, base, allowed=False)
+    yield from walk(data, schema, (), allowed=False)
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -242,9 +261,11 @@ def _known(kind: Any) -> bool:
     return True
 
 
-def _memo_ticket(plain: dict[str, Any], kinds: set[str], memo: Path | None) -> Path | None:
+def _memo_ticket(plain: dict[str, Any], variants: list[Variant], memo: Path | None) -> Path | None:
     if memo is None:
         return None
+    found = (variant.node.find(("kind",)) for variant in variants)
+    kinds = {str(node.value) for node in found if node and _known(node.value)}
     schemas = [document_schema(), *(strict_schema(kind) for kind in sorted(kinds))]
     text = json.dumps([plain, schemas], sort_keys=True, ensure_ascii=False)
     return memo / hashlib.sha256(text.encode()).hexdigest()

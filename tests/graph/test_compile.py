@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmpipe.errors import SpecError
-from llmpipe.graph.compile import Graph, compile_spec
+from llmpipe.graph.compile import compile_spec
+from llmpipe.graph.model import Graph
 from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
 from llmpipe.spec.read import read_spec
 

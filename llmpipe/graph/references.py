@@ -1,0 +1,98 @@
+"""What the text of a reference means, as far as the text and the disk tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmpipe.contracts import ArtifactType, Input
+from llmpipe.errors import did_you_mean
+from llmpipe.graph.model import Binding
+from llmpipe.graph.sources import (
+    HUB_ID,
+    STAGE_REFERENCE,
+    HubRepo,
+    LocalPath,
+    StageOutput,
+    is_path,
+    local_path,
+    package_path,
+    path_type,
+)
+
+HUB_TYPES: tuple[ArtifactType, ...] = ("model", "adapter", "records", "dataset")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a reference means nothing."""
+
+    message: str
+    hint: str | None = None
+
+
+def meaning(
+    wanted: Input, folder: Path, stages: Collection[str]
+) -> StageOutput | Binding | Trouble:
+    """Tell what a reference means.
+
+    Args:
+        wanted: the reference and what its place accepts.
+        folder: where relative paths start.
+        stages: the ids of the spec's stages.
+
+    Returns:
+        an output of one of the stages, by an empty name where its default is meant; or the file,
+        folder or hub repository; or what is wrong.
+    """
+    text = wanted.value
+    if text.startswith("pkg://"):
+        found = package_path(text)
+        if isinstance(found, str):
+            hint = "install it, or see what packages carry with `pip show -f`"
+            return Trouble(f"{text}: {found}", hint)
+        return _file(wanted, found)
+    if is_path(text):
+        return _file(wanted, local_path(text, folder))
+    reference = STAGE_REFERENCE.fullmatch(text)
+    if reference and (reference["stage"] in stages or "/" not in text):
+        if reference["stage"] in stages:
+            return StageOutput(reference["stage"], reference["output"] or "")
+        near = did_you_mean(reference["stage"], stages)
+        known = f"stages: {', '.join(stages)}; a path begins with ./"
+        return Trouble(f"there is no stage {reference['stage']!r}", near or known)
+    hub = HUB_ID.fullmatch(text)
+    if hub and (folder / text).exists():
+        message = f"{text!r} could be a hub id or the folder beside the spec"
+        return Trouble(message, f"for the folder write ./{text}")
+    type_ = next((t for t in wanted.accepts if t in HUB_TYPES), None)
+    if hub and type_:
+        return Binding(HubRepo(hub["repo"], hub["revision"]), type_, text)
+    message = f"{text!r} is no stage, no path and no hub id"
+    return Trouble(message, "a path begins with ./, ../, / or ~")
+
+
+def either(types: tuple[ArtifactType, ...]) -> str:
+    """Say what is accepted: ``a model or an adapter``."""
+    words = [
+        f"{'an' if t[0] in 'aei' else 'a'} {t}" if t != "records" else "records" for t in types
+    ]
+    return " or ".join(words)
+
+
+def _file(wanted: Input, path: Path) -> Binding | Trouble:
+    if not path.exists():
+        return Trouble(f"no such file or folder: {wanted.value}", _near_file(path))
+    type_ = path_type(path, wanted.accepts)
+    if type_ is None:
+        what = "a folder without a config.json" if path.is_dir() else "a plain file"
+        return Trouble(f"{wanted.value} is {what}; {either(wanted.accepts)} is needed here")
+    return Binding(LocalPath(path), type_, wanted.value)
+
+
+def _near_file(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return f"the folder {path.parent.name}/ does not exist either"
+    names = [entry.name for _, entry in zip(range(1000), path.parent.iterdir(), strict=False)]
+    return did_you_mean(path.name, names)

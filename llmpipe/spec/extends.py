@@ -1,0 +1,65 @@
+"""Read a spec together with those that it ``extends``: a base below, its own values over it.
+
+A relative path belongs to the file that it is written in, wherever that file is extended from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmpipe.errors import Problem, SpecError, did_you_mean
+from llmpipe.spec.load import Node, load_file
+from llmpipe.spec.merge import deep_merge
+
+MAX_FILES = 20
+
+
+def load_extended(path: Path) -> tuple[Node, dict[str, Path]]:
+    """Give a spec laid over all that it extends, and each file's folder by its name in messages.
+
+    Raises:
+        SpecError: a file cannot be read, or they extend each other in a circle.
+    """
+    folders: dict[str, Path] = {}
+    return _load(path, (), folders), folders
+
+
+def _load(path: Path, above: tuple[Path, ...], folders: dict[str, Path]) -> Node:
+    root = load_file(path)
+    folders[root.location.file] = path.absolute().parent
+    merged: Node | None = None
+    for base in _bases(root):
+        place = path.parent / Path(str(base.value)).expanduser()
+        _check(base, place, (*above, path))
+        below = _load(place, (*above, path), folders)
+        merged = below if merged is None else deep_merge(merged, below)
+    if merged is None:
+        return root
+    merged = deep_merge(merged, root)
+    return Node(merged.value, root.location, merged.keys, merged.size)
+
+
+def _bases(root: Node) -> Iterator[Node]:
+    """Give the paths under ``extends``: one, or a list in which the later lies over the earlier."""
+    extends = root.find(("extends",))
+    if extends is None:
+        return
+    items = extends.value if isinstance(extends.value, list) else [extends]
+    for item in items:
+        if not isinstance(item.value, str) or not item.value:
+            raise SpecError([Problem("extends: a path to a spec is needed", item.location)])
+        yield item
+
+
+def _check(base: Node, place: Path, above: tuple[Path, ...]) -> None:
+    """Refuse a base that is not there, that leads back to where it is read from, or is too deep."""
+    if not place.is_file():
+        names = [entry.name for entry in place.parent.glob("*.y*ml")]
+        hint = did_you_mean(place.name, names)
+        raise SpecError([Problem(f"extends: no such file: {base.value}", base.location, hint)])
+    if any(place.samefile(other) for other in above):
+        circle = " → ".join(str(p) for p in (*above, place))
+        raise SpecError([Problem(f"extends: files in a circle: {circle}", base.location)])
+    if len(above) >= MAX_FILES:
+        raise SpecError([Problem(f"extends: over {MAX_FILES} files deep", base.location)])

@@ -1,0 +1,26 @@
+"""The version of the spec language that a file is written in."""
+
+from __future__ import annotations
+
+from llmpipe.errors import Problem, SpecError
+from llmpipe.spec.load import Node
+from llmpipe.spec.model import VERSION
+
+
+def check_version(root: Node) -> None:
+    """Refuse a spec of another version of the language by name, before its keys are judged.
+
+    Raises:
+        SpecError: the version is newer, or none that ever was. That it is missing is for the
+            schema to say.
+    """
+    found = root.find(("version",))
+    if found is None or found.value == VERSION:
+        return
+    if isinstance(found.value, int) and found.value > VERSION:
+        message = f"version {found.value} of the spec language; this llmpipe reads {VERSION}"
+        hint = "upgrade llmpipe: pip install --upgrade llmpipe"
+    else:
+        message = f"there is no version {found.value!r} of the spec language"
+        hint = f"write version: {VERSION}"
+    raise SpecError([Problem(f"version: {message}", found.location, hint)])

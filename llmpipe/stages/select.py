@@ -1,0 +1,159 @@
+"""Choose the best of a sweep: what hangs on a ``select`` stage is made once, from the winner.
+
+    best: {kind: select, of: sft, by: dev.sft.loss, mode: min}
+
+``of`` is a stage that is made at several points, ``by`` a figure in the metrics of a stage that is
+made at the same points: the stage, then the way to the figure. In the metrics of an ``evaluate``
+stage that is the model as it is listed there, and the metric. Of equal figures the first point
+wins, in the order of the matrix.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from llmpipe.contracts import (
+    Artifact,
+    ArtifactType,
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    write_json,
+)
+from llmpipe.errors import StageError, did_you_mean
+
+ANYTHING: tuple[ArtifactType, ...] = (
+    "model",
+    "adapter",
+    "gguf",
+    "dataset",
+    "records",
+    "metrics",
+    "file",
+)
+
+
+class SelectConfig(StageConfig, frozen=True, kw_only=True):
+    """The best of a stage that a matrix makes at several points."""
+
+    of: str
+    """What to choose from: a stage (or one of its outputs) that is made at several points."""
+    by: Annotated[str, msgspec.Meta(pattern=r"^[^.]+(\.[^.]+)+$")]
+    """The figure that decides: a stage made at the same points, and the way to the figure in its
+    metrics, such as `dev.sft.loss`."""
+    mode: Literal["min", "max"]
+    """Whether the least or the greatest figure wins."""
+
+
+class Select(StageDefaults):
+    """See the module's docstring."""
+
+    Config = SelectConfig
+    VERSION = 1
+    determinism = "exact"
+    cpus = 1
+
+    @staticmethod
+    def ports(config: SelectConfig) -> Ports:
+        stage = config.by.partition(".")[0]
+        inputs = {
+            "of": Input(("of",), config.of, ANYTHING, gather=True),
+            "by": Input(("by",), stage, ("metrics", "records"), gather=True),
+        }
+        outputs = {"winner": Output("file", like="of"), "choice": Output("metrics")}
+        return Ports(inputs, outputs, default="winner")
+
+    @staticmethod
+    def fingerprint(config: SelectConfig) -> dict[str, Any]:
+        figure = config.by.partition(".")[2]
+        return {"of": config.of, "by": config.by, "figure": figure, "mode": config.mode}
+
+    @staticmethod
+    def run(ctx: StageContext[SelectConfig]) -> StageResult:
+        """Read every point's figure and take the artifact of the best.
+
+        Raises:
+            StageError: a point's metrics do not hold the figure.
+        """
+        points = [name[3:-1] for name in ctx.inputs if name.startswith("of[")]
+        figures = {point: _figure(ctx.input(f"by[{point}]"), ctx.config.by) for point in points}
+        best = (min if ctx.config.mode == "min" else max)(points, key=lambda p: figures[p])
+        source = ctx.input(f"of[{best}]").path
+        winner = ctx.out / "winner" / source.name
+        winner.parent.mkdir()
+        _link(source, winner)
+        choice = {"point": best, "figure": figures[best], "by": ctx.config.by, "points": figures}
+        return StageResult(
+            {"winner": winner, "choice": write_json(ctx.out / "choice.json", choice)},
+            choice,
+            _table(figures, best, ctx.config.by),
+        )
+
+
+def _figure(metrics: Artifact, by: str) -> float:
+    """Find the figure in a JSON file, or raise with what there is instead."""
+    stage, *steps = by.split(".")
+    try:
+        data = json.loads(metrics.path.read_bytes())
+    except ValueError:
+        raise StageError(f"{metrics.label} of {stage} is not JSON") from None
+    for way in (steps, ["models", *steps, "mean"]):
+        found = _follow(data, way)
+        if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
+            return float(found)
+    known = sorted(_figures(data.get("models", data) if isinstance(data, dict) else {}))
+    hint = did_you_mean(".".join(steps), known) or f"it has: {', '.join(known) or 'no figures'}"
+    raise StageError(f"the metrics of {stage} have no figure {'.'.join(steps)!r}", hint=hint)
+
+
+def _follow(data: Any, steps: list[str]) -> Any:
+    for step in steps:
+        if not isinstance(data, dict) or step not in data:
+            return None
+        data = data[step]
+    return data
+
+
+def _figures(data: Mapping[str, Any], above: str = "") -> list[str]:
+    """Name the figures of a metrics file; a figure with an interval is one figure."""
+    found = []
+    for key, value in data.items():
+        name = f"{above}{key}"
+        if isinstance(value, dict) and "mean" not in value:
+            found += _figures(value, f"{name}.")
+        elif isinstance(value, (dict, int, float)):
+            found.append(name)
+    return found
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give an artifact a second name where the disk allows it; copy it elsewhere."""
+    if source.is_dir():
+        target.mkdir()
+        for entry in source.iterdir():
+            _link(entry, target / entry.name)
+        return
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _table(figures: Mapping[str, float], best: str, by: str) -> str:
+    width = max(map(len, ["point", *figures]))
+    rows = [f"{'point':<{width}}  {by}"]
+    for point, figure in figures.items():
+        rows.append(f"{point:<{width}}  {figure:.6g}{'  ← chosen' if point == best else ''}")
+    return "\n".join(rows)
