@@ -17,7 +17,11 @@ COMMANDS = {
     "compile": "write what a training stage would run, to run it without llmpipe",
     "serve": "serve the model of a serve stage until Ctrl-C",
     "get": "copy an artifact out of the store",
-    "runs": "list and show earlier runs",
+    "runs": "list, show and compare earlier runs",
+    "push": "bring what is up to date to the remote store",
+    "pull": "bring what others have made from the remote store",
+    "gc": "free what no lock file and no recent run needs",
+    "cache": "verify the store, byte by byte",
     "schema": "write the JSON Schemas of the spec language",
     "tools": "install and list the outside tools",
 }

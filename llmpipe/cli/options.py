@@ -42,6 +42,13 @@ def add_spec(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_store(arguments: argparse.ArgumentParser) -> None:
+    """Add the spec whose store is meant; it need not be sound."""
+    arguments.add_argument(
+        "spec", metavar="SPEC", nargs="?", default="spec.yaml", help="whose store (spec.yaml)"
+    )
+
+
 def open_project(options: argparse.Namespace, *, remember: bool = False) -> Project:
     """Open the project that the shared arguments name; see `Project.open`."""
     return Project.open(

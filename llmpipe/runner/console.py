@@ -151,6 +151,8 @@ def event_text(event: Event) -> str | None:
         return f"  {failure_text(event)}\n  {event['stage']}: {left} in {event['pause']:g} s"
     if kind == "warning":
         return f"  ! {event['stage']}: {event['message']}"
+    if kind == "fetched":
+        return f"  {event['stage']}: fetched from {event['remote']}"
     if kind == "waiting":
         owner = event["owner"] or {}
         return f"  {event['stage']}: waits for process {owner.get('pid', '?')}, which is making it"
@@ -199,6 +201,15 @@ def seconds_text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def size_text(size: float) -> str:
+    """Give a number of bytes as a person says it."""
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def _say(text: str) -> None:

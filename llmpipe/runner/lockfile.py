@@ -9,7 +9,7 @@ history it also tells what a stage was made of last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,24 +45,8 @@ class LockFile:
 
     @cached_property
     def _document(self) -> dict[str, Any]:
-        try:
-            text = self.path.read_text("utf-8")
-        except FileNotFoundError:
-            return {"version": VERSION, "name": self._name, "profiles": {}}
-        except (OSError, UnicodeDecodeError) as error:
-            raise _unusable(self.path, f"cannot be read: {error}") from None
-        try:
-            document = yaml.load(text, Loader=yaml.CSafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f": line {mark.line + 1}" if mark else ""
-            raise _unusable(self.path, f"is not valid YAML{place}") from None
-        if not isinstance(document, dict) or not isinstance(document.get("profiles"), dict):
-            raise _unusable(self.path, "is no lock file")
-        if document.get("version") != VERSION:
-            found = document.get("version")
-            raise _unusable(self.path, f"is of version {found}; this llmpipe reads {VERSION}")
-        return document
+        found = _read(self.path)
+        return found or {"version": VERSION, "name": self._name, "profiles": {}}
 
     @property
     def exists(self) -> bool:
@@ -133,6 +117,39 @@ class LockFile:
             if name == section:
                 return content
         return None
+
+
+def locked_keys(paths: Iterable[Path]) -> Iterator[str]:
+    """Give the keys that lock files name; those files that are gone name none.
+
+    Raises:
+        SpecError: one of them cannot be understood.
+    """
+    for path in paths:
+        for section in (_read(path) or {"profiles": {}})["profiles"].values():
+            yield from (stage["key"] for stage in section["stages"].values())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Read a lock file; None when there is none."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(path, f"cannot be read: {error}") from None
+    try:
+        document = yaml.load(text, Loader=yaml.CSafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f": line {mark.line + 1}" if mark else ""
+        raise _unusable(path, f"is not valid YAML{place}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("profiles"), dict):
+        raise _unusable(path, "is no lock file")
+    if document.get("version") != VERSION:
+        found = document.get("version")
+        raise _unusable(path, f"is of version {found}; this llmpipe reads {VERSION}")
+    return document
 
 
 def _locked(record: KeyRecord) -> dict[str, Any]:

@@ -98,6 +98,17 @@ class Project:
         """The lock file beside the spec; it need not exist."""
         return LockFile(self.graph)
 
+    @property
+    def remote_address(self) -> str | None:
+        """The address of the remote store that the spec names; a path starts at its file."""
+        node = self.graph.spec.root.find(("cache", "remote"))
+        if node is None or node.value is None:
+            return None
+        address = str(node.value)
+        if "://" in address:
+            return address
+        return str((self.graph.spec.folder_of(node.location) / address).resolve())
+
     def last_ingredients(self, stage: str) -> dict[str, Any] | None:
         """Give what a stage was made of when it last ran, here or where the lock comes from."""
         last = self.store.last_ingredients(self.graph.spec.path, stage)
@@ -139,6 +150,7 @@ class Project:
             log=str(log),
             threads=grant.cpus,
             environment=grant.environment(),
+            remote=self.remote_address,
             force=force,
         )
 

@@ -54,6 +54,8 @@ class StageRequest(msgspec.Struct, frozen=True):
     threads: int
     environment: dict[str, str]
     """Variables that keep the stage to its share of the machine."""
+    remote: str | None = None
+    """The address of the remote store, to look there first."""
     force: bool = False
 
     def context(

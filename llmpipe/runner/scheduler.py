@@ -106,6 +106,7 @@ def run_project(
         StoreError: the store cannot be written.
     """
     project.store.create()
+    project.store.register(project.lock.path)
     with project.store.in_use(), Interrupt().watching() as interrupt:
         run = _Run(project, plans, options, list(listeners), interrupt)
         try:

@@ -9,6 +9,7 @@
       store/tmp/             half-written things; of no value once their writer is gone
       work/<key>/            what a stage wants to find again after a crash (checkpoints)
       journal/               replies that were paid for
+      projects/              where the lock files of the specs are that use the store
       latest/                the ingredients of each stage's last run, to explain the next
       runs/<id>/             run.json, events.jsonl, a log per stage
 
@@ -80,6 +81,7 @@ class Store:
         self.work = home / "work"
         self.journal = home / "journal"
         self.latest = home / "latest"
+        self.projects = home / "projects"
         self.runs = home / "runs"
         self.memo = home / "memo"
         self._check_format()
@@ -192,8 +194,6 @@ class Store:
         if _whole(target):
             return output
         with writing(self.home):
-            if target.exists():  # somebody removed files from it: out of the way, then anew
-                target.rename(self.tmp / f"{object_id}-{os.getpid()}-damaged")
             staging = self.tmp / f"{object_id}-{os.getpid()}"
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir()
@@ -204,19 +204,66 @@ class Store:
             else:
                 source.rename(data)
             atomic_write(staging / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-            _settle(data)
+        self.adopt(staging, object_id)
+        return output
+
+    def lacks(self, object_id: str) -> bool:
+        """Tell whether an object is not there, or not with all its files."""
+        return not _whole(self.objects / object_id)
+
+    def adopt(self, staging: Path, object_id: str) -> None:
+        """Sync a finished folder and let it enter as an object by one rename.
+
+        Raises:
+            StoreError: it could not.
+        """
+        target = self.objects / object_id
+        with writing(self.home):
+            if target.exists() and not _whole(target):  # somebody removed files from it
+                target.rename(self.tmp / f"{object_id}-{os.getpid()}-damaged")
+            _settle(staging / "data")
             with contextlib.suppress(OSError):  # another process put the same object: as good
                 staging.rename(target)
             shutil.rmtree(staging, ignore_errors=True)
             _sync_folder(self.objects)
         if not _whole(target):
             raise StoreError(f"the object {object_id} could not be put into {self.objects}")
-        return output
+
+    def rotten(self, object_id: str) -> str | None:
+        """Read an object again, byte by byte; say what is wrong with it, or None."""
+        folder = self.objects / object_id
+        try:
+            manifest = json.loads((folder / "manifest.json").read_bytes())
+            for entry in manifest:
+                path = folder / "data" / entry["path"]
+                if hash_file(path) != entry["sha256"]:
+                    return f"{entry['path']} has other bytes than were stored"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"cannot be read: {error}"
+        return None
+
+    def discard(self, object_id: str) -> None:
+        """Take a rotten object out of the store; what made it counts as missing from now on."""
+        with writing(self.home):
+            (self.objects / object_id).rename(self.tmp / f"{object_id}-{os.getpid()}-rotten")
 
     def save(self, record: KeyRecord) -> None:
         """Write a key record; from here on its stage counts as done."""
         with writing(self.home):
             atomic_write(self.keys / f"{record.key}.json", _pretty(record))
+
+    def register(self, lock: Path) -> None:
+        """Remember where the lock file of a spec is that uses the store."""
+        entry = self.projects / digest(str(lock))[:16]
+        if not entry.exists():
+            with writing(self.home):
+                self.projects.mkdir(exist_ok=True)
+                atomic_write(entry, f"{lock}\n", durable=False)
+
+    def lock_files(self) -> list[Path]:
+        """Give the lock files of all specs that have used the store; they need not exist."""
+        entries = sorted(self.projects.iterdir()) if self.projects.is_dir() else []
+        return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
 
     def latest_file(self, spec_path: Path, stage: str) -> Path:
         """Give the file that remembers the last run of a spec's stage."""

@@ -26,6 +26,7 @@ from llmpipe.contracts import SECRET
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.runner.execute import execute
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
+from llmpipe.runner.remote import Remote
 from llmpipe.runner.request import StageRequest
 from llmpipe.runner.store import KeyRecord, Store, write_hint
 
@@ -47,6 +48,10 @@ def work_on(request: StageRequest) -> int:
             if (waited or not request.force) and _finished(store, request.key):
                 _emit({"event": "finished", "status": "cached"})
                 return 0
+            if request.remote and not request.force and _fetched(request, store):
+                _emit({"event": "fetched", "remote": request.remote})
+                _emit({"event": "finished", "status": "cached"})
+                return 0
             return _work(request, store)
     except LlmpipeError as error:
         _emit_failure(error.message, error.hint)
@@ -54,6 +59,38 @@ def work_on(request: StageRequest) -> int:
     except OSError as error:
         message = f"{store.home} cannot be used: {error.strerror or error}"
         _emit_failure(message, write_hint(error))
+        return 1
+
+
+def _fetched(request: StageRequest, store: Store) -> bool:
+    """Look into the remote store, in a process of its own: its clients start threads.
+
+    One that cannot be reached or is damaged is said, and costs no more than the work.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = _fetch(request, store)
+        finally:
+            os._exit(status)
+    return _exit_status(os.waitpid(child, 0)[1]) == 0
+
+
+def _fetch(request: StageRequest, store: Store) -> int:
+    done = 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        _emit({"event": "progress", "done": done, "total": None, "note": "bytes fetched"})
+
+    _on_interrupt(signal.SIG_DFL)
+    assert request.remote is not None
+    try:
+        return 0 if Remote(request.remote).fetch(request.key, store, count) else 1
+    except LlmpipeError as error:
+        _emit({"event": "warning", "message": error.message})
         return 1
 
 

@@ -1,0 +1,56 @@
+"""``llmpipe gc``: free what no lock file and no recent run needs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from llmpipe.cli.options import add_store, parser, print_json
+from llmpipe.runner.console import size_text
+from llmpipe.runner.gc import KEEP_RUNS, find_garbage, free
+from llmpipe.runner.project import home_for
+from llmpipe.runner.store import Store
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    arguments = parser(
+        "gc",
+        "Free the artifacts that no lock file, no stage's last run and no recent run needs.\n"
+        "Replies of teachers are never freed.",
+    )
+    add_store(arguments)
+    arguments.add_argument(
+        "--keep-runs",
+        type=_runs,
+        default=KEEP_RUNS,
+        metavar="N",
+        help=f"how many of the latest runs keep what they made ({KEEP_RUNS})",
+    )
+    arguments.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+    arguments.add_argument("--json", action="store_true", help="print the result as JSON")
+    options = arguments.parse_args(argv)
+    store = Store(home_for(Path(options.spec)))
+    store.create()
+    with store.alone("gc"):
+        garbage = find_garbage(store, options.keep_runs)
+        if not options.dry_run:
+            free(garbage)
+    counts = {
+        "artifacts": len(garbage.objects),
+        "records": len(garbage.keys),
+        "unfinished": len(garbage.work),
+        "runs": len(garbage.runs),
+    }
+    if options.json:
+        print_json({**counts, "bytes": garbage.size, "freed": not options.dry_run})
+        return 0
+    told = ", ".join(f"{count} {what}" for what, count in counts.items())
+    print(f"{'would free' if options.dry_run else 'freed'} {size_text(garbage.size)}: {told}")
+    return 0
+
+
+def _runs(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number is needed, not {text!r}")
+    return int(text)
