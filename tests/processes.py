@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 
 def run_processes(home: Path) -> list[int]:
     """Give the workers of every run of a store, and all that they started, fork servers included."""
-    runs = {f"LLMPIPE_RUN={run.name}".encode() for run in (home / "runs").iterdir()}
+    try:
+        runs = {f"LLMPIPE_RUN={run.name}".encode() for run in (home / "runs").iterdir()}
+    except FileNotFoundError:
+        return []
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -19,7 +23,17 @@ def run_processes(home: Path) -> list[int]:
     return found
 
 
-def kill(pids: list[int]) -> None:
+def parent_and_session(pid: int) -> tuple[int, int]:
+    """Give the parent and the session of a process; zeros when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
+    except OSError:
+        return 0, 0
+    parent, _, session = fields.rpartition(")")[2].split()[1:4]
+    return int(parent), int(session)
+
+
+def kill(pids: Iterable[int]) -> None:
     """Kill processes with SIGKILL; those that are gone already are as good."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

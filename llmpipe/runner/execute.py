@@ -1,7 +1,7 @@
 """The inner half of a worker: the process in which a stage's own code runs.
 
-It is forked from the worker before anything heavy is imported. Its output goes into the worker's
-pipe, its events into another, and its result into a file.
+It is forked from the worker before anything heavy is imported. Its output goes into one of the
+worker's pipes, its events into another, and in the end its answer into a third.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from llmpipe.runner.request import StageRequest
 from llmpipe.runner.store import Store, write_hint
 
 
-def execute(request: StageRequest, scratch: Path, events: int) -> int:
-    """Run the stage and leave ``result.json`` in ``scratch``; give the exit status.
+def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> int:
+    """Run the stage in ``scratch``; give the exit status.
 
-    ``events`` is a file descriptor that takes one JSON event per line.
+    ``events`` is a file descriptor that takes one JSON event per line, ``answer`` one that takes
+    what the stage made, or why it failed, as JSON.
     """
 
     def emit(event: Mapping[str, Any]) -> None:
         os.write(events, (json.dumps(event) + "\n").encode())
 
     try:
-        answer = _answer(_run_stage(request, scratch, emit), scratch / "out")
+        found = _answer(_run_stage(request, scratch, emit), scratch / "out")
         status = 0
     except LlmpipeError as error:
-        answer, status = {"error": {"message": error.message, "hint": error.hint}}, 1
+        found, status = {"error": {"message": error.message, "hint": error.hint}}, 1
     except KeyboardInterrupt:
-        answer, status = {"error": {"message": "interrupted", "hint": None}}, 130
+        found, status = {"error": {"message": "interrupted", "hint": None}}, 130
     except MemoryError:
-        answer = {
+        found = {
             "error": {
                 "message": "there is not enough memory for this stage",
                 "hint": "use smaller batches, shorter sequences or a smaller model",
@@ -47,24 +48,27 @@ def execute(request: StageRequest, scratch: Path, events: int) -> int:
         }
         status = 1
     except OSError as error:
-        traceback.print_exc()
-        hint = write_hint(error)
-        place = f": {error.filename}" if error.filename else ""
-        answer = {"error": {"message": f"{error.strerror or error}{place}", "hint": hint}}
-        status = 1
-        if error.errno == errno.ENOSPC:
-            answer["error"]["message"] = "the disk is full"
+        found, status = {"error": _refusal(error)}, 1
     except Exception as error:
         traceback.print_exc()
-        answer = {"error": {"message": f"{type(error).__name__}: {error}", "hint": None}}
+        found = {"error": {"message": f"{type(error).__name__}: {error}", "hint": None}}
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
-    try:
-        (scratch / "result.json").write_text(json.dumps(answer), "utf-8")
-    except OSError:
-        return status or 1  # a full disk: the worker says so when it finds no result
+    with open(answer, "w", encoding="utf-8") as stream:
+        json.dump(found, stream)
     return status
+
+
+def _refusal(error: OSError) -> dict[str, Any]:
+    """Say what the operating system refused; the log shows where, unless it is plain what to do."""
+    hint = write_hint(error)
+    if hint is None:
+        traceback.print_exc()
+    place = f": {error.filename}" if error.filename else ""
+    full = error.errno == errno.ENOSPC
+    message = "the disk is full" if full else f"{error.strerror or error}{place}"
+    return {"message": message, "hint": hint}
 
 
 def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> StageResult:
@@ -83,4 +87,6 @@ def _answer(result: StageResult, out: Path) -> dict[str, Any]:
         if not path.exists():
             raise StageError(f"the output {name!r} was not made: {path.name} does not exist")
         outputs[name] = str(path.relative_to(out))
-    return {"outputs": outputs, "metrics": dict(result.metrics), "summary": result.summary}
+    answer = {"outputs": outputs, "metrics": dict(result.metrics), "summary": result.summary}
+    json.dumps(answer)  # metrics that are not JSON are the stage's fault, and its log shows it
+    return answer

@@ -38,6 +38,11 @@ from llmpipe.runner.statcache import folder_files, hash_file, manifest_digest
 
 FORMAT = 1
 
+FULL = "the disk is full: free some space and run again; what was finished is kept"
+
+LITTLE = 1 << 16
+"""Bytes below which a disk counts as full."""
+
 
 class StoredOutput(msgspec.Struct, frozen=True):
     """One output of a stage as the store keeps it. ``digest`` is that of its content alone."""
@@ -325,12 +330,19 @@ def writing(home: Path) -> Iterator[None]:
 def write_hint(error: OSError) -> str | None:
     """Say what to do about an error of writing."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: free some space and run again; what was finished is kept"
+        return FULL
     if error.errno == errno.EFBIG:
         return "a file would exceed the size limit of this shell (ulimit -f)"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "give LLMPIPE_HOME a folder that you may write to"
     return None
+
+
+def room_hint(home: Path) -> str | None:
+    """Say that the disk is full, where it is: a program that failed may not have known why."""
+    found = os.statvfs(home)
+    full = found.f_bavail * found.f_frsize < LITTLE or (found.f_files and not found.f_favail)
+    return FULL if full else None
 
 
 def _whole(target: Path) -> bool:

@@ -1,9 +1,9 @@
-"""The worker: one process per stage that runs it, watches it and publishes what it made.
+"""The worker: one process per stage that sees to it that the stage is made, once.
 
-Forked by the fork server, it holds the key's lock, forks the process that runs the stage, passes
-its log through a filter that takes secrets out, and puts the outputs into the store. It goes on
-when its head dies: what it finishes is there for the next run. Its standard output is one JSON
-event per line.
+Forked by the fork server, it takes the key's lock, looks whether the stage was made meanwhile, here
+or in the remote store, has it run otherwise, and puts what it made into the store. It goes on when
+its head dies: what it finishes is there for the next run. Its standard output is one JSON event per
+line.
 """
 
 from __future__ import annotations
@@ -12,28 +12,20 @@ import contextlib
 import fcntl
 import json
 import os
-import re
-import selectors
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from llmpipe.contracts import SECRET
 from llmpipe.errors import LlmpipeError, StageError
-from llmpipe.runner.execute import execute
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.remote import Remote
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.store import KeyRecord, Store, write_hint
-
-WELL_KNOWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
-"""Environment variables that are redacted even where no spec names them."""
-
-REDACTED = b"[redacted]"
+from llmpipe.runner.store import KeyRecord, Store, room_hint, write_hint
+from llmpipe.runner.supervise import emit, supervise
 
 LOCK_PAUSES = (0.01, 0.25)
 """Seconds between two looks at a lock that somebody else holds: at first, and in the end."""
@@ -46,11 +38,11 @@ def work_on(request: StageRequest) -> int:
     try:
         with store.in_use(), _locked(store, request.key) as waited:
             if (waited or not request.force) and _finished(store, request.key):
-                _emit({"event": "finished", "status": "cached"})
+                emit({"event": "finished", "status": "cached"})
                 return 0
             if request.remote and not request.force and _fetched(request, store):
-                _emit({"event": "fetched", "remote": request.remote})
-                _emit({"event": "finished", "status": "cached"})
+                emit({"event": "fetched", "remote": request.remote})
+                emit({"event": "finished", "status": "cached"})
                 return 0
             return _work(request, store)
     except LlmpipeError as error:
@@ -74,7 +66,7 @@ def _fetched(request: StageRequest, store: Store) -> bool:
             status = _fetch(request, store)
         finally:
             os._exit(status)
-    return _exit_status(os.waitpid(child, 0)[1]) == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _fetch(request: StageRequest, store: Store) -> int:
@@ -83,14 +75,14 @@ def _fetch(request: StageRequest, store: Store) -> int:
     def count(size: int) -> None:
         nonlocal done
         done += size
-        _emit({"event": "progress", "done": done, "total": None, "note": "bytes fetched"})
+        emit({"event": "progress", "done": done, "total": None, "note": "bytes fetched"})
 
     _on_interrupt(signal.SIG_DFL)
     assert request.remote is not None
     try:
         return 0 if Remote(request.remote).fetch(request.key, store, count) else 1
     except LlmpipeError as error:
-        _emit({"event": "warning", "message": error.message})
+        emit({"event": "warning", "message": error.message})
         return 1
 
 
@@ -99,90 +91,17 @@ def _work(request: StageRequest, store: Store) -> int:
     scratch = store.tmp / f"{request.key[:16]}-{os.getpid()}"
     scratch.mkdir(parents=True)
     try:
-        status = _supervise(request, scratch)
-        answer = _read_answer(scratch, status)
+        status, answer = supervise(request, scratch)
         if "error" in answer:
-            _emit_failure(answer["error"]["message"], answer["error"]["hint"], status)
+            error = answer["error"]
+            _emit_failure(error["message"], error["hint"] or room_hint(store.home), status)
             return status or 1
         record = _publish(request, store, scratch, answer, time.monotonic() - begun)
         shutil.rmtree(store.work / request.key, ignore_errors=True)
-        _emit({"event": "finished", "status": "done", "seconds": record.seconds})
+        emit({"event": "finished", "status": "done", "seconds": record.seconds})
         return 0
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _supervise(request: StageRequest, scratch: Path) -> int:
-    """Fork the stage's process, carry its log and events, and give its exit status."""
-    log_read, log_write = os.pipe()
-    events_read, events_write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _become_stage(request, scratch, log_write, events_write)
-    os.close(log_write)
-    os.close(events_write)
-    secrets = _secret_values(request)
-    with Path(request.log).open("ab", buffering=0) as log:
-        return _carry(child, log_read, events_read, log, secrets)
-
-
-def _become_stage(request: StageRequest, scratch: Path, log: int, events: int) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    status = 1
-    try:
-        status = execute(request, scratch, events)
-    finally:
-        os._exit(status)
-
-
-def _carry(child: int, log_read: int, events_read: int, log: BinaryIO, secrets: list[bytes]) -> int:
-    """Copy log lines and events until the child is gone and its pipes are empty."""
-    rest = {log_read: b"", events_read: b""}
-    status: int | None = None
-    with selectors.DefaultSelector() as selector:
-        for descriptor in rest:
-            os.set_blocking(descriptor, False)
-            selector.register(descriptor, selectors.EVENT_READ)
-        while True:
-            ready = selector.select(timeout=0.2 if status is None else 0)
-            if status is not None and not ready:
-                break
-            for key, _ in ready:
-                chunk = os.read(key.fd, 1 << 16)
-                if not chunk:
-                    selector.unregister(key.fd)
-                    continue
-                *lines, rest[key.fd] = (rest[key.fd] + chunk).split(b"\n")
-                for line in lines:
-                    _pass_on(line + b"\n", key.fd == log_read, log, secrets)
-            if status is None:
-                done, raw = os.waitpid(child, os.WNOHANG)
-                status = _exit_status(raw) if done else None
-            if not selector.get_map() and status is None:
-                status = _exit_status(os.waitpid(child, 0)[1])
-    if rest[log_read]:
-        _pass_on(rest[log_read] + b"\n", True, log, secrets)
-    os.close(log_read)
-    os.close(events_read)
-    return status
-
-
-def _pass_on(line: bytes, is_log: bool, log: BinaryIO, secrets: list[bytes]) -> None:
-    for secret in secrets:
-        line = line.replace(secret, REDACTED)
-    if is_log:
-        with contextlib.suppress(OSError):  # a full disk must not stop a stage that could go on
-            log.write(line)
-        text = line.decode("utf-8", "replace").rstrip()
-        if text:
-            _emit({"event": "log", "line": text[-400:]})
-    else:
-        _write_event(line)
 
 
 def _publish(
@@ -208,18 +127,6 @@ def _publish(
     )
     store.save(record)
     return record
-
-
-def _read_answer(scratch: Path, status: int) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = json.loads((scratch / "result.json").read_bytes())
-    except (OSError, ValueError):
-        hint = None
-        if status == -signal.SIGKILL:
-            hint = "something killed it: most often the kernel, when memory runs out"
-        ended = f"signal {-status}" if status < 0 else f"status {status}"
-        return {"error": {"message": f"the stage's process ended with {ended}", "hint": hint}}
-    return answer
 
 
 @contextlib.contextmanager
@@ -257,7 +164,7 @@ def _wait_for_lock(descriptor: int) -> bool:
                 kill_leftovers(owner)
             elif owner and not waited:
                 waited = True
-                _emit({"event": "waiting", "owner": owner})
+                emit({"event": "waiting", "owner": owner})
             time.sleep(pause)
             pause = min(2 * pause, LOCK_PAUSES[1])
         else:
@@ -282,26 +189,6 @@ def _finished(store: Store, key: str) -> bool:
     return record is not None and not store.missing(record)
 
 
-def _secret_values(request: StageRequest) -> list[bytes]:
-    """Give the values that must not reach the log, longest first."""
-    names = {*WELL_KNOWN_SECRETS, *re.findall(SECRET, json.dumps(request.config))}
-    values = {os.environ.get(name, "").encode() for name in names}
-    return sorted((value for value in values if len(value) >= 4), key=len, reverse=True)
-
-
-def _exit_status(raw: int) -> int:
-    return os.waitstatus_to_exitcode(raw)
-
-
 def _emit_failure(message: str, hint: str | None, status: int = 1) -> None:
     outcome = "interrupted" if status == 130 else "failed"
-    _emit({"event": "finished", "status": outcome, "error": {"message": message, "hint": hint}})
-
-
-def _emit(event: Mapping[str, Any]) -> None:
-    _write_event(json.dumps(event).encode() + b"\n")
-
-
-def _write_event(line: bytes) -> None:
-    with contextlib.suppress(OSError):  # the head may be gone; the work goes on
-        os.write(1, line)
+    emit({"event": "finished", "status": outcome, "error": {"message": message, "hint": hint}})

@@ -1,0 +1,154 @@
+"""The worker's watch over its stage: a process of its own for the stage's code, and three pipes.
+
+The log's lines go into the stage's log file, its events to the head, both without the secrets that
+they may hold; the answer, what the stage made or why it failed, comes through a pipe and not
+through a file, so that it arrives on a full disk, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmpipe.contracts import SECRET
+from llmpipe.runner.execute import execute
+from llmpipe.runner.request import StageRequest
+
+WELL_KNOWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
+"""Environment variables that are redacted even where no spec names them."""
+
+REDACTED = b"[redacted]"
+
+LOG_LINE = 400
+"""Characters of a log line that the head is shown."""
+
+
+def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]]:
+    """Run a stage in a process of its own; give its exit status and its answer.
+
+    The answer holds ``outputs``, ``metrics`` and ``summary``, or an ``error``.
+    """
+    secrets = _secret_values(request)
+    answer = bytearray()
+    with Path(request.log).open("ab", buffering=0) as log:
+
+        def log_line(line: bytes) -> None:
+            with contextlib.suppress(OSError):  # a full disk need not stop a stage that goes on
+                log.write(line + b"\n")
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                emit({"event": "log", "line": text[-LOG_LINE:]})
+
+        lines, events = _Lines(log_line, secrets), _Lines(_emit_line, secrets)
+        pipes = [os.pipe() for _ in range(3)]
+        child = os.fork()
+        if child == 0:
+            _become_stage(request, scratch, *(write for _, write in pipes))
+        for _, write in pipes:
+            os.close(write)
+        takers = (lines.take, events.take, answer.extend)
+        status = _carry(child, {read: take for (read, _), take in zip(pipes, takers, strict=True)})
+        lines.end()
+    return status, _understood(bytes(answer), status)
+
+
+def emit(event: Mapping[str, Any]) -> None:
+    """Tell the head, through standard output, what happens."""
+    _emit_line(json.dumps(event).encode())
+
+
+def _emit_line(line: bytes) -> None:
+    with contextlib.suppress(OSError):  # the head may be gone; the work goes on
+        os.write(1, line + b"\n")
+
+
+def _become_stage(request: StageRequest, scratch: Path, log: int, events: int, answer: int) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    status = 1
+    try:
+        status = execute(request, scratch, events, answer)
+    finally:
+        os._exit(status)
+
+
+def _carry(child: int, takers: Mapping[int, Callable[[bytes], object]]) -> int:
+    """Hand on what comes through the pipes until the child is gone and they are empty.
+
+    Who the child has started may hold them open for longer than it lives.
+    """
+    status: int | None = None
+    with selectors.DefaultSelector() as selector:
+        for descriptor in takers:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while status is None or selector.get_map():
+            ready = selector.select(timeout=0.2 if status is None else 0)
+            if status is not None and not ready:
+                break
+            for key, _ in ready:
+                chunk = os.read(key.fd, 1 << 16)
+                if chunk:
+                    takers[key.fd](chunk)
+                else:
+                    selector.unregister(key.fd)
+            if status is None:
+                wait = os.WNOHANG if selector.get_map() else 0
+                done, raw = os.waitpid(child, wait)
+                status = os.waitstatus_to_exitcode(raw) if done else None
+    for descriptor in takers:
+        os.close(descriptor)
+    return status
+
+
+class _Lines:
+    """Cuts a stream into lines, takes the secrets out of them and hands them on."""
+
+    def __init__(self, hand_on: Callable[[bytes], None], secrets: list[bytes]) -> None:
+        self._hand_on = hand_on
+        self._secrets = secrets
+        self._rest = b""
+
+    def take(self, chunk: bytes) -> None:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            self._clean(line)
+
+    def end(self) -> None:
+        if self._rest:
+            self._clean(self._rest)
+
+    def _clean(self, line: bytes) -> None:
+        for secret in self._secrets:
+            line = line.replace(secret, REDACTED)
+        self._hand_on(line)
+
+
+def _secret_values(request: StageRequest) -> list[bytes]:
+    """Give the values that must not reach the log, longest first."""
+    names = {*WELL_KNOWN_SECRETS, *re.findall(SECRET, json.dumps(request.config))}
+    values = {os.environ.get(name, "").encode() for name in names}
+    return sorted((value for value in values if len(value) >= 4), key=len, reverse=True)
+
+
+def _understood(answer: bytes, status: int) -> dict[str, Any]:
+    """Decode a stage's answer; one that never gave any has failed."""
+    try:
+        found: dict[str, Any] = json.loads(answer)
+    except ValueError:
+        hint = None
+        if status == -signal.SIGKILL:
+            hint = "something killed it: most often the kernel, when memory runs out"
+        ended = f"signal {-status}" if status < 0 else f"status {status}"
+        return {"error": {"message": f"the stage's process ended with {ended}", "hint": hint}}
+    return found
