@@ -7,6 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+_PLAIN = frozenset({str, int, bool, type(None)})
+
 
 def canonical_json(value: Any) -> str:
     """Give JSON text that is the same for equal values: sorted keys, ``1.0`` as ``1``.
@@ -15,9 +20,7 @@ def canonical_json(value: Any) -> str:
         TypeError: the value is not JSON; nothing is ever pickled into a key.
         ValueError: it holds infinity or not-a-number.
     """
-    return json.dumps(
-        _normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _ENCODER.encode(canonical(value))
 
 
 def digest(value: Any) -> str:
@@ -25,13 +28,24 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-def _normal(value: Any) -> Any:
+def canonical(value: Any) -> Any:
+    """Give JSON data in the form that all equal values have, as a copy: sorted keys, no tuples.
+
+    Raises:
+        TypeError: a mapping has a key that is not a text.
+    """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
-    if isinstance(value, Mapping):
-        if not all(isinstance(key, str) for key in value):
-            raise TypeError("a key that is not a text cannot enter a cache key")
-        return {key: _normal(item) for key, item in value.items()}
+    if isinstance(value, (dict, Mapping)):  # dict first: to ask an abstract class is slow
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError("a key that is not a text cannot enter a cache key")
+        return {
+            key: item if type(item) in _PLAIN else canonical(item)
+            for key, item in sorted(value.items())
+        }
     if isinstance(value, (list, tuple)):
-        return [_normal(item) for item in value]
+        return [canonical(item) for item in value]
     return value

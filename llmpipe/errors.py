@@ -4,6 +4,7 @@
     ├── UsageError                  2   the command line asks for something that makes no sense
     ├── SpecError                   2   the spec is wrong; carries every Problem, sorted by place
     ├── MissingDependencyError      2   a package or tool that this work needs is not installed
+    ├── PluginError                 2   an installed package offers a stage kind that cannot be used
     ├── StoreError                  1   the store cannot be read or written
     └── StageError                  1   a stage could not do its work; its user can act on it
 
@@ -12,19 +13,18 @@ Ctrl-C ends in 130. Anything else that escapes is a bug in llmpipe and shows its
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 EXCERPT = 100
 """Characters of a line that a message shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(NamedTuple):
     """A place in a text file. Lines and columns count from 1; ``length`` is what to underline.
 
-    Line 0 is the file as a whole.
+    Line 0 is the file as a whole. A tuple, because a spec has several for each of its values.
     """
 
     file: str
@@ -53,6 +53,17 @@ class Problem:
     message: str
     location: Location | None = None
     hint: str | None = None
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """Give the problem as data; line and column are None where the file as a whole is meant."""
+        where = self.location
+        return {
+            "message": self.message,
+            "file": where.file if where else None,
+            "line": where.line or None if where else None,
+            "column": where.column or None if where else None,
+            "hint": self.hint,
+        }
 
     def render(self) -> str:
         """Give the problem as text: place and message, the line with its underline, the hint."""
@@ -104,6 +115,10 @@ class MissingDependencyError(LlmpipeError):
     """A package, extra or outside tool is missing; the hint is the command that installs it."""
 
 
+class PluginError(LlmpipeError):
+    """A stage kind that an installed package offers breaks on import or lacks the contract."""
+
+
 class StoreError(LlmpipeError):
     """The store is unreadable, of a newer format, or could not be written (a full disk, say)."""
 
@@ -118,6 +133,8 @@ class StageError(LlmpipeError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Name the known word closest to ``word`` as a hint, or None when nothing is close."""
+    import difflib
+
     match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else None
 

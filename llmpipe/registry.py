@@ -2,16 +2,22 @@
 
 Our own kinds stand in `KINDS`. Anybody else's come through the entry point group
 ``llmpipe.stages`` (``kind = "package.module:Class"``); installed packages are searched for them
-only when a kind is not one of ours.
+only when a kind is not one of ours. What comes from elsewhere is held against the contract of
+`llmpipe.contracts.Stage` when it is first used.
 """
 
 from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
+
+from llmpipe.errors import PluginError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from importlib.metadata import EntryPoint
+
     from llmpipe.contracts import Stage
 
 ENTRY_POINTS = "llmpipe.stages"
@@ -29,6 +35,9 @@ KINDS: dict[str, str] = {
     "train": "llmpipe.stages.train:Train",
 }
 
+QUESTIONS = ("ports", "problems", "fingerprint", "tools", "preflight", "run")
+"""What a stage class must answer to."""
+
 
 @cache
 def stage_class(kind: str) -> type[Stage]:
@@ -36,22 +45,76 @@ def stage_class(kind: str) -> type[Stage]:
 
     Raises:
         KeyError: no such kind is known here or offered by an installed package.
+        PluginError: a package offers it and it cannot be used.
     """
-    target = KINDS.get(kind) or third_party_kinds().get(kind)
-    if target is None:
-        raise KeyError(kind)
-    module, _, name = target.partition(":")
-    return cast("type[Stage]", getattr(importlib.import_module(module), name))
+    if kind in KINDS:
+        module, _, name = KINDS[kind].partition(":")
+        return cast("type[Stage]", getattr(importlib.import_module(module), name))
+    return _from_package(kind, third_party_kinds()[kind])
 
 
 @cache
-def third_party_kinds() -> dict[str, str]:
-    """Give the kinds that installed packages offer, as ``{kind: "module:Class"}``."""
+def third_party_kinds() -> dict[str, tuple[EntryPoint, ...]]:
+    """Give the kinds that installed packages offer, each with those who offer it."""
     from importlib.metadata import entry_points
 
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in dict.fromkeys(entry_points(group=ENTRY_POINTS)):
+        found.setdefault(point.name, []).append(point)
+    return {kind: tuple(points) for kind, points in found.items() if kind not in KINDS}
 
 
 def all_kinds() -> list[str]:
     """Give the names of every kind that a spec may use, sorted."""
     return sorted({*KINDS, *third_party_kinds()})
+
+
+def _from_package(kind: str, points: tuple[EntryPoint, ...]) -> type[Stage]:
+    if len(points) > 1:
+        raise PluginError(
+            f"several packages offer the stage kind {kind!r}: {', '.join(map(_who, points))}",
+            hint="uninstall all but one of them",
+        )
+    (point,) = points
+    try:
+        found = point.load()
+    except (Exception, SystemExit) as error:  # whatever its code does when it is imported
+        raise _unusable(kind, point, f"{type(error).__name__}: {error}") from error
+    lacks = "; ".join(_lacks(found))
+    if lacks:
+        raise _unusable(kind, point, lacks)
+    return cast("type[Stage]", found)
+
+
+def _lacks(found: Any) -> Iterator[str]:
+    """Say what a class lacks of the contract of a stage."""
+    from llmpipe.contracts import Determinism, StageConfig
+
+    if not isinstance(found, type):
+        yield "it is no class"
+        return
+    config = getattr(found, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, StageConfig)):
+        yield "its Config is no subclass of llmpipe.contracts.StageConfig"
+    elif not config.__struct_config__.forbid_unknown_fields:
+        yield "its Config takes unknown fields"
+    if not isinstance(getattr(found, "VERSION", None), int):
+        yield "its VERSION is no whole number"
+    if getattr(found, "determinism", None) not in get_args(Determinism):
+        yield f"its determinism is none of {', '.join(get_args(Determinism))}"
+    missing = [name for name in QUESTIONS if not callable(getattr(found, name, None))]
+    if missing:
+        yield f"it has no {', '.join(missing)}"
+    if not hasattr(found, "cpus"):
+        yield "it has no cpus"
+
+
+def _unusable(kind: str, point: EntryPoint, why: str) -> PluginError:
+    message = f"the stage kind {kind!r} of {_who(point)} cannot be used: {why}"
+    hint = f"it is the entry point {point.value} in the group {ENTRY_POINTS}; ask its authors"
+    return PluginError(message, hint=hint)
+
+
+def _who(point: EntryPoint) -> str:
+    dist = point.dist
+    return f"the package {dist.name} {dist.version}" if dist else point.value

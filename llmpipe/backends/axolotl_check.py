@@ -3,7 +3,8 @@
 Axolotl itself drops a key that it does not know without a word. Here such a key is a problem, at
 every level, the keys of the block's ``plugins`` included; so is what Axolotl's own validators
 refuse. Its config model takes seconds to import, so it is asked in a child process (this very
-module, run with ``-m``), and the answer is kept on disk by Axolotl's version and the block.
+module, run with ``-m``) that waits for further questions, as a sweep has them, and the answer is
+kept on disk by Axolotl's version and the block.
 
 It does not load models or data, and it does not know which GPU will train.
 """
@@ -16,14 +17,17 @@ import importlib.metadata
 import json
 import os
 import re
+import select
 import subprocess
 import sys
+import tempfile
+import traceback
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from llmpipe.backends.axolotl_config import KeyPath, with_defaults
 from llmpipe.errors import StageError, did_you_mean
@@ -32,6 +36,9 @@ CHECK_VERSION = 1
 """Part of the memo's key: raised when this module would answer differently."""
 
 QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+
+IDLE = 5.0
+"""Seconds after which the child ends when it is not asked again: it holds hundreds of megabytes."""
 
 PLACEHOLDERS: Mapping[str, Any] = {
     "base_model": "base",
@@ -97,25 +104,59 @@ def check_block(block: Mapping[str, Any], *, memo_dir: Path, whole: bool = False
 
 
 def _ask_child(question: str) -> list[dict[str, Any]]:
-    """Run this module in a child on the question; give its answer."""
-    child = subprocess.run(
-        [sys.executable, "-m", __name__],
-        input=question,
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        env={**os.environ, **QUIET},
-        check=False,
+    """Put the question to the child and give its answer."""
+    for _ in range(2):  # one that had nothing to do has ended and is followed by another
+        child = _child()
+        line = child.ask(question)
+        if line is not None:
+            answer: list[dict[str, Any]] = json.loads(line)
+            return answer
+        child.process.wait()
+        _child.cache_clear()
+    raise StageError(
+        f"Axolotl could not be asked about its keys:\n{child.last_words()}",
+        hint="does `axolotl --version` run? allow_unknown_axolotl: true goes on unchecked",
     )
-    marked = [line for line in child.stdout.splitlines() if line.startswith(_MARK)]
-    if child.returncode or not marked:
-        last = "\n".join(child.stderr.strip().splitlines()[-5:])
-        raise StageError(
-            f"Axolotl could not be asked about its keys:\n{last}",
-            hint="does `axolotl --version` run? allow_unknown_axolotl: true goes on unchecked",
+
+
+class _Child:
+    """This module in a process of its own, which imports Axolotl once for many questions."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, **QUIET},
         )
-    answer: list[dict[str, Any]] = json.loads(marked[-1].removeprefix(_MARK))
-    return answer
+
+    def ask(self, question: str) -> str | None:
+        """Give the answer as JSON; None where the child has ended without one."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        try:
+            stdin.write(question + "\n")
+            stdin.flush()
+        except BrokenPipeError:
+            return None
+        marked = (line for line in stdout if line.startswith(_MARK))
+        line = next(marked, None)
+        return line.removeprefix(_MARK) if line else None
+
+    def last_words(self) -> str:
+        """Give the last lines that it wrote about what was wrong."""
+        self._errors.seek(0)
+        return "\n".join(self._errors.read().strip().splitlines()[-5:])
+
+
+@functools.cache
+def _child() -> _Child:
+    return _Child()
 
 
 def _keep(memo: Path, found: list[dict[str, Any]]) -> None:
@@ -131,13 +172,38 @@ def _keep(memo: Path, found: list[dict[str, Any]]) -> None:
 _MARK = "llmpipe-answer "
 
 
-def main() -> None:
-    """Read a question from standard input and print the problems found as one marked line."""
-    question = json.loads(sys.stdin.read())
-    block = question["block"]
-    problems = list(_problems(block, whole=question["whole"], version=question["axolotl"]))
-    answer = [{"path": list(p.path), "message": p.message, "hint": p.hint} for p in problems]
-    print(_MARK + json.dumps(answer), flush=True)
+def main() -> int:
+    """Answer questions, one a line on standard input, until nobody asks any more.
+
+    Each is answered in a fork: what plugins do to Axolotl does not reach the next question.
+    """
+    list(_problems({}, whole=False, version=""))  # what it imports on the way takes seconds: once
+    while select.select([sys.stdin], [], [], IDLE)[0]:
+        question = sys.stdin.readline()
+        if not question:
+            break
+        fork = os.fork()
+        if fork == 0:
+            _answer(question)
+        if os.waitpid(fork, 0)[1]:
+            return 1
+    return 0
+
+
+def _answer(question: str) -> NoReturn:
+    """Print the problems found as one marked line, and end."""
+    status = 1
+    try:
+        asked = json.loads(question)
+        found = _problems(asked["block"], whole=asked["whole"], version=asked["axolotl"])
+        answer = [{"path": list(p.path), "message": p.message, "hint": p.hint} for p in found]
+        print(f"\n{_MARK}{json.dumps(answer)}", flush=True)
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _problems(block: dict[str, Any], *, whole: bool, version: str) -> Iterator[BlockProblem]:
@@ -300,4 +366,4 @@ def _one_line(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.runner.plan import StagePlan, describe, make_plan
 from llmpipe.runner.project import Project
+
+SHOWN_CAUSES = 6
+"""Causes of one stage that the plan of all shows; below a sweep there are hundreds."""
 
 STALE = 3
 """The exit code of ``--check`` when a stage would run."""
@@ -22,7 +26,7 @@ def main(argv: list[str]) -> int:
         "--check", action="store_true", help=f"exit with {STALE} when a stage would run"
     )
     arguments.add_argument("--json", action="store_true", help="print the plan as JSON")
-    options = arguments.parse_args(argv)
+    options = arguments.parse_intermixed_args(argv)
     project = open_project(options)
     plans = make_plan(project)
     if options.stage:
@@ -49,26 +53,65 @@ def plan_json(project: Project, plans: Mapping[str, StagePlan]) -> dict[str, Any
 
 
 def print_plan(plans: Mapping[str, StagePlan]) -> None:
-    """Print one line per stage and a line per cause."""
+    """Print one line per stage and a line per cause; in the end, how much there is to do."""
     width = max(len(name) for name in plans)
     for plan in plans.values():
         derived = f"  (derived for {plan.derived_for})" if plan.derived_for else ""
-        print(f"{plan.id:<{width}}  {plan.kind:<11}  {plan.status}{derived}")
-        for cause in plan.causes:
-            print(f"{'':<{width}}  because {describe(cause)}")
-    runs = sum(plan.status == "run" for plan in plans.values())
+        print(f"{plan.id:<{width}}  {plan.kind:<11}  {_status(plan)}{derived}")
+        _print_causes(plan, " " * (width + 2), SHOWN_CAUSES)
+    to_run = [plan for plan in plans.values() if plan.status == "run"]
     count = f"{len(plans)} stage{'' if len(plans) == 1 else 's'}"
-    print(f"{count}: {runs} to run, {len(plans) - runs} cached")
+    cached = len(plans) - len(to_run)
+    print(f"{count}: {len(to_run)} to run{_in_all(to_run)}, {cached} cached")
 
 
 def print_stage(plan: StagePlan) -> None:
     """Print all that is known of one stage: its key, what that is made of, and why it would run."""
     import yaml
 
-    print(f"{plan.id} ({plan.kind}): {plan.status}")
-    for cause in plan.causes:
-        print(f"  because {describe(cause)}")
+    print(f"{plan.id} ({plan.kind}): {_status(plan)}")
+    _print_causes(plan, "  ")
     print(f"key: {plan.key or 'not known before what it needs has run'}")
     print("made of:")
     text = yaml.safe_dump(dict(plan.made_of), sort_keys=True, allow_unicode=True, width=100)
     print("\n".join(f"  {line}" for line in text.splitlines()))
+
+
+def _status(plan: StagePlan) -> str:
+    """Say what is to happen to a stage, and how long that took when it last ran."""
+    if plan.kept:
+        return "cached, kept as it is"
+    if plan.status == "run" and plan.seconds is not None:
+        return f"run, {about(plan.seconds)}"
+    return plan.status
+
+
+def _print_causes(plan: StagePlan, indent: str, most: int | None = None) -> None:
+    word = "although" if plan.kept else "because"
+    for cause in plan.causes[:most]:
+        print(f"{indent}{word} {describe(cause)}")
+    left = 0 if most is None else len(plan.causes) - most
+    if left > 0:
+        print(f"{indent}and for {left} more: llmpipe plan SPEC {shlex.quote(plan.id)} lists them")
+
+
+def _in_all(plans: Sequence[StagePlan]) -> str:
+    """Say how long stages take one after the other, as far as that is known."""
+    known = [plan.seconds for plan in plans if plan.seconds is not None]
+    if not known:
+        return ""
+    unknown = len(plans) - len(known)
+    rest = f" and {unknown} of unknown length" if unknown else ""
+    return f" ({about(sum(known))}{rest})"
+
+
+def about(seconds: float) -> str:
+    """Give an estimate of time, no more exactly than earlier runs tell it."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 60:
+        return f"about {seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60} min"

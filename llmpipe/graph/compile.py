@@ -12,7 +12,7 @@ import msgspec
 
 from llmpipe.contracts import ArtifactType, Input, Ports
 from llmpipe.errors import Problem, SpecError, did_you_mean
-from llmpipe.graph.model import Binding, Graph, Point, StageNode
+from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
 from llmpipe.graph.references import either, meaning
 from llmpipe.graph.sources import StageOutput
 from llmpipe.registry import stage_class
@@ -104,6 +104,8 @@ class _Compiler:
         self, stage: StageSpec, ports: Ports, choices: dict[str, list[Binding]]
     ) -> tuple[Ports, dict[str, Binding]]:
         """Move what takes a whole sweep out of the choices; give it one port for each point."""
+        if not any(item.gather for item in ports.inputs.values()):
+            return ports, {}
         inputs = {port: item for port, item in ports.inputs.items() if not item.gather}
         gathered: dict[str, Binding] = {}
         taken: dict[str, set[str]] = {}
@@ -134,6 +136,8 @@ class _Compiler:
 
     def _typed(self, stage: StageSpec, ports: Ports, bindings: Mapping[str, Binding]) -> Ports:
         """Give outputs that are like an input its type."""
+        if all(output.like is None for output in ports.outputs.values()):
+            return ports
         outputs = dict(ports.outputs)
         for name, output in outputs.items():
             if output.like is None:
@@ -174,7 +178,7 @@ class _Compiler:
             self.broken.add(stage.family)
             return []
         ports = made[0].ports
-        output = output or ports.default
+        output = output or ports.default or _only_fitting(ports, wanted)
         if output is None:
             choices = ", ".join(f"{name}.{o}" for o in ports.outputs)
             message = f"{name!r} has several outputs: say which"
@@ -297,6 +301,12 @@ def _conversion_name(given: Binding) -> str:
     return given.label.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
 
 
+def _only_fitting(ports: Ports, wanted: Input) -> str | None:
+    """Give the one output that fits, to an input that names a stage and cannot name its output."""
+    fitting = [name for name, output in ports.outputs.items() if output.type in wanted.accepts]
+    return fitting[0] if wanted.gather and len(fitting) == 1 else None
+
+
 def _merged(one: Point, other: Point) -> Point | None:
     """Give the point that is both, or None when they stand at different places of one sweep."""
     if any(key in one and one[key] != value for key, value in other.items()):
@@ -305,11 +315,5 @@ def _merged(one: Point, other: Point) -> Point | None:
 
 
 def point_name(point: Point) -> str:
-    """Name a point: by axis, or by stage and axis where two stages have the same axis."""
-    axes = [axis for _, axis in point]
-    return point_text(
-        {
-            axis if axes.count(axis) == 1 else f"{stage}.{axis}": value
-            for (stage, axis), value in point.items()
-        }
-    )
+    """Name a point by its axes, as its stages are named."""
+    return point_text(axes_of(point))

@@ -15,6 +15,15 @@ Point = Mapping[tuple[str, str], Any]
 """Where a stage stands in a sweep: values by (the stage whose matrix it is, axis)."""
 
 
+def axes_of(point: Point) -> dict[str, Any]:
+    """Give a point by axis, or by stage and axis where two stages have the same axis."""
+    axes = [axis for _, axis in point]
+    return {
+        axis if axes.count(axis) == 1 else f"{stage}.{axis}": value
+        for (stage, axis), value in point.items()
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """What an input is bound to. An adapter carries the binding of the model it was trained on."""

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from llmpipe.errors import Problem, SpecError, UsageError
 from llmpipe.graph.model import StageNode
+from llmpipe.graph.sources import StageOutput
+from llmpipe.runner.lockfile import LockedStage, LockFile
 from llmpipe.runner.plan import StagePlan, changes, describe
 from llmpipe.runner.project import Project
-from llmpipe.runner.store import KeyRecord
+from llmpipe.runner.records import KeyRecord
 
 
 def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
@@ -21,7 +23,9 @@ def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
     lock = project.lock
     if not lock.exists:
         raise UsageError(
-            f"{lock.path} has nothing for the profiles {lock.section!r}",
+            f"{lock.path} has nothing for the profiles {lock.section!r}"
+            if lock.path.exists()
+            else f"there is no lock file {lock.path}",
             hint="run without --locked first, and commit the lock file",
         )
     drifted = list(_drift(project, plans))
@@ -33,14 +37,18 @@ def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
 
 
 def artifact_drift(project: Project, node: StageNode, record: KeyRecord) -> str | None:
-    """Say which artifact is not the locked one, of a stage whose kind promises that it would be."""
+    """Say which artifact is not the locked one, where it was to be the same byte for byte.
+
+    That is promised by some kinds, and only of the same ingredients: what hangs on a stage whose
+    kind promises less may differ as that one does.
+    """
     locked = project.lock.stage(node.id)
-    if locked is None or node.stage.determinism != "exact":
+    if locked is None or node.stage.determinism != "exact" or record.key != locked["key"]:
         return None
     for name, output in record.outputs.items():
-        wanted = locked["outputs"].get(name, {}).get("digest")
-        if wanted != output.digest:
-            was = wanted[:12] if wanted else "nothing"
+        wanted = locked["outputs"].get(name)
+        if wanted is None or wanted["digest"] != output.digest:
+            was = wanted["digest"][:12] if wanted else "nothing"
             return f"its output {name!r} is {output.digest[:12]}; {was} is locked"
     return None
 
@@ -52,12 +60,28 @@ def _drift(project: Project, plans: Mapping[str, StagePlan]) -> Iterator[str]:
         if locked is None:
             yield f"{name} is not in it"
             continue
-        pending = nodes[name].bindings.keys() - plan.made_of["inputs"].keys()
-        for cause in changes(nodes[name], locked["made_of"], plan.made_of, pending):
-            upstream = cause.get("stage")
-            if upstream and nodes[upstream].stage.determinism != "exact":
-                continue  # made here, from the same, but not promised to be the same bytes
-            yield f"{name}: {describe(cause)}"
+        made_of = plan.record.ingredients if plan.kept and plan.record else plan.made_of
+        pending = nodes[name].bindings.keys() - made_of["inputs"].keys()
+        for cause in changes(nodes[name], locked["made_of"], made_of, pending):
+            if cause["cause"] != "upstream":  # what it reads has drifted itself, or may differ
+                yield f"{name}: {describe(cause)}"
+        for label in _rewired(project.lock, nodes[name], locked):
+            yield f"{name}: it is not made of {label}"
     for name in project.lock.stages():
         if name not in nodes:
             yield f"{name} is in it, but not in the spec"
+
+
+def _rewired(lock: LockFile, node: StageNode, locked: LockedStage) -> Iterator[str]:
+    """Name the references to stages that the locked artifact was not made of."""
+    for port, binding in node.bindings.items():
+        source = binding.source
+        if not isinstance(source, StageOutput):
+            continue
+        upstream = lock.stage(source.stage)
+        if upstream is None:
+            continue  # that it is not in the lock is said already
+        made_of = locked["made_of"]["inputs"].get(port)
+        made = upstream["outputs"].get(source.output)
+        if made_of is None or made is None or made_of["digest"] != made["digest"]:
+            yield binding.label

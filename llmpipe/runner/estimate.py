@@ -1,8 +1,9 @@
-"""How long stages will take, as far as earlier runs tell."""
+"""How long stages will take, and how much disk, as far as earlier runs tell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 
 from llmpipe.runner.project import Project
 
@@ -24,3 +25,14 @@ def critical_paths(project: Project, dependents: Mapping[str, Sequence[str]]) ->
         own = last_seconds(project, name)
         longest[name] = after + (UNKNOWN if own is None else own)
     return longest
+
+
+def disk_needed(project: Project, stages: Iterable[str]) -> int:
+    """Give the bytes that stages will add to the store when they make as much as they did last."""
+    records = filter(None, map(project.last_record, stages))
+    return sum(output.size for record in records for output in record.outputs.values())
+
+
+def disk_free(project: Project) -> int:
+    """Give the bytes that are free where the store is."""
+    return shutil.disk_usage(project.store.home).free

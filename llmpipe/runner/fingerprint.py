@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from llmpipe.canonical import canonical_json
+from llmpipe.canonical import canonical
 from llmpipe.graph.model import StageNode
 
 RECORD = 1
@@ -22,9 +21,9 @@ def ingredients(
     ``inputs`` holds the fingerprint of each input; ``last`` gives the ingredients of the stage's
     last run: a tool that is not installed here is taken to be what it was then.
     """
-    config = json.loads(canonical_json(node.stage.fingerprint(node.config)))
+    config = canonical(node.stage.fingerprint(node.config))
     for port, wanted in node.ports.inputs.items():
-        _replace(config, wanted.field, {"input": port})
+        replace_at(config, wanted.field, {"input": port.partition("[")[0]})
     tools = {name: tool_version(name) for name in node.stage.tools(node.config)}
     if None in tools.values():
         known = (last() or {}).get("tools", {})
@@ -50,7 +49,7 @@ def tool_version(distribution: str) -> str | None:
         return None
 
 
-def _replace(config: Any, field: tuple[str | int, ...], value: Any) -> None:
+def replace_at(config: Any, field: tuple[str | int, ...], value: Any) -> None:
     """Put ``value`` at ``field`` where the config has it; a fingerprint may have dropped it."""
     *parents, leaf = field
     for step in parents:

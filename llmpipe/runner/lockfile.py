@@ -9,24 +9,78 @@ history it also tells what a stage was made of last.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
+import msgspec
 import yaml
 
 from llmpipe.canonical import digest
-from llmpipe.errors import Problem, SpecError, StoreError
+from llmpipe.errors import Location, Problem, SpecError, StoreError
 from llmpipe.graph.model import Graph
-from llmpipe.runner.store import KeyRecord, atomic_write, write_hint
+from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.store import atomic_write, write_hint
 
 VERSION = 1
 
 _HEADER = """\
 # Written by `llmpipe run`; commit it beside the spec. `llmpipe run --locked` refuses what differs.
-# content: {content}
+# below: {below} content: {content}
 """
+
+_END = f"\nversion: {VERSION}\n"
+"""How the file ends: its keys are sorted."""
+
+CONFLICT_MARKS = ("<<<<<<< ", ">>>>>>> ")
+
+RESTORE = "restore it from version control, or remove it and run without --locked"
+
+
+class LockedOutput(TypedDict):
+    """What is locked of an artifact."""
+
+    type: str
+    digest: str
+    size: int
+
+
+class MadeOf(TypedDict):
+    """The ingredients of a stage: see `llmpipe.runner.fingerprint`."""
+
+    record: int
+    kind: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+    tools: dict[str, str | None]
+
+
+class LockedStage(TypedDict):
+    """What is locked of a stage."""
+
+    key: str
+    made_of: MadeOf
+    outputs: dict[str, LockedOutput]
+
+
+class Section(TypedDict):
+    """What is locked under one choice of profiles. ``content`` is the digest of the rest."""
+
+    content: str
+    models: dict[str, str]
+    packages: dict[str, str]
+    stages: dict[str, LockedStage]
+
+
+class Document(TypedDict):
+    """A whole lock file."""
+
+    version: int
+    name: str
+    profiles: dict[str, Section]
 
 
 class LockFile:
@@ -44,30 +98,42 @@ class LockFile:
         self._names = graph.nodes.keys()
 
     @cached_property
-    def _document(self) -> dict[str, Any]:
-        found = _read(self.path)
-        return found or {"version": VERSION, "name": self._name, "profiles": {}}
+    def _document(self) -> Document:
+        return _read(self.path) or self._empty()
+
+    def _empty(self) -> Document:
+        return {"version": VERSION, "name": self._name, "profiles": {}}
 
     @property
     def exists(self) -> bool:
         """Whether there is a section for these profiles."""
         return self.section in self._document["profiles"]
 
-    def stage(self, name: str) -> dict[str, Any] | None:
-        """Give what is locked of a stage: ``made_of``, ``key`` and ``outputs``."""
-        section = self._document["profiles"].get(self.section, {})
-        found: dict[str, Any] | None = section.get("stages", {}).get(name)
-        return found
+    def check(self) -> None:
+        """Refuse a file that cannot be understood, before anything runs.
+
+        One that is as it was written is not parsed: of a thousand stages that takes its time.
+        """
+        if self._contents() is None:
+            assert self._document
+
+    def stage(self, name: str) -> LockedStage | None:
+        """Give what is locked of a stage."""
+        return self._stages().get(name)
 
     def stages(self) -> list[str]:
         """Name the stages that are locked."""
-        return list(self._document["profiles"].get(self.section, {}).get("stages", {}))
+        return list(self._stages())
+
+    def _stages(self) -> dict[str, LockedStage]:
+        section = self._document["profiles"].get(self.section)
+        return section["stages"] if section else {}
 
     def commits(self) -> dict[str, str]:
         """Give the commits that hub repositories were resolved to, under any profiles."""
         found: dict[str, str] = {}
         for section in self._document["profiles"].values():
-            found |= section.get("models", {})
+            found |= section["models"]
         return found
 
     def write(self, records: Mapping[str, KeyRecord], commits: Mapping[str, str]) -> bool:
@@ -85,38 +151,43 @@ class LockFile:
                 stages[name] = locked
         found = {name: [stage["key"], stage["outputs"]] for name, stage in stages.items()}
         content = digest([VERSION, self._name, self.section, found, dict(commits)])
-        if self._content(self.section) == content:
+        contents = self._contents()
+        if contents is not None and contents.get(self.section) == content:
             return False
+        if contents is not None and contents.keys() <= {self.section}:
+            self._document = self._empty()  # nothing else stands in it: it need not be parsed
         self._document["profiles"][self.section] = {
             "content": content,
             "models": dict(commits),
             "packages": _packages(stages.values()),
             "stages": stages,
         }
-        contents = " ".join(
+        told = " ".join(
             f"{name}={section['content']}"
             for name, section in sorted(self._document["profiles"].items())
         )
         text = yaml.dump(self._document, Dumper=yaml.CSafeDumper, sort_keys=True, width=100)
         try:
-            atomic_write(self.path, _HEADER.format(content=contents) + text)
+            head = _HEADER.format(below=_digest_below(text), content=told)
+            atomic_write(self.path, head + text)
         except OSError as error:
             message = f"{self.path} cannot be written: {error.strerror}"
             raise StoreError(message, hint=write_hint(error)) from None
         return True
 
-    def _content(self, section: str) -> str | None:
-        """Give a section's content digest from the head of the file, without parsing the rest."""
+    def _contents(self) -> dict[str, str] | None:
+        """Give the sections' content digests from the head of the file, without parsing the rest.
+
+        There are none where the rest is not what this version wrote: it was edited or merged.
+        """
         try:
-            with self.path.open(encoding="utf-8") as stream:
-                head = [stream.readline() for _ in range(2)]
-        except (OSError, UnicodeDecodeError):
+            _, second, text = self.path.read_text("utf-8").split("\n", 2)
+        except (OSError, ValueError):
             return None
-        for word in head[1].split()[2:]:
-            name, _, content = word.rpartition("=")
-            if name == section:
-                return content
-        return None
+        words = second.split()
+        if words[1:3] != ["below:", _digest_below(text)] or not text.endswith(_END):
+            return None
+        return dict(word.rpartition("=")[::2] for word in words[4:])
 
 
 def locked_keys(paths: Iterable[Path]) -> Iterator[str]:
@@ -130,32 +201,49 @@ def locked_keys(paths: Iterable[Path]) -> Iterator[str]:
             yield from (stage["key"] for stage in section["stages"].values())
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> Document | None:
     """Read a lock file; None when there is none."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unusable(path, f"cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise _unusable(path, 0, "it is not UTF-8 text") from None
+    except OSError as error:
+        raise _unusable(path, 0, f"it cannot be read: {error.strerror}") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith(CONFLICT_MARKS):
+            hint = (
+                "take either side, or remove the file; then run without --locked to write it anew"
+            )
+            raise _unusable(path, number, "a merge conflict is left in the lock file", hint)
     try:
         document = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f": line {mark.line + 1}" if mark else ""
-        raise _unusable(path, f"is not valid YAML{place}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("profiles"), dict):
-        raise _unusable(path, "is no lock file")
-    if document.get("version") != VERSION:
-        found = document.get("version")
-        raise _unusable(path, f"is of version {found}; this llmpipe reads {VERSION}")
-    return document
+        raise _unusable(path, mark.line + 1 if mark else 0, "it is not valid YAML") from None
+    version = document.get("version") if isinstance(document, dict) else None
+    if isinstance(version, int) and version > VERSION:
+        what = f"the lock file is of version {version}; this llmpipe reads {VERSION}"
+        raise _unusable(path, 0, what, "use the newer llmpipe that wrote it")
+    try:
+        found = msgspec.convert(document, Document)
+    except msgspec.ValidationError as error:
+        raise _unusable(path, 0, f"it is no lock file: {error}") from None
+    if version != VERSION:
+        what = f"the lock file is of version {version}; this llmpipe reads {VERSION}"
+        raise _unusable(path, 0, what)
+    return found
 
 
-def _locked(record: KeyRecord) -> dict[str, Any]:
+def _digest_below(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _locked(record: KeyRecord) -> LockedStage:
     return {
         "key": record.key,
-        "made_of": record.ingredients,
+        "made_of": cast("MadeOf", record.ingredients),
         "outputs": {
             name: {"type": output.type, "digest": output.digest, "size": output.size}
             for name, output in record.outputs.items()
@@ -163,11 +251,10 @@ def _locked(record: KeyRecord) -> dict[str, Any]:
     }
 
 
-def _packages(stages: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def _packages(stages: Iterable[LockedStage]) -> dict[str, str]:
     tools = (stage["made_of"]["tools"].items() for stage in stages)
     return {name: version for item in tools for name, version in item if version is not None}
 
 
-def _unusable(path: Path, what: str) -> SpecError:
-    hint = "restore it from version control, or remove it and run without --locked"
-    return SpecError([Problem(f"{path} {what}", None, hint)])
+def _unusable(path: Path, line: int, what: str, hint: str = RESTORE) -> SpecError:
+    return SpecError([Problem(what, Location(str(path), line, 1 if line else 0), hint)])

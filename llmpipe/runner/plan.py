@@ -12,7 +12,7 @@ from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import HubRepo, StageOutput
 from llmpipe.runner.fingerprint import ingredients
 from llmpipe.runner.project import Project
-from llmpipe.runner.store import KeyRecord
+from llmpipe.runner.records import KeyRecord
 
 Cause = dict[str, Any]
 """One reason to run: ``cause`` is one of new, config, file, upstream, tool, version, missing,
@@ -97,7 +97,7 @@ def plan_stage(
         return StagePlan(node.id, node.kind, "cached", key, made_of, [], record, node.derived_for)
     last = project.last_record(node.id)
     seconds = last.seconds if last else None
-    if (kept or node.config.freeze) and not forced and last and not project.store.missing(last):
+    if (kept or node.config.freeze) and not forced and last and _fits(project, node, last):
         return StagePlan(
             node.id, node.kind, "cached", last.key, made_of, causes, last, node.derived_for,
             seconds, kept=True,
@@ -105,6 +105,13 @@ def plan_stage(
     return StagePlan(
         node.id, node.kind, "run", key, made_of, causes, record, node.derived_for, seconds
     )
+
+
+def _fits(project: Project, node: StageNode, record: KeyRecord) -> bool:
+    """Tell whether what a stage made last is there, with all that is now to be made."""
+    if record.kind != node.kind or node.ports.outputs.keys() - record.outputs.keys():
+        return False
+    return not project.store.missing(record)
 
 
 def _causes(
@@ -116,7 +123,8 @@ def _causes(
 ) -> Iterator[Cause]:
     """Give every reason for which a stage is not fresh."""
     if record is not None:
-        for output in project.store.missing(record):
+        never_made = node.ports.outputs.keys() - record.outputs.keys()
+        for output in (*project.store.missing(record), *sorted(never_made)):
             yield {"cause": "missing", "output": output}
         return
     last = project.last_ingredients(node.id)
@@ -175,9 +183,10 @@ def changes(
     pending: Collection[str] = (),
 ) -> Iterator[Cause]:
     """Name every difference between what a stage was made of and what it would be made of."""
-    if (old.get("kind"), old.get("version"), old.get("record")) != (
-        new["kind"], new["version"], new["record"],
-    ):  # fmt: skip
+    if old.get("kind") != new["kind"]:
+        field = f"stages.{node.family}.kind"
+        yield {"cause": "config", "field": field, "old": old.get("kind"), "new": new["kind"]}
+    elif (old.get("version"), old.get("record")) != (new["version"], new["record"]):
         yield {"cause": "version", "old": old.get("version"), "new": new["version"]}
     for path, before, after in _differences(old.get("config", {}), new["config"]):
         yield {
@@ -193,6 +202,10 @@ def changes(
                 yield {"cause": "upstream", "stage": binding.source.stage, "pending": False}
             else:
                 yield {"cause": "file", "path": binding.label}
+    for port in old.get("inputs", {}):
+        if port.endswith("]") and port not in node.bindings:  # a point that is no longer made
+            field = f"stages.{node.family}.{port}"
+            yield {"cause": "config", "field": field, "old": {"input": port}, "new": None}
     for tool, version in new["tools"].items():
         before = old.get("tools", {}).get(tool)
         if before != version:

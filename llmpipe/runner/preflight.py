@@ -1,30 +1,40 @@
-"""Ask the installed tools about a spec before anything runs."""
+"""Ask the machine and the installed tools about a spec before anything runs."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 
+import msgspec
+
+from llmpipe.contracts import StageConfig
 from llmpipe.errors import MissingDependencyError, Problem, SpecError
+from llmpipe.graph.model import StageNode
+from llmpipe.graph.sources import LocalPath
+from llmpipe.runner.fingerprint import replace_at
 from llmpipe.runner.project import Project
+from llmpipe.runner.resources import Machine, shortage
+from llmpipe.spec.model import StageSpec
 
 
 def preflight(project: Project, stages: Collection[str], *, strict: bool) -> list[str]:
     """Check the named stages with the tools that they use; give what could only be warned of.
 
-    With ``strict``, a tool that is not installed is an error.
+    With ``strict``, as before a run, a tool that is not installed is an error, and so are needs
+    that this machine will never meet.
 
     Raises:
-        SpecError: a tool would refuse a stage's settings.
+        SpecError: a tool would refuse a stage's settings, or the machine is too small.
         MissingDependencyError: ``strict``, and a tool is not installed.
     """
-    problems: list[Problem] = []
     warnings: list[str] = []
-    nodes = (project.graph.nodes[name] for name in stages)
+    folder, memo = project.graph.spec.folder, project.store.memo
+    found = (project.graph.nodes[name] for name in stages)
     # at the points of a sweep the same declaration comes again; derived stages have none
-    for declared in {node.declared.id: node.declared for node in nodes if node.declared}.values():
+    once = {node.declared.id: (node, node.declared) for node in found if node.declared}
+    problems = list(_shortages(spec for _, spec in once.values())) if strict else []
+    for node, declared in once.values():
         name = declared.family
-        folder, memo = project.graph.spec.folder, project.store.memo
-        for finding in declared.stage.preflight(declared.config, folder, memo):
+        for finding in declared.stage.preflight(_with_paths(node), folder, memo):
             if finding.missing and strict:
                 raise MissingDependencyError(f"stages.{name}: {finding.message}", hint=finding.hint)
             if finding.missing:
@@ -36,3 +46,22 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return warnings
+
+
+def _with_paths(node: StageNode) -> StageConfig:
+    """Give a stage's config with whole paths: each is relative to the file it is written in."""
+    data = msgspec.to_builtins(node.config)
+    for port, binding in node.bindings.items():
+        if isinstance(binding.source, LocalPath):
+            replace_at(data, node.ports.inputs[port].field, str(binding.source.path))
+    return msgspec.convert(data, type(node.config))
+
+
+def _shortages(specs: Iterable[StageSpec]) -> Iterator[Problem]:
+    machine = Machine.here()
+    for declared in specs:
+        lacks = shortage(machine, declared.config)
+        if lacks:
+            resource, message = lacks
+            where = declared.locate(("resources", resource))
+            yield Problem(f"stages.{declared.family}.resources.{resource}: {message}", where)

@@ -56,9 +56,16 @@ class Pool:
         self.jobs = jobs
         self._held: list[Grant] = []
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can be given to anybody."""
+        if self.jobs is not None and len(self._held) >= self.jobs:
+            return True
+        return sum(grant.cpus for grant in self._held) >= self.machine.cpus
+
     def take(self, node: StageNode) -> Grant | None:
         """Give what a stage needs, or None while there is not enough."""
-        if self.jobs is not None and len(self._held) >= self.jobs:
+        if self.full:
             return None
         limit = node.declared.max_parallel if node.declared else None
         if limit is not None and sum(g.family == node.family for g in self._held) >= limit:
@@ -89,14 +96,15 @@ class Pool:
                 return
 
 
-def shortage(machine: Machine, config: StageConfig) -> str | None:
-    """Say what a stage needs that this machine will never have, or None."""
+def shortage(machine: Machine, config: StageConfig) -> tuple[str, str] | None:
+    """Say what a stage needs that this machine will never have, as (resource, words), or None."""
     wanted = config.resources.gpus or 0
     if wanted > len(machine.gpus):
-        return f"it needs {wanted} GPU{'s' * (wanted > 1)}; this machine has {len(machine.gpus)}"
+        needs = f"it needs {wanted} GPU{'s' * (wanted > 1)}"
+        return "gpus", f"{needs}; this machine has {len(machine.gpus)}"
     if config.resources.memory_bytes() > machine.memory:
         has = f"{machine.memory / 1e9:.1f} GB"
-        return f"it needs {config.resources.memory} of memory; this machine has {has}"
+        return "memory", f"it needs {config.resources.memory} of memory; this machine has {has}"
     return None
 
 

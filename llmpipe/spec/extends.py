@@ -11,6 +11,7 @@ from pathlib import Path
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.spec.load import Node, load_file
 from llmpipe.spec.merge import deep_merge
+from llmpipe.spec.versions import check_version
 
 MAX_FILES = 20
 
@@ -19,7 +20,8 @@ def load_extended(path: Path) -> tuple[Node, dict[str, Path]]:
     """Give a spec laid over all that it extends, and each file's folder by its name in messages.
 
     Raises:
-        SpecError: a file cannot be read, or they extend each other in a circle.
+        SpecError: a file cannot be read or is of another version, or they extend each other in a
+            circle.
     """
     folders: dict[str, Path] = {}
     return _load(path, (), folders), folders
@@ -27,6 +29,7 @@ def load_extended(path: Path) -> tuple[Node, dict[str, Path]]:
 
 def _load(path: Path, above: tuple[Path, ...], folders: dict[str, Path]) -> Node:
     root = load_file(path)
+    check_version(root)
     folders[root.location.file] = path.absolute().parent
     merged: Node | None = None
     for base in _bases(root):

@@ -15,6 +15,7 @@ from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.spec.load import Node, Scalar
 
 _EXPRESSION = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
+_PARAMETER = re.compile(r"\$\{(\s*params\.[^{}]*)\}")
 _SECRET_NAME = re.compile(r"secret:[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -52,17 +53,29 @@ class _Filler:
         return node
 
     def _text(self, node: Node, text: str, path: tuple[str | int, ...]) -> Node:
-        whole = _EXPRESSION.fullmatch(text)
-        if whole and text.endswith("}") and (whole.group(1) or "").startswith("params."):
-            found = self._param(whole, node.location)
-            return Node(found.value, node.location, found.keys, found.size) if found else node
+        first = _PARAMETER.match(text)
+        if first and first.group() == text:
+            found = self._param(first, node.location)
+            return self._placed(found, node) if found else node
 
         def replace(match: re.Match[str]) -> str:
             if match.group() == "$${":
                 return "${"
             return self._one(match, node.location, path)
 
-        return Node(_EXPRESSION.sub(replace, text), node.location)
+        filled = Node(_EXPRESSION.sub(replace, text), node.location)
+        found = self._param(first, node.location) if first else None
+        return self._placed(Node(filled.value, found.location), node) if found else filled
+
+    def _placed(self, found: Node, node: Node) -> Node:
+        """Give what a parameter holds at the place that uses it.
+
+        What comes from another file keeps its own place: a path belongs to the file that it is
+        written in.
+        """
+        same = found.location.file == node.location.file
+        where = node.location if same else found.location
+        return Node(found.value, where, found.keys, found.size)
 
     def _one(self, match: re.Match[str], where: Location, path: tuple[str | int, ...]) -> str:
         expression = match.group(1).strip()
@@ -89,7 +102,8 @@ class _Filler:
                 match,
                 where,
                 "a value known only at run time cannot stand in a spec",
-                "make it an artifact: name the stage's output where a reference is taken",
+                "make it an artifact: name the stage's output where a reference is taken; "
+                "to go on with the best of a sweep by a figure, use a select stage",
             )
         hint = "known: ${params.NAME}, ${env:NAME}, ${secret:NAME}; write $${ for a literal ${"
         return self._fail(match, where, "unknown expression", hint)

@@ -45,7 +45,8 @@ class Source:
     def at(self, line: int, column: int, length: int = 1) -> Location:
         """Give the location of a place in this file; both numbers count from 1."""
         text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
-        return Location(self.name, line, column, text, min(length, max(1, len(text) - column + 1)))
+        room = len(text) - column + 1
+        return Location(self.name, line, column, text, max(1, min(length, room)))
 
 
 @dataclass(slots=True)
@@ -91,16 +92,19 @@ class Node:
         value = {name: child for name, child in self.value.items() if name != key}
         return Node(value, self.location, self.keys, self.size)
 
-    def replace(self, path: tuple[str, ...], leaf: Node) -> Node:
-        """Give this mapping with another value at a path; what is missing on the way is made."""
+    def replace(self, path: tuple[str, ...], leaf: Node, key: Location) -> Node:
+        """Give this mapping with another value at a path; what is missing on the way is made.
+
+        ``key`` is where the keys stand that are made.
+        """
         if not path:
             return leaf
         below = self.value if isinstance(self.value, dict) else {}
         step, rest = path[0], path[1:]
         child = below.get(step) or Node({}, leaf.location)
-        keys = {step: leaf.location, **self.keys}
+        keys = {step: key, **self.keys}
         size = self.size + leaf.size
-        return Node({**below, step: child.replace(rest, leaf)}, self.location, keys, size)
+        return Node({**below, step: child.replace(rest, leaf, key)}, self.location, keys, size)
 
     def locate(self, path: tuple[str | int, ...], *, key: bool = False) -> Location:
         """Give the place of the value (or ``key``) at ``path``, or of the nearest that exists."""
@@ -160,7 +164,7 @@ def parse_value(text: str, source: Source) -> Node | None:
     """Read one YAML value of any kind, or None when there is none."""
     builder = _Builder(source)
     try:
-        return builder.document(yaml.parse(text, Loader=yaml.CSafeLoader))
+        return builder.document(iter(yaml.CSafeLoader(text).get_event, None))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = source.at(mark.line + 1, mark.column + 1) if mark else source.at(1, 1)
@@ -223,12 +227,12 @@ class _Builder:
     def _node(self, event: Any, events: Iterator[Any], depth: int) -> Node:
         if depth > MAX_DEPTH:
             raise _error(self._at(event), f"nested deeper than {MAX_DEPTH} levels")
-        if isinstance(event, yaml.AliasEvent):
+        if isinstance(event, yaml.ScalarEvent):
+            node = self._scalar(event)
+        elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
                 raise _error(self._at(event), f"no anchor &{event.anchor} stands above this alias")
             return self.anchors[event.anchor]
-        if isinstance(event, yaml.ScalarEvent):
-            node = self._scalar(event)
         elif isinstance(event, yaml.MappingStartEvent):
             self._no_tag(event, "tag:yaml.org,2002:map")
             node = self._mapping(event, events, depth)
@@ -242,8 +246,7 @@ class _Builder:
     def _scalar(self, event: Any) -> Node:
         self._no_tag(event, "tag:yaml.org,2002:str")
         where = self._at(event)
-        plain = event.style is None or event.style == ""
-        if not plain or event.tag:
+        if event.style or event.tag:
             return Node(event.value, where)
         try:
             return Node(parse_scalar(event.value), where)
@@ -318,7 +321,7 @@ class _Builder:
     def _at(self, event: Any) -> Location:
         start, end = event.start_mark, event.end_mark
         length = end.column - start.column if end.line == start.line else 1
-        return self.source.at(start.line + 1, start.column + 1, max(1, length))
+        return self.source.at(start.line + 1, start.column + 1, length)
 
 
 def _error(where: Location, message: str, hint: str | None = None) -> SpecError:

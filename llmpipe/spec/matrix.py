@@ -16,18 +16,27 @@ hangs on it is fanned out by the graph.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from llmpipe.canonical import canonical_json
-from llmpipe.errors import Problem, did_you_mean
+from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.spec.load import Node
 
 SETTINGS = ("exclude", "include", "max_parallel")
 """Keys of a matrix that are no axes."""
 
 MAX_POINTS = 1000
+
+MAX_COMBINATIONS = 100 * MAX_POINTS
+"""Combinations of values that are looked at; ``exclude`` may leave few of them."""
+
+_AXIS = re.compile(r"[\w-]+(\.[\w-]+)*")
+_PLAIN_TEXT = re.compile(r"[\w./:~@+-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +54,27 @@ class Variant:
         return f"{self.family}@{point_text(self.point)}" if self.point else self.family
 
 
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """What an axis is set to, and where the axis is named."""
+
+    node: Node
+    key: Location
+
+
+_Point = dict[str, _Value]
+
+
 def point_text(point: dict[str, Any]) -> str:
-    """Name a point: axes sorted, values as canonical JSON, texts without quotes."""
-    return ",".join(f"{axis}={_shown(point[axis])}" for axis in sorted(point))
+    """Name a point: axes sorted, values as canonical JSON; no two points have the same name."""
+    return ",".join(f"{axis}={value_text(point[axis])}" for axis in sorted(point))
+
+
+def value_text(value: Any) -> str:
+    """Give a value as canonical JSON; a word that reads as nothing else stands without quotes."""
+    if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value) and not _is_json(value):
+        return value
+    return canonical_json(value)
 
 
 def expand(stage_id: str, stage: Node) -> tuple[list[Variant], list[Problem]]:
@@ -58,71 +85,104 @@ def expand(stage_id: str, stage: Node) -> tuple[list[Variant], list[Problem]]:
     name = f"stages.{stage_id}.matrix"
     if not isinstance(matrix.value, dict):
         return [], [Problem(f"{name}: a mapping of axes is needed", matrix.location)]
-    reader = _Reader(name, matrix)
+    bare = stage.without("matrix")
+    reader = _Reader(name, matrix, bare)
     points = reader.points()
     if reader.problems:
         return [], reader.problems
-    bare = stage.without("matrix")
     variants = []
     for point in points:
         node = bare
         for axis, value in point.items():
-            node = node.replace(tuple(axis.split(".")), value)
-        plain = {axis: value.plain() for axis, value in point.items()}
-        variants.append(Variant(stage_id, plain, node, reader.max_parallel))
+            node = node.replace(tuple(axis.split(".")), value.node, value.key)
+        variants.append(Variant(stage_id, _plain(point), node, reader.max_parallel))
     return variants, []
 
 
 class _Reader:
     """Reads a matrix and collects what is wrong with it."""
 
-    def __init__(self, name: str, matrix: Node) -> None:
+    def __init__(self, name: str, matrix: Node, stage: Node) -> None:
         self.name = name
         self.matrix = matrix
+        self.stage = stage
         self.problems: list[Problem] = []
         self.max_parallel: int | None = None
-        assert isinstance(matrix.value, dict)
-        self.entries = matrix.value
+        self.entries = matrix.children()
 
-    def points(self) -> list[dict[str, Node]]:
-        axes = [self._axis(key, node) for key, node in self.entries.items() if key not in SETTINGS]
-        known = [axis for choices in axes for axis in (choices[0] if choices else {})]
+    def points(self) -> list[_Point]:
+        written = {key: node for key, node in self.entries.items() if key not in SETTINGS}
+        named = [(axis, self.matrix.keys[key]) for key in written for axis in _axes(key)]
+        self._check_axes(named)
+        choices = [self._choices(key, node) for key, node in written.items()]
         self._settings()
-        excluded = list(self._listed("exclude", known))
-        points: list[dict[str, Node]] = []
-        for combination in itertools.product(*axes):
-            point = {axis: value for choice in combination for axis, value in choice.items()}
-            if point and not any(_agrees(point, entry) for entry in excluded):
-                points.append(point)
-            if len(points) > MAX_POINTS:
-                self._fail(self.matrix, f"more than {MAX_POINTS} points")
-                break
-        points += self._listed("include", None)
-        if not points and not self.problems:
-            self._fail(self.matrix, "no point is left", "give an axis a list of values")
+        excluded = list(self._listed("exclude", [axis for axis, _ in named]))
+        included = list(self._listed("include", None))
+        if self.problems:
+            return []
+        points = [*self._combined(choices, excluded), *included]
+        if len(points) > MAX_POINTS:
+            self._fail(self.matrix.location, f"more than {MAX_POINTS} points")
+        elif not points and not self.problems:
+            self._fail(self.matrix.location, "no point is left", "give an axis a list of values")
         return list({canonical_json(_plain(point)): point for point in points}.values())
 
-    def _axis(self, key: str, node: Node) -> list[dict[str, Node]]:
+    def _combined(self, choices: list[list[_Point]], excluded: list[_Point]) -> Iterator[_Point]:
+        """Give every combination that ``exclude`` leaves."""
+        count = math.prod(len(several) for several in choices)
+        if count > MAX_COMBINATIONS:
+            self._fail(self.matrix.location, f"{count:,} combinations are too many")
+        elif choices:
+            for combination in itertools.product(*choices):
+                point = {axis: value for choice in combination for axis, value in choice.items()}
+                if not any(_agrees(point, entry) for entry in excluded):
+                    yield point
+
+    def _check_axes(self, named: Iterable[tuple[str, Location]]) -> None:
+        """Refuse axes that cannot be, that stand twice, or of which one lies inside another."""
+        seen: list[str] = []
+        for axis, where in named:
+            self._check_axis(axis, where)
+            for other in seen:
+                if axis == other:
+                    self._fail(where, f"the axis {axis!r} stands twice")
+                elif f"{axis}.".startswith(f"{other}.") or f"{other}.".startswith(f"{axis}."):
+                    inner, outer = sorted((axis, other), key=len, reverse=True)
+                    self._fail(where, f"the axis {inner!r} lies inside the axis {outer!r}")
+            seen.append(axis)
+
+    def _check_axis(self, axis: str, where: Location) -> None:
+        first, *_ = steps = axis.split(".")
+        if not _AXIS.fullmatch(axis):
+            hint = did_you_mean(axis, SETTINGS) or "an axis is a path such as axolotl.learning_rate"
+            self._fail(where, f"{axis!r} is no axis", hint)
+        elif first in ("kind", "matrix"):
+            self._fail(where, f"{first!r} cannot be an axis")
+        for i in range(1, len(steps)):
+            held = self.stage.find(tuple(steps[:i]))
+            if held is not None and not isinstance(held.value, dict) and held.value is not None:
+                above = ".".join(steps[:i])
+                what = "a list" if isinstance(held.value, list) else "a single value"
+                message = f"{axis!r} leads nowhere: {above!r} is {what}"
+                self._fail(where, message, f"make {above!r} the axis, each of its values whole")
+                return
+
+    def _choices(self, key: str, node: Node) -> list[_Point]:
         """Give the choices of an axis, or of several linked ones: each a part of a point."""
-        names = [name.strip() for name in key.split(",")]
-        if not all(step for name in names for step in name.split(".")):
-            hint = did_you_mean(key, SETTINGS) or "an axis is a path such as axolotl.learning_rate"
-            self._fail(node, f"{key!r} is no axis", hint)
-            return []
-        if names[0].split(".")[0] in ("kind", "matrix"):
-            self._fail(node, f"{names[0].split('.')[0]!r} cannot be an axis")
-            return []
+        names, where = _axes(key), self.matrix.keys[key]
         if not isinstance(node.value, list) or not node.value:
-            self._fail(node, f"the axis {key!r} needs a list of values")
+            self._fail(node.location, f"the axis {key!r} needs a list of values")
             return []
         if len(names) == 1:
-            return [{names[0]: value} for value in node.value]
+            return [{names[0]: _Value(value, where)} for value in node.value]
         choices = []
         for row in node.value:
             if not isinstance(row.value, list) or len(row.value) != len(names):
-                self._fail(row, f"{key!r} are linked: {len(names)} values are needed here")
+                message = f"{key!r} are linked: {len(names)} values are needed here"
+                self._fail(row.location, message)
                 continue
-            choices.append(dict(zip(names, row.value, strict=True)))
+            values = (_Value(value, where) for value in row.value)
+            choices.append(dict(zip(names, values, strict=True)))
         return choices
 
     def _settings(self) -> None:
@@ -130,43 +190,53 @@ class _Reader:
         if limit is None:
             return
         if not isinstance(limit.value, int) or isinstance(limit.value, bool) or limit.value < 1:
-            self._fail(limit, "max_parallel: a whole number from 1 on is needed")
+            self._fail(limit.location, "max_parallel: a whole number from 1 on is needed")
         else:
             self.max_parallel = limit.value
 
-    def _listed(self, key: str, known: list[str] | None) -> Iterator[dict[str, Node]]:
+    def _listed(self, key: str, known: list[str] | None) -> Iterator[_Point]:
         """Give the entries of ``include`` or ``exclude``; the latter name ``known`` axes only."""
         node = self.entries.get(key)
         if node is None:
             return
         if not isinstance(node.value, list):
-            self._fail(node, f"{key}: a list of points is needed")
+            self._fail(node.location, f"{key}: a list of points is needed")
             return
         for entry in node.value:
             if not isinstance(entry.value, dict) or not entry.value:
-                self._fail(entry, f"{key}: a point is a mapping of axes to values")
+                self._fail(entry.location, f"{key}: a point is a mapping of axes to values")
                 continue
+            if known is None:
+                self._check_axes(entry.keys.items())
             for axis in entry.value:
                 if known is not None and axis not in known:
-                    self._fail(
-                        entry, f"{key}: there is no axis {axis!r}", did_you_mean(axis, known)
-                    )
-            yield entry.value
+                    hint = did_you_mean(axis, known) or f"axes: {', '.join(known) or 'none'}"
+                    self._fail(entry.keys[axis], f"{key}: there is no axis {axis!r}", hint)
+            yield {axis: _Value(value, entry.keys[axis]) for axis, value in entry.value.items()}
 
-    def _fail(self, node: Node, message: str, hint: str | None = None) -> None:
-        self.problems.append(Problem(f"{self.name}: {message}", node.location, hint))
+    def _fail(self, where: Location, message: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(f"{self.name}: {message}", where, hint))
 
 
-def _agrees(point: dict[str, Node], entry: dict[str, Node]) -> bool:
+def _axes(key: str) -> list[str]:
+    return [name.strip() for name in key.split(",")]
+
+
+def _agrees(point: _Point, entry: _Point) -> bool:
     return all(
-        axis in point and canonical_json(point[axis].plain()) == canonical_json(value.plain())
+        axis in point
+        and canonical_json(point[axis].node.plain()) == canonical_json(value.node.plain())
         for axis, value in entry.items()
     )
 
 
-def _plain(point: dict[str, Node]) -> dict[str, Any]:
-    return {axis: value.plain() for axis, value in point.items()}
+def _plain(point: _Point) -> dict[str, Any]:
+    return {axis: value.node.plain() for axis, value in point.items()}
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value)
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -11,7 +11,6 @@ from llmpipe.spec.interpolate import interpolate
 from llmpipe.spec.merge import apply_profiles, apply_settings
 from llmpipe.spec.model import Spec
 from llmpipe.spec.validate import validate
-from llmpipe.spec.versions import check_version
 
 
 def read_spec(
@@ -41,7 +40,6 @@ def read_spec(
             f"{path} is a folder, not a spec", hint=f"did you mean {path / 'spec.yaml'}?"
         )
     root, folders = load_extended(path)
-    check_version(root)
     root = apply_settings(apply_profiles(root, profiles), settings)
     root, problems = interpolate(root, environment)
     stages, more = validate(root, memo)

@@ -11,11 +11,11 @@ def check_version(root: Node) -> None:
     """Refuse a spec of another version of the language by name, before its keys are judged.
 
     Raises:
-        SpecError: the version is newer, or none that ever was. That it is missing is for the
-            schema to say.
+        SpecError: the version is newer, or none that ever was. That it is missing or empty is for
+            the schema to say.
     """
     found = root.find(("version",))
-    if found is None or found.value == VERSION:
+    if found is None or found.value in (None, VERSION):
         return
     if isinstance(found.value, int) and found.value > VERSION:
         message = f"version {found.value} of the spec language; this llmpipe reads {VERSION}"

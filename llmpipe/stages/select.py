@@ -5,7 +5,8 @@
 ``of`` is a stage that is made at several points, ``by`` a figure in the metrics of a stage that is
 made at the same points: the stage, then the way to the figure. In the metrics of an ``evaluate``
 stage that is the model as it is listed there, and the metric. Of equal figures the first point
-wins, in the order of the matrix.
+wins, in the order of the matrix. A point whose figure is not finite (a training that diverged)
+cannot win; a point without the figure is a failure.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -34,15 +35,7 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import StageError, did_you_mean
 
-ANYTHING: tuple[ArtifactType, ...] = (
-    "model",
-    "adapter",
-    "gguf",
-    "dataset",
-    "records",
-    "metrics",
-    "file",
-)
+ANYTHING: tuple[ArtifactType, ...] = get_args(ArtifactType)
 
 
 class SelectConfig(StageConfig, frozen=True, kw_only=True):
@@ -61,7 +54,7 @@ class Select(StageDefaults):
     """See the module's docstring."""
 
     Config = SelectConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "exact"
     cpus = 1
 
@@ -85,55 +78,72 @@ class Select(StageDefaults):
         """Read every point's figure and take the artifact of the best.
 
         Raises:
-            StageError: a point's metrics do not hold the figure.
+            StageError: a point's metrics do not hold the figure, or none of the figures is finite.
         """
+        by = ctx.config.by
         points = [name[3:-1] for name in ctx.inputs if name.startswith("of[")]
-        figures = {point: _figure(ctx.input(f"by[{point}]"), ctx.config.by) for point in points}
-        best = (min if ctx.config.mode == "min" else max)(points, key=lambda p: figures[p])
+        figures = {point: _figure(ctx.input(f"by[{point}]"), by, point) for point in points}
+        finite = {point: figure for point, figure in figures.items() if math.isfinite(figure)}
+        lost = [point for point in points if point not in finite]
+        if not finite:
+            raise StageError(f"the figure {by} is not finite at any point")
+        if lost:
+            ctx.warn(f"not to be chosen, since {by} is not finite there: {', '.join(lost)}")
+        best = (min if ctx.config.mode == "min" else max)(finite, key=finite.__getitem__)
         source = ctx.input(f"of[{best}]").path
         winner = ctx.out / "winner" / source.name
         winner.parent.mkdir()
         _link(source, winner)
-        choice = {"point": best, "figure": figures[best], "by": ctx.config.by, "points": figures}
+        choice = {"point": best, "figure": figures[best], "by": by, "points": finite, "lost": lost}
         return StageResult(
             {"winner": winner, "choice": write_json(ctx.out / "choice.json", choice)},
             choice,
-            _table(figures, best, ctx.config.by),
+            _table(figures, best, by),
         )
 
 
-def _figure(metrics: Artifact, by: str) -> float:
+def _figure(metrics: Artifact, by: str, point: str) -> float:
     """Find the figure in a JSON file, or raise with what there is instead."""
     stage, *steps = by.split(".")
+    where = f"{stage}@{point}" if point else stage
     try:
         data = json.loads(metrics.path.read_bytes())
-    except ValueError:
-        raise StageError(f"{metrics.label} of {stage} is not JSON") from None
+    except (ValueError, OSError):
+        raise StageError(f"{metrics.path.name} of {where} is not JSON") from None
     for way in (steps, ["models", *steps, "mean"]):
         found = _follow(data, way)
-        if isinstance(found, (int, float)) and not isinstance(found, bool) and math.isfinite(found):
+        if isinstance(found, (int, float)) and not isinstance(found, bool):
             return float(found)
-    known = sorted(_figures(data.get("models", data) if isinstance(data, dict) else {}))
+    models = _follow(data, ["models"])
+    known = sorted(_figures(models if isinstance(models, dict) else data))
     hint = did_you_mean(".".join(steps), known) or f"it has: {', '.join(known) or 'no figures'}"
-    raise StageError(f"the metrics of {stage} have no figure {'.'.join(steps)!r}", hint=hint)
+    raise StageError(f"the metrics of {where} have no figure {'.'.join(steps)!r}", hint=hint)
 
 
 def _follow(data: Any, steps: list[str]) -> Any:
-    for step in steps:
-        if not isinstance(data, dict) or step not in data:
-            return None
-        data = data[step]
-    return data
+    """Go down a way of keys; a key may itself hold dots, as the model ``gguf.q8_0`` does."""
+    if not steps:
+        return data
+    if not isinstance(data, dict):
+        return None
+    for i in range(len(steps), 0, -1):
+        key = ".".join(steps[:i])
+        found = _follow(data[key], steps[i:]) if key in data else None
+        if found is not None:
+            return found
+    return None
 
 
-def _figures(data: Mapping[str, Any], above: str = "") -> list[str]:
+def _figures(data: Any, above: str = "") -> list[str]:
     """Name the figures of a metrics file; a figure with an interval is one figure."""
-    found = []
+    found: list[str] = []
+    if not isinstance(data, dict):
+        return found
     for key, value in data.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and "mean" not in value:
             found += _figures(value, f"{name}.")
-        elif isinstance(value, (dict, int, float)):
+        elif isinstance(value, (dict, int, float)) and not isinstance(value, bool):
             found.append(name)
     return found
 

@@ -10,6 +10,7 @@ import pytest
 
 from llmpipe.backends import axolotl_check
 from llmpipe.backends.axolotl_check import BlockProblem, CheckResult, check_block
+from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
 
@@ -90,3 +91,40 @@ def test_a_torn_memo_is_asked_again(memo: Path, monkeypatch: pytest.MonkeyPatch)
     kept.write_text('[{"pa')
     check_block({"seed": 1}, memo_dir=memo / "torn")
     assert len(asked) == 2
+
+
+def test_one_child_answers_many_questions(tmp_path: Path) -> None:
+    """Its import is paid once; and the plugins of one block are unknown to the next."""
+    plugin = {"plugins": ["axolotl.integrations.liger.LigerPlugin"], "liger_rope": True}
+    assert check_block(plugin, memo_dir=tmp_path).problems == []
+    child = axolotl_check._child().process.pid
+    assert list(by_path(check_block({"liger_rope": True}, memo_dir=tmp_path))) == ["liger_rope"]
+    start = time.perf_counter()
+    for rate in (1e-4, 2e-4, 3e-4):
+        assert check_block({"learning_rate": rate}, memo_dir=tmp_path).problems == []
+    assert time.perf_counter() - start < 5
+    assert axolotl_check._child().process.pid == child
+
+
+def test_a_child_that_ended_is_followed_by_another(tmp_path: Path) -> None:
+    """Whether it had nothing to do or was killed."""
+    check_block({"seed": 1}, memo_dir=tmp_path)
+    first = axolotl_check._child().process
+    first.kill()
+    first.wait()
+    assert check_block({"seed": 2}, memo_dir=tmp_path).problems == []
+    assert axolotl_check._child().process.pid != first.pid
+
+
+def test_an_axolotl_that_cannot_be_imported_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its last words, and how to go on all the same."""
+    (tmp_path / "axolotl").mkdir()
+    (tmp_path / "axolotl" / "__init__.py").write_text("raise RuntimeError('half installed')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    axolotl_check._child.cache_clear()
+    with pytest.raises(StageError) as caught:
+        check_block({"seed": 3}, memo_dir=tmp_path / "memo")
+    assert "RuntimeError: half installed" in caught.value.message
+    assert "allow_unknown_axolotl" in (caught.value.hint or "")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from llmpipe.spec.load import load_file
+
 pytestmark = pytest.mark.heavy
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -15,8 +17,10 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 @pytest.mark.parametrize("spec", sorted(EXAMPLES.glob("*/spec.yaml")), ids=lambda p: p.parent.name)
 def test_an_example_is_sound(spec: Path, tmp_path: Path) -> None:
-    """``validate`` finds nothing, with and without the gpu profile, and a README stands beside."""
-    for profile in ([], ["--profile", "gpu"]):
+    """``validate`` finds nothing, with each profile and without, and a README stands beside."""
+    profiles = load_file(spec).find(("profiles",))
+    names = profiles.children() if profiles else ()
+    for profile in ([], *(["--profile", name] for name in names)):
         command = [sys.executable, "-m", "llmpipe", "validate", str(spec), *profile]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr

@@ -1,0 +1,1 @@
+"""A stage kind for llmpipe that counts words."""

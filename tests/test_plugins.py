@@ -1,0 +1,233 @@
+"""Stage kinds of other people's packages, installed by pip as anybody would install them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent / "plugin"
+
+SPEC = """\
+version: 1
+name: counted
+stages:
+  words: {kind: word_count, data: ./rows.jsonl, column: text, top: 2}
+  show: {kind: command, run: "cat ${inputs.c} > ${outputs.o}", inputs: {c: words}, outputs: {o: o.json}}
+"""
+
+
+@pytest.fixture(scope="session")
+def plugins(build_once: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packages that holds the sample package and nothing else."""
+
+    def install(folder: Path) -> None:
+        source = tmp_path_factory.mktemp("source") / "plugin"  # a build leaves things beside it
+        shutil.copytree(PACKAGE, source)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        command += ["--no-build-isolation", "--target", str(folder), str(source)]
+        subprocess.run(command, check=True)
+
+    return build_once("plugins", install)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a spec that uses the sample kind."""
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    rows = [{"text": "a rose is a rose"}, {"text": "A word"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def llmpipe(
+    folder: Path, packages: Path | None, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line where these packages are installed, too."""
+    path = {} if packages is None else {"PYTHONPATH": str(packages)}
+    return subprocess.run(
+        [sys.executable, "-m", "llmpipe", *arguments],
+        cwd=folder,
+        env={**os.environ, **path},
+        capture_output=True,
+        text=True,
+    )
+
+
+def offer(folder: Path, points: str, code: str = "", name: str = "odd-kinds") -> Path:
+    """Make a folder of packages in which one offers these entry points, as pip would leave it."""
+    packages = folder / "packages"
+    info = packages / f"{name.replace('-', '_')}-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(f"[llmpipe.stages]\n{points}\n")
+    if code:
+        (packages / "odd.py").write_text(code)
+    return packages
+
+
+def refused(folder: Path, packages: Path, kind: str = "odd") -> str:
+    """Give the message with which a spec that uses a kind is refused."""
+    (folder / "spec.yaml").write_text(f"version: 1\nname: x\nstages:\n  a: {{kind: {kind}}}\n")
+    result = llmpipe(folder, packages, "run", "spec.yaml")
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_a_kind_of_a_package_runs_like_our_own(folder: Path, plugins: Path) -> None:
+    """It runs in a worker, is cached, reruns when its fields change, and feeds other stages."""
+    result = llmpipe(folder, plugins, "run", "spec.yaml", "--json")
+    assert result.returncode == 0, result.stderr
+    stages = json.loads(result.stdout)["stages"]
+    assert stages["words"]["metrics"] == {"words": 7, "different": 4}
+    shown = json.loads(Path(stages["show"]["outputs"]["o"]).read_text())
+    assert shown["counts"] == {"a": 3, "rose": 2}
+    again = json.loads(llmpipe(folder, plugins, "run", "spec.yaml", "--json").stdout)["stages"]
+    assert {stage["status"] for stage in again.values()} == {"cached"}
+    (folder / "spec.yaml").write_text(SPEC.replace("top: 2", "top: 1, case: keep"))
+    told = llmpipe(folder, plugins, "plan", "spec.yaml").stdout
+    assert "because case: fold → keep" in told
+    assert "because top: 2 → 1" in told
+
+
+def test_its_fields_are_held_against_its_own_schema(folder: Path, plugins: Path) -> None:
+    """All problems at once, each at its place, as for our own kinds."""
+    (folder / "spec.yaml").write_text(
+        SPEC.replace("column: text, top: 2", "colum: text, top: 0, case: upper")
+    )
+    result = llmpipe(folder, plugins, "validate", "spec.yaml")
+    assert result.returncode == 2
+    for message in (
+        "spec.yaml:4:",
+        "stages.words: unknown key 'colum'",
+        "did you mean 'column'?",
+        "stages.words: 'column' is missing",
+        "stages.words.top: 0 is out of range: at least 1 is needed",
+        "stages.words.case: one of fold, keep is needed",
+    ):
+        assert message in result.stderr, message
+    (folder / "spec.yaml").write_text(SPEC.replace("column: text", "column: ' text'"))
+    result = llmpipe(folder, plugins, "validate", "spec.yaml")
+    assert "stages.words.column: begins or ends with a blank" in result.stderr
+
+
+def test_its_failure_is_shown_like_any(folder: Path, plugins: Path) -> None:
+    """A StageError of its own has a message and a hint."""
+    (folder / "spec.yaml").write_text(SPEC.replace("column: text", "column: body"))
+    result = llmpipe(folder, plugins, "run", "spec.yaml")
+    assert result.returncode == 1
+    assert "stage words failed: row 1 has no column 'body'\n   it has: text" in result.stderr
+
+
+def test_it_is_in_the_schemas(folder: Path, plugins: Path) -> None:
+    """``llmpipe schema`` describes it beside ours, ``llmpipe schema word_count`` by itself."""
+    whole = json.loads(llmpipe(folder, plugins, "schema").stdout)
+    assert "word_count" in whole["definitions"]["stage"]["properties"]["kind"]["enum"]
+    assert "stage.word_count" in whole["definitions"]
+    alone = json.loads(llmpipe(folder, plugins, "schema", "word_count").stdout)
+    assert alone["required"] == ["kind", "data", "column"]
+    column = alone["properties"]["column"]
+    assert column["description"] == "The column whose words are counted."
+    assert "word_count" not in llmpipe(folder, None, "schema").stdout
+
+
+def test_our_own_published_schemas_stay_ours(folder: Path, plugins: Path) -> None:
+    """Whatever else is installed, ``--write`` writes what we publish."""
+    assert llmpipe(folder, plugins, "schema", "--write", "with").returncode == 0
+    assert llmpipe(folder, None, "schema", "--check", "with").returncode == 0
+
+
+def test_without_the_package_the_kind_is_unknown(folder: Path, plugins: Path) -> None:
+    """The message lists what there is; with the package a misspelling is recognised."""
+    result = llmpipe(folder, None, "run", "spec.yaml")
+    assert result.returncode == 2
+    assert "unknown kind 'word_count'" in result.stderr
+    assert "kinds: command, " in result.stderr
+    (folder / "spec.yaml").write_text(SPEC.replace("word_count", "wordcount"))
+    assert "did you mean 'word_count'?" in llmpipe(folder, plugins, "run", "spec.yaml").stderr
+
+
+CLASS = """
+from llmpipe.contracts import Ports, StageConfig, StageDefaults, StageResult
+class Config(StageConfig, frozen=True, kw_only=True):
+    pass
+class Odd(StageDefaults):
+    Config = Config
+    VERSION = 1
+    determinism = "exact"
+    @staticmethod
+    def ports(config): return Ports({}, {})
+    @staticmethod
+    def run(ctx): return StageResult({})
+"""
+
+WHO = "the stage kind 'odd' of the package odd-kinds 1.2 cannot be used: "
+
+
+@pytest.mark.parametrize(
+    ("point", "code", "why"),
+    [
+        ("odd:Odd", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("odd:Odd", "1 / 0", "ZeroDivisionError: division by zero"),
+        ("odd:Odd", "def (", "SyntaxError: "),
+        ("odd:Odd", "raise SystemExit(3)", "SystemExit: 3"),
+        ("odd:Odd", "x = 1", "AttributeError: module 'odd' has no attribute 'Odd'"),
+        ("nowhere.odd:Odd", "", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("odd:Odd", "Odd = 3", "it is no class"),
+        ("odd:Odd", "class Odd: pass", "its Config is no subclass of llmpipe.contracts.StageConfig"),
+        ("odd:Odd", "class Odd: pass", "its VERSION is no whole number"),
+        ("odd:Odd", "class Odd: pass", "it has no ports, problems, fingerprint, tools, preflight, run"),
+        ("odd:Odd", CLASS.replace('"exact"', '"always"'), "its determinism is none of exact, same-machine"),
+        ("odd:Odd", CLASS.replace("def run", "def walk"), "it has no run"),
+        ("odd:Odd", CLASS.replace("VERSION = 1", "VERSION = '1'"), "its VERSION is no whole number"),
+        ("odd:Odd", CLASS.replace("frozen=True", "frozen=True, forbid_unknown_fields=False"),
+         "its Config takes unknown fields"),
+    ],
+)  # fmt: skip
+def test_a_broken_kind_is_named_with_its_package(
+    tmp_path: Path, point: str, code: str, why: str
+) -> None:
+    """What is wrong, whose it is and where to look: never a traceback."""
+    message = refused(tmp_path, offer(tmp_path, f"odd = {point}", code))
+    assert message.startswith(WHO), message
+    assert why in message
+    assert f"it is the entry point {point} in the group llmpipe.stages; ask its authors" in message
+
+
+def test_a_broken_kind_harms_no_one_who_does_not_use_it(folder: Path) -> None:
+    """Only a spec that asks for the kind hears of it."""
+    packages = offer(folder, "odd = odd:Odd", "1 / 0")
+    (folder / "spec.yaml").write_text(
+        SPEC.split("  words:")[0]
+        + "  a: {kind: command, run: 'echo > ${outputs.o}', outputs: {o: o.txt}}\n"
+    )
+    assert llmpipe(folder, packages, "run", "spec.yaml").returncode == 0
+    result = llmpipe(folder, packages, "schema", "odd")
+    assert result.returncode == 2
+    assert result.stderr.startswith(WHO)
+
+
+def test_two_packages_may_not_offer_one_kind(tmp_path: Path) -> None:
+    """Which one was meant is not for us to guess."""
+    offer(tmp_path, "odd = odd:Odd", CLASS)
+    packages = offer(tmp_path, "odd = other:Odd", name="more-odd")
+    message = refused(tmp_path, packages)
+    assert "several packages offer the stage kind 'odd': " in message
+    assert "the package odd-kinds 1.2" in message
+    assert "the package more-odd 1.2" in message
+
+
+def test_nobody_can_take_a_kind_of_ours(tmp_path: Path) -> None:
+    """A package that calls its kind ``command`` is not even imported."""
+    packages = offer(tmp_path, "command = odd:Odd", "1 / 0")
+    (tmp_path / "spec.yaml").write_text(
+        "version: 1\nname: x\nstages:\n  a: {kind: command, run: 'echo > ${outputs.o}', outputs: {o: o.txt}}\n"
+    )
+    assert llmpipe(tmp_path, packages, "run", "spec.yaml").returncode == 0
