@@ -1,4 +1,4 @@
-"""What the tests share: the one real model that a package carries, and a tiny random one.
+"""What the tests share: a folder with a spec, the one real model that a package carries, a tiny one.
 
 Nothing heavy is imported before a test asks for it. Both models are built once per test session,
 also when pytest-xdist runs several workers; they are read-only: copy before changing.
@@ -10,9 +10,11 @@ import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from workspace import CHAIN, Workspace
 
 settings.register_profile("shared machine", deadline=None)  # a slow disk is no failure
 settings.load_profile("shared machine")
@@ -110,3 +112,18 @@ def build_once(
         return folder
 
     return build
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A folder with the chain of three commands, nothing run yet."""
+    space = Workspace(tmp_path)
+    space.write(CHAIN)
+    (tmp_path / "a.txt").write_text("x\ny\n")
+    return space
+
+
+@pytest.fixture
+def statuses() -> Callable[[dict[str, Any]], dict[str, str]]:
+    """Reduce a run's result to stage → status."""
+    return lambda result: {name: stage["status"] for name, stage in result["stages"].items()}

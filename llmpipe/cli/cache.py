@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Any
 
-from llmpipe.cli.options import add_store, parser, print_json
-from llmpipe.runner.project import home_for
+from llmpipe.cli.options import add_store, open_store, parser, print_json
+from llmpipe.errors import StoreError
 from llmpipe.runner.store import Store
 
 
@@ -15,32 +15,47 @@ def main(argv: list[str]) -> int:
     arguments = parser(
         "cache",
         "Read every artifact of the store again and take out those whose bytes have changed;\n"
-        "the next run makes them anew. Exits with 1 when there were any.",
+        "the next run makes or fetches them anew. What may not be read stays. Exits with 1 when\n"
+        "not all is well.",
     )
     arguments.add_argument("action", choices=["verify"])
     add_store(arguments)
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
-    options = arguments.parse_args(argv)
-    store = Store(home_for(Path(options.spec)))
-    store.create()
-    rotten: dict[str, str] = {}
+    options = arguments.parse_intermixed_args(argv)
+    store = open_store(options)
     with store.alone("verify"):
-        makers = _makers(store)
         found = sorted(path.name for path in store.objects.iterdir())
-        for i, name in enumerate(found, 1):
-            if sys.stderr.isatty():
-                print(f"\r{i}/{len(found)}", end="", file=sys.stderr, flush=True)
-            wrong = store.rotten(name)
-            if wrong:
-                rotten[name] = wrong
-                store.discard(name)
+        rotten, unreadable = _verify(store, found)
     if options.json:
-        print_json({"artifacts": len(found), "rotten": rotten})
+        print_json({"artifacts": len(found), "rotten": rotten, "unreadable": unreadable})
     else:
-        for name, wrong in rotten.items():
-            print(f"{name[:16]} ({', '.join(makers.get(name, ['nobody']))}): {wrong}")
-        print(f"{len(found)} artifacts, {len(rotten)} rotten{' and taken out' if rotten else ''}")
-    return 1 if rotten else 0
+        for item in (*rotten, *unreadable):
+            print(f"{item['object'][:16]} ({item['made_by'] or 'of nobody'}): {item['problem']}")
+        taken = " and taken out" if rotten else ""
+        left = f", {len(unreadable)} that may not be read" if unreadable else ""
+        print(f"{len(found)} artifacts, {len(rotten)} rotten{taken}{left}")
+    return 1 if rotten or unreadable else 0
+
+
+def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Read every object; take out the rotten ones, and name them and those that may not be read."""
+    rotten: list[dict[str, Any]] = []
+    unreadable: list[dict[str, Any]] = []
+    makers = _makers(store)
+    for i, name in enumerate(found, 1):
+        if sys.stderr.isatty():
+            end = "\n" if i == len(found) else ""
+            print(f"\r{i}/{len(found)}", end=end, file=sys.stderr, flush=True)
+        item = {"object": name, "made_by": ", ".join(makers.get(name, []))}
+        try:
+            wrong = store.rotten(name)
+        except StoreError as error:
+            unreadable.append({**item, "problem": f"{error.message}; {error.hint}"})
+            continue
+        if wrong:
+            rotten.append({**item, "problem": wrong})
+            store.discard(name)
+    return rotten, unreadable
 
 
 def _makers(store: Store) -> dict[str, list[str]]:
@@ -48,7 +63,10 @@ def _makers(store: Store) -> dict[str, list[str]]:
     makers: dict[str, list[str]] = {}
     for path in store.keys.glob("*.json"):
         record = store.record(path.stem)
-        for name, output in (record.outputs if record else {}).items():
-            assert record is not None
-            makers.setdefault(output.object, []).append(f"{record.kind}: {name}")
+        if record is None:
+            continue
+        for name, output in record.outputs.items():
+            named = makers.setdefault(output.object, [])
+            if (text := f"{record.kind}: {name}") not in named:
+                named.append(text)
     return makers

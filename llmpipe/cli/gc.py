@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from llmpipe.cli.options import add_store, parser, print_json
-from llmpipe.runner.console import size_text
+from llmpipe.cli.options import add_store, open_store, parser, print_json
 from llmpipe.runner.gc import KEEP_RUNS, find_garbage, free
-from llmpipe.runner.project import home_for
-from llmpipe.runner.store import Store
+from llmpipe.runner.words import size_text
 
 
 def main(argv: list[str]) -> int:
@@ -25,17 +22,16 @@ def main(argv: list[str]) -> int:
         type=_runs,
         default=KEEP_RUNS,
         metavar="N",
-        help=f"how many of the latest runs keep what they made ({KEEP_RUNS})",
+        help=f"how many of the latest runs keep their logs and what they made ({KEEP_RUNS})",
     )
     arguments.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
-    options = arguments.parse_args(argv)
-    store = Store(home_for(Path(options.spec)))
-    store.create()
+    options = arguments.parse_intermixed_args(argv)
+    store = open_store(options)
     with store.alone("gc"):
         garbage = find_garbage(store, options.keep_runs)
         if not options.dry_run:
-            free(garbage)
+            free(garbage, store)
     counts = {
         "artifacts": len(garbage.objects),
         "records": len(garbage.keys),
@@ -51,6 +47,6 @@ def main(argv: list[str]) -> int:
 
 
 def _runs(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"a whole number is needed, not {text!r}")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, not {text!r}")
     return int(text)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
 
 from llmpipe.cli.options import add_spec, find_stage, open_project, parser
 from llmpipe.errors import StoreError, UsageError, did_you_mean
-from llmpipe.graph.model import StageNode
+from llmpipe.graph.model import Graph, StageNode
 from llmpipe.runner.plan import make_plan
-from llmpipe.runner.store import write_hint
+from llmpipe.runner.statcache import folder_files
 
 
 def main(argv: list[str]) -> int:
@@ -21,28 +24,39 @@ def main(argv: list[str]) -> int:
     arguments.add_argument(
         "artifact", metavar="STAGE[.OUTPUT]", help="what to copy, as a spec would name it"
     )
-    arguments.add_argument("path", metavar="PATH", help="where to; must not exist yet")
+    arguments.add_argument(
+        "path",
+        metavar="PATH",
+        help="where to: a name that does not exist yet, or for a single file a folder that does",
+    )
     options = arguments.parse_args(argv)
     project = open_project(options)
-    graph = project.graph
-    stage, output = options.artifact, ""
-    if stage not in graph.nodes and stage not in graph.families:
-        stage, _, output = stage.rpartition(".") if "." in stage else (stage, "", "")
-    node = graph.nodes[find_stage(graph, stage)]
-    output = _find_output(node, output)
+    node, output = _find(project.graph, options.artifact)
     plan = make_plan(project)[node.id]
     if plan.status != "cached" or plan.record is None:
         raise StoreError(
             f"{options.artifact} is not up to date in the store",
-            hint=f"make it first: llmpipe run {options.spec} --only {node.id}",
+            hint=f"make it first: llmpipe run {options.spec} --only {shlex.quote(node.id)}",
         )
     source = project.store.output_path(plan.record.outputs[output])
     target = Path(options.path)
     if target.is_dir() and source.is_file():
         target = target / source.name
-    _copy(source, target)
+    with project.store.in_use():
+        _copy(source, target)
     print(target)
     return 0
+
+
+def _find(graph: Graph, artifact: str) -> tuple[StageNode, str]:
+    """Find a stage and its output by what a spec would write; points of a sweep hold dots too."""
+    known = {*graph.nodes, *graph.families}
+    stage, output = artifact, ""
+    head, dot, tail = artifact.rpartition(".")
+    if artifact not in known and dot and (head in known or "@" not in artifact):
+        stage, output = head, tail
+    node = graph.nodes[find_stage(graph, stage)]
+    return node, _find_output(node, output)
 
 
 def _find_output(node: StageNode, output: str) -> str:
@@ -59,21 +73,30 @@ def _find_output(node: StageNode, output: str) -> str:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file or folder; the copy belongs to the user and may be written to."""
-    if target.exists():
+    if os.path.lexists(target):
         raise UsageError(f"{target} exists already", hint="name another path, or remove it first")
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, partial)
+            partial.mkdir()
+            for name, path in folder_files(source):
+                _copy_file(path, partial / name)
         else:
-            shutil.copyfile(source, partial)
-        for path in (partial, *partial.rglob("*")):
-            path.chmod(path.stat().st_mode | stat.S_IWUSR)
+            _copy_file(source, partial)
         partial.rename(target)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "the disk is full" if full else None
+        message = f"{target} cannot be written: {error.strerror or error}"
+        raise StoreError(message, hint=hint) from None
+    finally:  # an interrupt as well leaves nothing half-written
         shutil.rmtree(partial, ignore_errors=True)
-        partial.unlink(missing_ok=True) if partial.is_file() else None
-        raise StoreError(
-            f"{target} cannot be written: {error.strerror}", hint=write_hint(error)
-        ) from None
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+    target.chmod(target.stat().st_mode | stat.S_IWUSR)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from llmpipe.cli.remote import transfer
-from llmpipe.runner.project import Project
-from llmpipe.runner.remote import Count, Remote
-from llmpipe.runner.store import KeyRecord
+from llmpipe.cli.remote import Transfer, transfer
+
+WORDS = {True: "pulled", False: "here already", None: "not there"}
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    return transfer(
-        argv, "pull", "Bring what is not here but in the remote store, to run nothing.", _pull
-    )
+    description = "Bring what is not here but in the remote store; nothing is run."
+    return transfer(argv, "pull", description, _pull, WORDS)
 
 
-def _pull(
-    project: Project, remote: Remote, key: str, record: KeyRecord | None, count: Count
-) -> str | None:
-    if record is not None:
-        return "here already"
-    return "pulled" if remote.fetch(key, project.store, count) else None
+def _pull(item: Transfer) -> bool | None:
+    if item.record is not None:
+        return False
+    types = {name: output.type for name, output in item.node.ports.outputs.items()}
+    return True if item.remote.fetch(item.key, types, item.store, item.count) else None

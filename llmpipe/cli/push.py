@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from llmpipe.cli.remote import transfer
-from llmpipe.runner.project import Project
-from llmpipe.runner.remote import Count, Remote
-from llmpipe.runner.store import KeyRecord
+from llmpipe.cli.remote import Transfer, transfer
+
+WORDS = {True: "pushed", False: "there already", None: "not up to date here"}
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    return transfer(
-        argv, "push", "Bring what is up to date to the remote store, to share it.", _push
-    )
+    description = "Bring what is up to date to the remote store, to share it."
+    return transfer(argv, "push", description, _push, WORDS)
 
 
-def _push(
-    project: Project, remote: Remote, key: str, record: KeyRecord | None, count: Count
-) -> str | None:
-    if record is None:
+def _push(item: Transfer) -> bool | None:
+    if item.record is None:
         return None
-    return "pushed" if remote.push(record, project.store, count) else "there already"
+    return item.remote.push(item.record, item.store, item.count)

@@ -4,26 +4,50 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
-from llmpipe.errors import UsageError
-from llmpipe.runner.console import size_text
+from llmpipe.errors import StoreError, UsageError
+from llmpipe.graph.model import StageNode
 from llmpipe.runner.plan import plan_stage
 from llmpipe.runner.project import Project
+from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Count, Remote
-from llmpipe.runner.store import KeyRecord
-
-Move = Callable[[Project, Remote, str, KeyRecord | None, Count], "str | None"]
-"""Moves one stage's artifacts; says what it did, or None where there was nothing to move."""
+from llmpipe.runner.store import Store
+from llmpipe.runner.words import size_text
 
 
-def transfer(argv: list[str], command: str, description: str, move: Move) -> int:
-    """Run a command that moves the artifacts of a spec's stages from store to store."""
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One stage's artifacts, and the stores between which they are to move."""
+
+    node: StageNode
+    key: str
+    record: KeyRecord | None
+    """What the local store has of them."""
+    store: Store
+    remote: Remote
+    count: Count
+
+
+Move = Callable[[Transfer], bool | None]
+"""Moves what is to be moved; tells whether anything was, None where there is nothing at all."""
+
+
+def transfer(
+    argv: list[str], command: str, description: str, move: Move, words: dict[bool | None, str]
+) -> int:
+    """Run a command that moves the artifacts of a spec's stages from store to store.
+
+    ``words`` say what came of a stage. The exit status is 1 where there was nothing to be moved.
+    """
     arguments = parser(command, description)
     add_spec(arguments)
-    arguments.add_argument("stage", metavar="STAGE", nargs="*", help="these only; all by default")
+    arguments.add_argument(
+        "stage", metavar="STAGE", nargs="*", help="these and what they need; all by default"
+    )
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
-    options = arguments.parse_args(argv)
+    options = arguments.parse_intermixed_args(argv)
     project = open_project(options)
     address = project.remote_address
     if address is None:
@@ -34,22 +58,26 @@ def transfer(argv: list[str], command: str, description: str, move: Move) -> int
     wanted = {s for name in options.stage for s in find_stages(project.graph, name)}
     wanted |= {other for stage in wanted for other in project.graph.needs(stage)}
     project.store.create()
+    project.store.register(project.lock.path)
     with project.store.in_use():
-        done, size = _move_all(project, Remote(address), wanted or set(project.graph.nodes), move)
+        remote = Remote(address)
+        remote.reach(begin=command == "push")
+        done, size = _move_all(project, remote, wanted or set(project.graph.nodes), move)
+    told = {name: words[moved] for name, moved in done.items()}
     if options.json:
-        print_json({"remote": address, "bytes": size, "stages": done})
+        print_json({"remote": address, "bytes": size, "stages": told})
     else:
-        for name, what in done.items():
-            print(f"{name}: {what or 'not there'}")
+        for name, what in told.items():
+            print(f"{name}: {what}")
         print(f"{size_text(size)} moved", file=sys.stderr)
-    return 0 if all(done.values()) else 1
+    return 1 if None in done.values() else 0
 
 
 def _move_all(
     project: Project, remote: Remote, wanted: set[str], move: Move
-) -> tuple[dict[str, str | None], int]:
+) -> tuple[dict[str, bool | None], int]:
     """Go through the stages in their order: what one brings tells the key of the next."""
-    done: dict[str, str | None] = {}
+    done: dict[str, bool | None] = {}
     records: dict[str, KeyRecord] = {}
     size = 0
 
@@ -64,9 +92,14 @@ def _move_all(
             continue
         plan = plan_stage(project, node, records)
         record = plan.record if plan.status == "cached" else None
-        key = plan.key if record is None else record.key
-        done[name] = move(project, remote, key, record, count) if key else None
-        record = record or (project.store.record(key) if key and done[name] else None)
+        key = record.key if record is not None else plan.key
+        done[name] = None
+        if key is not None:
+            try:
+                done[name] = move(Transfer(node, key, record, project.store, remote, count))
+            except StoreError as error:
+                raise StoreError(f"{name}: {error.message}", hint=error.hint) from None
+            record = project.store.record(key) if done[name] else record
         if record is not None:
             records[name] = record
     return done, size

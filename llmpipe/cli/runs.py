@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from llmpipe.cli.options import parser, print_json
 from llmpipe.errors import UsageError, did_you_mean
-from llmpipe.runner.console import ended_text, seconds_text
-from llmpipe.runner.history import compare, read_runs, table
+from llmpipe.runner.history import (
+    UNFINISHED,
+    compare,
+    read_runs,
+    read_unfinished,
+    table,
+    turned,
+)
 from llmpipe.runner.project import home_for
 from llmpipe.runner.store import Store
+from llmpipe.runner.words import ended_text, seconds_text
+
+SIDE_BY_SIDE = 3
+"""Runs up to which each is a column; more are a line each."""
+
+TITLES = {
+    "config": "settings that differ",
+    "data": "inputs that differ",
+    "metrics": "figures",
+    "seconds": "seconds",
+}
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
+    options = _parse(argv)
+    store = Store(home_for(Path(options.spec)))
+    runs = read_runs(store) | read_unfinished(store)
+    if options.action == "list":
+        _list(runs.values(), as_json=options.json)
+    elif options.action == "compare":
+        _compare(_compared(options, runs, store), store, options.only, as_json=options.json)
+    else:
+        name = options.runs[0] if options.runs else next(reversed(_ended(runs)), None)
+        _show(_find(name, runs, store), store, as_json=options.json)
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser(
         "runs",
         "List the runs of a spec's store, show one, or put several side by side:\n"
@@ -25,85 +58,126 @@ def main(argv: list[str]) -> int:
         "runs",
         metavar="RUN",
         nargs="*",
-        help="the run to show (the last by default), or those to compare (the last two)",
+        help="the run to show (the last by default), or those to compare (the last two); "
+        "the beginning of its name is enough",
+    )
+    arguments.add_argument(
+        "--last", type=_count, metavar="N", help="compare the last N runs instead"
+    )
+    arguments.add_argument(
+        "--only",
+        metavar="TEXT",
+        action="append",
+        help="of a comparison only what has this in its name, such as dev.loss (repeatable)",
     )
     arguments.add_argument(
         "--spec", metavar="SPEC", default="spec.yaml", help="whose store to look into (spec.yaml)"
     )
     arguments.add_argument("--json", action="store_true", help="print JSON")
-    options = arguments.parse_args(argv)
-    store = Store(home_for(Path(options.spec)))
-    runs = read_runs(store)
-    if options.action == "list":
-        if options.json:
-            print_json([_short(record) for record in runs.values()])
-        else:
-            _print_list(runs)
-        return 0
-    if options.action == "compare":
-        chosen = [_find(name, runs, store) for name in options.runs or list(runs)[-2:]]
-        if len(chosen) < 2:
-            raise UsageError("two runs at least are needed to compare")
-        _compare(chosen, store, as_json=options.json)
-        return 0
-    record = _find(next(iter(options.runs), None) or next(reversed(runs), None), runs, store)
-    if options.json:
-        print_json(record)
-    else:
-        _print_run(record, store.runs / record["run"])
-    return 0
+    options = arguments.parse_intermixed_args(argv)
+    most = {"list": 0, "show": 1}.get(options.action, len(options.runs))
+    if len(options.runs) > most:
+        raise UsageError(f"runs {options.action} takes {'one run' if most else 'no runs'}")
+    if options.last and (options.action != "compare" or options.runs):
+        raise UsageError("--last goes with compare, instead of the names of runs")
+    if options.only and options.action != "compare":
+        raise UsageError("--only goes with compare")
+    return options
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"a whole number from 2 on is needed, not {text!r}")
+    return int(text)
+
+
+def _ended(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: record for name, record in runs.items() if record["status"] != UNFINISHED}
 
 
 def _find(name: str | None, runs: dict[str, dict[str, Any]], store: Store) -> dict[str, Any]:
-    if name is None or name not in runs:
-        hint = did_you_mean(name or "", runs) or f"runs lie in {store.runs}"
-        raise UsageError(f"there is no run {name!r}" if name else "nothing has run yet", hint=hint)
-    return runs[name]
+    """Find the run of this name, or the only one whose name begins so."""
+    if name is None:
+        hint = f"runs lie in {store.runs}; --spec SPEC names another spec's store"
+        raise UsageError("nothing has run yet", hint=hint)
+    found = [name] if name in runs else [run for run in runs if run.startswith(name)]
+    if len(found) > 1:
+        raise UsageError(f"{name!r} may be any of several runs", hint="\n".join(found))
+    if not found:
+        hint = did_you_mean(name, runs) or f"runs lie in {store.runs}; llmpipe runs lists them"
+        raise UsageError(f"there is no run {name!r}", hint=hint)
+    return runs[found[0]]
 
 
-def _compare(runs: list[dict[str, Any]], store: Store, *, as_json: bool) -> None:
-    found = compare(runs, store)
+def _compared(
+    options: argparse.Namespace, runs: dict[str, dict[str, Any]], store: Store
+) -> list[dict[str, Any]]:
+    """Give the records of the runs to compare: those named, or the last of all."""
+    names = options.runs or list(_ended(runs))[-(options.last or 2) :]
+    chosen = [_find(name, runs, store) for name in names]
+    for record in chosen:
+        if record["status"] == UNFINISHED:
+            raise UsageError(
+                f"the run {record['run']} goes on still, or was killed: it has no figures yet"
+            )
+    if len(chosen) < 2:
+        raise UsageError("two runs at least are needed to compare")
+    return chosen
+
+
+def _compare(
+    runs: list[dict[str, Any]], store: Store, only: list[str] | None, *, as_json: bool
+) -> None:
+    found = {
+        part: {name: row for name, row in rows.items() if _wanted(name, only)}
+        for part, rows in compare(runs, store).items()
+    }
     names = [run["run"] for run in runs]
     if as_json:
         print_json({"runs": names, **found})
         return
-    titles = {
-        "config": "settings that differ",
-        "data": "inputs that differ",
-        "metrics": "figures",
-        "seconds": "seconds",
-    }
-    for part, title in titles.items():
-        if found[part]:
+    for part, title in TITLES.items():
+        rows, heads = found[part], names
+        if rows:
+            if len(names) > SIDE_BY_SIDE:
+                rows, heads = turned(rows, names)
             print(f"{title}:")
-            print("\n".join(f"  {line}" for line in table(found[part], names)))
+            print("\n".join(f"  {line}" for line in table(rows, heads)))
     if not any(found.values()):
         print("nothing differs")
 
 
-def _short(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: record[key] for key in ("run", "name", "started", "ended", "status", "profiles")}
+def _wanted(name: str, only: list[str] | None) -> bool:
+    return only is None or any(text in name for text in only)
 
 
-def _print_list(runs: dict[str, dict[str, Any]]) -> None:
-    for record in runs.values():
-        stages = record["stages"].values()
-        ran = sum(stage["status"] == "done" for stage in stages)
-        cached = sum(stage["status"] == "cached" for stage in stages)
-        time = seconds_text(record["seconds"])
-        print(
-            f"{record['run']}  {record['status']:<11}  {record['name']}: "
-            f"{ran} ran, {cached} cached, {time}"
-        )
-    if not runs:
+def _list(runs: Iterable[dict[str, Any]], *, as_json: bool) -> None:
+    ordered = sorted(runs, key=lambda record: str(record["started"]))
+    if as_json:
+        fields = ("run", "name", "started", "ended", "status", "profiles")
+        print_json([{field: record[field] for field in fields} for record in ordered])
+        return
+    for record in ordered:
+        statuses = [stage["status"] for stage in record["stages"].values()]
+        told = f"{statuses.count('done')} ran, {statuses.count('cached')} cached"
+        if record["seconds"] is not None:
+            told += f", {seconds_text(record['seconds'])}"
+        print(f"{record['run']}  {record['status']:<11}  {record['name']}: {told}")
+    if not ordered:
         print("nothing has run yet")
 
 
-def _print_run(record: dict[str, Any], folder: Path) -> None:
+def _show(record: dict[str, Any], store: Store, *, as_json: bool) -> None:
+    if as_json:
+        print_json(record)
+        return
     print(f"run {record['run']} of {record['name']}: {record['status']}")
-    print(f"started {record['started']}, llmpipe {record['llmpipe']}, Python {record['python']}")
+    with_what = ""
+    if record["status"] != UNFINISHED:
+        with_what = f", llmpipe {record['llmpipe']}, Python {record['python']}"
+    print(f"started {record['started']}{with_what}")
     if record["set"]:
         print(f"with {' '.join(f'--set {text}' for text in record['set'])}")
     for stage in record["stages"].values():
         print(ended_text(stage))
-    print(f"logs: {folder}")
+    print(f"logs: {store.runs / record['run']}")

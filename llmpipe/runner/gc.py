@@ -1,18 +1,21 @@
 """Free what nobody needs any more.
 
 A store serves every spec whose home it is. Needed are the artifacts that the lock files of those
-specs name, those of their stages' last runs, and those of the most recent runs; and what a stage
-left to go on from, unless it is older than all of these runs. Replies that were paid for stay
-whatever happens.
+specs name, those of their stages' last runs, those of the most recent runs, and whatever came into
+the store since the first of these began: a worker whose head was killed may have made it, and a
+`pull` is no run. The same goes for what a stage left to go on from. Replies that were paid for
+stay whatever happens.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,12 @@ import msgspec
 
 from llmpipe.canonical import digest
 from llmpipe.runner.lockfile import locked_keys
-from llmpipe.runner.store import KeyRecord, Store
+from llmpipe.runner.store import Store, writing
 
 KEEP_RUNS = 10
 """Runs whose artifacts and logs are kept unless another number is asked for."""
+
+_RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
 
 
 @dataclass(slots=True)
@@ -42,33 +47,53 @@ class Garbage:
 
 
 def find_garbage(store: Store, keep_runs: int = KEEP_RUNS) -> Garbage:
-    """Find what no lock file, no stage's last run and none of the latest runs needs."""
-    runs = sorted(path for path in store.runs.iterdir() if path.is_dir())
-    old, recent = runs[: max(0, len(runs) - keep_runs)], runs[max(0, len(runs) - keep_runs) :]
-    needed = {*_run_keys(recent), *_last_keys(store), *locked_keys(store.lock_files())}
+    """Find what no lock file, no stage's last run and none of the latest runs needs.
+
+    The caller holds the store alone.
+
+    Raises:
+        SpecError: a lock file cannot be understood, so that nobody knows what it needs.
+    """
+    runs = sorted(path for path in store.runs.iterdir() if _RUN.fullmatch(path.name))
+    old, recent = runs[:-keep_runs], runs[-keep_runs:]
+    since = min(map(_begun, recent), default=0.0)
+    needed = {*locked_keys(store.lock_files()), *_run_keys(recent), *_last_keys(store)}
     keys: list[Path] = []
     objects: set[str] = set()
-    for path in store.keys.glob("*.json"):
-        record = store.record(path.stem)
-        if path.stem in needed and record is not None:
-            objects |= _objects(record)
+    for path in store.keys.iterdir():
+        record = store.record(path.stem) if path.suffix == ".json" else None
+        if record and (record.key in needed or path.stat().st_mtime >= since):
+            objects |= {output.object for output in record.outputs.values()}
         else:
             keys.append(path)
     unnamed = [path for path in store.objects.iterdir() if path.name not in objects]
-    since = min((run.stat().st_mtime for run in recent), default=0.0)
     work = [path for path in _entries(store.work) if path.stat().st_mtime < since]
-    size = sum(_size(path) for path in (*unnamed, *work, *old))
+    work += store.tmp.iterdir()  # half-written, and their writers are gone: the store is ours
+    size = sum(map(_size, (*keys, *work, *old, *unnamed)))
     return Garbage(unnamed, keys, work, old, size)
 
 
-def free(garbage: Garbage) -> None:
-    """Remove what was found; whoever stops this halfway leaves a whole store behind."""
-    for path in garbage.paths():
-        if path.is_dir():
-            _make_removable(path)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def free(garbage: Garbage, store: Store) -> None:
+    """Remove what was found; whoever stops this halfway leaves a whole store behind.
+
+    Raises:
+        StoreError: something cannot be removed.
+    """
+    with writing(store.home):
+        for path in garbage.paths():
+            if path.is_dir():
+                for root, _, _ in os.walk(path):
+                    Path(root).chmod(0o755)
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _begun(run: Path) -> float:
+    """Give when a run began; its name says it."""
+    found = _RUN.fullmatch(run.name)
+    assert found is not None
+    return datetime.strptime(found[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
 
 
 def _run_keys(runs: Iterable[Path]) -> Iterator[str]:
@@ -88,21 +113,12 @@ def _last_keys(store: Store) -> Iterator[str]:
             continue
 
 
-def _objects(record: KeyRecord) -> set[str]:
-    return {output.object for output in record.outputs.values()}
-
-
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
+    if not path.is_dir():
+        return path.lstat().st_size
     files = (Path(root, name) for root, _, names in os.walk(path) for name in names)
     return sum(file.lstat().st_size for file in files)
-
-
-def _make_removable(folder: Path) -> None:
-    for root, _, _ in os.walk(folder):
-        Path(root).chmod(0o755)

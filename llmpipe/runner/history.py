@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from llmpipe.runner.store import Store
 
 MAX_TEXT = 60
 """Characters of a value that a comparison shows."""
+
+UNFINISHED = "unfinished"
+"""The status of a run that goes on still, or was killed."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def read_runs(store: Store) -> dict[str, dict[str, Any]]:
@@ -24,31 +31,64 @@ def read_runs(store: Store) -> dict[str, dict[str, Any]]:
     return {record["run"]: record for record in sorted(records, key=lambda r: r["started"])}
 
 
+def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
+    """Give what is known of each run without a record, by its id: the stages that have ended."""
+    found = {}
+    for path in sorted(store.runs.glob("*/events.jsonl")):
+        if not path.with_name("run.json").exists() and (record := _from_events(path)):
+            found[path.parent.name] = record
+    return found
+
+
+def _from_events(path: Path) -> dict[str, Any] | None:
+    """Tell of a run from its events; None where not even the first one is there."""
+    events = _events(path)
+    if not events or events[0]["event"] != "run-started":
+        return None
+    first = events[0]
+    kept = ("run", "name", "spec", "profiles", "set")
+    return {
+        **{key: first.get(key) for key in kept},
+        "started": first["time"],
+        "ended": None,
+        "seconds": None,
+        "status": UNFINISHED,
+        "stages": {event["stage"]: event for event in events if event["event"] == "stage-ended"},
+    }
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            break  # cut off by a kill or a full disk
+    return events
+
+
 def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[str, list[Any]]]:
     """Put runs side by side.
 
     Returns:
         ``config`` (what differs of the resolved specs), ``data`` (input files and artifacts from
-        outside whose content differs, by stage and input), ``metrics`` (every figure) and
-        ``seconds`` (of every stage that ran), each as rows: a name and one value for each run,
-        None where a run has none.
+        outside whose content differs, by stage and input, as their digests), ``metrics`` (every
+        figure, and texts that differ) and ``seconds`` (of every stage that ran), each as rows: a
+        name and one value for each run, None where a run has none.
     """
-    documents = [dict(flatten(run["document"])) for run in runs]
-    inputs = [dict(_inputs(run, store)) for run in runs]
-    metrics = [dict(_metrics(run)) for run in runs]
-    seconds = [
-        {
-            name: stage["seconds"]
-            for name, stage in run["stages"].items()
-            if stage["status"] == "done"
-        }
-        for run in runs
-    ]
+    config = _rows([dict(flatten(run["document"])) for run in runs])
+    data = _rows([dict(_inputs(run, store)) for run in runs])
+    metrics = _rows([dict(_metrics(run)) for run in runs])
+    seconds = _rows([dict(_seconds(run)) for run in runs])
     return {
-        "config": _rows(documents, differing=True),
-        "data": _rows(inputs, differing=True),
-        "metrics": _rows(metrics),
-        "seconds": _rows(seconds),
+        "config": {name: row for name, row in config.items() if _differ(row)},
+        "data": {name: row for name, row in data.items() if _differ([v for v in row if v])},
+        "metrics": {
+            name: row
+            for name, row in metrics.items()
+            if _differ(row) or not isinstance(row[0], str)
+        },
+        "seconds": seconds,
     }
 
 
@@ -65,7 +105,7 @@ def flatten(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def table(rows: Mapping[str, Sequence[Any]], heads: Sequence[str]) -> list[str]:
-    """Lay rows out as text, a column for each run."""
+    """Lay rows out as text, below their heads."""
     cells = [["", *heads], *([name, *map(_text, values)] for name, values in rows.items())]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
     return [
@@ -74,29 +114,46 @@ def table(rows: Mapping[str, Sequence[Any]], heads: Sequence[str]) -> list[str]:
     ]
 
 
-def _rows(columns: Sequence[Mapping[str, Any]], *, differing: bool = False) -> dict[str, list[Any]]:
+def turned(
+    rows: Mapping[str, Sequence[Any]], heads: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """Turn rows with their heads into one row for each head."""
+    return {head: [row[i] for row in rows.values()] for i, head in enumerate(heads)}, list(rows)
+
+
+def _rows(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for column in columns for name in column)
-    rows = {name: [column.get(name) for column in columns] for name in names}
-    if differing:
-        rows = {name: row for name, row in rows.items() if any(v != row[0] for v in row)}
-    return rows
+    return {name: [column.get(name) for column in columns] for name in names}
+
+
+def _differ(row: Sequence[Any]) -> bool:
+    return any(value != row[0] for value in row)
 
 
 def _inputs(run: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
-    """Give the digests of what each stage read, as far as its record is still there."""
-    for name, stage in run["stages"].items():
-        record = store.record(stage["key"]) if stage["key"] else None
-        for port, found in (record.ingredients["inputs"] if record else {}).items():
-            yield f"{name}.{port}", found["digest"][:12]
+    """Give the digests of what each stage read that no stage of the run has made."""
+    found = {name: store.record(s["key"]) for name, s in run["stages"].items() if s["key"]}
+    records = {name: record for name, record in found.items() if record is not None}
+    made = {output.digest for record in records.values() for output in record.outputs.values()}
+    for name, record in records.items():
+        for port, content in record.ingredients["inputs"].items():
+            if content["digest"] not in made:
+                yield f"{name}.{port}", content["digest"]
 
 
-def _metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Give every figure of every stage; curves and texts are no figures."""
+def _metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, float | str]]:
+    """Give every figure and short text of every stage; curves are neither."""
     for name, stage in run["stages"].items():
         single = {k: v for k, v in stage["metrics"].items() if not isinstance(v, list)}
         for field, value in flatten(single):
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if isinstance(value, (int, float, str)) and not isinstance(value, bool):
                 yield f"{name}.{field}", value
+
+
+def _seconds(run: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, stage in run["stages"].items():
+        if stage["status"] == "done":
+            yield name, stage["seconds"]
 
 
 def _text(value: Any) -> str:
@@ -105,4 +162,6 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)
+    if _DIGEST.fullmatch(text):
+        return text[:12]
     return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

@@ -1,19 +1,21 @@
 """A store that several machines share: ``cache: {remote: s3://bucket/folder}``.
 
-Laid out as the local one: ``objects/<id>/`` with the manifest written last, then
-``keys/<key>.json``. What comes from there is checked against its digests before it enters the local
-store: a partial or corrupt download is refused. Access is by fsspec; credentials come from the environment, in the way
-of each service, never from the spec. Who may write there decides what those who read get: a remote
-store is to be trusted as the people are who have its keys.
+Laid out as the local one: ``format`` before all, ``objects/<id>/`` with the manifest written last,
+then ``keys/<key>.json``. What comes from there is checked against its digests before it enters the
+local store, and nothing of it is taken over by halves. Access is by fsspec; credentials come from
+the environment, in the way of each service, never from the spec. Who may write there decides what
+those who read get: a remote store is to be trusted as the people are who have its keys.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import queue
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,17 +24,37 @@ from urllib.parse import urlsplit
 import msgspec
 
 from llmpipe.canonical import digest
-from llmpipe.errors import MissingDependencyError, StoreError, UsageError
+from llmpipe.errors import LlmpipeError, MissingDependencyError, StoreError
+from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_output
 from llmpipe.runner.statcache import hash_file
-from llmpipe.runner.store import KeyRecord, Store, StoredOutput
+from llmpipe.runner.store import FULL, Store, atomic_write
+
+FORMAT = 1
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""The extra that installs what a kind of address needs."""
+"""The extra that installs what a kind of address needs. They are object stores: a file appears
+whole, and there are no folders to be made."""
+
+FIRST_ANSWER = 20.0
+"""Seconds within which a remote store must answer at first; later it may take its time."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
+_SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY|CREDENTIAL", re.IGNORECASE)
+_HOLDER = re.compile(r"(?<=//)[^/@\s]+@")
 
 Count = Callable[[int], None]
 """Called with the bytes of each file that has been moved."""
+
+
+def complaint(address: str) -> str | None:
+    """Say why an address cannot be that of a remote store; it may hold a password."""
+    try:
+        password = urlsplit(address).password
+    except ValueError:
+        return "this is no address"
+    if password is not None:
+        return "a password does not belong here"
+    return "one address is needed, not a chain of them" if "::" in address else None
 
 
 class Remote:
@@ -40,32 +62,59 @@ class Remote:
 
     Raises:
         MissingDependencyError: fsspec or what it needs for this address is not installed.
-        UsageError: the address holds a password.
+        StoreError: there is no way to such an address.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
-        if urlsplit(address).password:
-            raise UsageError(
-                "cache.remote holds a password",
-                hint="credentials belong into the environment, such as AWS_SECRET_ACCESS_KEY",
-            )
         scheme = urlsplit(address).scheme
-        try:
-            import fsspec
+        with self._reaching():
+            try:
+                import fsspec
 
-            # listings are not remembered: other machines write there as well
-            self._fs, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
-        except ImportError as error:
-            extra = EXTRAS.get(scheme, "s3")
-            hint = f"pip install 'llmpipe[{extra}]'"
-            raise MissingDependencyError(f"{address}: {error}", hint=hint) from None
-        except ValueError as error:
-            raise UsageError(f"cache.remote: {error}") from None
+                # listings are not remembered: other machines write there as well
+                self._fs, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
+            except ImportError as error:
+                needed = f"'llmpipe[{EXTRAS[scheme]}]'" if scheme in EXTRAS else "fsspec"
+                hint = f"pip install {needed}"
+                raise MissingDependencyError(f"{address}: {error}", hint=hint) from None
         self._root = root.rstrip("/")
+        self._has_folders = scheme not in EXTRAS
+        self._is_local = scheme in ("", "file", "local")
 
-    def fetch(self, key: str, store: Store, count: Count = lambda size: None) -> KeyRecord | None:
+    def reach(self, *, begin: bool = False) -> None:
+        """Look whether a remote store is there, or ``begin`` one; wait only so long for the answer.
+
+        Raises:
+            StoreError: it cannot be reached, is of a newer format, or nothing is there yet.
+        """
+        with self._reaching():
+            found = _within(FIRST_ANSWER, lambda: self._read("format"))
+            if found is None and begin:
+                self._write("format", f"{FORMAT}\n".encode())
+        if found is None and not begin:
+            raise StoreError(f"{self.address}: nothing has been pushed there yet")
+        if found is not None and found.strip() != str(FORMAT).encode():
+            shown = found[:20].decode("utf-8", "replace").strip()
+            raise StoreError(
+                f"{self.address} is of format {shown!r}; this llmpipe knows format {FORMAT}",
+                hint="use the newer llmpipe, or another address",
+            )
+
+    def fetch(
+        self,
+        key: str,
+        types: Mapping[str, str],
+        store: Store,
+        count: Count = lambda size: None,
+    ) -> KeyRecord | None:
         """Bring what was made under a key into the local store; None when it is not there.
+
+        Args:
+            key: the key.
+            types: the outputs that are to come, and their types.
+            store: the local store.
+            count: called as files arrive.
 
         Raises:
             StoreError: it is damaged, or the remote store cannot be reached.
@@ -75,75 +124,100 @@ class Remote:
             if data is None:
                 return None
             record = _understood(data, key)
+            if record is None or {n: o.type for n, o in record.outputs.items()} != dict(types):
+                raise StoreError(
+                    f"{self.address}: the record of {key[:16]} is damaged",
+                    hint=f"remove keys/{key}.json there, and push it again from where it is whole",
+                )
             for output in record.outputs.values():
-                if store.lacks(output.object):
-                    self._fetch_object(output, store, count)
-                if not store.output_path(output).exists():
-                    raise _damaged(self.address, output.object, f"it has no {output.path}")
+                self._fetch_object(output, store, count)
         store.save(record)
         return record
 
     def push(self, record: KeyRecord, store: Store, count: Count = lambda size: None) -> bool:
-        """Bring what was made under a key to the remote store; give whether it was not there yet.
+        """Bring what was made under a key to the remote store; give whether anything had to move.
+
+        What is there already of another making stays. What of it is missing is completed.
 
         Raises:
-            StoreError: the remote store cannot be written.
+            StoreError: the local artifact is rotten, or the remote store cannot be written.
         """
         with self._reaching():
-            if self._fs.exists(self._path(f"keys/{record.key}.json")):
+            name = f"keys/{record.key}.json"
+            held = _understood(self._read(name) or b"", record.key)
+            if held is not None and held.outputs != record.outputs:
                 return False
-            for output in record.outputs.values():
-                self._push_object(output.object, store, count)
-            self._write(f"keys/{record.key}.json", msgspec.json.encode(record))
-        return True
+            moved = [
+                self._push_object(output.object, store, count) for output in record.outputs.values()
+            ]
+            if held is None:
+                self._write(name, msgspec.json.encode(record))
+        return held is None or any(moved)
 
     def _fetch_object(self, output: StoredOutput, store: Store, count: Count) -> None:
+        """Bring one object; it enters the store when all of it has been found sound."""
+        if not store.lacks(output.object):
+            text = (store.objects / output.object / "manifest.json").read_bytes()
+            if _files(text, output) is None:
+                raise self._damaged(output.object, "its record says otherwise than its manifest")
+            return
+        found = self._read(f"objects/{output.object}/manifest.json")
+        if found is None:
+            raise self._damaged(output.object, "its manifest is missing")
+        files = _files(found, output)
+        if files is None:
+            raise self._damaged(output.object, "its manifest is another")
         staging = store.tmp / f"{output.object}-{os.getpid()}-fetched"
-        shutil.rmtree(staging, ignore_errors=True)
         try:
             (staging / "data").mkdir(parents=True)
-            text = self._read(f"objects/{output.object}/manifest.json")
-            if text is None:
-                raise _damaged(self.address, output.object, "its manifest is missing")
-            manifest = json.loads(text)
-            if digest({"folder": not output.path, "files": manifest}) != output.object:
-                raise _damaged(self.address, output.object, "its manifest is another")
-            for entry in manifest:
+            for entry in files:
                 self._fetch_file(output.object, entry, staging / "data", count)
-            (staging / "manifest.json").write_bytes(text)
+            (staging / "manifest.json").write_bytes(found)
             store.adopt(staging, output.object)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _fetch_file(self, object_id: str, entry: Any, folder: Path, count: Count) -> None:
-        name = PurePosixPath(entry["path"])
-        if name.is_absolute() or ".." in name.parts or not name.parts:
-            raise _damaged(self.address, object_id, f"it leads outside: {name}")
-        target = folder / name
+    def _fetch_file(self, object_id: str, entry: Entry, folder: Path, count: Count) -> None:
+        if _leads_outside(entry.path):
+            raise self._damaged(object_id, f"{entry.path!r} leads outside of it")
+        target = folder / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = self._path(f"objects/{object_id}/data/{name}")
-        if not self._fs.exists(source):
-            raise _damaged(self.address, object_id, f"{name} is missing")
-        self._fs.get_file(source, str(target))
-        if hash_file(target) != entry["sha256"]:
-            raise _damaged(self.address, object_id, f"{name} has other bytes")
-        count(entry["size"])
+        try:
+            self._fs.get_file(self._path(f"objects/{object_id}/data/{entry.path}"), str(target))
+        except FileNotFoundError:
+            raise self._damaged(object_id, f"{entry.path} is missing") from None
+        size = target.stat().st_size
+        if size != entry.size:
+            raise self._damaged(object_id, f"{entry.path} has {size} bytes of {entry.size}")
+        if hash_file(target) != entry.sha256:
+            raise self._damaged(object_id, f"{entry.path} has other bytes")
+        count(size)
 
-    def _push_object(self, object_id: str, store: Store, count: Count) -> None:
-        manifest = f"objects/{object_id}/manifest.json"
-        if self._fs.exists(self._path(manifest)):
-            return
+    def _push_object(self, object_id: str, store: Store, count: Count) -> bool:
+        """Bring what is missing of an object, the manifest last; give whether anything was."""
+        manifest = store.objects / object_id / "manifest.json"
+        there = self._sizes(f"objects/{object_id}/data")
+        files = store.manifest(object_id)
+        missing = [entry for entry in files if there.get(entry.path) != entry.size]
+        text = manifest.read_bytes()
+        if not missing and self._read(f"objects/{object_id}/manifest.json") == text:
+            return False
         wrong = store.rotten(object_id)
         if wrong:
-            raise StoreError(f"{object_id[:16]}: {wrong}", hint="llmpipe cache verify")
-        text = (store.objects / object_id / "manifest.json").read_bytes()
-        for entry in json.loads(text):
-            source = store.objects / object_id / "data" / entry["path"]
-            target = self._path(f"objects/{object_id}/data/{entry['path']}")
-            self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._fs.put_file(str(source), target)
-            count(entry["size"])
-        self._write(manifest, text)
+            what = f"the artifact {object_id[:16]} is damaged here: {wrong}"
+            raise StoreError(what, hint="take it out with: llmpipe cache verify SPEC")
+        for entry in missing:
+            target = self._place(f"objects/{object_id}/data/{entry.path}")
+            self._fs.put_file(str(manifest.parent / "data" / entry.path), target)
+            count(entry.size)
+        self._write(f"objects/{object_id}/manifest.json", text)
+        return True
+
+    def _sizes(self, name: str) -> dict[str, int]:
+        """Give the sizes of the files below a folder by their names from there."""
+        folder = self._path(name)
+        found: Mapping[str, Mapping[str, Any]] = self._fs.find(folder, detail=True)
+        return {path[len(folder) + 1 :]: about["size"] for path, about in found.items()}
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -153,39 +227,106 @@ class Remote:
         return data
 
     def _write(self, name: str, data: bytes) -> None:
-        path = self._path(name)
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(path, data)
+        """Write a small file so that it appears whole."""
+        path = self._place(name)
+        if self._is_local:
+            atomic_write(Path(path), data.decode())
+        else:
+            self._fs.pipe_file(path, data)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _place(self, name: str) -> str:
+        """Give the path of a file that is to be written, in a folder that is there.
+
+        Object stores have none: to ask them for one would create a bucket that does not exist.
+        """
+        path = self._path(name)
+        if self._has_folders:
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return path
+
+    def _damaged(self, object_id: str, what: str) -> StoreError:
+        return StoreError(
+            f"{self.address}: the artifact {object_id[:16]} is damaged: {what}",
+            hint=f"remove objects/{object_id} there, and push it again from where it is whole",
+        )
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
         """Turn whatever a service raises into one clear error."""
         try:
             yield
-        except StoreError:
+        except LlmpipeError:
             raise
         except Exception as error:  # each service has errors of its own, with no common ancestor
-            what = str(error).strip() or type(error).__name__
+            what = _without_secrets(str(error).strip() or type(error).__name__)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "check the address, the network and the credentials in the environment"
             raise StoreError(
-                f"{self.address} cannot be used: {what}",
-                hint="check the address, the network and the credentials in the environment",
+                f"{self.address} cannot be used: {what}", hint=FULL if full else hint
             ) from None
 
 
-def _understood(data: bytes, key: str) -> KeyRecord:
-    """Decode a record from elsewhere; nothing in it may lead out of the store."""
-    record = msgspec.json.decode(data, type=KeyRecord)
-    sound = record.key == key == digest(record.ingredients) and all(
-        _ID.fullmatch(output.object) and "/" not in output.path and output.path not in (".", "..")
-        for output in record.outputs.values()
+def _understood(data: bytes, key: str) -> KeyRecord | None:
+    """Decode a record from elsewhere; None for one that is not that of the key.
+
+    Nothing in it may lead out of the store.
+    """
+    try:
+        record = msgspec.json.decode(data, type=KeyRecord)
+        sound = record.key == key == digest(record.ingredients)
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None
+    outputs = record.outputs.values()
+    sound = sound and all(
+        _ID.fullmatch(output.object) and not (output.path and _leads_outside(output.path))
+        for output in outputs
     )
-    if not sound:
-        raise StoreError(f"the record of {key[:16]} in the remote store is damaged")
-    return record
+    return record if sound else None
 
 
-def _damaged(address: str, object_id: str, what: str) -> StoreError:
-    return StoreError(f"{address}: the artifact {object_id[:16]} is damaged: {what}")
+def _files(text: bytes, output: StoredOutput) -> list[Entry] | None:
+    """Decode the manifest of an object; None for one that is not that of the output."""
+    try:
+        files = msgspec.json.decode(text, type=list[Entry])
+    except msgspec.MsgspecError:
+        return None
+    single_as_said = not output.path or [entry.path for entry in files] == [output.path]
+    as_said = single_as_said and stored_output(output.type, files, output.path) == output
+    return files if as_said else None
+
+
+def _leads_outside(path: str) -> bool:
+    """Tell whether a name from elsewhere is anything but a plain way down."""
+    plain = PurePosixPath(path)
+    return plain.is_absolute() or ".." in plain.parts or str(plain) != path or path == "."
+
+
+def _within(seconds: float, ask: Callable[[], bytes | None]) -> bytes | None:
+    """Ask and wait only so long: a client may try again for an hour before it gives up."""
+    answers: queue.SimpleQueue[tuple[bytes | None, Exception | None]] = queue.SimpleQueue()
+
+    def wait() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"there was no answer within {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return answer
+
+
+def _without_secrets(text: str) -> str:
+    """Take out of a service's message what it must not tell."""
+    values = (value for name, value in os.environ.items() if _SECRET.search(name))
+    for value in sorted((value for value in values if len(value) >= 4), key=len, reverse=True):
+        text = text.replace(value, "[redacted]")
+    return _HOLDER.sub("[redacted]@", text)

@@ -27,6 +27,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ import msgspec
 
 from llmpipe.canonical import digest
 from llmpipe.errors import StoreError
-from llmpipe.runner.statcache import folder_files, hash_file, manifest_digest
+from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_id, stored_output
+from llmpipe.runner.statcache import folder_files, hash_file
 
 FORMAT = 1
 
@@ -44,30 +46,9 @@ LITTLE = 1 << 16
 """Bytes below which a disk counts as full."""
 
 
-class StoredOutput(msgspec.Struct, frozen=True):
-    """One output of a stage as the store keeps it. ``digest`` is that of its content alone."""
-
-    type: str
-    object: str
-    path: str
-    """The file's name inside the object; empty when the object's folder is the artifact."""
-    digest: str
-    size: int
-
-
-class KeyRecord(msgspec.Struct, frozen=True):
-    """What a stage made under one cache key, and from what."""
-
-    key: str
-    kind: str
-    ingredients: dict[str, Any]
-    outputs: dict[str, StoredOutput]
-    metrics: dict[str, Any]
-    summary: str
-    seconds: float
-    created: str
-    kept_from: str | None = None
-    """The key that it was really made under, where the user said to keep it for this one."""
+_RECORD = msgspec.json.Decoder(KeyRecord)
+_MANIFEST = msgspec.json.Decoder(list[Entry])
+_INGREDIENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 class Store:
@@ -145,12 +126,13 @@ class Store:
         with writing(self.home):
             descriptor = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(
+                    f"{self.home} is in use: {purpose} must wait until no run is going on"
+                ) from None
             yield
-        except BlockingIOError:
-            raise StoreError(
-                f"{self.home} is in use: {purpose} must wait until no run is going on"
-            ) from None
         finally:
             os.close(descriptor)
 
@@ -162,7 +144,7 @@ class Store:
     def record(self, key: str) -> KeyRecord | None:
         """Give the record of a key; None when there is none or it cannot be understood."""
         try:
-            return msgspec.json.decode((self.keys / f"{key}.json").read_bytes(), type=KeyRecord)
+            return _RECORD.decode(_read(f"{self.keys}/{key}.json"))
         except (OSError, msgspec.MsgspecError):
             return None
 
@@ -172,34 +154,18 @@ class Store:
 
     def missing(self, record: KeyRecord) -> list[str]:
         """Name the outputs of a record whose object is gone."""
-        return [
-            name
-            for name, output in record.outputs.items()
-            if not _whole(self.objects / output.object)
-        ]
+        return [name for name, output in record.outputs.items() if self.lacks(output.object)]
 
     def put(self, source: Path, type_: str) -> StoredOutput:
         """Move a finished file or folder into the store and give what to remember of it."""
         single = source.is_file()
-        files = [(source.name, source)] if single else list(folder_files(source))
-        manifest = [
-            {"path": name, "sha256": hash_file(path), "size": path.stat().st_size}
-            for name, path in files
-        ]
-        content = manifest_digest((str(e["path"]), str(e["sha256"])) for e in manifest)
-        object_id = digest({"folder": not single, "files": manifest})
-        output = StoredOutput(
-            type=type_,
-            object=object_id,
-            path=source.name if single else "",
-            digest=str(manifest[0]["sha256"]) if single else content,
-            size=sum(int(str(entry["size"])) for entry in manifest),
-        )
-        target = self.objects / object_id
-        if _whole(target):
+        found = [(source.name, source)] if single else folder_files(source)
+        files = [Entry(name, hash_file(path), path.stat().st_size) for name, path in found]
+        output = stored_output(type_, files, source.name if single else "")
+        if not self.lacks(output.object):
             return output
         with writing(self.home):
-            staging = self.tmp / f"{object_id}-{os.getpid()}"
+            staging = self.tmp / f"{output.object}-{os.getpid()}"
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir()
             data = staging / "data"
@@ -208,13 +174,14 @@ class Store:
                 source.rename(data / source.name)
             else:
                 source.rename(data)
-            atomic_write(staging / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-        self.adopt(staging, object_id)
+            manifest = json.dumps(msgspec.to_builtins(files), indent=1) + "\n"
+            atomic_write(staging / "manifest.json", manifest)
+        self.adopt(staging, output.object)
         return output
 
     def lacks(self, object_id: str) -> bool:
         """Tell whether an object is not there, or not with all its files."""
-        return not _whole(self.objects / object_id)
+        return not _whole(f"{self.objects}/{object_id}")
 
     def adopt(self, staging: Path, object_id: str) -> None:
         """Sync a finished folder and let it enter as an object by one rename.
@@ -224,26 +191,48 @@ class Store:
         """
         target = self.objects / object_id
         with writing(self.home):
-            if target.exists() and not _whole(target):  # somebody removed files from it
+            if target.exists() and self.lacks(object_id):  # somebody removed files from it
                 target.rename(self.tmp / f"{object_id}-{os.getpid()}-damaged")
             _settle(staging / "data")
             with contextlib.suppress(OSError):  # another process put the same object: as good
                 staging.rename(target)
             shutil.rmtree(staging, ignore_errors=True)
             _sync_folder(self.objects)
-        if not _whole(target):
+        if self.lacks(object_id):
             raise StoreError(f"the object {object_id} could not be put into {self.objects}")
 
+    def manifest(self, object_id: str) -> list[Entry]:
+        """Give the files that an object is made of.
+
+        Raises:
+            OSError: the manifest cannot be read.
+            msgspec.MsgspecError: it is none.
+        """
+        return _manifest(f"{self.objects}/{object_id}")
+
     def rotten(self, object_id: str) -> str | None:
-        """Read an object again, byte by byte; say what is wrong with it, or None."""
-        folder = self.objects / object_id
+        """Read an object again, byte by byte; say what is wrong with it, or None.
+
+        Raises:
+            StoreError: it may not be read, so that nobody can tell.
+        """
+        data = self.objects / object_id / "data"
         try:
-            manifest = json.loads((folder / "manifest.json").read_bytes())
-            for entry in manifest:
-                path = folder / "data" / entry["path"]
-                if hash_file(path) != entry["sha256"]:
-                    return f"{entry['path']} has other bytes than were stored"
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            files = self.manifest(object_id)
+            if object_id not in (stored_id(files, folder=True), stored_id(files, folder=False)):
+                return "its manifest is another"
+            for entry in files:
+                if hash_file(data / entry.path) != entry.sha256:
+                    return f"{entry.path} has other bytes than were stored"
+            strange = {name for name, _ in folder_files(data)} - {entry.path for entry in files}
+            if strange:
+                return f"{min(strange)} does not belong to it"
+        except PermissionError as error:
+            hint = f"give yourself the right to read it: chmod -R u+rX {self.objects / object_id}"
+            raise StoreError(f"{error.filename} may not be read", hint=hint) from None
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        except (OSError, msgspec.MsgspecError) as error:
             return f"cannot be read: {error}"
         return None
 
@@ -270,24 +259,22 @@ class Store:
         entries = sorted(self.projects.iterdir()) if self.projects.is_dir() else []
         return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
 
-    def latest_file(self, spec_path: Path, stage: str) -> Path:
-        """Give the file that remembers the last run of a spec's stage."""
-        folder = f"{spec_path.stem}-{digest(str(spec_path))[:12]}"
-        return self.latest / folder / f"{file_name(stage)}.json"
+    def _latest_file(self, spec_path: Path, stage: str) -> str:
+        """Name the file that remembers the last run of a spec's stage."""
+        return f"{self.latest}/{_latest_name(spec_path)}/{file_name(stage)}.json"
 
     def last_ingredients(self, spec_path: Path, stage: str) -> dict[str, Any] | None:
         """Give the ingredients of a stage's last run, to explain why the next one differs."""
         try:
-            data = json.loads(self.latest_file(spec_path, stage).read_bytes())
-        except (OSError, ValueError):
+            return _INGREDIENTS.decode(_read(self._latest_file(spec_path, stage)))
+        except (OSError, msgspec.MsgspecError):
             return None
-        return data if isinstance(data, dict) else None
 
     def remember_latest(self, spec_path: Path, stage: str, made_of: Mapping[str, Any]) -> None:
         """Remember the ingredients of a stage's run as its last ones."""
         if self.last_ingredients(spec_path, stage) == made_of:
             return
-        path = self.latest_file(spec_path, stage)
+        path = Path(self._latest_file(spec_path, stage))
         with writing(self.home):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, json.dumps(made_of, sort_keys=True) + "\n", durable=False)
@@ -345,15 +332,30 @@ def room_hint(home: Path) -> str | None:
     return FULL if full else None
 
 
-def _whole(target: Path) -> bool:
+def _whole(target: str) -> bool:
     """Tell whether an object is there with all its files, each of its size."""
     try:
-        manifest = json.loads((target / "manifest.json").read_bytes())
         return all(
-            (target / "data" / entry["path"]).stat().st_size == entry["size"] for entry in manifest
+            os.stat(f"{target}/data/{entry.path}").st_size == entry.size  # noqa: PTH116 (speed)
+            for entry in _manifest(target)
         )
-    except (OSError, ValueError):
+    except (OSError, msgspec.MsgspecError):
         return False
+
+
+def _manifest(target: str) -> list[Entry]:
+    return _MANIFEST.decode(_read(f"{target}/manifest.json"))
+
+
+def _read(path: str) -> bytes:
+    """Read a small file; a run that has nothing to do reads three for every stage."""
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (speed)
+        return stream.read()
+
+
+@cache
+def _latest_name(spec_path: Path) -> str:
+    return f"{spec_path.stem}-{digest(str(spec_path))[:12]}"
 
 
 def _settle(data: Path) -> None:

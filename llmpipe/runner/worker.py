@@ -22,9 +22,10 @@ from typing import Any
 
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
+from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Remote
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.store import KeyRecord, Store, room_hint, write_hint
+from llmpipe.runner.store import Store, room_hint, write_hint
 from llmpipe.runner.supervise import emit, supervise
 
 LOCK_PAUSES = (0.01, 0.25)
@@ -40,10 +41,15 @@ def work_on(request: StageRequest) -> int:
             if (waited or not request.force) and _finished(store, request.key):
                 emit({"event": "finished", "status": "cached"})
                 return 0
-            if request.remote and not request.force and _fetched(request, store):
-                emit({"event": "fetched", "remote": request.remote})
-                emit({"event": "finished", "status": "cached"})
-                return 0
+            if request.remote and not request.force:
+                status = _fetch_apart(request, store)
+                if status == 0:
+                    emit({"event": "fetched", "remote": request.remote})
+                    emit({"event": "finished", "status": "cached"})
+                    return 0
+                if status in (-signal.SIGINT, -signal.SIGTERM):
+                    _emit_failure("interrupted", None, 130)
+                    return 130
             return _work(request, store)
     except LlmpipeError as error:
         _emit_failure(error.message, error.hint)
@@ -54,19 +60,22 @@ def work_on(request: StageRequest) -> int:
         return 1
 
 
-def _fetched(request: StageRequest, store: Store) -> bool:
+def _fetch_apart(request: StageRequest, store: Store) -> int:
     """Look into the remote store, in a process of its own: its clients start threads.
 
-    One that cannot be reached or is damaged is said, and costs no more than the work.
+    Gives 0 when what is wanted was there. One that cannot be reached or is damaged is said, and
+    costs no more than the work.
     """
     child = os.fork()
     if child == 0:
         status = 1
         try:
             status = _fetch(request, store)
+        except Exception as error:
+            _warn(f"{request.remote} cannot be used: {type(error).__name__}: {error}", None)
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _fetch(request: StageRequest, store: Store) -> int:
@@ -80,10 +89,20 @@ def _fetch(request: StageRequest, store: Store) -> int:
     _on_interrupt(signal.SIG_DFL)
     assert request.remote is not None
     try:
-        return 0 if Remote(request.remote).fetch(request.key, store, count) else 1
+        remote = Remote(request.remote)
+        remote.reach()
     except LlmpipeError as error:
-        emit({"event": "warning", "message": error.message})
+        _warn(error.message, error.hint, "unreachable")
         return 1
+    try:
+        return 0 if remote.fetch(request.key, request.outputs, store, count) else 1
+    except LlmpipeError as error:
+        _warn(error.message, error.hint)
+        return 1
+
+
+def _warn(message: str, hint: str | None, event: str = "warning") -> None:
+    emit({"event": event, "message": f"{message} ({hint})" if hint else message})
 
 
 def _work(request: StageRequest, store: Store) -> int:

@@ -6,11 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 CHAIN = """\
 version: 1
@@ -75,18 +72,3 @@ class Workspace:
         lines = path.read_text().split() if path.exists() else []
         path.unlink(missing_ok=True)
         return lines
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    """A folder with the chain of three commands, nothing run yet."""
-    space = Workspace(tmp_path)
-    space.write(CHAIN)
-    (tmp_path / "a.txt").write_text("x\ny\n")
-    return space
-
-
-@pytest.fixture
-def statuses() -> Callable[[dict[str, Any]], dict[str, str]]:
-    """Reduce a run's result to stage → status."""
-    return lambda result: {name: stage["status"] for name, stage in result["stages"].items()}
