@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 
 from llmpipe import __version__
-from llmpipe.runner.store import KeyRecord, atomic_write
-from llmpipe.spec.model import Spec
+from llmpipe.graph.model import Graph
+from llmpipe.graph.render import outline
+from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.store import atomic_write
 
 RECORD_VERSION = 1
 """The version of the layout of ``run.json``."""
@@ -34,6 +36,8 @@ class StageOutcome:
     error: dict[str, Any] | None = None
     started: float | None = None
     """Seconds after the run's start at which its worker began; None where none did."""
+    memory: int | None = None
+    """Bytes that its processes held at the most, looked at once a second; None where unknown."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the outcome as events and records hold it."""
@@ -45,6 +49,7 @@ class StageOutcome:
             "key": self.key,
             "seconds": self.seconds,
             "started": self.started,
+            "memory": self.memory,
             "causes": self.causes,
             "metrics": record.metrics if record else {},
             "summary": record.summary if record else "",
@@ -69,9 +74,10 @@ class RunOutcome:
 
 
 def write_record(
-    result: RunOutcome, spec: Spec, begun: datetime, settings: Collection[str]
+    result: RunOutcome, graph: Graph, begun: datetime, settings: Collection[str]
 ) -> None:
     """Write ``run.json``: what was run, with what, and what came of it."""
+    spec = graph.spec
     record = {
         "v": RECORD_VERSION,
         "run": result.id,
@@ -86,6 +92,7 @@ def write_record(
         "seconds": result.seconds,
         "status": result.status,
         "document": spec.document,
+        "graph": outline(graph),
         "stages": {outcome.id: outcome.as_json() for outcome in result.stages.values()},
     }
     text = msgspec.json.format(msgspec.json.encode(record), indent=1).decode()

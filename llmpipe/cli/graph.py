@@ -1,0 +1,45 @@
+"""``llmpipe graph``: draw the stages of a spec and what hangs on what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmpipe.cli.options import add_spec, open_project, parser
+from llmpipe.errors import StoreError
+from llmpipe.graph.render import dot, mermaid, outline, picture
+from llmpipe.graph.svg import svg
+from llmpipe.runner.store import atomic_write, write_hint
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    arguments = parser(
+        "graph",
+        "Draw the compiled graph: every stage, derived ones dashed, every point of a sweep.",
+    )
+    add_spec(arguments)
+    arguments.add_argument(
+        "--format",
+        choices=["mermaid", "dot", "svg"],
+        default="mermaid",
+        help="what to write (mermaid, which many Markdown viewers draw)",
+    )
+    arguments.add_argument("--output", metavar="FILE", type=Path, help="write to a file instead")
+    options = arguments.parse_args(argv)
+    graph = open_project(options).graph
+    drawn = picture(outline(graph))
+    if options.format == "svg":
+        text = f"{svg(drawn, title=f'The stages of {graph.spec.name}')}\n"
+    else:
+        text = {"mermaid": mermaid, "dot": dot}[options.format](drawn)
+    if options.output is None:
+        print(text, end="")
+        return 0
+    try:
+        options.output.absolute().parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(options.output, text, durable=False)
+    except OSError as error:
+        message = f"{options.output} cannot be written: {error.strerror}"
+        raise StoreError(message, hint=write_hint(error)) from None
+    print(options.output)
+    return 0

@@ -1,0 +1,145 @@
+"""What there is to report of a run: its record, the store's of its stages, and its warnings."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.errors import StoreError
+from llmpipe.runner.history import flatten
+from llmpipe.runner.outcome import RECORD_VERSION
+from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.store import Store
+
+NO_FIGURES = frozenset({"outputs"})
+"""Metrics that count what a stage made and say nothing of how good it is."""
+
+
+class Error(msgspec.Struct, frozen=True):
+    """Why a stage failed."""
+
+    message: str
+    hint: str | None = None
+    tail: list[str] = []
+    log: str | None = None
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """A stage as ``run.json`` holds it."""
+
+    stage: str
+    kind: str
+    status: str
+    key: str | None
+    seconds: float
+    causes: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    summary: str
+    error: Error | None = None
+    started: float | None = None
+    memory: int | None = None
+
+    def figures(self) -> dict[str, float]:
+        """Give every single figure of its metrics by its dotted name; curves are none."""
+        single = {
+            name: value
+            for name, value in self.metrics.items()
+            if not isinstance(value, list) and name not in NO_FIGURES
+        }
+        return {name: value for name, value in flatten(single) if is_number(value)}
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run as ``run.json`` holds it."""
+
+    v: int
+    run: str
+    spec: str
+    name: str
+    profiles: list[str]
+    settings: list[str] = msgspec.field(name="set")
+    llmpipe: str
+    python: str
+    started: str
+    ended: str
+    seconds: float
+    status: str
+    document: Any
+    stages: dict[str, Stage]
+    graph: dict[str, dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a report tells.
+
+    ``records`` are those that the store still has, ``notes`` what stages warned of.
+    """
+
+    run: Run
+    store: Store
+    records: dict[str, KeyRecord] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def family(self, name: str) -> str:
+        """Give the stage of the spec that a stage of the run is a point of."""
+        return str(self.run.graph.get(name, {}).get("family", name))
+
+    def point(self, name: str) -> dict[str, Any]:
+        """Give the place of a stage in a sweep."""
+        found: dict[str, Any] = self.run.graph.get(name, {}).get("point", {})
+        return found
+
+
+def read_facts(store: Store, folder: Path) -> Facts:
+    """Read what a run has left behind.
+
+    Raises:
+        StoreError: its record is not there, is damaged, or of a newer llmpipe.
+    """
+    path = folder / "run.json"
+    try:
+        run = msgspec.json.decode(path.read_bytes(), type=Run)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from None
+    if run.v > RECORD_VERSION:
+        raise StoreError(
+            f"{path} is of version {run.v}; this llmpipe reads {RECORD_VERSION}",
+            hint="use the newer llmpipe that wrote it",
+        )
+    found = {name: store.record(s.key) for name, s in run.stages.items() if s.key}
+    records = {name: record for name, record in found.items() if record is not None}
+    return Facts(run, store, records, _warnings(folder / "events.jsonl"))
+
+
+def is_number(value: object) -> bool:
+    """Tell figures from truth values, texts and what is not finite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value)
+
+
+def _warnings(path: Path) -> dict[str, list[str]]:
+    """Give what each stage warned of, each warning once."""
+    notes: dict[str, list[str]] = {}
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        if '"warning"' not in line:
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # cut off by a full disk
+        if isinstance(event, dict) and event.get("event") == "warning":
+            told = notes.setdefault(str(event.get("stage")), [])
+            if event.get("message") not in told:
+                told.append(str(event.get("message")))
+    return notes
