@@ -12,17 +12,20 @@ from llmpipe import __version__
 COMMANDS = {
     "run": "bring every stage of a spec up to date",
     "plan": "show what would run, and why",
+    "graph": "draw the stages of a spec",
     "validate": "check a spec and the Axolotl settings in it",
     "check": "check an Axolotl YAML file",
     "compile": "write what a training stage would run, to run it without llmpipe",
     "serve": "serve the model of a serve stage until Ctrl-C",
     "get": "copy an artifact out of the store",
     "runs": "list, show and compare earlier runs",
+    "report": "write a run as one HTML page",
     "push": "bring what is up to date to the remote store",
     "pull": "bring what others have made from the remote store",
     "gc": "free what no lock file and no recent run needs",
     "cache": "verify the store, byte by byte",
     "schema": "write the JSON Schemas of the spec language",
+    "completion": "print a script that completes commands in bash, zsh or fish",
     "tools": "install and list the outside tools",
 }
 

@@ -1,16 +1,18 @@
 """JSON Schemas made from the stage kinds' config classes, in two forms.
 
 The *strict* form checks a resolved stage. The *editor* form, published in ``schemas/``, checks a
-spec as people write it: any scalar may also be a ``${…}`` and profiles need not be complete.
+spec as people write it: any value may also be a ``${…}``, and what is laid over something else, or
+filled in by a matrix, need not be complete. It is written for yaml-language-server: kinds are told
+apart by ``if`` and ``then``, so that a mistake is reported against the one kind that is meant.
 """
 
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import json
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,9 +24,27 @@ from llmpipe.registry import KINDS, stage_class
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 STAGE_ID = "^[a-z][a-z0-9_-]*$"
+STAGE_ID_RULE = "a stage id begins with a small letter; then small letters, digits, _ and -"
 SHARED = (Resources.__name__,)
 """Classes that several kinds use; the published schemas hold each once."""
 EXPRESSION = {"type": "string", "pattern": r"\$\{", "description": "A ${…} expression."}
+LITERAL = ("kind", "version", "extends")
+"""Fields that are read before any expression is filled in."""
+POINTS = {"type": "array", "items": {"type": "object"}}
+MATRIX = {
+    "type": "object",
+    "properties": {
+        "exclude": {**POINTS, "description": "Points to leave out."},
+        "include": {**POINTS, "description": "Points to add."},
+        "max_parallel": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "How many of the points may run at once.",
+        },
+    },
+    "additionalProperties": {"type": "array", "minItems": 1},
+}
+"""A stage's ``matrix`` as it is written. No resolved stage has one, so no class describes it."""
 
 
 class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -71,57 +91,77 @@ def document_schema() -> dict[str, Any]:
     return msgspec.json.schema(SpecDocument)
 
 
-def editor_schema() -> dict[str, Any]:
-    """Give the schema of a whole spec for editors, all of our own kinds told apart by ``kind``."""
-    kinds = sorted(KINDS)
+def editor_schema(kinds: Sequence[str] = tuple(sorted(KINDS))) -> dict[str, Any]:
+    """Give the schema of a whole spec for editors, the kinds (ours by default) told apart."""
     definitions: dict[str, Any] = {}
     for kind in kinds:
         definitions[f"stage.{kind}"] = _editor_stage(kind, definitions, complete=True)
         definitions[f"overlay.{kind}"] = _editor_stage(kind, definitions, complete=False)
-    stage = {
-        "type": "object",
-        "required": ["kind"],
-        "properties": {"kind": {"enum": kinds, "description": "Which kind of stage this is."}},
-        "allOf": [_when_kind(kind, f"stage.{kind}") for kind in kinds],
-    }
-    overlay = {
-        "type": "object",
-        "allOf": [_when_kind(kind, f"overlay.{kind}") for kind in kinds],
-    }
-    root = _editor_form(_described_schema(SpecDocument))["$defs"]["SpecDocument"]
-    properties = root["properties"]
-    cache = _editor_form(_described_schema(Cache))["$defs"]["Cache"]
-    properties["cache"] = {**cache, "description": properties["cache"]["description"]}
-    description = properties["stages"]["description"]
-    properties["stages"] = {"type": "object", "description": description}
-    properties["profiles"]["additionalProperties"] = {
+    properties = _editor_form(described_schema(SpecDocument))["$defs"]["SpecDocument"]
+    root = properties["properties"]
+    root["cache"] = _editor_form(described_schema(Cache))["$defs"]["Cache"]
+    root["profiles"]["additionalProperties"] = {
         "type": "object",
         "additionalProperties": False,
         "properties": {"params": {"type": "object"}, "stages": _editor_stages("overlay")},
     }
-    required = root.pop("required")
+    root["stages"] = {"type": "object", "description": root["stages"]["description"]}
     return {
         "$schema": DRAFT,
         "title": "llmpipe spec",
-        **{key: value for key, value in root.items() if key != "title"},
-        "required": ["version"],
+        **{key: value for key, value in properties.items() if key != "required"},
         # what is laid over another spec need not be whole
         "if": {"required": ["extends"]},
         "then": {"properties": {"stages": _editor_stages("overlay")}},
         "else": {
-            "required": required,
+            "required": properties["required"],
             "properties": {"stages": {"minProperties": 1, **_editor_stages("stage")}},
         },
-        "definitions": {**definitions, "stage": stage, "overlay": overlay},
+        "definitions": {
+            **definitions,
+            "stage": _any_stage(kinds),
+            "overlay": _any_overlay(kinds, definitions),
+        },
     }
 
 
 def _editor_stages(definition: str) -> dict[str, Any]:
     return {
         "type": "object",
-        "propertyNames": {"pattern": STAGE_ID},
+        "propertyNames": {"pattern": STAGE_ID, "patternErrorMessage": STAGE_ID_RULE},
         "additionalProperties": {"$ref": f"#/definitions/{definition}"},
     }
+
+
+def _any_stage(kinds: Sequence[str]) -> dict[str, Any]:
+    """Describe a stage by its kind; a matrix may fill in what it lacks."""
+    return {
+        "type": "object",
+        "required": ["kind"],
+        "properties": {"kind": _kind_field(kinds)},
+        "if": {"required": ["matrix"]},
+        "then": {"allOf": [_when_kind(kind, f"overlay.{kind}") for kind in kinds]},
+        "else": {"allOf": [_when_kind(kind, f"stage.{kind}") for kind in kinds]},
+    }
+
+
+def _any_overlay(kinds: Sequence[str], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Describe what is laid over a stage: by its kind, or where it names none, by all of them."""
+    fields: dict[str, Any] = {}
+    for kind in kinds:
+        for name, field in definitions[f"overlay.{kind}"]["properties"].items():
+            fields[name] = field if fields.get(name, field) == field else {}
+    return {
+        "type": "object",
+        "properties": {"kind": _kind_field(kinds)},
+        "if": {"required": ["kind"]},
+        "then": {"allOf": [_when_kind(kind, f"overlay.{kind}") for kind in kinds]},
+        "else": {"additionalProperties": False, "properties": fields},
+    }
+
+
+def _kind_field(kinds: Sequence[str]) -> dict[str, Any]:
+    return {"enum": list(kinds), "description": "Which kind of stage this is."}
 
 
 def editor_stage_schema(kind: str) -> dict[str, Any]:
@@ -165,8 +205,11 @@ def _when_kind(kind: str, definition: str) -> dict[str, Any]:
 
 def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> dict[str, Any]:
     """Give a stage's editor schema; its nested classes are added to ``definitions``."""
-    schema = _editor_form(_of_kind(_described_schema(stage_class(kind).Config), kind))
+    schema = _of_kind(described_schema(stage_class(kind).Config), kind)
     name = schema["$ref"].rpartition("/")[2]
+    fields = schema["$defs"][name]["properties"]
+    fields["matrix"] = {**fields["matrix"], "anyOf": [MATRIX, {"type": "null"}]}
+    schema = _editor_form(schema)
     suffix = "" if complete else ".partial"
     renamed = {old: old if old in SHARED else f"{kind}.{old}{suffix}" for old in schema["$defs"]}
     for old, definition in schema["$defs"].items():
@@ -192,27 +235,60 @@ def _relink(value: Any, renamed: dict[str, str]) -> Any:
 
 
 def _editor_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let every scalar property that is no free text also be a ``${…}`` expression."""
-    schema = copy.deepcopy(schema)
-    for definition in schema["$defs"].values():
-        for name, prop in definition.get("properties", {}).items():
-            if name not in ("kind", "version"):
-                definition["properties"][name] = _or_expression(prop)
-    return schema
+    """Let every field's value, and all that it holds, also be a ``${…}`` expression."""
+    root = schema["$ref"].rpartition("/")[2]
+    definitions = {
+        name: (_holding_expressions if name == root else _block_or_expression)(definition)
+        for name, definition in schema["$defs"].items()
+    }
+    return {**schema, "$defs": definitions}
 
 
-def _or_expression(prop: dict[str, Any]) -> dict[str, Any]:
-    if "type" not in prop and "anyOf" not in prop and "enum" not in prop:
-        return prop  # anything goes, or another class
-    if prop.get("type") == "object":
-        return prop
-    kept = ("description", "default")
-    outer: dict[str, Any] = {key: prop[key] for key in kept if key in prop}
-    inner = {key: value for key, value in prop.items() if key not in kept}
-    choices = inner["anyOf"] if list(inner) == ["anyOf"] else [inner]
-    if {"type": "string"} in choices:
-        return prop  # free text may hold an expression anyway
-    return {**outer, "anyOf": [*choices, EXPRESSION]}
+def _or_expression(field: dict[str, Any]) -> dict[str, Any]:
+    outer = {"description": field["description"]} if "description" in field else {}
+    default = field.get("default")
+    if isinstance(default, (int, float, str)) and default != "":
+        outer["default"] = default  # an editor types it out: nothing, or a block, is in the way
+    inner = {key: value for key, value in field.items() if key not in ("description", "default")}
+    choices = [_block_or_expression(choice) for choice in inner.get("anyOf", [inner])]
+    if not any(_takes_expression(choice) for choice in choices):
+        choices.append(EXPRESSION)
+    return {**outer, **choices[0]} if len(choices) == 1 else {**outer, "anyOf": choices}
+
+
+def _block_or_expression(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let a list or a mapping, and what it holds, be an expression; leave a scalar as it is.
+
+    One schema of both types, not a choice of two: an editor then begins a new line after the key.
+    """
+    if schema.get("type") not in ("object", "array"):
+        return schema
+    what = {"object": "a mapping", "array": "a list"}[schema["type"]]
+    return {
+        **_holding_expressions(schema),
+        "type": [schema["type"], "string"],
+        "pattern": EXPRESSION["pattern"],
+        "patternErrorMessage": f"{what} is needed here, or a ${{…}} that stands for one",
+    }
+
+
+def _holding_expressions(schema: dict[str, Any]) -> dict[str, Any]:
+    """Let what a list or a mapping holds be expressions."""
+    below = {key: schema[key] for key in ("items", "additionalProperties") if schema.get(key)}
+    deeper = {key: _or_expression(value) for key, value in below.items()}
+    if "properties" in schema:
+        deeper["properties"] = {
+            name: field if name in LITERAL else _or_expression(field)
+            for name, field in schema["properties"].items()
+        }
+    return {**schema, **deeper}
+
+
+def _takes_expression(schema: dict[str, Any]) -> bool:
+    """Tell whether a choice takes an expression as it is: a block, any text, or anything."""
+    kind = schema.get("type")
+    text = kind == "string" and not {"pattern", "enum"} & schema.keys()
+    return not schema or "$ref" in schema or isinstance(kind, list) or text
 
 
 def _of_kind(schema: Any, kind: str) -> dict[str, Any]:
@@ -223,7 +299,7 @@ def _of_kind(schema: Any, kind: str) -> dict[str, Any]:
     return dict(schema)
 
 
-def _described_schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
+def described_schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
     """Give msgspec's schema of a class, with the attribute docstrings as descriptions."""
     schema = msgspec.json.schema(cls)
     for struct in _structs(cls):
@@ -231,10 +307,21 @@ def _described_schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
         if definition is None:
             continue
         definition.pop("title", None)
+        if "description" in definition:
+            definition["description"] = prose(definition["description"])
         for name, text in _field_docs(struct).items():
             if name in definition["properties"]:
-                definition["properties"][name].setdefault("description", text)
+                definition["properties"][name].setdefault("description", prose(text))
     return schema
+
+
+def prose(docstring: str) -> str:
+    """Give a docstring as Markdown: each paragraph on one line, code as it stands."""
+    paragraphs = inspect.cleandoc(docstring).replace("``", "`").split("\n\n")
+    return "\n\n".join(
+        paragraph if paragraph.startswith(" ") else " ".join(paragraph.split())
+        for paragraph in paragraphs
+    )
 
 
 def _structs(cls: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
@@ -262,7 +349,11 @@ def _field_docs(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         if not (issubclass(base, msgspec.Struct) and base is not msgspec.Struct):
             continue
-        tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        try:
+            source = textwrap.dedent(inspect.getsource(base))
+        except OSError:  # somebody else's class, installed without its source
+            continue
+        tree = ast.parse(source).body[0]
         assert isinstance(tree, ast.ClassDef)
         for statement, following in zip(tree.body, tree.body[1:], strict=False):
             if (
@@ -272,5 +363,5 @@ def _field_docs(cls: type) -> dict[str, str]:
                 and isinstance(following.value, ast.Constant)
                 and isinstance(following.value.value, str)
             ):
-                docs[statement.target.id] = inspect.cleandoc(following.value.value)
+                docs[statement.target.id] = following.value.value
     return docs

@@ -17,7 +17,7 @@ from llmpipe.registry import all_kinds, stage_class
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
-from llmpipe.spec.schema import STAGE_ID, document_schema, strict_schema
+from llmpipe.spec.schema import STAGE_ID, STAGE_ID_RULE, document_schema, strict_schema
 
 Path_ = tuple[str | int, ...]
 
@@ -100,7 +100,7 @@ def _check_document(root: Node, plain: dict[str, Any]) -> Iterator[Problem]:
             yield Problem(
                 f"stages.{stage_id}: not a stage id",
                 where,
-                "a stage id begins with a small letter; then small letters, digits, _ and -",
+                STAGE_ID_RULE,
             )
         elif stage_id == "base":
             yield Problem(
@@ -267,8 +267,8 @@ def _memo_ticket(plain: dict[str, Any], variants: list[Variant], memo: Path | No
     found = (variant.node.find(("kind",)) for variant in variants)
     kinds = {str(node.value) for node in found if node and _known(node.value)}
     schemas = [document_schema(), *(strict_schema(kind) for kind in sorted(kinds))]
-    text = json.dumps([plain, schemas], sort_keys=True, ensure_ascii=False)
-    return memo / hashlib.sha256(text.encode()).hexdigest()
+    text = msgspec.json.encode([plain, schemas], order="deterministic")
+    return memo / hashlib.sha256(text).hexdigest()
 
 
 def _remember(ticket: Path) -> None:

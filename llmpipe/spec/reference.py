@@ -1,0 +1,124 @@
+"""The reference page of the stage kinds, made from the same classes as the schemas.
+
+For every kind: what its module says of it, what "the same spec gives the same artifacts" means for
+it, and a table of its fields; the classes that its fields hold follow in tables of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmpipe.contracts import Resources, StageConfig
+from llmpipe.registry import KINDS, stage_class
+from llmpipe.spec.schema import SHARED, described_schema, prose
+
+HEAD = """\
+# The stage kinds
+
+This page is made from the code by `llmpipe schema --docs FILE`; change it there. What references,
+`${…}` and model sources look like: [the spec language](spec.md).
+"""
+
+SAME = {
+    "exact": "The same spec gives the same bytes anywhere.",
+    "same-machine": "The same spec gives the same bytes on one kind of machine.",
+    "external": "The same spec gives the same bytes where what it calls from outside does.",
+}
+"""What each `llmpipe.contracts.Determinism` means, in a sentence."""
+
+WORDS = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "mapping",
+}
+
+
+def reference_page() -> str:
+    """Give the page as Markdown: all of our own kinds, and first the fields that all have."""
+    common = described_schema(StageConfig)["$defs"]
+    shared = set(common["StageConfig"]["properties"])
+    parts = [
+        HEAD,
+        "## Every stage\n\nNone of these fields enters the cache key.\n",
+        _table(common["StageConfig"], ""),
+        f"### Resources\n\n{common[Resources.__name__]['description']}\n",
+        _table(common[Resources.__name__], ""),
+    ]
+    for kind in sorted(KINDS):
+        parts += _kind(kind, shared)
+    return "\n".join(parts)
+
+
+def _kind(kind: str, shared: set[str]) -> Iterator[str]:
+    cls = stage_class(kind)
+    story = prose(sys.modules[cls.__module__].__doc__ or "")
+    yield f"## {kind}\n\n{story}\n\n{SAME[cls.determinism]}\n"
+    schema = described_schema(cls.Config)
+    definitions = schema["$defs"]
+    own = definitions.pop(schema["$ref"].rpartition("/")[2])
+    fields = {k: v for k, v in own["properties"].items() if k not in shared}
+    yield f"{own['description']}\n"
+    yield _table({**own, "properties": fields}, kind)
+    for name, definition in definitions.items():
+        if name not in SHARED:
+            about = definition.get("description", "")
+            yield f"### {kind}: {name}\n" + (f"\n{about}\n" if about else "")
+            yield _table(definition, kind)
+
+
+def _table(definition: Mapping[str, Any], kind: str) -> str:
+    """Lay the fields of a class out as a table; links lead to the tables of ``kind``."""
+    rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
+    required = definition.get("required", [])
+    for name, field in definition["properties"].items():
+        default = "**needed**" if name in required else _default(field.get("default"))
+        cells = (f"`{name}`", _type(field, kind), default, " ".join(field["description"].split()))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(value: Any) -> str:
+    """Say what stands for a field that is left out; a class's own defaults are in its table."""
+    if value is None or isinstance(value, dict) or value in ("", [], ()):
+        return ""
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _type(field: Mapping[str, Any], kind: str) -> str:
+    """Say in words what a field takes."""
+    choices = field.get("anyOf", [field])
+    told = " or ".join(_choice(c, kind) for c in choices if c.get("type") != "null")
+    return f"{told}; `${{secret:NAME}}` too" if field.get("writeOnly") else told
+
+
+def _choice(schema: Mapping[str, Any], kind: str) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name in SHARED:
+            return f"[{name}](#{name.lower()})"
+        return f"[{name}](#{kind}-{name.lower()})"
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    word = WORDS[schema["type"]] if "type" in schema else "any value"
+    if schema.get("items"):
+        return f"{word} of: {_type(schema['items'], kind)}"
+    if schema.get("additionalProperties"):
+        return f"{word} of names to: {_type(schema['additionalProperties'], kind)}"
+    return word + _limits(schema)
+
+
+def _limits(schema: Mapping[str, Any]) -> str:
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    limits = []
+    if low is not None:
+        limits.append(f"{'from' if 'minimum' in schema else 'above'} {low:g}")
+    if high is not None:
+        limits.append(f"{'to' if 'maximum' in schema else 'below'} {high:g}")
+    return "".join(f" {limit}" for limit in limits)
