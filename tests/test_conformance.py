@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from kind_sources import differences
 
 from llmpipe.contracts import StageConfig, StageDefaults
 from llmpipe.registry import KINDS, stage_class
@@ -70,3 +71,12 @@ def test_the_published_schemas_are_fresh() -> None:
     """``schemas/`` holds what ``llmpipe schema --write schemas`` writes."""
     folder = Path(__file__).parent.parent / "schemas"
     assert stale_schemas(folder) == []
+
+
+def test_a_change_of_what_makes_artifacts_is_a_decision() -> None:
+    """Code below a kind changes only together with its record: see `kind_sources`."""
+    changed = differences()
+    assert not changed, (
+        "code that makes artifacts has changed. Where it makes others of the same inputs, raise the "
+        "kind's VERSION; then `make kind-sources`:\n" + "\n".join(changed)
+    )

@@ -40,13 +40,14 @@ def request_key(request: Mapping[str, Any]) -> str:
 class Journal:
     """Replies by request key. Safe to use from several threads and several processes.
 
-    Only the places of the replies are held in memory, not the replies. Use it as a context manager.
+    Only the places of the replies are held in memory, not the replies. ``anew`` passes over what
+    the journal holds already: it is asked for, and journalled, again. Use it as a context manager.
 
     Raises:
         StoreError: the folder cannot be written, the disk is full, or a reply cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, anew: bool = False) -> None:
         self.path = folder / FILE
         self._places: dict[str, tuple[int, int]] = {}
         self._read_to = 0
@@ -54,6 +55,8 @@ class Journal:
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = self.path.open("a+b", buffering=0)
+            if anew:
+                self._read_to = os.fstat(self._file.fileno()).st_size
 
     def __enter__(self) -> Journal:
         return self

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from llmpipe.backends.axolotl_check import check_block
-from llmpipe.cli.options import parser
+from llmpipe.cli.options import parser, print_json
 from llmpipe.errors import MissingDependencyError, Problem, SpecError
 from llmpipe.spec.load import load_file
 
@@ -19,6 +19,7 @@ def main(argv: list[str]) -> int:
         "Check an Axolotl YAML file as strictly as our own: every unknown key, at every level.",
     )
     arguments.add_argument("file", metavar="AXOLOTL_YAML", type=Path)
+    arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
     options = arguments.parse_args(argv)
     root = load_file(options.file)
     memo = Path(tempfile.gettempdir()) / f"llmpipe-check-{_user()}"
@@ -35,6 +36,10 @@ def main(argv: list[str]) -> int:
         )
         for found in result.problems
     ]
+    if options.json:
+        found = [problem.as_json() for problem in problems]
+        print_json({"file": str(options.file), "axolotl": result.version, "problems": found})
+        return SpecError.exit_code if problems else 0
     if problems:
         raise SpecError(problems)
     print(f"{options.file}: sound for axolotl {result.version}", file=sys.stderr)

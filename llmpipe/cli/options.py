@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
+from llmpipe.cli.hashing import HashProgress
 from llmpipe.errors import UsageError, did_you_mean
 from llmpipe.graph.model import Graph
-from llmpipe.runner.project import Project
+from llmpipe.runner.project import Project, home_for
+from llmpipe.runner.store import Store
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -49,10 +52,28 @@ def add_store(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def open_store(options: argparse.Namespace) -> Store:
+    """Open the store of the spec that `add_store` names, which must be there.
+
+    Raises:
+        UsageError: it is not.
+    """
+    store = Store(home_for(Path(options.spec)))
+    if not store.objects.is_dir():
+        hint = "name the spec whose store is meant"
+        raise UsageError(f"there is no store in {store.home}", hint=hint)
+    store.create()  # what later versions have added
+    return store
+
+
 def open_project(options: argparse.Namespace, *, remember: bool = False) -> Project:
     """Open the project that the shared arguments name; see `Project.open`."""
     return Project.open(
-        options.spec, profiles=options.profiles, settings=options.settings, remember=remember
+        options.spec,
+        profiles=options.profiles,
+        settings=options.settings,
+        remember=remember,
+        notice=HashProgress(),
     )
 
 

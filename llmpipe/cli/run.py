@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.cli.plan import plan_json, print_plan
-from llmpipe.runner.console import make_view, seconds_text
+from llmpipe.errors import StoreError, UsageError
+from llmpipe.runner.console import make_view
 from llmpipe.runner.drift import check_locked
+from llmpipe.runner.estimate import disk_free, disk_needed
+from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
 from llmpipe.runner.plan import StagePlan, describe, make_plan
 from llmpipe.runner.preflight import preflight
 from llmpipe.runner.project import Project
-from llmpipe.runner.scheduler import RunOptions, run_project
+from llmpipe.runner.scheduler import run_project
+from llmpipe.runner.words import seconds_text, size_text
 
 LONG = 3600.0
 """Seconds from which on a stage is not repeated for a newer tool without asking."""
@@ -27,23 +31,37 @@ def main(argv: list[str]) -> int:
     project = open_project(options, remember=not options.dry_run)
     only = _wanted(project, options)
     forced = _forced(project, options)
-    kept = {stage for name in options.keep for stage in find_stages(project.graph, name)}
+    kept = _kept(project, options, forced)
     plans = make_plan(project, forced, kept)
     if only is not None:
         plans = {name: plan for name, plan in plans.items() if name in only}
     if options.locked:
         check_locked(project, plans)
+    elif not options.settings and any(plan.status == "run" for plan in plans.values()):
+        project.lock.check()  # it is to be written in the end
     if options.dry_run:
         if options.json:
             print_json(plan_json(project, plans))
         else:
             print_plan(plans)
         return 0
-    preflight(project, [p.id for p in plans.values() if p.status == "run"], strict=True)
+    stale = [plan.id for plan in plans.values() if plan.status == "run"]
+    preflight(project, stale, strict=True)
+    if not options.yes:
+        _check_room(project, stale)
     if not options.yes and not _agreed(plans.values()):
         return 130
-    view = make_view(quiet=options.quiet)
-    how = RunOptions(only, forced, kept, options.keep_going, options.jobs, tuple(options.settings))
+    view = make_view(quiet=options.quiet, plain=options.plain)
+    how = RunOptions(
+        only=only,
+        forced=forced,
+        resampled=_stages(project, options.resample),
+        kept=kept,
+        keep_going=options.keep_going,
+        jobs=options.jobs,
+        settings=tuple(options.settings),
+        locked=options.locked,
+    )
     try:
         outcome = run_project(project, plans, how, [view])
     finally:
@@ -51,6 +69,7 @@ def main(argv: list[str]) -> int:
     if not options.settings and not options.locked:
         records = {o.id: o.record for o in outcome.stages.values() if o.record is not None}
         project.lock.write(records, project.used_commits())
+    _write_report(project, outcome)
     if options.json:
         print_json(run_json(project, outcome))
     if not options.quiet:
@@ -114,6 +133,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="run this stage even when cached (repeatable)",
     )
     arguments.add_argument(
+        "--resample",
+        metavar="STAGE",
+        action="append",
+        default=[],
+        help="run this stage and ask its teacher again, whatever the journal holds (repeatable)",
+    )
+    arguments.add_argument(
         "--keep",
         metavar="STAGE",
         action="append",
@@ -142,7 +168,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="refuse what differs from the lock file: settings, inputs, versions, exact artifacts",
     )
     arguments.add_argument(
-        "-y", "--yes", action="store_true", help="do not ask before long work is done again"
+        "-y",
+        "--yes",
+        action="store_true",
+        help="go on where long work is done again, or space seems short",
+    )
+    arguments.add_argument(
+        "--plain", action="store_true", help="print lines, even where they could be redrawn"
     )
     arguments.add_argument("-q", "--quiet", action="store_true", help="show failures only")
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -160,11 +192,33 @@ def _wanted(project: Project, options: argparse.Namespace) -> set[str] | None:
 
 
 def _forced(project: Project, options: argparse.Namespace) -> set[str]:
-    forced = {stage for name in options.force for stage in find_stages(project.graph, name)}
+    forced = _stages(project, [*options.force, *options.resample])
     for name in options.from_:
         for stage in find_stages(project.graph, name):
             forced |= {stage, *project.graph.dependents(stage)}
     return forced
+
+
+def _kept(project: Project, options: argparse.Namespace, forced: set[str]) -> set[str]:
+    """Give the stages to keep.
+
+    Raises:
+        UsageError: there is nothing to keep, or a stage is to be made again at the same time.
+    """
+    kept: set[str] = set()
+    for name in options.keep:
+        found = set(find_stages(project.graph, name))
+        if found & forced:
+            raise UsageError(f"--keep {name}: it is to be run again by --force or --from")
+        if not any(map(project.last_record, found)):
+            hint = "it is to be made first; without --keep it will be"
+            raise UsageError(f"--keep {name}: the store has nothing that it made", hint=hint)
+        kept |= found
+    return kept
+
+
+def _stages(project: Project, names: Iterable[str]) -> set[str]:
+    return {stage for name in names for stage in find_stages(project.graph, name)}
 
 
 def _count(text: str) -> int:
@@ -192,6 +246,29 @@ def _agreed(plans: Iterable[StagePlan]) -> bool:
         return True
     print("run again? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _write_report(project: Project, outcome: RunOutcome) -> None:
+    """Write the run's page, unless nothing ran; that it cannot be written is no failure."""
+    if outcome.status == "done" and all(s.started is None for s in outcome.stages.values()):
+        return
+    try:
+        from llmpipe.report.page import write_report
+
+        write_report(project.store, outcome.folder)
+    except Exception as error:  # whatever it is: what ran has run
+        print(f"the run's report could not be written: {error}", file=sys.stderr)
+
+
+def _check_room(project: Project, stages: Sequence[str]) -> None:
+    """Refuse to begin what the disk cannot hold, as far as earlier runs tell."""
+    project.store.create()
+    needed, free = disk_needed(project, stages), disk_free(project)
+    if needed > free:
+        raise StoreError(
+            f"what is to run made {size_text(needed)} last time; {size_text(free)} are free",
+            hint="free some space (llmpipe gc), or run all the same: --yes",
+        )
 
 
 def _closing_line(outcome: RunOutcome, spec: str) -> str:

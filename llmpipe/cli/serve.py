@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         metavar="NAME",
         help="environment variable with the key that callers must send; needed beyond loopback",
     )
-    options = arguments.parse_args(argv)
+    options = arguments.parse_intermixed_args(argv)
     project = open_project(options)
     node = _serve_stage(project.graph, options.stage)
     config = node.config

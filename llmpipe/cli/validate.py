@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 
-from llmpipe.cli.options import add_spec, open_project, parser
+from llmpipe.cli.options import add_spec, open_project, parser, print_json
+from llmpipe.errors import SpecError
+from llmpipe.graph.model import Graph
 from llmpipe.runner.preflight import preflight
 
 
@@ -14,12 +17,31 @@ def main(argv: list[str]) -> int:
         "validate", "Check a spec: its keys, its references and the Axolotl settings in it."
     )
     add_spec(arguments)
+    arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
     options = arguments.parse_args(argv)
-    project = open_project(options)
-    for warning in preflight(project, list(project.graph.nodes), strict=False):
+    if options.json:
+        return _as_json(options)
+    graph, warnings = _check(options)
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    derived = sum(node.derived_for is not None for node in project.graph.nodes.values())
-    count = len(project.graph.nodes) - derived
+    derived = sum(node.derived_for is not None for node in graph.nodes.values())
+    count = len(graph.nodes) - derived
     more = f" and {derived} derived" if derived else ""
     print(f"{options.spec}: sound, {count} stage{'' if count == 1 else 's'}{more}")
     return 0
+
+
+def _check(options: argparse.Namespace) -> tuple[Graph, list[str]]:
+    """Give the graph of a sound spec, and what could only be warned of."""
+    project = open_project(options)
+    return project.graph, preflight(project, list(project.graph.nodes), strict=False)
+
+
+def _as_json(options: argparse.Namespace) -> int:
+    answer = {"spec": options.spec, "sound": True, "problems": [], "warnings": []}
+    try:
+        _, answer["warnings"] = _check(options)
+    except SpecError as error:
+        answer |= {"sound": False, "problems": [problem.as_json() for problem in error.problems]}
+    print_json(answer)
+    return 0 if answer["sound"] else SpecError.exit_code

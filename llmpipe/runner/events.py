@@ -1,31 +1,33 @@
 """The record of a run as it happens: one JSON object per line in ``events.jsonl``.
 
 Every event has ``v`` (the layout's version), ``time`` (UTC), ``event`` and, where it concerns one
-stage, ``stage``. Log lines stay in the stages' own logs and are not repeated here.
+stage, ``stage``. Log lines stay in the stages' own logs and are not repeated here, nor is how much
+memory a stage uses from second to second: its peak stands in how it ended.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 VERSION = 1
 
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
-NOT_RECORDED = frozenset({"log"})
+NOT_RECORDED = frozenset({"log", "usage"})
 
 
 class EventLog:
     """Appends events to a file and hands each one to the listeners."""
 
     def __init__(self, path: Path, listeners: list[Listener]) -> None:
-        self._stream = path.open("a", encoding="utf-8", buffering=1)
+        self._stream = path.open("ab")
         self._listeners = listeners
 
     def emit(self, event: str, **fields: Any) -> None:
@@ -34,7 +36,8 @@ class EventLog:
         record = {"v": VERSION, "time": moment, "event": event, **fields}
         if event not in NOT_RECORDED:
             with contextlib.suppress(OSError):  # a full disk: what runs may still finish
-                self._stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self._stream.write(msgspec.json.encode(record) + b"\n")
+                self._stream.flush()
         for listener in self._listeners:
             listener(record)
 

@@ -75,12 +75,17 @@ def kill_leftovers(owner: Mapping[str, Any]) -> bool:
     left = [
         pid
         for pid, stat in _all_stats()
-        if int(stat[3]) == owner["pid"] and mark in _environment(pid)
+        if _session_of(stat) == owner["pid"] and mark in _environment(pid)
     ]
     for pid in left:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
     return bool(left)
+
+
+def session_stats(session: int) -> list[list[str]]:
+    """Give the fields of /proc/PID/stat, from the state on, for each process of a session."""
+    return [stat for _, stat in _all_stats() if _session_of(stat) == session]
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
@@ -111,6 +116,10 @@ def _state_of(stat: list[str]) -> str:
 
 def _group_of(stat: list[str]) -> int:
     return int(stat[2])
+
+
+def _session_of(stat: list[str]) -> int:
+    return int(stat[3])
 
 
 def _environment(pid: int) -> list[bytes]:

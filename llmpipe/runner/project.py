@@ -12,14 +12,18 @@ from typing import Any
 import msgspec
 
 from llmpipe.canonical import digest
+from llmpipe.errors import Problem, SpecError
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.model import Binding, Graph, StageNode
 from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
 from llmpipe.runner.lockfile import LockFile
+from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.remote import complaint
 from llmpipe.runner.request import InputRequest, StageRequest
 from llmpipe.runner.resources import Grant
-from llmpipe.runner.statcache import StatCache
-from llmpipe.runner.store import KeyRecord, Store, atomic_write, writing
+from llmpipe.runner.statcache import Notice, StatCache
+from llmpipe.runner.store import Store, atomic_write, writing
+from llmpipe.spec.model import Spec
 from llmpipe.spec.read import read_spec
 
 
@@ -32,11 +36,17 @@ def home_for(spec_path: Path) -> Path:
 
 
 class Project:
-    """A compiled spec and its store."""
+    """A compiled spec, its store, and the address of the remote store that it names, if any.
 
-    def __init__(self, graph: Graph, store: Store) -> None:
+    Raises:
+        SpecError: that address cannot be used.
+    """
+
+    def __init__(self, graph: Graph, store: Store, notice: Notice | None = None) -> None:
         self.graph = graph
         self.store = store
+        self._notice = notice
+        self.remote_address = _remote_address(graph.spec)
 
     @classmethod
     def open(
@@ -46,10 +56,12 @@ class Project:
         profiles: Sequence[str] = (),
         settings: Sequence[str] = (),
         remember: bool = False,
+        notice: Notice | None = None,
     ) -> Project:
         """Read and compile a spec and open its store.
 
-        ``remember`` that the spec is sound even where that means to begin a store.
+        ``remember`` that the spec is sound even where that means to begin a store. ``notice`` is
+        told how far the hashing of an input file is.
 
         Raises:
             SpecError: the spec is wrong.
@@ -58,13 +70,13 @@ class Project:
         store = Store(home_for(Path(path)))
         memo = store.memo if remember or store.home.exists() else None
         spec = read_spec(path, profiles=profiles, settings=settings, memo=memo)
-        return cls(compile_spec(spec), store)
+        return cls(compile_spec(spec), store, notice)
 
     @cached_property
     def statcache(self) -> StatCache:
         """The memory of input files' digests."""
         with writing(self.store.home):
-            return StatCache(self.store.home / "statcache.sqlite")
+            return StatCache(self.store.home / "statcache.sqlite", self._notice)
 
     def input_fingerprint(
         self, binding: Binding, records: Mapping[str, KeyRecord]
@@ -98,23 +110,12 @@ class Project:
         """The lock file beside the spec; it need not exist."""
         return LockFile(self.graph)
 
-    @property
-    def remote_address(self) -> str | None:
-        """The address of the remote store that the spec names; a path starts at its file."""
-        node = self.graph.spec.root.find(("cache", "remote"))
-        if node is None or node.value is None:
-            return None
-        address = str(node.value)
-        if "://" in address:
-            return address
-        return str((self.graph.spec.folder_of(node.location) / address).resolve())
-
     def last_ingredients(self, stage: str) -> dict[str, Any] | None:
         """Give what a stage was made of when it last ran, here or where the lock comes from."""
         last = self.store.last_ingredients(self.graph.spec.path, stage)
         if last is None:
             locked = self.lock.stage(stage)
-            last = locked["made_of"] if locked else None
+            last = dict(locked["made_of"]) if locked else None
         return last
 
     def last_record(self, stage: str) -> KeyRecord | None:
@@ -131,7 +132,9 @@ class Project:
         *,
         log: Path,
         grant: Grant,
+        remote: str | None = None,
         force: bool = False,
+        resample: bool = False,
     ) -> StageRequest:
         """Give what a worker needs to know to run one stage."""
         return StageRequest(
@@ -150,8 +153,9 @@ class Project:
             log=str(log),
             threads=grant.cpus,
             environment=grant.environment(),
-            remote=self.remote_address,
+            remote=remote,
             force=force,
+            resample=resample,
         )
 
     def _input(
@@ -173,7 +177,7 @@ class Project:
         if source.revision and _is_commit(source.revision):
             return source.revision
         name = _hub_name(source)
-        return self._commits().get(name) or self.lock.commits().get(name)
+        return self.lock.commits().get(name) or self._commits().get(name)
 
     def used_commits(self) -> dict[str, str]:
         """Give the commits of the unpinned hub repositories that the graph names."""
@@ -196,6 +200,22 @@ class Project:
         except (OSError, ValueError):
             return {}
         return data
+
+
+def _remote_address(spec: Spec) -> str | None:
+    """Give the address of the remote store that a spec names; a path starts at its file."""
+    node = spec.root.find(("cache", "remote"))
+    if node is None or node.value is None:
+        return None
+    address = str(node.value)
+    wrong = complaint(address)
+    if wrong:
+        where = node.location._replace(text="")  # a password in it must not be shown
+        hint = "credentials come from the environment, such as AWS_SECRET_ACCESS_KEY"
+        raise SpecError([Problem(f"cache.remote: {wrong}", where, hint)])
+    if "://" in address:
+        return address
+    return str((spec.folder_of(node.location) / Path(address).expanduser()).resolve())
 
 
 def _hub_name(source: HubRepo) -> str:

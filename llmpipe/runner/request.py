@@ -57,6 +57,8 @@ class StageRequest(msgspec.Struct, frozen=True):
     remote: str | None = None
     """The address of the remote store, to look there first."""
     force: bool = False
+    resample: bool = False
+    """Whether what the journal holds is to be drawn anew."""
 
     def context(
         self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None]
@@ -72,5 +74,6 @@ class StageRequest(msgspec.Struct, frozen=True):
             tools=default_folder(),
             spec_dir=Path(self.spec_dir),
             threads=self.threads,
+            resample=self.resample,
             emit=emit,
         )

@@ -20,23 +20,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from llmpipe.backends import hub
-from llmpipe.canonical import digest
 from llmpipe.errors import LlmpipeError
 from llmpipe.graph.model import StageNode
-from llmpipe.graph.sources import HubRepo
 from llmpipe.runner.drift import artifact_drift
 from llmpipe.runner.estimate import critical_paths
 from llmpipe.runner.events import EventLog, Listener
 from llmpipe.runner.interrupt import Interrupt
+from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome, write_record
-from llmpipe.runner.plan import StagePlan, plan_stage
+from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
-from llmpipe.runner.resources import Grant, Machine, Pool, shortage
-from llmpipe.runner.store import KeyRecord, file_name, writing
+from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.resources import Grant, Machine, Pool
+from llmpipe.runner.settle import Settler
+from llmpipe.runner.store import file_name, writing
 from llmpipe.runner.workers import Worker, Workers
 
 LOG_TAIL = 15
@@ -46,29 +44,6 @@ RETRY_PAUSES = (1.0, 60.0)
 """Seconds before the first retry of a stage, doubled each time, and at most."""
 
 KILLED = {"message": "its worker was killed", "hint": "run again: what was finished is kept"}
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How to run.
-
-    Attributes:
-        only: stages to consider, those they need included; all by default.
-        forced: stages to run even when cached.
-        kept: stages whose last artifacts count as fresh, from now on.
-        keep_going: after a failure, go on with what does not hang on it.
-        jobs: how many stages may run at once; by default as many as the machine holds.
-        settings: the ``--set`` texts, for the record.
-        locked: whether exact artifacts must be those of the lock file.
-    """
-
-    only: Collection[str] | None = None
-    forced: Collection[str] = ()
-    kept: Collection[str] = ()
-    keep_going: bool = False
-    jobs: int | None = None
-    settings: Collection[str] = ()
-    locked: bool = False
 
 
 @dataclass(slots=True)
@@ -91,7 +66,7 @@ class _Running:
 def run_project(
     project: Project,
     plans: Mapping[str, StagePlan],
-    options: RunOptions = RunOptions(),
+    options: RunOptions,
     listeners: Collection[Listener] = (),
 ) -> RunOutcome:
     """Bring every stage up to date.
@@ -124,7 +99,7 @@ class _Run:
         listeners: list[Listener],
         interrupt: Interrupt,
     ) -> None:
-        self.project, self.plans, self.options = project, plans, options
+        self.project, self.options = project, options
         self.interrupt = interrupt
         self.clock = time.monotonic()
         self.begun = datetime.now(UTC)
@@ -135,8 +110,9 @@ class _Run:
             self.events = EventLog(self.folder / "events.jsonl", listeners)
         nodes = project.graph.nodes
         self.workers = Workers(self.id, {node.kind for node in nodes.values()})
-        self.machine = Machine.here()
-        self.pool = Pool(self.machine, options.jobs)
+        machine = Machine.here()
+        self.pool = Pool(machine, options.jobs)
+        self.settler = Settler(project, plans, options, machine, interrupt)
         self.selector = selectors.DefaultSelector()
         self.selector.register(interrupt.wakeup, selectors.EVENT_READ, None)
 
@@ -150,19 +126,29 @@ class _Run:
         """Stages whose upstream has concluded; they are to be planned."""
         self.ready: list[tuple[float, int, StageNode, StagePlan, int]] = []
         """A heap of what is to run, by priority; the last number counts the attempts."""
-        self.retries: list[tuple[float, int, StageNode, StagePlan, int]] = []
+        self.retries: list[tuple[float, int, _Running]] = []
         """A heap of what failed and is to be tried again, by the time when."""
         self.order = itertools.count()
         self.running: dict[int, _Running] = {}
         self.weights: Mapping[str, float] | None = None
         self.stopping = False
+        self.remote = project.remote_address
+        """Where stages look first; None once it could not be reached: nobody waits for it twice."""
         self.records: dict[str, KeyRecord] = {}
         self.outcomes: dict[str, StageOutcome] = {}
 
     def execute(self) -> RunOutcome:
         nodes = self.project.graph.nodes
-        spec = self.project.graph.spec.path
-        self._emit("run-started", run=self.id, spec=str(spec), stages=list(nodes))
+        spec = self.project.graph.spec
+        self._emit(
+            "run-started",
+            run=self.id,
+            name=spec.name,
+            spec=str(spec.path),
+            profiles=list(spec.profiles),
+            set=list(self.options.settings),
+            stages=list(nodes),
+        )
         while not self.interrupt.count:
             self._plan_settled()
             self._start_ready()
@@ -171,6 +157,7 @@ class _Run:
             self._wait()
         if self.interrupt.count:
             self._stop_all()
+            self._give_up_retries()
         outcomes = {name: self._concluded(node) for name, node in nodes.items()}
         statuses = {outcome.status for outcome in outcomes.values()}
         failed = "failed" if "failed" in statuses else "done"
@@ -179,7 +166,7 @@ class _Run:
         result = RunOutcome(self.id, self.folder, status, outcomes, seconds)
         self._emit("run-ended", status=status, seconds=seconds)
         with writing(self.project.store.home):
-            write_record(result, self.project.graph.spec, self.begun, self.options.settings)
+            write_record(result, self.project.graph, self.begun, self.options.settings)
         return result
 
     def close(self) -> None:
@@ -198,7 +185,7 @@ class _Run:
             if self.options.only is not None and node.id not in self.options.only:
                 outcome.status = "skipped"
             elif not self._is_blocked(node):
-                plan = self._plan(node, outcome)
+                plan = self.settler.settle(node, self.records, outcome)
                 if plan is not None and plan.status == "run":
                     heapq.heappush(self.ready, (*self._rank(node), node, plan, 0))
                     continue
@@ -207,56 +194,6 @@ class _Run:
     def _is_blocked(self, node: StageNode) -> bool:
         needed = (self.outcomes[name].status for name in self.upstream[node.id])
         return self.stopping or any(status not in ("done", "cached") for status in needed)
-
-    def _plan(self, node: StageNode, outcome: StageOutcome) -> StagePlan | None:
-        """Plan one stage and note in its outcome what came of that; None when it failed."""
-        try:
-            plan = self.plans.get(node.id)
-            if plan is None or plan.status != "cached":
-                with self.interrupt.raising():
-                    self._resolve_hub(node)
-                plan = plan_stage(
-                    self.project,
-                    node,
-                    self.records,
-                    forced=node.id in self.options.forced,
-                    kept=node.id in self.options.kept,
-                )
-            lacks = shortage(self.machine, node.config) if plan.status == "run" else None
-            if lacks:
-                outcome.status, outcome.error = "failed", {"message": lacks, "hint": None}
-                return None
-        except LlmpipeError as error:
-            outcome.status = "failed"
-            outcome.error = {"message": error.message, "hint": error.hint}
-            return None
-        except KeyboardInterrupt:
-            outcome.status = "interrupted"
-            return None
-        if plan.status == "cached":
-            outcome.status, outcome.record = "cached", plan.record
-            outcome.key, outcome.causes = plan.key, plan.causes
-            if plan.kept and node.id in self.options.kept:
-                self._keep(plan, outcome)
-        return plan
-
-    def _keep(self, plan: StagePlan, outcome: StageOutcome) -> None:
-        """Record what a stage made last as what it would make now."""
-        assert plan.record is not None
-        node = self.project.graph.nodes[plan.id]
-        if plan.made_of["inputs"].keys() == node.bindings.keys():  # else the key is not known yet
-            outcome.key = digest(plan.made_of)
-            outcome.record = msgspec.structs.replace(
-                plan.record, key=outcome.key, ingredients=dict(plan.made_of), kept_from=plan.key
-            )
-            self.project.store.save(outcome.record)
-
-    def _resolve_hub(self, node: StageNode) -> None:
-        """Resolve unpinned hub repositories to commits, once and for all."""
-        for source in node.sources():
-            if isinstance(source, HubRepo) and self.project.commit_of(source) is None:
-                commit = hub.resolve_commit(source.repo, source.revision)
-                self.project.remember_commit(source, commit)
 
     def _rank(self, node: StageNode) -> tuple[float, int]:
         """Give what sorts ready stages: the longest way to the end first, then the spec's order."""
@@ -268,16 +205,15 @@ class _Run:
         """Start all that fits, the most urgent first."""
         now = time.monotonic()
         while self.retries and self.retries[0][0] <= now:
-            _, _, node, plan, attempt = heapq.heappop(self.retries)
-            heapq.heappush(self.ready, (*self._rank(node), node, plan, attempt))
+            *_, failed = heapq.heappop(self.retries)
+            again = (failed.node, failed.plan, failed.attempt + 1)
+            heapq.heappush(self.ready, (*self._rank(failed.node), *again))
         too_big = []
-        while self.ready and not self.stopping:
+        while self.ready and not self.stopping and not self.pool.full:
             item = heapq.heappop(self.ready)
             grant = self.pool.take(item[2])
             if grant is None:
                 too_big.append(item)
-                if len(too_big) > self.machine.cpus:
-                    break  # nothing is free: the rest need not be asked
             else:
                 self._start(*item[2:], grant)
         for item in too_big:
@@ -294,7 +230,9 @@ class _Run:
             self.records,
             log=log,
             grant=grant,
-            force=plan.record is not None,
+            remote=self.remote,
+            force=node.id in self.options.forced,
+            resample=node.id in self.options.resampled and attempt == 0,
         )
         begun = time.monotonic()
         outcome.started = round(begun - self.clock, 3)
@@ -336,8 +274,12 @@ class _Run:
             if kind == "finished":
                 running.finished = event
                 continue
-            if kind == "waiting":  # for another run that does the same: others may use the machine
-                self.pool.give_back(running.grant)
+            if kind == "unreachable":
+                self.remote = None
+            elif kind == "usage":
+                running.outcome.memory = max(event["memory"], running.outcome.memory or 0)
+            elif kind == "waiting" and not running.grant.gpus:
+                self.pool.give_back(running.grant)  # another run makes it: others may go ahead
             self._emit(kind, stage=running.node.id, **event)
 
     def _time_out(self, running: _Running) -> None:
@@ -377,7 +319,7 @@ class _Run:
         first, most = RETRY_PAUSES
         pause = min(most, first * 2 ** (attempt - 1))
         due = time.monotonic() + pause
-        heapq.heappush(self.retries, (due, next(self.order), node, running.plan, attempt))
+        heapq.heappush(self.retries, (due, next(self.order), running))
         self._emit(
             "stage-retry",
             stage=node.id,
@@ -402,11 +344,18 @@ class _Run:
             self.project.store.remember_latest(self.project.graph.spec.path, node.id, ingredients)
         if outcome.status == "failed" and not self.options.keep_going:
             self.stopping = True
-            for *_, waiting, _, _ in (*self.ready, *self.retries):
+            for *_, waiting, _, _ in self.ready:
                 self._conclude_blocked(waiting)
-            self.ready, self.retries = [], []
+            self.ready = []
+            self._give_up_retries()
         self._emit("stage-ended", **outcome.as_json())
         self._release(node.id)
+
+    def _give_up_retries(self) -> None:
+        """Let what failed and waits for another try have failed."""
+        waiting, self.retries = self.retries, []
+        for *_, failed in waiting:
+            self._conclude(failed.node, failed.outcome)
 
     def _conclude_blocked(self, node: StageNode) -> None:
         outcome = self.outcomes[node.id] = StageOutcome(node.id, node.kind, "blocked")

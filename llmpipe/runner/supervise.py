@@ -13,6 +13,7 @@ import os
 import re
 import selectors
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,15 @@ from typing import Any
 from llmpipe.contracts import SECRET
 from llmpipe.runner.execute import execute
 from llmpipe.runner.request import StageRequest
+from llmpipe.runner.usage import session_memory
 
 WELL_KNOWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
 """Environment variables that are redacted even where no spec names them."""
 
 REDACTED = b"[redacted]"
+
+USAGE_PAUSE = 1.0
+"""Seconds between two looks at how much memory a stage uses."""
 
 LOG_LINE = 400
 """Characters of a log line that the head is shown."""
@@ -54,7 +59,8 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
         for _, write in pipes:
             os.close(write)
         takers = (lines.take, events.take, answer.extend)
-        status = _carry(child, {read: take for (read, _), take in zip(pipes, takers, strict=True)})
+        reads = {read: take for (read, _), take in zip(pipes, takers, strict=True)}
+        status = _carry(child, reads, _UsageMeter().tick)
         lines.end()
     return status, _understood(bytes(answer), status)
 
@@ -83,16 +89,20 @@ def _become_stage(request: StageRequest, scratch: Path, log: int, events: int, a
         os._exit(status)
 
 
-def _carry(child: int, takers: Mapping[int, Callable[[bytes], object]]) -> int:
+def _carry(
+    child: int, takers: Mapping[int, Callable[[bytes], object]], tick: Callable[[], None]
+) -> int:
     """Hand on what comes through the pipes until the child is gone and they are empty.
 
-    Who the child has started may hold them open for longer than it lives.
+    Who the child has started may hold them open for longer than it lives. ``tick`` is called
+    several times a second.
     """
     status: int | None = None
     with selectors.DefaultSelector() as selector:
         for descriptor in takers:
             selector.register(descriptor, selectors.EVENT_READ)
         while status is None or selector.get_map():
+            tick()
             ready = selector.select(timeout=0.2 if status is None else 0)
             if status is not None and not ready:
                 break
@@ -109,6 +119,19 @@ def _carry(child: int, takers: Mapping[int, Callable[[bytes], object]]) -> int:
     for descriptor in takers:
         os.close(descriptor)
     return status
+
+
+class _UsageMeter:
+    """Tells now and then how much memory the worker's session holds."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + USAGE_PAUSE
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + USAGE_PAUSE
+            emit({"event": "usage", "memory": session_memory(os.getpid())})
 
 
 class _Lines:

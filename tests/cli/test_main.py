@@ -55,6 +55,22 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"llmpipe {command}" in capsys.readouterr().out
 
 
+def test_validate_gives_problems_as_data(folder: Path) -> None:
+    """--json prints every problem with its place and hint, for editors and scripts, and exits with 2."""
+    good = call(folder, "validate", "spec.yaml", "--json")
+    assert json.loads(good.stdout) == {
+        "spec": "spec.yaml", "sound": True, "problems": [], "warnings": [],
+    }  # fmt: skip
+    (folder / "spec.yaml").write_text(SPEC.replace("to: messages", "too: messages"), "utf-8")
+    bad = call(folder, "validate", "spec.yaml", "--json")
+    assert bad.returncode == 2
+    answer = json.loads(bad.stdout)
+    assert not answer["sound"]
+    (problem,) = (p for p in answer["problems"] if "too" in p["message"])
+    assert (problem["file"], problem["line"], problem["column"]) == ("spec.yaml", 4, 47)
+    assert problem["hint"] == "did you mean 'to'?"
+
+
 def test_an_unknown_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt command ends in 2 with the nearest one."""
     assert main(["plna"]) == 2

@@ -309,6 +309,21 @@ def test_a_file_size_limit_is_a_clear_error(workspace: Any, statuses: Statuses) 
     assert statuses(workspace.run())["second"] == "done"
 
 
+def test_too_little_room_is_said_before_anything_runs(workspace: Any) -> None:
+    """What made more last time than is free now is refused at once, unless told to go on."""
+    key = workspace.run()["stages"]["first"]["key"]
+    workspace.trace()
+    record = workspace.folder / f".llmpipe/store/keys/{key}.json"
+    record.write_text(re.sub(r'"size": \d+', f'"size": {10**18}', record.read_text()))
+    result = workspace.call("run", "spec.yaml", "--set", "params.word=two")
+    assert result.returncode == 1
+    assert "made 1000000000.0 GB last time" in result.stderr
+    assert "or run all the same: --yes" in result.stderr
+    assert workspace.trace() == []
+    workspace.run("--set", "params.word=two", "--yes")
+    assert workspace.trace() == ["first", "second", "third"]
+
+
 def test_a_store_that_cannot_be_written_is_a_clear_error(workspace: Any) -> None:
     """A home that is a file, or whose format is newer, is named with what to do."""
     result = workspace.call("run", "spec.yaml", LLMPIPE_HOME="/dev/null/x")

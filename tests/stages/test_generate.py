@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_endpoint import Endpoint
+from openai_endpoint import Endpoint, evolving_reply
 from processes import kill, run_processes
 
 pytestmark = pytest.mark.heavy
@@ -39,11 +39,11 @@ class Recipe:
         seeds = [{"q": f"How heavy is item {i}?", "a": f"{i} kg."} for i in range(12)]
         (folder / "seeds.jsonl").write_text("".join(json.dumps(s) + "\n" for s in seeds))
 
-    def start(self, url: str, count: int) -> subprocess.Popen[str]:
+    def start(self, url: str, count: int, *options: str) -> subprocess.Popen[str]:
         """Start a run that asks the endpoint for ``count`` rows."""
         (self.folder / "spec.yaml").write_text(SPEC % (url, count))
         return subprocess.Popen(
-            [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
+            [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json", *options],
             cwd=self.folder,
             env={**os.environ, "KEY": "canary-5b1e"},
             stdout=subprocess.PIPE,
@@ -51,9 +51,9 @@ class Recipe:
             text=True,
         )
 
-    def run(self, url: str, count: int) -> dict[str, Any]:
+    def run(self, url: str, count: int, *options: str) -> dict[str, Any]:
         """Run to the end; give the stage's result."""
-        out, err = self.start(url, count).communicate(timeout=120)
+        out, err = self.start(url, count, *options).communicate(timeout=120)
         assert out, err
         stage: dict[str, Any] = json.loads(out)["stages"]["rows"]
         return stage
@@ -95,6 +95,29 @@ def test_more_rows_pay_for_the_new_ones_only(recipe: Recipe) -> None:
         again = [json.dumps(body, sort_keys=True) for body in endpoint.answered[len(paid) :]]
     assert second[:4] == first
     assert not set(paid) & set(again)
+
+
+def test_resample_draws_anew(recipe: Recipe) -> None:
+    """--resample asks again what the journal holds; the runs that follow take the new replies."""
+    with Endpoint() as endpoint:
+        first = rows_of(recipe.run(endpoint.url, 4))
+        asked = len(endpoint.received)
+        endpoint.reply = other_reply
+        assert rows_of(recipe.run(endpoint.url, 4)) == first
+        again = rows_of(recipe.run(endpoint.url, 4, "--resample", "rows"))
+        assert len(endpoint.received) > asked
+        assert not {row["messages"][1]["content"] for row in again} & {
+            row["messages"][1]["content"] for row in first
+        }
+        asked = len(endpoint.received)
+        assert rows_of(recipe.run(endpoint.url, 4, "--force", "rows")) == again
+        assert len(endpoint.received) == asked
+
+
+def other_reply(body: dict[str, Any]) -> tuple[str, str]:
+    """Reply in other words than `evolving_reply` does."""
+    text, finish = evolving_reply(body)
+    return text.replace("tem ", "tem number "), finish
 
 
 def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path) -> None:

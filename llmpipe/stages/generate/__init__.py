@@ -105,6 +105,7 @@ class Generate(StageDefaults):
             log=ctx.work / "llama.cpp.log",
             threads=ctx.threads,
             reveal=ctx.reveal,
+            anew=ctx.resample,
         ) as client:
             harvest = _generate(ctx, client, _shuffled(seeds, config.seed))
         teacher = identity(config.teacher, gguf)

@@ -74,10 +74,12 @@ def open_teacher(
     log: Path,
     threads: int,
     reveal: Callable[[str], str],
+    anew: bool = False,
 ) -> Iterator[ChatClient]:
     """Give a client for the teacher, whichever engine it has; it is closed at the end.
 
-    ``gguf`` is the teacher's file for llama.cpp, whose own log goes to ``log``.
+    ``gguf`` is the teacher's file for llama.cpp, whose own log goes to ``log``. ``anew`` asks again
+    what the journal holds.
 
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
@@ -89,7 +91,7 @@ def open_teacher(
         "identity": identity(config, gguf),
         "concurrency": config.concurrency,
     }
-    with Journal(journal) as replies:
+    with Journal(journal, anew=anew) as replies:
         if gguf is None:
             key = reveal(config.api_key) if config.api_key else "none"
             with ChatClient(config.base_url or "", config.model, journal=replies,

@@ -1,0 +1,32 @@
+"""Says on a terminal how far the hashing of a big input file is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+BIG = 1 << 28
+"""Bytes of a file from which on it is worth a word: about a second's hashing."""
+
+PAUSE = 0.2
+"""Seconds between two words."""
+
+_CLEAR = "\r\x1b[K"
+
+
+class HashProgress:
+    """Called while a file is read: its path, the bytes read so far, and all of them."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def __call__(self, path: Path, done: int, total: int) -> None:
+        if total < BIG or not sys.stderr.isatty():
+            return
+        if done >= total:
+            print(_CLEAR, end="", file=sys.stderr, flush=True)
+        elif time.monotonic() >= self._due:
+            self._due = time.monotonic() + PAUSE
+            told = f"{_CLEAR}hashing {path.name}: {100 * done // total} %"
+            print(told, end="", file=sys.stderr, flush=True)
