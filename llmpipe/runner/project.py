@@ -75,8 +75,7 @@ class Project:
     @cached_property
     def statcache(self) -> StatCache:
         """The memory of input files' digests."""
-        with writing(self.store.home):
-            return StatCache(self.store.home / "statcache.sqlite", self._notice)
+        return StatCache(self.store.home / "statcache.sqlite", self._notice)
 
     def input_fingerprint(
         self, binding: Binding, records: Mapping[str, KeyRecord]

@@ -71,19 +71,24 @@ def manifest_digest(files: Iterable[tuple[str, str]]) -> str:
 
 
 class StatCache:
-    """The memory of digests in one SQLite file; safe to share between processes."""
+    """The memory of digests in one SQLite file; safe to share between processes.
+
+    Where the file cannot be written nothing is remembered for the next time: a plan needs no more.
+    """
 
     def __init__(self, path: Path, notice: Notice | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._notice = notice
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._db = self._open(path)
+        except (OSError, sqlite3.OperationalError):
+            self._db = self._open(":memory:")
         except sqlite3.DatabaseError:
             path.unlink(missing_ok=True)  # only a memory: a damaged one is begun anew
             self._db = self._open(path)
 
     @staticmethod
-    def _open(path: Path) -> sqlite3.Connection:
+    def _open(path: Path | str) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=30, isolation_level=None)
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=off")

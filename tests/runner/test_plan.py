@@ -19,6 +19,16 @@ stages:
 """
 
 
+def test_planning_needs_no_place_to_write(workspace: Any) -> None:
+    """Where no store can be made, the plan is there all the same, and a run says what is wrong."""
+    planned = workspace.call("plan", "spec.yaml", LLMPIPE_HOME="/proc/nowhere")
+    assert (planned.returncode, planned.stderr) == (0, "")
+    assert "3 to run" in planned.stdout
+    ran = workspace.call("run", "spec.yaml", LLMPIPE_HOME="/proc/nowhere")
+    assert ran.returncode == 1
+    assert "/proc/nowhere cannot be written" in ran.stderr
+
+
 def test_a_change_inside_a_list_is_named_by_its_place(workspace: Any) -> None:
     """Not the whole list before and after, but the entry, with what a person wrote in it."""
     for name in "ab":
