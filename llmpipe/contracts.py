@@ -198,8 +198,8 @@ class StageContext(Generic[ConfigT]):
     tools: Path
     spec_dir: Path
     threads: int
-    resample: bool = False
     emit: Callable[[Mapping[str, Any]], None] = lambda event: None
+    resample: bool = False
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Report how far the stage is; ``note`` is a few words such as ``loss 2.31``."""
@@ -241,6 +241,8 @@ class Stage(Protocol):
     determinism: ClassVar[Determinism]
     cpus: ClassVar[int | None]
     """CPU threads that it needs where its config does not say; None means all there are."""
+    draws: ClassVar[bool]
+    """Whether it asks for replies that could be others another time, as ``--resample`` wants."""
 
     @staticmethod
     def ports(config: Any) -> Ports:
@@ -278,6 +280,7 @@ class StageDefaults:
     """What most kinds answer to the optional questions of `Stage`."""
 
     cpus: ClassVar[int | None] = None
+    draws: ClassVar[bool] = False
 
     @staticmethod
     def problems(config: Any) -> list[tuple[FieldPath, str]]:

@@ -38,8 +38,11 @@ class EventLog:
             with contextlib.suppress(OSError):  # a full disk: what runs may still finish
                 self._stream.write(msgspec.json.encode(record) + b"\n")
                 self._stream.flush()
-        for listener in self._listeners:
-            listener(record)
+        for listener in list(self._listeners):
+            try:
+                listener(record)
+            except OSError:  # nobody reads what it writes any more: the run goes on
+                self._listeners.remove(listener)
 
     def close(self) -> None:
         """Close the file."""

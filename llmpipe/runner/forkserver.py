@@ -21,6 +21,7 @@ import msgspec
 
 from llmpipe.registry import stage_class
 from llmpipe.runner import worker
+from llmpipe.runner.process import mark_worker
 from llmpipe.runner.request import StageRequest
 
 _LENGTH = struct.Struct("!I")
@@ -84,6 +85,7 @@ def _become_worker(message: bytes, events: int) -> None:
         os.dup2(events, 1)
         os.close(events)
         request = msgspec.json.decode(message, type=StageRequest)
+        mark_worker()
         os.environ.update(request.environment)
         status = worker.work_on(request)
     except BaseException as error:  # the head must hear of it: there is nobody else to tell

@@ -14,8 +14,8 @@ import msgspec
 from llmpipe import __version__
 from llmpipe.graph.model import Graph
 from llmpipe.graph.render import outline
+from llmpipe.runner.disk import atomic_write
 from llmpipe.runner.records import KeyRecord
-from llmpipe.runner.store import atomic_write
 
 RECORD_VERSION = 1
 """The version of the layout of ``run.json``."""
@@ -38,6 +38,8 @@ class StageOutcome:
     """Seconds after the run's start at which its worker began; None where none did."""
     memory: int | None = None
     """Bytes that its processes held at the most, looked at once a second; None where unknown."""
+    kept: bool = False
+    """Whether what it made last counted as fresh, whatever its causes say has changed."""
 
     def as_json(self) -> dict[str, Any]:
         """Give the outcome as events and records hold it."""
@@ -50,6 +52,7 @@ class StageOutcome:
             "seconds": self.seconds,
             "started": self.started,
             "memory": self.memory,
+            "kept": self.kept,
             "causes": self.causes,
             "metrics": record.metrics if record else {},
             "summary": record.summary if record else "",

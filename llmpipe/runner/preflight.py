@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
-from llmpipe.contracts import StageConfig
+from llmpipe.contracts import SECRET, FieldPath, StageConfig
 from llmpipe.errors import MissingDependencyError, Problem, SpecError
 from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import LocalPath
@@ -20,10 +22,11 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
     """Check the named stages with the tools that they use; give what could only be warned of.
 
     With ``strict``, as before a run, a tool that is not installed is an error, and so are needs
-    that this machine will never meet.
+    that this machine will never meet and secrets that are not set.
 
     Raises:
-        SpecError: a tool would refuse a stage's settings, or the machine is too small.
+        SpecError: a tool would refuse a stage's settings, the machine is too small, or a secret is
+            not set.
         MissingDependencyError: ``strict``, and a tool is not installed.
     """
     warnings: list[str] = []
@@ -31,7 +34,8 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
     found = (project.graph.nodes[name] for name in stages)
     # at the points of a sweep the same declaration comes again; derived stages have none
     once = {node.declared.id: (node, node.declared) for node in found if node.declared}
-    problems = list(_shortages(spec for _, spec in once.values())) if strict else []
+    specs = [spec for _, spec in once.values()]
+    problems = [*_shortages(specs), *_unset_secrets(specs)] if strict else []
     for node, declared in once.values():
         name = declared.family
         for finding in declared.stage.preflight(_with_paths(node), folder, memo):
@@ -65,3 +69,27 @@ def _shortages(specs: Iterable[StageSpec]) -> Iterator[Problem]:
             resource, message = lacks
             where = declared.locate(("resources", resource))
             yield Problem(f"stages.{declared.family}.resources.{resource}: {message}", where)
+
+
+def _unset_secrets(specs: Iterable[StageSpec]) -> Iterator[Problem]:
+    """Name the secrets that stages will need and the environment does not hold."""
+    for declared in specs:
+        for path, value in _leaves(msgspec.to_builtins(declared.config)):
+            for name in SECRET.findall(value) if isinstance(value, str) else ():
+                if not os.environ.get(name):
+                    field = ".".join(map(str, ("stages", declared.family, *path)))
+                    message = f"{field}: the secret {name} is not set"
+                    hint = f"set it in the environment: export {name}=…"
+                    yield Problem(message, declared.locate(path), hint)
+
+
+def _leaves(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
+    """Give the single values of JSON data with the ways to them."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, (*path, key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _leaves(item, (*path, i))
+    else:
+        yield path, value

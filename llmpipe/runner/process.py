@@ -13,25 +13,39 @@ from typing import Any
 RUN_VARIABLE = "LLMPIPE_RUN"
 """The environment variable that names its run to all that a worker starts."""
 
+WORKER_VARIABLE = "LLMPIPE_WORKER"
+"""The environment variable that names its worker to all that it starts, in any session."""
+
 GRACE = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
 """How a group is stopped: each signal, and the seconds it is given; under 5 s in all."""
 
 
-def stop_groups(leaders: Collection[int], hurry: Callable[[], bool] = lambda: False) -> None:
+def stop_groups(
+    leaders: Collection[int],
+    hurry: Callable[[], bool] = lambda: False,
+    spared: Callable[[int], bool] = lambda leader: False,
+) -> None:
     """Stop session leaders and every process of their groups, gently first.
 
-    ``hurry`` is asked now and then whether to be gentle no longer.
+    ``hurry`` is asked now and then whether to be gentle no longer, and ``spared``, before a group
+    is killed, whether it is to be waited for as long as there is no hurry.
     """
     for number, seconds in GRACE:
+        if number == signal.SIGKILL:
+            _wait_for(list(filter(spared, leaders)), None, hurry)
         for leader in leaders:
             _signal_group(leader, number)
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if not any(map(group_alive, leaders)):
-                return
-            if hurry() and number != signal.SIGKILL:
-                break
-            time.sleep(0.02)
+        patient = (lambda: False) if number == signal.SIGKILL else hurry
+        _wait_for(leaders, seconds, patient)
+
+
+def _wait_for(leaders: Collection[int], seconds: float | None, hurry: Callable[[], bool]) -> None:
+    """Wait until groups are gone, the time is over (None: never), or there is a hurry."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while any(map(group_alive, leaders)):
+        if hurry() or (deadline is not None and time.monotonic() >= deadline):
+            return
+        time.sleep(0.02)
 
 
 def kill_group(leader: int) -> None:
@@ -66,21 +80,43 @@ def is_alive(owner: Mapping[str, Any]) -> bool:
 
 
 def kill_leftovers(owner: Mapping[str, Any]) -> bool:
-    """Kill what a dead worker left running in its session; give whether there was anything.
+    """Kill what a dead worker left running; give whether there was anything.
 
     Only processes that carry its run's name in their environment are touched: the number of a
     session that ended long ago may have gone to somebody else's.
     """
-    mark = f"{RUN_VARIABLE}={owner['run']}".encode()
+    of_run = f"{RUN_VARIABLE}={owner['run']}".encode()
     left = [
         pid
         for pid, stat in _all_stats()
-        if _session_of(stat) == owner["pid"] and mark in _environment(pid)
+        if _session_of(stat) == owner["pid"] and of_run in _environment(pid)
     ]
-    for pid in left:
+    _kill(left)
+    return kill_marked(worker_mark(owner["run"], owner["pid"])) or bool(left)
+
+
+def worker_mark(run: str, pid: int) -> str:
+    """Name a worker of a run."""
+    return f"{run}:{pid}"
+
+
+def mark_worker() -> None:
+    """Name this worker in the environment of all that it will start."""
+    os.environ[WORKER_VARIABLE] = worker_mark(os.environ.get(RUN_VARIABLE, ""), os.getpid())
+
+
+def kill_marked(mark: str) -> bool:
+    """Kill every process that carries a worker's name; give whether there was any."""
+    entry = f"{WORKER_VARIABLE}={mark}".encode()
+    left = [pid for pid, _ in _all_stats() if entry in _environment(pid)]
+    _kill(left)
+    return bool(left)
+
+
+def _kill(pids: Collection[int]) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-    return bool(left)
 
 
 def session_stats(session: int) -> list[list[str]]:

@@ -1,8 +1,8 @@
-"""What the head hands to a worker: one stage, its config, its inputs, as one JSON file."""
+"""What the head hands to a worker over a socket: one stage, its config, its inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,14 @@ class StageRequest(msgspec.Struct, frozen=True):
     resample: bool = False
     """Whether what the journal holds is to be drawn anew."""
 
+    def all_inputs(self) -> Iterator[InputRequest]:
+        """Give every input, and the models below adapters."""
+        for item in self.inputs.values():
+            found: InputRequest | None = item
+            while found is not None:
+                yield found
+                found = found.base
+
     def context(
         self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None]
     ) -> StageContext[Any]:
@@ -74,6 +82,6 @@ class StageRequest(msgspec.Struct, frozen=True):
             tools=default_folder(),
             spec_dir=Path(self.spec_dir),
             threads=self.threads,
-            resample=self.resample,
             emit=emit,
+            resample=self.resample,
         )

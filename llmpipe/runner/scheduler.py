@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import secrets
+import select
 import selectors
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from llmpipe.errors import LlmpipeError
 from llmpipe.graph.model import StageNode
+from llmpipe.runner.disk import writing
 from llmpipe.runner.drift import artifact_drift
 from llmpipe.runner.estimate import critical_paths
 from llmpipe.runner.events import EventLog, Listener
@@ -33,34 +32,15 @@ from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.resources import Grant, Machine, Pool
+from llmpipe.runner.running import Running
 from llmpipe.runner.settle import Settler
-from llmpipe.runner.store import file_name, writing
-from llmpipe.runner.workers import Worker, Workers
-
-LOG_TAIL = 15
-"""Lines of a failed stage's log that its error shows."""
+from llmpipe.runner.store import file_name
+from llmpipe.runner.workers import Workers
 
 RETRY_PAUSES = (1.0, 60.0)
 """Seconds before the first retry of a stage, doubled each time, and at most."""
 
 KILLED = {"message": "its worker was killed", "hint": "run again: what was finished is kept"}
-
-
-@dataclass(slots=True)
-class _Running:
-    node: StageNode
-    plan: StagePlan
-    outcome: StageOutcome
-    worker: Worker
-    grant: Grant
-    log: Path
-    begun: float
-    attempt: int
-    finished: dict[str, Any] | None = None
-
-    def deadline(self) -> float | None:
-        timeout = self.node.config.timeout
-        return None if timeout is None else self.begun + timeout
 
 
 def run_project(
@@ -103,7 +83,7 @@ class _Run:
         self.interrupt = interrupt
         self.clock = time.monotonic()
         self.begun = datetime.now(UTC)
-        self.id = f"{self.begun:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        self.id = _new_id(self.begun)
         self.folder = project.store.runs / self.id
         with writing(project.store.home):
             self.folder.mkdir(parents=True)
@@ -126,10 +106,10 @@ class _Run:
         """Stages whose upstream has concluded; they are to be planned."""
         self.ready: list[tuple[float, int, StageNode, StagePlan, int]] = []
         """A heap of what is to run, by priority; the last number counts the attempts."""
-        self.retries: list[tuple[float, int, _Running]] = []
+        self.retries: list[tuple[float, int, Running]] = []
         """A heap of what failed and is to be tried again, by the time when."""
         self.order = itertools.count()
-        self.running: dict[int, _Running] = {}
+        self.running: dict[int, Running] = {}
         self.weights: Mapping[str, float] | None = None
         self.stopping = False
         self.remote = project.remote_address
@@ -152,9 +132,10 @@ class _Run:
         while not self.interrupt.count:
             self._plan_settled()
             self._start_ready()
-            if not (self.running or self.retries or self.settled):
+            if self.running or self.retries:
+                self._wait()
+            elif not self.settled:
                 break
-            self._wait()
         if self.interrupt.count:
             self._stop_all()
             self._give_up_retries()
@@ -243,7 +224,7 @@ class _Run:
             outcome.error = {"message": error.message, "hint": error.hint}
             self._conclude(node, outcome)
             return
-        running = _Running(node, plan, outcome, worker, grant, log, begun, attempt)
+        running = Running(node, plan, outcome, worker, grant, log, begun, attempt)
         self.running[worker.pid] = running
         self.selector.register(worker, selectors.EVENT_READ, running)
         self._emit(
@@ -264,35 +245,40 @@ class _Run:
             if deadline is not None and deadline <= now:
                 self._time_out(running)
 
-    def _listen(self, running: _Running) -> None:
+    def _listen(self, running: Running) -> None:
         events = running.worker.read()
         if events is None:
             self._ended(running)
             return
         for event in events:
-            kind = event.pop("event")
-            if kind == "finished":
-                running.finished = event
-                continue
+            self._note(running, event.pop("event"), event)
+
+    def _note(self, running: Running, kind: str, event: dict[str, Any]) -> None:
+        """Take what a worker tells: some of it is for us, the rest for whoever listens."""
+        if kind == "finished":
+            running.finished = event
+        elif kind == "working":
+            running.working = time.monotonic()
+        elif kind == "publishing":
+            running.publishing = True
+        else:
             if kind == "unreachable":
                 self.remote = None
             elif kind == "usage":
                 running.outcome.memory = max(event["memory"], running.outcome.memory or 0)
-            elif kind == "waiting" and not running.grant.gpus:
-                self.pool.give_back(running.grant)  # another run makes it: others may go ahead
             self._emit(kind, stage=running.node.id, **event)
 
-    def _time_out(self, running: _Running) -> None:
+    def _time_out(self, running: Running) -> None:
         stop_groups([running.worker.pid])
         timeout = running.node.config.timeout
         message = f"it ran longer than its timeout of {timeout:g} s"
         running.finished = {"status": "failed", "error": {"message": message, "hint": None}}
-        self._ended(running)
+        self._ended(running, stopped=True)
 
-    def _ended(self, running: _Running) -> None:
+    def _ended(self, running: Running, *, stopped: bool = False) -> None:
         """Conclude a stage whose worker is gone, or put it by for another try."""
         self.selector.unregister(running.worker)
-        self.workers.end(running.worker)
+        self.workers.end(running.worker, stopped=stopped)
         self.pool.give_back(running.grant)
         del self.running[running.worker.pid]
         node, outcome = running.node, running.outcome
@@ -307,12 +293,12 @@ class _Run:
                 finished = {"error": {"message": "its record is not in the store", "hint": None}}
         if outcome.record is None:
             error = finished["error"]
-            outcome.error = {**error, "log": str(running.log), "tail": _tail(running.log)}
+            outcome.error = {**error, "log": str(running.log), "tail": running.log_tail()}
             if outcome.status == "failed" and self._retry(running):
                 return
         self._conclude(node, outcome)
 
-    def _retry(self, running: _Running) -> bool:
+    def _retry(self, running: Running) -> bool:
         node, attempt = running.node, running.attempt + 1
         if attempt > node.config.retries or self.interrupt.count or self.stopping:
             return False
@@ -341,7 +327,7 @@ class _Run:
         if outcome.record is not None:
             self.records[node.id] = outcome.record
             ingredients = outcome.record.ingredients
-            self.project.store.remember_latest(self.project.graph.spec.path, node.id, ingredients)
+            self.project.remember_latest(node.id, ingredients)
         if outcome.status == "failed" and not self.options.keep_going:
             self.stopping = True
             for *_, waiting, _, _ in self.ready:
@@ -370,16 +356,29 @@ class _Run:
 
     def _stop_all(self) -> None:
         """Stop every worker; what one of them still finished counts."""
-        stop_groups(list(self.running), self.interrupt.hurry)
+        stop_groups(list(self.running), self.interrupt.hurry, self._is_publishing)
         for running in list(self.running.values()):
             while (events := running.worker.read()) is not None:
                 for event in events:
-                    if event["event"] == "finished":
-                        running.finished = event
+                    self._note(running, event.pop("event"), event)
             if running.finished is None or running.finished["status"] == "failed":
                 error = {"message": "interrupted", "hint": None}
                 running.finished = {"status": "interrupted", "error": error}
-            self._ended(running)
+            self._ended(running, stopped=True)
+
+    def _is_publishing(self, pid: int) -> bool:
+        """Tell whether a worker has its stage's outputs and is storing them; say that it is."""
+        running = self.running[pid]
+        while select.select([running.worker], [], [], 0)[0]:
+            events = running.worker.read()
+            if events is None:
+                return False
+            for event in events:
+                self._note(running, event.pop("event"), event)
+        if running.publishing:
+            message = "it is finished and being put into the store; Ctrl-C again ends that, too"
+            self._emit("warning", stage=running.node.id, message=message)
+        return running.publishing
 
     def _concluded(self, node: StageNode) -> StageOutcome:
         """Give a stage's outcome; what an interrupt kept from its turn counts as blocked."""
@@ -394,11 +393,7 @@ class _Run:
         self.events.emit(event, **fields)
 
 
-def _tail(log: Path) -> list[str]:
-    try:
-        with log.open("rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 20_000))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    return [line for line in lines if line.strip()][-LOG_TAIL:]
+def _new_id(begun: datetime) -> str:
+    """Name a run so that names sort as the runs began: second, milliseconds in hex, chance."""
+    thousandth = begun.microsecond // 1000
+    return f"{begun:%Y%m%d-%H%M%S}-{thousandth:03x}{secrets.token_hex(2)[:3]}"

@@ -57,7 +57,7 @@ class Settler:
             return None
         if plan.status == "cached":
             outcome.status, outcome.record = "cached", plan.record
-            outcome.key, outcome.causes = plan.key, plan.causes
+            outcome.key, outcome.causes, outcome.kept = plan.key, plan.causes, plan.kept
             if plan.kept and node.id in self.options.kept:
                 self._keep(node, plan, outcome)
         return plan

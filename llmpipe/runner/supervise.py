@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import selectors
 import signal
 import time
@@ -18,18 +17,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.contracts import SECRET
 from llmpipe.runner.execute import execute
+from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.request import StageRequest
 from llmpipe.runner.usage import session_memory
 
-WELL_KNOWN_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
-"""Environment variables that are redacted even where no spec names them."""
-
-REDACTED = b"[redacted]"
-
 USAGE_PAUSE = 1.0
 """Seconds between two looks at how much memory a stage uses."""
+
+MAX_LINE = 1 << 16
+"""Bytes of a line from which on it is handed on in pieces."""
 
 LOG_LINE = 400
 """Characters of a log line that the head is shown."""
@@ -40,7 +37,7 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
 
     The answer holds ``outputs``, ``metrics`` and ``summary``, or an ``error``.
     """
-    secrets = _secret_values(request)
+    redactor = Redactor(secret_values(request.config))
     answer = bytearray()
     with Path(request.log).open("ab", buffering=0) as log:
 
@@ -51,7 +48,11 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
             if text:
                 emit({"event": "log", "line": text[-LOG_LINE:]})
 
-        lines, events = _Lines(log_line, secrets), _Lines(_emit_line, secrets)
+        def pass_event(line: bytes) -> None:
+            with contextlib.suppress(ValueError):  # torn: its process was killed
+                emit(redactor.in_json(json.loads(line)))
+
+        lines, events = _Lines(log_line, redactor), _Lines(pass_event)
         pipes = [os.pipe() for _ in range(3)]
         child = os.fork()
         if child == 0:
@@ -62,17 +63,15 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
         reads = {read: take for (read, _), take in zip(pipes, takers, strict=True)}
         status = _carry(child, reads, _UsageMeter().tick)
         lines.end()
-    return status, _understood(bytes(answer), status)
+    found = _understood(bytes(answer), status)
+    told = redactor.in_json({k: v for k, v in found.items() if k != "outputs"})
+    return status, {**found, **told}
 
 
 def emit(event: Mapping[str, Any]) -> None:
     """Tell the head, through standard output, what happens."""
-    _emit_line(json.dumps(event).encode())
-
-
-def _emit_line(line: bytes) -> None:
     with contextlib.suppress(OSError):  # the head may be gone; the work goes on
-        os.write(1, line + b"\n")
+        os.write(1, json.dumps(event).encode() + b"\n")
 
 
 def _become_stage(request: StageRequest, scratch: Path, log: int, events: int, answer: int) -> None:
@@ -135,33 +134,33 @@ class _UsageMeter:
 
 
 class _Lines:
-    """Cuts a stream into lines, takes the secrets out of them and hands them on."""
+    """Cuts a stream into lines and hands them on.
 
-    def __init__(self, hand_on: Callable[[bytes], None], secrets: list[bytes]) -> None:
+    With a redactor secrets are taken out, and a line without end is handed on in pieces, none of
+    which ends within a secret.
+    """
+
+    def __init__(self, hand_on: Callable[[bytes], None], redactor: Redactor | None = None) -> None:
         self._hand_on = hand_on
-        self._secrets = secrets
+        self._redactor = redactor
         self._rest = b""
 
     def take(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
-            self._clean(line)
+            self._hand_on(self._clean(line))
+        if self._redactor and len(self._rest) > MAX_LINE + self._redactor.longest:
+            rest = self._clean(self._rest)
+            kept = len(rest) - self._redactor.longest
+            self._hand_on(rest[:kept])
+            self._rest = rest[kept:]
 
     def end(self) -> None:
         if self._rest:
-            self._clean(self._rest)
+            self._hand_on(self._clean(self._rest))
 
-    def _clean(self, line: bytes) -> None:
-        for secret in self._secrets:
-            line = line.replace(secret, REDACTED)
-        self._hand_on(line)
-
-
-def _secret_values(request: StageRequest) -> list[bytes]:
-    """Give the values that must not reach the log, longest first."""
-    names = {*WELL_KNOWN_SECRETS, *re.findall(SECRET, json.dumps(request.config))}
-    values = {os.environ.get(name, "").encode() for name in names}
-    return sorted((value for value in values if len(value) >= 4), key=len, reverse=True)
+    def _clean(self, line: bytes) -> bytes:
+        return self._redactor.in_bytes(line) if self._redactor else line
 
 
 def _understood(answer: bytes, status: int) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import Any
 from llmpipe.runner.events import Event
 from llmpipe.runner.plan import describe
 
+MAX_CAUSES = 3
+"""Causes that a line names."""
+
 MARKS = {
     "done": "✓",
     "cached": "=",
@@ -21,7 +24,7 @@ def event_text(event: Event) -> str | None:
     """Say an event in words; None for those that are not worth a line."""
     kind = event["event"]
     if kind == "stage-started":
-        causes = "; ".join(describe(cause) for cause in event["causes"][:3])
+        causes = "; ".join(map(describe, event["causes"][:MAX_CAUSES]))
         again = f", try {event['attempt'] + 1}" if event["attempt"] else ""
         return f"▸ {event['stage']} ({event['kind']}{again}): {causes}"
     if kind == "stage-retry":
@@ -46,7 +49,9 @@ def ended_text(event: Event) -> str:
     status = event["status"]
     seconds = f" in {seconds_text(event['seconds'])}" if status in ("done", "failed") else ""
     line = f"{MARKS[status]} {event['stage']}: {status}{seconds}"
-    if event["error"]:
+    if event.get("kept"):
+        line += f", kept although {'; '.join(map(describe, event['causes'][:MAX_CAUSES]))}"
+    if event["error"] and status != "interrupted":
         return f"{line}\n{failure_text(event)}"
     summary = event["summary"].strip()
     if status not in ("done", "cached") or not summary:

@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.errors import LlmpipeError, StageError
+from llmpipe.runner.disk import room_hint, write_hint
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Remote
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.store import Store, room_hint, write_hint
+from llmpipe.runner.statcache import StatCache
+from llmpipe.runner.store import Store
 from llmpipe.runner.supervise import emit, supervise
 
 LOCK_PAUSES = (0.01, 0.25)
@@ -106,7 +108,9 @@ def _warn(message: str, hint: str | None, event: str = "warning") -> None:
 
 
 def _work(request: StageRequest, store: Store) -> int:
+    emit({"event": "working"})
     begun = time.monotonic()
+    _check_inputs(request, store)
     scratch = store.tmp / f"{request.key[:16]}-{os.getpid()}"
     scratch.mkdir(parents=True)
     try:
@@ -115,12 +119,37 @@ def _work(request: StageRequest, store: Store) -> int:
             error = answer["error"]
             _emit_failure(error["message"], error["hint"] or room_hint(store.home), status)
             return status or 1
+        _check_inputs(request, store)
+        emit({"event": "publishing"})
         record = _publish(request, store, scratch, answer, time.monotonic() - begun)
         shutil.rmtree(store.work / request.key, ignore_errors=True)
         emit({"event": "finished", "status": "done", "seconds": record.seconds})
         return 0
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_inputs(request: StageRequest, store: Store) -> None:
+    """Make sure that the user's files still hold what the key says that the stage is made of.
+
+    Raises:
+        StageError: one of them has changed since.
+    """
+    watched = [
+        item
+        for item in request.all_inputs()
+        if item.path is not None and not Path(item.path).is_relative_to(store.objects)
+    ]
+    if not watched:
+        return
+    with contextlib.closing(StatCache(store.home / "statcache.sqlite")) as cache:
+        for item in watched:
+            assert item.path is not None
+            if cache.digest(Path(item.path)) != item.digest:
+                raise StageError(
+                    f"{item.label} changed while the stage waited or ran",
+                    hint="run again: the stage is then made of what it holds now",
+                )
 
 
 def _publish(

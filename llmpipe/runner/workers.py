@@ -15,7 +15,7 @@ import msgspec
 
 from llmpipe.errors import StoreError
 from llmpipe.runner.forkserver import receive, send
-from llmpipe.runner.process import RUN_VARIABLE, kill_group
+from llmpipe.runner.process import RUN_VARIABLE, kill_group, kill_marked, worker_mark
 from llmpipe.runner.request import StageRequest
 
 MODULE = "llmpipe.runner.forkserver"
@@ -70,9 +70,14 @@ class Workers:
             raise StoreError("no worker process can be started", hint="is there memory left?")
         return worker
 
-    def end(self, worker: Worker) -> None:
-        """Kill what a worker has left behind in its group, and forget it."""
+    def end(self, worker: Worker, *, stopped: bool = False) -> None:
+        """Kill what a worker has left behind in its group, and forget it.
+
+        Of one that was ``stopped``, what it started in sessions of their own is killed, too.
+        """
         kill_group(worker.pid)
+        if stopped:
+            kill_marked(worker_mark(self._run, worker.pid))
         os.close(worker.events)
         if self._channel is not None:
             with contextlib.suppress(OSError):
@@ -104,7 +109,7 @@ class Workers:
             self._channel, theirs = socket.socketpair()
             with theirs:
                 self._server = subprocess.Popen(
-                    [sys.executable, "-m", MODULE, str(theirs.fileno()), *self._kinds],
+                    [sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), *self._kinds],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     start_new_session=True,

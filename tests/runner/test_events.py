@@ -70,6 +70,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "whole number": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "list": lambda value: isinstance(value, list),
     "mapping": lambda value: isinstance(value, dict),
+    "truth value": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "error": lambda value: bool(value) and fits(value, VALUES["error"], {"log", "tail"}),
     "owner": lambda value: bool(value) and fits(value, VALUES["owner"]),

@@ -276,14 +276,17 @@ stages:
 
 
 def test_a_missing_secret_is_named(workspace: Any) -> None:
-    """A secret that the environment does not hold is a message with its name."""
+    """A secret that the environment does not hold is said at its place, before anything runs."""
     workspace.write(
         workspace.spec.read_text().replace(
             "inputs: {src: ./a.txt}", "inputs: {src: ./a.txt}\n    env: {T: '${secret:NOT_SET}'}"
         )
     )
-    error = workspace.run(code=1)["stages"]["first"]["error"]
-    assert error["message"] == "the secret NOT_SET is not set"
+    result = workspace.call("run", "spec.yaml")
+    assert result.returncode == 2
+    assert "spec.yaml:9:14: stages.first.env.T: the secret NOT_SET is not set" in result.stderr
+    assert "export NOT_SET=…" in result.stderr
+    assert workspace.trace() == []
 
 
 def test_a_file_size_limit_is_a_clear_error(workspace: Any, statuses: Statuses) -> None:

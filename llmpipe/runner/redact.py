@@ -1,0 +1,62 @@
+"""Takes the secrets out of what a stage says: its log, its events, its answer.
+
+A secret is looked for as it is, line by line where it has several, and as JSON would write it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from llmpipe.contracts import SECRET
+
+WELL_KNOWN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
+"""Environment variables that are redacted even where no spec names them."""
+
+REDACTED = "[redacted]"
+
+SHORTEST = 4
+"""Letters below which a value is no secret: it would be found everywhere."""
+
+
+def secret_values(config: Any) -> list[str]:
+    """Give the values of the secrets that a config names, and of the well-known ones."""
+    names = {*WELL_KNOWN, *re.findall(SECRET, json.dumps(config))}
+    return [value for value in (os.environ.get(name) for name in names) if value]
+
+
+class Redactor:
+    """Replaces secrets; ``longest`` is the length in bytes of the longest that it looks for."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        forms = {form for value in values for form in _forms(value) if len(form) >= SHORTEST}
+        self._forms = sorted(forms, key=len, reverse=True)
+        self._encoded = [form.encode("utf-8", "surrogateescape") for form in self._forms]
+        self.longest = max(map(len, self._encoded), default=0)
+
+    def in_bytes(self, data: bytes) -> bytes:
+        """Give bytes without the secrets."""
+        for form in self._encoded:
+            data = data.replace(form, REDACTED.encode())
+        return data
+
+    def in_json(self, value: Any) -> Any:
+        """Give JSON data without the secrets in its texts."""
+        if isinstance(value, str):
+            for form in self._forms:
+                value = value.replace(form, REDACTED)
+            return value
+        if isinstance(value, list):
+            return [self.in_json(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.in_json(item) for key, item in value.items()}
+        return value
+
+
+def _forms(value: str) -> Iterable[str]:
+    for form in (value, *(line.strip() for line in value.splitlines())):
+        yield form
+        yield json.dumps(form)[1:-1]
