@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
     options = arguments.parse_intermixed_args(argv)
     store = open_store(options)
-    with store.alone("verify"):
+    with store.alone("cache verify"):
         found = sorted(path.name for path in store.objects.iterdir())
         rotten, unreadable = _verify(store, found)
     if options.json:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +54,29 @@ def add_store(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def find_store(spec: str) -> Store:
+    """Give the store of a spec, which need not be sound; the store need not be there.
+
+    Raises:
+        UsageError: there is no such spec that could say where its store is.
+    """
+    path = Path(spec)
+    if path.is_dir():
+        hint = f"did you mean {path / 'spec.yaml'}?"
+        raise UsageError(f"{spec} is a folder, not a spec", hint=hint)
+    if not path.exists() and not os.environ.get("LLMPIPE_HOME"):
+        hint = "name the spec whose store is meant; of one that is gone, set LLMPIPE_HOME"
+        raise UsageError(f"there is no spec {spec}", hint=hint)
+    return Store(home_for(path))
+
+
 def open_store(options: argparse.Namespace) -> Store:
     """Open the store of the spec that `add_store` names, which must be there.
 
     Raises:
         UsageError: it is not.
     """
-    store = Store(home_for(Path(options.spec)))
+    store = find_store(options.spec)
     if not store.objects.is_dir():
         hint = "name the spec whose store is meant"
         raise UsageError(f"there is no store in {store.home}", hint=hint)
@@ -106,4 +124,5 @@ def find_stage(graph: Graph, name: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    ascii_only = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=ascii_only))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from llmpipe.cli.remote import Transfer, transfer
+from llmpipe.cli.remote import Moved, Transfer, transfer
 
-WORDS = {True: "pulled", False: "here already", None: "not there"}
+WORDS: dict[Moved, str] = {
+    "moved": "pulled",
+    "there": "here already",
+    "nothing": "not there",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -13,8 +17,8 @@ def main(argv: list[str]) -> int:
     return transfer(argv, "pull", description, _pull, WORDS)
 
 
-def _pull(item: Transfer) -> bool | None:
+def _pull(item: Transfer) -> Moved:
     if item.record is not None:
-        return False
+        return "there"
     types = {name: output.type for name, output in item.node.ports.outputs.items()}
-    return True if item.remote.fetch(item.key, types, item.store, item.count) else None
+    return "moved" if item.remote.fetch(item.key, types, item.store, item.count) else "nothing"

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from llmpipe.cli.remote import Transfer, transfer
+from llmpipe.cli.remote import Moved, Transfer, transfer
 
-WORDS = {True: "pushed", False: "there already", None: "not up to date here"}
+WORDS: dict[Moved, str] = {
+    "moved": "pushed",
+    "there": "there already",
+    "kept": "kept, not made from this: not pushed",
+    "nothing": "not up to date here",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -13,7 +18,9 @@ def main(argv: list[str]) -> int:
     return transfer(argv, "push", description, _push, WORDS)
 
 
-def _push(item: Transfer) -> bool | None:
+def _push(item: Transfer) -> Moved:
     if item.record is None:
-        return None
-    return item.remote.push(item.record, item.store, item.count)
+        return "nothing"
+    if item.record.kept_from is not None:  # others would take it for what its key says
+        return "kept"
+    return "moved" if item.remote.push(item.record, item.store, item.count) else "there"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.errors import StoreError, UsageError
@@ -30,16 +31,19 @@ class Transfer:
     count: Count
 
 
-Move = Callable[[Transfer], bool | None]
-"""Moves what is to be moved; tells whether anything was, None where there is nothing at all."""
+Moved = Literal["moved", "there", "kept", "nothing"]
+"""What came of a stage: moved; all of it there before; not to be moved since it was really made of
+something else; nothing to be moved."""
+
+Move = Callable[[Transfer], Moved]
 
 
 def transfer(
-    argv: list[str], command: str, description: str, move: Move, words: dict[bool | None, str]
+    argv: list[str], command: str, description: str, move: Move, words: Mapping[Moved, str]
 ) -> int:
     """Run a command that moves the artifacts of a spec's stages from store to store.
 
-    ``words`` say what came of a stage. The exit status is 1 where there was nothing to be moved.
+    ``words`` say what came of a stage. The exit status is 1 where one is not at its goal.
     """
     arguments = parser(command, description)
     add_spec(arguments)
@@ -70,14 +74,14 @@ def transfer(
         for name, what in told.items():
             print(f"{name}: {what}")
         print(f"{size_text(size)} moved", file=sys.stderr)
-    return 1 if None in done.values() else 0
+    return 0 if {"moved", "there"}.issuperset(done.values()) else 1
 
 
 def _move_all(
     project: Project, remote: Remote, wanted: set[str], move: Move
-) -> tuple[dict[str, bool | None], int]:
+) -> tuple[dict[str, Moved], int]:
     """Go through the stages in their order: what one brings tells the key of the next."""
-    done: dict[str, bool | None] = {}
+    done: dict[str, Moved] = {}
     records: dict[str, KeyRecord] = {}
     size = 0
 
@@ -93,13 +97,13 @@ def _move_all(
         plan = plan_stage(project, node, records)
         record = plan.record if plan.status == "cached" else None
         key = record.key if record is not None else plan.key
-        done[name] = None
+        done[name] = "nothing"
         if key is not None:
             try:
                 done[name] = move(Transfer(node, key, record, project.store, remote, count))
             except StoreError as error:
                 raise StoreError(f"{name}: {error.message}", hint=error.hint) from None
-            record = project.store.record(key) if done[name] else record
+            record = project.store.record(key) if done[name] == "moved" else record
         if record is not None:
             records[name] = record
     return done, size

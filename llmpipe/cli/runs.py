@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from llmpipe.cli.options import parser, print_json
-from llmpipe.errors import UsageError, did_you_mean
+from llmpipe.cli.options import find_store, parser, print_json
+from llmpipe.errors import UsageError
 from llmpipe.runner.history import (
     UNFINISHED,
     compare,
+    find_run,
     read_runs,
     read_unfinished,
     table,
     turned,
 )
-from llmpipe.runner.project import home_for
 from llmpipe.runner.store import Store
 from llmpipe.runner.words import ended_text, seconds_text
 
@@ -35,7 +34,7 @@ TITLES = {
 def main(argv: list[str]) -> int:
     """Run the command."""
     options = _parse(argv)
-    store = Store(home_for(Path(options.spec)))
+    store = find_store(options.spec)
     runs = read_runs(store) | read_unfinished(store)
     if options.action == "list":
         _list(runs.values(), as_json=options.json)
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> int:
         _compare(_compared(options, runs, store), store, options.only, as_json=options.json)
     else:
         name = options.runs[0] if options.runs else next(reversed(_ended(runs)), None)
-        _show(_find(name, runs, store), store, as_json=options.json)
+        _show(find_run(name, runs, store), store, as_json=options.json)
     return 0
 
 
@@ -95,26 +94,12 @@ def _ended(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: record for name, record in runs.items() if record["status"] != UNFINISHED}
 
 
-def _find(name: str | None, runs: dict[str, dict[str, Any]], store: Store) -> dict[str, Any]:
-    """Find the run of this name, or the only one whose name begins so."""
-    if name is None:
-        hint = f"runs lie in {store.runs}; --spec SPEC names another spec's store"
-        raise UsageError("nothing has run yet", hint=hint)
-    found = [name] if name in runs else [run for run in runs if run.startswith(name)]
-    if len(found) > 1:
-        raise UsageError(f"{name!r} may be any of several runs", hint="\n".join(found))
-    if not found:
-        hint = did_you_mean(name, runs) or f"runs lie in {store.runs}; llmpipe runs lists them"
-        raise UsageError(f"there is no run {name!r}", hint=hint)
-    return runs[found[0]]
-
-
 def _compared(
     options: argparse.Namespace, runs: dict[str, dict[str, Any]], store: Store
 ) -> list[dict[str, Any]]:
     """Give the records of the runs to compare: those named, or the last of all."""
     names = options.runs or list(_ended(runs))[-(options.last or 2) :]
-    chosen = [_find(name, runs, store) for name in names]
+    chosen = [find_run(name, runs, store) for name in names]
     for record in chosen:
         if record["status"] == UNFINISHED:
             raise UsageError(

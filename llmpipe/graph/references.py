@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,14 @@ from llmpipe.graph.sources import (
     package_path,
     path_type,
 )
+
+SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What is neither a file nor a folder, and may have no end."""
 
 HUB_TYPES: tuple[ArtifactType, ...] = ("model", "adapter", "records", "dataset")
 
@@ -84,6 +93,9 @@ def either(types: tuple[ArtifactType, ...]) -> str:
 def _file(wanted: Input, path: Path) -> Binding | Trouble:
     if not path.exists():
         return Trouble(f"no such file or folder: {wanted.value}", _near_file(path))
+    if not (path.is_file() or path.is_dir()):
+        what = SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "a special file")
+        return Trouble(f"{wanted.value} is {what}; a regular file or a folder is needed here")
     type_ = path_type(path, wanted.accepts)
     if type_ is None:
         what = "a folder without a config.json" if path.is_dir() else "a plain file"

@@ -18,8 +18,9 @@ from typing import Any
 from llmpipe.contracts import StageResult
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.registry import stage_class
+from llmpipe.runner.disk import write_hint
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.store import Store, write_hint
+from llmpipe.runner.store import Store
 
 
 def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> int:

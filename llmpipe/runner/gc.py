@@ -17,18 +17,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from llmpipe.canonical import digest
+from llmpipe.runner.disk import writing
+from llmpipe.runner.history import read_run
 from llmpipe.runner.lockfile import locked_keys
-from llmpipe.runner.store import Store, writing
+from llmpipe.runner.store import Store
 
 KEEP_RUNS = 10
 """Runs whose artifacts and logs are kept unless another number is asked for."""
 
-_RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4}")
+_RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4,6}")
 
 
 @dataclass(slots=True)
@@ -98,11 +97,9 @@ def _begun(run: Path) -> float:
 
 def _run_keys(runs: Iterable[Path]) -> Iterator[str]:
     for folder in runs:
-        try:
-            record: dict[str, Any] = msgspec.json.decode((folder / "run.json").read_bytes())
-        except (OSError, msgspec.MsgspecError):
-            continue  # it was killed: its stages' last runs say what it made
-        yield from (stage["key"] for stage in record["stages"].values() if stage["key"])
+        record = read_run(folder)
+        if record is not None:  # else it was killed: its stages' last runs say what it made
+            yield from (stage["key"] for stage in record["stages"].values() if stage["key"])
 
 
 def _last_keys(store: Store) -> Iterator[str]:

@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+import msgspec
+
+from llmpipe.errors import UsageError, did_you_mean
 from llmpipe.runner.store import Store
 
 MAX_TEXT = 60
@@ -17,18 +20,51 @@ MAX_TEXT = 60
 UNFINISHED = "unfinished"
 """The status of a run that goes on still, or was killed."""
 
+
+class _Stage(TypedDict):
+    """What every stage of a record has, as far as it is looked at."""
+
+    status: str
+    key: str | None
+    seconds: float
+    metrics: dict[str, Any]
+
+
+class _Record(TypedDict):
+    """What every record of a run has, as far as it is looked at."""
+
+    run: str
+    name: str
+    profiles: list[str]
+    set: list[str]
+    llmpipe: str
+    python: str
+    started: str
+    ended: str
+    seconds: float
+    status: str
+    document: dict[str, Any]
+    stages: dict[str, _Stage]
+
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def read_runs(store: Store) -> dict[str, dict[str, Any]]:
     """Give the record of each run that ended, by its id, the earliest first."""
-    records: list[dict[str, Any]] = []
-    for path in store.runs.glob("*/run.json"):
-        try:
-            records.append(json.loads(path.read_bytes()))
-        except (OSError, ValueError):
-            continue  # a run that is just ending, or was cut off while it wrote
+    found = (read_run(path.parent) for path in store.runs.glob("*/run.json"))
+    records = [record for record in found if record is not None]
     return {record["run"]: record for record in sorted(records, key=lambda r: r["started"])}
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Give the record of one run; None while there is none, and where it is not of their shape."""
+    try:
+        record: dict[str, Any] = json.loads((folder / "run.json").read_bytes())
+        msgspec.convert(record, _Record)
+    except (OSError, ValueError):  # those of msgspec are ValueErrors
+        return None  # a run that is just ending, or was cut off while it wrote
+    return record
 
 
 def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
@@ -38,6 +74,32 @@ def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
         if not path.with_name("run.json").exists() and (record := _from_events(path)):
             found[path.parent.name] = record
     return found
+
+
+def find_run(name: str | None, runs: dict[str, dict[str, Any]], store: Store) -> dict[str, Any]:
+    """Find the run of this name, or the only one whose name begins so.
+
+    Args:
+        name: what was asked for; None where the last run was meant and there is none.
+        runs: the records to look among.
+        store: where they come from.
+
+    Raises:
+        UsageError: there is none, or there are several.
+    """
+    if name is None:
+        hint = f"runs lie in {store.runs}; --spec SPEC names another spec's store"
+        raise UsageError("nothing has run yet", hint=hint)
+    found = [name] if name in runs else [run for run in runs if run.startswith(name)]
+    if len(found) > 1:
+        raise UsageError(f"{name!r} may be any of several runs", hint="\n".join(found))
+    if found:
+        return runs[found[0]]
+    record = store.runs / Path(name).name / "run.json"
+    if record.exists():
+        raise UsageError(f"{record} is no record of a run that this llmpipe can read")
+    hint = did_you_mean(name, runs) or f"runs lie in {store.runs}; llmpipe runs lists them"
+    raise UsageError(f"there is no run {name!r}", hint=hint)
 
 
 def _from_events(path: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import msgspec
 import yaml
@@ -21,8 +21,8 @@ import yaml
 from llmpipe.canonical import digest
 from llmpipe.errors import Location, Problem, SpecError, StoreError
 from llmpipe.graph.model import Graph
+from llmpipe.runner.disk import atomic_write, write_hint
 from llmpipe.runner.records import KeyRecord
-from llmpipe.runner.store import atomic_write, write_hint
 
 VERSION = 1
 
@@ -30,9 +30,6 @@ _HEADER = """\
 # Written by `llmpipe run`; commit it beside the spec. `llmpipe run --locked` refuses what differs.
 # below: {below} content: {content}
 """
-
-_END = f"\nversion: {VERSION}\n"
-"""How the file ends: its keys are sorted."""
 
 CONFLICT_MARKS = ("<<<<<<< ", ">>>>>>> ")
 
@@ -80,6 +77,8 @@ class Document(TypedDict):
 
     version: int
     name: str
+    spec: NotRequired[str]
+    """The file name of the spec whose lock it is; early ones do not say."""
     profiles: dict[str, Section]
 
 
@@ -87,7 +86,7 @@ class LockFile:
     """The lock file of a spec, as one choice of profiles sees it. Nothing is read before it must.
 
     Raises:
-        SpecError: it is not one of ours, or of a newer version.
+        SpecError: it is not one of ours, of a newer version, or that of another spec.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -95,14 +94,22 @@ class LockFile:
         self.path = spec.folder / f"{spec.name}.lock.yaml"
         self.section = "+".join(spec.profiles) or "default"
         self._name = spec.name
+        self._spec = spec.path
         self._names = graph.nodes.keys()
 
     @cached_property
     def _document(self) -> Document:
-        return _read(self.path) or self._empty()
+        document = _read(self.path) or self._empty()
+        owner = document.get("spec", self._spec.name)
+        if owner != self._spec.name and _is_another(self._spec.parent / owner, self._spec):
+            what = f"this is the lock file of {owner}, which is named {self._name!r} as well"
+            raise _unusable(self.path, 0, what, f"change `name:` in {self._spec.name} or {owner}")
+        return {**document, "spec": self._spec.name}
 
     def _empty(self) -> Document:
-        return {"version": VERSION, "name": self._name, "profiles": {}}
+        return {
+            "version": VERSION, "name": self._name, "spec": self._spec.name, "profiles": {},
+        }  # fmt: skip
 
     @property
     def exists(self) -> bool:
@@ -166,7 +173,7 @@ class LockFile:
             f"{name}={section['content']}"
             for name, section in sorted(self._document["profiles"].items())
         )
-        text = yaml.dump(self._document, Dumper=yaml.CSafeDumper, sort_keys=True, width=100)
+        text = _yaml(self._document)
         try:
             head = _HEADER.format(below=_digest_below(text), content=told)
             atomic_write(self.path, head + text)
@@ -185,7 +192,8 @@ class LockFile:
         except (OSError, ValueError):
             return None
         words = second.split()
-        if words[1:3] != ["below:", _digest_below(text)] or not text.endswith(_END):
+        end = _yaml({"spec": self._spec.name, "version": VERSION})  # the keys are sorted
+        if words[1:3] != ["below:", _digest_below(text)] or not text.endswith(f"\n{end}"):
             return None
         return dict(word.rpartition("=")[::2] for word in words[4:])
 
@@ -234,6 +242,14 @@ def _read(path: Path) -> Document | None:
         what = f"the lock file is of version {version}; this llmpipe reads {VERSION}"
         raise _unusable(path, 0, what)
     return found
+
+
+def _is_another(path: Path, spec: Path) -> bool:
+    return path.exists() and not path.samefile(spec)
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    return yaml.dump(data, Dumper=yaml.CSafeDumper, sort_keys=True, width=100)
 
 
 def _digest_below(text: str) -> str:

@@ -12,26 +12,35 @@ from typing import Any
 import msgspec
 
 from llmpipe.canonical import digest
-from llmpipe.errors import Problem, SpecError
+from llmpipe.errors import Problem, SpecError, UsageError
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.model import Binding, Graph, StageNode
 from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
+from llmpipe.paths import expanded
+from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.lockfile import LockFile
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import complaint
 from llmpipe.runner.request import InputRequest, StageRequest
 from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import Notice, StatCache
-from llmpipe.runner.store import Store, atomic_write, writing
+from llmpipe.runner.store import Store
 from llmpipe.spec.model import Spec
 from llmpipe.spec.read import read_spec
 
 
 def home_for(spec_path: Path) -> Path:
-    """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec."""
+    """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
+
+    Raises:
+        UsageError: ``LLMPIPE_HOME`` lies in the home of nobody.
+    """
     chosen = os.environ.get("LLMPIPE_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        home = expanded(chosen)
+        if str(home).startswith("~"):
+            raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
+        return home.absolute()
     return spec_path.absolute().parent / ".llmpipe"
 
 
@@ -111,11 +120,19 @@ class Project:
 
     def last_ingredients(self, stage: str) -> dict[str, Any] | None:
         """Give what a stage was made of when it last ran, here or where the lock comes from."""
-        last = self.store.last_ingredients(self.graph.spec.path, stage)
+        last = self.store.last_ingredients(self.graph.spec.path, self.lock.section, stage)
         if last is None:
             locked = self.lock.stage(stage)
             last = dict(locked["made_of"]) if locked else None
         return last
+
+    def remember_latest(self, stage: str, made_of: Mapping[str, Any]) -> None:
+        """Remember what a stage was made of as its last ingredients, under these profiles."""
+        self.store.remember_latest(self.graph.spec.path, self.lock.section, stage, made_of)
+
+    def forget_removed(self) -> None:
+        """Forget what stages made that the spec has no more, so that it may be freed."""
+        self.store.forget_latest(self.graph.spec.path, self.lock.section, self.graph.nodes)
 
     def last_record(self, stage: str) -> KeyRecord | None:
         """Give the record of what a stage made last, while the store has it."""
@@ -214,7 +231,7 @@ def _remote_address(spec: Spec) -> str | None:
         raise SpecError([Problem(f"cache.remote: {wrong}", where, hint)])
     if "://" in address:
         return address
-    return str((spec.folder_of(node.location) / Path(address).expanduser()).resolve())
+    return str((spec.folder_of(node.location) / expanded(address)).resolve())
 
 
 def _hub_name(source: HubRepo) -> str:

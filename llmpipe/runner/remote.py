@@ -25,9 +25,10 @@ import msgspec
 
 from llmpipe.canonical import digest
 from llmpipe.errors import LlmpipeError, MissingDependencyError, StoreError
+from llmpipe.runner.disk import FULL, atomic_write
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_output
 from llmpipe.runner.statcache import hash_file
-from llmpipe.runner.store import FULL, Store, atomic_write
+from llmpipe.runner.store import Store
 
 FORMAT = 1
 

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from llmpipe.errors import StageError, StoreError
@@ -30,7 +30,7 @@ CHUNK = 1 << 20
 """Bytes of a file that are read at a time."""
 
 UNSEEN = (".git", "__pycache__")
-"""Folders that are no part of anybody's data."""
+"""Folders in an input folder that are no part of anybody's data."""
 
 _TABLES = """
 create table if not exists files (
@@ -77,18 +77,31 @@ class StatCache:
     """
 
     def __init__(self, path: Path, notice: Notice | None = None) -> None:
+        self._path = path
         self._notice = notice
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = self._open(path)
-        except (OSError, sqlite3.OperationalError):
-            self._db = self._open(":memory:")
+            self._db = self._open()
         except sqlite3.DatabaseError:
-            path.unlink(missing_ok=True)  # only a memory: a damaged one is begun anew
-            self._db = self._open(path)
+            self._db = self._begin_anew()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            return self._connect(self._path)
+        except (OSError, sqlite3.OperationalError):
+            return self._connect(":memory:")
+
+    def _begin_anew(self) -> sqlite3.Connection:
+        """Put an empty memory in place of a damaged one: it is only a memory."""
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        except OSError:
+            return self._connect(":memory:")
+        return self._open()
 
     @staticmethod
-    def _open(path: Path | str) -> sqlite3.Connection:
+    def _connect(path: Path | str) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=30, isolation_level=None)
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=off")
@@ -110,12 +123,23 @@ class StatCache:
             StoreError: the memory cannot be used.
         """
         try:
-            return self._folder(path) if path.is_dir() else self._file(path)
+            return self._digest(path)
         except OSError as error:
             place = error.filename or path
             raise StageError(f"{place} cannot be read: {error.strerror}") from None
         except sqlite3.Error as error:
             raise StoreError(f"the stat cache cannot be used: {error}") from None
+
+    def _digest(self, path: Path) -> str:
+        look_up = self._folder if path.is_dir() else self._file
+        try:
+            return look_up(path)
+        except sqlite3.OperationalError:
+            raise  # it is locked, or cannot be written: that is no damage
+        except sqlite3.DatabaseError:
+            self._db.close()
+            self._db = self._begin_anew()
+            return look_up(path)
 
     def _file(self, path: Path) -> str:
         name = os.fsencode(path)
@@ -131,7 +155,7 @@ class StatCache:
 
     def _folder(self, folder: Path) -> str:
         begun = time.time_ns()
-        found = sorted(_scan(str(folder)))
+        found = sorted(_scan(str(folder), UNSEEN))
         stamp = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).digest()
         newest = max((max(seen[1], seen[3]) for _, seen in found), default=0)
         row = self._db.execute(
@@ -169,12 +193,15 @@ class StatCache:
 
 
 def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Give the regular files below a folder as (relative name, path), sorted by name."""
+    """Give all regular files of an artifact's folder as (relative name, path), sorted by name."""
     return ((name, folder / name) for name, _ in sorted(_scan(str(folder))))
 
 
 def _scan(
-    folder: str, below: str = "", above: tuple[tuple[int, int], ...] = ()
+    folder: str,
+    unseen: Collection[str] = (),
+    below: str = "",
+    above: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[tuple[str, Stamp]]:
     """Give the regular files of a folder and of those in it, links followed but no circles."""
     here = Path(folder).stat()
@@ -184,8 +211,8 @@ def _scan(
             if entry.is_dir():
                 inner = entry.stat() if entry.is_symlink() else None
                 circle = inner is not None and (inner.st_dev, inner.st_ino) in above
-                if entry.name not in UNSEEN and not circle:
-                    yield from _scan(entry.path, f"{below}{entry.name}/", above)
+                if entry.name not in unseen and not circle:
+                    yield from _scan(entry.path, unseen, f"{below}{entry.name}/", above)
                 continue
             found = entry.stat()
             if stat.S_ISREG(found.st_mode):

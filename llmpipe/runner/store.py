@@ -10,7 +10,8 @@
       work/<key>/            what a stage wants to find again after a crash (checkpoints)
       journal/               replies that were paid for
       projects/              where the lock files of the specs are that use the store
-      latest/                the ingredients of each stage's last run, to explain the next
+      latest/                the ingredients of each stage's last run, to explain the next, by
+                             spec and choice of profiles
       runs/<id>/             run.json, events.jsonl, a log per stage
 
 An object enters by one rename after it was written and synced; a key record after its objects.
@@ -20,13 +21,13 @@ Whatever instant a process dies at, there is the old artifact, the new one, or n
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,11 @@ import msgspec
 
 from llmpipe.canonical import digest
 from llmpipe.errors import StoreError
+from llmpipe.runner.disk import atomic_write, sync_folder, writing
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_id, stored_output
 from llmpipe.runner.statcache import folder_files, hash_file
 
 FORMAT = 1
-
-FULL = "the disk is full: free some space and run again; what was finished is kept"
-
-LITTLE = 1 << 16
-"""Bytes below which a disk counts as full."""
 
 
 _RECORD = msgspec.json.Decoder(KeyRecord)
@@ -102,6 +99,8 @@ class Store:
     def in_use(self) -> Iterator[None]:
         """Hold the store's shared lock; who finds itself alone first clears what crashes left.
 
+        While somebody holds the store alone it waits, and says for whom.
+
         Raises:
             StoreError: the store cannot be written.
         """
@@ -110,8 +109,9 @@ class Store:
         try:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.ftruncate(descriptor, 0)  # a holder that was killed left its name
                 self._heal()
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            _share(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -132,7 +132,10 @@ class Store:
                 raise StoreError(
                     f"{self.home} is in use: {purpose} must wait until no run is going on"
                 ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} (llmpipe {purpose})".encode(), 0)
             yield
+            os.ftruncate(descriptor, 0)
         finally:
             os.close(descriptor)
 
@@ -197,7 +200,7 @@ class Store:
             with contextlib.suppress(OSError):  # another process put the same object: as good
                 staging.rename(target)
             shutil.rmtree(staging, ignore_errors=True)
-            _sync_folder(self.objects)
+            sync_folder(self.objects)
         if self.lacks(object_id):
             raise StoreError(f"the object {object_id} could not be put into {self.objects}")
 
@@ -259,77 +262,47 @@ class Store:
         entries = sorted(self.projects.iterdir()) if self.projects.is_dir() else []
         return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
 
-    def _latest_file(self, spec_path: Path, stage: str) -> str:
-        """Name the file that remembers the last run of a spec's stage."""
-        return f"{self.latest}/{_latest_name(spec_path)}/{file_name(stage)}.json"
+    def _latest_file(self, spec_path: Path, section: str, stage: str) -> str:
+        """Name the file that remembers the last run of a spec's stage under some profiles."""
+        return f"{self.latest}/{_latest_name(spec_path, section)}/{file_name(stage)}.json"
 
-    def last_ingredients(self, spec_path: Path, stage: str) -> dict[str, Any] | None:
-        """Give the ingredients of a stage's last run, to explain why the next one differs."""
+    def last_ingredients(self, spec_path: Path, section: str, stage: str) -> dict[str, Any] | None:
+        """Give the ingredients of a stage's last run, to explain why the next one differs.
+
+        Args:
+            spec_path: the spec.
+            section: the choice of profiles, as the lock file names it.
+            stage: the stage's id.
+        """
         try:
-            return _INGREDIENTS.decode(_read(self._latest_file(spec_path, stage)))
+            return _INGREDIENTS.decode(_read(self._latest_file(spec_path, section, stage)))
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def remember_latest(self, spec_path: Path, stage: str, made_of: Mapping[str, Any]) -> None:
+    def remember_latest(
+        self, spec_path: Path, section: str, stage: str, made_of: Mapping[str, Any]
+    ) -> None:
         """Remember the ingredients of a stage's run as its last ones."""
-        if self.last_ingredients(spec_path, stage) == made_of:
+        if self.last_ingredients(spec_path, section, stage) == made_of:
             return
-        path = Path(self._latest_file(spec_path, stage))
+        path = Path(self._latest_file(spec_path, section, stage))
         with writing(self.home):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(path, json.dumps(made_of, sort_keys=True) + "\n", durable=False)
+
+    def forget_latest(self, spec_path: Path, section: str, stages: Collection[str]) -> None:
+        """Forget the last runs of all but these stages: what they made may be freed."""
+        kept = {f"{file_name(stage)}.json" for stage in stages}
+        with writing(self.home):
+            for path in (self.latest / _latest_name(spec_path, section)).glob("*.json"):
+                if path.name not in kept:
+                    path.unlink(missing_ok=True)
 
 
 def file_name(stage: str) -> str:
     """Give a stage's id as a file name: those of derived stages and of sweeps hold any letters."""
     safe = re.sub(r"[^\w.@=,+-]", "-", stage)[:100]
     return safe if safe == stage else f"{safe}-{digest(stage)[:8]}"
-
-
-def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a small file: written beside, renamed, and synced where it must outlive a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            if durable:
-                stream.flush()
-                os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        _sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def writing(home: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into a clear error."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{home} cannot be written: {error.strerror or error}", hint=write_hint(error)
-        ) from None
-
-
-def write_hint(error: OSError) -> str | None:
-    """Say what to do about an error of writing."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FULL
-    if error.errno == errno.EFBIG:
-        return "a file would exceed the size limit of this shell (ulimit -f)"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "give LLMPIPE_HOME a folder that you may write to"
-    return None
-
-
-def room_hint(home: Path) -> str | None:
-    """Say that the disk is full, where it is: a program that failed may not have known why."""
-    found = os.statvfs(home)
-    full = found.f_bavail * found.f_frsize < LITTLE or (found.f_files and not found.f_favail)
-    return FULL if full else None
 
 
 def _whole(target: str) -> bool:
@@ -354,8 +327,19 @@ def _read(path: str) -> bytes:
 
 
 @cache
-def _latest_name(spec_path: Path) -> str:
-    return f"{spec_path.stem}-{digest(str(spec_path))[:12]}"
+def _latest_name(spec_path: Path, section: str) -> str:
+    return f"{spec_path.stem}-{digest([str(spec_path), section])[:12]}"
+
+
+def _share(descriptor: int) -> None:
+    """Take the shared lock; while another holds it alone, say who that is and wait."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace")
+        if holder:  # else it is a run that clears what crashes left, which takes a moment
+            print(f"waits for process {holder}, which holds the store", file=sys.stderr, flush=True)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def _settle(data: Path) -> None:
@@ -369,15 +353,7 @@ def _settle(data: Path) -> None:
             finally:
                 os.close(descriptor)
             path.chmod(path.stat().st_mode & ~0o222)
-        _sync_folder(Path(root))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(Path(root))
 
 
 def _pretty(record: KeyRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from llmpipe.errors import Problem, SpecError, UsageError, did_you_mean
@@ -9,6 +10,9 @@ from llmpipe.spec.load import Node, Source, parse_value
 
 PROFILE_SECTIONS = ("params", "stages")
 """What a profile may change."""
+
+_RESERVED = re.compile(r"default|.*[+=\s].*|", re.DOTALL)
+"""What the lock file, which names a section by its profiles, could not tell from another."""
 
 
 def deep_merge(below: Node, above: Node) -> Node:
@@ -26,10 +30,14 @@ def apply_profiles(root: Node, names: Sequence[str]) -> Node:
 
     Raises:
         UsageError: the spec has no such profile.
-        SpecError: a profile holds something else than ``params`` and ``stages``.
+        SpecError: a profile holds something else than ``params`` and ``stages``, or one of the
+            spec has a name that none may have.
     """
     profiles = root.find(("profiles",))
     known = list(profiles.value) if profiles and isinstance(profiles.value, dict) else []
+    misnamed = _misnamed(profiles) if profiles else []
+    if misnamed:
+        raise SpecError(misnamed)
     for name in names:
         profile = profiles.find((name,)) if profiles else None
         if profile is None:
@@ -40,6 +48,15 @@ def apply_profiles(root: Node, names: Sequence[str]) -> Node:
             raise SpecError(problems)
         root = deep_merge(root, profile)
     return root
+
+
+def _misnamed(profiles: Node) -> list[Problem]:
+    hint = "call it otherwise: not default, and without +, = and blanks"
+    return [
+        Problem(f"profiles: {name!r} cannot be the name of a profile", place, hint)
+        for name, place in profiles.keys.items()
+        if _RESERVED.fullmatch(name)
+    ]
 
 
 def profile_problems(name: str, profile: Node) -> list[Problem]:

@@ -75,9 +75,13 @@ class Command(StageDefaults):
     @staticmethod
     def problems(config: CommandConfig) -> list[tuple[FieldPath, str]]:
         found: list[tuple[FieldPath, str]] = []
+        writers: dict[str, str] = {}
         for name, value in config.outputs.items():
             if Path(value).name != value or value in ("", ".", ".."):
                 found.append((("outputs", name), f"a plain file name is needed, not {value!r}"))
+            writer = writers.setdefault(value, name)
+            if writer != name:
+                found.append((("outputs", name), f"the output {writer!r} is {value!r} already"))
         for section, name in PLACEHOLDER.findall(config.run):
             declared: dict[str, str] = getattr(config, section)
             if name not in declared:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -27,12 +30,13 @@ stages:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A spec's folder with some data, a GGUF by name and a model folder."""
+    """A spec's folder with some data, a GGUF by name, a model folder and a link to itself."""
     (tmp_path / "rows.jsonl").write_text("{}\n", "utf-8")
     (tmp_path / "base.gguf").write_bytes(b"GGUF")
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}", "utf-8")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "round").symlink_to("round")
     return tmp_path
 
 
@@ -119,6 +123,9 @@ stages:
         ("a: {kind: format, data: ./row.jsonl, to: messages}", "did you mean 'rows.jsonl'?"),
         ("a: {kind: format, data: ./nowhere/x.jsonl, to: messages}", "nowhere/ does not exist"),
         ("a: {kind: format, data: rows.jsonl, to: messages}", "there is no stage 'rows'"),
+        ("a: {kind: format, data: ~nouser/x, to: messages}", "no such file or folder: ~nouser/x"),
+        ("a: {kind: format, data: ./round, to: messages}", "no such file or folder: ./round"),
+        ('a: {kind: format, data: "./a\\0b", to: messages}', "is no stage, no path and no hub id"),
         ("a: {kind: format, data: a, to: messages}", "stages in a circle: a → a"),
         ("a: {kind: format, data: b, to: messages}\nb: {kind: format, data: a, to: messages}",
          "stages in a circle: a → b → a"),
@@ -167,3 +174,19 @@ def test_needs_and_dependents(folder: Path) -> None:
     graph = compiled(folder, RECIPE)
     assert set(graph.dependents("gguf")) == {"quality", "chat"}
     assert set(graph.needs("merge:sft")) == {"dataset", "import_gguf:base", "sft"}
+
+
+def test_only_files_and_folders_are_read(folder: Path) -> None:
+    """A pipe, a socket or a device may have no end: refused by its name, at its place."""
+    os.mkfifo(folder / "pipe.jsonl")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(folder):
+        listener.bind("socket")
+    for path, what in (
+        ("./pipe.jsonl", "a named pipe"),
+        ("./socket", "a socket"),
+        ("/dev/zero", "a device"),
+    ):
+        stage = f'x: {{kind: command, run: "true", inputs: {{i: {path}}}, outputs: {{o: o}}}}'
+        message = refused(folder, stage)
+        assert message.startswith("spec.yaml:4:")
+        assert f"{path} is {what}; a regular file or a folder is needed here" in message

@@ -234,4 +234,6 @@ def test_the_command_takes_settings(spec: Path, capsys: pytest.CaptureFixture[st
 def test_an_output_that_cannot_be_written(spec: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is a message, not a traceback."""
     assert main(["graph", str(spec), "--output", str(spec / "graph.mmd")]) == 1
+    for folder in ("", ".", "/"):
+        assert main(["graph", str(spec), "--output", folder]) == 2
     assert "cannot be written" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import pytest
 
 from llmpipe.errors import SpecError, StoreError
 from llmpipe.runner.gc import find_garbage, free
+from llmpipe.runner.project import Project
 from llmpipe.runner.store import Store
 
 
@@ -290,8 +291,90 @@ def test_what_cannot_be_removed_is_said(home: Path, monkeypatch: pytest.MonkeyPa
 def test_no_store_is_made_to_be_cleaned(workspace: Any) -> None:
     """A wrong path ends in 2 and leaves nothing behind; so does a wrong number of runs."""
     for command in (("gc",), ("cache", "verify")):
-        result = workspace.call(*command, "elsewhere/spec.yaml")
+        result = workspace.call(*command, "spec.yaml")
         assert result.returncode == 2
         assert "there is no store in" in result.stderr
-    assert not (workspace.folder / "elsewhere").exists()
+    assert not (workspace.folder / ".llmpipe").exists()
     assert workspace.call("gc", "spec.yaml", "--keep-runs", "0").returncode == 2
+
+
+STORE_COMMANDS = (("gc",), ("cache", "verify"), ("runs", "--spec"))
+
+
+def test_a_folder_is_not_taken_for_a_spec(workspace: Any) -> None:
+    """Beside a folder that was meant as the project lies another store: it is not touched."""
+    inner = workspace.folder / "inner"
+    inner.mkdir()
+    workspace.run()
+    for command in STORE_COMMANDS:
+        for shared in ({}, {"LLMPIPE_HOME": str(workspace.folder / ".llmpipe")}):
+            result = workspace.call(*command, "inner", **shared)
+            assert result.returncode == 2
+            assert "inner is a folder, not a spec" in result.stderr
+            assert f"did you mean {Path('inner/spec.yaml')}?" in result.stderr
+
+
+def test_a_spec_that_is_not_there_names_no_store(workspace: Any) -> None:
+    """A mistyped or deleted spec is refused, unless LLMPIPE_HOME says where the store is."""
+    workspace.run()
+    workspace.spec.rename(workspace.folder / "other.yaml")
+    for command in STORE_COMMANDS:
+        result = workspace.call(*command, "spec.yaml")
+        assert result.returncode == 2
+        assert "there is no spec spec.yaml" in result.stderr
+        assert "of one that is gone, set LLMPIPE_HOME" in result.stderr
+        home = str(workspace.folder / ".llmpipe")
+        assert workspace.call(*command, "spec.yaml", LLMPIPE_HOME=home).returncode == 0
+
+
+def test_a_record_of_another_shape_protects_nothing(workspace: Any, home: Path) -> None:
+    """A run.json that is no record is like none at all: what else is needed stays."""
+    for run in (home / "runs").iterdir():
+        (run / "run.json").write_text("{}")
+    assert collect(workspace, "--keep-runs", "1")["records"] == 6
+    assert workspace.call("runs").returncode == 0
+    workspace.run("--set", "params.word=four")
+    assert workspace.trace() == []
+
+
+def test_what_removed_stages_made_is_freed(workspace: Any) -> None:
+    """Their last runs protect nothing once the project has forgotten what its spec has no more."""
+    text = workspace.spec.read_text()
+    workspace.write(text.replace("params: {word: one}", "params: {word: one}\nprofiles: {p: {}}"))
+    for profile in ([], ["--profile", "p"]):
+        workspace.run(*profile)
+    shorter = workspace.spec.read_text().splitlines(keepends=True)[:-1]
+    workspace.write("".join(shorter).replace("sort", "sort -r"))
+    workspace.run()
+    project = Project.open(workspace.spec)
+    project.forget_removed()
+    assert project.last_ingredients("second") is not None
+    assert project.store.last_ingredients(workspace.spec, "default", "third") is None
+    assert project.store.last_ingredients(workspace.spec, "p", "third") is not None
+    for path in (workspace.folder / ".llmpipe" / "latest").glob("*/third.json"):
+        path.unlink()  # the profile's, which the run without it does not forget
+    (workspace.folder / "chain.lock.yaml").unlink()
+    age(workspace.folder / ".llmpipe")
+    assert collect(workspace, "--keep-runs", "1")["records"] == 1
+
+
+def test_who_waits_for_the_store_says_for_whom(workspace: Any) -> None:
+    """A run that begins while gc or verify holds the store names it, and goes on when it is free."""
+    workspace.run()
+    with Store(workspace.folder / ".llmpipe").alone("gc"):
+        process = workspace.start("run", "spec.yaml", "--force", "first", "--json")
+        said = process.stderr.readline()
+        assert process.poll() is None
+    out, _ = process.communicate(timeout=60)
+    assert said == f"waits for process {os.getpid()} (llmpipe gc), which holds the store\n"
+    assert json.loads(out)["status"] == "done"
+
+
+def test_a_holder_that_is_gone_is_not_named(workspace: Any) -> None:
+    """What a killed gc left in the lock's file is taken out by the next who finds himself alone."""
+    workspace.run()
+    lock = workspace.folder / ".llmpipe" / "lock"
+    assert lock.read_text() == ""
+    lock.write_text("123 (llmpipe gc)")
+    workspace.run()
+    assert lock.read_text() == ""

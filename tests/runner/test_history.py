@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from llmpipe.runner.history import compare, flatten, read_runs, read_unfinished, table, turned
+from llmpipe.runner.history import (
+    compare,
+    flatten,
+    read_run,
+    read_runs,
+    read_unfinished,
+    table,
+    turned,
+)
 from llmpipe.runner.records import KeyRecord, StoredOutput
 from llmpipe.runner.store import Store
 
@@ -116,6 +124,13 @@ def test_flatten_gives_leaves() -> None:
     assert dict(flatten(7)) == {"": 7}
 
 
+ENDED = {
+    "run": "r4", "name": "x", "started": "t9", "ended": "t9", "seconds": 0.1, "status": "done",
+    "document": {}, "stages": {}, "profiles": [], "set": [], "llmpipe": "0", "python": "3",
+}  # fmt: skip
+"""A run that has ended, as far as it is read here."""
+
+
 def write_events(folder: Path, *lines: str) -> None:
     folder.mkdir(parents=True)
     (folder / "events.jsonl").write_text("".join(lines))
@@ -123,7 +138,7 @@ def write_events(folder: Path, *lines: str) -> None:
 
 def test_runs_without_a_record_are_told_from_their_events(store: Store) -> None:
     """A run that was killed says what it was and what had ended; a torn line ends the reading, and
-    folders without a first event are no runs."""
+    folders without a first event, or with a record of another shape, are no runs."""
     start = {"event": "run-started", "time": "t0", "run": "r1", "name": "x", "spec": "s.yaml",
              "profiles": ["gpu"], "set": [], "stages": ["a", "b"]}  # fmt: skip
     end = {"event": "stage-ended", "stage": "a", "status": "done", "time": "t1"}
@@ -132,7 +147,9 @@ def test_runs_without_a_record_are_told_from_their_events(store: Store) -> None:
     write_events(store.runs / "r2", '{"event": "run-sta')
     write_events(store.runs / "r3")
     write_events(store.runs / "r4", *lines)
-    (store.runs / "r4" / "run.json").write_text('{"run": "r4", "started": "t9"}')
+    (store.runs / "r4" / "run.json").write_text(json.dumps(ENDED))
+    (store.runs / "r6").mkdir()
+    (store.runs / "r6" / "run.json").write_text('{"run": "r6", "started": "t9"}')
     (store.runs / "r5").mkdir()
     (store.runs / "r5" / "run.json").write_text('{"run": ')
     assert read_unfinished(store) == {
@@ -143,3 +160,24 @@ def test_runs_without_a_record_are_told_from_their_events(store: Store) -> None:
         }
     }  # fmt: skip
     assert list(read_runs(store)) == ["r4"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"started": None},
+        {"profiles": 3},
+        {"stages": []},
+        {"stages": {"a": {}}},
+        {"stages": {"a": {"status": "done", "key": 3, "seconds": 1, "metrics": {}}}},
+    ],
+)
+def test_a_record_of_another_shape_is_skipped(store: Store, change: dict[str, Any]) -> None:
+    """Whoever lists runs or looks for what they need meets no field that is something else."""
+    for name, record in (("r4", ENDED), ("r5", ENDED | change), ("r6", {}), ("r7", [])):
+        (store.runs / name).mkdir(parents=True)
+        (store.runs / name / "run.json").write_text(json.dumps(record))
+    assert list(read_runs(store)) == ["r4"]
+    assert [read_run(store.runs / name) for name in ("r4", "r5", "r6", "r7", "r8")] == [
+        ENDED, None, None, None, None,
+    ]  # fmt: skip

@@ -168,3 +168,21 @@ stages:
     assert workspace.trace() == ["fit-c"]
     workspace.run()
     assert workspace.trace() == []
+
+
+def test_what_is_kept_is_of_the_same_profiles(workspace: Any) -> None:
+    """Neither freeze nor --keep takes what another choice of profiles made."""
+    edited(
+        workspace, "params: {word: one}", "params: {word: one}\nprofiles: {p: {params: {word: P}}}"
+    )
+    edited(workspace, "first:\n", "first:\n    freeze: true\n")
+    workspace.run()
+    result = workspace.run("--profile", "p")
+    assert workspace.trace().count("first") == 2
+    assert Path(result["stages"]["second"]["outputs"]["o"]).read_text() == "P\nx\ny\n"
+    workspace.run()
+    assert workspace.trace() == []
+    edited(workspace, "sort ", "sort -r ")
+    both = [workspace.run("--keep", "second", *p) for p in ([], ["--profile", "p"])]
+    texts = [Path(r["stages"]["second"]["outputs"]["o"]).read_text() for r in both]
+    assert texts == ["one\nx\ny\n", "P\nx\ny\n"]

@@ -327,3 +327,43 @@ def test_a_frozen_stage_is_as_locked(space: Any) -> None:
     shutil.rmtree(space.folder / ".llmpipe")
     (space.folder / ".llmpipe" / "runs").mkdir(parents=True)
     assert "rows: to: messages → alpaca" in refused(space)
+
+
+def test_a_lock_is_of_one_spec(space: Any) -> None:
+    """Two specs of one name in a folder would write each other's lock: the second is refused."""
+    space.run()
+    before = lock_of(space).read_bytes()
+    assert yaml.safe_load(before)["spec"] == "spec.yaml"
+    other = space.folder / "other.yaml"
+    other.write_text(SPEC.replace("word: one", "word: two"))
+    for arguments in (["run"], ["run", "--locked"], ["plan"]):
+        told = space.call(*arguments, "other.yaml")
+        assert told.returncode == 2
+        assert "locked.lock.yaml: this is the lock file of spec.yaml" in told.stderr
+        assert "is named 'locked' as well" in told.stderr
+        assert "change `name:` in other.yaml or spec.yaml" in told.stderr
+        assert lock_of(space).read_bytes() == before
+    other.write_text(other.read_text().replace("name: locked", "name: other"))
+    assert space.call("run", "other.yaml").returncode == 0
+    assert lock_of(space).read_bytes() == before
+
+
+def test_a_lock_goes_with_a_spec_that_is_renamed(space: Any) -> None:
+    """Nothing has drifted; the next plain run writes the new name."""
+    space.run()
+    space.spec.rename(space.folder / "renamed.yaml")
+    for arguments in (["--locked"], []):
+        assert space.call("run", "renamed.yaml", *arguments).returncode == 0
+    assert yaml.safe_load(lock_of(space).read_text())["spec"] == "renamed.yaml"
+
+
+def test_a_lock_that_names_no_spec_is_taken(space: Any) -> None:
+    """Early ones did not say whose they are."""
+    space.run()
+    before = lock_of(space).read_bytes()
+    document = yaml.safe_load(before)
+    del document["spec"]
+    lock_of(space).write_text(yaml.safe_dump(document))
+    space.run("--locked")
+    space.run()
+    assert lock_of(space).read_bytes() == before

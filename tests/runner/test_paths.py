@@ -68,3 +68,31 @@ def test_a_link_within_an_artifact_is_kept(workspace: Any) -> None:
     workspace.write(text.replace("wc -l < ${inputs.i}", "cat ${inputs.i}/y"))
     result = workspace.run()
     assert Path(result["stages"]["third"]["outputs"]["o"]).read_text() == "1\n"
+
+
+def test_two_outputs_are_two_files(workspace: Any) -> None:
+    """Outputs of the same file name would be one file under two names: refused at the second."""
+    text = workspace.spec.read_text()
+    workspace.write(text.replace("{o: o.txt}", "{o: o.txt, p: o.txt}"))
+    result = workspace.call("run", "spec.yaml")
+    assert result.returncode == 2
+    assert "spec.yaml:9:28: " in result.stderr
+    assert "the output 'o' is 'o.txt' already" in result.stderr
+
+
+def test_every_file_of_an_output_is_part_of_it(workspace: Any) -> None:
+    """Folders that are left out of inputs are an artifact's own: kept, digested and verified."""
+    make = (
+        "mkdir -p ${outputs.o}/.git ${outputs.o}/__pycache__; cat ${inputs.i} > ${outputs.o}/.git/x"
+    )
+    text = workspace.spec.read_text().replace("sort ${inputs.i} > ${outputs.o}", make)
+    workspace.write(text.replace("wc -l < ${inputs.i}", "cat ${inputs.i}/.git/x"))
+    first = workspace.run()["stages"]
+    assert Path(first["third"]["outputs"]["o"]).read_text() == "x\ny\none\n"
+    second = workspace.run("--set", "params.word=two")["stages"]
+    assert Path(second["third"]["outputs"]["o"]).read_text() == "x\ny\ntwo\n"
+    path = Path(first["second"]["outputs"]["o"]) / ".git" / "x"
+    path.chmod(0o644)
+    path.write_text("x\ny\nONE\n")
+    told = workspace.call("cache", "verify", "spec.yaml")
+    assert ".git/x has other bytes than were stored" in told.stdout

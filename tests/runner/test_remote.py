@@ -573,3 +573,18 @@ def test_force_runs_whatever_the_remote_store_has(workspace: Any, pushed_once: P
     result = workspace.run("--force", "first", **elsewhere(workspace))
     assert result["stages"]["first"]["status"] == "done"
     assert workspace.trace() == ["first"]
+
+
+def test_what_is_kept_is_not_pushed(workspace: Any) -> None:
+    """An artifact under a key that it was not made of stays here; what is really made goes."""
+    lay(workspace, "./shared")
+    workspace.run()
+    workspace.write(
+        workspace.spec.read_text().replace("cat ${inputs.src}", "sort -r ${inputs.src}")
+    )
+    workspace.run("--keep", "first")
+    assert transfer(workspace, "push", code=1)["stages"] == {
+        "first": "kept, not made from this: not pushed", "tree": "pushed", "last": "pushed",
+    }  # fmt: skip
+    made = workspace.run(**elsewhere(workspace))["stages"]["first"]["outputs"]["o"]
+    assert Path(made).read_text() == "y\nx\n"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, StoreError
 from llmpipe.runner import statcache
-from llmpipe.runner.statcache import StatCache
+from llmpipe.runner.statcache import StatCache, folder_files
 
 
 @pytest.fixture
@@ -98,3 +100,54 @@ def test_an_unreadable_file_is_named(tmp_path: Path, cache: StatCache) -> None:
     """A file that is gone is a message with its path."""
     with pytest.raises(StageError, match="gone"):
         cache.digest(tmp_path / "gone")
+
+
+def test_folders_of_tools_are_no_part_of_an_input(tmp_path: Path, cache: StatCache) -> None:
+    """What git and Python put beside data changes no digest; an artifact has all its files."""
+    folder = tmp_path / "f"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a").write_bytes(b"1")
+    before = cache.digest(folder)
+    for name in (".git", "sub/__pycache__"):
+        (folder / name).mkdir()
+        (folder / name / "x").write_bytes(b"2")
+    assert cache.digest(folder) == before
+    assert [name for name, _ in folder_files(folder)] == [".git/x", "sub/__pycache__/x", "sub/a"]
+
+
+def test_damage_found_in_use_begins_it_anew(tmp_path: Path) -> None:
+    """A memory whose later pages are garbage costs a rehash too, and is sound afterwards."""
+    place, folder = tmp_path / "statcache.sqlite", tmp_path / "f"
+    folder.mkdir()
+    for i in range(300):
+        (folder / f"{i}").write_bytes(b"%d" % i)
+    cache = StatCache(place)
+    before = cache.digest(folder)
+    cache.close()
+    data = bytearray(place.read_bytes())
+    data[4096:] = b"\xa5" * (len(data) - 4096)
+    place.write_bytes(data)
+    for _ in range(2):
+        cache = StatCache(place)
+        assert cache.digest(folder) == before
+        assert cache.digest(folder / "7") == hashlib.sha256(b"7").hexdigest()
+        cache.close()
+    with contextlib.closing(sqlite3.connect(place)) as db:
+        assert db.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_a_locked_cache_is_not_removed(tmp_path: Path) -> None:
+    """Somebody else writes to it: that is no damage, and what it knows stays."""
+    place, path = tmp_path / "statcache.sqlite", tmp_path / "a"
+    path.write_bytes(b"x")
+    cache = StatCache(place)
+    cache.digest(path)
+    with contextlib.closing(sqlite3.connect(place, isolation_level=None)) as other:
+        cache._db.execute("pragma busy_timeout=50")
+        other.execute("begin exclusive")
+        (tmp_path / "b").write_bytes(b"y")
+        with pytest.raises(StoreError, match="locked"):
+            cache.digest(tmp_path / "b")
+        other.execute("rollback")
+    with contextlib.closing(sqlite3.connect(place)) as db:
+        assert db.execute("select count(*) from files").fetchone() == (1,)

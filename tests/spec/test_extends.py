@@ -169,6 +169,8 @@ def test_a_problem_is_shown_in_the_file_that_has_it(folder: Path) -> None:
         ("[./spec.yaml, 3]", "files in a circle"),
         ("3", "a path to a spec is needed"),
         ("{a: b}", "a path to a spec is needed"),
+        ('"./a\\0b/c.yaml"', "a path to a spec is needed"),
+        ("~nouser/base.yaml", "no such file: ~nouser/base.yaml"),
         ("'${params.x}'", "no such file: ${params.x}"),
     ],
 )

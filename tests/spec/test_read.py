@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -159,3 +160,16 @@ def test_a_folder_is_no_spec(tmp_path: Path) -> None:
     """Naming a folder suggests the file in it."""
     with pytest.raises(UsageError, match="is a folder"):
         read_spec(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["default", "a+b", "a=b", "a b", "a\tb", ""])
+def test_a_profile_has_a_name_that_the_lock_can_tell(tmp_path: Path, name: str) -> None:
+    """The lock names its sections by profiles: what it could not tell apart is refused."""
+    text = SPEC.replace("profiles:\n", f"profiles:\n  {json.dumps(name)}: {{}}\n")
+    with pytest.raises(SpecError) as caught:
+        read(tmp_path, text)
+    (problem,) = caught.value.problems
+    assert problem.message == f"profiles: {name!r} cannot be the name of a profile"
+    line = text.splitlines().index(f"  {json.dumps(name)}: {{}}") + 1
+    assert problem.location is not None
+    assert problem.location[1:3] == (line, 3)

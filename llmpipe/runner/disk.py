@@ -1,0 +1,70 @@
+"""Writing so that it lasts, or says why it cannot: whole files, synced folders, full disks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmpipe.errors import StoreError
+
+FULL = "the disk is full: free some space and run again; what was finished is kept"
+
+LITTLE = 1 << 16
+"""Bytes below which a disk counts as full."""
+
+
+def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a small file: written beside, renamed, and synced where it must outlive a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def writing(home: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into a clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{home} cannot be written: {error.strerror or error}", hint=write_hint(error)
+        ) from None
+
+
+def write_hint(error: OSError) -> str | None:
+    """Say what to do about an error of writing."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FULL
+    if error.errno == errno.EFBIG:
+        return "a file would exceed the size limit of this shell (ulimit -f)"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give LLMPIPE_HOME a folder that you may write to"
+    return None
+
+
+def room_hint(home: Path) -> str | None:
+    """Say that the disk is full, where it is: a program that failed may not have known why."""
+    found = os.statvfs(home)
+    full = found.f_bavail * found.f_frsize < LITTLE or (found.f_files and not found.f_favail)
+    return FULL if full else None
+
+
+def sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
