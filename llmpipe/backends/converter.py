@@ -18,6 +18,7 @@ from llmpipe.backends import tools
 from llmpipe.backends.child import run_child
 from llmpipe.contracts import write_json
 from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.paths import expanded
 
 Quantization = Literal["f16", "bf16", "q8_0"]
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
@@ -46,7 +47,7 @@ def find(tools_dir: Path) -> Converter:
     """
     checkout = os.environ.get(CHECKOUT)
     if checkout:
-        root = Path(checkout).expanduser()
+        root = expanded(checkout)
         converter = Converter(root / SCRIPT, root / "gguf-py")
         hint = f"set {CHECKOUT} to the root of a llama.cpp checkout, or unset it"
     else:
@@ -64,7 +65,7 @@ def identity() -> str:
     if not checkout:
         pin = tools.pins()[DISTRIBUTION]
         return f"{pin.name}=={pin.version}"
-    root = Path(checkout).expanduser()
+    root = expanded(checkout)
     digest = hashlib.sha256()
     for path in [
         root / SCRIPT,

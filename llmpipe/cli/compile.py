@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     compile_to = getattr(node.stage, "compile_to", None)
     if compile_to is None:
         raise UsageError(f"a {node.kind} stage runs inside llmpipe: there is nothing to compile")
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"{options.out} is a file", hint="name a new folder")
     if options.out.exists() and any(options.out.iterdir()):
         raise UsageError(f"{options.out} is not empty", hint="name a new folder")
     plans = make_plan(project)

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from llmpipe.cli.main import COMMANDS
 from llmpipe.cli.options import parser
 from llmpipe.errors import LlmpipeError
+from llmpipe.paths import expanded
 
 FILES, YAML_FILES = ":files", ":yaml"
 """Answers that ask the shell for names of files: it knows best how to complete them."""
@@ -208,7 +209,7 @@ def _values(action: argparse.Action, values: Values) -> Iterable[Offer]:
 
 
 def _spec(values: Values) -> Path:
-    return Path(values.get("spec") or "spec.yaml").expanduser()
+    return expanded(values.get("spec") or "spec.yaml")
 
 
 def _section(values: Values, name: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmpipe.cli.options import add_spec, open_project, parser
-from llmpipe.errors import StoreError
+from llmpipe.errors import StoreError, UsageError
 from llmpipe.graph.render import dot, mermaid, outline, picture
 from llmpipe.graph.svg import svg
-from llmpipe.runner.store import atomic_write, write_hint
+from llmpipe.runner.disk import atomic_write, write_hint
 
 
 def main(argv: list[str]) -> int:
@@ -26,6 +26,8 @@ def main(argv: list[str]) -> int:
     )
     arguments.add_argument("--output", metavar="FILE", type=Path, help="write to a file instead")
     options = arguments.parse_args(argv)
+    if options.output is not None and options.output.is_dir():
+        raise UsageError(f"--output: {options.output} is a folder", hint="name a file")
     graph = open_project(options).graph
     drawn = picture(outline(graph))
     if options.format == "svg":

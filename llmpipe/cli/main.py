@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
+import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TextIO
 
 from llmpipe import __version__
 
@@ -43,7 +47,9 @@ exit codes: 0 done, 1 a stage failed, 2 the spec or the command is wrong, 3 stal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and give the exit code."""
+    """Run the command line and give the exit code; without ``argv``, as a program of its own."""
+    if argv is None:
+        _print_anything()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
@@ -63,17 +69,48 @@ def _command(name: str, arguments: list[str]) -> int:
         hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         print(f"llmpipe: there is no command {name!r}\n   {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"llmpipe.cli.{name}")
+    gc.set_threshold(100_000)  # a graph lives as long as the process: look for garbage seldom
     try:
-        return int(module.main(arguments))
+        code = int(importlib.import_module(f"llmpipe.cli.{name}").main(arguments))
+        print(end="", flush=True)  # here it can still be said that it cannot be written
+        return code
     except LlmpipeError as error:
-        print(error.render(), file=sys.stderr)
+        _complain(error.render())
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"llmpipe {name}: {where}{error.strerror or error}")
+        return 1
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with unheard(stream, OSError):
+                pass  # what is left would be told as a traceback in the end
+
+
+@contextlib.contextmanager
+def unheard(stream: TextIO, error: type[OSError] = BrokenPipeError) -> Iterator[None]:
+    """Print to a stream; that nobody reads it any more, or such an error, is no failure."""
+    try:
+        yield
+        print(end="", file=stream, flush=True)
+    except error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _complain(text: str) -> None:
+    with unheard(sys.stderr, OSError):
+        print(text, file=sys.stderr)
+
+
+def _print_anything() -> None:
+    """Let a character that the terminal's encoding lacks be shown as its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

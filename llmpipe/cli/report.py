@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmpipe.cli.options import parser
-from llmpipe.errors import StoreError, UsageError, did_you_mean
+from llmpipe.cli.options import find_store, parser
+from llmpipe.errors import StoreError, UsageError
 from llmpipe.report.page import write_report
-from llmpipe.runner.history import read_runs
-from llmpipe.runner.project import home_for
-from llmpipe.runner.store import Store, write_hint
+from llmpipe.runner.disk import write_hint
+from llmpipe.runner.history import UNFINISHED, find_run, read_runs, read_unfinished
+from llmpipe.runner.store import Store
 
 
 def main(argv: list[str]) -> int:
@@ -19,7 +19,12 @@ def main(argv: list[str]) -> int:
         "Write a run as one HTML page that needs nothing else, and print where it is.\n"
         "`run` does so by itself when a stage ran.",
     )
-    arguments.add_argument("run", metavar="RUN", nargs="?", help="which run; the last by default")
+    arguments.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="?",
+        help="which run; the last by default; the beginning of its name is enough",
+    )
     arguments.add_argument(
         "--spec", metavar="SPEC", default="spec.yaml", help="whose store to look into (spec.yaml)"
     )
@@ -27,9 +32,11 @@ def main(argv: list[str]) -> int:
         "--output", metavar="FILE", type=Path, help="where to, instead of the run's folder"
     )
     options = arguments.parse_intermixed_args(argv)
-    store = Store(home_for(Path(options.spec)))
+    store = find_store(options.spec)
     folder = _folder(store, options.run)
     output: Path | None = options.output
+    if output is not None and output.is_dir():
+        raise UsageError(f"--output: {output} is a folder", hint="name a file")
     try:
         if output is not None:
             output.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -41,17 +48,14 @@ def main(argv: list[str]) -> int:
 
 
 def _folder(store: Store, name: str | None) -> Path:
-    """Find what a run has left, or the last run of all."""
+    """Find what a run has left, or the last run of all that ended."""
     runs = read_runs(store)
-    if name is None and runs:
-        return store.runs / next(reversed(runs))
-    if name in runs:
-        return store.runs / name
-    if name is None:
-        hint = f"runs lie in {store.runs}; --spec SPEC names another spec's store"
-        raise UsageError("nothing has run yet", hint=hint)
-    if (store.runs / Path(name).name / "events.jsonl").exists():
+    ended = [*runs] or sorted(path.parent.name for path in store.runs.glob("*/run.json"))
+    wanted = next(reversed(ended), None) if name is None else name
+    run = find_run(wanted, runs | read_unfinished(store), store)
+    folder = store.runs / str(run["run"])
+    if run["status"] == UNFINISHED:
         hint = "what it has logged lies in its folder; run the spec again to go on"
-        raise UsageError(f"the run {name!r} goes on still, or was killed before its end", hint=hint)
-    hint = did_you_mean(name, runs) or f"runs lie in {store.runs}; llmpipe runs lists them"
-    raise UsageError(f"there is no run {name!r}", hint=hint)
+        message = f"the run {folder.name!r} goes on still, or was killed before its end"
+        raise UsageError(message, hint=hint)
+    return folder

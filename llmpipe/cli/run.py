@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from llmpipe.cli.main import unheard
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.cli.plan import plan_json, print_plan
 from llmpipe.errors import StoreError, UsageError
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> int:
     options = _parse(argv)
     project = open_project(options, remember=not options.dry_run)
     only = _wanted(project, options)
+    _check_resampled(project, options)
     forced = _forced(project, options)
     kept = _kept(project, options, forced)
     plans = make_plan(project, forced, kept)
@@ -69,11 +72,14 @@ def main(argv: list[str]) -> int:
     if not options.settings and not options.locked:
         records = {o.id: o.record for o in outcome.stages.values() if o.record is not None}
         project.lock.write(records, project.used_commits())
-    _write_report(project, outcome)
+        project.forget_removed()
+    report = _write_report(project, outcome)
     if options.json:
-        print_json(run_json(project, outcome))
+        with unheard(sys.stdout):
+            print_json(run_json(project, outcome))
     if not options.quiet:
-        print(_closing_line(outcome, options.spec), file=sys.stderr)
+        with unheard(sys.stderr):
+            print(_closing_line(outcome, options.spec, report), file=sys.stderr)
     return outcome.exit_code
 
 
@@ -95,6 +101,7 @@ def _stage_json(project: Project, outcome: StageOutcome) -> dict[str, Any]:
         "key": outcome.key,
         "seconds": outcome.seconds,
         "causes": outcome.causes,
+        **({"kept": True} if outcome.kept else {}),
         "outputs": {},
         "metrics": record.metrics if record else {},
     }
@@ -182,13 +189,37 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _wanted(project: Project, options: argparse.Namespace) -> set[str] | None:
+    """Give the stages that ``--only`` leaves.
+
+    Raises:
+        UsageError: another option is for a stage that is not among them.
+    """
     if options.only is None:
         return None
     wanted: set[str] = set()
     for name in options.only:
         for stage in find_stages(project.graph, name):
             wanted |= {stage, *project.graph.needs(stage)}
+    for option in ("from", "force", "resample", "keep"):
+        for name in getattr(options, "from_" if option == "from" else option):
+            if wanted.isdisjoint(find_stages(project.graph, name)):
+                only = " ".join(f"--only {stage}" for stage in options.only)
+                hint = f"neither {name} nor what needs it is asked for"
+                raise UsageError(f"--{option} {name} does nothing with {only}", hint=hint)
     return wanted
+
+
+def _check_resampled(project: Project, options: argparse.Namespace) -> None:
+    """Refuse to draw anew what is not drawn.
+
+    Raises:
+        UsageError: a stage is of a kind that asks nobody.
+    """
+    for name in options.resample:
+        node = project.graph.nodes[find_stages(project.graph, name)[0]]
+        if not getattr(node.stage, "draws", False):  # a kind from elsewhere may not say
+            hint = f"to run it again: --force {name}"
+            raise UsageError(f"--resample {name}: a {node.kind} stage asks no teacher", hint=hint)
 
 
 def _forced(project: Project, options: argparse.Namespace) -> set[str]:
@@ -248,16 +279,18 @@ def _agreed(plans: Iterable[StagePlan]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _write_report(project: Project, outcome: RunOutcome) -> None:
+def _write_report(project: Project, outcome: RunOutcome) -> Path | None:
     """Write the run's page, unless nothing ran; that it cannot be written is no failure."""
     if outcome.status == "done" and all(s.started is None for s in outcome.stages.values()):
-        return
+        return None
     try:
         from llmpipe.report.page import write_report
 
-        write_report(project.store, outcome.folder)
+        return write_report(project.store, outcome.folder)
     except Exception as error:  # whatever it is: what ran has run
-        print(f"the run's report could not be written: {error}", file=sys.stderr)
+        with unheard(sys.stderr):
+            print(f"the run's report could not be written: {error}", file=sys.stderr)
+        return None
 
 
 def _check_room(project: Project, stages: Sequence[str]) -> None:
@@ -271,7 +304,7 @@ def _check_room(project: Project, stages: Sequence[str]) -> None:
         )
 
 
-def _closing_line(outcome: RunOutcome, spec: str) -> str:
+def _closing_line(outcome: RunOutcome, spec: str, report: Path | None) -> str:
     counts: dict[str, int] = {}
     for stage in outcome.stages.values():
         counts[stage.status] = counts.get(stage.status, 0) + 1
@@ -279,4 +312,6 @@ def _closing_line(outcome: RunOutcome, spec: str) -> str:
     line = f"{outcome.status} in {seconds_text(outcome.seconds)}: {told} (run {outcome.id})"
     if outcome.status != "done":
         line += f"\nwhat is finished is kept; go on with: llmpipe run {spec}"
+    if report is not None:
+        line += f"\nreport: {report}"
     return line

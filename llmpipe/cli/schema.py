@@ -52,7 +52,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         type=Path,
         help="write the reference page of the stage kinds; with --check, check it too",
     )
-    return arguments.parse_intermixed_args(argv)
+    options = arguments.parse_intermixed_args(argv)
+    if options.kind and (options.write or options.check or options.docs):
+        raise UsageError(f"--write, --check and --docs are for all kinds, not for {options.kind!r}")
+    return options
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -68,4 +71,4 @@ def _write(options: argparse.Namespace) -> None:
 
 
 def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_text("utf-8") == text
+    return path.is_file() and path.read_bytes() == text.encode()

@@ -25,7 +25,8 @@ from llmpipe.report.rows import row_counts
 from llmpipe.report.stages import failures, lock, stage_tables
 from llmpipe.report.sweeps import sweeps
 from llmpipe.report.timeline import timeline
-from llmpipe.runner.store import Store, atomic_write
+from llmpipe.runner.disk import atomic_write
+from llmpipe.runner.store import Store
 from llmpipe.runner.words import seconds_text
 
 NAME = "report.html"

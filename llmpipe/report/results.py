@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from llmpipe.graph.markup import Markup, element, join
 from llmpipe.report.facts import Facts, Stage, is_number
 from llmpipe.report.parts import table
@@ -25,6 +27,8 @@ LOWER_IS_BETTER: Mapping[str, bool] = {
 
 Figures = dict[str, dict[str, float]]
 """Figures by model and metric."""
+Paired = dict[str, dict[str, dict[str, list[float]]]]
+"""By model, by the model set against it, by metric: the difference, and its interval's ends."""
 Span = tuple[float, float]
 
 
@@ -52,7 +56,7 @@ def by_model(metrics: Mapping[str, Any]) -> Figures:
 def _comparison(facts: Facts, stage: Stage, figures: Figures) -> Markup:
     first = next(iter(figures))
     metrics = list(dict.fromkeys(metric for model in figures.values() for metric in model))
-    over = stage.metrics.get("paired", {}).get(first, {})
+    over = _paired(stage.metrics).get(first, {})
     spans, rows = _intervals(facts, stage)
     scales = {metric: _scale(figures, spans, metric) for metric in metrics}
     body = [
@@ -76,6 +80,14 @@ def _comparison(facts: Facts, stage: Stage, figures: Figures) -> Markup:
     return element(
         "div", caption, table(f"Figures of {stage.stage}", heads, body), class_="results"
     )
+
+
+def _paired(metrics: Mapping[str, Any]) -> Paired:
+    """Take the paired differences; none where another kind of stage means something else by it."""
+    try:
+        return msgspec.convert(metrics.get("paired", {}), Paired)
+    except msgspec.ValidationError:
+        return {}
 
 
 def _direction(metric: str) -> Markup:

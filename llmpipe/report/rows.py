@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from llmpipe.graph.markup import Markup, element, join
 from llmpipe.report.facts import Facts, is_number
@@ -44,13 +44,17 @@ def row_counts(facts: Facts) -> Markup:
 def counts(metrics: Mapping[str, Any]) -> Counts | None:
     """Take a stage's metrics as counts of rows; None where they are none."""
     total, kept, dropped = metrics.get("in"), metrics.get("kept"), metrics.get("dropped")
-    if is_number(total) and isinstance(kept, dict) and isinstance(dropped, dict):
+    if is_number(total) and _are_counts(kept) and _are_counts(dropped):
         return Counts(int(total or 0), kept, dropped)
     rows, rejected = metrics.get("rows"), metrics.get("rejected")
-    if is_number(rows) and isinstance(rejected, dict):
+    if is_number(rows) and _are_counts(rejected):
         made = int(rows or 0)
         return Counts(made + sum(rejected.values()), {"made": made}, rejected)
     return None
+
+
+def _are_counts(value: Any) -> TypeGuard[Mapping[str, int]]:
+    return isinstance(value, dict) and all(map(is_number, value.values()))
 
 
 def _told(counted: Mapping[str, int]) -> list[Markup]:

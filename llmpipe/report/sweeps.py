@@ -8,7 +8,7 @@ from typing import Any
 
 from llmpipe.canonical import canonical_json
 from llmpipe.graph.markup import Markup, element, join
-from llmpipe.report.facts import Facts, Stage
+from llmpipe.report.facts import Facts, Stage, is_number
 from llmpipe.report.parts import number, status_chip, table
 
 
@@ -61,7 +61,7 @@ def _sweep(
     mine = [(name, choice) for name, choice in choices if choice["point"] in points]
     for _, choice in mine:
         for name, figure in choice["points"].items():
-            if name in points:
+            if name in points and is_number(figure):
                 points[name].figures.setdefault(str(choice.get("by", "figure")), figure)
     names = list(dict.fromkeys(name for point in points.values() for name in point.figures))
     chosen = {choice["point"]: name for name, choice in mine}

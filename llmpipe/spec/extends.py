@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmpipe.errors import Problem, SpecError, did_you_mean
+from llmpipe.paths import expanded
 from llmpipe.spec.load import Node, load_file
 from llmpipe.spec.merge import deep_merge
 from llmpipe.spec.versions import check_version
@@ -33,7 +34,7 @@ def _load(path: Path, above: tuple[Path, ...], folders: dict[str, Path]) -> Node
     folders[root.location.file] = path.absolute().parent
     merged: Node | None = None
     for base in _bases(root):
-        place = path.parent / Path(str(base.value)).expanduser()
+        place = path.parent / expanded(str(base.value))
         _check(base, place, (*above, path))
         below = _load(place, (*above, path), folders)
         merged = below if merged is None else deep_merge(merged, below)
@@ -50,7 +51,7 @@ def _bases(root: Node) -> Iterator[Node]:
         return
     items = extends.value if isinstance(extends.value, list) else [extends]
     for item in items:
-        if not isinstance(item.value, str) or not item.value:
+        if not isinstance(item.value, str) or not item.value or "\0" in item.value:
             raise SpecError([Problem("extends: a path to a spec is needed", item.location)])
         yield item
 

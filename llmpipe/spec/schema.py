@@ -191,7 +191,7 @@ def stale_schemas(folder: Path) -> list[str]:
     changed = {
         name
         for name in found & expected.keys()
-        if (folder / name).read_text("utf-8") != expected[name]
+        if (folder / name).read_bytes() != expected[name].encode()
     }
     return sorted((expected.keys() ^ found) | changed)
 

@@ -40,6 +40,7 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.paths import expanded
 from llmpipe.stages.train_compile import (
     HEADER,
     OUTPUT,
@@ -132,7 +133,7 @@ class Train(StageDefaults):
         """Hold the block, its file included, against the installed Axolotl, unless told not to."""
         if config.allow_unknown_axolotl:
             return []
-        file = (folder / Path(config.axolotl_file).expanduser()) if config.axolotl_file else None
+        file = (folder / expanded(config.axolotl_file)) if config.axolotl_file else None
         try:
             block, _ = merged_block(config, file)
             result = check_block(block, memo_dir=memo)

@@ -235,3 +235,8 @@ def test_the_script_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -
     assert "llmpipe" in script
     read = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True)
     assert (read.returncode, read.stderr) == (0, "")
+
+
+def test_a_home_of_nobody_has_nothing_to_offer(folder: Path) -> None:
+    """A path that cannot be is no reason to break what is being typed."""
+    assert words("llmpipe run ~nouser/x --only ") == []

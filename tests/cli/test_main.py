@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,14 @@ stages:
 """
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def call(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a folder."""
     return subprocess.run(
-        [sys.executable, "-m", "llmpipe", *arguments], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-m", "llmpipe", *arguments],
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -101,6 +106,8 @@ def test_nothing_heavy_is_imported(folder: Path, arguments: list[str]) -> None:
         (SPEC.replace("./rows.jsonl", "dataset"), "in a circle"),
         (SPEC.replace("./rows.jsonl", "./gone.jsonl"), "no such file or folder: ./gone.jsonl"),
         (SPEC + "  dataset: {kind: format, data: ./rows.jsonl, to: messages}\n", "stands twice"),
+        (SPEC.replace("./rows.jsonl", "~nouser/x"), "no such file or folder: ~nouser/x"),
+        (SPEC.replace("./rows.jsonl", '"./a\\0b"'), "is no stage, no path and no hub id"),
         (SPEC.replace("  dataset", "\tdataset"), "not valid YAML"),
         ("", "the file is empty"),
         ("- a\n", "not a list"),
@@ -147,3 +154,86 @@ def test_the_schemas_are_printed_and_checked(folder: Path) -> None:
     assert call(folder, "schema", "--check", "s").returncode == 0
     (folder / "s" / "spec.schema.json").write_text("{}")
     assert call(folder, "schema", "--check", "s").returncode == 1
+    (folder / "s" / "spec.schema.json").write_bytes(b"\xff")
+    stale = call(folder, "schema", "--check", "s")
+    assert (stale.returncode, stale.stderr) == (1, "s/spec.schema.json is stale\n")
+    assert call(folder, "schema", "--write", "s", "--docs", "page.md").returncode == 0
+    assert call(folder, "schema", "--check", "s", "--docs", "page.md").returncode == 0
+    (folder / "page.md").write_bytes(b"\xff")
+    stale = call(folder, "schema", "--check", "s", "--docs", "page.md")
+    assert (stale.returncode, stale.stderr) == (1, "page.md is stale\n")
+
+
+@pytest.mark.parametrize("option", ["--write", "--check", "--docs"])
+def test_files_are_made_for_all_kinds(folder: Path, option: str) -> None:
+    """A kind beside them would do nothing: it is refused."""
+    told = call(folder, "schema", option, "s", "format")
+    assert told.returncode == 2
+    assert "are for all kinds, not for 'format'" in told.stderr
+    assert not (folder / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_any_character_can_be_printed(folder: Path, encoding: dict[str, str]) -> None:
+    """One that the terminal's encoding lacks is shown as its number."""
+    (folder / "spec.yaml").write_text(
+        SPEC.replace("format,", "format, description: 字 é,"), "utf-8"
+    )
+    for arguments in (["run", "spec.yaml"], ["runs", "show"], ["plan", "spec.yaml", "dataset"]):
+        told = call(folder, *arguments, **encoding)
+        assert told.returncode == 0, told.stderr
+        assert "Traceback" not in told.stderr
+    assert "\\u2713 dataset" in call(folder, "runs", "show", **encoding).stdout
+
+
+def test_what_cannot_be_printed_is_one_clear_message(folder: Path) -> None:
+    """A full disk below standard output ends in 1, not in a traceback."""
+    command = [sys.executable, "-m", "llmpipe", "plan", "spec.yaml"]
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(command, cwd=folder, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert (told.returncode, told.stderr) == (1, "llmpipe plan: No space left on device\n")
+        told = subprocess.run(command, cwd=folder, stdout=full, stderr=full)
+    assert told.returncode == 1
+
+
+def test_nobody_reads_what_is_printed(folder: Path) -> None:
+    """A plan whose reader is gone ends as a program does that SIGPIPE stops, without a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "llmpipe", "plan", "spec.yaml"]
+    told = subprocess.run(command, cwd=folder, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (told.returncode, told.stderr) == (141, "")
+
+
+def test_a_closed_standard_output_is_no_failure(folder: Path) -> None:
+    """Whoever closes it wants to read nothing."""
+    script = f"exec '{sys.executable}' -m llmpipe plan spec.yaml >&-"
+    told = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (0, "")
+
+
+def test_a_home_of_nobody_holds_no_store(folder: Path) -> None:
+    """LLMPIPE_HOME is refused then, and nothing is begun under its name."""
+    told = call(folder, "run", "spec.yaml", LLMPIPE_HOME="~nouser/x")
+    assert told.returncode == 2
+    assert "LLMPIPE_HOME=~nouser/x: there is no such user" in told.stderr
+    assert not (folder / "~nouser").exists()
+
+
+def test_what_is_compiled_needs_a_folder(folder: Path) -> None:
+    """A file in its place is refused."""
+    text = (
+        SPEC
+        + "  sft: {kind: train, base_model: org/name, data: dataset, axolotl: {adapter: lora}}\n"
+    )
+    (folder / "spec.yaml").write_text(text, "utf-8")
+    told = call(folder, "compile", "spec.yaml", "sft", "--out", "rows.jsonl")
+    assert told.returncode == 2
+    assert told.stderr.startswith("rows.jsonl is a file\n")

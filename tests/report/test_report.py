@@ -310,17 +310,23 @@ def test_a_page_that_cannot_be_written_fails_no_run(tmp_path: Path, command_line
 
 
 def test_a_damaged_record_fails_no_run_and_is_a_message(tmp_path: Path, command_line: Call) -> None:
-    """A record of a newer llmpipe, or with a field of another type, is refused in words."""
+    """A record of a newer llmpipe, or of another shape, is refused in words."""
     simple(tmp_path, "echo x > ${outputs.o}")
     assert command_line(tmp_path, "run", "spec.yaml").returncode == 0
     (path,) = tmp_path.glob(".llmpipe/runs/*/run.json")
     record = json.loads(path.read_bytes())
     path.write_text(json.dumps({**record, "v": 99}))
     assert "is of version 99" in command_line(tmp_path, "report").stderr
-    path.write_text(json.dumps({**record, "stages": 3}))
+    path.write_text(json.dumps({**record, "graph": 3}))
     result = command_line(tmp_path, "report")
     assert result.returncode == 1
     assert "run.json cannot be read" in result.stderr
+    for text in ("{}", "[]", json.dumps({**record, "stages": 3})):
+        path.write_text(text)
+        for name in ([], [path.parent.name]):
+            result = command_line(tmp_path, "report", *name)
+            assert result.returncode == 2
+            assert "run.json is no record of a run" in result.stderr
 
 
 def test_an_unknown_run_is_a_message(failed_run: Path, command_line: Call) -> None:
@@ -332,8 +338,25 @@ def test_an_unknown_run_is_a_message(failed_run: Path, command_line: Call) -> No
     assert command_line(failed_run, "report", "../../x").returncode == 2
 
 
+def test_the_beginning_of_a_runs_name_is_enough(failed_run: Path, command_line: Call) -> None:
+    """As for `runs show`."""
+    (folder,) = (failed_run / ".llmpipe" / "runs").iterdir()
+    result = command_line(failed_run, "report", folder.name[:-2])
+    assert result.stdout == f"{folder / 'report.html'}\n"
+
+
+def test_a_run_says_where_its_page_is(tmp_path: Path, command_line: Call) -> None:
+    """Its last line is the path, when one was written."""
+    simple(tmp_path, "echo x > ${outputs.o}")
+    first = command_line(tmp_path, "run", "spec.yaml")
+    (path,) = tmp_path.glob(".llmpipe/runs/*/report.html")
+    assert first.stderr.splitlines()[-1] == f"report: {path}"
+    assert "report:" not in command_line(tmp_path, "run", "spec.yaml").stderr
+
+
 def test_no_run_at_all_is_a_message(tmp_path: Path, command_line: Call) -> None:
     """Exit code 2, and where runs would be."""
+    (tmp_path / "other.yaml").touch()
     result = command_line(tmp_path, "report", "--spec", "other.yaml")
     assert result.returncode == 2
     assert "nothing has run yet" in result.stderr
@@ -364,6 +387,10 @@ def test_the_page_goes_where_it_is_sent(
     result = command_line(failed_run, "report", "--output", str(target / "page.html"))
     assert result.returncode == 1
     assert "cannot be written" in result.stderr
+    for folder_name in ("", ".", "/"):
+        result = command_line(failed_run, "report", "--output", folder_name)
+        assert result.returncode == 2
+        assert "is a folder" in result.stderr
 
 
 def test_metrics_of_other_shapes_are_no_comparison() -> None:
@@ -405,7 +432,7 @@ METRICS = st.recursive(
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(NAMES, METRICS, max_size=6), st.dictionaries(NAMES, METRICS, max_size=6))
 def test_whatever_a_stage_measures_there_is_a_page(
     failed_run: Path, tmp_path: Path, one: dict[str, Any], other: dict[str, Any]

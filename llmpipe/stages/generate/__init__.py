@@ -67,6 +67,7 @@ class Generate(StageDefaults):
     Config = GenerateConfig
     VERSION = 1
     determinism = "external"
+    draws = True
 
     @staticmethod
     def ports(config: GenerateConfig) -> Ports:
