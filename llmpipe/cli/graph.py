@@ -10,6 +10,8 @@ from llmpipe.graph.render import dot, mermaid, outline, picture
 from llmpipe.graph.svg import svg
 from llmpipe.runner.disk import atomic_write, write_hint
 
+FORMATS = ("mermaid", "dot", "svg")
+
 
 def main(argv: list[str]) -> int:
     """Run the command."""
@@ -20,9 +22,8 @@ def main(argv: list[str]) -> int:
     add_spec(arguments)
     arguments.add_argument(
         "--format",
-        choices=["mermaid", "dot", "svg"],
-        default="mermaid",
-        help="what to write (mermaid, which many Markdown viewers draw)",
+        choices=FORMATS,
+        help="what to write; by the file's ending, or mermaid, which many Markdown viewers draw",
     )
     arguments.add_argument("--output", metavar="FILE", type=Path, help="write to a file instead")
     options = arguments.parse_args(argv)
@@ -30,10 +31,12 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--output: {options.output} is a folder", hint="name a file")
     graph = open_project(options).graph
     drawn = picture(outline(graph))
-    if options.format == "svg":
+    ending = options.output.suffix[1:] if options.output else ""
+    wanted = options.format or (ending if ending in FORMATS else "mermaid")
+    if wanted == "svg":
         text = f"{svg(drawn, title=f'The stages of {graph.spec.name}')}\n"
     else:
-        text = {"mermaid": mermaid, "dot": dot}[options.format](drawn)
+        text = {"mermaid": mermaid, "dot": dot}[wanted](drawn)
     if options.output is None:
         print(text, end="")
         return 0

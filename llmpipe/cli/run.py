@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from llmpipe.runner.plan import StagePlan, describe, make_plan
 from llmpipe.runner.preflight import preflight
 from llmpipe.runner.project import Project
 from llmpipe.runner.scheduler import run_project
-from llmpipe.runner.words import seconds_text, size_text
+from llmpipe.runner.words import overlaid, seconds_text, size_text
 
 LONG = 3600.0
 """Seconds from which on a stage is not repeated for a newer tool without asking."""
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
             print_json(run_json(project, outcome))
     if not options.quiet:
         with unheard(sys.stderr):
-            print(_closing_line(outcome, options.spec, report), file=sys.stderr)
+            print(_closing_line(outcome, options, report), file=sys.stderr)
     return outcome.exit_code
 
 
@@ -304,14 +305,15 @@ def _check_room(project: Project, stages: Sequence[str]) -> None:
         )
 
 
-def _closing_line(outcome: RunOutcome, spec: str, report: Path | None) -> str:
+def _closing_line(outcome: RunOutcome, options: argparse.Namespace, report: Path | None) -> str:
     counts: dict[str, int] = {}
     for stage in outcome.stages.values():
         counts[stage.status] = counts.get(stage.status, 0) + 1
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     line = f"{outcome.status} in {seconds_text(outcome.seconds)}: {told} (run {outcome.id})"
     if outcome.status != "done":
-        line += f"\nwhat is finished is kept; go on with: llmpipe run {spec}"
+        again = ["llmpipe", "run", options.spec, *overlaid(options.profiles, options.settings)]
+        line += f"\nwhat is finished is kept; go on with: {shlex.join(again)}"
     if report is not None:
         line += f"\nreport: {report}"
     return line

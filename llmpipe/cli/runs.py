@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ from llmpipe.runner.history import (
     turned,
 )
 from llmpipe.runner.store import Store
-from llmpipe.runner.words import ended_text, seconds_text
+from llmpipe.runner.words import ended_text, overlaid, seconds_text
 
 SIDE_BY_SIDE = 3
 """Runs up to which each is a column; more are a line each."""
@@ -147,6 +148,8 @@ def _list(runs: Iterable[dict[str, Any]], *, as_json: bool) -> None:
         told = f"{statuses.count('done')} ran, {statuses.count('cached')} cached"
         if record["seconds"] is not None:
             told += f", {seconds_text(record['seconds'])}"
+        over = shlex.join(overlaid(record["profiles"], record["set"]))
+        told += f", with {over}" if over else ""
         print(f"{record['run']}  {record['status']:<11}  {record['name']}: {told}")
     if not ordered:
         print("nothing has run yet")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections import Counter
 from datetime import datetime
 from functools import cache
@@ -27,7 +28,7 @@ from llmpipe.report.sweeps import sweeps
 from llmpipe.report.timeline import timeline
 from llmpipe.runner.disk import atomic_write
 from llmpipe.runner.store import Store
-from llmpipe.runner.words import seconds_text
+from llmpipe.runner.words import overlaid, seconds_text
 
 NAME = "report.html"
 
@@ -103,7 +104,8 @@ def _header(run: Run) -> Markup:
         element("p", moment, f" · took {seconds_text(run.seconds)} · {told}", class_="lead"),
     ]
     if run.status != "done":
-        again = element("code", f"llmpipe run {PurePath(run.spec).name}")
+        words = [PurePath(run.spec).name, *overlaid(run.profiles, run.settings)]
+        again = element("code", f"llmpipe run {shlex.join(words)}")
         parts.append(element("p", "What is finished is kept. Go on with ", again))
     laid = [*(f"--profile {name}" for name in run.profiles), *(f"--set {s}" for s in run.settings)]
     if laid:

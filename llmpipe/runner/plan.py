@@ -158,7 +158,7 @@ def describe(cause: Cause) -> str:
         return f"{cause['tool']}: {cause['old']} → {cause['new']}"
     if kind == "unresolved":
         return f"{cause['path']} has not been looked up on the hub yet"
-    return "its artifact is no longer in the store"
+    return "its artifact is not in the store"
 
 
 def _pending_causes(node: StageNode, ports: Collection[str]) -> list[Cause]:

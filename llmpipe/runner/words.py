@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llmpipe.runner.events import Event
@@ -79,6 +80,12 @@ def progress_text(event: Event) -> str:
     total = event["total"]
     done = f"{event['done']:g}/{total:g}" if total else f"{event['done']:g}"
     return f"{done} {event['note']}".strip()
+
+
+def overlaid(profiles: Iterable[str], settings: Iterable[str]) -> list[str]:
+    """Give the arguments that lay profiles and settings over a spec."""
+    over = [("--profile", name) for name in profiles] + [("--set", text) for text in settings]
+    return [word for pair in over for word in pair]
 
 
 def seconds_text(seconds: float) -> str:

@@ -157,7 +157,7 @@ def test_a_killed_run_is_listed_as_unfinished(workspace: Any) -> None:
     process.communicate()
     killed = next(run["run"] for run in runs(workspace, "list") if run["status"] == "unfinished")
     line = workspace.call("runs").stdout.splitlines()[-1]
-    assert line == f"{killed}  unfinished   chain: 3 ran, 0 cached"
+    assert line == f"{killed}  unfinished   chain: 3 ran, 0 cached, with --set params.word=two"
     shown = workspace.call("runs", "show", killed).stdout
     assert f"run {killed} of chain: unfinished\n" in shown
     assert "with --set params.word=two\n" in shown

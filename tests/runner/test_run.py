@@ -191,14 +191,14 @@ def test_a_timeout_stops_the_stage(workspace: Any) -> None:
 def test_ctrl_c_leaves_no_child_and_keeps_what_is_done(workspace: Any, statuses: Statuses) -> None:
     """SIGINT ends a run with 130 within five seconds; the next run goes on where it stopped."""
     workspace.write(SLOW)
-    process = workspace.start("run", "spec.yaml")
+    process = workspace.start("run", "spec.yaml", "--set", "stages.slow.timeout=90")
     wait_for(workspace.folder / "pid")
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert time.monotonic() - began < 5
-    assert "go on with: llmpipe run spec.yaml" in err
+    assert "go on with: llmpipe run spec.yaml --set stages.slow.timeout=90\n" in err
     assert not alive(int((workspace.folder / "pid").read_text()))
     workspace.trace()
     workspace.write(SLOW.replace("sleep 60", "sleep 0"))
