@@ -66,7 +66,7 @@ def test_commands_are_offered() -> None:
     """All commands, each with what it does; only those that begin as typed; no more behind one."""
     assert offers("llmpipe ") == list(COMMANDS.items())
     assert words("llmpipe val") == ["validate"]
-    assert words("/opt/bin/llmpipe pla") == ["plan"]
+    assert words("/usr/bin/llmpipe pla") == ["plan"]
     assert words("llmpipe nonsense ") == []
 
 
