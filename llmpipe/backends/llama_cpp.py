@@ -22,7 +22,7 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -301,6 +301,8 @@ def _wait_until_loaded(server: LlamaServer, settings: Mapping[str, Any]) -> str:
 
 def _start_error(server: LlamaServer, settings: Mapping[str, Any], reason: str) -> StageError:
     host, port = settings["host"], settings["port"]
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(timeout=5)  # its log is whole when it is gone
     tail = server.log_tail(100)
     if "couldn't bind" in tail:
         return StageError(
