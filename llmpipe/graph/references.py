@@ -21,6 +21,7 @@ from llmpipe.graph.sources import (
     package_path,
     path_type,
 )
+from llmpipe.paths import expanded
 
 SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -96,6 +97,9 @@ def _file(wanted: Input, path: Path) -> Binding | Trouble:
     if not (path.is_file() or path.is_dir()):
         what = SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "a special file")
         return Trouble(f"{wanted.value} is {what}; a regular file or a folder is needed here")
+    if expanded("~").is_relative_to(path.absolute()):
+        message = f"{wanted.value} holds whole homes: it would be read to the last file"
+        return Trouble(message, "name the folder in it that is meant")
     type_ = path_type(path, wanted.accepts)
     if type_ is None:
         what = "a folder without a config.json" if path.is_dir() else "a plain file"

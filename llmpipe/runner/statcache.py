@@ -29,7 +29,7 @@ LAYOUT = 2
 CHUNK = 1 << 20
 """Bytes of a file that are read at a time."""
 
-UNSEEN = (".git", "__pycache__")
+UNSEEN = (".git", ".llmpipe", "__pycache__")
 """Folders in an input folder that are no part of anybody's data."""
 
 _TABLES = """

@@ -190,3 +190,10 @@ def test_only_files_and_folders_are_read(folder: Path) -> None:
         message = refused(folder, stage)
         assert message.startswith("spec.yaml:4:")
         assert f"{path} is {what}; a regular file or a folder is needed here" in message
+
+
+@pytest.mark.parametrize("path", ["~", "/", "~/.."])
+def test_a_whole_home_is_no_input(folder: Path, path: str) -> None:
+    """A slip of the keyboard must not read a disk from end to end."""
+    stage = f'x: {{kind: command, run: "true", inputs: {{i: "{path}"}}, outputs: {{o: o}}}}'
+    assert f"{path} holds whole homes" in refused(folder, stage)

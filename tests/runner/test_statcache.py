@@ -108,11 +108,12 @@ def test_folders_of_tools_are_no_part_of_an_input(tmp_path: Path, cache: StatCac
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "a").write_bytes(b"1")
     before = cache.digest(folder)
-    for name in (".git", "sub/__pycache__"):
+    for name in (".git", ".llmpipe", "sub/__pycache__"):
         (folder / name).mkdir()
         (folder / name / "x").write_bytes(b"2")
     assert cache.digest(folder) == before
-    assert [name for name, _ in folder_files(folder)] == [".git/x", "sub/__pycache__/x", "sub/a"]
+    found = [name for name, _ in folder_files(folder)]
+    assert found == [".git/x", ".llmpipe/x", "sub/__pycache__/x", "sub/a"]
 
 
 def test_damage_found_in_use_begins_it_anew(tmp_path: Path) -> None:
