@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from llmpipe.canonical import leaves
 from llmpipe.errors import UsageError, did_you_mean
 from llmpipe.runner.store import Store
 
@@ -154,16 +155,9 @@ def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[s
     }
 
 
-def flatten(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any) -> Iterator[tuple[str, Any]]:
     """Give the leaves of JSON data with their dotted names."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from flatten(item, f"{above}.{key}" if above else str(key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from flatten(item, f"{above}.{i}" if above else str(i))
-    else:
-        yield above, value
+    return ((".".join(map(str, path)), leaf) for path, leaf in leaves(value))
 
 
 def table(rows: Mapping[str, Sequence[Any]], heads: Sequence[str]) -> list[str]:

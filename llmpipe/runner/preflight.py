@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
 
 import msgspec
 
-from llmpipe.contracts import SECRET, FieldPath, StageConfig
+from llmpipe.canonical import leaves
+from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import MissingDependencyError, Problem, SpecError
 from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import LocalPath
@@ -74,22 +74,10 @@ def _shortages(specs: Iterable[StageSpec]) -> Iterator[Problem]:
 def _unset_secrets(specs: Iterable[StageSpec]) -> Iterator[Problem]:
     """Name the secrets that stages will need and the environment does not hold."""
     for declared in specs:
-        for path, value in _leaves(msgspec.to_builtins(declared.config)):
+        for path, value in leaves(msgspec.to_builtins(declared.config)):
             for name in SECRET.findall(value) if isinstance(value, str) else ():
                 if not os.environ.get(name):
                     field = ".".join(map(str, ("stages", declared.family, *path)))
                     message = f"{field}: the secret {name} is not set"
                     hint = f"set it in the environment: export {name}=…"
                     yield Problem(message, declared.locate(path), hint)
-
-
-def _leaves(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
-    """Give the single values of JSON data with the ways to them."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, (*path, key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _leaves(item, (*path, i))
-    else:
-        yield path, value
