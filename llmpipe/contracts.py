@@ -26,10 +26,10 @@ ArtifactType = Literal[
     "model",  # a Hugging Face folder: config, safetensors, tokenizer
     "adapter",  # a PEFT folder: adapter_config.json, adapter_model.safetensors
     "gguf",  # one GGUF file
-    "documents",
-    "chunks",
-    "embeddings",
-    "index",
+    "documents",  # one JSONL file of texts with their sections and pages
+    "chunks",  # a folder: the chunks, and their documents
+    "embeddings",  # a folder: a vector for each chunk, and the chunks
+    "index",  # a folder: what can be searched, and all that it finds
     "metrics",  # one JSON file of figures
     "file",  # any file or folder that only its own stage understands
 ]
@@ -110,6 +110,8 @@ class Input:
     refuse: Mapping[str, str] = dataclasses.field(default_factory=dict)
     base_allowed: bool = False
     """Whether the reserved word ``base`` may stand here."""
+    glob: bool = False
+    """Whether a path here may be a pattern of file names or any folder; a hub id may not."""
     gather: bool = False
     """Whether it takes a stage at every point of its sweep at once, as ports ``name[point]``."""
 
@@ -140,7 +142,12 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An input as the worker sees it: a readable path. An adapter comes with its ``base`` model."""
+    """An input as the worker sees it: a readable path.
+
+    An adapter comes with its ``base`` model, embeddings and an index with their embedder's. Where a
+    pattern of file names or a folder stood in the spec, ``path`` is the folder below which the
+    files that match ``pattern`` are meant (`llmpipe.patterns.matching_files`).
+    """
 
     path: Path
     type: ArtifactType
@@ -148,6 +155,7 @@ class Artifact:
     label: str
     """What messages should call it: ``dataset.train`` or ``./data/a.jsonl``."""
     base: Artifact | None = None
+    pattern: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,16 +218,21 @@ class StageContext(Generic[ConfigT]):
         self.emit({"event": "warning", "message": message})
 
     def reveal(self, text: str) -> str:
-        """Put the values of ``${secret:NAME}`` into ``text``.
-
-        Raises:
-            StageError: the environment has no such variable.
-        """
-        return SECRET.sub(_secret_value, text)
+        """See `reveal`."""
+        return reveal(text)
 
     def input(self, name: str) -> Artifact:
         """Give the input called ``name``."""
         return self.inputs[name]
+
+
+def reveal(text: str) -> str:
+    """Put the values of ``${secret:NAME}`` into ``text``.
+
+    Raises:
+        StageError: the environment has no such variable.
+    """
+    return SECRET.sub(_secret_value, text)
 
 
 def _secret_value(match: re.Match[str]) -> str:
@@ -243,6 +256,8 @@ class Stage(Protocol):
     """CPU threads that it needs where its config does not say; None means all there are."""
     draws: ClassVar[bool]
     """Whether it asks for replies that could be others another time, as ``--resample`` wants."""
+    looks_around: ClassVar[bool]
+    """Whether its ports or fingerprint look at more than the config, such as at the machine."""
 
     @staticmethod
     def ports(config: Any) -> Ports:
@@ -281,6 +296,7 @@ class StageDefaults:
 
     cpus: ClassVar[int | None] = None
     draws: ClassVar[bool] = False
+    looks_around: ClassVar[bool] = False
 
     @staticmethod
     def problems(config: Any) -> list[tuple[FieldPath, str]]:

@@ -238,8 +238,7 @@ def _settings(values: Values) -> Iterator[Offer]:
 
 
 def _runs(values: Values) -> Iterator[Offer]:
-    from llmpipe.runner.project import home_for
-    from llmpipe.runner.store import Store
+    from llmpipe.runner.store import Store, home_for
 
     with contextlib.suppress(LlmpipeError, OSError):
         runs = Store(home_for(_spec(values))).runs.glob("*/run.json")

@@ -7,13 +7,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmpipe.cli.hashing import HashProgress
 from llmpipe.errors import UsageError, did_you_mean
-from llmpipe.graph.model import Graph
-from llmpipe.runner.project import Project, home_for
-from llmpipe.runner.store import Store
+from llmpipe.runner.store import Store, home_for
+
+if TYPE_CHECKING:
+    from llmpipe.graph.model import Graph
+    from llmpipe.runner.project import Project
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -86,6 +87,9 @@ def open_store(options: argparse.Namespace) -> Store:
 
 def open_project(options: argparse.Namespace, *, remember: bool = False) -> Project:
     """Open the project that the shared arguments name; see `Project.open`."""
+    from llmpipe.cli.hashing import HashProgress
+    from llmpipe.runner.project import Project
+
     return Project.open(
         options.spec,
         profiles=options.profiles,

@@ -25,6 +25,9 @@ CONVERSIONS: Mapping[tuple[ArtifactType, ArtifactType], tuple[str, str]] = {
 }
 """Which stage turns one artifact type into another: (given, needed) → (kind, its input)."""
 
+WITH_BASE: frozenset[ArtifactType] = frozenset({"adapter", "embeddings", "index"})
+"""What is of use only together with a model: the one that it was trained on or embedded with."""
+
 
 def compile_spec(spec: Spec) -> Graph:
     """Give the graph of a spec.
@@ -193,9 +196,9 @@ class _Compiler:
     def _stage_binding(self, node: StageNode, output: str, label: str) -> Binding:
         declared = node.ports.outputs[output]
         base = node.bindings[declared.origin] if declared.origin else None
-        if base is not None and declared.like:
-            base = base.base  # it is the very artifact that came in
-        keep_base = base if declared.type == "adapter" else None
+        if base is not None and (declared.like or base.type == "embeddings"):
+            base = base.base  # what came in belongs to it, and so does what is made of it
+        keep_base = base if declared.type in WITH_BASE else None
         return Binding(StageOutput(node.id, output), declared.type, label, keep_base)
 
     def _fit(self, stage: StageSpec, wanted: Input, binding: Binding) -> Binding | None:

@@ -26,7 +26,11 @@ def axes_of(point: Point) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What an input is bound to. An adapter carries the binding of the model it was trained on."""
+    """What an input is bound to.
+
+    An adapter carries the binding of the model that it was trained on, embeddings and an index that
+    of their embedder.
+    """
 
     source: Source
     type: ArtifactType

@@ -10,18 +10,19 @@ from pathlib import Path
 from llmpipe.contracts import ArtifactType, Input
 from llmpipe.errors import did_you_mean
 from llmpipe.graph.model import Binding
+from llmpipe.graph.patterns import trouble_with
 from llmpipe.graph.sources import (
     HUB_ID,
     STAGE_REFERENCE,
     HubRepo,
+    LocalGlob,
     LocalPath,
     StageOutput,
-    is_path,
-    local_path,
     package_path,
     path_type,
 )
-from llmpipe.paths import expanded
+from llmpipe.paths import expanded, is_path, local_path
+from llmpipe.patterns import EVERYTHING, is_pattern, split_pattern
 
 SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -57,14 +58,8 @@ def meaning(
         folder or hub repository; or what is wrong.
     """
     text = wanted.value
-    if text.startswith("pkg://"):
-        found = package_path(text)
-        if isinstance(found, str):
-            hint = "install it, or see what packages carry with `pip show -f`"
-            return Trouble(f"{text}: {found}", hint)
-        return _file(wanted, found)
-    if is_path(text):
-        return _file(wanted, local_path(text, folder))
+    if text.startswith("pkg://") or is_path(text):
+        return _at_path(wanted, folder)
     reference = STAGE_REFERENCE.fullmatch(text)
     if reference and (reference["stage"] in stages or "/" not in text):
         if reference["stage"] in stages:
@@ -76,10 +71,11 @@ def meaning(
     if hub and (folder / text).exists():
         message = f"{text!r} could be a hub id or the folder beside the spec"
         return Trouble(message, f"for the folder write ./{text}")
-    type_ = next((t for t in wanted.accepts if t in HUB_TYPES), None)
+    type_ = next((t for t in wanted.accepts if t in HUB_TYPES and not wanted.glob), None)
     if hub and type_:
         return Binding(HubRepo(hub["repo"], hub["revision"]), type_, text)
-    message = f"{text!r} is no stage, no path and no hub id"
+    what = "no stage and no path" if wanted.glob else "no stage, no path and no hub id"
+    message = f"{text!r} is {what}"
     return Trouble(message, "a path begins with ./, ../, / or ~")
 
 
@@ -89,6 +85,34 @@ def either(types: tuple[ArtifactType, ...]) -> str:
         f"{'an' if t[0] in 'aei' else 'a'} {t}" if t != "records" else "records" for t in types
     ]
     return " or ".join(words)
+
+
+def _at_path(wanted: Input, folder: Path) -> Binding | Trouble:
+    if wanted.glob and is_pattern(wanted.value) and not (folder / expanded(wanted.value)).exists():
+        beginning, pattern = split_pattern(wanted.value)
+        root = _path(beginning, folder)
+        return root if isinstance(root, Trouble) else _files(wanted, root, pattern)
+    path = _path(wanted.value, folder)
+    if isinstance(path, Trouble):
+        return path
+    whole_folder = wanted.glob and path.is_dir()
+    return _files(wanted, path, EVERYTHING) if whole_folder else _file(wanted, path)
+
+
+def _path(text: str, folder: Path) -> Path | Trouble:
+    if not text.startswith("pkg://"):
+        return local_path(text, folder)
+    found = package_path(text)
+    if isinstance(found, Path):
+        return found
+    return Trouble(f"{text}: {found}", "install it, or see what packages carry with `pip show -f`")
+
+
+def _files(wanted: Input, root: Path, pattern: str) -> Binding | Trouble:
+    wrong = trouble_with(wanted.value, root, pattern)
+    if wrong:
+        return Trouble(*wrong)
+    return Binding(LocalGlob(root, pattern), wanted.accepts[0], wanted.value)
 
 
 def _file(wanted: Input, path: Path) -> Binding | Trouble:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from llmpipe.contracts import ArtifactType
-from llmpipe.paths import expanded
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 STAGE_REFERENCE = re.compile(r"(?P<stage>[a-z][a-z0-9_-]*)(\.(?P<output>[A-Za-z0-9_-]+))?")
@@ -32,6 +30,14 @@ class LocalPath:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalGlob:
+    """The files below a folder that match a pattern of `llmpipe.patterns`."""
+
+    root: Path
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class HubRepo:
     """A repository on the Hugging Face hub. Without a ``revision``, its default branch."""
 
@@ -39,21 +45,7 @@ class HubRepo:
     revision: str | None
 
 
-Source = StageOutput | LocalPath | HubRepo
-
-
-def is_path(text: str) -> bool:
-    """Tell whether a reference is written as a path; no path holds a NUL."""
-    begins = text.startswith(("./", "../", "/", "~")) or text in (".", "..")
-    return begins and "\0" not in text
-
-
-def local_path(text: str, folder: Path) -> Path:
-    """Resolve a path as written in a spec that lies in ``folder``.
-
-    Links that lead round in a circle stay as they are: no file lies there.
-    """
-    return Path(os.path.realpath(folder / expanded(text)))
+Source = StageOutput | LocalPath | LocalGlob | HubRepo
 
 
 def package_path(uri: str) -> Path | str:

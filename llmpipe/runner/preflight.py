@@ -11,7 +11,7 @@ from llmpipe.canonical import leaves
 from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import MissingDependencyError, Problem, SpecError
 from llmpipe.graph.model import StageNode
-from llmpipe.graph.sources import LocalPath
+from llmpipe.graph.sources import LocalGlob, LocalPath
 from llmpipe.runner.fingerprint import replace_at
 from llmpipe.runner.project import Project
 from llmpipe.runner.resources import Machine, shortage
@@ -58,6 +58,9 @@ def _with_paths(node: StageNode) -> StageConfig:
     for port, binding in node.bindings.items():
         if isinstance(binding.source, LocalPath):
             replace_at(data, node.ports.inputs[port].field, str(binding.source.path))
+        elif isinstance(binding.source, LocalGlob):
+            whole = binding.source.root / binding.source.pattern
+            replace_at(data, node.ports.inputs[port].field, str(whole))
     return msgspec.convert(data, type(node.config))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 import msgspec
 
 from llmpipe.canonical import digest
-from llmpipe.errors import Problem, SpecError, UsageError
+from llmpipe.errors import Problem, SpecError
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.model import Binding, Graph, StageNode
-from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
+from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, StageOutput
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.lockfile import LockFile
@@ -24,24 +23,9 @@ from llmpipe.runner.remote import complaint
 from llmpipe.runner.request import InputRequest, StageRequest
 from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import Notice, StatCache
-from llmpipe.runner.store import Store
+from llmpipe.runner.store import Store, home_for
 from llmpipe.spec.model import Spec
 from llmpipe.spec.read import read_spec
-
-
-def home_for(spec_path: Path) -> Path:
-    """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
-
-    Raises:
-        UsageError: ``LLMPIPE_HOME`` lies in the home of nobody.
-    """
-    chosen = os.environ.get("LLMPIPE_HOME")
-    if chosen:
-        home = expanded(chosen)
-        if str(home).startswith("~"):
-            raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
-        return home.absolute()
-    return spec_path.absolute().parent / ".llmpipe"
 
 
 class Project:
@@ -101,6 +85,9 @@ class Project:
         elif isinstance(source, LocalPath):
             suffix = source.path.suffix if source.path.is_file() else ""
             shape |= {"digest": self.statcache.digest(source.path), "suffix": suffix}
+        elif isinstance(source, LocalGlob):
+            digest = self.statcache.digest(source.root, source.pattern)
+            shape |= {"digest": digest, "suffix": ""}
         else:
             commit = self.commit_of(source)
             if commit is None:
@@ -160,7 +147,7 @@ class Project:
             made_of=dict(made_of),
             config=msgspec.to_builtins(node.config),
             inputs={
-                port: self._input(binding, made_of["inputs"][port], records)
+                port: self.input_request(binding, made_of["inputs"][port], records)
                 for port, binding in node.bindings.items()
             },
             outputs={name: output.type for name, output in node.ports.outputs.items()},
@@ -174,19 +161,24 @@ class Project:
             resample=resample,
         )
 
-    def _input(
+    def input_request(
         self, binding: Binding, shape: Mapping[str, Any], records: Mapping[str, KeyRecord]
     ) -> InputRequest:
-        source, path, repo, commit = binding.source, None, None, None
+        """Say where an input is read; ``shape`` is what it contributes to a cache key."""
+        source, path, repo, commit, pattern = binding.source, None, None, None, None
         if isinstance(source, StageOutput):
             output = records[source.stage].outputs[source.output]
             path = str(self.store.output_path(output))
         elif isinstance(source, LocalPath):
             path = str(source.path)
+        elif isinstance(source, LocalGlob):
+            path, pattern = str(source.root), source.pattern
         else:
             repo, commit = source.repo, self.commit_of(source)
-        base = self._input(binding.base, shape["base"], records) if binding.base else None
-        return InputRequest(binding.type, shape["digest"], binding.label, path, repo, commit, base)
+        base = self.input_request(binding.base, shape["base"], records) if binding.base else None
+        return InputRequest(
+            binding.type, shape["digest"], binding.label, path, repo, commit, base, pattern
+        )
 
     def commit_of(self, source: HubRepo) -> str | None:
         """Give the commit that a hub repository was resolved to, without asking the hub."""

@@ -23,12 +23,14 @@ class InputRequest(msgspec.Struct, frozen=True):
     repo: str | None = None
     commit: str | None = None
     base: InputRequest | None = None
+    pattern: str | None = None
+    """What the files below ``path`` that are meant match; without it all of them are."""
 
     def artifact(self) -> Artifact:
         """Give the input as the stage sees it, downloaded if need be."""
         path = Path(self.path) if self.path is not None else self._download()
         base = self.base.artifact() if self.base else None
-        return Artifact(path, self.type, self.digest, self.label, base)
+        return Artifact(path, self.type, self.digest, self.label, base, self.pattern)
 
     def _download(self) -> Path:
         from llmpipe.backends import hub

@@ -19,6 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from llmpipe.errors import StageError, StoreError
+from llmpipe.patterns import UNSEEN, matching_files
 
 RACY_NS = 20_000_000
 """How much older than the hashing an mtime must be to be trusted (clock ticks of file systems)."""
@@ -28,9 +29,6 @@ LAYOUT = 2
 
 CHUNK = 1 << 20
 """Bytes of a file that are read at a time."""
-
-UNSEEN = (".git", ".llmpipe", "__pycache__")
-"""Folders in an input folder that are no part of anybody's data."""
 
 _TABLES = """
 create table if not exists files (
@@ -115,23 +113,27 @@ class StatCache:
         """Close the database."""
         self._db.close()
 
-    def digest(self, path: Path) -> str:
+    def digest(self, path: Path, pattern: str | None = None) -> str:
         """Give the digest of a file's bytes, or of a folder's sorted manifest.
+
+        With a ``pattern`` only those of the folder's files count that match it.
 
         Raises:
             StageError: the file or folder cannot be read.
             StoreError: the memory cannot be used.
         """
         try:
-            return self._digest(path)
+            return self._digest(path, pattern)
         except OSError as error:
             place = error.filename or path
             raise StageError(f"{place} cannot be read: {error.strerror}") from None
         except sqlite3.Error as error:
             raise StoreError(f"the stat cache cannot be used: {error}") from None
 
-    def _digest(self, path: Path) -> str:
-        look_up = self._folder if path.is_dir() else self._file
+    def _digest(self, path: Path, pattern: str | None) -> str:
+        def look_up(path: Path) -> str:
+            return self._folder(path, pattern) if path.is_dir() else self._file(path)
+
         try:
             return look_up(path)
         except sqlite3.OperationalError:
@@ -144,7 +146,7 @@ class StatCache:
     def _file(self, path: Path) -> str:
         name = os.fsencode(path)
         row = self._db.execute("select * from files where path = ?", (name,)).fetchone()
-        seen = _stamp(path.stat())
+        seen = stamp(path.stat())
         if row and _is_unchanged(row, seen):
             return str(row[5])
         begun = time.time_ns()
@@ -153,18 +155,23 @@ class StatCache:
         self._db.execute("insert or replace into files values (?, ?, ?, ?, ?, ?, ?)", row)
         return sha256
 
-    def _folder(self, folder: Path) -> str:
-        begun = time.time_ns()
-        found = sorted(_scan(str(folder), UNSEEN))
-        stamp = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).digest()
+    def _folder(self, folder: Path, pattern: str | None) -> str:
+        begun, name = time.time_ns(), os.fsencode(folder)
+        if pattern is None:
+            found = sorted(_scan(str(folder), UNSEEN))
+        else:
+            name += b"\0" + os.fsencode(pattern)
+            matching = matching_files(folder, pattern)
+            found = sorted((inner, stamp(seen)) for inner, seen in matching)
+        whole = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).digest()
         newest = max((max(seen[1], seen[3]) for _, seen in found), default=0)
         row = self._db.execute(
-            "select stamp, digest, hashed from folders where path = ?", (os.fsencode(folder),)
+            "select stamp, digest, hashed from folders where path = ?", (name,)
         ).fetchone()
-        if row and row[0] == stamp and newest < row[2] - RACY_NS:
+        if row and row[0] == whole and newest < row[2] - RACY_NS:
             return str(row[1])
         digest = manifest_digest(self._files_of(folder, found))
-        values = (os.fsencode(folder), stamp, newest, digest, begun)
+        values = (name, whole, newest, digest, begun)
         self._db.execute("insert or replace into folders values (?, ?, ?, ?, ?)", values)
         return digest
 
@@ -216,10 +223,11 @@ def _scan(
                 continue
             found = entry.stat()
             if stat.S_ISREG(found.st_mode):
-                yield below + entry.name, _stamp(found)
+                yield below + entry.name, stamp(found)
 
 
-def _stamp(found: os.stat_result) -> Stamp:
+def stamp(found: os.stat_result) -> Stamp:
+    """Give what tells that a file is unchanged."""
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 

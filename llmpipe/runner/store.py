@@ -35,7 +35,8 @@ from typing import Any
 import msgspec
 
 from llmpipe.canonical import digest
-from llmpipe.errors import StoreError
+from llmpipe.errors import StoreError, UsageError
+from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, sync_folder, writing
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_id, stored_output
 from llmpipe.runner.statcache import folder_files, hash_file
@@ -46,6 +47,21 @@ FORMAT = 1
 _RECORD = msgspec.json.Decoder(KeyRecord)
 _MANIFEST = msgspec.json.Decoder(list[Entry])
 _INGREDIENTS = msgspec.json.Decoder(dict[str, Any])
+
+
+def home_for(spec_path: Path) -> Path:
+    """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
+
+    Raises:
+        UsageError: ``LLMPIPE_HOME`` lies in the home of nobody.
+    """
+    chosen = os.environ.get("LLMPIPE_HOME")
+    if chosen:
+        home = expanded(chosen)
+        if str(home).startswith("~"):
+            raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
+        return home.absolute()
+    return spec_path.absolute().parent / ".llmpipe"
 
 
 class Store:
@@ -249,9 +265,13 @@ class Store:
         with writing(self.home):
             atomic_write(self.keys / f"{record.key}.json", _pretty(record))
 
+    def registration(self, lock: Path) -> Path:
+        """Name the file that remembers where a lock file is."""
+        return self.projects / digest(str(lock))[:16]
+
     def register(self, lock: Path) -> None:
         """Remember where the lock file of a spec is that uses the store."""
-        entry = self.projects / digest(str(lock))[:16]
+        entry = self.registration(lock)
         if not entry.exists():
             with writing(self.home):
                 self.projects.mkdir(exist_ok=True)
@@ -262,8 +282,11 @@ class Store:
         entries = sorted(self.projects.iterdir()) if self.projects.is_dir() else []
         return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
 
+    def latest_folder(self, spec_path: Path, section: str) -> Path:
+        """Name the folder that remembers the last runs of a spec's stages under some profiles."""
+        return self.latest / _latest_name(spec_path, section)
+
     def _latest_file(self, spec_path: Path, section: str, stage: str) -> str:
-        """Name the file that remembers the last run of a spec's stage under some profiles."""
         return f"{self.latest}/{_latest_name(spec_path, section)}/{file_name(stage)}.json"
 
     def last_ingredients(self, spec_path: Path, section: str, stage: str) -> dict[str, Any] | None:
@@ -294,7 +317,7 @@ class Store:
         """Forget the last runs of all but these stages: what they made may be freed."""
         kept = {f"{file_name(stage)}.json" for stage in stages}
         with writing(self.home):
-            for path in (self.latest / _latest_name(spec_path, section)).glob("*.json"):
+            for path in self.latest_folder(spec_path, section).glob("*.json"):
                 if path.name not in kept:
                     path.unlink(missing_ok=True)
 

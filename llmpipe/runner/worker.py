@@ -145,7 +145,7 @@ def _check_inputs(request: StageRequest, store: Store) -> None:
     with contextlib.closing(StatCache(store.home / "statcache.sqlite")) as cache:
         for item in watched:
             assert item.path is not None
-            if cache.digest(Path(item.path)) != item.digest:
+            if cache.digest(Path(item.path), item.pattern) != item.digest:
                 raise StageError(
                     f"{item.label} changed while the stage waited or ran",
                     hint="run again: the stage is then made of what it holds now",

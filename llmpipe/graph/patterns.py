@@ -1,0 +1,90 @@
+"""Why a pattern of file names in a spec means nothing, and what was near."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from itertools import islice
+from pathlib import Path
+
+from llmpipe.errors import did_you_mean
+from llmpipe.paths import expanded
+from llmpipe.patterns import EVERYTHING, UNSEEN, matching_files
+
+NAMED = 5
+"""How many names or endings a hint lists."""
+
+LOOKED_AT = 1000
+"""How many entries of a folder a hint is made of."""
+
+
+def trouble_with(text: str, root: Path, pattern: str) -> tuple[str, str | None] | None:
+    """Say why a pattern below a folder means no files, with a hint; None where it means some.
+
+    ``text`` is how the spec writes both.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        return f"{text}: the folder {root.name} {what}", _near_folder(root)
+    if ".." in pattern.split("/"):
+        return f"{text}: '..' cannot follow a wildcard", "name the folder itself"
+    if EVERYTHING in pattern.split("/") and expanded("~").is_relative_to(root):
+        message = f"{text} holds whole homes: it would be read to the last file"
+        return message, "name the folder in it that is meant"
+    try:
+        if next(matching_files(root, pattern), None) is None:
+            return f"{text} matches no file", _why_nothing(root, pattern)
+    except OSError as error:
+        return f"{text}: {error.filename} cannot be read: {error.strerror}", None
+    return None
+
+
+def _near_folder(root: Path) -> str | None:
+    if not root.parent.is_dir():
+        return f"the folder {root.parent.name}/ does not exist either"
+    return did_you_mean(root.name, _names(root.parent))
+
+
+def _why_nothing(root: Path, pattern: str) -> str:
+    """Say up to where a pattern leads, and what there is instead of what it names next."""
+    folders, parts = [root], pattern.split("/")
+    for part in parts[:-1]:
+        inner = list(islice(_folders_in(folders, part), LOOKED_AT))
+        if not inner:
+            return f"no folder {part!r} in {_shown(folders[0])}; it holds {_listed(folders[0])}"
+        folders = inner
+    endings = Counter(
+        Path(name).suffix or name
+        for name, _ in islice(matching_files(root, "/".join([*parts[:-1], "*"])), LOOKED_AT)
+    )
+    if not endings:
+        return f"{_shown(folders[0])} holds {_listed(folders[0])}"
+    counted = ", ".join(f"{ending} ({n})" for ending, n in endings.most_common(NAMED))
+    return f"no file there is called {parts[-1]!r}; there are: {counted}"
+
+
+def _folders_in(folders: list[Path], part: str) -> Iterator[Path]:
+    if part == EVERYTHING:
+        yield from folders
+        return
+    for folder in folders:
+        named = (folder / name for name in _names(folder) if fnmatchcase(name, part))
+        yield from (path for path in named if path.is_dir())
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in islice(entries, LOOKED_AT)]
+    return [name for name in names if name not in UNSEEN]
+
+
+def _listed(folder: Path) -> str:
+    names = sorted(_names(folder))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (", ".join(names[:NAMED]) + more) or "nothing"
+
+
+def _shown(folder: Path) -> str:
+    return f"{folder.name}/"

@@ -1,0 +1,116 @@
+"""Patterns of file names, as people write them in a spec: ``./docs/**/*.md``.
+
+    *        any characters of one name           [abc], [!abc]   one character of these, of others
+    ?        one character of a name              **              any folders, also none
+
+``**`` at the end means every file below. Names with a dot in front match only what begins with a
+dot itself. The planner takes the digest of what matches and the stage reads it: both ask here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from fnmatch import translate
+from functools import cache
+from pathlib import Path
+
+UNSEEN = (".git", ".llmpipe", "__pycache__")
+"""Folders in an input folder that are no part of anybody's data."""
+
+LOCK_FILE = ".lock.yaml"
+"""What the names of lock files end in: every run writes one beside its spec, as no one's data."""
+
+EVERYTHING = "**"
+"""The pattern of all files below a folder."""
+
+_WILDCARD = re.compile(r"[*?]|\[.[^]]*\]")
+
+_Above = tuple[tuple[int, int], ...]
+
+
+def is_pattern(text: str) -> bool:
+    """Tell whether a path holds wildcards."""
+    return _WILDCARD.search(text) is not None
+
+
+def split_pattern(text: str) -> tuple[str, str]:
+    """Give the longest part of a path without wildcards, and the pattern below it."""
+    parts = text.split("/")
+    first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
+    root = "/".join(parts[:first]) or ("/" if first else ".")
+    return root, "/".join(part for part in parts[first:] if part not in ("", "."))
+
+
+def matching_files(root: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Give the regular files below a folder that match, each once: relative name and stat.
+
+    Links are followed, but no circles. Their order is that of the disk.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    parts = pattern.split("/")
+    if parts[-1] == EVERYTHING:
+        parts.append("*")
+    seen: set[str] = set()
+    for name, found in _matches(str(root), _without_repeats(parts), "", (), set()):
+        if name not in seen:
+            seen.add(name)
+            yield name, found
+
+
+def _without_repeats(parts: Sequence[str]) -> list[str]:
+    return [
+        part for i, part in enumerate(parts) if part != EVERYTHING or parts[i - 1 : i] != [part]
+    ]
+
+
+def _matches(
+    folder: str, parts: Sequence[str], below: str, above: _Above, done: set[tuple[str, int]]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Give what matches in one folder; ``done`` holds each folder with the parts left for it."""
+    if (below, len(parts)) in done:
+        return
+    done.add((below, len(parts)))
+    here = Path(folder).stat()
+    above = (*above, (here.st_dev, here.st_ino))
+    first, rest = parts[0], parts[1:]
+    if first == EVERYTHING:
+        yield from _matches(folder, rest, below, above[:-1], done)
+    accepts = _name_pattern("*" if first == EVERYTHING else first).fullmatch
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not accepts(entry.name) or (entry.name[0] == "." and first[0] != "."):
+                continue
+            if entry.is_dir():
+                left = parts if first == EVERYTHING else rest
+                if left and entry.name not in UNSEEN and not _is_circle(entry, above):
+                    yield from _matches(entry.path, left, f"{below}{entry.name}/", above, done)
+            elif not rest and not entry.name.endswith(LOCK_FILE):
+                found = _regular(entry)
+                if found:
+                    yield below + entry.name, found
+
+
+def _regular(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Give the stat of a regular file; None for pipes, devices and links that lead nowhere."""
+    try:
+        found = entry.stat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _is_circle(entry: os.DirEntry[str], above: _Above) -> bool:
+    if not entry.is_symlink():
+        return False
+    inner = entry.stat()
+    return (inner.st_dev, inner.st_ino) in above
+
+
+@cache
+def _name_pattern(part: str) -> re.Pattern[str]:
+    return re.compile(translate(part))
