@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
-from llmpipe.runner.plan import StagePlan, describe, make_plan
+from llmpipe.runner.plan import StagePlan, make_plan
 from llmpipe.runner.project import Project
+from llmpipe.runner.words import describe
 
 SHOWN_CAUSES = 6
 """Causes of one stage that the plan of all shows; below a sweep there are hundreds."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpipe.canonical import canonical
-from llmpipe.graph.model import StageNode
+
+if TYPE_CHECKING:
+    from llmpipe.graph.model import StageNode
 
 RECORD = 1
 """The version of the ingredients' layout; it is part of every key."""

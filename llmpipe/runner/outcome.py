@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from llmpipe import __version__
-from llmpipe.graph.model import Graph
-from llmpipe.graph.render import outline
 from llmpipe.runner.disk import atomic_write
 from llmpipe.runner.records import KeyRecord
+
+if TYPE_CHECKING:
+    from llmpipe.graph.model import Graph
 
 RECORD_VERSION = 1
 """The version of the layout of ``run.json``."""
@@ -76,27 +78,44 @@ class RunOutcome:
         return {"done": 0, "failed": 1, "interrupted": 130}[self.status]
 
 
-def write_record(
-    result: RunOutcome, graph: Graph, begun: datetime, settings: Collection[str]
-) -> None:
-    """Write ``run.json``: what was run, with what, and what came of it."""
+def new_run_id(begun: datetime) -> str:
+    """Name a run so that names sort as the runs began: second, milliseconds in hex, chance."""
+    thousandth = begun.microsecond // 1000
+    return f"{begun:%Y%m%d-%H%M%S}-{thousandth:03x}{secrets.token_hex(2)[:3]}"
+
+
+def content(
+    graph: Graph, settings: Collection[str], outcomes: Iterable[StageOutcome]
+) -> dict[str, Any]:
+    """Give what the record of a run says of the spec and of each stage."""
+    from llmpipe.graph.render import outline
+
     spec = graph.spec
-    record = {
-        "v": RECORD_VERSION,
-        "run": result.id,
+    return {
         "spec": str(spec.path),
         "name": spec.name,
         "profiles": list(spec.profiles),
         "set": list(settings),
+        "document": spec.document,
+        "graph": outline(graph),
+        "stages": {outcome.id: outcome.as_json() for outcome in outcomes},
+    }
+
+
+def write_record(
+    folder: Path, begun: datetime, status: str, seconds: float, content: Mapping[str, Any]
+) -> None:
+    """Write ``run.json`` into a run's folder: what was run, with what, and what came of it."""
+    record = {
+        "v": RECORD_VERSION,
+        "run": folder.name,
         "llmpipe": __version__,
         "python": sys.version.split()[0],
         "started": begun.isoformat(timespec="milliseconds"),
         "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "seconds": result.seconds,
-        "status": result.status,
-        "document": spec.document,
-        "graph": outline(graph),
-        "stages": {outcome.id: outcome.as_json() for outcome in result.stages.values()},
+        "seconds": seconds,
+        "status": status,
+        **content,
     }
     text = msgspec.json.format(msgspec.json.encode(record), indent=1).decode()
-    atomic_write(result.folder / "run.json", text + "\n")
+    atomic_write(folder / "run.json", text + "\n")

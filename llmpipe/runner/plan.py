@@ -137,30 +137,6 @@ def _causes(
         yield {"cause": "missing", "output": "all"}
 
 
-def describe(cause: Cause) -> str:
-    """Say a cause in a few words."""
-    kind = cause["cause"]
-    if kind == "config":
-        field_name = cause["field"].split(".", 2)[-1]
-        return f"{field_name}: {_shown(cause['old'])} → {_shown(cause['new'])}"
-    words = {
-        "new": "it has not run yet",
-        "forced": "forced",
-        "version": "llmpipe makes this kind of stage differently now",
-    }
-    if kind in words:
-        return words[kind]
-    if kind == "file":
-        return f"{cause['path']} changed"
-    if kind == "upstream":
-        return f"{cause['stage']} runs" if cause["pending"] else f"{cause['stage']} changed"
-    if kind == "tool":
-        return f"{cause['tool']}: {cause['old']} → {cause['new']}"
-    if kind == "unresolved":
-        return f"{cause['path']} has not been looked up on the hub yet"
-    return "its artifact is not in the store"
-
-
 def _pending_causes(node: StageNode, ports: Collection[str]) -> list[Cause]:
     found: dict[str, Cause] = {}
     for port in ports:
@@ -224,22 +200,3 @@ def _differences(
             yield from _differences(before, after, (*path, str(i)))
     elif old != new:
         yield path, None if old is _ABSENT else old, None if new is _ABSENT else new
-
-
-def _shown(value: Any) -> str:
-    text = _flow(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _flow(value: Any) -> str:
-    """Write a value in one line as YAML would; what a reference leads to is not in it."""
-    if isinstance(value, dict):
-        if set(value) == {"input"}:
-            return "a reference"
-        fields = (f"{key}: {_flow(held)}" for key, held in value.items() if held is not None)
-        return "{" + ", ".join(fields) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "nothing" if value is None else str(value)

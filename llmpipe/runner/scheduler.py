@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import secrets
 import select
 import selectors
 import time
@@ -26,7 +25,7 @@ from llmpipe.runner.estimate import critical_paths
 from llmpipe.runner.events import EventLog, Listener
 from llmpipe.runner.interrupt import Interrupt
 from llmpipe.runner.options import RunOptions
-from llmpipe.runner.outcome import RunOutcome, StageOutcome, write_record
+from llmpipe.runner.outcome import RunOutcome, StageOutcome, content, new_run_id, write_record
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
@@ -83,7 +82,7 @@ class _Run:
         self.interrupt = interrupt
         self.clock = time.monotonic()
         self.begun = datetime.now(UTC)
-        self.id = _new_id(self.begun)
+        self.id = new_run_id(self.begun)
         self.folder = project.store.runs / self.id
         with writing(project.store.home):
             self.folder.mkdir(parents=True)
@@ -146,8 +145,9 @@ class _Run:
         seconds = round(time.monotonic() - self.clock, 3)
         result = RunOutcome(self.id, self.folder, status, outcomes, seconds)
         self._emit("run-ended", status=status, seconds=seconds)
+        told = content(self.project.graph, self.options.settings, outcomes.values())
         with writing(self.project.store.home):
-            write_record(result, self.project.graph, self.begun, self.options.settings)
+            write_record(self.folder, self.begun, status, seconds, told)
         return result
 
     def close(self) -> None:
@@ -391,9 +391,3 @@ class _Run:
 
     def _emit(self, event: str, **fields: Any) -> None:
         self.events.emit(event, **fields)
-
-
-def _new_id(begun: datetime) -> str:
-    """Name a run so that names sort as the runs began: second, milliseconds in hex, chance."""
-    thousandth = begun.microsecond // 1000
-    return f"{begun:%Y%m%d-%H%M%S}-{thousandth:03x}{secrets.token_hex(2)[:3]}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmpipe.runner.events import Event
-from llmpipe.runner.plan import describe
 
 MAX_CAUSES = 3
 """Causes that a line names."""
@@ -19,6 +19,30 @@ MARKS = {
     "blocked": "·",
     "skipped": "·",
 }
+
+
+def describe(cause: Mapping[str, Any]) -> str:
+    """Say in a few words why a stage is to run."""
+    kind = cause["cause"]
+    if kind == "config":
+        field_name = cause["field"].split(".", 2)[-1]
+        return f"{field_name}: {_shown(cause['old'])} → {_shown(cause['new'])}"
+    words = {
+        "new": "it has not run yet",
+        "forced": "forced",
+        "version": "llmpipe makes this kind of stage differently now",
+    }
+    if kind in words:
+        return words[kind]
+    if kind == "file":
+        return f"{cause['path']} changed"
+    if kind == "upstream":
+        return f"{cause['stage']} runs" if cause["pending"] else f"{cause['stage']} changed"
+    if kind == "tool":
+        return f"{cause['tool']}: {cause['old']} → {cause['new']}"
+    if kind == "unresolved":
+        return f"{cause['path']} has not been looked up on the hub yet"
+    return "its artifact is not in the store"
 
 
 def event_text(event: Event) -> str | None:
@@ -75,6 +99,13 @@ def failure_text(event: Event) -> str:
     return "\n".join(lines)
 
 
+def closing_text(status: str, seconds: float, stages: Iterable[str], run: str) -> str:
+    """Say how a run ended: ``stages`` are the statuses of its stages."""
+    counts = Counter(stages).items()
+    told = ", ".join(f"{count} {each}" for each, count in counts)
+    return f"{status} in {seconds_text(seconds)}: {told} (run {run})"
+
+
 def progress_text(event: Event) -> str:
     """Say how far a stage is."""
     total = event["total"]
@@ -102,3 +133,22 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+def _shown(value: Any) -> str:
+    text = _flow(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _flow(value: Any) -> str:
+    """Write a value in one line as YAML would; what a reference leads to is not in it."""
+    if isinstance(value, dict):
+        if set(value) == {"input"}:
+            return "a reference"
+        fields = (f"{key}: {_flow(held)}" for key, held in value.items() if held is not None)
+        return "{" + ", ".join(fields) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "nothing" if value is None else str(value)

@@ -5,38 +5,41 @@ A relative path belongs to the file that it is written in, wherever that file is
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.paths import expanded
-from llmpipe.spec.load import Node, load_file
+from llmpipe.spec.load import Node, load_bytes, read_bytes
 from llmpipe.spec.merge import deep_merge
+from llmpipe.spec.model import SpecFile
 from llmpipe.spec.versions import check_version
 
 MAX_FILES = 20
 
 
-def load_extended(path: Path) -> tuple[Node, dict[str, Path]]:
-    """Give a spec laid over all that it extends, and each file's folder by its name in messages.
+def load_extended(path: Path) -> tuple[Node, dict[str, SpecFile]]:
+    """Give a spec laid over all that it extends, and each file by its name in messages.
 
     Raises:
         SpecError: a file cannot be read or is of another version, or they extend each other in a
             circle.
     """
-    folders: dict[str, Path] = {}
-    return _load(path, (), folders), folders
+    files: dict[str, SpecFile] = {}
+    return _load(path, (), files), files
 
 
-def _load(path: Path, above: tuple[Path, ...], folders: dict[str, Path]) -> Node:
-    root = load_file(path)
+def _load(path: Path, above: tuple[Path, ...], files: dict[str, SpecFile]) -> Node:
+    raw = read_bytes(path)
+    root = load_bytes(raw, str(path))
     check_version(root)
-    folders[root.location.file] = path.absolute().parent
+    files[root.location.file] = SpecFile(path.absolute(), hashlib.sha256(raw).hexdigest())
     merged: Node | None = None
     for base in _bases(root):
         place = path.parent / expanded(str(base.value))
         _check(base, place, (*above, path))
-        below = _load(place, (*above, path), folders)
+        below = _load(place, (*above, path), files)
         merged = below if merged is None else deep_merge(merged, below)
     if merged is None:
         return root

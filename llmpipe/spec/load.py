@@ -121,13 +121,22 @@ class Node:
         return best
 
 
-def load_file(path: Path, shown_as: str | None = None) -> Node:
+def load_file(path: Path) -> Node:
     """Read a YAML file.
 
     Raises:
         SpecError: the file cannot be read, is not UTF-8, is empty, or is not one YAML mapping.
     """
-    name = shown_as or str(path)
+    return load_bytes(read_bytes(path), str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """Give the bytes of a file that may be a spec.
+
+    Raises:
+        SpecError: the file cannot be read, or is too big for one.
+    """
+    name = str(path)
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
@@ -137,6 +146,11 @@ def load_file(path: Path, shown_as: str | None = None) -> Node:
         raise _error(Location(name, 0, 0), f"cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
         raise _error(Location(name, 0, 0), f"larger than {MAX_BYTES // 2**20} MiB: not a spec")
+    return raw
+
+
+def load_bytes(raw: bytes, name: str) -> Node:
+    """Read the bytes of a YAML file; see `load_text`."""
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -41,6 +41,14 @@ class StageSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SpecFile:
+    """A file that a spec was read from, and the SHA-256 of the bytes that were read."""
+
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """A valid spec. ``document`` is its resolved form as plain data, secrets still by name."""
 
@@ -51,8 +59,8 @@ class Spec:
     stages: Mapping[str, StageSpec]
     document: Mapping[str, Any]
     root: Node
-    folders: Mapping[str, Path] = field(default_factory=dict)
-    """The folders of the specs that it extends, by the files' names as messages show them."""
+    files: Mapping[str, SpecFile] = field(default_factory=dict)
+    """The file of the spec and those that it extends, by their names as messages show them."""
 
     @property
     def folder(self) -> Path:
@@ -61,4 +69,5 @@ class Spec:
 
     def folder_of(self, where: Location) -> Path:
         """Give the folder that a relative path starts from which is written at this place."""
-        return self.folders.get(where.file, self.folder)
+        file = self.files.get(where.file)
+        return file.path.parent if file else self.folder

@@ -39,7 +39,7 @@ def read_spec(
         raise UsageError(
             f"{path} is a folder, not a spec", hint=f"did you mean {path / 'spec.yaml'}?"
         )
-    root, folders = load_extended(path)
+    root, files = load_extended(path)
     root = apply_settings(apply_profiles(root, profiles), settings)
     root, problems = interpolate(root, environment)
     stages, more = validate(root, memo)
@@ -57,5 +57,5 @@ def read_spec(
         stages=stages,
         document=document,
         root=root,
-        folders=folders,
+        files=files,
     )

@@ -95,6 +95,7 @@ class Evaluate(StageDefaults):
     Config = EvaluateConfig
     VERSION = 1
     determinism = "same-machine"
+    looks_around = True
 
     @staticmethod
     def ports(config: EvaluateConfig) -> Ports:

@@ -69,6 +69,7 @@ class Export(StageDefaults):
     Config = ExportConfig
     VERSION = 1
     determinism = "same-machine"  # the GGUF is byte-equal anywhere, the recorded answers are not
+    looks_around = True
 
     @staticmethod
     def ports(config: ExportConfig) -> Ports:

@@ -73,6 +73,7 @@ class Train(StageDefaults):
     Config = TrainConfig
     VERSION = 1
     determinism = "same-machine"
+    looks_around = True
 
     @staticmethod
     def ports(config: TrainConfig) -> Ports:

@@ -19,7 +19,7 @@ from llmpipe.backends.axolotl import Outcome
 from llmpipe.canonical import digest
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.summary import compact, summarise, table
-from llmpipe.runner.outcome import RunOutcome, StageOutcome, write_record
+from llmpipe.runner.outcome import StageOutcome, content, write_record
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.store import Store
@@ -196,9 +196,10 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_folder.mkdir()
     outcomes = dict(_outcomes(project))
     seconds = max((o.started or 0) + o.seconds for o in outcomes.values())
-    result = RunOutcome(run_folder.name, run_folder, "done", outcomes, seconds)
     begun = datetime(2026, 11, 24, 9, 15, tzinfo=UTC)
-    write_record(result, project.graph, begun, ["stages.sft.axolotl.max_steps=56"])
+    settings = ["stages.sft.axolotl.max_steps=56"]
+    told = content(project.graph, settings, outcomes.values())
+    write_record(run_folder, begun, "done", seconds, told)
     warning = {"event": "warning", "stage": "extra", "message": "40 rows of 44: 4 are too long"}
     (run_folder / "events.jsonl").write_text(json.dumps(warning) + "\n", "utf-8")
     assert call(folder, "report").returncode == 0

@@ -1,0 +1,297 @@
+"""Recall that there is nothing to do, as long as nothing has changed.
+
+To find every stage cached, a run reads the spec, compiles it, computes each key and looks for what
+stands behind it. A run after which every stage is up to date leaves a `Memory` of all that this
+hangs on, and of what the next run is to tell; while each part of it is as it was, that one tells it
+without reading the spec. The parts are
+
+- the code of llmpipe, the Python that runs it, and the versions of the tools that shape artifacts;
+- the spec's files by content, and the variables of the environment that they name;
+- where each reference to a file leads, and the content there;
+- the records of all keys, their artifacts, the lock file, and what is remembered of each stage's
+  last run: untouched since, as far as size, times and inode tell.
+
+Nothing is remembered where more is looked at: a commit on a hub, the device of this machine, the
+code of another package's stages, or what the command line changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llmpipe.canonical import digest
+from llmpipe.errors import LlmpipeError
+from llmpipe.paths import expanded, is_path, local_path
+from llmpipe.patterns import is_pattern, split_pattern
+from llmpipe.runner.disk import atomic_write, writing
+from llmpipe.runner.events import EventLog, Listener
+from llmpipe.runner.fingerprint import tool_version
+from llmpipe.runner.outcome import StageOutcome, content, new_run_id, write_record
+from llmpipe.runner.statcache import RACY_NS, Stamp, StatCache, stamp
+
+if TYPE_CHECKING:
+    from llmpipe.graph.model import Binding, StageNode
+    from llmpipe.runner.outcome import RunOutcome
+    from llmpipe.runner.project import Project
+    from llmpipe.runner.records import KeyRecord
+    from llmpipe.runner.store import Store
+
+    Records = Mapping[str, KeyRecord]
+
+LAYOUT = 1
+"""The version of `Memory`; one in another layout is not recalled."""
+
+_PACKAGE = Path(__file__).parent.parent
+_VARIABLE = re.compile(rb"\$\{\s*env:([A-Za-z_][A-Za-z0-9_]*)")
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A path or ``pkg://`` address as the spec writes it, its folder, and where it leads."""
+
+    text: str
+    folder: str
+    path: str
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A file that stages read, or a folder, or those files of it that match a pattern."""
+
+    path: str
+    pattern: str | None
+    digest: str
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What it hangs on that there is nothing to do, and the ``content`` of such a run's record."""
+
+    program: str
+    """The digest of the code of llmpipe, and of the Python that runs it."""
+    files: dict[str, str]
+    """The SHA-256 of every file of the spec."""
+    variables: dict[str, str | None]
+    tools: dict[str, str]
+    references: list[Reference]
+    inputs: list[Content]
+    stamps: dict[str, Stamp]
+    """The stamps of key records, the lock file and what is remembered of last runs."""
+    sizes: dict[str, int]
+    """The size of every file of every artifact."""
+    content: dict[str, Any]
+
+
+_DECODER = msgspec.json.Decoder(Memory)
+
+
+def remember(project: Project, outcome: RunOutcome) -> None:
+    """Leave a memory of a run after which there is nothing to do, if all it hung on can be kept."""
+    store, spec = project.store, project.graph.spec
+    ended = outcome.stages.values()
+    if not all(stage.status in ("cached", "done") and not stage.kept for stage in ended):
+        return
+    if not all(map(_can_be_kept, project.graph.nodes.values())):
+        return
+    records = {stage.id: stage.record for stage in ended if stage.record is not None}
+    again = [StageOutcome(s.id, s.kind, "cached", s.key, record=s.record) for s in ended]
+    try:
+        memory = Memory(
+            program=_program(),
+            files={str(file.path): file.digest for file in spec.files.values()},
+            variables=_variables([file.path for file in spec.files.values()]),
+            tools=dict(_tools(records)),
+            references=list(_references(project)),
+            inputs=list(dict.fromkeys(_inputs(project, records))),
+            stamps=_stamps(_watched(project, records)),
+            sizes=dict(_artifacts(store, records)),
+            content=content(project.graph, (), again),
+        )
+        path = _memory_file(store, spec.path, spec.profiles)
+        store.memo.mkdir(exist_ok=True)
+        atomic_write(path, msgspec.json.encode(memory).decode(), durable=False)
+    except (OSError, msgspec.MsgspecError):
+        return  # the next run takes the long way
+
+
+def recall(store: Store, spec: Path, profiles: Collection[str]) -> dict[str, Any] | None:
+    """Give the content of the record of a run that would find nothing to do now, or None."""
+    try:
+        raw = _memory_file(store, spec.absolute(), profiles).read_bytes()
+        memory = _DECODER.decode(raw)
+        return memory.content if _holds(memory, store) else None
+    except (OSError, msgspec.MsgspecError, LlmpipeError):
+        return None  # the long way will say what is wrong
+
+
+def repeat(
+    store: Store, content: Mapping[str, Any], listeners: Collection[Listener]
+) -> tuple[str, float]:
+    """Let a run of this content have been; give its id and the seconds that it took.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    clock, begun = time.monotonic(), datetime.now(UTC)
+    store.create()
+    with store.in_use(), writing(store.home):
+        folder = store.runs / new_run_id(begun)
+        folder.mkdir(parents=True)
+        with contextlib.closing(EventLog(folder / "events.jsonl", list(listeners))) as events:
+            told = {name: content[name] for name in ("name", "spec", "profiles", "set")}
+            events.emit("run-started", run=folder.name, **told, stages=list(content["stages"]))
+            for stage in content["stages"].values():
+                events.emit("stage-ended", **stage)
+            seconds = round(time.monotonic() - clock, 3)
+            events.emit("run-ended", status="done", seconds=seconds)
+        write_record(folder, begun, "done", seconds, content)
+    return folder.name, seconds
+
+
+def _can_be_kept(node: StageNode) -> bool:
+    """Tell whether a stage hangs on nothing that a memory does not hold."""
+    from llmpipe.graph.sources import HubRepo
+    from llmpipe.registry import KINDS
+
+    if node.kind not in KINDS or node.stage.looks_around:
+        return False
+    return not any(isinstance(source, HubRepo) for source in node.sources())
+
+
+def _memory_file(store: Store, spec: Path, profiles: Collection[str]) -> Path:
+    return store.memo / f"nothing-to-do-{digest([LAYOUT, str(spec), list(profiles)])[:16]}.json"
+
+
+def _holds(memory: Memory, store: Store) -> bool:
+    """Tell whether everything is as it was; the cheap questions first."""
+    return (
+        memory.program == _program()
+        and all(_sha256(path) == sha256 for path, sha256 in memory.files.items())
+        and memory.variables == _values(memory.variables)
+        and all(tool_version(tool) == version for tool, version in memory.tools.items())
+        and _looked_at(memory.stamps) == memory.stamps
+        and all(os.stat(path).st_size == size for path, size in memory.sizes.items())  # noqa: PTH116
+        and all(_leads_to(reference) == reference.path for reference in memory.references)
+        and _same_inputs(memory.inputs, store)
+    )
+
+
+def _program() -> str:
+    """Give the digest of our own files' stamps, and of the Python that runs them."""
+    found = []
+    for root, folders, files in os.walk(_PACKAGE):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        found += [(path, *stamp(os.stat(path))) for path in (f"{root}/{name}" for name in files)]  # noqa: PTH116
+    return digest([LAYOUT, sys.version, sys.prefix, sorted(found)])
+
+
+def _variables(files: Collection[Path]) -> dict[str, str | None]:
+    """Give the variables that a spec's files name, and the one that ``~`` stands for."""
+    named = {name.decode() for path in files for name in _VARIABLE.findall(path.read_bytes())}
+    return _values({"HOME", *named})
+
+
+def _values(names: Collection[str]) -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in sorted(names)}
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _references(project: Project) -> Iterator[Reference]:
+    """Give every reference to a file as it is written, each once."""
+    spec, found = project.graph.spec, set()
+    for node in project.graph.nodes.values():
+        for wanted in node.ports.inputs.values() if node.declared else ():
+            if not is_path(wanted.value) and not wanted.value.startswith("pkg://"):
+                continue
+            assert node.declared is not None
+            folder = spec.folder_of(node.declared.locate(wanted.field))
+            written = (wanted.value, str(folder))
+            if written not in found:
+                found.add(written)
+                yield Reference(*written, _lead(*written))
+
+
+def _leads_to(reference: Reference) -> str:
+    return _lead(reference.text, reference.folder)
+
+
+def _lead(text: str, folder: str) -> str:
+    """Give the file or folder that a reference leads to; of a pattern, the folder that it is of."""
+    if is_pattern(text) and not (Path(folder) / expanded(text)).exists():
+        text, _ = split_pattern(text)
+    if not text.startswith("pkg://"):
+        return str(local_path(text, Path(folder)))
+    from llmpipe.graph.sources import package_path
+
+    return str(package_path(text))
+
+
+def _same_inputs(inputs: Iterable[Content], store: Store) -> bool:
+    if not inputs:
+        return True
+    with contextlib.closing(StatCache(store.home / "statcache.sqlite")) as cache:
+        return all(cache.digest(Path(one.path), one.pattern) == one.digest for one in inputs)
+
+
+def _inputs(project: Project, records: Records) -> Iterator[Content]:
+    """Give what stages read that no stage has made."""
+    from llmpipe.graph.sources import LocalGlob, LocalPath
+
+    for node in project.graph.nodes.values():
+        for port, bound in node.bindings.items():
+            binding: Binding | None = bound
+            shape = records[node.id].ingredients["inputs"][port]
+            while binding is not None:
+                source = binding.source
+                if isinstance(source, LocalPath):
+                    yield Content(str(source.path), None, shape["digest"])
+                elif isinstance(source, LocalGlob):
+                    yield Content(str(source.root), source.pattern, shape["digest"])
+                binding, shape = binding.base, shape.get("base")
+
+
+def _tools(records: Records) -> Iterator[tuple[str, str]]:
+    for record in records.values():
+        yield from record.ingredients["tools"].items()
+
+
+def _watched(project: Project, records: Records) -> Iterator[str]:
+    """Give what must not have been touched, but for the artifacts."""
+    store = project.store
+    yield str(project.lock.path)
+    yield str(store.registration(project.lock.path))
+    yield str(store.latest_folder(project.graph.spec.path, project.lock.section))
+    for record in records.values():
+        yield f"{store.keys}/{record.key}.json"
+
+
+def _stamps(paths: Iterable[str]) -> dict[str, Stamp]:
+    """Give the stamps of files that nobody can have changed since without a trace."""
+    found = _looked_at(watched := list(paths))
+    if max(max(seen[1], seen[3]) for seen in found.values()) < time.time_ns() - RACY_NS:
+        return found
+    time.sleep(2 * RACY_NS / 1e9)  # in one tick of its clock a file may change twice
+    return _looked_at(watched)
+
+
+def _looked_at(paths: Iterable[str]) -> dict[str, Stamp]:
+    return {path: stamp(os.stat(path)) for path in paths}  # noqa: PTH116 (speed)
+
+
+def _artifacts(store: Store, records: Records) -> Iterator[tuple[str, int]]:
+    """Give the path and size of every file of every artifact."""
+    outputs = (output for record in records.values() for output in record.outputs.values())
+    for object_id in sorted({output.object for output in outputs}):
+        for entry in store.manifest(object_id):
+            yield f"{store.objects}/{object_id}/data/{entry.path}", entry.size
