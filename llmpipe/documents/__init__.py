@@ -1,0 +1,1 @@
+"""Documents as text with structure: what `ingest` makes of files and what `chunk` cuts up."""

@@ -1,0 +1,150 @@
+"""Make documents of a file: which converter reads it is told by its name and its first bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from llmpipe.documents import rows
+from llmpipe.documents.model import Document
+from llmpipe.documents.parts import Converted, sections_of
+from llmpipe.errors import MissingDependencyError, StageError
+
+MARKUP = ("markdown-it-py",)
+PAGE = ("beautifulsoup4", "lxml", "markdownify", *MARKUP)
+WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+
+
+class Format(NamedTuple):
+    """A kind of file: its media type, the module that reads it, and what shapes the text."""
+
+    media_type: str
+    module: str
+    distributions: tuple[str, ...] = ()
+
+
+MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *MARKUP))
+PLAIN = Format("text/plain", "plain", ("charset-normalizer",))
+HTML = Format("text/html", "html", ("charset-normalizer", *PAGE))
+XHTML = HTML._replace(media_type="application/xhtml+xml")
+PDF = Format("application/pdf", "pdf", ("pypdfium2",))
+DOCX = Format(WORD, "docx", ("mammoth", *PAGE))
+RST = Format("text/x-rst", "rst", ("charset-normalizer", "docutils"))
+
+FORMATS = {
+    ".csv": Format("text/csv", "rows"),
+    ".docx": DOCX,
+    ".htm": HTML,
+    ".html": HTML,
+    ".json": Format("application/json", "rows"),
+    ".jsonl": Format("application/jsonl", "rows"),
+    ".markdown": MARKDOWN,
+    ".md": MARKDOWN,
+    ".pdf": PDF,
+    ".rst": RST,
+    ".text": PLAIN,
+    ".tsv": Format("text/tab-separated-values", "rows"),
+    ".txt": PLAIN,
+    ".xhtml": XHTML,
+}
+"""What is taken from folders, by the end of its name."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How to read files: the columns of rows, and the bytes of the largest file that is read."""
+
+    columns: rows.Columns | None = None
+    max_bytes: int = 100_000_000
+
+
+def convert(path: Path, name: str, options: Options) -> list[Document]:
+    """Give the document that a file holds, or one for each of its rows; a row may be blank.
+
+    Args:
+        path: where the file is.
+        name: what it is called in messages, and the id of its document.
+        options: how to read it.
+
+    Raises:
+        StageError: the file is too large, damaged, encrypted, binary, or holds no text.
+        MissingDependencyError: the package that reads such files is not installed.
+    """
+    data = _read(path, name, options.max_bytes)
+    format_ = format_of(path, data)
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        if format_.module == "rows":
+            return list(_rows(path, name, options, format_, digest))
+        converter = importlib.import_module(f"llmpipe.documents.{format_.module}")
+        found: Converted = converter.convert(data, name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"reading {name} needs the package {error.name}", hint="pip install 'llmpipe[rag]'"
+        ) from None
+    if not found.text.strip():
+        raise StageError(f"{name} holds no text", hint="leave it out by `exclude`")
+    return [
+        Document(
+            id=name,
+            title=found.title or path.stem,
+            media_type=format_.media_type,
+            source_digest=digest,
+            text=found.text,
+            sections=found.sections,
+            pages=found.pages,
+            metadata=dict(found.metadata),
+        )
+    ]
+
+
+def format_of(path: Path, data: bytes) -> Format:
+    """Tell what a file is: by its first bytes where these are plain, else by its name."""
+    if data.startswith(b"%PDF-"):
+        return PDF
+    if data.startswith(b"PK\x03\x04") and b"word/" in data:
+        return DOCX
+    known = FORMATS.get(path.suffix.lower())
+    if known is None and data[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return HTML
+    return known or PLAIN
+
+
+def _read(path: Path, label: str, max_bytes: int) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise StageError(
+                f"{label} is {_megabytes(size)}; files of up to {_megabytes(max_bytes)} are read",
+                hint="split it, leave it out by `exclude`, or raise `max_bytes`",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise StageError(f"{label} cannot be read: {error.strerror or error}") from None
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB" if size >= 1_000_000 else f"{size:,} bytes"
+
+
+def _rows(
+    path: Path,
+    name: str,
+    options: Options,
+    format_: Format,
+    digest: str,
+) -> Iterator[Document]:
+    for row in rows.read(path, name, options.columns):
+        yield Document(
+            id=f"{name}#{row.name}",
+            title=row.title or f"{path.stem} {row.name}",
+            media_type=format_.media_type,
+            source_digest=digest,
+            text=row.text,
+            sections=sections_of(row.text, ()),
+            metadata=row.metadata,
+        )

@@ -1,0 +1,94 @@
+"""What every converter makes of a file, and the rules that all of them keep.
+
+A text has ``\\n`` as its only line end, no NUL and no lone surrogate. Its sections follow each
+other without gaps and cover all of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from llmpipe.documents.model import Page, Scalar, Section
+
+TITLE_LENGTH = 200
+"""Characters of a title that are kept; who writes more has written no title."""
+
+_LINE_END = re.compile(r"\r\n?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Heading(NamedTuple):
+    """A heading: its level from 1, its words, and where its line begins."""
+
+    level: int
+    title: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A file as text. ``title`` is empty where the file does not say what it is called."""
+
+    text: str
+    sections: tuple[Section, ...]
+    title: str = ""
+    pages: tuple[Page, ...] = ()
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+def clean(text: str) -> str:
+    """Give a text as documents hold it: plain line ends, no byte order mark, no NUL."""
+    text = _LINE_END.sub("\n", text.removeprefix("\ufeff"))
+    return _SURROGATE.sub("\ufffd", text.replace("\0", ""))
+
+
+def one_line(text: str) -> str:
+    """Give a title as one line of bounded length."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
+
+
+def sections_of(text: str, headings: Iterable[Heading]) -> tuple[Section, ...]:
+    """Give the sections that headings, in order of their place, divide a text into.
+
+    A heading of which nothing is left before the next one has no section of its own.
+    """
+    sections: list[Section] = []
+    above: list[Heading] = []
+    path: tuple[str, ...] = ()
+    start = 0
+    for heading in headings:
+        if heading.start > start:
+            sections.append(Section(path, start, heading.start))
+        start = heading.start
+        above = [*(outer for outer in above if outer.level < heading.level), heading]
+        path = tuple(outer.title for outer in above)
+    if start < len(text):
+        sections.append(Section(path, start, len(text)))
+    return tuple(sections)
+
+
+def scalar(value: Any) -> Scalar | None:
+    """Give a value as metadata holds it, or None where it is no single value."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None
+
+
+def scalars(values: Mapping[Any, Any]) -> dict[str, Scalar]:
+    """Give the single values of a mapping; lists, mappings and nothing are left out."""
+    found = ((clean(str(name)), scalar(value)) for name, value in values.items())
+    return {name: value for name, value in found if value is not None}

@@ -1,0 +1,116 @@
+"""PDF: the text of each page; sections from the outline where the file has one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llmpipe.documents.model import Page
+from llmpipe.documents.parts import Converted, Heading, clean, one_line, scalars, sections_of
+from llmpipe.errors import StageError
+
+UNTITLED = re.compile(
+    r"(?i)untitled\b.*|.*\.(docx?|odt|tex|dvi|indd|pptx?|xlsx?)|microsoft word - .*"
+)
+"""What programs write as the title of a file that nobody gave one."""
+
+NUMBERING = (
+    r"(?m)^[^\S\n]*(?:(?:Chapter|Section|Appendix|Part)[^\S\n]+)?(?:[A-Z]|[\dIVX.]*)[.:)]?[^\S\n]*"
+)
+"""What may stand before a heading's words in its line."""
+
+_ALIKE = {mark: f"[{marks}]" for marks in ("'‘’", '"“”', "‐‑–—") for mark in marks}
+_ALIKE["-"] = "[-‐‑–—]"
+
+_CONTROLS = {code: None for code in range(32) if chr(code) not in "\t\n\r"} | {0xFFFE: None}
+"""Among them is what stands for a hyphen at the end of a line: without it the word is whole."""
+
+
+def convert(data: bytes, label: str) -> Converted:
+    """Read a PDF.
+
+    Raises:
+        StageError: it is damaged, encrypted, or has no text.
+    """
+    import pypdfium2
+
+    try:
+        pdf = pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:
+            raise StageError(
+                f"{label} is encrypted: it opens only with its password",
+                hint="save it without one, for example: qpdf --password=… --decrypt OLD NEW",
+            ) from None
+        raise StageError(f"{label} is not a PDF that can be read: {error}") from None
+    try:
+        return _read(pdf, label)
+    except pypdfium2.PdfiumError as error:
+        raise StageError(f"{label} cannot be read to its end: {error}") from None
+    finally:
+        pdf.close()
+
+
+def _read(pdf: Any, label: str) -> Converted:
+    texts = [_page_text(page) for page in pdf]
+    if not any(text.strip() for text in texts):
+        raise StageError(
+            f"{label} has no text: scanned pages need OCR first",
+            hint="for example: ocrmypdf OLD NEW",
+        )
+    text, pages = _paged(texts)
+    facts = pdf.get_metadata_dict(skip_empty=True)
+    title = one_line(facts.get("Title", ""))
+    return Converted(
+        text,
+        sections_of(text, _headings(pdf, text, pages)),
+        "" if UNTITLED.fullmatch(title) else title,
+        pages,
+        scalars({name.lower(): facts.get(name) for name in ("Author", "Subject", "Keywords")}),
+    )
+
+
+def _page_text(page: Any) -> str:
+    found = page.get_textpage()
+    try:
+        return clean(found.get_text_bounded()).translate(_CONTROLS)
+    finally:
+        found.close()
+        page.close()
+
+
+def _paged(texts: Sequence[str]) -> tuple[str, tuple[Page, ...]]:
+    """Put the pages one after the other; each ends where the next one begins."""
+    whole = [text + "\n" if text else "" for text in texts]
+    pages, start = [], 0
+    for number, text in enumerate(whole, 1):
+        pages.append(Page(number, start, start + len(text)))
+        start += len(text)
+    return "".join(whole), tuple(pages)
+
+
+def _headings(pdf: Any, text: str, pages: Sequence[Page]) -> Iterator[Heading]:
+    """Give the outline's entries where their words stand, or else where their page begins.
+
+    What is found in neither place has no section of its own: it would take another one's.
+    """
+    last = -1
+    for entry in pdf.get_toc():
+        title = one_line(entry.get_title() or "")
+        target = entry.get_dest()
+        index = target.get_index() if target else None
+        if not title or index is None or index >= len(pages):
+            continue
+        page = pages[index]
+        words = r"\s+".join(map(_loosely, title.split()))
+        match = re.compile(NUMBERING + words).search(text, max(last + 1, page.start), page.end)
+        start = match.start() if match else page.start
+        if start > last:
+            yield Heading(entry.level + 1, title, start)
+            last = start
+
+
+def _loosely(word: str) -> str:
+    """Give a pattern of a word in which outline and page may differ by quotes and dashes."""
+    return "".join(_ALIKE.get(mark) or re.escape(mark) for mark in word)

@@ -1,0 +1,182 @@
+"""reStructuredText, that of Sphinx included, as text with Markdown's headings and code fences.
+
+What docutils does not know, it would leave out with a warning; here an unknown role becomes its
+text, and an unknown directive its argument and its content. Nothing is included from other files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from llmpipe.documents.parts import Converted, clean, sections_of
+from llmpipe.documents.plain import decode
+from llmpipe.errors import StageError
+
+SETTINGS = {
+    "_disable_config": True,  # no docutils.conf of the machine
+    "doctitle_xform": False,  # the title of the document stays a section
+    "docinfo_xform": False,
+    "file_insertion_enabled": False,
+    "halt_level": 5,
+    "input_encoding": "unicode",
+    "line_length_limit": 10_000_000,
+    "raw_enabled": False,
+    "report_level": 5,
+    "smart_quotes": False,
+    "syntax_highlight": "none",
+}
+
+DROPPED = {
+    "codeauthor", "currentmodule", "default-domain", "highlight", "index", "literalinclude",
+    "module", "moduleauthor", "sectionauthor", "tabularcolumns", "toctree",
+}  # fmt: skip
+"""Directives of Sphinx that say nothing to a reader of this text."""
+
+CODE = {
+    "code", "code-block", "doctest", "ipython", "math", "productionlist", "prompt", "sourcecode",
+    "testcode", "testoutput",
+}  # fmt: skip
+"""Directives whose content is kept as it stands."""
+
+OTHER_IN_SPHINX = {"class", "code", "code-block", "math", "sourcecode"}
+"""Directives that docutils knows too, for something else or with fewer options."""
+
+SIGNATURES = {
+    "attribute", "class", "classmethod", "cmdoption", "data", "decorator", "decoratormethod",
+    "describe", "enum", "envvar", "exception", "function", "macro", "member", "method", "object",
+    "opcode", "option", "pdbcommand", "property", "staticmethod", "struct", "type", "var",
+}  # fmt: skip
+"""Directives whose argument is code."""
+
+LABELS = {
+    "availability": "Availability:",
+    "deprecated": "Deprecated since version",
+    "deprecated-removed": "Deprecated; versions",
+    "impl-detail": "Implementation detail:",
+    "seealso": "See also:",
+    "versionadded": "New in version",
+    "versionchanged": "Changed in version",
+}
+"""What directives of Sphinx print before their argument."""
+
+_TARGET = re.compile(r"(?s)(.+?)\s*(?<!\\)<[^<>]*>")
+_DOMAIN = re.compile(r"^(?:py|c|cpp|js|rst|std):")
+
+
+def convert(data: bytes, label: str) -> Converted:
+    """Read reStructuredText.
+
+    Raises:
+        StageError: it is no text, or docutils cannot read it.
+    """
+    from docutils.core import publish_doctree
+
+    from llmpipe.documents.rst_writer import written
+
+    source = clean(decode(data, label))
+    try:
+        with _taking_everything():
+            tree = publish_doctree(source, settings_overrides=SETTINGS)
+        text, headings = written(tree)
+    except Exception as error:  # docutils has no error of its own for what it cannot read
+        raise StageError(
+            f"{label} cannot be read as reStructuredText: {type(error).__name__}: {error}",
+            hint="leave it out by `exclude`",
+        ) from None
+    title = next((heading.title for heading in headings), "")
+    return Converted(text, sections_of(text, headings), title)
+
+
+@contextlib.contextmanager
+def _taking_everything() -> Iterator[None]:
+    """Let docutils take roles and directives that it does not know, as long as this lasts."""
+    from docutils.parsers.rst import directives, roles
+
+    known_directive, known_role = directives.directive, roles.role
+    unknown_directive = _unknown_directive()
+
+    def directive(name: str, language: Any, document: Any) -> tuple[Any, list[Any]]:
+        if _plain_name(name) in OTHER_IN_SPHINX:
+            return unknown_directive, []
+        found, _ = known_directive(name, language, document)
+        options = getattr(found, "option_spec", None)
+        if options:
+            found = type(found.__name__, (found,), {"option_spec": _AnyOption(options)})
+        return found or unknown_directive, []
+
+    def role(name: str, language: Any, line: int, reporter: Any) -> tuple[Any, list[Any]]:
+        found, _ = known_role(name, language, line, reporter)
+        return found or _unknown_role, []
+
+    directives.directive, roles.role = directive, role
+    try:
+        yield
+    finally:
+        directives.directive, roles.role = known_directive, known_role
+
+
+def _plain_name(name: str) -> str:
+    return _DOMAIN.sub("", name.lower())
+
+
+def _unknown_role(
+    name: str, raw: str, text: str, line: int, inliner: Any, options: Any = None, content: Any = ()
+) -> tuple[list[Any], list[Any]]:
+    """Give what a reference shows: its title, or the name without the marks before it."""
+    from docutils import nodes
+    from docutils.utils import unescape
+
+    titled = _TARGET.fullmatch(text)
+    return [nodes.Text(unescape(titled[1] if titled else text.lstrip("~!")))], []
+
+
+class _AnyOption(dict[str, Any]):
+    """The options of a directive, and any other, whose value is taken as it stands."""
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __missing__(self, name: str) -> Any:
+        return lambda value: value
+
+
+def _unknown_directive() -> Any:
+    from docutils import nodes
+    from docutils.parsers.rst import Directive
+
+    class UnknownDirective(Directive):  # type: ignore[misc, unused-ignore]
+        optional_arguments = 1
+        final_argument_whitespace = True
+        option_spec = _AnyOption()
+        has_content = True
+
+        def run(self) -> list[Any]:
+            name = _plain_name(self.name)
+            argument = self.arguments[0] if self.arguments else ""
+            if name in DROPPED:
+                return []
+            if name in CODE:
+                code = "\n".join(self.content) or argument
+                language = argument if self.content and name != "math" else ""
+                return [nodes.literal_block(code, code, language=language)]
+            found = []
+            if argument or name in LABELS:
+                found.append(self._heading(name, argument))
+            inner = nodes.container()
+            self.state.nested_parse(self.content, self.content_offset, inner)
+            return [*found, *inner.children]
+
+        def _heading(self, name: str, argument: str) -> Any:
+            if name in SIGNATURES:
+                signatures = [line.strip() for line in argument.splitlines()]
+                parts = [nodes.literal(line, line) for line in signatures if line]
+                spaced = [node for part in parts for node in (nodes.Text("\n"), part)][1:]
+                return nodes.paragraph("", "", *spaced)
+            words, _ = self.state.inline_text(argument, self.lineno)
+            label = f"{LABELS[name]} " if name in LABELS else ""
+            return nodes.paragraph("", "", nodes.Text(label), *words)
+
+    return UnknownDirective

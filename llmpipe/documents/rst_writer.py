@@ -1,0 +1,193 @@
+"""Write docutils' tree of a document as plain text, and say where its headings stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from llmpipe.documents.parts import Heading, clean, one_line
+
+_BACKTICKS = re.compile(r"`{3,}")
+
+
+def written(tree: Any) -> tuple[str, list[Heading]]:
+    """Give a document as text with its headings; ``tree`` is a ``docutils.nodes.document``."""
+    parts: list[str] = []
+    headings: list[Heading] = []
+    place = 0
+    for level, text in _top(tree, 0):
+        text = clean(text)
+        if level:
+            headings.append(Heading(level, one_line(text), place))
+            text = f"{'#' * level} {one_line(text)}"
+        parts.append(text + "\n\n")
+        place += len(parts[-1])
+    if parts:
+        parts[-1] = parts[-1][:-1]
+    return "".join(parts), headings
+
+
+def _top(node: Any, level: int) -> Iterator[tuple[int, str]]:
+    """Give the headings of a section, each with its level, and its blocks with the level 0."""
+    for child in node.children:
+        kind = type(child).__name__
+        if kind == "section":
+            yield from _top(child, level + 1)
+            continue
+        text = _inline(child) if kind == "title" else _block(child)
+        if text.strip():
+            yield (level if kind == "title" else 0), text
+
+
+def _block(node: Any) -> str:
+    """Give a block as text, without the blank lines around it."""
+    kind = type(node).__name__
+    if kind in _SILENT or (kind == "topic" and "contents" in node.get("classes", ())):
+        return ""
+    writer = _WRITERS.get(kind)
+    if writer is not None:
+        return writer(node)
+    if kind in _ADMONITIONS:
+        return f"{kind.capitalize()}: {_blocks(node)}"
+    if any(type(child).__name__ == "Text" for child in node.children):
+        return _inline(node)
+    return _blocks(node)
+
+
+def _blocks(node: Any, between: str = "\n\n") -> str:
+    texts = (_block(child) for child in node.children)
+    return between.join(text for text in texts if text.strip())
+
+
+def _inline(node: Any) -> str:
+    kind = type(node).__name__
+    if kind == "Text":
+        return str(node.astext())
+    if kind in ("system_message", "target", "substitution_definition", "raw"):
+        return ""
+    if kind == "image":
+        return str(node.get("alt", ""))
+    inner = "".join(_inline(child) for child in node.children)
+    if kind == "literal":
+        return f"`{inner}`"
+    if kind in ("footnote_reference", "citation_reference"):
+        return f"[{inner}]"
+    address = node.get("refuri", "") if kind == "reference" else ""
+    if address.startswith(("http://", "https://")) and address != inner:
+        return f"{inner} ({address})"
+    return inner
+
+
+def _code(node: Any) -> str:
+    code = node.astext().strip("\n")
+    fence = max(("```", *(run + "`" for run in _BACKTICKS.findall(code))), key=len)
+    language = str(node.get("language", ""))
+    return f"{fence}{language if language.isalnum() else ''}\n{code}\n{fence}"
+
+
+def _bullets(node: Any) -> str:
+    return _items(node, lambda number: "- ")
+
+
+def _numbers(node: Any) -> str:
+    first = node.get("start", 1)
+    return _items(node, lambda number: f"{first + number}. ")
+
+
+def _items(node: Any, mark: Callable[[int], str]) -> str:
+    items = [_blocks(item) for item in node.children]
+    apart = "\n\n" if any("\n\n" in item for item in items) else "\n"
+    return apart.join(_hanging(mark(i), item) for i, item in enumerate(items))
+
+
+def _hanging(mark: str, text: str) -> str:
+    return mark + _indented(text, " " * len(mark)).lstrip()
+
+
+def _indented(text: str, by: str = "    ") -> str:
+    return "\n".join(by + line if line.strip() else line for line in text.split("\n"))
+
+
+def _definition(node: Any) -> str:
+    terms = [_inline(child) for child in node.children if type(child).__name__ == "term"]
+    meaning = [_blocks(child) for child in node.children if type(child).__name__ == "definition"]
+    return "\n".join([*terms, *map(_indented, meaning)])
+
+
+def _field(node: Any) -> str:
+    name, body = node.children
+    return _hanging(f"{_inline(name)}: ", _blocks(body))
+
+
+def _option(node: Any) -> str:
+    names, description = node.children
+    return f"`{names.astext()}`\n{_indented(_blocks(description))}"
+
+
+def _quote(node: Any) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in _blocks(node).split("\n"))
+
+
+def _lines(node: Any) -> str:
+    """Give a block whose lines are as its author broke them."""
+    return "\n".join(
+        _indented(_lines(child)) if type(child).__name__ == "line_block" else _inline(child)
+        for child in node.children
+    )
+
+
+def _note(node: Any) -> str:
+    """Give a footnote or citation."""
+    label, *rest = node.children
+    texts = [_block(child) for child in rest]
+    return _hanging(f"[{label.astext()}] ", "\n\n".join(text for text in texts if text))
+
+
+def _table(node: Any) -> str:
+    rows = [
+        [_cell(entry) for entry in row.children] for row in node.findall(_is_row)
+    ]  # what spans several columns or rows stands in the first
+    title = next((_inline(child) for child in node.children if type(child).__name__ == "title"), "")
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines[1:1] = [f"|{' --- |' * len(rows[0])}"] if rows else []
+    return "\n".join(lines) if not title else "\n".join([f"{title}\n", *lines])
+
+
+def _is_row(node: Any) -> bool:
+    return type(node).__name__ == "row"
+
+
+def _cell(entry: Any) -> str:
+    return " ".join(_blocks(entry, " ").split()).replace("|", "\\|")
+
+
+_ADMONITIONS = {
+    "attention", "caution", "danger", "error", "hint", "important", "note", "tip", "warning",
+}  # fmt: skip
+
+_SILENT = {
+    "comment", "decoration", "meta", "pending", "raw", "substitution_definition",
+    "system_message", "target",
+}  # fmt: skip
+
+_WRITERS: Mapping[str, Callable[[Any], str]] = {
+    "block_quote": _quote,
+    "bullet_list": _bullets,
+    "citation": _note,
+    "definition_list_item": _definition,
+    "doctest_block": _code,
+    "enumerated_list": _numbers,
+    "field": _field,
+    "field_list": lambda node: _blocks(node, "\n"),
+    "footnote": _note,
+    "image": _inline,
+    "line_block": _lines,
+    "literal_block": _code,
+    "math_block": _code,
+    "option_list_item": _option,
+    "paragraph": _inline,
+    "table": _table,
+    "Text": _inline,
+    "transition": lambda node: "---",
+}

@@ -1,0 +1,258 @@
+"""Read files as documents: text with its title, sections, pages and metadata.
+
+Markdown, plain text, HTML, PDF, Word, reStructuredText, and files of rows. From a folder what has
+one of their endings is taken; what is named outright or by a pattern is read as text if it is text.
+Files are untrusted: nothing in them is run or fetched, and none leads out of where it lies. Not
+covered: scanned pages, slides and sheets, what is on the web.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from llmpipe.contracts import (
+    Artifact,
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    semantic_fields,
+)
+from llmpipe.documents.convert import FORMATS, Options, convert
+from llmpipe.documents.model import Document, write_documents
+from llmpipe.documents.rows import Columns
+from llmpipe.errors import StageError
+from llmpipe.stages.ingest_files import Collection, collect
+
+LISTED = 100
+"""How many duplicates and skipped files the metrics name; all of them are counted."""
+
+NAMED = 5
+"""How many things of a kind a message names."""
+
+
+class IngestConfig(StageConfig, frozen=True, kw_only=True):
+    """Files and folders to documents."""
+
+    paths: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """What to read: files, folders, patterns such as `./docs/**/*.md`, `pkg://` addresses, and
+    files that other stages make."""
+    exclude: tuple[str, ...] = ()
+    """Documents to leave out, by patterns of their ids (`docs/drafts/*`); `*` also fits a `/`."""
+    on_error: Literal["fail", "skip"] = "fail"
+    """What a file does that is damaged, encrypted, binary, too large or without text: fail the
+    stage, or be told of and counted."""
+    columns: Columns | None = None
+    """Which columns of CSV, TSV, JSONL and JSON files hold the text; known formats need none."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
+    """The size of the largest file that is read."""
+    allow_outside: bool = False
+    """Take paths that lie outside of the spec's folder, and links that lead out of a folder."""
+    dedup: bool = True
+    """Keep only the first, by id, of documents with the same text."""
+
+
+class Ingest(StageDefaults):
+    """The ``ingest`` kind."""
+
+    Config = IngestConfig
+    VERSION = 1
+    determinism = "exact"
+    cpus = 1
+
+    @staticmethod
+    def ports(config: IngestConfig) -> Ports:
+        inputs = {
+            f"paths.{i}": Input(("paths", i), path, ("file", "records", "dataset"), glob=True)
+            for i, path in enumerate(config.paths)
+        }
+        return Ports(inputs, {"documents": Output("documents")}, default="documents")
+
+    @staticmethod
+    def fingerprint(config: IngestConfig) -> Mapping[str, Any]:
+        # As a mapping the paths stay as they are written: the documents are called after them.
+        paths = {str(i): path for i, path in enumerate(config.paths)}
+        return {**semantic_fields(config), "paths": paths}
+
+    @staticmethod
+    def tools(config: IngestConfig) -> tuple[str, ...]:
+        return tuple(sorted({tool for path in config.paths for tool in _tools_for(path)}))
+
+    @staticmethod
+    def run(ctx: StageContext[IngestConfig]) -> StageResult:
+        """Find the files, convert each, drop what is there twice, write.
+
+        Raises:
+            StageError: a path leads nowhere or too far, a file cannot be read, or nothing is left.
+        """
+        found = _collected(ctx)
+        tally = Tally()
+        documents = sorted(_converted(ctx, found, tally), key=lambda document: document.id)
+        if tally.skipped and ctx.config.on_error == "fail":
+            raise _unreadable(tally.skipped)
+        _check_ids(documents)
+        kept = list(_without_copies(documents, tally)) if ctx.config.dedup else documents
+        if not kept:
+            raise _nothing_left(ctx, found, tally)
+        output = ctx.out / "documents.jsonl"
+        write_documents(output, kept)
+        return StageResult(
+            {"documents": output}, _metrics(kept, found, tally), _summary(kept, tally)
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """What did not become a document."""
+
+    skipped: dict[str, StageError] = field(default_factory=dict)
+    """Why a file could not be read, by id."""
+    copies: dict[str, str] = field(default_factory=dict)
+    """Of which other document a document was the copy, by id."""
+    blank_rows: int = 0
+
+
+def _tools_for(path: str) -> tuple[str, ...]:
+    """Name what may read the files of a path; a folder may hold anything."""
+    known = FORMATS.get(Path(path).suffix.lower())
+    if known and not path.endswith("/"):
+        return known.distributions
+    return tuple(tool for format_ in FORMATS.values() for tool in format_.distributions)
+
+
+def _collected(ctx: StageContext[IngestConfig]) -> Collection:
+    config = ctx.config
+    found = collect(_paths(ctx), config.exclude, ctx.spec_dir, allow_outside=config.allow_outside)
+    for pattern in found.idle:
+        ctx.warn(f"exclude: {pattern!r} fits no document")
+    if not found.files:
+        raise _nothing_left(ctx, found, Tally())
+    return found
+
+
+def _paths(ctx: StageContext[IngestConfig]) -> dict[str, Artifact]:
+    return {path: ctx.input(f"paths.{i}") for i, path in enumerate(ctx.config.paths)}
+
+
+def _converted(
+    ctx: StageContext[IngestConfig], found: Collection, tally: Tally
+) -> Iterator[Document]:
+    options = Options(ctx.config.columns, ctx.config.max_bytes)
+    for done, (name, path) in enumerate(sorted(found.files.items())):
+        ctx.progress(done, len(found.files), name)
+        try:
+            documents = convert(path, name, options)
+        except StageError as error:
+            tally.skipped[name] = error
+            if ctx.config.on_error == "skip":
+                ctx.warn(f"passed over: {error.message}")
+            continue
+        for document in documents:
+            _warn_of_empty_pages(ctx, document)
+            if document.text.strip():
+                yield document
+            else:
+                tally.blank_rows += 1
+
+
+def _unreadable(skipped: Mapping[str, StageError]) -> StageError:
+    """Name what cannot be read, all at once: each has to be seen to."""
+    first, *others = skipped.values()
+    told = [error.message for error in others[:NAMED]]
+    if len(others) > NAMED:
+        told.append(f"and {len(others) - NAMED} more files")
+    hints = [*filter(None, [first.hint]), *told, "or pass over such files: on_error: skip"]
+    return StageError(first.message, hint="\n".join(hints))
+
+
+def _warn_of_empty_pages(ctx: StageContext[IngestConfig], document: Document) -> None:
+    empty = sum(not document.text[page.start : page.end].strip() for page in document.pages)
+    if 2 * empty > len(document.pages):
+        ctx.warn(f"{document.id}: {empty} of its {len(document.pages)} pages have no text (scans?)")
+
+
+def _check_ids(documents: list[Document]) -> None:
+    for one, other in pairwise(documents):
+        if one.id == other.id:
+            raise StageError(
+                f"two documents are called {one.id}",
+                hint="the column under `columns.id` must differ from row to row",
+            )
+
+
+def _without_copies(documents: list[Document], tally: Tally) -> Iterator[Document]:
+    first: dict[bytes, str] = {}
+    for document in documents:
+        digest = hashlib.sha256(document.text.encode()).digest()
+        original = first.setdefault(digest, document.id)
+        if original == document.id:
+            yield document
+        else:
+            tally.copies[document.id] = original
+
+
+def _nothing_left(ctx: StageContext[IngestConfig], found: Collection, tally: Tally) -> StageError:
+    reasons = [
+        *(
+            f"no documents: {count} {ending}"
+            for ending, count in found.passed_over.most_common(NAMED)
+        ),
+        *([f"excluded: {found.excluded}"] if found.excluded else []),
+        *([f"rows without text: {tally.blank_rows}"] if tally.blank_rows else []),
+        *(f"passed over: {error.message}" for error in list(tally.skipped.values())[:NAMED]),
+    ]
+    return StageError(
+        f"no document is left of {', '.join(ctx.config.paths)}",
+        hint="; ".join(reasons) or "there is no file",
+    )
+
+
+def _metrics(kept: list[Document], found: Collection, tally: Tally) -> dict[str, Any]:
+    return {
+        "documents": len(kept),
+        "characters": sum(len(document.text) for document in kept),
+        "pages": sum(len(document.pages) for document in kept),
+        "sections": sum(len(document.sections) for document in kept),
+        "media_types": dict(sorted(Counter(document.media_type for document in kept).items())),
+        "files": len(found.files),
+        "skipped": len(tally.skipped),
+        "skipped_files": _listed({name: e.message for name, e in tally.skipped.items()}),
+        "passed_over": dict(sorted(found.passed_over.items())),
+        "excluded": found.excluded,
+        "blank_rows": tally.blank_rows,
+        "duplicates": len(tally.copies),
+        "duplicates_of": _listed(tally.copies),
+    }
+
+
+def _listed(names: Mapping[str, str]) -> dict[str, str]:
+    return dict(list(names.items())[:LISTED])
+
+
+def _summary(kept: list[Document], tally: Tally) -> str:
+    """Say in a line what there is and what there is not."""
+    characters = sum(len(document.text) for document in kept)
+    pages = sum(len(document.pages) for document in kept)
+    parts = [f"{len(kept):,} documents", f"{characters:,} characters"]
+    parts += [f"{pages:,} pages"] if pages else []
+    left = [
+        f"{count:,} {what}"
+        for count, what in (
+            (len(tally.copies), "copies"),
+            (len(tally.skipped), "files passed over"),
+            (tally.blank_rows, "rows without text"),
+        )
+        if count
+    ]
+    return ", ".join(parts) + (f"; left out: {', '.join(left)}" if left else "")

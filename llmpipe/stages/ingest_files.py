@@ -1,0 +1,115 @@
+"""Which files `ingest` takes, and what their documents are called."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from llmpipe.contracts import Artifact
+from llmpipe.documents.convert import FORMATS
+from llmpipe.errors import StageError
+from llmpipe.paths import is_path
+from llmpipe.patterns import EVERYTHING, matching_files
+
+PACKAGE = "pkg://"
+
+
+@dataclass(slots=True)
+class Collection:
+    """The files to read by the ids of their documents, and what was left aside."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Files of folders that are no documents, by the end of their names."""
+    excluded: int = 0
+    idle: list[str] = field(default_factory=list)
+    """Patterns of what to exclude that fit nothing."""
+
+
+def collect(
+    paths: Mapping[str, Artifact],
+    exclude: Sequence[str],
+    spec_dir: Path,
+    *,
+    allow_outside: bool,
+) -> Collection:
+    """Find the files that each path, as the spec writes it, means.
+
+    Raises:
+        StageError: a path or a link leads out of where it may, or two files have the same id.
+    """
+    found = Collection()
+    used: set[str] = set()
+    here = _real(spec_dir)
+    for text, artifact in paths.items():
+        if is_path(text) and not allow_outside and not _real(artifact.path).is_relative_to(here):
+            raise StageError(
+                f"{text} lies outside of the folder of the spec, at {_real(artifact.path)}",
+                hint="move it there, or say that it is meant: allow_outside: true",
+            )
+        prefix = _prefix(text, artifact.path, here)
+        for name, path in _named(text, artifact, found.passed_over, follow=allow_outside):
+            id_ = _unicode(f"{prefix}/{name}" if prefix else name)
+            fitting = {pattern for pattern in exclude if fnmatchcase(id_, pattern)}
+            used |= fitting
+            if fitting:
+                found.excluded += 1
+            elif _real(found.files.setdefault(id_, path)) != _real(path):
+                raise StageError(
+                    f"{found.files[id_]} and {path} would both be called {id_}",
+                    hint="name the folder above both, or rename one of them",
+                )
+    found.idle = [pattern for pattern in exclude if pattern not in used]
+    return found
+
+
+def _named(
+    text: str, artifact: Artifact, passed_over: Counter[str], *, follow: bool
+) -> Iterator[tuple[str, Path]]:
+    """Give the files that one path means by their names below it; counts what it passes over."""
+    if artifact.pattern is None and not artifact.path.is_dir():
+        yield artifact.path.name, artifact.path
+        return
+    pattern = artifact.pattern or EVERYTHING
+    takes_all = pattern.rpartition("/")[2] != EVERYTHING
+    root = _real(artifact.path)
+    try:
+        names = sorted(name for name, _ in matching_files(artifact.path, pattern))
+    except OSError as error:
+        raise StageError(f"{error.filename} cannot be read: {error.strerror}") from None
+    for name in names:
+        path = artifact.path / name
+        if not takes_all and path.suffix.lower() not in FORMATS:
+            passed_over[_unicode(path.suffix.lower() or path.name)] += 1
+            continue
+        if is_path(text) and not follow and not _real(path).is_relative_to(root):
+            raise StageError(
+                f"{name} in {artifact.label} leads out of it by a link, to {_real(path)}",
+                hint="leave it out, or say that it is meant: allow_outside: true",
+            )
+        yield name, path
+
+
+def _prefix(text: str, path: Path, here: Path) -> str:
+    """Give what the ids of a path's documents begin with, the same on every machine."""
+    if not is_path(text) and not text.startswith(PACKAGE):
+        return text  # a stage's output: where it lies in the store tells nothing
+    folder = path if path.is_dir() else path.parent
+    real = _real(folder)
+    if is_path(text) and real.is_relative_to(here):
+        inner = real.relative_to(here).as_posix()
+        return "" if inner == "." else inner
+    return folder.name
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _unicode(name: str) -> str:
+    """Give a name as text even where its bytes are none."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -1,0 +1,61 @@
+"""Plain text: encodings are told, binary files refused."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from document_files import check_parts, read_or_told
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.documents.plain import convert
+from llmpipe.errors import StageError
+
+GERMAN = (
+    "Die Größe der Tür beträgt fünf Fuß; über den Preis müssen wir später noch schön reden.\n" * 5
+)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
+def test_any_text_is_one_section(text):
+    """UTF-8 is read as it is."""
+    found = convert(text.encode(), "a.txt")
+    assert found.text == text.removeprefix("\ufeff")
+    check_parts(found.text, found.sections)
+
+
+@given(st.binary())
+def test_any_bytes_are_text_or_refused(data):
+    """There is no third way."""
+    found = read_or_told(convert, data, "a.txt")
+    if isinstance(found, str):
+        assert found.startswith("a.txt is ")
+    else:
+        check_parts(found.text, found.sections)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"]
+)
+def test_encodings(encoding):
+    """By its mark, as UTF-8, or by what the bytes suggest."""
+    assert convert(GERMAN.encode(encoding), "a.txt").text == GERMAN
+
+
+def test_utf_16_by_its_mark():
+    """Both byte orders."""
+    for mark, encoding in ((b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be")):
+        assert convert(mark + "Grüße".encode(encoding), "a.txt").text == "Grüße"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", random.Random(0).randbytes(5000).replace(b"\0", b"\1"),
+     b"text, and then\0", random.Random(1).randbytes(64) + b"\0"],
+    ids=["a picture", "noise", "a NUL", "short noise"],
+)  # fmt: skip
+def test_binary_is_refused(data):
+    """A picture by the name of a text is named."""
+    with pytest.raises(StageError, match=r"^notes\.txt is a binary file, not text$"):
+        convert(data, "notes.txt")

@@ -1,0 +1,105 @@
+"""reStructuredText: Sphinx's too, without anything from outside."""
+
+from __future__ import annotations
+
+import docutils.parsers.rst.directives
+import pytest
+from document_files import check_parts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmpipe.documents.rst import convert
+from llmpipe.errors import StageError
+
+BLOCKS = [
+    "Title\n=====", "Sub\n---", "* item", "1. one", ".. note:: hm", ".. unknown:: a\n   :x: y\n\n   b",
+    ":role:`t <u>`", "::\n\n  code", "term\n  meaning", "", "|x|", "`a`_", "+--+\n|a |\n+--+", "====",
+    ".. class:: A(b)", "text", ".. code-block:: c\n\n   x ``` y", "  quoted",
+]  # fmt: skip
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=5)
+MARKUP = st.lists(st.sampled_from(BLOCKS) | WORDS).map("\n\n".join)
+
+
+def read(text):
+    return convert(text.encode(), "a.rst")
+
+
+@settings(max_examples=100)
+@given(MARKUP)
+def test_sections_cover_whatever_is_written(text):
+    """Whatever the text, its sections follow each other and hold all of it."""
+    found = read(text)
+    check_parts(found.text, found.sections)
+
+
+def test_sections_and_their_places():
+    """Headings become Markdown's, each where its section begins."""
+    found = read("Top\n===\n\nOne.\n\nInner\n-----\n\nTwo.\n\nNext\n====\n\nThree.\n")
+    assert found.text == "# Top\n\nOne.\n\n## Inner\n\nTwo.\n\n# Next\n\nThree.\n"
+    assert [section.path for section in found.sections] == [("Top",), ("Top", "Inner"), ("Next",)]
+    assert found.title == "Top"
+
+
+def test_what_sphinx_adds():
+    """Roles become their text, signatures code, and directives their content."""
+    found = read(
+        ".. module:: os\n\n.. function:: open(path, *, mode=0)\n              open(fd)\n\n"
+        "   Open it; see :func:`~os.close`, :ref:`the guide <guide>` and :pep:`8`.\n\n"
+        "   .. versionadded:: 3.5\n\n   .. versionchanged:: 3.6\n      Faster.\n\n"
+        ".. class:: Path(x)\n\n   A path.\n\n.. toctree::\n   :maxdepth: 2\n\n   intro\n\n"
+        ".. code-block:: python\n   :caption: x\n\n   print('a')\n\n.. sourcecode::\n\n   b\n"
+    )
+    assert "`open(path, *, mode=0)`\n`open(fd)`" in found.text
+    assert "see os.close, the guide and PEP 8" in found.text
+    assert "New in version 3.5" in found.text
+    assert "Changed in version 3.6\nFaster." in found.text
+    assert "`Path(x)`\n\nA path." in found.text
+    assert "```python\nprint('a')\n```\n\n```\nb\n```" in found.text
+    assert "intro" not in found.text
+    assert "maxdepth" not in found.text
+
+
+def test_blocks():
+    """Lists, definitions, tables, fields, notes and footnotes read as plain text."""
+    found = read(
+        "- one\n- two\n\n  more\n\n3. three\n4. four\n\nterm\n  What it means.\n\n:name: value\n\n"
+        ".. note:: Take care.\n\n=== ===\nA   B\n=== ===\n1   2\n=== ===\n\nSee [1]_.\n\n.. [1] The note.\n\n"
+        "| line\n| line\n\n>>> 1 + 1\n2\n"
+    )
+    for part in (
+        "- one\n\n- two\n\n  more", "3. three\n4. four", "term\n    What it means.", "name: value",
+        "Note: Take care.", "| A | B |\n| --- | --- |\n| 1 | 2 |", "See [1].", "[1] The note.",
+        "line\nline", "```\n>>> 1 + 1\n2\n```",
+    ):  # fmt: skip
+        assert part in found.text
+
+
+def test_nothing_is_taken_from_other_files(tmp_path, monkeypatch):
+    """Neither `include` nor `raw` nor a table's file is followed."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the password, a column\n")
+    monkeypatch.chdir(tmp_path)
+    text = "\n\n".join(
+        f".. {directive}"
+        for directive in (
+            f"include:: {secret}", f"raw:: html\n   :file: {secret}", f"literalinclude:: {secret}",
+            f"csv-table:: t\n   :file: {secret}", "raw:: html\n\n   <script>", "include:: <isonum.txt>",
+        )
+    )  # fmt: skip
+    found = read(f"Words.\n\n{text}\n")
+    assert "password" not in found.text
+    assert "script" not in found.text
+    assert found.text.startswith("Words.")
+
+
+def test_docutils_is_as_it_was():
+    """What a reading lets docutils take, it takes only as long as it lasts."""
+    before = docutils.parsers.rst.directives.directive
+    read(".. unknown::\n\n   x\n")
+    assert docutils.parsers.rst.directives.directive is before
+
+
+def test_nesting_without_end():
+    """Quotes in quotes, a thousand deep, are refused and not followed."""
+    with pytest.raises(StageError, match=r"^a\.rst cannot be read as reStructuredText"):
+        read("\n\n".join(f"{' ' * depth}x" for depth in range(1000)))

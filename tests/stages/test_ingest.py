@@ -1,0 +1,328 @@
+"""The ingest stage on small files: what becomes a document, what is refused, and what is said."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from document_files import check_parts, docx_bytes, pdf_bytes
+from workspace import Workspace
+
+from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.documents.model import Document, read_documents
+from llmpipe.errors import StageError
+from llmpipe.graph.compile import compile_spec
+from llmpipe.graph.sources import LocalGlob, LocalPath
+from llmpipe.spec.read import read_spec
+from llmpipe.stages.ingest import Ingest, IngestConfig
+
+
+class Runner:
+    """Runs the stage on paths as a spec beside the files would have them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.warnings: list[str] = []
+        self.outputs = 0
+
+    def write(self, name: str, data: str | bytes) -> Path:
+        """Write a file below the spec's folder."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return path
+
+    def __call__(self, *paths: str, **fields: Any) -> tuple[StageResult, list[Document]]:
+        """Run the stage; give its result and documents."""
+        config = msgspec.convert({"kind": "ingest", "paths": paths, **fields}, IngestConfig)
+        self.outputs += 1
+        out = self.folder.parent / f"out{self.outputs}"
+        out.mkdir()
+        ctx = StageContext(
+            config, "docs", self._inputs(config), out, out, out, out, self.folder, 1, self._hear
+        )
+        result = Ingest.run(ctx)
+        documents = list(read_documents(result.outputs["documents"]))
+        for document in documents:
+            check_parts(document.text, document.sections, document.pages)
+        return result, documents
+
+    def _inputs(self, config: IngestConfig) -> dict[str, Artifact]:
+        """Bind the paths as the compiler does."""
+        spec = self.folder / "spec.yaml"
+        stage = json.dumps({"kind": "ingest", "paths": config.paths})
+        spec.write_text(f"version: 1\nname: x\nstages:\n  docs: {stage}\n")
+        inputs = {}
+        for port, binding in compile_spec(read_spec(spec)).nodes["docs"].bindings.items():
+            source = binding.source
+            assert isinstance(source, LocalPath | LocalGlob)
+            path = source.path if isinstance(source, LocalPath) else source.root
+            pattern = None if isinstance(source, LocalPath) else source.pattern
+            inputs[port] = Artifact(path, binding.type, "", binding.label, None, pattern)
+        return inputs
+
+    def _hear(self, event: Any) -> None:
+        if event["event"] == "warning":
+            self.warnings.append(event["message"])
+
+
+@pytest.fixture
+def ingest(tmp_path: Path) -> Runner:
+    """The stage, and a folder for its files."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    return Runner(folder)
+
+
+def ids(documents: list[Document]) -> list[str]:
+    """What the documents are called."""
+    return [document.id for document in documents]
+
+
+def test_a_folder_of_everything(ingest: Runner) -> None:
+    """Every known format is taken, the rest passed over and counted by the ends of names."""
+    ingest.write("docs/a.md", "# A\n\nOne.\n\n## B\n\nTwo.\n")
+    ingest.write("docs/b.pdf", pdf_bytes([["Page one"], ["Page two"]]))
+    ingest.write("docs/sub/c.docx", docx_bytes([(1, "C"), (0, "Three.")]))
+    ingest.write("docs/sub/d.HTML", "<h1>D</h1><script>run()</script><p>Four.")
+    ingest.write("docs/e.rst", "E\n=\n\nFive.\n")
+    ingest.write("docs/f.csv", "text,topic\nSix.,x\n,y\nSeven.,z\n")
+    ingest.write("docs/logo.png", b"\x89PNG\0")
+    ingest.write("docs/Makefile", "all:\n")
+    result, documents = ingest("./docs")
+    assert ids(documents) == [
+        "docs/a.md", "docs/b.pdf", "docs/e.rst", "docs/f.csv#1", "docs/f.csv#3", "docs/sub/c.docx",
+        "docs/sub/d.HTML",
+    ]  # fmt: skip
+    assert "run()" not in documents[-1].text
+    metrics = result.metrics
+    assert (metrics["documents"], metrics["files"], metrics["pages"]) == (7, 6, 2)
+    assert metrics["characters"] == sum(len(document.text) for document in documents)
+    assert metrics["media_types"]["text/csv"] == 2
+    assert metrics["passed_over"] == {".png": 1, "Makefile": 1}
+    assert metrics["blank_rows"] == 1
+    assert result.summary.startswith("7 documents, ")
+    assert result.summary.endswith(", 2 pages; left out: 1 rows without text")
+
+
+def test_ids_are_paths_below_the_spec(ingest: Runner, tmp_path: Path) -> None:
+    """However a file is reached, it is called the same; one from outside by its folder's name."""
+    ingest.write("docs/a.md", "a\n")
+    (tmp_path / "shared" / "in").mkdir(parents=True)
+    (tmp_path / "shared" / "in" / "b.md").write_text("b\n")
+    absolute = f"{ingest.folder}/docs/*.md"
+    for paths in (
+        ["./docs"],
+        ["./docs/a.md"],
+        ["./**/*.md"],
+        [absolute],
+        ["./docs", "./docs/a.md"],
+    ):
+        assert ids(ingest(*paths)[1]) == ["docs/a.md"]
+    for path, id_ in (("../shared", "shared/in/b.md"), ("../shared/in/b.md", "in/b.md")):
+        assert ids(ingest(path, allow_outside=True)[1]) == [id_]
+    packaged = ids(ingest("pkg://llmpipe/documents/*.py")[1])
+    assert "documents/model.py" in packaged
+
+
+def test_two_files_by_one_name(ingest: Runner, tmp_path: Path) -> None:
+    """Folders of one name outside of the spec's cannot both be meant."""
+    for name in ("one", "two"):
+        (tmp_path / name / "docs").mkdir(parents=True)
+        (tmp_path / name / "docs" / "a.md").write_text(name)
+    with pytest.raises(StageError, match=r"would both be called docs/a\.md"):
+        ingest("../one/docs", "../two/docs", allow_outside=True)
+
+
+def test_exclude_by_id(ingest: Runner) -> None:
+    """Patterns of ids leave documents out; one that fits nothing is told of."""
+    for name in ("docs/a.md", "docs/drafts/b.md", "docs/drafts/sub/c.md"):
+        ingest.write(name, name)
+    result, documents = ingest("./docs", exclude=["docs/drafts/*", "docs/old/*"])
+    assert ids(documents) == ["docs/a.md"]
+    assert result.metrics["excluded"] == 2
+    assert ingest.warnings == ["exclude: 'docs/old/*' fits no document"]
+
+
+def test_copies(ingest: Runner) -> None:
+    """The first by id is kept, the others are named; or all are."""
+    for name in ("b.md", "a.md", "c.txt"):
+        ingest.write(f"docs/{name}", "The same.\n")
+    ingest.write("docs/d.md", "Another.\n")
+    result, documents = ingest("./docs")
+    assert ids(documents) == ["docs/a.md", "docs/d.md"]
+    assert result.metrics["duplicates"] == 2
+    assert result.metrics["duplicates_of"] == {"docs/b.md": "docs/a.md", "docs/c.txt": "docs/a.md"}
+    assert len(ingest("./docs", dedup=False)[1]) == 4
+
+
+BAD = {
+    "scan.pdf": (pdf_bytes([[]]), "has no text: scanned pages need OCR first"),
+    "secret.pdf": (pdf_bytes([["x"]], encrypted=True), "is encrypted"),
+    "broken.docx": (b"PK\x03\x04word/", "is not a Word document that can be read"),
+    "notes.txt": (b"text\0\1\2", "is a binary file, not text"),
+    "blank.md": (b"\n\n", "holds no text"),
+    "rows.jsonl": (b'{"text": "a"}\n{"text"\n', ":2: not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_file_that_cannot_be_read(ingest: Runner, name: str) -> None:
+    """It fails the stage by name and reason, or is told of, counted and passed over."""
+    data, reason = BAD[name]
+    ingest.write("docs/good.md", "good\n")
+    ingest.write(f"docs/{name}", data)
+    with pytest.raises(StageError) as caught:
+        ingest("./docs")
+    assert caught.value.message.startswith(f"docs/{name}")
+    assert reason in caught.value.message
+    assert "on_error: skip" in (caught.value.hint or "")
+    result, documents = ingest("./docs", on_error="skip")
+    assert ids(documents) == ["docs/good.md"]
+    assert result.metrics["skipped"] == 1
+    assert reason in result.metrics["skipped_files"][f"docs/{name}"]
+    assert any(reason in warning for warning in ingest.warnings)
+
+
+def test_all_that_cannot_be_read_is_named_at_once(ingest: Runner) -> None:
+    """Who has ten broken files need not run ten times."""
+    for number in range(8):
+        ingest.write(f"docs/{number}.md", "")
+    with pytest.raises(StageError) as caught:
+        ingest("./docs")
+    assert caught.value.message == "docs/0.md holds no text"
+    assert "docs/5.md holds no text\nand 2 more files\n" in (caught.value.hint or "")
+
+
+def test_a_gigabyte_is_refused_unread(ingest: Runner) -> None:
+    """By its size, with both figures, in no time."""
+    with ingest.write("docs/big.txt", "").open("wb") as file:
+        file.truncate(1_000_000_000)
+    begun = time.monotonic()
+    with pytest.raises(
+        StageError, match=r"docs/big\.txt is 1,000 MB; files of up to 100 MB are read"
+    ):
+        ingest("./docs")
+    assert time.monotonic() - begun < 2
+
+
+def test_paths_outside_are_refused_unless_meant(ingest: Runner, tmp_path: Path) -> None:
+    """A file beside the spec's folder is named with where it lies."""
+    (tmp_path / "private.md").write_text("private\n")
+    ingest.write("docs/a.md", "a\n")
+    for path in ("../private.md", f"{tmp_path}/private.md", "./docs/../../*.md"):
+        with pytest.raises(StageError) as caught:
+            ingest("./docs", path)
+        assert caught.value.message.startswith(f"{path} lies outside of the folder of the spec")
+        assert "allow_outside" in (caught.value.hint or "")
+        assert len(ingest("./docs", path, allow_outside=True)[1]) == 2
+
+
+@pytest.mark.parametrize("link", ["docs/link.md", "docs/linked"])
+def test_links_that_lead_out_are_refused_by_name(ingest: Runner, tmp_path: Path, link: str) -> None:
+    """A link to a file, or a folder of files, elsewhere; one that stays inside is as good as any."""
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key.md").write_text("secret\n")
+    ingest.write("docs/sub/a.md", "a\n")
+    (ingest.folder / "docs" / "inner.md").symlink_to("sub/a.md")
+    assert ids(ingest("./docs", dedup=False)[1]) == ["docs/inner.md", "docs/sub/a.md"]
+    target = tmp_path / "private" / ("key.md" if link.endswith(".md") else "")
+    (ingest.folder / link).symlink_to(target)
+    with pytest.raises(
+        StageError, match=r"^link(ed/key)?\.md in \./docs leads out of it by a link"
+    ):
+        ingest("./docs")
+    assert len(ingest("./docs", allow_outside=True, dedup=False)[1]) == 3
+
+
+def test_an_unknown_ending_named_outright_is_read_as_text(ingest: Runner) -> None:
+    """From a folder it is not taken; by name or pattern it is, if it is text."""
+    ingest.write("docs/a.md", "a\n")
+    ingest.write("docs/conf.ini", "[x]\ny = 1\n")
+    ingest.write("docs/logo.png", b"\x89PNG\0")
+    assert ids(ingest("./docs")[1]) == ["docs/a.md"]
+    assert ids(ingest("./docs/**")[1]) == ["docs/a.md"]
+    for path in ("./docs/conf.ini", "./docs/*.ini"):
+        (document,) = ingest(path)[1]
+        assert (document.id, document.media_type) == ("docs/conf.ini", "text/plain")
+    with pytest.raises(StageError, match=r"docs/logo\.png is a binary file"):
+        ingest("./docs/*")
+
+
+def test_nothing_left_says_where_it_went(ingest: Runner) -> None:
+    """An input of which nothing remains is an error that lists what was looked at."""
+    ingest.write("docs/a.md", "a\n")
+    ingest.write("docs/logo.png", b"\0")
+    with pytest.raises(StageError) as caught:
+        ingest("./docs", exclude=["*.md"])
+    assert caught.value.message == "no document is left of ./docs"
+    assert caught.value.hint == "no documents: 1 .png; excluded: 1"
+    ingest.write("rows/a.jsonl", '{"text": " "}\n')
+    with pytest.raises(StageError) as caught:
+        ingest("./rows")
+    assert caught.value.hint == "rows without text: 1"
+
+
+def test_rows_by_columns(ingest: Runner) -> None:
+    """Columns are named once for all files of rows; an id that is there twice is an error."""
+    ingest.write("faq.csv", "no,q,a,topic\n1,Why?,Because.,x\n2,Who?,Me.,y\n")
+    columns = {"text": ["a"], "title": "q", "id": "no"}
+    _, documents = ingest("./faq.csv", columns=columns)
+    assert [(d.id, d.title, d.text, d.metadata) for d in documents] == [
+        ("faq.csv#1", "Why?", "Because.", {"topic": "x"}),
+        ("faq.csv#2", "Who?", "Me.", {"topic": "y"}),
+    ]
+    ingest.write("faq.csv", "no,a\na,1\na,2\n")
+    with pytest.raises(StageError, match=r"two documents are called faq\.csv#a"):
+        ingest("./faq.csv", columns={"text": ["a"], "id": "no"})
+
+
+def test_a_half_scanned_pdf_is_told_of(ingest: Runner) -> None:
+    """Pages without text are no error where others have some, but a loss to know of."""
+    ingest.write("a.pdf", pdf_bytes([["text"], [], []]))
+    ingest("./a.pdf")
+    assert ingest.warnings == ["a.pdf: 2 of its 3 pages have no text (scans?)"]
+
+
+def test_the_same_files_give_the_same_bytes(ingest: Runner, tmp_path: Path) -> None:
+    """Wherever the project lies and in whatever order its files came."""
+    other = Runner(tmp_path / "elsewhere" / "deep")
+    for runner, names in ((ingest, "abc"), (other, "cab")):
+        for name in names:
+            runner.write(f"docs/{name}.html", f"<h1>{name}</h1><p>Text of {name}.")
+    one, two = (runner("./docs")[0].outputs["documents"] for runner in (ingest, other))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("paths", "tools"),
+    [
+        (["./a.jsonl"], ()),
+        (["./docs/*.pdf"], ("pypdfium2",)),
+        (["./*.md", "./a.PDF"], ("charset-normalizer", "markdown-it-py", "pypdfium2")),
+    ],
+)
+def test_only_the_tools_that_may_be_needed(paths: list[str], tools: tuple[str, ...]) -> None:
+    """A new PDF reader is no reason to read Markdown again; a folder may hold anything."""
+    config = msgspec.convert({"kind": "ingest", "paths": paths}, IngestConfig)
+    assert Ingest.tools(config) == tools
+    for path in ("./docs", "./docs/*", "fetched", "./docs.md/", "./v1.2"):
+        everything = msgspec.convert({"kind": "ingest", "paths": [path]}, IngestConfig)
+        assert {"mammoth", "docutils", "pypdfium2"} <= set(Ingest.tools(everything))
+
+
+def test_files_that_another_stage_makes(workspace: Workspace) -> None:
+    """A command's folder or file is ingested like any other, and called after its stage."""
+    workspace.write(
+        "version: 1\nname: x\nstages:\n"
+        "  fetched: {kind: command, run: 'mkdir ${outputs.o}; echo words > ${outputs.o}/a.md', outputs: {o: site}}\n"
+        "  table: {kind: command, run: 'echo \"{}\" > ${outputs.o}', outputs: {o: t.txt}}\n"
+        "  docs: {kind: ingest, paths: [fetched, table]}\n"
+    )
+    result = workspace.run()
+    path = Path(result["stages"]["docs"]["outputs"]["documents"])
+    assert ids(list(read_documents(path))) == ["fetched/a.md", "table/t.txt"]
