@@ -1,4 +1,4 @@
-"""A loopback endpoint that speaks OpenAI's chat protocol, for tests of the protocol itself.
+"""A loopback endpoint that speaks OpenAI's protocol (chats and embeddings), to test the protocol itself.
 
 Its replies depend on the request alone. ``before`` may answer instead: it is given the request's
 body and its number (from 1), and returns (status, body, headers), None to go on, or waits.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -25,9 +26,12 @@ class Endpoint:
     ) -> None:
         self.before = before or (lambda body, number: None)
         self.reply = evolving_reply
+        self.embed = letter_vector
         self.received: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
+        self.pause = 0.0  # between the pieces of a stream
+        self.hung_up = threading.Event()
         self.in_flight = 0
         self.most_in_flight = 0
         self._lock = threading.Lock()
@@ -64,7 +68,12 @@ class Endpoint:
                 finally:
                     with endpoint._lock:
                         endpoint.in_flight -= 1
-                status, answer, headers = refusal or (200, endpoint._completion(body), {})
+                if refusal is None and body.get("stream"):
+                    endpoint._stream(body, self)
+                    return
+                embeds = self.path.endswith("/embeddings")
+                reply = endpoint._embeddings if embeds else endpoint._completion
+                status, answer, headers = refusal or (200, reply(body), {})
                 data = json.dumps(answer).encode()
                 self.send_response(status)
                 for name, value in headers.items():
@@ -97,6 +106,49 @@ class Endpoint:
             ],
             "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
         }
+
+    def _stream(self, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
+        """Send a reply three characters at a time; ``hung_up`` notes that nobody listens."""
+        text, finish = self.reply(body)
+        handler.send_response(200)
+        handler.send_header("Content-Type", "text/event-stream")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        deltas = [(text[i : i + 3], None) for i in range(0, len(text), 3)] + [("", finish)]
+        try:
+            for piece, reason in deltas:
+                choice = {"index": 0, "delta": {"content": piece}, "finish_reason": reason}
+                self._event(body, handler, choices=[choice])
+                time.sleep(self.pause)
+            if "stream_options" in body:
+                usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+                self._event(body, handler, choices=[], usage=usage)
+            handler.wfile.write(b"data: [DONE]\n\n")
+            self.answered.append(body)
+        except OSError:
+            self.hung_up.set()
+
+    def _event(self, body: dict[str, Any], handler: BaseHTTPRequestHandler, **fields: Any) -> None:
+        shape = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0}
+        event = json.dumps({**shape, "model": body["model"], **fields})
+        handler.wfile.write(f"data: {event}\n\n".encode())
+        handler.wfile.flush()
+
+    def _embeddings(self, body: dict[str, Any]) -> dict[str, Any]:
+        texts = body["input"]
+        rows = [self.embed(text)[: body.get("dimensions")] for text in texts]
+        data = [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)]
+        return {
+            "object": "list",
+            "model": body["model"],
+            "data": data[::-1],  # clients must go by the index
+            "usage": {"prompt_tokens": 1, "total_tokens": 1},
+        }
+
+
+def letter_vector(text: str) -> list[float]:
+    """Count the letters of a text, a dimension for each: like texts have like vectors."""
+    return [1.0 + text.lower().count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"]
 
 
 def evolving_reply(body: dict[str, Any]) -> tuple[str, str]:

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from openai_endpoint import Answer, Endpoint
 
-from llmpipe.backends import openai_api
+from llmpipe.backends import openai_client
 from llmpipe.backends.journal import Journal
-from llmpipe.backends.openai_api import ChatClient, ChatRequest, Throttle
+from llmpipe.backends.openai_api import ChatClient, ChatRequest
+from llmpipe.backends.openai_client import Throttle
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.heavy
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the pauses between attempts short."""
-    monkeypatch.setattr(openai_api, "BACK_OFF", (0.01, 0.01, 0.01, 0.01))
-    monkeypatch.setattr(openai_api, "COOL_DOWN", 0.05)
+    monkeypatch.setattr(openai_client, "BACK_OFF", (0.01, 0.01, 0.01, 0.01))
+    monkeypatch.setattr(openai_client, "COOL_DOWN", 0.05)
 
 
 @contextmanager
