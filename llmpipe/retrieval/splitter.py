@@ -1,0 +1,280 @@
+"""Cut documents into chunks by the tokens of the model that will embed them.
+
+A chunk is an exact slice of its document and never crosses a section. Within one, cuts fall between
+paragraphs, list items or blocks of code where that fits, else between sentences, then words, and
+inside a word only where nothing else is left. Neighbours in a section share up to `overlap` tokens.
+What is embedded is the chunk below its context, the document's title and the titles of its section;
+both together, special tokens included, are within `tokens`: each chunk is counted again in the end.
+
+A section that is nothing but its heading goes with the next one, and a heading with the text below
+it. Blank stretches give no chunk. Not covered: cutting by meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from llmpipe.documents.model import Document, Section
+from llmpipe.errors import StageError
+from llmpipe.retrieval.chunks import Chunk
+
+CHARACTERS_PER_TOKEN = 16
+"""A stretch counts for one token in so many characters at least: a tokenizer may see one unknown
+token in a word of ten thousand letters, and a chunk of such words would suit nobody."""
+CONTEXT_SHARE = 3
+"""The context may take one part in so many of the tokens."""
+SCRAP = 10
+"""A piece of less than one part in so many of the room is joined to a neighbour."""
+WRAPPED = 40
+"""A line of prose of so many characters, followed by another, ends because it is full."""
+
+_SOFT_BREAK = re.compile(rf"(?<=\n)(\S[^\n]{{{WRAPPED},}}?)(\r?\n)(?=[^\W\d_])")
+_MARKUP = re.compile(r"[\W_]+")
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A stretch that chunks do not cross; ``heading`` is where its headings end."""
+
+    path: tuple[str, ...]
+    start: int
+    end: int
+    heading: int
+
+
+class Splitter:
+    """Cuts documents. ``tokenizer`` is one of the ``tokenizers`` library that truncates nothing."""
+
+    def __init__(self, tokenizer: Any, *, tokens: int, overlap: int, context: bool = True) -> None:
+        self.tokens = tokens
+        self.overlap = overlap
+        self.context = context
+        self._tokenizer = tokenizer
+        self._special = self.count("")
+        self._size = lru_cache(maxsize=1024)(self._measure)
+
+    def count(self, text: str) -> int:
+        """Count the tokens of a text, special tokens included."""
+        return len(self._tokenizer.encode(text))
+
+    def split(self, document: Document) -> list[Chunk]:
+        """Give the chunks of a document, in the order of the text."""
+        chunks: list[Chunk] = []
+        for unit in _units(document):
+            context = self._context(document.title, unit.path) if self.context else ""
+            for start, end in self._spans(document.text, unit, context):
+                chunks.append(self._chunk(document, unit, context, start, end))
+        return chunks
+
+    def _chunk(self, document: Document, unit: _Unit, context: str, start: int, end: int) -> Chunk:
+        text = document.text[start:end]
+        identity = f"{document.id}\0{start}\0{end}\0{text}"
+        return Chunk(
+            id=hashlib.sha256(identity.encode()).hexdigest()[:20],
+            document=document.id,
+            start=start,
+            end=end,
+            text=text,
+            tokens=self.count(_below(context, text)),
+            section=unit.path,
+            pages=document.pages_of(start, end),
+            context=context,
+            metadata=document.metadata,
+        )
+
+    def _spans(self, text: str, unit: _Unit, context: str) -> Iterator[Span]:
+        """Cut one unit into stretches that fit below the context."""
+        whole = _trimmed(text, unit.start, unit.end)
+        if self._excess(text, whole, context) <= 0:
+            yield whole
+            return
+        room = self.tokens - self.count(_below(context, ""))
+        heading = self._size(text[unit.start : unit.heading])
+        if not heading or heading * 2 > room:
+            spans = self._cut(text, unit.start, unit.end, room)
+        else:  # the first stretch begins with the headings, so that none stands alone
+            spans = self._cut(text, unit.heading, unit.end, room - heading)
+            spans[0] = _trimmed(text, unit.start, spans[0][1])
+        for span in spans:
+            yield from self._fitting(text, span, context)
+
+    def _fitting(self, text: str, span: Span, context: str) -> Iterator[Span]:
+        """Cut a stretch further that, with its context, turns out to have too many tokens.
+
+        Tokens are counted piece by piece while cutting; where they merge across the seam, the sum
+        is off by some.
+        """
+        excess = self._excess(text, span, context)
+        if excess <= 0:
+            yield span
+            return
+        room = self._size(text[slice(*span)]) - excess
+        parts = self._cut(text, *span, room) if room > 0 else [span]
+        if parts == [span]:
+            raise StageError(
+                f"{self.tokens} tokens have no room for {text[slice(*span)][:20]!r}",
+                hint="raise `tokens`, or set `context: false`",
+            )
+        for part in parts:
+            yield from self._fitting(text, part, context)
+
+    def _cut(self, text: str, start: int, end: int, room: int) -> list[Span]:
+        """Cut a stretch into pieces within ``room``, if possible without scraps such as a fence.
+
+        A scrap that finds no room beside its neighbours gets it when the pieces are cut smaller.
+        """
+        spans = self._joined(text, self._pieces(text, start, end, room), room)
+        if room >= SCRAP and any(self._is_scrap(text, span, room) for span in spans):
+            smaller = self._pieces(text, start, end, room - room // SCRAP)
+            spans = self._joined(text, smaller, room)
+        return spans
+
+    def _joined(self, text: str, spans: list[Span], room: int) -> list[Span]:
+        """Join scraps to the piece before or after them, where both together fit."""
+        joined: list[Span] = []
+        for span in spans:
+            both = (joined[-1][0], span[1]) if joined else span
+            scrap = joined and any(self._is_scrap(text, s, room) for s in (joined[-1], span))
+            if scrap and self._size(text[slice(*both)]) <= room:
+                joined[-1] = both
+            else:
+                joined.append(span)
+        return joined
+
+    def _is_scrap(self, text: str, span: Span, room: int) -> bool:
+        return self._size(text[slice(*span)]) * SCRAP < room
+
+    def _pieces(self, text: str, start: int, end: int, room: int) -> list[Span]:
+        from semantic_text_splitter import MarkdownSplitter
+
+        overlap = min(self.overlap, (room - 1) // 2)
+        splitter = MarkdownSplitter.from_callback(self._sizer(room), room, overlap)
+        pieces = splitter.chunk_indices(_unwrapped(text[start:end]))
+        spans = (_trimmed(text, start + at, start + at + len(piece)) for at, piece in pieces)
+        return [span for span in spans if span[0] < span[1]]
+
+    def _sizer(self, room: int) -> Callable[[str], int]:
+        def size(text: str) -> int:
+            least = len(text) // CHARACTERS_PER_TOKEN
+            return least if least > room else self._size(text)
+
+        return size
+
+    def _measure(self, text: str) -> int:
+        """Measure a stretch in tokens, none of them special."""
+        tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
+        return max(tokens, -(-len(text) // CHARACTERS_PER_TOKEN))
+
+    def _excess(self, text: str, span: Span, context: str) -> int:
+        """Say by how many tokens a stretch and its context exceed what is allowed."""
+        start, end = span
+        tokens = self.count(_below(context, text[start:end]))
+        return max(tokens - self.tokens, -(-(end - start) // CHARACTERS_PER_TOKEN) - self.tokens)
+
+    def _context(self, title: str, path: tuple[str, ...]) -> str:
+        """Name the place of a section; a name that takes too many tokens is shortened.
+
+        The outer sections go first, then the document's title, and last the end of what is left.
+        """
+        parts = [" ".join(part.split()) for part in (title, *path)]
+        parts = [part for i, part in enumerate(parts) if part and part not in parts[:i]]
+        if not parts:
+            return ""
+        budget = self.tokens // CONTEXT_SHARE
+        for chosen in (parts, [parts[0], "…", parts[-1]], [parts[-1]]):
+            context = " › ".join(chosen)
+            if self.count(context) - self._special <= budget:
+                return context
+        words = parts[-1].split()
+        while words and self.count(" ".join(words)) - self._special > budget:
+            words.pop()
+        return " ".join(words)
+
+
+def cuts_a_word(document: Document, chunk: Chunk) -> bool:
+    """Tell whether a chunk ends inside a word, in a script that puts spaces between words."""
+    around = document.text[chunk.end - 1 : chunk.end + 1]
+    return len(around) == 2 and all(
+        letter.isalnum() and unicodedata.east_asian_width(letter) not in "WF" for letter in around
+    )
+
+
+def _below(context: str, text: str) -> str:
+    """Put a text below its context, as `Chunk.embedded_text` does."""
+    return f"{context}\n\n{text}" if context else text
+
+
+def _trimmed(text: str, start: int, end: int) -> Span:
+    """Move both ends of a stretch inwards past white space."""
+    stretch = text[start:end]
+    start += len(stretch) - len(stretch.lstrip())
+    return start, max(start, end - (len(stretch) - len(stretch.rstrip())))
+
+
+def _unwrapped(text: str) -> str:
+    """Put spaces for the line breaks inside wrapped prose, so that sentences run on across lines.
+
+    The length stays the same: offsets in the result are offsets in the text.
+    """
+    return _SOFT_BREAK.sub(lambda m: m[1] + " " * len(m[2]), f"\n{text}")[1:]
+
+
+def _units(document: Document) -> list[_Unit]:
+    """Give the stretches that chunks may not cross: the sections, bare headings with the next one.
+
+    What is left of headings at the end of a document goes with the section before.
+    """
+    units: list[_Unit] = []
+    begin: int | None = None
+    for section in document.sections:
+        if not document.text[section.start : section.end].strip():
+            continue
+        begin = section.start if begin is None else begin
+        below = _end_of_heading(document.text, section)
+        if below is not None and not document.text[below : section.end].strip():
+            continue
+        heading = begin if below is None and begin == section.start else below or section.start
+        units.append(_Unit(section.path, begin, section.end, heading))
+        begin = None
+    if begin is not None:
+        end = document.sections[-1].end
+        if units:
+            last = units.pop()
+            units.append(_Unit(last.path, last.start, end, last.heading))
+        else:
+            units.append(_Unit(document.sections[-1].path, begin, end, begin))
+    return units
+
+
+def _end_of_heading(text: str, section: Section) -> int | None:
+    """Find where the heading that a section begins with ends; None when it begins with none.
+
+    A heading is the section's title, whatever its markup, or a line that Markdown takes for one;
+    lines without a letter or digit around it (``====``) belong to it.
+    """
+    if not section.path:
+        return None
+    title = _letters(section.path[-1])
+    at, found = section.start, False
+    for line in text[section.start : section.end].splitlines(keepends=True):
+        letters = _letters(line)
+        if letters:
+            if found or not (letters == title or line.lstrip().startswith("#")):
+                break
+            found = True
+        elif found and not line.strip():
+            break
+        at += len(line)
+    return at if found else None
+
+
+def _letters(text: str) -> str:
+    return _MARKUP.sub("", text).casefold()

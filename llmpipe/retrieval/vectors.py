@@ -1,0 +1,149 @@
+"""Give every chunk of a folder its vector, each text once, through the memory of vectors.
+
+`Backlog.read` finds which texts the memory lacks, `embed_backlog` embeds those shard by shard, and
+`write_vectors` writes all out of the memory. Only the texts that are missing are held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.backends.embedding_folder import count_tokens
+from llmpipe.errors import StageError
+from llmpipe.retrieval.chunks import Chunk, read_chunks
+from llmpipe.retrieval.embedder import EmbedderIdentity
+from llmpipe.retrieval.vector_memory import VectorMemory, text_key
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.embedders import OpenedEmbedder
+
+SHARD = 128
+"""Texts that are embedded, and remembered, at a time; a killed run loses no more."""
+BLOCK = 4096
+"""Chunks that are looked up, and vectors that are written, at a time."""
+
+
+@dataclass(slots=True)
+class Passage:
+    """A text to be embedded, its length, and the first place that it stands at."""
+
+    text: str
+    tokens: int
+    document: str
+    start: int
+
+
+@dataclass(slots=True)
+class Backlog:
+    """The key of every chunk's text, in the order of the chunks, and the texts to be embedded."""
+
+    keys: list[bytes] = field(default_factory=list)
+    missing: dict[bytes, Passage] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are to be embedded."""
+        return sum(passage.tokens for passage in self.missing.values())
+
+    @classmethod
+    def read(cls, file: Path, prefix: str, memory: VectorMemory) -> Backlog:
+        """Read chunks and find out which of their texts the memory lacks.
+
+        ``prefix`` is what the embedder puts before a passage; it belongs to the keys.
+        """
+        backlog = cls()
+        for chunks in _blocks(read_chunks(file)):
+            keys = [text_key(prefix + chunk.embedded_text()) for chunk in chunks]
+            known = memory.known(keys)
+            for key, chunk in zip(keys, chunks, strict=True):
+                if key not in known:
+                    backlog.missing.setdefault(key, _passage(chunk))
+            backlog.keys += keys
+        return backlog
+
+    def count_again(self, tokenizer: Any, identity: EmbedderIdentity) -> None:
+        """Count the texts with the embedder's own tokenizer.
+
+        Raises:
+            StageError: one is longer than the embedder takes: it would be cut without a word.
+        """
+        passages = list(self.missing.values())
+        texts = [identity.passage_prefix + passage.text for passage in passages]
+        for passage, count in zip(passages, count_tokens(tokenizer, texts), strict=True):
+            if count > identity.max_tokens:
+                raise StageError(
+                    f"{passage.document}: the chunk at character {passage.start} has {count} "
+                    f"tokens; {identity.model} takes {identity.max_tokens}",
+                    hint="lower `tokens` of the chunk stage, or name this model there",
+                )
+            passage.tokens = count
+
+
+def embed_backlog(
+    backlog: Backlog,
+    embedder: OpenedEmbedder,
+    memory: VectorMemory,
+    progress: Callable[[int], None],
+) -> None:
+    """Embed what is missing, texts of like length together, and remember it.
+
+    Raises:
+        StageError: as `OpenedEmbedder.embed_passages`.
+    """
+    keys = sorted(backlog.missing, key=lambda key: -backlog.missing[key].tokens)
+    for begin in range(0, len(keys), SHARD):
+        shard = keys[begin : begin + SHARD]
+        vectors = embedder.embed_passages(
+            [backlog.missing[key].text for key in shard],
+            lambda done, begin=begin: progress(begin + done),  # type: ignore[misc]
+            counted=True,
+        )
+        memory.put(shard, vectors)
+
+
+def write_vectors(path: Path, keys: Sequence[bytes], memory: VectorMemory) -> int:
+    """Write the vector of every key, in their order, as one float32 array; give its width.
+
+    Raises:
+        StageError: the memory holds none for a key, or vectors of several widths.
+    """
+    import numpy as np
+
+    array: Any = None
+    for begin in range(0, len(keys), BLOCK):
+        block = keys[begin : begin + BLOCK]
+        found = memory.get(block)
+        rows = [found.get(key) for key in block]
+        if any(row is None for row in rows):
+            raise StageError(f"{memory.path} was damaged while it was in use", hint="run again")
+        widths = {row.shape[0] for row in rows if row is not None}
+        if array is None:
+            shape = (len(keys), min(widths))
+            array = np.lib.format.open_memmap(path, "w+", np.float32, shape)  # type: ignore[no-untyped-call]
+        widths.add(array.shape[1])
+        if len(widths) > 1:
+            raise StageError(
+                f"{memory.path} holds vectors of several widths: {sorted(widths)}",
+                hint="the endpoint's model has changed: remove the file, and run again",
+            )
+        array[begin : begin + len(block)] = rows
+    array.flush()
+    return int(array.shape[1])
+
+
+def _passage(chunk: Chunk) -> Passage:
+    return Passage(chunk.embedded_text(), chunk.tokens, chunk.document, chunk.start)
+
+
+def _blocks(chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+    block: list[Chunk] = []
+    for chunk in chunks:
+        block.append(chunk)
+        if len(block) == BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block

