@@ -45,6 +45,8 @@ def _start(settings: dict[str, Any]) -> Any:
     params.reuse_port = False  # two servers on one port would answer for each other
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["context"] * settings["slots"]  # llama.cpp divides it among the slots
+    params.n_batch = settings["batch"]
+    params.n_ubatch = min(settings["batch"], params.n_ubatch)
     params.fit_params = False  # it would shrink the context to fit the memory, silently
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.model_alias = {settings["alias"]}

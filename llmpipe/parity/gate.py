@@ -27,7 +27,7 @@ from llmpipe.errors import StageError
 from llmpipe.parity.golden import GoldenChat, golden_chats, golden_texts
 
 if TYPE_CHECKING:
-    from llmpipe.backends.llama_cpp import LlamaServer
+    from llmpipe.backends.llama_cpp_client import LlamaServer
 
 EMBEDDINGS = "token_embd.weight"
 CONTEXT_TOKENS = 8

@@ -1,0 +1,255 @@
+"""Talk to a llama.cpp server that runs as our child: tokens, templates, answers, streams.
+
+Connections are not kept alive: each call opens its own, and a call whose connection was dropped is
+sent once more. A stream is not: half of an answer was handed on by then, so that it is an error.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from llmpipe.backends.streaming import Cancellation, Pieces, Usage
+from llmpipe.errors import StageError
+
+CALL_TIMEOUT = 1800.0
+"""Seconds that one reply may take; a slow CPU with a long prompt is slow, not broken."""
+
+_DROPPED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+
+
+@dataclass(slots=True)
+class LlamaServer:
+    """A running server. Its methods may be called from several threads at once.
+
+    Every method raises `StageError` when the server has died or refuses the request.
+    """
+
+    url: str
+    """Where it answers, such as ``http://127.0.0.1:41234``; OpenAI clients add ``/v1``."""
+    model: str
+    """The name that the server gives the model."""
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    api_key: str | None = field(default=None, repr=False)
+
+    def tokenize(
+        self, text: str, *, parse_special: bool = True, add_special: bool = False
+    ) -> list[int]:
+        """Give the token ids of ``text``.
+
+        ``parse_special`` reads ``<|im_start|>`` and its like as the tokens that they name;
+        ``add_special`` puts the model's own BOS (or EOS) tokens around the text.
+        """
+        body = {"content": text, "parse_special": parse_special, "add_special": add_special}
+        tokens: list[int] = self._post("/tokenize", body)["tokens"]
+        return tokens
+
+    def apply_template(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Give the text that the model's chat template makes of ``messages``, ready to answer."""
+        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
+
+    def props(self) -> dict[str, Any]:
+        """Give what the server says of itself: context, slots, chat template, sampling defaults."""
+        return self._call("GET", "/props", None)
+
+    def complete(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """Continue ``prompt``, a text or token ids, by at most ``max_tokens`` tokens."""
+        body = {
+            "prompt": prompt if isinstance(prompt, str) else list(prompt),
+            "n_predict": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "stop": list(stop),
+        }
+        return str(self._post("/completion", body)["content"])
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Answer a conversation; ``json_schema`` constrains the decoding to what it allows."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        if json_schema is not None:
+            shape = {"name": "reply", "strict": True, "schema": json_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": shape}
+        reply = self._post("/v1/chat/completions", body)
+        return str(reply["choices"][0]["message"]["content"] or "")
+
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        grammar: str | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Pieces:
+        """Answer a conversation, piece by piece, and say in the end what it took.
+
+        Whoever stops taking pieces, or cancels, frees the slot: the server sees that the
+        connection is gone. After a cancellation the pieces just end, without a `Usage`.
+        ``grammar`` (GBNF) constrains the decoding.
+        """
+        cancellation = cancellation or Cancellation()
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if grammar is not None:
+            body["grammar"] = grammar
+        try:
+            yield from self._stream("/v1/chat/completions", body, cancellation)
+        except (OSError, http.client.HTTPException) as error:
+            if cancellation.cancelled:
+                return
+            self.check_alive()
+            raise StageError(
+                f"the connection to llama.cpp broke in the middle of an answer: {error!r}"
+            ) from error
+
+    def log_tail(self, lines: int = 15) -> str:
+        """Give the last lines that llama.cpp logged."""
+        self.log.flush()
+        with Path(f"/proc/self/fd/{self.log.fileno()}").open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - 16_384))
+            text = log.read().decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def check_identity(self, tag: str) -> None:
+        """Make sure that the process that answers at our address is the one that we started."""
+        models = self._call("GET", "/v1/models", None).get("data") or [{}]
+        if tag not in models[0].get("tags", ()):
+            raise StageError(
+                f"another server answers at {self.url}", hint="stop it, or choose another port"
+            )
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", path, body)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        try:
+            status, text = self._exchange(method, path, body)
+        except _DROPPED:
+            self.check_alive()
+            try:
+                status, text = self._exchange(method, path, body)
+            except OSError as error:
+                raise self._unreachable(error) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if status != 200:
+            raise StageError(f"llama.cpp refused {path}: {_error_message(status, text)}")
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, bytes]:
+        with closing(self._connect()) as connection:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, self._headers())
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _stream(
+        self, path: str, body: Mapping[str, Any], cancellation: Cancellation
+    ) -> Iterator[str | Usage]:
+        with closing(self._connect()) as connection:
+            connection.connect()
+            with cancellation.watching(connection.sock):
+                connection.request("POST", path, json.dumps(body), self._headers())
+                with closing(connection.getresponse()) as response:
+                    if response.status != 200:
+                        message = _error_message(response.status, response.read())
+                        raise StageError(f"llama.cpp refused {path}: {message}")
+                    yield from _pieces(response)
+
+    def _connect(self) -> http.client.HTTPConnection:
+        place = urllib.parse.urlsplit(self.url)
+        return http.client.HTTPConnection(place.hostname or "", place.port, timeout=CALL_TIMEOUT)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        return headers
+
+    def _unreachable(self, error: OSError) -> StageError:
+        self.check_alive()
+        return StageError(f"llama.cpp at {self.url} does not answer: {error}")
+
+    def check_alive(self) -> None:
+        """Raise `StageError` with the end of the log when the server has died."""
+        try:
+            code = self.process.wait(timeout=1)  # with its socket gone it may still be going
+        except subprocess.TimeoutExpired:
+            return
+        raise StageError(f"the llama.cpp server died ({exit_text(code)})", hint=self.log_tail())
+
+
+def _pieces(events: Iterable[bytes]) -> Iterator[str | Usage]:
+    """Read the lines of a stream of events: the pieces of the text, then what it took."""
+    truncated = False
+    usage: dict[str, Any] = {}
+    for line in events:
+        name, _, data = line.strip().partition(b": ")
+        if name not in (b"data", b"error"):
+            continue  # lines between events, and comments that keep the connection open
+        if data == b"[DONE]":
+            yield Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), truncated)
+            return
+        event = json.loads(data)
+        if name == b"error" or "error" in event:
+            raise StageError(f"llama.cpp stopped in the middle of an answer: {data.decode()}")
+        usage = event.get("usage") or usage
+        for choice in event["choices"]:
+            truncated = choice["finish_reason"] == "length"
+            if choice["delta"].get("content"):
+                yield choice["delta"]["content"]
+    raise http.client.IncompleteRead(b"")  # it ended before it was done
+
+
+def exit_text(code: int) -> str:
+    """Say how a process ended."""
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _error_message(status: int, text: bytes) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {status}: {text[:200].decode('utf-8', 'replace')}"

@@ -1,0 +1,132 @@
+"""Stream one answer from any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+from llmpipe.backends.streaming import Cancellation, Pieces, Usage
+from llmpipe.errors import MissingDependencyError, StageError
+
+TIMEOUT = 300.0
+"""Seconds without a word after which an endpoint is given up."""
+
+SHORTEST_KEY = 8
+"""Letters below which a key is no secret: it would be found in every message."""
+
+
+class OpenAIStreamer:
+    """Asks one model of one endpoint; may be used by several threads at once.
+
+    What fails before the first word for a passing reason is sent again, twice. A connection that
+    breaks later is an error of that answer.
+    """
+
+    def __init__(self, base_url: str, model: str, *, api_key: str) -> None:
+        if find_spec("openai") is None:
+            raise MissingDependencyError(
+                "asking an endpoint needs the openai package", hint="pip install 'llmpipe[serve]'"
+            )
+        import openai
+
+        self.base_url = base_url
+        self.model = model
+        self._api_key = api_key
+        self._api = openai.OpenAI(base_url=base_url, api_key=api_key, timeout=TIMEOUT)
+
+    def __enter__(self) -> OpenAIStreamer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._api.close()
+
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Pieces:
+        """Answer a conversation, piece by piece, and say in the end what it took.
+
+        Whoever stops taking pieces, or cancels, closes the connection; until the endpoint has sent
+        its first word a cancellation has to wait for it. After one the pieces just end, without a
+        `Usage`.
+
+        Raises:
+            StageError: the endpoint cannot be reached, refuses, or breaks off.
+        """
+        import httpx
+        import openai
+
+        cancellation = cancellation or Cancellation()
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        try:
+            cancellation.check()
+            with self._opened(body) as stream, _watched(stream, cancellation):
+                yield from _pieces(stream)
+        except (openai.OpenAIError, httpx.HTTPError, OSError) as error:
+            if cancellation.cancelled:
+                return
+            raise self._failure(error) from error
+
+    @contextmanager
+    def _opened(self, body: dict[str, Any]) -> Iterator[Any]:
+        """Open the stream; an endpoint that does not know how to tell the usage is not asked."""
+        import openai
+
+        create = self._api.chat.completions.create
+        try:
+            stream = create(**body, stream=True, stream_options={"include_usage": True})
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if "stream_options" not in str(error.body):
+                raise
+            stream = create(**body, stream=True)
+        with stream:
+            yield stream
+
+    def _failure(self, error: Exception) -> StageError:
+        detail = str(error.__cause__ or error)
+        if len(self._api_key) >= SHORTEST_KEY:
+            detail = detail.replace(self._api_key, "[key]")
+        return StageError(
+            f"the endpoint {self.base_url} gave no answer: {detail}",
+            hint="check generator.model, generator.base_url and generator.api_key",
+        )
+
+
+@contextmanager
+def _watched(stream: Any, cancellation: Cancellation) -> Iterator[None]:
+    """Have a cancellation shut the connection of a stream."""
+    network = stream.response.extensions.get("network_stream")
+    connected = network.get_extra_info("socket") if network else None
+    with ExitStack() as stack:
+        if isinstance(connected, socket.socket):
+            stack.enter_context(cancellation.watching(connected))
+        yield
+
+
+def _pieces(stream: Any) -> Iterator[str | Usage]:
+    prompt_tokens = completion_tokens = finished = None
+    for chunk in stream:
+        if chunk.usage:
+            prompt_tokens = chunk.usage.prompt_tokens
+            completion_tokens = chunk.usage.completion_tokens
+        for choice in chunk.choices:
+            finished = choice.finish_reason or finished
+            if choice.delta.content:
+                yield choice.delta.content
+    if finished is None:
+        raise ConnectionError("the connection broke in the middle of an answer")
+    yield Usage(prompt_tokens, completion_tokens, truncated=finished == "length")

@@ -1,0 +1,71 @@
+"""What streams of text from a model have in common: how they are stopped and what they cost."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Generator, Iterator
+
+import msgspec
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What an answer took. Tokens are None where the model's server does not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    truncated: bool = False
+    """Whether the answer ends because there was no room for more of it."""
+
+
+Pieces = Generator[str | Usage, None, None]
+"""The pieces of a text as they are written, then what it took. To close it ends the work."""
+
+
+class Cancellation:
+    """Lets one thread stop the answer that another one is waiting for.
+
+    Whoever waits does so at a socket; `cancel` shuts it down, which wakes the waiting thread and
+    tells the server at the other end to stop computing.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the answer is no longer wanted."""
+        return self._cancelled
+
+    def check(self) -> None:
+        """Raise `ConnectionAbortedError` where the answer is no longer wanted."""
+        if self._cancelled:
+            raise ConnectionAbortedError("the answer is no longer wanted")
+
+    def cancel(self) -> None:
+        """Stop what is under way, and whatever would begin later."""
+        with self._lock:
+            self._cancelled = True
+            for each in self._sockets:
+                _shut_down(each)
+
+    @contextlib.contextmanager
+    def watching(self, connected: socket.socket) -> Iterator[None]:
+        """Have `cancel` shut a socket down for as long as the block lasts."""
+        with self._lock:
+            self._sockets.add(connected)
+            if self._cancelled:
+                _shut_down(connected)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._sockets.discard(connected)
+
+
+def _shut_down(connected: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the other end was quicker
+        connected.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,98 @@
+"""Streams from an endpoint: they come in pieces, end when nobody wants them, and say what broke."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pytest
+from openai_endpoint import Answer, Endpoint
+
+from llmpipe.backends.openai_stream import OpenAIStreamer
+from llmpipe.backends.streaming import Cancellation, Usage
+from llmpipe.errors import StageError
+
+pytestmark = pytest.mark.heavy
+
+HELLO = [{"role": "user", "content": "Hello"}]
+LONG = "word " * 2000
+
+
+def says(text: str, finish: str = "stop") -> Any:
+    """Make a reply."""
+    return lambda body: (text, finish)
+
+
+def test_pieces_then_usage() -> None:
+    """The text in pieces, then what it took and whether it was cut."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k3y") as streamer:
+        endpoint.reply = says("It opens at nine.", "length")
+        *pieces, usage = streamer.stream_chat(HELLO, max_tokens=7, temperature=0.5, seed=3)
+    assert pieces == ["It ", "ope", "ns ", "at ", "nin", "e."]
+    assert usage == Usage(9, 5, truncated=True)
+    (body,) = endpoint.received
+    assert (body["max_tokens"], body["temperature"], body["seed"]) == (7, 0.5, 3)
+    assert endpoint.headers[0]["authorization"] == "Bearer k3y"
+
+
+def test_an_endpoint_that_cannot_tell_the_usage_is_not_asked() -> None:
+    """The request goes out again without what it refuses."""
+
+    def picky(body: dict[str, Any], number: int) -> Answer | None:
+        if "stream_options" in body:
+            return 422, {"error": {"message": "unknown field stream_options"}}, {}
+        return None
+
+    with Endpoint(picky) as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply = says("Yes.")
+        assert list(streamer.stream_chat(HELLO, max_tokens=7)) == ["Yes", ".", Usage()]
+
+
+def test_a_refusal_is_told_without_the_key() -> None:
+    """The endpoint's own words, and which fields to look at."""
+
+    def refuse(body: dict[str, Any], number: int) -> Answer:
+        return 401, {"error": {"message": "bad key s3cret-key"}}, {}
+
+    with (
+        Endpoint(refuse) as endpoint,
+        OpenAIStreamer(endpoint.url, "m", api_key="s3cret-key") as streamer,
+        pytest.raises(StageError, match=r"bad key \[key\]") as caught,
+    ):
+        list(streamer.stream_chat(HELLO, max_tokens=7))
+    assert "generator.api_key" in str(caught.value.hint)
+
+
+def test_who_stops_taking_pieces_hangs_up() -> None:
+    """The endpoint notices that nobody listens, long before it has said all."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply, endpoint.pause = says(LONG), 0.01
+        pieces = streamer.stream_chat(HELLO, max_tokens=7)
+        assert next(pieces) == "wor"
+        pieces.close()
+        assert endpoint.hung_up.wait(1)
+
+
+def test_a_cancellation_ends_the_pieces() -> None:
+    """From another thread, while this one waits: no error, no usage, and the endpoint is told."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply, endpoint.pause = says(LONG), 0.05
+        cancellation = Cancellation()
+        threading.Timer(0.3, cancellation.cancel).start()
+        begun = time.monotonic()
+        found = list(streamer.stream_chat(HELLO, max_tokens=7, cancellation=cancellation))
+        assert time.monotonic() - begun < 5
+        assert found
+        assert all(isinstance(piece, str) for piece in found)
+        assert endpoint.hung_up.wait(1)
+        again = streamer.stream_chat(HELLO, max_tokens=7, cancellation=cancellation)
+        assert list(again) == []
+
+
+def test_an_answer_that_breaks_off_is_an_error() -> None:
+    """Half an answer is not handed on as a whole one."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply = lambda body: ("Half", None)
+        with pytest.raises(StageError, match="broke in the middle of an answer"):
+            list(streamer.stream_chat(HELLO, max_tokens=7))
