@@ -1,0 +1,89 @@
+"""What a search may be narrowed to, read from the plain data that a spec or a request holds.
+
+``document`` takes a pattern of document ids or several (``*`` and ``?`` match, also across ``/``),
+``section`` a title or the titles from the outermost inwards, and what stands below is part of it.
+Every other name is a key of the metadata: a value, several of which any may match, or
+``{min: …, max: …}``, both bounds included, of numbers or of texts such as dates.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmpipe.documents.model import Scalar
+from llmpipe.errors import StageError
+
+Filters = Mapping[str, Any]
+
+DOCUMENT = "document"
+SECTION = "section"
+EXAMPLE = "{document: 'docs/*.md', section: Install, year: {min: 2020}, language: [en, de]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A range of numbers or of texts; None is no bound."""
+
+    low: Scalar | None
+    high: Scalar | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a chunk must meet. An empty field asks for nothing."""
+
+    documents: tuple[str, ...] = ()
+    section: tuple[str, ...] = ()
+    metadata: tuple[tuple[str, tuple[Scalar, ...] | Between], ...] = ()
+
+    def admits_documents(self, ids: Sequence[str]) -> list[bool]:
+        """Tell for each document id whether one of the patterns matches it."""
+        pattern = "|".join(fnmatch.translate(glob) for glob in self.documents)
+        matches = re.compile(pattern).match
+        return [matches(name) is not None for name in ids]
+
+
+def read_filters(filters: Filters) -> Conditions:
+    """Read filters.
+
+    Raises:
+        StageError: one of them is of no known form.
+    """
+    metadata = [(k, _condition(k, v)) for k, v in filters.items() if k not in (DOCUMENT, SECTION)]
+    return Conditions(_texts(filters, DOCUMENT), _texts(filters, SECTION), tuple(metadata))
+
+
+def _texts(filters: Filters, name: str) -> tuple[str, ...]:
+    if name not in filters:
+        return ()
+    value = filters[name]
+    given = [value] if isinstance(value, str) else value
+    if given and isinstance(given, (list, tuple)) and all(isinstance(text, str) for text in given):
+        return tuple(given)
+    raise _unclear(name, value, "a text or a list of texts")
+
+
+def _condition(key: str, value: Any) -> tuple[Scalar, ...] | Between:
+    if isinstance(value, Mapping):
+        bounds = list(value.values())
+        numbers = all(isinstance(b, (int, float)) and not isinstance(b, bool) for b in bounds)
+        if not bounds or not {"min", "max"}.issuperset(value):
+            raise _unclear(key, value, "a range with `min`, `max` or both")
+        if not numbers and not all(isinstance(bound, str) for bound in bounds):
+            raise _unclear(key, value, "a range of numbers or of texts")
+        return Between(value.get("min"), value.get("max"))
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if not values or not all(isinstance(item, (str, int, float, bool)) for item in values):
+        raise _unclear(key, value, "a value, a list of values or a range")
+    return tuple(values)
+
+
+def _unclear(name: str, value: Any, wanted: str) -> StageError:
+    return StageError(
+        f"the filter {name!r} is {value!r}; it takes {wanted}",
+        hint=f"for example: {EXAMPLE}",
+    )

@@ -1,0 +1,82 @@
+"""Score passages against a question with a cross-encoder, which reads both at once.
+
+Slower and surer than vectors: it puts what a search has found into a better order. The model is
+read from a local folder, safetensors only, and gives one score for a pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from llmpipe.errors import StageError
+
+BATCH = 16
+CHARACTERS_PER_TOKEN = 8
+"""Of a question longer than this times the tokens that a model takes, the rest is not looked at."""
+
+
+class Reranker(Protocol):
+    """Scores passages against a question; a higher score is a better answer."""
+
+    def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Give a score for each passage, in their order."""
+
+
+class CrossEncoder:
+    """A sequence classification model with one label, such as those trained on MS MARCO."""
+
+    def __init__(self, folder: Path, *, threads: int = 1) -> None:
+        """Load the model.
+
+        Raises:
+            StageError: the folder holds no such model.
+        """
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        from llmpipe.backends.tensors import weight_files
+        from llmpipe.backends.transformers import load_tokenizer
+
+        torch.set_num_threads(threads)
+        weight_files(folder)
+        self._tokenizer = load_tokenizer(folder)
+        try:
+            self._model = AutoModelForSequenceClassification.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True
+            ).eval()
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise StageError(f"{folder.name} cannot be used to rerank: {reason}") from None
+        labels = self._model.config.num_labels
+        if labels != 1:
+            raise StageError(
+                f"{folder.name} cannot be used to rerank: it gives a pair {labels} scores, not one",
+                hint="take a cross-encoder that was trained to rank, with a single label",
+            )
+        positions = getattr(self._model.config, "max_position_embeddings", 512)
+        self._tokens = min(self._tokenizer.model_max_length, positions)
+
+    def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+        """Give the model's score for each passage; a pair that is too long is cut."""
+        import torch
+
+        question = question[: self._tokens * CHARACTERS_PER_TOKEN]
+        scores = [0.0] * len(passages)
+        by_length = sorted(range(len(passages)), key=lambda i: len(passages[i]))
+        for begin in range(0, len(passages), BATCH):
+            batch = by_length[begin : begin + BATCH]
+            pairs = self._tokenizer(
+                [question] * len(batch),
+                [passages[i] for i in batch],
+                truncation="longest_first",
+                max_length=self._tokens,
+                padding=True,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                logits = self._model(**pairs).logits[:, 0].float()
+            for i, score in zip(batch, logits.tolist(), strict=True):
+                scores[i] = score
+        return scores

@@ -1,0 +1,229 @@
+"""Search an index: by meaning, by words or by both, and say why each passage was found.
+
+A search goes through up to four steps. Filters choose the rows that may be found at all; vectors
+and words each rank the best of them; the two rankings are fused; a reranker, then maximal marginal
+relevance, may put what was found into another order. Equal scores are ordered by row, so that the
+same index gives the same answer to the same question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from llmpipe.backends.faiss import best_first
+from llmpipe.errors import StageError
+from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity
+from llmpipe.retrieval.filters import Filters
+from llmpipe.retrieval.fusion import maximal_marginal_relevance, reciprocal_rank_fusion, scaled
+from llmpipe.retrieval.index import OpenIndex, open_index
+from llmpipe.retrieval.rerank import Reranker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+    Rows = NDArray[np.int64]
+
+Mode = Literal["hybrid", "dense", "bm25"]
+
+FETCH = 50
+"""Passages that each ranking brings in before they are fused, reranked and cut to those wanted."""
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that was found, and why.
+
+    ``score`` is what it was ordered by: the reranker's where there is one, else the fused score,
+    the dense or BM25's, by mode. ``dense_rank`` and ``bm25_rank`` are its places in the two
+    rankings, None where a ranking does not hold it or was not asked. ``dense_score`` is the inner
+    product with the question, which is the cosine for an embedder that normalises; it and
+    ``bm25_score`` are there for every hit of a search that asked for them.
+    """
+
+    chunk: Chunk
+    row: int
+    score: float
+    rank: int
+    dense_rank: int | None = None
+    dense_score: float | None = None
+    bm25_rank: int | None = None
+    bm25_score: float | None = None
+    rerank_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One way of searching: its best rows with their ranks, and its scores of any rows."""
+
+    ranks: Mapping[int, int]
+    scores_of: Callable[[Sequence[int]], list[float]]
+
+
+class Retriever:
+    """An index together with the embedder that its vectors are of.
+
+    Safe to use from several threads where the embedder is.
+    """
+
+    def __init__(self, index: OpenIndex, embedder: Embedder) -> None:
+        """Join the two.
+
+        Raises:
+            StageError: the index was made with another embedder.
+        """
+        _require_same(index.identity, embedder.identity)
+        self.passages = index.passages
+        self._vectors = index.vectors
+        self._bm25 = index.bm25
+        self._embedder = embedder
+
+    @classmethod
+    def open(
+        cls, folder: Path, embedder: Embedder, *, verify: bool = True, threads: int = 1
+    ) -> Retriever:
+        """Open the index in a folder for searching with its embedder.
+
+        Raises:
+            StageError: it cannot be read, was altered, or was made with another embedder.
+        """
+        return cls(open_index(folder, verify=verify, threads=threads), embedder)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that this index can be searched in, the best first."""
+        return ("hybrid", "dense", "bm25") if self._bm25 else ("dense",)
+
+    def search(
+        self,
+        question: str,
+        *,
+        k: int = 5,
+        mode: Mode = "hybrid",
+        fetch: int = FETCH,
+        filters: Filters | None = None,
+        mmr: float | None = None,
+        reranker: Reranker | None = None,
+    ) -> list[Hit]:
+        """Give the ``k`` passages that suit a question best.
+
+        ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing, 0 looks at variety alone.
+
+        Raises:
+            StageError: the question is empty, a filter makes no sense, or words were not indexed.
+        """
+        question = _readable(question)
+        rows = self.passages.rows_matching(filters) if filters else None
+        if rows is not None and not len(rows):
+            return []
+        hits = self._found(question, mode, max(k, fetch), rows)
+        if reranker and hits:
+            hits = _reranked(hits, question, reranker)
+        if mmr is not None:
+            hits = self._varied(hits, k, mmr)
+        return [msgspec.structs.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
+
+    def _found(self, question: str, mode: Mode, count: int, rows: Rows | None) -> list[Hit]:
+        """Ask the sides of the mode, fuse their rankings, and gather what they say of each row."""
+        if rows is not None and not len(rows):
+            return []
+        sides: dict[str, _Side] = {}
+        if mode != "bm25":
+            sides["dense"] = self._by_meaning(question, count, rows)
+        if mode != "dense":
+            sides["bm25"] = self._by_words(question, count, rows)
+        fused = reciprocal_rank_fusion([list(side.ranks) for side in sides.values()])
+        found = list(fused)[:count]
+        scores = {name: side.scores_of(found) for name, side in sides.items()}
+        ordered_by = scores.get(mode, [fused[row] for row in found])
+
+        def evidence(row: int, place: int) -> dict[str, Any]:
+            ranks = {f"{name}_rank": side.ranks.get(row) for name, side in sides.items()}
+            return ranks | {f"{name}_score": scores[name][place] for name in sides}
+
+        return [
+            Hit(
+                chunk=chunk,
+                row=row,
+                score=ordered_by[place],
+                rank=place + 1,
+                **evidence(row, place),
+            )
+            for place, (row, chunk) in enumerate(
+                zip(found, self.passages.chunks(found), strict=True)
+            )
+        ]
+
+    def _by_meaning(self, question: str, count: int, rows: Rows | None) -> _Side:
+        vector = self._embedder.embed_query(question)
+        best, _ = self._vectors.search(vector, count, rows)
+        return _Side(_ranks(best), lambda found: (self._vectors_of(found) @ vector).tolist())
+
+    def _by_words(self, question: str, count: int, rows: Rows | None) -> _Side:
+        import numpy as np
+
+        if self._bm25 is None:
+            raise StageError(
+                "this index holds no words to search by",
+                hint="set `bm25: true` in the index stage, or search with the mode `dense`",
+            )
+        scores = self._bm25.scores(question)
+        among = np.flatnonzero(scores) if rows is None else rows[scores[rows] > 0]
+        best, _ = best_first(among, scores[among], count)
+        return _Side(_ranks(best), lambda found: [float(scores[row]) for row in found])
+
+    def _varied(self, hits: list[Hit], k: int, trade_off: float) -> list[Hit]:
+        """Put hits into the order of maximal marginal relevance, scores stretched over 0 to 1."""
+        import numpy as np
+
+        if not 0 <= trade_off <= 1:
+            raise StageError(f"mmr is {trade_off}; it goes from 0 (variety) to 1 (relevance)")
+        vectors = self._vectors_of([hit.row for hit in hits])
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        units = vectors / np.where(lengths, lengths, 1)
+        relevance = scaled([hit.score for hit in hits])
+        order = maximal_marginal_relevance(relevance, (units @ units.T).tolist(), k, trade_off)
+        return [hits[place] for place in order]
+
+    def _vectors_of(self, rows: Sequence[int]) -> Vectors:
+        import numpy as np
+
+        return self._vectors.vectors(np.array(rows, dtype=np.int64))
+
+
+def _ranks(rows: Rows) -> dict[int, int]:
+    return {int(row): rank for rank, row in enumerate(rows, 1)}
+
+
+def _reranked(hits: list[Hit], question: str, reranker: Reranker) -> list[Hit]:
+    scores = reranker.scores(question, [hit.chunk.embedded_text() for hit in hits])
+    scored = [
+        msgspec.structs.replace(hit, score=score, rerank_score=score)
+        for hit, score in zip(hits, scores, strict=True)
+    ]
+    return sorted(scored, key=lambda hit: (-hit.score, hit.row))
+
+
+def _readable(question: str) -> str:
+    """Give the question as text that any tokenizer takes: a command line may hold broken bytes."""
+    question = question.encode("utf-8", "replace").decode().strip()
+    if not question:
+        raise StageError("the question is empty", hint="ask something")
+    return question
+
+
+def _require_same(index: EmbedderIdentity, embedder: EmbedderIdentity) -> None:
+    fields = embedder.differs_from(index)
+    if fields:
+        changes = (f"{f}: {getattr(index, f)!r} → {getattr(embedder, f)!r}" for f in fields)
+        raise StageError(
+            f"the index was made with {index.model}; the question would be embedded with "
+            f"{embedder.model}, which differs ({', '.join(changes)})",
+            hint="embed the chunks with this model, or ask with the model of the index",
+        )

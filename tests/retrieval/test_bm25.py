@@ -1,0 +1,106 @@
+"""BM25: words as people write them, scores by the formula, files without pickles."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.errors import StageError
+from llmpipe.retrieval.bm25 import QUESTION_WORDS, Bm25, Bm25Settings, words
+
+pytestmark = pytest.mark.heavy  # bm25s and numpy are of the extra `rag`
+
+PLAIN = Bm25Settings(language="none", stemming=False)
+ENGLISH = Bm25Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "expected"),
+    [
+        ("The installers were Installing it", ENGLISH, ["instal", "were", "instal"]),
+        ("The installers were", Bm25Settings(stemming=False), ["installers", "were"]),
+        ("The installers", PLAIN, ["the", "installers"]),
+        ("Die Häuser und der Fluß", Bm25Settings(language="german"), ["haus", "fluss"]),
+        ("sys.exit(foo_bar) C++ 3.11", PLAIN, ["sys", "exit", "foo", "bar", "c", "3", "11"]),
+        ("日本 Ⅳ ﬁle", PLAIN, ["日", "本", "iv", "file"]),
+        ("Привет, Ελλάδα", PLAIN, ["привет", "ελλάδα"]),
+        ("…!?", PLAIN, []),
+    ],
+)
+def test_words(text: str, settings: Bm25Settings, expected: list[str]) -> None:
+    """Case, stop words, endings, identifiers, scripts without spaces, Unicode's other forms."""
+    assert list(words(text, settings)) == expected
+
+
+def test_scores_are_the_formula() -> None:
+    """Lucene's BM25 by hand: idf × tf / (tf + k1·(1 − b + b·length / mean length))."""
+    index = Bm25.build(["red red fish", "blue fish", "one two three four"], PLAIN)
+    mean = (3 + 2 + 4) / 3
+    idf = math.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
+    expected = idf * 2 / (2 + 1.5 * (1 - 0.75 + 0.75 * 3 / mean))
+    assert index.scores("red").tolist() == pytest.approx([expected, 0, 0])
+    assert index.scores("red fish")[0] > index.scores("red")[0]
+    assert index.scores("red red").tolist() == pytest.approx([2 * expected, 0, 0])
+
+
+def test_saved_and_opened_it_scores_the_same(tmp_path: Path) -> None:
+    """The settings come along; the files are JSON and arrays, the same for the same texts."""
+    texts = ["Installing on Linux", "Removing from Linux", "El Niño"]
+    for name in ("a", "b"):
+        Bm25.build(texts, ENGLISH).save(tmp_path / name)
+    opened = Bm25.open(tmp_path / "a")
+    assert (opened.settings, opened.count) == (ENGLISH, 3)
+    built = Bm25.build(texts, ENGLISH)
+    for question in ("install", "linux niño", "unknown words", ""):
+        assert opened.scores(question).tolist() == built.scores(question).tolist()
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert {Path(name).suffix for name in files} == {".json", ".npy"}
+    for name in files:
+        content = (tmp_path / "a" / name).read_bytes()
+        assert content == (tmp_path / "b" / name).read_bytes()
+        if name.endswith(".npy"):
+            np.load(tmp_path / "a" / name, allow_pickle=False)
+
+
+@pytest.mark.parametrize("texts", [["one passage"], ["…", "!!"], ["the", "and"], ["", "word"]])
+def test_tiny_and_wordless_collections(texts: list[str], tmp_path: Path) -> None:
+    """One passage, or none with a word: nothing is found and nothing breaks."""
+    Bm25.build(texts, ENGLISH).save(tmp_path)
+    opened = Bm25.open(tmp_path)
+    assert not opened.scores("nothing like it").any()
+    assert opened.scores("passage word").shape == (len(texts),)
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5), st.text(max_size=30))
+def test_any_text_can_be_indexed_and_asked(texts: list[str], question: str) -> None:
+    """Scores are finite and never below 0, and 0 just where no word is shared."""
+    scores = Bm25.build(texts, PLAIN).scores(question)
+    asked = set(words(question, PLAIN))
+    shared = [bool(asked & set(words(text, PLAIN))) for text in texts]
+    assert np.isfinite(scores).all()
+    assert [score > 0 for score in scores] == shared
+
+
+def test_a_question_of_100_000_characters_is_quick() -> None:
+    """Only its first words count; a book as a question must not hold up a server."""
+    index = Bm25.build([f"passage {n} of many words" for n in range(2000)], ENGLISH)
+    begin = time.process_time()
+    scores = index.scores("word " * QUESTION_WORDS + "1999 " * 20_000)
+    assert time.process_time() - begin < 0.5
+    assert np.ptp(scores) == 0  # the number, after so many words, has no say
+
+
+def test_what_is_no_index_is_named(tmp_path: Path) -> None:
+    """A missing or torn file is a message."""
+    with pytest.raises(StageError, match="cannot be read as a BM25 index"):
+        Bm25.open(tmp_path)
+    Bm25.build(["text"], ENGLISH).save(tmp_path)
+    (tmp_path / "vocab.index.json").write_text("{")
+    with pytest.raises(StageError, match="cannot be read as a BM25 index"):
+        Bm25.open(tmp_path)

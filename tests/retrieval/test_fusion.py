@@ -1,0 +1,94 @@
+"""Fusing rankings and choosing varied ones: the papers' formulas, and what must hold for any input."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.retrieval.fusion import maximal_marginal_relevance, reciprocal_rank_fusion, scaled
+
+RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True), max_size=4)
+UNITS = st.floats(0, 1)
+
+
+def test_the_formula_of_reciprocal_rank_fusion() -> None:
+    """By hand: 1/(60+rank), summed; the thing on both lists wins over two firsts."""
+    fused = reciprocal_rank_fusion([[7, 3, 5], [9, 3]])
+    assert fused == pytest.approx({3: 2 / 62, 7: 1 / 61, 9: 1 / 61, 5: 1 / 63})
+    assert list(fused) == [3, 7, 9, 5]  # 7 before 9: equal scores by number
+
+
+@given(RANKINGS)
+def test_fusion_holds_everything_once_best_first(rankings: list[list[int]]) -> None:
+    """Nothing is lost or made up, and scores only fall."""
+    fused = reciprocal_rank_fusion(rankings)
+    assert set(fused) == {item for ranking in rankings for item in ranking}
+    assert list(fused.values()) == sorted(fused.values(), reverse=True)
+
+
+@given(RANKINGS, st.randoms())
+def test_fusion_does_not_ask_which_ranking_came_first(
+    rankings: list[list[int]], draw: object
+) -> None:
+    """The order of the rankings is no matter."""
+    shuffled = rankings.copy()
+    draw.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert reciprocal_rank_fusion(shuffled) == pytest.approx(reciprocal_rank_fusion(rankings))
+
+
+@given(st.lists(st.integers(0, 30), unique=True))
+def test_one_ranking_stays_as_it_is(ranking: list[int]) -> None:
+    """Fused alone, it keeps its order."""
+    assert list(reciprocal_rank_fusion([ranking])) == ranking
+
+
+def test_the_formula_of_maximal_marginal_relevance() -> None:
+    """By hand: the second is a copy of the first, so that the third comes before it."""
+    relevance = [0.9, 0.89, 0.5]
+    similarity = [[1, 1, 0.1], [1, 1, 0.1], [0.1, 0.1, 1]]
+    # Second place: 0.5·0.89 − 0.5·1 = −0.055 against 0.5·0.5 − 0.5·0.1 = 0.2.
+    assert maximal_marginal_relevance(relevance, similarity, 3, 0.5) == [0, 2, 1]
+    assert maximal_marginal_relevance(relevance, similarity, 3, 1.0) == [0, 1, 2]
+    assert maximal_marginal_relevance(relevance, similarity, 2, 0.0) == [0, 2]
+
+
+def test_being_unlike_counts_too() -> None:
+    """A passage opposite to all that was chosen goes before one that is merely different."""
+    similarity = [[1, 0, -0.5], [0, 1, 0], [-0.5, 0, 1]]
+    assert maximal_marginal_relevance([1, 0.5, 0.5], similarity, 2, 0.5) == [0, 2]
+
+
+@given(st.data(), st.lists(UNITS, max_size=8), UNITS, st.integers(0, 10))
+def test_varied_choices_are_a_choice(
+    data: st.DataObject, relevance: list[float], trade_off: float, count: int
+) -> None:
+    """As many different positions as asked for or as there are; a longer choice begins the same."""
+    n = len(relevance)
+    rows = st.lists(UNITS, min_size=n, max_size=n)
+    similarity = data.draw(st.lists(rows, min_size=n, max_size=n))
+    chosen = maximal_marginal_relevance(relevance, similarity, count, trade_off)
+    assert len(chosen) == len(set(chosen)) == min(count, n)
+    assert set(chosen) <= set(range(n))
+    assert maximal_marginal_relevance(relevance, similarity, n, trade_off)[:count] == chosen
+
+
+@given(st.lists(UNITS, max_size=8))
+def test_trade_off_one_is_the_order_of_relevance(relevance: list[float]) -> None:
+    """Similarity has no say then."""
+    similarity = [[0.5] * len(relevance)] * len(relevance)
+    order = maximal_marginal_relevance(relevance, similarity, len(relevance), 1.0)
+    assert [relevance[i] for i in order] == sorted(relevance, reverse=True)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=8))
+def test_scaled_scores_keep_their_order_between_0_and_1(scores: list[float]) -> None:
+    """The largest is 1; where they differ, the least is 0."""
+    stretched = scaled(scores)
+    assert all(0 <= score <= 1 for score in stretched)
+    for (a, x), (b, y) in itertools.pairwise(zip(scores, stretched, strict=True)):
+        assert (a <= b) == (x <= y) or x == y
+    if scores:
+        assert max(stretched) == 1
