@@ -21,6 +21,7 @@ COMMANDS = {
     "check": "check an Axolotl YAML file",
     "compile": "write what a training stage would run, to run it without llmpipe",
     "serve": "serve the model of a serve stage until Ctrl-C",
+    "ask": "answer a question from the documents of a rag stage",
     "get": "copy an artifact out of the store",
     "runs": "list, show and compare earlier runs",
     "report": "write a run as one HTML page",

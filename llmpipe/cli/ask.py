@@ -1,0 +1,114 @@
+"""``llmpipe ask``: answer one question from the documents of a rag stage, with citations."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from llmpipe.cli.options import add_spec, open_project, parser, print_json
+from llmpipe.cli.stored import Stored, stage_of_kind
+from llmpipe.contracts import reveal
+from llmpipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.answer import Answer, Answerer
+    from llmpipe.retrieval.citations import Citation
+
+EXAMPLE = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model: …}}"
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    arguments = parser(
+        "ask",
+        "Answer a question from the documents of a rag stage, with the passages that the answer\n"
+        "rests on. That the documents do not say it is an answer too.",
+    )
+    add_spec(arguments)
+    arguments.add_argument(
+        "question", metavar="QUESTION", help="what to ask; - reads it from standard input"
+    )
+    arguments.add_argument("--stage", metavar="STAGE", help="which rag stage, if several")
+    arguments.add_argument(
+        "-k", metavar="N", type=int, help="passages that the model is given; the stage's by default"
+    )
+    arguments.add_argument("--json", action="store_true", help="print the answer as one object")
+    options = arguments.parse_intermixed_args(argv)
+    question = _question(options.question)
+    if options.k is not None and options.k < 1:
+        raise UsageError(f"-k takes a number of passages from 1 on, not {options.k}")
+    project = open_project(options)
+    node = stage_of_kind(project.graph, "rag", options.stage, EXAMPLE)
+    stored = Stored(project, options.spec)
+    check = project.store.output_path(stored.record(node.id).outputs["check"])
+    inputs = {port: stored.artifact(binding) for port, binding in node.bindings.items()}
+
+    from llmpipe.stages.rag_open import open_answerer, read_threshold
+
+    with project.store.in_use(), open_answerer(
+        node.config,  # type: ignore[arg-type]
+        inputs,
+        read_threshold(check),
+        threads=len(os.sched_getaffinity(0)),
+        reveal=reveal,
+    ) as answerer:  # fmt: skip
+        if options.json:
+            print_json(msgspec.to_builtins(answerer.answer(question, k=options.k)))
+        else:
+            _print_citations(_print_answer(answerer, question, options.k))
+    return 0
+
+
+def _question(given: str) -> str:
+    question = (sys.stdin.read() if given == "-" else given).strip()
+    if not question:
+        raise UsageError("the question is empty", hint='llmpipe ask SPEC "How do I …?"')
+    return question
+
+
+def _print_answer(answerer: Answerer, question: str, k: int | None) -> Answer:
+    """Print an answer as it is written, and give it."""
+    from llmpipe.retrieval.answer import Done, Token
+
+    begun = False
+    with closing(answerer.stream(question, k=k)) as events:
+        for event in events:
+            if isinstance(event, Token):
+                text = event.text if begun else event.text.lstrip()
+                begun = begun or bool(text)
+                print(text, end="", flush=True)
+            elif isinstance(event, Done):
+                print("" if begun else event.answer.text)
+                return event.answer
+    raise AssertionError("an answer that is not cancelled is complete")
+
+
+def _print_citations(answer: Answer) -> None:
+    for line in _listed(answer.citations):
+        print(line)
+
+
+def _listed(citations: Iterable[Citation]) -> Iterator[str]:
+    """Give the lines that show where an answer comes from, each passage once, by number."""
+    shown = {(c.number, c.start, c.end): c for c in reversed(tuple(citations))}
+    for _, citation in sorted(shown.items()):
+        yield ""
+        yield f"[{citation.number}] {_place(citation)}"
+        quote = " ".join(citation.quote.split())
+        yield from textwrap.wrap(quote, 96, initial_indent="    ", subsequent_indent="    ")
+
+
+def _place(citation: Citation) -> str:
+    parts = [citation.document, " › ".join(citation.section)]
+    if citation.pages:
+        first, last = citation.pages
+        parts.append(f"page {first}" if first == last else f"pages {first}–{last}")
+    parts.append(f"characters {citation.start}–{citation.end}")
+    note = " (inferred: the answer names no source here)" if citation.inferred else ""
+    return ", ".join(filter(None, parts)) + note

@@ -1,0 +1,306 @@
+"""Answer questions from an index: search, ask the model, cite; or say that nothing was found.
+
+`Answerer.stream` gives what happens as it happens, `Answerer.answer` the end of it. Both may be
+called from several threads at once: the generator takes as many questions as it has slots, the
+others wait. Whoever stops taking events, or cancels, ends the work behind them.
+
+A question that finds nothing by itself is searched once more together with the question before it,
+so that "and on Sundays?" is understood.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections import abc
+from collections.abc import Sequence
+from contextlib import closing
+
+import msgspec
+
+from llmpipe.backends.streaming import Cancellation, Usage
+from llmpipe.retrieval.citations import Citation, Source, cite
+from llmpipe.retrieval.filters import Filters
+from llmpipe.retrieval.generator import Generator
+from llmpipe.retrieval.prompt import ABSTENTION, QuestionError, Turn, build_prompt
+from llmpipe.retrieval.rerank import Reranker
+from llmpipe.retrieval.search import FETCH, Hit, Mode, Retriever
+from llmpipe.retrieval.threshold import Threshold
+
+_UNFINISHED = re.compile(r"\s*\[\d*$")
+"""A citation that an answer which is cut ends in."""
+
+
+class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How to search for an answer and ask for it; see the fields of the rag stage."""
+
+    mode: Mode = "hybrid"
+    k: int = 4
+    fetch: int = FETCH
+    mmr: float | None = None
+    filters: Filters = {}
+    system: str | None = None
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Seconds that each step took. The prompt is made and measured; the model then reads it."""
+
+    retrieve: float = 0.0
+    rerank: float = 0.0
+    prompt: float = 0.0
+    generate: float = 0.0
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer and what it rests on.
+
+    The number of a citation is the rank of the hit that it quotes. ``abstained`` says that the
+    documents do not hold an answer, be it that nothing was found or that the model says so.
+    """
+
+    question: str
+    text: str
+    abstained: bool
+    citations: tuple[Citation, ...]
+    hits: tuple[Hit, ...]
+    usage: Usage
+    timings: Timings
+
+
+class Retrieved(msgspec.Struct, frozen=True, tag="retrieved", tag_field="event"):
+    """The search is done."""
+
+    hits: tuple[Hit, ...]
+    timings: Timings
+
+
+class Token(msgspec.Struct, frozen=True, tag="token", tag_field="event"):
+    """The answer goes on with this text."""
+
+    text: str
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
+    """The answer is complete."""
+
+    answer: Answer
+
+
+Event = Retrieved | Token | Done
+Events = abc.Generator[Event, None, None]
+
+
+class Answerer:
+    """Answers questions from one index by one generator."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        generator: Generator,
+        settings: AnswerSettings,
+        threshold: Threshold,
+        reranker: Reranker | None = None,
+    ) -> None:
+        self.retriever = retriever
+        self.generator = generator
+        self.settings = settings
+        self.threshold = threshold
+        self.reranker = reranker
+        self._searching = threading.Lock()  # tokenizers and clients take one caller at a time
+
+    def answer(
+        self, question: str, history: Sequence[Turn] = (), *, k: int | None = None
+    ) -> Answer:
+        """Give the answer to a question; ``history`` holds the conversation before it.
+
+        Raises:
+            QuestionError: the question is empty or too long.
+            StageError: the model cannot be asked.
+        """
+        *_, last = self.stream(question, history, k=k)
+        assert isinstance(last, Done)
+        return last.answer
+
+    def stream(
+        self,
+        question: str,
+        history: Sequence[Turn] = (),
+        *,
+        k: int | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Events:
+        """Answer a question step by step; ``k`` takes another number of sources than the settings.
+
+        After a cancellation the events just end, without `Done`.
+
+        Raises:
+            QuestionError: the question is empty or too long.
+            StageError: the model cannot be asked.
+        """
+        question = question.strip()
+        if not question:
+            raise QuestionError("the question is empty")
+        hits, timings = self._found(question, history, k or self.settings.k)
+        yield Retrieved(hits, timings)
+        if not hits:
+            yield Token(ABSTENTION)
+            yield Done(_abstention(question, hits, timings))
+            return
+        yield from self._written(question, history, hits, timings, cancellation)
+
+    def search(
+        self, question: str, *, k: int, mode: Mode | None = None, filters: Filters | None = None
+    ) -> tuple[Hit, ...]:
+        """Give the passages that a question finds, however far off; nothing is answered.
+
+        What is not given is as in the settings.
+
+        Raises:
+            StageError: the question is empty, or cannot be searched so.
+        """
+        settings = self.settings
+        with self._searching:
+            return tuple(
+                self.retriever.search(
+                    question,
+                    k=k,
+                    mode=mode or settings.mode,
+                    fetch=settings.fetch,
+                    filters=settings.filters if filters is None else filters,
+                    mmr=settings.mmr,
+                    reranker=self.reranker,
+                )
+            )
+
+    def _found(
+        self, question: str, history: Sequence[Turn], k: int
+    ) -> tuple[tuple[Hit, ...], Timings]:
+        """Give the passages that a question finds; none where the nearest is too far off."""
+        begun = time.monotonic()
+        reranker = _Clocked(self.reranker) if self.reranker else None
+        with self._searching:
+            hits = self._search(question, k, reranker)
+            if not hits and history:
+                hits = self._search(f"{history[-1][0]}\n{question}", k, reranker)
+        reranking = reranker.seconds if reranker else 0.0
+        return hits, _seconds(retrieve=time.monotonic() - begun - reranking, rerank=reranking)
+
+    def _search(self, question: str, k: int, reranker: Reranker | None) -> tuple[Hit, ...]:
+        settings = self.settings
+        if self.threshold.cosine is not None:
+            cosine = nearest_cosine(self.retriever, question, settings.filters)
+            if not self.threshold.passes(cosine):
+                return ()
+        return tuple(
+            self.retriever.search(
+                question,
+                k=k,
+                mode=settings.mode,
+                fetch=settings.fetch,
+                filters=settings.filters,
+                mmr=settings.mmr,
+                reranker=reranker,
+            )
+        )
+
+    def _written(
+        self,
+        question: str,
+        history: Sequence[Turn],
+        hits: tuple[Hit, ...],
+        timings: Timings,
+        cancellation: Cancellation | None,
+    ) -> Events:
+        """Have the model write the answer, then cite."""
+        begun = time.monotonic()
+        prompt = build_prompt(
+            question,
+            self._sources(hits),
+            self.generator,
+            system=self.settings.system,
+            history=history,
+        )
+        asked = time.monotonic()
+        text, usage = "", None
+        pieces = self.generator.stream(
+            prompt.messages, citations=len(prompt.sources), cancellation=cancellation
+        )
+        with closing(pieces):
+            for piece in pieces:
+                if isinstance(piece, Usage):
+                    usage = piece
+                else:
+                    text += piece
+                    yield Token(piece)
+        if usage is None:
+            return  # cancelled
+        text = _UNFINISHED.sub("", text.strip())
+        abstained = _says_nothing(text)
+        yield Done(
+            Answer(
+                question=question,
+                text=text or ABSTENTION,
+                abstained=abstained,
+                citations=() if abstained else cite(text, prompt.sources),
+                hits=hits,
+                usage=usage,
+                timings=_seconds(
+                    retrieve=timings.retrieve,
+                    rerank=timings.rerank,
+                    prompt=asked - begun,
+                    generate=time.monotonic() - asked,
+                ),
+            )
+        )
+
+    def _sources(self, hits: Sequence[Hit]) -> list[Source]:
+        sources = []
+        for hit in hits:
+            document = self.retriever.passages.document(hit.chunk.document)
+            assert document is not None  # an index holds the documents of all its chunks
+            sources.append(Source(hit.rank, hit.chunk, document))
+        return sources
+
+
+def nearest_cosine(retriever: Retriever, question: str, filters: Filters) -> float:
+    """Give the cosine of the passage nearest to a question; -1 where none may be found."""
+    found = retriever.search(question, k=1, mode="dense", fetch=1, filters=filters)
+    score = found[0].dense_score if found else None
+    return -1.0 if score is None else score
+
+
+class _Clocked:
+    """A reranker that says how long it took."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self._reranker = reranker
+        self.seconds = 0.0
+
+    def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+        begun = time.monotonic()
+        try:
+            return self._reranker.scores(question, passages)
+        finally:
+            self.seconds += time.monotonic() - begun
+
+
+def _abstention(question: str, hits: tuple[Hit, ...], timings: Timings) -> Answer:
+    return Answer(
+        question=question,
+        text=ABSTENTION,
+        abstained=True,
+        citations=(),
+        hits=hits,
+        usage=Usage(0, 0),
+        timings=timings,
+    )
+
+
+def _says_nothing(text: str) -> bool:
+    """Tell whether an answer says no more than that the sources hold none."""
+    return text.strip("\"'. ").casefold() in ("", ABSTENTION.rstrip(".").casefold())
+
+
+def _seconds(**steps: float) -> Timings:
+    return Timings(**{step: round(max(0.0, seconds), 4) for step, seconds in steps.items()})

@@ -1,0 +1,180 @@
+"""From the numbers in an answer to the sentences of the sources that they stand for.
+
+A number belongs to the sentence that it ends, or to the one that it begins on a line of its own.
+Of the source that it names, the sentences are quoted that share most with the sentence of the
+answer; words that many sentences of the sources have count little. A sentence without a number is
+given the source that shares enough with it, and is marked as ``inferred``. Numbers stay those of
+the sources in the prompt.
+
+It compares words, not meanings: a sentence that turns its source into its opposite is supported.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from llmpipe.documents.model import Document
+from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.sentences import sentence_spans
+
+SUPPORTED = 0.5
+"""Share of a sentence's words, by weight, from which on a quote is taken to support it."""
+INFERRED_WORDS = 3
+"""Words that a sentence must have to be given a source: shorter ones are found anywhere."""
+LONGEST_QUOTE = 3
+"""Sentences that a quote has at most."""
+WORTH_A_SENTENCE = 0.2
+"""What one more sentence must add to the share to be quoted with the others."""
+
+_NUMBER = re.compile(r"\[(\d{1,4})\]")
+_WORD = re.compile(r"\w+")
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A passage as an answer may name it: by its number in the prompt."""
+
+    number: int
+    chunk: Chunk
+    document: Document
+
+
+class Citation(msgspec.Struct, frozen=True):
+    """A stretch of a document that stands behind a stretch of the answer.
+
+    ``quote`` is the document's text from ``start`` to ``end``, word for word. ``claim`` is where
+    the sentence that it is for lies in the answer, and ``support`` the share of that sentence's
+    words which the quote has. ``inferred`` says that the answer itself names no source there.
+    """
+
+    number: int
+    document: str
+    title: str
+    section: tuple[str, ...]
+    pages: tuple[int, int] | None
+    start: int
+    end: int
+    quote: str
+    chunk: str
+    claim: Span
+    support: float
+    inferred: bool = False
+
+
+def cite(answer: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
+    """Give what the sentences of an answer rest on, in their order."""
+    quoting = _Quoting(sources)
+    by_number = {source.number: source for source in sources}
+    found = []
+    for claim, numbers in claims(answer):
+        words = _words(_NUMBER.sub(" ", answer[claim[0] : claim[1]]))
+        named = [by_number[number] for number in numbers if number in by_number]
+        if named:
+            found += [quoting.citation(source, claim, words) for source in named]
+        elif len(words) >= INFERRED_WORDS:
+            found += quoting.inferred(claim, words)
+    return tuple(found)
+
+
+def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
+    """Give the sentences of an answer and the numbers that each one names, each number once."""
+    spoken = _NUMBER.sub(lambda match: " " * len(match[0]), answer)
+    spans = sentence_spans(spoken)
+    named: list[list[int]] = [[] for _ in spans]
+    for match in _NUMBER.finditer(answer):
+        if spans:
+            named[_owner(answer, spans, match.start())].append(int(match[1]))
+    for span, numbers in zip(spans, named, strict=True):
+        yield span, tuple(dict.fromkeys(numbers))
+
+
+def supported_share(citations: Iterable[Citation]) -> float | None:
+    """Give the share of cited sentences that one of their quotes supports; None without any."""
+    best: dict[Span, float] = {}
+    for citation in citations:
+        best[citation.claim] = max(best.get(citation.claim, 0.0), citation.support)
+    return sum(share >= SUPPORTED for share in best.values()) / len(best) if best else None
+
+
+def _owner(answer: str, spans: Sequence[Span], at: int) -> int:
+    """Find the sentence that a number at some place belongs to."""
+    before = max((i for i, (start, _) in enumerate(spans) if start <= at), default=None)
+    if before is None:
+        return 0
+    begins_a_line = "\n" in answer[spans[before][1] : at]
+    return before + 1 if begins_a_line and before + 1 < len(spans) else before
+
+
+class _Quoting:
+    """Finds quotes among the sentences of some sources, which also weigh the words."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sentences = {s.number: sentence_spans(s.chunk.text) for s in sources}
+        self._sources = sources
+        texts = [s.chunk.text[a:b] for s in sources for a, b in self._sentences[s.number]]
+        seen = Counter(word for text in texts for word in _words(text))
+        self._weights = {word: math.log1p(len(texts) / count) for word, count in seen.items()}
+        self._unknown = math.log1p(2 * len(texts))
+
+    def citation(
+        self, source: Source, claim: Span, words: frozenset[str], *, inferred: bool = False
+    ) -> Citation:
+        chunk = source.chunk
+        (start, end), support = self._quote(source, words)
+        start, end = chunk.start + start, chunk.start + end
+        return Citation(
+            number=source.number,
+            document=chunk.document,
+            title=source.document.title,
+            section=chunk.section,
+            pages=source.document.pages_of(start, end),
+            start=start,
+            end=end,
+            quote=source.document.text[start:end],
+            chunk=chunk.id,
+            claim=claim,
+            support=round(support, 3),
+            inferred=inferred,
+        )
+
+    def inferred(self, claim: Span, words: frozenset[str]) -> list[Citation]:
+        """Cite the source that supports a sentence best, where it does so well enough."""
+        candidates = [self.citation(s, claim, words, inferred=True) for s in self._sources]
+        best = max(candidates, key=lambda citation: citation.support, default=None)
+        return [best] if best and best.support >= SUPPORTED else []
+
+    def _quote(self, source: Source, words: frozenset[str]) -> tuple[Span, float]:
+        """Give the sentences of a source that support a claim best: few, and the first of equals.
+
+        Where none shares a word with it, the whole source is quoted.
+        """
+        text, spans = source.chunk.text, self._sentences[source.number]
+        best: Span = (0, len(text))
+        best_value = best_support = 0.0
+        for first in range(len(spans)):
+            for last in range(first, min(first + LONGEST_QUOTE, len(spans))):
+                span = spans[first][0], spans[last][1]
+                support = self._share(words, _words(text[slice(*span)]))
+                value = support - WORTH_A_SENTENCE * (last - first)
+                if value > best_value:
+                    best, best_value, best_support = span, value, support
+        return best, best_support
+
+    def _share(self, words: frozenset[str], quoted: frozenset[str]) -> float:
+        whole = math.fsum(map(self._weight, words))
+        return math.fsum(map(self._weight, words & quoted)) / whole if whole else 0.0
+
+    def _weight(self, word: str) -> float:
+        return self._weights.get(word, self._unknown)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.casefold()))

@@ -1,0 +1,244 @@
+"""Answer questions from an index with citations: open all of it as in use, ask, check, stop.
+
+Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold below which nothing
+counts as found, asks the sample questions and holds every citation against its document.
+``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the check found.
+
+It does not judge the answers: the ``evaluate`` stage does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llmpipe.contracts import (
+    Artifact,
+    FieldPath,
+    Input,
+    Output,
+    Ports,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    semantic_fields,
+    write_json,
+)
+from llmpipe.errors import StageError
+from llmpipe.retrieval.filters import read_filters
+from llmpipe.stages.rag_config import RagConfig
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.answer import Answer, Answerer
+    from llmpipe.retrieval.search import Retriever
+    from llmpipe.retrieval.threshold import Threshold
+
+SAMPLES = 2
+"""Questions that the check makes up where the spec names none."""
+
+NOT_A_GGUF = "llama.cpp writes with a GGUF: add an `export` stage for the model and name its output"
+
+NOT_IN_THE_KEY = frozenset({"host", "port", "api_key", "embedder_api_key"})
+
+
+class Rag(StageDefaults):
+    """See the module's docstring."""
+
+    Config = RagConfig
+    VERSION = 1
+    determinism = "same-machine"
+
+    @staticmethod
+    def ports(config: RagConfig) -> Ports:
+        inputs = {"index": Input(("index",), config.index, ("index",))}
+        if config.generator.engine == "llama.cpp":
+            inputs["generator"] = Input(
+                ("generator", "model"),
+                config.generator.model,
+                ("gguf",),
+                refuse={"model": NOT_A_GGUF, "adapter": NOT_A_GGUF},
+            )
+        if config.embedder:
+            inputs["embedder"] = Input(("embedder",), config.embedder, ("model",))
+        if config.reranker:
+            inputs["reranker"] = Input(("reranker",), config.reranker, ("model",))
+        if config.calibration:
+            rows = Input(("calibration",), config.calibration, ("records", "dataset"))
+            inputs["calibration"] = rows
+        return Ports(inputs, {"check": Output("metrics")}, default="check")
+
+    @staticmethod
+    def problems(config: RagConfig) -> list[tuple[FieldPath, str]]:
+        found: list[tuple[FieldPath, str]] = [
+            (("generator", name), message) for name, message in config.generator.problems()
+        ]
+        if config.mode == "bm25" and config.threshold != "auto":
+            found.append((("threshold",), "has no effect: a search by words has no cosine"))
+        if config.calibration and (config.mode == "bm25" or config.threshold != "auto"):
+            found.append((("calibration",), "has no effect: the threshold is not found by it"))
+        if config.fetch < config.k:
+            found.append((("fetch",), f"brings in fewer passages than k, {config.k}"))
+        try:
+            read_filters(config.plain_filters())
+        except StageError as error:
+            found.append((("filters",), error.message))
+        return found
+
+    @staticmethod
+    def fingerprint(config: RagConfig) -> Mapping[str, Any]:
+        data = semantic_fields(config, without=NOT_IN_THE_KEY)
+        dropped = ("api_key", "slots")
+        generator = {k: v for k, v in data["generator"].items() if k not in dropped}
+        return {**data, "generator": generator}
+
+    @staticmethod
+    def tools(config: RagConfig) -> tuple[str, ...]:
+        return ("faiss-cpu", *(("xllamacpp",) if config.generator.engine == "llama.cpp" else ()))
+
+    @staticmethod
+    def run(ctx: StageContext[RagConfig]) -> StageResult:
+        """Open everything, find the threshold, ask the sample questions.
+
+        Raises:
+            StageError: a part cannot be opened or does not fit the others, the model says nothing,
+                or a citation is not what its document says.
+        """
+        from llmpipe.retrieval.citations import supported_share
+        from llmpipe.stages.rag_open import answering, open_retriever
+
+        config = ctx.config
+        with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
+            threshold = _find_threshold(ctx, retriever)
+            with answering(
+                config, ctx.inputs, retriever, threshold, threads=ctx.threads, reveal=ctx.reveal,
+                log=ctx.work / "llama.cpp.log",
+            ) as answerer:  # fmt: skip
+                answers = _sample(ctx, answerer)
+        _require_speech(ctx, answers)
+        cited = [citation for answer in answers for citation in answer.citations]
+        figures = {
+            "threshold": msgspec.to_builtins(threshold),
+            "abstained": sum(answer.abstained for answer in answers) / len(answers),
+            "supported": supported_share(cited),
+        }
+        check = {**figures, "answers": [_timeless(answer) for answer in answers]}
+        timings = [msgspec.to_builtins(answer.timings) for answer in answers]
+        return StageResult(
+            {"check": write_json(ctx.out / "check.json", check)},
+            {**figures, "seconds": timings},
+            _summary(threshold, answers),
+        )
+
+
+def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Threshold:
+    """Give the threshold that the spec names, or find one by asking the index questions."""
+    from llmpipe.retrieval.answer import nearest_cosine
+    from llmpipe.retrieval.threshold import (
+        Threshold,
+        from_labelled,
+        from_unrelated,
+        unrelated_questions,
+    )
+
+    config = ctx.config
+    if config.mode == "bm25":
+        return Threshold("none")
+    if config.threshold != "auto":
+        return Threshold("given", config.threshold)
+    labelled = _calibration(ctx.input("calibration")) if config.calibration else None
+    questions = [question for question, _ in labelled] if labelled else unrelated_questions()
+    cosines = []
+    for done, question in enumerate(questions):
+        ctx.progress(done, len(questions), "questions of the calibration")
+        cosines.append(nearest_cosine(retriever, question, config.plain_filters()))
+    if labelled:
+        return from_labelled(cosines, [answerable for _, answerable in labelled])
+    return from_unrelated(cosines)
+
+
+def _calibration(rows: Artifact) -> list[tuple[str, bool]]:
+    """Read the labelled questions.
+
+    Raises:
+        StageError: a row has no question or no label, or there are no rows.
+    """
+    from llmpipe.formats.records import read_rows
+
+    labelled = []
+    for line, row in read_rows(rows.path, rows.label):
+        question, answerable = row.get("question"), row.get("answerable")
+        if not isinstance(question, str) or not question.strip() or answerable not in (True, False):
+            raise StageError(
+                f"{rows.label}:{line}: a row of a calibration is "
+                '{"question": "…", "answerable": true} or false'
+            )
+        labelled.append((question, bool(answerable)))
+    if not labelled:
+        raise StageError(f"{rows.label}: no rows to calibrate by")
+    return labelled
+
+
+def _sample(ctx: StageContext[RagConfig], answerer: Answerer) -> list[Answer]:
+    """Ask the sample questions and hold what comes back against the documents."""
+    questions = ctx.config.questions or _made_up(answerer.retriever)
+    answers = []
+    for done, question in enumerate(questions):
+        ctx.progress(done, len(questions), "sample questions")
+        answer = answerer.answer(question)
+        _require_faithful(answer, answerer.retriever)
+        answers.append(answer)
+    return answers
+
+
+def _made_up(retriever: Retriever) -> list[str]:
+    """Ask what some documents are about, which their index should be able to say."""
+    names = retriever.passages.document_ids()
+    chosen = [names[len(names) * i // SAMPLES] for i in range(min(SAMPLES, len(names)))]
+    found = map(retriever.passages.document, dict.fromkeys(chosen))
+    return [f"What is {document.title} about?" for document in found if document]
+
+
+def _require_faithful(answer: Answer, retriever: Retriever) -> None:
+    """Make sure that what is cited stands in its document, word for word."""
+    stretches = [(c.document, c.start, c.end, c.quote) for c in answer.citations]
+    chunks = [hit.chunk for hit in answer.hits]
+    stretches += [(chunk.document, chunk.start, chunk.end, chunk.text) for chunk in chunks]
+    for name, start, end, text in stretches:
+        document = retriever.passages.document(name)
+        if document is None or document.text[start:end] != text:
+            raise StageError(
+                f"the index is damaged: {name} does not say {text[:60]!r} from {start} to {end}",
+                hint="make it anew: llmpipe run SPEC --force and the name of the index stage",
+            )
+
+
+def _require_speech(ctx: StageContext[RagConfig], answers: list[Answer]) -> None:
+    """Make sure that the model said something where it was asked; warn of what found nothing."""
+    written = [answer.usage.completion_tokens for answer in answers if answer.hits]
+    if written and all(tokens is not None and tokens <= 1 for tokens in written):
+        raise StageError(
+            f"{ctx.config.generator.model} answers every sample question with nothing",
+            hint="a wrong tokenizer or chat template does this: look at the stage that made it",
+        )
+    for answer in answers:
+        if answer.abstained and ctx.config.questions:
+            ctx.warn(f"no answer was found to {answer.question!r}")
+
+
+def _timeless(answer: Answer) -> dict[str, Any]:
+    """Give an answer as data without its timings: an artifact does not depend on the clock."""
+    data: dict[str, Any] = msgspec.to_builtins(answer)
+    del data["timings"]
+    return data
+
+
+def _summary(threshold: Threshold, answers: list[Answer]) -> str:
+    lines = []
+    if threshold.cosine is not None:
+        lines.append(f"threshold {threshold.cosine} ({threshold.method})")
+    for answer in answers:
+        lines += [f"Q: {answer.question}", f"A: {answer.text}"]
+        lines += [f"   [{c.number}] {c.document}" for c in answer.citations]
+    return "\n".join(dict.fromkeys(lines))

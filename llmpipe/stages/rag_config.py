@@ -1,0 +1,71 @@
+"""The settings of the rag stage. See `llmpipe.stages.rag` for what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from llmpipe.contracts import StageConfig
+from llmpipe.documents.model import Scalar
+from llmpipe.retrieval.generator import GeneratorConfig
+from llmpipe.retrieval.search import FETCH, Mode
+
+
+class FilterRange(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """A range of numbers, or of texts such as dates; both bounds are part of it."""
+
+    min: str | int | float | None = None
+    """The lowest value."""
+    max: str | int | float | None = None
+    """The highest value."""
+
+
+class RagConfig(StageConfig, frozen=True, kw_only=True):
+    """Which index to answer from, by which model, and how to search."""
+
+    index: str
+    """The index to answer from."""
+    generator: GeneratorConfig
+    """The model that writes the answers."""
+    mode: Mode = "hybrid"
+    """Search by meaning (`dense`), by words (`bm25`) or by both."""
+    k: Annotated[int, Meta(ge=1, le=50)] = 4
+    """Passages that the model is given, as far as its context holds them."""
+    fetch: Annotated[int, Meta(ge=1, le=1000)] = FETCH
+    """Passages that each way of searching brings in before they are put in order."""
+    mmr: Annotated[float, Meta(ge=0, le=1)] | None = None
+    """Take varied passages (maximal marginal relevance): 1 changes nothing, 0 looks at variety
+    alone."""
+    reranker: str | None = None
+    """A cross-encoder that puts what was found into a better order; slower."""
+    filters: dict[str, str | int | float | bool | tuple[Scalar, ...] | FilterRange] = {}
+    """What passages must meet: `document` (a pattern of ids), `section` (a title, or titles from
+    the outermost inwards), or any key of the documents' metadata: a value, a list, or a range."""
+    threshold: Literal["auto"] | Annotated[float, Meta(ge=-1, le=1)] = "auto"
+    """Cosine that the nearest passage must have for a question to reach the model. `auto` finds it
+    by `calibration`, or so that one in twenty of sixty unrelated everyday questions passes."""
+    calibration: str | None = None
+    """Rows with a `question` and whether it is `answerable` from the documents, true or false."""
+    questions: tuple[str, ...] = ()
+    """Questions that the check asks; without any it makes some up from the documents' titles."""
+    system: str | None = None
+    """What the model is told in the place of our own instruction to answer from the sources."""
+    embedder: str | None = None
+    """The model that the index was embedded with, where the index is a folder that does not say."""
+    embedder_api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
+    host: str = "127.0.0.1"
+    """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
+    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
+    """Port that ``llmpipe serve`` listens on."""
+    api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    """Key that callers of ``llmpipe serve`` must send, as ``${secret:NAME}``."""
+
+    def plain_filters(self) -> dict[str, Any]:
+        """Give the filters as a search takes them."""
+        filters: dict[str, Any] = msgspec.to_builtins(self.filters)
+        return filters

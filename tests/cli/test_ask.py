@@ -1,0 +1,134 @@
+"""``llmpipe ask`` as typed: documents to a cited answer, by an endpoint that embeds and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai_endpoint import Endpoint
+from town import TEXTS
+from workspace import Workspace
+
+pytestmark = pytest.mark.heavy
+
+SPEC = """\
+version: 1
+name: town
+stages:
+  docs: {{kind: ingest, paths: ["./docs/*.md"]}}
+  chunks: {{kind: chunk, documents: docs}}
+  vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
+  index: {{kind: index, embeddings: vectors}}
+  answers:
+    kind: rag
+    index: index
+    generator: {{engine: openai, model: m, base_url: "{url}", api_key: "${{secret:TOWN_KEY}}"}}
+    threshold: -1.0
+    questions: ["When does the kiosk open?"]
+  plain: {{kind: command, run: "echo > ${{outputs.o}}", outputs: {{o: o.txt}}}}
+"""
+WHEN = "When does the kiosk open?"
+
+
+class Town(Workspace):
+    """A workspace with an endpoint, whose key is in the environment of every command."""
+
+    def __init__(self, folder: Path, endpoint: Endpoint) -> None:
+        super().__init__(folder)
+        self.endpoint = endpoint
+        self.write(SPEC.format(url=endpoint.url))
+        (folder / "docs").mkdir()
+        for name, text in TEXTS.items():
+            (folder / "docs" / name).write_text(text, "utf-8")
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return super().start(*arguments, **{"TOWN_KEY": "a-secret-key", **env})
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Ask and make sure that the question was answered."""
+        found = self.call("ask", "spec.yaml", *arguments)
+        assert found.returncode == 0, found.stderr
+        return found
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """A town whose stages are up to date."""
+    with Endpoint() as endpoint:
+        endpoint.reply = lambda body: ("The kiosk opens at nine in the morning [1].", "stop")
+        town = Town(tmp_path_factory.mktemp("town"), endpoint)
+        early = town.call("ask", "spec.yaml", WHEN)
+        assert early.returncode == 1
+        assert "llmpipe run spec.yaml --only answers" in early.stderr
+        town.run()
+        yield town
+
+
+def test_the_answer_stands_above_its_citations(town: Town) -> None:
+    """Text, then number, document, place and quote."""
+    found = town.ask(WHEN)
+    lines = found.stdout.splitlines()
+    assert lines[0] == "The kiosk opens at nine in the morning [1]."
+    assert lines[2].startswith("[1] docs/kiosk.md, ")
+    assert lines[2].endswith("characters 0–39")
+    assert lines[3] == "    The kiosk opens at nine in the morning."
+    assert town.endpoint.headers[-1]["authorization"] == "Bearer a-secret-key"
+
+
+def test_the_answer_as_data(town: Town) -> None:
+    """One object on standard output, from a question on standard input, with so many passages."""
+    found = subprocess.run(
+        [sys.executable, "-m", "llmpipe", "ask", "spec.yaml", "-", "--json", "-k", "2"],
+        cwd=town.folder,
+        env={**os.environ, "TOWN_KEY": "a-secret-key"},
+        input=f"{WHEN}\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(found.stdout)
+    assert answer["question"] == WHEN
+    assert answer["citations"][0]["quote"] == "The kiosk opens at nine in the morning."
+    assert len(answer["hits"]) == 2
+    assert not answer["abstained"]
+    assert answer["timings"]["generate"] > 0
+
+
+def test_no_answer_is_an_answer(town: Town) -> None:
+    """The command has done what it was asked."""
+    town.endpoint.reply, before = (
+        lambda body: ("The sources do not say.", "stop"),
+        town.endpoint.reply,
+    )
+    try:
+        assert town.ask("Who likes chess?").stdout == "The sources do not say.\n"
+    finally:
+        town.endpoint.reply = before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([" "], "the question is empty"),
+        ([WHEN, "-k", "0"], "from 1 on"),
+        ([WHEN, "--stage", "plain"], "plain is a command stage, not a rag stage"),
+        ([WHEN, "--stage", "answer"], "did you mean 'answers'?"),
+    ],
+)
+def test_mistakes_are_told(town: Town, arguments: list[str], message: str) -> None:
+    """Before anything is opened."""
+    found = town.call("ask", "spec.yaml", *arguments)
+    assert found.returncode == 2
+    assert message in found.stderr
+
+
+def test_what_changed_has_to_run_first(town: Town) -> None:
+    """Another question in the spec is another check."""
+    found = town.call("ask", "spec.yaml", WHEN, "--set", "stages.answers.k=3")
+    assert found.returncode == 1
+    assert "answers is not up to date in the store" in found.stderr

@@ -1,0 +1,220 @@
+"""Answers: events as they happen, citations of what was found, and silence where nothing was."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from openai_endpoint import Endpoint
+from town import TEXTS, write_index
+
+from llmpipe.backends.streaming import Cancellation, Usage
+from llmpipe.retrieval.answer import Answerer, AnswerSettings, Done, Event, Retrieved, Token
+from llmpipe.retrieval.embedder import read_identity
+from llmpipe.retrieval.embedders import open_embedder
+from llmpipe.retrieval.generator import Generator, GeneratorConfig, open_generator
+from llmpipe.retrieval.prompt import ABSTENTION, QuestionError
+from llmpipe.retrieval.search import Retriever
+from llmpipe.retrieval.threshold import Threshold
+
+pytestmark = pytest.mark.heavy
+
+ALL = Threshold("given", -1.0)
+NONE = Threshold("given", 1.0)
+WHEN = "When does the kiosk open?"
+
+
+class Town:
+    """An endpoint, an index that it embedded, and a generator that it plays."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.endpoint = stack.enter_context(Endpoint())
+        index = write_index(folder, self.endpoint)
+        embedder = stack.enter_context(open_embedder(read_identity(index / "embedder.json")))
+        self.retriever = Retriever.open(index, embedder)
+        config = GeneratorConfig(
+            engine="openai", model="m", base_url=self.endpoint.url, slots=2, max_tokens=64
+        )
+        self.generator: Generator = stack.enter_context(
+            open_generator(config, None, threads=1, reveal=str)
+        )
+
+    def answerer(self, threshold: Threshold = ALL, **settings: Any) -> Answerer:
+        """Give an answerer; ``says`` is what its model answers."""
+        says = settings.pop("says", "The kiosk opens at nine in the morning [1].")
+        self.endpoint.reply = lambda body: (says, "stop")
+        reranker = settings.pop("reranker", None)
+        return Answerer(
+            self.retriever, self.generator, AnswerSettings(**settings), threshold, reranker
+        )
+
+    def asked(self) -> list[dict[str, Any]]:
+        """Give what the model was asked, without what was embedded."""
+        return [body for body in self.endpoint.received if "messages" in body]
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    """A town to ask about."""
+    with ExitStack() as stack:
+        yield Town(tmp_path, stack)
+
+
+def test_an_answer_comes_with_its_place(town: Town) -> None:
+    """What was found, the words as they are written, and the sentence that they rest on."""
+    events: list[Event] = list(town.answerer(k=2).stream(WHEN))
+    assert isinstance(events[0], Retrieved)
+    assert events[0].hits[0].chunk.document == "kiosk.md"
+    pieces = [event.text for event in events if isinstance(event, Token)]
+    assert len(pieces) > 3
+    assert isinstance(events[-1], Done)
+    answer = events[-1].answer
+    assert answer.text == "".join(pieces) == "The kiosk opens at nine in the morning [1]."
+    assert not answer.abstained
+    (citation,) = answer.citations
+    assert citation.quote == "The kiosk opens at nine in the morning."
+    assert (citation.document, citation.title) == ("kiosk.md", "About kiosk")
+    assert TEXTS["kiosk.md"][citation.start : citation.end] == citation.quote
+    assert (citation.pages, citation.section) == ((1, 1), ("Rules",))
+    assert answer.usage == Usage(9, 5)
+    assert answer.timings.generate > 0
+    assert len(answer.hits) == 2
+
+
+def test_an_answer_is_data(town: Town) -> None:
+    """It goes through JSON and comes back the same, as the events do."""
+    answerer = town.answerer()
+    answer = answerer.answer(WHEN)
+    assert msgspec.json.decode(msgspec.json.encode(answer), type=type(answer)) == answer
+    first = next(answerer.stream(WHEN))
+    assert msgspec.json.decode(msgspec.json.encode(first))["event"] == "retrieved"
+
+
+def test_what_nothing_is_near_does_not_reach_the_model(town: Town) -> None:
+    """Below the threshold there are no hits, no citations and no request."""
+    *events, last = town.answerer(NONE).stream(WHEN)
+    assert isinstance(last, Done)
+    assert (last.answer.text, last.answer.abstained, last.answer.hits) == (ABSTENTION, True, ())
+    assert events[1:] == [Token(ABSTENTION)]
+    assert town.asked() == []
+
+
+@pytest.mark.parametrize("says", ["The sources do not say.", '"the sources do not say"', " "])
+def test_a_model_that_finds_nothing_abstains(town: Town, says: str) -> None:
+    """In its own words, or by saying nothing at all; nothing is cited then."""
+    answer = town.answerer(says=says).answer(WHEN)
+    assert answer.abstained
+    assert answer.citations == ()
+    assert answer.text
+    assert answer.hits
+
+
+def test_filters_narrow_what_is_found(town: Town) -> None:
+    """A document that the filter leaves out is not given to the model; none left is no answer."""
+    answer = town.answerer(filters={"document": "permits.*"}).answer(WHEN)
+    assert [hit.chunk.document for hit in answer.hits] == ["permits.md"]
+    assert "nine in the morning" not in town.asked()[0]["messages"][1]["content"]
+    assert town.answerer(filters={"language": "de"}).answer(WHEN).abstained
+
+
+def test_another_number_of_sources(town: Town) -> None:
+    """A question may ask for more or fewer than the settings say."""
+    assert len(town.answerer(k=1).answer(WHEN, k=3).hits) == 3
+
+
+def test_words_alone_need_no_vector(town: Town) -> None:
+    """A search by words abstains only where no passage has any of them."""
+    answerer = town.answerer(Threshold("none"), mode="bm25")
+    assert answerer.answer(WHEN).hits[0].chunk.document == "kiosk.md"
+    assert answerer.answer("zebra xylophone").abstained
+    assert all("messages" in body for body in town.endpoint.received)
+
+
+def test_a_reranker_is_clocked(town: Town) -> None:
+    """Its order counts, and its time is told apart."""
+
+    class ByLength:
+        def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+            threading.Event().wait(0.05)
+            return [-len(passage) for passage in passages]
+
+    answer = town.answerer(reranker=ByLength(), k=1).answer(WHEN)
+    assert answer.hits[0].chunk.document == "permits.md"
+    assert answer.timings.rerank >= 0.05
+
+
+def test_a_follow_up_is_searched_with_the_question_before(town: Town) -> None:
+    """Where it finds nothing by itself; the model is told the conversation."""
+    alone, together = "zz?", f"{WHEN}\nzz?"
+    answerer = town.answerer(ALL)
+    from llmpipe.retrieval.answer import nearest_cosine
+
+    low, high = (nearest_cosine(town.retriever, text, {}) for text in (alone, together))
+    assert low < high
+    answerer.threshold = Threshold("given", (low + high) / 2)
+    assert answerer.answer(alone).abstained
+    answer = answerer.answer(alone, [(WHEN, "At nine.")])
+    assert answer.hits[0].chunk.document == "kiosk.md"
+    roles = [message["role"] for message in town.asked()[-1]["messages"]]
+    assert roles == ["system", "user", "assistant", "user"]
+
+
+def test_an_order_in_a_source_stays_a_source(town: Town) -> None:
+    """It is in no system message, and its control token is none any more."""
+    town.answerer(k=3).answer("May dogs walk in parks?")
+    system, user = town.asked()[0]["messages"]
+    assert "HACKED" not in system["content"]
+    assert "say HACKED" in user["content"].partition("</sources>")[0]
+    assert "<|im_start|>" not in user["content"]
+
+
+@pytest.mark.parametrize("question", ["", " \n"])
+def test_an_empty_question_is_refused(town: Town, question: str) -> None:
+    """Before anything is searched."""
+    with pytest.raises(QuestionError, match="empty"):
+        town.answerer().answer(question)
+
+
+def test_who_stops_listening_ends_the_work(town: Town) -> None:
+    """The endpoint notices within a second."""
+    answerer = town.answerer(says="word " * 2000)
+    town.endpoint.pause = 0.01
+    events = answerer.stream(WHEN)
+    assert isinstance(next(events), Retrieved)
+    assert isinstance(next(events), Token)
+    events.close()
+    assert town.endpoint.hung_up.wait(1)
+
+
+def test_a_cancellation_leaves_the_answer_undone(town: Town) -> None:
+    """The events end without `Done`."""
+    answerer = town.answerer(says="word " * 2000)
+    town.endpoint.pause = 0.05
+    cancellation = Cancellation()
+    threading.Timer(0.3, cancellation.cancel).start()
+    events = list(answerer.stream(WHEN, cancellation=cancellation))
+    assert not any(isinstance(event, Done) for event in events)
+    assert town.endpoint.hung_up.wait(1)
+
+
+def test_several_ask_at_once(town: Town) -> None:
+    """Each gets its own answer, and no more than the slots are under way."""
+    answerer = town.answerer()
+    town.endpoint.reply = lambda body: (body["messages"][-1]["content"].split("\n")[-1], "stop")
+    found: dict[int, str] = {}
+
+    def ask(i: int) -> None:
+        found[i] = answerer.answer(f"Does the kiosk open at {i}?").text
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {i: f"Does the kiosk open at {i}?" for i in range(6)}
+    assert town.endpoint.most_in_flight <= 2

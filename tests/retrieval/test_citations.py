@@ -1,0 +1,112 @@
+"""Citations: which sentence a number belongs to, and that quotes are the documents' own words."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.documents.model import Document, Page, Section
+from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.citations import Source, cite, claims, supported_share
+
+KIOSK = "The kiosk opens at nine. It closes at eight in the evening.\n\nOn Sundays it stays closed."
+POOL = "The pool costs 4.50 euros for adults. Children under twelve pay 2 euros."
+
+
+def document(text: str, name: str = "a.md") -> Document:
+    """Make a document of two pages: its first thirty characters and the rest."""
+    pages = (Page(1, 0, 30), Page(2, 30, len(text)))
+    return Document(
+        name, f"Title of {name}", "text/plain", "", text, (Section((), 0, len(text)),), pages
+    )
+
+
+def source(number: int, text: str, before: str = "") -> Source:
+    """Make a source of a document that has some text before the chunk."""
+    whole = document(before + text, f"{number}.md")
+    start = len(before)
+    chunk = Chunk(f"c{number}", whole.id, start, start + len(text), text, 9, ("Part",), (1, 9))
+    return Source(number, chunk, whole)
+
+
+def numbers(answer: str) -> list[tuple[str, tuple[int, ...]]]:
+    """Give the sentences of an answer with their numbers."""
+    return [(answer[a:b], named) for (a, b), named in claims(answer)]
+
+
+def test_a_number_belongs_to_the_sentence_that_it_ends() -> None:
+    """Before the full stop or behind it; at the start of a line to what follows."""
+    assert numbers("It opens at nine [1]. It closes at eight. [2][3] Then?") == [
+        ("It opens at nine [1].", (1,)),
+        ("It closes at eight.", (2, 3)),
+        ("Then?", ()),
+    ]
+    assert numbers("[2] It opens.\n\n[1] It closes.") == [("It opens.", (2,)), ("It closes.", (1,))]
+    assert numbers("Twice [1] the same [1].") == [("Twice [1] the same [1].", (1,))]
+    assert numbers("[1]") == []
+
+
+def test_the_sentence_that_says_it_is_quoted() -> None:
+    """The quote is the one sentence that the answer rests on, with its own place and page."""
+    (found,) = cite(
+        "The kiosk closes at eight in the evening [1].", [source(1, KIOSK, "Preface. ")]
+    )
+    assert found.quote == "It closes at eight in the evening."
+    assert (found.number, found.document, found.title) == (1, "1.md", "Title of 1.md")
+    assert (found.start, found.pages, found.section) == (34, (2, 2), ("Part",))
+    assert found.claim == (0, 45)
+    assert found.support > 0.6
+    assert not found.inferred
+
+
+def test_several_sentences_are_quoted_where_each_adds_something() -> None:
+    """A summary of two sentences quotes both; a third that adds nothing is left out."""
+    (found,) = cite("It opens at nine and closes at eight in the evening [1].", [source(1, KIOSK)])
+    assert found.quote == "The kiosk opens at nine. It closes at eight in the evening."
+
+
+def test_a_sentence_without_a_number_gets_the_source_that_says_it() -> None:
+    """It is marked as inferred; what no source says gets none."""
+    sources = [source(1, KIOSK), source(2, POOL)]
+    (found,) = cite("Children under twelve pay only 2 euros. The mayor likes chess.", sources)
+    assert (found.number, found.inferred) == (2, True)
+    assert found.quote == "Children under twelve pay 2 euros."
+    assert cite("Yes.", sources) == ()
+
+
+def test_what_shares_no_word_quotes_the_whole_source() -> None:
+    """A number is believed: the whole passage is shown, and that it supports nothing is said."""
+    (found,) = cite("Quite so [2].", [source(1, KIOSK), source(2, POOL)])
+    assert found.quote == POOL
+    assert found.support == 0
+
+
+def test_numbers_that_are_no_source_are_passed_over() -> None:
+    """They name nothing, so that the sentence counts as one without a number."""
+    (found,) = cite("The kiosk opens at nine [7].", [source(1, KIOSK)])
+    assert (found.number, found.inferred) == (1, True)
+
+
+def test_the_share_of_supported_sentences() -> None:
+    """A sentence counts once, by its best quote; without citations there is no share."""
+    sources = [source(1, KIOSK), source(2, POOL)]
+    cited = cite("The kiosk opens at nine [1][2]. Elephants fly over Paris today [2].", sources)
+    assert len(cited) == 3
+    assert supported_share(cited) == 0.5
+    assert supported_share([]) is None
+
+
+@given(
+    st.text(alphabet="abc .!?\n[]12é。", max_size=60),
+    st.lists(st.text(alphabet="abc .!?\né。", min_size=1, max_size=60), min_size=1, max_size=3),
+)
+def test_quotes_are_the_documents_own_text(answer: str, texts: list[str]) -> None:
+    """Whatever is cited stands at its place in its document, within its chunk, the same each time."""
+    sources = [source(i, text, "x" * i) for i, text in enumerate(texts, 1)]
+    found = cite(answer, sources)
+    assert found == cite(answer, sources)
+    for citation in found:
+        named = sources[citation.number - 1]
+        assert named.document.text[citation.start : citation.end] == citation.quote != ""
+        assert named.chunk.start <= citation.start < citation.end <= named.chunk.end
+        assert 0 <= citation.support <= 1

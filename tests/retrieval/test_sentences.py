@@ -1,0 +1,45 @@
+"""Sentences are found in prose, lists and wrapped lines, and together they hold all the words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.retrieval.sentences import sentence_spans
+
+
+def sentences(text: str) -> list[str]:
+    """Give the sentences themselves."""
+    return [text[start:end] for start, end in sentence_spans(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("He said “no.” Then he left.", ["He said “no.”", "Then he left."]),
+        ("Use a tool, e.g. a hammer. Done.", ["Use a tool, e.g. a hammer.", "Done."]),
+        ("A line that\nis wrapped. Next.", ["A line that\nis wrapped.", "Next."]),
+        ("Heading\n\nText below", ["Heading", "Text below"]),
+        ("Buy:\n- milk\n- bread", ["Buy:", "- milk", "- bread"]),
+        ("一つ目。二つ目。", ["一つ目。", "二つ目。"]),
+        ("Version 3.11 is out.", ["Version 3.11 is out."]),
+        ("  \n ", []),
+    ],
+)
+def test_where_sentences_end(text: str, expected: list[str]) -> None:
+    """Full stops, empty lines and items of lists end a sentence; small letters do not begin one."""
+    assert sentences(text) == expected
+
+
+@given(st.text(alphabet="aB .!?。\n-1)”", max_size=80))
+def test_no_word_is_lost(text: str) -> None:
+    """The sentences follow each other, and nothing but white space lies between them."""
+    end = 0
+    for start, stop in sentence_spans(text):
+        assert end <= start < stop
+        assert not text[end:start].strip()
+        assert text[start:stop] == text[start:stop].strip()
+        end = stop
+    assert not text[end:].strip()

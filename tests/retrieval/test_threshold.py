@@ -1,0 +1,79 @@
+"""The threshold: learnt from labels, or from questions that nothing answers."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.errors import StageError
+from llmpipe.retrieval.threshold import (
+    Threshold,
+    from_labelled,
+    from_unrelated,
+    unrelated_questions,
+)
+
+COSINES = st.lists(st.floats(-1, 1, allow_nan=False), min_size=1, max_size=40)
+
+
+def test_labels_that_can_be_told_apart_are() -> None:
+    """Halfway between the worst answerable question and the best unanswerable one."""
+    found = from_labelled([0.8, 0.6, 0.3, 0.1], [True, True, False, False])
+    assert found == Threshold("labelled", 0.45, 4, passed=0.0, refused=0.0)
+    assert found.passes(0.6)
+    assert not found.passes(0.3)
+
+
+def test_labels_that_overlap_cost_as_little_as_can_be() -> None:
+    """One unanswerable question scores high: letting it pass is cheaper than refusing two."""
+    found = from_labelled([0.9, 0.5, 0.4, 0.8, 0.1, 0.2], [True, True, True, False, False, False])
+    assert found.cosine == 0.3
+    assert (found.passed, found.refused) == (0.3333, 0.0)
+
+
+@pytest.mark.parametrize("answerable", [True, False])
+def test_labels_of_one_kind_are_refused(answerable: bool) -> None:
+    """Nothing can be learnt from them, and the message says what is missing."""
+    with pytest.raises(StageError, match="questions with an answer and"):
+        from_labelled([0.5, 0.6], [answerable, answerable])
+
+
+@given(COSINES, st.data())
+def test_no_other_threshold_errs_less(cosines: list[float], data: st.DataObject) -> None:
+    """Compared with every cosine at hand as the threshold (to the digits that it is given with)."""
+    rounded = [round(cosine, 2) for cosine in cosines] + [0.5, -0.5]
+    labels = [data.draw(st.booleans()) for _ in cosines] + [True, False]
+    found = from_labelled(rounded, labels)
+
+    def errors(threshold: float) -> float:
+        passed = [c >= threshold for c, label in zip(rounded, labels, strict=True) if not label]
+        refused = [c < threshold for c, label in zip(rounded, labels, strict=True) if label]
+        return sum(passed) / len(passed) + sum(refused) / len(refused)
+
+    assert found.cosine is not None
+    assert all(errors(found.cosine) <= errors(other) + 1e-9 for other in rounded)
+
+
+@given(COSINES)
+def test_one_unrelated_question_in_twenty_passes(cosines: list[float]) -> None:
+    """Never more; and a threshold lower by the smallest step would let more pass."""
+    found = from_unrelated(cosines)
+    assert found.cosine is not None
+    passed = sum(map(found.passes, cosines))
+    assert passed <= len(cosines) * 0.05
+    lower = Threshold("given", found.cosine - 2e-4)
+    assert sum(map(lower.passes, cosines)) > len(cosines) * 0.05
+    assert found.passed == round(passed / len(cosines), 4)
+
+
+def test_without_a_cosine_nothing_is_held_back() -> None:
+    """A search by words alone has no scale to judge by."""
+    assert Threshold("none").passes(-1)
+
+
+def test_the_unrelated_questions_are_questions() -> None:
+    """Sixty different ones, as the module says."""
+    questions = unrelated_questions()
+    assert len(set(questions)) == len(questions) == 60
+    assert all(question.endswith("?") for question in questions)

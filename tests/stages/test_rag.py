@@ -1,0 +1,213 @@
+"""The rag stage: it opens all as in use, finds the threshold, asks, and holds citations to account."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from openai_endpoint import Endpoint
+from town import write_index
+
+from llmpipe.contracts import Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.stages.rag import Rag, RagConfig
+from llmpipe.stages.rag_open import read_threshold
+
+LLAMA = {"engine": "llama.cpp", "model": "gguf"}
+OPENAI = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
+
+
+def config(generator: Any = LLAMA, **fields: Any) -> RagConfig:
+    """Make a config, checked as a spec's is."""
+    plain = {"kind": "rag", "index": "index", "generator": generator, **fields}
+    return msgspec.convert(plain, RagConfig)
+
+
+class Check:
+    """A check of an index that an endpoint embedded, answered by the same endpoint."""
+
+    def __init__(self, folder: Path, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.folder = folder
+        self.warnings: list[str] = []
+        self.index = Artifact(write_index(folder / "made", endpoint), "index", "i", "index")
+
+    def run(self, says: str = "The kiosk opens at nine [1].", **fields: Any) -> dict[str, Any]:
+        """Run the check and give its artifact."""
+        self.endpoint.reply = lambda body: (says, "stop")
+        out, work = self.folder / "out", self.folder / "work"
+        out.mkdir()
+        work.mkdir(exist_ok=True)
+        inputs = {"index": self.index, **fields.pop("inputs", {})}
+        settings = config({**OPENAI, "base_url": self.endpoint.url}, **fields)
+        context = StageContext(
+            settings, "answers", inputs, out, work, work, work, self.folder, 1, self._note
+        )
+        self.result = Rag.run(context)
+        found: dict[str, Any] = json.loads(self.result.outputs["check"].read_text("utf-8"))
+        return found
+
+    def _note(self, event: Any) -> None:
+        if event["event"] == "warning":
+            self.warnings.append(event["message"])
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Iterator[Check]:
+    """A check that has not run yet."""
+    with Endpoint() as endpoint:
+        yield Check(tmp_path, endpoint)
+
+
+@pytest.mark.heavy
+def test_answers_and_figures_are_kept(check: Check) -> None:
+    """The artifact holds the threshold and cited answers, and no time; the metrics have the times."""
+    found = check.run(questions=["When does the kiosk open?"], threshold=0.5)
+    assert found["threshold"]["cosine"] == 0.5
+    assert (found["abstained"], found["supported"]) == (0, 1)
+    (answer,) = found["answers"]
+    assert answer["citations"][0]["quote"] == "The kiosk opens at nine in the morning."
+    assert "timings" not in answer
+    assert check.result.metrics["seconds"][0]["generate"] > 0
+    assert "Q: When does the kiosk open?\nA: The kiosk opens at nine [1]." in check.result.summary
+    assert read_threshold(check.result.outputs["check"]).cosine == 0.5
+
+
+@pytest.mark.heavy
+def test_the_threshold_is_found_by_unrelated_questions(check: Check) -> None:
+    """Sixty are embedded; without questions of its own the check asks about titles."""
+    found = check.run()
+    assert found["threshold"]["method"] == "unrelated"
+    assert found["threshold"]["questions"] == 60
+    assert found["threshold"]["passed"] <= 0.05
+    assert [answer["question"] for answer in found["answers"]] == [
+        "What is About dogs about?",
+        "What is About kiosk about?",
+    ]
+
+
+@pytest.mark.heavy
+def test_the_threshold_is_found_by_labels(check: Check) -> None:
+    """Questions that are given with what is known of them."""
+    rows = [
+        {"question": "The kiosk opens at nine in the morning.", "answerable": True},
+        {"question": "zzzz", "answerable": False},
+    ]
+    labels = check.folder / "labels.jsonl"
+    labels.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    inputs = {"calibration": Artifact(labels, "records", "", "labels.jsonl")}
+    found = check.run(calibration="labels", inputs=inputs, questions=["zzzz"])
+    assert found["threshold"]["method"] == "labelled"
+    assert (found["threshold"]["passed"], found["threshold"]["refused"]) == (0, 0)
+    assert found["answers"][0]["abstained"]
+    assert check.warnings == ["no answer was found to 'zzzz'"]
+
+
+@pytest.mark.heavy
+def test_a_row_without_a_label_is_named(check: Check) -> None:
+    """With the line that it stands in."""
+    labels = check.folder / "labels.jsonl"
+    labels.write_text('{"question": "Why?", "answerable": "yes"}\n', "utf-8")
+    inputs = {"calibration": Artifact(labels, "records", "", "labels.jsonl")}
+    with pytest.raises(StageError, match=r"labels\.jsonl:1"):
+        check.run(calibration="labels", inputs=inputs)
+
+
+@pytest.mark.heavy
+def test_words_alone_have_no_threshold(check: Check) -> None:
+    """And embed nothing."""
+    found = check.run(mode="bm25", questions=["When does the kiosk open?"])
+    assert found["threshold"]["method"] == "none"
+    assert all("messages" in body for body in check.endpoint.received)
+
+
+@pytest.mark.heavy
+def test_a_damaged_passage_is_found(check: Check) -> None:
+    """What a document says no longer is no citation."""
+    passages = check.index.path / "passages.sqlite"
+    with sqlite3.connect(passages) as db:
+        db.execute("UPDATE documents SET body = replace(body, 'nine', 'nigh')")
+    db.close()
+    with pytest.raises(StageError, match=r"altered|damaged"):
+        check.run(questions=["When does the kiosk open?"], threshold=-1.0)
+
+
+@pytest.mark.heavy
+def test_an_index_of_another_model_is_refused(check: Check, tmp_path: Path) -> None:
+    """Vectors of two models have nothing in common; without a model the field to set is named."""
+    file = check.index.path / "embedder.json"
+    identity = {**json.loads(file.read_text("utf-8")), "engine": "onnx", "digest": "one"}
+    file.write_text(json.dumps(identity), "utf-8")
+    with pytest.raises(StageError, match="does not say where its embedder is") as caught:
+        check.run()
+    assert "`embedder`" in str(caught.value.hint)
+    (check.folder / "out").rmdir()
+    other = {"embedder": Artifact(tmp_path, "model", "two", "./other")}
+    with pytest.raises(StageError, match=r"\./other is another model"):
+        check.run(embedder="./other", inputs=other)
+
+
+@pytest.mark.heavy
+def test_a_generator_that_is_not_there_is_named(check: Check) -> None:
+    """The endpoint's address stands in the message."""
+    check.endpoint.before = lambda body, number: (
+        (404, {"error": {"message": "no such model"}}, {}) if "messages" in body else None
+    )
+    with pytest.raises(StageError, match="no such model"):
+        check.run(threshold=-1.0)
+
+
+@pytest.mark.heavy
+def test_a_gguf_answers_from_the_index(smollm2_gguf: Path, check: Check) -> None:
+    """The real model behind llama.cpp, held to the numbers of its sources."""
+    gguf = Artifact(smollm2_gguf, "gguf", "g", smollm2_gguf.name)
+    out, work = check.folder / "out", check.folder / "work"
+    out.mkdir()
+    work.mkdir()
+    settings = config(
+        {**LLAMA, "max_tokens": 32, "context": 512}, k=2, mode="bm25",
+        questions=["When does the kiosk open?"],
+    )  # fmt: skip
+    inputs = {"index": check.index, "generator": gguf}
+    result = Rag.run(StageContext(settings, "a", inputs, out, work, work, work, check.folder, 1))
+    (answer,) = json.loads(result.outputs["check"].read_text("utf-8"))["answers"]
+    assert answer["text"]
+    assert answer["usage"]["completion_tokens"] > 1
+    assert all(citation["number"] in (1, 2) for citation in answer["citations"])
+
+
+def test_what_does_not_go_together_is_named() -> None:
+    """Fields of another engine, without effect, or of no known form."""
+    wrong = config(
+        {**LLAMA, "base_url": "http://x"}, mode="bm25", threshold=0.3, calibration="rows", k=9,
+        fetch=5, filters={"section": 3, "year": {"min": 2020}},
+    )  # fmt: skip
+    fields = [".".join(map(str, field)) for field, _ in Rag.problems(wrong)]
+    assert fields == ["generator.base_url", "threshold", "calibration", "fetch", "filters"]
+    assert Rag.problems(config(filters={"year": {"min": 2020, "max": 2022}, "tag": ["a"]})) == []
+
+
+def test_filters_are_closed() -> None:
+    """A bound that is none is refused with its place."""
+    with pytest.raises(msgspec.ValidationError, match="unknown field `from`"):
+        config(filters={"year": {"from": 2020}})
+
+
+def test_inputs_follow_the_engine() -> None:
+    """A GGUF for llama.cpp, none for an endpoint; models that must be exported first are refused."""
+    ports = Rag.ports(config(reranker="./r", embedder="./e", calibration="./c.jsonl"))
+    assert list(ports.inputs) == ["index", "generator", "embedder", "reranker", "calibration"]
+    assert "export" in ports.inputs["generator"].refuse["model"]
+    assert list(Rag.ports(config(OPENAI)).inputs) == ["index"]
+
+
+def test_where_it_listens_is_not_in_the_key() -> None:
+    """Nor are slots and keys; what is asked is."""
+    moved = config({**LLAMA, "slots": 4}, port=9000, host="0.0.0.0", api_key="${secret:K}")
+    assert Rag.fingerprint(moved) == Rag.fingerprint(config())
+    assert Rag.fingerprint(config(questions=["Why?"])) != Rag.fingerprint(config())
