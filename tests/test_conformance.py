@@ -15,7 +15,9 @@ from llmpipe.registry import KINDS, stage_class
 from llmpipe.spec.schema import editor_stage_schema, stale_schemas, strict_schema
 
 HEAVY = ("torch", "transformers", "axolotl", "datasets", "xllamacpp", "gguf", "openai", "numpy",
-         "jsonschema", "peft", "tokenizers", "rouge_score", "rich", "asyncio")  # fmt: skip
+         "jsonschema", "peft", "tokenizers", "rouge_score", "rich", "asyncio", "faiss", "bm25s",
+         "sentence_transformers", "onnxruntime", "semantic_text_splitter", "docutils", "mammoth",
+         "pypdfium2", "bs4", "markdown_it")  # fmt: skip
 """What no stage's module may import before the stage runs."""
 
 
