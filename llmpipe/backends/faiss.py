@@ -106,7 +106,7 @@ class VectorIndex:
             return self._compare(vector, k, rows)
         else:
             try:
-                selected = _restricted(self._index, faiss.IDSelectorBatch(rows), len(rows))
+                selected = _restricted(self._index, _selector(rows, self.count), len(rows))
                 scores, found = self._index.search(
                     vector[None, :], min(k, len(rows)), params=selected
                 )
@@ -275,6 +275,16 @@ def _sample(vectors: Vectors, lists: int) -> Vectors:
     size = min(len(vectors), max(64 * lists, 65_536))
     drawn = np.random.default_rng(SEED).choice(len(vectors), size, replace=False)
     return np.ascontiguousarray(vectors[np.sort(drawn)])
+
+
+def _selector(rows: Rows, count: int) -> Any:
+    import faiss
+    import numpy as np
+
+    wanted = np.zeros(count, dtype=bool)
+    wanted[rows] = True
+    takes: Any = faiss  # whose stubs do not know what its Python layer takes
+    return takes.IDSelectorBitmap(np.packbits(wanted, bitorder="little"))
 
 
 def _restricted(index: Any, selector: Any, rows: int) -> Any:

@@ -8,6 +8,7 @@ JSON or plain arrays; nothing is pickled.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import unicodedata
@@ -48,13 +49,19 @@ class Bm25Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     b: float = 0.75
 
 
-def words(text: str, settings: Bm25Settings) -> Iterator[str]:
-    """Give the words of a text one by one."""
-    stop_words = _stop_words(settings.language)
-    stem = _stemmer(settings)
-    for match in _WORDS.finditer(unicodedata.normalize("NFKC", text).casefold()):
-        if match[0] not in stop_words:
-            yield stem(match[0])
+def words(text: str, form_of: Callable[[str], str]) -> Iterator[str]:
+    """Give the words of a text one by one, in the form that `word_forms` gives them."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return filter(None, map(form_of, (match[0] for match in _WORDS.finditer(text))))
+
+
+def word_forms(settings: Bm25Settings) -> Callable[[str], str]:
+    """Give a function from a word to its stem, empty for a stop word.
+
+    It remembers what it gave, and belongs to one thread: stemmers do not share theirs.
+    """
+    stop_words, stem = _stop_words(settings.language), _stemmer(settings)
+    return functools.cache(lambda word: "" if word in stop_words else stem(word))
 
 
 class Bm25:
@@ -75,12 +82,11 @@ class Bm25:
         import bm25s
         import numpy as np
 
-        vocabulary = {
-            "": 0
-        }  # no word; but it keeps the index of texts without any from being empty
+        form_of = word_forms(settings)
+        vocabulary = {"": 0}  # no word; an index of texts without any would be empty else
         ids: list[list[int]] = []
         for text in texts:
-            ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in words(text, settings)])
+            ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in words(text, form_of)])
             if len(ids) % 1000 == 0:
                 progress(len(ids))
         index = bm25s.BM25(k1=settings.k1, b=settings.b, method="lucene")
@@ -125,7 +131,7 @@ class Bm25:
 
     def scores(self, question: str) -> Scores:
         """Give every row's score for a question: 0 where no word of the question stands in it."""
-        asked = itertools.islice(words(question, self.settings), QUESTION_WORDS)
+        asked = itertools.islice(words(question, word_forms(self.settings)), QUESTION_WORDS)
         known = self._index.get_tokens_ids(list(asked))
         scores: Scores = self._index.get_scores_from_ids(known)
         return scores
@@ -141,7 +147,6 @@ def _stop_words(language: Language) -> frozenset[str]:
 
 
 def _stemmer(settings: Bm25Settings) -> Callable[[str], str]:
-    """Give a function that stems a word; each caller gets its own, since they share no threads."""
     if settings.language == "none" or not settings.stemming:
         return str
     import Stemmer

@@ -12,7 +12,9 @@ import functools
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,25 +30,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Rows = NDArray[np.int64]
+    Mask = NDArray[np.bool_]
+
+_ROW = "<u4"
+"""How a row is written in a blob of rows."""
 
 _TABLES = """
 CREATE TABLE documents (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
 CREATE TABLE chunks (row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, document INTEGER NOT NULL,
-    section TEXT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE metadata (key TEXT NOT NULL, type TEXT NOT NULL, value NOT NULL, row INTEGER NOT NULL,
-    PRIMARY KEY (key, type, value, row)) WITHOUT ROWID;
-"""
-_INDEXES = """
-CREATE INDEX chunks_by_section ON chunks (section);
-VACUUM;
+    body BLOB NOT NULL);
+CREATE TABLE sections (path TEXT PRIMARY KEY, rows BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE metadata (key TEXT NOT NULL, type TEXT NOT NULL, value NOT NULL, rows BLOB NOT NULL,
+    PRIMARY KEY (key, type, value)) WITHOUT ROWID;
 """
 _SECTION_ROWS = """
-SELECT row FROM chunks WHERE substr(section, 1, :length) = :path
-    AND substr(section, :length + 1, 1) IN (',', ']')
+SELECT rows FROM sections WHERE substr(path, 1, :length) = :path
+    AND substr(path, :length + 1, 1) IN (',', ']')
 """
-_EQUAL_ROWS = "SELECT row FROM metadata WHERE key = ? AND type = ? AND value = ?"
+_EQUAL_ROWS = "SELECT rows FROM metadata WHERE key = ? AND type = ? AND value = ?"
 _BETWEEN_ROWS = """
-SELECT row FROM metadata WHERE key = :key AND type = :type
+SELECT rows FROM metadata WHERE key = :key AND type = :type
     AND (:low IS NULL OR value >= :low) AND (:high IS NULL OR value <= :high)
 """
 
@@ -65,16 +68,20 @@ def write_passages(path: Path, documents: Iterable[Document], chunks: Iterable[C
             "PRAGMA user_version=1; BEGIN;" + _TABLES
         )
         try:
-            metadata = _write_documents(db, documents)
-            _write_chunks(db, chunks, metadata)
+            described = _write_documents(db, documents)
+            _write_chunks(db, chunks, described)
+            db.execute("COMMIT")
+            db.execute("VACUUM")
         except sqlite3.IntegrityError as error:
             raise StageError(f"documents or chunks share an id: {error}") from None
-        db.execute("COMMIT")
-        db.executescript(_INDEXES)
-    return len(metadata)
+        except sqlite3.OperationalError as error:  # a full disk
+            raise StageError(f"{path} cannot be written: {error}") from None
+    return len(described)
 
 
 Described = dict[str, tuple[int, Mapping[str, Scalar]]]
+_Postings = defaultdict[tuple[Any, ...], "array[int]"]
+_no_rows = functools.partial(array, "I")
 
 
 def _write_documents(db: sqlite3.Connection, documents: Iterable[Document]) -> Described:
@@ -88,16 +95,28 @@ def _write_documents(db: sqlite3.Connection, documents: Iterable[Document]) -> D
 
 
 def _write_chunks(db: sqlite3.Connection, chunks: Iterable[Chunk], documents: Described) -> None:
+    """Write the chunks, and for each section and value of metadata the rows that have it."""
     encoder = msgspec.json.Encoder()
+    sections, metadata = _Postings(_no_rows), _Postings(_no_rows)
     for row, chunk in enumerate(chunks):
         if chunk.document not in documents:
             raise StageError(f"the chunk {chunk.id} is of {chunk.document!r}, which is not there")
         number, inherited = documents[chunk.document]
-        values = (row, chunk.id, number, json.dumps(chunk.section), encoder.encode(chunk))
-        db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?, ?)", values)
+        values = (row, chunk.id, number, encoder.encode(chunk))
+        db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", values)
+        sections[(json.dumps(chunk.section),)].append(row)
         for key, value in (dict(inherited) | dict(chunk.metadata)).items():
-            entry = (key, *_comparable(value), row)
-            db.execute("INSERT INTO metadata VALUES (?, ?, ?, ?)", entry)
+            metadata[(key, *_comparable(value))].append(row)
+    db.executemany("INSERT INTO sections VALUES (?, ?)", _packed(sections))
+    db.executemany("INSERT INTO metadata VALUES (?, ?, ?, ?)", _packed(metadata))
+
+
+def _packed(postings: _Postings) -> Iterator[tuple[Any, ...]]:
+    """Give what rows have in common, in order, each with the rows as one blob."""
+    import numpy as np
+
+    for common in sorted(postings):
+        yield *common, np.asarray(postings[common]).astype(_ROW).tobytes()
 
 
 class Passages:
@@ -165,17 +184,25 @@ class Passages:
         import numpy as np
 
         conditions = read_filters(filters)
-        matching: Rows = np.arange(self.count, dtype=np.int64)
+        matching = np.ones(self.count, dtype=bool)
         if conditions.documents:
             admitted = np.array(conditions.admits_documents(self._document_ids), dtype=bool)
-            matching = matching[admitted[self._documents]]
+            matching &= admitted[self._documents]
         if conditions.section:
             path = json.dumps(conditions.section).removesuffix("]")
-            found = self._query(_SECTION_ROWS, {"path": path, "length": len(path)})
-            matching = np.intersect1d(matching, _column(found))
+            values = {"path": path, "length": len(path)}
+            matching &= self._mask(self._query(_SECTION_ROWS, values))
         for key, condition in conditions.metadata:
-            matching = np.intersect1d(matching, _column(self._rows_with(key, condition)))
-        return matching
+            matching &= self._mask(self._postings(key, condition))
+        return np.flatnonzero(matching)
+
+    def _mask(self, postings: Sequence[tuple[bytes]]) -> Mask:
+        import numpy as np
+
+        mask = np.zeros(self.count, dtype=bool)
+        for (rows,) in postings:
+            mask[np.frombuffer(rows, _ROW)] = True
+        return mask
 
     @functools.cached_property
     def _document_ids(self) -> list[str]:
@@ -184,9 +211,12 @@ class Passages:
     @functools.cached_property
     def _documents(self) -> Rows:
         """The number of the document of every row."""
-        return _column(self._query("SELECT document FROM chunks ORDER BY row"))
+        import numpy as np
 
-    def _rows_with(self, key: str, condition: tuple[Scalar, ...] | Between) -> list[Any]:
+        found = self._query("SELECT document FROM chunks ORDER BY row")
+        return np.fromiter((number for (number,) in found), dtype=np.int64, count=self.count)
+
+    def _postings(self, key: str, condition: tuple[Scalar, ...] | Between) -> list[Any]:
         if isinstance(condition, Between):
             bounds = {"low": condition.low, "high": condition.high}
             given = {name: _comparable(b) for name, b in bounds.items() if b is not None}
@@ -194,9 +224,9 @@ class Passages:
             values = {name: given[name][1] if name in given else None for name in bounds}
             return self._query(_BETWEEN_ROWS, {"key": key, "type": type_name, **values})
         return [
-            row
+            found
             for value in dict.fromkeys(map(_comparable, condition))
-            for row in self._query(_EQUAL_ROWS, (key, *value))
+            for found in self._query(_EQUAL_ROWS, (key, *value))
         ]
 
     def _query(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
@@ -207,7 +237,10 @@ class Passages:
             raise self._unreadable(error) from None
 
     def _unreadable(self, error: sqlite3.Error) -> StageError:
-        return StageError(f"{self._path} cannot be read: {error}", hint="make it anew: llmpipe run SPEC --force and the index stage's name")
+        return StageError(
+            f"{self._path} cannot be read: {error}",
+            hint="make it anew: llmpipe run SPEC --force and the index stage's name",
+        )
 
 
 def _comparable(value: Scalar) -> tuple[str, str | int | float]:
@@ -218,9 +251,3 @@ def _comparable(value: Scalar) -> tuple[str, str | int | float]:
         return "text", value
     fits = isinstance(value, float) or -(2**63) <= value < 2**63
     return "number", value if fits else float(value)
-
-
-def _column(rows: Sequence[tuple[int]]) -> Rows:
-    import numpy as np
-
-    return np.fromiter((row for (row,) in rows), dtype=np.int64, count=len(rows))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.errors import StageError
-from llmpipe.retrieval.bm25 import QUESTION_WORDS, Bm25, Bm25Settings, words
+from llmpipe.retrieval.bm25 import QUESTION_WORDS, Bm25, Bm25Settings, word_forms, words
 
 pytestmark = pytest.mark.heavy  # bm25s and numpy are of the extra `rag`
 
@@ -35,7 +35,7 @@ ENGLISH = Bm25Settings()
 )
 def test_words(text: str, settings: Bm25Settings, expected: list[str]) -> None:
     """Case, stop words, endings, identifiers, scripts without spaces, Unicode's other forms."""
-    assert list(words(text, settings)) == expected
+    assert list(words(text, word_forms(settings))) == expected
 
 
 def test_scores_are_the_formula() -> None:
@@ -81,8 +81,8 @@ def test_tiny_and_wordless_collections(texts: list[str], tmp_path: Path) -> None
 def test_any_text_can_be_indexed_and_asked(texts: list[str], question: str) -> None:
     """Scores are finite and never below 0, and 0 just where no word is shared."""
     scores = Bm25.build(texts, PLAIN).scores(question)
-    asked = set(words(question, PLAIN))
-    shared = [bool(asked & set(words(text, PLAIN))) for text in texts]
+    asked = set(words(question, word_forms(PLAIN)))
+    shared = [bool(asked & set(words(text, word_forms(PLAIN)))) for text in texts]
     assert np.isfinite(scores).all()
     assert [score > 0 for score in scores] == shared
 
