@@ -1,0 +1,118 @@
+"""Read questions, what answers them, and collections: TREC's qrels and the files of BEIR.
+
+TREC: ``query iteration document relevance`` a line, between blanks or, where ids hold blanks, tabs.
+BEIR: ``queries.jsonl`` and ``corpus.jsonl`` with ``_id`` and ``text``, and a table of relevance
+with a header and tabs. Blank lines do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from llmpipe.errors import StageError
+
+Qrels = dict[str, dict[str, int]]
+"""Relevance by query and document; above 0 is relevant."""
+
+
+class Passage(msgspec.Struct, frozen=True):
+    """A question or a document of a collection in BEIR's form."""
+
+    id: str = msgspec.field(name="_id")
+    text: str
+    title: str = ""
+
+
+def read_trec_qrels(path: Path) -> Qrels:
+    """Read relevance as TREC writes it.
+
+    Raises:
+        StageError: a line is not of that form, or judges a pair again and otherwise.
+    """
+    qrels: Qrels = {}
+    for number, line in _lines(path):
+        parts = line.split("\t") if "\t" in line else line.split()
+        if len(parts) != 4:
+            raise _wrong(path, number, "not `query iteration document relevance`")
+        query, _, document, relevance = parts
+        _judge(qrels, query, document, relevance, (path, number))
+    return qrels
+
+
+def read_beir_qrels(path: Path) -> Qrels:
+    """Read relevance as BEIR writes it: a header, then ``query-id``, ``corpus-id``, ``score``.
+
+    Raises:
+        StageError: a line is not of that form, or judges a pair again and otherwise.
+    """
+    qrels: Qrels = {}
+    for place, (number, line) in enumerate(_lines(path)):
+        parts = line.split("\t")
+        if len(parts) != 3:
+            raise _wrong(path, number, "not three columns with tabs between them")
+        if place:
+            query, document, relevance = parts
+            _judge(qrels, query, document, relevance, (path, number))
+        elif parts != ["query-id", "corpus-id", "score"]:
+            raise _wrong(path, number, "the header must be query-id, corpus-id, score")
+    return qrels
+
+
+def read_beir_queries(path: Path) -> dict[str, str]:
+    """Read the questions by id.
+
+    Raises:
+        StageError: a line is no query, or an id stands twice.
+    """
+    return {entry.id: entry.text for entry in _entries(path)}
+
+
+def read_beir_corpus(path: Path) -> Iterator[Passage]:
+    """Give the documents one by one.
+
+    Raises:
+        StageError: a line is no document, or an id stands twice.
+    """
+    return _entries(path)
+
+
+def _judge(
+    qrels: Qrels, query: str, document: str, relevance: str, place: tuple[Path, int]
+) -> None:
+    try:
+        level = int(relevance)
+    except ValueError:
+        raise _wrong(*place, f"the relevance {relevance!r} is no whole number") from None
+    if qrels.setdefault(query, {}).setdefault(document, level) != level:
+        raise _wrong(*place, f"{document!r} was judged before for {query!r}, and otherwise")
+
+
+def _entries(path: Path) -> Iterator[Passage]:
+    seen: set[str] = set()
+    for number, line in _lines(path):
+        try:
+            entry = msgspec.json.decode(line, type=Passage)
+        except msgspec.MsgspecError as error:
+            raise _wrong(path, number, f"no entry of a collection: {error}") from None
+        if entry.id in seen:
+            raise _wrong(path, number, f"the id {entry.id!r} stands there twice")
+        seen.add(entry.id)
+        yield entry
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Give the lines that are not blank, with their numbers."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StageError(f"{path} cannot be read: {error}") from None
+
+
+def _wrong(path: Path, number: int, message: str) -> StageError:
+    return StageError(f"{path}:{number}: {message}")
