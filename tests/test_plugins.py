@@ -149,7 +149,7 @@ def test_without_the_package_the_kind_is_unknown(folder: Path, plugins: Path) ->
     result = llmpipe(folder, None, "run", "spec.yaml")
     assert result.returncode == 2
     assert "unknown kind 'word_count'" in result.stderr
-    assert "kinds: command, " in result.stderr
+    assert ", command, " in result.stderr
     (folder / "spec.yaml").write_text(SPEC.replace("word_count", "wordcount"))
     assert "did you mean 'word_count'?" in llmpipe(folder, plugins, "run", "spec.yaml").stderr
 
