@@ -1,12 +1,8 @@
-"""Measures of a ranking: the textbook's numbers, another implementation, and what must always hold."""
+"""Measures of a ranking: the textbook's numbers, and what must always hold."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
@@ -69,51 +65,6 @@ def test_the_figures_have_intervals() -> None:
     assert scores.figure == 0.5
     assert low == pytest.approx(0.36, abs=0.03)
     assert high == pytest.approx(0.64, abs=0.03)
-
-
-@pytest.mark.heavy
-def test_they_agree_with_ranx() -> None:
-    """Per query, on random judgements and rankings, at several depths."""
-    import random
-
-    draw = random.Random(0)
-    names = [f"d{n}" for n in range(40)]
-    qrels = {
-        f"q{n}": {name: draw.choice([1, 1, 2, 3]) for name in draw.sample(names, 8)}
-        for n in range(60)
-    }
-    rankings = {query: draw.sample(names, 30) for query in qrels}
-    metrics = [f"{name}@{depth}" for name in ("recall", "mrr", "ndcg") for depth in (1, 5, 10, 50)]
-    theirs = _ranx(qrels, rankings, [*metrics, "hit_rate@1", "hit_rate@3"])
-    ours = ranking_scores(rankings, qrels, (*metrics, "hit@1", "hit@3"))
-    for metric, scores in ours.items():
-        expected = theirs[metric.replace("hit", "hit_rate")]
-        assert list(scores.numerators) == pytest.approx(expected), metric
-
-
-def _ranx(
-    qrels: dict[str, dict[str, int]], rankings: dict[str, list[str]], metrics: list[str]
-) -> dict[str, list[float]]:
-    """Ask ranx in a process of its own, uncompiled: compiling takes longer than the work."""
-    code = """
-import json, sys
-from ranx import Qrels, Run, evaluate
-qrels, rankings, metrics = json.load(sys.stdin)
-run = Run({q: {name: 1.0 / (i + 1) for i, name in enumerate(r)} for q, r in rankings.items()})
-scores = evaluate(Qrels(qrels), run, metrics, return_mean=False)
-order = sorted(qrels)
-print(json.dumps({m: dict(zip(order, map(float, s))) for m, s in scores.items()}))
-"""
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        input=json.dumps([qrels, rankings, metrics]),
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-    )
-    by_query = json.loads(answer.stdout.splitlines()[-1])
-    return {metric: [scores[query] for query in qrels] for metric, scores in by_query.items()}
 
 
 @given(
