@@ -3,18 +3,12 @@
 The folder is read as it lies on the disk: nothing from the network, no code that a model brings
 along, no pickled weights. It computes in float32 everywhere, so that a vector of one machine can be
 compared with one of another. How tokens become a vector is up to the model's own modules.
-
-Importing sentence-transformers brings in what trains and quantises models. Packages that only those
-parts use are hidden while it is imported, which takes a fifth or more off: 13 to 9.5 CPU-seconds
-on the machine that it was measured on. The vectors are the same to the bit.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends import device
@@ -25,8 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-UNUSED = ("bitsandbytes", "peft", "torchao")
-"""Packages that transformers imports where they are installed and that embedding has no use for."""
 BATCHES_PER_CALL = 4
 """Batches that are embedded between two reports of progress."""
 
@@ -104,10 +96,9 @@ def _load(folder: EmbeddingFolder, threads: int, label: str) -> Any:
     _refuse_pickles(folder, label)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        with _hidden(UNUSED):
-            import torch
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging as bars
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as bars
     except ImportError as error:
         raise MissingDependencyError(
             f"embedding needs sentence-transformers: {error}", hint="pip install 'llmpipe[rag]'"
@@ -141,18 +132,6 @@ def _refuse_pickles(folder: EmbeddingFolder, label: str) -> None:
                 f"{label}: {pickled.relative_to(folder.path)} holds pickled weights",
                 hint="save the model anew with safetensors: model.save_pretrained(…)",
             )
-
-
-@contextlib.contextmanager
-def _hidden(packages: Sequence[str]) -> Iterator[None]:
-    """Let packages that nobody has imported yet look as if they were not installed."""
-    hidden = [name for name in packages if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: importing fails
-    try:
-        yield
-    finally:
-        for name in hidden:
-            sys.modules.pop(name, None)
 
 
 def _first_line(error: BaseException) -> str:
