@@ -78,8 +78,9 @@ def from_unrelated(cosines: Sequence[float]) -> Threshold:
     """Give the threshold that one in twenty of these cosines, of unrelated questions, passes."""
     allowed = math.floor(len(cosines) * UNRELATED_SHARE)
     highest = sorted(cosines, reverse=True)
-    step = 10**-DIGITS
-    cosine = round(math.floor(highest[allowed] / step) * step + step, DIGITS)
+    cosine = round(highest[allowed], DIGITS)
+    if cosine <= highest[allowed]:  # it must not pass itself
+        cosine = round(cosine + 10**-DIGITS, DIGITS)
     return Threshold(
         "unrelated", cosine, len(cosines), passed=round(_share_from(cosines, cosine), 4)
     )
