@@ -188,10 +188,6 @@ class Answerer:
 
     def _search(self, question: str, k: int, reranker: Reranker | None) -> tuple[Hit, ...]:
         settings = self.settings
-        if self.threshold.cosine is not None:
-            cosine = nearest_cosine(self.retriever, question, settings.filters)
-            if not self.threshold.passes(cosine):
-                return ()
         return tuple(
             self.retriever.search(
                 question,
@@ -201,6 +197,7 @@ class Answerer:
                 filters=settings.filters,
                 mmr=settings.mmr,
                 reranker=reranker,
+                passes=self.threshold.passes,
             )
         )
 

@@ -65,6 +65,11 @@ class _Side:
     ranks: Mapping[int, int]
     scores_of: Callable[[Sequence[int]], list[float]]
 
+    def best(self) -> float:
+        """Give the score of its first row; -1 where it has none."""
+        first = next(iter(self.ranks), None)
+        return -1.0 if first is None else self.scores_of([first])[0]
+
 
 class Retriever:
     """An index together with the embedder that its vectors are of.
@@ -110,10 +115,13 @@ class Retriever:
         filters: Filters | None = None,
         mmr: float | None = None,
         reranker: Reranker | None = None,
+        passes: Callable[[float], bool] | None = None,
     ) -> list[Hit]:
         """Give the ``k`` passages that suit a question best.
 
         ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing, 0 looks at variety alone.
+        Where the cosine of the nearest passage does not pass, nothing is found; a search by words
+        alone has none.
 
         Raises:
             StageError: the question is empty, a filter makes no sense, or words were not indexed.
@@ -122,20 +130,27 @@ class Retriever:
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):
             return []
-        hits = self._found(question, mode, max(k, fetch), rows)
+        hits = self._found(question, mode, max(k, fetch), rows, passes)
         if reranker and hits:
             hits = _reranked(hits, question, reranker)
         if mmr is not None:
             hits = self._varied(hits, k, mmr)
         return [msgspec.structs.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
 
-    def _found(self, question: str, mode: Mode, count: int, rows: Rows | None) -> list[Hit]:
+    def _found(
+        self,
+        question: str,
+        mode: Mode,
+        count: int,
+        rows: Rows | None,
+        passes: Callable[[float], bool] | None,
+    ) -> list[Hit]:
         """Ask the sides of the mode, fuse their rankings, and gather what they say of each row."""
-        if rows is not None and not len(rows):
-            return []
         sides: dict[str, _Side] = {}
         if mode != "bm25":
             sides["dense"] = self._by_meaning(question, count, rows)
+            if passes and not passes(sides["dense"].best()):
+                return []
         if mode != "dense":
             sides["bm25"] = self._by_words(question, count, rows)
         fused = reciprocal_rank_fusion([list(side.ranks) for side in sides.values()])
