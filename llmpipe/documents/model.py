@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from llmpipe.errors import StageError
+from llmpipe.documents.lines import read_lines, write_lines
 
 Scalar = str | int | float | bool
 """A value of a document's metadata, which searches can be filtered by."""
@@ -59,17 +59,9 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
         return (touched[0], touched[-1]) if touched else None
 
 
-_DECODER = msgspec.json.Decoder(Document)
-
-
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
     """Write one document a line; give how many there were."""
-    count, encoder = 0, msgspec.json.Encoder()
-    with path.open("wb") as file:
-        for document in documents:
-            file.write(encoder.encode(document) + b"\n")
-            count += 1
-    return count
+    return write_lines(path, documents)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -78,9 +70,4 @@ def read_documents(path: Path) -> Iterator[Document]:
     Raises:
         StageError: it is not such a file.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield _DECODER.decode(line)
-            except msgspec.MsgspecError as error:
-                raise StageError(f"{path.name}:{number}: not a document: {error}") from None
+    return read_lines(path, Document)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from llmpipe.documents.lines import read_lines, write_lines
 from llmpipe.documents.model import Scalar
-from llmpipe.errors import StageError
 
 
 class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,17 +36,9 @@ class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
         return f"{self.context}\n\n{self.text}" if self.context else self.text
 
 
-_DECODER = msgspec.json.Decoder(Chunk)
-
-
 def write_chunks(path: Path, chunks: Iterable[Chunk]) -> int:
     """Write one chunk a line; give how many there were."""
-    count, encoder = 0, msgspec.json.Encoder()
-    with path.open("wb") as file:
-        for chunk in chunks:
-            file.write(encoder.encode(chunk) + b"\n")
-            count += 1
-    return count
+    return write_lines(path, chunks)
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:
@@ -55,9 +47,4 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     Raises:
         StageError: it is not such a file.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield _DECODER.decode(line)
-            except msgspec.MsgspecError as error:
-                raise StageError(f"{path.name}:{number}: not a chunk: {error}") from None
+    return read_lines(path, Chunk)
