@@ -31,6 +31,9 @@ from llmpipe.backends.binding import (
 from llmpipe.backends.llama_cpp_client import LlamaServer, exit_text
 from llmpipe.errors import MissingDependencyError, StageError
 
+BATCH = 2048
+"""Tokens of a prompt that llama.cpp computes in one go where nobody says otherwise."""
+
 START_TIMEOUT = 600.0
 """Seconds that loading a model may take."""
 
@@ -50,7 +53,7 @@ def serve_gguf(
     log: Path | None = None,
     api_key: str | None = None,
     cache_prompt: bool = False,
-    batch: int = 2048,
+    batch: int = BATCH,
 ) -> Iterator[LlamaServer]:
     """Serve ``model`` for as long as the block lasts.
 

@@ -7,19 +7,17 @@ sources that it was given; from an endpoint's answer other numbers are taken out
 from __future__ import annotations
 
 import re
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
-import msgspec
 from msgspec import Meta
 
+from llmpipe.backends.chat_model import ChatModelConfig, serve_alone
 from llmpipe.backends.streaming import Cancellation, Pieces, Usage
 from llmpipe.contracts import Artifact
-from llmpipe.errors import StageError
 
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_client import LlamaServer
@@ -40,17 +38,9 @@ _LISTED = re.compile(r"(\s*)\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
 _UNFINISHED = re.compile(r"\s*(?:\[[\d\s,;]*)?$")
 
 
-class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class GeneratorConfig(ChatModelConfig, frozen=True, kw_only=True):
     """The model that writes the answers, and how it is decoded."""
 
-    engine: Literal["llama.cpp", "openai"]
-    """``llama.cpp`` serves a GGUF; ``openai`` asks an endpoint."""
-    model: str
-    """For llama.cpp a GGUF (a path, ``pkg://…`` or a stage); for openai the model's name."""
-    base_url: str | None = None
-    """The endpoint, up to and with its ``/v1``. Only for openai, where it is required."""
-    api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
-    """The endpoint's key as ``${secret:NAME}``. Only for openai."""
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0
     """Randomness of the wording. With 0 the same question gets the same answer."""
     max_tokens: Annotated[int, Meta(ge=1)] = 256
@@ -64,14 +54,7 @@ class GeneratorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """List the fields that do not go together, as (field, message)."""
-        if self.engine == "openai" and not self.base_url:
-            yield "base_url", "is required for the openai engine: https://…/v1"
-        if self.base_url and not self.base_url.startswith(("http://", "https://")):
-            yield "base_url", f"must begin with http:// or https://, not {self.base_url!r}"
-        if self.engine == "llama.cpp":
-            for name in ("base_url", "api_key"):
-                if getattr(self, name) is not None:
-                    yield name, "has no effect for the llama.cpp engine; remove it"
+        yield from ChatModelConfig.problems(self)
         if self.max_tokens * 2 > self.context:
             yield "max_tokens", f"leaves no room for sources in a context of {self.context}"
 
@@ -130,7 +113,10 @@ def open_generator(
         StageError: the GGUF cannot be served, or the secret for the key is not set.
     """
     if gguf is not None:
-        with _served(config, gguf, threads=threads, log=log) as server:
+        with serve_alone(
+            gguf, role="generator", context=config.context, slots=config.slots, threads=threads,
+            log=log, batch=BATCH,
+        ) as server:  # fmt: skip
             yield LlamaCppGenerator(server, config)
         return
     from llmpipe.backends.openai_stream import OpenAIStreamer
@@ -255,28 +241,3 @@ def _allowed(space: str, listed: str, citations: int) -> str:
     numbers = (int(number) for number in re.split(r"\D+", listed))
     allowed = "".join(f"[{number}]" for number in numbers if 1 <= number <= citations)
     return space + allowed if allowed else ""
-
-
-@contextmanager
-def _served(
-    config: GeneratorConfig, gguf: Artifact, *, threads: int, log: Path | None
-) -> Iterator[Any]:
-    from llmpipe.backends.llama_cpp import serve_gguf
-
-    with serve_gguf(
-        gguf.path,
-        threads=threads,
-        context=config.context,
-        slots=config.slots,
-        alias="generator",
-        log=log,
-        api_key=secrets.token_hex(16),  # nobody else on this machine may use it meanwhile
-        batch=BATCH,
-    ) as server:
-        served = server.props()["default_generation_settings"]["n_ctx"]
-        if served < config.context:
-            raise StageError(
-                f"{gguf.label} is served with a context of {served} tokens, not {config.context}",
-                hint="lower generator.context",
-            )
-        yield server
