@@ -259,5 +259,6 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         if found != digest:
             raise StageError(
                 f"{folder / name} is not the file that the index was made with",
-                hint="it was altered; make it anew: llmpipe run SPEC --force STAGE",
+                hint="it was altered; make it anew: llmpipe run SPEC --force and the index "
+                "stage's name",
             )

@@ -133,9 +133,9 @@ def recall(store: Store, spec: Path, profiles: Collection[str]) -> dict[str, Any
 
 
 def repeat(
-    store: Store, content: Mapping[str, Any], listeners: Collection[Listener]
+    store: Store, recalled: Mapping[str, Any], listeners: Collection[Listener]
 ) -> tuple[str, float]:
-    """Let a run of this content have been; give its id and the seconds that it took.
+    """Let a run with what was recalled have been; give its id and the seconds that it took.
 
     Raises:
         StoreError: the store cannot be written.
@@ -146,13 +146,13 @@ def repeat(
         folder = store.runs / new_run_id(begun)
         folder.mkdir(parents=True)
         with contextlib.closing(EventLog(folder / "events.jsonl", list(listeners))) as events:
-            told = {name: content[name] for name in ("name", "spec", "profiles", "set")}
-            events.emit("run-started", run=folder.name, **told, stages=list(content["stages"]))
-            for stage in content["stages"].values():
+            told = {name: recalled[name] for name in ("name", "spec", "profiles", "set")}
+            events.emit("run-started", run=folder.name, **told, stages=list(recalled["stages"]))
+            for stage in recalled["stages"].values():
                 events.emit("stage-ended", **stage)
             seconds = round(time.monotonic() - clock, 3)
             events.emit("run-ended", status="done", seconds=seconds)
-        write_record(folder, begun, "done", seconds, content)
+        write_record(folder, begun, "done", seconds, recalled)
     return folder.name, seconds
 
 
@@ -179,7 +179,7 @@ def _holds(memory: Memory, store: Store) -> bool:
         and all(tool_version(tool) == version for tool, version in memory.tools.items())
         and _looked_at(memory.stamps) == memory.stamps
         and all(os.stat(path).st_size == size for path, size in memory.sizes.items())  # noqa: PTH116
-        and all(_leads_to(reference) == reference.path for reference in memory.references)
+        and all(_lead(one.text, one.folder) == one.path for one in memory.references)
         and _same_inputs(memory.inputs, store)
     )
 
@@ -220,10 +220,6 @@ def _references(project: Project) -> Iterator[Reference]:
             if written not in found:
                 found.add(written)
                 yield Reference(*written, _lead(*written))
-
-
-def _leads_to(reference: Reference) -> str:
-    return _lead(reference.text, reference.folder)
 
 
 def _lead(text: str, folder: str) -> str:
