@@ -115,7 +115,7 @@ def test_whatever_else_has_changed_is_found(
 
 
 UNPRIVILEGED = """\
-import os, sys
+import locale, os, sys  # argparse wants locale late, when Python's own files cannot be read
 from llmpipe.cli import cache
 from llmpipe.cli.main import main
 os.setgid(65534); os.setuid(65534)
