@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ FORMAT = 1
 """Raised when the files are laid out in another way."""
 AT_ONCE = 900
 """How many vectors one query asks for."""
+PATIENCE = 60.0
+"""Seconds to wait for others that use the file."""
 
 _ELSEWHERE = ("model", "dimension", "max_tokens", "passage_prefix", "query_prefix")
 """What of an embedder's identity does not shape the vector of a text that has its prefix."""
@@ -140,9 +143,9 @@ class VectorMemory:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=60.0)
+    connection = sqlite3.connect(path, timeout=PATIENCE)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(
             "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL)"
@@ -152,3 +155,20 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer go together. Others may be opening the new file in this moment.
+
+    SQLite waits for every other lock by itself, and for the one of this change it does not.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
