@@ -50,8 +50,11 @@ def bind(host: str, port: int) -> socket.socket:
     """Take an address before anything costly begins; whoever gets the socket listens and closes.
 
     Raises:
-        StageError: somebody else has it, or it is none of ours.
+        UsageError: there is no such port.
+        StageError: somebody else has the address, or it is none of ours.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"there is no port {port}", hint="they go from 1 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind)
@@ -61,7 +64,7 @@ def bind(host: str, port: int) -> socket.socket:
         # A port that was just given up may be taken; one that is listened on may not.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         bound.close()
         raise cannot_listen(host, port, error) from None
     return bound

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmpipe.cli.options import add_spec, open_project, parser, print_json
-from llmpipe.cli.stored import Stored, stage_of_kind
-from llmpipe.contracts import reveal
+from llmpipe.cli.stored import open_answers, stage_of_kind
 from llmpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,20 +42,8 @@ def main(argv: list[str]) -> int:
     if options.k is not None and options.k < 1:
         raise UsageError(f"-k takes a number of passages from 1 on, not {options.k}")
     project = open_project(options)
-    node = stage_of_kind(project.graph, "rag", options.stage, EXAMPLE)
-    stored = Stored(project, options.spec)
-    check = project.store.output_path(stored.record(node.id).outputs["check"])
-    inputs = {port: stored.artifact(binding) for port, binding in node.bindings.items()}
-
-    from llmpipe.stages.rag_open import open_answerer, read_threshold
-
-    with project.store.in_use(), open_answerer(
-        node.config,  # type: ignore[arg-type]
-        inputs,
-        read_threshold(check),
-        threads=len(os.sched_getaffinity(0)),
-        reveal=reveal,
-    ) as answerer:  # fmt: skip
+    node = stage_of_kind(project.graph, ("rag",), options.stage, EXAMPLE)
+    with open_answers(project, options.spec, node) as answerer:
         if options.json:
             print_json(msgspec.to_builtins(answerer.answer(question, k=options.k)))
         else:

@@ -1,25 +1,33 @@
-"""``llmpipe serve``: serve the model of a serve stage until Ctrl-C."""
+"""``llmpipe serve``: serve a serve stage's model or a rag stage's answers until Ctrl-C."""
 
 from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
+from functools import partial
+from typing import Any
 
-from llmpipe.backends.llama_cpp import serve_forever
 from llmpipe.cli.options import add_spec, open_project, parser
-from llmpipe.cli.stored import Stored, stage_of_kind
+from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
+from llmpipe.contracts import reveal
+from llmpipe.graph.model import StageNode
+from llmpipe.runner.project import Project
+
+KINDS = ("serve", "rag")
+EXAMPLE = "chat: {kind: serve, model: …}"
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "serve",
-        "Serve the model of a serve stage over the OpenAI API (chat and completions, streaming\n"
-        "too) until Ctrl-C.",
+        "Serve the model of a serve stage over the OpenAI API, or the answers of a rag stage with\n"
+        "their citations over the same API and as a web page, until Ctrl-C.",
     )
     add_spec(arguments)
     arguments.add_argument(
-        "stage", metavar="STAGE", nargs="?", help="which serve stage, if several"
+        "stage", metavar="STAGE", nargs="?", help="which serve or rag stage, if several"
     )
     arguments.add_argument("--host", help="address to bind; the stage's by default")
     arguments.add_argument("--port", type=int, help="port to listen on; the stage's by default")
@@ -30,20 +38,51 @@ def main(argv: list[str]) -> int:
     )
     options = arguments.parse_intermixed_args(argv)
     project = open_project(options)
-    node = stage_of_kind(project.graph, "serve", options.stage, "chat: {kind: serve, model: …}")
-    config = node.config
+    node = stage_of_kind(project.graph, KINDS, options.stage, EXAMPLE)
+    config: Any = node.config
+    if options.host is None:
+        options.host = config.host
+    if options.port is None:
+        options.port = config.port
+    return (_serve_answers if node.kind == "rag" else _serve_model)(project, node, options)
+
+
+def _serve_model(project: Project, node: StageNode, options: Namespace) -> int:
+    from llmpipe.backends.llama_cpp import serve_forever
+
+    config: Any = node.config
     return serve_forever(
         Stored(project, options.spec).artifact(node.bindings["model"]).path,
-        host=options.host or config.host,  # type: ignore[attr-defined]
-        port=config.port if options.port is None else options.port,  # type: ignore[attr-defined]
-        context=config.context,  # type: ignore[attr-defined]
-        slots=config.slots,  # type: ignore[attr-defined]
+        host=options.host,
+        port=options.port,
+        context=config.context,
+        slots=config.slots,
         threads=len(os.sched_getaffinity(0)),
         alias=node.id,
         api_key_env=options.api_key_env,
-        on_ready=_announce,
+        on_ready=partial(_announce, "OpenAI API"),
     )
 
 
-def _announce(url: str) -> None:
-    print(f"serving on {url} (OpenAI API at {url}/v1); Ctrl-C stops", file=sys.stderr, flush=True)
+def _serve_answers(project: Project, node: StageNode, options: Namespace) -> int:
+    from llmpipe.backends.binding import read_api_key
+    from llmpipe.web.server import serve_answers
+
+    config: Any = node.config
+    api_key = read_api_key(options.api_key_env)
+    if api_key is None and config.api_key:
+        api_key = reveal(config.api_key)
+    return serve_answers(
+        open_answers(project, options.spec, node),
+        project.graph.spec.name,
+        node.id,
+        host=options.host,
+        port=options.port,
+        slots=config.generator.slots,
+        api_key=api_key,
+        on_ready=partial(_announce, "a page to ask on, OpenAI API"),
+    )
+
+
+def _announce(offers: str, url: str) -> None:
+    print(f"serving on {url} ({offers} at {url}/v1); Ctrl-C stops", file=sys.stderr, flush=True)

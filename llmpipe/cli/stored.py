@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from llmpipe.cli.options import find_stage
-from llmpipe.contracts import Artifact
+from llmpipe.contracts import Artifact, reveal
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.graph.model import Binding, Graph, StageNode
 from llmpipe.graph.sources import StageOutput
@@ -13,22 +17,26 @@ from llmpipe.runner.plan import StagePlan, make_plan
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 
+if TYPE_CHECKING:
+    from llmpipe.retrieval.answer import Answerer
 
-def stage_of_kind(graph: Graph, kind: str, name: str | None, example: str) -> StageNode:
-    """Find the stage of a kind that is meant: the one of this name, or the only one.
+
+def stage_of_kind(graph: Graph, kinds: Sequence[str], name: str | None, example: str) -> StageNode:
+    """Find the stage of some kinds that is meant: the one of this name, or the only one.
 
     Raises:
         UsageError: there is none, it is of another kind, or there are several to choose from.
     """
+    wanted = " or ".join(kinds)
     if name is not None:
         node = graph.nodes[find_stage(graph, name)]
-        if node.kind != kind:
-            raise UsageError(f"{name} is a {node.kind} stage, not a {kind} stage")
+        if node.kind not in kinds:
+            raise UsageError(f"{name} is a {node.kind} stage, not a {wanted} stage")
         return node
-    found = [node for node in graph.nodes.values() if node.kind == kind]
+    found = [node for node in graph.nodes.values() if node.kind in kinds]
     if len(found) != 1:
         names = ", ".join(node.id for node in found)
-        number = f"several {kind} stages" if found else f"no {kind} stage"
+        number = f"several {' and '.join(kinds)} stages" if found else f"no {wanted} stage"
         raise UsageError(
             f"{graph.spec.path.name} has {number}",
             hint=f"say which: {names}" if found else f"add one: {example}",
@@ -80,3 +88,27 @@ class Stored:
                 hint=f"run the spec first: llmpipe run {self._spec}",
             )
         return self._project.input_request(binding, shape, records).artifact()
+
+
+@contextmanager
+def open_answers(project: Project, spec: str, node: StageNode) -> Iterator[Answerer]:
+    """Open what answers for a rag stage, as its check did and with the threshold that it found.
+
+    Raises:
+        StoreError: the stage is not up to date in the store.
+        StageError: a part cannot be opened.
+    """
+    stored = Stored(project, spec)
+    check = project.store.output_path(stored.record(node.id).outputs["check"])
+    inputs = {port: stored.artifact(binding) for port, binding in node.bindings.items()}
+
+    from llmpipe.stages.rag_open import open_answerer, read_threshold
+
+    with project.store.in_use(), open_answerer(
+        node.config,  # type: ignore[arg-type]
+        inputs,
+        read_threshold(check),
+        threads=len(os.sched_getaffinity(0)),
+        reveal=reveal,
+    ) as answerer:  # fmt: skip
+        yield answerer

@@ -1,0 +1,1 @@
+"""The HTTP service of a rag stage and its page."""

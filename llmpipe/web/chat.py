@@ -1,0 +1,224 @@
+"""OpenAI's chat completions: what callers send, and answers in the shape that their clients read.
+
+What OpenAI's protocol has no word for stands in one field more, ``llmpipe``, which clients pass
+over. System messages of callers are passed over here: what the model is told is the stage's matter.
+So are the fields of sampling. What would change what an answer is, and cannot be done, is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from llmpipe.backends.streaming import Usage
+from llmpipe.retrieval.answer import Answer, Done, Event, Retrieved, Token
+from llmpipe.retrieval.prompt import Turn
+from llmpipe.web.errors import ApiError
+from llmpipe.web.library import Library
+
+LONGEST_QUESTION = 10_000
+"""Characters that a question may have."""
+LONGEST_HISTORY = 20_000
+"""Characters of earlier turns that are heeded, the last ones."""
+MOST_TURNS = 20
+"""Earlier turns that are heeded, the last ones."""
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of a message's content."""
+
+    type: str
+    text: str = ""
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """A message of the conversation."""
+
+    role: str
+    content: str | list[Part] | None = None
+
+    def text(self) -> str:
+        """Give the message's text.
+
+        Raises:
+            ApiError: it holds something else.
+        """
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        for part in self.content:
+            if part.type != "text":
+                raise _unsupported(f"content of the type {part.type!r}")
+        return "\n".join(part.text for part in self.content)
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """What a stream holds besides the answer."""
+
+    include_usage: bool | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True):
+    """The fields that are heeded; all others are passed over."""
+
+    messages: list[ChatMessage]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+    def question(self) -> tuple[str, list[Turn]]:
+        """Give the question, and the turns of the conversation before it.
+
+        Raises:
+            ApiError: there is none, it is too long, or something else is asked for.
+        """
+        self._require_an_answer_in_words()
+        spoken = [m for m in self.messages if m.role not in ("system", "developer")]
+        for message in spoken:
+            if message.role not in ("user", "assistant"):
+                raise _unsupported(f"messages of the role {message.role!r}")
+        if not spoken or spoken[-1].role != "user":
+            raise ApiError(400, "no_question", "the last message must be the user's: the question")
+        return readable(spoken[-1].text()), _turns(spoken[:-1])
+
+    def _require_an_answer_in_words(self) -> None:
+        if self.n not in (None, 1):
+            raise _unsupported("several answers at once (`n`)")
+        if self.tools or self.functions:
+            raise _unsupported("tools")
+        if (self.response_format or {}).get("type", "text") != "text":
+            raise _unsupported("a `response_format` other than text")
+
+
+class Reply:
+    """An answer as it is told: whole, or piece by piece as it is written."""
+
+    def __init__(self, model: str, library: Library, *, include_usage: bool = False) -> None:
+        self._shape = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._library = library
+        self._include_usage = include_usage
+        self._said = ""
+
+    def whole(self, answer: Answer) -> dict[str, Any]:
+        """Give the answer as one object."""
+        message = {"role": "assistant", "content": answer.text}
+        return {
+            **self._shape,
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": message, "finish_reason": _finish(answer)}],
+            "usage": _usage(answer.usage),
+            "llmpipe": {**_rest(answer), "hits": self._library.hits(answer.hits)},
+        }
+
+    def chunks(self, event: Event) -> Iterator[bytes]:
+        """Give what a stream says of an event."""
+        match event:
+            case Retrieved():
+                hits = {"hits": self._library.hits(event.hits)}
+                yield self._chunk({"role": "assistant", "content": ""}, llmpipe=hits)
+            case Token():
+                yield from self._words(event.text)
+            case Done():
+                yield from self._end(event.answer)
+
+    def _words(self, text: str) -> Iterator[bytes]:
+        text = text if self._said else text.lstrip()
+        self._said += text
+        if text:
+            yield self._chunk({"content": text})
+
+    def _end(self, answer: Answer) -> Iterator[bytes]:
+        if not self._said:  # a model that says nothing has said that the sources do not
+            yield from self._words(answer.text)
+        rest = {"text": answer.text, **_rest(answer)}
+        yield self._chunk({}, finish=_finish(answer), llmpipe=rest)
+        if self._include_usage:
+            yield event_of(self._chunk_shape(choices=[], usage=_usage(answer.usage)))
+        yield DONE
+
+    def _chunk(self, delta: dict[str, str], finish: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return event_of(self._chunk_shape(choices=[choice], **more))
+
+    def _chunk_shape(self, **fields: Any) -> dict[str, Any]:
+        return {**self._shape, "object": "chat.completion.chunk", **fields}
+
+
+def readable(question: str) -> str:
+    """Give a question without the space around it.
+
+    Raises:
+        ApiError: it is empty or too long.
+    """
+    question = question.strip()
+    if not question:
+        raise ApiError(400, "empty_question", "the question is empty")
+    if len(question) > LONGEST_QUESTION:
+        raise too_long(f"the question has {len(question)} characters, not {LONGEST_QUESTION}")
+    return question
+
+
+def too_long(message: str) -> ApiError:
+    """Give the error of a question that there is no room for."""
+    return ApiError(400, "question_too_long", message)
+
+
+def event_of(data: Any) -> bytes:
+    """Give data as one event of a stream."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def _turns(messages: list[ChatMessage]) -> list[Turn]:
+    """Give the questions that were answered, with their answers, as far back as is heeded."""
+    pairs = itertools.pairwise(messages)
+    answered = [(a, b) for a, b in pairs if (a.role, b.role) == ("user", "assistant")]
+    turns: list[Turn] = []
+    room = LONGEST_HISTORY
+    for asked, said in reversed(answered[-MOST_TURNS:]):
+        turn = asked.text(), said.text()
+        room -= len(turn[0]) + len(turn[1])
+        if room < 0:
+            break
+        turns.insert(0, turn)
+    return turns
+
+
+def _rest(answer: Answer) -> dict[str, Any]:
+    """Give what OpenAI's protocol has no word for, but for the hits."""
+    return {
+        "abstained": answer.abstained,
+        "citations": answer.citations,
+        "timings": answer.timings,
+    }
+
+
+def _finish(answer: Answer) -> str:
+    return "length" if answer.usage.truncated else "stop"
+
+
+def _usage(usage: Usage) -> dict[str, int] | None:
+    """Give the tokens; None where the model's server does not say."""
+    if usage.prompt_tokens is None or usage.completion_tokens is None:
+        return None
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }
+
+
+def _unsupported(what: str) -> ApiError:
+    return ApiError(400, "unsupported", f"this service does not take {what}")

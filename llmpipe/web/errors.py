@@ -1,0 +1,50 @@
+"""What goes wrong with a request, told in the shape that OpenAI's clients read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from llmpipe.errors import LlmpipeError
+
+_TYPES = {401: "authentication_error"}
+
+
+class ApiError(Exception):
+    """A request that gets no answer. ``code`` is the word that programs tell it by."""
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+    def data(self) -> dict[str, Any]:
+        """Give the error as OpenAI's API words it."""
+        kind = _TYPES.get(
+            self.status, "server_error" if self.status >= 500 else "invalid_request_error"
+        )
+        return {"error": {"message": self.message, "type": kind, "code": self.code}}
+
+    def response(self) -> Response:
+        """Give the error as an answer."""
+        return json_response(self.data(), self.status, self.headers)
+
+
+def told(error: LlmpipeError) -> str:
+    """Give a message with what to do about it, in one line."""
+    hint = " ".join((error.hint or "").split())
+    return f"{error.message}; {hint}" if hint else error.message
+
+
+def json_response(
+    data: Any, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Give data as a JSON answer."""
+    return Response(msgspec.json.encode(data), status, headers, "application/json")

@@ -1,0 +1,144 @@
+"""What stands before every route: who may call, what is told to browsers, and what is counted.
+
+A page of another site that a browser shows may send requests to this machine, too. It is refused by
+its origin, and by the host that it calls where it has given its own name our address (DNS
+rebinding). No other site may read an answer: there are no CORS headers.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmpipe.backends.binding import is_loopback
+from llmpipe.web.errors import ApiError
+from llmpipe.web.metrics import Metrics
+
+HUNG_UP = 499
+"""The status of a request whose client hung up before anything was said."""
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may call. ``loopback`` says that only this machine can reach the service."""
+
+    loopback: bool = True
+    api_key: str | None = None
+
+    def check_place(self, headers: Headers) -> None:
+        """Make sure that no other site's page is behind a request.
+
+        Raises:
+            ApiError: one may be.
+        """
+        host = headers.get("host", "")
+        if self.loopback and not is_loopback(_name(host)):
+            raise ApiError(
+                421, "wrong_host", f"this service is not {host!r}; call it by its loopback address"
+            )
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            raise ApiError(403, "wrong_origin", "pages of other sites may not call this service")
+
+    def check_key(self, headers: Headers) -> None:
+        """Make sure that the caller has the key.
+
+        Raises:
+            ApiError: it is missing or another one.
+        """
+        if self.api_key is None:
+            return
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode("latin-1") if kind.lower() == "bearer" else b""
+        if not hmac.compare_digest(given, self.api_key.encode()):
+            problem = "is not the one of this service" if given else "is missing"
+            raise ApiError(
+                401,
+                "invalid_api_key",
+                f"the API key {problem}; send it as `Authorization: Bearer …`",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+
+class Guard:
+    """Lets requests through to the routes, and counts them."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        needs_key: Callable[[str], bool],
+        route_of: Callable[[Scope], str],
+    ) -> None:
+        self._app = app
+        self._admission = admission
+        self._metrics = metrics
+        self._needs_key = needs_key
+        self._route_of = route_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            return
+        begun, status = time.perf_counter(), HUNG_UP
+        open_to_all = not self._needs_key(scope["path"])
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                headers = Headers(scope=scope)
+                self._admission.check_place(headers)
+                if not open_to_all:
+                    self._admission.check_key(headers)
+            except ApiError as error:
+                await error.response()(scope, receive, send_guarded)
+            else:
+                await self._app(scope, receive, send_guarded)
+            finally:
+                route = self._route_of(scope)
+                self._metrics.requests.labels(route, str(status)).inc()
+                seconds = time.perf_counter() - begun
+                self._metrics.request_seconds.labels(route).observe(seconds)
+
+
+def _name(host: str) -> str:
+    """Give the name or address of a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

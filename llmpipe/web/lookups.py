@@ -1,0 +1,98 @@
+"""The routes that look something up in the index: passages, and documents around them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmpipe.errors import StageError
+from llmpipe.retrieval.answer import Answerer
+from llmpipe.retrieval.search import Mode
+from llmpipe.web.chat import readable
+from llmpipe.web.errors import ApiError, json_response, told
+from llmpipe.web.library import Excerpt, Library, excerpt
+from llmpipe.web.reading import read_json, read_place
+from llmpipe.web.waiting import Line, in_thread, unless_gone
+
+PLACES = 4
+WAITING = 256
+
+T = TypeVar("T")
+log = logging.getLogger("llmpipe.web")
+
+
+class SearchRequest(msgspec.Struct, frozen=True):
+    """What to search for. ``mode`` is the stage's by default, and its filters stay in force."""
+
+    query: str
+    k: Annotated[int, Meta(ge=1, le=100)] = 10
+    mode: Mode | None = None
+    filters: dict[str, Any] = {}
+
+
+class Lookups:
+    """Searches and documents, some at a time."""
+
+    def __init__(self, answerer: Answerer, library: Library) -> None:
+        self._answerer = answerer
+        self._library = library
+        self._line = Line(PLACES, WAITING)
+        by_words = answerer.settings.mode == "bm25"  # there is no embedder then
+        self.modes: tuple[Mode, ...] = ("bm25",) if by_words else answerer.retriever.modes
+
+    async def search(self, request: Request) -> Response:
+        """Give the passages that suit a query best."""
+        asked = await read_json(request, SearchRequest)
+        query = readable(asked.query)
+        mode = asked.mode or self._answerer.settings.mode
+        if mode not in self.modes:
+            known = ", ".join(self.modes)
+            message = f"this index is not searched by {mode}, but by: {known}"
+            raise ApiError(400, "unsupported", message)
+        try:
+            filters = self._library.narrowed(asked.filters)
+        except StageError as error:
+            raise ApiError(400, "invalid_filter", told(error)) from None
+
+        def find() -> list[dict[str, Any]]:
+            found = self._answerer.search(query, k=asked.k, mode=mode, filters=filters)
+            return self._library.hits(found)
+
+        return json_response({"hits": await self._looked_up(request, find)})
+
+    async def document(self, request: Request) -> Response:
+        """Give a stretch of a document with what stands around it."""
+        name: str = request.path_params["id"]
+        start = read_place(request, "start", 0)
+        end = read_place(request, "end", start)
+
+        def read() -> Excerpt | None:
+            document = self._library.document(name)
+            return excerpt(document, start, end) if document else None
+
+        try:
+            found = await self._looked_up(request, read)
+        except ValueError as error:
+            raise ApiError(400, "invalid_place", str(error)) from None
+        if found is None:
+            raise ApiError(404, "not_found", f"there is no document {name!r}")
+        return json_response(found)
+
+    async def _looked_up(self, request: Request, work: Callable[[], T]) -> T:
+        """Read something from the index, in turn."""
+
+        async def take_turn() -> T:
+            async with self._line.place():
+                return await in_thread(work)
+
+        try:
+            return await unless_gone(request.receive, take_turn())
+        except StageError as error:
+            log.error("a search failed: %s", error.render())
+            raise ApiError(503, "search_failed", error.message) from None

@@ -1,0 +1,73 @@
+"""What the service counts, for Prometheus to collect."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmpipe.retrieval.answer import Answer
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
+
+
+class Metrics:
+    """The figures of one service."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "llmpipe_requests",
+            "Requests by route and status; 499 is a client that hung up.",
+            ("route", "status"),
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "llmpipe_request_seconds",
+            "Seconds from a request to the end of its answer.",
+            ("route",),
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.in_flight = Gauge(
+            "llmpipe_requests_in_flight", "Requests under way.", registry=registry
+        )
+        self.waiting = Gauge(
+            "llmpipe_questions_waiting", "Questions that wait for a slot.", registry=registry
+        )
+        self._answers = Counter(
+            "llmpipe_answers", "Questions that were answered, abstentions too.", registry=registry
+        )
+        self._abstentions = Counter(
+            "llmpipe_abstentions", "Answers that say that the sources do not.", registry=registry
+        )
+        self._tokens = Counter(
+            "llmpipe_generated_tokens", "Tokens of the answers.", registry=registry
+        )
+        self._retrieval = Histogram(
+            "llmpipe_retrieval_seconds",
+            "Seconds of searching and reranking for an answer.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self._generation = Histogram(
+            "llmpipe_generation_seconds",
+            "Seconds in which the model wrote an answer.",
+            registry=registry,
+            buckets=_SECONDS,
+        )
+
+    def count_answer(self, answer: Answer) -> None:
+        """Note an answer that came to its end."""
+        self._answers.inc()
+        self._retrieval.observe(answer.timings.retrieve + answer.timings.rerank)
+        if answer.abstained:
+            self._abstentions.inc()
+        if answer.timings.generate:
+            self._generation.observe(answer.timings.generate)
+        self._tokens.inc(answer.usage.completion_tokens or 0)
+
+    async def show(self, request: Request) -> Response:
+        """Give all figures as Prometheus reads them."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,419 @@
+// The page of the service. All that comes from documents, questions and answers is put in as text,
+// never as markup. The server does the arithmetic of places in documents: it counts characters,
+// and JavaScript counts something else.
+
+const byId = (id) => document.getElementById(id);
+const KEY = "llmpipe-api-key";
+const CITED = /\[(\d{1,4})\]/g;
+const BEGUN = /\[\d{0,4}$/;
+const wide = matchMedia("(min-width: 64rem)");
+
+const turns = [];
+let asking = null; // what stops the answer that is being written
+let shown = null; // the turn whose sources are listed
+let waiting = null; // the question that waits for a key
+let opener = null; // what the open passage was opened from
+
+class Problem extends Error {
+  constructor(message, status = 0) {
+    super(message);
+    this.status = status;
+  }
+}
+
+// ---- the server ----
+
+async function call(path, options = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The service cannot be reached. Is it still running?");
+  }
+  if (response.ok) return response;
+  const told = await response.json().catch(() => ({}));
+  const message = told.error?.message ?? told.message ?? `The service answers ${response.status}.`;
+  throw new Problem(asSentence(message), response.status);
+}
+
+async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read().catch((error) => {
+      if (error.name === "AbortError") throw error;
+      throw new Problem("The connection broke in the middle of the answer.");
+    });
+    if (done) return;
+    const parts = (text + value).split("\n\n");
+    text = parts.pop();
+    for (const part of parts) {
+      const data = part.replace(/^data: /, "");
+      if (data !== "[DONE]") yield JSON.parse(data);
+    }
+  }
+}
+
+// ---- asking ----
+
+async function ask(question) {
+  const turn = begin(question);
+  asking = new AbortController();
+  busy(true);
+  say("Searching …");
+  try {
+    const body = JSON.stringify({ messages: conversation(turn), stream: true });
+    const response = await call("v1/chat/completions", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body,
+      signal: asking.signal,
+    });
+    for await (const event of events(response)) take(turn, event);
+    if (!turn.done) throw new Problem("The answer broke off.");
+    say(turn.abstained ? "No answer in the sources." : "The answer is complete.");
+  } catch (error) {
+    fail(turn, error);
+  } finally {
+    turn.answer.classList.remove("writing");
+    asking = null;
+    busy(false);
+  }
+}
+
+function conversation(turn) {
+  const messages = turns
+    .filter((earlier) => earlier.done)
+    .flatMap(({ question, text }) => [
+      { role: "user", content: question },
+      { role: "assistant", content: text },
+    ]);
+  return [...messages, { role: "user", content: turn.question }];
+}
+
+function take(turn, event) {
+  if (event.error) throw new Problem(asSentence(event.error.message));
+  const choice = event.choices[0];
+  const more = event.llmpipe;
+  if (more?.hits) {
+    turn.hits = more.hits;
+    show(turn);
+    say("Writing …");
+  }
+  if (choice?.delta.content) write(turn, choice.delta.content);
+  if (choice?.finish_reason) finish(turn, more, choice.finish_reason);
+}
+
+function fail(turn, error) {
+  if (error.name === "AbortError") {
+    say("Stopped.");
+    note(turn, "You stopped this answer.");
+    return;
+  }
+  say("");
+  if (error.status === 401) {
+    waiting = turn.question;
+    turns.pop().element.remove();
+    askForKey(error.message);
+    return;
+  }
+  if (!(error instanceof Problem)) console.error(error);
+  const message = error instanceof Problem ? error.message : "This page has a bug here.";
+  turn.element.append(element("p", "problem", message, { role: "alert" }));
+}
+
+function askForKey(reason = "") {
+  sessionStorage.removeItem(KEY);
+  byId("key").hidden = false;
+  byId("key-field").focus();
+  say(reason);
+}
+
+// ---- a turn ----
+
+function begin(question) {
+  const turn = { question, hits: [], citations: [], text: "", done: false, abstained: false };
+  turn.element = element("article", "turn");
+  turn.answer = element("div", "answer writing");
+  turn.element.append(element("h2", "asked", question), turn.answer);
+  byId("turns").append(turn.element);
+  turns.push(turn);
+  turn.element.scrollIntoView({ block: "nearest" });
+  return turn;
+}
+
+function write(turn, text) {
+  turn.text += text;
+  const inSight = turn.answer.getBoundingClientRect().bottom < innerHeight;
+  refill(turn.answer, written(turn, turn.text.replace(BEGUN, "")));
+  if (inSight) turn.element.scrollIntoView({ block: "nearest" });
+}
+
+function finish(turn, { text, citations, abstained, timings }, reason) {
+  Object.assign(turn, { text, citations, abstained, done: true });
+  turn.answer.classList.toggle("abstained", abstained);
+  refill(turn.answer, written(turn, text));
+  const seconds = timings.retrieve + timings.rerank + timings.prompt + timings.generate;
+  note(turn, `${seconds.toFixed(1)} s`);
+  if (reason === "length") note(turn, "There was no room for more of this answer.");
+  if (citations.some((citation) => citation.inferred)) {
+    note(turn, "≈ found by us: the answer names no source there");
+  }
+  if (shown === turn) show(turn);
+}
+
+// Citations say by characters which sentence they are for, so the text is taken as characters.
+function written(turn, text) {
+  const characters = Array.from(text);
+  const inferred = turn.citations.filter((citation) => citation.inferred);
+  const nodes = [];
+  let at = 0;
+  const upTo = (end) => {
+    for (const citation of inferred.filter(({ claim }) => claim[1] > at && claim[1] <= end)) {
+      const sentence = characters.slice(at, citation.claim[1]).join("");
+      nodes.push(...attached(sentence, cite(turn, citation)));
+      at = citation.claim[1];
+    }
+    nodes.push(characters.slice(at, end).join(""));
+    at = end;
+  };
+  for (const match of text.matchAll(CITED)) {
+    const start = Array.from(text.slice(0, match.index)).length;
+    const target = cited(turn, Number(match[1]), start);
+    if (!target) continue;
+    upTo(start);
+    nodes.push(...attached(nodes.pop(), cite(turn, target)));
+    at = start + match[0].length;
+  }
+  upTo(characters.length);
+  return nodes;
+}
+
+// Keep a citation on the line of the word before it.
+function attached(text, button) {
+  const at = text.search(/\S{0,24}\s?$/);
+  const together = element("span", "together");
+  together.append(text.slice(at), button);
+  return [text.slice(0, at), together];
+}
+
+// The citation nearest to where its number stands; until the answer is whole, what was found.
+function cited(turn, number, at) {
+  const distance = ({ claim: [start, end] }) => Math.max(start - at, at - end, 0);
+  const citations = turn.citations.filter((each) => each.number === number && !each.inferred);
+  citations.sort((a, b) => distance(a) - distance(b));
+  const hit = turn.hits.find((each) => each.rank === number);
+  return citations[0] ?? (hit && { ...hit, number });
+}
+
+function cite(turn, citation) {
+  const { number, title, inferred } = citation;
+  const name = inferred ? `Source ${number}, found by us: ${title}` : `Source ${number}: ${title}`;
+  const button = element("button", inferred ? "cite inferred" : "cite", inferred ? `≈ ${number}` : `${number}`, {
+    type: "button",
+    title: name,
+    "aria-label": name,
+    "aria-haspopup": "dialog",
+    "aria-expanded": "false",
+  });
+  button.addEventListener("click", () => open(turn, citation, button));
+  return button;
+}
+
+function note(turn, text) {
+  let notes = turn.element.querySelector(".notes");
+  if (!notes) {
+    notes = element("div", "notes muted");
+    const count = turn.hits.length;
+    if (count) {
+      const button = element("button", "", count === 1 ? "1 passage" : `${count} passages`, { type: "button" });
+      button.addEventListener("click", () => {
+        show(turn);
+        byId("sources-title").scrollIntoView({ block: "nearest" });
+      });
+      notes.append(button);
+    }
+    turn.element.append(notes);
+  }
+  notes.append(element("span", "", text));
+}
+
+// ---- the sources ----
+
+function show(turn) {
+  shown = turn;
+  const aside = document.querySelector("aside");
+  aside.hidden = false;
+  byId("sources-of").textContent = turn.hits.length
+    ? `Why these passages: the nearest to “${turn.question}”`
+    : `Nothing was near enough to “${turn.question}”`;
+  refill(byId("hits"), turn.hits.map((hit) => listed(turn, hit)));
+}
+
+function listed(turn, hit) {
+  const named = turn.citations.some((citation) => citation.number === hit.rank);
+  const button = element("button", named ? "hit cited" : "hit", "", {
+    type: "button",
+    "aria-haspopup": "dialog",
+    "aria-expanded": "false",
+  });
+  button.append(
+    element("span", "rank", `${hit.rank}`),
+    element("span", "place", place(hit)),
+    element("span", "text", hit.text),
+    element("span", "scores", [named && "cited", ...scores(hit)].filter(Boolean).join(" · ")),
+  );
+  button.addEventListener("click", () => open(turn, hit, button));
+  const item = element("li");
+  item.append(button);
+  return item;
+}
+
+function scores(hit) {
+  const ranked = (rank) => (rank === null ? "" : ` (place ${rank})`);
+  return [
+    hit.rerank_score !== null && `reranker ${hit.rerank_score.toFixed(2)}`,
+    hit.dense_score !== null && `cosine ${hit.dense_score.toFixed(2)}${ranked(hit.dense_rank)}`,
+    hit.bm25_score !== null && `BM25 ${hit.bm25_score.toFixed(1)}${ranked(hit.bm25_rank)}`,
+  ];
+}
+
+function place({ title, section, pages }) {
+  const names = [title, ...section].filter((name, i, all) => name && name !== all[i - 1]);
+  return [names.join(" › "), paged(pages)].filter(Boolean).join(", ");
+}
+
+function paged(pages) {
+  if (!pages) return "";
+  return pages[0] === pages[1] ? `page ${pages[0]}` : `pages ${pages[0]}–${pages[1]}`;
+}
+
+// ---- a passage ----
+
+async function open(turn, { document: name, start, end }, button) {
+  if (shown !== turn) show(turn);
+  let passage;
+  try {
+    const response = await call(`v1/documents/${encodeURIComponent(name)}?start=${start}&end=${end}`);
+    passage = await response.json();
+  } catch (error) {
+    if (error.status === 401) askForKey(error.message);
+    else say(error.message);
+    return;
+  }
+  const dialog = byId("passage");
+  if (dialog.open) dialog.close();
+  const quote = element("mark", "", passage.quote);
+  byId("passage-title").textContent = place({ ...passage, pages: null });
+  byId("passage-place").textContent = [passage.document, paged(passage.pages)].filter(Boolean).join(", ");
+  byId("passage-text").replaceChildren(
+    passage.cut_before ? "… " : "", passage.before, quote, passage.after, passage.cut_after ? " …" : "",
+  );
+  opener = button;
+  button.setAttribute("aria-expanded", "true");
+  wide.matches ? dialog.show() : dialog.showModal();
+  quote.scrollIntoView({ block: "center" });
+  byId("passage-title").focus({ preventScroll: true });
+}
+
+function closed() {
+  opener?.setAttribute("aria-expanded", "false");
+  (opener?.isConnected ? opener : byId("question")).focus();
+  opener = null;
+}
+
+// ---- small things ----
+
+function element(name, className = "", text = "", attributes = {}) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
+  return made;
+}
+
+// Put other buttons in the place of some: the focus, and where a passage leads back to, stay.
+function refill(container, nodes) {
+  const buttons = () => [...container.querySelectorAll("button")];
+  const [focused, opened] = [document.activeElement, opener].map((each) => buttons().indexOf(each));
+  container.replaceChildren(...nodes);
+  if (opened >= 0) {
+    opener = buttons()[opened];
+    opener?.setAttribute("aria-expanded", "true");
+  }
+  if (focused >= 0) buttons()[focused]?.focus({ preventScroll: true });
+}
+
+const asSentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+const say = (text) => { byId("status").textContent = text; };
+
+function busy(is) {
+  const [comes, goes] = is ? ["stop", "send"] : ["send", "stop"];
+  const focused = document.activeElement === byId(goes);
+  byId(comes).hidden = false;
+  byId(goes).hidden = true;
+  if (focused) byId(is ? "stop" : "question").focus();
+}
+
+function submit() {
+  const question = byId("question").value.trim();
+  if (!question || asking) return;
+  byId("question").value = "";
+  ask(question);
+}
+
+async function introduce() {
+  try {
+    const health = await (await call("health")).json();
+    byId("name").textContent = document.title = health.name;
+    if (health.key_required && !sessionStorage.getItem(KEY)) return askForKey();
+    const { data: [model] } = await (await call("v1/models")).json();
+    const { documents } = model.llmpipe;
+    const number = documents === 1 ? "one document" : `${documents.toLocaleString("en")} documents`;
+    byId("about").textContent = `Answers from ${number}, with the passages that they rest on.`;
+  } catch (error) {
+    if (error.status === 401) askForKey(error.message);
+    else say(error.message);
+  }
+}
+
+byId("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+byId("question").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  submit();
+});
+byId("stop").addEventListener("click", () => {
+  asking?.abort();
+  byId("question").focus();
+});
+byId("key").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(KEY, byId("key-field").value);
+  byId("key-field").value = "";
+  byId("key").hidden = true;
+  byId("question").focus();
+  await introduce();
+  if (waiting && byId("key").hidden) ask(waiting);
+  waiting = byId("key").hidden ? null : waiting;
+});
+byId("close").addEventListener("click", () => byId("passage").close());
+byId("passage").addEventListener("close", closed);
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input, textarea");
+  if (event.key === "Escape" && byId("passage").open) {
+    event.preventDefault();
+    byId("passage").close();
+  } else if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    byId("question").focus();
+  }
+});
+wide.addEventListener("change", () => byId("passage").open && byId("passage").close());
+introduce();

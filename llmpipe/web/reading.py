@@ -1,0 +1,54 @@
+"""Read what a request says."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from llmpipe.web.errors import ApiError
+
+LARGEST_BODY = 1_000_000
+"""Bytes that a request may have."""
+DRAINED = 16 * LARGEST_BODY
+"""Bytes of a larger one that are read and dropped, so that its sender gets to hear the refusal."""
+
+T = TypeVar("T")
+
+
+async def read_json(request: Request, kind: type[T]) -> T:
+    """Read the JSON of a request.
+
+    Raises:
+        ApiError: it is too large, no JSON, or not what the route takes.
+    """
+    size, parts = 0, []
+    async for part in request.stream():
+        size += len(part)
+        if size <= LARGEST_BODY:
+            parts.append(part)
+        elif size > DRAINED:
+            break
+    if size > LARGEST_BODY:
+        raise ApiError(413, "body_too_large", f"a request has at most {LARGEST_BODY:,} bytes")
+    try:
+        return msgspec.json.decode(b"".join(parts), type=kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ApiError(400, "invalid_request", f"the request is not understood: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, "invalid_json", f"the request is not JSON: {error}") from None
+
+
+def read_place(request: Request, name: str, default: int) -> int:
+    """Read the number of a character from a request's address.
+
+    Raises:
+        ApiError: it is none.
+    """
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    if not (given.isascii() and given.isdigit() and len(given) < 16):
+        raise ApiError(400, "invalid_place", f"`{name}` is a number of characters, not {given!r}")
+    return int(given)

@@ -1,0 +1,158 @@
+"""The service of a rag stage as one application: its routes, what guards and what counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llmpipe.retrieval.answer import Answerer
+from llmpipe.web.answers import Answers
+from llmpipe.web.errors import ApiError, json_response
+from llmpipe.web.guard import Admission, Guard
+from llmpipe.web.library import Library
+from llmpipe.web.lookups import Lookups
+from llmpipe.web.metrics import Metrics
+from llmpipe.web.waiting import Line
+
+WAITING = 64
+"""Questions that may wait for a slot of the generator."""
+
+PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
+_MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the service says of itself: the spec's name, and the stage as the name of its model."""
+
+    name: str
+    stage: str
+
+
+def make_service(
+    answerer: Answerer,
+    identity: Identity,
+    admission: Admission,
+    *,
+    slots: int,
+    waiting: int = WAITING,
+) -> ASGIApp:
+    """Give the service as an ASGI application.
+
+    Args:
+        answerer: what answers.
+        identity: what it is called.
+        admission: who may call.
+        slots: questions that are answered at the same time.
+        waiting: questions that may wait for that.
+    """
+    metrics, line = Metrics(), Line(slots, waiting)
+    metrics.waiting.set_function(lambda: line.waiting)
+    library = Library(answerer.retriever.passages, answerer.settings.filters)
+    lookups = Lookups(answerer, library)
+    answers = Answers(answerer, identity.stage, library, metrics, line)
+    about = _About(answerer, identity, admission, lookups.modes)
+    routes = [
+        *(Route(path, partial(_page, name)) for path, name in PAGE.items()),
+        Route("/health", partial(about.health, answers)),
+        Route("/metrics", metrics.show),
+        Route("/v1/models", about.models),
+        Route("/v1/chat/completions", answers.chat, methods=["POST"]),
+        Route("/v1/search", lookups.search, methods=["POST"]),
+        Route("/v1/documents/{id:path}", lookups.document),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            ApiError: _refused,
+            HTTPException: _no_route,
+            ClientDisconnect: _unheard,
+            Exception: _broken,
+        },
+    )
+    app.router.redirect_slashes = False
+    paths = {route.endpoint: route.path for route in routes}
+    return Guard(
+        app,
+        admission,
+        metrics,
+        needs_key=lambda path: path not in (*PAGE, "/health"),
+        route_of=lambda scope: paths.get(scope.get("endpoint", _page), "other"),
+    )
+
+
+class _About:
+    """The routes by which the service says what it is, and whether it is well."""
+
+    def __init__(
+        self, answerer: Answerer, identity: Identity, admission: Admission, modes: Sequence[str]
+    ) -> None:
+        passages = answerer.retriever.passages
+        self._index = {
+            "documents": len(passages.document_ids()),
+            "chunks": passages.count,
+            "modes": modes,
+        }
+        self._identity = identity
+        self._key_required = admission.api_key is not None
+
+    async def health(self, answers: Answers, request: Request) -> Response:
+        try:
+            answers.require_generator()
+        except ApiError as error:
+            return json_response({"status": "failed", "message": error.message}, error.status)
+        return json_response(
+            {
+                "status": "ok",
+                "name": self._identity.name,
+                "stage": self._identity.stage,
+                "key_required": self._key_required,
+            }
+        )
+
+    async def models(self, request: Request) -> Response:
+        model = {"id": self._identity.stage, "object": "model", "created": 0}
+        about = {**model, "owned_by": "llmpipe", "llmpipe": self._index}
+        return json_response({"object": "list", "data": [about]})
+
+
+async def _page(name: str, request: Request) -> Response:
+    content = (files(__package__) / name).read_bytes()
+    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
+    return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response()
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return ApiError(error.status_code, code, message, error.headers).response()
+
+
+async def _unheard(request: Request, error: Exception) -> Response:
+    return _Silence()
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return ApiError(500, "internal_error", "llmpipe has a bug here; its log says more").response()
+
+
+class _Silence(Response):
+    """Says nothing: nobody listens."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass

@@ -1,0 +1,78 @@
+"""Services to call, over one small index."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hashed_words import HashedWords, write_embeddings
+from openai_endpoint import Endpoint
+from town_service import SAYS, Serve, Served, collection, running
+
+from llmpipe.retrieval.answer import Answerer, AnswerSettings
+from llmpipe.retrieval.generator import GeneratorConfig, open_generator
+from llmpipe.retrieval.index import IndexSettings, build_index
+from llmpipe.retrieval.search import Retriever
+from llmpipe.retrieval.threshold import Threshold
+from llmpipe.web.guard import Admission
+from llmpipe.web.service import Identity, make_service
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The index of the documents."""
+    folder = tmp_path_factory.mktemp("web")
+    documents, chunks = collection()
+    build_index(
+        write_embeddings(folder / "embeddings", documents, chunks),
+        folder / "index",
+        IndexSettings(),
+    )
+    return folder / "index"
+
+
+@pytest.fixture
+def serve(index: Path) -> Iterator[Serve]:
+    """Start a service; it ends with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            *,
+            admission: Admission | None = None,
+            threshold: float = -1,
+            slots: int = 2,
+            waiting: int = 64,
+            **settings: Any,
+        ) -> Served:
+            endpoint = stack.enter_context(Endpoint())
+            endpoint.reply = lambda body: (SAYS, "stop")
+            config = GeneratorConfig(
+                engine="openai", model="m", base_url=endpoint.url, slots=slots, max_tokens=64
+            )
+            opening = open_generator(config, None, threads=1, reveal=str)
+            generator = stack.enter_context(opening)
+            answerer = Answerer(
+                Retriever.open(index, HashedWords()),
+                generator,
+                AnswerSettings(**settings),
+                Threshold("given", threshold),
+            )
+            url = stack.enter_context(
+                running(
+                    make_service(
+                        answerer,
+                        Identity("town-docs", "answers"),
+                        admission or Admission(),
+                        slots=slots,
+                        waiting=waiting,
+                    )
+                )
+            )
+            served = Served(url, endpoint, generator)
+            stack.callback(served.http.close)
+            return served
+
+        yield start

