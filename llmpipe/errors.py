@@ -142,3 +142,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 def _place(problem: Problem) -> tuple[str, int, int]:
     where = problem.location
     return (where.file, where.line, where.column) if where else ("", 0, 0)
+
+
+def remake(kind: str) -> str:
+    """Give the hint for an artifact that is not as its stage made it."""
+    return f"make it anew: llmpipe run SPEC --force and the {kind} stage's name"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, remake
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,7 +202,7 @@ def open_index(path: Path, threads: int = 1) -> VectorIndex:
     except (OSError, RuntimeError, MemoryError) as error:
         raise StageError(
             f"{path} cannot be read as a FAISS index: {_reason(error)}",
-            hint="make it anew: llmpipe run SPEC --force and the index stage's name",
+            hint=remake("index"),
         ) from None
     return VectorIndex(index, threads)
 

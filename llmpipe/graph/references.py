@@ -13,6 +13,7 @@ from llmpipe.graph.model import Binding
 from llmpipe.graph.patterns import trouble_with
 from llmpipe.graph.sources import (
     HUB_ID,
+    SHOWN_BY,
     STAGE_REFERENCE,
     HubRepo,
     LocalGlob,
@@ -126,9 +127,14 @@ def _file(wanted: Input, path: Path) -> Binding | Trouble:
         return Trouble(message, "name the folder in it that is meant")
     type_ = path_type(path, wanted.accepts)
     if type_ is None:
-        what = "a folder without a config.json" if path.is_dir() else "a plain file"
+        files = " or ".join(SHOWN_BY[kind] for kind in wanted.accepts if kind in SHOWN_BY)
+        what = f"a folder without {files}" if path.is_dir() and files else _shape(path)
         return Trouble(f"{wanted.value} is {what}; {either(wanted.accepts)} is needed here")
     return Binding(LocalPath(path), type_, wanted.value)
+
+
+def _shape(path: Path) -> str:
+    return "a folder" if path.is_dir() else "a plain file"
 
 
 def _near_file(path: Path) -> str | None:

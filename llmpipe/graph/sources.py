@@ -74,17 +74,24 @@ def _package_folders(package: str) -> tuple[Path, ...]:
     return tuple(Path(p) for p in (spec.submodule_search_locations or ())) if spec else ()
 
 
+SHOWN_BY: dict[ArtifactType, str] = {
+    "adapter": "adapter_config.json",  # a folder may have a config.json beside it
+    "model": "config.json",
+    "index": "index.json",
+    "embeddings": "vectors.npy",
+    "chunks": "chunking.json",
+}
+"""The file by which a folder shows what it is."""
+
+
 def path_type(path: Path, accepts: tuple[ArtifactType, ...]) -> ArtifactType | None:
     """Tell what kind of artifact lies at a path, as far as its shape shows.
 
     Plain data files take the first data type that the asker accepts.
     """
     if path.is_dir():
-        if (path / "adapter_config.json").exists():
-            return "adapter"
-        if (path / "config.json").exists():
-            return "model"
-        return "file" if "file" in accepts else None
+        shown = (kind for kind, file in SHOWN_BY.items() if (path / file).exists())
+        return next(shown, "file" if "file" in accepts else None)
     if path.suffix == ".gguf":
         return "gguf"
     data = ("records", "dataset", "metrics", "documents", "file")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from llmpipe.contracts import write_json
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, remake
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +110,7 @@ class Bm25:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise StageError(
                 f"{folder} cannot be read as a BM25 index: {error}",
-                hint="make it anew: llmpipe run SPEC --force and the index stage's name",
+                hint=remake("index"),
             ) from None
         # Plain arrays over the same memory: numpy makes a new mapping of every slice otherwise.
         index.scores = {

@@ -21,7 +21,7 @@ from llmpipe.backends import faiss as faiss_backend
 from llmpipe.backends.faiss import VectorIndex
 from llmpipe.contracts import write_json
 from llmpipe.documents.model import read_documents
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, remake
 from llmpipe.retrieval.bm25 import Bm25, Bm25Settings
 from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.chunks import Chunk, read_chunks
@@ -159,7 +159,7 @@ def open_index(folder: Path, *, verify: bool = True, threads: int = 1) -> OpenIn
     if counts != {manifest.chunks} or vectors.dimension != identity.dimension:
         raise StageError(
             f"{folder}: the parts of the index do not belong together",
-            hint="make it anew: llmpipe run SPEC --force and the index stage's name",
+            hint=remake("index"),
         )
     return OpenIndex(manifest, identity, vectors, bm25, passages)
 
@@ -175,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
         if isinstance(data, dict) and data.get("format") != FORMAT:
             raise StageError(
                 f"{folder} is an index of format {data.get('format')}; this llmpipe reads {FORMAT}",
-                hint="make it anew, or use the llmpipe that made it",
+                hint=f"{remake('index')}, or use the llmpipe that made it",
             )
         return msgspec.convert(data, Manifest)
     except (OSError, msgspec.MsgspecError) as error:
@@ -209,7 +209,7 @@ def load_vectors(path: Path, identity: EmbedderIdentity) -> Vectors:
             row = int(wrong.argmax())
             raise StageError(
                 f"{path}: the vector of row {begin + row} has the length {lengths[row]}",
-                hint="make them anew: llmpipe run SPEC --force and the embed stage's name",
+                hint=remake("embed"),
             )
     return np.asarray(vectors)
 
@@ -222,7 +222,7 @@ def _chunks(embeddings: Path, rows: int) -> Iterator[Chunk]:
     if count != rows:
         raise StageError(
             f"{embeddings} holds {count} chunks and {rows} vectors",
-            hint="make them anew: llmpipe run SPEC --force and the embed stage's name",
+            hint=remake("embed"),
         )
 
 
@@ -259,6 +259,5 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         if found != digest:
             raise StageError(
                 f"{folder / name} is not the file that the index was made with",
-                hint="it was altered; make it anew: llmpipe run SPEC --force and the index "
-                "stage's name",
+                hint=f"it was altered; {remake('index')}",
             )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmpipe.documents.model import Document, Scalar
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, remake
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.filters import Between, Filters, read_filters
 
@@ -239,7 +239,7 @@ class Passages:
     def _unreadable(self, error: sqlite3.Error) -> StageError:
         return StageError(
             f"{self._path} cannot be read: {error}",
-            hint="make it anew: llmpipe run SPEC --force and the index stage's name",
+            hint=remake("index"),
         )
 
 

@@ -26,7 +26,7 @@ from llmpipe.contracts import (
     semantic_fields,
     write_json,
 )
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, remake
 from llmpipe.retrieval.filters import read_filters
 from llmpipe.stages.rag_config import RagConfig
 
@@ -210,7 +210,7 @@ def _require_faithful(answer: Answer, retriever: Retriever) -> None:
         if document is None or document.text[start:end] != text:
             raise StageError(
                 f"the index is damaged: {name} does not say {text[:60]!r} from {start} to {end}",
-                hint="make it anew: llmpipe run SPEC --force and the name of the index stage",
+                hint=remake("index"),
             )
 
 

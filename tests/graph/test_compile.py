@@ -131,7 +131,12 @@ stages:
          "stages in a circle: a → b → a"),
         ("a: {kind: format, data: 'pkg://no_such_pkg/x', to: messages}", "is not installed"),
         ("a: {kind: format, data: 'pkg://llmpipe/nope', to: messages}", "has no 'nope'"),
-        ("a: {kind: export, model: ./empty, quantize: f16}", "a folder without a config.json"),
+        ("a: {kind: export, model: ./empty, quantize: f16}", "a folder without config.json"),
+        ("a: {kind: rag, index: ./base, generator: {engine: openai, model: m, base_url: 'http://h'}}",
+         "'./base' is of type model; an index is needed here"),
+        ("a: {kind: rag, index: ./empty, generator: {engine: openai, model: m, base_url: 'http://h'}}",
+         "./empty is a folder without index.json; an index is needed here"),
+        ("a: {kind: serve, model: ./empty}", "./empty is a folder; a gguf is needed here"),
         ("a: {kind: serve, model: ./base}", "is of type model; a gguf is needed here"),
         ("g: {kind: export, model: ./base, quantize: [f16, q8_0]}\na: {kind: serve, model: g}",
          "one of: g.f16, g.q8_0"),
@@ -153,6 +158,15 @@ def test_a_hub_id_or_a_folder(folder: Path) -> None:
     (folder / "org" / "name").mkdir(parents=True)
     stages = "a: {kind: train, base_model: org/name, data: ./rows.jsonl, axolotl: {adapter: lora}}"
     assert "for the folder write ./org/name" in refused(folder, stages)
+
+
+def test_a_folder_shows_what_it_is(folder: Path) -> None:
+    """What was copied out of a store can be named by its path."""
+    (folder / "shipped").mkdir()
+    (folder / "shipped" / "index.json").write_text("{}", "utf-8")
+    stages = "a: {kind: rag, index: ./shipped, generator: {engine: openai, model: m, base_url: 'http://h'}}"
+    graph = compiled(folder, f"version: 1\nname: x\nstages:\n  {stages}\n")
+    assert graph.nodes["a"].bindings["index"].type == "index"
 
 
 def test_training_on_an_adapter_is_a_choice(folder: Path) -> None:
