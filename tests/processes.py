@@ -1,11 +1,12 @@
-"""The processes of a store's runs, found as a user with `ps` would."""
+"""The processes of a store's runs, found as a user with `ps` would, and waiting for what they do."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -38,3 +39,16 @@ def kill(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(found: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until something is so; a busy machine may take its time."""
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline, "it did not come to it"
+        time.sleep(0.02)
+
+
+def holds_text(path: Path) -> bool:
+    """Tell whether a file is there and holds something."""
+    return path.exists() and bool(path.read_text("utf-8").strip())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import signal
-import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from processes import wait_for
 
 from llmpipe.runner.events import NOT_RECORDED
 from llmpipe.runner.events import VERSION as EVENTS_VERSION
@@ -119,14 +120,6 @@ def names(events: list[dict[str, Any]], stage: str | None = None) -> list[str]:
     return [event["event"] for event in events if stage in (None, event.get("stage"))]
 
 
-def wait_for(path: Path, seconds: float = 30.0) -> None:
-    """Wait until a file is there."""
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
-
-
 def test_the_page_describes_this_version() -> None:
     """The versions that the page promises are those that are written."""
     assert EVENTS_VERSION == RECORD_VERSION == 1
@@ -207,14 +200,21 @@ def test_a_remote_store(workspace: Any, tmp_path: Path) -> None:
 
 def test_waiting_for_another_run(workspace: Any) -> None:
     """The second of two runs waits for the first, and says for which process."""
-    workspace.write(SLOW.replace("SECONDS", "3"))
-    first = workspace.start("run", "spec.yaml")
-    wait_for(workspace.folder / "begun")
-    workspace.run()
-    first.communicate(timeout=60)
-    home = workspace.folder / ".llmpipe"
-    logs = [path.read_text("utf-8") for path in home.glob("runs/*/events.jsonl")]
-    (second,) = (text for text in logs if '"waiting"' in text)
+    workspace.write(SLOW.replace("sleep SECONDS", "until test -e go; do sleep 0.05; done"))
+    runs = [workspace.start("run", "spec.yaml")]
+    wait_for((workspace.folder / "begun").exists)
+    runs.append(workspace.start("run", "spec.yaml"))
+
+    def logs_of_waiting() -> list[str]:
+        paths = (workspace.folder / ".llmpipe").glob("runs/*/events.jsonl")
+        return [text for text in (path.read_text("utf-8") for path in paths) if '"waiting"' in text]
+
+    wait_for(logs_of_waiting)
+    (workspace.folder / "go").touch()
+    for run in runs:
+        run.communicate(timeout=60)
+    assert [run.returncode for run in runs] == [0, 0]
+    (second,) = logs_of_waiting()
     events = [json.loads(line) for line in second.splitlines()]
     for event in events:
         fits(event, COMMON | EVENTS[event["event"]])
@@ -226,7 +226,7 @@ def test_an_interrupt(workspace: Any) -> None:
     """An interrupted run ends its record as any other: every stage, then the run."""
     workspace.write(SLOW.replace("SECONDS", "60"))
     process = workspace.start("run", "spec.yaml")
-    wait_for(workspace.folder / "begun")
+    wait_for((workspace.folder / "begun").exists)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     events = events_of(workspace.folder / ".llmpipe")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import holds_text, wait_for
 
 Statuses = Callable[[dict[str, Any]], dict[str, str]]
 
@@ -25,14 +26,6 @@ stages:
   first: {kind: command, run: "echo first >> trace; echo 1 > ${outputs.o}", outputs: {o: o.txt}}
   slow: {kind: command, run: "echo slow >> trace; echo $$ > pid; sleep 60; cat ${inputs.i} > ${outputs.o}", inputs: {i: first}, outputs: {o: o.txt}}
 """
-
-
-def wait_for(path: Path, seconds: float = 20.0) -> None:
-    """Wait until a file exists and holds something."""
-    deadline = time.monotonic() + seconds
-    while not (path.exists() and path.read_text().strip()):
-        assert time.monotonic() < deadline, f"{path} did not appear"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -192,7 +185,7 @@ def test_ctrl_c_leaves_no_child_and_keeps_what_is_done(workspace: Any, statuses:
     """SIGINT ends a run with 130 within five seconds; the next run goes on where it stopped."""
     workspace.write(SLOW)
     process = workspace.start("run", "spec.yaml", "--set", "stages.slow.timeout=90")
-    wait_for(workspace.folder / "pid")
+    wait_for(lambda: holds_text(workspace.folder / "pid"))
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
@@ -212,7 +205,7 @@ def test_what_a_worker_finishes_after_its_head_died_is_kept(
     """kill -9 of the head: the orphan finishes and publishes; the next run finds it."""
     workspace.write(SLOW.replace("sleep 60", "sleep 2"))
     process = workspace.start("run", "spec.yaml")
-    wait_for(workspace.folder / "pid")
+    wait_for(lambda: holds_text(workspace.folder / "pid"))
     process.kill()
     process.communicate()
     result = workspace.run()
@@ -224,7 +217,7 @@ def test_kill_9_of_the_worker_leaves_the_store_whole(workspace: Any, statuses: S
     """A killed worker is a clear failure; nothing half-made is published; the next run heals."""
     workspace.write(SLOW)
     process = workspace.start("run", "spec.yaml", "--json")
-    wait_for(workspace.folder / "pid")
+    wait_for(lambda: holds_text(workspace.folder / "pid"))
     shell = int((workspace.folder / "pid").read_text())
     os.killpg(os.getpgid(shell), signal.SIGKILL)
     out, _ = process.communicate(timeout=20)

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import holds_text, wait_for
 
 from llmpipe.runner.redact import Redactor
 
@@ -24,14 +24,6 @@ name: one
 stages:
   s: {kind: command, run: '%s', inputs: {i: ./a.txt}, outputs: {o: o.txt}%s}
 """
-
-
-def wait_for(found: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_an_input_that_changes_meanwhile_is_no_cached_lie(workspace: Any) -> None:
@@ -126,7 +118,7 @@ def test_children_in_sessions_of_their_own_end_as_well(workspace: Any) -> None:
     workspace.write(ONE % ("setsid sleep 321 & echo $! > pid; sleep 300", ""))
     process = workspace.start("run", "spec.yaml")
     pid = workspace.folder / "pid"
-    wait_for(lambda: pid.exists() and bool(pid.read_text().strip()))
+    wait_for(lambda: holds_text(pid))
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
@@ -138,6 +130,6 @@ def test_a_reader_that_goes_away_does_not_end_the_run(workspace: Any) -> None:
     """`llmpipe run 2>&1 | head -1` runs to its end."""
     command = f"{sys.executable} -m llmpipe run spec.yaml 2>&1 | head -1"
     subprocess.run(command, shell=True, cwd=workspace.folder, check=True, stdout=subprocess.DEVNULL)
-    wait_for(lambda: bool(list((workspace.folder / ".llmpipe/runs").glob("*/run.json"))))
+    wait_for(lambda: list((workspace.folder / ".llmpipe/runs").glob("*/run.json")))
     assert {plan["status"] for plan in workspace.plan().values()} == {"cached"}
     assert os.environ.get("LLMPIPE_WORKER") is None
