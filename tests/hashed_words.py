@@ -40,6 +40,9 @@ class HashedWords:
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None
     ) -> Vectors:
+        return self.embed_queries(texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
         return np.stack([self.embed_query(text) for text in texts])
 
     def embed_query(self, text: str) -> Vectors:

@@ -74,18 +74,26 @@ class OnnxEmbedder:
 
         A text that is longer than the model takes would be cut: the caller sees to it.
         """
-        import numpy as np
-
-        vectors = np.empty((len(texts), self.folder.dimension), np.float32)
-        prefixed = (self.passage_prefix + text for text in texts)
-        for done, vector in enumerate(self._threads.map(self._vector, prefixed)):
-            vectors[done] = vector
-            progress(done + 1)
-        return vectors
+        return self._vectors([self.passage_prefix + text for text in texts], progress)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Give the vector of a question; what of it the model does not take is cut off."""
         return self._vector(self.query_prefix + text)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Give the vectors of several questions, as many at once as there are threads."""
+        return self._vectors([self.query_prefix + text for text in texts], lambda done: None)
+
+    def _vectors(
+        self, texts: Sequence[str], progress: Callable[[int], None]
+    ) -> NDArray[np.float32]:
+        import numpy as np
+
+        vectors = np.empty((len(texts), self.folder.dimension), np.float32)
+        for done, vector in enumerate(self._threads.map(self._vector, texts)):
+            vectors[done] = vector
+            progress(done + 1)
+        return vectors
 
     def _vector(self, text: str) -> NDArray[np.float32]:
         import numpy as np

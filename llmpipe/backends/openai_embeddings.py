@@ -68,8 +68,11 @@ class EndpointEmbedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Give the vector of a question; it fails as passages do."""
-        vectors = self._embed([self.query_prefix + text], lambda done: None)
-        return vectors.reshape(-1)
+        return self.embed_queries([text]).reshape(-1)
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Give the vectors of several questions, in requests of `batch_size`."""
+        return self._embed([self.query_prefix + text for text in texts], lambda done: None)
 
     def _embed(self, texts: list[str], progress: Callable[[int], None]) -> NDArray[np.float32]:
         size = self.batch_size

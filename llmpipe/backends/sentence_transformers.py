@@ -79,10 +79,15 @@ class SentenceTransformersEmbedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Give the vector of a question; what of it the model does not take is cut off."""
+        vector: NDArray[np.float32] = self.embed_queries([text])[0]
+        return vector
+
+    def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Give the vectors of several questions, computed in batches."""
         import numpy as np
 
-        found = self._model.encode_query([text], prompt=self.query_prefix, **self._options())
-        return np.asarray(found[0], np.float32)
+        found = self._model.encode_query(list(texts), prompt=self.query_prefix, **self._options())
+        return np.asarray(found, np.float32)
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -69,6 +69,9 @@ class Embedder(Protocol):
     def embed_query(self, text: str) -> Vectors:
         """Embed a question; float32 of shape (dimension,). A longer one than fits is cut."""
 
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Embed several questions at once; float32 of shape (texts, dimension)."""
+
 
 def write_identity(path: Path, identity: EmbedderIdentity) -> Path:
     """Write who the embedder was."""

@@ -25,6 +25,8 @@ class _Backend(Protocol):
 
     def embed_query(self, text: str) -> Vectors: ...
 
+    def embed_queries(self, texts: Sequence[str]) -> Vectors: ...
+
 
 def identify_folder(
     engine: Literal["sentence-transformers", "onnx"],
@@ -137,6 +139,14 @@ class OpenedEmbedder:
             StageError: an endpoint fails.
         """
         return self._checked(self._backend.embed_query(text))
+
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Embed several questions at once; float32 of shape (texts, dimension).
+
+        Raises:
+            StageError: an endpoint fails.
+        """
+        return self._checked(self._backend.embed_queries(texts))
 
     def _require_room(self, texts: Sequence[str]) -> None:
         if self._tokenizer is None:

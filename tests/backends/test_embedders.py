@@ -90,6 +90,15 @@ def test_a_passage_is_never_cut_and_a_question_is(
         assert np.abs(cut - embedder.embed_query("pump " * 254)).max() < 1e-6
 
 
+def test_questions_together_are_those_one_by_one(
+    torch_embedder: OpenedEmbedder, onnx_embedder: OpenedEmbedder
+) -> None:
+    """Up to the order of additions."""
+    for embedder in (torch_embedder, onnx_embedder):
+        singly = np.stack([embedder.embed_query(text) for text in TEXTS])
+        assert np.abs(embedder.embed_queries(TEXTS) - singly).max() < 1e-6
+
+
 def test_a_prefix_shapes_the_vector_of_its_side(minilm: Path, minilm_int8: Path) -> None:
     """A prefix is put before each text, as written; None takes what the model asks for: nothing."""
 
