@@ -1,18 +1,24 @@
-"""Compare a model's answer with the reference: ROUGE-L, exact match, equal JSON. Each gives 0 to 1.
+"""Compare an answer with the reference: ROUGE-L, token F1, exact match, equal JSON; each 0 to 1.
 
-Not covered: meaning. A right answer in other words scores low on all three.
+Not covered: meaning. A right answer in other words scores low on all of them.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import string
 import unicodedata
+from collections import Counter
 from functools import cache
 from typing import Any
 
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
 """Runs of letters and digits; of Chinese and Japanese, which set no spaces, single characters."""
+
+
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class _WordTokenizer:
@@ -37,6 +43,19 @@ def exact_match(reference: str, answer: str) -> float:
     return float(reference.strip() == answer.strip())
 
 
+def token_f1(reference: str, answer: str) -> float:
+    """Give the F1 of the words that the texts share, each as often as both have it.
+
+    Words are those of SQuAD's evaluation (Rajpurkar et al. 2016): in small letters, without ASCII
+    punctuation and English articles. Where one text has no words, both must have none.
+    """
+    expected, given = Counter(_squad_words(reference)), Counter(_squad_words(answer))
+    if not expected or not given:
+        return float(expected == given)
+    shared = (expected & given).total()
+    return 2 * shared / (expected.total() + given.total())
+
+
 def json_match(reference: str, answer: str) -> float:
     """Give 1.0 when the answer is JSON and equal to the reference but for layout and key order.
 
@@ -48,6 +67,10 @@ def json_match(reference: str, answer: str) -> float:
         return float(_canonical(json.loads(answer)) == expected)
     except (ValueError, RecursionError):
         return 0.0
+
+
+def _squad_words(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_WITHOUT_PUNCTUATION)).split()
 
 
 def _canonical(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
+from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l, token_f1
 
 pytestmark = pytest.mark.heavy  # rouge-score is one of the extras
 
@@ -65,3 +65,22 @@ def test_json_match_needs_a_json_reference():
     """A reference that is no JSON is the caller's mistake."""
     with pytest.raises(ValueError):
         json_match("not JSON", "{}")
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "figure"),
+    [
+        ("The Normans", "normans!", 1.0),
+        ("in the 10th and 11th centuries", "10th century", 2 / 7),  # of 5 and 2 words one is shared
+        ("two two one", "two one one", 2 / 3),
+        ("France", "Spain", 0.0),
+        ("", "", 1.0),
+        ("The", "a", 1.0),
+        ("", "something", 0.0),
+        ("something", "", 0.0),
+    ],
+)
+def test_token_f1(reference: str, answer: str, figure: float) -> None:
+    """Shared words over all words, without case, punctuation and articles; each so often as both."""
+    assert token_f1(reference, answer) == pytest.approx(figure)
+    assert token_f1(answer, reference) == pytest.approx(figure)
