@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     "command": "llmpipe.stages.command:Command",
     "embed": "llmpipe.stages.embed:Embed",
     "evaluate": "llmpipe.stages.evaluate:Evaluate",
+    "evaluate_retrieval": "llmpipe.stages.evaluate_retrieval:EvaluateRetrieval",
     "export": "llmpipe.stages.export:Export",
     "format": "llmpipe.stages.format:Format",
     "generate": "llmpipe.stages.generate:Generate",

@@ -26,6 +26,25 @@ class Passage(msgspec.Struct, frozen=True):
     title: str = ""
 
 
+BEIR_HEADER = ["query-id", "corpus-id", "score"]
+
+
+def read_qrels(path: Path) -> Qrels:
+    """Read relevance in either form, told apart by BEIR's header.
+
+    Raises:
+        StageError: a line is not of the form, or judges a pair again and otherwise.
+    """
+    _, first = next(_lines(path), (0, ""))
+    return read_beir_qrels(path) if first.split("\t") == BEIR_HEADER else read_trec_qrels(path)
+
+
+def line_of(path: Path, name: str) -> int:
+    """Give the number of the first line of a qrels file that has a query or document so called."""
+    lines = ((n, line.split("\t") if "\t" in line else line.split()) for n, line in _lines(path))
+    return next((number for number, parts in lines if name in parts), 0)
+
+
 def read_trec_qrels(path: Path) -> Qrels:
     """Read relevance as TREC writes it.
 
@@ -56,7 +75,7 @@ def read_beir_qrels(path: Path) -> Qrels:
         if place:
             query, document, relevance = parts
             _judge(qrels, query, document, relevance, (path, number))
-        elif parts != ["query-id", "corpus-id", "score"]:
+        elif parts != BEIR_HEADER:
             raise _wrong(path, number, "the header must be query-id, corpus-id, score")
     return qrels
 

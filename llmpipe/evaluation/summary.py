@@ -68,12 +68,13 @@ def compact(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**figures, "paired": {first: against_first}} if against_first else figures
 
 
-def table(summary: Mapping[str, Any], metrics: Sequence[str]) -> str:
+def table(summary: Mapping[str, Any], metrics: Sequence[str], what: str = "model") -> str:
     """Give the figures as a table of text: a line for every model, intervals in brackets.
 
-    Below stands what each model has over the one listed before it, with paired intervals.
+    ``what`` heads the first column. Below stands what each model has over the one listed before
+    it, with paired intervals.
     """
-    lines = [["model", *metrics]]
+    lines = [[what, *metrics]]
     for model, figures in summary["models"].items():
         lines.append([model, *(_cell(figures.get(name)) for name in metrics)])
     for a, b in itertools.pairwise(summary["models"]):

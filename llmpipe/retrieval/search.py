@@ -126,7 +126,7 @@ class Retriever:
         Raises:
             StageError: the question is empty, a filter makes no sense, or words were not indexed.
         """
-        question = _readable(question)
+        question = readable(question)
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):
             return []
@@ -225,8 +225,12 @@ def _reranked(hits: list[Hit], question: str, reranker: Reranker) -> list[Hit]:
     return sorted(scored, key=lambda hit: (-hit.score, hit.row))
 
 
-def _readable(question: str) -> str:
-    """Give the question as text that any tokenizer takes: a command line may hold broken bytes."""
+def readable(question: str) -> str:
+    """Give the question as text that any tokenizer takes: a command line may hold broken bytes.
+
+    Raises:
+        StageError: there is nothing in it.
+    """
     question = question.encode("utf-8", "replace").decode().strip()
     if not question:
         raise StageError("the question is empty", hint="ask something")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -33,6 +32,7 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import StageError
 from llmpipe.evaluation.bootstrap import RowScores
+from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import DIGITS, compact, summarise, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
 from llmpipe.formats import Message, RowError
@@ -152,7 +152,7 @@ class Evaluate(StageDefaults):
             StageError: a row, a model or the schema cannot be used.
         """
         config = ctx.config
-        chats = _drawn(_read(ctx.input("data"), config.map), config.limit, config.seed)
+        chats = drawn(_read(ctx.input("data"), config.map), config.limit, config.seed)
         if "json_match" in config.metrics:
             _check_json_references(ctx, chats)
         asked = _with_shots(ctx, chats)
@@ -220,17 +220,6 @@ def _read(source: Artifact, columns: ColumnMap | None) -> list[list[Message]]:
     return chats
 
 
-def _drawn(chats: list[list[Message]], count: int | None, seed: int) -> list[list[Message]]:
-    """Draw ``count`` chats by a hash of seed and content, and leave them in their order."""
-    if count is None or count >= len(chats):
-        return chats
-
-    def draw(i: int) -> tuple[bytes, int]:
-        return blake2b(b"%d:%b" % (seed, msgspec.json.encode(chats[i]))).digest(), i
-
-    return [chats[i] for i in sorted(sorted(range(len(chats)), key=draw)[:count])]
-
-
 def _with_shots(
     ctx: StageContext[EvaluateConfig], chats: list[list[Message]]
 ) -> list[list[Message]]:
@@ -252,7 +241,7 @@ def _with_shots(
         )
     shots = [
         turn
-        for chat in _drawn(others, few.count, few.seed)
+        for chat in drawn(others, few.count, few.seed)
         for turn in chat
         if turn["role"] != "system"
     ]

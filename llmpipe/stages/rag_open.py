@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from llmpipe.contracts import Artifact
-from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answerer, AnswerSettings
-from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity, read_identity
-from llmpipe.retrieval.embedders import open_embedder
+from llmpipe.retrieval.embedder import Embedder, read_identity
 from llmpipe.retrieval.generator import open_generator
+from llmpipe.retrieval.opening import NoEmbedder, open_embedder_of
 from llmpipe.retrieval.rerank import CrossEncoder
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import Threshold
@@ -94,48 +92,14 @@ def answering(
 def _open_embedder(
     config: RagConfig, inputs: Mapping[str, Artifact], threads: int, reveal: Reveal
 ) -> Iterator[Embedder]:
-    index = inputs["index"]
-    identity = read_identity(index.path / "embedder.json")
+    index, key = inputs["index"], config.embedder_api_key
     if config.mode == "bm25":
-        yield _NoEmbedder(identity)
+        yield NoEmbedder(read_identity(index.path / "embedder.json"))
         return
-    model, weights = inputs.get("embedder") or index.base, index.path / "model.onnx"
-    if identity.engine != "openai":
-        _require_model(index, identity.model, identity.digest, model)
-    with open_embedder(
-        identity,
-        model=model.path if model else None,
-        weights=weights if weights.exists() else None,
-        threads=threads,
-        api_key=reveal(config.embedder_api_key) if config.embedder_api_key else "none",
+    with open_embedder_of(
+        index, inputs.get("embedder"), threads=threads, api_key=reveal(key) if key else None
     ) as embedder:
         yield embedder
-
-
-class _NoEmbedder:
-    """Stands in for the embedder of an index of which only the words are searched."""
-
-    def __init__(self, identity: EmbedderIdentity) -> None:
-        self.identity = identity
-
-    def embed_passages(self, texts: Any, progress: Any = None) -> Any:
-        raise AssertionError("a search by words embeds nothing")
-
-    def embed_query(self, text: str) -> Any:
-        raise AssertionError("a search by words embeds nothing")
-
-
-def _require_model(index: Artifact, name: str, digest: str, model: Artifact | None) -> None:
-    if model is None:
-        raise StageError(
-            f"{index.label} does not say where its embedder is, {name}",
-            hint="name the model in `embedder`",
-        )
-    if model.digest != digest:
-        raise StageError(
-            f"{index.label} was embedded with {name}, and {model.label} is another model",
-            hint="name the very model, or embed the documents with this one",
-        )
 
 
 def _settings(config: RagConfig) -> AnswerSettings:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from llmpipe.errors import StageError
 from llmpipe.evaluation.qrels import (
     Passage,
+    line_of,
     read_beir_corpus,
     read_beir_qrels,
     read_beir_queries,
+    read_qrels,
     read_trec_qrels,
 )
 
@@ -111,3 +113,15 @@ def test_any_text_is_read_or_refused(file: Path, text: str) -> None:
             assert str(file) in found.message
         else:
             assert isinstance(found, dict)
+
+
+def test_both_forms_are_told_apart(file: Path) -> None:
+    """By BEIR's header; a name is found by the first line that has it."""
+    file.write_text("\n1 0 a 1\n1 0 b 1\n")
+    assert read_qrels(file) == {"1": {"a": 1, "b": 1}}
+    assert (line_of(file, "b"), line_of(file, "c")) == (3, 0)
+    file.write_text("query-id\tcorpus-id\tscore\n1\ta b\t1\n")
+    assert read_qrels(file) == {"1": {"a b": 1}}
+    assert line_of(file, "a b") == 2
+    file.write_text("")
+    assert read_qrels(file) == {}

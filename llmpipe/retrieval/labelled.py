@@ -1,0 +1,256 @@
+"""Questions with what is known of them, and the documents of an index that answer them.
+
+A row says its question and, as far as it knows, the reference answer, whether the documents hold
+an answer at all, and which documents do. A document is called by its id, or, where it was a row, by
+what stands after the ``#`` in its id. A row that names none is answered by the document that was
+made of it, where its file is one that was ingested: its own answer, as in a collection of questions
+and answers of which only the answers were made documents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from llmpipe.contracts import Artifact
+from llmpipe.errors import StageError
+from llmpipe.evaluation.qrels import line_of, read_beir_queries, read_qrels
+from llmpipe.formats.mapping import read_chat
+from llmpipe.formats.message import RowError, missing_column, text_column
+from llmpipe.formats.records import read_rows
+from llmpipe.retrieval.passages import Passages
+
+NAMED = 3
+"""How many documents that are not there a message names."""
+
+Judged = dict[str, int]
+"""Relevance by document; above 0 is relevant."""
+
+
+class QuestionColumns(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Which columns of a row hold the question and what is known of it."""
+
+    question: str | None = None
+    """Column with the question. Without it `question`, or the user's turn of a row in a known
+    format."""
+    answer: str | None = None
+    """Column with the reference answer. Without it `answer`, or the last turn of a row in a known
+    format."""
+    answerable: str | None = None
+    """Column that says true or false: whether the documents hold an answer. Without it
+    `answerable`, and true where a row has no such column."""
+    documents: str | None = None
+    """Column that names the documents which answer: one or a list, each by its id or by what stands
+    after the `#` in it. Without it `documents`; without such a column a row's own document."""
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """A question. ``documents`` is relevance as named in the file; None where it names none.
+
+    ``id`` is a BEIR question's own or the number of the row, ``place`` where it stands.
+    """
+
+    id: str
+    place: str
+    text: str
+    answer: str = ""
+    answerable: bool = True
+    documents: Mapping[str, int] | None = None
+
+
+def read_questions(source: Artifact, columns: QuestionColumns | None) -> list[Question]:
+    """Read rows with questions.
+
+    Raises:
+        StageError: a row cannot be read or asks nothing, or there are no rows.
+    """
+    questions = []
+    for number, (line, row) in enumerate(read_rows(source.path, source.label), 1):
+        place = f"{source.label}:{line}"
+        try:
+            questions.append(_question(row, str(number), place, columns or QuestionColumns()))
+        except RowError as error:
+            raise StageError(f"{place}: {error.message}", hint=error.hint) from None
+    if not questions:
+        raise StageError(f"{source.label}: there are no questions")
+    return questions
+
+
+def read_judged_questions(source: Artifact, qrels: Artifact) -> tuple[list[Question], int]:
+    """Read BEIR's questions with judgements; give them, and how many judged ones are not there.
+
+    Raises:
+        StageError: a file is not of its form, a question is empty, or none is judged.
+    """
+    texts, judged = read_beir_queries(source.path), read_qrels(qrels.path)
+    for name, text in texts.items():
+        if not text.strip():
+            raise StageError(f"{source.label}: the question {name!r} is empty")
+    questions = [
+        Question(id=name, place=source.label, text=text, documents=judged.get(name, {}))
+        for name, text in texts.items()
+    ]
+    if not judged.keys() & texts.keys():
+        example = next(iter(judged), None)
+        raise StageError(
+            f"{qrels.label} judges none of the questions of {source.label}",
+            hint=f"it is about {example!r}, for one" if example else "it is empty",
+        )
+    return questions, len(judged.keys() - texts.keys())
+
+
+class AnsweringDocuments:
+    """Finds the documents of an index that answer the questions of a file."""
+
+    def __init__(
+        self, passages: Passages, index: str, questions: Artifact, qrels: Artifact | None = None
+    ) -> None:
+        """Read the ids of the documents. ``index`` is what messages call the index."""
+        self._passages = passages
+        self._index = index
+        self._questions = questions
+        self._qrels = qrels
+        self._ids = frozenset(passages.document_ids())
+        self._rows: dict[str, list[str]] = defaultdict(list)
+        for name in sorted(self._ids):
+            if "#" in name:
+                self._rows[name.partition("#")[2]].append(name)
+
+    def of_each(self, questions: Iterable[Question], *, required: bool) -> list[Judged]:
+        """Give the relevance of documents for each question, by their ids in the index.
+
+        ``required`` says that a question which names no document must have one of its own.
+
+        Raises:
+            StageError: the index lacks a document, or has several of a name.
+        """
+        judged: list[Judged] = []
+        missing: list[tuple[Question, str]] = []
+        for question in questions:
+            judged.append({})
+            if question.documents is None:
+                own = self._own(question)
+                if own:
+                    judged[-1][own] = 1
+                elif required and question.answerable:
+                    missing.append((question, ""))
+                continue
+            for name, gain in question.documents.items():
+                found = self._called(name, question)
+                if found:
+                    judged[-1][found] = max(gain, judged[-1].get(found, gain))
+                elif gain > 0:  # what is not relevant need not be there
+                    missing.append((question, name))
+        if missing:
+            raise self._missing(missing)
+        return judged
+
+    def _own(self, question: Question) -> str | None:
+        """Give the document that was made of a question's own row, if one was."""
+        for name in self._rows.get(question.id, ()):
+            document = self._passages.document(name)
+            if document and document.source_digest == self._digest:
+                return name
+        return None
+
+    @cached_property
+    def _digest(self) -> str:
+        with self._questions.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _called(self, name: str, question: Question) -> str | None:
+        if name in self._ids:
+            return name
+        found = self._rows.get(name, [])
+        if len(found) > 1:
+            raise StageError(
+                f"{self._place(question, name)}: several documents of {self._index} are called "
+                f"{name!r}: {', '.join(found[:NAMED])}",
+                hint="name the document by its whole id",
+            )
+        return found[0] if found else None
+
+    def _missing(self, missing: Sequence[tuple[Question, str]]) -> StageError:
+        question, name = missing[0]
+        place = self._place(question, name)
+        more = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
+        if not name:
+            return StageError(
+                f"{place}: no document of {self._index} was made of this row{more}",
+                hint="name the column that says which documents answer: map: {documents: COLUMN}; "
+                "or ask the very file that was ingested, whose rows are then told apart by number "
+                "and not by `columns.id`. Copies of an answer are left out without dedup: false",
+            )
+        named = list(dict.fromkeys(repr(name) for _, name in missing))
+        others = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        example = min(self._ids, default="")
+        return StageError(
+            f"{place}: {self._index} has no document {', '.join(named[:NAMED])}{others}",
+            hint=f"its documents are called like {example!r}; one that was a row may be called by "
+            "what stands after `#`. Copies of a text are left out without dedup: false",
+        )
+
+    def _place(self, question: Question, name: str) -> str:
+        """Say where a document is named."""
+        if self._qrels is None:
+            return question.place
+        return f"{self._qrels.label}:{line_of(self._qrels.path, name)}"
+
+
+def _question(
+    row: Mapping[str, Any], number: str, place: str, columns: QuestionColumns
+) -> Question:
+    text, answer = _asked(row, columns)
+    answerable = _truth(row, columns.answerable or "answerable", columns.answerable is not None)
+    documents = _documents(row, columns.documents or "documents", columns.documents is not None)
+    return Question(
+        id=number,
+        place=place,
+        text=text,
+        answer=answer,
+        answerable=answerable,
+        documents={} if not answerable else documents,
+    )
+
+
+def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
+    """Give the question and the reference answer, which may be empty."""
+    if columns.question is None and "question" not in row:
+        chat = read_chat(row)
+        asked = [turn["content"] for turn in chat if turn["role"] == "user"]
+        if not asked:
+            raise RowError("raw text asks nothing", hint="name the column: map: {question: COLUMN}")
+        return asked[-1], chat[-1]["content"]
+    text = text_column(row, columns.question or "question")
+    if columns.answer and columns.answer not in row:
+        raise missing_column(row, columns.answer)
+    return text, text_column(row, columns.answer or "answer", required=False)
+
+
+def _truth(row: Mapping[str, Any], column: str, required: bool) -> bool:
+    if required and column not in row:
+        raise missing_column(row, column)
+    value = row.get(column, True)
+    truths = {True: True, False: False, "true": True, "false": False}
+    if not isinstance(value, bool | str) or value not in truths:
+        raise RowError(f"column {column!r} must say true or false, not {value!r}")
+    return truths[value]
+
+
+def _documents(row: Mapping[str, Any], column: str, required: bool) -> dict[str, int] | None:
+    if column not in row:
+        if required:
+            raise missing_column(row, column)
+        return None
+    value = row[column]
+    names = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    if any(isinstance(name, bool) or not isinstance(name, str | int) for name in names):
+        raise RowError(f"column {column!r} must name documents, one or a list of them")
+    return {str(name): 1 for name in names}

@@ -1,0 +1,84 @@
+"""Open the embedder that an index was made with, so that questions are embedded as its passages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.contracts import Artifact
+from llmpipe.errors import StageError
+from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity, read_identity
+from llmpipe.retrieval.embedders import open_embedder
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.embedder import Vectors
+
+
+@contextmanager
+def open_embedder_of(
+    index: Artifact, model: Artifact | None, *, threads: int, api_key: str | None
+) -> Iterator[Embedder]:
+    """Open the embedder of an index; ``model`` is needed where the index does not come with it.
+
+    Raises:
+        StageError: the embedder is not at hand, is another one, or cannot be loaded.
+    """
+    identity = read_identity(index.path / "embedder.json")
+    model, weights = model or index.base, index.path / "model.onnx"
+    if identity.engine != "openai":
+        _require_model(index, identity.model, identity.digest, model)
+    with open_embedder(
+        identity,
+        model=model.path if model else None,
+        weights=weights if weights.exists() else None,
+        threads=threads,
+        api_key=api_key or "none",
+    ) as embedder:
+        yield embedder
+
+
+class KnownQuestions:
+    """Stands for an embedder that has embedded all the questions to come, and may be closed."""
+
+    def __init__(self, identity: EmbedderIdentity, vectors: Mapping[str, Vectors]) -> None:
+        self.identity = identity
+        self._vectors = vectors
+
+    def embed_passages(self, texts: Any, progress: Any = None) -> Any:
+        raise AssertionError("passages are not embedded while questions are asked")
+
+    def embed_query(self, text: str) -> Vectors:
+        return self._vectors[text]
+
+    def embed_queries(self, texts: Any) -> Any:
+        raise AssertionError("they have been embedded")
+
+
+class NoEmbedder:
+    """Stands in for the embedder of an index of which only the words are searched."""
+
+    def __init__(self, identity: EmbedderIdentity) -> None:
+        self.identity = identity
+
+    def embed_passages(self, texts: Any, progress: Any = None) -> Any:
+        raise AssertionError("a search by words embeds nothing")
+
+    def embed_query(self, text: str) -> Any:
+        raise AssertionError("a search by words embeds nothing")
+
+    def embed_queries(self, texts: Any) -> Any:
+        raise AssertionError("a search by words embeds nothing")
+
+
+def _require_model(index: Artifact, name: str, digest: str, model: Artifact | None) -> None:
+    if model is None:
+        raise StageError(
+            f"{index.label} does not say where its embedder is, {name}",
+            hint="name the model in `embedder`",
+        )
+    if model.digest != digest:
+        raise StageError(
+            f"{index.label} was embedded with {name}, and {model.label} is another model",
+            hint="name the very model, or embed the documents with this one",
+        )

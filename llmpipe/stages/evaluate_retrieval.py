@@ -1,0 +1,305 @@
+"""Put questions whose answering documents are known to indexes, and compare what each way finds.
+
+Every index is searched in every mode for the same questions, as a `rag` stage searches it without
+filters, reranking or variety. What is judged are documents: one stands where the best of its
+passages does. Measured are hit rate, recall, MRR and nDCG at a depth, with 95 % bootstrap
+intervals, paired for every two searches. Which documents answer is told by judgements in TREC's or
+BEIR's form, by a column of the questions, or by the questions standing in the rows that the
+documents were made of. Questions that no document answers are left out, and counted.
+
+Not covered: the answers themselves, which the check of a `rag` stage measures, and how quick a
+search is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from llmpipe.contracts import (
+    Artifact,
+    FieldPath,
+    Input,
+    Output,
+    Ports,
+    StageConfig,
+    StageContext,
+    StageDefaults,
+    StageResult,
+    semantic_fields,
+    write_json,
+)
+from llmpipe.errors import StageError
+from llmpipe.evaluation.bootstrap import RowScores
+from llmpipe.evaluation.ranking import METRICS, ranking_scores
+from llmpipe.evaluation.sampling import drawn
+from llmpipe.evaluation.summary import compact, summarise, table
+from llmpipe.formats.records import write_rows
+from llmpipe.retrieval.embedder import read_identity
+from llmpipe.retrieval.index import read_manifest
+from llmpipe.retrieval.labelled import (
+    AnsweringDocuments,
+    Judged,
+    Question,
+    QuestionColumns,
+    read_judged_questions,
+    read_questions,
+)
+from llmpipe.retrieval.opening import KnownQuestions, NoEmbedder, open_embedder_of
+from llmpipe.retrieval.passages import Passages
+from llmpipe.retrieval.search import FETCH, Mode, Retriever, readable
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.embedder import Embedder
+
+Metric = Annotated[str, msgspec.Meta(pattern=r"^(hit|recall|mrr|ndcg)@[1-9][0-9]*$")]
+
+
+class EvaluateRetrievalConfig(StageConfig, frozen=True, kw_only=True):
+    """What indexes find of the documents that answer questions."""
+
+    indexes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    """The indexes to compare."""
+    questions: str
+    """Rows with questions; together with `qrels` a `queries.jsonl` in BEIR's form."""
+    qrels: str | None = None
+    """Which documents answer which question, in TREC's form or, with its header, in BEIR's."""
+    map: QuestionColumns | None = None
+    """Which columns of `questions` hold what. Not with `qrels`."""
+    modes: Annotated[tuple[Mode, ...], msgspec.Meta(min_length=1)] = ("dense", "bm25", "hybrid")
+    """Ways to search: by meaning (`dense`), by words (`bm25`), by both (`hybrid`)."""
+    metrics: Annotated[tuple[Metric, ...], msgspec.Meta(min_length=1)] = METRICS
+    """What to measure, each with its depth: `hit@k`, `recall@k`, `mrr@k`, `ndcg@k`."""
+    fetch: Annotated[int, msgspec.Meta(ge=1, le=1000)] = FETCH
+    """Passages that each way of searching brings in. What lies deeper is not found."""
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Ask only so many questions, drawn by `seed`."""
+    seed: int = 0
+    """Which questions `limit` draws, and which resamples give the intervals."""
+    embedder: str | None = None
+    """The model that the indexes were embedded with, where one is a folder that does not say."""
+    embedder_api_key: Annotated[str | None, msgspec.Meta(extra_json_schema={"writeOnly": True})] = (
+        None
+    )
+    """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
+
+
+class EvaluateRetrieval(StageDefaults):
+    """See the module's docstring."""
+
+    Config = EvaluateRetrievalConfig
+    VERSION = 1
+    determinism = "same-machine"
+
+    @staticmethod
+    def ports(config: EvaluateRetrievalConfig) -> Ports:
+        inputs = {
+            f"indexes.{i}": Input(("indexes", i), index, ("index",))
+            for i, index in enumerate(config.indexes)
+        }
+        inputs["questions"] = Input(("questions",), config.questions, ("records", "dataset"))
+        if config.qrels:
+            inputs["qrels"] = Input(("qrels",), config.qrels, ("records", "file"))
+        if config.embedder:
+            inputs["embedder"] = Input(("embedder",), config.embedder, ("model",))
+        outputs = {"metrics": Output("metrics"), "rankings": Output("records")}
+        return Ports(inputs, outputs, default="metrics")
+
+    @staticmethod
+    def problems(config: EvaluateRetrievalConfig) -> list[tuple[FieldPath, str]]:
+        found: list[tuple[FieldPath, str]] = []
+        for field in ("indexes", "modes", "metrics"):
+            values = getattr(config, field)
+            found += [
+                ((field, i), f"{value!r} is listed twice")
+                for i, value in enumerate(values)
+                if value in values[:i]
+            ]
+        if config.qrels and config.map:
+            found.append((("map",), "has no effect: `qrels` says which documents answer"))
+        for i, metric in enumerate(config.metrics):
+            if _depth(metric) > config.fetch:
+                message = f"{metric!r} looks deeper than the {config.fetch} passages of `fetch`"
+                found.append((("metrics", i), message))
+        return found
+
+    @staticmethod
+    def fingerprint(config: EvaluateRetrievalConfig) -> Mapping[str, Any]:
+        labels = list(config.indexes)  # they stand in the figures: a renamed stage renames them
+        return {
+            **semantic_fields(config, without=frozenset({"embedder_api_key"})),
+            "labels": labels,
+        }
+
+    @staticmethod
+    def tools(config: EvaluateRetrievalConfig) -> tuple[str, ...]:
+        return ("bm25s", "faiss-cpu")
+
+    @staticmethod
+    def run(ctx: StageContext[EvaluateRetrievalConfig]) -> StageResult:
+        """Read the questions, search every index in every mode, compare.
+
+        Raises:
+            StageError: a question or a judgement cannot be used, a document is not there, or an
+                index cannot be searched so.
+        """
+        config = ctx.config
+        indexes = [ctx.input(f"indexes.{i}") for i in range(len(config.indexes))]
+        _require_words(indexes, config.modes)
+        questions, left_out = _answered(ctx)
+        judged = {index.label: _judged(ctx, index, questions) for index in indexes}
+        searching = _Searching(ctx, questions)
+        rankings = {
+            f"{index.label}.{mode}": ranking
+            for index in indexes
+            for mode, ranking in searching.rankings(index)
+        }
+        scores = {
+            name: _scores(ranking, judged[name.rpartition(".")[0]], config.metrics)
+            for name, ranking in rankings.items()
+        }
+        summary = summarise(scores, config.seed)
+        metrics = {**summary, "questions": len(questions), "left_out": left_out}
+        deepest = max(map(_depth, config.metrics))
+        write_rows(ctx.out / "rankings.jsonl", _rows(questions, judged, rankings, deepest))
+        outputs = {
+            "metrics": write_json(ctx.out / "metrics.json", metrics),
+            "rankings": ctx.out / "rankings.jsonl",
+        }
+        told = f"{table(summary, config.metrics, 'search')}\n{_counted(len(questions), left_out)}"
+        return StageResult(outputs, compact(summary), told)
+
+
+Ranking = Sequence[Sequence[str]]
+"""For each question the ids of documents, best first."""
+
+
+def _require_words(indexes: Sequence[Artifact], modes: Sequence[Mode]) -> None:
+    """Make sure, before anything is embedded, that every index can be searched in every mode."""
+    for index in indexes:
+        if set(modes) - {"dense"} and not read_manifest(index.path).bm25:
+            raise StageError(
+                f"{index.label} holds no words to search by",
+                hint="set `bm25: true` in the index stage, or measure modes: [dense] alone",
+            )
+
+
+def _answered(ctx: StageContext[EvaluateRetrievalConfig]) -> tuple[list[Question], int]:
+    """Give the questions to ask, and how many were left out because no document answers them."""
+    config, source = ctx.config, ctx.input("questions")
+    if config.qrels:
+        questions, elsewhere = read_judged_questions(source, ctx.input("qrels"))
+        if elsewhere:
+            ctx.warn(f"{source.label} does not hold {elsewhere} of the questions that are judged")
+    else:
+        questions = read_questions(source, config.map)
+    answered = [
+        question
+        for question in questions
+        if question.documents is None or any(gain > 0 for gain in question.documents.values())
+    ]
+    if not answered:
+        raise StageError(f"{source.label}: no question is answered by any document")
+    chosen = drawn(answered, config.limit, config.seed, lambda question: question.text)
+    return chosen, len(questions) - len(answered)
+
+
+def _judged(
+    ctx: StageContext[EvaluateRetrievalConfig], index: Artifact, questions: Sequence[Question]
+) -> list[Judged]:
+    with closing(Passages(index.path / "passages.sqlite")) as passages:
+        answering = AnsweringDocuments(
+            passages, index.label, ctx.input("questions"), ctx.inputs.get("qrels")
+        )
+        return answering.of_each(questions, required=True)
+
+
+class _Searching:
+    """Searches indexes for the same questions, and tells how far it is."""
+
+    def __init__(
+        self, ctx: StageContext[EvaluateRetrievalConfig], questions: Sequence[Question]
+    ) -> None:
+        self._ctx = ctx
+        self._questions = [readable(question.text) for question in questions]
+        modes = len(ctx.config.modes)
+        self._steps = len(questions) * modes * len(ctx.config.indexes)
+        self._done = 0
+
+    def rankings(self, index: Artifact) -> Iterator[tuple[Mode, Ranking]]:
+        """Give for each mode the documents that every question finds in an index."""
+        embedder = self._embedded(index)
+        retriever = Retriever.open(index.path, embedder, threads=self._ctx.threads)
+        with closing(retriever.passages):
+            for mode in self._ctx.config.modes:
+                yield mode, [self._found(retriever, text, mode) for text in self._questions]
+                self._tell(len(self._questions), f"{index.label}: {mode}")
+
+    def _embedded(self, index: Artifact) -> Embedder:
+        """Embed all questions at once; give what has their vectors at hand."""
+        ctx, key = self._ctx, self._ctx.config.embedder_api_key
+        self._tell(0, f"{index.label}: embedding the questions")
+        if set(ctx.config.modes) == {"bm25"}:
+            return NoEmbedder(read_identity(index.path / "embedder.json"))
+        with open_embedder_of(
+            index,
+            ctx.inputs.get("embedder"),
+            threads=ctx.threads,
+            api_key=ctx.reveal(key) if key else None,
+        ) as embedder:
+            vectors = embedder.embed_queries(self._questions)
+            return KnownQuestions(
+                embedder.identity, dict(zip(self._questions, vectors, strict=True))
+            )
+
+    def _found(self, retriever: Retriever, text: str, mode: Mode) -> list[str]:
+        fetch = self._ctx.config.fetch
+        hits = retriever.search(text, k=fetch, mode=mode, fetch=fetch)
+        return list(dict.fromkeys(hit.chunk.document for hit in hits))
+
+    def _tell(self, steps: int, note: str) -> None:
+        self._done += steps
+        self._ctx.progress(self._done, self._steps, note)
+
+
+def _scores(
+    ranking: Ranking, judged: Sequence[Judged], metrics: Sequence[str]
+) -> dict[str, RowScores]:
+    """Score the questions in their order; several may ask the same."""
+    rankings = {str(row): found for row, found in enumerate(ranking)}
+    return ranking_scores(rankings, {str(row): j for row, j in enumerate(judged)}, metrics)
+
+
+def _rows(
+    questions: Sequence[Question],
+    judged: Mapping[str, Sequence[Judged]],
+    rankings: Mapping[str, Ranking],
+    depth: int,
+) -> Iterator[dict[str, Any]]:
+    """Give what became of each question: the first ``depth`` documents of every search."""
+    for row, question in enumerate(questions):
+        searches = {}
+        for name, ranking in rankings.items():
+            expected = judged[name.rpartition(".")[0]][row]
+            relevant = (n for n, doc in enumerate(ranking[row], 1) if expected.get(doc, 0) > 0)
+            searches[name] = {"first": next(relevant, None), "ranking": ranking[row][:depth]}
+        known = chain.from_iterable(judged[index][row].items() for index in judged)
+        yield {
+            "id": question.id,
+            "question": question.text,
+            "expected": dict(known),
+            "searches": searches,
+        }
+
+
+def _depth(metric: str) -> int:
+    return int(metric.partition("@")[2])
+
+
+def _counted(asked: int, left_out: int) -> str:
+    told = f"{asked} questions, 95 % intervals"
+    return f"{told}; left out: {left_out} that no document answers" if left_out else told

@@ -1,0 +1,24 @@
+"""Drawing rows: by content, so that the others stay where one comes or goes."""
+
+from __future__ import annotations
+
+from llmpipe.evaluation.sampling import drawn
+
+ROWS = [{"n": n} for n in range(20)]
+
+
+def test_a_draw_hangs_on_seed_and_content() -> None:
+    """Not on the order; without need to draw, all rows come back."""
+    first = drawn(ROWS, 5, 0)
+    assert len(first) == 5
+    assert first == sorted(first, key=lambda row: row["n"])
+    assert sorted(drawn(ROWS[::-1], 5, 0), key=lambda row: row["n"]) == first
+    assert drawn(ROWS, 5, 1) != first
+    assert drawn(ROWS, None, 0) == drawn(ROWS, 20, 0) == ROWS
+
+
+def test_a_row_more_changes_one_at_most() -> None:
+    """What was drawn before is drawn again, but for one that gives way."""
+    first = drawn(ROWS, 5, 0, lambda row: row["n"])
+    more = drawn([*ROWS, {"n": 99}], 5, 0, lambda row: row["n"])
+    assert len([row for row in first if row in more]) >= 4
