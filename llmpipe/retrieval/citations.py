@@ -84,6 +84,11 @@ def cite(answer: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
     return tuple(found)
 
 
+def without_numbers(answer: str) -> str:
+    """Give an answer without the numbers of its sources, and without the blanks before them."""
+    return re.sub(rf"\s*{_NUMBER.pattern}", "", answer)
+
+
 def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
     """Give the sentences of an answer and the numbers that each one names, each number once."""
     spoken = _NUMBER.sub(lambda match: " " * len(match[0]), answer)
@@ -96,11 +101,16 @@ def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
         yield span, tuple(dict.fromkeys(numbers))
 
 
-def supported_share(citations: Iterable[Citation]) -> float | None:
-    """Give the share of cited sentences that one of their quotes supports; None without any."""
-    best: dict[Span, float] = {}
-    for citation in citations:
-        best[citation.claim] = max(best.get(citation.claim, 0.0), citation.support)
+def supported_share(answers: Iterable[Iterable[Citation]]) -> float | None:
+    """Give the share of cited sentences that one of their quotes supports; None without any.
+
+    Each of the ``answers`` is given by its citations.
+    """
+    best: dict[tuple[int, Span], float] = {}
+    for number, citations in enumerate(answers):
+        for citation in citations:
+            sentence = number, citation.claim
+            best[sentence] = max(best.get(sentence, 0.0), citation.support)
     return sum(share >= SUPPORTED for share in best.values()) / len(best) if best else None
 
 

@@ -1,15 +1,17 @@
 """Answer questions from an index with citations: open all of it as in use, ask, check, stop.
 
 Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold below which nothing
-counts as found, asks the sample questions and holds every citation against its document.
+counts as found, asks the sample questions and holds every citation against its document. Where
+`data` holds questions of which the answers are known, it asks these too and measures what comes
+back, with 95 % bootstrap intervals: see `llmpipe.retrieval.answer_figures` for the figures.
 ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the check found.
 
-It does not judge the answers: the ``evaluate`` stage does.
+Not covered: judging answers by another model. What a search finds, ``evaluate_retrieval`` measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,11 +29,13 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError, remake
+from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.filters import read_filters
 from llmpipe.stages.rag_config import RagConfig
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.answer import Answer, Answerer
+    from llmpipe.retrieval.answer_figures import Answered
     from llmpipe.retrieval.search import Retriever
     from llmpipe.retrieval.threshold import Threshold
 
@@ -47,7 +51,7 @@ class Rag(StageDefaults):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
 
     @staticmethod
@@ -67,7 +71,11 @@ class Rag(StageDefaults):
         if config.calibration:
             rows = Input(("calibration",), config.calibration, ("records", "dataset"))
             inputs["calibration"] = rows
-        return Ports(inputs, {"check": Output("metrics")}, default="check")
+        outputs = {"check": Output("metrics")}
+        if config.data:
+            inputs["data"] = Input(("data",), config.data, ("records", "dataset"))
+            outputs["predictions"] = Output("records")
+        return Ports(inputs, outputs, default="check")
 
     @staticmethod
     def problems(config: RagConfig) -> list[tuple[FieldPath, str]]:
@@ -78,6 +86,12 @@ class Rag(StageDefaults):
             found.append((("threshold",), "has no effect: a search by words has no cosine"))
         if config.calibration and (config.mode == "bm25" or config.threshold != "auto"):
             found.append((("calibration",), "has no effect: the threshold is not found by it"))
+        if not config.data:
+            found += [
+                ((name,), "has no effect without `data`")
+                for name in ("map", "limit", "seed")
+                if getattr(config, name)
+            ]
         if config.fetch < config.k:
             found.append((("fetch",), f"brings in fewer passages than k, {config.k}"))
         try:
@@ -105,31 +119,53 @@ class Rag(StageDefaults):
             StageError: a part cannot be opened or does not fit the others, the model says nothing,
                 or a citation is not what its document says.
         """
-        from llmpipe.retrieval.citations import supported_share
+        from llmpipe.stages.rag_figures import Labelled
         from llmpipe.stages.rag_open import answering, open_retriever
 
         config = ctx.config
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
+            labelled = Labelled.read(config, ctx.inputs, retriever.passages)
             threshold = _find_threshold(ctx, retriever)
             with answering(
                 config, ctx.inputs, retriever, threshold, threads=ctx.threads, reveal=ctx.reveal,
                 log=ctx.work / "llama.cpp.log",
             ) as answerer:  # fmt: skip
-                answers = _sample(ctx, answerer)
-        _require_speech(ctx, answers)
-        cited = [citation for answer in answers for citation in answer.citations]
-        figures = {
-            "threshold": msgspec.to_builtins(threshold),
-            "abstained": sum(answer.abstained for answer in answers) / len(answers),
-            "supported": supported_share(cited),
-        }
-        check = {**figures, "answers": [_timeless(answer) for answer in answers]}
-        timings = [msgspec.to_builtins(answer.timings) for answer in answers]
-        return StageResult(
-            {"check": write_json(ctx.out / "check.json", check)},
-            {**figures, "seconds": timings},
-            _summary(threshold, answers),
-        )
+                questions = config.questions or (() if config.data else _made_up(retriever))
+                samples = _ask(ctx, answerer, questions, "sample questions")
+                answers = _ask(ctx, answerer, labelled.texts(), "labelled questions")
+        _require_speech(ctx, [*samples, *answers])
+        _warn_of_silence(ctx, samples)
+        return _result(ctx, threshold, samples, labelled.answered(answers))
+
+
+def _result(
+    ctx: StageContext[RagConfig],
+    threshold: Threshold,
+    samples: Sequence[Answer],
+    answered: Sequence[Answered],
+) -> StageResult:
+    """Write the check and, where there are labelled questions, what became of each."""
+    from llmpipe.retrieval.citations import supported_share
+    from llmpipe.stages.rag_figures import lines, measure
+
+    answers = [*samples, *(one.answer for one in answered)]
+    figures: dict[str, Any] = {
+        "threshold": msgspec.to_builtins(threshold),
+        "abstained": sum(answer.abstained for answer in answers) / len(answers),
+        "supported": supported_share(answer.citations for answer in answers),
+    }
+    measured = measure(answered, ctx.config.seed)
+    outputs, metrics = {}, {**figures, "seconds": [msgspec.to_builtins(a.timings) for a in samples]}
+    if answered:
+        figures["labelled"] = measured
+        metrics["labelled"] = {name: figure["mean"] for name, figure in measured.items()}
+        outputs["predictions"] = ctx.out / "predictions.jsonl"
+        write_rows(outputs["predictions"], (one.as_row() for one in answered))
+    check = {**figures, "answers": [_timeless(answer) for answer in samples]}
+    outputs["check"] = write_json(ctx.out / "check.json", check)
+    return StageResult(
+        outputs, metrics, "\n".join([*_summary(threshold, samples), *lines(measured)])
+    )
 
 
 def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Threshold:
@@ -180,12 +216,13 @@ def _calibration(rows: Artifact) -> list[tuple[str, bool]]:
     return labelled
 
 
-def _sample(ctx: StageContext[RagConfig], answerer: Answerer) -> list[Answer]:
-    """Ask the sample questions and hold what comes back against the documents."""
-    questions = ctx.config.questions or _made_up(answerer.retriever)
+def _ask(
+    ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[str], note: str
+) -> list[Answer]:
+    """Ask some questions and hold what comes back against the documents."""
     answers = []
     for done, question in enumerate(questions):
-        ctx.progress(done, len(questions), "sample questions")
+        ctx.progress(done, len(questions), note)
         answer = answerer.answer(question)
         _require_faithful(answer, answerer.retriever)
         answers.append(answer)
@@ -214,15 +251,19 @@ def _require_faithful(answer: Answer, retriever: Retriever) -> None:
             )
 
 
-def _require_speech(ctx: StageContext[RagConfig], answers: list[Answer]) -> None:
-    """Make sure that the model said something where it was asked; warn of what found nothing."""
+def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
+    """Make sure that the model said something where it was asked."""
     written = [answer.usage.completion_tokens for answer in answers if answer.hits]
     if written and all(tokens is not None and tokens <= 1 for tokens in written):
         raise StageError(
-            f"{ctx.config.generator.model} answers every sample question with nothing",
+            f"{ctx.config.generator.model} answers every question with nothing",
             hint="a wrong tokenizer or chat template does this: look at the stage that made it",
         )
-    for answer in answers:
+
+
+def _warn_of_silence(ctx: StageContext[RagConfig], samples: Sequence[Answer]) -> None:
+    """Tell of questions of the spec's author that found no answer."""
+    for answer in samples:
         if answer.abstained and ctx.config.questions:
             ctx.warn(f"no answer was found to {answer.question!r}")
 
@@ -234,11 +275,11 @@ def _timeless(answer: Answer) -> dict[str, Any]:
     return data
 
 
-def _summary(threshold: Threshold, answers: list[Answer]) -> str:
+def _summary(threshold: Threshold, samples: Sequence[Answer]) -> list[str]:
     lines = []
     if threshold.cosine is not None:
         lines.append(f"threshold {threshold.cosine} ({threshold.method})")
-    for answer in answers:
+    for answer in samples:
         lines += [f"Q: {answer.question}", f"A: {answer.text}"]
         lines += [f"   [{c.number}] {c.document}" for c in answer.citations]
-    return "\n".join(dict.fromkeys(lines))
+    return list(dict.fromkeys(lines))

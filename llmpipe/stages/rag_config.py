@@ -10,6 +10,7 @@ from msgspec import Meta
 from llmpipe.contracts import StageConfig
 from llmpipe.documents.model import Scalar
 from llmpipe.retrieval.generator import GeneratorConfig
+from llmpipe.retrieval.labelled import QuestionColumns
 from llmpipe.retrieval.search import FETCH, Mode
 
 
@@ -51,7 +52,18 @@ class RagConfig(StageConfig, frozen=True, kw_only=True):
     calibration: str | None = None
     """Rows with a `question` and whether it is `answerable` from the documents, true or false."""
     questions: tuple[str, ...] = ()
-    """Questions that the check asks; without any it makes some up from the documents' titles."""
+    """Questions that the check asks; without any, and without `data`, it makes some up from the
+    documents' titles."""
+    data: str | None = None
+    """Questions that the check asks to measure the answers: rows with a `question` and, as far as
+    they are known, the reference `answer`, whether it is `answerable`, and the `documents` that
+    answer it."""
+    map: QuestionColumns | None = None
+    """Which columns of `data` hold what."""
+    limit: Annotated[int, Meta(ge=1)] | None = None
+    """Ask only so many of the rows of `data`, drawn by `seed`."""
+    seed: int = 0
+    """Which rows `limit` draws, and which resamples give the intervals."""
     system: str | None = None
     """What the model is told in the place of our own instruction to answer from the sources."""
     embedder: str | None = None

@@ -88,12 +88,15 @@ def test_numbers_that_are_no_source_are_passed_over() -> None:
 
 
 def test_the_share_of_supported_sentences() -> None:
-    """A sentence counts once, by its best quote; without citations there is no share."""
+    """A sentence counts once, by its best quote, in each answer; no citations, no share."""
     sources = [source(1, KIOSK), source(2, POOL)]
     cited = cite("The kiosk opens at nine [1][2]. Elephants fly over Paris today [2].", sources)
     assert len(cited) == 3
-    assert supported_share(cited) == 0.5
-    assert supported_share([]) is None
+    assert supported_share([cited]) == 0.5
+    elsewhere = cite("Elephants flew over Berlin [2].", sources)
+    assert elsewhere[0].claim == cited[0].claim
+    assert supported_share([cited, elsewhere]) == 1 / 3
+    assert supported_share([[]]) is None
 
 
 @given(

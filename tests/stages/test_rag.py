@@ -35,6 +35,7 @@ class Check:
         self.endpoint = endpoint
         self.folder = folder
         self.warnings: list[str] = []
+        self.config = config()
         self.index = Artifact(write_index(folder / "made", endpoint), "index", "i", "index")
 
     def run(self, says: str = "The kiosk opens at nine [1].", **fields: Any) -> dict[str, Any]:
@@ -48,6 +49,7 @@ class Check:
         context = StageContext(
             settings, "answers", inputs, out, work, work, work, self.folder, 1, self._note
         )
+        self.config = settings
         self.result = Rag.run(context)
         found: dict[str, Any] = json.loads(self.result.outputs["check"].read_text("utf-8"))
         return found
@@ -118,6 +120,80 @@ def test_a_row_without_a_label_is_named(check: Check) -> None:
         check.run(calibration="labels", inputs=inputs)
 
 
+LABELLED = [
+    {
+        "question": "When does the kiosk open in the morning?",
+        "answer": "the kiosk opens at nine",
+        "documents": "kiosk.md",
+    },
+    {"question": "Is a building permit valid for two years?", "documents": ["dogs.md"]},
+    {"question": "zzzz", "answer": "not compared", "answerable": False},
+    {"question": "Must dogs be kept on a lead in all parks?", "answerable": "false"},
+]
+"""The endpoint always says that the kiosk opens at nine, and names its first source."""
+
+
+def labelled(check: Check, *rows: Any) -> dict[str, Any]:
+    """Write rows; give what a run that measures by them needs."""
+    path = check.folder / "labelled.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    return {"data": "d", "inputs": {"data": Artifact(path, "records", "", "labelled.jsonl")}}
+
+
+@pytest.mark.heavy
+def test_labelled_questions_measure_the_answers(check: Check) -> None:
+    """Each figure is over the rows that it can be told of, with an interval; a summary, and rows."""
+    found = check.run(threshold=0.8, **labelled(check, *LABELLED))
+    means = {name: (figure["mean"], figure["n"]) for name, figure in found["labelled"].items()}
+    assert means == {
+        "rouge_l": (1, 1),
+        "token_f1": (1, 1),
+        "exact_match": (0, 1),
+        "citation_rate": (1, 3),
+        "citation_precision": (0.5, 2),
+        "abstention_accuracy": (0.75, 4),
+        "answered": (1, 2),
+        "abstained": (0.5, 2),
+    }
+    assert found["labelled"]["abstention_accuracy"]["low"] < 0.75
+    assert found["answers"] == []
+    assert found["abstained"] == 0.25
+    assert check.result.metrics["labelled"]["citation_precision"] == 0.5
+    assert "citation_precision   0.500 [0.000, 1.000]  of 2" in check.result.summary
+    lines = check.result.outputs["predictions"].read_text("utf-8").splitlines()
+    kiosk, permit, unknown, _ = map(json.loads, lines)
+    assert (kiosk["cited"], kiosk["expected"]) == (["kiosk.md"], ["kiosk.md"])
+    assert kiosk["answer"] == "The kiosk opens at nine [1]."
+    assert (permit["cited"], permit["expected"]) == (["permits.md"], ["dogs.md"])
+    assert (unknown["abstained"], unknown["cited"], unknown["reference"]) == (
+        True,
+        [],
+        "not compared",
+    )
+    assert Rag.ports(check.config).outputs.keys() == check.result.outputs.keys()
+
+
+@pytest.mark.heavy
+def test_labelled_questions_are_drawn_and_samples_are_asked_beside_them(check: Check) -> None:
+    """As many as the limit says; figures of which no row can tell are left out."""
+    rows = [{"question": f"Why {n}?"} for n in range(6)]
+    samples = ["When does the kiosk open?"]
+    found = check.run(threshold=-1.0, limit=2, questions=samples, **labelled(check, *rows))
+    assert found["labelled"]["answered"]["n"] == 2
+    assert "rouge_l" not in found["labelled"]
+    assert "abstained" not in found["labelled"]
+    assert [answer["question"] for answer in found["answers"]] == samples
+
+
+@pytest.mark.heavy
+def test_a_labelled_row_that_names_no_document_of_the_index_is_told(check: Check) -> None:
+    """Before the model is asked anything."""
+    row = {"question": "Why?", "documents": "gone.md"}
+    with pytest.raises(StageError, match=r"labelled\.jsonl:1: index has no document 'gone\.md'"):
+        check.run(**labelled(check, row))
+    assert check.endpoint.received == []
+
+
 @pytest.mark.heavy
 def test_words_alone_have_no_threshold(check: Check) -> None:
     """And embed nothing."""
@@ -185,10 +261,11 @@ def test_what_does_not_go_together_is_named() -> None:
     """Fields of another engine, without effect, or of no known form."""
     wrong = config(
         {**LLAMA, "base_url": "http://x"}, mode="bm25", threshold=0.3, calibration="rows", k=9,
-        fetch=5, filters={"section": 3, "year": {"min": 2020}},
+        fetch=5, filters={"section": 3, "year": {"min": 2020}}, limit=3, seed=1, map={"question": "q"},
     )  # fmt: skip
     fields = [".".join(map(str, field)) for field, _ in Rag.problems(wrong)]
-    assert fields == ["generator.base_url", "threshold", "calibration", "fetch", "filters"]
+    assert fields == ["generator.base_url", "threshold", "calibration", "map", "limit", "seed",
+                      "fetch", "filters"]  # fmt: skip
     assert Rag.problems(config(filters={"year": {"min": 2020, "max": 2022}, "tag": ["a"]})) == []
 
 
