@@ -110,7 +110,7 @@ def _figure(metrics: Artifact, by: str, point: str) -> float:
         data = json.loads(metrics.path.read_bytes())
     except (ValueError, OSError):
         raise StageError(f"{metrics.path.name} of {where} is not JSON") from None
-    for way in (steps, ["models", *steps, "mean"]):
+    for way in (steps, [*steps, "mean"], ["models", *steps, "mean"]):
         found = _follow(data, way)
         if isinstance(found, (int, float)) and not isinstance(found, bool):
             return float(found)
