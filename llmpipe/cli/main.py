@@ -14,6 +14,7 @@ from typing import TextIO
 from llmpipe import __version__
 
 COMMANDS = {
+    "init": "write a recipe for what you have: answers from documents, or a fine-tuning",
     "run": "bring every stage of a spec up to date",
     "plan": "show what would run, and why",
     "graph": "draw the stages of a spec",

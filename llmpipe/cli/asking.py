@@ -1,0 +1,58 @@
+"""Ask somebody at a terminal, until the answer can be used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from llmpipe.errors import LlmpipeError, UsageError, did_you_mean
+
+T = TypeVar("T")
+
+
+def at_terminal() -> bool:
+    """Tell whether somebody is there to answer: both ways lead to a terminal."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
+    """Give what ``read`` makes of an answer; an empty one is the default, where there is one.
+
+    What ``read`` refuses is said, and the question asked again.
+
+    Raises:
+        KeyboardInterrupt: whoever is asked has had enough: Ctrl-C, or the end of the input.
+    """
+    prompt = f"{question} [{default}]: " if default else f"{question}: "
+    while True:
+        try:
+            answer = input(prompt).strip() or default
+            if answer:
+                return read(answer)
+            print("   an answer is needed; Ctrl-C ends without writing anything")
+        except UnicodeDecodeError:
+            print("   that is no text in this terminal's encoding")
+        except LlmpipeError as error:
+            print("\n".join(f"   {line.strip()}" for line in error.render().splitlines()))
+        except (EOFError, KeyboardInterrupt):
+            print()
+            raise KeyboardInterrupt from None
+
+
+def choose(question: str, choices: Mapping[str, str], default: str) -> str:
+    """Let one of several words be chosen, each with what it means: by its number or itself."""
+    print(question)
+    width = max(map(len, choices))
+    for number, (word, meaning) in enumerate(choices.items(), 1):
+        print(f"  {number}  {word:<{width}}  {meaning}")
+
+    def read(answer: str) -> str:
+        numbered = dict(zip(map(str, range(1, len(choices) + 1)), choices, strict=True))
+        word = numbered.get(answer, answer.lower())
+        if word not in choices:
+            hint = did_you_mean(word, choices)
+            raise UsageError(f"{answer!r} is none of {', '.join(choices)}", hint=hint)
+        return word
+
+    return ask("Which", default, read)

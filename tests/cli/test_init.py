@@ -1,0 +1,378 @@
+"""``llmpipe init``: what it finds, what it chooses and why, what it writes, and how it asks."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from llmpipe.cli.asking import ask
+from llmpipe.cli.init_data import MANY, Data, Rows, look
+from llmpipe.cli.init_recipe import choose_recipe, fill, quoted
+from llmpipe.cli.main import main
+from llmpipe.graph.compile import compile_spec
+from llmpipe.graph.model import Graph
+from llmpipe.spec.read import read_spec
+
+FAQ = [{"question": f"Where is {i}?", "answer": f"On shelf {i}."} for i in range(600)]
+CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that we stand in: documents in ``docs``, examples in two files."""
+    (tmp_path / "docs" / "deep").mkdir(parents=True)
+    for name in ("a.md", "b.md", "deep/c.html", "picture.png"):
+        (tmp_path / "docs" / name).write_text("# Title\n\nText.\n", "utf-8")
+    (tmp_path / "docs" / "settings.json").write_text('[{"colour": "red"}]', "utf-8")
+    write_rows(tmp_path / "faq.jsonl", FAQ)
+    write_rows(tmp_path / "chats.jsonl", [CHAT, CHAT])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_rows(path: Path, rows: list[Any]) -> None:
+    """Write rows as JSONL."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+
+def init(*arguments: str) -> int:
+    """Run the command with nobody at the terminal."""
+    return main(["init", *arguments])
+
+
+def compiled(path: str = "spec.yaml") -> Graph:
+    """Read what was written as every command would; it must be sound."""
+    return compile_spec(read_spec(path))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run what is refused with 2, and give what is said; nothing may be written."""
+    before = sorted(Path().rglob("*"))
+    assert init(*arguments) == 2
+    assert sorted(Path().rglob("*")) == before
+    return capsys.readouterr().err
+
+
+def test_documents_to_answer_from_become_rag(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are counted by the ends of their names; the reason stands on the terminal and in the spec."""
+    assert init("--data", "docs", "--goal", "answer") == 0
+    out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
+    assert "./docs/**/*.md: 2 documents" in out
+    assert "./docs/settings.json: columns that say nothing: colour" in out
+    for told in (out, text):
+        assert "retrieval\n" in told or "retrieval is" in told
+        assert 'llmpipe ask spec.yaml "…"' in told
+    nodes = compiled().nodes
+    assert [node.kind for node in nodes.values()] == ["ingest", "chunk", "embed", "index", "rag"]
+    assert nodes["docs"].config.paths == ("./docs/**/*.html", "./docs/**/*.md")  # type: ignore[attr-defined]
+    assert text.startswith("# yaml-language-server: $schema=./spec.schema.json\n")
+    assert json.loads(Path("spec.schema.json").read_text("utf-8"))["title"] == "llmpipe spec"
+
+
+def test_examples_to_teach_become_a_training(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Usual columns are mapped, rows held out, and a question of theirs is asked in the end."""
+    assert init("--data", "faq.jsonl", "--goal", "teach") == 0
+    assert "./faq.jsonl: 600 examples (question, answer)" in capsys.readouterr().out
+    nodes: Any = compiled().nodes
+    kinds = {name: node.kind for name, node in nodes.items() if node.derived_for is None}
+    assert kinds == {
+        "dataset": "format", "sft": "train", "merged": "merge", "gguf": "export",
+        "quality": "evaluate", "chat": "serve",
+    }  # fmt: skip
+    dataset = nodes["dataset"].config
+    assert (dataset.data, dataset.map.user, dataset.split.test) == ("./faq.jsonl", "question", 50)
+    assert nodes["chat"].config.sample == ("Where is 0?",)
+    assert "so that 150 steps go through all" in Path("spec.yaml").read_text("utf-8")
+
+
+BRANCHES = [
+    ["--data", "docs", "--goal", "answer"],
+    ["--data", "faq.jsonl", "--goal", "answer"],
+    ["--data", "docs", "--data", "chats.jsonl", "--goal", "answer"],
+    ["--data", "docs", "--data", "faq.jsonl", "--goal", "teach"],
+    ["--data", "faq.jsonl", "--data", "chats.jsonl", "--goal", "teach"],
+    ["--data", "*.jsonl", "--goal", "teach"],
+    ["--data", "./docs/**/*.md", "--yes"],
+    ["--data", "faq.jsonl", "--yes", "--name", "my.faq", "--file", "other.yml"],
+    ["new/inner", "--data", "docs", "--goal", "answer"],
+    ["new/inner", "--data", "faq.jsonl", "--goal", "teach"],
+    ["docs", "--yes", "--data", "docs"],
+    ["--yes", "--data", "docs/settings.json", "--answer", "colour"],
+    ["--yes", "--goal", "teach"],
+]
+
+
+@pytest.mark.parametrize("arguments", BRANCHES, ids=" ".join)
+def test_what_is_written_can_be_planned(
+    folder: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every branch gives a spec that ``plan`` takes, in its own folder and from elsewhere."""
+    assert init(*arguments) == 0
+    (spec,) = [p for p in folder.rglob("*.y*ml") if not p.name.startswith(".")]
+    assert main(["plan", str(spec)]) == 0
+    if "gpu:" in spec.read_text("utf-8"):
+        assert main(["plan", str(spec), "--profile", "gpu"]) == 0
+    told = capsys.readouterr()
+    assert "0 cached" in told.out
+    assert told.err == ""
+
+
+def test_what_is_written_runs(folder: Path) -> None:
+    """The documents outside of the spec's folder are read by the pattern that stands for them."""
+    assert init("new", "--data", "docs", "--goal", "answer") == 0
+    assert "allow_outside: true" in Path("new/spec.yaml").read_text("utf-8")
+    assert main(["run", "new/spec.yaml", "--only", "docs", "-q"]) == 0
+
+
+def test_a_package_is_looked_into(folder: Path) -> None:
+    """Its address is what the spec names; no path on this machine gets into it."""
+    address = "pkg://zaragoza_construction_faq/data/faq-en-alpaca.jsonl"
+    assert init("--data", address, "--yes") == 0
+    config: Any = compiled().nodes["dataset"].config
+    assert (config.data, config.map) == (address, None)
+
+
+@pytest.mark.parametrize(
+    ("goal", "documents", "examples", "expected"),
+    [
+        ("answer", MANY - 1, 0, "rag.yaml"),
+        ("answer", 0, MANY - 1, "rag.yaml"),
+        ("answer", 0, MANY, "finetune.yaml"),
+        ("answer", MANY, 0, "rag.yaml"),
+        ("answer", 10, MANY, "finetune.yaml"),
+        ("teach", 0, 2, "finetune.yaml"),
+        ("teach", MANY, 2, "finetune.yaml"),
+    ],
+)
+def test_the_rule_of_thumb(goal: Any, documents: int, examples: int, expected: str) -> None:
+    """Answers from fewer than a million samples: retrieval. Teaching, or more of them: training."""
+    data = Data({"./docs": documents}, [Rows("./rows", examples, FAQ[0], "question", "answer")])
+    assert choose_recipe(goal, data).template == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "missing: --data, --goal"),
+        (["--goal", "answer"], "missing: --data"),
+        (["--data", "docs"], "missing: --goal"),
+        (["--data", "doks", "--yes"], "did you mean 'docs'?"),
+        (["--data", "docs/*.rst", "--yes"], "docs/*.rst matches no file"),
+        (["--data", "docs/*", "--yes"], "fits documents and files of rows"),
+        (["--data", "docs", "--goal", "teach"], "there are none"),
+        (["--data", "docs/settings.json", "--goal", "answer"], "which column holds what?"),
+        (["--data", "faq.jsonl", "--yes", "--answer", "anwser"], "did you mean 'answer'?"),
+        (["--data", "faq.jsonl", "--yes", "--question", "question"], "without --answer"),
+        (["--data", "faq.jsonl", "--data", "chats.jsonl", "--goal", "answer"], "different columns"),
+        (["--data", "pkg://no_such/x", "--yes"], "'no_such' is not installed"),
+        (["--data", "docs", "--yes", "--model", "./no.gguf"], "there is no file or folder ./no.gguf"),
+        (["--data", "docs", "--yes", "--model", "org/name"], "org/name is no GGUF"),
+        (["--data", "docs", "--yes", "--name", "a b"], "no recipe can be made of that: name"),
+        (["--data", "docs", "--yes", "--file", "x/y.yaml"], "no name that ends in .yaml"),
+        (["faq.jsonl", "--data", "docs", "--yes"], "faq.jsonl is a file"),
+        (["gone/x", "--data", "docs", "--yes", "--name", "a b"], "no recipe can be made"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With 2 and a clear message, and nothing is left behind, no folder either."""
+    assert message in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("e.jsonl", b"", "holds no rows"),
+        ("p.jsonl", b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "chosen and a rejected"),
+        ("b.bin", b"\0\1", "is no text"),
+        ("turns.jsonl", b'{"messages": [{"role": "nobody", "content": "a"}]}\n', "nobody"),
+    ],
+)
+def test_files_of_no_use_are_refused(
+    folder: Path, name: str, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is written."""
+    (folder / name).write_bytes(content)
+    assert message in refused(capsys, "--data", name, "--goal", "answer")
+
+
+def test_a_broken_file_of_rows_is_named_by_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It could not be read by the run either: 1, as there."""
+    (folder / "bad.jsonl").write_text('{"text": "a"}\n{"text": \n', "utf-8")
+    assert init("--data", "bad.jsonl", "--yes") == 1
+    assert "bad.jsonl:2: not JSON" in capsys.readouterr().err
+    (folder / "empty").mkdir()
+    assert "files there, by the ends of their names: none" in refused(
+        capsys, "--data", "empty", "--yes"
+    )
+
+
+def test_a_spec_is_never_replaced_unasked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even a link that leads nowhere; --force replaces it, another name leaves it."""
+    Path("spec.yaml").symlink_to("nowhere")
+    assert "--force" in refused(capsys, "--data", "docs", "--yes")
+    assert init("--data", "docs", "--yes", "--force") == 0
+    old = Path("spec.yaml").read_bytes()
+    assert init("--data", "docs", "--yes", "--file", "second.yaml") == 0
+    assert Path("spec.yaml").read_bytes() == old
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.md", "a${params.x}.md", 'quo"te.md', "back\\slash.md", "# no.md", "é\x85字.md"]
+)
+def test_any_name_of_a_file_is_written_as_it_is(folder: Path, name: str) -> None:
+    """What YAML or the spec language would read in a name is taken for the name."""
+    (folder / name).write_text("# Title\n\nText.\n", "utf-8")
+    assert init("--data", name, "--yes") == 0
+    (binding, *_) = compiled().nodes["docs"].bindings.values()
+    assert binding.source.path.name == name  # type: ignore[union-attr]
+
+
+def test_blanks_become_lines() -> None:
+    """Several, none, or a part of one; in a comment all are in it."""
+    template = "a: {{a}}\n  # {{b}}\n{{c}}\n  {{b}}\n"
+    filled = fill(template, {"a": "1", "b": ["x", "", "y"], "c": []})
+    assert filled == "a: 1\n  # x\n  #\n  # y\n  x\n\n  y\n"
+    assert yaml.safe_load(quoted("a\n$\u2028\t")) == "a\n$\u2028\t"
+
+
+def test_rows_are_counted_no_further_than_it_matters(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes behind the limit is not read."""
+    monkeypatch.setattr("llmpipe.cli.init_data.MANY", 3)
+    (folder / "many.jsonl").write_text('{"text": "a"}\n' * 3 + "broken\n", "utf-8")
+    assert list(look(["many.jsonl"], folder).described()) == [
+        "./many.jsonl: at least 3 rows (completion)"
+    ]
+
+
+class Terminal:
+    """The command at a terminal of its own."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.pid, self._end = pty.fork()
+        if self.pid == 0:
+            os.execv(sys.executable, [sys.executable, "-m", "llmpipe", "init", *arguments])
+        self.seen = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self._end)
+
+    def answer(self, prompt: str, keys: str) -> None:
+        """Wait for a prompt that was not there yet, and type."""
+        self._read(until=prompt)
+        self.seen = ""
+        os.write(self._end, keys.encode())
+
+    def ends(self) -> int:
+        """Wait for the end, and give the exit code."""
+        self._read(until=None)
+        _, status = os.waitpid(self.pid, 0)
+        self.pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+    def _read(self, until: str | None, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while until is None or until not in self.seen:
+            ready, _, _ = select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"{until!r} is not in {self.seen!r}"
+            try:
+                text = os.read(self._end, 1 << 16).decode("utf-8", "replace")
+            except OSError:  # its other end is closed
+                text = ""
+            if not text:
+                assert until is None, f"{until!r} is not in {self.seen!r}"
+                return
+            self.seen += text.replace("\r\n", "\n")
+
+
+def test_a_terminal_is_asked(folder: Path) -> None:
+    """A bad answer is asked again with the reason, an empty one is the default, a number chooses."""
+    with Terminal() as terminal:
+        terminal.answer("Your data [.]: ", "doks\n")
+        terminal.answer("did you mean 'docs'?\nYour data [.]: ", "docs\n")
+        terminal.answer("Which [answer]: ", "3\n")
+        terminal.answer("'3' is none of answer, teach\nWhich [answer]: ", "\n")
+        assert terminal.ends() == 0
+        assert "written: spec.yaml" in terminal.seen
+    assert [node.kind for node in compiled().nodes.values()][-1] == "rag"
+
+
+def test_a_terminal_is_asked_for_columns(folder: Path) -> None:
+    """Where rows do not tell by themselves; what options have told is not asked."""
+    write_rows(folder / "odd.jsonl", [{"frage": f"Wo {i}?", "antwort": "Da."} for i in range(9)])
+    with Terminal("--data", "odd.jsonl") as terminal:
+        terminal.answer("Which [answer]: ", "2\n")
+        terminal.answer("Column with the answer: ", "\n")
+        terminal.answer("an answer is needed; Ctrl-C ends without writing anything\n", "anwort\n")
+        terminal.answer("did you mean 'antwort'?\n", "antwort\n")
+        terminal.answer("Column with the question [frage]: ", "\n")
+        assert terminal.ends() == 0
+    config: Any = compiled().nodes["dataset"].config
+    assert (config.map.user, config.map.assistant) == ("frage", "antwort")
+
+
+@pytest.mark.parametrize("keys", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
+def test_whoever_has_had_enough_leaves_no_trace(folder: Path, keys: str) -> None:
+    """130, nothing written, no traceback."""
+    before = sorted(folder.rglob("*"))
+    with Terminal("new", "--data", "docs") as terminal:
+        terminal.answer("Which [answer]: ", keys)
+        assert terminal.ends() == 130
+        assert "Traceback" not in terminal.seen
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_what_reads_an_answer_may_be_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that are no text in the terminal's encoding are no end of it."""
+    answers = iter([UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "good"])
+
+    def typed(prompt: str) -> str:
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr("builtins.input", typed)
+    assert ask("What", None, str) == "good"
+    assert "no text in this terminal's encoding" in capsys.readouterr().out
+
+
+def test_help_is_quick(folder: Path) -> None:
+    """It imports nothing that looking and writing need."""
+    code = (
+        "import sys; from llmpipe.cli.main import main\n"
+        "try: main(['init', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('yaml', 'jsonschema', 'numpy', 'rich', 'llmpipe.documents', 'llmpipe.formats') if m in sys.modules],"
+        " file=sys.stderr)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stderr == "[]\n"
