@@ -40,8 +40,13 @@ def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
             raise KeyboardInterrupt from None
 
 
-def choose(question: str, choices: Mapping[str, str], default: str) -> str:
-    """Let one of several words be chosen, each with what it means: by its number or itself."""
+def choose(
+    question: str, choices: Mapping[str, str], default: str, check: Callable[[str], object]
+) -> str:
+    """Let one of several words be chosen, each with what it means: by its number or itself.
+
+    One that ``check`` refuses is no choice; it is said why.
+    """
     print(question)
     width = max(map(len, choices))
     for number, (word, meaning) in enumerate(choices.items(), 1):
@@ -53,6 +58,7 @@ def choose(question: str, choices: Mapping[str, str], default: str) -> str:
         if word not in choices:
             hint = did_you_mean(word, choices)
             raise UsageError(f"{answer!r} is none of {', '.join(choices)}", hint=hint)
+        check(word)
         return word
 
     return ask("Which", default, read)

@@ -147,12 +147,18 @@ def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
 
 def _goal(data: Data, asks: bool) -> Goal:
     from llmpipe.cli.asking import choose
-    from llmpipe.cli.init_recipe import GOALS
+    from llmpipe.cli.init_recipe import GOALS, require_examples
 
     suggested: Goal = "teach" if data.examples and not data.documents else "answer"
     if not asks:
         return suggested
-    word = choose("What is it to do?", GOALS, suggested)
+    unknown = any(not rows.are_told for rows in data.rows)
+
+    def check(word: str) -> None:
+        if word == "teach" and not unknown:
+            require_examples(data)
+
+    word = choose("What is it to do?", GOALS, suggested, check)
     return "teach" if word == "teach" else "answer"
 
 

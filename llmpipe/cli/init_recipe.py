@@ -81,13 +81,7 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
         UsageError: what is wanted takes examples, and there are none, or a single one.
     """
     if goal == "teach":
-        if data.examples < 2:
-            raise UsageError(
-                "teaching takes examples: rows with a question and its answer; "
-                + ("there is one" if data.examples else "there are none"),
-                hint="to answer from documents: --goal answer\n"
-                "to name the columns of rows: --question COLUMN --answer COLUMN",
-            )
+        require_examples(data)
         return _finetune(
             "A behaviour, a format, a style or a skill is learnt from examples and stays in the "
             "model; retrieval only puts facts before it."
@@ -109,6 +103,21 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
         f"There are {MANY:,} samples or more, enough to be worth a training; but training takes "
         "rows with a question and its answer, and these are documents: so it is retrieval."
     )
+
+
+def require_examples(data: Data) -> None:
+    """Make sure that there is something to teach by.
+
+    Raises:
+        UsageError: there are no examples, or a single one.
+    """
+    if data.examples < 2:
+        raise UsageError(
+            "teaching takes examples: rows with a question and its answer; "
+            + ("there is one" if data.examples else "there are none"),
+            hint="to answer from documents: --goal answer\n"
+            "to name the columns of rows: --question COLUMN --answer COLUMN",
+        )
 
 
 def _rag(why: str) -> Recipe:
