@@ -1,0 +1,124 @@
+"""Real passages to retrieve: answers of a FAQ, and what Python's own library says of itself.
+
+The 503 answers of ``zaragoza-construction-faq`` come with the question that each of them answers,
+which gives judgements of relevance. The docstrings of the standard library, cut at blank lines, are
+the many others; they depend on Python's version. Which documents are drawn depends on a seed alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+SEED = 1234
+FEWEST, MOST = 40, 600
+"""Characters of a passage: none says nothing, and each is one chunk."""
+GATHERED = 300
+"""Characters up to which paragraphs of a docstring are put together."""
+ELSEWHERE = {"site-packages", "test", "tests", "idle_test"}
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One document. ``question`` is what it answers, where that is known."""
+
+    id: str
+    text: str
+    question: str | None = None
+
+
+def draw(count: int, seed: int = SEED) -> list[Passage]:
+    """Give so many passages, no two alike, those of the FAQ among them, in an order of chance.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    answers, others = list(_answers()), list(_docstrings())
+    chance = random.Random(seed)
+    chance.shuffle(others)
+    found: dict[str, Passage] = {}
+    for passage in (*answers, *others):
+        if FEWEST <= len(passage.text) <= MOST:
+            found.setdefault(passage.text, passage)
+    drawn = list(found.values())[:count]
+    if len(drawn) < count:
+        raise ValueError(f"there are {len(drawn)} passages, not {count}")
+    chance.shuffle(drawn)
+    return drawn
+
+
+def questions(passages: Iterable[Passage], count: int) -> list[Passage]:
+    """Give up to so many passages whose question is known."""
+    return sorted((p for p in passages if p.question), key=lambda p: p.id)[:count]
+
+
+def write_passages(path: Path, passages: Iterable[Passage]) -> Path:
+    """Write one passage a line, as the ingest stage reads them with ``columns``."""
+    with path.open("w", encoding="utf-8") as file:
+        for passage in passages:
+            file.write(json.dumps(asdict(passage)) + "\n")
+    return path
+
+
+def read_passages(path: Path) -> list[Passage]:
+    """Read what `write_passages` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [Passage(**json.loads(line)) for line in file]
+
+
+def package_folder(package: str) -> Path:
+    """Give the folder of an installed package of data.
+
+    Raises:
+        FileNotFoundError: it is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"the package {package} is not installed: `make install` does it")
+    return Path(spec.origin).parent
+
+
+def _answers() -> Iterator[Passage]:
+    rows = package_folder("zaragoza_construction_faq") / "data" / "faq-en-alpaca.jsonl"
+    for number, line in enumerate(rows.read_text("utf-8").splitlines()):
+        row = json.loads(line)
+        yield Passage(f"faq{number:03d}", row["output"], row["instruction"])
+
+
+def _docstrings() -> Iterator[Passage]:
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for path in sorted(library.rglob("*.py")):
+        place = path.relative_to(library)
+        if ELSEWHERE.isdisjoint(place.parts):
+            for number, text in enumerate(_passages_of(path)):
+                yield Passage(f"{place.with_suffix('').as_posix()}-{number}", text)
+
+
+def _passages_of(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # some of the library is meant to be no Python
+        return
+    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        docstring = ast.get_docstring(node) if isinstance(node, holders) else None
+        if docstring:
+            yield from _gathered(docstring)
+
+
+def _gathered(docstring: str) -> Iterator[str]:
+    """Put paragraphs together as long as a passage has room for them."""
+    text = ""
+    for paragraph in docstring.split("\n\n"):
+        words = " ".join(paragraph.split())
+        if text and len(text) + len(words) > GATHERED:
+            yield text
+            text = ""
+        text = f"{text} {words}".strip()
+    yield text
