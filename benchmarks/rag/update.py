@@ -64,7 +64,9 @@ def _told(
     found: dict[str, dict[str, int]],
 ) -> Measured:
     taken = {
-        name: [statistics.median(run.stage_seconds(name) for run in runs) for runs in (fresh, updates)]
+        name: [
+            statistics.median(run.stage_seconds(name) for run in runs) for runs in (fresh, updates)
+        ]
         for name in STAGES
     }
     taken["all of `llmpipe run`"] = [
@@ -91,7 +93,9 @@ def _told(
             "chunks": chunks,
             "embedded": embedded,
             "surplus": surplus,
-            "seconds": {name: dict(zip(("fresh", "update"), t, strict=True)) for name, t in taken.items()},
+            "seconds": {
+                name: dict(zip(("fresh", "update"), t, strict=True)) for name, t in taken.items()
+            },
             "embed_metrics": {
                 "fresh": [run.stages["vectors"]["metrics"] for run in fresh],
                 "update": [run.stages["vectors"]["metrics"] for run in updates],

@@ -23,6 +23,8 @@ from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk, write_chunks
 from llmpipe.retrieval.embedder import read_identity
 from llmpipe.retrieval.embedders import open_embedder
+from llmpipe.retrieval.index import IndexSettings, build_index
+from llmpipe.retrieval.search import Retriever
 from llmpipe.stages.embed import Embed, EmbedConfig
 
 pytestmark = pytest.mark.heavy
@@ -46,7 +48,8 @@ class Bench:
         (place / "out").mkdir(parents=True)
         (place / "chunks").mkdir()
         write_chunks(place / "chunks" / "chunks.jsonl", map(_chunk, texts))
-        write_documents(place / "chunks" / "documents.jsonl", [])
+        manual = Document("manual.md", "Manual", "text/markdown", "0", "A manual.", ())
+        write_documents(place / "chunks" / "documents.jsonl", [manual])
         inputs = {
             name: Artifact(self.files.get(name, place / name), port.accepts[0], name, port.value)
             for name, port in Embed.ports(config).inputs.items()
@@ -107,6 +110,32 @@ def test_an_edited_document_costs_its_changed_chunks(bench: Bench) -> None:
     other, _ = bench.run(texts, **ONNX, passage_prefix="passage: ")
     assert other.metrics["embedded"] == 6
     assert (again.outputs["embeddings"] / "model.onnx").is_file()
+
+
+def test_an_index_after_an_update_answers_as_a_fresh_one(
+    bench: Bench, minilm: Path, minilm_int8: Path, tmp_path: Path
+) -> None:
+    """Chunks were changed, added and deleted: the same passages with the same scores, none gone."""
+    texts = [f"{number}: pump {number % 7} turns valve {number % 5}." for number in range(14)]
+    bench.run(texts, **ONNX)
+    edited = [*texts[:4], "90: A changed passage about tanks.", *texts[8:], "91: News of pumps."]
+    updated, _ = bench.run(edited, **ONNX)
+    assert (updated.metrics["embedded"], updated.metrics["reused"]) == (2, 10)
+    (tmp_path / "elsewhere").mkdir()
+    fresh, _ = Bench(tmp_path / "elsewhere", minilm, minilm_int8).run(edited, **ONNX)
+    assert fresh.metrics["embedded"] == 12
+    indexes = []
+    for name, result in (("updated", updated), ("fresh", fresh)):
+        build_index(result.outputs["embeddings"], tmp_path / name / "index", IndexSettings())
+        indexes.append(tmp_path / name / "index")
+    with open_embedder(
+        read_identity(indexes[0] / "embedder.json"), model=minilm, weights=minilm_int8
+    ) as embedder:
+        one, other = (Retriever.open(index, embedder) for index in indexes)
+        for question in [texts[0], texts[5], "What is said of tanks?"]:
+            hits = one.search(question, k=8)
+            assert hits == other.search(question, k=8)
+            assert not {hit.chunk.text for hit in hits} & {*texts[4:8]}
 
 
 def test_a_damaged_memory_costs_a_warning(bench: Bench) -> None:

@@ -22,9 +22,7 @@ def main() -> None:
 
     def embed() -> dict[str, Any]:
         begun = time.perf_counter()
-        model.encode(
-            texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False
-        )
+        model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
         return {"seconds": time.perf_counter() - begun}
 
     replies.answer({"embed": embed})
