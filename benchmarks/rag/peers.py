@@ -64,14 +64,21 @@ def _stores(
         python = setting.peers / "bin" / "python" if setting.peers else None
         peer = stack.enter_context(Contender(name, module, setting, python=python))
         try:
-            peer.ask("build", passages=str(one))
+            _try(peer, one)
         except ContenderError as error:
             absent[name] = str(error).splitlines()[-1]
         else:
             stores.append(peer)
     for store in stores[: len(own)]:
-        store.ask("build", passages=str(one))
+        _try(store, one)
     return stores, absent
+
+
+def _try(store: Contender, one: Path) -> None:
+    """Do everything once with one document; the model is loaded by it."""
+    store.ask("build", passages=str(one))
+    store.ask("update", passages=str(one), gone=[])
+    store.ask("search", questions=["Does it work?"])
 
 
 def _compared(

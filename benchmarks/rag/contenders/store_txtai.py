@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
 from txtai import Embeddings
 
 from benchmarks.rag.contenders import store_plan
+
+MODELS: dict[str, Any] = {}
+"""Where txtai keeps a model that it has loaded: all stores share it."""
 
 
 class TxtaiStore:
@@ -17,13 +18,12 @@ class TxtaiStore:
 
     def __init__(self, told: dict[str, Any]) -> None:
         torch.set_num_threads(told["threads"])
-        # Its cache of models is asked first: the model is loaded once, as for all the others.
         self._embeddings = Embeddings(
             path=told["model"],
             method="sentence-transformers",
             gpu=False,
             encodebatch=32,
-            models=_models(told["model"]),
+            models=MODELS,
         )
 
     def build(self, ids: list[str], texts: list[str]) -> None:
@@ -38,11 +38,6 @@ class TxtaiStore:
     def search(self, question: str) -> list[str]:
         """See `store_plan.Store`."""
         return [found for found, _ in self._embeddings.search(question, store_plan.K)]
-
-
-@cache
-def _models(model: str) -> dict[str, SentenceTransformer]:
-    return {model: SentenceTransformer(model, device="cpu")}
 
 
 if __name__ == "__main__":
