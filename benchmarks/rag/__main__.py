@@ -75,6 +75,7 @@ def _parse() -> argparse.Namespace:
     add("--searches", type=int, default=50, help="of each client")
     add("--asked", type=int, default=6, help="answers that each client asks for")
     add("--reranker", type=Path, help="the folder of a cross-encoder, to be timed too")
+    add("--int8", action="store_true", help="embed by the int8 ONNX file: update, latency, load")
     return parser.parse_args()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.rag.contender import Contender, in_turn, medians, together
 from benchmarks.rag.corpus import draw, write_passages
 from benchmarks.rag.results import Measured, Table, Target
@@ -14,7 +16,7 @@ def measure(setting: Setting) -> Measured:
     """Embed the same texts by both, models loaded, and compare texts per second."""
     folder = setting.place("embedding")
     passages = write_passages(folder / "passages.jsonl", draw(setting.texts))
-    given = {"passages": str(passages), "folder": str(folder)}
+    given: dict[str, Any] = {"passages": str(passages), "folder": str(folder)}
     both = (
         Contender(OWN, "embed_llmpipe", setting, **given),
         Contender(PLAIN, "embed_plain", setting, **given),

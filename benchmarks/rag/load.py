@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +23,8 @@ MODEL = "answers"
 GROWTH = 40.0
 """Megabytes that threads and pools keep once they were needed."""
 POLL = 0.01
+PATIENCE = 600.0
+"""Seconds after which a request counts as failed."""
 
 
 def measure(setting: Setting) -> Measured:
@@ -44,22 +45,22 @@ def _round(service: Service, setting: Setting, asked: list[str]) -> dict[str, li
     """Send all clients at once; give the seconds of each request, and how many failed."""
     replies: dict[str, list[float]] = {"search": [], "answer": [], "failed": []}
 
-    def request(kind: str, send: Callable[[], httpx.Response]) -> None:
+    def send(http: httpx.Client, kind: str, path: str, body: dict[str, Any]) -> None:
         begun = time.perf_counter()
         try:
-            good = send().status_code == httpx.codes.OK
+            good = http.post(path, json=body).status_code == httpx.codes.OK
         except httpx.HTTPError:
             good = False
         replies[kind if good else "failed"].append(time.perf_counter() - begun)
 
     def client(number: int) -> None:
-        with httpx.Client(base_url=service.url, timeout=600) as http:
+        with httpx.Client(base_url=service.url, timeout=PATIENCE) as http:
             for turn in range(setting.searches):
-                body: dict[str, Any] = {"query": asked[(number * 7 + turn) % len(asked)]}
-                request("search", lambda body=body: http.post("/v1/search", json=body))
+                query = asked[(number * 7 + turn) % len(asked)]
+                send(http, "search", "/v1/search", {"query": query})
             for turn in range(setting.asked):
-                body = _question(asked[(number * 5 + turn) % len(asked)], stream=turn % 2 == 0)
-                request("answer", lambda body=body: http.post("/v1/chat/completions", json=body))
+                question = _question(asked[(number * 5 + turn) % len(asked)], stream=turn % 2 == 0)
+                send(http, "answer", "/v1/chat/completions", question)
 
     with ThreadPoolExecutor(setting.clients) as clients:
         list(clients.map(client, range(setting.clients)))
@@ -71,7 +72,10 @@ def _hang_up(service: Service, asked: list[str]) -> float | None:
 
     None where an answer came to its end by itself in that time: that slot was not given up.
     """
-    with httpx.Client(base_url=service.url, timeout=600) as http, ThreadPoolExecutor() as others:
+    with (
+        httpx.Client(base_url=service.url, timeout=PATIENCE) as http,
+        ThreadPoolExecutor() as others,
+    ):
         taken = [_begun(http, asked[number]) for number in range(SLOTS)]
         done = service.metric("llmpipe_answers_total")
         waiting = others.submit(

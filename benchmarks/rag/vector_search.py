@@ -6,6 +6,8 @@ at a time, best first with ties by row. Plain FAISS holds its index in memory.
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.rag.clustered import DIMENSION, write_clustered
 from benchmarks.rag.contender import Contender, Reply, in_turn, medians, together
 from benchmarks.rag.results import Measured, Table, Target, seconds
@@ -19,7 +21,11 @@ def measure(setting: Setting) -> Measured:
     """Build by both, search by both in turn, and hold what the graph finds against all vectors."""
     folder = setting.place("vector-search")
     vectors, queries = write_clustered(folder, setting.vectors, setting.queries)
-    given = {"vectors": str(vectors), "queries": str(queries), "folder": str(folder)}
+    given: dict[str, Any] = {
+        "vectors": str(vectors),
+        "queries": str(queries),
+        "folder": str(folder),
+    }
     both = (
         Contender(OWN, "index_llmpipe", setting, **given),
         Contender(PLAIN, "index_plain", setting, **given),

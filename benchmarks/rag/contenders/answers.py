@@ -8,17 +8,20 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.rag.contenders import replies
+from benchmarks.rag.contenders.llmpipe_parts import open_embedder_of
 from llmpipe.contracts import Artifact
 from llmpipe.retrieval.answer import Answerer, AnswerSettings
-from llmpipe.retrieval.embedder import Embedder, Vectors, read_identity
-from llmpipe.retrieval.embedders import open_embedder
+from llmpipe.retrieval.embedder import Embedder
 from llmpipe.retrieval.generator import GeneratorConfig, open_generator
 from llmpipe.retrieval.rerank import CrossEncoder
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import Threshold
+
+if TYPE_CHECKING:
+    from llmpipe.retrieval.embedder import Vectors
 
 
 class Clocked:
@@ -43,8 +46,7 @@ def main() -> None:
     told = replies.told()
     index, gguf, threads = Path(told["index"]), Path(told["gguf"]), told["threads"]
     with ExitStack() as stack:
-        identity = read_identity(index / "embedder.json")
-        loaded = open_embedder(identity, model=Path(told["model"]), threads=threads)
+        loaded = open_embedder_of(index, Path(told["model"]), threads)
         embedder = Clocked(stack.enter_context(loaded))
         config = GeneratorConfig(engine="llama.cpp", model=str(gguf), max_tokens=64)
         opening = open_generator(

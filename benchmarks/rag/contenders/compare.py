@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rag.contenders import replies
-from llmpipe.retrieval.embedder import read_identity
-from llmpipe.retrieval.embedders import open_embedder
+from benchmarks.rag.contenders.llmpipe_parts import open_embedder_of
 from llmpipe.retrieval.search import Mode, Retriever
 
 
@@ -15,11 +14,7 @@ def main() -> None:
     """Answer requests."""
     told = replies.told()
     folders = [Path(told["one"]), Path(told["other"])]
-    embedder = open_embedder(
-        read_identity(folders[0] / "embedder.json"),
-        model=Path(told["model"]),
-        threads=told["threads"],
-    )
+    embedder = open_embedder_of(folders[0], Path(told["model"]), told["threads"])
     one, other = (Retriever.open(folder, embedder) for folder in folders)
 
     def compare(mode: Mode, questions: list[str]) -> dict[str, Any]:
