@@ -20,7 +20,8 @@ BENCH_PEERS ?= .benchmarks/peers
 BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
-.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test bench-engine bench-rag \
+.PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
+	bench-engine bench-rag bench-retrieval \
 	lint types layers schemas kind-sources clean
 
 help:
@@ -104,6 +105,9 @@ $(BENCH_RAG_PEERS)/.installed: benchmarks/rag/requirements.txt
 
 bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside FAISS, LangChain, txtai, Haystack: half an hour
 	$(BIN)/python -m benchmarks.rag --peers $(BENCH_RAG_PEERS) $(BENCH_OPTIONS)
+
+bench-retrieval: $(VENV)/.installed ## what searches find on three collections: 2 minutes
+	$(BIN)/python -m benchmarks.retrieval
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

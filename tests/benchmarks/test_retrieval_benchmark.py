@@ -1,0 +1,82 @@
+"""What searches find on three collections: floors, and equality with sentence-transformers alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from benchmarks.retrieval.sets import Pair, docstrings, python_faq, unambiguous
+
+ROOT = Path(__file__).parents[2]
+
+PLAIN = "sentence-transformers and numpy"
+
+FLOORS = {
+    "building permits: 50 pairs": {"dense": 0.82, "bm25": 0.7, "hybrid": 0.77},
+    "Python FAQ: 50 pairs": {"dense": 0.86, "bm25": 0.68, "hybrid": 0.79},
+    "docstrings: 50 pairs": {"dense": 0.81, "bm25": 0.77, "hybrid": 0.82},
+}
+"""nDCG@10 less the worth of two questions or more that lose their answers."""
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, dict[str, float]]:
+    """The benchmark run as its users do, on fifty pairs of each: nDCG@10 by collection and search."""
+    command = [sys.executable, "-m", "benchmarks.retrieval", "--pairs", "50"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, dict[str, float]] = {}
+    for line in result.stdout.splitlines():
+        if line.startswith("### "):
+            found[line.removeprefix("### ")] = {}
+        elif line.startswith("| ") and not line.startswith("| search"):
+            name, *_, ndcg = line.strip("| ").split(" | ")
+            found[list(found)[-1]][name] = float(ndcg.split()[0])
+    return found
+
+
+@pytest.mark.heavy
+def test_no_search_finds_less_than_it_did(report: Mapping[str, Mapping[str, float]]) -> None:
+    """Every way of searching on every collection."""
+    assert report.keys() == FLOORS.keys()
+    for name, floors in FLOORS.items():
+        for search, floor in floors.items():
+            assert report[name][search] >= floor, (name, search)
+
+
+@pytest.mark.heavy
+def test_dense_search_is_that_of_sentence_transformers(
+    report: Mapping[str, Mapping[str, float]],
+) -> None:
+    """The stages lose nothing on the way from the texts to the ranking."""
+    for found in report.values():
+        assert found["dense"] == pytest.approx(found[PLAIN], abs=0.002)
+
+
+@pytest.mark.heavy
+def test_the_pages_of_the_faq_are_made_pairs() -> None:
+    """A title that asks, and all that stands below it, subsections included, without the title."""
+    pairs = list(python_faq())
+    assert len(pairs) == len(unambiguous(pairs)) == 159
+    by_question = dict(pairs)
+    first = by_question["Why does Python use indentation for grouping of statements?"]
+    assert first.startswith("Guido van Rossum believes")
+    assert all(pair.question not in pair.answer.splitlines()[0] for pair in pairs)
+
+
+def test_docstrings_are_made_pairs(tmp_path: Path) -> None:
+    """Public ones whose first paragraph is followed by enough; what stands there twice goes once."""
+    code = 'def {name}():\n    """Do a thing that\n    takes time.\n\n    {rest}\n    """\n'
+    rest = " ".join(["word"] * 25)
+    (tmp_path / "one.py").write_text(
+        code.format(name="shown", rest=rest) + code.format(name="_hidden", rest=rest)
+        + code.format(name="brief", rest="Too little.") + code.format(name="again", rest=rest)
+    )  # fmt: skip
+    (tmp_path / "_private.py").write_text(code.format(name="hidden", rest=rest))
+    pairs = list(docstrings(str(tmp_path)))
+    assert pairs == [Pair("Do a thing that takes time.", rest)] * 2
+    assert unambiguous(pairs) == pairs[:1]
