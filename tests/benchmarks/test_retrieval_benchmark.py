@@ -17,7 +17,7 @@ PLAIN = "sentence-transformers and numpy"
 
 FLOORS = {
     "building permits: 50 pairs": {"dense": 0.82, "bm25": 0.7, "hybrid": 0.77},
-    "Python FAQ: 50 pairs": {"dense": 0.86, "bm25": 0.68, "hybrid": 0.79},
+    "Python FAQ: 50 pairs": {"dense": 0.9, "bm25": 0.71, "hybrid": 0.81},
     "docstrings: 50 pairs": {"dense": 0.81, "bm25": 0.77, "hybrid": 0.82},
 }
 """nDCG@10 less the worth of two questions or more that lose their answers."""
