@@ -18,9 +18,9 @@ from itertools import chain
 from pathlib import Path
 
 SEED = 1234
-FEWEST, MOST = 40, 600
+FEWEST, MOST = 40, 400
 """Characters of a passage: none says nothing, and each is one chunk."""
-GATHERED = 300
+GATHERED = 240
 """Characters up to which paragraphs of a docstring are put together."""
 ELSEWHERE = {"site-packages", "test", "tests", "idle_test"}
 

@@ -24,7 +24,13 @@ SPEC: dict[str, Any] = {
             "paths": ["./passages.jsonl"],
             "columns": {"text": ["text"], "id": "id", "metadata": []},
         },
-        "chunks": {"kind": "chunk", "documents": "documents", "context": False, "model": MODEL},
+        "chunks": {
+            "kind": "chunk",
+            "documents": "documents",
+            "model": MODEL,
+            "tokens": 250,  # room for every document in one chunk
+            "context": False,
+        },
         "vectors": {"kind": "embed", "chunks": "chunks", "model": MODEL},
         "index": {"kind": "index", "embeddings": "vectors"},
     },
