@@ -21,8 +21,7 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-engine bench-rag bench-retrieval \
-	lint types layers schemas kind-sources clean
+	bench-engine bench-rag bench-retrieval lint types layers schemas kind-sources clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -103,7 +102,7 @@ $(BENCH_RAG_PEERS)/.installed: benchmarks/rag/requirements.txt
 	$(BENCH_RAG_PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside FAISS, LangChain, txtai, Haystack: half an hour
+bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside FAISS and three peers: half an hour
 	$(BIN)/python -m benchmarks.rag --peers $(BENCH_RAG_PEERS) $(BENCH_OPTIONS)
 
 bench-retrieval: $(VENV)/.installed ## what searches find on three collections: 2 minutes

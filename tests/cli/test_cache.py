@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -127,7 +129,8 @@ sys.exit(main(["cache", "verify", "spec.yaml", *sys.argv[1:]]))
 def test_what_may_not_be_read_stays(workspace: Any) -> None:
     """Nobody can tell whether it is rotten: it is named, not taken out, and the exit status is 1."""
     path = Path(workspace.run()["stages"]["second"]["outputs"]["o"])
-    for folder in workspace.folder, *workspace.folder.parents[:2]:
+    ours = takewhile(lambda folder: folder != Path(gettempdir()), workspace.folder.parents)
+    for folder in (workspace.folder, *ours):
         folder.chmod(0o755)
     subprocess.run(["chown", "-R", "65534", workspace.folder / ".llmpipe"], check=True)
     path.chmod(0)

@@ -188,7 +188,7 @@ def test_who_stops_listening_ends_the_work(town: Town) -> None:
     assert isinstance(next(events), Retrieved)
     assert isinstance(next(events), Token)
     events.close()
-    assert town.endpoint.hung_up.wait(1)
+    assert town.endpoint.hung_up.wait(10)
 
 
 def test_a_cancellation_leaves_the_answer_undone(town: Town) -> None:
@@ -199,7 +199,7 @@ def test_a_cancellation_leaves_the_answer_undone(town: Town) -> None:
     threading.Timer(0.3, cancellation.cancel).start()
     events = list(answerer.stream(WHEN, cancellation=cancellation))
     assert not any(isinstance(event, Done) for event in events)
-    assert town.endpoint.hung_up.wait(1)
+    assert town.endpoint.hung_up.wait(10)
 
 
 def test_several_ask_at_once(town: Town) -> None:

@@ -101,12 +101,12 @@ def test_waiting_for_another_run_does_not_count_as_time(workspace: Any) -> None:
 
 def test_ctrl_c_waits_for_what_is_being_stored(workspace: Any) -> None:
     """What a stage has finished is not lost because its bytes take long to hash."""
-    workspace.write(ONE % ("truncate -s 9G ${outputs.o}; touch began", ""))
+    workspace.write(ONE % ("truncate -s 4G ${outputs.o}; touch began", ""))
     process = workspace.start("run", "spec.yaml")
     wait_for((workspace.folder / "began").exists)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "✓ s: done" in err
     assert "being put into the store; Ctrl-C again ends that, too" in err

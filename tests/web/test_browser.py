@@ -274,7 +274,7 @@ def test_an_answer_can_be_stopped(serve: Serve, opened: Opener) -> None:
     page.keyboard.press("Enter")
     expect(page.locator(".answer")).to_contain_text("The kiosk")
     page.get_by_role("button", name="Stop").click()
-    assert served.endpoint.hung_up.wait(1.5)
+    assert served.endpoint.hung_up.wait(10)
     expect(page.locator(".notes")).to_contain_text("You stopped this answer.")
     assert found.focused() == "question"
     served.endpoint.pause = 0
