@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -76,7 +77,7 @@ def _hang_up(service: Service, asked: list[str]) -> float | None:
         httpx.Client(base_url=service.url, timeout=PATIENCE) as http,
         ThreadPoolExecutor() as others,
     ):
-        taken = [_begun(http, asked[number]) for number in range(SLOTS)]
+        streams = [_begun(http, asked[number]) for number in range(SLOTS)]
         done = service.metric("llmpipe_answers_total")
         waiting = others.submit(
             http.post, "/v1/chat/completions", json=_question(asked[-1], stream=False)
@@ -84,23 +85,27 @@ def _hang_up(service: Service, asked: list[str]) -> float | None:
         while not service.metric("llmpipe_questions_waiting") and not waiting.done():
             time.sleep(POLL)
         begun = time.perf_counter()
-        taken[0].close()
+        streams[0].close()
         while service.metric("llmpipe_questions_waiting"):
             time.sleep(POLL)
         passed = time.perf_counter() - begun
         ended = service.metric("llmpipe_answers_total") != done
-        for response in taken[1:]:
-            response.close()
+        for stream in streams[1:]:
+            stream.close()
         waiting.result()
     return None if ended else passed
 
 
-def _begun(http: httpx.Client, question: str) -> httpx.Response:
-    """Ask, and come back when the search is done and the model is at work."""
-    request = http.build_request("POST", "/v1/chat/completions", json=_question(question))
-    response = http.send(request, stream=True)
-    next(response.iter_lines())
-    return response
+def _begun(http: httpx.Client, question: str) -> Generator[str, None, None]:
+    """Ask, and come back when the search is done and the model is at work; closing hangs up."""
+    stream = _lines(http, question)
+    next(stream)
+    return stream
+
+
+def _lines(http: httpx.Client, question: str) -> Generator[str, None, None]:
+    with http.stream("POST", "/v1/chat/completions", json=_question(question)) as response:
+        yield from response.iter_lines()
 
 
 def _question(text: str, *, stream: bool = True) -> dict[str, Any]:
