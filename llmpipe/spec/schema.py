@@ -14,6 +14,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -347,21 +348,25 @@ def _field_docs(cls: type) -> dict[str, str]:
     """Read the docstrings that stand below the fields of a class and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not (issubclass(base, msgspec.Struct) and base is not msgspec.Struct):
-            continue
-        try:
-            source = textwrap.dedent(inspect.getsource(base))
-        except OSError:  # somebody else's class, installed without its source
-            continue
-        tree = ast.parse(source).body[0]
-        assert isinstance(tree, ast.ClassDef)
-        for statement, following in zip(tree.body, tree.body[1:], strict=False):
-            if (
-                isinstance(statement, ast.AnnAssign)
-                and isinstance(statement.target, ast.Name)
-                and isinstance(following, ast.Expr)
-                and isinstance(following.value, ast.Constant)
-                and isinstance(following.value.value, str)
-            ):
-                docs[statement.target.id] = following.value.value
+        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
+            docs |= _own_field_docs(base)
     return docs
+
+
+@cache  # every kind has the same bases, and finding a class means parsing its file
+def _own_field_docs(cls: type) -> dict[str, str]:
+    try:
+        source = textwrap.dedent(inspect.getsource(cls))
+    except OSError:  # somebody else's class, installed without its source
+        return {}
+    tree = ast.parse(source).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        statement.target.id: following.value.value
+        for statement, following in pairwise(tree.body)
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(following, ast.Expr)
+        and isinstance(following.value, ast.Constant)
+        and isinstance(following.value.value, str)
+    }
