@@ -3,8 +3,9 @@
     *        any characters of one name           [abc], [!abc]   one character of these, of others
     ?        one character of a name              **              any folders, also none
 
-``**`` at the end means every file below. Names with a dot in front match only what begins with a
-dot itself. The planner takes the digest of what matches and the stage reads it: both ask here.
+``**`` at the end means every file below; ``[*]``, ``[?]`` and ``[[]`` mean the characters
+themselves. Names with a dot in front match only what begins with a dot itself. The planner takes
+the digest of what matches and the stage reads it: both ask here.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ EVERYTHING = "**"
 """The pattern of all files below a folder."""
 
 _WILDCARD = re.compile(r"[*?]|\[.[^]]*\]")
+_ESCAPED = re.compile(r"\[([*?[])\]")
 
 _Above = tuple[tuple[int, int], ...]
 
@@ -36,12 +38,23 @@ def is_pattern(text: str) -> bool:
     return _WILDCARD.search(text) is not None
 
 
+def escaped(text: str) -> str:
+    """Give the pattern that means a path itself, whatever characters are in it."""
+    return re.sub(r"[*?[]", r"[\g<0>]", text)
+
+
 def split_pattern(text: str) -> tuple[str, str]:
-    """Give the longest part of a path without wildcards, and the pattern below it."""
+    """Give the longest part of a path without wildcards, as a path, and the pattern below it."""
     parts = text.split("/")
-    first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
-    root = "/".join(parts[:first]) or ("/" if first else ".")
+    first = next((i for i in range(len(parts)) if _begins_pattern(parts[i:])), len(parts))
+    root = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first]) or ("/" if first else ".")
     return root, "/".join(part for part in parts[first:] if part not in ("", "."))
+
+
+def _begins_pattern(parts: Sequence[str]) -> bool:
+    """Tell whether the first of the parts needs matching: of a folder, an escaped name does not."""
+    first = parts[0] if len(parts) == 1 else _ESCAPED.sub("", parts[0])
+    return is_pattern(first)
 
 
 def matching_files(root: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmpipe.patterns import is_pattern, matching_files, split_pattern
+from llmpipe.patterns import escaped, is_pattern, matching_files, split_pattern
 
 FILES = (
     "a.md", "b.txt", "ab.md", "sub/a.md", "sub/deep/a.md", "sub/deep/b.txt", "other/a.md", "other/c",
@@ -99,6 +99,18 @@ def test_the_part_without_wildcards(text: str, root: str, pattern: str) -> None:
     """What lies before the first wildcard is a folder."""
     assert is_pattern(text)
     assert split_pattern(text) == (root, pattern)
+
+
+@pytest.mark.parametrize("name", ["a*", "b?", "[ab]", "a]b", "[", "plain"])
+def test_an_escaped_name_means_itself(tmp_path: Path, name: str) -> None:
+    """As that of a folder it is a part of the path; as that of a file, a pattern of one name."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / name).touch()
+    (tmp_path / name / "abc").touch()
+    text = escaped(f"{tmp_path}/{name}")
+    assert split_pattern(f"{text}/**/*.md") == (f"{tmp_path}/{name}", "**/*.md")
+    assert split_pattern(f"{text}*/x") == (str(tmp_path), f"{escaped(name)}*/x")
+    assert matching(tmp_path / name, escaped(name)) == {name}
 
 
 @pytest.mark.parametrize("text", ["./docs", "./a[b", "./a]b", "./a[]", "."])

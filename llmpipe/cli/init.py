@@ -254,16 +254,12 @@ def _require_sound(spec: Path, text: str) -> None:
     from llmpipe.graph.compile import compile_spec
     from llmpipe.spec.read import read_spec
 
-    draft = spec.with_name(f".{spec.name}.{os.getpid()}")
     try:
-        draft.write_text(text, "utf-8")
-        compile_spec(read_spec(draft))
+        compile_spec(read_spec(spec, text=text))
     except SpecError as error:
         told = "\n".join(problem.message for problem in error.problems[1:])
         hint = "\n".join(filter(None, [error.hint, told]))
         raise UsageError(f"no recipe can be made of that: {error.message}", hint=hint) from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _tell(recipe: Recipe, spec: Path, commands: Sequence[str]) -> None:

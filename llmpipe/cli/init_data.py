@@ -21,7 +21,7 @@ from llmpipe.formats.records import read_rows
 from llmpipe.graph.patterns import trouble_with
 from llmpipe.graph.sources import package_path
 from llmpipe.paths import expanded, is_path
-from llmpipe.patterns import EVERYTHING, is_pattern, matching_files, split_pattern
+from llmpipe.patterns import EVERYTHING, escaped, is_pattern, matching_files, split_pattern
 
 MANY = 1_000_000
 """From so many samples on, fine-tuning on them is worth its while, by the rule of thumb; no file
@@ -205,7 +205,7 @@ def _add_pattern(data: Data, text: str, folder: Path) -> None:
     _note_outside(data, Path(root), folder)
     base = written_path(root, folder)
     if not tables:
-        data.documents[_joined(base, pattern)] = len(names)
+        data.documents[_joined(escaped(base), pattern)] = len(names)
     for name in tables:
         path = Path(root, name)
         _add_file(data, str(path), path, _joined(base, name))
@@ -218,7 +218,7 @@ def _add_folder(data: Data, text: str, folder: Path, written: str) -> None:
     known = [name for name in names if Path(name).suffix.lower() in FORMATS]
     found = Data()
     for ending, count in sorted(Counter(Path(n).suffix for n in known if not _is_table(n)).items()):
-        found.documents[_joined(written, f"**/*{ending}")] = count
+        found.documents[_joined(escaped(written), f"**/*{ending}")] = count
     for name in filter(_is_table, known):
         try:
             _add_file(found, name, folder / name, _joined(written, name))

@@ -19,19 +19,21 @@ from llmpipe.spec.versions import check_version
 MAX_FILES = 20
 
 
-def load_extended(path: Path) -> tuple[Node, dict[str, SpecFile]]:
+def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, SpecFile]]:
     """Give a spec laid over all that it extends, and each file by its name in messages.
+
+    ``text`` is what the file would hold, where it is not written yet.
 
     Raises:
         SpecError: a file cannot be read or is of another version, or they extend each other in a
             circle.
     """
     files: dict[str, SpecFile] = {}
-    return _load(path, (), files), files
+    raw = read_bytes(path) if text is None else text.encode()
+    return _load(path, raw, (), files), files
 
 
-def _load(path: Path, above: tuple[Path, ...], files: dict[str, SpecFile]) -> Node:
-    raw = read_bytes(path)
+def _load(path: Path, raw: bytes, above: tuple[Path, ...], files: dict[str, SpecFile]) -> Node:
     root = load_bytes(raw, str(path))
     check_version(root)
     files[root.location.file] = SpecFile(path.absolute(), hashlib.sha256(raw).hexdigest())
@@ -39,7 +41,7 @@ def _load(path: Path, above: tuple[Path, ...], files: dict[str, SpecFile]) -> No
     for base in _bases(root):
         place = path.parent / expanded(str(base.value))
         _check(base, place, (*above, path))
-        below = _load(place, (*above, path), files)
+        below = _load(place, read_bytes(place), (*above, path), files)
         merged = below if merged is None else deep_merge(merged, below)
     if merged is None:
         return root

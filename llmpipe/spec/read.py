@@ -20,6 +20,7 @@ def read_spec(
     settings: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     memo: Path | None = None,
+    text: str | None = None,
 ) -> Spec:
     """Read, fill and validate a spec.
 
@@ -29,6 +30,7 @@ def read_spec(
         settings: ``path=value`` texts, laid over the profiles.
         environment: what ``${env:NAME}`` reads; the process's own by default.
         memo: a folder that remembers documents found sound.
+        text: what the file would hold, where it is not written yet.
 
     Raises:
         SpecError: something is wrong with the spec; carries every problem found.
@@ -39,7 +41,7 @@ def read_spec(
         raise UsageError(
             f"{path} is a folder, not a spec", hint=f"did you mean {path / 'spec.yaml'}?"
         )
-    root, files = load_extended(path)
+    root, files = load_extended(path, text)
     root = apply_settings(apply_profiles(root, profiles), settings)
     root, problems = interpolate(root, environment)
     stages, more = validate(root, memo)

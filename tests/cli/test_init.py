@@ -139,6 +139,20 @@ def test_what_is_written_runs(folder: Path) -> None:
     assert main(["run", "new/spec.yaml", "--only", "docs", "-q"]) == 0
 
 
+@pytest.mark.parametrize("named", ["docs [old]", "docs [[]old]/*.md", "~/docs [old]"])
+def test_a_folder_may_be_called_like_a_pattern(
+    folder: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read itself, and not what its name would fit; be it a folder of one's home."""
+    monkeypatch.setenv("HOME", str(folder))
+    Path("docs").rename("docs [old]")
+    Path("docs o").mkdir()
+    Path("docs o", "wrong.md").write_text("# Wrong\n", "utf-8")
+    assert init("new", "--data", named, "--goal", "answer") == 0
+    for binding in compiled("new/spec.yaml").nodes["docs"].bindings.values():
+        assert binding.source.root == folder / "docs [old]"  # type: ignore[union-attr]
+
+
 def test_a_package_is_looked_into(folder: Path) -> None:
     """Its address is what the spec names; no path on this machine gets into it."""
     address = "pkg://zaragoza_construction_faq/data/faq-en-alpaca.jsonl"
