@@ -35,11 +35,12 @@ def main(argv: list[str]) -> int:
     from llmpipe.cli.asking import at_terminal
     from llmpipe.cli.init_data import look
     from llmpipe.cli.init_recipe import (
+        INSTALLS,
         SMOLLM2,
         choose_recipe,
         command_table,
         default_name,
-        missing_packages,
+        missing_models,
         render,
     )
 
@@ -54,9 +55,9 @@ def main(argv: list[str]) -> int:
     model = _model(options.model, recipe, options.folder) if options.model else SMOLLM2
     name = options.name or default_name(options.folder)
     text = render(recipe, data, file=options.file, name=name, model=model)
-    missing = missing_packages(recipe, model)
-    _write(spec, text, force=options.force, check=not missing)
-    _tell(recipe, spec, [*missing, *command_table(recipe, str(spec))])
+    missing = missing_models(recipe, model)
+    _write(spec, text, missing, force=options.force)
+    _tell(recipe, spec, [*(INSTALLS[m] for m in missing), *command_table(recipe, str(spec))])
     return 0
 
 
@@ -199,22 +200,25 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
     """Give a model as a spec in the folder names it.
 
     Raises:
-        UsageError: it is written as a path and nothing is there, or it is none that can answer.
+        UsageError: nothing is there and it is no hub id, or it is none that can answer.
     """
     from llmpipe.cli.init_data import written_path
-    from llmpipe.paths import expanded, is_path
+    from llmpipe.graph.sources import HUB_ID
+    from llmpipe.paths import expanded
 
     if recipe.takes_gguf and not text.endswith(".gguf"):
         hint = "give a path or a pkg:// address that ends in .gguf"
         raise UsageError(f"--model: {text} is no GGUF, which is what answers", hint=hint)
-    if text.startswith("pkg://") or (not is_path(text) and not expanded(text).exists()):
+    if text.startswith("pkg://"):
         return text
-    if not expanded(text).exists():
-        raise UsageError(f"--model: there is no file or folder {text}")
-    return written_path(text, folder)
+    if expanded(text).exists():
+        return written_path(text, folder)
+    if HUB_ID.fullmatch(text) and not recipe.takes_gguf:
+        return text
+    raise UsageError(f"--model: there is no file or folder {text}")
 
 
-def _write(spec: Path, text: str, *, force: bool, check: bool) -> None:
+def _write(spec: Path, text: str, missing: Sequence[str], *, force: bool) -> None:
     """Write the spec and what editors check it by, whole or not at all; first make sure of it."""
     from llmpipe.cli.init_data import SCHEMA
     from llmpipe.registry import all_kinds
@@ -222,8 +226,7 @@ def _write(spec: Path, text: str, *, force: bool, check: bool) -> None:
     from llmpipe.spec.schema import editor_schema
 
     with _folder(spec.parent):
-        if check:
-            _require_sound(spec, text)
+        _require_sound(spec, text, missing)
         schema = spec.with_name(SCHEMA)
         if not schema.exists():
             atomic_write(schema, json.dumps(editor_schema(all_kinds()), indent=2) + "\n")
@@ -245,8 +248,10 @@ def _folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _require_sound(spec: Path, text: str) -> None:
+def _require_sound(spec: Path, text: str, missing: Sequence[str]) -> None:
     """Hold the text against the spec language where it is to stand.
+
+    Models that are ``missing`` are still to be installed: that they are not there is no mistake.
 
     Raises:
         UsageError: the options do not give a spec that can run.
@@ -257,9 +262,11 @@ def _require_sound(spec: Path, text: str) -> None:
     try:
         compile_spec(read_spec(spec, text=text))
     except SpecError as error:
-        told = "\n".join(problem.message for problem in error.problems[1:])
-        hint = "\n".join(filter(None, [error.hint, told]))
-        raise UsageError(f"no recipe can be made of that: {error.message}", hint=hint) from None
+        wrong = [p for p in error.problems if not any(f" {m}: " in p.message for m in missing)]
+        if wrong:
+            hint = "\n".join(filter(None, [wrong[0].hint, *(p.message for p in wrong[1:])]))
+            message = f"no recipe can be made of that: {wrong[0].message}"
+            raise UsageError(message, hint=hint) from None
 
 
 def _tell(recipe: Recipe, spec: Path, commands: Sequence[str]) -> None:

@@ -148,10 +148,10 @@ def render(recipe: Recipe, data: Data, *, file: str, name: str, model: str) -> s
     return fill(template, values)
 
 
-def missing_packages(recipe: Recipe, model: str) -> list[str]:
-    """Give the commands that install the models which the recipe names and which are not here."""
+def missing_models(recipe: Recipe, model: str) -> list[str]:
+    """Give the packaged models that the recipe names and that are not here."""
     named = (*recipe.models, model)
-    return [INSTALLS[m] for m in named if m in INSTALLS and isinstance(package_path(m), str)]
+    return [m for m in named if m in INSTALLS and isinstance(package_path(m), str)]
 
 
 def command_table(recipe: Recipe, spec: str) -> list[str]:

@@ -83,9 +83,10 @@ class _Compiler:
                 continue  # known only when the others are
             fitted = [self._fit(stage, wanted, b) for b in self._resolve(stage, wanted)]
             if not fitted or None in fitted:
-                self.broken.add(stage.family)
-                return []
+                self.broken.add(stage.family)  # what is wrong with the other ports is told as well
             choices[port] = [binding for binding in fitted if binding is not None]
+        if stage.family in self.broken:
+            return []
         ports, gathered = self._gather(stage, ports, choices)
         own: Point = {(stage.family, axis): value for axis, value in stage.point.items()}
         rows: list[tuple[dict[str, Binding], Point]] = [(gathered, own)]

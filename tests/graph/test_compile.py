@@ -153,6 +153,17 @@ def test_references_that_do_not_fit(folder: Path, stages: str, message: str) -> 
     assert found.startswith("spec.yaml:")
 
 
+def test_all_that_is_wrong_with_a_stage_is_told_at_once(folder: Path) -> None:
+    """A reference to what is broken itself, or to nothing, hides none of the others."""
+    message = refused(
+        folder,
+        "sft: {kind: train, base_model: ./gone, data: ./no.jsonl, axolotl: {adapter: lora}}\n"
+        "quality: {kind: evaluate, models: [sft, ./lost], data: ./none.jsonl, metrics: [loss]}",
+    )
+    told = re.findall(r"no such file or folder: (\S+)", message)
+    assert sorted(told) == ["./gone", "./lost", "./no.jsonl", "./none.jsonl"]
+
+
 def test_a_hub_id_or_a_folder(folder: Path) -> None:
     """A folder that looks like a hub id must be named as a path."""
     (folder / "org" / "name").mkdir(parents=True)
