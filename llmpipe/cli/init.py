@@ -20,8 +20,9 @@ from llmpipe.cli.options import parser
 from llmpipe.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
-    from llmpipe.cli.init_data import Data, Rows
+    from llmpipe.cli.init_data import Data
     from llmpipe.cli.init_recipe import Goal, Recipe
+    from llmpipe.cli.init_rows import Rows
 
 
 def main(argv: list[str]) -> int:
@@ -33,7 +34,6 @@ def main(argv: list[str]) -> int:
     _require_free(spec, force=options.force)
 
     from llmpipe.cli.asking import at_terminal
-    from llmpipe.cli.init_data import look
     from llmpipe.cli.init_recipe import (
         INSTALLS,
         SMOLLM2,
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     asks = not options.yes and at_terminal()
     if not asks and not options.yes:
         _require_answers(options)
-    data = look(options.data, options.folder) if options.data else _ask_for_data(options, asks)
+    data = _look(options.data, options) if options.data else _ask_for_data(options, asks)
     print("\n".join(f"  {line}" for line in data.described()))
     goal = options.goal or _goal(data, asks)
     _name_columns(data, goal, options, asks)
@@ -108,12 +108,27 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "-y", "--yes", action="store_true", help="ask nothing: take what would be suggested"
     )
     options = arguments.parse_args(argv)
+    for name in ("question", "answer", "name", "model", "file"):
+        _require_text(name, getattr(options, name))
+    for path in options.data:
+        _require_text("data", path)
     if options.question and not options.answer:
         raise UsageError("--question says nothing without --answer", hint="name both columns")
     return options
 
 
+def _require_text(name: str, value: str | None) -> None:
+    if value == "":
+        raise UsageError(f"--{name} is empty")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"--{name} {value!r}: that is not UTF-8") from None
+
+
 def _require_free(spec: Path, *, force: bool) -> None:
+    if spec.is_dir() and not spec.is_symlink():
+        raise UsageError(f"{spec} is a folder", hint="write another file: --file NAME")
     if os.path.lexists(spec) and not force:
         hint = "replace it by --force, or write another file: --file NAME"
         raise UsageError(f"{spec} is there already", hint=hint)
@@ -133,17 +148,22 @@ def _require_answers(options: argparse.Namespace) -> None:
         )
 
 
-def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
-    from llmpipe.cli.asking import ask
+def _look(texts: Sequence[str], options: argparse.Namespace) -> Data:
     from llmpipe.cli.init_data import look
 
+    return look(texts, options.folder, options.question, options.answer)
+
+
+def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
+    from llmpipe.cli.asking import ask
+
     if not asks:
-        return look(["."], options.folder)
+        return _look(["."], options)
     print(
         "Documents (Markdown, HTML, PDF, Word, text …) or examples (JSONL, CSV with questions and\n"
         "answers)? Name a file, a folder or a pattern; it is looked at, and stays where it is."
     )
-    return ask("Your data", ".", lambda text: look([text], options.folder))
+    return ask("Your data", ".", lambda text: _look([text], options))
 
 
 def _goal(data: Data, asks: bool) -> Goal:
@@ -169,19 +189,16 @@ def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: boo
     Raises:
         UsageError: nobody can say it here, or there is no such column.
     """
-    if options.answer:
-        data.rows = [rows.named(options.question, options.answer) for rows in data.rows]
-        return
     for i, rows in enumerate(data.rows):
         if rows.are_told or (goal == "teach" and data.examples):
             continue
-        columns = ", ".join(rows.first)
+        has = ", ".join(rows.first)
         if not asks:
             hint = "name the columns: --question COLUMN --answer COLUMN"
-            raise UsageError(
-                f"{rows.written}: which column holds what? It has {columns}", hint=hint
-            )
-        print(f"{rows.written} has the columns {columns}.")
+            if options.answer:
+                hint = "name columns that it has, or leave it out"
+            raise UsageError(f"{rows.written}: which column holds what? It has {has}", hint=hint)
+        print(f"{rows.written} has the columns {has}.")
         data.rows[i] = _ask_for_columns(rows, goal)
 
 
@@ -219,7 +236,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
 
 
 def _write(spec: Path, text: str, missing: Sequence[str], *, force: bool) -> None:
-    """Write the spec and what editors check it by, whole or not at all; first make sure of it."""
+    """Make sure of the spec, write it whole or not at all, and then what editors check it by."""
     from llmpipe.cli.init_data import SCHEMA
     from llmpipe.registry import all_kinds
     from llmpipe.runner.disk import atomic_write
@@ -227,11 +244,11 @@ def _write(spec: Path, text: str, missing: Sequence[str], *, force: bool) -> Non
 
     with _folder(spec.parent):
         _require_sound(spec, text, missing)
+        _require_free(spec, force=force)
+        atomic_write(spec, text)
         schema = spec.with_name(SCHEMA)
         if not schema.exists():
             atomic_write(schema, json.dumps(editor_schema(all_kinds()), indent=2) + "\n")
-        _require_free(spec, force=force)
-        atomic_write(spec, text)
 
 
 @contextlib.contextmanager

@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from llmpipe.cli.asking import ask
-from llmpipe.cli.init_data import MANY, Data, Rows, look
+from llmpipe.cli.init_data import Data, look
 from llmpipe.cli.init_recipe import choose_recipe, fill, quoted
+from llmpipe.cli.init_rows import MANY, Rows
 from llmpipe.cli.main import main
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.model import Graph
@@ -153,6 +154,62 @@ def test_a_folder_may_be_called_like_a_pattern(
         assert binding.source.root == folder / "docs [old]"  # type: ignore[union-attr]
 
 
+@pytest.fixture
+def german(folder: Path) -> Path:
+    """Rows whose columns do not tell by themselves, among documents."""
+    rows = [{"frage": f"Wo {i}?", "antwort": "Da."} for i in range(9)]
+    write_rows(folder / "docs" / "odd.jsonl", rows)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("data", "goal", "kinds"),
+    [
+        (["docs"], "teach", {"./docs/odd.jsonl": "frage"}),
+        (["docs/odd.jsonl", "chats.jsonl"], "teach", {"./docs/odd.jsonl": "frage", "./chats.jsonl": None}),
+        (["docs"], "answer", {"./docs/odd.jsonl": "frage"}),
+    ],
+)  # fmt: skip
+def test_named_columns_are_those_of_the_rows_that_have_them(
+    german: Path, data: list[str], goal: str, kinds: dict[str, str | None]
+) -> None:
+    """Documents beside them do not hide them, and a known format beside them stays what it is."""
+    told = [part for path in data for part in ("--data", path)]
+    assert init(*told, "--goal", goal, "--question", "frage", "--answer", "antwort") == 0
+    if goal == "answer":
+        config: Any = compiled().nodes["docs"].config
+        assert set(kinds) < set(config.paths)
+        assert (config.columns.title, config.columns.text) == ("frage", ("antwort",))
+        return
+    dataset: Any = compiled().nodes["dataset"].config
+    sources = dataset.sources or [dataset]
+    assert {s.data: s.map.user if s.map else None for s in sources} == kinds
+
+
+def test_a_named_column_counts_more_than_a_known_format(folder: Path) -> None:
+    """A column called text makes rows no texts where others are named."""
+    rows = [{"text": "Long.", "q": f"Where is {i}?", "a": "There."} for i in range(3)]
+    write_rows(folder / "odd.jsonl", rows)
+    assert init("--data", "odd.jsonl", "--goal", "teach", "--question", "q", "--answer", "a") == 0
+    config: Any = compiled().nodes["dataset"].config
+    assert (config.map.user, config.map.assistant) == ("q", "a")
+
+
+def test_the_same_file_counts_once(german: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever it is called, and in whatever folders it is found."""
+    Path("same.jsonl").symlink_to("faq.jsonl")
+    named = [".", "./faq.jsonl", "faq.jsonl", str(german / "faq.jsonl"), "same.jsonl", "docs"]
+    data = look([*named, "docs/odd.jsonl", "docs/a.md", "./docs/*.md"], german)
+    assert [rows.written for rows in data.rows] == [
+        "./chats.jsonl", "./faq.jsonl", "./docs/odd.jsonl",
+    ]  # fmt: skip
+    assert list(data.documents) == ["./**/*.html", "./**/*.md"]
+    assert data.count == 3 + 2 + 600 + 9
+    assert "odd.jsonl: columns that say nothing" not in "\n".join(data.described())
+    partly = look(["docs/a.md", "docs"], german)
+    assert (next(iter(partly.documents)), partly.count) == ("./docs/a.md", 3)
+
+
 def test_a_package_is_looked_into(folder: Path) -> None:
     """Its address is what the spec names; no path on this machine gets into it."""
     address = "pkg://zaragoza_construction_faq/data/faq-en-alpaca.jsonl"
@@ -175,7 +232,9 @@ def test_a_package_is_looked_into(folder: Path) -> None:
 )
 def test_the_rule_of_thumb(goal: Any, documents: int, examples: int, expected: str) -> None:
     """Answers from fewer than a million samples: retrieval. Teaching, or more of them: training."""
-    data = Data({"./docs": documents}, [Rows("./rows", examples, FAQ[0], "question", "answer")])
+    texts = Rows("./texts", (0, 1), documents, {"text": "A text."})
+    pairs = Rows("./pairs", (0, 2), examples, FAQ[0], "question", "answer")
+    data = Data({}, [texts, pairs])
     assert choose_recipe(goal, data).template == expected
 
 
@@ -192,12 +251,21 @@ def test_the_rule_of_thumb(goal: Any, documents: int, examples: int, expected: s
         (["--data", "docs/settings.json", "--goal", "answer"], "which column holds what?"),
         (["--data", "faq.jsonl", "--yes", "--answer", "anwser"], "did you mean 'answer'?"),
         (["--data", "faq.jsonl", "--yes", "--question", "question"], "without --answer"),
+        (["--data", "docs", "--yes", "--answer", "colours"], "did you mean 'colour'?"),
+        (["--data", "docs/a.md", "--yes", "--answer", "foo"], "no file has rows"),
+        (["--data", "*.jsonl", "--yes", "--question", "messages", "--answer", "answer"], "both columns"),
+        (["--data", "docs/settings.json", "--data", "faq.jsonl", "--yes", "--answer", "answer"],
+         "./docs/settings.json: which column holds what? It has colour\n   name columns that it has"),
         (["--data", "faq.jsonl", "--data", "chats.jsonl", "--goal", "answer"], "different columns"),
         (["--data", "pkg://no_such/x", "--yes"], "'no_such' is not installed"),
         (["--data", "docs", "--yes", "--model", "./no.gguf"], "there is no file or folder ./no.gguf"),
         (["--data", "docs", "--yes", "--model", "org/name"], "org/name is no GGUF"),
         (["--data", "docs", "--yes", "--name", "a b"], "no recipe can be made of that: name"),
         (["--data", "docs", "--yes", "--file", "x/y.yaml"], "no name that ends in .yaml"),
+        (["--data", "docs", "--yes", "--file", "docs.yaml", "--force"], "docs.yaml is a folder"),
+        (["--data", "", "--yes"], "--data is empty"),
+        (["--data", "docs", "--yes", "--name", "\udcff"], "--name '\\udcff': that is not UTF-8"),
+        (["--data", "pipe.jsonl", "--yes"], "pipe.jsonl is a named pipe; a regular file"),
         (["faq.jsonl", "--data", "docs", "--yes"], "faq.jsonl is a file"),
         (["gone/x", "--data", "docs", "--yes", "--name", "a b"], "no recipe can be made"),
     ],
@@ -206,6 +274,8 @@ def test_what_cannot_be_is_refused(
     folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With 2 and a clear message, and nothing is left behind, no folder either."""
+    Path("docs.yaml").mkdir()
+    os.mkfifo("pipe.jsonl")
     assert message in refused(capsys, *arguments)
 
 
@@ -296,6 +366,16 @@ def test_any_name_of_a_file_is_written_as_it_is(folder: Path, name: str) -> None
     assert binding.source.path.name == name  # type: ignore[union-attr]
 
 
+def test_a_name_that_is_no_text_is_passed_over(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder, like whatever else no spec can name; named by a pattern, it is refused."""
+    write_rows(folder / "docs" / os.fsdecode(b"caf\xe9.jsonl"), FAQ[:3])
+    assert init("--data", "docs", "--yes") == 0
+    assert "caf\\udce9.jsonl': the name is not UTF-8" in capsys.readouterr().out
+    assert "the name is not UTF-8" in refused(capsys, "new", "--data", "docs/c*.jsonl", "--yes")
+
+
 def test_blanks_become_lines() -> None:
     """Several, none, or a part of one; in a comment all are in it."""
     template = "a: {{a}}\n  # {{b}}\n{{c}}\n  {{b}}\n"
@@ -308,7 +388,7 @@ def test_rows_are_counted_no_further_than_it_matters(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes behind the limit is not read."""
-    monkeypatch.setattr("llmpipe.cli.init_data.MANY", 3)
+    monkeypatch.setattr("llmpipe.cli.init_rows.MANY", 3)
     (folder / "many.jsonl").write_text('{"text": "a"}\n' * 3 + "broken\n", "utf-8")
     assert list(look(["many.jsonl"], folder).described()) == [
         "./many.jsonl: at least 3 rows (completion)"
