@@ -129,6 +129,17 @@ def test_profiles_of_the_base_are_there_and_settings_lie_over_them(folder: Path)
     assert style("", profiles=["all"], settings=given) == "set"
 
 
+def test_null_empties_what_may_be_empty(folder: Path) -> None:
+    """A value that may be left out is taken away by it; a stage, or what must hold a value, not."""
+    base = (folder / "common" / "base.yaml").read_text()
+    (folder / "common" / "base.yaml").write_text(base.replace("to: m", "split: {test: 1}, to: m"))
+    over = "extends: ../common/base.yaml\nstages: {rows: "
+    assert read(folder, over + "{}}").stages["rows"].config.split.test == 1
+    assert read(folder, over + "{split: null}}").stages["rows"].config.split is None
+    assert "stages.rows: a mapping is needed, not null" in refused(folder, over + "null}")
+    assert "stages.rows.to: one of" in refused(folder, over + "{to: null}}")
+
+
 def test_a_later_base_lies_over_an_earlier_one(folder: Path) -> None:
     """Several bases are laid one over the other, the spec over all of them."""
     (folder / "common" / "more.yaml").write_text(
