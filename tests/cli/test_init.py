@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from llmpipe.cli.asking import ask
-from llmpipe.cli.init_data import Data, look
+from llmpipe.cli.init_data import SCHEMA, Data, look
 from llmpipe.cli.init_recipe import choose_recipe, fill, quoted
 from llmpipe.cli.init_rows import MANY, Rows
 from llmpipe.cli.main import main
@@ -31,7 +32,11 @@ CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "c
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that we stand in: documents in ``docs``, examples in two files."""
+    """The folder that we stand in: documents in ``docs``, examples in two files.
+
+    The schema of editors, which takes longer to make than a spec, is there already.
+    """
+    (tmp_path / SCHEMA).touch()
     (tmp_path / "docs" / "deep").mkdir(parents=True)
     for name in ("a.md", "b.md", "deep/c.html", "picture.png"):
         (tmp_path / "docs" / name).write_text("# Title\n\nText.\n", "utf-8")
@@ -69,6 +74,7 @@ def test_documents_to_answer_from_become_rag(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are counted by the ends of their names; the reason stands on the terminal and in the spec."""
+    Path(SCHEMA).unlink()
     assert init("--data", "docs", "--goal", "answer") == 0
     out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
     assert "./docs/**/*.md: 2 documents" in out
@@ -80,7 +86,7 @@ def test_documents_to_answer_from_become_rag(
     assert [node.kind for node in nodes.values()] == ["ingest", "chunk", "embed", "index", "rag"]
     assert nodes["docs"].config.paths == ("./docs/**/*.html", "./docs/**/*.md")  # type: ignore[attr-defined]
     assert text.startswith("# yaml-language-server: $schema=./spec.schema.json\n")
-    assert json.loads(Path("spec.schema.json").read_text("utf-8"))["title"] == "llmpipe spec"
+    assert json.loads(Path(SCHEMA).read_text("utf-8"))["title"] == "llmpipe spec"
 
 
 def test_examples_to_teach_become_a_training(
@@ -118,11 +124,22 @@ BRANCHES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that several specs share, so that the models are hashed once."""
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.mark.parametrize("arguments", BRANCHES, ids=" ".join)
 def test_what_is_written_can_be_planned(
-    folder: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    store: Path,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every branch gives a spec that ``plan`` takes, in its own folder and from elsewhere."""
+    monkeypatch.setenv("LLMPIPE_HOME", str(store))
     assert init(*arguments) == 0
     (spec,) = [p for p in folder.rglob("*.y*ml") if not p.name.startswith(".")]
     assert main(["plan", str(spec)]) == 0
@@ -383,15 +400,14 @@ def test_a_spec_is_never_replaced_unasked(folder: Path, capsys: pytest.CaptureFi
     assert Path("spec.yaml").read_bytes() == old
 
 
-@pytest.mark.parametrize(
-    "name", ["a b.md", "a${params.x}.md", 'quo"te.md', "back\\slash.md", "# no.md", "é\x85字.md"]
-)
-def test_any_name_of_a_file_is_written_as_it_is(folder: Path, name: str) -> None:
+def test_any_name_of_a_file_is_written_as_it_is(folder: Path) -> None:
     """What YAML or the spec language would read in a name is taken for the name."""
-    (folder / name).write_text("# Title\n\nText.\n", "utf-8")
-    assert init("--data", name, "--yes") == 0
-    (binding, *_) = compiled().nodes["docs"].bindings.values()
-    assert binding.source.path.name == name  # type: ignore[union-attr]
+    names = ["a b.md", "a${params.x}.md", 'quo"te.md', "back\\slash.md", "# no.md", "é\x85字.md"]
+    for name in names:
+        (folder / name).write_text("# Title\n\nText.\n", "utf-8")
+    assert init("--yes", *(part for name in names for part in ("--data", name))) == 0
+    bindings = compiled().nodes["docs"].bindings.values()
+    assert [binding.source.path.name for binding in bindings] == names  # type: ignore[union-attr]
 
 
 def test_a_name_that_is_no_text_is_passed_over(
@@ -482,44 +498,70 @@ def test_a_terminal_is_asked(folder: Path) -> None:
     assert [node.kind for node in compiled().nodes.values()][-1] == "rag"
 
 
-def test_a_terminal_is_asked_for_columns(folder: Path) -> None:
-    """Where rows do not tell by themselves; what options have told is not asked."""
-    write_rows(folder / "odd.jsonl", [{"frage": f"Wo {i}?", "antwort": "Da."} for i in range(9)])
-    with Terminal("--data", "odd.jsonl") as terminal:
-        terminal.answer("Which [answer]: ", "2\n")
-        terminal.answer("Column with the answer: ", "\n")
-        terminal.answer("an answer is needed; Ctrl-C ends without writing anything\n", "anwort\n")
-        terminal.answer("did you mean 'antwort'?\n", "antwort\n")
-        terminal.answer("Column with the question [frage]: ", "\n")
-        assert terminal.ends() == 0
-    config: Any = compiled().nodes["dataset"].config
-    assert (config.map.user, config.map.assistant) == ("frage", "antwort")
-
-
-@pytest.mark.parametrize("keys", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
-def test_whoever_has_had_enough_leaves_no_trace(folder: Path, keys: str) -> None:
-    """130, nothing written, no traceback."""
+def test_whoever_has_had_enough_leaves_no_trace(folder: Path) -> None:
+    """Ctrl-C ends in 130, with nothing written and no traceback."""
     before = sorted(folder.rglob("*"))
     with Terminal("new", "--data", "docs") as terminal:
-        terminal.answer("Which [answer]: ", keys)
+        terminal.answer("Which [answer]: ", "\x03")
         assert terminal.ends() == 130
         assert "Traceback" not in terminal.seen
     assert sorted(folder.rglob("*")) == before
 
 
+Keys = Callable[..., list[str]]
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
+    """Somebody at the terminal who types what is given here; the prompts are kept."""
+
+    def types(*answers: str | Exception) -> list[str]:
+        left, prompts = iter(answers), []
+
+        def typed(prompt: str) -> str:
+            prompts.append(prompt)
+            answer = next(left)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("builtins.input", typed)
+        monkeypatch.setattr("llmpipe.cli.asking.at_terminal", lambda: True)
+        return prompts
+
+    return types
+
+
+def test_columns_are_asked_for(
+    german: Path, keys: Keys, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where rows do not tell by themselves; what options have told is not asked."""
+    prompts = keys("2", "", "anwort", "antwort", "")
+    assert init("--data", "docs/odd.jsonl") == 0
+    which, first, *again, last = prompts
+    assert which == "Which [answer]: "
+    assert [first, *again] == 3 * ["Column with the answer: "]
+    assert last == "Column with the question [frage]: "
+    said = capsys.readouterr().out
+    assert "an answer is needed; Ctrl-C ends without writing anything\n" in said
+    assert "did you mean 'antwort'?\n" in said
+    config: Any = compiled().nodes["dataset"].config
+    assert (config.map.user, config.map.assistant) == ("frage", "antwort")
+
+
+def test_the_end_of_the_input_ends_it(folder: Path, keys: Keys) -> None:
+    """Ctrl-D is as good as Ctrl-C."""
+    before = sorted(folder.rglob("*"))
+    keys(EOFError())
+    assert init("new", "--data", "docs") == 130
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_what_reads_an_answer_may_be_asked_again(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bytes that are no text in the terminal's encoding are no end of it."""
-    answers = iter([UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "good"])
-
-    def typed(prompt: str) -> str:
-        found = next(answers)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    monkeypatch.setattr("builtins.input", typed)
+    keys(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "good")
     assert ask("What", None, str) == "good"
     assert "no text in this terminal's encoding" in capsys.readouterr().out
 
