@@ -147,4 +147,5 @@ def _rows(
             text=row.text,
             sections=sections_of(row.text, ()),
             metadata=row.metadata,
+            row=row.number,
         )

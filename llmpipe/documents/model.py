@@ -41,7 +41,9 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     """One document.
 
     ``id`` says where it comes from: its path below the input, with ``#3`` for the third row of a
-    file of rows. ``source_digest`` is the SHA-256 of the bytes that it was read from.
+    file of rows, or what a column of the row says in the place of the 3. ``source_digest`` is the
+    SHA-256 of the bytes that it was read from, ``row`` the number of its row in them, from 1; 0
+    where it is all of a file.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     sections: tuple[Section, ...]
     pages: tuple[Page, ...] = ()
     metadata: dict[str, Scalar] = {}
+    row: int = 0
 
     def pages_of(self, start: int, end: int) -> tuple[int, int] | None:
         """Give the numbers of the first and last page that a stretch of text touches."""

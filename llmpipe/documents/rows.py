@@ -42,8 +42,9 @@ class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class ReadRow(NamedTuple):
-    """A row as text. ``name`` is what stands after ``#`` in its id."""
+    """A row as text. ``name`` is what stands after ``#`` in its id, ``number`` counts from 1."""
 
+    number: int
     name: str
     title: str
     text: str
@@ -60,7 +61,7 @@ def read(path: Path, label: str, columns: Columns | None) -> Iterator[ReadRow]:
         try:
             yield _mapped(row, number, columns) if columns else _known(row, number)
         except UnusableRowError:
-            yield ReadRow(str(number), "", "", {})
+            yield ReadRow(number, str(number), "", "", {})
         except RowError as error:
             raise StageError(
                 f"{label}:{line}: {error.message}",
@@ -78,7 +79,7 @@ def _mapped(row: Mapping[str, Any], number: int, columns: Columns) -> ReadRow:
     kept = [c for c in row if c not in taken] if columns.metadata is None else columns.metadata
     metadata = scalars({column: row.get(column) for column in kept})
     text = "\n\n".join(clean(text) for text in texts if text.strip())
-    return ReadRow(name, one_line(title), text, metadata)
+    return ReadRow(number, name, one_line(title), text, metadata)
 
 
 def _column(row: Mapping[str, Any], name: str) -> str:
@@ -98,4 +99,4 @@ def _known(row: Mapping[str, Any], number: int) -> ReadRow:
         title, turns = turns[0]["content"], turns[1:]
     text = "\n\n".join(clean(turn["content"]) for turn in turns)
     others = {name: value for name, value in row.items() if name not in READ_AS_TEXT[format_]}
-    return ReadRow(str(number), one_line(title), text, scalars(others))
+    return ReadRow(number, str(number), one_line(title), text, scalars(others))

@@ -118,10 +118,10 @@ class AnsweringDocuments:
         self._questions = questions
         self._qrels = qrels
         self._ids = frozenset(passages.document_ids())
-        self._rows: dict[str, list[str]] = defaultdict(list)
+        self._called_short: dict[str, list[str]] = defaultdict(list)
         for name in sorted(self._ids):
             if "#" in name:
-                self._rows[name.partition("#")[2]].append(name)
+                self._called_short[name.partition("#")[2]].append(name)
 
     def of_each(self, questions: Iterable[Question], *, required: bool) -> list[Judged]:
         """Give the relevance of documents for each question, by their ids in the index.
@@ -136,7 +136,7 @@ class AnsweringDocuments:
         for question in questions:
             judged.append({})
             if question.documents is None:
-                own = self._own(question)
+                own = self._made_of_rows.get(int(question.id))
                 if own:
                     judged[-1][own] = 1
                 elif required and question.answerable:
@@ -152,23 +152,17 @@ class AnsweringDocuments:
             raise self._missing(missing)
         return judged
 
-    def _own(self, question: Question) -> str | None:
-        """Give the document that was made of a question's own row, if one was."""
-        for name in self._rows.get(question.id, ()):
-            document = self._passages.document(name)
-            if document and document.source_digest == self._digest:
-                return name
-        return None
-
     @cached_property
-    def _digest(self) -> str:
+    def _made_of_rows(self) -> Mapping[int, str]:
+        """The documents that were made of the very file of the questions, by row."""
         with self._questions.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._passages.made_of_rows(digest)
 
     def _called(self, name: str, question: Question) -> str | None:
         if name in self._ids:
             return name
-        found = self._rows.get(name, [])
+        found = self._called_short.get(name, [])
         if len(found) > 1:
             raise StageError(
                 f"{self._place(question, name)}: several documents of {self._index} are called "
@@ -185,8 +179,8 @@ class AnsweringDocuments:
             return StageError(
                 f"{place}: no document of {self._index} was made of this row{more}",
                 hint="name the column that says which documents answer: map: {documents: COLUMN}; "
-                "or ask the very file that was ingested, whose rows are then told apart by number "
-                "and not by `columns.id`. Copies of an answer are left out without dedup: false",
+                "or ask the very file that was ingested. Copies of an answer are left out without "
+                "dedup: false",
             )
         named = list(dict.fromkeys(repr(name) for _, name in missing))
         others = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""

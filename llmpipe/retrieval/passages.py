@@ -119,6 +119,13 @@ def _packed(postings: _Postings) -> Iterator[tuple[Any, ...]]:
         yield *common, np.asarray(postings[common]).astype(_ROW).tobytes()
 
 
+class _Origin(msgspec.Struct, frozen=True):
+    """What of a document says where it comes from; its text is passed over."""
+
+    source_digest: str
+    row: int = 0
+
+
 class Passages:
     """The documents and chunks of an index. Safe to use from several threads."""
 
@@ -170,6 +177,16 @@ class Passages:
     def document_ids(self) -> list[str]:
         """Give the ids of all documents, in their order."""
         return [name for (name,) in self._query("SELECT id FROM documents ORDER BY number")]
+
+    def made_of_rows(self, source_digest: str) -> dict[int, str]:
+        """Give the ids of the documents that are rows of a file, by the number of the row."""
+        made: dict[int, str] = {}
+        for name in self.document_ids():
+            ((body,),) = self._query("SELECT body FROM documents WHERE id = ?", (name,))
+            origin = msgspec.json.decode(body, type=_Origin)
+            if origin.row and origin.source_digest == source_digest:
+                made.setdefault(origin.row, name)
+        return made
 
     def chunk_ids(self) -> list[str]:
         """Give the ids of all chunks, by row."""

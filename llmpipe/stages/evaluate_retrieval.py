@@ -92,7 +92,7 @@ class EvaluateRetrieval(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateRetrievalConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
 
     @staticmethod

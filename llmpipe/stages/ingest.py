@@ -67,7 +67,7 @@ class Ingest(StageDefaults):
     """The ``ingest`` kind."""
 
     Config = IngestConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "exact"
     cpus = 1
 

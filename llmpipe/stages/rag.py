@@ -51,7 +51,7 @@ class Rag(StageDefaults):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"
 
     @staticmethod

@@ -33,6 +33,7 @@ def test_any_rows(tmp_path, rows):
     """Every row is one document whose one section is all its text."""
     found = documents(write(tmp_path / "a.jsonl", rows), text=["a"])
     assert [document.id for document in found] == [f"a.jsonl#{n + 1}" for n in range(len(rows))]
+    assert [document.row for document in found] == [n + 1 for n in range(len(rows))]
     for document in found:
         check_parts(document.text, document.sections)
 
@@ -50,7 +51,7 @@ def test_named_columns(tmp_path):
     }
     path = write(tmp_path / "a.jsonl", [row])
     (document,) = documents(path, text=["p", "q"], title="h", id="key")
-    assert (document.id, document.title) == ("a.jsonl#k9", "Head line")
+    assert (document.id, document.title, document.row) == ("a.jsonl#k9", "Head line", 1)
     assert document.text == "One.\n\nTwo."
     assert document.metadata == {"n": 7}
     (document,) = documents(path, text=["p"], metadata=["q"])

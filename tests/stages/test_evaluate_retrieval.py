@@ -14,7 +14,9 @@ from openai_endpoint import Endpoint
 from town import write_index
 
 from llmpipe.contracts import Artifact, StageContext
+from llmpipe.documents.convert import Options, convert
 from llmpipe.documents.model import Document
+from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
 from llmpipe.retrieval.index import IndexSettings, build_index
 from llmpipe.stages.evaluate_retrieval import EvaluateRetrieval, EvaluateRetrievalConfig
@@ -96,8 +98,8 @@ def evaluation(tmp_path: Path) -> Evaluation:
 
 def documents(file: str, digest: str = "") -> list[Document]:
     """The answers as the documents that ingest makes of the rows of a file."""
-    made = [document(f"{file}#{n}", text) for n, text in ANSWERS.items()]
-    return [msgspec.structs.replace(one, source_digest=digest) for one in made]
+    made = [(int(n), document(f"{file}#{n}", text)) for n, text in ANSWERS.items()]
+    return [msgspec.structs.replace(one, source_digest=digest, row=n) for n, one in made]
 
 
 @pytest.mark.heavy
@@ -117,6 +119,25 @@ def test_a_row_is_answered_by_the_document_made_of_it(evaluation: Evaluation) ->
     assert lost["searches"]["index.bm25"] == {"first": None, "ranking": []}
     evaluation.run("faq.jsonl", indexes=["both"])
     assert evaluation.rankings()[0]["expected"] == {"faq.jsonl#1": 1}
+
+
+@pytest.mark.heavy
+def test_a_row_with_an_id_of_its_own_is_answered_by_its_own_document(
+    evaluation: Evaluation,
+) -> None:
+    """Rows may be called after a column: a number in it is not that of a row."""
+    ids = {"1": "3", "2": "1", "3": "2"}
+    rows = [{"id": ids[n], "question": QUESTIONS[n], "answer": ANSWERS[n]} for n in ANSWERS]
+    path = evaluation.rows("ids.jsonl", *rows)
+    columns = Columns(text=("answer",), id="id", metadata=())
+    evaluation.index("ids", convert(path, "ids.jsonl", Options(columns)))
+    found = evaluation.run("ids.jsonl", indexes=["ids"], metrics=["hit@1"])
+    assert [list(row["expected"]) for row in evaluation.rankings()] == [
+        ["ids.jsonl#3"],
+        ["ids.jsonl#1"],
+        ["ids.jsonl#2"],
+    ]
+    assert found["models"]["ids.bm25"]["hit@1"]["mean"] == pytest.approx(2 / 3, abs=1e-6)
 
 
 @pytest.mark.heavy
