@@ -45,10 +45,11 @@ class QuestionColumns(
     format."""
     answerable: str | None = None
     """Column that says true or false: whether the documents hold an answer. Without it
-    `answerable`, and true where a row has no such column."""
+    `answerable`; where a row has no such column, true unless its column of documents is empty."""
     documents: str | None = None
     """Column that names the documents which answer: one or a list, each by its id or by what stands
-    after the `#` in it. Without it `documents`; without such a column a row's own document."""
+    after the `#` in it; empty where none does. Without it `documents`; without such a column a
+    row's own document."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,7 +133,7 @@ class AnsweringDocuments:
             StageError: the index lacks a document, or has several of a name.
         """
         judged: list[Judged] = []
-        missing: list[tuple[Question, str]] = []
+        missing: list[tuple[Question, str | None]] = []
         for question in questions:
             judged.append({})
             if question.documents is None:
@@ -140,7 +141,7 @@ class AnsweringDocuments:
                 if own:
                     judged[-1][own] = 1
                 elif required and question.answerable:
-                    missing.append((question, ""))
+                    missing.append((question, None))
                 continue
             for name, gain in question.documents.items():
                 found = self._called(name, question)
@@ -171,18 +172,19 @@ class AnsweringDocuments:
             )
         return found[0] if found else None
 
-    def _missing(self, missing: Sequence[tuple[Question, str]]) -> StageError:
+    def _missing(self, missing: Sequence[tuple[Question, str | None]]) -> StageError:
+        """Tell of questions and the documents that they name; None stands for a row's own."""
         question, name = missing[0]
-        place = self._place(question, name)
-        more = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
-        if not name:
+        if name is None:
+            more = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
             return StageError(
-                f"{place}: no document of {self._index} was made of this row{more}",
+                f"{question.place}: no document of {self._index} was made of this row{more}",
                 hint="name the column that says which documents answer: map: {documents: COLUMN}; "
-                "or ask the very file that was ingested. Copies of an answer are left out without "
-                "dedup: false",
+                "or ask the very file that was ingested. `ingest` leaves out rows without text "
+                "and, unless it says dedup: false, copies of an answer",
             )
-        named = list(dict.fromkeys(repr(name) for _, name in missing))
+        place = self._place(question, name)
+        named = list(dict.fromkeys(repr(name) for _, name in missing if name is not None))
         others = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         example = min(self._ids, default="")
         return StageError(
@@ -202,8 +204,10 @@ def _question(
     row: Mapping[str, Any], number: str, place: str, columns: QuestionColumns
 ) -> Question:
     text, answer = _asked(row, columns)
-    answerable = _truth(row, columns.answerable or "answerable", columns.answerable is not None)
     documents = _documents(row, columns.documents or "documents", columns.documents is not None)
+    answerable = documents is None or bool(documents)
+    if columns.answerable or "answerable" in row:
+        answerable = _truth(row, columns.answerable or "answerable")
     return Question(
         id=number,
         place=place,
@@ -216,26 +220,28 @@ def _question(
 
 def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
     """Give the question and the reference answer, which may be empty."""
-    if columns.question is None and "question" not in row:
-        chat = read_chat(row)
-        asked = [turn["content"] for turn in chat if turn["role"] == "user"]
-        if not asked:
-            raise RowError("raw text asks nothing", hint="name the column: map: {question: COLUMN}")
-        return asked[-1], chat[-1]["content"]
-    text = text_column(row, columns.question or "question")
     if columns.answer and columns.answer not in row:
         raise missing_column(row, columns.answer)
-    return text, text_column(row, columns.answer or "answer", required=False)
+    if columns.question or "question" in row:
+        text = text_column(row, columns.question or "question")
+        return text, text_column(row, columns.answer or "answer", required=False)
+    chat = read_chat(row)
+    asked = [turn["content"] for turn in chat if turn["role"] == "user"]
+    if not asked:
+        raise RowError("raw text asks nothing", hint="name the column: map: {question: COLUMN}")
+    if columns.answer:
+        return asked[-1], text_column(row, columns.answer, required=False)
+    return asked[-1], chat[-1]["content"]
 
 
-def _truth(row: Mapping[str, Any], column: str, required: bool) -> bool:
-    if required and column not in row:
+def _truth(row: Mapping[str, Any], column: str) -> bool:
+    if column not in row:
         raise missing_column(row, column)
-    value = row.get(column, True)
-    truths = {True: True, False: False, "true": True, "false": False}
-    if not isinstance(value, bool | str) or value not in truths:
-        raise RowError(f"column {column!r} must say true or false, not {value!r}")
-    return truths[value]
+    truths = {"true": True, "false": False, "1": True, "0": False}
+    said = str(row[column]).strip().casefold()  # a table holds words alone
+    if said not in truths:
+        raise RowError(f"column {column!r} must say true or false, not {row[column]!r}")
+    return truths[said]
 
 
 def _documents(row: Mapping[str, Any], column: str, required: bool) -> dict[str, int] | None:

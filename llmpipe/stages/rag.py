@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmpipe.contracts import (
-    Artifact,
     FieldPath,
     Input,
     Output,
@@ -171,6 +170,7 @@ def _result(
 def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Threshold:
     """Give the threshold that the spec names, or find one by asking the index questions."""
     from llmpipe.retrieval.answer import nearest_cosine
+    from llmpipe.retrieval.labelled import QuestionColumns, read_questions
     from llmpipe.retrieval.threshold import (
         Threshold,
         from_labelled,
@@ -183,37 +183,18 @@ def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Thres
         return Threshold("none")
     if config.threshold != "auto":
         return Threshold("given", config.threshold)
-    labelled = _calibration(ctx.input("calibration")) if config.calibration else None
-    questions = [question for question, _ in labelled] if labelled else unrelated_questions()
+    labelled = []
+    if config.calibration:
+        label = QuestionColumns(answerable="answerable")  # which every row must have
+        labelled = read_questions(ctx.input("calibration"), label)
+    questions = [question.text for question in labelled] or unrelated_questions()
     cosines = []
     for done, question in enumerate(questions):
         ctx.progress(done, len(questions), "questions of the calibration")
         cosines.append(nearest_cosine(retriever, question, config.plain_filters()))
     if labelled:
-        return from_labelled(cosines, [answerable for _, answerable in labelled])
+        return from_labelled(cosines, [question.answerable for question in labelled])
     return from_unrelated(cosines)
-
-
-def _calibration(rows: Artifact) -> list[tuple[str, bool]]:
-    """Read the labelled questions.
-
-    Raises:
-        StageError: a row has no question or no label, or there are no rows.
-    """
-    from llmpipe.formats.records import read_rows
-
-    labelled = []
-    for line, row in read_rows(rows.path, rows.label):
-        question, answerable = row.get("question"), row.get("answerable")
-        if not isinstance(question, str) or not question.strip() or answerable not in (True, False):
-            raise StageError(
-                f"{rows.label}:{line}: a row of a calibration is "
-                '{"question": "…", "answerable": true} or false'
-            )
-        labelled.append((question, bool(answerable)))
-    if not labelled:
-        raise StageError(f"{rows.label}: no rows to calibrate by")
-    return labelled
 
 
 def _ask(

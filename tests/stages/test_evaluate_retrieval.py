@@ -247,7 +247,8 @@ def test_a_limit_draws_by_the_seed(evaluation: Evaluation) -> None:
     ("rows", "fields", "message", "hint"),
     [
         ([{"question": "Why?", "documents": ["4", "5", "6", "7"]}], {}, "q.jsonl:1: index has no document '4', '5', '6' and 1 more", "'faq.jsonl#1'"),
-        ([{"question": "Why?"}, {"question": "How?"}], {}, r"q.jsonl:1: no document of index was made of this row (2 such rows)", "map: {documents: COLUMN}"),
+        ([{"question": "Why?"}, {"question": "How?"}], {}, r"q.jsonl:1: no document of index was made of this row (2 such rows)", "leaves out rows without text"),
+        ([{"question": "Why?", "documents": [""]}], {}, "q.jsonl:1: index has no document ''", "'faq.jsonl#1'"),
         ([{"question": "Why?", "documents": True}], {}, "q.jsonl:1: column 'documents' must name documents", None),
         ([{"question": "Why?", "answerable": "perhaps"}], {}, "must say true or false, not 'perhaps'", None),
         ([{"question": " "}], {}, "q.jsonl:1: column 'question' is empty", None),

@@ -93,16 +93,22 @@ def test_the_threshold_is_found_by_unrelated_questions(check: Check) -> None:
     ]
 
 
+ANSWERABLE = "The kiosk opens at nine in the morning."
+
+
 @pytest.mark.heavy
-def test_the_threshold_is_found_by_labels(check: Check) -> None:
-    """Questions that are given with what is known of them."""
-    rows = [
-        {"question": "The kiosk opens at nine in the morning.", "answerable": True},
-        {"question": "zzzz", "answerable": False},
-    ]
-    labels = check.folder / "labels.jsonl"
-    labels.write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    inputs = {"calibration": Artifact(labels, "records", "", "labels.jsonl")}
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.jsonl", f'{{"question": "{ANSWERABLE}", "answerable": true}}\n{{"question": "zzzz", "answerable": false}}\n'),
+        ("labels.csv", f"question,answerable\n{ANSWERABLE},True\nzzzz,False\n"),
+    ],
+)  # fmt: skip
+def test_the_threshold_is_found_by_labels(check: Check, name: str, text: str) -> None:
+    """Questions that are given with what is known of them, read as labelled questions are."""
+    labels = check.folder / name
+    labels.write_text(text, "utf-8")
+    inputs = {"calibration": Artifact(labels, "records", "", name)}
     found = check.run(calibration="labels", inputs=inputs, questions=["zzzz"])
     assert found["threshold"]["method"] == "labelled"
     assert (found["threshold"]["passed"], found["threshold"]["refused"]) == (0, 0)
@@ -112,11 +118,11 @@ def test_the_threshold_is_found_by_labels(check: Check) -> None:
 
 @pytest.mark.heavy
 def test_a_row_without_a_label_is_named(check: Check) -> None:
-    """With the line that it stands in."""
+    """With the line that it stands in, before anything is embedded."""
     labels = check.folder / "labels.jsonl"
-    labels.write_text('{"question": "Why?", "answerable": "yes"}\n', "utf-8")
+    labels.write_text('{"question": "Why?", "answerable": true}\n{"question": "How?"}\n', "utf-8")
     inputs = {"calibration": Artifact(labels, "records", "", "labels.jsonl")}
-    with pytest.raises(StageError, match=r"labels\.jsonl:1"):
+    with pytest.raises(StageError, match=r"labels\.jsonl:2: no column 'answerable'"):
         check.run(calibration="labels", inputs=inputs)
 
 
