@@ -2,8 +2,10 @@
 
 The words of an answer are compared with the reference, where there is one, without the numbers of
 its citations. Who abstains has said nothing, which scores 0. Of citations it counts whether they
-are of a document that answers. Each figure is over the questions that it can be told of, and is
-left out where there are none.
+are of a document that answers; citations are the sources that the answer itself names, not those
+that are inferred for it. Numbers that no source has are none either: generators keep them out of
+every answer. Each figure is over the questions that it can be told of, and is left out where there
+are none.
 """
 
 from __future__ import annotations
@@ -37,9 +39,13 @@ class Answered:
         """Give the words of the answer: none where it abstains."""
         return "" if self.answer.abstained else without_numbers(self.answer.text)
 
+    def cited(self) -> list[str]:
+        """Give the document of each citation that the answer makes."""
+        return [c.document for c in self.answer.citations if not c.inferred]
+
     def right_citations(self) -> list[bool]:
         """Tell for each citation whether its document is one of those that answer."""
-        return [self.judged.get(c.document, 0) > 0 for c in self.answer.citations]
+        return [self.judged.get(document, 0) > 0 for document in self.cited()]
 
     def as_row(self) -> dict[str, Any]:
         """Give what became of the question as data."""
@@ -52,7 +58,7 @@ class Answered:
             "abstained": self.answer.abstained,
             "expected": list(self.judged),
             "found": list(dict.fromkeys(hit.chunk.document for hit in self.answer.hits)),
-            "cited": list(dict.fromkeys(c.document for c in self.answer.citations)),
+            "cited": list(dict.fromkeys(self.cited())),
         }
 
 
@@ -73,8 +79,8 @@ def _scores(answered: Sequence[Answered]) -> Iterator[tuple[str, RowScores]]:
     for name, compare in TEXT_FIGURES.items():
         yield name, RowScores.mean([_of(one, compare) for one in compared])
     given = [one for one in answered if not one.answer.abstained]
-    yield "citation_rate", RowScores.mean([float(bool(one.answer.citations)) for one in given])
-    judged = [one.right_citations() for one in given if one.judged and one.answer.citations]
+    yield "citation_rate", RowScores.mean([float(bool(one.cited())) for one in given])
+    judged = [one.right_citations() for one in given if one.judged and one.cited()]
     yield "citation_precision", RowScores([sum(c) for c in judged], [len(c) for c in judged])
     able = [float(not one.answer.abstained) for one in answered if one.question.answerable]
     unable = [float(one.answer.abstained) for one in answered if not one.question.answerable]

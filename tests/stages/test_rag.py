@@ -180,6 +180,19 @@ def test_labelled_questions_measure_the_answers(check: Check) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize(
+    "says", ["The kiosk opens at nine in the morning.", "The kiosk opens [7]."]
+)
+def test_an_answer_that_names_no_source_cites_nothing(check: Check, says: str) -> None:
+    """Whatever passage says it, too, and whatever number of no source the endpoint writes."""
+    found = check.run(says, threshold=-1.0, **labelled(check, LABELLED[0]))
+    assert found["labelled"]["citation_rate"]["mean"] == 0
+    assert "citation_precision" not in found["labelled"]
+    (row,) = map(json.loads, check.result.outputs["predictions"].read_text("utf-8").splitlines())
+    assert row["cited"] == []
+
+
+@pytest.mark.heavy
 def test_labelled_questions_are_drawn_and_samples_are_asked_beside_them(check: Check) -> None:
     """As many as the limit says; figures of which no row can tell are left out."""
     rows = [{"question": f"Why {n}?"} for n in range(6)]
