@@ -13,6 +13,8 @@ from collections import Counter
 from functools import cache
 from typing import Any
 
+from llmpipe.errors import MissingDependencyError
+
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
 """Runs of letters and digits; of Chinese and Japanese, which set no spaces, single characters."""
 
@@ -26,6 +28,15 @@ class _WordTokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         return _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def require_rouge() -> None:
+    """Make sure that ROUGE-L can be computed, before answers are paid for.
+
+    Raises:
+        MissingDependencyError: the package is not installed.
+    """
+    _rouge_scorer()
 
 
 def rouge_l(reference: str, answer: str) -> float:
@@ -79,6 +90,11 @@ def _canonical(value: Any) -> str:
 
 @cache
 def _rouge_scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"ROUGE-L cannot be computed: {error.name} is not installed",
+            hint="pip install 'llmpipe[evaluate]'",
+        ) from None
     return RougeScorer(["rougeL"], tokenizer=_WordTokenizer())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 Engine = Literal["sentence-transformers", "onnx", "openai"]
 Pooling = Literal["mean", "cls", "max", "lasttoken", "unknown"]
+
+PACKAGES: Mapping[Engine, tuple[str, ...]] = {
+    "sentence-transformers": ("sentence-transformers",),
+    "onnx": ("onnxruntime", "tokenizers"),
+    "openai": (),
+}
+"""The distributions that shape the vectors of an engine."""
 
 
 class EmbedderIdentity(msgspec.Struct, frozen=True):

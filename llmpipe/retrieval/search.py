@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ import msgspec
 from llmpipe.backends.faiss import best_first
 from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk
-from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity
+from llmpipe.retrieval.embedder import PACKAGES, Embedder, EmbedderIdentity
 from llmpipe.retrieval.filters import Filters
 from llmpipe.retrieval.fusion import maximal_marginal_relevance, reciprocal_rank_fusion, scaled
 from llmpipe.retrieval.index import OpenIndex, open_index
@@ -35,6 +36,10 @@ Mode = Literal["hybrid", "dense", "bm25"]
 
 FETCH = 50
 """Passages that each ranking brings in before they are fused, reranked and cut to those wanted."""
+
+SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", *chain.from_iterable(PACKAGES.values()))
+"""The distributions that shape what is found. Which of them embeds the questions is known when the
+index is there."""
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):

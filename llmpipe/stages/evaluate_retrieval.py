@@ -51,7 +51,7 @@ from llmpipe.retrieval.labelled import (
 )
 from llmpipe.retrieval.opening import KnownQuestions, NoEmbedder, open_embedder_of
 from llmpipe.retrieval.passages import Passages
-from llmpipe.retrieval.search import FETCH, Mode, Retriever, readable
+from llmpipe.retrieval.search import FETCH, SEARCH_TOOLS, Mode, Retriever, readable
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.embedder import Embedder
@@ -137,7 +137,7 @@ class EvaluateRetrieval(StageDefaults):
 
     @staticmethod
     def tools(config: EvaluateRetrievalConfig) -> tuple[str, ...]:
-        return ("bm25s", "faiss-cpu")
+        return SEARCH_TOOLS
 
     @staticmethod
     def run(ctx: StageContext[EvaluateRetrievalConfig]) -> StageResult:

@@ -30,6 +30,7 @@ from llmpipe.contracts import (
 from llmpipe.errors import StageError, remake
 from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.filters import read_filters
+from llmpipe.retrieval.search import SEARCH_TOOLS
 from llmpipe.stages.rag_config import RagConfig
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ class Rag(StageDefaults):
 
     @staticmethod
     def tools(config: RagConfig) -> tuple[str, ...]:
-        return ("faiss-cpu", *(("xllamacpp",) if config.generator.engine == "llama.cpp" else ()))
+        writing = ("xllamacpp",) if config.generator.engine == "llama.cpp" else ()
+        measuring = ("rouge-score",) if config.data else ()
+        return (*SEARCH_TOOLS, *writing, *measuring)
 
     @staticmethod
     def run(ctx: StageContext[RagConfig]) -> StageResult:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from llmpipe.contracts import Artifact
 from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import summarise
+from llmpipe.evaluation.text_metrics import require_rouge
 from llmpipe.retrieval.answer import Answer
 from llmpipe.retrieval.answer_figures import Answered, answer_scores
 from llmpipe.retrieval.labelled import AnsweringDocuments, Judged, Question, read_questions
@@ -33,9 +34,11 @@ class Labelled:
 
         Raises:
             StageError: a row cannot be used, or names a document that is not there.
+            MissingDependencyError: what measures the answers is not installed.
         """
         if not config.data:
             return cls((), ())
+        require_rouge()
         source, index = inputs["data"], inputs["index"].label
         rows = read_questions(source, config.map)
         questions = drawn(rows, config.limit, config.seed, lambda question: question.text)

@@ -326,12 +326,14 @@ def test_an_unknown_metric_is_refused() -> None:
 
 
 def test_keys_are_not_in_the_key_and_names_are() -> None:
-    """A renamed index is another name in the figures."""
+    """A renamed index is another name in the figures; what searches and embeds shapes them."""
     plain = {"kind": "evaluate_retrieval", "indexes": ["a"], "questions": "./q"}
 
     def key(**fields: Any) -> Any:
         config = msgspec.convert({**plain, **fields}, EvaluateRetrievalConfig)
         return EvaluateRetrieval.fingerprint(config)
 
+    tools = EvaluateRetrieval.tools(msgspec.convert(plain, EvaluateRetrievalConfig))
+    assert {"bm25s", "faiss-cpu", "PyStemmer", "onnxruntime", "sentence-transformers"} < set(tools)
     assert key(embedder_api_key="${secret:K}") == key()
     assert key(indexes=["b"])["labels"] == ["b"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from openai_endpoint import Endpoint
 from town import write_index
 
 from llmpipe.contracts import Artifact, StageContext
-from llmpipe.errors import StageError
+from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.evaluation import text_metrics
 from llmpipe.stages.rag import Rag, RagConfig
 from llmpipe.stages.rag_open import read_threshold
 
@@ -214,6 +216,20 @@ def test_a_labelled_row_that_names_no_document_of_the_index_is_told(check: Check
 
 
 @pytest.mark.heavy
+def test_what_measures_is_missed_before_anything_is_asked(
+    check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after the last answer."""
+    text_metrics._rouge_scorer.cache_clear()
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
+    monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
+    with pytest.raises(MissingDependencyError, match=r"rouge_score\S* is not installed") as caught:
+        check.run(threshold=-1.0, **labelled(check, *LABELLED))
+    assert caught.value.hint == "pip install 'llmpipe[evaluate]'"
+    assert check.endpoint.received == []
+
+
+@pytest.mark.heavy
 def test_words_alone_have_no_threshold(check: Check) -> None:
     """And embed nothing."""
     found = check.run(mode="bm25", questions=["When does the kiosk open?"])
@@ -286,6 +302,14 @@ def test_what_does_not_go_together_is_named() -> None:
     assert fields == ["generator.base_url", "threshold", "calibration", "map", "limit", "seed",
                       "fetch", "filters"]  # fmt: skip
     assert Rag.problems(config(filters={"year": {"min": 2020, "max": 2022}, "tag": ["a"]})) == []
+
+
+def test_what_shapes_the_answers_is_in_the_key() -> None:
+    """What searches and what may embed the questions; llama.cpp and what measures where in use."""
+    searching = {"bm25s", "faiss-cpu", "onnxruntime", "PyStemmer", "sentence-transformers", "tokenizers"}  # fmt: skip
+    assert set(Rag.tools(config(OPENAI))) == searching
+    assert set(Rag.tools(config())) == searching | {"xllamacpp"}
+    assert set(Rag.tools(config(OPENAI, data="./d.jsonl"))) == searching | {"rouge-score"}
 
 
 def test_filters_are_closed() -> None:
