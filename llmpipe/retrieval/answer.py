@@ -145,7 +145,7 @@ class Answerer:
         yield Retrieved(hits, timings)
         if not hits:
             yield Token(ABSTENTION)
-            yield Done(_abstention(question, hits, timings))
+            yield Done(abstention(question, timings))
             return
         yield from self._written(question, history, hits, timings, cancellation)
 
@@ -282,13 +282,14 @@ class _Clocked:
             self.seconds += time.monotonic() - begun
 
 
-def _abstention(question: str, hits: tuple[Hit, ...], timings: Timings) -> Answer:
+def abstention(question: str, timings: Timings) -> Answer:
+    """Give the answer to a question that finds nothing, or cannot be asked."""
     return Answer(
         question=question,
         text=ABSTENTION,
         abstained=True,
         citations=(),
-        hits=hits,
+        hits=(),
         usage=Usage(0, 0),
         timings=timings,
     )

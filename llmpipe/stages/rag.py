@@ -36,6 +36,7 @@ from llmpipe.stages.rag_config import RagConfig
 if TYPE_CHECKING:
     from llmpipe.retrieval.answer import Answer, Answerer
     from llmpipe.retrieval.answer_figures import Answered
+    from llmpipe.retrieval.labelled import Question
     from llmpipe.retrieval.search import Retriever
     from llmpipe.retrieval.threshold import Threshold
 
@@ -133,8 +134,8 @@ class Rag(StageDefaults):
                 log=ctx.work / "llama.cpp.log",
             ) as answerer:  # fmt: skip
                 questions = config.questions or (() if config.data else _made_up(retriever))
-                samples = _ask(ctx, answerer, questions, "sample questions")
-                answers = _ask(ctx, answerer, labelled.texts(), "labelled questions")
+                samples = _ask(ctx, answerer, questions)
+                answers = _ask_labelled(ctx, answerer, labelled.questions)
         _require_speech(ctx, [*samples, *answers])
         _warn_of_silence(ctx, samples)
         return _result(ctx, threshold, samples, labelled.answered(answers))
@@ -201,16 +202,44 @@ def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Thres
 
 
 def _ask(
-    ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[str], note: str
+    ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[str]
 ) -> list[Answer]:
-    """Ask some questions and hold what comes back against the documents."""
+    """Ask the sample questions."""
     answers = []
     for done, question in enumerate(questions):
-        ctx.progress(done, len(questions), note)
-        answer = answerer.answer(question)
-        _require_faithful(answer, answerer.retriever)
-        answers.append(answer)
+        ctx.progress(done, len(questions), "sample questions")
+        answers.append(_faithful_answer(answerer, question))
     return answers
+
+
+def _ask_labelled(
+    ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[Question]
+) -> list[Answer]:
+    """Ask the labelled questions; one that is too long is no reason to lose the other answers."""
+    from llmpipe.retrieval.answer import Timings, abstention
+    from llmpipe.retrieval.prompt import QuestionError
+
+    answers: list[Answer] = []
+    refused: list[str] = []
+    for done, question in enumerate(questions):
+        ctx.progress(done, len(questions), "labelled questions")
+        try:
+            answers.append(_faithful_answer(answerer, question.text))
+        except QuestionError as error:
+            answers.append(abstention(question.text, Timings()))
+            refused.append(f"{question.place}: {error.message}")
+    if refused:
+        counts = "counts" if len(refused) == 1 else "count"
+        told = f"{len(refused)} of {len(questions)} questions {counts} as unanswered for it"
+        ctx.warn(f"{refused[0]}; {told}")
+    return answers
+
+
+def _faithful_answer(answerer: Answerer, question: str) -> Answer:
+    """Ask a question and hold what comes back against the documents."""
+    answer = answerer.answer(question)
+    _require_faithful(answer, answerer.retriever)
+    return answer
 
 
 def _made_up(retriever: Retriever) -> list[str]:

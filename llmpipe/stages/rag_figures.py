@@ -45,10 +45,6 @@ class Labelled:
         answering = AnsweringDocuments(passages, index, source)
         return cls(questions, answering.of_each(questions, required=False))
 
-    def texts(self) -> list[str]:
-        """Give the questions as they are asked."""
-        return [question.text for question in self.questions]
-
     def answered(self, answers: Sequence[Answer]) -> list[Answered]:
         """Join each question with its answer."""
         return list(map(Answered, self.questions, self.judged, answers))

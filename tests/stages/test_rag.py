@@ -47,7 +47,8 @@ class Check:
         out.mkdir()
         work.mkdir(exist_ok=True)
         inputs = {"index": self.index, **fields.pop("inputs", {})}
-        settings = config({**OPENAI, "base_url": self.endpoint.url}, **fields)
+        generator = {**OPENAI, "base_url": self.endpoint.url, **fields.pop("generator", {})}
+        settings = config(generator, **fields)
         context = StageContext(
             settings, "answers", inputs, out, work, work, work, self.folder, 1, self._note
         )
@@ -213,6 +214,19 @@ def test_a_labelled_row_that_names_no_document_of_the_index_is_told(check: Check
     with pytest.raises(StageError, match=r"labelled\.jsonl:1: index has no document 'gone\.md'"):
         check.run(**labelled(check, row))
     assert check.endpoint.received == []
+
+
+@pytest.mark.heavy
+def test_a_labelled_question_that_is_too_long_counts_as_unanswered(check: Check) -> None:
+    """The others are answered; a warning names the row."""
+    long = {"question": "When does the kiosk open? " * 40, "documents": "kiosk.md"}
+    small = {"context": 400, "max_tokens": 32}
+    rows = labelled(check, LABELLED[0], long)
+    found = check.run(threshold=-1.0, generator=small, **rows)
+    assert (found["labelled"]["answered"]["mean"], found["labelled"]["answered"]["n"]) == (0.5, 2)
+    (warning,) = check.warnings
+    assert warning.startswith("labelled.jsonl:2: the question is too long: ")
+    assert warning.endswith("; 1 of 2 questions counts as unanswered for it")
 
 
 @pytest.mark.heavy
