@@ -76,11 +76,11 @@ def table(summary: Mapping[str, Any], metrics: Sequence[str], what: str = "model
     """
     lines = [[what, *metrics]]
     for model, figures in summary["models"].items():
-        lines.append([model, *(_cell(figures.get(name)) for name in metrics)])
+        lines.append([model, *(cell(figures.get(name)) for name in metrics)])
     for a, b in itertools.pairwise(summary["models"]):
         over = {p["metric"]: p for p in summary["paired"] if (p["a"], p["b"]) == (a, b)}
         if over:
-            lines.append([f"{b} − {a}", *(_cell(over.get(name)) for name in metrics)])
+            lines.append([f"{b} − {a}", *(cell(over.get(name)) for name in metrics)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -88,7 +88,8 @@ def table(summary: Mapping[str, Any], metrics: Sequence[str], what: str = "model
     )
 
 
-def _cell(figure: Mapping[str, float] | None) -> str:
+def cell(figure: Mapping[str, float] | None) -> str:
+    """Give a figure or a difference as text, its interval in brackets; a dash for none."""
     if figure is None:
         return "–"
     if "difference" in figure:

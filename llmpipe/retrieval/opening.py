@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity, read_identity
 from llmpipe.retrieval.embedders import open_embedder
+from llmpipe.retrieval.search import Mode
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.embedder import Vectors
@@ -17,15 +18,27 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_embedder_of(
-    index: Artifact, model: Artifact | None, *, threads: int, api_key: str | None
+    index: Artifact,
+    model: Artifact | None,
+    modes: Collection[Mode],
+    *,
+    threads: int,
+    api_key: str | None,
 ) -> Iterator[Embedder]:
-    """Open the embedder of an index; ``model`` is needed where the index does not come with it.
+    """Open the embedder of an index, to search it in some modes: for words alone none is opened.
+
+    ``model`` is needed where the index does not come with the very model.
 
     Raises:
         StageError: the embedder is not at hand, is another one, or cannot be loaded.
     """
     identity = read_identity(index.path / "embedder.json")
-    model, weights = model or index.base, index.path / "model.onnx"
+    if not _embeds(modes):
+        yield KnownQuestions(identity, {})
+        return
+    if index.base and (model is None or index.base.digest == identity.digest):
+        model = index.base
+    weights = index.path / "model.onnx"
     if identity.engine != "openai":
         _require_model(index, identity.model, identity.digest, model)
     with open_embedder(
@@ -38,8 +51,31 @@ def open_embedder_of(
         yield embedder
 
 
+def embed_questions(
+    index: Artifact,
+    model: Artifact | None,
+    modes: Collection[Mode],
+    questions: Sequence[str],
+    *,
+    threads: int,
+    api_key: str | None,
+) -> KnownQuestions:
+    """Embed all questions at once by the embedder of an index; see `open_embedder_of`.
+
+    Raises:
+        StageError: the embedder is not at hand, is another one, or cannot be loaded.
+    """
+    needed = questions if _embeds(modes) else ()
+    with open_embedder_of(index, model, modes, threads=threads, api_key=api_key) as embedder:
+        vectors = embedder.embed_queries(needed)
+        return KnownQuestions(embedder.identity, dict(zip(needed, vectors, strict=True)))
+
+
 class KnownQuestions:
-    """Stands for an embedder that has embedded all the questions to come, and may be closed."""
+    """Stands for an embedder that has embedded all the questions to come, and may be closed.
+
+    Where only words are searched, these are none.
+    """
 
     def __init__(self, identity: EmbedderIdentity, vectors: Mapping[str, Vectors]) -> None:
         self.identity = identity
@@ -51,24 +87,12 @@ class KnownQuestions:
     def embed_query(self, text: str) -> Vectors:
         return self._vectors[text]
 
-    def embed_queries(self, texts: Any) -> Any:
-        raise AssertionError("they have been embedded")
+    def embed_queries(self, texts: Sequence[str]) -> Any:
+        return [self._vectors[text] for text in texts]
 
 
-class NoEmbedder:
-    """Stands in for the embedder of an index of which only the words are searched."""
-
-    def __init__(self, identity: EmbedderIdentity) -> None:
-        self.identity = identity
-
-    def embed_passages(self, texts: Any, progress: Any = None) -> Any:
-        raise AssertionError("a search by words embeds nothing")
-
-    def embed_query(self, text: str) -> Any:
-        raise AssertionError("a search by words embeds nothing")
-
-    def embed_queries(self, texts: Any) -> Any:
-        raise AssertionError("a search by words embeds nothing")
+def _embeds(modes: Collection[Mode]) -> bool:
+    return set(modes) != {"bm25"}
 
 
 def _require_model(index: Artifact, name: str, digest: str, model: Artifact | None) -> None:

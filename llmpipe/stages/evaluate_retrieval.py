@@ -39,7 +39,6 @@ from llmpipe.evaluation.ranking import METRICS, ranking_scores
 from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import compact, summarise, table
 from llmpipe.formats.records import write_rows
-from llmpipe.retrieval.embedder import read_identity
 from llmpipe.retrieval.index import read_manifest
 from llmpipe.retrieval.labelled import (
     AnsweringDocuments,
@@ -49,7 +48,7 @@ from llmpipe.retrieval.labelled import (
     read_judged_questions,
     read_questions,
 )
-from llmpipe.retrieval.opening import KnownQuestions, NoEmbedder, open_embedder_of
+from llmpipe.retrieval.opening import embed_questions
 from llmpipe.retrieval.passages import Passages
 from llmpipe.retrieval.search import FETCH, SEARCH_TOOLS, Mode, Retriever, readable
 
@@ -243,18 +242,14 @@ class _Searching:
         """Embed all questions at once; give what has their vectors at hand."""
         ctx, key = self._ctx, self._ctx.config.embedder_api_key
         self._tell(0, f"{index.label}: embedding the questions")
-        if set(ctx.config.modes) == {"bm25"}:
-            return NoEmbedder(read_identity(index.path / "embedder.json"))
-        with open_embedder_of(
+        return embed_questions(
             index,
             ctx.inputs.get("embedder"),
+            ctx.config.modes,
+            self._questions,
             threads=ctx.threads,
             api_key=ctx.reveal(key) if key else None,
-        ) as embedder:
-            vectors = embedder.embed_queries(self._questions)
-            return KnownQuestions(
-                embedder.identity, dict(zip(self._questions, vectors, strict=True))
-            )
+        )
 
     def _found(self, retriever: Retriever, text: str, mode: Mode) -> list[str]:
         fetch = self._ctx.config.fetch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmpipe.contracts import Artifact
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.evaluation.summary import summarise
+from llmpipe.evaluation.summary import cell, summarise
 from llmpipe.evaluation.text_metrics import require_rouge
 from llmpipe.retrieval.answer import Answer
 from llmpipe.retrieval.answer_figures import Answered, answer_scores
@@ -62,7 +62,5 @@ def lines(figures: Figures) -> list[str]:
     """Give the figures as lines of text."""
     width = max(map(len, figures), default=0)
     return [
-        f"{name:<{width}}  {figure['mean']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
-        f"  of {figure['n']}"
-        for name, figure in figures.items()
+        f"{name:<{width}}  {cell(figure)}  of {figure['n']}" for name, figure in figures.items()
     ]

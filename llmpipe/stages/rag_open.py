@@ -14,9 +14,8 @@ import msgspec
 
 from llmpipe.contracts import Artifact
 from llmpipe.retrieval.answer import Answerer, AnswerSettings
-from llmpipe.retrieval.embedder import Embedder, read_identity
 from llmpipe.retrieval.generator import open_generator
-from llmpipe.retrieval.opening import NoEmbedder, open_embedder_of
+from llmpipe.retrieval.opening import open_embedder_of
 from llmpipe.retrieval.rerank import CrossEncoder
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import Threshold
@@ -63,8 +62,15 @@ def open_retriever(
     Raises:
         StageError: one of them cannot be opened, or the embedder is another one.
     """
-    with _open_embedder(config, inputs, threads, reveal) as embedder:
-        yield Retriever.open(inputs["index"].path, embedder, threads=threads)
+    index, key = inputs["index"], config.embedder_api_key
+    with open_embedder_of(
+        index,
+        inputs.get("embedder"),
+        (config.mode,),
+        threads=threads,
+        api_key=reveal(key) if key else None,
+    ) as embedder:
+        yield Retriever.open(index.path, embedder, threads=threads)
 
 
 @contextmanager
@@ -86,20 +92,6 @@ def answering(
         model = inputs.get("reranker")
         reranker = CrossEncoder(model.path, threads=threads) if model else None
         yield Answerer(retriever, generator, _settings(config), threshold, reranker)
-
-
-@contextmanager
-def _open_embedder(
-    config: RagConfig, inputs: Mapping[str, Artifact], threads: int, reveal: Reveal
-) -> Iterator[Embedder]:
-    index, key = inputs["index"], config.embedder_api_key
-    if config.mode == "bm25":
-        yield NoEmbedder(read_identity(index.path / "embedder.json"))
-        return
-    with open_embedder_of(
-        index, inputs.get("embedder"), threads=threads, api_key=reveal(key) if key else None
-    ) as embedder:
-        yield embedder
 
 
 def _settings(config: RagConfig) -> AnswerSettings:
