@@ -39,10 +39,14 @@ def read_qrels(path: Path) -> Qrels:
     return read_beir_qrels(path) if first.split("\t") == BEIR_HEADER else read_trec_qrels(path)
 
 
-def line_of(path: Path, name: str) -> int:
-    """Give the number of the first line of a qrels file that has a query or document so called."""
+def line_of(path: Path, query: str, document: str) -> int:
+    """Give the number of the line of a qrels file that judges a document for a query; 0 for none.
+
+    In both forms the query stands first and the document last but one.
+    """
     lines = ((n, line.split("\t") if "\t" in line else line.split()) for n, line in _lines(path))
-    return next((number for number, parts in lines if name in parts), 0)
+    judged = (n for n, parts in lines if (parts[0], parts[-2]) == (query, document))
+    return next(judged, 0)
 
 
 def read_trec_qrels(path: Path) -> Qrels:

@@ -197,7 +197,7 @@ class AnsweringDocuments:
         """Say where a document is named."""
         if self._qrels is None:
             return question.place
-        return f"{self._qrels.label}:{line_of(self._qrels.path, name)}"
+        return f"{self._qrels.label}:{line_of(self._qrels.path, question.id, name)}"
 
 
 def _question(

@@ -116,12 +116,12 @@ def test_any_text_is_read_or_refused(file: Path, text: str) -> None:
 
 
 def test_both_forms_are_told_apart(file: Path) -> None:
-    """By BEIR's header; a name is found by the first line that has it."""
-    file.write_text("\n1 0 a 1\n1 0 b 1\n")
-    assert read_qrels(file) == {"1": {"a": 1, "b": 1}}
-    assert (line_of(file, "b"), line_of(file, "c")) == (3, 0)
+    """By BEIR's header; the line of a judgement is found in both."""
+    file.write_text("\nb 0 a 1\n1 0 b 1\n2 0 b 1\n")
+    assert read_qrels(file) == {"b": {"a": 1}, "1": {"b": 1}, "2": {"b": 1}}
+    assert (line_of(file, "1", "b"), line_of(file, "2", "b"), line_of(file, "2", "a")) == (3, 4, 0)
     file.write_text("query-id\tcorpus-id\tscore\n1\ta b\t1\n")
     assert read_qrels(file) == {"1": {"a b": 1}}
-    assert line_of(file, "a b") == 2
+    assert line_of(file, "1", "a b") == 2
     file.write_text("")
     assert read_qrels(file) == {}

@@ -274,8 +274,8 @@ def test_what_is_wrong_with_questions_is_told(
 @pytest.mark.heavy
 def test_what_is_wrong_with_judgements_is_told(evaluation: Evaluation) -> None:
     """An unknown document by the line that names it; an empty question; a name of several."""
-    beir(evaluation, "1 0 1 1\n2 0 77 1\n")
-    with pytest.raises(StageError, match=r"qrels:2: index has no document '77'"):
+    beir(evaluation, "77 0 1 1\n1 0 77 0\n2 0 77 1\n")
+    with pytest.raises(StageError, match=r"qrels:3: index has no document '77'"):
         evaluation.run("queries.jsonl", qrels="qrels")
     evaluation.rows("queries.jsonl", {"_id": "1", "text": " "})
     with pytest.raises(StageError, match=r"queries\.jsonl: the question '1' is empty"):
