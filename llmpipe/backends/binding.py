@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 
+from llmpipe.backends.api_key import clean_key
 from llmpipe.errors import StageError, UsageError
 
 
@@ -13,16 +14,19 @@ def read_api_key(variable: str | None) -> str | None:
     """Give the key that an environment variable holds; None where none is named.
 
     Raises:
-        UsageError: the variable is not set.
+        UsageError: the variable is not set, or holds what cannot be sent as a key.
     """
     if variable is None:
         return None
-    key = os.environ.get(variable)
+    key = os.environ.get(variable, "").strip()
     if not key:
         raise UsageError(
             f"the environment variable {variable} holds no API key", hint=f"export {variable}=…"
         )
-    return key
+    try:
+        return clean_key(key, f"the API key in {variable}")
+    except StageError as error:
+        raise UsageError(error.message, hint=error.hint) from None
 
 
 def require_protection(host: str, api_key: str | None) -> None:

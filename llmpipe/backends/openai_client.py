@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from llmpipe.backends.api_key import NO_KEY, clean_key, without_key
 from llmpipe.errors import MissingDependencyError, StageError
 
 COOL_DOWN = 2.0
@@ -115,7 +116,7 @@ class ApiClient:
     base_url: str
     words: Words
     concurrency: int
-    api_key: str = field(default="none", repr=False)
+    api_key: str = field(default=NO_KEY, repr=False)
     timeout: float = 600.0
     local: bool = False
     check_alive: Callable[[], None] = lambda: None
@@ -127,6 +128,12 @@ class ApiClient:
     _api: Any = None
 
     def __post_init__(self) -> None:
+        """Prepare to ask.
+
+        Raises:
+            StageError: the key is none that can be sent.
+        """
+        self.api_key = clean_key(self.api_key, f"the API key for {self.base_url}")
         self._throttle = Throttle(self.concurrency)
 
     def __enter__(self) -> ApiClient:
@@ -215,7 +222,7 @@ class ApiClient:
 
     def _after_status(self, error: Any, last: bool) -> Failure | None:
         status = error.status_code
-        detail = _detail(error).replace(self.api_key, "[key]")
+        detail = without_key(_detail(error), self.api_key)
         if status in _FATAL:
             fields = self.words.fields
             raise StageError(

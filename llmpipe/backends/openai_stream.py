@@ -8,14 +8,12 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from llmpipe.backends.api_key import clean_key, without_key
 from llmpipe.backends.streaming import Cancellation, Pieces, Usage
 from llmpipe.errors import MissingDependencyError, StageError
 
 TIMEOUT = 300.0
 """Seconds without a word after which an endpoint is given up."""
-
-SHORTEST_KEY = 8
-"""Letters below which a key is no secret: it would be found in every message."""
 
 
 class OpenAIStreamer:
@@ -26,6 +24,12 @@ class OpenAIStreamer:
     """
 
     def __init__(self, base_url: str, model: str, *, api_key: str) -> None:
+        """Prepare to ask.
+
+        Raises:
+            MissingDependencyError: the ``openai`` package is not installed.
+            StageError: the key is none that can be sent.
+        """
         if find_spec("openai") is None:
             raise MissingDependencyError(
                 "asking an endpoint needs the openai package", hint="pip install 'llmpipe[serve]'"
@@ -34,8 +38,8 @@ class OpenAIStreamer:
 
         self.base_url = base_url
         self.model = model
-        self._api_key = api_key
-        self._api = openai.OpenAI(base_url=base_url, api_key=api_key, timeout=TIMEOUT)
+        self._api_key = clean_key(api_key, f"the API key for {base_url}")
+        self._api = openai.OpenAI(base_url=base_url, api_key=self._api_key, timeout=TIMEOUT)
 
     def __enter__(self) -> OpenAIStreamer:
         return self
@@ -97,9 +101,7 @@ class OpenAIStreamer:
             yield stream
 
     def _failure(self, error: Exception) -> StageError:
-        detail = str(error.__cause__ or error)
-        if len(self._api_key) >= SHORTEST_KEY:
-            detail = detail.replace(self._api_key, "[key]")
+        detail = without_key(str(error.__cause__ or error), self._api_key)
         return StageError(
             f"the endpoint {self.base_url} gave no answer: {detail}",
             hint="check generator.model, generator.base_url and generator.api_key",

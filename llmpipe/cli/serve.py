@@ -65,13 +65,14 @@ def _serve_model(project: Project, node: StageNode, options: Namespace) -> int:
 
 
 def _serve_answers(project: Project, node: StageNode, options: Namespace) -> int:
+    from llmpipe.backends.api_key import clean_key
     from llmpipe.backends.binding import read_api_key
     from llmpipe.web.server import serve_answers
 
     config: Any = node.config
     api_key = read_api_key(options.api_key_env)
     if api_key is None and config.api_key:
-        api_key = reveal(config.api_key)
+        api_key = clean_key(reveal(config.api_key), f"the API key of {node.id}")
     return serve_answers(
         open_answers(project, options.spec, node),
         project.graph.spec.name,

@@ -64,6 +64,30 @@ def test_a_refusal_is_told_without_the_key() -> None:
     assert "generator.api_key" in str(caught.value.hint)
 
 
+def test_the_line_break_of_a_key_is_not_sent() -> None:
+    """A key that was read from a file works, and no message shows it."""
+
+    def refuse(body: dict[str, Any], number: int) -> Answer:
+        return 401, {"error": {"message": r"bad key 's3cret\\key'"}}, {}
+
+    with (
+        Endpoint(refuse) as endpoint,
+        OpenAIStreamer(endpoint.url, "m", api_key="s3cret\\key\n") as streamer,
+        pytest.raises(StageError) as caught,
+    ):
+        list(streamer.stream_chat(HELLO, max_tokens=7))
+    assert endpoint.headers[0]["authorization"] == r"Bearer s3cret\key"
+    assert "s3cret" not in caught.value.render()
+
+
+@pytest.mark.parametrize("key", ["s3cret-ü", "s3cret\nkey", "\udcff", " \n"])
+def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
+    """At once, and without being shown."""
+    with pytest.raises(StageError, match="the API key for http://x") as caught:
+        OpenAIStreamer("http://x", "m", api_key=key)
+    assert "s3cret" not in caught.value.render()
+
+
 def test_who_stops_taking_pieces_hangs_up() -> None:
     """The endpoint notices that nobody listens, long before it has said all."""
     with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
