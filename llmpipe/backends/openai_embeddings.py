@@ -23,6 +23,18 @@ CONCURRENCY = 4
 EMBEDDER = Words("the embedder", "", "what was embedded so far is kept")
 
 
+class _Refused(StageError):
+    """The endpoint does not take a text; ``detail`` is its own word on that."""
+
+    def __init__(self, where: str, text: str, detail: str) -> None:
+        super().__init__(
+            f"the embedder at {where} does not take the text {text[:60]!r} "
+            f"({len(text)} characters): {detail}",
+            hint="if it is too long, lower `tokens` of the chunk stage",
+        )
+        self.detail = detail
+
+
 class EndpointEmbedder:
     """A model behind an endpoint. Use it as a context manager.
 
@@ -67,8 +79,16 @@ class EndpointEmbedder:
         return self._embed([self.passage_prefix + text for text in texts], progress)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Give the vector of a question; it fails as passages do."""
-        return self.embed_queries([text]).reshape(-1)
+        """Give the vector of a question; it fails as passages do, but the message lacks the text."""
+        try:
+            return self.embed_queries([text]).reshape(-1)
+        except _Refused as error:
+            where, length = self._client.base_url, len(text)
+            raise StageError(
+                f"the embedder at {where} does not take a question of {length} characters: "
+                f"{error.detail}",
+                hint="if it is too long, ask a shorter one",
+            ) from None
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Give the vectors of several questions, in requests of `batch_size`."""
@@ -102,11 +122,7 @@ class EndpointEmbedder:
         for text in batch:
             (outcome,) = self._client.call([[text]], send)
             if isinstance(outcome, Failure):
-                raise StageError(
-                    f"the embedder at {self._client.base_url} does not take the text "
-                    f"{text[:60]!r} ({len(text)} characters): {outcome.detail}",
-                    hint="if it is too long, lower `tokens` of the chunk stage",
-                )
+                raise _Refused(self._client.base_url, text, outcome.detail)
             rows += outcome
         return rows
 

@@ -23,6 +23,10 @@ Pieces = Generator[str | Usage, None, None]
 """The pieces of a text as they are written, then what it took. To close it ends the work."""
 
 
+class Cancelled(ConnectionAbortedError):
+    """An answer is no longer wanted."""
+
+
 class Cancellation:
     """Lets one thread stop the answer that another one is waiting for.
 
@@ -41,9 +45,9 @@ class Cancellation:
         return self._cancelled
 
     def check(self) -> None:
-        """Raise `ConnectionAbortedError` where the answer is no longer wanted."""
+        """Raise `Cancelled` where the answer is no longer wanted."""
         if self._cancelled:
-            raise ConnectionAbortedError("the answer is no longer wanted")
+            raise Cancelled("the answer is no longer wanted")
 
     def cancel(self) -> None:
         """Stop what is under way, and whatever would begin later."""

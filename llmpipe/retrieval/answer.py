@@ -19,7 +19,8 @@ from contextlib import closing
 
 import msgspec
 
-from llmpipe.backends.streaming import Cancellation, Usage
+from llmpipe.backends.streaming import Cancellation, Cancelled, Usage
+from llmpipe.errors import StageError
 from llmpipe.retrieval.citations import Citation, Source, cite
 from llmpipe.retrieval.filters import Filters
 from llmpipe.retrieval.generator import Generator
@@ -91,6 +92,10 @@ Event = Retrieved | Token | Done
 Events = abc.Generator[Event, None, None]
 
 
+class SearchError(StageError):
+    """The passages for an answer could not be searched; the model was not asked."""
+
+
 class Answerer:
     """Answers questions from one index by one generator."""
 
@@ -116,6 +121,7 @@ class Answerer:
 
         Raises:
             QuestionError: the question is empty or too long.
+            SearchError: the index cannot be searched.
             StageError: the model cannot be asked.
         """
         *_, last = self.stream(question, history, k=k)
@@ -136,12 +142,17 @@ class Answerer:
 
         Raises:
             QuestionError: the question is empty or too long.
+            SearchError: the index cannot be searched.
             StageError: the model cannot be asked.
         """
         question = question.strip()
         if not question:
             raise QuestionError("the question is empty")
-        hits, timings = self._found(question, history, k or self.settings.k)
+        cancellation = cancellation or Cancellation()
+        try:
+            hits, timings = self._found(question, history, k or self.settings.k, cancellation)
+        except Cancelled:
+            return
         yield Retrieved(hits, timings)
         if not hits:
             yield Token(ABSTENTION)
@@ -150,17 +161,26 @@ class Answerer:
         yield from self._written(question, history, hits, timings, cancellation)
 
     def search(
-        self, question: str, *, k: int, mode: Mode | None = None, filters: Filters | None = None
+        self,
+        question: str,
+        *,
+        k: int,
+        mode: Mode | None = None,
+        filters: Filters | None = None,
+        cancellation: Cancellation | None = None,
     ) -> tuple[Hit, ...]:
         """Give the passages that a question finds, however far off; nothing is answered.
 
-        What is not given is as in the settings.
+        What is not given is as in the settings. A search that has begun is not cancelled.
 
         Raises:
             StageError: the question is empty, or cannot be searched so.
+            Cancelled: nobody wants it any more when its turn comes.
         """
         settings = self.settings
         with self._searching:
+            if cancellation:
+                cancellation.check()
             return tuple(
                 self.retriever.search(
                     question,
@@ -174,15 +194,24 @@ class Answerer:
             )
 
     def _found(
-        self, question: str, history: Sequence[Turn], k: int
+        self, question: str, history: Sequence[Turn], k: int, cancellation: Cancellation
     ) -> tuple[tuple[Hit, ...], Timings]:
-        """Give the passages that a question finds; none where the nearest is too far off."""
+        """Give the passages that a question finds; none where the nearest is too far off.
+
+        Raises:
+            SearchError: the index cannot be searched.
+            Cancelled: nobody wants them any more when their turn comes.
+        """
         begun = time.monotonic()
         reranker = _Clocked(self.reranker) if self.reranker else None
         with self._searching:
-            hits = self._search(question, k, reranker)
-            if not hits and history:
-                hits = self._search(f"{history[-1][0]}\n{question}", k, reranker)
+            cancellation.check()
+            try:
+                hits = self._search(question, k, reranker)
+                if not hits and history:
+                    hits = self._search(f"{history[-1][0]}\n{question}", k, reranker)
+            except StageError as error:
+                raise SearchError(error.message, hint=error.hint) from error
         reranking = reranker.seconds if reranker else 0.0
         return hits, _seconds(retrieve=time.monotonic() - begun - reranking, rerank=reranking)
 
@@ -207,7 +236,7 @@ class Answerer:
         history: Sequence[Turn],
         hits: tuple[Hit, ...],
         timings: Timings,
-        cancellation: Cancellation | None,
+        cancellation: Cancellation,
     ) -> Events:
         """Have the model write the answer, then cite."""
         begun = time.monotonic()

@@ -13,10 +13,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmpipe.errors import StageError
-from llmpipe.retrieval.answer import Answer, Answerer, Done, Event
+from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, SearchError
 from llmpipe.retrieval.prompt import QuestionError
 from llmpipe.web.chat import ChatRequest, Reply, event_of, too_long
-from llmpipe.web.errors import ApiError, json_response, told
+from llmpipe.web.errors import ApiError, json_response, search_failed, told
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.reading import read_json
@@ -90,12 +90,18 @@ class Answers:
         except QuestionError as error:
             raise too_long(error.message) from None
         except StageError as error:
-            log.error("an answer failed: %s", error.render())
-            self.require_generator()
-            raise ApiError(503, "generator_unavailable", told(error)) from None
+            raise self._failed(error) from None
         if isinstance(event, Done):
             self._metrics.count_answer(event.answer)
         return event
+
+    def _failed(self, error: StageError) -> ApiError:
+        """Give the error of an answer that failed; the log is not told what may hold a question."""
+        if isinstance(error, SearchError):
+            return search_failed(error)
+        log.error("503 generator_unavailable: whoever asked was told why")
+        self.require_generator()
+        return ApiError(503, "generator_unavailable", told(error))
 
     async def _end(self, running: Running) -> Answer:
         while event := await self.next(running):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import msgspec
 from starlette.responses import Response
 
 from llmpipe.errors import LlmpipeError
+
+log = logging.getLogger("llmpipe.web")
 
 _TYPES = {401: "authentication_error"}
 
@@ -41,6 +44,12 @@ def told(error: LlmpipeError) -> str:
     """Give a message with what to do about it, in one line."""
     hint = " ".join((error.hint or "").split())
     return f"{error.message}; {hint}" if hint else error.message
+
+
+def search_failed(error: LlmpipeError) -> ApiError:
+    """Give the error of a search that failed; the log is not told what may hold the question."""
+    log.error("503 search_failed: whoever asked was told why")
+    return ApiError(503, "search_failed", told(error))
 
 
 def json_response(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -15,7 +14,7 @@ from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.retrieval.search import Mode
 from llmpipe.web.chat import readable
-from llmpipe.web.errors import ApiError, json_response, told
+from llmpipe.web.errors import ApiError, json_response, search_failed, told
 from llmpipe.web.library import Excerpt, Library, excerpt
 from llmpipe.web.reading import read_json, read_place
 from llmpipe.web.waiting import Line, in_thread, unless_gone
@@ -24,7 +23,6 @@ PLACES = 4
 WAITING = 256
 
 T = TypeVar("T")
-log = logging.getLogger("llmpipe.web")
 
 
 class SearchRequest(msgspec.Struct, frozen=True):
@@ -94,5 +92,4 @@ class Lookups:
         try:
             return await unless_gone(request.receive, take_turn())
         except StageError as error:
-            log.error("a search failed: %s", error.render())
-            raise ApiError(503, "search_failed", error.message) from None
+            raise search_failed(error) from None

@@ -12,7 +12,10 @@ from hashed_words import HashedWords, write_embeddings
 from openai_endpoint import Endpoint
 from town_service import SAYS, Serve, Served, collection, running
 
+from llmpipe.backends.openai_embeddings import EndpointEmbedder
 from llmpipe.retrieval.answer import Answerer, AnswerSettings
+from llmpipe.retrieval.embedder import Embedder
+from llmpipe.retrieval.embedders import OpenedEmbedder
 from llmpipe.retrieval.generator import GeneratorConfig, open_generator
 from llmpipe.retrieval.index import IndexSettings, build_index
 from llmpipe.retrieval.search import Retriever
@@ -36,7 +39,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def serve(index: Path) -> Iterator[Serve]:
-    """Start a service; it ends with the test."""
+    """Start a service; with ``asks_embedder`` its endpoint embeds, too. It ends with the test."""
     with contextlib.ExitStack() as stack:
 
         def start(
@@ -45,6 +48,7 @@ def serve(index: Path) -> Iterator[Serve]:
             threshold: float = -1,
             slots: int = 2,
             waiting: int = 64,
+            asks_embedder: bool = False,
             **settings: Any,
         ) -> Served:
             endpoint = stack.enter_context(Endpoint())
@@ -54,8 +58,13 @@ def serve(index: Path) -> Iterator[Serve]:
             )
             opening = open_generator(config, None, threads=1, reveal=str)
             generator = stack.enter_context(opening)
+            embedder: Embedder = HashedWords()
+            if asks_embedder:
+                endpoint.embed = lambda text: HashedWords().embed_query(text).tolist()
+                asked = stack.enter_context(EndpointEmbedder(endpoint.url, "m"))
+                embedder = OpenedEmbedder(embedder.identity, asked)
             answerer = Answerer(
-                Retriever.open(index, HashedWords()),
+                Retriever.open(index, embedder),
                 generator,
                 AnswerSettings(**settings),
                 Threshold("given", threshold),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import openai
 import pytest
+from openai_endpoint import Answer
 from town_service import AFTER, BEFORE, HOSTILE, PASSAGE, SAYS, TEXTS, WHEN, Serve, Served, waited
 
 from llmpipe.retrieval.prompt import ABSTENTION
@@ -242,6 +244,32 @@ def test_an_endpoint_that_fails_is_told(serve: Serve) -> None:
         list(client(served).chat.completions.create(model="m", messages=question(), stream=True))
     line = 'llmpipe_requests_total{route="/v1/chat/completions",status="503"}'
     assert served.metric(line) == 1
+
+
+def test_an_embedder_that_fails_is_told(
+    serve: Serve, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a search that failed, to those who ask and those who search; no log holds the question."""
+    served = serve(asks_embedder=True)
+
+    def refuse(body: dict[str, Any], number: int) -> Answer | None:
+        refused = {"error": {"message": f"cannot read {body.get('input')}"}}
+        return (400, refused, {}) if "input" in body else None
+
+    served.endpoint.before = refuse
+    secret = "is Alice ill?"
+    with caplog.at_level(logging.DEBUG, "llmpipe"):
+        for response in (
+            served.ask(secret),
+            served.ask(secret, stream=True),
+            served.http.post("/v1/search", json={"query": secret}),
+        ):
+            assert error_of(response) == (503, "server_error", "search_failed")
+            message = response.json()["error"]["message"]
+            assert message.startswith("the embedder at")
+            assert "does not take a question of 13 characters" in message
+    assert len(caplog.records) == 3
+    assert "Alice" not in caplog.text + capfd.readouterr().err
 
 
 # Searches and documents
