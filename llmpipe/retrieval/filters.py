@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ Filters = Mapping[str, Any]
 DOCUMENT = "document"
 SECTION = "section"
 EXAMPLE = "{document: 'docs/*.md', section: Install, year: {min: 2020}, language: [en, de]}"
+
+_LARGEST = int(sys.float_info.max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ def _texts(filters: Filters, name: str) -> tuple[str, ...]:
 def _condition(key: str, value: Any) -> tuple[Scalar, ...] | Between:
     if isinstance(value, Mapping):
         bounds = list(value.values())
+        _require_room(key, bounds)
         numbers = all(isinstance(b, (int, float)) and not isinstance(b, bool) for b in bounds)
         if not bounds or not {"min", "max"}.issuperset(value):
             raise _unclear(key, value, "a range with `min`, `max` or both")
@@ -79,7 +83,14 @@ def _condition(key: str, value: Any) -> tuple[Scalar, ...] | Between:
     values = value if isinstance(value, (list, tuple)) else [value]
     if not values or not all(isinstance(item, (str, int, float, bool)) for item in values):
         raise _unclear(key, value, "a value, a list of values or a range")
+    _require_room(key, values)
     return tuple(values)
+
+
+def _require_room(key: str, values: Sequence[Any]) -> None:
+    """Make sure that whole numbers can be compared with the others; JSON knows no largest one."""
+    if any(isinstance(value, int) and abs(value) > _LARGEST for value in values):
+        raise StageError(f"the filter {key!r} has a number that is larger than any in an index")
 
 
 def _unclear(name: str, value: Any, wanted: str) -> StageError:

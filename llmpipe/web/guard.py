@@ -62,7 +62,7 @@ class Admission:
                 421, "wrong_host", f"this service is not {host!r}; call it by its loopback address"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _place(origin) not in {host} - {""}:
             raise ApiError(403, "wrong_origin", "pages of other sites may not call this service")
 
     def check_key(self, headers: Headers) -> None:
@@ -137,8 +137,16 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Give the name or address of a Host header, without its port."""
+    """Give the name or address of a Host header, without its port; empty where it is none."""
     try:
         return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> str:
+    """Give the name and port of an Origin header; empty where it is none."""
+    try:
+        return urlsplit(origin).netloc
     except ValueError:
         return ""

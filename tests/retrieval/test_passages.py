@@ -105,6 +105,8 @@ def test_filters(passages: Passages, filters: dict[str, Any], rows: list[int]) -
         ({"year": {"from": 1}}, "takes a range with `min`, `max` or both"),
         ({"year": {"min": 1, "max": "2"}}, "takes a range of numbers or of texts"),
         ({"year": {"min": True}}, "takes a range of numbers or of texts"),
+        ({"year": 10**400}, "a number that is larger than any"),
+        ({"year": {"max": -(10**5000)}}, "a number that is larger than any"),
     ],
 )
 def test_filters_that_make_no_sense(filters: dict[str, Any], wanted: str) -> None:

@@ -318,6 +318,8 @@ def test_a_search_is_asked_for_its_way(serve: Serve) -> None:
         ({"query": "a", "k": 101}, "invalid_request"),
         ({"query": "a", "mode": "psychic"}, "invalid_request"),
         ({"query": "a", "filters": {"year": {"over": 3}}}, "invalid_filter"),
+        ({"query": "a", "filters": {"year": {"min": 10**400}}}, "invalid_filter"),
+        ({"query": "a", "filters": {"year": [1, -(10**400)]}}, "invalid_filter"),
         ({}, "invalid_request"),
     ],
 )
@@ -512,7 +514,9 @@ def test_other_machines_name_an_open_service_as_they_like(serve: Serve) -> None:
     assert served.http.get("/health", headers={"Host": "docs.example"}).status_code == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", ""])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://127.0.0.1:1", "", "http://[", "http://[x]"]
+)
 def test_pages_of_other_sites_may_not_call(serve: Serve, origin: str) -> None:
     """Their requests need no leave to be sent, but compute nothing here."""
     served = serve()
