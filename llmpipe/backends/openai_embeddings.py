@@ -23,7 +23,7 @@ CONCURRENCY = 4
 EMBEDDER = Words("the embedder", "", "what was embedded so far is kept")
 
 
-class _Refused(StageError):
+class _RefusedError(StageError):
     """The endpoint does not take a text; ``detail`` is its own word on that."""
 
     def __init__(self, where: str, text: str, detail: str) -> None:
@@ -79,10 +79,10 @@ class EndpointEmbedder:
         return self._embed([self.passage_prefix + text for text in texts], progress)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Give the vector of a question; it fails as passages do, but the message lacks the text."""
+        """Give the vector of a question; it fails as passages do, without showing it."""
         try:
             return self.embed_queries([text]).reshape(-1)
-        except _Refused as error:
+        except _RefusedError as error:
             where, length = self._client.base_url, len(text)
             raise StageError(
                 f"the embedder at {where} does not take a question of {length} characters: "
@@ -122,7 +122,7 @@ class EndpointEmbedder:
         for text in batch:
             (outcome,) = self._client.call([[text]], send)
             if isinstance(outcome, Failure):
-                raise _Refused(self._client.base_url, text, outcome.detail)
+                raise _RefusedError(self._client.base_url, text, outcome.detail)
             rows += outcome
         return rows
 

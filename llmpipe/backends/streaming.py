@@ -23,7 +23,7 @@ Pieces = Generator[str | Usage, None, None]
 """The pieces of a text as they are written, then what it took. To close it ends the work."""
 
 
-class Cancelled(ConnectionAbortedError):
+class CancelledError(ConnectionAbortedError):
     """An answer is no longer wanted."""
 
 
@@ -45,9 +45,9 @@ class Cancellation:
         return self._cancelled
 
     def check(self) -> None:
-        """Raise `Cancelled` where the answer is no longer wanted."""
+        """Raise `CancelledError` where the answer is no longer wanted."""
         if self._cancelled:
-            raise Cancelled("the answer is no longer wanted")
+            raise CancelledError("the answer is no longer wanted")
 
     def cancel(self) -> None:
         """Stop what is under way, and whatever would begin later."""

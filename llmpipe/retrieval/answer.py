@@ -19,7 +19,7 @@ from contextlib import closing
 
 import msgspec
 
-from llmpipe.backends.streaming import Cancellation, Cancelled, Usage
+from llmpipe.backends.streaming import Cancellation, CancelledError, Usage
 from llmpipe.errors import StageError
 from llmpipe.retrieval.citations import Citation, Source, cite
 from llmpipe.retrieval.filters import Filters
@@ -151,7 +151,7 @@ class Answerer:
         cancellation = cancellation or Cancellation()
         try:
             hits, timings = self._found(question, history, k or self.settings.k, cancellation)
-        except Cancelled:
+        except CancelledError:
             return
         yield Retrieved(hits, timings)
         if not hits:
@@ -175,7 +175,7 @@ class Answerer:
 
         Raises:
             StageError: the question is empty, or cannot be searched so.
-            Cancelled: nobody wants it any more when its turn comes.
+            CancelledError: nobody wants it any more when its turn comes.
         """
         settings = self.settings
         with self._searching:
@@ -200,7 +200,7 @@ class Answerer:
 
         Raises:
             SearchError: the index cannot be searched.
-            Cancelled: nobody wants them any more when their turn comes.
+            CancelledError: nobody wants them any more when their turn comes.
         """
         begun = time.monotonic()
         reranker = _Clocked(self.reranker) if self.reranker else None

@@ -62,7 +62,7 @@ class Admission:
                 421, "wrong_host", f"this service is not {host!r}; call it by its loopback address"
             )
         origin = headers.get("origin")
-        if origin is not None and _place(origin) not in {host} - {""}:
+        if origin is not None and _place(origin) != host:
             raise ApiError(403, "wrong_origin", "pages of other sites may not call this service")
 
     def check_key(self, headers: Headers) -> None:
@@ -144,9 +144,9 @@ def _name(host: str) -> str:
         return ""
 
 
-def _place(origin: str) -> str:
-    """Give the name and port of an Origin header; empty where it is none."""
+def _place(origin: str) -> str | None:
+    """Give the name and port of an Origin header; None where it has none."""
     try:
-        return urlsplit(origin).netloc
+        return urlsplit(origin).netloc or None
     except ValueError:
-        return ""
+        return None

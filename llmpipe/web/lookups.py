@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -10,6 +11,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llmpipe.backends.streaming import Cancellation
 from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.retrieval.search import Mode
@@ -17,7 +19,7 @@ from llmpipe.web.chat import readable
 from llmpipe.web.errors import ApiError, json_response, search_failed, told
 from llmpipe.web.library import Excerpt, Library, excerpt
 from llmpipe.web.reading import read_json, read_place
-from llmpipe.web.waiting import Line, in_thread, unless_gone
+from llmpipe.web.waiting import Line, in_turn, unless_gone
 
 PLACES = 4
 WAITING = 256
@@ -58,8 +60,10 @@ class Lookups:
         except StageError as error:
             raise ApiError(400, "invalid_filter", told(error)) from None
 
-        def find() -> list[dict[str, Any]]:
-            found = self._answerer.search(query, k=asked.k, mode=mode, filters=filters)
+        def find(cancellation: Cancellation) -> list[dict[str, Any]]:
+            found = self._answerer.search(
+                query, k=asked.k, mode=mode, filters=filters, cancellation=cancellation
+            )
             return self._library.hits(found)
 
         return json_response({"hits": await self._looked_up(request, find)})
@@ -70,7 +74,7 @@ class Lookups:
         start = read_place(request, "start", 0)
         end = read_place(request, "end", start)
 
-        def read() -> Excerpt | None:
+        def read(cancellation: Cancellation) -> Excerpt | None:
             document = self._library.document(name)
             return excerpt(document, start, end) if document else None
 
@@ -82,14 +86,13 @@ class Lookups:
             raise ApiError(404, "not_found", f"there is no document {name!r}")
         return json_response(found)
 
-    async def _looked_up(self, request: Request, work: Callable[[], T]) -> T:
+    async def _looked_up(self, request: Request, work: Callable[[Cancellation], T]) -> T:
         """Read something from the index, in turn."""
-
-        async def take_turn() -> T:
-            async with self._line.place():
-                return await in_thread(work)
-
+        cancellation = Cancellation()
         try:
-            return await unless_gone(request.receive, take_turn())
+            turn = in_turn(self._line, partial(work, cancellation))
+            return await unless_gone(request.receive, turn)
         except StageError as error:
             raise search_failed(error) from None
+        finally:
+            cancellation.cancel()

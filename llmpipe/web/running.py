@@ -7,7 +7,6 @@ stops the answer wakes it.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from contextlib import closing
 
@@ -22,13 +21,16 @@ class Running:
     """The events of an answer that is being made. An answer is short: they are kept until read."""
 
     def __init__(self, make: Making, line: Line) -> None:
-        """Begin; a place in the line must have been taken, and is given up in the end."""
+        """Begin; a place in the line must have been taken, and is given up in the end.
+
+        Raises:
+            ApiError: the system gives no more threads.
+        """
         self._make = make
         self._cancellation = Cancellation()
         self._events: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
-        self._line = line
-        threading.Thread(target=self._work, daemon=True).start()
+        line.occupy(self._work)
 
     async def next(self) -> Event | None:
         """Give the next event; None when there are no more.
@@ -56,4 +58,3 @@ class Running:
         except Exception as error:
             last = error
         call(self._loop, self._events.put_nowait, last)
-        call(self._loop, self._line.leave)

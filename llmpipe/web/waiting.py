@@ -1,16 +1,16 @@
 """Waiting: for a place, for work in a thread, and no longer than the client does.
 
 All of it happens in the event loop's one thread. Work goes on in threads that do not keep the
-program from ending.
+program from ending. A thread has the place that was waited for until it ends, whoever has hung up
+meanwhile: places are what bounds the threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
+from threading import Thread
 from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
@@ -20,6 +20,8 @@ from llmpipe.web.errors import ApiError
 
 RETRY_AFTER = 5
 """Seconds after which it makes sense to ask a busy service again."""
+WORKER = "llmpipe-worker"
+"""The name of every thread that works."""
 
 T = TypeVar("T")
 
@@ -40,34 +42,41 @@ class Line:
             ApiError: too many wait already.
         """
         if self._free.locked() and self.waiting >= self._most:
-            raise ApiError(
-                503,
-                "busy",
-                f"{self.waiting} requests wait already; ask again in a while",
-                {"Retry-After": str(RETRY_AFTER)},
-            )
+            raise _busy(f"{self.waiting} requests wait already")
         self.waiting += 1
         try:
             await self._free.acquire()
         finally:
             self.waiting -= 1
 
-    def leave(self) -> None:
-        """Give the place to the next one."""
-        self._free.release()
+    def occupy(self, work: Callable[[], None]) -> None:
+        """Do what would block in a thread of its own; at its end the place goes to the next one.
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Have a place for as long as the block lasts; see `enter`."""
-        await self.enter()
+        Raises:
+            ApiError: the system gives no more threads; the place is given up.
+        """
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                call(loop, self._free.release)
+
         try:
-            yield
-        finally:
-            self.leave()
+            Thread(target=run, name=WORKER, daemon=True).start()
+        except RuntimeError:
+            self._free.release()
+            raise _busy("the system gives no more threads") from None
 
 
-async def in_thread(work: Callable[[], T]) -> T:
-    """Do what would block in a thread of its own."""
+async def in_turn(line: Line, work: Callable[[], T]) -> T:
+    """Wait for a place, and give what some work in a thread comes to.
+
+    Raises:
+        ApiError: too many wait already.
+    """
+    await line.enter()
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
 
@@ -83,7 +92,7 @@ async def in_thread(work: Callable[[], T]) -> T:
         else:
             call(loop, set_unless_given_up, result.set_result, value)
 
-    threading.Thread(target=run, daemon=True).start()
+    line.occupy(run)
     return await result
 
 
@@ -112,6 +121,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         working.cancel()
         hung_up.cancel()
         await asyncio.gather(working, hung_up, return_exceptions=True)
+
+
+def _busy(reason: str) -> ApiError:
+    retry = {"Retry-After": str(RETRY_AFTER)}
+    return ApiError(503, "busy", f"{reason}; ask again in a while", retry)
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -20,6 +20,8 @@ from town_service import AFTER, BEFORE, HOSTILE, PASSAGE, SAYS, TEXTS, WHEN, Ser
 
 from llmpipe.retrieval.prompt import ABSTENTION
 from llmpipe.web.guard import Admission
+from llmpipe.web.lookups import PLACES
+from llmpipe.web.waiting import WORKER
 
 pytestmark = pytest.mark.heavy
 
@@ -532,11 +534,16 @@ def test_pages_of_other_sites_may_not_call(serve: Serve, origin: str) -> None:
 
 def raw_question(served: Served, **fields: Any) -> socket.socket:
     """Ask over a bare connection, and do not read what comes."""
+    return raw_request(served, "/v1/chat/completions", {"messages": question(), **fields})
+
+
+def raw_request(served: Served, path: str, fields: dict[str, Any]) -> socket.socket:
+    """Send a request over a bare connection, and do not read what comes."""
     place = served.url.removeprefix("http://")
     host, port = place.split(":")
     connection = socket.create_connection((host, int(port)))
-    body = json.dumps({"messages": question(), **fields})
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {place}\r\nContent-Length: {len(body)}\r\n\r\n"
+    body = json.dumps(fields)
+    head = f"POST {path} HTTP/1.1\r\nHost: {place}\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall((head + body).encode())
     return connection
 
@@ -576,6 +583,44 @@ def test_who_hangs_up_leaves_the_line(serve: Serve) -> None:
     assert len(served.asked()) == 1
     line = 'llmpipe_requests_total{route="/v1/chat/completions",status="499"}'
     assert served.metric(line) == 1
+
+
+def test_searches_that_nobody_waits_for_take_no_threads(serve: Serve) -> None:
+    """They keep their places until they have ended; those behind them are never searched for."""
+    served = serve(asks_embedder=True)
+    held = threading.Event()
+    served.endpoint.before = lambda body, number: waited(held)
+    for _ in range(12):
+        connection = raw_request(served, "/v1/search", {"query": "kiosk"})
+        assert until(lambda: len(served.endpoint.received) == 1, 5)
+        time.sleep(0.02)
+        connection.close()
+    gone = 'llmpipe_requests_total{route="/v1/search",status="499"}'
+    assert until(lambda: served.metric(gone) == 12, 5)
+    assert len([each for each in threading.enumerate() if each.name == WORKER]) == PLACES
+    held.set()
+    assert served.http.post("/v1/search", json={"query": "kiosk"}).status_code == 200
+    assert len(served.endpoint.received) == 2
+
+
+def test_a_thread_that_cannot_start_costs_no_slot(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said that the service is busy, and the next question is answered."""
+
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    served = serve(slots=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("llmpipe.web.waiting.Thread", NoThread)
+        for _ in range(PLACES + 1):
+            for response in (served.ask(), served.http.post("/v1/search", json={"query": "a"})):
+                assert error_of(response) == (503, "server_error", "busy")
+                assert int(response.headers["retry-after"]) > 0
+    assert served.ask().status_code == 200
+    assert served.http.post("/v1/search", json={"query": "a"}).status_code == 200
 
 
 def test_a_full_line_is_said(serve: Serve) -> None:
