@@ -7,6 +7,7 @@ rebinding). No other site may read an answer: there are no CORS headers.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Callable
@@ -41,6 +42,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+_STOPPING = ApiError(503, "stopping", "this service has been told to end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,6 @@ class Guard:
         if scope["type"] != "http":
             return
         begun, status = time.perf_counter(), HUNG_UP
-        open_to_all = not self._needs_key(scope["path"])
 
         async def send_guarded(message: Message) -> None:
             nonlocal status
@@ -121,19 +123,27 @@ class Guard:
 
         with self._metrics.in_flight.track_inprogress():
             try:
-                headers = Headers(scope=scope)
-                self._admission.check_place(headers)
-                if not open_to_all:
-                    self._admission.check_key(headers)
-            except ApiError as error:
-                await error.response()(scope, receive, send_guarded)
-            else:
-                await self._app(scope, receive, send_guarded)
+                await self._let_through(scope, receive, send_guarded)
+            except asyncio.CancelledError:  # the server ends
+                if status != HUNG_UP:
+                    raise
+                await _STOPPING.response()(scope, receive, send_guarded)
             finally:
                 route = self._route_of(scope)
                 self._metrics.requests.labels(route, str(status)).inc()
                 seconds = time.perf_counter() - begun
                 self._metrics.request_seconds.labels(route).observe(seconds)
+
+    async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        try:
+            self._admission.check_place(headers)
+            if self._needs_key(scope["path"]):
+                self._admission.check_key(headers)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _name(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -64,7 +65,7 @@ def serve_answers(
     for package in NEEDED:
         if find_spec(package) is None:
             raise MissingDependencyError(
-                f"serving answers needs {package}", hint="pip install 'llmpipe[rag]'"
+                f"serving answers needs {package}", hint="pip install 'llmpipe[rag,serve]'"
             )
     from llmpipe.web.guard import Admission
     from llmpipe.web.service import Identity, make_service
@@ -119,4 +120,7 @@ def _run(service: ASGIApp, listening: socket.socket) -> None:
         timeout_graceful_shutdown=PATIENCE,
         ws="none",
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    # What is cut short at the end is no failure, and uvicorn would report it with its traceback.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+    server.run(sockets=[listening])

