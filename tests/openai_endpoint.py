@@ -31,6 +31,7 @@ class Endpoint:
         self.answered: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.pause = 0.0  # between the pieces of a stream
+        self.first_event = ""  # what a stream begins with, as it is
         self.hung_up = threading.Event()
         self.in_flight = 0
         self.most_in_flight = 0
@@ -116,6 +117,8 @@ class Endpoint:
         handler.end_headers()
         deltas = [(text[i : i + 3], None) for i in range(0, len(text), 3)] + [("", finish)]
         try:
+            if self.first_event:
+                handler.wfile.write(f"data: {self.first_event}\n\n".encode())
             for piece, reason in deltas:
                 choice = {"index": 0, "delta": {"content": piece}, "finish_reason": reason}
                 self._event(body, handler, choices=[choice])

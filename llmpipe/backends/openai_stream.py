@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+import msgspec
+
 from llmpipe.backends.api_key import clean_key, without_key
 from llmpipe.backends.streaming import Cancellation, Pieces, Usage
 from llmpipe.errors import MissingDependencyError, StageError
 
+EXCERPT = 300
+"""Characters of an event that a message shows."""
 TIMEOUT = 300.0
 """Seconds without a word after which an endpoint is given up."""
 
@@ -119,16 +124,52 @@ def _watched(stream: Any, cancellation: Cancellation) -> Iterator[None]:
         yield
 
 
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    """What of an event is heeded."""
+
+    choices: list[_Choice] | None
+    usage: _Tokens | None = None
+
+
 def _pieces(stream: Any) -> Iterator[str | Usage]:
-    prompt_tokens = completion_tokens = finished = None
-    for chunk in stream:
-        if chunk.usage:
-            prompt_tokens = chunk.usage.prompt_tokens
-            completion_tokens = chunk.usage.completion_tokens
-        for choice in chunk.choices:
+    tokens, finished = _Tokens(), None
+    for chunk in _chunks(stream):
+        tokens = chunk.usage or tokens
+        for choice in chunk.choices or ():
             finished = choice.finish_reason or finished
-            if choice.delta.content:
+            if choice.delta and choice.delta.content:
                 yield choice.delta.content
     if finished is None:
         raise ConnectionError("the connection broke in the middle of an answer")
-    yield Usage(prompt_tokens, completion_tokens, truncated=finished == "length")
+    yield Usage(tokens.prompt_tokens, tokens.completion_tokens, truncated=finished == "length")
+
+
+def _chunks(stream: Any) -> Iterator[_Chunk]:
+    """Read the events of a stream; ``openai`` hands on whatever JSON they hold.
+
+    Raises:
+        ConnectionError: one is no chunk of an answer.
+    """
+    try:
+        for event in stream:
+            data = event.to_dict(warnings=False) if hasattr(event, "to_dict") else event
+            try:
+                yield msgspec.convert(data, _Chunk)
+            except msgspec.ValidationError:
+                raise ConnectionError(f"it sent {str(data)[:EXCERPT]}") from None
+    except json.JSONDecodeError as error:
+        raise ConnectionError(f"it sent {error.doc[:EXCERPT]}") from None

@@ -114,6 +114,39 @@ def test_a_cancellation_ends_the_pieces() -> None:
         assert list(again) == []
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        "{oops",
+        '{"detail": "quota"}',
+        '{"choices": [7]}',
+        '{"choices": 7}',
+        '{"choices": [{"delta": 3}]}',
+        "[]",
+        "7",
+    ],
+)
+def test_what_is_no_chunk_of_an_answer_is_an_error(event: str) -> None:
+    """It is the endpoint's mistake, and told in its words."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply = says("Yes.")
+        endpoint.first_event = event
+        with pytest.raises(StageError, match="gave no answer: it sent") as caught:
+            list(streamer.stream_chat(HELLO, max_tokens=7))
+    assert event.strip("{}") in caught.value.message.replace("'", '"')
+
+
+@pytest.mark.parametrize(
+    "event", ['{"choices": null}', '{"choices": [{"index": 0, "delta": null}]}', '{"choices": []}']
+)
+def test_a_chunk_that_says_nothing_is_passed_over(event: str) -> None:
+    """However an endpoint writes that."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply = says("Yes.")
+        endpoint.first_event = event
+        assert list(streamer.stream_chat(HELLO, max_tokens=7)) == ["Yes", ".", Usage(9, 5)]
+
+
 def test_an_answer_that_breaks_off_is_an_error() -> None:
     """Half an answer is not handed on as a whole one."""
     with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
