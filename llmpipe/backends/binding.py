@@ -62,7 +62,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
     try:
         # A port that was just given up may be taken; one that is listened on may not.
@@ -77,7 +77,7 @@ def bind(host: str, port: int) -> socket.socket:
 def cannot_listen(host: str, port: int, error: Exception | None = None) -> StageError:
     """Give the error of a server that does not get its address."""
     reason = "the port is in use or the address is not ours"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         reason = "no address is known by that name"
     elif isinstance(error, PermissionError):
         reason = "it is not given to everybody"

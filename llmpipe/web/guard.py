@@ -78,7 +78,7 @@ class Admission:
             return
         kind, _, key = headers.get("authorization", "").partition(" ")
         given = key.strip().encode("latin-1") if kind.lower() == "bearer" else b""
-        if not hmac.compare_digest(given, self.api_key.encode()):
+        if not given or not hmac.compare_digest(given, self.api_key.encode()):
             problem = "is not the one of this service" if given else "is missing"
             raise ApiError(
                 401,

@@ -24,8 +24,9 @@ class Problem extends Error {
 // ---- the server ----
 
 async function call(path, options = {}) {
+  const headers = new Headers(options.headers);
   const key = sessionStorage.getItem(KEY);
-  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  if (key) authorize(headers, key);
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -37,6 +38,14 @@ async function call(path, options = {}) {
   const told = await response.json().catch(() => ({}));
   const message = told.error?.message ?? told.message ?? `The service answers ${response.status}.`;
   throw new Problem(asSentence(message), response.status);
+}
+
+function authorize(headers, key) {
+  try {
+    headers.set("Authorization", `Bearer ${key}`);
+  } catch {
+    throw new Problem("The key has characters that cannot be sent. Copy it once more.", 401);
+  }
 }
 
 async function* events(response) {

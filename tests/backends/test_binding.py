@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmpipe.backends.binding import read_api_key
-from llmpipe.errors import UsageError
+from llmpipe.backends.binding import bind, read_api_key
+from llmpipe.errors import StageError, UsageError
 
 
 def test_a_key_is_read_without_the_space_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +30,10 @@ def test_a_key_that_no_caller_could_send_is_refused(
     with pytest.raises(UsageError, match=message) as caught:
         read_api_key("TOWN_KEY")
     assert "s3cret" not in caught.value.render()
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example", "no\0host", "\udcff"])
+def test_what_is_no_name_of_a_host_is_said(host: str) -> None:
+    """However it fails to be one."""
+    with pytest.raises(StageError, match="no address is known by that name"):
+        bind(host, 0)

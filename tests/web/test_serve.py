@@ -74,9 +74,7 @@ def town(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Worksp
 
 
 @contextmanager
-def served(
-    town: Workspace, stage: str = "answers"
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(town: Workspace, stage: str = "answers") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Serve on any free port; give the address and the process."""
     process = town.start("serve", "spec.yaml", stage, "--port", "0")
     assert process.stderr is not None

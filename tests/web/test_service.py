@@ -482,6 +482,13 @@ def test_the_key_is_asked_for(serve: Serve) -> None:
     assert served.http.get("/health").json()["key_required"] is True
 
 
+def test_an_empty_key_admits_nobody(serve: Serve) -> None:
+    """Least of all those who send none."""
+    served = serve(admission=Admission(api_key=""))
+    for headers in ({}, {"Authorization": "Bearer"}):
+        assert served.http.get("/v1/models", headers=headers).status_code == 401
+
+
 def test_openais_client_sends_the_key(serve: Serve) -> None:
     """With it there is an answer, with another one its own error."""
     served = serve(admission=Admission(api_key="right"))
