@@ -16,7 +16,7 @@ from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, SearchError
 from llmpipe.retrieval.prompt import QuestionError
 from llmpipe.web.chat import ChatRequest, Reply, event_of, too_long
-from llmpipe.web.errors import ApiError, json_response, search_failed, told
+from llmpipe.web.errors import ApiError, internal_error, json_response, search_failed, told
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.reading import read_json
@@ -145,4 +145,10 @@ class _Stream(Response):
             last = b""
         except ApiError as error:
             last = event_of(error.data())
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        except Exception:
+            await self._say_last(send, event_of(internal_error().data()))
+            raise
+        await self._say_last(send, last)
+
+    async def _say_last(self, send: Send, event: bytes) -> None:
+        await send({"type": "http.response.body", "body": event, "more_body": False})

@@ -46,6 +46,11 @@ def told(error: LlmpipeError) -> str:
     return f"{error.message}; {hint}" if hint else error.message
 
 
+def internal_error() -> ApiError:
+    """Give the error of a bug; what it was is for the log."""
+    return ApiError(500, "internal_error", "llmpipe has a bug here; its log says more")
+
+
 def search_failed(error: LlmpipeError) -> ApiError:
     """Give the error of a search that failed; the log is not told what may hold the question."""
     log.error("503 search_failed: whoever asked was told why")

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.web.answers import Answers
-from llmpipe.web.errors import ApiError, json_response
+from llmpipe.web.errors import ApiError, internal_error, json_response
 from llmpipe.web.guard import Admission, Guard
 from llmpipe.web.library import Library
 from llmpipe.web.lookups import Lookups
@@ -148,7 +148,7 @@ async def _unheard(request: Request, error: Exception) -> Response:
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    return ApiError(500, "internal_error", "llmpipe has a bug here; its log says more").response()
+    return internal_error().response()
 
 
 class _Silence(Response):

@@ -8,7 +8,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -246,6 +246,26 @@ def test_an_endpoint_that_fails_is_told(serve: Serve) -> None:
         list(client(served).chat.completions.create(model="m", messages=question(), stream=True))
     line = 'llmpipe_requests_total{route="/v1/chat/completions",status="503"}'
     assert served.metric(line) == 1
+
+
+def test_a_bug_in_the_middle_of_an_answer_is_told(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream ends by saying so; it does not just break."""
+
+    def broken(*given: Any, **more: Any) -> Iterator[str]:
+        yield "The kiosk "
+        raise ZeroDivisionError
+
+    served = serve(slots=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(served.generator, "stream", broken)
+        create = client(served).chat.completions.create
+        stream = create(model="m", messages=question(), stream=True)
+        with pytest.raises(openai.APIError, match="llmpipe has a bug here") as raised:
+            list(stream)
+        assert raised.value.code == "internal_error"
+    assert served.ask().status_code == 200
 
 
 def test_an_embedder_that_fails_is_told(
