@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ settings.register_profile("shared machine", deadline=None)  # a slow disk is no 
 settings.load_profile("shared machine")
 
 
+ALL_CORES = os.sched_getaffinity(0)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that may take any time know how much they have."""
     parser.addoption("--long", action="store_true", help="crash and fuzz in full: some 40 minutes")
@@ -31,8 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         number = int(config.workerinput["workerid"].removeprefix("gw"))
         workers = int(config.workerinput["workercount"])
-        cores = sorted(os.sched_getaffinity(0))
+        cores = sorted(ALL_CORES)
         os.sched_setaffinity(0, cores[number % len(cores) :: workers])
+
+
+@pytest.fixture
+def all_cores() -> Iterator[None]:
+    """Every core, also in one of several workers, for what is to run at once."""
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALL_CORES)
+    yield
+    os.sched_setaffinity(0, mine)
 
 
 @pytest.fixture

@@ -165,6 +165,7 @@ def overlap(found: dict[str, tuple[float, float, str]], one: str, other: str) ->
     return found[one][0] < found[other][1] and found[other][0] < found[one][1]
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_stages_with_a_gpu_each_run_at_once(workspace: Any) -> None:
     """Each sees its own GPU and no other."""
     workspace.write(spec_of({"a": needs("gpus: 1"), "b": needs("gpus: 1")}))
@@ -174,6 +175,7 @@ def test_stages_with_a_gpu_each_run_at_once(workspace: Any) -> None:
     assert {found["a"][2], found["b"][2]} == {"4", "7"}
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_stages_take_turns_on_one_gpu(workspace: Any) -> None:
     """A stage without needs runs beside the one that has the GPU."""
     workspace.write(spec_of({"a": needs("gpus: 1"), "b": needs("gpus: 1"), "c": ""}))

@@ -192,6 +192,7 @@ def most_at_once(found: list[tuple[float, float]]) -> int:
     return max(sum(began <= at < ended for began, ended in found) for at, _ in found)
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_max_parallel_limits_the_points_and_nothing_else(workspace: Any) -> None:
     """One point at a time, while a stage of less weight takes the free half of the machine."""
     workspace.write(TIMED.replace("LIMIT", "1"))
@@ -203,6 +204,7 @@ def test_max_parallel_limits_the_points_and_nothing_else(workspace: Any) -> None
     assert low[0] < points[1][1], "it waited for points that were not allowed to run anyway"
 
 
+@pytest.mark.usefixtures("all_cores")
 def test_without_a_limit_points_run_at_once(workspace: Any) -> None:
     """As many as there are CPU threads and jobs."""
     workspace.write(TIMED.replace(", max_parallel: LIMIT", ""))
