@@ -1,7 +1,9 @@
 """Make rows of questions and answers of FAQ pages in reStructuredText: python make_rows.py FOLDER.
 
-A title that asks something is a question; what stands below it, up to the next such title, is its
-answer. A title is a line with a line of ``-`` or ``=`` of its length below it.
+A title that asks something is a question; what stands below it is its answer, up to the next title
+that asks, too, or is of the same level or a higher one. A title is a line with a line of one sign
+(``-``, ``=``, ``~`` or ``^``) of its length below it; the sign that a page has first is its highest
+level.
 """
 
 from __future__ import annotations
@@ -12,16 +14,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-TITLE = re.compile(r"^(?P<title>\S.*)\n(?P<line>[-=~^]{3,})\n", re.MULTILINE)
+TITLE = re.compile(r"^(?P<title>\S.*)\n(?P<sign>[-=~^])(?P=sign){2,}\n", re.MULTILINE)
 
 
 def pairs(text: str) -> Iterator[tuple[str, str]]:
     """Give the questions of a page, each with its answer."""
-    titles = [m for m in TITLE.finditer(text) if len(m["line"]) >= len(m["title"])]
-    asked = [m for m in titles if m["title"].endswith("?")]
-    ends = [m.start() for m in asked[1:]] + [len(text)]
-    for match, end in zip(asked, ends, strict=True):
-        yield match["title"], text[match.end() : end].strip()
+    titles = [m for m in TITLE.finditer(text) if m.end() - m.start("sign") > len(m["title"])]
+    signs = list(dict.fromkeys(m["sign"] for m in titles))
+    for number, title in enumerate(titles):
+        if asks(title):
+            level = signs.index(title["sign"])
+            ends = (
+                later.start()
+                for later in titles[number + 1 :]
+                if asks(later) or signs.index(later["sign"]) <= level
+            )
+            yield title["title"], text[title.end() : next(ends, len(text))].strip()
+
+
+def asks(title: re.Match[str]) -> bool:
+    """Tell whether a title is a question."""
+    return title["title"].endswith("?")
 
 
 def main() -> None:
