@@ -1,6 +1,6 @@
 """Three collections of questions, each with its own answer, made of what is already at hand.
 
-A pair whose question or answer another pair has, too, is left out: two answers could be right.
+Of pairs that share a question or an answer only the first is taken: else two could be right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""What searches find on three collections: floors, and equality with sentence-transformers alone."""
+"""What searches find of questions' answers: floors, and equality with sentence-transformers alone.
+
+One of the three collections goes through the stages, with some of its pairs. What is found of the
+Python FAQ is held by the test of the example ``rag-sweep``; docstrings differ from Python to Python.
+"""
 
 from __future__ import annotations
 
@@ -15,46 +19,37 @@ ROOT = Path(__file__).parents[2]
 
 PLAIN = "sentence-transformers and numpy"
 
-FLOORS = {
-    "building permits: 50 pairs": {"dense": 0.82, "bm25": 0.7, "hybrid": 0.77},
-    "Python FAQ: 50 pairs": {"dense": 0.9, "bm25": 0.71, "hybrid": 0.81},
-    "docstrings: 50 pairs": {"dense": 0.81, "bm25": 0.77, "hybrid": 0.82},
-}
-"""nDCG@10 less the worth of two questions or more that lose their answers."""
+FLOORS = {"dense": 0.83, "bm25": 0.71, "hybrid": 0.78}
+"""nDCG@10 less the worth of two of the forty questions that lose their answers."""
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, dict[str, float]]:
-    """The benchmark run as its users do, on fifty pairs of each: nDCG@10 by collection and search."""
-    command = [sys.executable, "-m", "benchmarks.retrieval", "--pairs", "50"]
+def report() -> dict[str, float]:
+    """The benchmark run as its users do, on forty pairs of a collection: nDCG@10 by search."""
+    command = [sys.executable, "-m", "benchmarks.retrieval", "--sets", "building permits",
+               "--pairs", "40"]  # fmt: skip
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    found: dict[str, dict[str, float]] = {}
+    assert "### building permits: 40 pairs" in result.stdout
+    found = {}
     for line in result.stdout.splitlines():
-        if line.startswith("### "):
-            found[line.removeprefix("### ")] = {}
-        elif line.startswith("| ") and not line.startswith("| search"):
+        if line.startswith("| ") and not line.startswith("| search"):
             name, *_, ndcg = line.strip("| ").split(" | ")
-            found[list(found)[-1]][name] = float(ndcg.split()[0])
+            found[name] = float(ndcg.split()[0])
     return found
 
 
 @pytest.mark.heavy
-def test_no_search_finds_less_than_it_did(report: Mapping[str, Mapping[str, float]]) -> None:
-    """Every way of searching on every collection."""
-    assert report.keys() == FLOORS.keys()
-    for name, floors in FLOORS.items():
-        for search, floor in floors.items():
-            assert report[name][search] >= floor, (name, search)
+def test_no_search_finds_less_than_it_did(report: Mapping[str, float]) -> None:
+    """Every way of searching."""
+    for search, floor in FLOORS.items():
+        assert report[search] >= floor, search
 
 
 @pytest.mark.heavy
-def test_dense_search_is_that_of_sentence_transformers(
-    report: Mapping[str, Mapping[str, float]],
-) -> None:
+def test_dense_search_is_that_of_sentence_transformers(report: Mapping[str, float]) -> None:
     """The stages lose nothing on the way from the texts to the ranking."""
-    for found in report.values():
-        assert found["dense"] == pytest.approx(found[PLAIN], abs=0.002)
+    assert report["dense"] == pytest.approx(report[PLAIN], abs=0.002)
 
 
 @pytest.mark.heavy
