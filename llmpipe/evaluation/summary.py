@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_figures
@@ -68,16 +68,21 @@ def compact(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {**figures, "paired": {first: against_first}} if against_first else figures
 
 
-def table(summary: Mapping[str, Any], metrics: Sequence[str], what: str = "model") -> str:
+def table(
+    summary: Mapping[str, Any],
+    metrics: Sequence[str],
+    what: str = "model",
+    pairs: Iterable[tuple[str, str]] | None = None,
+) -> str:
     """Give the figures as a table of text: a line for every model, intervals in brackets.
 
-    ``what`` heads the first column. Below stands what each model has over the one listed before
-    it, with paired intervals.
+    ``what`` heads the first column. Below stands, with paired intervals, what the second of each of
+    ``pairs`` has over the first; without them, every model over the one listed before it.
     """
     lines = [[what, *metrics]]
     for model, figures in summary["models"].items():
         lines.append([model, *(cell(figures.get(name)) for name in metrics)])
-    for a, b in itertools.pairwise(summary["models"]):
+    for a, b in itertools.pairwise(summary["models"]) if pairs is None else pairs:
         over = {p["metric"]: p for p in summary["paired"] if (p["a"], p["b"]) == (a, b)}
         if over:
             lines.append([f"{b} − {a}", *(cell(over.get(name)) for name in metrics)])

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -169,7 +169,9 @@ class EvaluateRetrieval(StageDefaults):
             "metrics": write_json(ctx.out / "metrics.json", metrics),
             "rankings": ctx.out / "rankings.jsonl",
         }
-        told = f"{table(summary, config.metrics, 'search')}\n{_counted(len(questions), left_out)}"
+        pairs = _alike([index.label for index in indexes], config.modes)
+        figures = table(summary, config.metrics, "search", pairs)
+        told = f"{figures}\n{_counted(len(questions), left_out)}"
         return StageResult(outputs, compact(summary), told)
 
 
@@ -289,6 +291,16 @@ def _rows(
             "expected": dict(known),
             "searches": searches,
         }
+
+
+def _alike(indexes: Sequence[str], modes: Sequence[Mode]) -> Iterator[tuple[str, str]]:
+    """Pair the searches that differ in one thing: the mode, or the index."""
+    for index in indexes:
+        for mode, next_mode in pairwise(modes):
+            yield f"{index}.{mode}", f"{index}.{next_mode}"
+    for mode in modes:
+        for index, next_index in pairwise(indexes):
+            yield f"{index}.{mode}", f"{next_index}.{mode}"
 
 
 def _depth(metric: str) -> int:

@@ -154,7 +154,7 @@ def _result(
     answers = [*samples, *(one.answer for one in answered)]
     figures: dict[str, Any] = {
         "threshold": msgspec.to_builtins(threshold),
-        "abstained": sum(answer.abstained for answer in answers) / len(answers),
+        "abstained": sum(a.abstained for a in samples) / len(samples) if samples else None,
         "supported": supported_share(answer.citations for answer in answers),
     }
     measured = measure(answered, ctx.config.seed)

@@ -232,6 +232,25 @@ def test_questions_are_embedded_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
+def test_every_search_is_set_beside_its_like(tmp_path: Path) -> None:
+    """Modes of an index, and indexes in a mode: what differs in both says nothing."""
+    with Endpoint() as endpoint:
+        evaluation = Evaluation(tmp_path)
+        for name in ("one", "two"):
+            index = write_index(tmp_path / name, endpoint)
+            evaluation.indexes[name] = Artifact(index, "index", "i", name)
+        evaluation.rows("q.jsonl", {"question": "When does it open?", "documents": "kiosk.md"})
+        evaluation.run("q.jsonl", ["dense", "bm25"], metrics=["hit@1"])
+    compared = [line for line in evaluation.result.summary.splitlines() if " − " in line]
+    assert [line.partition("  ")[0] for line in compared] == [
+        "one.bm25 − one.dense",
+        "two.bm25 − two.dense",
+        "two.dense − one.dense",
+        "two.bm25 − one.bm25",
+    ]
+
+
+@pytest.mark.heavy
 def test_a_limit_draws_by_the_seed(evaluation: Evaluation) -> None:
     """The same questions each time, in their order."""
     asked = []
