@@ -102,7 +102,7 @@ def open_answers(project: Project, spec: str, node: StageNode) -> Iterator[Answe
     check = project.store.output_path(stored.record(node.id).outputs["check"])
     inputs = {port: stored.artifact(binding) for port, binding in node.bindings.items()}
 
-    from llmpipe.stages.rag_open import open_answerer, read_threshold
+    from llmpipe.stages.rag.opening import open_answerer, read_threshold
 
     with project.store.in_use(), open_answerer(
         node.config,  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.evaluation import text_metrics
 from llmpipe.stages.rag import Rag, RagConfig
-from llmpipe.stages.rag_open import read_threshold
+from llmpipe.stages.rag.opening import read_threshold
 
 LLAMA = {"engine": "llama.cpp", "model": "gguf"}
 OPENAI = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}

@@ -13,7 +13,7 @@ from llmpipe.retrieval.answer import Answer
 from llmpipe.retrieval.answer_figures import Answered, answer_scores
 from llmpipe.retrieval.labelled import AnsweringDocuments, Judged, Question, read_questions
 from llmpipe.retrieval.passages import Passages
-from llmpipe.stages.rag_config import RagConfig
+from llmpipe.stages.rag.config import RagConfig
 
 Figures = Mapping[str, Mapping[str, float]]
 """By name a figure's mean, the ends of its interval (``low``, ``high``), and ``n``, its rows."""

@@ -19,7 +19,7 @@ from llmpipe.retrieval.opening import open_embedder_of
 from llmpipe.retrieval.rerank import CrossEncoder
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import Threshold
-from llmpipe.stages.rag_config import RagConfig
+from llmpipe.stages.rag.config import RagConfig
 
 Reveal = Callable[[str], str]
 

@@ -31,7 +31,7 @@ from llmpipe.errors import StageError, remake
 from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.filters import read_filters
 from llmpipe.retrieval.search import SEARCH_TOOLS
-from llmpipe.stages.rag_config import RagConfig
+from llmpipe.stages.rag.config import RagConfig
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.answer import Answer, Answerer
@@ -122,8 +122,8 @@ class Rag(StageDefaults):
             StageError: a part cannot be opened or does not fit the others, the model says nothing,
                 or a citation is not what its document says.
         """
-        from llmpipe.stages.rag_figures import Labelled
-        from llmpipe.stages.rag_open import answering, open_retriever
+        from llmpipe.stages.rag.figures import Labelled
+        from llmpipe.stages.rag.opening import answering, open_retriever
 
         config = ctx.config
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
@@ -149,7 +149,7 @@ def _result(
 ) -> StageResult:
     """Write the check and, where there are labelled questions, what became of each."""
     from llmpipe.retrieval.citations import supported_share
-    from llmpipe.stages.rag_figures import lines, measure
+    from llmpipe.stages.rag.figures import lines, measure
 
     answers = [*samples, *(one.answer for one in answered)]
     figures: dict[str, Any] = {
