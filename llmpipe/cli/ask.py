@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.citations import Citation
 
 EXAMPLE = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model: …}}"
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters, but for tab and line break."""
 
 
 def main(argv: list[str]) -> int:
@@ -52,7 +56,9 @@ def main(argv: list[str]) -> int:
 
 
 def _question(given: str) -> str:
-    question = (sys.stdin.read() if given == "-" else given).strip()
+    if given == "-":
+        given = sys.stdin.buffer.read().decode("utf-8", "replace")
+    question = given.strip()
     if not question:
         raise UsageError("the question is empty", hint='llmpipe ask SPEC "How do I …?"')
     return question
@@ -68,16 +74,21 @@ def _print_answer(answerer: Answerer, question: str, k: int | None) -> Answer:
             if isinstance(event, Token):
                 text = event.text if begun else event.text.lstrip()
                 begun = begun or bool(text)
-                print(text, end="", flush=True)
+                print(_harmless(text), end="", flush=True)
             elif isinstance(event, Done):
-                print("" if begun else event.answer.text)
+                print("" if begun else _harmless(event.answer.text))
                 return event.answer
     raise AssertionError("an answer that is not cancelled is complete")
 
 
 def _print_citations(answer: Answer) -> None:
     for line in _listed(answer.citations):
-        print(line)
+        print(_harmless(line))
+
+
+def _harmless(text: str) -> str:
+    """Give a text without what a terminal would obey."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _listed(citations: Iterable[Citation]) -> Iterator[str]:

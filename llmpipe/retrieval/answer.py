@@ -26,7 +26,7 @@ from llmpipe.retrieval.filters import Filters
 from llmpipe.retrieval.generator import Generator
 from llmpipe.retrieval.prompt import ABSTENTION, QuestionError, Turn, build_prompt
 from llmpipe.retrieval.rerank import Reranker
-from llmpipe.retrieval.search import FETCH, Hit, Mode, Retriever
+from llmpipe.retrieval.search import FETCH, Hit, Mode, Retriever, readable
 from llmpipe.retrieval.threshold import Threshold
 
 _UNFINISHED = re.compile(r"\s*\[\d*$")
@@ -69,20 +69,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     timings: Timings
 
 
-class Retrieved(msgspec.Struct, frozen=True, tag="retrieved", tag_field="event"):
+class Retrieved(msgspec.Struct, frozen=True):
     """The search is done."""
 
     hits: tuple[Hit, ...]
     timings: Timings
 
 
-class Token(msgspec.Struct, frozen=True, tag="token", tag_field="event"):
+class Token(msgspec.Struct, frozen=True):
     """The answer goes on with this text."""
 
     text: str
 
 
-class Done(msgspec.Struct, frozen=True, tag="done", tag_field="event"):
+class Done(msgspec.Struct, frozen=True):
     """The answer is complete."""
 
     answer: Answer
@@ -145,9 +145,10 @@ class Answerer:
             SearchError: the index cannot be searched.
             StageError: the model cannot be asked.
         """
-        question = question.strip()
-        if not question:
-            raise QuestionError("the question is empty")
+        try:
+            question = readable(question)
+        except StageError as error:
+            raise QuestionError(error.message, hint=error.hint) from None
         cancellation = cancellation or Cancellation()
         try:
             hits, timings = self._found(question, history, k or self.settings.k, cancellation)

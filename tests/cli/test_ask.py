@@ -34,6 +34,9 @@ stages:
 """
 WHEN = "When does the kiosk open?"
 
+FOUNTAIN = "The fountain \x9b31mwas built\x9b in 1900."
+"""What would colour a terminal."""
+
 
 class Town(Workspace):
     """A workspace with an endpoint, whose key is in the environment of every command."""
@@ -43,7 +46,7 @@ class Town(Workspace):
         self.endpoint = endpoint
         self.write(SPEC.format(url=endpoint.url))
         (folder / "docs").mkdir()
-        for name, text in TEXTS.items():
+        for name, text in {**TEXTS, "fountain.md": FOUNTAIN}.items():
             (folder / "docs" / name).write_text(text, "utf-8")
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
@@ -97,6 +100,40 @@ def test_the_answer_as_data(town: Town) -> None:
     assert len(answer["hits"]) == 2
     assert not answer["abstained"]
     assert answer["timings"]["generate"] > 0
+
+
+def test_broken_bytes_are_asked_as_far_as_they_can_be_read(town: Town) -> None:
+    """From standard input and as an argument; the model is asked in valid text."""
+    broken = b"When does the kiosk \xff open?"
+    for argument, given in ((b"-", broken), (broken, b"")):
+        found = subprocess.run(
+            [sys.executable, "-m", "llmpipe", "ask", "spec.yaml", argument, "--json"],
+            cwd=town.folder,
+            env={**os.environ, "TOWN_KEY": "a-secret-key"},
+            input=given,
+            capture_output=True,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr.decode()
+        question = json.loads(found.stdout)["question"]
+        assert question.encode().startswith(b"When does the kiosk ")
+        assert town.endpoint.received[-1]["messages"][-1]["content"].endswith(question)
+
+
+def test_nothing_that_is_printed_steers_the_terminal(town: Town) -> None:
+    """Neither the answer nor what it quotes; as data they are whole, and JSON escapes them."""
+    says = f"{FOUNTAIN[:-1]} [1].\n\tAlways.\x1b[2J"
+    town.endpoint.reply, before = (lambda body: (says, "stop"), town.endpoint.reply)
+    try:
+        lines = town.ask("When was the fountain built?").stdout.splitlines()
+        data = json.loads(town.ask("When was the fountain built?", "--json").stdout)
+    finally:
+        town.endpoint.reply = before
+    shown = "The fountain �31mwas built� in 1900"
+    assert lines[:2] == [f"{shown} [1].", "\tAlways.�[2J"]
+    assert f"    {shown}." in lines
+    assert data["text"] == says
+    assert data["citations"][0]["quote"] == FOUNTAIN
 
 
 def test_no_answer_is_an_answer(town: Town) -> None:

@@ -87,12 +87,9 @@ def test_an_answer_comes_with_its_place(town: Town) -> None:
 
 
 def test_an_answer_is_data(town: Town) -> None:
-    """It goes through JSON and comes back the same, as the events do."""
-    answerer = town.answerer()
-    answer = answerer.answer(WHEN)
+    """It goes through JSON and comes back the same."""
+    answer = town.answerer().answer(WHEN)
     assert msgspec.json.decode(msgspec.json.encode(answer), type=type(answer)) == answer
-    first = next(answerer.stream(WHEN))
-    assert msgspec.json.decode(msgspec.json.encode(first))["event"] == "retrieved"
 
 
 def test_what_nothing_is_near_does_not_reach_the_model(town: Town) -> None:
@@ -178,6 +175,13 @@ def test_an_empty_question_is_refused(town: Town, question: str) -> None:
     """Before anything is searched."""
     with pytest.raises(QuestionError, match="empty"):
         town.answerer().answer(question)
+
+
+def test_a_question_of_broken_bytes_is_asked_as_text(town: Town) -> None:
+    """What no text can hold does not reach the model, whatever the way of searching."""
+    answer = town.answerer(mode="bm25").answer("When does the kiosk open \udcff?")
+    assert answer.question == "When does the kiosk open ??"
+    assert town.asked()[0]["messages"][-1]["content"].endswith(answer.question)
 
 
 def test_who_stops_listening_ends_the_work(town: Town) -> None:
