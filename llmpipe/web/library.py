@@ -21,7 +21,7 @@ from llmpipe.retrieval.search import Hit
 AROUND = 20_000
 """Characters of a document that are given on either side of a passage."""
 LONGEST_PASSAGE = 20_000
-"""Characters that a passage may have."""
+"""Characters that are given of a passage."""
 
 _SCORES = ("score", "dense_rank", "dense_score", "bm25_rank", "bm25_score", "rerank_score")
 
@@ -29,7 +29,8 @@ _SCORES = ("score", "dense_rank", "dense_score", "bm25_rank", "bm25_score", "rer
 class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
     """A passage with what stands around it in its document.
 
-    ``cut_before`` and ``cut_after`` say that the document goes on beyond that.
+    ``cut_before`` and ``cut_after`` say that the document goes on beyond that; a passage that is
+    too long to be given as a whole is cut itself, and nothing stands after it.
     """
 
     document: str
@@ -102,20 +103,21 @@ def excerpt(document: Document, start: int, end: int) -> Excerpt:
     """Give a stretch of a document with what stands around it.
 
     Raises:
-        ValueError: there is no such stretch, or it is too long.
+        ValueError: there is no such stretch.
     """
     length = len(document.text)
     if not 0 <= start <= end <= length:
         raise ValueError(f"the document has the characters 0 to {length}, not {start} to {end}")
-    if end - start > LONGEST_PASSAGE:
-        raise ValueError(f"a passage has at most {LONGEST_PASSAGE} characters")
+    pages = document.pages_of(start, end)
     first, last = max(0, start - AROUND), min(length, end + AROUND)
+    if end - start > LONGEST_PASSAGE:
+        end = last = start + LONGEST_PASSAGE
     sections = (s.path for s in document.sections if s.start <= start < s.end)
     return Excerpt(
         document=document.id,
         title=document.title,
         section=next(sections, ()),
-        pages=document.pages_of(start, end),
+        pages=pages,
         before=document.text[first:start],
         quote=document.text[start:end],
         after=document.text[end:last],

@@ -405,10 +405,12 @@ def test_a_place_that_is_not_there_is_refused(serve: Serve, query: str) -> None:
     assert error_of(response)[::2] == (400, "invalid_place")
 
 
-def test_a_passage_has_a_limit(serve: Serve) -> None:
-    """A caller reads a long document piece by piece."""
-    response = serve().http.get("/v1/documents/bridge.pdf?start=0&end=20001")
-    assert error_of(response)[::2] == (400, "invalid_place")
+def test_a_passage_that_is_too_long_is_cut(serve: Serve) -> None:
+    """What there is room for is given, and that it goes on; a caller reads on from there."""
+    text = BEFORE + PASSAGE + AFTER
+    found = serve().http.get("/v1/documents/bridge.pdf?start=10&end=30010").json()
+    assert (found["before"], found["quote"], found["after"]) == (text[:10], text[10:20_010], "")
+    assert (found["cut_before"], found["cut_after"]) == (False, True)
 
 
 # What the service says of itself
