@@ -88,7 +88,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
                 raise _unsupported(f"messages of the role {message.role!r}")
         if not spoken or spoken[-1].role != "user":
             raise ApiError(400, "no_question", "the last message must be the user's: the question")
-        return readable(spoken[-1].text()), _turns(spoken[:-1])
+        return stripped(spoken[-1].text()), _turns(spoken[:-1])
 
     def _require_an_answer_in_words(self) -> None:
         if self.n not in (None, 1):
@@ -157,7 +157,7 @@ class Reply:
         return {**self._shape, "object": "chat.completion.chunk", **fields}
 
 
-def readable(question: str) -> str:
+def stripped(question: str) -> str:
     """Give a question without the space around it.
 
     Raises:
@@ -167,7 +167,9 @@ def readable(question: str) -> str:
     if not question:
         raise ApiError(400, "empty_question", "the question is empty")
     if len(question) > LONGEST_QUESTION:
-        raise too_long(f"the question has {len(question)} characters, not {LONGEST_QUESTION}")
+        raise too_long(
+            f"the question has {len(question):,} characters; it may have {LONGEST_QUESTION:,}"
+        )
     return question
 
 

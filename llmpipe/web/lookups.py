@@ -15,7 +15,7 @@ from llmpipe.backends.streaming import Cancellation
 from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.retrieval.search import Mode
-from llmpipe.web.chat import readable
+from llmpipe.web.chat import stripped
 from llmpipe.web.errors import ApiError, json_response, search_failed, told
 from llmpipe.web.library import Excerpt, Library, excerpt
 from llmpipe.web.reading import read_json, read_place
@@ -49,7 +49,7 @@ class Lookups:
     async def search(self, request: Request) -> Response:
         """Give the passages that suit a query best."""
         asked = await read_json(request, SearchRequest)
-        query = readable(asked.query)
+        query = stripped(asked.query)
         mode = asked.mode or self._answerer.settings.mode
         if mode not in self.modes:
             known = ", ".join(self.modes)

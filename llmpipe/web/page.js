@@ -5,6 +5,7 @@
 const byId = (id) => document.getElementById(id);
 const KEY = "llmpipe-api-key";
 const CITED = /\[(\d{1,4})\]/g;
+const MOST_TURNS = 20; // the service heeds no more
 const BEGUN = /\[\d{0,4}$/;
 const wide = matchMedia("(min-width: 64rem)");
 
@@ -96,6 +97,7 @@ async function ask(question) {
 function conversation(turn) {
   const messages = turns
     .filter((earlier) => earlier.done)
+    .slice(-MOST_TURNS)
     .flatMap(({ question, text }) => [
       { role: "user", content: question },
       { role: "assistant", content: text },
@@ -314,16 +316,16 @@ async function open(turn, { document: name, start, end }, button) {
     return;
   }
   const dialog = byId("passage");
-  if (dialog.open) dialog.close();
   const quote = element("mark", "", passage.quote);
   byId("passage-title").textContent = place({ ...passage, pages: null });
   byId("passage-place").textContent = [passage.document, paged(passage.pages)].filter(Boolean).join(", ");
   byId("passage-text").replaceChildren(
     passage.cut_before ? "… " : "", passage.before, quote, passage.after, passage.cut_after ? " …" : "",
   );
+  opener?.setAttribute("aria-expanded", "false");
   opener = button;
   button.setAttribute("aria-expanded", "true");
-  wide.matches ? dialog.show() : dialog.showModal();
+  if (!dialog.open) wide.matches ? dialog.show() : dialog.showModal();
   quote.scrollIntoView({ block: "center" });
   byId("passage-title").focus({ preventScroll: true });
 }

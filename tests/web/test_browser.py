@@ -14,6 +14,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from town_service import HOSTILE, PASSAGE, SAYS, WHEN, Serve, Served, waited
 
 from llmpipe.retrieval.prompt import ABSTENTION
+from llmpipe.web.chat import MOST_TURNS
 from llmpipe.web.guard import Admission
 
 pytestmark = pytest.mark.heavy
@@ -203,6 +204,29 @@ def test_a_hit_opens_its_passage_and_takes_the_focus_back(serve: Serve, opened: 
     assert hit.evaluate("(node) => node === document.activeElement")
 
 
+def test_another_passage_opens_in_the_place_of_the_first(serve: Serve, opened: Opener) -> None:
+    """The focus is in it, and closing it leads back to where it was opened from."""
+    served = serve(k=2)
+    says = "The kiosk opens at nine in the morning [1]. A building permit is valid for two years [2]."
+    served.endpoint.reply = lambda body: (says, "stop")
+    found = opened(served)
+    found.ask("When does the kiosk open in the morning, and how long is a building permit valid?")
+    page = found.page
+    first, second = page.locator(".cite").nth(0), page.locator(".cite").nth(1)
+    first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    before = page.locator("mark").inner_text()
+    second.click()
+    expect(page.locator("mark")).not_to_have_text(before)
+    page.wait_for_timeout(100)
+    assert found.focused() == "passage-title"
+    assert second.get_attribute("aria-expanded") == "true"
+    assert first.get_attribute("aria-expanded") == "false"
+    page.keyboard.press("Escape")
+    expect(second).to_be_focused()
+    assert second.get_attribute("aria-expanded") == "false"
+
+
 def test_markup_is_shown_as_text(serve: Serve, opened: Opener) -> None:
     """In a document, a question and an answer alike: nothing of it acts."""
     served = serve()
@@ -261,6 +285,16 @@ def test_several_questions_make_a_conversation(serve: Serve, opened: Opener) -> 
     page.get_by_role("button", name="1 passage").first.click()
     assert WHEN in page.locator("#sources-of").inner_text()
     assert "kiosk" in page.locator("#hits .hit").inner_text()
+
+
+def test_a_conversation_can_go_on_for_ever(serve: Serve, opened: Opener) -> None:
+    """No more of it is sent than the service heeds; a request has a largest size."""
+    found = opened(serve(k=1))
+    for _ in range(21):
+        found.ask("When?")
+    with found.page.expect_request("**/v1/chat/completions") as asked:
+        found.ask()
+    assert len(asked.value.post_data_json["messages"]) == 2 * MOST_TURNS + 1
 
 
 def test_an_answer_can_be_stopped(serve: Serve, opened: Opener) -> None:
