@@ -241,13 +241,17 @@ class Answerer:
     ) -> Events:
         """Have the model write the answer, then cite."""
         begun = time.monotonic()
-        prompt = build_prompt(
-            question,
-            self._sources(hits),
-            self.generator,
-            system=self.settings.system,
-            history=history,
-        )
+        try:
+            prompt = build_prompt(
+                question,
+                self._sources(hits),
+                self.generator,
+                system=self.settings.system,
+                history=history,
+                check=cancellation.check,
+            )
+        except CancelledError:
+            return
         asked = time.monotonic()
         text, usage = "", None
         pieces = self.generator.stream(

@@ -13,8 +13,9 @@ turn, inside its fence.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,19 +89,20 @@ def build_prompt(
     *,
     system: str | None = None,
     history: Sequence[Turn] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> Prompt:
     """Give the messages that ask a question about some sources.
 
     What there is no room for is left out: the oldest turns of the conversation first, then the
-    last sources; a source that is the only one is cut after a sentence.
+    last sources; a source that is the only one is cut after a sentence. ``check`` is called before
+    every measurement, and may end the work by an exception.
 
     Raises:
         QuestionError: there is no room for the question with a single sentence of a source.
     """
-    draft = _Draft(reader, system or INSTRUCTION, history, question)
-    for turns in range(len(history), -1, -1):
-        if prompt := draft.fitting(sources, turns):
-            return prompt
+    draft = _Draft(reader, system or INSTRUCTION, history, question, check)
+    if prompt := draft.with_most_turns(sources):
+        return prompt
     for count in range(len(sources) - 1, 0, -1):
         if prompt := draft.fitting(sources[:count], 0):
             return prompt
@@ -117,11 +119,34 @@ def build_prompt(
 class _Draft:
     """A prompt of which parts may be left out."""
 
-    def __init__(self, reader: Reader, system: str, history: Sequence[Turn], question: str) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        system: str,
+        history: Sequence[Turn],
+        question: str,
+        check: Callable[[], None],
+    ) -> None:
         self._reader = reader
         self._system = system
-        self._history = [(self._data(asked), self._data(said)) for asked, said in history]
-        self._question = self._data(question)
+        self._history = history
+        self._question = question
+        self._check = check
+        self._data = functools.cache(self._as_data)  # a reader may be a server
+
+    def with_most_turns(self, sources: Sequence[Source]) -> Prompt | None:
+        """Give the prompt with as many turns as there is room for; None where not even without."""
+        best = self.fitting(sources, len(self._history))
+        if best or not self._history:
+            return best
+        fits, too_many = -1, len(self._history)
+        while too_many - fits > 1:
+            turns = (fits + too_many) // 2
+            if prompt := self.fitting(sources, turns):
+                best, fits = prompt, turns
+            else:
+                too_many = turns
+        return best
 
     def fitting(
         self, sources: Sequence[Source], turns: int, end: int | None = None
@@ -132,11 +157,12 @@ class _Draft:
         """
         messages = [{"role": "system", "content": self._system}]
         for asked, said in self._history[len(self._history) - turns :]:
-            messages.append({"role": "user", "content": asked})
-            messages.append({"role": "assistant", "content": said})
+            messages.append({"role": "user", "content": self._data(asked)})
+            messages.append({"role": "assistant", "content": self._data(said)})
         quoted = "\n\n".join(self._quoted(source, end) for source in reversed(sources))
-        content = f"<sources>\n{quoted}\n</sources>\n\n{self._question}"
+        content = f"<sources>\n{quoted}\n</sources>\n\n{self._data(self._question)}"
         messages.append({"role": "user", "content": content})
+        self._check()
         tokens = self._reader.count_tokens(messages)
         room = self._reader.context - self._reader.max_tokens - RESERVE
         return Prompt(messages, list(sources), tokens) if tokens <= room else None
@@ -150,7 +176,8 @@ class _Draft:
         text = self._data(source.chunk.text[:end].strip())
         return f"[{source.number}] {heading}\n{text}"
 
-    def _data(self, text: str) -> str:
+    def _as_data(self, text: str) -> str:
+        self._check()
         text = as_data(text)
         if not self._reader.reads_as_text(text):  # the model has tokens of its own
             text = _OPENING.sub(r"\g<0> ", text)

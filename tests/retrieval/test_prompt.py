@@ -117,6 +117,43 @@ def test_the_oldest_turns_go_first_then_the_last_sources() -> None:
     assert left(60) == (0, [1])
 
 
+class Counted(Words):
+    """Counts how often it is asked: a reader may be a server."""
+
+    asked = 0
+
+    def count_tokens(self, messages: Sequence[Message]) -> int:
+        self.asked += 1
+        return super().count_tokens(messages)
+
+    def reads_as_text(self, text: str) -> bool:
+        self.asked += 1
+        return super().reads_as_text(text)
+
+
+def test_a_long_conversation_is_measured_a_few_times() -> None:
+    """Each text is read once at most, and the turns are not tried one by one."""
+    turns = [(f"question {i}", f"answer {i} " + "word " * 20) for i in range(20)]
+    sources = [source(i, f"text {i} " + "word " * 30) for i in range(1, 5)]
+    reader = Counted(context=400)
+    prompt = build_prompt("When?", sources, reader, history=turns)
+    assert prompt.tokens + 36 <= reader.context < prompt.tokens + 36 + 24
+    assert prompt.messages[-2]["content"].startswith("answer 19")
+    assert reader.asked < 2 * len(turns) + 2 * len(sources) + 10
+
+
+def test_a_prompt_that_nobody_wants_is_not_made() -> None:
+    """The model's server is left alone as soon as that is known."""
+
+    def gone() -> None:
+        raise ConnectionAbortedError
+
+    reader = Counted()
+    with pytest.raises(ConnectionAbortedError):
+        build_prompt("When?", [source(1, "At nine.")], reader, check=gone)
+    assert reader.asked <= 1
+
+
 def test_an_only_source_is_cut_after_a_sentence() -> None:
     """As many whole sentences as fit; the citation will still quote the document."""
     text = "First one here. Second one here. Third one here."

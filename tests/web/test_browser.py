@@ -207,7 +207,9 @@ def test_a_hit_opens_its_passage_and_takes_the_focus_back(serve: Serve, opened: 
 def test_another_passage_opens_in_the_place_of_the_first(serve: Serve, opened: Opener) -> None:
     """The focus is in it, and closing it leads back to where it was opened from."""
     served = serve(k=2)
-    says = "The kiosk opens at nine in the morning [1]. A building permit is valid for two years [2]."
+    says = (
+        "The kiosk opens at nine in the morning [1]. A building permit is valid for two years [2]."
+    )
     served.endpoint.reply = lambda body: (says, "stop")
     found = opened(served)
     found.ask("When does the kiosk open in the morning, and how long is a building permit valid?")
