@@ -34,6 +34,9 @@ from llmpipe.errors import MissingDependencyError, StageError
 BATCH = 2048
 """Tokens of a prompt that llama.cpp computes in one go where nobody says otherwise."""
 
+WARNINGS, EVERY_REQUEST = 2, 3
+"""How much llama.cpp logs. What is kept only for errors must not grow with every request."""
+
 START_TIMEOUT = 600.0
 """Seconds that loading a model may take."""
 
@@ -95,6 +98,7 @@ def serve_gguf(
         "api_keys": [api_key] if api_key else [],
         "cache_prompt": cache_prompt,
         "batch": max(batch, slots),
+        "verbosity": EVERY_REQUEST if log else WARNINGS,
     }
     with _open_log(log) as log_file, _child(log_file) as process:
         server = LlamaServer("", name, process, log_file, api_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -14,14 +15,19 @@ pytestmark = pytest.mark.heavy
 
 
 def test_a_model_is_served_and_gone_afterwards(smollm2_gguf: Path) -> None:
-    """Tokens, completions and chats come from the process that was started; then it is gone."""
+    """Tokens, completions and chats come from the process that was started; then it is gone.
+
+    A log that is kept only for errors does not grow meanwhile.
+    """
     with serve_gguf(smollm2_gguf, threads=2, context=512) as server:
+        logged = os.fstat(server.log.fileno()).st_size
         assert server.tokenize("Hello") == server.tokenize("Hello")
         assert server.chat([{"role": "user", "content": "Say hi."}], max_tokens=4)
         assert server.complete("Once upon a", max_tokens=3)
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
         question = [{"role": "user", "content": "Give a number."}]
         assert server.chat(question, max_tokens=24, json_schema=schema).lstrip().startswith("{")
+        assert os.fstat(server.log.fileno()).st_size == logged
         process = server.process
     assert process.poll() is not None
 
