@@ -7,14 +7,17 @@ work that was done for them.
 from __future__ import annotations
 
 import logging
+from contextlib import closing
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from llmpipe.backends.streaming import Cancellation
 from llmpipe.errors import StageError
-from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, SearchError
-from llmpipe.retrieval.prompt import QuestionError
+from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, Events, Retrieved, SearchError
+from llmpipe.retrieval.prompt import QuestionError, Turn
 from llmpipe.web.chat import ChatRequest, Reply, event_of, too_long
 from llmpipe.web.errors import ApiError, internal_error, json_response, search_failed, told
 from llmpipe.web.library import Library
@@ -46,12 +49,7 @@ class Answers:
 
         async def begin() -> Running:
             await self._line.enter()
-            return Running(
-                lambda cancellation: self._answerer.stream(
-                    question, history, cancellation=cancellation
-                ),
-                self._line,
-            )
+            return Running(partial(self._made, question, history), self._line)
 
         options = asked.stream_options
         usage = bool(options and options.include_usage)
@@ -66,6 +64,14 @@ class Answers:
             running.stop()
             raise
         return _Stream(first, running, reply, self)
+
+    def _made(self, question: str, history: list[Turn], cancellation: Cancellation) -> Events:
+        """Make an answer, in the thread that waits for it."""
+        with closing(self._answerer.stream(question, history, cancellation=cancellation)) as events:
+            for event in events:
+                if isinstance(event, Retrieved):
+                    self._library.hits(event.hits)  # their titles are at hand from now on
+                yield event
 
     def require_generator(self) -> None:
         """Make sure that the generator has not died.

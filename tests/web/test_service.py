@@ -18,6 +18,8 @@ import pytest
 from openai_endpoint import Answer
 from town_service import AFTER, BEFORE, HOSTILE, PASSAGE, SAYS, TEXTS, WHEN, Serve, Served, waited
 
+from llmpipe.documents.model import Document
+from llmpipe.retrieval.passages import Passages
 from llmpipe.retrieval.prompt import ABSTENTION
 from llmpipe.web.guard import Admission
 from llmpipe.web.lookups import PLACES
@@ -292,6 +294,22 @@ def test_an_embedder_that_fails_is_told(
             assert "does not take a question of 13 characters" in message
     assert len(caplog.records) == 3
     assert "Alice" not in caplog.text + capfd.readouterr().err
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_no_document_is_read_where_it_would_hold_up_the_others(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Those of an answer are read in its own thread: a long one takes a while."""
+    threads, document = set(), Passages.document
+
+    def noted(passages: Passages, name: str) -> Document | None:
+        threads.add(threading.current_thread().name)
+        return document(passages, name)
+
+    monkeypatch.setattr(Passages, "document", noted)
+    assert serve().ask(stream=stream).status_code == 200
+    assert threads == {WORKER}
 
 
 # Searches and documents
