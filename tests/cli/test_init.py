@@ -445,6 +445,7 @@ class Terminal:
     def __init__(self, *arguments: str) -> None:
         self.pid, self._end = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore it
             os.execv(sys.executable, [sys.executable, "-m", "llmpipe", "init", *arguments])
         self.seen = ""
 
