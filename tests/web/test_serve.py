@@ -141,7 +141,8 @@ def test_it_ends_in_the_middle_of_an_answer(town: Workspace) -> None:
         with httpx.stream(
             "POST", f"{url}/v1/chat/completions", json=body, timeout=PATIENCE
         ) as response:
-            next(response.iter_lines())
+            lines = response.iter_lines()  # held: without it the client hangs up
+            next(lines)
             code, seconds, said = end(process, signal.SIGTERM)
         assert (code, said) == (0, "")
         assert seconds < 8
@@ -157,7 +158,8 @@ def test_answers_that_would_take_long_are_cut_at_the_end(
     with served(town, "slow") as (url, process), ThreadPoolExecutor() as pool:
         chat = f"{url}/v1/chat/completions"
         with httpx.stream("POST", chat, json=body | {"stream": True}, timeout=PATIENCE) as begun:
-            next(begun.iter_lines())
+            lines = begun.iter_lines()  # held: without it the client hangs up
+            next(lines)
             waiting = pool.submit(httpx.post, chat, json=body, timeout=PATIENCE)
             deadline = time.monotonic() + PATIENCE
             while "llmpipe_questions_waiting 1.0" not in httpx.get(f"{url}/metrics").text:
