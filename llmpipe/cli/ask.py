@@ -84,6 +84,9 @@ def _print_answer(answerer: Answerer, question: str, k: int | None) -> Answer:
 def _print_citations(answer: Answer) -> None:
     for line in _listed(answer.citations):
         print(_harmless(line))
+    if not (answer.citations or answer.abstained):
+        found = dict.fromkeys(hit.chunk.document for hit in answer.hits)
+        print(_harmless(f"\nNo source was found for this answer. Looked at: {', '.join(found)}"))
 
 
 def _harmless(text: str) -> str:

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     _name_columns(data, goal, options, asks)
     recipe = choose_recipe(goal, data)
     model = _model(options.model, recipe, options.folder) if options.model else SMOLLM2
-    name = options.name or default_name(options.folder)
+    name = options.name or default_name(spec)
     text = render(recipe, data, file=options.file, name=name, model=model)
     missing = missing_models(recipe, model)
     _write(spec, text, missing, force=options.force)

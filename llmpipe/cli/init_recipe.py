@@ -69,8 +69,8 @@ class Recipe:
     """The extras of llmpipe that its stages need."""
     models: tuple[str, ...]
     """The models that it names by itself, besides the one that may be given."""
-    talk: tuple[str, str]
-    """The command by which one talks to what it makes, and what that does."""
+    talk: tuple[tuple[str, str], ...]
+    """The commands by which one talks to what it makes, each with what it does."""
 
     @property
     def takes_gguf(self) -> bool:
@@ -126,12 +126,13 @@ def require_examples(data: Data) -> None:
 
 def _rag(why: str) -> Recipe:
     ask = ('ask {spec} "…"', "answers a question, with its sources")
-    return Recipe(RAG, "Retrieval (RAG)", why, "rag,serve", (MINILM,), ask)
+    serve = ("serve {spec}", "answers on a web page, and as an OpenAI API")
+    return Recipe(RAG, "Retrieval (RAG)", why, "rag,serve", (MINILM,), (ask, serve))
 
 
 def _finetune(why: str) -> Recipe:
     serve = ("serve {spec}", "keeps the trained model up, as an OpenAI API")
-    return Recipe(FINETUNE, "Fine-tuning", why, "train,gguf,serve,evaluate", (), serve)
+    return Recipe(FINETUNE, "Fine-tuning", why, "train,gguf,serve,evaluate", (), (serve,))
 
 
 def render(recipe: Recipe, data: Data, *, file: str, name: str, model: str) -> str:
@@ -168,11 +169,10 @@ def missing_models(recipe: Recipe, model: str) -> list[str]:
 def command_table(recipe: Recipe, spec: str) -> list[str]:
     """Give the commands that come next, each with what it does."""
     spec = shlex.quote(spec)
-    talk, talk_does = recipe.talk
     rows = [
         (f"llmpipe plan {spec}", "shows what would run, and why"),
         (f"llmpipe run {spec}", "brings everything up to date"),
-        (f"llmpipe {talk.format(spec=spec)}", talk_does),
+        *((f"llmpipe {talk.format(spec=spec)}", does) for talk, does in recipe.talk),
     ]
     width = max(len(command) for command, _ in rows)
     return [f"  {command:<{width}}   {does}" for command, does in rows]
@@ -274,7 +274,11 @@ def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH)
 
 
-def default_name(folder: Path) -> str:
-    """Give a name that a spec may have, made of that of its folder."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.absolute().resolve().name)
+def default_name(spec: Path) -> str:
+    """Give a name that a spec may have, made of its folder's, or of its own where it has one.
+
+    Two specs in a folder need two names: their lock files are called by them.
+    """
+    named = spec.stem if spec.stem != "spec" else spec.parent.absolute().resolve().name
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", named)
     return name.strip("-._") or "recipe"

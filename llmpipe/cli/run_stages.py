@@ -231,6 +231,7 @@ def _closing_line(outcome: RunOutcome, options: argparse.Namespace, report: Path
     line = closing_text(outcome.status, outcome.seconds, statuses, outcome.id)
     if outcome.status != "done":
         again = ["llmpipe", "run", options.spec, *overlaid(options.profiles, options.settings)]
+        again += [part for stage in options.only or () for part in ("--only", stage)]
         line += f"\nwhat is finished is kept; go on with: {shlex.join(again)}"
     if report is not None:
         line += f"\nreport: {report}"

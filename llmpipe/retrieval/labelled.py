@@ -20,6 +20,7 @@ import msgspec
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.evaluation.qrels import line_of, read_beir_queries, read_qrels
+from llmpipe.formats import detect
 from llmpipe.formats.mapping import read_chat
 from llmpipe.formats.message import RowError, missing_column, text_column
 from llmpipe.formats.records import read_rows
@@ -225,6 +226,12 @@ def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
     if columns.question or "question" in row:
         text = text_column(row, columns.question or "question")
         return text, text_column(row, columns.answer or "answer", required=False)
+    if detect(row) is None:
+        has = ", ".join(map(repr, row)) or "no columns"
+        raise RowError(
+            f"the row has no column 'question' and is in no known format; it has {has}",
+            hint="name the columns: map: {question: COLUMN, documents: COLUMN}",
+        )
     chat = read_chat(row)
     asked = [turn["content"] for turn in chat if turn["role"] == "user"]
     if not asked:

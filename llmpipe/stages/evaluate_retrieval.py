@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from itertools import chain, pairwise
+from itertools import chain, combinations, pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -296,8 +296,8 @@ def _rows(
 def _alike(indexes: Sequence[str], modes: Sequence[Mode]) -> Iterator[tuple[str, str]]:
     """Pair the searches that differ in one thing: the mode, or the index."""
     for index in indexes:
-        for mode, next_mode in pairwise(modes):
-            yield f"{index}.{mode}", f"{index}.{next_mode}"
+        for mode, other in combinations(modes, 2):
+            yield f"{index}.{mode}", f"{index}.{other}"
     for mode in modes:
         for index, next_index in pairwise(indexes):
             yield f"{index}.{mode}", f"{next_index}.{mode}"
@@ -308,5 +308,5 @@ def _depth(metric: str) -> int:
 
 
 def _counted(asked: int, left_out: int) -> str:
-    told = f"{asked} questions, 95 % intervals"
+    told = f"{asked} question{'s' * (asked != 1)}, 95 % intervals"
     return f"{told}; left out: {left_out} that no document answers" if left_out else told

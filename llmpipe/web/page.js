@@ -170,6 +170,7 @@ function finish(turn, { text, citations, abstained, timings }, reason) {
   const seconds = timings.retrieve + timings.rerank + timings.prompt + timings.generate;
   note(turn, `${seconds.toFixed(1)} s`);
   if (reason === "length") note(turn, "There was no room for more of this answer.");
+  if (!abstained && !citations.length) note(turn, "No source was found for this answer.");
   if (citations.some((citation) => citation.inferred)) {
     note(turn, "≈ found by us: the answer names no source there");
   }

@@ -136,6 +136,17 @@ def test_nothing_that_is_printed_steers_the_terminal(town: Town) -> None:
     assert data["citations"][0]["quote"] == FOUNTAIN
 
 
+def test_an_answer_without_a_source_is_told(town: Town) -> None:
+    """It is printed, and that nothing that was found says so."""
+    town.endpoint.reply, before = lambda body: ("Chess is a game.", "stop"), town.endpoint.reply
+    try:
+        lines = town.ask("When does the kiosk open?").stdout.splitlines()
+    finally:
+        town.endpoint.reply = before
+    assert lines[0] == "Chess is a game."
+    assert lines[-1].startswith("No source was found for this answer. Looked at: docs/kiosk.md")
+
+
 def test_no_answer_is_an_answer(town: Town) -> None:
     """The command has done what it was asked."""
     town.endpoint.reply, before = (

@@ -398,6 +398,9 @@ def test_a_spec_is_never_replaced_unasked(folder: Path, capsys: pytest.CaptureFi
     old = Path("spec.yaml").read_bytes()
     assert init("--data", "docs", "--yes", "--file", "second.yaml") == 0
     assert Path("spec.yaml").read_bytes() == old
+    assert 'name: "second"\n' in Path("second.yaml").read_text("utf-8"), (
+        "one folder, two lock files"
+    )
 
 
 def test_any_name_of_a_file_is_written_as_it_is(folder: Path) -> None:

@@ -36,6 +36,13 @@ def test_whom_no_document_answers_is_not_answerable(tmp_path: Path, documents: A
     assert (unknown.answerable, unknown.documents) == (True, None)
 
 
+def test_a_row_that_asks_nothing_names_the_columns(tmp_path: Path) -> None:
+    """As this stage's own `map` takes them."""
+    with pytest.raises(StageError, match=r"no column 'question' and is in no known format") as told:
+        read_row(tmp_path, {"q": "Why?", "id": 1})
+    assert "map: {question: COLUMN" in str(told.value.hint)
+
+
 CHAT = [
     {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]},
     {"instruction": "Why?", "input": "", "output": "So."},

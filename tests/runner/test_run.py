@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from processes import holds_text, wait_for
+from workspace import CHAIN
 
 Statuses = Callable[[dict[str, Any]], dict[str, str]]
 
@@ -239,6 +240,14 @@ def test_several_runs_at_once_do_a_stage_once(workspace: Any, statuses: Statuses
     found = [statuses(json.loads(out))["slow"] for out, _ in results]
     assert sorted(found) == ["cached"] * 7 + ["done"]
     assert any("slow: waits for process" in err for _, err in results)
+
+
+def test_after_a_failure_it_goes_on_with_what_was_asked_for(workspace: Any) -> None:
+    """The command that goes on runs no more than the one that failed."""
+    workspace.write(CHAIN.replace("echo first >> trace;", "exit 3;"))
+    result = workspace.call("run", "spec.yaml", "--only", "first")
+    assert result.returncode == 1
+    assert "go on with: llmpipe run spec.yaml --only first\n" in result.stderr
 
 
 def test_a_secret_is_nowhere(workspace: Any) -> None:
