@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,19 @@ class Terminal:
         self.seen = ""
         os.write(self._end, keys.encode())
 
+    def interrupt(self, prompt: str) -> int:
+        """Press Ctrl-C at a prompt, and again after a while, and give the exit code.
+
+        One that comes between the show of a prompt and the wait for an answer is lost, to anybody.
+        """
+        self._read(until=prompt)
+        for _ in range(10):
+            os.write(self._end, b"\x03")
+            with suppress(AssertionError):
+                self._read(until=None, seconds=6)
+                break
+        return self.ends()
+
     def ends(self) -> int:
         """Wait for the end, and give the exit code."""
         self._read(until=None)
@@ -506,8 +520,7 @@ def test_whoever_has_had_enough_leaves_no_trace(folder: Path) -> None:
     """Ctrl-C ends in 130, with nothing written and no traceback."""
     before = sorted(folder.rglob("*"))
     with Terminal("new", "--data", "docs") as terminal:
-        terminal.answer("Which [answer]: ", "\x03")
-        assert terminal.ends() == 130
+        assert terminal.interrupt("Which [answer]: ") == 130
         assert "Traceback" not in terminal.seen
     assert sorted(folder.rglob("*")) == before
 
