@@ -331,9 +331,16 @@ async function open(turn, { document: name, start, end }, button) {
   byId("passage-title").focus({ preventScroll: true });
 }
 
+function close() {
+  byId("passage").close();
+  closed();
+}
+
+// The event comes some time after the call; by then the focus may be where somebody has put it.
 function closed() {
-  opener?.setAttribute("aria-expanded", "false");
-  (opener?.isConnected ? opener : byId("question")).focus();
+  if (!opener || byId("passage").open) return;
+  opener.setAttribute("aria-expanded", "false");
+  (opener.isConnected ? opener : byId("question")).focus();
   opener = null;
 }
 
@@ -415,17 +422,17 @@ byId("key").addEventListener("submit", async (event) => {
   if (waiting && byId("key").hidden) ask(waiting);
   waiting = byId("key").hidden ? null : waiting;
 });
-byId("close").addEventListener("click", () => byId("passage").close());
+byId("close").addEventListener("click", close);
 byId("passage").addEventListener("close", closed);
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches("input, textarea");
   if (event.key === "Escape" && byId("passage").open) {
     event.preventDefault();
-    byId("passage").close();
+    close();
   } else if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
     byId("question").focus();
   }
 });
-wide.addEventListener("change", () => byId("passage").open && byId("passage").close());
+wide.addEventListener("change", () => byId("passage").open && close());
 introduce();

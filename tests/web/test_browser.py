@@ -439,4 +439,5 @@ def test_a_window_that_is_made_narrow_keeps_working(serve: Serve, opened: Opener
     page.set_viewport_size({"width": 390, "height": 800})
     expect(page.get_by_role("dialog")).to_be_hidden()
     button.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
     assert page.locator("#passage").evaluate("(node) => node.matches(':modal')")
