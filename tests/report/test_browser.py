@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from chromium import Opened, launched
 from contrasts import CONTRASTS
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
-CHROMIUM = Path("/usr/bin/chromium")
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 RUNS = ["failed_run", "trained_run", "hostile_run"]
 WINDOWS = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
-
-
-@dataclass(slots=True)
-class Opened:
-    """A page in the browser, with all that it said and asked for."""
-
-    page: Page
-    errors: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-    dialogs: list[str] = field(default_factory=list)
 
 
 Opener = Callable[[Path, int, str], Opened]
@@ -39,11 +21,8 @@ Opener = Callable[[Path, int, str], Opened]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a window."""
-    assert CHROMIUM.exists(), f"{CHROMIUM} is missing: `make programs` installs it"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield chromium
-        chromium.close()
+    with launched() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -59,12 +38,6 @@ def opened(browser: Browser) -> Iterator[Opener]:
         )
         contexts.append(context)
         found = Opened(context.new_page())
-        found.page.on("console", lambda message: found.errors.append(message.text))
-        found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-        found.page.on("request", lambda request: found.requests.append(request.url))
-        found.page.on(
-            "dialog", lambda dialog: (found.dialogs.append(dialog.message), dialog.dismiss())
-        )
         found.page.goto(path.as_uri(), wait_until="networkidle")
         return found
 

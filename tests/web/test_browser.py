@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import chromium
 import pytest
 from contrasts import CONTRASTS
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from town_service import HOSTILE, PASSAGE, SAYS, WHEN, Serve, Served, waited
 
 from llmpipe.retrieval.prompt import ABSTENTION
@@ -19,27 +19,13 @@ from llmpipe.web.guard import Admission
 
 pytestmark = pytest.mark.heavy
 
-CHROMIUM = Path("/usr/bin/chromium")
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TOLD = SAYS.replace("[1]", "1")
 """The answer as it stands on the page."""
 WINDOWS = [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
 
 
-@dataclass(slots=True)
-class Opened:
-    """The page in the browser, with all that it said and asked for."""
-
-    page: Page
-    errors: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-    dialogs: list[str] = field(default_factory=list)
+class Opened(chromium.Opened):
+    """The page of a service, and how somebody asks there."""
 
     def ask(self, question: str = WHEN) -> None:
         """Ask, and wait for the end of the answer."""
@@ -63,11 +49,8 @@ Opener = Callable[..., Opened]
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, without a window."""
-    assert CHROMIUM.exists(), f"{CHROMIUM} is missing: `make programs` installs it"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield chromium
-        chromium.close()
+    with chromium.launched() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -82,12 +65,6 @@ def opened(browser: Browser) -> Iterator[Opener]:
         contexts.append(context)
         found = Opened(context.new_page())
         found.page.set_default_timeout(15_000)
-        found.page.on("console", lambda message: found.errors.append(message.text))
-        found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-        found.page.on("request", lambda request: found.requests.append(request.url))
-        found.page.on(
-            "dialog", lambda dialog: (found.dialogs.append(dialog.message), dialog.dismiss())
-        )
         found.page.goto(served.url)
         expect(found.page).to_have_title("town-docs")
         return found
