@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends import device
 from llmpipe.backends.embedding_folder import EmbeddingFolder
+from llmpipe.backends.quiet import quiet
 from llmpipe.errors import MissingDependencyError, StageError
 
 if TYPE_CHECKING:
@@ -101,24 +102,24 @@ def _load(folder: EmbeddingFolder, threads: int, label: str) -> Any:
     _refuse_pickles(folder, label)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as bars
+        with quiet():
+            import torch
+            from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingDependencyError(
             f"embedding needs sentence-transformers: {error}", hint="pip install 'llmpipe[rag]'"
         ) from None
-    bars.disable_progress_bar()
     torch.set_num_threads(threads)
     gpu = device.detect().kind == "cuda" and torch.cuda.is_available()
     try:
-        model = SentenceTransformer(
-            str(folder.path),
-            device="cuda" if gpu else "cpu",
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"use_safetensors": True, "dtype": "float32"},
-        )
+        with quiet():
+            model = SentenceTransformer(
+                str(folder.path),
+                device="cuda" if gpu else "cpu",
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True, "dtype": "float32"},
+            )
         model.default_prompt_name = None  # prompts are ours to put
         model.max_seq_length = folder.max_tokens
     except Exception as error:  # whatever the modules of a model raise

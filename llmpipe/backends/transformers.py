@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from llmpipe.backends.chat_tokens import (
     render_chat,
     token_ids,
 )
+from llmpipe.backends.quiet import quiet
 from llmpipe.errors import StageError
 
 Progress = Callable[[int], None]
@@ -58,7 +58,7 @@ def load_tokenizer(path: Path) -> Any:
     Raises:
         StageError: the folder holds no tokenizer that can be read.
     """
-    with _quiet():
+    with quiet():
         from transformers import AutoTokenizer
 
         try:
@@ -83,7 +83,7 @@ def load_model(
     """
     place, dtype = _device()
     name = label or model.name
-    with _quiet():
+    with quiet():
         import torch
 
         if threads:
@@ -214,7 +214,7 @@ def _continue(
         eos_token_id=stops,
         pad_token_id=_pad_id(loaded.tokenizer, stops),
     )
-    with torch.inference_mode(), _quiet():
+    with torch.inference_mode(), quiet():
         output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)
     return [_before_stop(row, stops) for row in output[:, ids.shape[1] :].tolist()]
 
@@ -315,23 +315,6 @@ def _device() -> tuple[str, Any]:
     if found.kind == "cuda" and torch.cuda.is_available():
         return "cuda", getattr(torch, found.dtype)
     return "cpu", torch.float32
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep warnings and progress bars of transformers and its companions out of the log."""
-    silenced = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        from transformers.utils import logging as bars
-
-        shown = bars.is_progress_bar_enabled()
-        bars.disable_progress_bar()
-        yield
-        if shown:
-            bars.enable_progress_bar()
-    finally:
-        logging.disable(silenced)
 
 
 def _first_line(error: BaseException) -> str:

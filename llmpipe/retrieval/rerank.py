@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from llmpipe.backends.quiet import quiet
 from llmpipe.errors import StageError
 
 BATCH = 16
@@ -33,19 +34,20 @@ class CrossEncoder:
         Raises:
             StageError: the folder holds no such model.
         """
-        import torch
-        from transformers import AutoModelForSequenceClassification
-
         from llmpipe.backends.tensors import weight_files
         from llmpipe.backends.transformers import load_tokenizer
 
-        torch.set_num_threads(threads)
         weight_files(folder)
         self._tokenizer = load_tokenizer(folder)
         try:
-            self._model = AutoModelForSequenceClassification.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True
-            ).eval()
+            with quiet():
+                import torch
+                from transformers import AutoModelForSequenceClassification
+
+                torch.set_num_threads(threads)
+                self._model = AutoModelForSequenceClassification.from_pretrained(
+                    str(folder), local_files_only=True, use_safetensors=True
+                ).eval()
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise StageError(f"{folder.name} cannot be used to rerank: {reason}") from None
