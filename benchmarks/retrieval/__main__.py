@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.retrieval.pipeline import Pipeline
+from benchmarks.retrieval.pipeline import BY_PLACES, Pipeline
 from benchmarks.retrieval.sets import SETS, unambiguous
 from llmpipe.evaluation.ranking import METRICS
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.evaluation.summary import summarise
+from llmpipe.evaluation.summary import cell, summarise
 
 PLAIN = "sentence-transformers and numpy"
 
@@ -31,9 +31,9 @@ def main() -> int:
             pairs = drawn(unambiguous(SETS[name]()), options.pairs, 0)
             folder = Path(temporary) / name.replace(" ", "-")
             pipeline = Pipeline(folder, pairs, options.threads)
-            figures = pipeline.searched()
-            plain = summarise({PLAIN: pipeline.plainly()}, 0)["models"]
-            print(f"\n### {name}: {len(pairs)} pairs\n\n{_table({**figures, **plain})}", flush=True)
+            searched = pipeline.searched()
+            figures = summarise({PLAIN: pipeline.plainly(), **searched}, 0)
+            print(f"\n### {name}: {len(pairs)} pairs\n\n{_table(figures)}", flush=True)
     return 0
 
 
@@ -52,11 +52,20 @@ def _conditions() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}; Python {platform.python_version()}; {versions}"
 
 
-def _table(figures: Mapping[str, Mapping[str, Any]]) -> str:
+def _table(summary: Mapping[str, Any]) -> str:
+    """Give every search's figures, and what the default one has over the others."""
+    rows = dict(summary["models"])
+    for other in ("dense", BY_PLACES):
+        rows[f"hybrid − {other}"] = {
+            pair["metric"]: pair
+            for pair in summary["paired"]
+            if (pair["a"], pair["b"]) == (other, "hybrid")
+        }
     lines = [f"| search | {' | '.join(METRICS)} |", "|---" * (len(METRICS) + 1) + "|"]
-    for name, of in figures.items():
-        cells = ("{mean:.3f} [{low:.3f}, {high:.3f}]".format(**of[metric]) for metric in METRICS)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        f"| {name} | {' | '.join(cell(of[metric]) for metric in METRICS)} |"
+        for name, of in rows.items()
+    ]
     return "\n".join(lines)
 
 

@@ -21,6 +21,11 @@ from llmpipe.registry import stage_class
 from llmpipe.retrieval.chunks import read_chunks
 
 ROWS = "rows.jsonl"
+RANKINGS = "rankings.jsonl"
+BY_PLACES = "hybrid (rrf)"
+
+Scores = dict[str, RowScores]
+"""By metric what each question contributes."""
 
 
 class Pipeline:
@@ -36,8 +41,8 @@ class Pipeline:
         (folder / ROWS).write_text("".join(rows), "utf-8")
         self.rows = Artifact(folder / ROWS, "records", "rows", f"./{ROWS}")
 
-    def searched(self) -> Mapping[str, Any]:
-        """Give the figures of the stage `evaluate_retrieval` for every way to search."""
+    def searched(self) -> dict[str, Scores]:
+        """Give the scores of every way to search, from the rankings of `evaluate_retrieval`."""
         columns = {"text": ["answer"], "metadata": []}  # the questions are not to be found
         documents = self._made(
             "ingest", {"paths.0": self.rows}, paths=[f"./{ROWS}"], columns=columns
@@ -49,11 +54,15 @@ class Pipeline:
         vectors = self._made("embed", {"chunks": self.chunks, "model": self.model}, chunks="c")
         index = self._made("index", {"embeddings": vectors}, embeddings="e")
         inputs = {"indexes.0": index, "questions": self.rows}
-        figures = self._made("evaluate_retrieval", inputs, indexes=["index"], questions="q")
-        models: dict[str, Any] = json.loads(figures.path.read_bytes())["models"]
-        return {name.removeprefix("index."): found for name, found in models.items()}
+        evaluated = {"inputs": inputs, "indexes": ["index"], "questions": "q"}
+        by_scores = self._made("evaluate_retrieval", **evaluated)
+        by_places = self._made(
+            "evaluate_retrieval", out="rrf", modes=["hybrid"], fusion="rrf", **evaluated
+        )
+        places = {BY_PLACES: _scores(by_places.path.with_name(RANKINGS))["hybrid"]}
+        return places | _scores(by_scores.path.with_name(RANKINGS))
 
-    def plainly(self) -> dict[str, RowScores]:
+    def plainly(self) -> Scores:
         """Give the scores of the same chunks encoded by sentence-transformers and compared all."""
         import numpy as np
         from sentence_transformers import SentenceTransformer
@@ -67,21 +76,38 @@ class Pipeline:
         own = {name: {f"{ROWS}#{name}": 1} for name in rankings}
         return ranking_scores(rankings, own, METRICS)
 
-    def _made(self, kind: str, inputs: Mapping[str, Artifact], **fields: Any) -> Artifact:
-        """Run a stage and give its default output."""
+    def _made(
+        self, kind: str, inputs: Mapping[str, Artifact], *, out: str = "", **fields: Any
+    ) -> Artifact:
+        """Run a stage and give its default output, in a folder ``out`` or of the kind's name."""
         cls = stage_class(kind)
         config = msgspec.convert({"kind": kind, **fields}, cls.Config)
-        out, work = self.folder / kind, self.folder / f"{kind}-work"
-        out.mkdir()
+        place = self.folder / (out or kind)
+        work = place.with_name(f"{place.name}-work")
+        place.mkdir()
         work.mkdir()
         context = StageContext(
-            config, kind, inputs, out, work, self.folder, work, self.folder, self.threads
+            config, kind, inputs, place, work, self.folder, work, self.folder, self.threads
         )
         ports = cls.ports(config)
         name = ports.default or ""
         path = cls.run(context).outputs[name]
         base = self.model if kind in ("embed", "index") else None
         return Artifact(path, ports.outputs[name].type, kind, kind, base=base)
+
+
+def _scores(rankings: Path) -> dict[str, Scores]:
+    """Score each search, by its mode, from what it found for every question."""
+    rows = dict(enumerate(map(json.loads, rankings.read_text("utf-8").splitlines())))
+    judged = {str(row): found["expected"] for row, found in rows.items()}
+    return {
+        search.removeprefix("index."): ranking_scores(
+            {str(row): found["searches"][search]["ranking"] for row, found in rows.items()},
+            judged,
+            METRICS,
+        )
+        for search in rows[0]["searches"]
+    }
 
 
 def _minilm() -> Path:

@@ -23,6 +23,7 @@ from llmpipe.backends.streaming import Cancellation, CancelledError, Usage
 from llmpipe.errors import StageError
 from llmpipe.retrieval.citations import Citation, Source, cite
 from llmpipe.retrieval.filters import Filters
+from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
 from llmpipe.retrieval.generator import Generator
 from llmpipe.retrieval.prompt import ABSTENTION, QuestionError, Turn, build_prompt
 from llmpipe.retrieval.rerank import Reranker
@@ -39,6 +40,8 @@ class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = "hybrid"
     k: int = 4
     fetch: int = FETCH
+    fusion: Fusion = RELATIVE_SCORE
+    alpha: float = ALPHA
     mmr: float | None = None
     filters: Filters = {}
     system: str | None = None
@@ -188,6 +191,8 @@ class Answerer:
                     k=k,
                     mode=mode or settings.mode,
                     fetch=settings.fetch,
+                    fusion=settings.fusion,
+                    alpha=settings.alpha,
                     filters=settings.filters if filters is None else filters,
                     mmr=settings.mmr,
                     reranker=self.reranker,
@@ -224,6 +229,8 @@ class Answerer:
                 k=k,
                 mode=settings.mode,
                 fetch=settings.fetch,
+                fusion=settings.fusion,
+                alpha=settings.alpha,
                 filters=settings.filters,
                 mmr=settings.mmr,
                 reranker=reranker,

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+Fusion = Literal["relative_score", "rrf"]
+
+RELATIVE_SCORE: Fusion = "relative_score"
+
+ALPHA = 0.8
+"""What the meaning counts beside the words: what the paper on fusing scores found for questions
+that it had not been fitted to."""
 
 RRF_K = 60
 """The constant of the paper: how little the first places count more than those after them."""
+
+
+def fusion_problems(fusion: Fusion, alpha: float, *, hybrid: bool) -> list[tuple[str, str]]:
+    """Say which of the settings ``fusion`` and ``alpha`` have no effect, and why."""
+    set_by_user = {"fusion": fusion != RELATIVE_SCORE, "alpha": alpha != ALPHA}
+    if not hybrid:
+        why = "has no effect: no search is `hybrid`"
+        return [(name, why) for name, changed in set_by_user.items() if changed]
+    if fusion == "rrf" and set_by_user["alpha"]:
+        return [("alpha", "has no effect: `rrf` looks at places alone")]
+    return []
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = RRF_K) -> dict[int, float]:
@@ -18,7 +38,25 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = RRF_K) ->
     for ranking in rankings:
         for rank, item in enumerate(ranking, 1):
             scores[item] = scores.get(item, 0.0) + 1 / (k + rank)
-    return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])))
+    return _best_first(scores)
+
+
+def relative_score_fusion(
+    dense: Mapping[int, float], bm25: Mapping[int, float], alpha: float = ALPHA
+) -> dict[int, float]:
+    """Give the fused score, 0 to 1, of everything scored, best first, ties by number.
+
+    It is ``alpha`` × the dense score, stretched so that the least is 0 and the greatest 1, plus
+    (1 − ``alpha``) × BM25's score as a part of the greatest: a convex combination of scores
+    (Bruch, Gai and Ingber 2023), which keeps what ranks lose, by how much one thing is better
+    than the next. Both score the same things.
+    """
+    greatest = max(bm25.values(), default=0.0) or 1.0
+    scores = {
+        item: alpha * near + (1 - alpha) * bm25[item] / greatest
+        for item, near in zip(dense, scaled(list(dense.values())), strict=True)
+    }
+    return _best_first(scores)
 
 
 def maximal_marginal_relevance(
@@ -50,3 +88,7 @@ def scaled(scores: Sequence[float]) -> list[float]:
     """Stretch scores over 0 to 1; equal ones are all 1."""
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
+
+
+def _best_first(scores: Mapping[int, float]) -> dict[int, float]:
+    return dict(sorted(scores.items(), key=lambda pair: (-pair[1], pair[0])))

@@ -21,7 +21,15 @@ from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.embedder import PACKAGES, Embedder, EmbedderIdentity
 from llmpipe.retrieval.filters import Filters
-from llmpipe.retrieval.fusion import maximal_marginal_relevance, reciprocal_rank_fusion, scaled
+from llmpipe.retrieval.fusion import (
+    ALPHA,
+    RELATIVE_SCORE,
+    Fusion,
+    maximal_marginal_relevance,
+    reciprocal_rank_fusion,
+    relative_score_fusion,
+    scaled,
+)
 from llmpipe.retrieval.index import OpenIndex, open_index
 from llmpipe.retrieval.rerank import Reranker
 
@@ -61,6 +69,10 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     bm25_rank: int | None = None
     bm25_score: float | None = None
     rerank_score: float | None = None
+
+
+Scores = Mapping[str, Mapping[int, float]]
+"""What each way of searching thinks of rows that any of them brought in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,8 @@ class Retriever:
         k: int = 5,
         mode: Mode = "hybrid",
         fetch: int = FETCH,
+        fusion: Fusion = RELATIVE_SCORE,
+        alpha: float = ALPHA,
         filters: Filters | None = None,
         mmr: float | None = None,
         reranker: Reranker | None = None,
@@ -124,9 +138,10 @@ class Retriever:
     ) -> list[Hit]:
         """Give the ``k`` passages that suit a question best.
 
-        ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing, 0 looks at variety alone.
-        Where the cosine of the nearest passage does not pass, nothing is found; a search by words
-        alone has none.
+        ``fusion`` and ``alpha`` say how a hybrid search joins its two rankings; see
+        `llmpipe.retrieval.fusion`. ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing,
+        0 looks at variety alone. Where the cosine of the nearest passage does not pass, nothing is
+        found; a search by words alone has none.
 
         Raises:
             StageError: the question is empty, a filter makes no sense, or words were not indexed.
@@ -135,49 +150,40 @@ class Retriever:
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):
             return []
-        hits = self._found(question, mode, max(k, fetch), rows, passes)
+        sides = self._sides(question, mode, max(k, fetch), rows)
+        if passes and "dense" in sides and not passes(sides["dense"].best()):
+            return []
+        scores = _scores(sides)
+        order = scores[mode] if mode in scores else _fused(sides, scores, fusion, alpha)
+        hits = self._hits(sides, scores, list(order.items())[: max(k, fetch)])
         if reranker and hits:
             hits = _reranked(hits, question, reranker)
         if mmr is not None:
             hits = self._varied(hits, k, mmr)
         return [msgspec.structs.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
 
-    def _found(
-        self,
-        question: str,
-        mode: Mode,
-        count: int,
-        rows: Rows | None,
-        passes: Callable[[float], bool] | None,
-    ) -> list[Hit]:
-        """Ask the sides of the mode, fuse their rankings, and gather what they say of each row."""
-        sides: dict[str, _Side] = {}
+    def _sides(self, question: str, mode: Mode, count: int, rows: Rows | None) -> dict[str, _Side]:
+        """Ask each way of searching that the mode names for its best rows."""
+        sides = {}
         if mode != "bm25":
             sides["dense"] = self._by_meaning(question, count, rows)
-            if passes and not passes(sides["dense"].best()):
-                return []
         if mode != "dense":
             sides["bm25"] = self._by_words(question, count, rows)
-        fused = reciprocal_rank_fusion([list(side.ranks) for side in sides.values()])
-        found = list(fused)[:count]
-        scores = {name: side.scores_of(found) for name, side in sides.items()}
-        ordered_by = scores.get(mode, [fused[row] for row in found])
+        return sides
 
-        def evidence(row: int, place: int) -> dict[str, Any]:
+    def _hits(
+        self, sides: Mapping[str, _Side], scores: Scores, found: Sequence[tuple[int, float]]
+    ) -> list[Hit]:
+        """Give the passages of rows, each with what every side says of it."""
+
+        def evidence(row: int) -> dict[str, Any]:
             ranks = {f"{name}_rank": side.ranks.get(row) for name, side in sides.items()}
-            return ranks | {f"{name}_score": scores[name][place] for name in sides}
+            return ranks | {f"{name}_score": scores[name][row] for name in sides}
 
+        chunks = self.passages.chunks([row for row, _ in found])
         return [
-            Hit(
-                chunk=chunk,
-                row=row,
-                score=ordered_by[place],
-                rank=place + 1,
-                **evidence(row, place),
-            )
-            for place, (row, chunk) in enumerate(
-                zip(found, self.passages.chunks(found), strict=True)
-            )
+            Hit(chunk=chunk, row=row, score=score, rank=rank, **evidence(row))
+            for rank, ((row, score), chunk) in enumerate(zip(found, chunks, strict=True), 1)
         ]
 
     def _by_meaning(self, question: str, count: int, rows: Rows | None) -> _Side:
@@ -215,6 +221,23 @@ class Retriever:
         import numpy as np
 
         return self._vectors.vectors(np.array(rows, dtype=np.int64))
+
+
+def _scores(sides: Mapping[str, _Side]) -> Scores:
+    """Give what every side thinks of all that any of them brought in, in their order."""
+    pool = list(dict.fromkeys(chain.from_iterable(side.ranks for side in sides.values())))
+    return {
+        name: dict(zip(pool, side.scores_of(pool), strict=True)) for name, side in sides.items()
+    }
+
+
+def _fused(
+    sides: Mapping[str, _Side], scores: Scores, fusion: Fusion, alpha: float
+) -> Mapping[int, float]:
+    """Make one order of two: the fused score of each row, best first."""
+    if fusion == "rrf":
+        return reciprocal_rank_fusion([list(side.ranks) for side in sides.values()])
+    return relative_score_fusion(scores["dense"], scores["bm25"], alpha)
 
 
 def _ranks(rows: Rows) -> dict[int, int]:

@@ -39,6 +39,7 @@ from llmpipe.evaluation.ranking import METRICS, ranking_scores
 from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import compact, summarise, table
 from llmpipe.formats.records import write_rows
+from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion, fusion_problems
 from llmpipe.retrieval.index import read_manifest
 from llmpipe.retrieval.labelled import (
     AnsweringDocuments,
@@ -75,6 +76,11 @@ class EvaluateRetrievalConfig(StageConfig, frozen=True, kw_only=True):
     """What to measure, each with its depth: `hit@k`, `recall@k`, `mrr@k`, `ndcg@k`."""
     fetch: Annotated[int, msgspec.Meta(ge=1, le=1000)] = FETCH
     """Passages that each way of searching brings in. What lies deeper is not found."""
+    fusion: Fusion = RELATIVE_SCORE
+    """How a `hybrid` search joins its two rankings: by their scores, or by places alone
+    (reciprocal rank fusion, `rrf`)."""
+    alpha: Annotated[float, msgspec.Meta(ge=0, le=1)] = ALPHA
+    """Weight of the meaning in `relative_score`; the words have the rest."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Ask only so many questions, drawn by `seed`."""
     seed: int = 0
@@ -91,7 +97,7 @@ class EvaluateRetrieval(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateRetrievalConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"
 
     @staticmethod
@@ -120,6 +126,11 @@ class EvaluateRetrieval(StageDefaults):
             ]
         if config.qrels and config.map:
             found.append((("map",), "has no effect: `qrels` says which documents answer"))
+        hybrid = "hybrid" in config.modes
+        found += [
+            ((name,), message)
+            for name, message in fusion_problems(config.fusion, config.alpha, hybrid=hybrid)
+        ]
         for i, metric in enumerate(config.metrics):
             if _depth(metric) > config.fetch:
                 message = f"{metric!r} looks deeper than the {config.fetch} passages of `fetch`"
@@ -254,8 +265,15 @@ class _Searching:
         )
 
     def _found(self, retriever: Retriever, text: str, mode: Mode) -> list[str]:
-        fetch = self._ctx.config.fetch
-        hits = retriever.search(text, k=fetch, mode=mode, fetch=fetch)
+        config = self._ctx.config
+        hits = retriever.search(
+            text,
+            k=config.fetch,
+            mode=mode,
+            fetch=config.fetch,
+            fusion=config.fusion,
+            alpha=config.alpha,
+        )
         return list(dict.fromkeys(hit.chunk.document for hit in hits))
 
     def _tell(self, steps: int, note: str) -> None:

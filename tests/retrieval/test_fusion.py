@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.retrieval.fusion import maximal_marginal_relevance, reciprocal_rank_fusion, scaled
+from llmpipe.retrieval.fusion import (
+    Fusion,
+    fusion_problems,
+    maximal_marginal_relevance,
+    reciprocal_rank_fusion,
+    relative_score_fusion,
+    scaled,
+)
 
 RANKINGS = st.lists(st.lists(st.integers(0, 30), unique=True), max_size=4)
 UNITS = st.floats(0, 1)
@@ -43,6 +50,53 @@ def test_fusion_does_not_ask_which_ranking_came_first(
 def test_one_ranking_stays_as_it_is(ranking: list[int]) -> None:
     """Fused alone, it keeps its order."""
     assert list(reciprocal_rank_fusion([ranking])) == ranking
+
+
+def test_the_formula_of_relative_score_fusion() -> None:
+    """By hand: cosines stretched over 0 to 1, BM25's scores as parts of the greatest."""
+    dense = {4: 0.5, 7: 0.3, 2: 0.1}
+    bm25 = {4: 0.0, 7: 5.0, 2: 10.0}
+    fused = relative_score_fusion(dense, bm25, alpha=0.75)
+    assert fused == pytest.approx({4: 0.75, 7: 0.75 * 0.5 + 0.25 * 0.5, 2: 0.25})
+    assert list(fused) == [4, 7, 2]
+    assert list(relative_score_fusion(dense, bm25, alpha=0)) == [2, 7, 4]
+    assert list(relative_score_fusion({3: 0.2, 1: 0.2}, {3: 0.0, 1: 0.0})) == [1, 3]
+    assert relative_score_fusion({}, {}) == {}
+
+
+@given(st.dictionaries(st.integers(0, 30), st.tuples(st.floats(-1, 1), st.floats(0, 50))), UNITS)
+def test_relative_scores_hold_everything_best_first(
+    scores: dict[int, tuple[float, float]], alpha: float
+) -> None:
+    """Nothing is lost or made up; without a say of the meaning the words' order stays."""
+    dense = {item: near for item, (near, _) in scores.items()}
+    bm25 = {item: words for item, (_, words) in scores.items()}
+    fused = relative_score_fusion(dense, bm25, alpha)
+    assert set(fused) == set(scores)
+    assert list(fused.values()) == sorted(fused.values(), reverse=True)
+    assert all(0 <= score <= 1 + 1e-9 for score in fused.values())
+    by_words = [bm25[item] for item in relative_score_fusion(dense, bm25, 0)]
+    assert by_words == pytest.approx(sorted(by_words, reverse=True), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fusion", "alpha", "hybrid", "fields"),
+    [
+        ("relative_score", 0.8, True, []),
+        ("relative_score", 0.5, True, []),
+        ("rrf", 0.8, True, []),
+        ("rrf", 0.5, True, ["alpha"]),
+        ("rrf", 0.5, False, ["fusion", "alpha"]),
+        ("relative_score", 0.8, False, []),
+    ],
+)
+def test_settings_without_effect(
+    fusion: Fusion, alpha: float, hybrid: bool, fields: list[str]
+) -> None:
+    """What a spec sets in vain is told."""
+    found = fusion_problems(fusion, alpha, hybrid=hybrid)
+    assert [name for name, _ in found] == fields
+    assert all("has no effect" in message for _, message in found)
 
 
 def test_the_formula_of_maximal_marginal_relevance() -> None:

@@ -87,8 +87,23 @@ def test_by_words(retriever: Retriever) -> None:
 
 
 def test_by_both(retriever: Retriever) -> None:
-    """The fused score is that of the ranks; each hit tells both scores."""
+    """The fused score is that of both scores; each hit tells them, and its places."""
     hits = retriever.search("E4711 disk", k=8)
+    assert names(hits)[0] == "error"
+    assert (hits[0].dense_rank, hits[0].bm25_rank, hits[0].score) == (1, 1, pytest.approx(1))
+    cosines = [hit.dense_score or 0 for hit in hits]
+    words = [hit.bm25_score or 0 for hit in hits]
+    for hit, cosine, word in zip(hits, cosines, words, strict=True):
+        near = (cosine - min(cosines)) / (max(cosines) - min(cosines))
+        assert hit.score == pytest.approx(0.8 * near + 0.2 * word / max(words), abs=1e-6)
+    assert [hit.rank for hit in hits] == list(range(1, 9))
+    by_words_first = retriever.search("program slate", k=8, alpha=0)
+    assert names(by_words_first)[0] == "roofs"
+
+
+def test_by_both_places(retriever: Retriever) -> None:
+    """Reciprocal rank fusion looks at the places alone."""
+    hits = retriever.search("E4711 disk", k=8, fusion="rrf")
     assert names(hits)[0] == "error"
     first = hits[0]
     assert (first.dense_rank, first.bm25_rank) == (1, 1)
@@ -103,7 +118,7 @@ def test_by_both(retriever: Retriever) -> None:
 
 def test_what_only_words_found_has_its_cosine_too(retriever: Retriever) -> None:
     """A ranking that does not hold a passage still says what it thinks of it."""
-    hits = retriever.search("disk? full? cats", k=2, fetch=2)
+    hits = retriever.search("disk? full? cats", k=2, fetch=2, alpha=0.2)
     only_words = [hit for hit in hits if hit.dense_rank is None]
     assert names(only_words) == ["error"]
     assert only_words[0].dense_score is not None

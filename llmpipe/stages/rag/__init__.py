@@ -30,6 +30,7 @@ from llmpipe.contracts import (
 from llmpipe.errors import StageError, remake
 from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.filters import read_filters
+from llmpipe.retrieval.fusion import fusion_problems
 from llmpipe.retrieval.search import SEARCH_TOOLS
 from llmpipe.stages.rag.config import RagConfig
 
@@ -52,7 +53,7 @@ class Rag(StageDefaults):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "same-machine"
 
     @staticmethod
@@ -93,6 +94,11 @@ class Rag(StageDefaults):
                 for name in ("map", "limit", "seed")
                 if getattr(config, name)
             ]
+        hybrid = config.mode == "hybrid"
+        found += [
+            ((name,), message)
+            for name, message in fusion_problems(config.fusion, config.alpha, hybrid=hybrid)
+        ]
         if config.fetch < config.k:
             found.append((("fetch",), f"brings in fewer passages than k, {config.k}"))
         try:

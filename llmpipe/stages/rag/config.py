@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from llmpipe.contracts import StageConfig
 from llmpipe.documents.model import Scalar
+from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
 from llmpipe.retrieval.generator import GeneratorConfig
 from llmpipe.retrieval.labelled import QuestionColumns
 from llmpipe.retrieval.search import FETCH, Mode
@@ -38,6 +39,11 @@ class RagConfig(StageConfig, frozen=True, kw_only=True):
     """Passages that the model is given, as far as its context holds them."""
     fetch: Annotated[int, Meta(ge=1, le=1000)] = FETCH
     """Passages that each way of searching brings in before they are put in order."""
+    fusion: Fusion = RELATIVE_SCORE
+    """How a `hybrid` search joins its two rankings: by their scores, or by places alone
+    (reciprocal rank fusion, `rrf`)."""
+    alpha: Annotated[float, Meta(ge=0, le=1)] = ALPHA
+    """Weight of the meaning in `relative_score`; the words have the rest."""
     mmr: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Take varied passages (maximal marginal relevance): 1 changes nothing, 0 looks at variety
     alone."""

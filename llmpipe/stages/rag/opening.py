@@ -99,6 +99,8 @@ def _settings(config: RagConfig) -> AnswerSettings:
         mode=config.mode,
         k=config.k,
         fetch=config.fetch,
+        fusion=config.fusion,
+        alpha=config.alpha,
         mmr=config.mmr,
         filters=config.plain_filters(),
         system=config.system,
