@@ -105,7 +105,7 @@ $(BENCH_RAG_PEERS)/.installed: benchmarks/rag/requirements.txt
 bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside FAISS and three peers: half an hour
 	$(BIN)/python -m benchmarks.rag --peers $(BENCH_RAG_PEERS) $(BENCH_OPTIONS)
 
-bench-retrieval: $(VENV)/.installed ## what searches find on three collections: 2 minutes
+bench-retrieval: $(VENV)/.installed ## what searches find on four collections: 2 minutes
 	$(BIN)/python -m benchmarks.retrieval
 
 clean: ## remove what make installed

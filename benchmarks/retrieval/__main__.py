@@ -1,4 +1,4 @@
-"""The command: measure every way of searching on three collections, and print the tables."""
+"""The command: measure every way of searching on every collection, and print the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three collections of questions, each with its own answer, made of what is already at hand.
+"""Collections of questions, each with its own answer, made of what is already at hand.
 
 Of pairs that share a question or an answer only the first is taken: else two could be right.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sysconfig
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,10 +65,26 @@ def docstrings(folder: str = sysconfig.get_path("stdlib")) -> Iterator[Pair]:
                     yield Pair(" ".join(first.split()), rest)
 
 
+def rare_words() -> Iterator[Pair]:
+    """Give the same docstrings, each asked for by the longest word that none of the others has."""
+    texts = [f"{pair.question}\n\n{pair.answer}" for pair in _drawn_docstrings()]
+    words = [set(re.findall(r"[^\W\d_]\w{4,}", text)) for text in texts]
+    holders = Counter(word.casefold() for of_text in words for word in of_text)
+    for text, of_text in zip(texts, words, strict=True):
+        own = [word for word in of_text if holders[word.casefold()] == 1]
+        if own:
+            yield Pair(f"What is {max(own, key=lambda word: (len(word), word))}?", text)
+
+
+def _drawn_docstrings() -> Iterable[Pair]:
+    return drawn(unambiguous(docstrings()), DOCSTRINGS, 0)
+
+
 SETS: Mapping[str, Callable[[], Iterable[Pair]]] = {
     "building permits": building_permits,
     "Python FAQ": python_faq,
-    "docstrings": lambda: drawn(unambiguous(docstrings()), DOCSTRINGS, 0),
+    "docstrings": _drawn_docstrings,
+    "rare words": rare_words,
 }
 
 

@@ -1,6 +1,6 @@
 """What searches find of questions' answers: floors, and equality with sentence-transformers alone.
 
-One of the three collections goes through the stages, with some of its pairs. What is found of the
+One of the collections goes through the stages, with some of its pairs. What is found of the
 Python FAQ is held by the test of the example ``rag-sweep``; docstrings differ from Python to Python.
 """
 

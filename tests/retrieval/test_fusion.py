@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.retrieval.fusion import (
+    ALPHA,
     Fusion,
     fusion_problems,
     maximal_marginal_relevance,
@@ -82,12 +83,12 @@ def test_relative_scores_hold_everything_best_first(
 @pytest.mark.parametrize(
     ("fusion", "alpha", "hybrid", "fields"),
     [
-        ("relative_score", 0.8, True, []),
+        ("relative_score", ALPHA, True, []),
         ("relative_score", 0.5, True, []),
-        ("rrf", 0.8, True, []),
+        ("rrf", ALPHA, True, []),
         ("rrf", 0.5, True, ["alpha"]),
         ("rrf", 0.5, False, ["fusion", "alpha"]),
-        ("relative_score", 0.8, False, []),
+        ("relative_score", ALPHA, False, []),
     ],
 )
 def test_settings_without_effect(

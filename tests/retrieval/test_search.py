@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.errors import StageError
+from llmpipe.retrieval.fusion import ALPHA
 from llmpipe.retrieval.index import IndexSettings, build_index
 from llmpipe.retrieval.search import Mode, Retriever
 
@@ -95,7 +96,7 @@ def test_by_both(retriever: Retriever) -> None:
     words = [hit.bm25_score or 0 for hit in hits]
     for hit, cosine, word in zip(hits, cosines, words, strict=True):
         near = (cosine - min(cosines)) / (max(cosines) - min(cosines))
-        assert hit.score == pytest.approx(0.8 * near + 0.2 * word / max(words), abs=1e-6)
+        assert hit.score == pytest.approx(ALPHA * near + (1 - ALPHA) * word / max(words), abs=1e-6)
     assert [hit.rank for hit in hits] == list(range(1, 9))
     by_words_first = retriever.search("program slate", k=8, alpha=0)
     assert names(by_words_first)[0] == "roofs"
