@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,13 +24,23 @@ Row = dict[str, Any]
 
 BOM = b"\xef\xbb\xbf"
 
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+"""What may separate the columns of a table, and what messages call it."""
+
+LONGEST_HEADER = 1 << 16
+"""Characters in which the end of a table's header is looked for."""
+
+_QUOTED = re.compile(r'(?<![^,;\t])"(?:[^"]|"")*+"')
+_HEADER = re.compile(rf"(?:{_QUOTED.pattern}|[^\r\n])*")
+
 
 def read_rows(path: Path, label: str) -> Iterator[tuple[int, Row]]:
     """Yield every row of a file with the number of its line, from 1; blank lines are passed over.
 
     ``label`` is what messages call the file. ``.csv`` and ``.tsv`` files are tables whose first
-    line names the columns; any other file is a JSON array when it begins with ``[`` (rows are then
-    counted instead of lines) and JSONL otherwise; ``.jsonl`` is always JSONL. Text is UTF-8.
+    line names the columns, with tabs between them in a ``.tsv`` file; any other file is a JSON
+    array when it begins with ``[`` (rows are then counted instead of lines) and JSONL otherwise;
+    ``.jsonl`` is always JSONL. Text is UTF-8.
 
     Raises:
         StageError: the file is missing, unreadable or not UTF-8, or a row is not a JSON object.
@@ -120,9 +131,9 @@ def _object(row: Any, label: str, number: int) -> Row:
 
 def _read_csv(path: Path, label: str) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(sys.maxsize)  # the default of 128 KiB is shorter than some documents
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    separator = "\t" if path.suffix.lower() == ".tsv" else _separator(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
+        reader = csv.reader(file, delimiter=separator, strict=True)
         start = 1
         try:
             columns = next(reader, [])
@@ -130,12 +141,23 @@ def _read_csv(path: Path, label: str) -> Iterator[tuple[int, Row]]:
             start = reader.line_num + 1
             for values in reader:
                 if values:
-                    yield start, _table_row(columns, values, label, start)
+                    yield start, _table_row(columns, values, separator, f"{label}:{start}")
                 start = reader.line_num + 1
         except UnicodeDecodeError:
             raise _not_utf8(label, start) from None
         except csv.Error as error:
             raise StageError(f"{label}:{start}: not CSV: {error}") from None
+
+
+def _separator(path: Path) -> str:
+    """Tell what separates the columns: of the header, what splits it most; a comma among equals.
+
+    In much of Europe, where the comma is the decimal mark, spreadsheets save with semicolons.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = _HEADER.match(file.read(LONGEST_HEADER))
+    names = _QUOTED.sub("", header[0] if header else "")
+    return max(SEPARATORS, key=names.count)
 
 
 def _check_columns(columns: list[str], label: str) -> None:
@@ -148,11 +170,12 @@ def _check_columns(columns: list[str], label: str) -> None:
         )
 
 
-def _table_row(columns: list[str], values: list[str], label: str, number: int) -> Row:
+def _table_row(columns: list[str], values: list[str], separator: str, place: str) -> Row:
     if len(values) != len(columns):
         raise StageError(
-            f"{label}:{number}: {len(values)} values for {len(columns)} columns",
-            hint="a value that holds a comma or a line break must stand in double quotes",
+            f"{place}: {len(values)} values for {len(columns)} columns",
+            hint=f"a value that has {SEPARATORS[separator]} or a line break in it must stand in "
+            "double quotes",
         )
     return dict(zip(columns, values, strict=True))
 

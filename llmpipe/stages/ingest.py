@@ -67,7 +67,7 @@ class Ingest(StageDefaults):
     """The ``ingest`` kind."""
 
     Config = IngestConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "exact"
     cpus = 1
 

@@ -71,6 +71,44 @@ def test_kinds_of_file(tmp_path):
         assert rows_of(tmp_path / name) == [{"q": "a"}, {"q": "é"}], name
 
 
+@given(TABLE, st.sampled_from(",;\t"), st.lists(st.text('ab,;\t" \n'), max_size=3, unique=True))
+def test_separators(tmp_path_factory, rows, separator, names):
+    """A table is read by what separates its columns, whatever stands in quotes."""
+    text = io.StringIO(newline="")
+    columns = ["q", "a", *(f"x{name}" for name in names)]
+    writer = csv.writer(text, delimiter=separator, quoting=csv.QUOTE_ALL)
+    table = [{**dict.fromkeys(columns, ""), **row} for row in rows]
+    writer.writerows([columns, *(row.values() for row in table)])
+    path = tmp_path_factory.mktemp("rows") / "a.csv"
+    path.write_bytes(text.getvalue().encode("utf-8"))
+    assert rows_of(path) == table
+
+
+@pytest.mark.parametrize(
+    ("separator", "header", "columns"),
+    [
+        (";", "Frage;Antwort", ["Frage", "Antwort"]),
+        ("\t", "Frage\tAntwort", ["Frage", "Antwort"]),
+        (";", "Name, Vorname;Ort;Alter", ["Name, Vorname", "Ort", "Alter"]),
+        (",", "a,b;c", ["a", "b;c"]),  # as many of either: a comma
+        (",", 'id,"a;b;c"', ["id", "a;b;c"]),
+        (";", '"a ""b"", c";"d\n,,";e', ['a "b", c', "d\n,,", "e"]),
+        (";", 'size 5";price', ['size 5"', "price"]),
+        (",", "text", ["text"]),
+    ],
+)
+def test_what_splits_the_header_most_separates(tmp_path, separator, header, columns):
+    """Of comma, semicolon and tab: as spreadsheets of all countries save."""
+    (tmp_path / "a.csv").write_text(f"{header}\n{separator.join('x' for _ in columns)}\n")
+    assert rows_of(tmp_path / "a.csv") == [dict.fromkeys(columns, "x")]
+
+
+def test_a_tsv_file_has_tabs(tmp_path):
+    """Its name says so: a semicolon there is text."""
+    (tmp_path / "a.tsv").write_text("a;b;c\td\n1\t2\n")
+    assert rows_of(tmp_path / "a.tsv") == [{"a;b;c": "1", "d": "2"}]
+
+
 def test_line_numbers(tmp_path):
     """Blank lines count; a CSV row is known by the line that it begins on."""
     (tmp_path / "a.jsonl").write_text('{"q": 1}\n\n{"q": 2}\n')
@@ -103,6 +141,14 @@ def test_bad_files_are_explained(tmp_path, name, content, told):
     with pytest.raises(StageError) as caught:
         list(read_rows(tmp_path / name, "data"))
     assert told in caught.value.message
+
+
+def test_an_unquoted_separator_is_named(tmp_path):
+    """The hint speaks of what separates the columns of this very file."""
+    (tmp_path / "a.csv").write_text("q;a\n1;2;3\n")
+    with pytest.raises(StageError, match="data:2: 3 values for 2 columns") as caught:
+        list(read_rows(tmp_path / "a.csv", "data"))
+    assert caught.value.hint.startswith("a value that has a semicolon or a line break in it")
 
 
 def test_missing_file_and_folder(tmp_path):
