@@ -104,8 +104,8 @@ def _no_such_columns(columns: Mapping[str, None], named: Sequence[str]) -> Usage
     if not columns:
         message, hint = f"no file has rows that could have a column {named[0]!r}", None
     elif missing:
-        message = f"no file of rows has a column {missing!r}"
-        hint = did_you_mean(missing, columns) or f"columns: {', '.join(columns)}"
+        message = f"no file of rows has a column {missing!r}; there are {', '.join(columns)}"
+        hint = did_you_mean(missing, columns)
     else:
         message, hint = f"no file of rows has both columns, {named[0]!r} and {named[-1]!r}", None
     return UsageError(message, hint=hint)

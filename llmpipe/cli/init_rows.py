@@ -86,8 +86,8 @@ class Rows:
         """
         for column in filter(None, (question, answer)):
             if column not in self.first:
-                hint = did_you_mean(column, self.first) or f"columns: {', '.join(self.first)}"
-                raise UsageError(f"{self.written} has no column {column!r}", hint=hint)
+                message = f"{self.written} has no column {column!r}; it has {', '.join(self.first)}"
+                raise UsageError(message, hint=did_you_mean(column, self.first))
         return replace(self, question=question, answer=answer)
 
 

@@ -14,7 +14,6 @@ import msgspec
 
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import clean, one_line, scalars
-from llmpipe.errors import StageError
 from llmpipe.formats import detect, to_chat
 from llmpipe.formats.message import RowError, UnusableRowError, missing_column, text_column
 from llmpipe.formats.records import read_rows
@@ -55,7 +54,8 @@ def read(path: Path, label: str, columns: Columns | None) -> Iterator[ReadRow]:
     """Give the rows of a file as texts; that of a row which says nothing is empty.
 
     Raises:
-        StageError: the file or a row cannot be read; the row is named.
+        StageError: the file cannot be read.
+        RowError: a row, which is named, does not have what the columns promise.
     """
     for number, (line, row) in enumerate(read_rows(path, label), 1):
         try:
@@ -63,7 +63,7 @@ def read(path: Path, label: str, columns: Columns | None) -> Iterator[ReadRow]:
         except UnusableRowError:
             yield ReadRow(number, str(number), "", "", {})
         except RowError as error:
-            raise StageError(
+            raise RowError(
                 f"{label}:{line}: {error.message}",
                 hint=error.hint or "name the columns: columns: {text: [COLUMN], title: COLUMN}",
             ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
 from llmpipe.errors import StageError, did_you_mean
@@ -54,6 +54,24 @@ def missing_column(row: Mapping[str, Any], name: str) -> RowError:
     """Say that a row lacks a column, which ones it has, and which one may have been meant."""
     has = ", ".join(map(repr, row)) or "none"
     return RowError(f"no column {name!r}; the row has {has}", hint=did_you_mean(name, row))
+
+
+def expecting(
+    rows: Iterable[tuple[int, dict[str, Any]]], column: str | None, label: str
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Pass on the numbered rows of a file, of which each may lack a named column, but not all.
+
+    Raises:
+        RowError: after the last, where none had it.
+    """
+    seen: dict[str, None] = {}
+    for number, row in rows:
+        seen |= dict.fromkeys(row)
+        yield number, row
+    if column and seen and column not in seen:
+        has = ", ".join(map(repr, seen))
+        message = f"{label}: no row has a column {column!r}; they have {has}"
+        raise RowError(message, hint=did_you_mean(column, seen))
 
 
 def read_turns(

@@ -37,6 +37,7 @@ from llmpipe.evaluation.summary import DIGITS, compact, summarise, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
 from llmpipe.formats import Message, RowError
 from llmpipe.formats.mapping import ColumnMap, read_chat
+from llmpipe.formats.message import expecting
 from llmpipe.formats.overlap import question_key, question_words
 from llmpipe.formats.records import read_rows, write_rows
 
@@ -203,7 +204,8 @@ def _read(source: Artifact, columns: ColumnMap | None) -> list[list[Message]]:
         StageError: a row cannot be read or has no question, or there are no rows.
     """
     chats = []
-    for line, row in read_rows(source.path, source.label):
+    system = columns.system if columns else None
+    for line, row in expecting(read_rows(source.path, source.label), system, source.label):
         try:
             chat = read_chat(row, columns)
         except RowError as error:

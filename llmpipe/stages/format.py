@@ -30,7 +30,7 @@ from llmpipe.errors import StageError
 from llmpipe.formats import FormatName, Message, RowError, from_chat
 from llmpipe.formats.entry import Entry, Rejects
 from llmpipe.formats.mapping import ColumnMap, read_chat
-from llmpipe.formats.message import UnusableRowError, missing_column
+from llmpipe.formats.message import UnusableRowError, expecting, missing_column
 from llmpipe.formats.overlap import QuotedQuestions, content_key, question_key, question_words
 from llmpipe.formats.records import Row, read_rows, row_digest, write_rows
 from llmpipe.formats.split import choose_held_out
@@ -174,7 +174,8 @@ def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
     rows: list[Entry] = []
     for index, (path, source) in enumerate(_sources(ctx.config)):
         artifact = ctx.input(".".join(map(str, path)))
-        found = read_rows(artifact.path, artifact.label)
+        system = source.map.system if source.map else None
+        found = expecting(read_rows(artifact.path, artifact.label), system, artifact.label)
         for line, row in _sampled(ctx, found, source, artifact.label):
             try:
                 rows.append(_examine(row, index, line, source, ctx.config))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,7 @@ from llmpipe.documents.convert import FORMATS, Options, convert
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
+from llmpipe.formats import RowError
 from llmpipe.stages.ingest_files import Collection, collect
 
 LISTED = 100
@@ -51,8 +52,9 @@ class IngestConfig(StageConfig, frozen=True, kw_only=True):
     exclude: tuple[str, ...] = ()
     """Documents to leave out, by patterns of their ids (`docs/drafts/*`); `*` also fits a `/`."""
     on_error: Literal["fail", "skip"] = "fail"
-    """What a file does that is damaged, encrypted, binary, too large or without text: fail the
-    stage, or be told of and counted."""
+    """What a file does that is damaged, encrypted, binary, too large, without text, or whose rows
+    lack the columns: fail the stage, or be told of and counted. Columns that no file of rows has
+    fail it always."""
     columns: Columns | None = None
     """Which columns of CSV, TSV, JSONL and JSON files hold the text; known formats need none."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
@@ -94,13 +96,15 @@ class Ingest(StageDefaults):
         """Find the files, convert each, drop what is there twice, write.
 
         Raises:
-            StageError: a path leads nowhere or too far, a file cannot be read, or nothing is left.
+            StageError: a path leads nowhere or too far, a file cannot be read, its rows lack the
+                columns, or nothing is left.
         """
         found = _collected(ctx)
         tally = Tally()
         documents = sorted(_converted(ctx, found, tally), key=lambda document: document.id)
         if tally.skipped and ctx.config.on_error == "fail":
             raise _unreadable(tally.skipped)
+        _check_columns(ctx, documents, tally)
         _check_ids(documents)
         kept = list(_without_copies(documents, tally)) if ctx.config.dedup else documents
         if not kept:
@@ -172,7 +176,9 @@ def _unreadable(skipped: Mapping[str, StageError]) -> StageError:
     told = [error.message for error in others[:NAMED]]
     if len(others) > NAMED:
         told.append(f"and {len(others) - NAMED} more files")
-    hints = [*filter(None, [first.hint]), *told, "or pass over such files: on_error: skip"]
+    hints = [*filter(None, [first.hint]), *told]
+    if not any(isinstance(error, RowError) for error in skipped.values()):
+        hints.append("or pass over such files: on_error: skip")
     return StageError(first.message, hint="\n".join(hints))
 
 
@@ -180,6 +186,26 @@ def _warn_of_empty_pages(ctx: StageContext[IngestConfig], document: Document) ->
     empty = sum(not document.text[page.start : page.end].strip() for page in document.pages)
     if 2 * empty > len(document.pages):
         ctx.warn(f"{document.id}: {empty} of its {len(document.pages)} pages have no text (scans?)")
+
+
+def _check_columns(
+    ctx: StageContext[IngestConfig], documents: Sequence[Document], tally: Tally
+) -> None:
+    """Make sure that what the spec names are columns of some rows, if there are any.
+
+    Raises:
+        StageError: no file of rows has the columns of the text, the title and the id.
+    """
+    columns, rows = ctx.config.columns, [document for document in documents if document.row]
+    if columns is None:
+        return
+    misfits = {id_: error for id_, error in tally.skipped.items() if isinstance(error, RowError)}
+    if misfits and not rows:
+        raise _unreadable(misfits)
+    there = {name for document in rows for name in document.metadata}
+    for name in columns.metadata or ():
+        if rows and name not in there:
+            ctx.warn(f"columns.metadata: no row has a value in {name!r}")
 
 
 def _check_ids(documents: list[Document]) -> None:

@@ -218,6 +218,18 @@ def test_missing_column_is_an_error_at_its_row(run_format, tmp_path):
     assert caught.value.hint == "did you mean 'aa'?"
 
 
+def test_a_system_column_that_no_row_has(run_format, tmp_path):
+    """A row may leave it out; where all do, it is misspelt and no system message is lost silently."""
+    rows = [{"q": "One?", "a": "1", "system": "Be brief."}, {"q": "Two?", "a": "2"}]
+    write_rows(tmp_path / "a.jsonl", rows)
+    _, written = run_format(data="a.jsonl", map={**COLUMNS, "system": "system"})
+    assert [len(row["messages"]) for row in written["train"]] == [3, 2]
+    with pytest.raises(StageError) as caught:
+        run_format(data="a.jsonl", map={**COLUMNS, "system": "sytem"})
+    message = "a.jsonl: no row has a column 'sytem'; they have 'q', 'a', 'system'"
+    assert (caught.value.message, caught.value.hint) == (message, "did you mean 'system'?")
+
+
 def test_missing_group_column(run_format, faq):
     """A group column that a row lacks is an error; generated rows may lack it."""
     with pytest.raises(StageError, match=r"faq\.jsonl:1: no column 'topics'"):

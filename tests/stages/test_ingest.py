@@ -281,6 +281,28 @@ def test_rows_by_columns(ingest: Runner) -> None:
         ingest("./faq.csv", columns={"text": ["a"], "id": "no"})
 
 
+def test_a_misspelt_column_is_no_broken_file(ingest: Runner) -> None:
+    """It is named with those that are there; passing the file over is no advice, and no way out."""
+    ingest.write("docs/a.md", "a\n")
+    ingest.write("docs/faq.csv", "question,answer\nWhy?,Because.\n")
+    columns = {"text": ["answr"]}
+    for on_error in ("fail", "skip"):
+        with pytest.raises(StageError) as caught:
+            ingest("./docs", columns=columns, on_error=on_error)
+        message = "docs/faq.csv:2: no column 'answr'; the row has 'question', 'answer'"
+        assert (caught.value.message, caught.value.hint) == (message, "did you mean 'answer'?")
+    ingest.write("docs/other.csv", "answr\nSo.\n")
+    _, documents = ingest("./docs", columns=columns, on_error="skip")
+    assert ids(documents) == ["docs/a.md", "docs/other.csv#1"]
+
+
+def test_a_column_of_metadata_that_no_row_has_is_told_of(ingest: Runner) -> None:
+    """Rows may leave one out, so it is no error; but one that all do is likely misspelt."""
+    ingest.write("a.jsonl", '{"text": "a", "author": "A."}\n{"text": "b", "year": 1999}\n')
+    ingest("./a.jsonl", columns={"text": ["text"], "metadata": ["author", "year", "autor"]})
+    assert ingest.warnings == ["columns.metadata: no row has a value in 'autor'"]
+
+
 def test_a_half_scanned_pdf_is_told_of(ingest: Runner) -> None:
     """Pages without text are no error where others have some, but a loss to know of."""
     ingest.write("a.pdf", pdf_bytes([["text"], [], []]))

@@ -11,7 +11,7 @@ import msgspec
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import detect, to_chat
-from llmpipe.formats.message import RowError, UnusableRowError, text_column
+from llmpipe.formats.message import RowError, UnusableRowError, expecting, text_column
 from llmpipe.formats.records import read_rows, row_digest
 
 
@@ -50,7 +50,8 @@ def read_seeds(source: Artifact, columns: SeedMap | None) -> list[Seed]:
 
 
 def _read(source: Artifact, columns: SeedMap | None) -> Iterator[Seed]:
-    for line, row in read_rows(source.path, source.label):
+    expected = columns.system if columns else None
+    for line, row in expecting(read_rows(source.path, source.label), expected, source.label):
         place = f"{source.label}:{line}"
         try:
             system, instruction = _mapped(row, columns) if columns else _known(row)
