@@ -63,7 +63,7 @@ def _drift(project: Project, plans: Mapping[str, StagePlan]) -> Iterator[str]:
             continue
         made_of = plan.record.ingredients if plan.kept and plan.record else plan.made_of
         pending = nodes[name].bindings.keys() - made_of["inputs"].keys()
-        for cause in changes(nodes[name], locked["made_of"], made_of, pending):
+        for cause in changes(nodes[name], locked["made_of"], made_of, project.files_of, pending):
             if cause["cause"] != "upstream":  # what it reads has drifted itself, or may differ
                 yield f"{name}: {describe(cause)}"
         for label in _rewired(project.lock, nodes[name], locked):

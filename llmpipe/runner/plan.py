@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
 
 from llmpipe.canonical import digest
-from llmpipe.graph.model import StageNode
-from llmpipe.graph.sources import HubRepo, StageOutput
+from llmpipe.graph.model import Binding, StageNode
+from llmpipe.graph.sources import HubRepo, LocalGlob, StageOutput
+from llmpipe.patterns import split_pattern
 from llmpipe.runner.fingerprint import ingredients
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
@@ -17,6 +18,12 @@ from llmpipe.runner.records import KeyRecord
 Cause = dict[str, Any]
 """One reason to run: ``cause`` is one of new, config, file, upstream, tool, version, missing,
 forced, unresolved; the other fields say what changed from ``old`` to ``new``."""
+
+NAMED_FILES = 3
+"""How many files of a folder a cause names."""
+
+FilesOf = Callable[[str], Mapping[str, str] | None]
+"""Gives the files that a folder had by its digest, each with what tells its content, if known."""
 
 _ABSENT = object()
 
@@ -128,7 +135,7 @@ def _causes(
             yield {"cause": "missing", "output": output}
         return
     last = project.last_ingredients(node.id)
-    found = [] if last is None else list(changes(node, last, made_of, pending))
+    found = [] if last is None else list(changes(node, last, made_of, project.files_of, pending))
     yield from found
     yield from _pending_causes(node, pending)
     if last is None and not pending:
@@ -156,9 +163,13 @@ def changes(
     node: StageNode,
     old: Mapping[str, Any],
     new: Mapping[str, Any],
+    files_of: FilesOf,
     pending: Collection[str] = (),
 ) -> Iterator[Cause]:
-    """Name every difference between what a stage was made of and what it would be made of."""
+    """Name every difference between what a stage was made of and what it would be made of.
+
+    ``files_of`` tells which files of a folder that may be.
+    """
     if old.get("kind") != new["kind"]:
         field = f"stages.{node.family}.kind"
         yield {"cause": "config", "field": field, "old": old.get("kind"), "new": new["kind"]}
@@ -172,12 +183,14 @@ def changes(
             "new": after,
         }
     for port in new["inputs"]:
-        if port not in pending and old.get("inputs", {}).get(port) != new["inputs"][port]:
+        before = old.get("inputs", {}).get(port)
+        if port not in pending and before != new["inputs"][port]:
             binding = node.bindings[port]
             if isinstance(binding.source, StageOutput):
                 yield {"cause": "upstream", "stage": binding.source.stage, "pending": False}
             else:
-                yield {"cause": "file", "path": binding.label}
+                told = _files(binding, before, new["inputs"][port], files_of) if before else {}
+                yield {"cause": "file", "path": binding.label, **told}
     for port in old.get("inputs", {}):
         if port.endswith("]") and port not in node.bindings:  # a point that is no longer made
             field = f"stages.{node.family}.{port}"
@@ -186,6 +199,31 @@ def changes(
         before = old.get("tools", {}).get(tool)
         if before != version:
             yield {"cause": "tool", "tool": tool, "old": before, "new": version}
+
+
+def _files(
+    binding: Binding, old: Mapping[str, Any], new: Mapping[str, Any], files_of: FilesOf
+) -> dict[str, Any]:
+    """Say what became of the files of a folder, as far as that is known; a few are named."""
+    before, after = files_of(old["digest"]), files_of(new["digest"])
+    if before is None or after is None or before == after:
+        return {}
+    became = {
+        **{name: "changed" for name in after if before.get(name, after[name]) != after[name]},
+        **dict.fromkeys(after.keys() - before.keys(), "added"),
+        **dict.fromkeys(before.keys() - after.keys(), "removed"),
+    }
+    label = binding.label
+    folder = split_pattern(label)[0] if isinstance(binding.source, LocalGlob) else label
+    named = sorted(became, key=lambda name: (became[name] != "changed", became[name], name))
+    files = {_below(folder, name): became[name] for name in named[:NAMED_FILES]}
+    return {"files": files, "more": len(became) - len(files)}
+
+
+def _below(folder: str, name: str) -> str:
+    """Name a file of a folder as one speaks of it, whatever bytes are in its name."""
+    path = f"{folder.rstrip('/')}/{name}".removeprefix("./")
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in path)
 
 
 def _differences(

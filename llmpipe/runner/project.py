@@ -70,6 +70,10 @@ class Project:
         """The memory of input files' digests."""
         return StatCache(self.store.home / "statcache.sqlite", self._notice)
 
+    def files_of(self, digest: str) -> dict[str, str] | None:
+        """Give the files that a folder had when its digest was this one, if that is known here."""
+        return self.statcache.files_of(digest)
+
     def input_fingerprint(
         self, binding: Binding, records: Mapping[str, KeyRecord]
     ) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ A file counts as unchanged when size, mtime, inode and ctime are what they were 
 and its mtime is older than that moment: a file written in the very tick in which it was hashed
 could change again without a trace (git's "racy" case) and is hashed anew. A folder's digest is that
 of its sorted manifest; the whole folder is remembered by the stats of all its files together, so
-that a hundred thousand small ones cost one look at each and one at the memory.
+that a hundred thousand small ones cost one look at each and one at the memory. What files a folder
+had is remembered by its digest, as far back as there is room, to say later which ones changed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import sqlite3
 import stat
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -27,6 +29,9 @@ RACY_NS = 20_000_000
 LAYOUT = 2
 """The version of the tables; a memory in another layout is begun anew."""
 
+ROOM = 64_000_000
+"""Bytes for what files folders had; what was not asked for longest is forgotten."""
+
 CHUNK = 1 << 20
 """Bytes of a file that are read at a time."""
 
@@ -38,6 +43,15 @@ create table if not exists files (
 create table if not exists folders (
     path blob primary key, stamp blob, newest integer, digest text, hashed integer
 ) without rowid;
+create table if not exists contents (digest text primary key, files blob, used integer);
+"""
+
+_FORGET = """
+delete from contents where digest in (
+    select digest from (
+        select digest, sum(length(files)) over (order by used desc, digest) as total from contents
+    ) where total > ?
+)
 """
 
 Stamp = tuple[int, int, int, int]
@@ -130,6 +144,23 @@ class StatCache:
         except sqlite3.Error as error:
             raise StoreError(f"the stat cache cannot be used: {error}") from None
 
+    def files_of(self, digest: str) -> dict[str, str] | None:
+        """Give the files that a folder of this digest has, each with what tells its content.
+
+        None for what is no folder's digest, or is forgotten.
+        """
+        try:
+            row = self._db.execute("select files from contents where digest = ?", (digest,))
+            found = row.fetchone()
+            if found is None:
+                return None
+            used = (time.time_ns(), digest)
+            self._db.execute("update contents set used = ? where digest = ?", used)
+            files: dict[str, str] = json.loads(zlib.decompress(found[0]))
+        except (sqlite3.Error, zlib.error, ValueError):
+            return None  # it is only a memory
+        return files
+
     def _digest(self, path: Path, pattern: str | None) -> str:
         def look_up(path: Path) -> str:
             return self._folder(path, pattern) if path.is_dir() else self._file(path)
@@ -170,12 +201,22 @@ class StatCache:
         ).fetchone()
         if row and row[0] == whole and newest < row[2] - RACY_NS:
             return str(row[1])
-        digest = manifest_digest(self._files_of(folder, found))
+        files = list(self._hashed(folder, found))
+        digest = manifest_digest(files)
+        self._keep_contents(digest, files)
         values = (name, whole, newest, digest, begun)
         self._db.execute("insert or replace into folders values (?, ?, ?, ?, ?)", values)
         return digest
 
-    def _files_of(self, folder: Path, found: list[tuple[str, Stamp]]) -> Iterator[tuple[str, str]]:
+    def _keep_contents(self, digest: str, files: Iterable[tuple[str, str]]) -> None:
+        """Remember what files a folder has; make room where all of that takes too much."""
+        told = {name: sha256[:16] for name, sha256 in files}
+        packed = zlib.compress(json.dumps(told).encode(), level=1)
+        row = (digest, packed, time.time_ns())
+        self._db.execute("insert or replace into contents values (?, ?, ?)", row)
+        self._db.execute(_FORGET, (ROOM,))
+
+    def _hashed(self, folder: Path, found: list[tuple[str, Stamp]]) -> Iterator[tuple[str, str]]:
         """Give the digest of each file of a folder; only the changed ones are read."""
         prefix = os.fsencode(folder) + b"/"
         beyond = os.fsencode(folder) + b"0"  # "0" is what follows "/"

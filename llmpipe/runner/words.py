@@ -35,7 +35,9 @@ def describe(cause: Mapping[str, Any]) -> str:
     if kind in words:
         return words[kind]
     if kind == "file":
-        return f"{cause['path']} changed"
+        files = [f"{name} {became}" for name, became in cause.get("files", {}).items()]
+        files += [f"and {cause['more']} more"] if cause.get("more") else []
+        return ", ".join(files) or f"{cause['path']} changed"
     if kind == "upstream":
         return f"{cause['stage']} runs" if cause["pending"] else f"{cause['stage']} changed"
     if kind == "tool":

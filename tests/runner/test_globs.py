@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,49 @@ def test_the_plan_follows_what_matches(manuals: Workspace) -> None:
     assert manuals.plan()["docs"]["status"] == "cached"
     (docs / "sub" / "c.md").write_text("# C\n\nthird\n")
     planned = manuals.plan()["docs"]
-    assert planned["causes"] == [{"cause": "file", "path": "./docs/**/*.md"}]
+    files = {"docs/sub/c.md": "added"}
+    assert planned["causes"] == [
+        {"cause": "file", "path": "./docs/**/*.md", "files": files, "more": 0}
+    ]
     assert documents(manuals.run()) == ["docs/a.md", "docs/sub/b.md", "docs/sub/c.md"]
     (docs / "sub" / "c.md").unlink()
     assert documents(manuals.run()) == ["docs/a.md", "docs/sub/b.md"]
     (docs / "a.md").write_text("# A\n\nfirst again\n")
     assert manuals.plan()["docs"]["status"] == "run"
+
+
+def test_the_plan_names_what_changed(manuals: Workspace) -> None:
+    """Up to three files, whatever was planned in between; where it is not known, the pattern."""
+    docs = manuals.folder / "docs"
+    (docs / "a.md").write_text("# A\n\nfirst again\n")
+    assert "because docs/a.md changed\n" in manuals.call("plan", "spec.yaml").stdout
+    (docs / "sub" / "b.md").unlink()
+    for name in "cdefg":
+        (docs / f"{name}.md").write_text(name)
+    told = "because docs/a.md changed, docs/c.md added, docs/d.md added, and 4 more\n"
+    assert told in manuals.call("plan", "spec.yaml").stdout
+    refused = manuals.call("run", "spec.yaml", "--locked").stderr
+    assert "docs: docs/a.md changed, docs/c.md added, docs/d.md added, and 4 more" in refused
+    (manuals.folder / ".llmpipe" / "statcache.sqlite").unlink()
+    assert "because ./docs/**/*.md changed\n" in manuals.call("plan", "spec.yaml").stdout
+    manuals.run()
+    (docs / "a.md").write_text("# A\n\nfirst\n")
+    assert "because docs/a.md changed\n" in manuals.call("plan", "spec.yaml").stdout
+
+
+def test_any_name_of_a_file_can_be_told(manuals: Workspace) -> None:
+    """Bytes that are no text, or that a terminal would obey, are shown as unknown."""
+    (manuals.folder / "docs" / os.fsdecode(b"caf\xe9\x1b[2J.md")).write_text("# C\n")
+    assert "because docs/caf\ufffd\ufffd[2J.md added\n" in manuals.call("plan", "spec.yaml").stdout
+    assert len(documents(manuals.run())) == 3
+
+
+def test_the_plan_names_what_changed_in_a_folder(manuals: Workspace) -> None:
+    """A folder is as good as a pattern, the spec's own too; two files are told by their paths."""
+    manuals.write(SPEC.replace("./docs/**/*.md", "."))
+    manuals.run()
+    (manuals.folder / "docs" / "sub" / "b.md").unlink()
+    assert "because docs/sub/b.md removed\n" in manuals.call("plan", "spec.yaml").stdout
 
 
 def test_another_name_for_the_same_files(manuals: Workspace) -> None:

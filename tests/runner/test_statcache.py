@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,30 @@ def test_an_unchanged_file_is_not_read_again(
     first = cache.digest(path)
     monkeypatch.setattr(statcache, "hash_file", lambda *_: pytest.fail("read again"))
     assert cache.digest(path) == first
+
+
+def test_what_files_a_folder_had_is_remembered(
+    tmp_path: Path, cache: StatCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its digest, until there is no more room; what is asked for stays longest."""
+    folder, digests = tmp_path / "folder", []
+    folder.mkdir()
+    for content in ("one", "two", "three"):
+        (folder / "a").write_text(content)
+        digests.append(cache.digest(folder))
+        if content == "two":
+            assert cache.files_of(digests[0]) is not None
+    assert cache.files_of("f" * 64) is None
+    found = [cache.files_of(digest) for digest in digests]
+    assert [list(files or ()) for files in found] == [["a"]] * 3
+    assert len({str(files) for files in found}) == 3
+    assert cache.files_of(digests[0]) is not None
+    size = len(zlib.compress(json.dumps(found[0]).encode(), level=1))
+    monkeypatch.setattr(statcache, "ROOM", 2 * size + size // 2)
+    (folder / "a").write_text("four")
+    digests.append(cache.digest(folder))
+    known = [cache.files_of(digest) is not None for digest in digests]
+    assert known == [True, False, False, True]
 
 
 def test_a_change_of_the_same_size_and_mtime_is_seen(tmp_path: Path, cache: StatCache) -> None:
