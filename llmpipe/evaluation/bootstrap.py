@@ -1,5 +1,8 @@
 """Percentile bootstrap intervals over rows, for one model and for the difference of two.
 
+For a share of rows that are right or wrong `llmpipe.evaluation.proportion` has a better interval; a
+difference is always bootstrapped: where two models agree on every row, its interval is [0, 0].
+
 Every row gives a numerator and a denominator, and the figure is the sum of the one over the sum
 of the other: a mean where each denominator is 1, a loss per token where it counts tokens. The same
 seed and number of rows give the same resamples, so that two models are compared row by row.

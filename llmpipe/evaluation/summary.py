@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_figures
+from llmpipe.evaluation.proportion import share_of_rows, wilson_interval
+
+if TYPE_CHECKING:
+    from llmpipe.evaluation.bootstrap import Resampled
 
 Scores = Mapping[str, Mapping[str, RowScores]]
 """Scores by model and metric. A model may lack a metric; the rows are the same everywhere."""
@@ -16,6 +20,9 @@ DIGITS = 6
 
 def summarise(scores: Scores, seed: int) -> dict[str, Any]:
     """Give every figure with its 95 % interval, and the difference of every two models.
+
+    The interval of a share of rows is Wilson's; of other figures, and of every difference, it is
+    bootstrapped. ``n`` counts rows.
 
     ``difference`` is that of ``b`` less that of ``a``, ``a`` being the model listed first; its
     interval is paired: both models are looked at on the same resampled rows.
@@ -28,7 +35,7 @@ def summarise(scores: Scores, seed: int) -> dict[str, Any]:
         model: {
             name: _rounded(
                 mean=rows.figure,
-                **_bounds(interval(resampled[model][name])),
+                **_bounds(_interval(rows, resampled[model][name])),
             )
             | {"n": len(rows.numerators)}
             for name, rows in metrics.items()
@@ -101,6 +108,11 @@ def cell(figure: Mapping[str, float] | None) -> str:
         text = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figure)
         return text.replace("-", "−")
     return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
+
+
+def _interval(rows: RowScores, resampled: Resampled) -> tuple[float, float]:
+    share = share_of_rows(rows)
+    return wilson_interval(*share) if share else interval(resampled)
 
 
 def _bounds(low_high: tuple[float, float]) -> dict[str, float]:

@@ -2,9 +2,10 @@
 
 Models and adapters are run by transformers, a GGUF is served by llama.cpp as it will be in use.
 Measured are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and equal
-JSON of greedy answers, with 95 % bootstrap intervals, paired for every two models. A loss is nats
-per token over the whole set, so long answers weigh more; the resampling is by row. Not covered:
-judging by another model, benchmarks of others.
+JSON of greedy answers, with 95 % intervals: Wilson's for a share of rows, bootstrapped for the
+others and, paired, for every two models. A loss is nats per token over the whole set, so long
+answers weigh more; the resampling is by row. Not covered: judging by another model, benchmarks of
+others.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Evaluate(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
     looks_around = True
 

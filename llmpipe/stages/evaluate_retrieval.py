@@ -2,10 +2,11 @@
 
 Every index is searched in every mode for the same questions, as a `rag` stage searches it without
 filters, reranking or variety. What is judged are documents: one stands where the best of its
-passages does. Measured are hit rate, recall, MRR and nDCG at a depth, with 95 % bootstrap
-intervals, paired for every two searches. Which documents answer is told by judgements in TREC's or
-BEIR's form, by a column of the questions, or by the questions standing in the rows that the
-documents were made of. Questions that no document answers are left out, and counted.
+passages does. Measured are hit rate, recall, MRR and nDCG at a depth, with 95 % intervals: Wilson's
+for a share of the questions, bootstrapped for the others and, paired, for every two searches. Which
+documents answer is told by judgements in TREC's or BEIR's form, by a column of the questions, or by
+the questions standing in the rows that the documents were made of. Questions that no document
+answers are left out, and counted.
 
 Not covered: the answers themselves, which the check of a `rag` stage measures, and how quick a
 search is.

@@ -3,7 +3,7 @@
 Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold below which nothing
 counts as found, asks the sample questions and holds every citation against its document. Where
 `data` holds questions of which the answers are known, it asks these too and measures what comes
-back, with 95 % bootstrap intervals: see `llmpipe.retrieval.answer_figures` for the figures.
+back, with 95 % intervals: see `llmpipe.retrieval.answer_figures` for the figures.
 ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the check found.
 
 Not covered: judging answers by another model. What a search finds, ``evaluate_retrieval`` measures.
