@@ -102,15 +102,17 @@ def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
 
 
 def supported_share(answers: Iterable[Iterable[Citation]]) -> float | None:
-    """Give the share of cited sentences that one of their quotes supports; None without any.
+    """Give the share of sentences that name sources which one of them supports; None without any.
 
-    Each of the ``answers`` is given by its citations.
+    Each of the ``answers`` is given by its citations. Those that are inferred do not count: they
+    are made of nothing but support.
     """
     best: dict[tuple[int, Span], float] = {}
     for number, citations in enumerate(answers):
         for citation in citations:
-            sentence = number, citation.claim
-            best[sentence] = max(best.get(sentence, 0.0), citation.support)
+            if not citation.inferred:
+                sentence = number, citation.claim
+                best[sentence] = max(best.get(sentence, 0.0), citation.support)
     return sum(share >= SUPPORTED for share in best.values()) / len(best) if best else None
 
 

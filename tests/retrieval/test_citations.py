@@ -99,6 +99,17 @@ def test_the_share_of_supported_sentences() -> None:
     assert supported_share([[]]) is None
 
 
+def test_sources_that_an_answer_does_not_name_support_nothing() -> None:
+    """An inferred citation is there because it supports its sentence: counting it says nothing."""
+    sources = [source(1, KIOSK), source(2, POOL)]
+    unnamed = cite("The kiosk opens at nine. Children under twelve pay 2 euros.", sources)
+    assert [citation.inferred for citation in unnamed] == [True, True]
+    assert supported_share([unnamed]) is None
+    wrong = cite("The kiosk opens at nine. Elephants fly over Paris today [2].", sources)
+    assert [citation.inferred for citation in wrong] == [True, False]
+    assert supported_share([wrong]) == 0
+
+
 @given(
     st.text(alphabet="abc .!?\n[]12é。", max_size=60),
     st.lists(st.text(alphabet="abc .!?\né。", min_size=1, max_size=60), min_size=1, max_size=3),
