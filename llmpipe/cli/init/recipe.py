@@ -16,8 +16,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from llmpipe.cli.init_data import Data
-from llmpipe.cli.init_rows import MANY, Rows, counted
+from llmpipe.cli.init.data import Data
+from llmpipe.cli.init.rows import MANY, Rows, counted
 from llmpipe.errors import UsageError
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import RowError, UnusableRowError

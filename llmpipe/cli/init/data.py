@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from llmpipe.cli.init_rows import FileId, Named, Rows, counted, file_id, read
+from llmpipe.cli.init.rows import FileId, Named, Rows, counted, file_id, read
 from llmpipe.documents.convert import FORMATS
 from llmpipe.errors import StageError, UsageError, did_you_mean
 from llmpipe.graph.patterns import trouble_with

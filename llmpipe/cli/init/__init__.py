@@ -20,9 +20,9 @@ from llmpipe.cli.options import parser
 from llmpipe.errors import SpecError, UsageError
 
 if TYPE_CHECKING:
-    from llmpipe.cli.init_data import Data
-    from llmpipe.cli.init_recipe import Goal, Recipe
-    from llmpipe.cli.init_rows import Rows
+    from llmpipe.cli.init.data import Data
+    from llmpipe.cli.init.recipe import Goal, Recipe
+    from llmpipe.cli.init.rows import Rows
 
 
 def main(argv: list[str]) -> int:
@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--file: {options.file} is no name that ends in .yaml or .yml")
     _require_free(spec, force=options.force)
 
-    from llmpipe.cli.asking import at_terminal
-    from llmpipe.cli.init_recipe import (
+    from llmpipe.cli.init.asking import at_terminal
+    from llmpipe.cli.init.recipe import (
         INSTALLS,
         SMOLLM2,
         choose_recipe,
@@ -155,13 +155,13 @@ def _require_answers(options: argparse.Namespace) -> None:
 
 
 def _look(texts: Sequence[str], options: argparse.Namespace) -> Data:
-    from llmpipe.cli.init_data import look
+    from llmpipe.cli.init.data import look
 
     return look(texts, options.folder, options.question, options.answer)
 
 
 def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
-    from llmpipe.cli.asking import ask
+    from llmpipe.cli.init.asking import ask
 
     if not asks:
         return _look(["."], options)
@@ -173,8 +173,8 @@ def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
 
 
 def _goal(data: Data, asks: bool) -> Goal:
-    from llmpipe.cli.asking import choose
-    from llmpipe.cli.init_recipe import GOALS, require_examples
+    from llmpipe.cli.init.asking import choose
+    from llmpipe.cli.init.recipe import GOALS, require_examples
 
     suggested: Goal = "teach" if data.examples and not data.documents else "answer"
     if not asks:
@@ -209,7 +209,7 @@ def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: boo
 
 
 def _ask_for_columns(rows: Rows, goal: Goal) -> Rows:
-    from llmpipe.cli.asking import ask
+    from llmpipe.cli.init.asking import ask
 
     first, second = ("title", "text") if goal == "answer" else ("question", "answer")
     rows = ask(f"Column with the {second}", None, lambda name: rows.named(None, name))
@@ -225,7 +225,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
     Raises:
         UsageError: nothing is there and it is no hub id, or it is none that can answer.
     """
-    from llmpipe.cli.init_data import written_path
+    from llmpipe.cli.init.data import written_path
     from llmpipe.graph.sources import HUB_ID
     from llmpipe.paths import expanded
 
@@ -243,7 +243,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
 
 def _write(spec: Path, text: str, missing: Sequence[str], *, force: bool) -> None:
     """Make sure of the spec, write it whole or not at all, and then what editors check it by."""
-    from llmpipe.cli.init_data import SCHEMA
+    from llmpipe.cli.init.data import SCHEMA
     from llmpipe.registry import all_kinds
     from llmpipe.runner.disk import atomic_write
     from llmpipe.spec.schema import editor_schema
