@@ -149,6 +149,7 @@ class LockFile:
         What is locked stays of other profiles, and of stages that have no record yet.
 
         Raises:
+            SpecError: another spec has come to have this lock file.
             StoreError: the file cannot be written.
         """
         stages = {name: _locked(record) for name, record in records.items()}
@@ -163,6 +164,8 @@ class LockFile:
             return False
         if contents is not None and contents.keys() <= {self.section}:
             self._document = self._empty()  # nothing else stands in it: it need not be parsed
+        else:
+            self.__dict__.pop("_document", None)  # another run may have written it meanwhile
         self._document["profiles"][self.section] = {
             "content": content,
             "models": dict(commits),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -329,23 +330,36 @@ def test_a_frozen_stage_is_as_locked(space: Any) -> None:
     assert "rows: to: messages → alpaca" in refused(space)
 
 
-def test_a_lock_is_of_one_spec(space: Any) -> None:
+@pytest.mark.parametrize("second", ["other.yaml", "spec.yml"])
+def test_a_lock_is_of_one_spec(space: Any, second: str) -> None:
     """Two specs of one name in a folder would write each other's lock: the second is refused."""
     space.run()
     before = lock_of(space).read_bytes()
     assert yaml.safe_load(before)["spec"] == "spec.yaml"
-    other = space.folder / "other.yaml"
+    other = space.folder / second
     other.write_text(SPEC.replace("word: one", "word: two"))
     for arguments in (["run"], ["run", "--locked"], ["plan"]):
-        told = space.call(*arguments, "other.yaml")
+        told = space.call(*arguments, second)
         assert told.returncode == 2
         assert "locked.lock.yaml: this is the lock file of spec.yaml" in told.stderr
         assert "is named 'locked' as well" in told.stderr
-        assert "change `name:` in other.yaml or spec.yaml" in told.stderr
+        assert f"change `name:` in {second} or spec.yaml" in told.stderr
         assert lock_of(space).read_bytes() == before
     other.write_text(other.read_text().replace("name: locked", "name: other"))
-    assert space.call("run", "other.yaml").returncode == 0
+    assert space.call("run", second).returncode == 0
     assert lock_of(space).read_bytes() == before
+
+
+def test_a_lock_that_comes_to_be_meanwhile_is_no_one_elses(space: Any) -> None:
+    """Two first runs of one name at once: the one that ends last leaves the other's lock alone."""
+    run = f"{sys.executable} -m llmpipe run spec.yaml > ${{outputs.o}}"
+    stage = {"kind": "command", "run": run, "outputs": {"o": "o.txt"}}
+    spec = {"version": 1, "name": "locked", "stages": {"slow": stage}}
+    (space.folder / "spec.yml").write_text(yaml.safe_dump(spec))
+    told = space.call("run", "spec.yml")
+    assert told.returncode == 2
+    assert "locked.lock.yaml: this is the lock file of spec.yaml" in told.stderr
+    assert yaml.safe_load(lock_of(space).read_text())["spec"] == "spec.yaml"
 
 
 def test_a_lock_goes_with_a_spec_that_is_renamed(space: Any) -> None:
