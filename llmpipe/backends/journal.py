@@ -49,6 +49,8 @@ class Journal:
 
     def __init__(self, folder: Path, *, anew: bool = False) -> None:
         self.path = folder / FILE
+        self.given = 0
+        """Replies that it gave since it was opened."""
         self._places: dict[str, tuple[int, int]] = {}
         self._read_to = 0
         self._lock = threading.Lock()
@@ -70,7 +72,11 @@ class Journal:
             if key not in self._places:
                 self._catch_up()
             place = self._places.get(key)
-            return None if place is None else _decode(self._pread(*place))["reply"]
+            if place is None:
+                return None
+            reply = _decode(self._pread(*place))["reply"]
+            self.given += 1
+            return reply
 
     def put(self, key: str, reply: Any) -> None:
         """Add a reply; when this returns it is on the disk."""

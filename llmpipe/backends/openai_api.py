@@ -65,8 +65,6 @@ class ChatClient:
     check_alive: Callable[[], None] = lambda: None
     sent: int = 0
     """Requests that the endpoint answered in this run."""
-    journalled: int = 0
-    """Requests that the journal answered."""
     _client: ApiClient = field(init=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +115,6 @@ class ChatClient:
             known = self.journal.get(self.key(request))
             if known is not None:
                 replies[index] = ChatReply(**known)
-        self.journalled += len(replies)
         missing = [i for i in range(len(requests)) if i not in replies]
         if missing:
             outcomes = self._client.call([requests[i] for i in missing], self._send)

@@ -85,7 +85,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         metavar="STAGE",
         action="append",
         default=[],
-        help="run this stage and ask its teacher again, whatever the journal holds (repeatable)",
+        help="run this stage and ask its model again, whatever the journal holds (repeatable)",
     )
     arguments.add_argument(
         "--keep",

@@ -141,13 +141,13 @@ def _check_resampled(project: Project, options: argparse.Namespace) -> None:
     """Refuse to draw anew what is not drawn.
 
     Raises:
-        UsageError: a stage is of a kind that asks nobody.
+        UsageError: a stage is of a kind that journals no replies.
     """
     for name in options.resample:
         node = project.graph.nodes[find_stages(project.graph, name)[0]]
         if not getattr(node.stage, "draws", False):  # a kind from elsewhere may not say
-            hint = f"to run it again: --force {name}"
-            raise UsageError(f"--resample {name}: a {node.kind} stage asks no teacher", hint=hint)
+            what = f"--resample {name}: a {node.kind} stage journals no replies"
+            raise UsageError(what, hint=f"to run it again: --force {name}")
 
 
 def _forced(project: Project, options: argparse.Namespace) -> set[str]:

@@ -20,6 +20,8 @@ from llmpipe.backends.streaming import Cancellation, Pieces, Usage
 from llmpipe.contracts import Artifact
 
 if TYPE_CHECKING:
+    from llmpipe.backends.journal import Journal
+    from llmpipe.backends.journalled_stream import JournalledStreamer
     from llmpipe.backends.llama_cpp_client import LlamaServer
     from llmpipe.backends.openai_stream import OpenAIStreamer
     from llmpipe.retrieval.prompt import Message
@@ -104,10 +106,12 @@ def open_generator(
     threads: int,
     reveal: Callable[[str], str],
     log: Path | None = None,
+    journal: Journal | None = None,
 ) -> Iterator[Generator]:
     """Give the generator, whichever engine it has; it is closed at the end.
 
-    ``gguf`` is the file for llama.cpp, whose own log goes to ``log``.
+    ``gguf`` is the file for llama.cpp, whose own log goes to ``log``. Of an endpoint ``journal``
+    keeps every answer, and gives it again.
 
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
@@ -119,11 +123,13 @@ def open_generator(
         ) as server:  # fmt: skip
             yield LlamaCppGenerator(server, config)
         return
+    from llmpipe.backends.journalled_stream import JournalledStreamer
     from llmpipe.backends.openai_stream import OpenAIStreamer
 
     key = reveal(config.api_key) if config.api_key else "none"
     with OpenAIStreamer(config.base_url or "", config.model, api_key=key) as endpoint:
-        yield EndpointGenerator(endpoint, config)
+        asked = endpoint if journal is None else JournalledStreamer(endpoint, journal)
+        yield EndpointGenerator(asked, config)
 
 
 class LlamaCppGenerator:
@@ -169,7 +175,9 @@ class LlamaCppGenerator:
 class EndpointGenerator:
     """A model behind an OpenAI-compatible endpoint."""
 
-    def __init__(self, endpoint: OpenAIStreamer, config: GeneratorConfig) -> None:
+    def __init__(
+        self, endpoint: OpenAIStreamer | JournalledStreamer, config: GeneratorConfig
+    ) -> None:
         self._endpoint = endpoint
         self._places = threading.BoundedSemaphore(config.slots)
         self._temperature = config.temperature

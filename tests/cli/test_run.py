@@ -31,10 +31,10 @@ def test_an_option_for_a_stage_that_only_takes_in_is_heeded(workspace: Any) -> N
 
 
 def test_only_what_is_drawn_can_be_drawn_anew(workspace: Any) -> None:
-    """Another kind than `generate` asks no teacher, and the hint says how to run it again."""
+    """A command journals no replies, and the hint says how to run it again."""
     told = workspace.call("run", "spec.yaml", "--resample", "second")
     assert told.returncode == 2
-    assert "--resample second: a command stage asks no teacher" in told.stderr
+    assert "--resample second: a command stage journals no replies" in told.stderr
     assert "--force second" in told.stderr
     assert not (workspace.folder / "trace").exists()
 

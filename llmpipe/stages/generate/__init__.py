@@ -113,13 +113,14 @@ class Generate(StageDefaults):
         outputs = {"rows": ctx.out / "rows.jsonl", "rejects": ctx.out / "rejects.jsonl"}
         write_rows(outputs["rows"], (_row(made, teacher) for made in harvest.rows))
         write_rows(outputs["rejects"], map(_reject, harvest.rejects))
-        replies = {"replies_new": client.sent, "replies_from_journal": client.journalled}
+        known = client.journal.given
+        replies = {"replies_new": client.sent, "replies_from_journal": known}
         figures = {"seeds": len(seeds), **harvest.counts(), **replies}
         summary = (
             f"{len(harvest.rows)} rows, {len(harvest.rejects)} rejected, {client.sent} replies"
         )
-        if client.journalled:
-            summary += f" and {client.journalled} from the journal"
+        if known:
+            summary += f" and {known} from the journal"
         return StageResult(outputs, figures, summary)
 
 

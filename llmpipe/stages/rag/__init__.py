@@ -4,7 +4,9 @@ Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold 
 counts as found, asks the sample questions and holds every citation against its document. Where
 `data` holds questions of which the answers are known, it asks these too and measures what comes
 back, with 95 % intervals: see `llmpipe.retrieval.answer_figures` for the figures.
-``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the check found.
+What an endpoint answers in the check is journalled: a killed check asks again only what was not
+yet answered. ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the
+check found.
 
 Not covered: judging answers by another model. What a search finds, ``evaluate_retrieval`` measures.
 """
@@ -12,6 +14,7 @@ Not covered: judging answers by another model. What a search finds, ``evaluate_r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +38,7 @@ from llmpipe.retrieval.search import SEARCH_TOOLS
 from llmpipe.stages.rag.config import RagConfig
 
 if TYPE_CHECKING:
+    from llmpipe.backends.journal import Journal
     from llmpipe.retrieval.answer import Answer, Answerer
     from llmpipe.retrieval.answer_figures import Answered
     from llmpipe.retrieval.labelled import Question
@@ -55,6 +59,7 @@ class Rag(StageDefaults):
     Config = RagConfig
     VERSION = 4
     determinism = "same-machine"
+    draws = True
 
     @staticmethod
     def ports(config: RagConfig) -> Ports:
@@ -135,16 +140,26 @@ class Rag(StageDefaults):
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
             labelled = Labelled.read(config, ctx.inputs, retriever.passages)
             threshold = _find_threshold(ctx, retriever)
-            with answering(
+            with _journal(ctx) as journal, answering(
                 config, ctx.inputs, retriever, threshold, threads=ctx.threads, reveal=ctx.reveal,
-                log=ctx.work / "llama.cpp.log",
+                log=ctx.work / "llama.cpp.log", journal=journal,
             ) as answerer:  # fmt: skip
                 questions = config.questions or (() if config.data else _made_up(retriever))
                 samples = _ask(ctx, answerer, questions)
                 answers = _ask_labelled(ctx, answerer, labelled.questions)
         _require_speech(ctx, [*samples, *answers])
         _warn_of_silence(ctx, samples)
-        return _result(ctx, threshold, samples, labelled.answered(answers))
+        known = journal.given if journal else 0
+        return _result(ctx, threshold, samples, labelled.answered(answers), known)
+
+
+def _journal(ctx: StageContext[RagConfig]) -> AbstractContextManager[Journal | None]:
+    """Open the journal for the answers of an endpoint; those of llama.cpp cost nothing."""
+    from llmpipe.backends.journal import Journal
+
+    if ctx.config.generator.engine == "llama.cpp":
+        return nullcontext()
+    return Journal(ctx.journal, anew=ctx.resample)
 
 
 def _result(
@@ -152,8 +167,12 @@ def _result(
     threshold: Threshold,
     samples: Sequence[Answer],
     answered: Sequence[Answered],
+    known: int,
 ) -> StageResult:
-    """Write the check and, where there are labelled questions, what became of each."""
+    """Write the check and, where there are labelled questions, what became of each.
+
+    ``known`` answers came from the journal.
+    """
     from llmpipe.retrieval.citations import supported_share
     from llmpipe.stages.rag.figures import lines, measure
 
@@ -164,7 +183,8 @@ def _result(
         "supported": supported_share(answer.citations for answer in answers),
     }
     measured = measure(answered, ctx.config.seed)
-    outputs, metrics = {}, {**figures, "seconds": [msgspec.to_builtins(a.timings) for a in samples]}
+    seconds = [msgspec.to_builtins(answer.timings) for answer in samples]
+    outputs, metrics = {}, {**figures, "seconds": seconds, "replies_from_journal": known}
     if answered:
         figures["labelled"] = measured
         metrics["labelled"] = {name: figure["mean"] for name, figure in measured.items()}
@@ -172,9 +192,10 @@ def _result(
         write_rows(outputs["predictions"], (one.as_row() for one in answered))
     check = {**figures, "answers": [_timeless(answer) for answer in samples]}
     outputs["check"] = write_json(ctx.out / "check.json", check)
-    return StageResult(
-        outputs, metrics, "\n".join([*_summary(threshold, samples), *lines(measured)])
-    )
+    summary = [*_summary(threshold, samples), *lines(measured)]
+    if known:
+        summary.append(f"{known} replies from the journal")
+    return StageResult(outputs, metrics, "\n".join(summary))
 
 
 def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Threshold:

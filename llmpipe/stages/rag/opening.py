@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from llmpipe.backends.journal import Journal
 from llmpipe.contracts import Artifact
 from llmpipe.retrieval.answer import Answerer, AnswerSettings
 from llmpipe.retrieval.generator import open_generator
@@ -83,11 +84,12 @@ def answering(
     threads: int,
     reveal: Reveal,
     log: Path | None,
+    journal: Journal | None = None,
 ) -> Iterator[Answerer]:
-    """Open what writes, and join it with what searches."""
+    """Open what writes, and join it with what searches; see `open_generator` for ``journal``."""
     gguf = inputs.get("generator")
     with open_generator(
-        config.generator, gguf, threads=threads, reveal=reveal, log=log
+        config.generator, gguf, threads=threads, reveal=reveal, log=log, journal=journal
     ) as generator:
         model = inputs.get("reranker")
         reranker = CrossEncoder(model.path, threads=threads) if model else None
