@@ -60,6 +60,7 @@ class OnnxEmbedder:
         self._session = _open(weights, self.label)
         self._inputs, self._output = _check(self._session, folder, self.label)
         self._threads = ThreadPoolExecutor(threads)
+        self.callers = threads
 
     def __enter__(self) -> OnnxEmbedder:
         return self

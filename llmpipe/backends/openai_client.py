@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from llmpipe.backends.api_key import NO_KEY, clean_key, without_key
+from llmpipe.backends.loop_thread import LoopThread
 from llmpipe.errors import MissingDependencyError, StageError
 
 COOL_DOWN = 2.0
@@ -109,8 +110,9 @@ class Throttle:
 class ApiClient:
     """An OpenAI-compatible endpoint. Use it as a context manager.
 
-    ``local`` is for a server of our own: no proxy, no kept-alive connections. ``check_alive`` is
-    called when the endpoint cannot be reached and may raise a better error than ours.
+    It may be used by several threads at once; ``concurrency`` bounds what they all send. ``local``
+    is for a server of our own: no proxy, no kept-alive connections. ``check_alive`` is called when
+    the endpoint cannot be reached and may raise a better error than ours.
     """
 
     base_url: str
@@ -124,7 +126,7 @@ class ApiClient:
         default_factory=lambda: collections.deque(maxlen=WINDOW)
     )
     _throttle: Throttle = field(init=False)
-    _loop: asyncio.Runner = field(default_factory=asyncio.Runner)
+    _loop: LoopThread = field(init=False)
     _api: Any = None
 
     def __post_init__(self) -> None:
@@ -135,6 +137,7 @@ class ApiClient:
         """
         self.api_key = clean_key(self.api_key, f"the API key for {self.base_url}")
         self._throttle = Throttle(self.concurrency)
+        self._loop = LoopThread()
 
     def __enter__(self) -> ApiClient:
         return self
@@ -150,7 +153,8 @@ class ApiClient:
         """Give what ``send`` makes of every request, or why the endpoint did not take it.
 
         ``send`` is given the ``openai`` package's client; it may be called several times for one
-        request, and is done with an answer before the next request goes out in its place.
+        request, and is done with an answer before the next request goes out in its place. It is
+        called in a thread of the client's.
 
         Raises:
             MissingDependencyError: the ``openai`` package is not installed.

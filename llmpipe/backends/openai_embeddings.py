@@ -38,8 +38,11 @@ class _RefusedError(StageError):
 class EndpointEmbedder:
     """A model behind an endpoint. Use it as a context manager.
 
-    ``dimension`` is what to ask the endpoint to shorten its vectors to; 0 asks for nothing.
+    It may be used by several threads at once. ``dimension`` is what to ask the endpoint to shorten
+    its vectors to; 0 asks for nothing.
     """
+
+    callers = CONCURRENCY
 
     def __init__(
         self,

@@ -32,6 +32,8 @@ class SentenceTransformersEmbedder:
         MissingDependencyError: sentence-transformers is not installed.
     """
 
+    callers = 1  # its tokenizer takes one at a time
+
     def __init__(
         self,
         folder: EmbeddingFolder,

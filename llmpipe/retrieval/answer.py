@@ -1,8 +1,9 @@
 """Answer questions from an index: search, ask the model, cite; or say that nothing was found.
 
 `Answerer.stream` gives what happens as it happens, `Answerer.answer` the end of it. Both may be
-called from several threads at once: the generator takes as many questions as it has slots, the
-others wait. Whoever stops taking events, or cancels, ends the work behind them.
+called from several threads at once: the generator takes as many questions as it has slots, a
+reranker one, and the others wait. Whoever stops taking events, or cancels, ends the work behind
+them.
 
 A question that finds nothing by itself is searched once more together with the question before it,
 so that "and on Sundays?" is understood.
@@ -14,7 +15,7 @@ import re
 import threading
 import time
 from collections import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 import msgspec
@@ -115,7 +116,7 @@ class Answerer:
         self.settings = settings
         self.threshold = threshold
         self.reranker = reranker
-        self._searching = threading.Lock()  # tokenizers and clients take one caller at a time
+        self._reranking = threading.Lock()  # its tokenizer takes one caller at a time
 
     def answer(
         self, question: str, history: Sequence[Turn] = (), *, k: int | None = None
@@ -182,22 +183,21 @@ class Answerer:
             CancelledError: nobody wants it any more when its turn comes.
         """
         settings = self.settings
-        with self._searching:
-            if cancellation:
-                cancellation.check()
-            return tuple(
-                self.retriever.search(
-                    question,
-                    k=k,
-                    mode=mode or settings.mode,
-                    fetch=settings.fetch,
-                    fusion=settings.fusion,
-                    alpha=settings.alpha,
-                    filters=settings.filters if filters is None else filters,
-                    mmr=settings.mmr,
-                    reranker=self.reranker,
-                )
+        check = (cancellation or Cancellation()).check
+        return tuple(
+            self.retriever.search(
+                question,
+                k=k,
+                mode=mode or settings.mode,
+                fetch=settings.fetch,
+                fusion=settings.fusion,
+                alpha=settings.alpha,
+                filters=settings.filters if filters is None else filters,
+                mmr=settings.mmr,
+                reranker=self._turn(check),
+                check=check,
             )
+        )
 
     def _found(
         self, question: str, history: Sequence[Turn], k: int, cancellation: Cancellation
@@ -208,20 +208,23 @@ class Answerer:
             SearchError: the index cannot be searched.
             CancelledError: nobody wants them any more when their turn comes.
         """
-        begun = time.monotonic()
-        reranker = _Clocked(self.reranker) if self.reranker else None
-        with self._searching:
-            cancellation.check()
-            try:
-                hits = self._search(question, k, reranker)
-                if not hits and history:
-                    hits = self._search(f"{history[-1][0]}\n{question}", k, reranker)
-            except StageError as error:
-                raise SearchError(error.message, hint=error.hint) from error
+        begun, check = time.monotonic(), cancellation.check
+        reranker = self._turn(check)
+        try:
+            hits = self._search(question, k, reranker, check)
+            if not hits and history:
+                hits = self._search(f"{history[-1][0]}\n{question}", k, reranker, check)
+        except StageError as error:
+            raise SearchError(error.message, hint=error.hint) from error
         reranking = reranker.seconds if reranker else 0.0
         return hits, _seconds(retrieve=time.monotonic() - begun - reranking, rerank=reranking)
 
-    def _search(self, question: str, k: int, reranker: Reranker | None) -> tuple[Hit, ...]:
+    def _turn(self, check: Callable[[], None]) -> _Turn | None:
+        return _Turn(self.reranker, self._reranking, check) if self.reranker else None
+
+    def _search(
+        self, question: str, k: int, reranker: Reranker | None, check: Callable[[], None]
+    ) -> tuple[Hit, ...]:
         settings = self.settings
         return tuple(
             self.retriever.search(
@@ -235,6 +238,7 @@ class Answerer:
                 mmr=settings.mmr,
                 reranker=reranker,
                 passes=self.threshold.passes,
+                check=check,
             )
         )
 
@@ -308,19 +312,23 @@ def nearest_cosine(retriever: Retriever, question: str, filters: Filters) -> flo
     return -1.0 if score is None else score
 
 
-class _Clocked:
-    """A reranker that says how long it took."""
+class _Turn:
+    """A reranker that is waited for, and says how long it then took."""
 
-    def __init__(self, reranker: Reranker) -> None:
+    def __init__(self, reranker: Reranker, lock: threading.Lock, check: Callable[[], None]) -> None:
         self._reranker = reranker
+        self._lock = lock
+        self._check = check
         self.seconds = 0.0
 
     def scores(self, question: str, passages: Sequence[str]) -> list[float]:
-        begun = time.monotonic()
-        try:
-            return self._reranker.scores(question, passages)
-        finally:
-            self.seconds += time.monotonic() - begun
+        with self._lock:
+            self._check()
+            begun = time.monotonic()
+            try:
+                return self._reranker.scores(question, passages)
+            finally:
+                self.seconds += time.monotonic() - begun
 
 
 def abstention(question: str, timings: Timings) -> Answer:

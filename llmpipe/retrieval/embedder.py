@@ -61,6 +61,8 @@ class Embedder(Protocol):
     """Turns texts into vectors. The rows of an answer follow the order of the texts."""
 
     identity: EmbedderIdentity
+    callers: int
+    """How many threads may embed a question at the same time."""
 
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = ...

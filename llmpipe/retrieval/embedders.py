@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 class _Backend(Protocol):
+    callers: int
+
     def embed_passages(self, texts: Sequence[str], progress: Callable[[int], None]) -> Vectors: ...
 
     def embed_query(self, text: str) -> Vectors: ...
@@ -96,6 +98,7 @@ class OpenedEmbedder:
     def __init__(self, identity: EmbedderIdentity, backend: Any, tokenizer: Any = None) -> None:
         self.identity = identity
         self._backend: _Backend = backend
+        self.callers = self._backend.callers
         self._closing: AbstractContextManager[Any] = backend
         self._tokenizer = tokenizer
 

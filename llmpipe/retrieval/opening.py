@@ -77,6 +77,8 @@ class KnownQuestions:
     Where only words are searched, these are none.
     """
 
+    callers = 1
+
     def __init__(self, identity: EmbedderIdentity, vectors: Mapping[str, Vectors]) -> None:
         self.identity = identity
         self._vectors = vectors

@@ -8,6 +8,7 @@ same index gives the same answer to the same question.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -91,7 +92,8 @@ class _Side:
 class Retriever:
     """An index together with the embedder that its vectors are of.
 
-    Safe to use from several threads where the embedder is.
+    Safe to use from several threads: so many embed a question at once as the embedder takes, and
+    the others wait.
     """
 
     def __init__(self, index: OpenIndex, embedder: Embedder) -> None:
@@ -105,6 +107,7 @@ class Retriever:
         self._vectors = index.vectors
         self._bm25 = index.bm25
         self._embedder = embedder
+        self._places = threading.BoundedSemaphore(embedder.callers)
 
     @classmethod
     def open(
@@ -135,13 +138,15 @@ class Retriever:
         mmr: float | None = None,
         reranker: Reranker | None = None,
         passes: Callable[[float], bool] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> list[Hit]:
         """Give the ``k`` passages that suit a question best.
 
         ``fusion`` and ``alpha`` say how a hybrid search joins its two rankings; see
         `llmpipe.retrieval.fusion`. ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing,
         0 looks at variety alone. Where the cosine of the nearest passage does not pass, nothing is
-        found; a search by words alone has none.
+        found; a search by words alone has none. ``check`` is called when the turn to embed the
+        question has come; what it raises ends the search.
 
         Raises:
             StageError: the question is empty, a filter makes no sense, or words were not indexed.
@@ -150,7 +155,7 @@ class Retriever:
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):
             return []
-        sides = self._sides(question, mode, max(k, fetch), rows)
+        sides = self._sides(question, mode, max(k, fetch), rows, check)
         if passes and "dense" in sides and not passes(sides["dense"].best()):
             return []
         scores = _scores(sides)
@@ -162,11 +167,18 @@ class Retriever:
             hits = self._varied(hits, k, mmr)
         return [msgspec.structs.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
 
-    def _sides(self, question: str, mode: Mode, count: int, rows: Rows | None) -> dict[str, _Side]:
+    def _sides(
+        self,
+        question: str,
+        mode: Mode,
+        count: int,
+        rows: Rows | None,
+        check: Callable[[], None],
+    ) -> dict[str, _Side]:
         """Ask each way of searching that the mode names for its best rows."""
         sides = {}
         if mode != "bm25":
-            sides["dense"] = self._by_meaning(question, count, rows)
+            sides["dense"] = self._by_meaning(question, count, rows, check)
         if mode != "dense":
             sides["bm25"] = self._by_words(question, count, rows)
         return sides
@@ -186,8 +198,12 @@ class Retriever:
             for rank, ((row, score), chunk) in enumerate(zip(found, chunks, strict=True), 1)
         ]
 
-    def _by_meaning(self, question: str, count: int, rows: Rows | None) -> _Side:
-        vector = self._embedder.embed_query(question)
+    def _by_meaning(
+        self, question: str, count: int, rows: Rows | None, check: Callable[[], None]
+    ) -> _Side:
+        with self._places:
+            check()
+            vector = self._embedder.embed_query(question)
         best, _ = self._vectors.search(vector, count, rows)
         return _Side(_ranks(best), lambda found: (self._vectors_of(found) @ vector).tolist())
 

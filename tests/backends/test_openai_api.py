@@ -172,6 +172,29 @@ def test_an_endpoint_that_fails_half_of_the_time_is_given_up(tmp_path: Path) -> 
         client.ask(questions(60))
 
 
+def test_several_threads_ask_at_once(tmp_path: Path) -> None:
+    """None of them waits for the reply of another, and each gets its own."""
+    met = threading.Barrier(3)
+
+    def before(body: dict[str, Any], number: int) -> Answer | None:
+        met.wait(20)
+        return None
+
+    found: dict[int, str] = {}
+    with Endpoint(before) as endpoint, client_for(endpoint.url, tmp_path) as client:
+        endpoint.reply = lambda body: (f"to {body['messages'][0]['content']}", "stop")
+
+        def ask(number: int) -> None:
+            found[number] = client.ask([questions(3)[number]])[0].text
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert found == {0: "to q0", 1: "to q1", 2: "to q2"}
+
+
 def test_a_truncated_reply_says_so(tmp_path: Path) -> None:
     """The journal keeps the mark."""
     with Endpoint() as endpoint, client_for(endpoint.url, tmp_path) as client:

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from openai_endpoint import Endpoint
+from openai_endpoint import Answer, Endpoint
 from town import TEXTS, write_index
 
-from llmpipe.backends.streaming import Cancellation, Usage
+from llmpipe.backends.streaming import Cancellation, CancelledError, Usage
 from llmpipe.retrieval.answer import Answerer, AnswerSettings, Done, Event, Retrieved, Token
 from llmpipe.retrieval.embedder import read_identity
 from llmpipe.retrieval.embedders import open_embedder
@@ -34,9 +34,10 @@ class Town:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.endpoint = stack.enter_context(Endpoint())
-        index = write_index(folder, self.endpoint)
-        embedder = stack.enter_context(open_embedder(read_identity(index / "embedder.json")))
-        self.retriever = Retriever.open(index, embedder)
+        self.index = write_index(folder, self.endpoint)
+        identity = read_identity(self.index / "embedder.json")
+        self.embedder = stack.enter_context(open_embedder(identity))
+        self.retriever = Retriever.open(self.index, self.embedder)
         config = GeneratorConfig(
             engine="openai", model="m", base_url=self.endpoint.url, slots=2, max_tokens=64
         )
@@ -52,6 +53,19 @@ class Town:
         return Answerer(
             self.retriever, self.generator, AnswerSettings(**settings), threshold, reranker
         )
+
+    def held(self, question: str) -> tuple[threading.Event, threading.Event]:
+        """Hold the embedding of a question up; give what tells that it has come, and what lets go."""
+        come, let_go = threading.Event(), threading.Event()
+
+        def hold(body: dict[str, Any], number: int) -> Answer | None:
+            if body.get("input") == [question]:
+                come.set()
+                let_go.wait(20)
+            return None
+
+        self.endpoint.before = hold
+        return come, let_go
 
     def asked(self) -> list[dict[str, Any]]:
         """Give what the model was asked, without what was embedded."""
@@ -222,3 +236,80 @@ def test_several_ask_at_once(town: Town) -> None:
         thread.join()
     assert found == {i: f"Does the kiosk open at {i}?" for i in range(6)}
     assert town.endpoint.most_in_flight <= 2
+
+
+def test_a_slow_endpoint_holds_up_no_other_search(town: Town) -> None:
+    """While one question is being embedded, others are, too."""
+    answerer = town.answerer()
+    come, let_go = town.held("slow")
+    slow = threading.Thread(target=lambda: answerer.search("slow", k=1))
+    slow.start()
+    assert come.wait(10)
+    assert answerer.search(WHEN, k=1)[0].chunk.document == "kiosk.md"
+    assert answerer.answer(WHEN).citations
+    assert slow.is_alive()
+    let_go.set()
+    slow.join()
+
+
+def test_who_no_longer_waits_for_the_embedder_is_not_searched_for(town: Town) -> None:
+    """One that takes one question at a time is not given those that nobody wants any more."""
+    town.embedder.callers = 1
+    town.retriever = Retriever.open(town.index, town.embedder)
+    answerer, cancellation = town.answerer(), Cancellation()
+    come, let_go = town.held("slow")
+    events: list[Event] = []
+    refused: list[CancelledError] = []
+
+    def search() -> None:
+        try:
+            answerer.search(WHEN, k=1, cancellation=cancellation)
+        except CancelledError as error:
+            refused.append(error)
+
+    threads = [
+        threading.Thread(target=lambda: answerer.search("slow", k=1)),
+        threading.Thread(target=search),
+        threading.Thread(
+            target=lambda: events.extend(answerer.stream(WHEN, cancellation=cancellation))
+        ),
+    ]
+    threads[0].start()
+    assert come.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive()
+    cancellation.cancel()
+    let_go.set()
+    for thread in threads:
+        thread.join()
+    assert (len(refused), events) == (1, [])
+    assert len(town.endpoint.received) == 1
+
+
+def test_a_reranker_takes_one_at_a_time(town: Town) -> None:
+    """Whoever hangs up before it is their turn is not ranked for."""
+
+    class Slow:
+        let_go = threading.Event()
+        callers = 0
+
+        def scores(self, question: str, passages: Sequence[str]) -> list[float]:
+            self.callers += 1
+            self.let_go.wait(20)
+            return [0.0] * len(passages)
+
+    reranker, cancellation = Slow(), Cancellation()
+    answerer = town.answerer(reranker=reranker)
+    first = threading.Thread(target=lambda: answerer.search(WHEN, k=1))
+    second = threading.Thread(target=lambda: list(answerer.stream(WHEN, cancellation=cancellation)))
+    for thread in (first, second):
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    cancellation.cancel()
+    reranker.let_go.set()
+    for thread in (first, second):
+        thread.join()
+    assert reranker.callers == 1

@@ -29,6 +29,7 @@ class Clocked:
 
     def __init__(self, embedder: Embedder) -> None:
         self.identity = embedder.identity
+        self.callers = embedder.callers
         self.embed_passages = embedder.embed_passages
         self.seconds = 0.0
         self._embedder = embedder
