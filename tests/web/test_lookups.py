@@ -1,0 +1,128 @@
+"""Searches, and documents around what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from town_service import AFTER, BEFORE, HOSTILE, PASSAGE, TEXTS, Serve
+from web.calling import error_of
+
+pytestmark = pytest.mark.heavy
+
+
+def test_a_search_says_why(serve: Serve) -> None:
+    """Every hit comes with its place, its text and both rankings' evidence."""
+    served = serve()
+    hits = served.http.post("/v1/search", json={"query": "bridge metres long"}).json()["hits"]
+    assert len(hits) == 4
+    first = hits[0]
+    assert set(first) == {
+        "rank", "chunk", "document", "title", "section", "pages", "start", "end", "text",
+        "score", "dense_rank", "dense_score", "bm25_rank", "bm25_score", "rerank_score",
+    }  # fmt: skip
+    assert (first["rank"], first["document"], first["title"]) == (1, "bridge.pdf", "The bridge")
+    assert (first["section"], first["pages"]) == (["About bridge.pdf"], [2, 2])
+    assert (first["start"], first["end"], first["text"]) == (
+        len(BEFORE), len(BEFORE) + len(PASSAGE), PASSAGE,
+    )  # fmt: skip
+    assert (first["dense_rank"], first["bm25_rank"]) == (1, 1)
+    assert first["rerank_score"] is None
+    assert served.asked() == []
+
+
+def test_a_search_is_asked_for_its_way(serve: Serve) -> None:
+    """How many, by what, and from which documents."""
+    served = serve()
+
+    def found(**fields: Any) -> list[str]:
+        body = {"query": "kiosk morning", **fields}
+        hits = served.http.post("/v1/search", json=body).json()["hits"]
+        return [hit["document"] for hit in hits]
+
+    assert found(k=1) == ["kiosk.md"]
+    assert found(mode="bm25") == ["kiosk.md"]
+    assert found(filters={"language": "de"}) == ["permits.md"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"query": " "}, "empty_question"),
+        ({"query": "a" * 10_001}, "question_too_long"),
+        ({"query": "a", "k": 0}, "invalid_request"),
+        ({"query": "a", "k": 101}, "invalid_request"),
+        ({"query": "a", "mode": "psychic"}, "invalid_request"),
+        ({"query": "a", "filters": {"year": {"over": 3}}}, "invalid_filter"),
+        ({"query": "a", "filters": {"year": {"min": 10**400}}}, "invalid_filter"),
+        ({"query": "a", "filters": {"year": [1, -(10**400)]}}, "invalid_filter"),
+        ({}, "invalid_request"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(
+    serve: Serve, fields: dict[str, Any], code: str
+) -> None:
+    """With 400 and a word for it."""
+    response = serve().http.post("/v1/search", json=fields)
+    assert error_of(response) == (400, "invalid_request_error", code)
+
+
+def test_the_filters_of_the_stage_bound_everything(serve: Serve) -> None:
+    """A caller narrows them further, cannot lift them, and reads no document around them."""
+    served = serve(filters={"language": "en", "document": "*.*"})
+    hits = served.http.post("/v1/search", json={"query": "permit"}).json()["hits"]
+    assert {hit["document"] for hit in hits} == {"kiosk.md", "bridge.pdf"}
+    lifted = {"query": "permit", "filters": {"language": "de"}}
+    assert error_of(served.http.post("/v1/search", json=lifted))[::2] == (400, "invalid_filter")
+    assert served.http.get("/v1/documents/kiosk.md").status_code == 200
+    for hidden in ("permits.md", "rules/dogs & cats#2"):
+        response = served.http.get(f"/v1/documents/{quote(hidden, safe='')}")
+        assert error_of(response)[::2] == (404, "not_found")
+
+
+def test_a_passage_comes_with_what_is_around_it(serve: Serve) -> None:
+    """Counted in characters, up to a limit on either side, with its section and page."""
+    served = serve()
+    start, end = len(BEFORE), len(BEFORE) + len(PASSAGE)
+    found = served.http.get(f"/v1/documents/bridge.pdf?start={start}&end={end}").json()
+    assert found == {
+        "document": "bridge.pdf",
+        "title": "The bridge",
+        "section": ["About bridge.pdf"],
+        "pages": [2, 2],
+        "before": BEFORE[-20_000:],
+        "quote": PASSAGE,
+        "after": AFTER[:20_000],
+        "cut_before": True,
+        "cut_after": True,
+    }
+
+
+def test_places_count_characters_not_their_halves(serve: Serve) -> None:
+    """A text with emoji is cut where Python counts, under a name that must be escaped."""
+    served = serve()
+    name, text = "rules/dogs & cats#2", TEXTS["rules/dogs & cats#2"]
+    start = text.index("Cats")
+    found = served.http.get(f"/v1/documents/{quote(name, safe='')}?start={start}&end={start + 4}")
+    assert found.json()["quote"] == "Cats"
+    assert found.json()["before"].endswith("🐈 ")
+    assert found.json()["after"].endswith(HOSTILE)
+    assert served.http.get(f"/v1/documents/{quote(name)}").json()["document"] == name
+
+
+@pytest.mark.parametrize(
+    "query", ["start=-1&end=2", "start=5&end=2", "end=76", "start=x", "start=²", "end=" + "9" * 40]
+)
+def test_a_place_that_is_not_there_is_refused(serve: Serve, query: str) -> None:
+    """With 400, whatever the number looks like."""
+    response = serve().http.get(f"/v1/documents/kiosk.md?{query}")
+    assert error_of(response)[::2] == (400, "invalid_place")
+
+
+def test_a_passage_that_is_too_long_is_cut(serve: Serve) -> None:
+    """What there is room for is given, and that it goes on; a caller reads on from there."""
+    text = BEFORE + PASSAGE + AFTER
+    found = serve().http.get("/v1/documents/bridge.pdf?start=10&end=30010").json()
+    assert (found["before"], found["quote"], found["after"]) == (text[:10], text[10:20_010], "")
+    assert (found["cut_before"], found["cut_after"]) == (False, True)
