@@ -7,6 +7,7 @@
     ├── PluginError                 2   an installed package offers a stage kind that cannot be used
     ├── StoreError                  1   the store cannot be read or written
     └── StageError                  1   a stage could not do its work; its user can act on it
+        └── ModelServerError        1   a model's server failed; may quote what it was asked
 
 Ctrl-C ends in 130. Anything else that escapes is a bug in llmpipe and shows its traceback.
 """
@@ -129,6 +130,18 @@ class StageError(LlmpipeError):
     """A stage failed for a reason that its user can act on. Raised inside the stage's worker."""
 
     exit_code = 1
+
+
+class ModelServerError(StageError):
+    """A server that computes for us failed or refused.
+
+    Its own words in the message may quote what it was asked. ``gist`` is what can be told without
+    them, in a log for instance.
+    """
+
+    def __init__(self, message: str, *, gist: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.gist = gist
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

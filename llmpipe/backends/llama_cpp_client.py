@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmpipe.backends.streaming import Cancellation, Pieces, Usage
-from llmpipe.errors import StageError
+from llmpipe.errors import ModelServerError, StageError
 
 CALL_TIMEOUT = 1800.0
 """Seconds that one reply may take; a slow CPU with a long prompt is slow, not broken."""
@@ -172,7 +172,7 @@ class LlamaServer:
         except OSError as error:
             raise self._unreachable(error) from error
         if status != 200:
-            raise StageError(f"llama.cpp refused {path}: {_error_message(status, text)}")
+            raise _refused(path, status, text)
         answer: dict[str, Any] = json.loads(text)
         return answer
 
@@ -194,8 +194,7 @@ class LlamaServer:
                 connection.request("POST", path, json.dumps(body), self._headers())
                 with closing(connection.getresponse()) as response:
                     if response.status != 200:
-                        message = _error_message(response.status, response.read())
-                        raise StageError(f"llama.cpp refused {path}: {message}")
+                        raise _refused(path, response.status, response.read())
                     yield from _pieces(response)
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -234,7 +233,8 @@ def _pieces(events: Iterable[bytes]) -> Iterator[str | Usage]:
             return
         event = json.loads(data)
         if name == b"error" or "error" in event:
-            raise StageError(f"llama.cpp stopped in the middle of an answer: {data.decode()}")
+            gist = "llama.cpp stopped in the middle of an answer"
+            raise ModelServerError(f"{gist}: {data.decode()}", gist=gist)
         usage = event.get("usage") or usage
         for choice in event["choices"]:
             truncated = choice["finish_reason"] == "length"
@@ -246,6 +246,11 @@ def _pieces(events: Iterable[bytes]) -> Iterator[str | Usage]:
 def exit_text(code: int) -> str:
     """Say how a process ended."""
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _refused(path: str, status: int, text: bytes) -> ModelServerError:
+    gist = f"llama.cpp refused {path}"
+    return ModelServerError(f"{gist}: {_error_message(status, text)}", gist=gist)
 
 
 def _error_message(status: int, text: bytes) -> str:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from llmpipe.backends.api_key import NO_KEY, clean_key, without_key
 from llmpipe.backends.loop_thread import LoopThread
-from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.errors import MissingDependencyError, ModelServerError, StageError
 
 COOL_DOWN = 2.0
 """Seconds without new requests after a 429 that names no time of its own."""
@@ -218,9 +218,9 @@ class ApiClient:
         except openai.APIStatusError as error:
             return self._after_status(error, last)
         except openai.OpenAIError as error:
-            raise StageError(
-                f"{self.words.who} at {self.base_url} cannot be asked: {error}"
-            ) from error
+            what = f"{self.words.who} at {self.base_url} cannot be asked"
+            gist = f"{what}: {type(error).__name__}"
+            raise ModelServerError(f"{what}: {error}", gist=gist) from error
         finally:
             await self._throttle.leave()
 
@@ -229,8 +229,10 @@ class ApiClient:
         detail = without_key(_detail(error), self.api_key)
         if status in _FATAL:
             fields = self.words.fields
-            raise StageError(
-                f"{self.words.who} at {self.base_url} {_FATAL[status]}: {detail}",
+            gist = f"{self.words.who} at {self.base_url} {_FATAL[status]}"
+            raise ModelServerError(
+                f"{gist}: {detail}",
+                gist=gist,
                 hint=f"check {fields}model, {fields}base_url and {fields}api_key",
             )
         if status == 429:
@@ -243,9 +245,13 @@ class ApiClient:
     def _failed(self, problem: str, detail: str) -> Failure:
         self._recent.append(False)
         if problem != "too long" and self._recent.count(False) * 2 >= WINDOW:
-            raise StageError(
+            gist = (
                 f"{self.words.who} at {self.base_url} failed {self._recent.count(False)} of the "
-                f"last {len(self._recent)} requests: {detail}",
+                f"last {len(self._recent)} requests"
+            )
+            raise ModelServerError(
+                f"{gist}: {detail}",
+                gist=gist,
                 hint=f"{self.words.kept}; run again when it has recovered",
             )
         return Failure(problem, detail)

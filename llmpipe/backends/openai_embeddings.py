@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends.openai_client import ApiClient, Failure, Words
-from llmpipe.errors import StageError
+from llmpipe.errors import ModelServerError, StageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,9 +87,10 @@ class EndpointEmbedder:
             return self.embed_queries([text]).reshape(-1)
         except _RefusedError as error:
             where, length = self._client.base_url, len(text)
-            raise StageError(
-                f"the embedder at {where} does not take a question of {length} characters: "
-                f"{error.detail}",
+            gist = f"the embedder at {where} does not take a question of {length} characters"
+            raise ModelServerError(
+                f"{gist}: {error.detail}",
+                gist=gist,
                 hint="if it is too long, ask a shorter one",
             ) from None
 

@@ -13,7 +13,7 @@ import msgspec
 
 from llmpipe.backends.api_key import clean_key, without_key
 from llmpipe.backends.streaming import Cancellation, Pieces, Usage
-from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.errors import MissingDependencyError, ModelServerError
 
 EXCERPT = 300
 """Characters of an event that a message shows."""
@@ -105,10 +105,13 @@ class OpenAIStreamer:
         with stream:
             yield stream
 
-    def _failure(self, error: Exception) -> StageError:
-        detail = without_key(str(error.__cause__ or error), self._api_key)
-        return StageError(
-            f"the endpoint {self.base_url} gave no answer: {detail}",
+    def _failure(self, error: Exception) -> ModelServerError:
+        cause = error.__cause__ or error
+        status = getattr(error, "status_code", None)
+        what = f"the endpoint {self.base_url} gave no answer"
+        return ModelServerError(
+            f"{what}: {without_key(str(cause), self._api_key)}",
+            gist=f"{what}: {f'HTTP {status}' if status else type(cause).__name__}",
             hint="check generator.model, generator.base_url and generator.api_key",
         )
 

@@ -6,7 +6,6 @@ work that was done for them.
 
 from __future__ import annotations
 
-import logging
 from contextlib import closing
 from functools import partial
 
@@ -19,14 +18,12 @@ from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, Events, Retrieved, SearchError
 from llmpipe.retrieval.prompt import QuestionError, Turn
 from llmpipe.web.chat import ChatRequest, Reply, event_of, too_long
-from llmpipe.web.errors import ApiError, internal_error, json_response, search_failed, told
+from llmpipe.web.errors import ApiError, gist_of, internal_error, json_response, search_failed, told
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.reading import read_json
 from llmpipe.web.running import Running
 from llmpipe.web.waiting import Line, unless_gone
-
-log = logging.getLogger("llmpipe.web")
 
 
 class Answers:
@@ -102,12 +99,11 @@ class Answers:
         return event
 
     def _failed(self, error: StageError) -> ApiError:
-        """Give the error of an answer that failed; the log is not told what may hold a question."""
+        """Give the error of an answer that failed."""
         if isinstance(error, SearchError):
             return search_failed(error)
-        log.error("503 generator_unavailable: whoever asked was told why")
         self.require_generator()
-        return ApiError(503, "generator_unavailable", told(error))
+        return ApiError(503, "generator_unavailable", told(error), reason=gist_of(error))
 
     async def _end(self, running: Running) -> Answer:
         while event := await self.next(running):
@@ -150,6 +146,7 @@ class _Stream(Response):
                 event = await self._answers.next(self._running)
             last = b""
         except ApiError as error:
+            error.note()
             last = event_of(error.data())
         except Exception:
             await self._say_last(send, event_of(internal_error().data()))

@@ -54,7 +54,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
             return self.content or ""
         for part in self.content:
             if part.type != "text":
-                raise _unsupported(f"content of the type {part.type!r}")
+                raise _unsupported("content of the type", part.type)
         return "\n".join(part.text for part in self.content)
 
 
@@ -85,7 +85,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
         spoken = [m for m in self.messages if m.role not in ("system", "developer")]
         for message in spoken:
             if message.role not in ("user", "assistant"):
-                raise _unsupported(f"messages of the role {message.role!r}")
+                raise _unsupported("messages of the role", message.role)
         if not spoken or spoken[-1].role != "user":
             raise ApiError(400, "no_question", "the last message must be the user's: the question")
         return stripped(spoken[-1].text()), _turns(spoken[:-1])
@@ -222,5 +222,8 @@ def _usage(usage: Usage) -> dict[str, int] | None:
     }
 
 
-def _unsupported(what: str) -> ApiError:
-    return ApiError(400, "unsupported", f"this service does not take {what}")
+def _unsupported(what: str, name: str | None = None) -> ApiError:
+    """Refuse what cannot be done; a name that the caller gave is for the caller alone."""
+    reason = f"this service does not take {what}"
+    message = reason if name is None else f"{reason} {name!r}"
+    return ApiError(400, "unsupported", message, reason=reason)

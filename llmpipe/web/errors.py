@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from llmpipe.errors import LlmpipeError
+from llmpipe.errors import LlmpipeError, ModelServerError
 
 log = logging.getLogger("llmpipe.web")
 
@@ -17,16 +17,27 @@ _TYPES = {401: "authentication_error"}
 
 
 class ApiError(Exception):
-    """A request that gets no answer. ``code`` is the word that programs tell it by."""
+    """A request that gets no answer. ``code`` is the word that programs tell it by.
+
+    ``reason`` is what the log is told where the message holds what the caller sent, the name of a
+    document, or what a model's server said.
+    """
 
     def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+        self.reason = message if reason is None else reason
 
     def data(self) -> dict[str, Any]:
         """Give the error as OpenAI's API words it."""
@@ -35,8 +46,14 @@ class ApiError(Exception):
         )
         return {"error": {"message": self.message, "type": kind, "code": self.code}}
 
+    def note(self) -> None:
+        """Note the error in the log."""
+        level = logging.ERROR if self.status >= 500 else logging.WARNING
+        log.log(level, "%d %s: %s", self.status, self.code, self.reason)
+
     def response(self) -> Response:
-        """Give the error as an answer."""
+        """Give the error as an answer, and note it in the log."""
+        self.note()
         return json_response(self.data(), self.status, self.headers)
 
 
@@ -46,15 +63,20 @@ def told(error: LlmpipeError) -> str:
     return f"{error.message}; {hint}" if hint else error.message
 
 
+def gist_of(error: LlmpipeError) -> str:
+    """Give what a log may hold of an error: what a model's server says may quote the question."""
+    found = next((e for e in (error, error.__cause__) if isinstance(e, ModelServerError)), None)
+    return found.gist if found else error.message
+
+
 def internal_error() -> ApiError:
     """Give the error of a bug; what it was is for the log."""
     return ApiError(500, "internal_error", "llmpipe has a bug here; its log says more")
 
 
 def search_failed(error: LlmpipeError) -> ApiError:
-    """Give the error of a search that failed; the log is not told what may hold the question."""
-    log.error("503 search_failed: whoever asked was told why")
-    return ApiError(503, "search_failed", told(error))
+    """Give the error of a search that failed."""
+    return ApiError(503, "search_failed", told(error), reason=gist_of(error))
 
 
 def json_response(

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmpipe.backends.binding import is_loopback
-from llmpipe.web.errors import ApiError
+from llmpipe.web.errors import ApiError, json_response
 from llmpipe.web.metrics import Metrics
 
 HUNG_UP = 499
@@ -127,7 +127,8 @@ class Guard:
             except asyncio.CancelledError:  # the server ends
                 if status != HUNG_UP:
                     raise
-                await _STOPPING.response()(scope, receive, send_guarded)
+                stopping = json_response(_STOPPING.data(), _STOPPING.status)  # no failure to note
+                await stopping(scope, receive, send_guarded)
             finally:
                 route = self._route_of(scope)
                 self._metrics.requests.labels(route, str(status)).inc()

@@ -58,7 +58,9 @@ class Lookups:
         try:
             filters = self._library.narrowed(asked.filters)
         except StageError as error:
-            raise ApiError(400, "invalid_filter", told(error)) from None
+            raise ApiError(
+                400, "invalid_filter", told(error), reason="a filter cannot be used"
+            ) from None
 
         def find(cancellation: Cancellation) -> list[dict[str, Any]]:
             found = self._answerer.search(
@@ -83,7 +85,8 @@ class Lookups:
         except ValueError as error:
             raise ApiError(400, "invalid_place", str(error)) from None
         if found is None:
-            raise ApiError(404, "not_found", f"there is no document {name!r}")
+            message = f"there is no document {name!r}"
+            raise ApiError(404, "not_found", message, reason="there is no such document")
         return json_response(found)
 
     async def _looked_up(self, request: Request, work: Callable[[Cancellation], T]) -> T:

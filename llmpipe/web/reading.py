@@ -35,7 +35,8 @@ async def read_json(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(b"".join(parts), type=kind)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ApiError(400, "invalid_request", f"the request is not understood: {error}") from None
+        what = "the request is not understood"
+        raise ApiError(400, "invalid_request", f"{what}: {error}", reason=what) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, "invalid_json", f"the request is not JSON: {error}") from None
 
@@ -50,5 +51,6 @@ def read_place(request: Request, name: str, default: int) -> int:
     if given is None:
         return default
     if not (given.isascii() and given.isdigit() and len(given) < 16):
-        raise ApiError(400, "invalid_place", f"`{name}` is a number of characters, not {given!r}")
+        rule = f"`{name}` is a number of characters"
+        raise ApiError(400, "invalid_place", f"{rule}, not {given!r}", reason=rule)
     return int(given)

@@ -140,7 +140,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return ApiError(error.status_code, code, message, error.headers).response()
+    refusal = ApiError(error.status_code, code, message, error.headers, reason=error.detail)
+    return refusal.response()
 
 
 async def _unheard(request: Request, error: Exception) -> Response:
