@@ -27,7 +27,7 @@ WAITING = 256
 T = TypeVar("T")
 
 
-class SearchRequest(msgspec.Struct, frozen=True):
+class SearchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to search for. ``mode`` is the stage's by default, and its filters stay in force."""
 
     query: str

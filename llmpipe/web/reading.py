@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 
+from llmpipe.web.complaints import complaint
 from llmpipe.web.errors import ApiError
 
 LARGEST_BODY = 1_000_000
@@ -32,11 +33,21 @@ async def read_json(request: Request, kind: type[T]) -> T:
             break
     if size > LARGEST_BODY:
         raise ApiError(413, "body_too_large", f"a request has at most {LARGEST_BODY:,} bytes")
+    data = _decoded(b"".join(parts))
     try:
-        return msgspec.json.decode(b"".join(parts), type=kind)
-    except (msgspec.ValidationError, RecursionError) as error:
-        what = "the request is not understood"
-        raise ApiError(400, "invalid_request", f"{what}: {error}", reason=what) from None
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        message, reason = complaint(error, data, kind)
+        raise ApiError(400, "invalid_request", message, reason=reason) from None
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except RecursionError:
+        raise ApiError(400, "invalid_request", "the request is nested too deeply") from None
+    except msgspec.ValidationError:
+        raise ApiError(400, "invalid_request", "the request holds too large a number") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, "invalid_json", f"the request is not JSON: {error}") from None
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from town_service import Serve
 from web.calling import error_of
+
+from llmpipe.web.chat import ChatRequest
+from llmpipe.web.complaints import complaint
+from llmpipe.web.lookups import SearchRequest
 
 pytestmark = pytest.mark.heavy
 
@@ -15,3 +24,100 @@ def test_a_body_of_unknown_length_has_the_same_limit(serve: Serve) -> None:
     parts = (b" " * 50_000 for _ in range(60))
     assert error_of(served.http.post("/v1/search", content=parts))[::2] == (413, "body_too_large")
     assert served.ask().status_code == 200
+
+
+SEARCH, CHAT = "/v1/search", "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "message"),
+    [
+        (SEARCH, {}, "'query' is missing"),
+        (SEARCH, [], "an object is needed, not []"),
+        (SEARCH, {"query": 3}, "query: a text is needed, not 3"),
+        (SEARCH, {"query": "a", "k": 0}, "k: a whole number from 1 to 100 is needed, not 0"),
+        (SEARCH, {"query": "a", "k": "9"}, 'k: a whole number from 1 to 100 is needed, not "9"'),
+        (
+            SEARCH,
+            {"query": "a", "mode": "hybird"},
+            "mode: one of bm25, dense, hybrid is needed, not \"hybird\"; did you mean 'hybrid'?",
+        ),
+        (SEARCH, {"query": "a", "mode": 1}, "mode: one of bm25, dense, hybrid is needed, not 1"),
+        (
+            SEARCH,
+            {"query": "a", "filter": {}},
+            "unknown field \"filter\"; did you mean 'filters'?",
+        ),
+        (SEARCH, {"query": "a", "x": 1}, 'unknown field "x"; known: query, k, mode, filters'),
+        (SEARCH, {"query": "a", "filters": []}, "filters: an object is needed, not []"),
+        (SEARCH, {"query": ["a" * 99]}, f'query: a text is needed, not ["{"a" * 57}…'),
+        (CHAT, {}, "'messages' is missing"),
+        (CHAT, {"messages": {}}, "messages: a list is needed, not {}"),
+        (CHAT, {"messages": [{}]}, "messages[0]: 'role' is missing"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": 3}]},
+            "messages[0].content: a text or a list is needed, not 3",
+        ),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": [{"text": "a"}]}]},
+            "messages[0].content[0]: 'type' is missing",
+        ),
+        (CHAT, {"messages": [], "stream": "yes"}, 'stream: true or false is needed, not "yes"'),
+        (
+            CHAT,
+            {"messages": [], "stream_options": {"include_usage": 1}},
+            "stream_options.include_usage: true or false is needed, not 1",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_said(
+    serve: Serve, path: str, body: Any, message: str
+) -> None:
+    """Where it is, what is needed, and what was meant."""
+    response = serve().http.post(path, json=body)
+    assert error_of(response)[::2] == (400, "invalid_request")
+    assert response.json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"query": "a", "k": ' + b"9" * 5000 + b"}", "the request holds too large a number"),
+        (
+            b'{"query": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            "the request is nested too deeply",
+        ),
+    ],
+)
+def test_what_cannot_be_held_is_said(serve: Serve, body: bytes, message: str) -> None:
+    """Before any field is looked at."""
+    response = serve().http.post(SEARCH, content=body)
+    assert error_of(response)[::2] == (400, "invalid_request")
+    assert response.json()["error"]["message"] == message
+
+
+NAMES = ["query", "k", "mode", "filters", "messages", "role", "content", "type", "stream", "x"]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(JSON, st.sampled_from([SearchRequest, ChatRequest]))
+def test_any_data_is_taken_or_complained_of(data: Any, kind: type[Any]) -> None:
+    """Whatever JSON a request holds; the log is told no more than the caller."""
+    try:
+        msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        message, reason = complaint(error, data, kind)
+        assert message.startswith(reason)
+
+
+def test_fields_of_sampling_are_passed_over(serve: Serve) -> None:
+    """OpenAI's clients send many that have no meaning here."""
+    assert serve().ask(temperature=1, seed=3, whatever={}).status_code == 200

@@ -1,0 +1,112 @@
+"""Say what is wrong with the fields of a request: what is needed, and what was meant."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from llmpipe.errors import did_you_mean
+
+SHOWN = 60
+"""Characters that are shown of a value."""
+
+Steps = list[str | int]
+
+_WORDS: dict[type[inspect.Type], str] = {
+    inspect.StrType: "a text",
+    inspect.BoolType: "true or false",
+    inspect.ListType: "a list",
+    inspect.DictType: "an object",
+    inspect.StructType: "an object",
+}
+
+
+def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tuple[str, str]:
+    """Say why data is not of a kind: a message, and the same without what the caller sent.
+
+    Of the error only the place is heeded.
+    """
+    steps = _steps(str(error))
+    needed, value = inspect.type_info(kind), data
+    for step in steps:
+        needed, value = _below(needed, step), value[step]
+    place = f"{_dotted(steps)}: " if steps else ""
+    if isinstance(needed, inspect.StructType) and isinstance(value, dict):
+        told, logged = _misfit(needed, value)
+        return place + told, place + logged
+    expected = f"{place}{' or '.join(_choices(needed))} is needed"
+    return f"{expected}, not {_shown(value)}{_meant(needed, value)}", expected
+
+
+def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str]:
+    """Say which field an object has too many, or lacks; then again without the caller's words."""
+    known = [field.encode_name for field in needed.fields]
+    unknown = [name for name in value if name not in known]
+    if unknown and needed.cls.__struct_config__.forbid_unknown_fields:
+        hint = did_you_mean(unknown[0], known) or f"known: {', '.join(known)}"
+        return f"unknown field {_shown(unknown[0])}; {hint}", "unknown field"
+    required = (field.encode_name for field in needed.fields if field.required)
+    told = f"{next(name for name in required if name not in value)!r} is missing"
+    return told, told
+
+
+def _below(needed: inspect.Type, step: str | int) -> inspect.Type:
+    """Give the type of what stands at a step into a value of a type."""
+    for each in _members(needed):
+        if isinstance(each, inspect.ListType) and isinstance(step, int):
+            return each.item_type
+        if isinstance(each, inspect.StructType):
+            for field in each.fields:
+                if field.encode_name == step:
+                    return field.type
+    raise AssertionError(f"{needed} has nothing at {step!r}")
+
+
+def _members(needed: inspect.Type) -> tuple[inspect.Type, ...]:
+    members = needed.types if isinstance(needed, inspect.UnionType) else (needed,)
+    return tuple(each for each in members if not isinstance(each, inspect.NoneType))
+
+
+def _choices(needed: inspect.Type) -> Iterator[str]:
+    """Give in words what a value may be; that it may be left out goes without saying."""
+    for each in _members(needed):
+        if isinstance(each, inspect.LiteralType):
+            yield f"one of {', '.join(map(str, each.values))}"
+        elif isinstance(each, inspect.IntType):
+            yield "a whole number" + _bounds(each)
+        else:
+            yield _WORDS[type(each)]
+
+
+def _bounds(number: inspect.IntType) -> str:
+    low = "" if number.ge is None else f" from {number.ge}"
+    return low if number.le is None else f"{low} to {number.le}"
+
+
+def _meant(needed: inspect.Type, value: Any) -> str:
+    names = [name for each in _members(needed) if isinstance(each, inspect.LiteralType)
+             for name in each.values]  # fmt: skip
+    hint = did_you_mean(value, map(str, names)) if isinstance(value, str) else None
+    return f"; {hint}" if hint else ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _steps(message: str) -> Steps:
+    """Read the place in a message of msgspec's, such as ``… - at `$.messages[0].role` ``."""
+    _, _, path = message.rpartition(" - at `$")
+    found = re.findall(r"\.(\w+)|\[(\d+)\]", path)
+    return [int(number) if number else name for name, number in found]
+
+
+def _dotted(steps: Steps) -> str:
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    return text.removeprefix(".")
