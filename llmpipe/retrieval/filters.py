@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpipe.documents.model import Scalar
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, did_you_mean
 
 Filters = Mapping[str, Any]
 
@@ -24,7 +24,14 @@ DOCUMENT = "document"
 SECTION = "section"
 EXAMPLE = "{document: 'docs/*.md', section: Install, year: {min: 2020}, language: [en, de]}"
 
+LISTED = 20
+"""Names that a message lists."""
+
 _LARGEST = int(sys.float_info.max)
+
+
+class FilterError(StageError):
+    """A filter cannot be used: it is of no known form, or asks for what no document has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ def read_filters(filters: Filters) -> Conditions:
     """Read filters.
 
     Raises:
-        StageError: one of them is of no known form.
+        FilterError: one of them is of no known form.
     """
     metadata = [(k, _condition(k, v)) for k, v in filters.items() if k not in (DOCUMENT, SECTION)]
     return Conditions(_texts(filters, DOCUMENT), _texts(filters, SECTION), tuple(metadata))
@@ -90,11 +97,27 @@ def _condition(key: str, value: Any) -> tuple[Scalar, ...] | Between:
 def _require_room(key: str, values: Sequence[Any]) -> None:
     """Make sure that whole numbers can be compared with the others; JSON knows no largest one."""
     if any(isinstance(value, int) and abs(value) > _LARGEST for value in values):
-        raise StageError(f"the filter {key!r} has a number that is larger than any in an index")
+        raise FilterError(f"the filter {key!r} has a number that is larger than any in an index")
 
 
-def _unclear(name: str, value: Any, wanted: str) -> StageError:
-    return StageError(
+def require_key(key: str, keys: Sequence[str]) -> None:
+    """Make sure that a key of the metadata is one of those that the documents have.
+
+    Raises:
+        FilterError: it is not; with the one that may be meant.
+    """
+    if key in keys:
+        return
+    known = [DOCUMENT, SECTION, *keys]
+    listed = ", ".join(known[:LISTED]) + (", …" if len(known) > LISTED else "")
+    raise FilterError(
+        f"the filter {key!r} is of no use: no document has that in its metadata",
+        hint=did_you_mean(key, known) or f"what can be filtered by: {listed}",
+    )
+
+
+def _unclear(name: str, value: Any, wanted: str) -> FilterError:
+    return FilterError(
         f"the filter {name!r} is {value!r}; it takes {wanted}",
         hint=f"for example: {EXAMPLE}",
     )

@@ -23,7 +23,7 @@ import msgspec
 from llmpipe.documents.model import Document, Scalar
 from llmpipe.errors import StageError, remake
 from llmpipe.retrieval.chunks import Chunk
-from llmpipe.retrieval.filters import Between, Filters, read_filters
+from llmpipe.retrieval.filters import Between, Filters, read_filters, require_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,15 @@ _SECTION_ROWS = """
 SELECT rows FROM sections WHERE substr(path, 1, :length) = :path
     AND substr(path, :length + 1, 1) IN (',', ']')
 """
+_KEYS = """
+WITH RECURSIVE keys(key) AS (
+    SELECT min(key) FROM metadata
+    UNION ALL
+    SELECT (SELECT min(key) FROM metadata WHERE key > keys.key) FROM keys WHERE key IS NOT NULL
+)
+SELECT key FROM keys WHERE key IS NOT NULL
+"""
+"""One step through the table for each key, however many values it has."""
 _EQUAL_ROWS = "SELECT rows FROM metadata WHERE key = ? AND type = ? AND value = ?"
 _BETWEEN_ROWS = """
 SELECT rows FROM metadata WHERE key = :key AND type = :type
@@ -192,11 +201,15 @@ class Passages:
         """Give the ids of all chunks, by row."""
         return [name for (name,) in self._query("SELECT id FROM chunks ORDER BY row")]
 
+    def metadata_keys(self) -> list[str]:
+        """Give the keys that any document or chunk has in its metadata, sorted."""
+        return [key for (key,) in self._query(_KEYS)]
+
     def rows_matching(self, filters: Filters) -> Rows:
         """Give the rows of the chunks that meet every one of the filters, sorted.
 
         Raises:
-            StageError: a filter is of no known form.
+            FilterError: a filter is of no known form, or of a key that no document has.
         """
         import numpy as np
 
@@ -210,7 +223,10 @@ class Passages:
             values = {"path": path, "length": len(path)}
             matching &= self._mask(self._query(_SECTION_ROWS, values))
         for key, condition in conditions.metadata:
-            matching &= self._mask(self._postings(key, condition))
+            postings = self._postings(key, condition)
+            if not postings:
+                require_key(key, self.metadata_keys())
+            matching &= self._mask(postings)
         return np.flatnonzero(matching)
 
     def _mask(self, postings: Sequence[tuple[bytes]]) -> Mask:

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.documents.model import Document
-from llmpipe.errors import StageError
-from llmpipe.retrieval.filters import DOCUMENT, Filters, read_filters
+from llmpipe.retrieval.filters import DOCUMENT, FilterError, Filters, read_filters
 from llmpipe.retrieval.passages import Passages
 from llmpipe.retrieval.search import Hit
 
@@ -64,12 +63,12 @@ class Library:
         """Give the stage's filters together with those of a request.
 
         Raises:
-            StageError: one is of no known form, or narrows what the stage narrows already.
+            FilterError: one is of no known form, or narrows what the stage narrows already.
         """
         read_filters(filters)
         for name in filters:
             if name in self._filters:
-                raise StageError(f"the service narrows {name!r} already; leave it out")
+                raise FilterError(f"the service narrows {name!r} already; leave it out")
         return {**self._filters, **filters}
 
     def _hit(self, hit: Hit) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from llmpipe.backends.streaming import Cancellation
 from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answerer
+from llmpipe.retrieval.filters import FilterError
 from llmpipe.retrieval.search import Mode
 from llmpipe.web.chat import stripped
 from llmpipe.web.errors import ApiError, json_response, search_failed, told
@@ -55,14 +56,9 @@ class Lookups:
             known = ", ".join(self.modes)
             message = f"this index is not searched by {mode}, but by: {known}"
             raise ApiError(400, "unsupported", message)
-        try:
-            filters = self._library.narrowed(asked.filters)
-        except StageError as error:
-            raise ApiError(
-                400, "invalid_filter", told(error), reason="a filter cannot be used"
-            ) from None
 
         def find(cancellation: Cancellation) -> list[dict[str, Any]]:
+            filters = self._library.narrowed(asked.filters)
             found = self._answerer.search(
                 query, k=asked.k, mode=mode, filters=filters, cancellation=cancellation
             )
@@ -95,6 +91,9 @@ class Lookups:
         try:
             turn = in_turn(self._line, partial(work, cancellation))
             return await unless_gone(request.receive, turn)
+        except FilterError as error:
+            reason = "a filter cannot be used"
+            raise ApiError(400, "invalid_filter", told(error), reason=reason) from None
         except StageError as error:
             raise search_failed(error) from None
         finally:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.errors import StageError
-from llmpipe.retrieval.filters import read_filters
+from llmpipe.retrieval.filters import FilterError, read_filters
 from llmpipe.retrieval.passages import Passages, write_passages
 
 pytestmark = pytest.mark.heavy  # numpy is of the extra `rag`
@@ -24,6 +24,7 @@ DOCUMENTS = [
     document("faq.csv#3", "third text", year=2020.5, language="en", draft=False, one=1),
     document("it's [odd]?.txt", "fourth text", language="1", one="1"),
 ]
+KEYS = ["date", "draft", "language", "one", "size", "year"]
 PATHS = [("Install",), ("Install", "Linux"), ("Install it",), ("Say \"hi\", 'x'", "ü")]
 
 
@@ -71,7 +72,6 @@ def test_all_that_was_written_is_read(passages: Passages) -> None:
         ({"one": True}, []),
         ({"size": 10**20}, [1]),
         ({"size": {"min": 10**19}}, [1]),
-        ({"no such key": "x"}, []),
         ({"document": "docs/a.md"}, [0]),
         ({"document": "docs/*"}, [0, 1]),
         ({"document": ["*.csv#?", "*/b.md"]}, [1, 2]),
@@ -82,7 +82,6 @@ def test_all_that_was_written_is_read(passages: Passages) -> None:
         ({"section": PATHS[3]}, [3]),
         ({"section": "Inst"}, []),
         ({"section": "Install", "language": "de", "document": "docs/*"}, [1]),
-        ({"x' OR '1'='1": "x"}, []),
         ({"language": "x' OR '1'='1"}, []),
         ({"document": "x' OR '1'='1"}, []),
     ],
@@ -90,6 +89,42 @@ def test_all_that_was_written_is_read(passages: Passages) -> None:
 def test_filters(passages: Passages, filters: dict[str, Any], rows: list[int]) -> None:
     """Each kind of condition, several at once, and quotes that mean nothing special."""
     assert passages.rows_matching(filters).tolist() == rows
+
+
+def test_the_keys_of_the_metadata(passages: Passages, tmp_path: Path) -> None:
+    """Each once, of whatever document; none where there is no metadata."""
+    assert passages.metadata_keys() == KEYS
+    bare = document("a", "text")
+    write_passages(tmp_path / "bare", [bare], [chunk_of(bare)])
+    assert Passages(tmp_path / "bare").metadata_keys() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("langauge", "did you mean 'language'?"),
+        ("Section", "did you mean 'section'?"),
+        ("x' OR '1'='1", f"what can be filtered by: document, section, {', '.join(KEYS)}"),
+    ],
+)
+@pytest.mark.parametrize("condition", ["en", ["en", "de"], {"min": 3}])
+def test_a_key_that_no_document_has_is_told(
+    passages: Passages, key: str, hint: str, condition: Any
+) -> None:
+    """With the one that may be meant, or all that there are."""
+    with pytest.raises(FilterError, match=r"no document has that in its metadata") as caught:
+        passages.rows_matching({"document": "docs/*", key: condition})
+    assert caught.value.message.startswith(f"the filter {key!r} is of no use")
+    assert caught.value.hint == hint
+
+
+def test_of_many_keys_some_are_listed(tmp_path: Path) -> None:
+    """A table may have hundreds of columns."""
+    wide = document("a", "text", **{f"column {n:03}": 1 for n in range(300)})
+    write_passages(tmp_path / "p", [wide], [chunk_of(wide)])
+    with pytest.raises(FilterError) as caught:
+        Passages(tmp_path / "p").rows_matching({"zzz": 1})
+    assert str(caught.value.hint).endswith(", column 017, …")
 
 
 @pytest.mark.parametrize(

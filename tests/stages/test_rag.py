@@ -253,6 +253,16 @@ def test_words_alone_have_no_threshold(check: Check) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("fields", [{}, {"mode": "bm25"}])
+def test_a_filter_on_what_no_document_has_is_told(check: Check, fields: dict[str, Any]) -> None:
+    """With what may be meant, before anything is embedded or asked."""
+    with pytest.raises(StageError, match=r"the filter 'langauge' is of no use") as caught:
+        check.run(filters={"langauge": "en"}, **fields)
+    assert caught.value.hint == "did you mean 'language'?"
+    assert check.endpoint.received == []
+
+
+@pytest.mark.heavy
 def test_a_damaged_passage_is_found(check: Check) -> None:
     """What a document says no longer is no citation."""
     passages = check.index.path / "passages.sqlite"

@@ -55,6 +55,7 @@ def test_a_search_is_asked_for_its_way(serve: Serve) -> None:
         ({"query": "a", "k": 101}, "invalid_request"),
         ({"query": "a", "mode": "psychic"}, "invalid_request"),
         ({"query": "a", "filters": {"year": {"over": 3}}}, "invalid_filter"),
+        ({"query": "a", "filters": {"year": 2020}}, "invalid_filter"),
         ({"query": "a", "filters": {"year": {"min": 10**400}}}, "invalid_filter"),
         ({"query": "a", "filters": {"year": [1, -(10**400)]}}, "invalid_filter"),
         ({}, "invalid_request"),
@@ -66,6 +67,18 @@ def test_a_search_that_makes_no_sense_is_refused(
     """With 400 and a word for it."""
     response = serve().http.post("/v1/search", json=fields)
     assert error_of(response) == (400, "invalid_request_error", code)
+
+
+def test_a_filter_on_what_no_document_has_is_told(serve: Serve) -> None:
+    """With what may be meant; nothing is embedded for it."""
+    served = serve(asks_embedder=True)
+    body = {"query": "kiosk", "filters": {"langauge": "en"}}
+    response = served.http.post("/v1/search", json=body)
+    assert error_of(response)[::2] == (400, "invalid_filter")
+    message = response.json()["error"]["message"]
+    assert "'langauge'" in message
+    assert message.endswith("did you mean 'language'?")
+    assert served.endpoint.received == []
 
 
 def test_the_filters_of_the_stage_bound_everything(serve: Serve) -> None:

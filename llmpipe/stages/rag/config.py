@@ -51,7 +51,8 @@ class RagConfig(StageConfig, frozen=True, kw_only=True):
     """A cross-encoder that puts what was found into a better order; slower."""
     filters: dict[str, str | int | float | bool | tuple[Scalar, ...] | FilterRange] = {}
     """What passages must meet: `document` (a pattern of ids), `section` (a title, or titles from
-    the outermost inwards), or any key of the documents' metadata: a value, a list, or a range."""
+    the outermost inwards), or any key that documents have in their metadata: a value, a list, or a
+    range."""
     threshold: Literal["auto"] | Annotated[float, Meta(ge=-1, le=1)] = "auto"
     """Cosine that the nearest passage must have for a question to reach the model. `auto` finds it
     by `calibration`, or so that one in twenty of sixty unrelated everyday questions passes."""
