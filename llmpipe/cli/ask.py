@@ -7,12 +7,14 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from llmpipe.cli.options import add_spec, open_project, parser, print_json
 from llmpipe.cli.stored import open_answers, stage_of_kind
+from llmpipe.documents.model import untitled
 from llmpipe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.citations import Citation
 
 EXAMPLE = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model: …}}"
+
+TITLE = 80
+"""Characters that are shown of a title; that of a row may be a whole question."""
 
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters, but for tab and line break."""
@@ -105,10 +110,18 @@ def _listed(citations: Iterable[Citation]) -> Iterator[str]:
 
 
 def _place(citation: Citation) -> str:
-    parts = [citation.document, " › ".join(citation.section)]
+    names = filter(None, (_title(citation), *citation.section))
+    parts = [citation.document, " › ".join(name for name, _ in groupby(names))]
     if citation.pages:
         first, last = citation.pages
         parts.append(f"page {first}" if first == last else f"pages {first}–{last}")
     parts.append(f"characters {citation.start}–{citation.end}")
     note = " (inferred: the answer names no source here)" if citation.inferred else ""
     return ", ".join(filter(None, parts)) + note
+
+
+def _title(citation: Citation) -> str:
+    """Give the title of a document, in short; empty where the name alone makes it up."""
+    name, title = citation.document, citation.title
+    made = (untitled(name), untitled(*name.split("#", 1)), untitled(*name.rsplit("#", 1)))
+    return "" if title in made else textwrap.shorten(title, TITLE, placeholder="…")

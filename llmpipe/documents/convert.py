@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from llmpipe.documents import rows
-from llmpipe.documents.model import Document
+from llmpipe.documents.model import Document, untitled
 from llmpipe.documents.parts import Converted, sections_of
 from llmpipe.errors import MissingDependencyError, StageError
 
@@ -92,7 +92,7 @@ def convert(path: Path, name: str, options: Options) -> list[Document]:
     return [
         Document(
             id=name,
-            title=found.title or path.stem,
+            title=found.title or untitled(path.name),
             media_type=format_.media_type,
             source_digest=digest,
             text=found.text,
@@ -142,7 +142,7 @@ def _rows(
     for row in rows.read(path, name, options.columns):
         yield Document(
             id=f"{name}#{row.name}",
-            title=row.title or f"{path.stem} {row.name}",
+            title=row.title or untitled(path.name, row.name),
             media_type=format_.media_type,
             source_digest=digest,
             text=row.text,

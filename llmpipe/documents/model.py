@@ -7,7 +7,7 @@ can be opened at the very place that it comes from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
@@ -60,6 +60,11 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
         """Give the numbers of the first and last page that a stretch of text touches."""
         touched = [page.number for page in self.pages if page.start < end and start < page.end]
         return (touched[0], touched[-1]) if touched else None
+
+
+def untitled(file: str, row: str = "") -> str:
+    """Give the title of a document that says none itself, from its file's name and its row's."""
+    return f"{PurePath(file).stem} {row}".rstrip()
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:

@@ -20,7 +20,7 @@ SPEC = """\
 version: 1
 name: town
 stages:
-  docs: {{kind: ingest, paths: ["./docs/*.md"]}}
+  docs: {{kind: ingest, paths: ["./docs/*.md", "./docs/*.jsonl"]}}
   chunks: {{kind: chunk, documents: docs}}
   vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
   index: {{kind: index, embeddings: vectors}}
@@ -38,6 +38,13 @@ FOUNTAIN = "The fountain \x9b31mwas built\x9b in 1900."
 """What would colour a terminal."""
 
 
+POOL = [
+    {"title": "Swimming in summer, " * 5, "text": "Swimmers swim six summer evenings."},
+    {"text": "Jazz quartets jam by the jetty."},
+]
+"""Rows, of which one has a title."""
+
+
 class Town(Workspace):
     """A workspace with an endpoint, whose key is in the environment of every command."""
 
@@ -48,6 +55,8 @@ class Town(Workspace):
         (folder / "docs").mkdir()
         for name, text in {**TEXTS, "fountain.md": FOUNTAIN}.items():
             (folder / "docs" / name).write_text(text, "utf-8")
+        rows = "".join(json.dumps(row) + "\n" for row in POOL)
+        (folder / "docs" / "pool.jsonl").write_text(rows, "utf-8")
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         return super().start(*arguments, **{"TOWN_KEY": "a-secret-key", **env})
@@ -81,6 +90,24 @@ def test_the_answer_stands_above_its_citations(town: Town) -> None:
     assert lines[2].endswith("characters 0–39")
     assert lines[3] == "    The kiosk opens at nine in the morning."
     assert town.endpoint.headers[-1]["authorization"] == "Bearer a-secret-key"
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        (1, f"docs/pool.jsonl#1, {', '.join(['Swimming in summer'] * 4)},…, characters 0–34"),
+        (2, "docs/pool.jsonl#2, characters 0–31"),
+    ],
+)
+def test_a_row_is_told_by_its_title(town: Town, row: int, place: str) -> None:
+    """In short, beside its place; one without a title by its place alone."""
+    text = POOL[row - 1]["text"]
+    town.endpoint.reply, before = (lambda body: (f"{text} [1]", "stop")), town.endpoint.reply
+    try:
+        lines = town.ask(text).stdout.splitlines()
+    finally:
+        town.endpoint.reply = before
+    assert lines[2:] == [f"[1] {place}", f"    {text}"]
 
 
 def test_the_answer_as_data(town: Town) -> None:
