@@ -1,17 +1,19 @@
-"""``llmpipe ask``: answer one question from the documents of a rag stage, with citations."""
+"""``llmpipe ask``: answer questions from the documents of a rag stage, with citations."""
 
 from __future__ import annotations
 
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from llmpipe.cli.asking import at_terminal
 from llmpipe.cli.options import add_spec, open_project, parser, print_json
 from llmpipe.cli.stored import open_answers, stage_of_kind
 from llmpipe.documents.model import untitled
@@ -20,6 +22,7 @@ from llmpipe.errors import UsageError
 if TYPE_CHECKING:
     from llmpipe.retrieval.answer import Answer, Answerer
     from llmpipe.retrieval.citations import Citation
+    from llmpipe.retrieval.prompt import Turn
 
 EXAMPLE = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model: …}}"
 
@@ -35,11 +38,15 @@ def main(argv: list[str]) -> int:
     arguments = parser(
         "ask",
         "Answer a question from the documents of a rag stage, with the passages that the answer\n"
-        "rests on. That the documents do not say it is an answer too.",
+        "rests on. That the documents do not say it is an answer too. Without a question, at a\n"
+        "terminal, it asks for one after the other, each understood by those before it.",
     )
     add_spec(arguments)
     arguments.add_argument(
-        "question", metavar="QUESTION", help="what to ask; - reads it from standard input"
+        "question",
+        metavar="QUESTION",
+        nargs="?",
+        help="what to ask; - reads it from standard input",
     )
     arguments.add_argument("--stage", metavar="STAGE", help="which rag stage, if several")
     arguments.add_argument(
@@ -47,20 +54,30 @@ def main(argv: list[str]) -> int:
     )
     arguments.add_argument("--json", action="store_true", help="print the answer as one object")
     options = arguments.parse_intermixed_args(argv)
-    question = _question(options.question)
+    question = _question(options.question, options.json)
     if options.k is not None and options.k < 1:
         raise UsageError(f"-k takes a number of passages from 1 on, not {options.k}")
     project = open_project(options)
     node = stage_of_kind(project.graph, ("rag",), options.stage, EXAMPLE)
     with open_answers(project, options.spec, node) as answerer:
-        if options.json:
+        if question is None:
+            from llmpipe.cli.conversation import converse
+
+            converse(partial(_show, answerer, k=options.k))
+        elif options.json:
             print_json(msgspec.to_builtins(answerer.answer(question, k=options.k)))
         else:
-            _print_citations(_print_answer(answerer, question, options.k))
+            _show(answerer, question, k=options.k)
     return 0
 
 
-def _question(given: str) -> str:
+def _question(given: str | None, as_data: bool) -> str | None:
+    """Give the question as typed; None where they are to be asked for."""
+    if given is None:
+        if as_data or not at_terminal():
+            hint = 'llmpipe ask SPEC "How do I …?"'
+            raise UsageError("there is no question, and nobody to ask for one", hint=hint)
+        return None
     if given == "-":
         given = sys.stdin.buffer.read().decode("utf-8", "replace")
     question = given.strip()
@@ -69,12 +86,23 @@ def _question(given: str) -> str:
     return question
 
 
-def _print_answer(answerer: Answerer, question: str, k: int | None) -> Answer:
+def _show(
+    answerer: Answerer, question: str, history: Sequence[Turn] = (), *, k: int | None
+) -> Answer:
+    """Print an answer and its citations, and give it."""
+    answer = _print_answer(answerer, question, history, k)
+    _print_citations(answer)
+    return answer
+
+
+def _print_answer(
+    answerer: Answerer, question: str, history: Sequence[Turn], k: int | None
+) -> Answer:
     """Print an answer as it is written, and give it."""
     from llmpipe.retrieval.answer import Done, Token
 
     begun = False
-    with closing(answerer.stream(question, k=k)) as events:
+    with closing(answerer.stream(question, history, k=k)) as events:
         for event in events:
             if isinstance(event, Token):
                 text = event.text if begun else event.text.lstrip()

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from openai_endpoint import Endpoint
+from terminal import Terminal
 from town import TEXTS
 from workspace import Workspace
 
@@ -33,6 +35,7 @@ stages:
   plain: {{kind: command, run: "echo > ${{outputs.o}}", outputs: {{o: o.txt}}}}
 """
 WHEN = "When does the kiosk open?"
+ASK = ("ask", "spec.yaml")
 
 FOUNTAIN = "The fountain \x9b31mwas built\x9b in 1900."
 """What would colour a terminal."""
@@ -186,10 +189,46 @@ def test_no_answer_is_an_answer(town: Town) -> None:
         town.endpoint.reply = before
 
 
+def test_one_question_after_the_other(town: Town) -> None:
+    """Everything is loaded once; what was said before goes to the model with the next question."""
+    asked = len(town.endpoint.received)
+    with Terminal(*ASK, folder=town.folder, TOWN_KEY="a-secret-key") as terminal:
+        terminal.answer("> ", f"{WHEN}\n")
+        terminal.answer("characters 0–39", "\n")
+        terminal.answer("> ", "And the fountain?\n")
+        terminal.answer("> ", "\x04")
+        assert terminal.ends() == 0
+        assert "Traceback" not in terminal.seen
+    answered = [body for body in town.endpoint.received[asked:] if "messages" in body]
+    assert [message["role"] for message in answered[-1]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert answered[-1]["messages"][1]["content"] == WHEN
+
+
+def test_an_answer_is_stopped_and_the_next_question_asked(town: Town) -> None:
+    """Ctrl-C ends the answer that is being written, and the request for it, and nothing else."""
+    town.endpoint.pause, town.endpoint.hung_up = 2.0, threading.Event()
+    try:
+        with Terminal(*ASK, folder=town.folder, TOWN_KEY="a-secret-key") as terminal:
+            terminal.answer("> ", f"{WHEN}\n")
+            terminal.answer("The", "\x03")
+            terminal.answer("(stopped)\n\n> ", "\x04")
+            assert terminal.ends() == 0
+            assert "Traceback" not in terminal.seen
+        assert town.endpoint.hung_up.wait(30)
+    finally:
+        town.endpoint.pause = 0.0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([" "], "the question is empty"),
+        ([], "there is no question, and nobody to ask for one"),
         ([WHEN, "-k", "0"], "from 1 on"),
         ([WHEN, "--stage", "plain"], "plain is a command stage, not a rag stage"),
         ([WHEN, "--stage", "answer"], "did you mean 'answers'?"),

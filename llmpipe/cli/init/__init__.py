@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--file: {options.file} is no name that ends in .yaml or .yml")
     _require_free(spec, force=options.force)
 
-    from llmpipe.cli.init.asking import at_terminal
+    from llmpipe.cli.asking import at_terminal
     from llmpipe.cli.init.recipe import (
         INSTALLS,
         SMOLLM2,
@@ -161,7 +161,7 @@ def _look(texts: Sequence[str], options: argparse.Namespace) -> Data:
 
 
 def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
-    from llmpipe.cli.init.asking import ask
+    from llmpipe.cli.asking import ask
 
     if not asks:
         return _look(["."], options)
@@ -173,7 +173,7 @@ def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
 
 
 def _goal(data: Data, asks: bool) -> Goal:
-    from llmpipe.cli.init.asking import choose
+    from llmpipe.cli.asking import choose
     from llmpipe.cli.init.recipe import GOALS, require_examples
 
     suggested: Goal = "teach" if data.examples and not data.documents else "answer"
@@ -209,7 +209,7 @@ def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: boo
 
 
 def _ask_for_columns(rows: Rows, goal: Goal) -> Rows:
-    from llmpipe.cli.init.asking import ask
+    from llmpipe.cli.asking import ask
 
     first, second = ("title", "text") if goal == "answer" else ("question", "answer")
     rows = ask(f"Column with the {second}", None, lambda name: rows.named(None, name))

@@ -2,86 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import signal
-import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from init_command import compiled, init
+from terminal import Terminal
 
-from llmpipe.cli.init.asking import ask
-
-
-class Terminal:
-    """The command at a terminal of its own."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.pid, self._end = pty.fork()
-        if self.pid == 0:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests in the background ignore it
-            os.execv(sys.executable, [sys.executable, "-m", "llmpipe", "init", *arguments])
-        self.seen = ""
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._end)
-
-    def answer(self, prompt: str, keys: str) -> None:
-        """Wait for a prompt that was not there yet, and type."""
-        self._read(until=prompt)
-        self.seen = ""
-        os.write(self._end, keys.encode())
-
-    def interrupt(self, prompt: str) -> int:
-        """Press Ctrl-C at a prompt, and again after a while, and give the exit code.
-
-        One that comes between the show of a prompt and the wait for an answer is lost, to anybody.
-        """
-        self._read(until=prompt)
-        for _ in range(10):
-            os.write(self._end, b"\x03")
-            with suppress(AssertionError):
-                self._read(until=None, seconds=6)
-                break
-        return self.ends()
-
-    def ends(self) -> int:
-        """Wait for the end, and give the exit code."""
-        self._read(until=None)
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-    def _read(self, until: str | None, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while until is None or until not in self.seen:
-            ready, _, _ = select.select([self._end], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"{until!r} is not in {self.seen!r}"
-            try:
-                text = os.read(self._end, 1 << 16).decode("utf-8", "replace")
-            except OSError:  # its other end is closed
-                text = ""
-            if not text:
-                assert until is None, f"{until!r} is not in {self.seen!r}"
-                return
-            self.seen += text.replace("\r\n", "\n")
+from llmpipe.cli.asking import ask
 
 
 def test_a_terminal_is_asked(folder: Path) -> None:
     """A bad answer is asked again with the reason, an empty one is the default, a number chooses."""
-    with Terminal() as terminal:
+    with Terminal("init") as terminal:
         terminal.answer("Your data [.]: ", "doks\n")
         terminal.answer("did you mean 'docs'?\nYour data [.]: ", "docs\n")
         terminal.answer("Which [answer]: ", "3\n")
@@ -95,7 +29,7 @@ def test_a_terminal_is_asked(folder: Path) -> None:
 def test_whoever_has_had_enough_leaves_no_trace(folder: Path) -> None:
     """Ctrl-C ends in 130, with nothing written and no traceback."""
     before = sorted(folder.rglob("*"))
-    with Terminal("new", "--data", "docs") as terminal:
+    with Terminal("init", "new", "--data", "docs") as terminal:
         assert terminal.interrupt("Which [answer]: ") == 130
         assert "Traceback" not in terminal.seen
     assert sorted(folder.rglob("*")) == before
@@ -119,7 +53,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
             return answer
 
         monkeypatch.setattr("builtins.input", typed)
-        monkeypatch.setattr("llmpipe.cli.init.asking.at_terminal", lambda: True)
+        monkeypatch.setattr("llmpipe.cli.asking.at_terminal", lambda: True)
         return prompts
 
     return types

@@ -1,0 +1,54 @@
+"""Answer one question after the other at a terminal, with everything loaded once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from llmpipe.retrieval.answer import Answer
+from llmpipe.retrieval.prompt import QuestionError, Turn
+
+PROMPT = "\n> "
+
+Reply = Callable[[str, list[Turn]], Answer]
+"""Shows the answer to a question, which the turns before it explain, and gives it."""
+
+
+def converse(reply: Reply) -> None:
+    """Ask for questions until there are no more: the end of the input, or Ctrl-C.
+
+    Ctrl-C while an answer is written stops that answer; it is forgotten, as is one that could not
+    be asked.
+
+    Raises:
+        StageError: the index cannot be searched, or the model cannot be asked.
+    """
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (input() then knows the arrow keys)
+
+    print("Ask what you want to know; Ctrl-D ends. Ctrl-C stops an answer.")
+    turns: list[Turn] = []
+    while (question := _next_question()) is not None:
+        try:
+            answer = reply(question, turns)
+        except QuestionError as error:
+            print(error.render())
+        except KeyboardInterrupt:
+            print("\n(stopped)")
+        else:
+            turns.append((question, answer.text))
+
+
+def _next_question() -> str | None:
+    """Give the next line that says something; None where there is none."""
+    while True:
+        try:
+            question = input(PROMPT).strip()
+        except UnicodeDecodeError:
+            print("that is no text in this terminal's encoding")
+        except (EOFError, KeyboardInterrupt):
+            print()
+            return None
+        else:
+            if question:
+                return question
