@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ SPECIAL = {
     stat.S_IFBLK: "a device",
 }
 """What is neither a file nor a folder, and may have no end."""
+
+FETCH = """fetch it by a stage, and name that here:
+page: {kind: command, run: "curl -fsSL URL -o ${outputs.page}", outputs: {page: page.html}}"""
 
 HUB_TYPES: tuple[ArtifactType, ...] = ("model", "adapter", "records", "dataset")
 
@@ -75,6 +79,8 @@ def meaning(
     type_ = next((t for t in wanted.accepts if t in HUB_TYPES and not wanted.glob), None)
     if hub and type_:
         return Binding(HubRepo(hub["repo"], hub["revision"]), type_, text)
+    if re.match("(?i)https?://", text):
+        return Trouble(f"{text!r} is on the web, where it may change without a trace", FETCH)
     what = "no stage and no path" if wanted.glob else "no stage, no path and no hub id"
     message = f"{text!r} is {what}"
     return Trouble(message, "a path begins with ./, ../, / or ~")

@@ -94,6 +94,8 @@ def test_a_package_has_patterns_too(folder: Path) -> None:
         ("./docs/none.md", "no such file or folder: ./docs/none.md"),
         ("docs/**/*.md", "'docs/**/*.md' is no stage and no path"),
         ("org/dataset", "'org/dataset' is no stage and no path"),
+        ("https://example.org/faq.html", "is on the web, where it may change without a trace"),
+        ("http://example.org/faq.html", 'run: "curl -fsSL URL -o ${outputs.page}"'),
         ("pkg://llmpipe/nothing/*.py", "the package 'llmpipe' has no 'nothing'"),
     ],
 )
