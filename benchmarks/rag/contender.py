@@ -6,6 +6,7 @@ in another virtual environment. What it loads stays loaded between requests.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -76,7 +77,8 @@ class Contender:
         except BrokenPipeError:
             line = ""
         if not line:
-            self._process.wait()  # until it has told its log all
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)  # until it has told its log all
             raise ContenderError(f"{self.name} failed at {request}:\n{self._end_of_log()}")
         reply: Reply = json.loads(line)
         return reply

@@ -68,10 +68,12 @@ def docstrings(folder: str = sysconfig.get_path("stdlib")) -> Iterator[Pair]:
 def rare_words() -> Iterator[Pair]:
     """Give the same docstrings, each asked for by the longest word that none of the others has."""
     texts = [f"{pair.question}\n\n{pair.answer}" for pair in _drawn_docstrings()]
-    words = [set(re.findall(r"[^\W\d_]\w{4,}", text)) for text in texts]
-    holders = Counter(word.casefold() for of_text in words for word in of_text)
+    words = [
+        {word.casefold(): word for word in re.findall(r"[^\W\d_]\w{4,}", text)} for text in texts
+    ]
+    holders = Counter(name for of_text in words for name in of_text)
     for text, of_text in zip(texts, words, strict=True):
-        own = [word for word in of_text if holders[word.casefold()] == 1]
+        own = [word for name, word in of_text.items() if holders[name] == 1]
         if own:
             yield Pair(f"What is {max(own, key=lambda word: (len(word), word))}?", text)
 

@@ -21,8 +21,10 @@ def quiet() -> Iterator[None]:
 
         shown = bars.is_progress_bar_enabled()
         bars.disable_progress_bar()
-        yield
-        if shown:
-            bars.enable_progress_bar()
+        try:
+            yield
+        finally:
+            if shown:
+                bars.enable_progress_bar()
     finally:
         logging.disable(silenced)

@@ -75,8 +75,8 @@ def _question(given: str | None, as_data: bool) -> str | None:
     """Give the question as typed; None where they are to be asked for."""
     if given is None:
         if as_data or not at_terminal():
-            hint = 'llmpipe ask SPEC "How do I …?"'
-            raise UsageError("there is no question, and nobody to ask for one", hint=hint)
+            why = "--json takes a question" if as_data else "there is nobody to ask for a question"
+            raise UsageError(why, hint='llmpipe ask SPEC "How do I …?"')
         return None
     if given == "-":
         given = sys.stdin.buffer.read().decode("utf-8", "replace")
@@ -139,7 +139,7 @@ def _listed(citations: Iterable[Citation]) -> Iterator[str]:
 
 def _place(citation: Citation) -> str:
     names = filter(None, (_title(citation), *citation.section))
-    parts = [citation.document, " › ".join(name for name, _ in groupby(names))]
+    parts = [citation.document, " › ".join(_short(name) for name, _ in groupby(names))]
     if citation.pages:
         first, last = citation.pages
         parts.append(f"page {first}" if first == last else f"pages {first}–{last}")
@@ -149,7 +149,13 @@ def _place(citation: Citation) -> str:
 
 
 def _title(citation: Citation) -> str:
-    """Give the title of a document, in short; empty where the name alone makes it up."""
+    """Give the title of a document; empty where the name alone makes it up."""
     name, title = citation.document, citation.title
     made = (untitled(name), untitled(*name.split("#", 1)), untitled(*name.rsplit("#", 1)))
-    return "" if title in made else textwrap.shorten(title, TITLE, placeholder="…")
+    return "" if title in made else title
+
+
+def _short(title: str) -> str:
+    """Give a title on one line, cut where it is long."""
+    line = " ".join(title.split())
+    return line if len(line) <= TITLE else f"{line[: TITLE - 1].rstrip()}…"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answer
-from llmpipe.retrieval.prompt import QuestionError, Turn
+from llmpipe.retrieval.prompt import Turn
 
 PROMPT = "\n> "
 
@@ -17,11 +18,8 @@ Reply = Callable[[str, list[Turn]], Answer]
 def converse(reply: Reply) -> None:
     """Ask for questions until there are no more: the end of the input, or Ctrl-C.
 
-    Ctrl-C while an answer is written stops that answer; it is forgotten, as is one that could not
-    be asked.
-
-    Raises:
-        StageError: the index cannot be searched, or the model cannot be asked.
+    Ctrl-C while an answer is written stops that answer. What came to nothing is forgotten; an
+    endpoint that was busy may answer the next question.
     """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (input() then knows the arrow keys)
@@ -31,8 +29,8 @@ def converse(reply: Reply) -> None:
     while (question := _next_question()) is not None:
         try:
             answer = reply(question, turns)
-        except QuestionError as error:
-            print(error.render())
+        except StageError as error:
+            print(f"\n{error.render()}")
         except KeyboardInterrupt:
             print("\n(stopped)")
         else:

@@ -72,7 +72,7 @@ def convert(path: Path, name: str, options: Options) -> list[Document]:
 
     Raises:
         StageError: the file is too large, damaged, encrypted, binary, or holds no text.
-        RowError: its rows do not have the columns.
+        MissingColumnError: its rows do not have the columns.
         MissingDependencyError: the package that reads such files is not installed.
     """
     data = _read(path, name, options.max_bytes)

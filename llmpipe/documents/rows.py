@@ -15,7 +15,13 @@ import msgspec
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import clean, one_line, scalars
 from llmpipe.formats import detect, to_chat
-from llmpipe.formats.message import RowError, UnusableRowError, missing_column, text_column
+from llmpipe.formats.message import (
+    MissingColumnError,
+    RowError,
+    UnusableRowError,
+    missing_column,
+    text_column,
+)
 from llmpipe.formats.records import read_rows
 
 READ_AS_TEXT = {
@@ -55,6 +61,7 @@ def read(path: Path, label: str, columns: Columns | None) -> Iterator[ReadRow]:
 
     Raises:
         StageError: the file cannot be read.
+        MissingColumnError: the first row, and so likely every other, lacks a column.
         RowError: a row, which is named, does not have what the columns promise.
     """
     for number, (line, row) in enumerate(read_rows(path, label), 1):
@@ -63,7 +70,8 @@ def read(path: Path, label: str, columns: Columns | None) -> Iterator[ReadRow]:
         except UnusableRowError:
             yield ReadRow(number, str(number), "", "", {})
         except RowError as error:
-            raise RowError(
+            of_all = number == 1 and isinstance(error, MissingColumnError)
+            raise (MissingColumnError if of_all else RowError)(
                 f"{label}:{line}: {error.message}",
                 hint=error.hint or "name the columns: columns: {text: [COLUMN], title: COLUMN}",
             ) from None

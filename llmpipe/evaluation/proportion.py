@@ -24,9 +24,9 @@ def share_of_rows(scores: RowScores) -> tuple[int, int] | None:
     a share as well: its rows vary less than those of a share could, so the interval holds for it.
     """
     rows = list(zip(scores.numerators, scores.denominators, strict=True))
-    if any(numerator not in (0, denominator) for numerator, denominator in rows):
+    if not rows or any(not whole or part not in (0, whole) for part, whole in rows):
         return None
-    right = sum(numerator != 0 for numerator, _ in rows)
+    right = sum(part != 0 for part, _ in rows)
     if right not in (0, len(rows)) and len(set(scores.denominators)) > 1:
         return None
     return right, len(rows)

@@ -29,6 +29,10 @@ class UnusableRowError(RowError):
         self.reason = reason
 
 
+class MissingColumnError(RowError):
+    """A row lacks a column."""
+
+
 def text_column(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
     """Give a column that must hold text; an absent or null optional column is the empty text.
 
@@ -50,10 +54,11 @@ def text_column(row: Mapping[str, Any], name: str, *, required: bool = True) -> 
     return value
 
 
-def missing_column(row: Mapping[str, Any], name: str) -> RowError:
+def missing_column(row: Mapping[str, Any], name: str) -> MissingColumnError:
     """Say that a row lacks a column, which ones it has, and which one may have been meant."""
     has = ", ".join(map(repr, row)) or "none"
-    return RowError(f"no column {name!r}; the row has {has}", hint=did_you_mean(name, row))
+    message = f"no column {name!r}; the row has {has}"
+    return MissingColumnError(message, hint=did_you_mean(name, row))
 
 
 def expecting(
@@ -64,11 +69,14 @@ def expecting(
     Raises:
         RowError: after the last, where none had it.
     """
+    if column is None:
+        yield from rows
+        return
     seen: dict[str, None] = {}
     for number, row in rows:
         seen |= dict.fromkeys(row)
         yield number, row
-    if column and seen and column not in seen:
+    if seen and column not in seen:
         has = ", ".join(map(repr, seen))
         message = f"{label}: no row has a column {column!r}; they have {has}"
         raise RowError(message, hint=did_you_mean(column, seen))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,12 +25,6 @@ BOM = b"\xef\xbb\xbf"
 
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 """What may separate the columns of a table, and what messages call it."""
-
-LONGEST_HEADER = 1 << 16
-"""Characters in which the end of a table's header is looked for."""
-
-_QUOTED = re.compile(r'(?<![^,;\t])"(?:[^"]|"")*+"')
-_HEADER = re.compile(rf"(?:{_QUOTED.pattern}|[^\r\n])*")
 
 
 def read_rows(path: Path, label: str) -> Iterator[tuple[int, Row]]:
@@ -150,14 +143,28 @@ def _read_csv(path: Path, label: str) -> Iterator[tuple[int, Row]]:
 
 
 def _separator(path: Path) -> str:
-    """Tell what separates the columns: of the header, what splits it most; a comma among equals.
+    """Tell what separates the columns: what splits the header most, and the first row as often.
 
-    In much of Europe, where the comma is the decimal mark, spreadsheets save with semicolons.
+    A comma goes first among equals. In much of Europe, where the comma is the decimal mark,
+    spreadsheets save with semicolons.
     """
+    widths = {separator: _widths(path, separator) for separator in SEPARATORS}
+    even = [
+        separator for separator, (header, row) in widths.items() if 1 < header == (row or header)
+    ]
+    return max(even or SEPARATORS, key=lambda separator: widths[separator][0])
+
+
+def _widths(path: Path, separator: str) -> tuple[int, int | None]:
+    """Count the columns of the header and of the first row, as far as they can be read."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = _HEADER.match(file.read(LONGEST_HEADER))
-    names = _QUOTED.sub("", header[0] if header else "")
-    return max(SEPARATORS, key=names.count)
+        rows = csv.reader(file, delimiter=separator)
+        try:
+            header = next(rows, [])
+            first = next(filter(None, rows), None)
+        except csv.Error:
+            return 0, None
+    return len(header), None if first is None else len(first)
 
 
 def _check_columns(columns: list[str], label: str) -> None:

@@ -20,11 +20,11 @@ RRF_K = 60
 
 def fusion_problems(fusion: Fusion, alpha: float, *, hybrid: bool) -> list[tuple[str, str]]:
     """Say which of the settings ``fusion`` and ``alpha`` have no effect, and why."""
-    set_by_user = {"fusion": fusion != RELATIVE_SCORE, "alpha": alpha != ALPHA}
+    changed = {"fusion": fusion != RELATIVE_SCORE, "alpha": alpha != ALPHA}
     if not hybrid:
         why = "has no effect: no search is `hybrid`"
-        return [(name, why) for name, changed in set_by_user.items() if changed]
-    if fusion == "rrf" and set_by_user["alpha"]:
+        return [(name, why) for name, is_changed in changed.items() if is_changed]
+    if fusion == "rrf" and changed["alpha"]:
         return [("alpha", "has no effect: `rrf` looks at places alone")]
     return []
 

@@ -152,6 +152,7 @@ class LockFile:
             SpecError: another spec has come to have this lock file.
             StoreError: the file cannot be written.
         """
+        self.__dict__.pop("_document", None)  # another run may have written it meanwhile
         stages = {name: _locked(record) for name, record in records.items()}
         for name in self._names - stages.keys():
             locked = self.stage(name)
@@ -164,8 +165,6 @@ class LockFile:
             return False
         if contents is not None and contents.keys() <= {self.section}:
             self._document = self._empty()  # nothing else stands in it: it need not be parsed
-        else:
-            self.__dict__.pop("_document", None)  # another run may have written it meanwhile
         self._document["profiles"][self.section] = {
             "content": content,
             "models": dict(commits),

@@ -10,6 +10,7 @@ had is remembered by its digest, as far back as there is room, to say later whic
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -154,8 +155,9 @@ class StatCache:
             found = row.fetchone()
             if found is None:
                 return None
-            used = (time.time_ns(), digest)
-            self._db.execute("update contents set used = ? where digest = ?", used)
+            with contextlib.suppress(sqlite3.Error):  # told all the same, and forgotten sooner
+                used = (time.time_ns(), digest)
+                self._db.execute("update contents set used = ? where digest = ?", used)
             files: dict[str, str] = json.loads(zlib.decompress(found[0]))
         except (sqlite3.Error, zlib.error, ValueError):
             return None  # it is only a memory

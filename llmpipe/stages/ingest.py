@@ -33,7 +33,7 @@ from llmpipe.documents.convert import FORMATS, Options, convert
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
-from llmpipe.formats import RowError
+from llmpipe.formats.message import MissingColumnError
 from llmpipe.stages.ingest_files import Collection, collect
 
 LISTED = 100
@@ -177,7 +177,7 @@ def _unreadable(skipped: Mapping[str, StageError]) -> StageError:
     if len(others) > NAMED:
         told.append(f"and {len(others) - NAMED} more files")
     hints = [*filter(None, [first.hint]), *told]
-    if not any(isinstance(error, RowError) for error in skipped.values()):
+    if not all(isinstance(error, MissingColumnError) for error in skipped.values()):
         hints.append("or pass over such files: on_error: skip")
     return StageError(first.message, hint="\n".join(hints))
 
@@ -199,7 +199,9 @@ def _check_columns(
     columns, rows = ctx.config.columns, [document for document in documents if document.row]
     if columns is None:
         return
-    misfits = {id_: error for id_, error in tally.skipped.items() if isinstance(error, RowError)}
+    misfits = {
+        id_: error for id_, error in tally.skipped.items() if isinstance(error, MissingColumnError)
+    }
     if misfits and not rows:
         raise _unreadable(misfits)
     there = {name for document in rows for name in document.metadata}

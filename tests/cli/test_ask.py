@@ -224,11 +224,30 @@ def test_an_answer_is_stopped_and_the_next_question_asked(town: Town) -> None:
         town.endpoint.pause = 0.0
 
 
+def test_a_failure_is_not_the_end(town: Town) -> None:
+    """It is told, and the next question may be answered."""
+    refusal = 400, {"error": {"message": "not today"}}, {}
+    before = town.endpoint.before
+    town.endpoint.before = lambda body, number: refusal if "messages" in body else None
+    try:
+        with Terminal(*ASK, folder=town.folder, TOWN_KEY="a-secret-key") as terminal:
+            terminal.answer("> ", f"{WHEN}\n")
+            terminal.answer("not today", "")
+            town.endpoint.before = before
+            terminal.answer("> ", f"{WHEN}\n")
+            terminal.answer("characters 0–39", "")
+            terminal.answer("> ", "\x04")
+            assert terminal.ends() == 0
+    finally:
+        town.endpoint.before = before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ([" "], "the question is empty"),
-        ([], "there is no question, and nobody to ask for one"),
+        ([], "there is nobody to ask for a question"),
+        (["--json"], "--json takes a question"),
         ([WHEN, "-k", "0"], "from 1 on"),
         ([WHEN, "--stage", "plain"], "plain is a command stage, not a rag stage"),
         ([WHEN, "--stage", "answer"], "did you mean 'answers'?"),

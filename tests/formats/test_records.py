@@ -95,6 +95,7 @@ def test_separators(tmp_path_factory, rows, separator, names):
         (";", '"a ""b"", c";"d\n,,";e', ['a "b", c', "d\n,,", "e"]),
         (";", 'size 5";price', ['size 5"', "price"]),
         (",", "text", ["text"]),
+        (",", "id,comment; free text; optional", ["id", "comment; free text; optional"]),
     ],
 )
 def test_what_splits_the_header_most_separates(tmp_path, separator, header, columns):

@@ -296,6 +296,18 @@ def test_a_misspelt_column_is_no_broken_file(ingest: Runner) -> None:
     assert ids(documents) == ["docs/a.md", "docs/other.csv#1"]
 
 
+def test_a_row_that_lacks_a_column_is_a_broken_file(ingest: Runner) -> None:
+    """Where the rows before it have it, the column is not misspelt: the file can be passed over."""
+    ingest.write("docs/a.md", "a\n")
+    ingest.write("docs/faq.jsonl", '{"answer": "Yes."}\n{"anwser": "No."}\n')
+    columns = {"text": ["answer"]}
+    with pytest.raises(StageError, match=r"faq\.jsonl:2: no column 'answer'") as caught:
+        ingest("./docs", columns=columns)
+    assert "on_error: skip" in (caught.value.hint or "")
+    _, documents = ingest("./docs", columns=columns, on_error="skip")
+    assert ids(documents) == ["docs/a.md"]
+
+
 def test_a_column_of_metadata_that_no_row_has_is_told_of(ingest: Runner) -> None:
     """Rows may leave one out, so it is no error; but one that all do is likely misspelt."""
     ingest.write("a.jsonl", '{"text": "a", "author": "A."}\n{"text": "b", "year": 1999}\n')
