@@ -6,6 +6,8 @@ at a time, best first with ties by row. Plain FAISS holds its index in memory.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.rag.clustered import DIMENSION, write_clustered
@@ -15,6 +17,8 @@ from benchmarks.rag.setting import Setting
 
 OWN, PLAIN = "llmpipe", "FAISS"
 EXACT, GRAPH = "Flat", "HNSW32"
+COMPRESSED = ("SQ8", "PQ48")
+"""What may stand for a vector in the lists of a large index: a byte a number, or 48 bytes."""
 
 
 def measure(setting: Setting) -> Measured:
@@ -45,13 +49,47 @@ def measure(setting: Setting) -> Measured:
                 Target(f"{factory}: a search, llmpipe ÷ FAISS", ratio, most=1.1)
             )
             measured.figures[factory] = {"build": building, "search": searching, "ratio": ratio}
+        compressed = _compressed(both[0], setting, found[EXACT][PLAIN])
     recalls = {name: _recall(found[GRAPH][name], found[EXACT][PLAIN]) for name in (OWN, PLAIN)}
     rows.append((f"{GRAPH}: recall@10", f"{recalls[OWN]:.4f}", f"{recalls[PLAIN]:.4f}", ""))
     measured.targets.append(Target(f"{GRAPH}: recall@10 against all", recalls[OWN], least=0.98))
     measured.figures["recall_at_10"] = recalls
     title = f"{setting.vectors:,} clustered vectors of {DIMENSION} dimensions"
     measured.tables.append(Table(title, ("", OWN, PLAIN, f"{OWN} ÷ {PLAIN}"), rows))
+    measured.tables.append(_compressed_table(compressed))
+    measured.figures["compressed"] = compressed
     return measured
+
+
+def _compressed(own: Contender, setting: Setting, exact: Reply) -> dict[str, dict[str, float]]:
+    """Measure what lists of compressed vectors find, and take, by factory."""
+    found = {}
+    for encoding in COMPRESSED:
+        factory = f"IVF{4 * math.isqrt(setting.vectors)},{encoding}"
+        built = own.ask("build", factory=factory)
+        searched = own.ask("search", factory=factory)
+        found[factory] = {
+            "build": built["seconds"],
+            "search": searched["seconds"],
+            "recall_at_10": _recall(searched, exact),
+            "bytes": built["bytes"],
+        }
+    return found
+
+
+def _compressed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = [
+        (
+            factory,
+            seconds(of["build"]),
+            seconds(of["search"]),
+            f"{of['recall_at_10']:.4f}",
+            f"{of['bytes'] / 1e6:.1f} MB",
+        )
+        for factory, of in figures.items()
+    ]
+    heads = ("", "build", "one search", "recall@10", "file")
+    return Table("The same in lists, compressed (llmpipe)", heads, rows)
 
 
 def _row(what: str, taken: dict[str, float]) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ def test_index_and_search_have_their_figures(tmp_path: Path) -> None:
         figures = found[factory]
         assert figures["ratio"] == figures["search"]["llmpipe"] / figures["search"]["FAISS"] > 0
     assert found["recall_at_10"] == {"llmpipe": 1, "FAISS": 1}
+    assert [factory.partition(",")[2] for factory in found["compressed"]] == ["SQ8", "PQ48"]
+    assert found["compressed"]["IVF88,SQ8"]["recall_at_10"] > 0.5
     assert len(found["targets"]) == 3
     assert len(found["load_average"]) == 2
 

@@ -25,7 +25,7 @@ def main() -> None:
         path = Path(told["folder"]) / f"{factory}.faiss"
         index.save(path)
         built[factory] = open_index(path, told["threads"])
-        return {"seconds": seconds}
+        return {"seconds": seconds, "bytes": path.stat().st_size}
 
     def search(factory: str) -> dict[str, Any]:
         index = built[factory]
