@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 EXCERPT = 100
 """Characters of a line that a message shows."""
+LONGEST_WORD = 1000
+"""Characters of a word that may be a mistyped one; to compare a longer text only takes time."""
 
 
 class Location(NamedTuple):
@@ -148,6 +150,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """Name the known word closest to ``word`` as a hint, or None when nothing is close."""
     import difflib
 
+    if len(str(word)) > LONGEST_WORD:
+        return None
     match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else None
 

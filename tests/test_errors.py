@@ -1,11 +1,18 @@
-"""How a problem is shown."""
+"""How a problem is shown, and what is suggested for it."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.errors import EXCERPT, Location, Problem
+from llmpipe.errors import EXCERPT, LONGEST_WORD, Location, Problem, did_you_mean
+
+
+def test_what_is_no_word_is_not_compared() -> None:
+    """A mistyped name gets its suggestion; a whole text takes no time."""
+    assert did_you_mean("qurey", ["k", "query"]) == "did you mean 'query'?"
+    long = "a" * (LONGEST_WORD + 1)
+    assert did_you_mean(long, [long[1:]]) is None
 
 
 def test_a_file_as_a_whole_has_no_line() -> None:

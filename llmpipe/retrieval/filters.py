@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,6 @@ def require_key(key: str, keys: Sequence[str]) -> None:
 
 def _unclear(name: str, value: Any, wanted: str) -> FilterError:
     return FilterError(
-        f"the filter {name!r} is {value!r}; it takes {wanted}",
+        f"the filter {name!r} is {reprlib.repr(value)}; it takes {wanted}",
         hint=f"for example: {EXAMPLE}",
     )

@@ -29,12 +29,9 @@ _WORDS: dict[type[inspect.Type], str] = {
 def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tuple[str, str]:
     """Say why data is not of a kind: a message, and the same without what the caller sent.
 
-    Of the error only the place is heeded.
+    Of the error only the place is heeded, and that only as far as the data goes.
     """
-    steps = _steps(str(error))
-    needed, value = inspect.type_info(kind), data
-    for step in steps:
-        needed, value = _below(needed, step), value[step]
+    steps, needed, value = _walked(_steps(str(error)), inspect.type_info(kind), data)
     place = f"{_dotted(steps)}: " if steps else ""
     if isinstance(needed, inspect.StructType) and isinstance(value, dict):
         told, logged = _misfit(needed, value)
@@ -45,9 +42,8 @@ def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tup
 
 def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str]:
     """Say which field an object has too many, or lacks; then again without the caller's words."""
-    known = [field.encode_name for field in needed.fields]
-    unknown = [name for name in value if name not in known]
-    if unknown and needed.cls.__struct_config__.forbid_unknown_fields:
+    if unknown := _unknown(needed, value):
+        known = [field.encode_name for field in needed.fields]
         hint = did_you_mean(unknown[0], known) or f"known: {', '.join(known)}"
         return f"unknown field {_shown(unknown[0])}; {hint}", "unknown field"
     required = (field.encode_name for field in needed.fields if field.required)
@@ -55,16 +51,41 @@ def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str
     return told, told
 
 
-def _below(needed: inspect.Type, step: str | int) -> inspect.Type:
-    """Give the type of what stands at a step into a value of a type."""
+def _unknown(needed: inspect.Type, value: Any) -> list[str]:
+    """Give the fields that an object may not have."""
+    if not isinstance(needed, inspect.StructType) or not isinstance(value, dict):
+        return []
+    if not needed.cls.__struct_config__.forbid_unknown_fields:
+        return []
+    known = {field.encode_name for field in needed.fields}
+    return [name for name in value if name not in known]
+
+
+def _walked(steps: Steps, needed: inspect.Type, value: Any) -> tuple[Steps, inspect.Type, Any]:
+    """Go to a place in a value: give the steps that lead there, its type, and what stands there.
+
+    An object with an unknown field is where the way ends: msgspec's message quotes the name of that
+    field, which may look like a place.
+    """
+    for taken, step in enumerate(steps):
+        below = None if _unknown(needed, value) else _below(needed, value, step)
+        if below is None:
+            return steps[:taken], needed, value
+        needed, value = below
+    return steps, needed, value
+
+
+def _below(needed: inspect.Type, value: Any, step: str | int) -> tuple[inspect.Type, Any] | None:
+    """Give what stands at a step into a value of a type; None where nothing does."""
     for each in _members(needed):
-        if isinstance(each, inspect.ListType) and isinstance(step, int):
-            return each.item_type
-        if isinstance(each, inspect.StructType):
-            for field in each.fields:
-                if field.encode_name == step:
-                    return field.type
-    raise AssertionError(f"{needed} has nothing at {step!r}")
+        match each, value:
+            case inspect.ListType(), list() if isinstance(step, int) and step < len(value):
+                return each.item_type, value[step]
+            case inspect.StructType(), dict() if step in value:
+                for field in each.fields:
+                    if field.encode_name == step:
+                        return field.type, value[step]
+    return None
 
 
 def _members(needed: inspect.Type) -> tuple[inspect.Type, ...]:
@@ -103,7 +124,7 @@ def _shown(value: Any) -> str:
 def _steps(message: str) -> Steps:
     """Read the place in a message of msgspec's, such as ``… - at `$.messages[0].role` ``."""
     _, _, path = message.rpartition(" - at `$")
-    found = re.findall(r"\.(\w+)|\[(\d+)\]", path)
+    found = re.findall(r"\.(\w+)|\[([0-9]{1,9})\]", path)
     return [int(number) if number else name for name, number in found]
 
 

@@ -33,7 +33,13 @@ async def read_json(request: Request, kind: type[T]) -> T:
             break
     if size > LARGEST_BODY:
         raise ApiError(413, "body_too_large", f"a request has at most {LARGEST_BODY:,} bytes")
-    data = _decoded(b"".join(parts))
+    try:
+        return _converted(_decoded(b"".join(parts)), kind)
+    except RecursionError:  # in reading, or in showing what was read
+        raise ApiError(400, "invalid_request", "the request is nested too deeply") from None
+
+
+def _converted(data: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
@@ -44,8 +50,6 @@ async def read_json(request: Request, kind: type[T]) -> T:
 def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except RecursionError:
-        raise ApiError(400, "invalid_request", "the request is nested too deeply") from None
     except msgspec.ValidationError:
         raise ApiError(400, "invalid_request", "the request holds too large a number") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from typing import Any
 
 import msgspec
@@ -51,6 +53,16 @@ SEARCH, CHAT = "/v1/search", "/v1/chat/completions"
         (SEARCH, {"query": "a", "x": 1}, 'unknown field "x"; known: query, k, mode, filters'),
         (SEARCH, {"query": "a", "filters": []}, "filters: an object is needed, not []"),
         (SEARCH, {"query": ["a" * 99]}, f'query: a text is needed, not ["{"a" * 57}…'),
+        (
+            SEARCH,
+            {"query": "a", " - at `$.k": 1},
+            'unknown field " - at `$.k"; known: query, k, mode, filters',
+        ),
+        (
+            SEARCH,
+            {"query": "a", f" - at `$[{'9' * 5000}]": 1},
+            f'unknown field " - at `$[{"9" * 49}…; known: query, k, mode, filters',
+        ),
         (CHAT, {}, "'messages' is missing"),
         (CHAT, {"messages": {}}, "messages: a list is needed, not {}"),
         (CHAT, {"messages": [{}]}, "messages[0]: 'role' is missing"),
@@ -116,6 +128,64 @@ def test_any_data_is_taken_or_complained_of(data: Any, kind: type[Any]) -> None:
     except msgspec.ValidationError as error:
         message, reason = complaint(error, data, kind)
         assert message.startswith(reason)
+
+
+def test_what_is_only_just_not_too_deep_is_refused_for_what_it_is(serve: Serve) -> None:
+    """Around the depth from which on data can be read, but not shown."""
+    served = serve()
+    messages = set()
+    for depth in range(900, 1000):
+        deep = b"[" * depth + b"]" * depth
+        for body in (b'{"query": %b}' % deep, b'{"query": "a", "filters": {"year": %b}}' % deep):
+            response = served.http.post(SEARCH, content=body)
+            assert response.status_code == 400
+            messages.add(response.json()["error"]["message"])
+    assert len(messages) == 3
+    assert "the request is nested too deeply" in messages
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        [" - at `$.", "Alice_is_ill", "query", "k", "[0]", "messages", "`", " in `$`", "\n"]
+    )
+    | st.text(max_size=3),
+    max_size=5,
+).map(lambda parts: "".join([*parts, "Alice"]))
+VALUES = st.recursive(
+    st.none() | st.integers(-2, 2) | HOSTILE,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(HOSTILE, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def test_no_word_of_a_caller_is_taken_for_ours(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever their fields are called and hold: it is refused, and none of it is in the log."""
+    served = serve()
+
+    @given(HOSTILE, VALUES, st.booleans())
+    def refuse(key: str, value: Any, first: bool) -> None:
+        caplog.clear()
+        fields = [("query", "a"), (key, value)]
+        body = dict(fields[::-1] if first else fields)
+        response = served.http.post(SEARCH, content=json.dumps(body))
+        assert error_of(response)[::2] == (400, "invalid_request")
+        assert response.json()["error"]["message"].startswith("unknown field ")
+        assert "400 invalid_request: unknown field" in caplog.text
+        assert "Alice" not in caplog.text
+
+    @given(VALUES.filter(lambda value: not isinstance(value, str)))
+    def complain(value: Any) -> None:
+        caplog.clear()
+        response = served.http.post(SEARCH, content=json.dumps({"query": value}))
+        assert error_of(response)[::2] == (400, "invalid_request")
+        assert "400 invalid_request: query: a text is needed" in caplog.text
+        assert "Alice" not in caplog.text
+
+    with caplog.at_level(logging.WARNING):
+        refuse()
+        complain()
 
 
 def test_fields_of_sampling_are_passed_over(serve: Serve) -> None:
