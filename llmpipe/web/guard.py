@@ -61,9 +61,8 @@ class Admission:
         """
         host = headers.get("host", "")
         if self.loopback and not is_loopback(_name(host)):
-            raise ApiError(
-                421, "wrong_host", f"this service is not {host!r}; call it by its loopback address"
-            )
+            message = f"this service is not {host!r}; call it by its loopback address"
+            raise ApiError(421, "wrong_host", message, reason="called by another host's name")
         origin = headers.get("origin")
         if origin is not None and _place(origin) != host:
             raise ApiError(403, "wrong_origin", "pages of other sites may not call this service")

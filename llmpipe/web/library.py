@@ -16,6 +16,7 @@ from llmpipe.documents.model import Document
 from llmpipe.retrieval.filters import DOCUMENT, FilterError, Filters, read_filters
 from llmpipe.retrieval.passages import Passages
 from llmpipe.retrieval.search import Hit
+from llmpipe.web.errors import told
 
 AROUND = 20_000
 """Characters of a document that are given on either side of a passage."""
@@ -70,6 +71,13 @@ class Library:
             if name in self._filters:
                 raise FilterError(f"the service narrows {name!r} already; leave it out")
         return {**self._filters, **filters}
+
+    def told(self, error: FilterError) -> str:
+        """Say what is wrong with a filter.
+
+        A hint may name the metadata of any document: there is none where some are not to be seen.
+        """
+        return error.message if self._filters else told(error)
 
     def _hit(self, hit: Hit) -> dict[str, Any]:
         chunk = hit.chunk

@@ -17,7 +17,7 @@ from llmpipe.retrieval.answer import Answerer
 from llmpipe.retrieval.filters import FilterError
 from llmpipe.retrieval.search import Mode
 from llmpipe.web.chat import stripped
-from llmpipe.web.errors import ApiError, json_response, search_failed, told
+from llmpipe.web.errors import ApiError, json_response, search_failed
 from llmpipe.web.library import Excerpt, Library, excerpt
 from llmpipe.web.reading import read_json, read_place
 from llmpipe.web.waiting import Line, in_turn, unless_gone
@@ -56,9 +56,12 @@ class Lookups:
             known = ", ".join(self.modes)
             message = f"this index is not searched by {mode}, but by: {known}"
             raise ApiError(400, "unsupported", message)
+        try:
+            filters = self._library.narrowed(asked.filters)
+        except FilterError as error:
+            raise self._unusable(error) from None
 
         def find(cancellation: Cancellation) -> list[dict[str, Any]]:
-            filters = self._library.narrowed(asked.filters)
             found = self._answerer.search(
                 query, k=asked.k, mode=mode, filters=filters, cancellation=cancellation
             )
@@ -79,7 +82,8 @@ class Lookups:
         try:
             found = await self._looked_up(request, read)
         except ValueError as error:
-            raise ApiError(400, "invalid_place", str(error)) from None
+            reason = "there is no such stretch"
+            raise ApiError(400, "invalid_place", str(error), reason=reason) from None
         if found is None:
             message = f"there is no document {name!r}"
             raise ApiError(404, "not_found", message, reason="there is no such document")
@@ -92,9 +96,12 @@ class Lookups:
             turn = in_turn(self._line, partial(work, cancellation))
             return await unless_gone(request.receive, turn)
         except FilterError as error:
-            reason = "a filter cannot be used"
-            raise ApiError(400, "invalid_filter", told(error), reason=reason) from None
+            raise self._unusable(error) from None
         except StageError as error:
             raise search_failed(error) from None
         finally:
             cancellation.cancel()
+
+    def _unusable(self, error: FilterError) -> ApiError:
+        message = self._library.told(error)
+        return ApiError(400, "invalid_filter", message, reason="a filter cannot be used")

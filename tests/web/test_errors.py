@@ -77,10 +77,22 @@ def test_no_name_of_a_document_is_noted(serve: Serve, caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING):
         served.http.get("/v1/documents/alice.md")
         served.http.get("/v1/documents/alice.md?start=alice")
+        served.http.get("/v1/documents/kiosk.md?start=7777")
     assert noted(caplog) == [
         ("WARNING", "404 not_found: there is no such document"),
         ("WARNING", "400 invalid_place: `start` is a number of characters"),
+        ("WARNING", "400 invalid_place: there is no such stretch"),
     ]
+
+
+def test_no_name_of_a_host_is_noted(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """It is the caller's word, too."""
+    served = serve()
+    with caplog.at_level(logging.WARNING):
+        served.http.get("/health", headers={"Host": "alice.example"})
+    ((_, line),) = noted(caplog)
+    assert line.startswith("421 wrong_host: ")
+    assert "alice" not in line
 
 
 def test_no_key_is_noted(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

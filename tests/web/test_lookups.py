@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
-from town_service import AFTER, BEFORE, HOSTILE, PASSAGE, TEXTS, Serve
-from web.calling import error_of
+from town_service import AFTER, BEFORE, HOSTILE, PASSAGE, TEXTS, Serve, waited
+from web.calling import error_of, until
+
+from llmpipe.web.lookups import PLACES
 
 pytestmark = pytest.mark.heavy
 
@@ -79,6 +83,41 @@ def test_a_filter_on_what_no_document_has_is_told(serve: Serve) -> None:
     assert "'langauge'" in message
     assert message.endswith("did you mean 'language'?")
     assert served.endpoint.received == []
+
+
+def test_a_hint_names_nothing_that_is_hidden(serve: Serve) -> None:
+    """Where the stage's filters hide documents, the keys of their metadata are not told."""
+    served = serve(filters={"document": "kiosk.md"})
+    body = {"query": "kiosk", "filters": {"langauge": "en"}}
+    response = served.http.post("/v1/search", json=body)
+    assert error_of(response)[::2] == (400, "invalid_filter")
+    message = response.json()["error"]["message"]
+    assert "'langauge'" in message
+    assert "language" not in message
+
+
+def test_a_filter_of_no_form_waits_for_nobody(serve: Serve) -> None:
+    """It is refused while other searches take every place."""
+    served = serve(asks_embedder=True)
+    let_go = threading.Event()
+    served.endpoint.before = lambda body, number: waited(let_go)
+    searches = [
+        threading.Thread(
+            target=lambda: httpx.post(f"{served.url}/v1/search", json={"query": "a"}, timeout=30)
+        )
+        for _ in range(PLACES)
+    ]
+    for search in searches:
+        search.start()
+    try:
+        assert until(lambda: len(served.endpoint.received) == PLACES, 10)
+        body = {"query": "a", "filters": {"year": {}}}
+        response = served.http.post("/v1/search", json=body, timeout=5)
+        assert error_of(response)[::2] == (400, "invalid_filter")
+    finally:
+        let_go.set()
+        for search in searches:
+            search.join()
 
 
 def test_the_filters_of_the_stage_bound_everything(serve: Serve) -> None:
