@@ -176,14 +176,53 @@ class Answerer:
     ) -> tuple[Hit, ...]:
         """Give the passages that a question finds, however far off; nothing is answered.
 
-        What is not given is as in the settings. A search that has begun is not cancelled.
+        What is not given is as in the settings. A cancellation is heeded before the search, and
+        wherever it has waited for its turn, at the embedder or the reranker; not in between.
 
         Raises:
             StageError: the question is empty, or cannot be searched so.
-            CancelledError: nobody wants it any more when its turn comes.
+            CancelledError: nobody wants it any more.
         """
-        settings = self.settings
         check = (cancellation or Cancellation()).check
+        return self._search(question, k, self._queued(check), check, mode=mode, filters=filters)
+
+    def _found(
+        self, question: str, history: Sequence[Turn], k: int, cancellation: Cancellation
+    ) -> tuple[tuple[Hit, ...], Timings]:
+        """Give the passages that a question finds; none where the nearest is too far off.
+
+        Raises:
+            SearchError: the index cannot be searched.
+            CancelledError: nobody wants them any more; see `search`.
+        """
+        begun, check = time.monotonic(), cancellation.check
+        reranker, passes = self._queued(check), self.threshold.passes
+        try:
+            hits = self._search(question, k, reranker, check, passes=passes)
+            if not hits and history:
+                both = f"{history[-1][0]}\n{question}"
+                hits = self._search(both, k, reranker, check, passes=passes)
+        except StageError as error:
+            raise SearchError(error.message, hint=error.hint) from error
+        reranking = reranker.seconds if reranker else 0.0
+        return hits, _seconds(retrieve=time.monotonic() - begun - reranking, rerank=reranking)
+
+    def _queued(self, check: Callable[[], None]) -> _QueuedReranker | None:
+        return _QueuedReranker(self.reranker, self._reranking, check) if self.reranker else None
+
+    def _search(
+        self,
+        question: str,
+        k: int,
+        reranker: Reranker | None,
+        check: Callable[[], None],
+        *,
+        mode: Mode | None = None,
+        filters: Filters | None = None,
+        passes: Callable[[float], bool] | None = None,
+    ) -> tuple[Hit, ...]:
+        """Search as the settings say where nothing else is given."""
+        settings = self.settings
         return tuple(
             self.retriever.search(
                 question,
@@ -194,50 +233,8 @@ class Answerer:
                 alpha=settings.alpha,
                 filters=settings.filters if filters is None else filters,
                 mmr=settings.mmr,
-                reranker=self._turn(check),
-                check=check,
-            )
-        )
-
-    def _found(
-        self, question: str, history: Sequence[Turn], k: int, cancellation: Cancellation
-    ) -> tuple[tuple[Hit, ...], Timings]:
-        """Give the passages that a question finds; none where the nearest is too far off.
-
-        Raises:
-            SearchError: the index cannot be searched.
-            CancelledError: nobody wants them any more when their turn comes.
-        """
-        begun, check = time.monotonic(), cancellation.check
-        reranker = self._turn(check)
-        try:
-            hits = self._search(question, k, reranker, check)
-            if not hits and history:
-                hits = self._search(f"{history[-1][0]}\n{question}", k, reranker, check)
-        except StageError as error:
-            raise SearchError(error.message, hint=error.hint) from error
-        reranking = reranker.seconds if reranker else 0.0
-        return hits, _seconds(retrieve=time.monotonic() - begun - reranking, rerank=reranking)
-
-    def _turn(self, check: Callable[[], None]) -> _Turn | None:
-        return _Turn(self.reranker, self._reranking, check) if self.reranker else None
-
-    def _search(
-        self, question: str, k: int, reranker: Reranker | None, check: Callable[[], None]
-    ) -> tuple[Hit, ...]:
-        settings = self.settings
-        return tuple(
-            self.retriever.search(
-                question,
-                k=k,
-                mode=settings.mode,
-                fetch=settings.fetch,
-                fusion=settings.fusion,
-                alpha=settings.alpha,
-                filters=settings.filters,
-                mmr=settings.mmr,
                 reranker=reranker,
-                passes=self.threshold.passes,
+                passes=passes,
                 check=check,
             )
         )
@@ -312,7 +309,7 @@ def nearest_cosine(retriever: Retriever, question: str, filters: Filters) -> flo
     return -1.0 if score is None else score
 
 
-class _Turn:
+class _QueuedReranker:
     """A reranker that is waited for, and says how long it then took."""
 
     def __init__(self, reranker: Reranker, lock: threading.Lock, check: Callable[[], None]) -> None:

@@ -145,12 +145,13 @@ class Retriever:
         ``fusion`` and ``alpha`` say how a hybrid search joins its two rankings; see
         `llmpipe.retrieval.fusion`. ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing,
         0 looks at variety alone. Where the cosine of the nearest passage does not pass, nothing is
-        found; a search by words alone has none. ``check`` is called when the turn to embed the
-        question has come; what it raises ends the search.
+        found; a search by words alone has none. ``check`` is called first of all, and again when
+        the turn to embed the question has come; what it raises ends the search.
 
         Raises:
             StageError: the question is empty, a filter makes no sense, or words were not indexed.
         """
+        check()
         question = readable(question)
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):

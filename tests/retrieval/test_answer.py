@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from openai_endpoint import Answer, Endpoint
+from processes import wait_for
 from town import TEXTS, write_index
 
 from llmpipe.backends.streaming import Cancellation, CancelledError, Usage
@@ -70,6 +74,24 @@ class Town:
     def asked(self) -> list[dict[str, Any]]:
         """Give what the model was asked, without what was embedded."""
         return [body for body in self.endpoint.received if "messages" in body]
+
+
+class Noted(Cancellation):
+    """One that tells when it is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checked = threading.Event()
+
+    def check(self) -> None:
+        self.checked.set()
+        super().check()
+
+
+def stands_in(thread: threading.Thread, function: str) -> bool:
+    """Tell whether a thread is in a function of a name, or waits there."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return any(each.f_code.co_name == function for each, _ in traceback.walk_stack(frame))
 
 
 @pytest.fixture
@@ -252,11 +274,20 @@ def test_a_slow_endpoint_holds_up_no_other_search(town: Town) -> None:
     slow.join()
 
 
+def test_who_no_longer_waits_is_not_searched_for(town: Town) -> None:
+    """By words alone, too, for which nobody is waited."""
+    answerer, cancellation = town.answerer(Threshold("none"), mode="bm25"), Cancellation()
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        answerer.search(WHEN, k=1, cancellation=cancellation)
+    assert list(answerer.stream(WHEN, cancellation=cancellation)) == []
+
+
 def test_who_no_longer_waits_for_the_embedder_is_not_searched_for(town: Town) -> None:
     """One that takes one question at a time is not given those that nobody wants any more."""
     town.embedder.callers = 1
     town.retriever = Retriever.open(town.index, town.embedder)
-    answerer, cancellation = town.answerer(), Cancellation()
+    answerer, cancellation = town.answerer(), Noted()
     come, let_go = town.held("slow")
     events: list[Event] = []
     refused: list[CancelledError] = []
@@ -277,7 +308,9 @@ def test_who_no_longer_waits_for_the_embedder_is_not_searched_for(town: Town) ->
     threads[0].start()
     assert come.wait(10)
     for thread in threads[1:]:
+        cancellation.checked.clear()
         thread.start()
+        assert cancellation.checked.wait(10)  # it has begun, and goes on to the embedder
         thread.join(0.1)
         assert thread.is_alive()
     cancellation.cancel()
@@ -306,8 +339,7 @@ def test_a_reranker_takes_one_at_a_time(town: Town) -> None:
     second = threading.Thread(target=lambda: list(answerer.stream(WHEN, cancellation=cancellation)))
     for thread in (first, second):
         thread.start()
-        thread.join(0.3)
-        assert thread.is_alive()
+        wait_for(partial(stands_in, thread, "scores"))
     cancellation.cancel()
     reranker.let_go.set()
     for thread in (first, second):
