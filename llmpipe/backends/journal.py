@@ -49,16 +49,17 @@ class Journal:
 
     def __init__(self, folder: Path, *, anew: bool = False) -> None:
         self.path = folder / FILE
-        self.given = 0
-        """Replies that it gave since it was opened."""
+        self.reused = 0
+        """Replies given that it held already when it was opened."""
         self._places: dict[str, tuple[int, int]] = {}
         self._read_to = 0
         self._lock = threading.Lock()
         with self._explained():
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = self.path.open("a+b", buffering=0)
+            self._held = os.fstat(self._file.fileno()).st_size
             if anew:
-                self._read_to = os.fstat(self._file.fileno()).st_size
+                self._read_to = self._held
 
     def __enter__(self) -> Journal:
         return self
@@ -75,7 +76,7 @@ class Journal:
             if place is None:
                 return None
             reply = _decode(self._pread(*place))["reply"]
-            self.given += 1
+            self.reused += place[0] < self._held
             return reply
 
     def put(self, key: str, reply: Any) -> None:
@@ -128,6 +129,11 @@ class Journal:
                 f"the journal {self.path} cannot be used: {error.strerror}",
                 hint="check the free space and the permissions; what was journalled is kept",
             ) from error
+
+
+def counted_replies(count: int) -> str:
+    """Say how many replies there are."""
+    return f"{count} {'reply' if count == 1 else 'replies'}"
 
 
 def _decode(line: bytes) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.backends.journal import FILE, Journal, request_key
+from llmpipe.backends.journal import FILE, Journal, counted_replies, request_key
 from llmpipe.errors import StoreError
 
 JSON = st.recursive(
@@ -30,6 +30,21 @@ def test_a_reply_comes_back(tmp_path: Path) -> None:
         assert journal.get("a") == {"text": "zwölf\nBoxes \u2028"}
     with Journal(tmp_path / "j") as journal:
         assert journal.get("a") == {"text": "zwölf\nBoxes \u2028"}
+
+
+def test_replies_that_stood_there_before_are_counted(tmp_path: Path) -> None:
+    """Not those that were journalled since, and none where they are passed over."""
+    with Journal(tmp_path) as journal:
+        journal.put("a", 1)
+        assert (journal.get("a"), journal.reused) == (1, 0)
+    with Journal(tmp_path) as journal:
+        journal.put("b", 2)
+        assert (journal.get("b"), journal.reused) == (2, 0)
+        assert (journal.get("a"), journal.reused) == (1, 1)
+    with Journal(tmp_path, anew=True) as journal:
+        journal.put("a", 3)
+        assert (journal.get("a"), journal.reused) == (3, 0)
+    assert [counted_replies(number) for number in (1, 2)] == ["1 reply", "2 replies"]
 
 
 def test_one_process_sees_what_another_adds(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_killed_check_asks_only_what_was_not_answered(town: Town) -> None:
     assert before == questions[:3]
     assert town.asked()[3:] == questions[2:]
     assert figures["replies_from_journal"] == 2
+    assert "seconds" not in figures
     assert json.loads(made["check"])["answers"][0]["usage"]["completion_tokens"] == 5
 
     again, figures = town.answers("--force", "answers")
@@ -103,6 +104,17 @@ def test_a_killed_check_asks_only_what_was_not_answered(town: Town) -> None:
     anew, figures = town.answers("--resample", "answers")
     assert anew != made
     assert (len(town.asked()), figures["replies_from_journal"]) == (9, 0)
+    assert figures["seconds"][0]["generate"] > 0
+
+
+def test_a_question_asked_twice_is_not_one_of_an_earlier_run(town: Town) -> None:
+    """A sample that is also among the labelled questions is asked once."""
+    rows = [{"question": "When does the kiosk open?"}, *LABELLED]
+    (town.folder / "labelled.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for arguments in ((), ("--resample", "answers")):
+        _, figures = town.answers(*arguments)
+        assert figures["replies_from_journal"] == 0
+    assert len(town.asked()) == 8
 
 
 def test_asking_is_not_journalled(town: Town) -> None:

@@ -96,6 +96,8 @@ class Generate(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[GenerateConfig]) -> StageResult:
+        from llmpipe.backends.journal import counted_replies
+
         config = ctx.config
         seeds = read_seeds(ctx.input("seeds"), config.map)
         gguf = ctx.inputs.get("teacher")
@@ -113,12 +115,10 @@ class Generate(StageDefaults):
         outputs = {"rows": ctx.out / "rows.jsonl", "rejects": ctx.out / "rejects.jsonl"}
         write_rows(outputs["rows"], (_row(made, teacher) for made in harvest.rows))
         write_rows(outputs["rejects"], map(_reject, harvest.rejects))
-        known = client.journal.given
+        known, sent = client.journal.reused, counted_replies(client.sent)
         replies = {"replies_new": client.sent, "replies_from_journal": known}
         figures = {"seeds": len(seeds), **harvest.counts(), **replies}
-        summary = (
-            f"{len(harvest.rows)} rows, {len(harvest.rejects)} rejected, {client.sent} replies"
-        )
+        summary = f"{len(harvest.rows)} rows, {len(harvest.rejects)} rejected, {sent}"
         if known:
             summary += f" and {known} from the journal"
         return StageResult(outputs, figures, summary)

@@ -149,7 +149,7 @@ class Rag(StageDefaults):
                 answers = _ask_labelled(ctx, answerer, labelled.questions)
         _require_speech(ctx, [*samples, *answers])
         _warn_of_silence(ctx, samples)
-        known = journal.given if journal else 0
+        known = journal.reused if journal else 0
         return _result(ctx, threshold, samples, labelled.answered(answers), known)
 
 
@@ -171,8 +171,10 @@ def _result(
 ) -> StageResult:
     """Write the check and, where there are labelled questions, what became of each.
 
-    ``known`` answers came from the journal.
+    ``known`` answers came from the journal; where there are any, the seconds are not told, some of
+    which are only those of looking there.
     """
+    from llmpipe.backends.journal import counted_replies
     from llmpipe.retrieval.citations import supported_share
     from llmpipe.stages.rag.figures import lines, measure
 
@@ -183,8 +185,9 @@ def _result(
         "supported": supported_share(answer.citations for answer in answers),
     }
     measured = measure(answered, ctx.config.seed)
-    seconds = [msgspec.to_builtins(answer.timings) for answer in samples]
-    outputs, metrics = {}, {**figures, "seconds": seconds, "replies_from_journal": known}
+    outputs, metrics = {}, {**figures, "replies_from_journal": known}
+    if not known:
+        metrics["seconds"] = [msgspec.to_builtins(answer.timings) for answer in samples]
     if answered:
         figures["labelled"] = measured
         metrics["labelled"] = {name: figure["mean"] for name, figure in measured.items()}
@@ -194,7 +197,7 @@ def _result(
     outputs["check"] = write_json(ctx.out / "check.json", check)
     summary = [*_summary(threshold, samples), *lines(measured)]
     if known:
-        summary.append(f"{known} replies from the journal")
+        summary.append(f"{counted_replies(known)} from the journal")
     return StageResult(outputs, metrics, "\n".join(summary))
 
 
