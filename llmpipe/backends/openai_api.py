@@ -50,8 +50,8 @@ class ChatClient:
     """A teacher behind an OpenAI-compatible endpoint. Use it as a context manager.
 
     ``identity`` is what tells the teacher from others in the journal (JSON). ``local`` is for a
-    server of our own: no proxy, no kept-alive connections. ``check_alive`` is called when the
-    endpoint cannot be reached and may raise a better error than ours.
+    server of our own: no proxy, no kept-alive connections. ``check_alive`` is called, in the
+    client's thread, when the endpoint cannot be reached, and may raise a better error than ours.
     """
 
     base_url: str

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 from llmpipe.backends.api_key import NO_KEY, clean_key, without_key
-from llmpipe.backends.loop_thread import LoopThread
+from llmpipe.backends.loop_thread import LoopClosedError, LoopThread
 from llmpipe.errors import MissingDependencyError, ModelServerError, StageError
 
 COOL_DOWN = 2.0
@@ -112,7 +113,7 @@ class ApiClient:
 
     It may be used by several threads at once; ``concurrency`` bounds what they all send. ``local``
     is for a server of our own: no proxy, no kept-alive connections. ``check_alive`` is called when
-    the endpoint cannot be reached and may raise a better error than ours.
+    the endpoint cannot be reached, in the client's thread, and may raise a better error than ours.
     """
 
     base_url: str
@@ -143,9 +144,12 @@ class ApiClient:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._api is not None:
-            self._loop.run(self._api.close())
-        self._loop.close()
+        try:
+            if self._api is not None:
+                with contextlib.suppress(LoopClosedError):  # it was closed before
+                    self._loop.run(self._api.close())
+        finally:
+            self._loop.close()
 
     def call(
         self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]
@@ -154,14 +158,18 @@ class ApiClient:
 
         ``send`` is given the ``openai`` package's client; it may be called several times for one
         request, and is done with an answer before the next request goes out in its place. It is
-        called in a thread of the client's.
+        called in the client's thread.
 
         Raises:
             MissingDependencyError: the ``openai`` package is not installed.
             StageError: the endpoint cannot be reached, refuses the key or the model, or fails half
-                of the requests.
+                of the requests; or the client was closed.
         """
-        return self._loop.run(self._call_all(requests, send))
+        try:
+            return self._loop.run(self._call_all(requests, send))
+        except LoopClosedError:
+            what = f"{self.words.who} at {self.base_url} is not asked any more"
+            raise StageError(f"{what}: the connection to it was closed") from None
 
     async def _call_all(
         self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]

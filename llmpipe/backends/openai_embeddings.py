@@ -73,7 +73,7 @@ class EndpointEmbedder:
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None
     ) -> NDArray[np.float32]:
-        """Give a vector for every text; ``progress`` is told how many texts are done.
+        """Give a vector for every text; ``progress`` is told how many are done, in another thread.
 
         Raises:
             MissingDependencyError: the ``openai`` package is not installed.

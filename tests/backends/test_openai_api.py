@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from openai_endpoint import Answer, Endpoint
 
 from llmpipe.backends import openai_client
 from llmpipe.backends.journal import Journal
-from llmpipe.backends.openai_api import ChatClient, ChatRequest
-from llmpipe.backends.openai_client import Throttle
+from llmpipe.backends.openai_api import TEACHER, ChatClient, ChatRequest
+from llmpipe.backends.openai_client import ApiClient, Throttle
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
@@ -193,6 +194,46 @@ def test_several_threads_ask_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert found == {0: "to q0", 1: "to q1", 2: "to q2"}
+
+
+def test_a_client_that_is_closed_asks_nothing(tmp_path: Path) -> None:
+    """Neither what is under way in another thread nor what comes later; closing again is no harm."""
+    come, let_go = threading.Event(), threading.Event()
+
+    def before(body: dict[str, Any], number: int) -> Answer | None:
+        come.set()
+        let_go.wait(20)
+        return None
+
+    with Endpoint(before) as endpoint, ThreadPoolExecutor(1) as pool:
+        with client_for(endpoint.url, tmp_path) as client:
+            waiting = pool.submit(client.ask, questions(1))
+            assert come.wait(10)
+        with pytest.raises(StageError, match=f"the teacher at {endpoint.url}"):
+            waiting.result(10)
+        let_go.set()
+        client.__exit__()
+        with Journal(tmp_path) as client.journal, pytest.raises(StageError, match="was closed"):
+            client.ask(questions(1))
+
+
+def test_a_client_that_cannot_be_closed_leaves_no_thread() -> None:
+    """The failure is told, and the thread ends."""
+
+    async def broken() -> None:
+        raise OSError("the socket is gone")
+
+    async def send(api: Any, request: str) -> str:
+        api.close = broken
+        return request
+
+    client = ApiClient("http://127.0.0.1:9/v1", TEACHER, 1)
+    before = set(threading.enumerate())
+    client.call(["a"], send)
+    assert set(threading.enumerate()) - before
+    with pytest.raises(OSError, match="the socket is gone"):
+        client.__exit__()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_truncated_reply_says_so(tmp_path: Path) -> None:
