@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 
 
@@ -17,14 +18,15 @@ def quiet() -> Iterator[None]:
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        from transformers.utils import logging as bars
+        with warnings.catch_warnings(action="ignore"):
+            from transformers.utils import logging as bars
 
-        shown = bars.is_progress_bar_enabled()
-        bars.disable_progress_bar()
-        try:
-            yield
-        finally:
-            if shown:
-                bars.enable_progress_bar()
+            shown = bars.is_progress_bar_enabled()
+            bars.disable_progress_bar()
+            try:
+                yield
+            finally:
+                if shown:
+                    bars.enable_progress_bar()
     finally:
         logging.disable(silenced)

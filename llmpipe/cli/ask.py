@@ -76,7 +76,8 @@ def _question(given: str | None, as_data: bool) -> str | None:
     if given is None:
         if as_data or not at_terminal():
             why = "--json takes a question" if as_data else "there is nobody to ask for a question"
-            raise UsageError(why, hint='llmpipe ask SPEC "How do I …?"')
+            hint = 'llmpipe ask SPEC "How do I …?"\nfrom standard input: llmpipe ask SPEC -'
+            raise UsageError(why, hint=hint)
         return None
     if given == "-":
         given = sys.stdin.buffer.read().decode("utf-8", "replace")
@@ -115,6 +116,8 @@ def _print_answer(
 
 
 def _print_citations(answer: Answer) -> None:
+    if answer.usage.truncated:
+        print("\nThe answer is cut: it came to generator.max_tokens.")
     for line in _listed(answer.citations):
         print(_harmless(line))
     if not (answer.citations or answer.abstained):

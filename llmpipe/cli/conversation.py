@@ -16,10 +16,10 @@ Reply = Callable[[str, list[Turn]], Answer]
 
 
 def converse(reply: Reply) -> None:
-    """Ask for questions until there are no more: the end of the input, or Ctrl-C.
+    """Ask for questions until there are no more: the end of the input, which Ctrl-D is.
 
-    Ctrl-C while an answer is written stops that answer. What came to nothing is forgotten; an
-    endpoint that was busy may answer the next question.
+    Ctrl-C stops the answer that is being written; its question still counts for those after it.
+    What could not be asked is forgotten: an endpoint that was busy may answer the next one.
     """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (input() then knows the arrow keys)
@@ -33,6 +33,7 @@ def converse(reply: Reply) -> None:
             print(f"\n{error.render()}")
         except KeyboardInterrupt:
             print("\n(stopped)")
+            turns.append((question, "…"))
         else:
             turns.append((question, answer.text))
 
@@ -44,7 +45,9 @@ def _next_question() -> str | None:
             question = input(PROMPT).strip()
         except UnicodeDecodeError:
             print("that is no text in this terminal's encoding")
-        except (EOFError, KeyboardInterrupt):
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D ends)")
+        except EOFError:
             print()
             return None
         else:

@@ -69,6 +69,6 @@ def _guessed(data: bytes, label: str) -> str:
     if best is None:
         raise StageError(
             f"{label} is text in no encoding that can be told",
-            hint="convert it first, for example: iconv -f latin1 -t utf-8 OLD > NEW",
+            hint="convert it first, for example: iconv -f cp1252 -t utf-8 OLD > NEW",
         )
     return data.decode(best.encoding, "replace")

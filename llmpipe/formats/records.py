@@ -190,7 +190,7 @@ def _table_row(columns: list[str], values: list[str], separator: str, place: str
 def _not_utf8(label: str, number: int) -> StageError:
     return StageError(
         f"{label}:{number}: not UTF-8 text",
-        hint="convert the file first, for example: iconv -f latin1 -t utf-8 OLD > NEW",
+        hint="convert the file first, for example: iconv -f cp1252 -t utf-8 OLD > NEW",
     )
 
 

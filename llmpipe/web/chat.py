@@ -74,6 +74,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     tools: list[Any] | None = None
     functions: list[Any] | None = None
     response_format: dict[str, Any] | None = None
+    filters: Any = None
+    """Of a search, and not of a chat: to pass it over would widen what was to be narrowed."""
 
     def question(self) -> tuple[str, list[Turn]]:
         """Give the question, and the turns of the conversation before it.
@@ -97,6 +99,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
             raise _unsupported("tools")
         if (self.response_format or {}).get("type", "text") != "text":
             raise _unsupported("a `response_format` other than text")
+        if self.filters is not None:
+            raise _unsupported("`filters` in a chat; a search takes them, and so does the stage")
 
 
 class Reply:

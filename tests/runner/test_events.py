@@ -199,23 +199,26 @@ def test_a_remote_store(workspace: Any, tmp_path: Path) -> None:
 
 
 def test_waiting_for_another_run(workspace: Any) -> None:
-    """The second of two runs waits for the first, and says for which process."""
+    """The second of two runs waits for the first, and says for which process.
+
+    At the stage after that, either may have to wait.
+    """
     workspace.write(SLOW.replace("sleep SECONDS", "until test -e go; do sleep 0.05; done"))
     runs = [workspace.start("run", "spec.yaml")]
     wait_for((workspace.folder / "begun").exists)
     runs.append(workspace.start("run", "spec.yaml"))
 
-    def logs_of_waiting() -> list[str]:
+    def logs_of_waiting() -> list[Path]:
         paths = (workspace.folder / ".llmpipe").glob("runs/*/events.jsonl")
-        return [text for text in (path.read_text("utf-8") for path in paths) if '"waiting"' in text]
+        return [path for path in paths if '"waiting"' in path.read_text("utf-8")]
 
     wait_for(logs_of_waiting)
+    (second,) = logs_of_waiting()
     (workspace.folder / "go").touch()
     for run in runs:
         run.communicate(timeout=60)
     assert [run.returncode for run in runs] == [0, 0]
-    (second,) = logs_of_waiting()
-    events = [json.loads(line) for line in second.splitlines()]
+    events = [json.loads(line) for line in second.read_text("utf-8").splitlines()]
     for event in events:
         fits(event, COMMON | EVENTS[event["event"]])
     assert names(events, "slow") == ["stage-started", "waiting", "stage-ended"]

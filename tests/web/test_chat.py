@@ -64,6 +64,7 @@ def test_long_conversations_are_forgotten_from_the_front(serve: Serve) -> None:
         (b'{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "unsupported"),
         (b'{"messages": [{"role": "user", "content": "x"}], "n": 2}', "unsupported"),
         (b'{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}', "unsupported"),
+        (b'{"messages": [{"role": "user", "content": "x"}], "filters": {"a": 1}}', "unsupported"),
         (
             b'{"messages": [], "response_format": {"type": "json_schema", "json_schema": {}}}',
             "unsupported",
