@@ -103,7 +103,9 @@ class LockFile:
         owner = document.get("spec", self._spec.name)
         if owner != self._spec.name and _is_another(self._spec.parent / owner, self._spec):
             what = f"this is the lock file of {owner}, which is named {self._name!r} as well"
-            raise _unusable(self.path, 0, what, f"change `name:` in {self._spec.name} or {owner}")
+            rename = f"change `name:` in {self._spec.name} or {owner}"
+            leftover = f"or, if {owner} was a trial, delete {self.path.name}"
+            raise _unusable(self.path, 0, what, f"{rename},\n{leftover}")
         return {**document, "spec": self._spec.name}
 
     def _empty(self) -> Document:
@@ -158,6 +160,8 @@ class LockFile:
             locked = self.stage(name)
             if locked:
                 stages[name] = locked
+        if not stages and not self._document["profiles"]:
+            return False  # a first run that came to nothing lays no claim to the name
         found = {name: [stage["key"], stage["outputs"]] for name, stage in stages.items()}
         content = digest([VERSION, self._name, self.section, found, dict(commits)])
         contents = self._contents()

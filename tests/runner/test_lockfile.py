@@ -344,10 +344,20 @@ def test_a_lock_is_of_one_spec(space: Any, second: str) -> None:
         assert "locked.lock.yaml: this is the lock file of spec.yaml" in told.stderr
         assert "is named 'locked' as well" in told.stderr
         assert f"change `name:` in {second} or spec.yaml" in told.stderr
+        assert "if spec.yaml was a trial, delete locked.lock.yaml" in told.stderr
         assert lock_of(space).read_bytes() == before
     other.write_text(other.read_text().replace("name: locked", "name: other"))
     assert space.call("run", second).returncode == 0
     assert lock_of(space).read_bytes() == before
+
+
+def test_a_first_run_that_comes_to_nothing_claims_no_name(space: Any) -> None:
+    """A mistyped copy of a spec leaves no lock file that would stand in the way of the good one."""
+    (space.folder / "typo.yaml").write_text(SPEC.replace("cat ${inputs.src}", "no-such-program"))
+    assert space.call("run", "typo.yaml").returncode == 1
+    assert not lock_of(space).exists()
+    space.run()
+    assert lock_of(space).exists()
 
 
 def test_a_lock_that_comes_to_be_meanwhile_is_no_one_elses(space: Any) -> None:
