@@ -36,17 +36,17 @@ class Terminal:
     def answer(self, prompt: str, keys: str) -> None:
         """Wait for a prompt, or other text, that was not there yet, and type."""
         self._read(until=prompt)
-        self.seen = ""
+        self.seen = self.seen.partition(prompt)[2]
         os.write(self._end, keys.encode())
 
-    def interrupt(self, prompt: str) -> int:
-        """Press Ctrl-C at a prompt, and again after a while, and give the exit code.
+    def leave(self, prompt: str, key: bytes) -> int:
+        """Press Ctrl-C or Ctrl-D at a prompt, and again after a while, and give the exit code.
 
         One that comes between the show of a prompt and the wait for an answer is lost, to anybody.
         """
         self._read(until=prompt)
         for _ in range(10):
-            os.write(self._end, b"\x03")
+            os.write(self._end, key)
             with suppress(AssertionError):
                 self._read(until=None, seconds=6)
                 break

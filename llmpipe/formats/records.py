@@ -158,12 +158,13 @@ def _separator(path: Path) -> str:
 def _widths(path: Path, separator: str) -> tuple[int, int | None]:
     """Count the columns of the header and of the first row, as far as they can be read."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
+        rows = csv.reader(file, delimiter=separator, strict=True)
+        header: list[str] = []
         try:
             header = next(rows, [])
             first = next(filter(None, rows), None)
-        except csv.Error:
-            return 0, None
+        except csv.Error:  # the reading itself will tell
+            first = None
     return len(header), None if first is None else len(first)
 
 

@@ -196,8 +196,7 @@ def test_one_question_after_the_other(town: Town) -> None:
         terminal.answer("> ", f"{WHEN}\n")
         terminal.answer("characters 0–39", "\n")
         terminal.answer("> ", "And the fountain?\n")
-        terminal.answer("> ", "\x04")
-        assert terminal.ends() == 0
+        assert terminal.leave("> ", b"\x04") == 0
         assert "Traceback" not in terminal.seen
     answered = [body for body in town.endpoint.received[asked:] if "messages" in body]
     assert [message["role"] for message in answered[-1]["messages"]] == [
@@ -216,8 +215,7 @@ def test_an_answer_is_stopped_and_the_next_question_asked(town: Town) -> None:
         with Terminal(*ASK, folder=town.folder, TOWN_KEY="a-secret-key") as terminal:
             terminal.answer("> ", f"{WHEN}\n")
             terminal.answer("The", "\x03")
-            terminal.answer("(stopped)\n\n> ", "\x04")
-            assert terminal.ends() == 0
+            assert terminal.leave("(stopped)\n\n> ", b"\x04") == 0
             assert "Traceback" not in terminal.seen
         assert town.endpoint.hung_up.wait(30)
     finally:
@@ -236,8 +234,7 @@ def test_a_failure_is_not_the_end(town: Town) -> None:
             town.endpoint.before = before
             terminal.answer("> ", f"{WHEN}\n")
             terminal.answer("characters 0–39", "")
-            terminal.answer("> ", "\x04")
-            assert terminal.ends() == 0
+            assert terminal.leave("> ", b"\x04") == 0
     finally:
         town.endpoint.before = before
 

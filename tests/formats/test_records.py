@@ -6,7 +6,7 @@ import csv
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmpipe.errors import StageError
@@ -71,6 +71,7 @@ def test_kinds_of_file(tmp_path):
         assert rows_of(tmp_path / name) == [{"q": "a"}, {"q": "é"}], name
 
 
+@example([{"q": "", "a": ""}], "\t", [";;"])
 @given(TABLE, st.sampled_from(",;\t"), st.lists(st.text('ab,;\t" \n'), max_size=3, unique=True))
 def test_separators(tmp_path_factory, rows, separator, names):
     """A table is read by what separates its columns, whatever stands in quotes."""

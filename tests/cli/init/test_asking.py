@@ -30,7 +30,7 @@ def test_whoever_has_had_enough_leaves_no_trace(folder: Path) -> None:
     """Ctrl-C ends in 130, with nothing written and no traceback."""
     before = sorted(folder.rglob("*"))
     with Terminal("init", "new", "--data", "docs") as terminal:
-        assert terminal.interrupt("Which [answer]: ") == 130
+        assert terminal.leave("Which [answer]: ", b"\x03") == 130
         assert "Traceback" not in terminal.seen
     assert sorted(folder.rglob("*")) == before
 
