@@ -18,14 +18,16 @@ RRF_K = 60
 """The constant of the paper: how little the first places count more than those after them."""
 
 
-def fusion_problems(fusion: Fusion, alpha: float, *, hybrid: bool) -> list[tuple[str, str]]:
+def fusion_problems(
+    fusion: Fusion, alpha: float, *, hybrid: bool
+) -> list[tuple[tuple[str, ...], str]]:
     """Say which of the settings ``fusion`` and ``alpha`` have no effect, and why."""
     changed = {"fusion": fusion != RELATIVE_SCORE, "alpha": alpha != ALPHA}
     if not hybrid:
         why = "has no effect: no search is `hybrid`"
-        return [(name, why) for name, is_changed in changed.items() if is_changed]
+        return [((name,), why) for name, is_changed in changed.items() if is_changed]
     if fusion == "rrf" and changed["alpha"]:
-        return [("alpha", "has no effect: `rrf` looks at places alone")]
+        return [(("alpha",), "has no effect: `rrf` looks at places alone")]
     return []
 
 

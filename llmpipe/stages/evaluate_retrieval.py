@@ -127,11 +127,7 @@ class EvaluateRetrieval(StageDefaults):
             ]
         if config.qrels and config.map:
             found.append((("map",), "has no effect: `qrels` says which documents answer"))
-        hybrid = "hybrid" in config.modes
-        found += [
-            ((name,), message)
-            for name, message in fusion_problems(config.fusion, config.alpha, hybrid=hybrid)
-        ]
+        found += fusion_problems(config.fusion, config.alpha, hybrid="hybrid" in config.modes)
         for i, metric in enumerate(config.metrics):
             if _depth(metric) > config.fetch:
                 message = f"{metric!r} looks deeper than the {config.fetch} passages of `fetch`"

@@ -96,7 +96,7 @@ def test_settings_without_effect(
 ) -> None:
     """What a spec sets in vain is told."""
     found = fusion_problems(fusion, alpha, hybrid=hybrid)
-    assert [name for name, _ in found] == fields
+    assert [path for path, _ in found] == [(name,) for name in fields]
     assert all("has no effect" in message for _, message in found)
 
 

@@ -99,11 +99,7 @@ class Rag(StageDefaults):
                 for name in ("map", "limit", "seed")
                 if getattr(config, name)
             ]
-        hybrid = config.mode == "hybrid"
-        found += [
-            ((name,), message)
-            for name, message in fusion_problems(config.fusion, config.alpha, hybrid=hybrid)
-        ]
+        found += fusion_problems(config.fusion, config.alpha, hybrid=config.mode == "hybrid")
         if config.fetch < config.k:
             found.append((("fetch",), f"brings in fewer passages than k, {config.k}"))
         try:
