@@ -156,8 +156,8 @@ class Retriever:
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):
             return []
-        sides = self._sides(question, mode, max(k, fetch), rows, check)
-        if passes and "dense" in sides and not passes(sides["dense"].best()):
+        sides = self._sides(question, mode, max(k, fetch), rows, passes, check)
+        if not sides:
             return []
         scores = _scores(sides)
         order = scores[mode] if mode in scores else _fused(sides, scores, fusion, alpha)
@@ -174,12 +174,18 @@ class Retriever:
         mode: Mode,
         count: int,
         rows: Rows | None,
+        passes: Callable[[float], bool] | None,
         check: Callable[[], None],
     ) -> dict[str, _Side]:
-        """Ask each way of searching that the mode names for its best rows."""
-        sides = {}
+        """Ask each way of searching that the mode names for its best rows.
+
+        Where the nearest passage does not pass, nothing more is asked, and none is given.
+        """
+        sides: dict[str, _Side] = {}
         if mode != "bm25":
             sides["dense"] = self._by_meaning(question, count, rows, check)
+            if passes and not passes(sides["dense"].best()):
+                return {}
         if mode != "dense":
             sides["bm25"] = self._by_words(question, count, rows)
         return sides
