@@ -24,6 +24,24 @@ TEXTS = {
     "permits.md": "A building permit is valid for two years. It may be extended once.",
 }
 
+INDEXED = """\
+version: 1
+name: town
+stages:
+  docs: {{kind: ingest, paths: [./docs]}}
+  chunks: {{kind: chunk, documents: docs}}
+  vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
+  index: {{kind: index, embeddings: vectors}}
+"""
+"""The beginning of a spec, whose ``url`` is still to be filled in, that indexes a folder of them."""
+
+
+def write_texts(folder: Path) -> None:
+    """Write the documents where a spec of the town looks for them."""
+    (folder / "docs").mkdir()
+    for name, text in TEXTS.items():
+        (folder / "docs" / name).write_text(text, "utf-8")
+
 
 def documents() -> list[Document]:
     """Give the documents: a title, one section, two pages each."""

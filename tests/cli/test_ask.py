@@ -13,19 +13,14 @@ from pathlib import Path
 import pytest
 from openai_endpoint import Endpoint
 from terminal import Terminal
-from town import TEXTS
+from town import INDEXED, write_texts
 from workspace import Workspace
 
 pytestmark = pytest.mark.heavy
 
-SPEC = """\
-version: 1
-name: town
-stages:
-  docs: {{kind: ingest, paths: ["./docs/*.md", "./docs/*.jsonl"]}}
-  chunks: {{kind: chunk, documents: docs}}
-  vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
-  index: {{kind: index, embeddings: vectors}}
+SPEC = (
+    INDEXED
+    + """\
   answers:
     kind: rag
     index: index
@@ -34,6 +29,7 @@ stages:
     questions: ["When does the kiosk open?"]
   plain: {{kind: command, run: "echo > ${{outputs.o}}", outputs: {{o: o.txt}}}}
 """
+)
 WHEN = "When does the kiosk open?"
 ASK = ("ask", "spec.yaml")
 
@@ -55,9 +51,8 @@ class Town(Workspace):
         super().__init__(folder)
         self.endpoint = endpoint
         self.write(SPEC.format(url=endpoint.url))
-        (folder / "docs").mkdir()
-        for name, text in {**TEXTS, "fountain.md": FOUNTAIN}.items():
-            (folder / "docs" / name).write_text(text, "utf-8")
+        write_texts(folder)
+        (folder / "docs" / "fountain.md").write_text(FOUNTAIN, "utf-8")
         rows = "".join(json.dumps(row) + "\n" for row in POOL)
         (folder / "docs" / "pool.jsonl").write_text(rows, "utf-8")
 

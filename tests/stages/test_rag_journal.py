@@ -11,19 +11,14 @@ from typing import Any
 import pytest
 from openai_endpoint import Answer, Endpoint
 from processes import kill, run_processes, wait_for
-from town import TEXTS
+from town import INDEXED, write_texts
 from workspace import Workspace
 
 pytestmark = pytest.mark.heavy
 
-SPEC = """\
-version: 1
-name: town
-stages:
-  docs: {{kind: ingest, paths: ["./docs/*.md"]}}
-  chunks: {{kind: chunk, documents: docs}}
-  vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
-  index: {{kind: index, embeddings: vectors}}
+SPEC = (
+    INDEXED
+    + """\
   answers:
     kind: rag
     index: index
@@ -32,6 +27,7 @@ stages:
     questions: ["When does the kiosk open?"]
     data: ./labelled.jsonl
 """
+)
 LABELLED = [
     {"question": "When does the kiosk close?", "documents": "docs/kiosk.md"},
     {"question": "How long is a building permit valid?", "answerable": True},
@@ -47,9 +43,7 @@ class Town(Workspace):
         self.endpoint = endpoint
         endpoint.reply = lambda body: (f"Answer {len(self.asked())} [1].", "stop")
         self.write(SPEC.format(url=endpoint.url))
-        (folder / "docs").mkdir()
-        for name, text in TEXTS.items():
-            (folder / "docs" / name).write_text(text, "utf-8")
+        write_texts(folder)
         rows = "".join(json.dumps(row) + "\n" for row in LABELLED)
         (folder / "labelled.jsonl").write_text(rows, "utf-8")
 

