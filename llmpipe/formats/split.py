@@ -1,39 +1,66 @@
-"""Choose which rows to hold out: seeded, by content and not by order, groups kept together."""
+"""Choose which rows to hold out: seeded, by content and not by order, units kept together.
+
+Rows of one unit (a group, or one question) go into one part or none. Two parts never share a
+question either, though their units differ. A part may therefore get fewer rows than asked for;
+`Part` says so.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-
-from llmpipe.errors import StageError
+from dataclasses import dataclass
 
 Share = int | float
 """How much to hold out: a count of rows (int) or a fraction of those that may be (float)."""
 
 
-def choose_held_out(
-    units: Sequence[bytes], shares: Mapping[str, Share], seed: int
-) -> dict[str, list[int]]:
-    """Give the positions of the rows that each held-out part takes, in order.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A row that may be held out.
 
-    ``units`` says for every row that may be held out which unit it belongs to; the rows of a unit
-    stay together. The units are put in an order that depends on ``seed`` and the unit alone, so
-    that a row added to the data moves few others; each part takes, from where the last one
-    stopped, units that still fit into its share.
-
-    Raises:
-        StageError: there are fewer rows than asked for, or the groups are larger than a share.
+    Attributes:
+        unit: rows with an equal one stay together.
+        question: no two parts hold an equal one.
     """
-    rows_of: dict[bytes, list[int]] = {}
-    for position, unit in enumerate(units):
-        rows_of.setdefault(unit, []).append(position)
-    waiting = sorted(rows_of, key=lambda unit: hashlib.sha256(b"%d:%b" % (seed, unit)).digest())
-    parts: dict[str, list[int]] = {}
-    for part, share in shares.items():
-        wanted = _row_count(share, len(units))
-        taken, waiting = _take(waiting, rows_of, wanted)
-        parts[part] = sorted(position for unit in taken for position in rows_of[unit])
-        _check(part, wanted, len(parts[part]), len(units))
+
+    unit: bytes
+    question: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one held-out part takes.
+
+    Attributes:
+        positions: the rows taken, in order.
+        wanted: how many rows were asked for.
+        too_large: the positions of the smallest unit that did not fit any more; empty if none.
+    """
+
+    positions: tuple[int, ...]
+    wanted: int
+    too_large: tuple[int, ...] = ()
+
+
+def choose_held_out(
+    rows: Sequence[Candidate], shares: Mapping[str, Share], seed: int
+) -> dict[str, Part]:
+    """Return what each held-out part takes.
+
+    The units are put in an order that depends on ``seed`` and the unit alone, so that a row added
+    to the data moves few others; each part takes, from where the last one stopped, units that
+    still fit into its share.
+    """
+    members: dict[bytes, list[int]] = {}
+    for position, row in enumerate(rows):
+        members.setdefault(row.unit, []).append(position)
+    waiting = sorted(members, key=lambda unit: hashlib.sha256(b"%d:%b" % (seed, unit)).digest())
+    units = {unit: tuple(members[unit]) for unit in waiting}
+    parts: dict[str, Part] = {}
+    for name, share in shares.items():
+        parts[name] = _take(units, rows, _row_count(share, len(rows)))
+        units = _without(units, rows, parts[name].positions)
     return parts
 
 
@@ -41,26 +68,27 @@ def _row_count(share: Share, rows: int) -> int:
     return share if isinstance(share, int) else max(1, round(share * rows))
 
 
-def _take(
-    waiting: Iterable[bytes], rows_of: Mapping[bytes, Sequence[int]], wanted: int
-) -> tuple[list[bytes], list[bytes]]:
-    taken: list[bytes] = []
-    left: list[bytes] = []
-    for unit in waiting:
-        size = len(rows_of[unit])
-        (taken if size <= wanted else left).append(unit)
-        wanted -= size if size <= wanted else 0
-    return taken, left
+def _take(units: Mapping[bytes, tuple[int, ...]], rows: Sequence[Candidate], wanted: int) -> Part:
+    taken: list[int] = []
+    left: list[tuple[int, ...]] = []
+    for positions in units.values():
+        if len(taken) + len(positions) <= wanted:
+            taken += positions
+        else:
+            left.append(positions)
+    if len(taken) == wanted or not left:
+        return Part(tuple(sorted(taken)), wanted)
+    smallest = min(left, key=lambda positions: (len(positions), rows[positions[0]].unit))
+    return Part(tuple(sorted(taken)), wanted, smallest)
 
 
-def _check(part: str, wanted: int, got: int, rows: int) -> None:
-    if wanted > rows:
-        raise StageError(
-            f"split.{part} asks for {wanted} rows, but only {rows} can be held out",
-            hint="generated rows are never held out; lower the count or give a fraction",
-        )
-    if not got:
-        raise StageError(
-            f"split.{part} stays empty: every group left has more than {wanted} rows",
-            hint="raise the share, lower the others, or use a finer `group` column",
-        )
+def _without(
+    units: Mapping[bytes, tuple[int, ...]], rows: Sequence[Candidate], taken: Iterable[int]
+) -> dict[bytes, tuple[int, ...]]:
+    """Return the units that share neither a row nor a question with those taken."""
+    asked = {rows[i].question for i in taken}
+    return {
+        unit: positions
+        for unit, positions in units.items()
+        if not any(rows[i].question in asked for i in positions)
+    }

@@ -2,9 +2,10 @@
 
 Rows in any known format, or with columns named under `map`, become rows of one format. Blank
 rows, duplicates and rows over the token limit are rejected; the rest is split by seed and content.
-Rows made by a model (those with a `provenance` column) are never held out, and `train` loses every
-row that gives a held-out one away: the same question, the question quoted whole, a row generated
-from it, or one of its group. Not covered: near-duplicates by meaning, sets on a hub.
+Rows made by a model (those with the `provenance` that `generate` writes) are never held out, and
+`train` loses every row that gives a held-out one away: the same question, the question quoted
+whole, a row generated from it, or one of its group. Not covered: near-duplicates by meaning, sets
+on a hub.
 """
 
 from __future__ import annotations
@@ -26,19 +27,15 @@ from llmpipe.contracts import (
     StageDefaults,
     StageResult,
 )
-from llmpipe.errors import StageError
+from llmpipe.errors import EXCERPT, StageError
 from llmpipe.formats import FormatName, Message, RowError, from_chat
 from llmpipe.formats.entry import Entry, Rejects
 from llmpipe.formats.mapping import ColumnMap, read_chat
-from llmpipe.formats.message import UnusableRowError, expecting, missing_column
+from llmpipe.formats.message import UnusableRowError, expecting
 from llmpipe.formats.overlap import QuotedQuestions, content_key, question_key, question_words
+from llmpipe.formats.provenance import PROVENANCE, is_unclear, source_digest
 from llmpipe.formats.records import Row, read_rows, row_digest, write_rows
-from llmpipe.formats.split import choose_held_out
-
-Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]
-
-PROVENANCE = "provenance"
-"""The column that marks a row as made by a model; its ``seed`` is the digest of the source row."""
+from llmpipe.stages.format_split import Groups, Parts, Split, shares_of, split_rows
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,19 +51,6 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Take only this many rows of the source, drawn by `seed`."""
     seed: int = 0
     """Which rows `sample` draws."""
-
-
-class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to hold out. A whole number counts rows; a fraction is of the rows not generated."""
-
-    eval: Share = 0
-    """Rows for watching the training."""
-    test: Share = 0
-    """Rows for the final evaluation."""
-    seed: int = 0
-    """Which rows are held out."""
-    group: str | None = None
-    """A column whose equal values stay together: all held out in one part, or none."""
 
 
 class FormatConfig(StageConfig, frozen=True, kw_only=True):
@@ -94,7 +78,7 @@ class Format(StageDefaults):
     """See the module's docstring."""
 
     Config = FormatConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "exact"
     cpus = 1
 
@@ -106,7 +90,7 @@ class Format(StageDefaults):
         }
         if config.tokenizer:
             inputs["tokenizer"] = Input(("tokenizer",), config.tokenizer, ("model",))
-        outputs = {part: Output("dataset") for part in ("train", *_shares(config))}
+        outputs = {part: Output("dataset") for part in ("train", *shares_of(config.split))}
         return Ports(inputs, {**outputs, "rejects": Output("records")}, default="train")
 
     @staticmethod
@@ -124,7 +108,7 @@ class Format(StageDefaults):
             found.append((("max_tokens",), "needs `tokenizer`: the model that is to be trained"))
         if config.tokenizer and not config.max_tokens:
             found.append((("tokenizer",), "has no effect without `max_tokens`"))
-        if config.split and not _shares(config):
+        if config.split and not shares_of(config.split):
             found.append((("split",), "holds nothing out; set `eval` or `test`"))
         return found
 
@@ -146,9 +130,9 @@ class Format(StageDefaults):
             rows = _without_duplicates(rows, rejects)
         if ctx.config.max_tokens:
             rows = _within_limit(ctx, rows, rejects, ctx.config.max_tokens)
-        parts = _split(ctx.config, rows)
-        parts["train"] = _without_leaks(ctx, parts, rejects)
-        if not parts["train"]:
+        parts = _split(ctx, rows)
+        parts.rows["train"] = _without_leaks(ctx, parts.rows, rejects)
+        if not parts.rows["train"]:
             raise _nothing_left(ctx, total, rejects)
         return _write(ctx, parts, rejects, total)
 
@@ -160,25 +144,25 @@ def _sources(config: FormatConfig) -> list[tuple[FieldPath, Source]]:
     return [(("sources", i, "data"), source) for i, source in enumerate(config.sources)]
 
 
-def _shares(config: FormatConfig) -> dict[str, int | float]:
-    split = config.split
-    shares = {"eval": split.eval, "test": split.test} if split else {}
-    return {part: share for part, share in shares.items() if share}
-
-
 def _labels(ctx: StageContext[FormatConfig]) -> list[str]:
     return [ctx.input(".".join(map(str, path))).label for path, _ in _sources(ctx.config)]
 
 
 def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
     rows: list[Entry] = []
+    groups = Groups(ctx.config.split)
     for index, (path, source) in enumerate(_sources(ctx.config)):
         artifact = ctx.input(".".join(map(str, path)))
         system = source.map.system if source.map else None
         found = expecting(read_rows(artifact.path, artifact.label), system, artifact.label)
+        unclear: list[int] = []
         for line, row in _sampled(ctx, found, source, artifact.label):
             try:
-                rows.append(_examine(row, index, line, source, ctx.config))
+                entry = _examine(row, index, line, source, ctx.config)
+                entry.group = groups.of(row, artifact.label, line, generated=entry.generated)
+                rows.append(entry)
+                if is_unclear(row):
+                    unclear.append(line)
             except UnusableRowError as error:
                 rejects.add(index, line, error.reason, msgspec.json.encode(row))
             except RowError as error:
@@ -186,9 +170,22 @@ def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
                 raise StageError(f"{place}: {error.message}", hint=error.hint) from None
             if len(rows) % 10_000 == 0:
                 ctx.progress(len(rows), note=f"reading {artifact.label}")
+        _warn_of_unclear(ctx, artifact.label, unclear)
+    groups.check()
+    for warning in groups.warnings():
+        ctx.warn(warning)
     if not rows and not len(rejects):
         raise StageError(f"{', '.join(_labels(ctx))}: no rows at all")
     return rows
+
+
+def _warn_of_unclear(ctx: StageContext[FormatConfig], label: str, lines: Sequence[int]) -> None:
+    if lines:
+        ctx.warn(
+            f"{label}: {len(lines)} rows (the first in line {lines[0]}) have a column "
+            f"{PROVENANCE!r} that resembles what `generate` writes, but names no source row by a "
+            "SHA-256 `seed`: they count as rows that no model made, and may be held out"
+        )
 
 
 def _sampled(
@@ -211,27 +208,17 @@ def _sampled(
 def _examine(row: Row, index: int, line: int, source: Source, config: FormatConfig) -> Entry:
     chat = read_chat(row, source.map)
     from_chat(chat, config.to)  # what the format cannot hold is an error at this row
-    made = row.get(PROVENANCE)
-    seed = made.get("seed") if isinstance(made, dict) else None
+    seed = source_digest(row)
     return Entry(
         source=index,
         line=line,
         packed=msgspec.json.encode(row),
         content=content_key(chat) if config.dedup else b"",
         question=question_key(question_words(chat)),
-        group=_group(row, config, generated=bool(made)),
-        generated=bool(made),
-        seed=seed if isinstance(seed, str) else None,
+        group=None,
+        generated=seed is not None,
+        seed=seed,
     )
-
-
-def _group(row: Row, config: FormatConfig, *, generated: bool) -> bytes | None:
-    column = config.split.group if config.split else None
-    if column is None or (generated and column not in row):
-        return None
-    if column not in row:
-        raise missing_column(row, column)
-    return msgspec.json.encode(row[column])
 
 
 def _without_duplicates(rows: list[Entry], rejects: Rejects) -> list[Entry]:
@@ -273,15 +260,19 @@ def _chat(row: Entry, sources: Sequence[Source]) -> list[Message]:
     return read_chat(msgspec.json.decode(row.packed), sources[row.source].map)
 
 
-def _split(config: FormatConfig, rows: list[Entry]) -> dict[str, list[Entry]]:
-    """Hold rows out. The rows of one group, or with one question, count as one."""
-    shares = _shares(config)
-    eligible = [row for row in rows if not row.generated] if shares else []
-    units = [row.question if row.group is None else row.group for row in eligible]
-    chosen = choose_held_out(units, shares, config.split.seed if config.split else 0)
-    parts = {part: [eligible[i] for i in positions] for part, positions in chosen.items()}
-    held = {id(row) for part in parts.values() for row in part}
-    return {"train": [row for row in rows if id(row) not in held], **parts}
+def _split(ctx: StageContext[FormatConfig], rows: list[Entry]) -> Parts:
+    sources = [source for _, source in _sources(ctx.config)]
+    labels = _labels(ctx)
+
+    def describe(row: Entry) -> str:
+        words = " ".join(question_words(_chat(row, sources)))
+        quoted = words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
+        return f'"{quoted}" ({labels[row.source]}:{row.line})'
+
+    parts = split_rows(ctx.config.split, rows, describe)
+    for warning in parts.warnings:
+        ctx.warn(warning)
+    return parts
 
 
 def _without_leaks(
@@ -321,8 +312,9 @@ def _nothing_left(ctx: StageContext[FormatConfig], total: int, rejects: Rejects)
 
 
 def _write(
-    ctx: StageContext[FormatConfig], parts: dict[str, list[Entry]], rejects: Rejects, total: int
+    ctx: StageContext[FormatConfig], split: Parts, rejects: Rejects, total: int
 ) -> StageResult:
+    parts = split.rows
     sources = [source for _, source in _sources(ctx.config)]
     # Sources by their place in the config: a renamed stage must leave the artifact as it was.
     places = [".".join(map(str, path)) for path, _ in _sources(ctx.config)]
@@ -346,12 +338,17 @@ def _write(
     }
     if written["train"] != len(parts["train"]):
         metrics["train_with_repeats"] = written["train"]
-    return StageResult(outputs, metrics, _summary(total, parts, rejects))
+    if split.short:
+        metrics["too_few"] = split.short
+    return StageResult(outputs, metrics, _summary(total, split, rejects))
 
 
-def _summary(total: int, parts: dict[str, list[Entry]], rejects: Rejects) -> str:
+def _summary(total: int, split: Parts, rejects: Rejects) -> str:
     """Say in a line where the rows went."""
-    kept = ", ".join(f"{len(rows)} {part}" for part, rows in parts.items())
+    kept = ", ".join(
+        f"{len(rows)} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
+        for part, rows in split.rows.items()
+    )
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejects.counts().items())
     return f"{total} rows: {kept}" + (f"; rejected: {reasons}" if reasons else "")
 

@@ -1,56 +1,94 @@
-"""Holding rows out: sizes, groups, and independence of order."""
+"""Holding rows out: sizes, units, and independence of order."""
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.errors import StageError
-from llmpipe.formats.split import choose_held_out
+from llmpipe.formats.split import Candidate, choose_held_out
 
-UNITS = st.lists(st.integers(0, 30).map(lambda i: b"%d" % i), min_size=10, max_size=60)
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        st.integers(0, 30).map(lambda i: b"%d" % i),
+        st.integers(0, 40).map(lambda i: b"%d" % i),
+    ),
+    max_size=60,
+)
+SHARES = st.fixed_dictionaries(
+    {
+        part: st.integers(1, 20) | st.floats(0.01, 0.99, exclude_max=True)
+        for part in ("eval", "test")
+    }
+)
 
 
-@given(UNITS, st.integers(0, 5), st.randoms())
-def test_choice_depends_on_content_not_order(units, seed, random):
-    """Shuffled rows give the same units to each part; no unit is in two parts."""
-    shares = {"eval": 0.2, "test": 0.2}
+def single(count):
+    """Rows that have nothing in common."""
+    return [Candidate(b"%d" % i, b"%d" % i) for i in range(count)]
 
-    def chosen(rows):
-        try:
-            parts = choose_held_out(rows, shares, seed)
-        except StageError as error:
-            return error.message
-        return {part: sorted(rows[i] for i in positions) for part, positions in parts.items()}
 
-    shuffled = list(units)
+def taken(rows, parts):
+    """The rows of each part, sorted."""
+    return {
+        name: sorted((rows[i].unit, rows[i].question) for i in part.positions)
+        for name, part in parts.items()
+    }
+
+
+@given(CANDIDATES, SHARES, st.integers(0, 5), st.randoms())
+def test_choice_depends_on_content_not_order(rows, shares, seed, random):
+    """Shuffled rows give each part the same rows, and the same unit that does not fit."""
+    shuffled = list(rows)
     random.shuffle(shuffled)
-    first = chosen(units)
-    assert first == chosen(shuffled)
-    if isinstance(first, dict):
-        assert not set(first["eval"]) & set(first["test"])
-        for part in first.values():
-            assert all(part.count(unit) == units.count(unit) for unit in part)
+    first, other = choose_held_out(rows, shares, seed), choose_held_out(shuffled, shares, seed)
+    assert taken(rows, first) == taken(shuffled, other)
+    for name, part in first.items():
+        assert [rows[i].unit for i in part.too_large] == [
+            shuffled[i].unit for i in other[name].too_large
+        ]
+
+
+@given(CANDIDATES, SHARES, st.integers(0, 5))
+def test_nothing_is_shared_and_every_missing_row_is_explained(rows, shares, seed):
+    """Units stay whole, parts share no question, none gets too many, and one too few says why."""
+    parts = choose_held_out(rows, shares, seed)
+    units = [row.unit for row in rows]
+    for part in parts.values():
+        got = [rows[i].unit for i in part.positions]
+        assert all(got.count(unit) == units.count(unit) for unit in set(got))
+        assert len(got) <= part.wanted
+        assert list(part.positions) == sorted(set(part.positions))
+        if part.too_large:
+            assert len(got) < part.wanted < len(got) + len(part.too_large)
+    questions = [{rows[i].question for i in part.positions} for part in parts.values()]
+    assert not questions[0] & questions[1]
+    first = next(iter(parts.values()))
+    if len(first.positions) < first.wanted and not first.too_large:
+        assert len(first.positions) == len(rows)
 
 
 def test_counts_and_fractions_are_exact_without_groups():
     """A count is met exactly; a fraction is rounded and is never nothing."""
-    units = [b"%d" % i for i in range(100)]
-    parts = choose_held_out(units, {"eval": 7, "test": 0.1}, 0)
-    assert (len(parts["eval"]), len(parts["test"])) == (7, 10)
-    assert len(choose_held_out(units, {"eval": 0.001}, 0)["eval"]) == 1
+    parts = choose_held_out(single(100), {"eval": 7, "test": 0.1}, 0)
+    assert [len(part.positions) for part in parts.values()] == [7, 10]
+    assert len(choose_held_out(single(100), {"eval": 0.001}, 0)["eval"].positions) == 1
 
 
 def test_seed_changes_the_choice():
     """Another seed holds other rows out."""
-    units = [b"%d" % i for i in range(100)]
-    assert choose_held_out(units, {"eval": 10}, 0) != choose_held_out(units, {"eval": 10}, 1)
+    first, other = (choose_held_out(single(100), {"eval": 10}, seed) for seed in (0, 1))
+    assert first != other
 
 
-def test_too_much_is_refused():
-    """Asking for more rows than there are, or for less than any group, is an error."""
-    with pytest.raises(StageError, match="asks for 5 rows, but only 3"):
-        choose_held_out([b"a", b"b", b"c"], {"eval": 5}, 0)
-    with pytest.raises(StageError, match=r"split.test stays empty"):
-        choose_held_out([b"a"] * 9, {"test": 3}, 0)
+def test_an_added_row_moves_few_others():
+    """The order of the units depends on each alone."""
+    before, after = (choose_held_out(single(n), {"test": 20}, 0)["test"] for n in (100, 101))
+    assert len(set(before.positions) & set(after.positions)) >= 19
+
+
+def test_the_smallest_unit_that_does_not_fit_is_named():
+    """Where nothing fits, the part is empty and names the unit that needs least."""
+    rows = [Candidate(b"a", b"1")] * 9 + [Candidate(b"b", b"2")] * 5
+    part = choose_held_out(rows, {"test": 3}, 0)["test"]
+    assert (part.positions, part.too_large) == ((), (9, 10, 11, 12, 13))

@@ -15,6 +15,14 @@ from llmpipe.formats.records import row_digest, write_rows
 from llmpipe.stages.format import Format, FormatConfig
 
 
+class Run:
+    """A stage's result, and the warnings that it gave."""
+
+    def __init__(self, result, warnings):
+        self.outputs, self.metrics, self.summary = result.outputs, result.metrics, result.summary
+        self.warnings = warnings
+
+
 @pytest.fixture
 def run_format(tmp_path):
     """Run the stage on a config as a spec would have it; returns its result and rows by output."""
@@ -33,7 +41,9 @@ def run_format(tmp_path):
         ctx = StageContext(
             config, "data", inputs, out, tmp_path, tmp_path, tmp_path, tmp_path, threads=1
         )
-        result = Format.run(ctx)
+        warnings = []
+        ctx.emit = lambda event: warnings.append(event["message"]) if "message" in event else None
+        result = Run(Format.run(ctx), warnings)
         assert set(result.outputs) == set(Format.ports(config).outputs)
         rows = {
             name: [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -179,7 +189,7 @@ def test_generated_duplicate_gives_way_to_the_original(run_format, faq, tmp_path
         {"role": "user", "content": faq[0]["q"]},
         {"role": "assistant", "content": faq[0]["a"]},
     ]
-    write_rows(tmp_path / "made.jsonl", [{"messages": chat, "provenance": {"seed": "x"}}])
+    write_rows(tmp_path / "made.jsonl", [{"messages": chat, "provenance": {"seed": "0" * 64}}])
     result, rows = run_format(
         sources=[{"data": "made.jsonl"}, {"data": "faq.jsonl", "map": COLUMNS}]
     )
@@ -231,9 +241,121 @@ def test_a_system_column_that_no_row_has(run_format, tmp_path):
 
 
 def test_missing_group_column(run_format, faq):
-    """A group column that a row lacks is an error; generated rows may lack it."""
-    with pytest.raises(StageError, match=r"faq\.jsonl:1: no column 'topics'"):
+    """A group column that every row lacks is misspelt: an error at the first of them."""
+    with pytest.raises(StageError) as caught:
         run_format(data="faq.jsonl", map=COLUMNS, split={"eval": 2, "group": "topics"})
+    assert caught.value.message == "faq.jsonl:1: no column 'topics'; the row has 'q', 'a', 'topic'"
+    assert caught.value.hint == "did you mean 'topic'?"
+
+
+@pytest.mark.parametrize("absent", [{"topic": None}, {"topic": " "}, {}, {"topic": []}])
+def test_a_row_without_a_group_stands_by_its_question(run_format, faq, tmp_path, absent):
+    """Rows whose group is null, blank or missing are not one group; they are counted and said."""
+    rows = [{"q": f"Question number {i}?", "a": f"{i}", **absent} for i in range(60)]
+    write_rows(tmp_path / "mixed.jsonl", [*rows, *faq])
+    result, out = run_format(data="mixed.jsonl", map=COLUMNS, split={"test": 0.2, "group": "topic"})
+    assert len(out["test"]) == 20
+    held = {q for q in questions(out["test"]) if q.startswith("Question number")}
+    assert 0 < len(held) < 20
+    said = "mixed.jsonl: 60 rows have no 'topic' and are in no group: each stays with the rows "
+    assert result.warnings == [said + "that ask the same"]
+
+
+def test_one_group_in_a_table_and_in_json(run_format, tmp_path):
+    """A group is one, be it written as 3, as 3.0 or as the text of a table."""
+    write_rows(tmp_path / "a.jsonl", ({"q": f"a{i}?", "a": "x", "doc": i % 5} for i in range(20)))
+    write_rows(tmp_path / "b.jsonl", ({"q": f"b{i}?", "a": "x", "doc": i / 1} for i in range(5)))
+    (tmp_path / "c.csv").write_text("q,a,doc\n" + "".join(f"c{i}?,x,{i} \n" for i in range(5)))
+    sources = [{"data": name, "map": COLUMNS} for name in ("a.jsonl", "b.jsonl", "c.csv")]
+    _, rows = run_format(sources=sources, split={"test": 6, "group": "doc"})
+    assert sorted(question[0] for question in questions(rows["test"])) == ["a"] * 4 + ["b", "c"]
+
+
+@pytest.mark.parametrize("value", ["wiki", 3, ["forum"], {"source": "wiki"}, True])
+def test_a_provenance_column_of_the_users_own(run_format, faq, tmp_path, value):
+    """Only what `generate` writes makes a row a generated one; other columns are the user's."""
+    write_rows(tmp_path / "own.jsonl", ({**row, "provenance": value} for row in faq))
+    result, rows = run_format(data="own.jsonl", map=COLUMNS, split={"test": 0.2})
+    assert len(rows["test"]) == 8
+    assert result.metrics["generated"] == 0
+    assert result.warnings == []
+
+
+def test_a_provenance_that_is_unclear_is_said(run_format, faq, tmp_path):
+    """A column that resembles ours without a source row counts as the user's, with a warning."""
+    made = ({**row, "provenance": {"teacher": "some model"}} for row in faq)
+    write_rows(tmp_path / "own.jsonl", made)
+    result, rows = run_format(data="own.jsonl", map=COLUMNS, split={"test": 0.2})
+    assert len(rows["test"]) == 8
+    assert result.warnings[0].startswith("own.jsonl: 40 rows (the first in line 1) have a column")
+
+
+def many_answers(path, counts):
+    """Write rows of which question ``i`` has ``counts[i]`` answers."""
+    write_rows(
+        path,
+        (
+            {"q": f"question {i}", "a": f"answer {i} {j}"}
+            for i, count in enumerate(counts)
+            for j in range(count)
+        ),
+    )
+
+
+def test_a_question_with_more_answers_than_the_share(run_format, tmp_path):
+    """The error names the question and its rows, and offers only what these rows allow."""
+    many_answers(tmp_path / "a.jsonl", [20, 30, 20])
+    with pytest.raises(StageError) as caught:
+        run_format(data="a.jsonl", map=COLUMNS, split={"test": 10})
+    assert caught.value.message.startswith(
+        "split.test stays empty: what stays together does not fit into its 10 rows; the smallest "
+        'is the question "question '
+    )
+    assert caught.value.message.endswith(" with 20 rows")
+    assert caught.value.hint == "raise split.test to 20"
+    _, rows = run_format(data="a.jsonl", map=COLUMNS, split={"test": 20})
+    assert len(rows["test"]) == 20
+    with pytest.raises(StageError) as caught:
+        run_format(data="a.jsonl", map=COLUMNS, split={"test": 0.2})
+    assert "split.one_per_question: true" in caught.value.hint
+    fields = {"test": 0.2, "one_per_question": True}
+    result, rows = run_format(data="a.jsonl", map=COLUMNS, split=fields)
+    assert len(rows["test"]) == 1
+    assert not set(questions(rows["train"])) & set(questions(rows["test"]))
+    dropped = result.metrics["dropped"]["repeats a held-out question"]
+    assert dropped + len(rows["train"]) == 69
+
+
+def test_one_question_alone_cannot_be_split(run_format, tmp_path):
+    """Of twenty answers to a single question none can be held out, and no way is made up."""
+    many_answers(tmp_path / "a.jsonl", [20])
+    with pytest.raises(StageError, match=r'"question 0" \(a\.jsonl:1\) with 20') as caught:
+        run_format(data="a.jsonl", map=COLUMNS, split={"test": 0.2})
+    assert caught.value.hint.startswith("all 20 rows that are left ask one question")
+    assert "group" not in caught.value.hint
+
+
+def test_a_part_that_gets_too_few_says_so(run_format, tmp_path):
+    """What does not fit is named in a warning, the summary and the metrics."""
+    many_answers(tmp_path / "a.jsonl", [7] * 10)
+    result, rows = run_format(data="a.jsonl", map=COLUMNS, split={"test": 10})
+    assert len(rows["test"]) == 7
+    assert result.metrics["too_few"] == {"test": 3}
+    assert result.summary == "70 rows: 63 train, 7 test (3 too few)"
+    assert result.warnings[0].startswith("split.test gets 7 of the 10 rows that it asks for: the")
+
+
+def test_held_out_parts_share_no_question(run_format, tmp_path):
+    """Two groups that ask the same are not held out in different parts."""
+    rows = [{"q": f"question {i % 10}", "a": f"answer {i}", "doc": i // 10} for i in range(20)] + [
+        {"q": f"other {i}", "a": "x", "doc": 2 + i // 10} for i in range(20)
+    ]
+    write_rows(tmp_path / "a.jsonl", rows)
+    for seed in range(6):
+        split = {"eval": 10, "test": 10, "group": "doc", "seed": seed}
+        _, out = run_format(data="a.jsonl", map=COLUMNS, split=split)
+        parts = [set(questions(out[part])) for part in ("train", "eval", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts))
 
 
 def test_nothing_left_lists_the_reasons(run_format, tmp_path):

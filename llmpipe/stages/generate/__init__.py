@@ -26,6 +26,7 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.errors import StageError
+from llmpipe.formats.provenance import PROVENANCE, provenance_column
 from llmpipe.formats.records import write_rows
 from llmpipe.stages.generate.evol_instruct import (
     Decoding,
@@ -240,13 +241,8 @@ def _row(made: Made, teacher: Mapping[str, str]) -> dict[str, Any]:
     ]
     if made.seed.system:
         messages.insert(0, {"role": "system", "content": made.seed.system})
-    provenance = {
-        "seed": made.seed.digest,
-        "operators": list(made.operators),
-        "rounds": len(made.operators),
-        "teacher": dict(teacher),
-    }
-    return {"messages": messages, "provenance": provenance}
+    provenance = provenance_column(made.seed.digest, made.operators, teacher)
+    return {"messages": messages, PROVENANCE: provenance}
 
 
 def _reject(rejected: Rejected) -> dict[str, Any]:

@@ -1,0 +1,239 @@
+"""Hold rows out of a training set: whose rows stay together, which parts they go to, what is said.
+
+A row belongs to its group; a row without one to its question. A value that is null or blank is no
+group, and nor is a column that the row lacks. `llmpipe.formats.split` makes the choice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Annotated, Any
+
+import msgspec
+
+from llmpipe.errors import StageError
+from llmpipe.formats.entry import Entry
+from llmpipe.formats.message import missing_column
+from llmpipe.formats.records import Row
+from llmpipe.formats.split import Candidate, Part, choose_held_out
+
+Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to hold out. A whole number counts rows; a fraction is of the rows not generated."""
+
+    eval: Share = 0
+    """Rows for watching the training."""
+    test: Share = 0
+    """Rows for the final evaluation."""
+    seed: int = 0
+    """Which rows are held out."""
+    group: str | None = None
+    """A column whose equal values stay together: all held out in one part, or none. A row where it
+    is null, blank or missing is in no group, and stays with the rows that ask the same."""
+    one_per_question: bool = False
+    """Hold out one row of each question; its other answers then go nowhere, and are rejected. Both
+    counts and fractions are then of questions."""
+
+
+def shares_of(split: Split | None) -> dict[str, int | float]:
+    """Return the held-out parts that are asked for, each with its share."""
+    shares = {"eval": split.eval, "test": split.test} if split else {}
+    return {part: share for part, share in shares.items() if share}
+
+
+class Groups:
+    """Read the group of each row, and count by source the rows that have none."""
+
+    def __init__(self, split: Split | None) -> None:
+        self._column = split.group if split and shares_of(split) else None
+        self._present = False
+        self._lacking: tuple[str, int, Row] | None = None
+        self._without: Counter[str] = Counter()
+
+    def of(self, row: Row, label: str, line: int, *, generated: bool) -> bytes | None:
+        """Return what the rows of one group share, or None for a row that is in no group."""
+        if self._column is None:
+            return None
+        value = row.get(self._column)
+        self._present |= self._column in row
+        if _is_absent(value):
+            if not generated:
+                self._without[label] += 1
+                if self._column not in row and self._lacking is None:
+                    self._lacking = label, line, row
+            return None
+        return msgspec.json.encode(_plain(value), order="deterministic")
+
+    def check(self) -> None:
+        """Require the column in one row at least: where all lack it, its name is misspelt.
+
+        Raises:
+            StageError: no row has it.
+        """
+        if self._column is not None and self._lacking is not None and not self._present:
+            label, line, row = self._lacking
+            error = missing_column(row, self._column)
+            raise StageError(f"{label}:{line}: {error.message}", hint=error.hint)
+
+    def warnings(self) -> Iterable[str]:
+        """Say for each source how many rows are in no group."""
+        for label, count in self._without.items():
+            yield (
+                f"{label}: {count} rows have no {self._column!r} and are in no group: each stays "
+                "with the rows that ask the same"
+            )
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as groups are compared: 3, 3.0 and "3" are one, as a CSV has only text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value.strip() if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The rows of each part, ``train`` first, and how many rows a held-out part gets too few."""
+
+    rows: dict[str, list[Entry]]
+    short: dict[str, int]
+    warnings: tuple[str, ...] = ()
+
+
+def split_rows(
+    split: Split | None, rows: Sequence[Entry], describe: Callable[[Entry], str]
+) -> Parts:
+    """Hold rows out. The rows of one group, or with one question, count as one.
+
+    Args:
+        split: what to hold out; None for nothing.
+        rows: all rows. Generated ones are never held out.
+        describe: quotes a row's question and says where the row stands, for messages.
+
+    Raises:
+        StageError: a part asks for more rows than may be held out, or gets none since whatever
+            must stay together is larger than the part.
+    """
+    shares = shares_of(split)
+    if split is None or not shares:
+        return Parts({"train": list(rows)}, {})
+    eligible = [row for row in rows if not row.generated]
+    if split.one_per_question:
+        eligible = _one_per_question(eligible)
+    chosen = _choose(split, eligible)
+    told = _Told(split, eligible, chosen, describe)
+    for name in chosen:
+        told.check(name, generated=sum(row.generated for row in rows))
+    held = {name: [eligible[i] for i in part.positions] for name, part in chosen.items()}
+    taken = {id(row) for part in held.values() for row in part}
+    short = {name: part.wanted - len(part.positions) for name, part in chosen.items()}
+    return Parts(
+        {"train": [row for row in rows if id(row) not in taken], **held},
+        {name: count for name, count in short.items() if count},
+        tuple(told.shortfall(name) for name, count in short.items() if count),
+    )
+
+
+def _choose(split: Split, rows: Sequence[Entry]) -> dict[str, Part]:
+    candidates = [Candidate(_unit(row), row.question) for row in rows]
+    return choose_held_out(candidates, shares_of(split), split.seed)
+
+
+def _unit(row: Entry) -> bytes:
+    """Return what the row stays together with; a group is JSON text, a question 16 bytes."""
+    return row.question if row.group is None else row.group
+
+
+def _one_per_question(rows: Iterable[Entry]) -> list[Entry]:
+    """Return one row of each question, whatever their order: the one whose content comes first."""
+    first: dict[bytes, Entry] = {}
+    for row in rows:
+        holder = first.setdefault(row.question, row)
+        if _rank(row) < _rank(holder):
+            first[row.question] = row
+    return list(first.values())
+
+
+def _rank(row: Entry) -> bytes:
+    return blake2b(row.packed, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is said of parts that do not get what they ask for."""
+
+    split: Split
+    rows: Sequence[Entry]
+    chosen: Mapping[str, Part]
+    describe: Callable[[Entry], str]
+
+    def check(self, name: str, *, generated: int) -> None:
+        part, what = self.chosen[name], self._counted()
+        if part.wanted > len(self.rows):
+            without = f"; {generated} generated rows are never held out" if generated else ""
+            raise StageError(
+                f"split.{name} asks for {part.wanted} {what}, but only {len(self.rows)} can be "
+                f"held out{without}",
+                hint="lower the count or give a fraction",
+            )
+        if part.positions:
+            return
+        if not part.too_large:
+            raise StageError(
+                f"split.{name} stays empty: the other part holds all that it could take",
+                hint="lower the other share",
+            )
+        raise StageError(
+            f"split.{name} stays empty: what stays together does not fit into its {part.wanted} "
+            f"{what}; the smallest is {self._unit(part)}",
+            hint=self._ways_out(name, part),
+        )
+
+    def shortfall(self, name: str) -> str:
+        part = self.chosen[name]
+        got = f"split.{name} gets {len(part.positions)} of the {part.wanted} {self._counted()}"
+        if not part.too_large:
+            return f"{got} that it asks for: every question left is held out in the other part"
+        return f"{got} that it asks for: the smallest that is left is {self._unit(part)}"
+
+    def _counted(self) -> str:
+        return "questions" if self.split.one_per_question else "rows"
+
+    def _unit(self, part: Part) -> str:
+        first = self.rows[part.too_large[0]]
+        size = f"with {len(part.too_large)} {self._counted()}"
+        if first.group is None:
+            return f"the question {self.describe(first)} {size}"
+        return f"the group {first.group.decode()} of {self.split.group!r} {size}"
+
+    def _ways_out(self, name: str, part: Part) -> str:
+        """Name what would help: of that only what these rows really allow."""
+        needed, grouped = len(part.too_large), self.rows[part.too_large[0]].group is not None
+        elsewhere = sum(len(other.positions) for other in self.chosen.values())
+        ways = []
+        if needed + elsewhere < len(self.rows):
+            ways.append(f"raise split.{name} to {needed}")
+        if not self.split.one_per_question:
+            thinned = _choose(self.split, _one_per_question(self.rows))[name]
+            if thinned.positions and thinned.wanted < len({row.question for row in self.rows}):
+                ways.append("hold out one row of each question: split.one_per_question: true")
+        if grouped:
+            ways.append("name a column with smaller groups, or leave `group` out")
+        elif not ways:
+            ways.append(
+                f"all {needed} rows that are left ask one question, so whatever is held out of "
+                "them would be trained on, too: hold out rows of another source, or leave `split` "
+                "out"
+            )
+        return "; or ".join(ways)
