@@ -173,15 +173,19 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that a stage's `Stage.preflight` found wrong before anything runs.
+    """Something that `Stage.review` or `Stage.preflight` found before anything runs.
 
-    ``missing`` says that the tool which would check (and later do) the work is not installed.
+    ``missing`` says that the tool which would check (and later do) the work is not installed. A
+    ``warning`` is told and stops nothing. With ``file``, ``field`` is a place in that YAML file
+    instead of in the stage.
     """
 
     field: FieldPath
     message: str
     hint: str | None = None
     missing: bool = False
+    warning: bool = False
+    file: Path | None = None
 
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
@@ -279,6 +283,14 @@ class Stage(Protocol):
         """Name the distributions (``axolotl``) whose version shapes the artifact."""
 
     @staticmethod
+    def review(config: Any, folder: Path) -> list[Finding]:
+        """Judge the config together with the files that it names and this machine.
+
+        Called by ``validate`` and, for stages that are to run, by ``plan`` and ``run``: it must be
+        quick, and asks no tool. ``folder`` is the spec's.
+        """
+
+    @staticmethod
     def preflight(config: Any, folder: Path, memo: Path) -> list[Finding]:
         """Ask the installed tools whether they would take this config.
 
@@ -309,6 +321,10 @@ class StageDefaults:
     @staticmethod
     def tools(config: Any) -> tuple[str, ...]:
         return ()
+
+    @staticmethod
+    def review(config: Any, folder: Path) -> list[Finding]:
+        return []
 
     @staticmethod
     def preflight(config: Any, folder: Path, memo: Path) -> list[Finding]:

@@ -18,10 +18,11 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl_ending import END_FILE, Curve, Ending, read_ending
 from llmpipe.backends.child import ChildResult, run_child
 from llmpipe.errors import StageError
 
@@ -30,7 +31,9 @@ INSTALL_HINT = 'pip install "llmpipe[train]"'
 PLUGINS = "plugins"
 """The folder beside a configuration that holds the plugins llmpipe adds to it."""
 
-Curve = list[tuple[int, float]]
+PLUGIN_FILES = ("axolotl_seed.py", "axolotl_state.py")
+"""The files that it holds: those beside this one that need nothing of llmpipe."""
+
 OnStep = Callable[[int, int | None, float], None]
 
 
@@ -45,24 +48,11 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished training says of itself. ``loss`` and ``eval_loss`` are [step, value]."""
+    """A finished training: how it ended, and what was left out of it."""
 
-    steps: int
-    total: int
-    loss: Curve
-    eval_loss: Curve
+    ended: Ending
     dropped: list[str]
     """Axolotl's sentences about rows that it did not train on."""
-
-    def with_history(self, *histories: list[dict[str, Any]]) -> Outcome:
-        """Give the outcome with what checkpoints logged in place of the rounded, printed losses."""
-        curves = {"loss": dict(self.loss), "eval_loss": dict(self.eval_loss)}
-        for record in (record for history in histories for record in history):
-            for name, curve in curves.items():
-                if name in record:
-                    curve[int(record["step"])] = float(record[name])
-        loss, eval_loss = (sorted(curve.items()) for curve in curves.values())
-        return replace(self, loss=loss, eval_loss=eval_loss)
 
 
 @dataclass(slots=True)
@@ -78,7 +68,6 @@ class Watcher:
     start: int = 0
     on_step: OnStep | None = None
     loss: Curve = field(default_factory=list)
-    eval_loss: Curve = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     total: int | None = None
     finished: bool = False
@@ -115,8 +104,6 @@ class Watcher:
                     f"training diverged at step {step}: the loss is no longer a finite number",
                     hint="lower learning_rate, or set max_grad_norm: 1.0 and warmup_ratio: 0.1",
                 )
-        elif "eval_loss" in record:
-            self.eval_loss.append((self.steps, record["eval_loss"]))
         elif "train_runtime" in record:
             self.finished = True
 
@@ -161,14 +148,16 @@ def environment(launch: Launch, *, threads: int, work: Path, offline: bool) -> d
     Telemetry is off, string hashes are fixed so that the same run writes the same bytes, the
     plugins beside the configuration can be imported, and data sets are cached under ``work``,
     never in a cache that outlives the data. ``offline`` keeps
-    libraries from asking the Hugging Face hub. ``launch.env`` wins over all of it.
+    libraries from asking the Hugging Face hub. ``launch.env`` wins over all of it; to its
+    ``PYTHONPATH`` the plugins' folder is added.
     """
+    modules = launch.env.get("PYTHONPATH", _our("PYTHONPATH"))
     return {
         **portable_environment(offline=offline),
         "OMP_NUM_THREADS": str(threads),
         "HF_DATASETS_CACHE": str(work / "datasets-cache"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(work / PLUGINS), _our("PYTHONPATH")))),
         **launch.env,
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(work / PLUGINS), modules))),
     }
 
 
@@ -176,7 +165,8 @@ def write_plugins(folder: Path) -> None:
     """Put the plugins that compiled configurations name into ``folder``."""
     target = folder / PLUGINS
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("axolotl_seed.py"), target / "axolotl_seed.py")
+    for name in PLUGIN_FILES:
+        shutil.copyfile(Path(__file__).with_name(name), target / name)
 
 
 def portable_environment(*, offline: bool) -> dict[str, str]:
@@ -204,9 +194,10 @@ def train(
     *,
     env: Mapping[str, str],
     cwd: Path,
+    output: Path,
     resume: Path | None = None,
 ) -> Outcome:
-    """Train on a configuration file and return when it is done.
+    """Train on a configuration file whose ``output_dir`` is ``output``; return when it is done.
 
     Raises:
         StageError: the process failed, stopped early, ran out of memory or its loss is not finite.
@@ -215,16 +206,11 @@ def train(
     binaries = str(Path(sys.executable).parent)  # where accelerate and torchrun are
     path = f"{binaries}:{env.get('PATH') or _our('PATH') or os.defpath}"
     command = [sys.executable, "-m", "axolotl.cli.main", *words]
+    (output / END_FILE).unlink(missing_ok=True)  # that of an earlier attempt
     child = run_child(command, cwd=cwd, env={**env, "PATH": path}, on_line=watcher)
     if child.returncode or not watcher.finished:
         raise failure(child, watcher)
-    return Outcome(
-        watcher.steps,
-        watcher.total or watcher.steps,
-        watcher.loss,
-        watcher.eval_loss,
-        watcher.dropped,
-    )
+    return Outcome(read_ending(output), watcher.dropped)
 
 
 def failure(child: ChildResult, watcher: Watcher) -> StageError:
@@ -281,18 +267,18 @@ def last_checkpoint(output_dir: Path) -> Path | None:
     return None
 
 
-def checkpoint_state(checkpoint: Path | None) -> tuple[int, list[dict[str, Any]]]:
-    """Give the step that a checkpoint stands at and its log, whose losses are not rounded."""
+def checkpoint_step(checkpoint: Path | None) -> int:
+    """Return the step that a checkpoint stands at; 0 without one."""
     if checkpoint is None:
-        return 0, []
+        return 0
     state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
-    return int(state["global_step"]), list(state["log_history"])
+    return int(state["global_step"])
 
 
 def _is_whole(checkpoint: Path) -> bool:
     """Whether a checkpoint has its state, its optimizer and complete tensors."""
     try:
-        checkpoint_state(checkpoint)
+        checkpoint_step(checkpoint)
     except (OSError, ValueError, KeyError):
         return False
     tensors = list(checkpoint.glob("*.safetensors"))

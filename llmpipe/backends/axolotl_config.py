@@ -54,6 +54,9 @@ FULL_LEARNING_RATE = 2e-5
 SEED_PLUGIN = "axolotl_seed.SeedPlugin"
 """Added to every configuration's plugins: `llmpipe.backends.axolotl_seed`, as a file beside it."""
 
+STATE_PLUGIN = "axolotl_state.StatePlugin"
+"""Added likewise: `llmpipe.backends.axolotl_state`."""
+
 FEW_ROWS = 5_000
 """Up to so many rows, starting processes to tokenise them costs more than it saves."""
 
@@ -107,6 +110,19 @@ GPU_PLUGINS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class BlockProblem:
+    """One thing said of a block before it runs: where in it, what, and what to do.
+
+    A ``warning`` is told and does not stop a run.
+    """
+
+    path: KeyPath
+    message: str
+    hint: str | None = None
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class DataFile:
     """A file of training rows and how Axolotl is to read them (``type`` and field names)."""
 
@@ -149,21 +165,14 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
         StageError: the block asks for something that would train wrongly on this device.
     """
     settings = with_defaults(block, new_adapter=sources.adapter is None)
-    notes: list[str] = []
     if sources.test and not _asks_for_evaluation(settings):
         settings["eval_strategy"] = "epoch"
     if sources.adapter:
         settings["lora_model_dir"] = sources.adapter
     if sources.train.rows <= FEW_ROWS and "dataset_processes" not in settings:
         settings.setdefault("dataset_num_proc", 1)
-    if device.kind == "cpu":
-        message = packing_problem(block, device)
-        if message:
-            raise StageError(message, hint="set sample_packing: false")
-        notes += _fit_cpu(settings)
-    elif not any(key in settings for key in ("bf16", "bfloat16", "fp16", "float16")):
-        settings["bf16" if device.dtype == "bfloat16" else "fp16"] = True
-    settings["plugins"] = [SEED_PLUGIN, *(settings.get("plugins") or [])]
+    settings, notes = fit_device(settings, device)
+    settings["plugins"] = [SEED_PLUGIN, STATE_PLUGIN, *(settings.get("plugins") or [])]
     if settings.get("trust_remote_code"):
         notes.append("trust_remote_code: true runs Python code that came with the base model")
     return Compiled(
@@ -180,17 +189,40 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
     )
 
 
+def fit_device(settings: Mapping[str, Any], device: Device) -> tuple[dict[str, Any], list[str]]:
+    """Return the settings as this device can run them, and what was switched off or left out.
+
+    Raises:
+        StageError: they ask for something that would train wrongly on this device.
+    """
+    fitted = dict(settings)
+    if device.kind == "cpu":
+        message = packing_problem(settings, device)
+        if message:
+            raise StageError(message, hint="set sample_packing: false")
+        return fitted, _fit_cpu(fitted)
+    if not any(key in fitted for key in ("bf16", "bfloat16", "fp16", "float16")):
+        fitted["bf16" if device.dtype == "bfloat16" else "fp16"] = True
+    return fitted, []
+
+
 def merge_blocks(
     file_block: Mapping[str, Any], block: Mapping[str, Any], *, label: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Lay the stage's block over a person's Axolotl file; give it and what was left out of it.
 
-    A key of the block replaces the file's whole value. Keys that llmpipe owns are left out of the
-    file (a block that holds one is refused before: `owned_problems`).
+    A key of the block replaces the file's whole value; what a mapping of the file loses by one of
+    the block is said. Keys that llmpipe owns are left out of the file (a block that holds one is
+    refused before: `owned_problems`).
     """
     dropped = [key for key in OWNED if key in file_block and key not in block]
     kept = {key: value for key, value in file_block.items() if key not in OWNED}
     notes = [f"{label}: {key} is replaced by the stage's own ({OWNED[key]})" for key in dropped]
+    for key, chosen in block.items():
+        if isinstance(chosen, Mapping) and isinstance(kept.get(key), Mapping):
+            lost = ", ".join(str(name) for name in kept[key] if name not in chosen)
+            if lost:
+                notes.append(f"{label}: {key} loses {lost}: the stage's {key} replaces all of it")
     return {**kept, **block}, notes
 
 
@@ -217,9 +249,13 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def owned_problems(block: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+def owned_problems(block: Mapping[str, Any]) -> list[BlockProblem]:
     """List the keys of a block that llmpipe owns, each with what to write instead."""
-    return [((key,), f"{key} is set by llmpipe: {OWNED[key]}") for key in block if key in OWNED]
+    return [
+        BlockProblem((key,), f"{key} is set by llmpipe", OWNED[key])
+        for key in block
+        if key in OWNED
+    ]
 
 
 def packing_problem(block: Mapping[str, Any], device: Device) -> str | None:
@@ -244,7 +280,7 @@ def is_path(value: object) -> bool:
 
 def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
     """Find every path in a block, as {path of keys: the value as written}."""
-    return {where: value for where, value in _leaves(block, ()) if is_path(value)}
+    return {where: value for where, value in leaves(block) if is_path(value)}
 
 
 def replace_paths(block: Mapping[str, Any], resolved: Mapping[KeyPath, str]) -> dict[str, Any]:
@@ -295,19 +331,20 @@ def _drop_gpu_plugins(settings: dict[str, Any]) -> list[str]:
         settings["plugins"] = [kept for kept in settings["plugins"] if kept != plugin]
         for key in [k for k in settings if k.startswith(GPU_PLUGINS[module])]:
             del settings[key]
-        notes.append(f"the plugin {plugin} is left out with its keys: this machine has no GPU")
+        notes.append(f"plugins: {plugin} is left out with its keys: this machine has no GPU")
     if settings.get("plugins") == []:
         del settings["plugins"]
     return notes
 
 
-def _leaves(value: Any, where: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield every value below a mapping or list that is neither, with its path of keys."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _leaves(item, (*where, key))
+            yield from leaves(item, (*where, key))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _leaves(item, (*where, index))
+            yield from leaves(item, (*where, index))
     else:
         yield where, value
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from llmpipe.backends.axolotl_check import check_block
+from llmpipe.backends.axolotl_check import CheckResult, check_block
+from llmpipe.backends.axolotl_config import OWNED, BlockProblem, fit_device
+from llmpipe.backends.axolotl_file import read_axolotl_file
+from llmpipe.backends.axolotl_paths import missing_paths
+from llmpipe.backends.device import detect
 from llmpipe.cli.options import parser, print_json
-from llmpipe.errors import MissingDependencyError, Problem, SpecError
+from llmpipe.cli.plan import print_warnings
+from llmpipe.errors import MissingDependencyError, Problem, SpecError, StageError
 from llmpipe.spec.load import load_file
 
 
@@ -16,34 +23,66 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "check",
-        "Check an Axolotl YAML file as strictly as our own: every unknown key, at every level.",
+        "Check an Axolotl YAML file as strictly as our own: every unknown key, at every level,\n"
+        "what Axolotl refuses, and what a train stage would refuse or leave out on this machine.",
     )
     arguments.add_argument("file", metavar="AXOLOTL_YAML", type=Path)
     arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
     options = arguments.parse_args(argv)
     root = load_file(options.file)
-    memo = Path(tempfile.gettempdir()) / f"llmpipe-check-{_user()}"
-    result = check_block(root.plain(), memo_dir=memo, whole=True)
+    block = read_axolotl_file(options.file, str(options.file))
+    found = list(_judged(block))
+    result = _asked(block)
     if not result.installed:
         raise MissingDependencyError(
             "only an installed Axolotl can say what it knows", hint="pip install 'llmpipe[train]'"
         )
-    problems = [
-        Problem(
-            f"{'.'.join(map(str, found.path))}: {found.message}" if found.path else found.message,
-            root.locate(found.path, key=True),
-            found.hint,
-        )
-        for found in result.problems
-    ]
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    for said in dict.fromkeys([*found, *result.problems]):
+        name = ".".join(map(str, said.path))
+        message = f"{name}: {said.message}" if name else said.message
+        where = root.locate(said.path, key=True)
+        (warnings if said.warning else problems).append(Problem(message, where, said.hint))
     if options.json:
-        found = [problem.as_json() for problem in problems]
-        print_json({"file": str(options.file), "axolotl": result.version, "problems": found})
+        print_json(
+            {
+                "file": str(options.file),
+                "axolotl": result.version,
+                "problems": [problem.as_json() for problem in problems],
+                "warnings": [problem.as_json() for problem in warnings],
+            }
+        )
         return SpecError.exit_code if problems else 0
     if problems:
         raise SpecError(problems)
+    print_warnings([f"{p.location}: {p.message}" for p in warnings])
     print(f"{options.file}: sound for axolotl {result.version}", file=sys.stderr)
     return 0
+
+
+def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    """Yield what a train stage with this file would say on this machine, and missing files."""
+    from llmpipe.stages.train_review import noted, setting_problems
+
+    evaluates = bool(block.get("test_datasets") or block.get("val_set_size"))
+    yield from setting_problems(block, evaluates=evaluates)
+    own = {key: value for key, value in block.items() if key not in OWNED}
+    yield from missing_paths(own, Path.cwd())
+    try:
+        yield from noted(fit_device(block, detect())[1], block)
+    except StageError:
+        return  # said above
+
+
+def _asked(block: Mapping[str, Any]) -> CheckResult:
+    """Ask Axolotl about the file as this machine can run it."""
+    try:
+        document, _ = fit_device(block, detect())
+    except StageError:
+        document = dict(block)
+    memo = Path(tempfile.gettempdir()) / f"llmpipe-check-{_user()}"
+    return check_block(block, document, memo_dir=memo)
 
 
 def _user() -> int:

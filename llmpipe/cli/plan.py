@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.runner.plan import StagePlan, make_plan
+from llmpipe.runner.preflight import review
 from llmpipe.runner.project import Project
 from llmpipe.runner.words import describe
 
@@ -32,15 +34,23 @@ def main(argv: list[str]) -> int:
     plans = make_plan(project)
     if options.stage:
         plans = {name: plans[name] for name in find_stages(project.graph, options.stage)}
+    warnings = review(project, [plan.id for plan in plans.values() if plan.status == "run"])
     if options.json:
-        print_json(plan_json(project, plans))
+        print_json({**plan_json(project, plans), "warnings": warnings})
     elif options.stage:
         for plan in plans.values():
             print_stage(plan)
     else:
         print_plan(plans)
+    print_warnings([] if options.json else warnings)
     stale = any(plan.status == "run" for plan in plans.values())
     return STALE if options.check and stale else 0
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print on standard error what was found remarkable before anything runs."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def plan_json(project: Project, plans: Mapping[str, StagePlan]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from llmpipe.cli.main import unheard
 from llmpipe.cli.options import find_stages, open_project, print_json
-from llmpipe.cli.plan import plan_json, print_plan
+from llmpipe.cli.plan import plan_json, print_plan, print_warnings
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.runner.console import make_view
 from llmpipe.runner.drift import check_locked
@@ -19,7 +19,7 @@ from llmpipe.runner.estimate import disk_free, disk_needed
 from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
 from llmpipe.runner.plan import StagePlan, make_plan
-from llmpipe.runner.preflight import preflight
+from llmpipe.runner.preflight import preflight, review
 from llmpipe.runner.project import Project
 from llmpipe.runner.recall import remember
 from llmpipe.runner.scheduler import run_project
@@ -43,13 +43,15 @@ def run_stages(options: argparse.Namespace) -> int:
         check_locked(project, plans)
     elif not options.settings and any(plan.status == "run" for plan in plans.values()):
         project.lock.check()  # it is to be written in the end
+    stale = [plan.id for plan in plans.values() if plan.status == "run"]
     if options.dry_run:
+        warnings = review(project, stale)
         if options.json:
-            print_json(plan_json(project, plans))
+            print_json({**plan_json(project, plans), "warnings": warnings})
         else:
             print_plan(plans)
+            print_warnings(warnings)
         return 0
-    stale = [plan.id for plan in plans.values() if plan.status == "run"]
     preflight(project, stale, strict=True)
     if not options.yes:
         _check_room(project, stale)

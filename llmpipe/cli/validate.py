@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from llmpipe.cli.options import add_spec, open_project, parser, print_json
+from llmpipe.cli.plan import print_warnings
 from llmpipe.errors import SpecError
 from llmpipe.graph.model import Graph
 from llmpipe.runner.preflight import preflight
@@ -22,8 +22,7 @@ def main(argv: list[str]) -> int:
     if options.json:
         return _as_json(options)
     graph, warnings = _check(options)
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    print_warnings(warnings)
     derived = sum(node.derived_for is not None for node in graph.nodes.values())
     count = len(graph.nodes) - derived
     more = f" and {derived} derived" if derived else ""

@@ -15,6 +15,7 @@ from llmpipe.graph.render import point_words
 from llmpipe.report.axis import ticks
 from llmpipe.report.facts import Facts, is_number
 from llmpipe.report.parts import number
+from llmpipe.trend import WINDOW, trend
 
 HEIGHT = 220
 MARGIN = 10
@@ -45,8 +46,12 @@ class Line:
 
     @property
     def span(self) -> str:
-        """Its first and its last value."""
-        return f"{number(self.curve[0][1])} → {number(self.curve[-1][1])}"
+        """How it began and ended; single points where each is measured on all that was held out."""
+        values = [value for _, value in self.curve]
+        if self.held_out:
+            return f"{number(values[0])} → {number(values[-1])}, first and last"
+        first, last = trend(values)
+        return f"{number(first)} → {number(last)}, {WINDOW}"
 
 
 def charts(facts: Facts) -> Markup:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
 from llmpipe.canonical import leaves
-from llmpipe.contracts import SECRET, StageConfig
-from llmpipe.errors import MissingDependencyError, Problem, SpecError
+from llmpipe.contracts import SECRET, FieldPath, Finding, StageConfig, StageDefaults
+from llmpipe.errors import Location, MissingDependencyError, Problem, SpecError
 from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import LocalGlob, LocalPath
 from llmpipe.runner.fingerprint import replace_at
 from llmpipe.runner.project import Project
 from llmpipe.runner.resources import Machine, shortage
+from llmpipe.spec.load import load_file
 from llmpipe.spec.model import StageSpec
 
 
@@ -25,31 +28,102 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
     that this machine will never meet and secrets that are not set.
 
     Raises:
-        SpecError: a tool would refuse a stage's settings, the machine is too small, or a secret is
-            not set.
+        SpecError: a stage's settings are wrong, a tool would refuse them, the machine is too small,
+            or a secret is not set.
         MissingDependencyError: ``strict``, and a tool is not installed.
     """
-    warnings: list[str] = []
     folder, memo = project.graph.spec.folder, project.store.memo
-    found = (project.graph.nodes[name] for name in stages)
-    # at the points of a sweep the same declaration comes again; derived stages have none
-    once = {node.declared.id: (node, node.declared) for node in found if node.declared}
-    specs = [spec for _, spec in once.values()]
-    problems = [*_shortages(specs), *_unset_secrets(specs)] if strict else []
-    for node, declared in once.values():
-        name = declared.family
-        for finding in declared.stage.preflight(_with_paths(node), folder, memo):
+    told = _Told()
+    once = _declared(project, stages)
+    if strict:
+        specs = [declared for _, declared in once]
+        told.problems += [*_shortages(specs), *_unset_secrets(specs)]
+    for node, declared in once:
+        config, wrong = _with_paths(node), len(told.problems)
+        told.take(declared, _review(declared, config, folder))
+        if len(told.problems) > wrong:
+            continue  # a tool would say the same again
+        for finding in declared.stage.preflight(config, folder, memo):
             if finding.missing and strict:
-                raise MissingDependencyError(f"stages.{name}: {finding.message}", hint=finding.hint)
+                message = f"stages.{declared.family}: {finding.message}"
+                raise MissingDependencyError(message, hint=finding.hint)
+            told.take(declared, [finding])
+    return told.result()
+
+
+def review(project: Project, stages: Collection[str]) -> list[str]:
+    """Judge the named stages without asking any tool; return what is only warned of.
+
+    Raises:
+        SpecError: a stage's settings are wrong.
+    """
+    told = _Told()
+    for node, declared in _declared(project, stages):
+        told.take(declared, _review(declared, _with_paths(node), project.graph.spec.folder))
+    return told.result()
+
+
+def _declared(project: Project, stages: Collection[str]) -> list[tuple[StageNode, StageSpec]]:
+    """Return the declarations of stages with a node of each.
+
+    At the points of a sweep the same declaration comes again; derived stages have none.
+    """
+    found = (project.graph.nodes[name] for name in stages)
+    return list(
+        {node.declared.id: (node, node.declared) for node in found if node.declared}.values()
+    )
+
+
+def _review(declared: StageSpec, config: StageConfig, folder: Path) -> list[Finding]:
+    judge = getattr(declared.stage, "review", StageDefaults.review)  # a kind may be older
+    found: list[Finding] = judge(config, folder)
+    return found
+
+
+@dataclass(slots=True)
+class _Told:
+    """What was found so far, each at its place in the spec or in a file that the spec names."""
+
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def take(self, declared: StageSpec, findings: Iterable[Finding]) -> None:
+        """Add what was found of a stage."""
+        for finding in findings:
             if finding.missing:
-                warnings.append(f"stages.{name}: {finding.message}")
+                self.warnings.append(f"stages.{declared.family}: {finding.message}")
                 continue
-            path = ".".join(map(str, ("stages", name, *finding.field)))
-            where = declared.locate(finding.field, key=True)
-            problems.append(Problem(f"{path}: {finding.message}", where, finding.hint))
-    if problems:
-        raise SpecError(list(dict.fromkeys(problems)))
-    return warnings
+            name = f"stages.{declared.family}"
+            if finding.file is None:
+                where = declared.locate(finding.field, key=True)
+                path = ".".join(map(str, (name, *finding.field)))
+            else:
+                where = _place_in(finding.file, finding.field)
+                path = ".".join(map(str, finding.field)) or name
+            message = f"{path}: {finding.message}"
+            if finding.warning:
+                hint = f" ({finding.hint})" if finding.hint else ""
+                self.warnings.append(f"{where}: {message}{hint}")
+            else:
+                self.problems.append(Problem(message, where, finding.hint))
+
+    def result(self) -> list[str]:
+        """Return the warnings.
+
+        Raises:
+            SpecError: there are problems.
+        """
+        if self.problems:
+            raise SpecError(list(dict.fromkeys(self.problems)))
+        return list(dict.fromkeys(self.warnings))
+
+
+def _place_in(file: Path, path: FieldPath) -> Location:
+    """Return the place of a key in a YAML file; the file as a whole where it is read otherwise."""
+    try:
+        return load_file(file).locate(path, key=True)
+    except SpecError:  # it uses what a spec may not, such as tags
+        return Location(str(file), 0, 0)
 
 
 def _with_paths(node: StageNode) -> StageConfig:

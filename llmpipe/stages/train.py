@@ -6,8 +6,8 @@ said. A run that was stopped goes on from its last whole checkpoint. Only what a
 use is published: weights, their configuration and the tokenizer; no checkpoints, no pickles, no
 path of this machine, so that the same spec gives the same bytes again.
 
-It does not check the block's keys (the engine asks `llmpipe.backends.axolotl_check` before a run),
-and it does not train by any other program than Axolotl.
+The settings are judged before a run, by `llmpipe.stages.train_review` and, with the installed
+Axolotl, by `llmpipe.backends.axolotl_check`. No other program than Axolotl trains.
 """
 
 from __future__ import annotations
@@ -15,21 +15,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from llmpipe.backends import axolotl
 from llmpipe.backends.axolotl_check import check_block, installed_version
-from llmpipe.backends.axolotl_config import (
-    KeyPath,
-    is_path,
-    owned_problems,
-    packing_problem,
-    paths_in,
-    to_yaml,
-)
+from llmpipe.backends.axolotl_config import KeyPath, owned_problems, paths_in, to_yaml
 from llmpipe.backends.device import detect
 from llmpipe.contracts import (
+    ArtifactType,
     Finding,
     Input,
     Output,
@@ -40,17 +33,16 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.errors import MissingDependencyError, StageError
-from llmpipe.paths import expanded
 from llmpipe.stages.train_compile import (
     HEADER,
     OUTPUT,
     Layout,
     base_model,
     compile_stage,
+    compile_unseen,
     is_offline,
     launch_of,
     merged_block,
-    port_name,
     write_folder,
 )
 from llmpipe.stages.train_config import (
@@ -59,12 +51,21 @@ from llmpipe.stages.train_config import (
     SAVING_KEYS,
     TrainConfig,
     made,
+    port_name,
 )
-from llmpipe.stages.train_data import PREFERENCE
-from llmpipe.stages.train_product import publish
+from llmpipe.stages.train_figures import metrics, not_the_best, summary
+from llmpipe.stages.train_product import publish, verify_kept
+from llmpipe.stages.train_review import (
+    bare_deepspeed,
+    complaints,
+    file_of,
+    findings,
+    noted,
+    setting_problems,
+)
 
-DRIVEN_RL = PREFERENCE
-"""The values of Axolotl's ``rl`` whose rows llmpipe knows how to hand over."""
+NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
+"""What a path in the block may name; it goes to Axolotl as it is."""
 
 
 class Train(StageDefaults):
@@ -87,29 +88,27 @@ class Train(StageDefaults):
         if config.axolotl_file is not None:
             inputs["axolotl_file"] = Input(("axolotl_file",), config.axolotl_file, ("file",))
         for where, value in paths_in(config.axolotl).items():
-            inputs[port_name(where)] = Input(("axolotl", *where), value, ("file",))
+            inputs[port_name(where)] = Input(("axolotl", *where), value, NAMED)
         product = made(config)
         output = Output(product, origin="base_model", trained=True)
         return Ports(inputs, {product: output}, default=product)
 
     @staticmethod
     def problems(config: TrainConfig) -> list[tuple[KeyPath, str]]:
-        """Refuse keys that llmpipe owns and what this machine would train wrongly."""
+        """Refuse keys that llmpipe owns and, where no file lies under it, what the block asks."""
         block = config.axolotl
-        found = owned_problems(block)
-        packing = packing_problem(block, detect())
-        if packing:
-            key = "sample_packing" if block.get("sample_packing") else "eval_sample_packing"
-            found.append(((key,), f"{packing}; set {key}: false"))
-        if isinstance(block.get("deepspeed"), str) and not is_path(block["deepspeed"]):
-            found.append((("deepspeed",), f"a path starts with ./: ./{block['deepspeed']}"))
-        if block.get("rl") and block["rl"] not in DRIVEN_RL:
-            found.append((("rl",), f"not driven by llmpipe; it drives {', '.join(DRIVEN_RL)}"))
-        if block.get("save_safetensors") is False:
-            found.append((("save_safetensors",), "llmpipe reads safetensors only, not pickles"))
+        found = [*owned_problems(block), *bare_deepspeed(block)]
+        if config.axolotl_file is None:
+            found += setting_problems(block, evaluates=config.eval_data is not None)
+        order = list[str | int](block)
+        told: list[tuple[KeyPath, str]] = [
+            (("axolotl", *p.path), f"{p.message}; {p.hint}" if p.hint else p.message)
+            for p in sorted(found, key=lambda p: order.index(p.path[0]))
+            if not p.warning
+        ]
         if config.launch.args and config.launch.launcher == "python":
-            return [*_under("axolotl", found), (("launch", "args"), "launcher: python takes none")]
-        return _under("axolotl", found)
+            told.append((("launch", "args"), "launcher: python takes none"))
+        return told
 
     @staticmethod
     def fingerprint(config: TrainConfig) -> dict[str, Any]:
@@ -130,21 +129,34 @@ class Train(StageDefaults):
         return ("axolotl", "transformers", "trl", "peft", "torch", "datasets", "accelerate")
 
     @staticmethod
-    def preflight(config: TrainConfig, folder: Path, memo: Path) -> list[Finding]:
-        """Hold the block, its file included, against the installed Axolotl, unless told not to."""
-        if config.allow_unknown_axolotl:
-            return []
-        file = (folder / expanded(config.axolotl_file)) if config.axolotl_file else None
+    def review(config: TrainConfig, folder: Path) -> list[Finding]:
+        """Judge the merged block: what would go wrong, be left out or be replaced in the run."""
         try:
-            block, _ = merged_block(config, file)
-            result = check_block(block, memo_dir=memo)
+            block, _ = merged_block(config, file_of(config, folder))
+            found = list(complaints(config, block, folder))
+            if all(problem.warning for problem in found):
+                compiled, _ = compile_unseen(config, file_of(config, folder))
+                found += noted(compiled.notes, block)
         except StageError as error:
             field = "axolotl_file" if config.axolotl_file else "axolotl"
             return [Finding((field,), error.message, error.hint)]
+        return list(findings(config, found, folder))
+
+    @staticmethod
+    def preflight(config: TrainConfig, folder: Path, memo: Path) -> list[Finding]:
+        """Hold what the run will compile against the installed Axolotl, unless told not to."""
+        if config.allow_unknown_axolotl:
+            return []
+        try:
+            compiled, block = compile_unseen(config, file_of(config, folder))
+            modules = config.launch.env.get("PYTHONPATH")
+            result = check_block(block, compiled.config, memo_dir=memo, modules=modules)
+        except StageError as error:
+            return [Finding(("axolotl",), error.message, error.hint)]
         if not result.installed:
             message = "its Axolotl settings are unchecked: Axolotl is not installed"
             return [Finding(("axolotl",), message, axolotl.INSTALL_HINT, missing=True)]
-        return [Finding(("axolotl", *p.path), p.message, p.hint) for p in result.problems]
+        return list(findings(config, result.problems, folder))
 
     @staticmethod
     def compile_to(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
@@ -161,12 +173,17 @@ class Train(StageDefaults):
         file = ctx.work / "axolotl.yml"
         file.write_text(to_yaml(compiled.config, header=HEADER.format(ctx.stage)), "utf-8")
         outcome = _train(ctx, file, compiled.config)
+        ended, output = outcome.ended, ctx.work / OUTPUT
         for sentence in outcome.dropped:
             ctx.warn(f"Axolotl left rows out: {sentence}")
+        if regret := not_the_best(ended):
+            ctx.warn(regret)
+        if ended.loaded:
+            verify_kept(output, output / ended.loaded)
         product = made(ctx.config)
         target = ctx.out / product
-        publish(ctx.work / OUTPUT, base_model(ctx).path, target, compiled.config)
-        return StageResult({product: target}, _metrics(outcome), _summary(outcome))
+        publish(output, base_model(ctx).path, target, compiled.config)
+        return StageResult({product: target}, metrics(ended), summary(ended))
 
 
 def require_axolotl() -> None:
@@ -189,7 +206,7 @@ def _train(
     for rebuilt in ("prepared", "datasets-cache"):  # never trusted after a crash
         shutil.rmtree(ctx.work / rebuilt, ignore_errors=True)
     resume = axolotl.last_checkpoint(output)
-    start, history = axolotl.checkpoint_state(resume)
+    start = axolotl.checkpoint_step(resume)
     if resume:
         ctx.warn(f"going on from the checkpoint of step {start}")
     else:
@@ -205,33 +222,16 @@ def _train(
     env = axolotl.environment(
         launch, threads=ctx.threads, work=ctx.work, offline=is_offline(settings)
     )
-    outcome = axolotl.train(file, launch, watcher, env=env, cwd=ctx.work, resume=resume)
-    if outcome.steps < outcome.total and not settings.get("early_stopping_patience"):
+    outcome = axolotl.train(
+        file, launch, watcher, env=env, cwd=ctx.work, output=output, resume=resume
+    )
+    ended = outcome.ended
+    if ended.step < ended.planned and not ended.stopped_early:
         raise StageError(
-            f"training ended at step {outcome.steps} of {outcome.total}",
+            f"training ended at step {ended.step} of {ended.planned}",
             hint="the stage's log says why; running it again goes on from the last checkpoint",
         )
-    last = axolotl.checkpoint_state(axolotl.last_checkpoint(output))[1]
-    return outcome.with_history(history, last)
-
-
-def _metrics(outcome: axolotl.Outcome) -> dict[str, Any]:
-    """Give a training's figures; curves are lists of [step, loss]."""
-    figures: dict[str, Any] = {"steps": outcome.steps}
-    for name, curve in (("loss", outcome.loss), ("eval_loss", outcome.eval_loss)):
-        if curve:
-            figures[name] = [list(point) for point in curve]
-            figures[f"final_{name}"] = curve[-1][1]
-    return figures
-
-
-def _summary(outcome: axolotl.Outcome) -> str:
-    """Say how the loss went, by the means of its first and last fifth: single steps are noise."""
-    losses = [loss for _, loss in outcome.loss]
-    if not losses:
-        return f"{outcome.steps} steps"
-    fifth = -(-len(losses) // 5)
-    return f"{outcome.steps} steps, loss {fmean(losses[:fifth]):.2f} → {fmean(losses[-fifth:]):.2f}"
+    return outcome
 
 
 def _base_input(config: TrainConfig) -> Input:
@@ -242,7 +242,3 @@ def _base_input(config: TrainConfig) -> Input:
         return Input(field, value, ("model",))
     choose = "training on an adapter needs adapter_start: merge or adapter_start: continue"
     return Input(field, value, ("model",), refuse={"adapter": choose})
-
-
-def _under(name: str, found: list[tuple[KeyPath, str]]) -> list[tuple[KeyPath, str]]:
-    return [((name, *where), message) for where, message in found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,13 @@ from llmpipe.backends.axolotl_config import (
     replace_paths,
     to_yaml,
 )
+from llmpipe.backends.axolotl_file import read_axolotl_file
 from llmpipe.backends.device import detect
 from llmpipe.contracts import SECRET, Artifact, StageContext
 from llmpipe.errors import StageError
-from llmpipe.stages.train_config import TrainConfig, made
-from llmpipe.stages.train_data import prepare
+from llmpipe.stages.train_config import TrainConfig, made, port_name
+from llmpipe.stages.train_data import LAYOUTS, PREFERENCE, prepare
+from llmpipe.stages.train_review import complaints, refuse
 
 OUTPUT = "output"
 """The folder inside a training's own folder that Axolotl writes to."""
@@ -72,7 +74,7 @@ def merged_block(
     if axolotl_file is None:
         return dict(config.axolotl), []
     label = config.axolotl_file or axolotl_file.name
-    from_file = _read_yaml(axolotl_file, label)
+    from_file = read_axolotl_file(axolotl_file, label)
     block, notes = merge_blocks(from_file, config.axolotl, label=label)
     if bool(block.get("adapter")) != (made(config) == "adapter"):
         raise StageError(
@@ -83,17 +85,15 @@ def merged_block(
 
 
 def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
-    """Bring the data into place and compile the configuration: the same for a run and a folder."""
+    """Bring the data into place and compile the configuration: the same for a run and a folder.
+
+    Raises:
+        StageError: the settings are such that they would be refused before a run.
+    """
     config = ctx.config
     given = ctx.inputs.get("axolotl_file")
     block, notes = merged_block(config, given.path if given else None)
-    stray = [where for where in paths_in(block) if port_name(where) not in ctx.inputs]
-    if stray:
-        raise StageError(
-            f"{config.axolotl_file}: {_dotted(stray[0])} is a path, and a change of what lies "
-            "there would go unnoticed",
-            hint=f"write {_dotted(stray[0])} in the stage's axolotl block",
-        )
+    refuse(complaints(config, block, ctx.spec_dir))
     block = replace_paths(block, {w: _file_path(ctx, w, layout) for w in paths_in(block)})
     base = ctx.input("base_model")
     sources = Sources(
@@ -107,6 +107,37 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
     axolotl.write_plugins(layout.folder)
     compiled = compile_config(block, sources, detect())
     return Compiled(compiled.config, notes + compiled.notes)
+
+
+def compile_unseen(
+    config: TrainConfig, axolotl_file: Path | None
+) -> tuple[Compiled, dict[str, Any]]:
+    """Compile what a run will compile, before its inputs are there; return the block with it.
+
+    All but the paths of model, data and output is as in the run, the device included.
+
+    Raises:
+        StageError: as `merged_block`, or the block would train wrongly on this device.
+    """
+    block, notes = merged_block(config, axolotl_file)
+    rows = DataFile("train.jsonl", LAYOUTS[expected_kind(block)])
+    sources = Sources(
+        base_model="base_model",
+        train=rows,
+        test=replace(rows, path="eval.jsonl") if config.eval_data else None,
+        output_dir=OUTPUT,
+        prepared="prepared",
+        adapter="adapter" if config.adapter_start == "continue" else None,
+    )
+    compiled = compile_config(block, sources, detect())
+    return Compiled(compiled.config, notes + compiled.notes), block
+
+
+def expected_kind(block: Mapping[str, Any]) -> str:
+    """Name the kind of rows that a block trains on, before any row is read."""
+    if block.get("reward_model"):
+        return "reward"
+    return "preference" if block.get("rl") in PREFERENCE else "messages"
 
 
 def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
@@ -189,24 +220,3 @@ def shell_value(value: str) -> str:
     names = [f'"${{{name}:?set {name}}}"' for name in parts[1::2]]
     joined = "".join(a + b for a, b in zip(quoted, [*names, ""], strict=True))
     return joined or "''"
-
-
-def _read_yaml(path: Path, label: str) -> dict[str, Any]:
-    """Read an Axolotl file as Axolotl does, with YAML 1.1's scalars."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StageError(f"{label} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise StageError(f"{label} is no Axolotl file: it holds no mapping of keys")
-    return {str(key): value for key, value in data.items()}
-
-
-def port_name(where: KeyPath) -> str:
-    return f"axolotl.{_dotted(where)}"
-
-
-def _dotted(where: KeyPath) -> str:
-    return ".".join(map(str, where))

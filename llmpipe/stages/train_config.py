@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from llmpipe.backends.axolotl_config import KeyPath
 from llmpipe.contracts import ArtifactType, StageConfig
 
 REPORTING_KEYS = frozenset(
@@ -124,3 +125,8 @@ def made(config: TrainConfig) -> ArtifactType:
     if "adapter" in config.axolotl:
         return "adapter" if config.axolotl["adapter"] else "model"
     return "adapter" if config.axolotl_file is not None else "model"
+
+
+def port_name(where: KeyPath) -> str:
+    """Name the input that a path in the block is, by the path of keys to it."""
+    return f"axolotl.{'.'.join(map(str, where))}"

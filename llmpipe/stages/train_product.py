@@ -63,6 +63,28 @@ def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any])
     copy_tokenizer(output, base, target, changed=any(map(settings.get, TOKENIZER_KEYS)))
 
 
+def verify_kept(output: Path, checkpoint: Path) -> None:
+    """Make sure that what training left behind are the weights of the checkpoint it loaded.
+
+    A checkpoint without safetensors (DeepSpeed and FSDP keep theirs in shards) is not compared.
+
+    Raises:
+        StageError: they are others.
+    """
+    names = sorted(file.name for file in checkpoint.glob("*.safetensors"))
+    if not all((output / name).is_file() for name in names):
+        return
+    changed = differing(
+        [checkpoint / name for name in names], [output / name for name in names], first_only=True
+    )
+    if changed:
+        raise StageError(
+            f"training did not keep the best weights, those of {checkpoint.name}: "
+            f"{changed[0]} is another",
+            hint="set load_best_model_at_end: false to keep the last step's",
+        )
+
+
 def verify_adapter(folder: Path) -> None:
     """Make sure that a PEFT folder holds an adapter that learned something.
 

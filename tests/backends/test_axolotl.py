@@ -11,7 +11,6 @@ import pytest
 
 from llmpipe.backends.axolotl import (
     Launch,
-    Outcome,
     Watcher,
     arguments,
     environment,
@@ -19,6 +18,7 @@ from llmpipe.backends.axolotl import (
     has_all_bytes,
     last_checkpoint,
 )
+from llmpipe.backends.axolotl_ending import END_FILE, read_ending
 from llmpipe.backends.child import ChildResult
 from llmpipe.errors import StageError
 
@@ -44,7 +44,6 @@ def test_the_watcher_reads_the_lines_that_axolotl_prints() -> None:
     for line in LINES.splitlines():
         watcher(line)
     assert watcher.loss == [(2, 10.77), (4, 10.5)]
-    assert watcher.eval_loss == [(0, 10.9)]
     assert seen == [(2, 4, 10.77), (4, 4, 10.5)]
     assert (watcher.steps, watcher.total, watcher.finished) == (4, 4, True)
     assert watcher.dropped == ["Dropped 3 sequences outside valid range ([2, 64])"]
@@ -70,13 +69,34 @@ def test_a_loss_that_is_no_number_stops_the_run(line: str) -> None:
     assert "learning_rate" in (caught.value.hint or "")
 
 
-def test_checkpoints_replace_rounded_losses() -> None:
-    """A checkpoint's log is exact and knows the steps before a run went on."""
-    outcome = Outcome(3, 3, [(2, 1.23), (3, 1.1)], [], [])
-    log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.2345}, {"step": 2, "eval_loss": 0.5}]
-    exact = outcome.with_history([], log)
-    assert exact.loss == [(1, 2.0), (2, 1.2345), (3, 1.1)]
-    assert exact.eval_loss == [(2, 0.5)]
+def test_how_a_training_ended_is_read_from_the_trainers_record(tmp_path: Path) -> None:
+    """Curves by name, a loss that is no number too; the step kept is that of what was loaded."""
+    record = {
+        "step": 8,
+        "planned": 40,
+        "log": [{"step": 2, "loss": 1.25, "grad_norm": math.nan}, {"step": 2, "eval_loss": 0.5}],
+        "stopped_early": True,
+        "best_step": 4,
+        "best_metric": "loss",
+        "best_value": 0.5,
+        "loaded": "checkpoint-4",
+    }
+    (tmp_path / END_FILE).write_text(json.dumps(record))
+    ended = read_ending(tmp_path)
+    assert (ended.curve("loss"), ended.curve("eval_loss")) == ([(2, 1.25)], [(2, 0.5)])
+    assert ended.kept_step == 4
+    (tmp_path / END_FILE).write_text(json.dumps({**record, "loaded": None}))
+    assert read_ending(tmp_path).kept_step == 8
+    for text in ("", "{", "{}"):
+        (tmp_path / END_FILE).write_text(text)
+        with pytest.raises(StageError, match="did not say how it ended"):
+            read_ending(tmp_path)
+
+
+def test_a_python_path_of_the_users_keeps_the_plugins(tmp_path: Path) -> None:
+    """Without the plugins' folder no compiled configuration could be trained."""
+    env = environment(Launch(env={"PYTHONPATH": "/mine"}), threads=1, work=tmp_path, offline=True)
+    assert env["PYTHONPATH"] == f"{tmp_path}/plugins:/mine"
 
 
 @pytest.mark.parametrize(

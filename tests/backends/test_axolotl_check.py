@@ -9,10 +9,22 @@ from typing import Any
 import pytest
 
 from llmpipe.backends import axolotl_check
-from llmpipe.backends.axolotl_check import BlockProblem, CheckResult, check_block
+from llmpipe.backends.axolotl_check import CheckResult, check_block
+from llmpipe.backends.axolotl_config import BlockProblem, DataFile, Sources, compile_config
+from llmpipe.backends.device import Device
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
+
+
+DATA = DataFile("train.jsonl", {"type": "chat_template"})
+
+
+def check(block: dict[str, Any], memo: Path, *, evaluates: bool = False) -> CheckResult:
+    """Check a block as a run on a CPU would compile it."""
+    sources = Sources("base", DATA, "out", "prepared", test=DATA if evaluates else None)
+    document = compile_config(block, sources, Device("cpu", "float32")).config
+    return check_block(block, document, memo_dir=memo)
 
 
 def by_path(result: CheckResult) -> dict[str, BlockProblem]:
@@ -39,7 +51,7 @@ def test_unknown_keys_and_wrong_types_come_out_together(memo: Path) -> None:
         "liger_ropee": True,
         "chat_template_kwargs": {"anything": {"goes": 1}},
     }
-    result = check_block(block, memo_dir=memo)
+    result = check(block, memo)
     found = by_path(result)
     assert set(found) == {
         "learning_rte",
@@ -54,7 +66,7 @@ def test_unknown_keys_and_wrong_types_come_out_together(memo: Path) -> None:
     assert "integer" in found["lora_r"].message
     assert result.version == axolotl_check.installed_version()
     start = time.perf_counter()
-    assert check_block(dict(reversed(block.items())), memo_dir=memo) == result
+    assert check(dict(reversed(block.items())), memo) == result
     assert time.perf_counter() - start < 0.5  # kept, whatever the order of the keys
 
 
@@ -69,15 +81,73 @@ def test_a_whole_file_is_checked_with_its_data(memo: Path) -> None:
         "warmup_steps": 3,
         "warmup_ratio": 0.1,
     }
-    found = by_path(check_block(whole, memo_dir=memo, whole=True))
+    found = by_path(check_block(whole, whole, memo_dir=memo))
     assert set(found) == {"datasets.0.field_mesages", "warmup_steps"}
     assert "mutually exclusive" in found["warmup_steps"].message
+
+
+def test_the_configuration_that_will_run_is_judged(memo: Path) -> None:
+    """With rows to evaluate on, evaluation by steps or epoch is taken; without them refused."""
+    for block in ({"eval_steps": 2}, {"eval_strategy": "epoch"}, {"evals_per_epoch": 2}):
+        assert check(block, memo, evaluates=True).problems == []
+    early = {"eval_steps": 2, "save_steps": 2, "early_stopping_patience": 1}
+    assert check(early, memo, evaluates=True).problems == []
+    uneven = check({**early, "save_steps": 3}, memo, evaluates=True)
+    assert list(by_path(uneven)) == ["early_stopping_patience"]
+    assert list(by_path(check({"eval_steps": 2}, memo))) == ["eval_steps"]
+
+
+def test_what_axolotl_translates_is_no_unknown_key(memo: Path) -> None:
+    """It is asked, not listed here: a key it reads under another name is a warning with that name.
+
+    What is left out on a CPU is checked all the same; a typo behind the old prefix is an error.
+    """
+    block = {
+        "fsdp_version": 2,
+        "fsdp_config": {
+            "fsdp_offload_params": True,
+            "fsdp_auto_wrap_policy": "SIZE_BASED_WRAP",
+            "fsdp_min_num_params": 100,
+            "fsdp_state_dict_typo": "FULL_STATE_DICT",
+        },
+        "gc_steps": 3,
+        "pretrain_multipack_buffer_size": 10_000,
+    }
+    found = by_path(check(block, memo))
+    errors = {path for path, problem in found.items() if not problem.warning}
+    assert errors == {"fsdp_config.fsdp_state_dict_typo"}
+    assert {path: found[path].hint for path in found if path.startswith("fsdp")} == {
+        "fsdp_config.fsdp_offload_params": "write offload_params",
+        "fsdp_config.fsdp_auto_wrap_policy": "write auto_wrap_policy",
+        "fsdp_config.fsdp_min_num_params": "write min_num_params",
+        "fsdp_config.fsdp_state_dict_typo": "did you mean 'state_dict_type'?",
+    }
+    assert "torch_empty_cache_steps" in found["gc_steps"].message
+    assert "streaming_multipack" in found["pretrain_multipack_buffer_size"].message
+
+
+def test_a_plugin_is_looked_for_where_the_training_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the folder that llmpipe runs in; in the training's own PYTHONPATH."""
+    (tmp_path / "my_plugin.py").write_text(
+        "from axolotl.integrations.base import BasePlugin\nclass Mine(BasePlugin): pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    axolotl_check._child.cache_clear()
+    block = {"plugins": ["my_plugin.Mine"]}
+    ((path, problem),) = by_path(check(block, tmp_path)).items()
+    assert (path, problem.warning) == ("plugins", False)
+    sources = Sources("base", DATA, "out", "prepared")
+    document = compile_config(block, sources, Device("cpu", "float32")).config
+    found = check_block(block, document, memo_dir=tmp_path, modules=str(tmp_path))
+    assert found.problems == []
 
 
 def test_without_axolotl_the_answer_says_so(memo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """validate warns and run stops; neither is told that the block is fine."""
     monkeypatch.setattr(axolotl_check, "installed_version", lambda: None)
-    assert check_block({"nonsense": 1}, memo_dir=memo) == CheckResult(installed=False)
+    assert check({"nonsense": 1}, memo) == CheckResult(installed=False)
 
 
 def test_a_torn_memo_is_asked_again(memo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,34 +155,34 @@ def test_a_torn_memo_is_asked_again(memo: Path, monkeypatch: pytest.MonkeyPatch)
     asked: list[Any] = []
     monkeypatch.setattr(axolotl_check, "_ask_child", lambda q: asked.append(q) or [])
     for _ in range(2):
-        check_block({"seed": 1}, memo_dir=memo / "torn")
+        check({"seed": 1}, memo / "torn")
     assert len(asked) == 1
     (kept,) = (memo / "torn").iterdir()
     kept.write_text('[{"pa')
-    check_block({"seed": 1}, memo_dir=memo / "torn")
+    check({"seed": 1}, memo / "torn")
     assert len(asked) == 2
 
 
 def test_one_child_answers_many_questions(tmp_path: Path) -> None:
     """Its import is paid once; and the plugins of one block are unknown to the next."""
     plugin = {"plugins": ["axolotl.integrations.liger.LigerPlugin"], "liger_rope": True}
-    assert check_block(plugin, memo_dir=tmp_path).problems == []
+    assert check(plugin, tmp_path).problems == []
     child = axolotl_check._child().process.pid
-    assert list(by_path(check_block({"liger_rope": True}, memo_dir=tmp_path))) == ["liger_rope"]
+    assert list(by_path(check({"liger_rope": True}, tmp_path))) == ["liger_rope"]
     start = time.perf_counter()
     for rate in (1e-4, 2e-4, 3e-4):
-        assert check_block({"learning_rate": rate}, memo_dir=tmp_path).problems == []
+        assert check({"learning_rate": rate}, tmp_path).problems == []
     assert time.perf_counter() - start < 5
     assert axolotl_check._child().process.pid == child
 
 
 def test_a_child_that_ended_is_followed_by_another(tmp_path: Path) -> None:
     """Whether it had nothing to do or was killed."""
-    check_block({"seed": 1}, memo_dir=tmp_path)
+    check({"seed": 1}, tmp_path)
     first = axolotl_check._child().process
     first.kill()
     first.wait()
-    assert check_block({"seed": 2}, memo_dir=tmp_path).problems == []
+    assert check({"seed": 2}, tmp_path).problems == []
     assert axolotl_check._child().process.pid != first.pid
 
 
@@ -125,6 +195,6 @@ def test_an_axolotl_that_cannot_be_imported_is_said(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     axolotl_check._child.cache_clear()
     with pytest.raises(StageError) as caught:
-        check_block({"seed": 3}, memo_dir=tmp_path / "memo")
+        check({"seed": 3}, tmp_path / "memo")
     assert "RuntimeError: half installed" in caught.value.message
     assert "allow_unknown_axolotl" in (caught.value.hint or "")

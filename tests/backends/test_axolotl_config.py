@@ -12,6 +12,7 @@ from llmpipe.backends.axolotl_config import (
     DEFAULTS,
     OWNED,
     SEED_PLUGIN,
+    STATE_PLUGIN,
     DataFile,
     Sources,
     compile_config,
@@ -81,7 +82,7 @@ def test_a_cpu_is_not_asked_for_what_it_cannot_do_and_it_is_said() -> None:
     assert "deepspeed" not in compiled.config
     assert "liger_rope" not in compiled.config
     assert compiled.config["attn_implementation"] == "sdpa"
-    assert compiled.config["plugins"] == [SEED_PLUGIN, "mine.Plugin"]
+    assert compiled.config["plugins"] == [SEED_PLUGIN, STATE_PLUGIN, "mine.Plugin"]
     assert len(compiled.notes) == 5
     assert compile_config({"adapter": "lora"}, SOURCES, CPU).notes == []
 
@@ -121,12 +122,20 @@ def test_going_on_from_an_adapter_names_it_and_draws_no_new_shape() -> None:
 
 def test_owned_keys_are_refused_in_a_block_and_replaced_in_a_file() -> None:
     """A block names the stage's field instead; a person's file keeps the rest, and it is said."""
-    assert [path for path, _ in owned_problems(dict.fromkeys(OWNED))] == [(key,) for key in OWNED]
+    assert [p.path for p in owned_problems(dict.fromkeys(OWNED))] == [(key,) for key in OWNED]
     file = {"base_model": "theirs", "val_set_size": 0.1, "learning_rate": 1e-3, "lora_r": 4}
     block, notes = merge_blocks(file, {"learning_rate": 2e-4}, label="my.yml")
     assert block == {"learning_rate": 2e-4, "lora_r": 4}
     assert len(notes) == 2
     assert "my.yml: base_model" in notes[0]
+
+
+def test_what_a_mapping_of_the_file_loses_is_said() -> None:
+    """The block's mapping replaces all of the file's; a key that goes by that is named."""
+    file = {"trl": {"beta": 0.1, "max_completion_length": 9}, "lora_r": 4, "fsdp_config": {"a": 1}}
+    block, notes = merge_blocks(file, {"trl": {"beta": 0.2}, "lora_r": 8}, label="my.yml")
+    assert block["trl"] == {"beta": 0.2}
+    assert notes == ["my.yml: trl loses max_completion_length: the stage's trl replaces all of it"]
 
 
 def test_paths_are_found_at_any_depth_and_replaced() -> None:

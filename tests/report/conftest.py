@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llmpipe.backends.axolotl import Outcome
+from llmpipe.backends.axolotl_ending import Ending
 from llmpipe.canonical import digest
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.summary import compact, summarise, table
@@ -23,7 +23,7 @@ from llmpipe.runner.outcome import StageOutcome, content, write_record
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.store import Store
-from llmpipe.stages.train import _metrics, _summary
+from llmpipe.stages import train_figures
 
 COMMANDS = """\
 version: 1
@@ -275,8 +275,8 @@ def _work(
         }
         return metrics, "543 rows: 440 train, 20 eval, 50 test", 1.3, {}
     if family == "sft":
-        outcome = _training(rate)
-        return _metrics(outcome), _summary(outcome), 173.0, {}
+        ended = _training(rate)
+        return train_figures.metrics(ended), train_figures.summary(ended), 173.0, {}
     if family == "dev":
         metrics, text, full = _compared({"sft": _dev_loss(rate)}, ["loss"])
         return metrics, text, 20.0, {"metrics": full}
@@ -301,16 +301,19 @@ def _work(
     return {"q8_0": {"bytes": 145_000_000}}, "q8_0 145.0 MB", 18.5, {}
 
 
-def _training(rate: float) -> Outcome:
+def _training(rate: float) -> Ending:
     noise = random.Random(str(rate))
     speed = rate * 60
 
     def loss(step: int) -> float:
         return 3.1 + 1.4 * exp(-speed * step) + noise.uniform(-0.14, 0.14)
 
-    train = [(step, round(loss(step), 4)) for step in range(1, 57)]
-    held_out = [(step, round(3.2 + 1.1 * exp(-speed * step), 4)) for step in (14, 28, 42, 56)]
-    return Outcome(56, 56, train, held_out, [])
+    train = [{"step": step, "loss": round(loss(step), 4)} for step in range(1, 57)]
+    held_out = [
+        {"step": step, "eval_loss": round(3.2 + 1.1 * exp(-speed * step), 4)}
+        for step in (14, 28, 42, 56)
+    ]
+    return Ending(56, 56, [*train, *held_out], False, None, None, None, None)
 
 
 def _compared(means: Mapping[str, float], metrics: list[str]) -> tuple[dict[str, Any], str, Any]:

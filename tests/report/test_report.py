@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -156,8 +157,16 @@ def test_a_training_has_its_curves(trained_run: Path) -> None:
     assert len(str(lines[0]["points"]).split()) == 56
     assert page.count("circle", "held-out") == 12
     record = json.loads(next(trained_run.glob(".llmpipe/runs/*/run.json")).read_bytes())
-    curve = record["stages"]["sft@axolotl.learning_rate=0.0005"]["metrics"]["loss"]
-    assert f"{number(curve[0][1])} → {number(curve[-1][1])}" in page.sections["training"]
+    stage = record["stages"]["sft@axolotl.learning_rate=0.0005"]
+    figures, text = stage["metrics"], page.sections["training"]
+    first = fmean(loss for _, loss in figures["loss"][:12])
+    last = figures["loss_last_fifth"]
+    assert last == fmean(loss for _, loss in figures["loss"][-12:])
+    assert f"{number(first)} → {number(last)}, means of the first and last fifth" in text
+    assert f"loss {first:.2f} → {last:.2f} (means of the first and last fifth)" in stage["summary"]
+    held_out = figures["eval_loss"]
+    assert figures["eval_loss_last"] == held_out[-1][1]
+    assert f"{number(held_out[0][1])} → {number(held_out[-1][1])}, first and last" in text
 
 
 def test_models_are_compared_with_intervals(trained_run: Path) -> None:

@@ -51,6 +51,10 @@ class Job:
             "base_model": Artifact(base, "model", "1", "./base"),
             "data": Artifact(rows, "dataset", "2", "./rows.jsonl"),
         }
+        if "eval_data" in fields:
+            held_out = root / "eval.jsonl"
+            held_out.write_text("".join(json.dumps(row(n, "town")) + "\n" for n in range(12, 16)))
+            inputs["eval_data"] = Artifact(held_out, "dataset", "4", "./eval.jsonl")
         if file := fields.get("axolotl_file"):
             inputs["axolotl_file"] = Artifact(root / file, "file", "3", file)
         self.ctx = StageContext(
@@ -76,12 +80,12 @@ class Job:
         return "\n".join(e["message"] for e in self.events if e["event"] == "warning")
 
 
-def row(number: int) -> dict[str, Any]:
+def row(number: int, answer: str = "city") -> dict[str, Any]:
     """A chat row with a column whose shape differs from row to row, as provenance does."""
     return {
         "messages": [
             {"role": "user", "content": f"Ticket: {number} boxes"},
-            {"role": "assistant", "content": f"city {number}"},
+            {"role": "assistant", "content": f"{answer} {number}"},
         ],
         "provenance": {f"p{number}": number} if number % 2 else [number],
     }
@@ -119,7 +123,7 @@ def test_training_tells_its_loss_as_it_goes(trained: Job) -> None:
     """A progress event a step, the curve unrounded, the loss falling, bf16 said to be off."""
     metrics = trained.result.metrics
     assert [step for step, _ in metrics["loss"]] == [1, 2, 3, 4]
-    assert metrics["loss"][0][1] > metrics["final_loss"]
+    assert metrics["loss"][0][1] > metrics["loss"][-1][1] == metrics["loss_last_fifth"]
     assert metrics["steps"] == 4
     progress = [e for e in trained.events if e["event"] == "progress"]
     assert [(e["done"], e["total"]) for e in progress] == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -152,6 +156,52 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert "going on from the checkpoint of step 2" in job.warnings()
     assert result.metrics["loss"] == trained.result.metrics["loss"]
     assert contents(job.ctx.out) == contents(trained.ctx.out)
+
+
+BEST = {
+    **LORA,
+    "learning_rate": 0.05,
+    "lr_scheduler": "constant",
+    "max_steps": 40,
+    "eval_steps": 2,
+    "save_steps": 2,
+    "save_total_limit": 20,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "early_stopping_patience": 2,
+}
+"""Evaluation every two steps; a rate at which the loss on other rows soon rises."""
+
+
+def test_a_run_stops_early_and_keeps_the_best(tmp_path: Path, tiny_llama: Path) -> None:
+    """The weights published are those of the best evaluation, and the figures say which it was.
+
+    Two evaluations in a row that are no better end the run. Stopped after the first of them, a run
+    remembers it and ends at the same step with the same bytes.
+    """
+    job = Job(tmp_path, tiny_llama, BEST, eval_data="e")
+    figures = job.run().metrics
+    evaluated = {step: loss for step, loss in figures["eval_loss"] if step}
+    best = min(evaluated, key=evaluated.__getitem__)
+    assert (figures["best_step"], figures["kept_step"]) == (best, best)
+    assert figures["best_eval_loss"] == evaluated[best]
+    assert figures["steps"] == max(evaluated) == best + 4 < figures["planned_steps"] == 40
+    assert figures["eval_loss_last"] == evaluated[best + 4] > evaluated[best]
+    assert f"{best + 4} steps of 40, stopped early" in job.result.summary
+    assert f"kept step {best}" in job.result.summary
+    output, name = job.ctx.work / "output", "adapter_model.safetensors"
+    published = contents(job.ctx.out)
+    kept = (output / f"checkpoint-{best}" / name).read_bytes()
+    assert published[f"adapter/{name}"] == kept
+    assert (output / f"checkpoint-{best + 4}" / name).read_bytes() != kept
+
+    shutil.rmtree(output / f"checkpoint-{best + 4}")
+    shutil.rmtree(job.ctx.out)
+    job.ctx.out.mkdir()
+    again = job.run().metrics
+    assert f"going on from the checkpoint of step {best + 2}" in job.warnings()
+    assert again == figures
+    assert contents(job.ctx.out) == published
 
 
 def test_all_weights_by_a_file_of_ones_own(tmp_path: Path, tiny_llama: Path) -> None:

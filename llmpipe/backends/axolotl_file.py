@@ -1,0 +1,55 @@
+"""Read a person's Axolotl file as Axolotl does: YAML 1.1, in which ``no`` is false.
+
+A key that stands twice in one mapping is refused: PyYAML, and Axolotl with it, keeps the last one
+without a word.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmpipe.errors import StageError
+
+
+def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
+    """Return what a file holds; messages call it ``label``.
+
+    Raises:
+        StageError: it cannot be read, or is no YAML mapping of keys.
+    """
+    import yaml
+
+    try:
+        loader = yaml.SafeLoader(path.read_text("utf-8"))
+        node = loader.get_single_node()
+        _refuse_twins(node, label)
+        data = loader.construct_document(node) if node else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise StageError(f"{label} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise StageError(f"{label} is no Axolotl file: it holds no mapping of keys")
+    return {str(key): value for key, value in data.items()}
+
+
+def _refuse_twins(node: Any, label: str) -> None:
+    """Refuse a mapping in which a key stands twice, at any depth."""
+    import yaml
+
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_twins(item, label)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        name = key.value if isinstance(key, yaml.ScalarNode) else None
+        if name in seen and name != "<<":
+            raise StageError(
+                f"{label}:{line}: the key {name!r} stands twice, first at line {seen[name]}",
+                hint="Axolotl would take the last one; remove the other",
+            )
+        if name is not None:
+            seen[name] = line
+        _refuse_twins(value, label)

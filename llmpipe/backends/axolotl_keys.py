@@ -1,0 +1,98 @@
+"""Find the keys that a pydantic model, such as Axolotl's config, does not list, at every level.
+
+A closed model is told from an open mapping by the types alone; Axolotl is not imported here.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmpipe.backends.axolotl_config import BlockProblem, KeyPath
+from llmpipe.errors import did_you_mean
+
+
+def unknown_keys(hint: Any, value: Any, where: KeyPath, owner: str) -> Iterator[BlockProblem]:
+    """Yield the keys of ``value`` that the type ``hint`` does not know, at every level."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unknown_keys(_item_type(hint), item, (*where, index), owner)
+        return
+    if not isinstance(value, Mapping):
+        return
+    models = _models_in(hint)
+    if not models:
+        return  # an open mapping: Axolotl passes it on as it is
+    attempts = [list(_unknown_in_model(model, value, where, owner)) for model in models]
+    yield from min(attempts, key=len)
+
+
+def _unknown_in_model(
+    model: Any, value: Mapping[str, Any], where: KeyPath, owner: str
+) -> Iterator[BlockProblem]:
+    known = _known_keys(model)
+    for key, item in value.items():
+        if key in known:
+            yield from unknown_keys(known[key], item, (*where, key), owner)
+            continue
+        words = [name for name in known if str(key).split("_")[0] in name]
+        more = f" ({owner} has {len(words)} keys that contain {str(key).split('_')[0]!r})"
+        guess = did_you_mean(str(key), known)
+        yield BlockProblem(
+            (*where, key),
+            f"unknown key {key!r}",
+            f"{guess}{more if len(words) > 1 else ''}" if guess else f"{owner} has no such key",
+        )
+
+
+@functools.cache
+def _known_keys(model: Any) -> dict[str, Any]:
+    """Give every key that a pydantic model takes, by name or alias, with its type."""
+    known: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        choices = getattr(alias, "choices", [alias])
+        for key in (name, info.alias, *(c for c in choices if isinstance(c, str))):
+            if key:
+                known[key] = info.annotation
+    for key in _LEGACY_KEYS.get(model.__name__, ()):
+        known.setdefault(key, Any)
+    return known
+
+
+_LEGACY_KEYS: Mapping[str, tuple[str, ...]] = {
+    "DPODataset": ("ds_type", "name", "message_property_mappings", "roles", "chat_template"),
+}
+"""Keys that Axolotl's loaders read although its model does not name them."""
+
+
+def _models_in(hint: Any) -> list[Any]:
+    """Give the pydantic models that a type may be; none when a plain mapping is as good."""
+    from pydantic import BaseModel
+
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint]
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _models_in(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        members = typing.get_args(hint)
+        if any(member is dict or typing.get_origin(member) is dict for member in members):
+            return []
+        return [model for member in members for model in _models_in(member)]
+    return []
+
+
+def _item_type(hint: Any) -> Any:
+    """Give the type of a list's items, looking through optional and annotated types."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Annotated, typing.Union, types.UnionType):
+        members = typing.get_args(hint)
+        members = members[:1] if origin is typing.Annotated else members
+        return next((t for t in map(_item_type, members) if t is not Any), Any)
+    if origin in (list, typing.Sequence):
+        return typing.get_args(hint)[0]
+    return Any

@@ -1,0 +1,144 @@
+"""Find the texts of an Axolotl block that name a file without being written as a path.
+
+A path starts with ``./``, ``../``, ``/`` or ``~``; only then is it resolved against the spec, read
+as an input and part of the cache key. Axolotl itself takes any text for a path where a file of that
+name lies in its working folder, and otherwise, without a word, for something else: a template's
+name becomes the template. So a text is looked at here by its key, and by what lies beside the spec.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from llmpipe.backends.axolotl_config import BlockProblem, is_path, leaves
+
+FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
+"""Keys whose text Axolotl reads as a file or folder, and as nothing else."""
+
+TEMPLATES = frozenset({"chat_template_jinja"})
+"""Keys whose text is a Jinja template where no file has that name."""
+
+MODELS = frozenset({"base_model_config", "lora_model_dir", "processor_config", "tokenizer_config"})
+"""Keys that take a folder or a repository of the hub."""
+
+MODULES = frozenset({"plugins", "reward_funcs"})
+"""Keys that take names of Python objects: ``module.Name``."""
+
+_PATH_BY_NAME = re.compile(r"(^|_)(path|paths|dir|dirs|file|files|folder)$")
+_NO_PATH = re.compile(r"^(hub|wandb|mlflow|comet|trackio|swanlab|otel)_|^push_dataset_to_hub$")
+_FILE_NAME = re.compile(
+    r"\.(bin|cfg|csv|gguf|ini|j2|jinja2?|jsonl?|md|model|parquet|pt|pth|py|safetensors|toml|txt|ya?ml)$",
+    re.IGNORECASE,
+)
+_JINJA = re.compile(r"\{[{%#]")
+_LONGEST = 255
+"""Characters of a file's name, beyond which a text is not looked for on the disk."""
+
+HOW = "a path starts with ./, ../, / or ~"
+
+
+def bare_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
+    """Yield what names a file in ``folder`` but is not written as a path, or names none at all.
+
+    Args:
+        block: Axolotl's vocabulary, as a stage's block or a file holds it.
+        folder: where relative paths start: the spec's folder.
+    """
+    for where, value in leaves(block):
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            continue
+        key = next((str(step) for step in reversed(where) if isinstance(step, str)), "")
+        complaint = (
+            _module_problem(value, folder)
+            if key in MODULES
+            else None
+            if is_path(value)
+            else _path_problem(key, value, folder)
+        )
+        if complaint:
+            yield BlockProblem(where, *complaint)
+
+
+def missing_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
+    """Yield the texts that Axolotl, run in ``folder``, would take for a file that is not there."""
+    for where, value in leaves(block):
+        key = next((str(step) for step in reversed(where) if isinstance(step, str)), "")
+        if not isinstance(value, str) or not value.strip() or _lies(folder, value):
+            continue
+        if _must_exist(key, value) or (key in MODELS and is_path(value)):
+            yield BlockProblem(where, f"no such file or folder: {_short(value)}", _advice(key))
+
+
+def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
+    """Return message and hint for a text that is not written as a path."""
+    if _NO_PATH.search(key):
+        return None
+    reads_path = key in FILES | TEMPLATES | MODELS or bool(_PATH_BY_NAME.search(key))
+    file_like = "/" in value or bool(_FILE_NAME.search(value))
+    if (reads_path or file_like) and _lies(folder, value):
+        return f"{value} lies beside the spec, but is not written as a path", f"write ./{value}"
+    if _must_exist(key, value):
+        return f"no such file or folder: {_short(value)}", f"{HOW}; {_advice(key)}"
+    return None
+
+
+def _must_exist(key: str, value: str) -> bool:
+    """Whether a text can only be meant as a path of something that is there."""
+    if key in FILES:
+        return True
+    if key in TEMPLATES:  # one without an expression would say the same to every chat
+        return not _JINJA.search(value)
+    return key in MODELS and (bool(_FILE_NAME.search(value)) or value.count("/") > 1)
+
+
+def _module_problem(value: str, folder: Path) -> tuple[str, str] | None:
+    if is_path(value) or "/" in value or value.endswith(".py"):
+        name = Path(value).stem
+        return (
+            f"{value} is a file; Axolotl takes the name of a Python object here",
+            f"write {name}.NAME, and let PYTHONPATH name the folder that {name}.py lies in",
+        )
+    top = value.partition(".")[0]
+    found = next((name for name in (f"{top}.py", top) if _lies(folder, name)), None)
+    if found is None or PathFinder.find_spec(top, _search_path()):
+        return None
+    return (
+        f"{found} lies beside the spec, where the training process does not look for modules",
+        f"install it, or: export PYTHONPATH={folder.absolute()} (no change of it is noticed then)",
+    )
+
+
+def _search_path() -> list[str]:
+    """Return where a child process looks for modules: not in the folder that llmpipe runs in."""
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    here = {"", str(Path.cwd())} - set(filter(None, named))
+    return [entry for entry in sys.path if entry not in here]
+
+
+def _lies(folder: Path, value: str) -> bool:
+    """Whether a file or folder of that name is there."""
+    if len(value) > _LONGEST or "\n" in value:
+        return False
+    try:
+        return (folder / os.path.expanduser(value)).exists()  # noqa: PTH111 (that of pathlib raises)
+    except OSError:
+        return False
+
+
+def _advice(key: str) -> str:
+    if key in TEMPLATES:
+        return "a template that is written out holds {{ … }} or {% … %}"
+    if key in MODELS:
+        return "a repository of the hub is written as org/name"
+    return "it is relative to the spec"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}…"

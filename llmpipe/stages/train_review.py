@@ -1,0 +1,183 @@
+"""Say what is wrong or remarkable in a train stage's settings before anything runs.
+
+What is judged is the merged vocabulary of ``axolotl_file`` and block, as the run will use it. No
+tool is asked here: that is `llmpipe.backends.axolotl_check`. An error stops `plan`, `validate` and
+`run`; a warning is told by each of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmpipe.backends.axolotl_config import (
+    OWNED,
+    BlockProblem,
+    is_path,
+    packing_problem,
+    paths_in,
+    with_defaults,
+)
+from llmpipe.backends.axolotl_paths import HOW, bare_paths
+from llmpipe.backends.device import detect
+from llmpipe.contracts import Finding
+from llmpipe.errors import StageError
+from llmpipe.paths import expanded
+from llmpipe.stages.train_config import TrainConfig
+from llmpipe.stages.train_data import PREFERENCE
+
+DRIVEN_RL = PREFERENCE
+"""The values of Axolotl's ``rl`` whose rows llmpipe knows how to hand over."""
+
+SUPERVISED_ONLY = (
+    "early_stopping_patience",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "loss_watchdog_threshold",
+)
+"""Keys that Axolotl hands to its trainer of plain rows and drops for preference training."""
+
+
+def complaints(
+    config: TrainConfig, block: Mapping[str, Any], folder: Path
+) -> Iterator[BlockProblem]:
+    """Yield all that llmpipe says against a stage's merged block; ``folder`` is the spec's."""
+    yield from setting_problems(block, evaluates=config.eval_data is not None)
+    own = paths_in(config.axolotl)
+    for where, value in paths_in(block).items():
+        if where not in own:
+            yield BlockProblem(
+                where,
+                f"{value} is a path, and a change of what lies there would go unnoticed",
+                f"write {_dotted(where)} in the stage's axolotl block, relative to the spec",
+            )
+    yield from bare_paths(block, folder)
+    if config.adapter_start == "continue" and block.get("lora_model_dir"):
+        yield BlockProblem(
+            ("lora_model_dir",),
+            "is set by llmpipe: training goes on from the stage's base_model",
+            "remove lora_model_dir, or adapter_start: continue",
+        )
+
+
+def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[BlockProblem]:
+    """Yield what a block asks for that would not be done, or done wrongly, on this machine.
+
+    Args:
+        block: Axolotl's vocabulary.
+        evaluates: whether there are rows to evaluate on.
+    """
+    packing = packing_problem(block, detect())
+    if packing:
+        key = "sample_packing" if block.get("sample_packing") else "eval_sample_packing"
+        yield BlockProblem((key,), packing, f"set {key}: false")
+    rl = block.get("rl")
+    if rl and rl not in DRIVEN_RL:
+        yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(DRIVEN_RL)}")
+    if block.get("save_safetensors") is False:
+        message = "llmpipe reads safetensors only, not pickles"
+        yield BlockProblem(("save_safetensors",), message, "remove it")
+    if rl:
+        for key in filter(block.get, SUPERVISED_ONLY):
+            message = f"Axolotl does not read it where rl is set: nothing would come of {key}"
+            yield BlockProblem((key,), message, "remove it")
+    else:
+        yield from _best_problems(block, evaluates=evaluates)
+
+
+def bare_deepspeed(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    """Yield a DeepSpeed file that is not written as a path, which the block alone shows."""
+    value = block.get("deepspeed")
+    if isinstance(value, str) and not is_path(value):
+        yield BlockProblem(("deepspeed",), f"{HOW}: ./{value}")
+
+
+def refuse(found: Iterable[BlockProblem]) -> None:
+    """Raise the first error of what was found.
+
+    Raises:
+        StageError: there is one.
+    """
+    for problem in found:
+        if not problem.warning:
+            where = f"{_dotted(problem.path)}: " if problem.path else ""
+            raise StageError(f"{where}{problem.message}", hint=problem.hint)
+
+
+def findings(config: TrainConfig, found: Iterable[BlockProblem], folder: Path) -> Iterator[Finding]:
+    """Yield what was found at its place: in the stage's block, or else in its axolotl_file."""
+    file = file_of(config, folder)
+    for problem in found:
+        in_block = file is None or not problem.path or problem.path[0] in config.axolotl
+        place = ("axolotl", *problem.path) if in_block else problem.path
+        yield Finding(
+            place,
+            problem.message,
+            problem.hint,
+            warning=problem.warning,
+            file=None if in_block else file,
+        )
+
+
+def noted(notes: Iterable[str], block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    """Yield what compiling says as warnings, each at the first key that it names."""
+    for note in notes:
+        words = re.findall(r"\w+", note)
+        key = next((word for word in words if word in block or word in OWNED), None)
+        yield BlockProblem((key,) if key else (), note, warning=True)
+
+
+def file_of(config: TrainConfig, folder: Path) -> Path | None:
+    """Return the path of the stage's ``axolotl_file``."""
+    return folder / expanded(config.axolotl_file) if config.axolotl_file else None
+
+
+def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[BlockProblem]:
+    """Yield why the best checkpoint, or an early stop, would silently not be had."""
+    asked = [key for key in ("load_best_model_at_end", "early_stopping_patience") if block.get(key)]
+    if block.get("save_strategy") == "best" and not asked:
+        yield BlockProblem(
+            ("save_strategy",),
+            "the best checkpoints are saved, but the weights of the last step are kept",
+            "for the best: load_best_model_at_end: true with save_steps and eval_steps",
+            warning=True,
+        )
+    if not asked:
+        return
+    evaluated, saved = _interval(block, "eval"), _interval(block, "save")
+    if not evaluates:
+        yield BlockProblem((asked[0],), "needs rows to evaluate on", "write eval_data")
+    elif not evaluated or not saved or saved % evaluated:
+        yield BlockProblem(
+            (asked[0],),
+            "Axolotl loads the best checkpoint only where evaluations and checkpoints are counted "
+            "in steps and each checkpoint is evaluated",
+            "set eval_steps, and save_steps to the same number or a multiple of it",
+        )
+    metric = str(block.get("metric_for_best_model") or "loss")
+    if block.get("greater_is_better") is False and not metric.endswith("loss"):
+        yield BlockProblem(
+            ("greater_is_better",),
+            f"Axolotl drops a false here, and the greatest {metric} would be taken for the best",
+            "choose a metric whose name ends in loss, such as eval_loss",
+        )
+
+
+def _interval(block: Mapping[str, Any], what: str) -> float | None:
+    """Return how many steps, or which part of the run, lie between two; None without a number."""
+    settings = with_defaults(block)
+    try:
+        if steps := settings.get(f"{what}_steps"):
+            return float(steps)
+        often = settings.get(f"{what}s_per_epoch")
+        part = 1 / (float(often) * float(settings["num_epochs"])) if often else 1.0
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None  # Axolotl says what is wrong with it
+    return part if part < 1 else None
+
+
+def _dotted(where: Iterable[str | int]) -> str:
+    return ".".join(map(str, where))

@@ -1,0 +1,254 @@
+"""What a train stage's settings are judged for before a run: paths, the merged file, what is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmpipe.contracts import Finding
+from llmpipe.stages.train import Train
+from llmpipe.stages.train_compile import compile_unseen
+from llmpipe.stages.train_config import TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine without a GPU."""
+    from llmpipe.backends.device import detect
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    detect.cache_clear()
+
+
+def config(axolotl: dict[str, Any] | None = None, **fields: Any) -> TrainConfig:
+    """A train stage's config as a spec would give it."""
+    data = {"kind": "train", "base_model": "./base", "data": "rows", "axolotl": axolotl or {}}
+    return msgspec.convert(data | fields, TrainConfig)
+
+
+def review(folder: Path, axolotl: dict[str, Any] | None = None, **fields: Any) -> list[Finding]:
+    """What is found of a stage whose spec lies in a folder."""
+    return Train.review(config(axolotl, **fields), folder)
+
+
+def by_field(findings: list[Finding]) -> dict[str, Finding]:
+    """The findings by dotted place."""
+    return {".".join(map(str, found.field)): found for found in findings}
+
+
+def beside(folder: Path, *names: str) -> None:
+    """Put files beside the spec."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"chat_template_jinja": "my.jinja"},
+        {"chat_template_jinja": "templates/my"},
+        {"tokenizer_config": "tok"},
+        {"lora_model_dir": "runs/adapter"},
+        {"torchdistx_path": "libs"},
+        {"resume_from_checkpoint": "checkpoint-4"},
+        {"special_plugin_rules": "rules.json"},
+        {"deep": {"list": [{"anything": "rules.json"}]}},
+        {"some_plugin_dir": "rules"},
+    ],
+)
+def test_a_name_of_what_lies_beside_the_spec_is_told_how_to_be_written(
+    tmp_path: Path, block: dict[str, Any]
+) -> None:
+    """Whichever key holds it: as written it would be taken for something else."""
+    ((place, value),) = [(p, v) for p, v in _texts(block)]
+    if "." in value:
+        beside(tmp_path, value)
+    else:
+        beside(tmp_path, f"{value}/config.json")
+    (found,) = review(tmp_path, block)
+    assert (found.field, found.warning) == (("axolotl", *place), False)
+    assert found.hint == f"write ./{value}"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"chat_template_jinja": "my.jinja"},
+        {"chat_template_jinja": "chatml"},
+        {"tokenizer_config": "tokenizer.json"},
+        {"base_model_config": "configs/llama/tiny"},
+        {"resume_from_checkpoint": "checkpoint-4"},
+    ],
+)
+def test_a_path_of_nothing_is_no_such_file(tmp_path: Path, block: dict[str, Any]) -> None:
+    """Where only a file can be meant, the key is told that there is none."""
+    (found,) = review(tmp_path, block)
+    assert "no such file or folder" in found.message
+    assert "a path starts with ./" in (found.hint or "")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"chat_template_jinja": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+        {"chat_template_jinja": "{{ messages[0].content }}\n"},
+        {"tokenizer_config": "org/Some-Model-2.5"},
+        {"tokenizer_config": "gpt2"},
+        {"optimizer": "adamw_torch", "lr_scheduler": "cosine", "chat_template": "chatml"},
+        {"wandb_project": "tickets", "hub_model_id": "me/tickets", "wandb_name": "a/b.json"},
+        {"attn_implementation": "sdpa", "unfrozen_parameters": ["model.layers.4[0-9]+.x"]},
+        {"special_tokens": {"pad_token": "</s>"}, "tokens": ["a/b", "x" * 5000, "", "a\nb"]},
+    ],
+)
+def test_words_hub_ids_and_templates_are_no_paths(tmp_path: Path, block: dict[str, Any]) -> None:
+    """Folders beside the spec of the same name as a word change nothing."""
+    beside(tmp_path, "tickets/x", "chatml/x", "cosine/x", "me/tickets/x", "sdpa")
+    assert [found for found in review(tmp_path, block) if not found.warning] == []
+
+
+def test_a_module_is_looked_for_where_the_training_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is no module's name; a module beside the spec must be on the Python path."""
+    beside(tmp_path, "my_plugin.py")
+    monkeypatch.chdir(tmp_path)
+    (file,) = review(tmp_path, {"plugins": ["my_plugin.py"]})
+    assert "my_plugin.NAME" in (file.hint or "")
+    (module,) = review(tmp_path, {"plugins": ["my_plugin.Mine"]})
+    assert module.field == ("axolotl", "plugins", 0)
+    assert f"PYTHONPATH={tmp_path}" in (module.hint or "")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert review(tmp_path, {"plugins": ["my_plugin.Mine"]}) == []
+    assert review(tmp_path, {"plugins": ["axolotl.integrations.kd.KDPlugin"]}) == []
+
+
+FILE = """\
+base_model: theirs
+adapter: lora
+bf16: auto
+sample_packing: true
+rl: kto
+save_safetensors: false
+deepspeed: ./zero.json
+chat_template_jinja: my.jinja
+"""
+
+
+def test_a_file_is_judged_as_the_block_is(tmp_path: Path) -> None:
+    """Its errors stand at its keys; a path in it is to be written in the block."""
+    file = tmp_path / "my.yml"
+    file.write_text(FILE)
+    beside(tmp_path, "zero.json", "my.jinja")
+    found = by_field(review(tmp_path, axolotl_file="./my.yml"))
+    assert set(found) == {
+        "sample_packing", "rl", "save_safetensors", "deepspeed", "chat_template_jinja"
+    }  # fmt: skip
+    assert {finding.file for finding in found.values()} == {file}
+    assert not any(finding.warning for finding in found.values())
+    assert "stage's axolotl block" in (found["deepspeed"].hint or "")
+    assert found["chat_template_jinja"].hint == "write ./my.jinja"
+
+
+def test_the_block_mends_what_is_wrong_in_its_file(tmp_path: Path) -> None:
+    """It is the merged settings that count; what is replaced and left out is said as warnings."""
+    (tmp_path / "my.yml").write_text(FILE + "plugins: [axolotl.integrations.liger.LigerPlugin]\n")
+    beside(tmp_path, "zero.json", "my.jinja")
+    block = {
+        "sample_packing": False,
+        "rl": "dpo",
+        "save_safetensors": None,
+        "deepspeed": str(tmp_path / "zero.json"),
+        "chat_template_jinja": str(tmp_path / "my.jinja"),
+    }
+    found = review(tmp_path, block, axolotl_file="./my.yml")
+    assert all(finding.warning for finding in found)
+    told = {".".join(map(str, f.field)): f.message for f in found}
+    assert set(told) == {"base_model", "bf16", "axolotl.deepspeed", "plugins"}
+    assert "replaced by the stage's own" in told["base_model"]
+    assert "switched off" in told["bf16"]
+
+
+def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
+    """Unreadable, or with a key that stands twice, of which Axolotl would take the last."""
+    file = tmp_path / "my.yml"
+    for text, message in (("a: [", "cannot be read"), ("lora_r: 4\nlora_r: 8\n", ":2: the key")):
+        file.write_text(text)
+        (found,) = review(tmp_path, axolotl_file="./my.yml")
+        assert found.field == ("axolotl_file",)
+        assert message in found.message
+
+
+BEST = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields", "place", "message"),
+    [
+        ({}, {}, "load_best_model_at_end", "rows to evaluate on"),
+        ({"save_steps": 3}, {"eval_data": "e"}, "load_best_model_at_end", "in steps"),
+        ({"save_steps": None}, {"eval_data": "e"}, "load_best_model_at_end", "in steps"),
+        ({"eval_steps": None}, {"eval_data": "e"}, "load_best_model_at_end", "in steps"),
+        (
+            {"metric_for_best_model": "eval_ppl", "greater_is_better": False},
+            {"eval_data": "e"},
+            "greater_is_better",
+            "greatest eval_ppl",
+        ),
+        ({"rl": "dpo"}, {"eval_data": "e"}, "load_best_model_at_end", "nothing would come of"),
+    ],
+)
+def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
+    tmp_path: Path, changes: dict[str, Any], fields: dict[str, Any], place: str, message: str
+) -> None:
+    """Axolotl goes on without a word and keeps the last step's weights, or the worst."""
+    block = {**BEST, **changes}
+    (found,) = review(tmp_path, block, **fields)
+    assert found.field == ("axolotl", place)
+    assert message in found.message
+    assert Train.problems(config(block, **fields))[0][0] == ("axolotl", place)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"early_stopping_patience": 1},
+        {"eval_steps": "2", "save_steps": "4"},
+        {"eval_steps": None, "save_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 2},
+        {"metric_for_best_model": "eval_loss", "greater_is_better": False},
+    ],
+)
+def test_a_best_checkpoint_that_can_be_loaded_is_not(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """By steps or by parts of an epoch, with early stopping or without."""
+    assert review(tmp_path, {**BEST, **changes}, eval_data="e") == []
+
+
+def test_what_is_checked_is_what_runs() -> None:
+    """The compiled document holds the evaluation set, the plugins, the device and the defaults."""
+    whole = config({"adapter": "lora", "bf16": "auto", "eval_steps": 2}, eval_data="e")
+    compiled, block = compile_unseen(whole, None)
+    assert block == whole.axolotl
+    document = compiled.config
+    assert document["test_datasets"][0]["type"] == "chat_template"
+    assert (document["val_set_size"], document["bf16"], document["eval_steps"]) == (0, False, 2)
+    assert document["plugins"] == ["axolotl_seed.SeedPlugin", "axolotl_state.StatePlugin"]
+    preference, _ = compile_unseen(config({"rl": "dpo"}), None)
+    assert preference.config["datasets"][0]["type"] == "chat_template.default"
+    going_on, _ = compile_unseen(config({"adapter": "lora"}, adapter_start="continue"), None)
+    assert "lora_model_dir" in going_on.config
+    assert "lora_r" not in going_on.config
+
+
+def _texts(value: Any, where: tuple[str | int, ...] = ()) -> list[tuple[Any, str]]:
+    if isinstance(value, dict):
+        return [found for key, item in value.items() for found in _texts(item, (*where, key))]
+    if isinstance(value, list):
+        return [found for i, item in enumerate(value) for found in _texts(item, (*where, i))]
+    return [(where, value)]
