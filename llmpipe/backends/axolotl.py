@@ -31,7 +31,7 @@ INSTALL_HINT = 'pip install "llmpipe[train]"'
 PLUGINS = "plugins"
 """The folder beside a configuration that holds the plugins llmpipe adds to it."""
 
-PLUGIN_FILES = ("axolotl_seed.py", "axolotl_state.py")
+PLUGIN_FILES = ("axolotl_seed.py", "axolotl_state.py", "axolotl_pairs/*.py")
 """The files that it holds: those beside this one that need nothing of llmpipe."""
 
 OnStep = Callable[[int, int | None, float], None]
@@ -162,11 +162,14 @@ def environment(launch: Launch, *, threads: int, work: Path, offline: bool) -> d
 
 
 def write_plugins(folder: Path) -> None:
-    """Put the plugins that compiled configurations name into ``folder``."""
+    """Put the plugins and prompt strategies that compiled configurations name into ``folder``."""
     target = folder / PLUGINS
     target.mkdir(parents=True, exist_ok=True)
     for name in PLUGIN_FILES:
-        shutil.copyfile(Path(__file__).with_name(name), target / name)
+        for source in sorted(Path(__file__).parent.glob(name)):
+            copy = target / source.relative_to(Path(__file__).parent)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, copy)
 
 
 def portable_environment(*, offline: bool) -> dict[str, str]:

@@ -62,6 +62,7 @@ def check_block(
     document: Mapping[str, Any],
     *,
     memo_dir: Path,
+    dataset: Mapping[str, Any] | None = None,
     modules: str | None = None,
 ) -> CheckResult:
     """Check a block and its document; ask Axolotl only what this version was not asked before.
@@ -71,6 +72,7 @@ def check_block(
             the document because of the machine.
         document: what Axolotl is to run with it (`llmpipe.backends.axolotl_config`).
         memo_dir: where answers are kept.
+        dataset: what stands under a stage's ``dataset:``, keys of an entry of ``datasets``.
         modules: the ``PYTHONPATH`` of the training, where it is another than ours.
 
     Raises:
@@ -86,6 +88,7 @@ def check_block(
             "device": dataclasses.asdict(detect()),
             "document": document,
             "block": block,
+            "dataset": dataset or {},
             "modules": modules,
         },
         sort_keys=True,

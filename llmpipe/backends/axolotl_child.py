@@ -35,7 +35,7 @@ from llmpipe.backends.axolotl_config import (
     compile_config,
     leaves,
 )
-from llmpipe.backends.axolotl_keys import unknown_keys
+from llmpipe.backends.axolotl_keys import entry_problems, of_an_entry, path_in, unknown_keys
 from llmpipe.backends.device import Device
 
 IDLE = 5.0
@@ -98,7 +98,11 @@ def _answer(question: str) -> NoReturn:
     try:
         asked = json.loads(question)
         sys.path[1:1] = filter(None, (asked["modules"] or "").split(os.pathsep))
-        found = _problems(asked["document"], asked["block"], f"axolotl {asked['axolotl']}")
+        block, owner = asked["block"], f"axolotl {asked['axolotl']}"
+        entry = list(entry_problems(asked["dataset"], block, owner))
+        told = {problem.message for problem in entry}
+        whole = _problems(asked["document"], block, owner)  # says of no key what the entry says
+        found = [*(p for p in whole if p.path or p.message not in told), *entry]
         print(f"\n{MARK}{json.dumps([asdict(problem) for problem in found])}", flush=True)
         status = 0
     except Exception:
@@ -123,7 +127,8 @@ def _problems(
     found = unknown_keys(_config_model(document), block, (), owner)
     unknown = [p for p in found if not str(p.path[-1]).startswith(unchecked)]
     said = {p.path: _read_as(document, block, p.path, given) for p in unknown}
-    yield from (p for p in unknown if said[p.path] is None)
+    whole = "datasets" in block
+    yield from (of_an_entry(p, whole) for p in unknown if said[p.path] is None)
     yield from (p for path, names in said.items() for p in _renamed(path, names))
     yield from (problem for problem in dict.fromkeys(refused) if problem.path not in said)
     for message in dict.fromkeys(aged.messages):
@@ -197,7 +202,7 @@ def _refused(
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             message = found["msg"].removeprefix("Value error, ")
-            yield BlockProblem(_path_in(block, found["loc"]) or _named_in(block, message), message)
+            yield BlockProblem(path_in(block, found["loc"]) or _named_in(block, message), message)
     except Exception as error:  # Axolotl's validators also raise whatever they like
         message = _one_line(error)
         yield BlockProblem(_named_in(block, message), message)
@@ -274,18 +279,6 @@ class _Aged(logging.Handler):
 
     def __exit__(self, *_: object) -> None:
         logging.getLogger("axolotl").removeHandler(self)
-
-
-def _path_in(block: Any, location: Iterable[str | int]) -> KeyPath:
-    """Follow pydantic's location as far as the block goes; pass over names of union members."""
-    path: list[str | int] = []
-    for step in location:
-        try:
-            block = block[step]
-        except (LookupError, TypeError):
-            continue
-        path.append(step)
-    return tuple(path)
 
 
 def _named_in(block: Mapping[str, Any], message: str) -> KeyPath:

@@ -60,6 +60,9 @@ STATE_PLUGIN = "axolotl_state.StatePlugin"
 FEW_ROWS = 5_000
 """Up to so many rows, starting processes to tokenise them costs more than it saves."""
 
+SIMPO_GAMMA = 0.5
+"""The default of ``simpo_gamma``, TRL's own. Axolotl hands over None, on which the step fails."""
+
 REWARD_DEFAULTS: Mapping[str, Any] = {
     "model_type": "AutoModelForSequenceClassification",
     "num_labels": 1,
@@ -120,11 +123,13 @@ class BlockProblem:
     message: str
     hint: str | None = None
     warning: bool = False
+    field: str = "axolotl"
+    """The stage's field that the path is in: ``axolotl``, or ``dataset`` for the rows' entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A file of training rows and how Axolotl is to read them (``type`` and field names)."""
+    """A Parquet file of training rows and how Axolotl is to read them (``type`` and the like)."""
 
     path: str
     layout: Mapping[str, Any]
@@ -132,7 +137,7 @@ class DataFile:
 
     def entry(self) -> dict[str, Any]:
         """Give the entry of Axolotl's ``datasets`` list."""
-        return {"path": self.path, "ds_type": "json", "split": "train", **self.layout}
+        return {"path": self.path, "ds_type": "parquet", "split": "train", **self.layout}
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,8 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
         defaults["load_in_4bit"] = True
     if block.get("reward_model"):
         defaults |= REWARD_DEFAULTS
+    if block.get("rl") == "simpo":
+        defaults["simpo_gamma"] = SIMPO_GAMMA
     if block.get("max_steps"):
         defaults.pop("num_epochs")
     if not any(block.get(key) for key in ("save_strategy", "save_steps", "saves_per_epoch")):

@@ -1,6 +1,9 @@
-"""Find the keys that a pydantic model, such as Axolotl's config, does not list, at every level.
+"""Hold keys against Axolotl's config models, as strictly as our own fields.
 
-A closed model is told from an open mapping by the types alone; Axolotl is not imported here.
+Axolotl drops a key that its models do not name without a word. `unknown_keys` finds such keys at
+every level; `entry_problems` does it for the entry of ``datasets`` that holds a stage's rows.
+
+Runs in `llmpipe.backends.axolotl_child`, the only place that imports Axolotl.
 """
 
 from __future__ import annotations
@@ -8,11 +11,61 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmpipe.backends.axolotl_config import BlockProblem, KeyPath
 from llmpipe.errors import did_you_mean
+
+
+def entry_problems(
+    dataset: dict[str, Any], block: Mapping[str, Any], owner: str
+) -> Iterator[BlockProblem]:
+    """Yield what the model of a ``datasets`` entry does not know or take.
+
+    The entry is put to its own model: in the union of all of them a wrong value fits the next one,
+    which leaves the key out.
+    """
+    from axolotl.utils.schemas.datasets import DPODataset, SFTDataset
+    from pydantic import ValidationError
+
+    model: Any = DPODataset if block.get("rl") in ("dpo", "ipo", "simpo") else SFTDataset
+    unknown = list(unknown_keys(model, dataset, (), f"a datasets entry of {owner}"))
+    yield from (replace(problem, field="dataset") for problem in unknown)
+    try:
+        model.model_validate(dict(dataset))  # its validators write into it
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_input=False):
+            path = path_in(dataset, found["loc"])
+            if path not in {problem.path for problem in unknown}:
+                yield BlockProblem(
+                    path, found["msg"].removeprefix("Value error, "), field="dataset"
+                )
+
+
+def of_an_entry(problem: BlockProblem, whole: bool) -> BlockProblem:
+    """Say of an unknown key that it is one of a ``datasets`` entry, where it is."""
+    from axolotl.utils.schemas.datasets import SFTDataset
+
+    key = str(problem.path[-1])
+    if len(problem.path) > 1 or key not in SFTDataset.model_fields:
+        return problem
+    where = "an entry of datasets" if whole else f"the stage's own field dataset: {{{key}: …}}"
+    hint = f"it is a key of a datasets entry: write it under {where}"
+    return replace(problem, message=f"{key!r} has no effect here", hint=hint)
+
+
+def path_in(block: Any, location: Iterable[str | int]) -> KeyPath:
+    """Follow pydantic's location as far as the block goes; pass over names of union members."""
+    path: list[str | int] = []
+    for step in location:
+        try:
+            block = block[step]
+        except (LookupError, TypeError):
+            continue
+        path.append(step)
+    return tuple(path)
 
 
 def unknown_keys(hint: Any, value: Any, where: KeyPath, owner: str) -> Iterator[BlockProblem]:
@@ -64,7 +117,10 @@ def _known_keys(model: Any) -> dict[str, Any]:
 
 
 _LEGACY_KEYS: Mapping[str, tuple[str, ...]] = {
-    "DPODataset": ("ds_type", "name", "message_property_mappings", "roles", "chat_template"),
+    "DPODataset": (
+        *("ds_type", "name", "message_property_mappings", "roles"),
+        *("chat_template", "chat_template_jinja"),
+    ),
 }
 """Keys that Axolotl's loaders read although its model does not name them."""
 

@@ -7,8 +7,10 @@ Templates run in the sandbox that transformers gives them. Tokenizers are loaded
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmpipe.errors import StageError
@@ -23,6 +25,20 @@ class EncodedAnswer:
 
     ids: list[int]
     start: int
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a model's folder has a chat template, as transformers looks for it.
+
+    The tokenizer is not loaded.
+    """
+    if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
 def render_chat(tokenizer: Any, chat: Chat, *, answer_next: bool = False) -> str:

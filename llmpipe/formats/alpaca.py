@@ -18,16 +18,25 @@ def matches(row: Mapping[str, Any]) -> bool:
     return "instruction" in row and "output" in row
 
 
-def to_chat(row: Mapping[str, Any]) -> list[Message]:
-    """Read instruction and input as the user's turn, the output as the assistant's."""
+def to_chat(row: Mapping[str, Any], *, blank: bool = False) -> list[Message]:
+    """Read instruction and input as the user's turn, the output as the assistant's.
+
+    ``blank`` lets question and answer hold nothing but white space.
+    """
     system = text_column(row, "system", required=False)
-    question = text_column(row, "instruction")
-    given = text_column(row, "input", required=False)
+    answer = text_column(row, "output", blank=blank)
     turns: list[Message] = [
-        {"role": "user", "content": f"{question}\n\n{given}" if given.strip() else question},
-        {"role": "assistant", "content": text_column(row, "output")},
+        {"role": "user", "content": question(row, blank=blank)},
+        {"role": "assistant", "content": answer},
     ]
     return [{"role": "system", "content": system}, *turns] if system.strip() else turns
+
+
+def question(row: Mapping[str, Any], *, blank: bool = False) -> str:
+    """Return the instruction, and the input below it if there is any."""
+    asked = text_column(row, "instruction", blank=blank)
+    given = text_column(row, "input", required=False)
+    return f"{asked}\n\n{given}" if given.strip() else asked
 
 
 def from_chat(messages: list[Message]) -> dict[str, Any]:

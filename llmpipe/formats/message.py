@@ -33,8 +33,12 @@ class MissingColumnError(RowError):
     """A row lacks a column."""
 
 
-def text_column(row: Mapping[str, Any], name: str, *, required: bool = True) -> str:
+def text_column(
+    row: Mapping[str, Any], name: str, *, required: bool = True, blank: bool = False
+) -> str:
     """Give a column that must hold text; an absent or null optional column is the empty text.
+
+    ``blank`` lets a required column hold nothing but white space.
 
     Raises:
         UnusableRowError: the column is blank though required.
@@ -48,8 +52,8 @@ def text_column(row: Mapping[str, Any], name: str, *, required: bool = True) -> 
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)  # a column of numbers is a fair answer: 42
     if not isinstance(value, str):
-        raise RowError(f"column {name!r} must hold text, not {_kind(value)}")
-    if required and not value.strip():
+        raise RowError(f"column {name!r} must hold text, not {kind_of(value)}")
+    if required and not blank and not value.strip():
         raise UnusableRowError("empty", f"column {name!r} is empty")
     return value
 
@@ -116,9 +120,14 @@ def _read_turn(
     return {"role": roles[speaker], "content": text}
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Name the kind of a JSON value, as messages call it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a text"
     return "a list" if isinstance(value, list) else "an object"

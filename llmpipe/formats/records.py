@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,38 @@ SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 """What may separate the columns of a table, and what messages call it."""
 
 
-def read_rows(path: Path, label: str) -> Iterator[tuple[int, Row]]:
+class WrittenFloat(float):
+    """A fraction that remembers its text: ``1.10`` is not ``1.1`` where it is somebody's answer."""
+
+    __slots__ = ("_text",)
+    _text: str
+
+    def __new__(cls, text: str) -> WrittenFloat:
+        """Read the text of a JSON number."""
+        number = super().__new__(cls, text)
+        number._text = text
+        return number
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON text, a `WrittenFloat` as it was written."""
+    encoded = msgspec.json.encode(value, enc_hook=lambda number: msgspec.Raw(str(number).encode()))
+    return encoded.decode("utf-8")
+
+
+def read_rows(
+    path: Path, label: str, *, floats: Callable[[str], float] | None = None
+) -> Iterator[tuple[int, Row]]:
     """Yield every row of a file with the number of its line, from 1; blank lines are passed over.
 
     ``label`` is what messages call the file. ``.csv`` and ``.tsv`` files are tables whose first
     line names the columns, with tabs between them in a ``.tsv`` file; any other file is a JSON
     array when it begins with ``[`` (rows are then counted instead of lines) and JSONL otherwise;
-    ``.jsonl`` is always JSONL. Text is UTF-8.
+    ``.jsonl`` is always JSONL. Text is UTF-8. ``floats`` makes a number of its JSON text
+    (`WrittenFloat` keeps that text).
 
     Raises:
         StageError: the file is missing, unreadable or not UTF-8, or a row is not a JSON object.
@@ -42,9 +67,9 @@ def read_rows(path: Path, label: str) -> Iterator[tuple[int, Row]]:
         if path.suffix.lower() in (".csv", ".tsv"):
             yield from _read_csv(path, label)
         elif path.suffix.lower() not in (".jsonl", ".ndjson") and _first_byte(path) == b"[":
-            yield from _read_json(path, label)
+            yield from _read_json(path, label, floats)
         else:
-            yield from _read_jsonl(path, label)
+            yield from _read_jsonl(path, label, floats)
     except FileNotFoundError:
         raise StageError(f"{label}: no such file", hint="check the path in the spec") from None
     except IsADirectoryError:
@@ -81,8 +106,10 @@ def _first_byte(path: Path) -> bytes:
         return file.read(4096).removeprefix(BOM).lstrip()[:1]
 
 
-def _read_jsonl(path: Path, label: str) -> Iterator[tuple[int, Row]]:
-    decoder = msgspec.json.Decoder()
+def _read_jsonl(
+    path: Path, label: str, floats: Callable[[str], float] | None
+) -> Iterator[tuple[int, Row]]:
+    decoder = msgspec.json.Decoder(float_hook=floats)
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             line = (raw.removeprefix(BOM) if number == 1 else raw).strip()
@@ -90,9 +117,12 @@ def _read_jsonl(path: Path, label: str) -> Iterator[tuple[int, Row]]:
                 yield number, _object(_decode(decoder, line, label, number), label, number)
 
 
-def _read_json(path: Path, label: str) -> Iterator[tuple[int, Row]]:
+def _read_json(
+    path: Path, label: str, floats: Callable[[str], float] | None
+) -> Iterator[tuple[int, Row]]:
     content = path.read_bytes().removeprefix(BOM)
-    for number, row in enumerate(_decode(msgspec.json.Decoder(), content, label, None), 1):
+    decoder = msgspec.json.Decoder(float_hook=floats)
+    for number, row in enumerate(_decode(decoder, content, label, None), 1):
         yield number, _object(row, label, number)
 
 

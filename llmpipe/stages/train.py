@@ -53,6 +53,7 @@ from llmpipe.stages.train_config import (
     made,
     port_name,
 )
+from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_figures import metrics, not_the_best, summary
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
@@ -72,7 +73,7 @@ class Train(StageDefaults):
     """The stage kind ``train``."""
 
     Config = TrainConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
     looks_around = True
 
@@ -89,6 +90,8 @@ class Train(StageDefaults):
             inputs["axolotl_file"] = Input(("axolotl_file",), config.axolotl_file, ("file",))
         for where, value in paths_in(config.axolotl).items():
             inputs[port_name(where)] = Input(("axolotl", *where), value, NAMED)
+        for where, value in paths_in(config.dataset).items():
+            inputs[port_name(where, "dataset")] = Input(("dataset", *where), value, ("file",))
         product = made(config)
         output = Output(product, origin="base_model", trained=True)
         return Ports(inputs, {product: output}, default=product)
@@ -106,6 +109,9 @@ class Train(StageDefaults):
             for p in sorted(found, key=lambda p: order.index(p.path[0]))
             if not p.warning
         ]
+        if config.axolotl_file is None:
+            entry = entry_problems(block, config.dataset)
+            told += [(("dataset", *path), text) for path, text in entry]
         if config.launch.args and config.launch.launcher == "python":
             told.append((("launch", "args"), "launcher: python takes none"))
         return told
@@ -150,7 +156,9 @@ class Train(StageDefaults):
         try:
             compiled, block = compile_unseen(config, file_of(config, folder))
             modules = config.launch.env.get("PYTHONPATH")
-            result = check_block(block, compiled.config, memo_dir=memo, modules=modules)
+            result = check_block(
+                block, compiled.config, memo_dir=memo, dataset=config.dataset, modules=modules
+            )
         except StageError as error:
             return [Finding(("axolotl",), error.message, error.hint)]
         if not result.installed:

@@ -26,11 +26,13 @@ from llmpipe.backends.axolotl_config import (
     to_yaml,
 )
 from llmpipe.backends.axolotl_file import read_axolotl_file
+from llmpipe.backends.chat_tokens import has_chat_template
 from llmpipe.backends.device import detect
 from llmpipe.contracts import SECRET, Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train_config import TrainConfig, made, port_name
-from llmpipe.stages.train_data import LAYOUTS, PREFERENCE, prepare
+from llmpipe.stages.train_data import Prepared, expected_entry, prepare
+from llmpipe.stages.train_entry import lost_entry_keys
 from llmpipe.stages.train_review import complaints, refuse
 
 OUTPUT = "output"
@@ -76,6 +78,7 @@ def merged_block(
     label = config.axolotl_file or axolotl_file.name
     from_file = read_axolotl_file(axolotl_file, label)
     block, notes = merge_blocks(from_file, config.axolotl, label=label)
+    notes += lost_entry_keys(from_file, config.dataset, label)
     if bool(block.get("adapter")) != (made(config) == "adapter"):
         raise StageError(
             f"{label} trains no adapter, but the stage would give one",
@@ -96,16 +99,19 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
     refuse(complaints(config, block, ctx.spec_dir))
     block = replace_paths(block, {w: _file_path(ctx, w, layout) for w in paths_in(block)})
     base = ctx.input("base_model")
+    train = _data(ctx, "data", "train.parquet", layout, block)
+    test = _data(ctx, "eval_data", "eval.parquet", layout, block) if config.eval_data else None
     sources = Sources(
         base_model=str(base_model(ctx).path),
-        train=_data(ctx, "data", "train.jsonl", layout, block),
-        test=_data(ctx, "eval_data", "eval.jsonl", layout, block) if config.eval_data else None,
+        train=train.file,
+        test=test.file if test else None,
         output_dir=layout.name(OUTPUT),
         prepared=layout.name("prepared"),
         adapter=str(base.path) if config.adapter_start == "continue" else None,
     )
     axolotl.write_plugins(layout.folder)
     compiled = compile_config(block, sources, detect())
+    notes += train.notes + (test.notes if test else [])
     return Compiled(compiled.config, notes + compiled.notes)
 
 
@@ -120,24 +126,17 @@ def compile_unseen(
         StageError: as `merged_block`, or the block would train wrongly on this device.
     """
     block, notes = merged_block(config, axolotl_file)
-    rows = DataFile("train.jsonl", LAYOUTS[expected_kind(block)])
+    rows = DataFile("train.parquet", expected_entry(block, config.dataset))
     sources = Sources(
         base_model="base_model",
         train=rows,
-        test=replace(rows, path="eval.jsonl") if config.eval_data else None,
+        test=replace(rows, path="eval.parquet") if config.eval_data else None,
         output_dir=OUTPUT,
         prepared="prepared",
         adapter="adapter" if config.adapter_start == "continue" else None,
     )
     compiled = compile_config(block, sources, detect())
     return Compiled(compiled.config, notes + compiled.notes), block
-
-
-def expected_kind(block: Mapping[str, Any]) -> str:
-    """Name the kind of rows that a block trains on, before any row is read."""
-    if block.get("reward_model"):
-        return "reward"
-    return "preference" if block.get("rl") in PREFERENCE else "messages"
 
 
 def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
@@ -180,18 +179,44 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
 
 def _data(
     ctx: StageContext[TrainConfig], port: str, name: str, layout: Layout, block: Mapping[str, Any]
-) -> DataFile:
+) -> Prepared:
     folder = layout.folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    return prepare(ctx.input(port), folder / name, block, layout.name(f"data/{name}"))
+    given = ctx.config.dataset
+    paths = {where: _file_path(ctx, where, layout, "dataset") for where in paths_in(given)}
+    dataset = replace_paths(given, paths)
+    data = prepare(ctx.input(port), folder / name, block, layout.name(f"data/{name}"), dataset)
+    if data.chat and not _writes_chats(ctx, {**block, **dataset}):
+        raise StageError(
+            f"{ctx.input(port).label} holds chats, but {ctx.input('base_model').label} has no chat "
+            "template to write them by",
+            hint="write chat_template: chatml in the stage's axolotl block, or another template "
+            "that Axolotl knows; Alpaca rows can train on Alpaca's prompt: dataset: {type: alpaca}",
+        )
+    return data
 
 
-def _file_path(ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout) -> str:
+def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> bool:
+    """Whether the settings name a chat template, or the tokenizer that is loaded has one."""
+    named = settings.get("chat_template") or settings.get("chat_template_jinja")
+    if named and named != "tokenizer_default":
+        return True
+    tokenizer = settings.get("tokenizer_config")
+    elsewhere = isinstance(tokenizer, str) and not Path(tokenizer).is_dir()  # on the hub
+    if elsewhere or settings.get("tokenizer_use_mistral_common"):
+        return True
+    return has_chat_template(Path(tokenizer) if tokenizer else base_model(ctx).path)
+
+
+def _file_path(
+    ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout, field: str = "axolotl"
+) -> str:
     """Give the path of a file that the block names; a folder to be run elsewhere gets a copy."""
-    source = ctx.input(port_name(where)).path
+    source = ctx.input(port_name(where, field)).path
     if not layout.relative:
         return str(source)
-    name = f"files/{'-'.join(map(str, where))}-{source.name}"
+    parts = where if field == "axolotl" else (field, *where)
+    name = f"files/{'-'.join(map(str, parts))}-{source.name}"
     target = layout.folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():

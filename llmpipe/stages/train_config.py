@@ -108,6 +108,8 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
     """Where base_model is an adapter: merge it into its base first, or train it on."""
     axolotl: dict[str, Any] = {}
     """Axolotl's own keys, as the installed version spells them."""
+    dataset: dict[str, Any] = {}
+    """Keys of Axolotl's `datasets` entry for the rows, such as roles_to_train or type: alpaca."""
     axolotl_file: str | None = None
     """Your existing Axolotl YAML; the keys of axolotl win over it."""
     allow_unknown_axolotl: bool = False
@@ -127,6 +129,6 @@ def made(config: TrainConfig) -> ArtifactType:
     return "adapter" if config.axolotl_file is not None else "model"
 
 
-def port_name(where: KeyPath) -> str:
-    """Name the input that a path in the block is, by the path of keys to it."""
-    return f"axolotl.{'.'.join(map(str, where))}"
+def port_name(where: KeyPath, field: str = "axolotl") -> str:
+    """Name the input that a path in the block is, by the stage's field and the path of keys."""
+    return f"{field}.{'.'.join(map(str, where))}"

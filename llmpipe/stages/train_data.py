@@ -1,142 +1,295 @@
 """Bring a stage's rows into the one file that Axolotl reads, and say how it is to read them.
 
-The copy holds only the columns that training needs: a column such as ``provenance``, whose shape
-differs from row to row, would make the data set library refuse the file. It is written the same
-way every time, and a folder made by ``llmpipe compile`` carries it.
+Every row is read by llmpipe's own readers first, so that a row which cannot be trained on is named
+by file and line before anything heavy starts. What Axolotl gets is Parquet whose columns all hold
+text, chats as JSON text: nothing is left for a library to guess, and a turn's keys, numbers and
+nulls arrive as written. A folder made by ``llmpipe compile`` carries the same file.
 
-Covers llmpipe's four row formats, preference pairs (``rl: dpo``, ``ipo``, ``simpo``) and rows for
-a reward model. The rows' values are Axolotl's to check.
+Covers conversations (``messages``, ShareGPT, Alpaca), raw text, and pairs of answers (``rl: dpo``,
+``ipo``, ``simpo`` and reward models). Rows for a ``type`` of the user's own choice go through with
+their columns as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_config import DataFile
+from llmpipe.backends.parquet import Shape, joined, write_shaped, write_texts
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import FORMATS, detect
-from llmpipe.formats.records import read_rows, write_rows
+from llmpipe.formats.conversation import COLUMNS as CONVERSATION_COLUMNS
+from llmpipe.formats.conversation import Conversation, read_conversation
+from llmpipe.formats.message import RowError, text_column
+from llmpipe.formats.preference import COLUMNS as PREFERENCE_COLUMNS
+from llmpipe.formats.preference import Preference, read_preference
+from llmpipe.formats.records import WrittenFloat, read_rows, to_json
+from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, idle, kind_of_rows
+from llmpipe.stages.train_tally import Tally
 
 Row = Mapping[str, Any]
 
-PREFERENCE = ("dpo", "ipo", "simpo")
-"""The values of Axolotl's ``rl`` that train on pairs of a chosen and a rejected answer."""
 
-PROMPT_COLUMNS = ("messages", "prompt", "question", "instruction", "input")
-"""Where the question of a preference row is looked for, in this order."""
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Raw text to go on training on."""
 
-LAYOUTS: Mapping[str, Mapping[str, Any]] = {
-    "messages": {"type": "chat_template", "field_messages": "messages"},
-    "sharegpt": {
-        "type": "chat_template",
-        "field_messages": "conversations",
-        "message_property_mappings": {"role": "from", "content": "value"},
-    },
-    "alpaca": {"type": "alpaca"},
-    "alpaca with system": {"type": "alpaca_w_system.load"},
-    "completion": {"type": "completion", "field": "text"},
-    "preference": {"type": "chat_template.default"},
-    "reward": {"type": "bradley_terry.chat_template"},
-}
-"""How Axolotl reads each kind of row: the keys of its ``datasets`` entry."""
+    text: str
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "messages": ("messages", "tools"),
-    "sharegpt": ("conversations",),
-    "alpaca": ("instruction", "input", "output"),
-    "alpaca with system": ("system", "instruction", "input", "output"),
-    "completion": ("text",),
-    "reward": ("system", "input", "chosen", "rejected"),
+
+@dataclass(frozen=True, slots=True)
+class Alpaca:
+    """A row for Axolotl's own Alpaca prompts."""
+
+    instruction: str
+    input: str
+    output: str
+    system: str
+
+
+Example = Conversation | Text | Alpaca | Preference
+Reader = Callable[[Row], Example]
+
+NAMES: Mapping[type[Example], str] = {
+    Conversation: "a conversation",
+    Text: "raw text",
+    Alpaca: "an Alpaca row",
+    Preference: "a pair of answers",
 }
 
+ENTRIES: Mapping[type[Example], Mapping[str, Any]] = {
+    Conversation: {"type": "chat_template", "field_messages": "messages"},
+    Text: {"type": "completion", "field": "text"},
+    Alpaca: {"type": "alpaca"},
+    Preference: {"type": "axolotl_pairs.render"},
+}
+"""How Axolotl reads each kind of example: keys of its ``datasets`` entry."""
 
-def prepare(artifact: Artifact, target: Path, block: Mapping[str, Any], path: str) -> DataFile:
+REWARD_TYPE = "axolotl_pairs.reward"
+"""The ``type`` of pairs that a reward model is trained on."""
+
+COLUMNS: Mapping[type[Example], tuple[str, ...]] = {
+    Conversation: ("messages", "tools"),
+    Text: ("text",),
+    Alpaca: ("system", "instruction", "input", "output"),
+    Preference: ("prompt", "chosen", "rejected", "tools", "row"),
+}
+"""The columns of the file, all of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file of rows, whether a chat template writes them, and what the user should know."""
+
+    file: DataFile
+    chat: bool
+    notes: list[str]
+
+
+def prepare(
+    artifact: Artifact,
+    target: Path,
+    block: Mapping[str, Any],
+    path: str,
+    dataset: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Write the rows of ``artifact`` to ``target`` and describe them under the name ``path``.
 
+    Args:
+        artifact: the rows.
+        target: the Parquet file to write.
+        block: the stage's Axolotl block, whose ``rl`` and ``reward_model`` say what rows mean.
+        path: the name that the configuration uses for ``target``.
+        dataset: the stage's own keys for Axolotl's ``datasets`` entry.
+
     Raises:
-        StageError: there are no rows, or a row is not of the kind that the first one is.
+        StageError: there are no rows, or one cannot be read or is of another kind than the first.
     """
-    kind, count = _kind_of_all(artifact, _classifier(block))
-    layout = dict(LAYOUTS[kind])
-    if kind == "preference":
-        first = next(read_rows(artifact.path, artifact.label))[1]
-        layout["field_messages"] = _prompt_column(first)
-    rows = (row for _, row in read_rows(artifact.path, artifact.label))
-    write_rows(target, (_trimmed(row, kind) for row in rows))
-    return DataFile(path, layout, count)
-
-
-def _kind_of_all(artifact: Artifact, kind_of: Callable[[Row, str], str]) -> tuple[str, int]:
-    """Give the one kind that all rows are of, and how many rows there are."""
-    first, first_line, count = "", 0, 0
-    for line, row in read_rows(artifact.path, artifact.label):
-        count += 1
-        kind = kind_of(row, f"{artifact.label}:{line}")
-        if not first:
-            first, first_line = kind, line
-        if {first, kind} == {"alpaca", "alpaca with system"}:
-            first = kind = "alpaca with system"
-        if kind != first:
-            raise StageError(
-                f"{artifact.label}:{line}: a row of the kind {kind}, "
-                f"but the row of line {first_line} is of the kind {first}",
-                hint="bring all rows into one format with a stage of kind format",
-            )
-    if not count:
+    dataset = dataset or {}
+    reader = _reader(block, dataset)
+    if reader is None:
+        return _passed_on(artifact, target, path, dataset)
+    training = (dataset.get(f"message_field_training{end}") for end in ("", "_detail"))
+    thinking = dataset.get("field_thinking")
+    tally = Tally(artifact.label, {str(key) for key in (*training, thinking) if key})
+    examples = _examples(artifact, reader, tally)
+    first = next(examples, None)
+    if first is None:
         raise StageError(f"{artifact.label} has no rows to train on")
-    return first, count
+    kind = type(first[1])
+    _refuse_idle_keys(dataset, kind, artifact.label)
+    rows = (_columns(example, place) for place, example in itertools.chain([first], examples))
+    count = write_texts(target, COLUMNS[kind], rows)
+    entry = _entry(kind, block, dataset)
+    chat = kind in (Conversation, Preference)
+    return Prepared(DataFile(path, entry, count), chat, tally.notes())
 
 
-def _classifier(block: Mapping[str, Any]) -> Callable[[Row, str], str]:
-    if block.get("reward_model"):
-        return _reward_kind
-    if block.get("rl") in PREFERENCE:
-        return _preference_kind
-    return _chat_kind
+def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `prepare` will say of rows that are not there yet.
+
+    Rows that only their columns can tell apart are taken for conversations.
+    """
+    kind = kind_of_rows(block, dataset)
+    if kind == "as they are":
+        return dict(dataset)
+    kinds: Mapping[Kind, type[Example]] = {"pair": Preference, "text": Text, "alpaca": Alpaca}
+    return _entry(kinds.get(kind or "conversation", Conversation), block, dataset)
 
 
-def _chat_kind(row: Row, place: str) -> str:
+def _entry(
+    kind: type[Example], block: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return how Axolotl is to read a kind of example: keys of its ``datasets`` entry."""
+    reward = {"type": REWARD_TYPE} if block.get("reward_model") else {}
+    return {**ENTRIES[kind], **dataset, **reward}
+
+
+def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | None:
+    """Return the reader of the stage's rows; None where they go through as they are."""
+    kind = kind_of_rows(block, dataset)
+    rename = not dataset.get("roles")  # who maps speakers to roles needs them as written
+    if kind == "pair":
+        return read_preference
+    if kind == "conversation":
+        return lambda row: read_conversation(row, rename=rename)
+    if kind == "text":
+        return _read_text
+    if kind == "alpaca":
+        named = str(dataset["type"])
+        return lambda row: _read_alpaca(row, named)
+    return None if kind == "as they are" else lambda row: _read_by_columns(row, rename=rename)
+
+
+def _read_by_columns(row: Row, *, rename: bool) -> Example:
+    """Read a row as what its columns say it is."""
     name = detect(row)
     if name is None:
-        raise StageError(
-            f"{place}: the columns {', '.join(sorted(row)) or '(none)'} fit no format",
+        raise RowError(
+            f"the columns {', '.join(sorted(row)) or '(none)'} fit no format",
             hint=f"known formats: {', '.join(FORMATS)}; a stage of kind format writes them",
         )
-    return "alpaca with system" if name == "alpaca" and row.get("system") else name
+    return _read_text(row) if name == "completion" else read_conversation(row, rename=rename)
 
 
-def _preference_kind(row: Row, place: str) -> str:
-    if not row.get("chosen") or not row.get("rejected") or not _prompt_column(row):
-        raise StageError(
-            f"{place}: a preference row needs chosen, rejected and the question",
-            hint="messages (or prompt), chosen and rejected; the answers as text or as "
-            "{role: assistant, content: …}",
+def _read_text(row: Row) -> Text:
+    return Text(text_column(row, "text", blank=True))
+
+
+def _read_alpaca(row: Row, named: str) -> Alpaca:
+    system = text_column(row, "system", required=False)
+    if system.strip() and named not in SYSTEM_TYPES:
+        raise RowError(
+            f"the row has a system text, for which type: {named} has no place",
+            hint="leave type out: the chat template has one; or write type: "
+            "alpaca_w_system.load_instruct, which writes another prompt for all rows",
         )
-    return "preference"
+    return Alpaca(
+        text_column(row, "instruction", blank=True),
+        text_column(row, "input", required=False),
+        text_column(row, "output", blank=True),
+        system,
+    )
 
 
-def _reward_kind(row: Row, place: str) -> str:
-    missing = [column for column in ("input", "chosen", "rejected") if not row.get(column)]
-    if missing:
-        raise StageError(
-            f"{place}: a row for a reward model needs {missing[0]}",
-            hint="input, chosen and rejected as text; system may be left out",
-        )
-    return "reward"
+def _examples(artifact: Artifact, reader: Reader, tally: Tally) -> Iterator[tuple[str, Example]]:
+    """Yield every row as an example, with its place as ``FILE:LINE``; count what is not trained.
+
+    Raises:
+        StageError: a row cannot be read, or is of another kind than the first one.
+    """
+    first: tuple[type[Example], int] | None = None
+    for line, row in read_rows(artifact.path, artifact.label, floats=WrittenFloat):
+        place = f"{artifact.label}:{line}"
+        try:
+            example = reader(row)
+        except RowError as error:
+            raise StageError(f"{place}: {error.message}", hint=error.hint) from None
+        first = first or (type(example), line)
+        if type(example) is not first[0]:
+            raise StageError(
+                f"{place}: {NAMES[type(example)]}, but the row of line {first[1]} is "
+                f"{NAMES[first[0]]}",
+                hint="bring all rows into one format with a stage of kind format",
+            )
+        tally.columns(row, _columns_read(row, example))
+        if _counted(example, line, tally):
+            yield place, example
 
 
-def _prompt_column(row: Row) -> str:
-    return next((column for column in PROMPT_COLUMNS if row.get(column)), "")
+def _counted(example: Example, line: int, tally: Tally) -> bool:
+    """Count what an example has that teaches nothing; say whether it is to be trained on."""
+    match example:
+        case Conversation(messages):
+            tally.turns(messages)
+            tally.answers(messages, line)
+        case Preference(_, chosen, rejected):
+            if chosen == rejected:
+                tally.rows("whose two answers are the same, which teaches nothing", line)
+        case Alpaca(output=answer):
+            tally.answers([{"role": "assistant", "content": answer}], line)
+        case Text(text) if not text.strip():
+            tally.rows("of empty text, left out", line)
+            return False
+    return True
 
 
-def _trimmed(row: dict[str, Any], kind: str) -> dict[str, Any]:
-    if kind == "preference":
-        columns: tuple[str, ...] = (*PROMPT_COLUMNS, "chosen", "rejected")
-    else:
-        columns = COLUMNS[kind]
-    if kind in ("reward", "alpaca with system"):
-        row = {"system": "", **row}  # Axolotl fails on a row without it
-    return {column: row[column] for column in columns if column in row}
+def _columns_read(row: Row, example: Example) -> frozenset[str]:
+    if isinstance(example, Conversation):
+        name = detect(row)
+        return CONVERSATION_COLUMNS[name] if name else frozenset()
+    read = PREFERENCE_COLUMNS if isinstance(example, Preference) else COLUMNS[type(example)]
+    return frozenset(read)
+
+
+def _columns(example: Example, place: str) -> dict[str, str | None]:
+    """Return an example as columns of text."""
+    match example:
+        case Conversation(messages, tools):
+            return {"messages": to_json(messages), "tools": to_json(tools) if tools else None}
+        case Preference(prompt, chosen, rejected, tools):
+            return {
+                "prompt": to_json(prompt),
+                "chosen": to_json(chosen),
+                "rejected": to_json(rejected),
+                "tools": to_json(tools) if tools else None,
+                "row": place,
+            }
+        case Text(text):
+            return {"text": text}
+        case Alpaca(instruction, given, output, system):
+            return {
+                "system": system,
+                "instruction": instruction,
+                "input": given,
+                "output": output,
+            }
+
+
+def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Example], label: str) -> None:
+    """Refuse keys that are read for conversations only, where the rows are raw text.
+
+    What the configuration alone shows is found earlier: `train_entry.entry_problems`.
+    """
+    for key in dataset:
+        if kind is Text and key in CHAT_KEYS:
+            raise StageError(f"{label}: {idle(key, 'text')}", hint=f"take {key} out of dataset")
+
+
+def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str, Any]) -> Prepared:
+    """Hand rows over for a type that llmpipe does not know, each column as it is."""
+    shape: dict[str, Shape] = {}
+    for line, row in read_rows(artifact.path, artifact.label):
+        for name, value in row.items():
+            place = f"{artifact.label}:{line}: column {name!r}"
+            shape[name] = joined(shape.get(name), value, place)
+    if not shape:
+        raise StageError(f"{artifact.label} has no rows to train on")
+    rows = (row for _, row in read_rows(artifact.path, artifact.label))
+    count = write_shaped(target, shape, rows)
+    return Prepared(DataFile(path, dict(dataset), count), chat=False, notes=[])

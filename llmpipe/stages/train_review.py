@@ -26,7 +26,7 @@ from llmpipe.contracts import Finding
 from llmpipe.errors import StageError
 from llmpipe.paths import expanded
 from llmpipe.stages.train_config import TrainConfig
-from llmpipe.stages.train_data import PREFERENCE
+from llmpipe.stages.train_entry import PREFERENCE, entry_problems
 
 DRIVEN_RL = PREFERENCE
 """The values of Axolotl's ``rl`` whose rows llmpipe knows how to hand over."""
@@ -54,6 +54,8 @@ def complaints(
                 f"{value} is a path, and a change of what lies there would go unnoticed",
                 f"write {_dotted(where)} in the stage's axolotl block, relative to the spec",
             )
+    for where, message in entry_problems(block, config.dataset):
+        yield BlockProblem(where, message, field="dataset")
     yield from bare_paths(block, folder)
     if config.adapter_start == "continue" and block.get("lora_model_dir"):
         yield BlockProblem(
@@ -111,8 +113,9 @@ def findings(config: TrainConfig, found: Iterable[BlockProblem], folder: Path) -
     """Yield what was found at its place: in the stage's block, or else in its axolotl_file."""
     file = file_of(config, folder)
     for problem in found:
-        in_block = file is None or not problem.path or problem.path[0] in config.axolotl
-        place = ("axolotl", *problem.path) if in_block else problem.path
+        in_file = file is not None and problem.field == "axolotl" and bool(problem.path)
+        in_block = not in_file or problem.path[0] in config.axolotl
+        place = (problem.field, *problem.path) if in_block else problem.path
         yield Finding(
             place,
             problem.message,

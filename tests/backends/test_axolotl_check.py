@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,21 @@ from llmpipe.errors import StageError
 pytestmark = pytest.mark.heavy
 
 
-DATA = DataFile("train.jsonl", {"type": "chat_template"})
+DATA = DataFile("train.parquet", {"type": "chat_template"})
 
 
-def check(block: dict[str, Any], memo: Path, *, evaluates: bool = False) -> CheckResult:
+def check(
+    block: dict[str, Any],
+    memo: Path,
+    *,
+    evaluates: bool = False,
+    dataset: dict[str, Any] | None = None,
+) -> CheckResult:
     """Check a block as a run on a CPU would compile it."""
-    sources = Sources("base", DATA, "out", "prepared", test=DATA if evaluates else None)
+    data = replace(DATA, layout={**DATA.layout, **(dataset or {})})
+    sources = Sources("base", data, "out", "prepared", test=data if evaluates else None)
     document = compile_config(block, sources, Device("cpu", "float32")).config
-    return check_block(block, document, memo_dir=memo)
+    return check_block(block, document, memo_dir=memo, dataset=dataset)
 
 
 def by_path(result: CheckResult) -> dict[str, BlockProblem]:
@@ -198,3 +206,27 @@ def test_an_axolotl_that_cannot_be_imported_is_said(
         check({"seed": 3}, tmp_path / "memo")
     assert "RuntimeError: half installed" in caught.value.message
     assert "allow_unknown_axolotl" in (caught.value.hint or "")
+
+
+def test_the_entry_of_the_rows_is_checked_by_its_own_model(memo: Path) -> None:
+    """Unknown keys with a suggestion, wrong values too: in the union another model takes them."""
+    dataset = {"roles_to_trian": ["user"], "train_on_eos": "sometimes", "train_on_eot": "all"}
+    found = by_path(check({}, memo, dataset=dataset))
+    assert set(found) == {"roles_to_trian", "train_on_eos"}
+    assert {problem.field for problem in found.values()} == {"dataset"}
+    assert "did you mean 'roles_to_train'?" in (found["roles_to_trian"].hint or "")
+    assert "'turn'" in found["train_on_eos"].message
+    sound = {"type": {"format": "{instruction}", "field_instruction": "q"}}
+    assert not check({}, memo, dataset=sound).problems
+    pairs = {"chat_template": "chatml", "roles_to_train": ["user"]}
+    assert set(by_path(check({"rl": "dpo"}, memo, dataset=pairs))) == {"roles_to_train"}
+
+
+def test_a_key_of_the_entry_in_the_block_is_told_its_place(memo: Path) -> None:
+    """Axolotl would drop it there without a word."""
+    found = by_path(check({"roles_to_train": ["user"], "type": "alpaca"}, memo))
+    assert set(found) == {"roles_to_train", "type"}
+    assert found["roles_to_train"].message == "'roles_to_train' has no effect here"
+    assert "the stage's own field dataset: {roles_to_train: …}" in (
+        found["roles_to_train"].hint or ""
+    )

@@ -28,7 +28,7 @@ from llmpipe.errors import StageError
 
 CPU = Device("cpu", "float32")
 GPU = Device("cuda", "bfloat16", "a GPU")
-DATA = DataFile("train.jsonl", {"type": "chat_template"}, rows=10)
+DATA = DataFile("train.parquet", {"type": "chat_template"}, rows=10)
 SOURCES = Sources("base", DATA, "output", "prepared")
 
 
@@ -37,7 +37,7 @@ def test_llmpipe_fills_in_what_it_owns() -> None:
     config = compile_config({"adapter": "lora"}, SOURCES, CPU).config
     assert config["base_model"] == "base"
     assert config["datasets"] == [
-        {"path": "train.jsonl", "ds_type": "json", "split": "train", "type": "chat_template"}
+        {"path": "train.parquet", "ds_type": "parquet", "split": "train", "type": "chat_template"}
     ]
     assert (config["output_dir"], config["dataset_prepared_path"]) == ("output", "prepared")
     assert config["val_set_size"] == 0
@@ -165,3 +165,10 @@ VALUES = st.recursive(
 def test_yaml_says_to_axolotl_what_was_meant(config: dict[str, object]) -> None:
     """What PyYAML reads back is the configuration: ``no`` stays a word, ``5e-4`` a number."""
     assert yaml.safe_load(to_yaml(config, header="one\ntwo")) == config
+
+
+def test_simpo_has_its_margin() -> None:
+    """Axolotl hands TRL a None in its place, on which the first step fails."""
+    assert with_defaults({"rl": "simpo"})["simpo_gamma"] == 0.5
+    assert with_defaults({"rl": "simpo", "simpo_gamma": 1.4})["simpo_gamma"] == 1.4
+    assert "simpo_gamma" not in with_defaults({"rl": "dpo"})

@@ -17,9 +17,8 @@ from llmpipe.backends.axolotl_config import OWNED
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train import Train
-from llmpipe.stages.train_compile import merged_block, shell_value
+from llmpipe.stages.train_compile import Layout, compile_stage, merged_block, shell_value
 from llmpipe.stages.train_config import CHOOSING_KEYS, REPORTING_KEYS, SAVING_KEYS, TrainConfig
-from llmpipe.stages.train_data import prepare
 
 
 def config(axolotl: dict[str, Any] | None = None, **fields: Any) -> TrainConfig:
@@ -49,6 +48,38 @@ def test_paths_in_the_block_are_inputs() -> None:
     assert set(inputs) == {"base_model", "data", "eval_data", "axolotl.deepspeed"}
     assert inputs["axolotl.deepspeed"].field == ("axolotl", "deepspeed")
     assert inputs["axolotl.deepspeed"].value == "./z.json"
+
+
+def test_paths_in_the_rows_entry_are_inputs() -> None:
+    """A template of one's own for the rows counts by its content, too."""
+    inputs = Train.ports(config(dataset={"chat_template_jinja": "./t.jinja"})).inputs
+    assert inputs["dataset.chat_template_jinja"].field == ("dataset", "chat_template_jinja")
+
+
+@pytest.mark.parametrize(
+    ("block", "dataset", "key", "message"),
+    [
+        ({}, {"path": "x"}, "path", "set by llmpipe: .* field data"),
+        ({}, {"split": "test"}, "split", "set by llmpipe"),
+        ({}, {"field_messages": "m"}, "field_messages", "turns with role and content"),
+        ({"rl": "dpo"}, {"roles_to_train": ["user"]}, "roles_to_train", "these are pairs"),
+        ({}, {"type": "alpaca", "train_on_eos": "all"}, "train_on_eos", "these are Alpaca prompts"),
+        ({}, {"type": "mine.load", "ds_type": "json"}, "ds_type", "set by llmpipe"),
+    ],
+)
+def test_keys_of_the_entry_that_llmpipe_owns_or_nobody_reads(
+    block: dict[str, Any], dataset: dict[str, Any], key: str, message: str
+) -> None:
+    """Each is a problem at its place, with the reason."""
+    ((path, told),) = Train.problems(config(block, dataset=dataset))
+    assert path == ("dataset", key)
+    assert re.search(message, told)
+
+
+def test_a_type_of_ones_own_may_name_its_columns() -> None:
+    """llmpipe hands such rows over as they are."""
+    assert Train.problems(config(dataset={"type": "mine.load", "field_human": "h"})) == []
+    assert Train.problems(config(dataset={"roles_to_train": ["user"], "train_on_eos": "all"})) == []
 
 
 def test_training_on_an_adapter_is_never_inferred() -> None:
@@ -111,6 +142,9 @@ def test_a_file_of_ones_own_lies_under_the_block(tmp_path: Path) -> None:
     block, notes = merged_block(config({"lora_r": 4}, axolotl_file="./my.yml"), file)
     assert block == {"adapter": "qlora", "learning_rate": "1e-3", "lora_r": 4}
     assert "base_model is replaced" in notes[0]
+    file.write_text("adapter: lora\ndatasets: [{path: x, type: alpaca, train_on_eos: all}]\n")
+    _, notes = merged_block(config(axolotl_file="./my.yml", dataset={"type": "alpaca"}), file)
+    assert "./my.yml: train_on_eos in its datasets has no effect" in notes[1]
     file.write_text("learning_rate: 0.001\n")
     with pytest.raises(StageError, match="trains no adapter") as caught:
         merged_block(config(axolotl_file="./my.yml"), file)
@@ -126,73 +160,69 @@ def test_a_file_that_is_no_axolotl_file_is_refused(tmp_path: Path, text: str) ->
         merged_block(config(axolotl_file="./my.yml"), file)
 
 
-ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "chat_template": ({"messages": [{"role": "user", "content": "q"}], "provenance": {"a": 1}}, {}),
-    "alpaca": ({"instruction": "q", "input": "", "output": "a", "n": 1}, {}),
-    "alpaca_w_system.load": ({"instruction": "q", "output": "a", "system": "s"}, {}),
-    "completion": ({"text": "raw", "id": 3}, {}),
-    "chat_template.default": ({"prompt": "q", "chosen": "a", "rejected": "b"}, {"rl": "dpo"}),
-    "bradley_terry.chat_template": (
-        {"input": "q", "chosen": "a", "rejected": "b"},
-        {"reward_model": True},
-    ),
-}
-
-
-@pytest.mark.parametrize("wanted", ROWS)
-def test_rows_are_handed_over_as_axolotl_reads_them(tmp_path: Path, wanted: str) -> None:
-    """The type fits the rows, columns that training does not need are left out."""
-    row, block = ROWS[wanted]
-    target = tmp_path / "out.jsonl"
-    data = prepare(artifact(tmp_path, [row, row]), target, block, "out.jsonl")
-    assert (data.layout["type"], data.rows, data.path) == (wanted, 2, "out.jsonl")
-    written = json.loads(target.read_text().splitlines()[0])
-    assert not {"provenance", "n", "id"} & set(written)
-    if wanted == "bradley_terry.chat_template":
-        assert written["system"] == ""  # Axolotl fails without it
-    if wanted == "chat_template.default":
-        assert data.layout["field_messages"] == "prompt"
-
-
-def test_sharegpt_fields_are_mapped(tmp_path: Path) -> None:
-    """ShareGPT's from and value become role and content."""
-    row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}
-    data = prepare(artifact(tmp_path, [row]), tmp_path / "o", {}, "o")
-    assert data.layout["field_messages"] == "conversations"
-    assert data.layout["message_property_mappings"] == {"role": "from", "content": "value"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "block", "message"),
-    [
-        ([], {}, r"\./rows\.jsonl has no rows"),
-        ([{"text": "a"}, {"question": "b"}], {}, r"\./rows\.jsonl:2: the columns question fit no"),
-        ([{"text": "a"}, {"messages": []}], {}, r"rows\.jsonl:2"),
-        ([{"prompt": "q", "chosen": "a"}], {"rl": "dpo"}, r"rows\.jsonl:1: a preference row"),
-        ([{"input": "q"}], {"reward_model": True}, r"rows\.jsonl:1: .* needs chosen"),
-    ],
+CHAT_ROWS: tuple[dict[str, Any], ...] = (
+    {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+    {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+    {"instruction": "q", "output": "a"},
 )
-def test_rows_that_cannot_be_trained_on_are_named(
-    tmp_path: Path, rows: list[dict[str, Any]], block: dict[str, Any], message: str
-) -> None:
-    """By file and line, before anything heavy starts."""
-    with pytest.raises(StageError, match=message):
-        prepare(artifact(tmp_path, rows), tmp_path / "o", block, "o")
+
+
+@pytest.mark.parametrize("row", CHAT_ROWS)
+def test_chats_need_a_chat_template(tmp_path: Path, row: dict[str, Any]) -> None:
+    """A base model without one is found before Axolotl starts, and told what to write."""
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+
+    def compiled(block: dict[str, Any], **fields: Any) -> None:
+        ctx = StageContext(
+            config=config(block, **fields),
+            stage="sft",
+            inputs={
+                "base_model": Artifact(base, "model", "d", "./base"),
+                "data": artifact(tmp_path, [row]),
+            },
+            out=tmp_path,
+            work=tmp_path,
+            journal=tmp_path,
+            tools=tmp_path,
+            spec_dir=tmp_path,
+            threads=2,
+        )
+        compile_stage(ctx, Layout(tmp_path))
+
+    for block in ({}, {"chat_template": "tokenizer_default"}):
+        with pytest.raises(StageError, match=r"\./base has no chat template") as caught:
+            compiled(block)
+        assert "chat_template: chatml" in (caught.value.hint or "")
+        assert "dataset: {type: alpaca}" in (caught.value.hint or "")
+    compiled({"chat_template": "chatml"})
+    compiled({}, dataset={"chat_template": "tokenizer_default_fallback_chatml"})
+    if "instruction" in row:
+        compiled({}, dataset={"type": "alpaca"})
+    (base / "chat_template.jinja").write_text("{{ messages }}")
+    compiled({})
 
 
 def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> None:
     """Relative paths, copied files, secrets by name; the shell reads the environment back."""
-    rows = artifact(tmp_path, [{"text": "a"}])
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = artifact(tmp_path, [{"messages": chat}])
     zero = tmp_path / "zero.json"
     zero.write_text("{}")
     block = {"adapter": "lora", "chat_template_jinja": "./zero.json"}
     ctx = StageContext(
-        config=config(block, launch={"env": {"TOKEN": "a b${secret:MINE}'c", "EMPTY": ""}}),
+        config=config(
+            block,
+            launch={"env": {"TOKEN": "a b${secret:MINE}'c", "EMPTY": ""}},
+            dataset={"chat_template_jinja": "./zero.json"},
+        ),
         stage="sft",
         inputs={
             "base_model": Artifact(Path("/models/base"), "model", "d", "./base"),
             "data": rows,
             "axolotl.chat_template_jinja": Artifact(zero, "file", "d", "./zero.json"),
+            "dataset.chat_template_jinja": Artifact(zero, "file", "d", "./zero.json"),
         },
         out=tmp_path,
         work=tmp_path,
@@ -208,7 +238,9 @@ def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> 
     assert "base_model: /models/base" in yml
     assert "./files/chat_template_jinja-zero.json" in yml
     assert (folder / "files" / "chat_template_jinja-zero.json").read_text() == "{}"
-    assert (folder / "data" / "train.jsonl").read_text() == '{"text":"a"}\n'
+    assert "./files/dataset-chat_template_jinja-zero.json" in yml
+    assert (folder / "data" / "train.parquet").read_bytes()[:4] == b"PAR1"
+    assert (folder / "plugins" / "axolotl_pairs" / "reward.py").is_file()
     script = f'. "{folder}/axolotl.env"; printf %s "$TOKEN"'
     told = subprocess.run(["sh", "-c", script], env={"MINE": "s3"}, capture_output=True, text=True)
     assert told.stdout == "a bs3'c"

@@ -1,0 +1,150 @@
+"""Axolotl prompt strategies for pairs of answers, rendered by the training's own chat template.
+
+Axolotl's own strategy for ``rl: dpo`` renders an answer behind a made-up question and looks for
+the answer's text in it: an answer ``A`` is found in "AI assistant", one that the template trims is
+not found at all. Here the whole conversation is rendered, and the answer is what follows the
+prompt. `render` is named as the data set's ``type``. `axolotl_pairs.reward` does the same for
+reward models.
+
+This folder is copied beside each configuration that llmpipe compiles and needs nothing of llmpipe.
+Rows hold ``prompt`` (turns), ``chosen`` and ``rejected`` (one turn each) and ``tools`` as JSON
+texts, and ``row``, which says where a row stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from axolotl.utils.chat_templates import get_chat_template_from_config
+
+Renderer = Callable[[Mapping[str, Any], Any], tuple[str, str, str]]
+
+
+def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return what Axolotl maps over the rows of ``rl: dpo``, ``ipo`` and ``simpo``."""
+    rendered = renderer(cfg, cfg["datasets"][dataset_idx])
+
+    def texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, str]:
+        prompt, chosen, rejected = rendered(sample, tokenizer)
+        ends = [_closed(whole, tokenizer) for whole in (chosen, rejected)]
+        cut = _boundary(len(prompt), ends, tokenizer, sample["row"])
+        prompt, answers = ends[0][:cut], [whole[cut:] for whole in ends]
+        prompt = _without_second_bos(prompt, tokenizer)
+        for whole, answer in zip(ends, answers, strict=True):
+            _check(prompt, answer, whole, tokenizer, sample["row"])
+        return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+
+    return texts, {"remove_columns": ["tools", "row"]}
+
+
+def renderer(cfg: Any, entry: Any) -> Renderer:
+    """Return a function that renders a row: its prompt, and the whole with each of its answers.
+
+    Both wholes begin with the prompt, which ends where the assistant is to speak.
+    """
+
+    def rendered(sample: Mapping[str, Any], tokenizer: Any) -> tuple[str, str, str]:
+        turns = _as_templates_take(json.loads(sample["prompt"]))
+        options: dict[str, Any] = {
+            "chat_template": get_chat_template_from_config(cfg, entry, tokenizer),
+            "tokenize": False,
+            **(cfg.chat_template_kwargs or {}),
+        }
+        if sample["tools"]:
+            options["tools"] = json.loads(sample["tools"])
+        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+        wholes = []
+        for name in ("chosen", "rejected"):
+            answer = _as_templates_take([json.loads(sample[name])])
+            whole = tokenizer.apply_chat_template(turns + answer, **options)
+            if not whole.startswith(prompt):
+                raise ValueError(
+                    f"{sample['row']}: with the {name} answer the chat template renders another "
+                    f"prompt: {_difference(prompt, whole)}"
+                )
+            wholes.append(whole)
+        return prompt, wholes[0], wholes[1]
+
+    return rendered
+
+
+def _as_templates_take(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return turns without nulls and with the arguments of tool calls as objects.
+
+    Axolotl does the same to conversations.
+    """
+    turns = [{key: value for key, value in turn.items() if value is not None} for turn in turns]
+    for turn in turns:
+        for call in turn.get("tool_calls") or ():
+            function = call.get("function") or {}
+            if isinstance(function.get("arguments"), str):
+                function["arguments"] = json.loads(function["arguments"])
+    return turns
+
+
+def _closed(whole: str, tokenizer: Any) -> str:
+    """End a rendered conversation where its last end-of-turn token ends.
+
+    Templates write a line break after it, behind which the trainer would put another end token. A
+    conversation that ends in no special token is left as it is. The end token that the trainers
+    add where it is missing is written here, so that Axolotl counts it.
+    """
+    special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+    bare = whole.rstrip()
+    if bare.endswith(tuple(special)):
+        whole = bare
+    end = tokenizer.eos_token
+    return whole if not end or whole.endswith(end) else whole + end
+
+
+def _boundary(start: int, wholes: list[str], tokenizer: Any, row: str) -> int:
+    """Return where the answers begin: after the last token that is whole on both sides.
+
+    An answer that begins with a line break can share a token with the end of the prompt. The
+    trainer would drop that token from the answer; so the answer begins with it instead.
+    """
+    ids = [_ids(whole, tokenizer) for whole in wholes]
+    for cut in range(start, 0, -1):
+        head = _ids(wholes[0][:cut], tokenizer)
+        if all(tokens[: len(head)] == head for tokens in ids):
+            return cut
+    raise ValueError(f"{row}: the tokenizer joins the whole prompt with the answer")
+
+
+def _without_second_bos(prompt: str, tokenizer: Any) -> str:
+    """Take the template's begin token away where the trainer's tokenizer adds it by itself."""
+    begin = tokenizer.bos_token
+    twice = begin and tokenizer(prompt)["input_ids"][:2] == [tokenizer.bos_token_id] * 2
+    return prompt.removeprefix(begin) if twice else prompt
+
+
+def _check(prompt: str, answer: str, whole: str, tokenizer: Any, row: str) -> None:
+    """Make sure that the trainer will see the tokens of the whole, cut at the same place.
+
+    A begin token that the tokenizer puts first, and the template does not, is the trainer's own.
+    """
+    seen = tokenizer(prompt + answer)["input_ids"]
+    wanted = _ids(whole, tokenizer)
+    head = tokenizer(prompt)["input_ids"]
+    extra = [] if seen[: len(wanted)] == wanted else [tokenizer.bos_token_id]
+    if seen != extra + wanted or seen[: len(head)] != head:
+        raise ValueError(
+            f"{row}: the tokenizer does not give the chat template's text back as tokens; does it "
+            "add an end token to every text?"
+        )
+
+
+def _ids(text: str, tokenizer: Any) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _difference(prompt: str, whole: str) -> str:
+    """Quote the first place where two texts differ."""
+    at = next(
+        (i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(whole)
+    )
+    around = slice(max(0, at - 20), at + 40)
+    return f"…{prompt[around]!r} before, …{whole[around]!r} with it"

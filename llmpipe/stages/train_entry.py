@@ -1,0 +1,130 @@
+"""The stage's field ``dataset``: keys of Axolotl's ``datasets`` entry, and what they may hold.
+
+The entry names the file that llmpipe writes, so the keys that say where rows lie and what their
+columns are called are llmpipe's own. The rest is the user's. Which keys exist is Axolotl's to say:
+`llmpipe.backends.axolotl_check` asks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from llmpipe.backends.axolotl_config import KeyPath
+
+Kind = Literal["conversation", "text", "alpaca", "pair", "as they are"]
+"""What a stage's rows are read as; "as they are" where the user names a type of their own."""
+
+_ONE_FILE = "llmpipe hands all rows over in one file; the stage's own field data names them"
+_ONE_SHAPE = "llmpipe hands over turns with role and content, whatever the rows call them"
+
+PLACE_KEYS: Mapping[str, str] = dict.fromkeys(
+    (
+        *("path", "ds_type", "split", "data_files", "name", "revision", "trust_remote_code"),
+        *("shards", "shards_idx", "preprocess_shards"),
+    ),
+    _ONE_FILE,
+)
+"""Keys that say where rows lie, and why a stage does not hold them."""
+
+COLUMN_KEYS: Mapping[str, str] = dict.fromkeys(
+    (
+        *("field", "field_messages", "field_tools", "field_chosen", "field_rejected"),
+        *("field_human", "field_model", "message_field_role", "message_field_content"),
+        *("message_property_mappings",),
+    ),
+    _ONE_SHAPE,
+)
+"""Keys that name columns: llmpipe's too, unless the stage names a type of its own."""
+
+CHAT_KEYS = frozenset(
+    {
+        "chat_template",
+        "chat_template_jinja",
+        "drop_system_message",
+        "field_thinking",
+        "message_field_training",
+        "message_field_training_detail",
+        "roles",
+        "roles_to_train",
+        "split_thinking",
+        "template_thinking_key",
+        "train_on_eos",
+        "train_on_eot",
+    }
+)
+"""Keys that Axolotl reads for rows of the type ``chat_template``."""
+
+PAIR_KEYS = frozenset({"chat_template", "chat_template_jinja"})
+"""Keys that are read for pairs of answers."""
+
+PREFERENCE = ("dpo", "ipo", "simpo")
+"""The values of Axolotl's ``rl`` that train on pairs of a chosen and a rejected answer."""
+
+SYSTEM_TYPES = (
+    "alpaca_w_system.load",
+    "alpaca_w_system.load_instruct",
+    "alpaca_w_system.load_chat",
+)
+"""Axolotl's Alpaca types that have a place for a system text."""
+
+ALPACA_TYPES = (
+    *("alpaca", "alpaca_chat.load", "alpaca_chat.load_concise", "alpaca_chat.load_no_prompt"),
+    *("alpaca_instruct.load", "alpaca_instruct.load_no_prompt"),
+    *SYSTEM_TYPES,
+)
+"""Axolotl's types for rows of instruction, input and output."""
+
+
+def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind | None:
+    """Say what the stage's rows are read as, or None where their own columns say it."""
+    named = dataset.get("type")
+    if is_pairs(block):
+        return "pair" if named is None else "as they are"
+    if named in (None, "chat_template"):
+        return "conversation" if named else None
+    if named == "completion":
+        return "text"
+    bare = str(named).partition(":")[0]  # alpaca:chat is Alpaca in another style
+    return "alpaca" if isinstance(named, str) and bare in ALPACA_TYPES else "as they are"
+
+
+def is_pairs(block: Mapping[str, Any]) -> bool:
+    """Whether a stage trains on pairs of a chosen and a rejected answer."""
+    return bool(block.get("reward_model")) or block.get("rl") in PREFERENCE
+
+
+def entry_problems(
+    block: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> list[tuple[KeyPath, str]]:
+    """List the keys of ``dataset`` that llmpipe owns, or that are read for no such rows."""
+    kind = kind_of_rows(block, dataset)
+    owned = dict(PLACE_KEYS) if kind == "as they are" else {**PLACE_KEYS, **COLUMN_KEYS}
+    found: list[tuple[KeyPath, str]] = [
+        ((key,), f"{key} is set by llmpipe: {owned[key]}") for key in dataset if key in owned
+    ]
+    if kind in ("pair", "text", "alpaca"):
+        read = PAIR_KEYS if kind == "pair" else frozenset()
+        found += [((key,), idle(key, kind)) for key in dataset if key in CHAT_KEYS - read]
+    return found
+
+
+def idle(key: str, kind: str) -> str:
+    """Say that Axolotl reads a key only for conversations."""
+    rows = {"pair": "pairs of answers", "text": "raw text", "alpaca": "Alpaca prompts"}[kind]
+    return f"{key} is read for conversations (type: chat_template) only, and these are {rows}"
+
+
+def lost_entry_keys(
+    from_file: Mapping[str, Any], dataset: Mapping[str, Any], label: str
+) -> list[str]:
+    """Say which keys of an Axolotl file's ``datasets`` go with it and belong under ``dataset``."""
+    entries = from_file.get("datasets")
+    entries = entries if isinstance(entries, list) else []
+    keys = {str(key): None for entry in entries if isinstance(entry, Mapping) for key in entry}
+    lost = [key for key in keys if key not in {**PLACE_KEYS, **COLUMN_KEYS, **dataset}]
+    if not lost:
+        return []
+    named = ", ".join(lost)
+    advice = "write what is to hold under the stage's own field dataset"
+    return [f"{label}: {named} in its datasets has no effect; {advice}"]

@@ -1,0 +1,71 @@
+"""Count what training makes nothing of in a stage's rows, and say it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from llmpipe.formats.conversation import Turn, is_blank
+
+OWN_COLUMNS = frozenset({"provenance"})
+"""Columns that llmpipe's own stages write, for no training to read."""
+
+TURN_KEYS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+)
+"""Keys of a turn that chat templates commonly read."""
+
+
+class Tally:
+    """Counts per file; each count remembers the line that it was first met in."""
+
+    def __init__(self, label: str, turn_keys: Iterable[str] = ()) -> None:
+        self._label = label
+        self._turn_keys = TURN_KEYS | frozenset(turn_keys)
+        self._columns: Counter[str] = Counter()
+        self._keys: Counter[str] = Counter()
+        self._rows: Counter[str] = Counter()
+        self._first: dict[str, int] = {}
+
+    def columns(self, row: Mapping[str, object], read: frozenset[str]) -> None:
+        """Count the columns of a row that nobody reads; one without a value is none."""
+        unread = (name for name in row if name not in read and name not in OWN_COLUMNS)
+        self._columns.update(name for name in unread if row[name] not in (None, "", [], {}))
+
+    def turns(self, turns: Iterable[Turn]) -> None:
+        """Count the keys of turns that a chat template may not read."""
+        for turn in turns:
+            self._keys.update(key for key in turn if key not in self._turn_keys)
+
+    def answers(self, turns: Iterable[Turn], line: int) -> None:
+        """Count a conversation in which the assistant says nothing somewhere."""
+        if any(turn["role"] == "assistant" and is_blank(turn) for turn in turns):
+            self.rows("with an empty answer, which teaches the model to answer nothing", line)
+
+    def rows(self, what: str, line: int) -> None:
+        """Count a row of which ``what`` is to be said."""
+        self._rows[what] += 1
+        self._first.setdefault(what, line)
+
+    def notes(self) -> list[str]:
+        """Return a sentence for everything that was counted."""
+        notes = []
+        if self._columns:
+            named = _listed(self._columns, "row", "rows")
+            notes.append(f"{self._label}: training does not read the columns {named}")
+        if self._keys:
+            named = _listed(self._keys, "turn", "turns")
+            notes.append(
+                f"{self._label}: keys of turns that only a chat template that names them reads: "
+                f"{named}"
+            )
+        for what, count in self._rows.items():
+            rows = "1 row" if count == 1 else f"{count} rows"
+            notes.append(f"{self._label}: {rows} {what} (first: line {self._first[what]})")
+        return notes
+
+
+def _listed(counts: Counter[str], one: str, many: str) -> str:
+    return ", ".join(
+        f"{name} ({count} {one if count == 1 else many})" for name, count in sorted(counts.items())
+    )

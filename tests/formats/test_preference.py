@@ -1,0 +1,137 @@
+"""Preference rows as public sets write them: where the question is found, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.formats import RowError
+from llmpipe.formats.preference import read_preference
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda t: t.strip())
+
+USER = {"role": "user", "content": "q"}
+GOOD = {"role": "assistant", "content": "a"}
+BAD = {"role": "assistant", "content": "b"}
+SYSTEM = {"role": "system", "content": "s"}
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"prompt": "q"},
+        {"question": "q"},
+        {"instruction": "q"},
+        {"input": "q"},
+        {"prompt": [USER]},
+        {"messages": [USER]},
+        {"conversations": [{"from": "human", "value": "q"}]},
+        {"prompt": "q", "messages": [USER, GOOD]},  # UltraFeedback: messages is the chosen one
+        {"prompt": "q", "instruction": "q", "input": ""},
+        {"prompt": "q", "messages": None, "input": None},
+    ],
+    ids=lambda question: "+".join(question),
+)
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"chosen": "a", "rejected": "b"},
+        {"chosen": GOOD, "rejected": BAD},
+        {"chosen": [GOOD], "rejected": [BAD]},
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
+        {"chosen": [USER, GOOD], "rejected": "b"},
+        {"chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}},
+    ],
+    ids=["texts", "turns", "lists", "conversations", "one conversation", "sharegpt"],
+)
+def test_the_question_and_the_answers_are_found(
+    question: dict[str, Any], answers: dict[str, Any]
+) -> None:
+    """In every place and form, and in several places at once when they agree."""
+    pair = read_preference({**question, **answers, "score_chosen": 7.5})
+    assert (pair.prompt, pair.chosen, pair.rejected) == ([USER], GOOD, BAD)
+
+
+def test_conversations_need_no_question_beside_them() -> None:
+    """The prompt is what both begin with, its system text included."""
+    before = [SYSTEM, USER, {"role": "assistant", "content": "and?"}, USER]
+    pair = read_preference({"chosen": [*before, GOOD], "rejected": [*before, BAD]})
+    assert (pair.prompt, pair.chosen, pair.rejected) == (before, GOOD, BAD)
+
+
+@pytest.mark.parametrize("answers", [("a", "b"), ([USER, GOOD], [USER, BAD])])
+def test_the_system_text_opens_the_prompt(answers: tuple[Any, Any]) -> None:
+    """From its own column, beside texts and beside conversations that have none."""
+    row = {"system": "s", "prompt": "q", "chosen": answers[0], "rejected": answers[1]}
+    assert read_preference(row).prompt == [SYSTEM, USER]
+
+
+def test_an_input_stands_below_its_instruction() -> None:
+    """As in Alpaca rows."""
+    row = {"instruction": "Add", "input": "1, 2", "chosen": "3", "rejected": "4"}
+    assert read_preference(row).prompt == [{"role": "user", "content": "Add\n\n1, 2"}]
+
+
+def test_a_text_may_quote_a_question_of_a_conversation() -> None:
+    """Sets with several turns write the first or the last question as prompt."""
+    before = [{"role": "user", "content": "one"}, GOOD, {"role": "user", "content": "two"}]
+    for quoted in ("one", "two "):
+        row = {"prompt": quoted, "chosen": [*before, GOOD], "rejected": [*before, BAD]}
+        assert read_preference(row).prompt == before
+
+
+def test_a_number_is_an_answer_and_so_is_nothing() -> None:
+    """An answer may be a number or empty: that is what the model said."""
+    pair = read_preference({"prompt": "q", "chosen": 42, "rejected": ""})
+    assert (pair.chosen["content"], pair.rejected["content"]) == ("42", "")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "q", "chosen": "a"}, "needs rejected"),
+        ({"prompt": "q", "chosen": None, "rejected": "b"}, "needs chosen"),
+        ({"chosen": "a", "rejected": "b"}, "needs a question"),
+        ({"prompt": "", "chosen": "a", "rejected": "b"}, "needs a question"),
+        ({"prompt": "q", "question": "r", "chosen": "a", "rejected": "b"}, "prompt and question"),
+        ({"prompt": "q", "input": "r", "chosen": "a", "rejected": "b"}, "prompt and input ask"),
+        (
+            {"prompt": "r", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+            "chosen and prompt ask different things",
+        ),
+        (
+            {"prompt": "q", "messages": [USER, BAD], "chosen": "a", "rejected": "b"},
+            "messages ends with an answer that is not the chosen one",
+        ),
+        (
+            {"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD, USER, BAD]},
+            "differ before their last turn",
+        ),
+        ({"chosen": [USER, GOOD], "rejected": [USER]}, "rejected must end with the assistant's"),
+        ({"chosen": [GOOD], "rejected": [BAD], "messages": [SYSTEM]}, "nobody asks"),
+        ({"prompt": "q", "system": "t", "messages": [SYSTEM, USER], "chosen": "a",
+          "rejected": "b"}, "two different system texts"),
+        ({"prompt": "q", "chosen": ["a"], "rejected": "b"}, r"chosen\[0\] must be an object"),
+        ({"prompt": "q", "chosen": {"content": "a"}, "rejected": "b"}, "chosen needs the text 'role'"),
+        ({"prompt": {"a": 1}, "chosen": "a", "rejected": "b"}, "'prompt' must hold text"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_itself_is_refused(row: dict[str, Any], message: str) -> None:
+    """Nothing is guessed where two columns say two things, or one is missing."""
+    with pytest.raises(RowError, match=message):
+        read_preference(row)
+
+
+@given(TEXT, TEXT, TEXT, st.none() | TEXT)
+def test_answers_arrive_as_written(
+    question: str, chosen: str, rejected: str, system: str | None
+) -> None:
+    """Whatever the texts are, dates and white space included."""
+    row = {"prompt": question, "chosen": chosen, "rejected": rejected, "system": system}
+    pair = read_preference(row)
+    assert pair.prompt[-1]["content"] == question
+    assert (pair.chosen["content"], pair.rejected["content"]) == (chosen, rejected)
+    assert [turn["content"] for turn in pair.prompt[:-1]] == ([system] if system else [])
