@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_config import BlockProblem, is_path, leaves
+from llmpipe.backends.axolotl_config import BlockProblem, KeyPath, is_path, leaves
 
 FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
 """Keys whose text Axolotl reads as a file or folder, and as nothing else."""
@@ -31,7 +31,9 @@ MODULES = frozenset({"plugins", "reward_funcs"})
 """Keys that take names of Python objects: ``module.Name``."""
 
 _PATH_BY_NAME = re.compile(r"(^|_)(path|paths|dir|dirs|file|files|folder)$")
-_NO_PATH = re.compile(r"^(hub|wandb|mlflow|comet|trackio|swanlab|otel)_|^push_dataset_to_hub$")
+_NO_PATH = re.compile(
+    r"^(hub|wandb|mlflow|comet|trackio|swanlab|otel)_|^push_dataset_to_hub$|tokens|system_message"
+)
 _FILE_NAME = re.compile(
     r"\.(bin|cfg|csv|gguf|ini|j2|jinja2?|jsonl?|md|model|parquet|pt|pth|py|safetensors|toml|txt|ya?ml)$",
     re.IGNORECASE,
@@ -53,14 +55,11 @@ def bare_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]
     for where, value in leaves(block):
         if not isinstance(value, str) or not value.strip() or "\0" in value:
             continue
-        key = next((str(step) for step in reversed(where) if isinstance(step, str)), "")
-        complaint = (
-            _module_problem(value, folder)
-            if key in MODULES
-            else None
-            if is_path(value)
-            else _path_problem(key, value, folder)
-        )
+        complaint = None
+        if _key(where) in MODULES:
+            complaint = _module_problem(value, folder)
+        elif not is_path(value) and not any(_NO_PATH.search(str(step)) for step in where):
+            complaint = _path_problem(_key(where), value, folder)
         if complaint:
             yield BlockProblem(where, *complaint)
 
@@ -68,17 +67,20 @@ def bare_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]
 def missing_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
     """Yield the texts that Axolotl, run in ``folder``, would take for a file that is not there."""
     for where, value in leaves(block):
-        key = next((str(step) for step in reversed(where) if isinstance(step, str)), "")
+        key = _key(where)
         if not isinstance(value, str) or not value.strip() or _lies(folder, value):
             continue
         if _must_exist(key, value) or (key in MODELS and is_path(value)):
             yield BlockProblem(where, f"no such file or folder: {_short(value)}", _advice(key))
 
 
+def _key(where: KeyPath) -> str:
+    """Return the innermost key: that of the list where a list's item is meant."""
+    return next((step for step in reversed(where) if isinstance(step, str)), "")
+
+
 def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
     """Return message and hint for a text that is not written as a path."""
-    if _NO_PATH.search(key):
-        return None
     reads_path = key in FILES | TEMPLATES | MODELS or bool(_PATH_BY_NAME.search(key))
     file_like = "/" in value or bool(_FILE_NAME.search(value))
     if (reads_path or file_like) and _lies(folder, value):

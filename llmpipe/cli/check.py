@@ -56,7 +56,9 @@ def main(argv: list[str]) -> int:
         return SpecError.exit_code if problems else 0
     if problems:
         raise SpecError(problems)
-    print_warnings([f"{p.location}: {p.message}" for p in warnings])
+    print_warnings(
+        [f"{p.location}: {p.message}" + (f" ({p.hint})" if p.hint else "") for p in warnings]
+    )
     print(f"{options.file}: sound for axolotl {result.version}", file=sys.stderr)
     return 0
 

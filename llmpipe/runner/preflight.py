@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
         told.problems += [*_shortages(specs), *_unset_secrets(specs)]
     for node, declared in once:
         config, wrong = _with_paths(node), len(told.problems)
-        told.take(declared, _review(declared, config, folder))
+        told.take(declared, _judge(declared)(config, folder))
         if len(told.problems) > wrong:
             continue  # a tool would say the same again
         for finding in declared.stage.preflight(config, folder, memo):
@@ -59,7 +59,8 @@ def review(project: Project, stages: Collection[str]) -> list[str]:
     """
     told = _Told()
     for node, declared in _declared(project, stages):
-        told.take(declared, _review(declared, _with_paths(node), project.graph.spec.folder))
+        if _judge(declared) is not StageDefaults.review:  # most kinds have nothing to say
+            told.take(declared, _judge(declared)(_with_paths(node), project.graph.spec.folder))
     return told.result()
 
 
@@ -74,10 +75,11 @@ def _declared(project: Project, stages: Collection[str]) -> list[tuple[StageNode
     )
 
 
-def _review(declared: StageSpec, config: StageConfig, folder: Path) -> list[Finding]:
-    judge = getattr(declared.stage, "review", StageDefaults.review)  # a kind may be older
-    found: list[Finding] = judge(config, folder)
-    return found
+def _judge(declared: StageSpec) -> Callable[[StageConfig, Path], list[Finding]]:
+    """Return the kind's `Stage.review`, which one made for an older llmpipe does not have."""
+    judge: Callable[[StageConfig, Path], list[Finding]]
+    judge = getattr(declared.stage, "review", StageDefaults.review)
+    return judge
 
 
 @dataclass(slots=True)
@@ -120,10 +122,11 @@ class _Told:
 
 def _place_in(file: Path, path: FieldPath) -> Location:
     """Return the place of a key in a YAML file; the file as a whole where it is read otherwise."""
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     try:
-        return load_file(file).locate(path, key=True)
+        return load_file(shown).locate(path, key=True)
     except SpecError:  # it uses what a spec may not, such as tags
-        return Location(str(file), 0, 0)
+        return Location(str(shown), 0, 0)
 
 
 def _with_paths(node: StageNode) -> StageConfig:

@@ -142,7 +142,7 @@ class Train(StageDefaults):
             found = list(complaints(config, block, folder))
             if all(problem.warning for problem in found):
                 compiled, _ = compile_unseen(config, file_of(config, folder))
-                found += noted(compiled.notes, block)
+                found += noted(compiled.notes, block, config.axolotl_file)
         except StageError as error:
             field = "axolotl_file" if config.axolotl_file else "axolotl"
             return [Finding((field,), error.message, error.hint)]

@@ -125,12 +125,19 @@ def findings(config: TrainConfig, found: Iterable[BlockProblem], folder: Path) -
         )
 
 
-def noted(notes: Iterable[str], block: Mapping[str, Any]) -> Iterator[BlockProblem]:
-    """Yield what compiling says as warnings, each at the first key that it names."""
+def noted(
+    notes: Iterable[str], block: Mapping[str, Any], label: str | None = None
+) -> Iterator[BlockProblem]:
+    """Yield what compiling says as warnings, each at the first key that it names.
+
+    ``label`` is what notes call the ``axolotl_file``.
+    """
     for note in notes:
-        words = re.findall(r"\w+", note)
-        key = next((word for word in words if word in block or word in OWNED), None)
-        yield BlockProblem((key,) if key else (), note, warning=True)
+        text = note.removeprefix(f"{label}: ")
+        words = re.findall(r"\w+", text)
+        key = next((word for word in words if word in block or word in OWNED), "")
+        text = text.removeprefix(key).lstrip(": ")
+        yield BlockProblem((key,) if key else (), text, warning=True)
 
 
 def file_of(config: TrainConfig, folder: Path) -> Path | None:

@@ -101,7 +101,7 @@ def test_a_path_of_nothing_is_no_such_file(tmp_path: Path, block: dict[str, Any]
         {"optimizer": "adamw_torch", "lr_scheduler": "cosine", "chat_template": "chatml"},
         {"wandb_project": "tickets", "hub_model_id": "me/tickets", "wandb_name": "a/b.json"},
         {"attn_implementation": "sdpa", "unfrozen_parameters": ["model.layers.4[0-9]+.x"]},
-        {"special_tokens": {"pad_token": "</s>"}, "tokens": ["a/b", "x" * 5000, "", "a\nb"]},
+        {"special_tokens": {"pad_token": "me/tickets"}, "tokens": ["me/tickets", "x" * 5000, ""]},
     ],
 )
 def test_words_hub_ids_and_templates_are_no_paths(tmp_path: Path, block: dict[str, Any]) -> None:
