@@ -117,10 +117,7 @@ def _known_keys(model: Any) -> dict[str, Any]:
 
 
 _LEGACY_KEYS: Mapping[str, tuple[str, ...]] = {
-    "DPODataset": (
-        *("ds_type", "name", "message_property_mappings", "roles"),
-        *("chat_template", "chat_template_jinja"),
-    ),
+    "DPODataset": ("ds_type", "name", "message_property_mappings", "roles", "chat_template"),
 }
 """Keys that Axolotl's loaders read although its model does not name them."""
 

@@ -7,7 +7,8 @@
 
 `to_chat` reads any of them as a list of messages and `from_chat` writes one from such a list. A
 format is one module with `matches`, `to_chat` and `from_chat`: pure functions from row to row.
-Preference pairs are not covered. Reading and writing files is in `llmpipe.formats.records`.
+Conversations with all that training reads of them are in `llmpipe.formats.conversation`, preference
+pairs in `llmpipe.formats.preference`. Reading and writing files is in `llmpipe.formats.records`.
 """
 
 from __future__ import annotations

@@ -90,8 +90,6 @@ class Train(StageDefaults):
             inputs["axolotl_file"] = Input(("axolotl_file",), config.axolotl_file, ("file",))
         for where, value in paths_in(config.axolotl).items():
             inputs[port_name(where)] = Input(("axolotl", *where), value, NAMED)
-        for where, value in paths_in(config.dataset).items():
-            inputs[port_name(where, "dataset")] = Input(("dataset", *where), value, ("file",))
         product = made(config)
         output = Output(product, origin="base_model", trained=True)
         return Ports(inputs, {product: output}, default=product)

@@ -182,11 +182,9 @@ def _data(
 ) -> Prepared:
     folder = layout.folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
-    given = ctx.config.dataset
-    paths = {where: _file_path(ctx, where, layout, "dataset") for where in paths_in(given)}
-    dataset = replace_paths(given, paths)
-    data = prepare(ctx.input(port), folder / name, block, layout.name(f"data/{name}"), dataset)
-    if data.chat and not _writes_chats(ctx, {**block, **dataset}):
+    path = layout.name(f"data/{name}")
+    data = prepare(ctx.input(port), folder / name, block, path, ctx.config.dataset)
+    if data.chat and not _writes_chats(ctx, block):
         raise StageError(
             f"{ctx.input(port).label} holds chats, but {ctx.input('base_model').label} has no chat "
             "template to write them by",
@@ -208,15 +206,12 @@ def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -
     return has_chat_template(Path(tokenizer) if tokenizer else base_model(ctx).path)
 
 
-def _file_path(
-    ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout, field: str = "axolotl"
-) -> str:
+def _file_path(ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout) -> str:
     """Give the path of a file that the block names; a folder to be run elsewhere gets a copy."""
-    source = ctx.input(port_name(where, field)).path
+    source = ctx.input(port_name(where)).path
     if not layout.relative:
         return str(source)
-    parts = where if field == "axolotl" else (field, *where)
-    name = f"files/{'-'.join(map(str, parts))}-{source.name}"
+    name = f"files/{'-'.join(map(str, where))}-{source.name}"
     target = layout.folder / name
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():

@@ -129,6 +129,6 @@ def made(config: TrainConfig) -> ArtifactType:
     return "adapter" if config.axolotl_file is not None else "model"
 
 
-def port_name(where: KeyPath, field: str = "axolotl") -> str:
-    """Name the input that a path in the block is, by the stage's field and the path of keys."""
-    return f"{field}.{'.'.join(map(str, where))}"
+def port_name(where: KeyPath) -> str:
+    """Name the input that a path in the block is, by the path of keys to it."""
+    return f"axolotl.{'.'.join(map(str, where))}"

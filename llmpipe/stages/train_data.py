@@ -110,7 +110,7 @@ def prepare(
     Raises:
         StageError: there are no rows, or one cannot be read or is of another kind than the first.
     """
-    dataset = dataset or {}
+    dataset = _given(dataset or {})
     reader = _reader(block, dataset)
     if reader is None:
         return _passed_on(artifact, target, path, dataset)
@@ -125,9 +125,25 @@ def prepare(
     _refuse_idle_keys(dataset, kind, artifact.label)
     rows = (_columns(example, place) for place, example in itertools.chain([first], examples))
     count = write_texts(target, COLUMNS[kind], rows)
-    entry = _entry(kind, block, dataset)
     chat = kind in (Conversation, Preference)
-    return Prepared(DataFile(path, entry, count), chat, tally.notes())
+    return Prepared(DataFile(path, entry_of(kind, block, dataset), count), chat, tally.notes())
+
+
+def _given(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that say something: a null unsets what another profile or file wrote."""
+    return {key: value for key, value in dataset.items() if value is not None}
+
+
+def entry_of(
+    kind: type[Example], block: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the keys of Axolotl's ``datasets`` entry for one kind of example."""
+    entry = {**ENTRIES[kind], **dataset}
+    if kind is Conversation:
+        entry["message_property_mappings"] = _turn_keys(dataset)
+    if block.get("reward_model"):
+        entry["type"] = REWARD_TYPE
+    return entry
 
 
 def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,19 +151,12 @@ def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict
 
     Rows that only their columns can tell apart are taken for conversations.
     """
+    dataset = _given(dataset)
     kind = kind_of_rows(block, dataset)
     if kind == "as they are":
-        return dict(dataset)
+        return dataset
     kinds: Mapping[Kind, type[Example]] = {"pair": Preference, "text": Text, "alpaca": Alpaca}
-    return _entry(kinds.get(kind or "conversation", Conversation), block, dataset)
-
-
-def _entry(
-    kind: type[Example], block: Mapping[str, Any], dataset: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return how Axolotl is to read a kind of example: keys of its ``datasets`` entry."""
-    reward = {"type": REWARD_TYPE} if block.get("reward_model") else {}
-    return {**ENTRIES[kind], **dataset, **reward}
+    return entry_of(kinds.get(kind or "conversation", Conversation), block, dataset)
 
 
 def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | None:
@@ -228,7 +237,8 @@ def _counted(example: Example, line: int, tally: Tally) -> bool:
         case Conversation(messages):
             tally.turns(messages)
             tally.answers(messages, line)
-        case Preference(_, chosen, rejected):
+        case Preference(prompt, chosen, rejected):
+            tally.turns([*prompt, chosen, rejected])
             if chosen == rejected:
                 tally.rows("whose two answers are the same, which teaches nothing", line)
         case Alpaca(output=answer):
@@ -269,6 +279,19 @@ def _columns(example: Example, place: str) -> dict[str, str | None]:
                 "input": given,
                 "output": output,
             }
+
+
+def _turn_keys(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys of turns that a chat template gets, each with the key in the rows.
+
+    Axolotl hands over what it finds in the template's code, and does not find all: exaone4's
+    ``tool_calls`` would be lost. What is named here it always hands over.
+    """
+    thinking = dataset.get("template_thinking_key") or "reasoning_content"
+    return {
+        **{key: key for key in ("role", "content", "name", "tool_calls", "tool_call_id")},
+        thinking: dataset.get("field_thinking") or "reasoning_content",
+    }
 
 
 def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Example], label: str) -> None:

@@ -15,6 +15,7 @@ from llmpipe.backends.axolotl_config import KeyPath
 Kind = Literal["conversation", "text", "alpaca", "pair", "as they are"]
 """What a stage's rows are read as; "as they are" where the user names a type of their own."""
 
+_ONE_TEMPLATE = "write it in the stage's axolotl block: the published tokenizer then carries it"
 _ONE_FILE = "llmpipe hands all rows over in one file; the stage's own field data names them"
 _ONE_SHAPE = "llmpipe hands over turns with role and content, whatever the rows call them"
 
@@ -26,6 +27,11 @@ PLACE_KEYS: Mapping[str, str] = dict.fromkeys(
     _ONE_FILE,
 )
 """Keys that say where rows lie, and why a stage does not hold them."""
+
+TEMPLATE_KEYS: Mapping[str, str] = dict.fromkeys(
+    ("chat_template", "chat_template_jinja"), _ONE_TEMPLATE
+)
+"""Keys that would train on one template and publish, evaluate and serve another."""
 
 COLUMN_KEYS: Mapping[str, str] = dict.fromkeys(
     (
@@ -39,8 +45,6 @@ COLUMN_KEYS: Mapping[str, str] = dict.fromkeys(
 
 CHAT_KEYS = frozenset(
     {
-        "chat_template",
-        "chat_template_jinja",
         "drop_system_message",
         "field_thinking",
         "message_field_training",
@@ -54,9 +58,6 @@ CHAT_KEYS = frozenset(
     }
 )
 """Keys that Axolotl reads for rows of the type ``chat_template``."""
-
-PAIR_KEYS = frozenset({"chat_template", "chat_template_jinja"})
-"""Keys that are read for pairs of answers."""
 
 PREFERENCE = ("dpo", "ipo", "simpo")
 """The values of Axolotl's ``rl`` that train on pairs of a chosen and a rejected answer."""
@@ -99,13 +100,14 @@ def entry_problems(
 ) -> list[tuple[KeyPath, str]]:
     """List the keys of ``dataset`` that llmpipe owns, or that are read for no such rows."""
     kind = kind_of_rows(block, dataset)
-    owned = dict(PLACE_KEYS) if kind == "as they are" else {**PLACE_KEYS, **COLUMN_KEYS}
+    owned = {**PLACE_KEYS, **TEMPLATE_KEYS, **({} if kind == "as they are" else COLUMN_KEYS)}
     found: list[tuple[KeyPath, str]] = [
-        ((key,), f"{key} is set by llmpipe: {owned[key]}") for key in dataset if key in owned
+        ((key,), f"{key} does not belong in dataset: {owned[key]}")
+        for key in dataset
+        if key in owned
     ]
     if kind in ("pair", "text", "alpaca"):
-        read = PAIR_KEYS if kind == "pair" else frozenset()
-        found += [((key,), idle(key, kind)) for key in dataset if key in CHAT_KEYS - read]
+        found += [((key,), idle(key, kind)) for key in dataset if key in CHAT_KEYS]
     return found
 
 
@@ -121,10 +123,15 @@ def lost_entry_keys(
     """Say which keys of an Axolotl file's ``datasets`` go with it and belong under ``dataset``."""
     entries = from_file.get("datasets")
     entries = entries if isinstance(entries, list) else []
-    keys = {str(key): None for entry in entries if isinstance(entry, Mapping) for key in entry}
+    keys = {
+        str(key): None
+        for entry in entries
+        if isinstance(entry, Mapping)
+        for key, value in entry.items()
+        if (key, value) != ("type", "chat_template")  # as it is anyway
+    }
     lost = [key for key in keys if key not in {**PLACE_KEYS, **COLUMN_KEYS, **dataset}]
     if not lost:
         return []
-    named = ", ".join(lost)
-    advice = "write what is to hold under the stage's own field dataset"
-    return [f"{label}: {named} in its datasets has no effect; {advice}"]
+    advice = "write what is to hold under the field dataset, a chat template under axolotl"
+    return [f"{label}: {', '.join(lost)} in its datasets has no effect; {advice}"]

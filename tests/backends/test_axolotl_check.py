@@ -218,7 +218,7 @@ def test_the_entry_of_the_rows_is_checked_by_its_own_model(memo: Path) -> None:
     assert "'turn'" in found["train_on_eos"].message
     sound = {"type": {"format": "{instruction}", "field_instruction": "q"}}
     assert not check({}, memo, dataset=sound).problems
-    pairs = {"chat_template": "chatml", "roles_to_train": ["user"]}
+    pairs = {"type": "chatml.intel", "roles_to_train": ["user"]}
     assert set(by_path(check({"rl": "dpo"}, memo, dataset=pairs))) == {"roles_to_train"}
 
 

@@ -50,21 +50,16 @@ def test_paths_in_the_block_are_inputs() -> None:
     assert inputs["axolotl.deepspeed"].value == "./z.json"
 
 
-def test_paths_in_the_rows_entry_are_inputs() -> None:
-    """A template of one's own for the rows counts by its content, too."""
-    inputs = Train.ports(config(dataset={"chat_template_jinja": "./t.jinja"})).inputs
-    assert inputs["dataset.chat_template_jinja"].field == ("dataset", "chat_template_jinja")
-
-
 @pytest.mark.parametrize(
     ("block", "dataset", "key", "message"),
     [
-        ({}, {"path": "x"}, "path", "set by llmpipe: .* field data"),
-        ({}, {"split": "test"}, "split", "set by llmpipe"),
+        ({}, {"path": "x"}, "path", "does not belong in dataset: .* field data"),
+        ({}, {"split": "test"}, "split", "does not belong in dataset"),
+        ({}, {"chat_template": "chatml"}, "chat_template", "axolotl block: the published"),
         ({}, {"field_messages": "m"}, "field_messages", "turns with role and content"),
         ({"rl": "dpo"}, {"roles_to_train": ["user"]}, "roles_to_train", "these are pairs"),
         ({}, {"type": "alpaca", "train_on_eos": "all"}, "train_on_eos", "these are Alpaca prompts"),
-        ({}, {"type": "mine.load", "ds_type": "json"}, "ds_type", "set by llmpipe"),
+        ({}, {"type": "mine.load", "ds_type": "json"}, "ds_type", "does not belong in dataset"),
     ],
 )
 def test_keys_of_the_entry_that_llmpipe_owns_or_nobody_reads(
@@ -197,7 +192,7 @@ def test_chats_need_a_chat_template(tmp_path: Path, row: dict[str, Any]) -> None
         assert "chat_template: chatml" in (caught.value.hint or "")
         assert "dataset: {type: alpaca}" in (caught.value.hint or "")
     compiled({"chat_template": "chatml"})
-    compiled({}, dataset={"chat_template": "tokenizer_default_fallback_chatml"})
+    compiled({"chat_template": "tokenizer_default_fallback_chatml"})
     if "instruction" in row:
         compiled({}, dataset={"type": "alpaca"})
     (base / "chat_template.jinja").write_text("{{ messages }}")
@@ -212,17 +207,12 @@ def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> 
     zero.write_text("{}")
     block = {"adapter": "lora", "chat_template_jinja": "./zero.json"}
     ctx = StageContext(
-        config=config(
-            block,
-            launch={"env": {"TOKEN": "a b${secret:MINE}'c", "EMPTY": ""}},
-            dataset={"chat_template_jinja": "./zero.json"},
-        ),
+        config=config(block, launch={"env": {"TOKEN": "a b${secret:MINE}'c", "EMPTY": ""}}),
         stage="sft",
         inputs={
             "base_model": Artifact(Path("/models/base"), "model", "d", "./base"),
             "data": rows,
             "axolotl.chat_template_jinja": Artifact(zero, "file", "d", "./zero.json"),
-            "dataset.chat_template_jinja": Artifact(zero, "file", "d", "./zero.json"),
         },
         out=tmp_path,
         work=tmp_path,
@@ -238,7 +228,6 @@ def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> 
     assert "base_model: /models/base" in yml
     assert "./files/chat_template_jinja-zero.json" in yml
     assert (folder / "files" / "chat_template_jinja-zero.json").read_text() == "{}"
-    assert "./files/dataset-chat_template_jinja-zero.json" in yml
     assert (folder / "data" / "train.parquet").read_bytes()[:4] == b"PAR1"
     assert (folder / "plugins" / "axolotl_pairs" / "reward.py").is_file()
     script = f'. "{folder}/axolotl.env"; printf %s "$TOKEN"'

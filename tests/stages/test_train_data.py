@@ -205,6 +205,40 @@ def test_the_entry_says_how_axolotl_reads_the_rows(
     assert found.items() >= {**place, **entry}.items()
 
 
+def test_axolotl_makes_the_tokens_of_the_conversation(tmp_path: Path, tiny_llama: Path) -> None:
+    """Its chat_template strategy reads turns and tools from their texts; Alpaca rows go the same way."""
+    import datasets
+    from axolotl.datasets import wrap_dataset_for_tokenized_prompt
+    from axolotl.prompt_strategies import load
+    from axolotl.utils.dict import DictDefault
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.chat_template = (
+        "{{ tools | tojson if tools }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
+    )
+    call = {"function": {"name": "f", "arguments": {"day": "2024-01-05", "n": 1, "x": None}}}
+    rows: list[dict[str, Any]] = [
+        {"messages": [CHAT[0], {"role": "assistant", "content": "", "tool_calls": [call]}]},
+        {"messages": CHAT, "tools": [{"name": "f", "default": None}, {"name": "g", "n": 1.5}]},
+        {"instruction": "q", "output": "2024-01-05", "system": "s"},
+    ]
+    turns = [rows[0]["messages"], CHAT]
+    turns += [[{"role": "system", "content": "s"}, CHAT[0], {**CHAT[1], "content": "2024-01-05"}]]
+    entry = prepared(tmp_path, rows).file.entry()
+    strategy = load(
+        "chat_template", tokenizer, DictDefault({"sequence_len": 512}), DictDefault(entry)
+    )
+    data = datasets.load_dataset("parquet", data_files=entry["path"], split="train")
+    found = list(wrap_dataset_for_tokenized_prompt(strategy, data))
+    for made, messages, row in zip(found, turns, rows, strict=True):
+        text = tokenizer.apply_chat_template(messages, tools=row.get("tools"), tokenize=False)
+        assert tokenizer.decode(made["input_ids"]) == text
+        trained = tokenizer.decode([label for label in made["labels"] if label != -100])
+        assert trained == text.split("assistant\n")[1].removesuffix("\n")
+
+
 def test_one_system_text_changes_one_row(tmp_path: Path) -> None:
     """Axolotl's type with a system text would write another prompt for all rows."""
     rows = [{"instruction": "q", "output": "a"}, {"instruction": "q", "output": "a", "system": "s"}]

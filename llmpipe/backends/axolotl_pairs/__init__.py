@@ -25,16 +25,21 @@ Renderer = Callable[[Mapping[str, Any], Any], tuple[str, str, str]]
 def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return what Axolotl maps over the rows of ``rl: dpo``, ``ipo`` and ``simpo``."""
     rendered = renderer(cfg, cfg["datasets"][dataset_idx])
+    adds_special = cfg.rl != "simpo"  # TRL's CPO trainer adds tokens itself, if they are missing
 
     def texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, str]:
         prompt, chosen, rejected = rendered(sample, tokenizer)
-        ends = [_closed(whole, tokenizer) for whole in (chosen, rejected)]
+        ends = [_closed(whole, len(prompt), tokenizer) for whole in (chosen, rejected)]
         cut = _boundary(len(prompt), ends, tokenizer, sample["row"])
-        prompt, answers = ends[0][:cut], [whole[cut:] for whole in ends]
-        prompt = _without_second_bos(prompt, tokenizer)
+        answers = [whole[cut:] for whole in ends]
+        opening = _begun(ends[0][:cut], tokenizer, adds_special=adds_special)
         for whole, answer in zip(ends, answers, strict=True):
-            _check(prompt, answer, whole, tokenizer, sample["row"])
-        return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+            if not _is_seen(opening, answer, whole, tokenizer, adds_special=adds_special):
+                raise ValueError(
+                    f"{sample['row']}: the tokenizer does not give the chat template's text back "
+                    "as tokens; does it add an end token to every text?"
+                )
+        return {"prompt": opening, "chosen": answers[0], "rejected": answers[1]}
 
     return texts, {"remove_columns": ["tools", "row"]}
 
@@ -84,16 +89,16 @@ def _as_templates_take(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return turns
 
 
-def _closed(whole: str, tokenizer: Any) -> str:
-    """End a rendered conversation where its last end-of-turn token ends.
+def _closed(whole: str, start: int, tokenizer: Any) -> str:
+    """End a rendered conversation where the end-of-turn token of its answer ends.
 
     Templates write a line break after it, behind which the trainer would put another end token. A
-    conversation that ends in no special token is left as it is. The end token that the trainers
-    add where it is missing is written here, so that Axolotl counts it.
+    conversation that ends in no special token is left as it is. The answer begins at ``start``. The
+    end token that the trainers add where it is missing is written, so that Axolotl counts it.
     """
     special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
     bare = whole.rstrip()
-    if bare.endswith(tuple(special)):
+    if len(bare) > start and bare.endswith(tuple(special)):
         whole = bare
     end = tokenizer.eos_token
     return whole if not end or whole.endswith(end) else whole + end
@@ -113,27 +118,32 @@ def _boundary(start: int, wholes: list[str], tokenizer: Any, row: str) -> int:
     raise ValueError(f"{row}: the tokenizer joins the whole prompt with the answer")
 
 
-def _without_second_bos(prompt: str, tokenizer: Any) -> str:
-    """Take the template's begin token away where the trainer's tokenizer adds it by itself."""
-    begin = tokenizer.bos_token
-    twice = begin and tokenizer(prompt)["input_ids"][:2] == [tokenizer.bos_token_id] * 2
-    return prompt.removeprefix(begin) if twice else prompt
+def _begun(prompt: str, tokenizer: Any, *, adds_special: bool) -> str:
+    """Return the prompt so that exactly one begin token stands before it where one is to stand.
 
-
-def _check(prompt: str, answer: str, whole: str, tokenizer: Any, row: str) -> None:
-    """Make sure that the trainer will see the tokens of the whole, cut at the same place.
-
-    A begin token that the tokenizer puts first, and the template does not, is the trainer's own.
+    Where the tokenizer adds it by itself, the template's is taken away; where the trainer adds a
+    missing one, it is written, so that Axolotl counts it.
     """
-    seen = tokenizer(prompt + answer)["input_ids"]
+    begin, first = tokenizer.bos_token, tokenizer.bos_token_id
+    if not begin:
+        return prompt
+    ids = tokenizer(prompt, add_special_tokens=adds_special)["input_ids"]
+    if adds_special:
+        return prompt.removeprefix(begin) if ids[:2] == [first, first] else prompt
+    return prompt if ids[:1] == [first] else begin + prompt
+
+
+def _is_seen(prompt: str, answer: str, whole: str, tokenizer: Any, *, adds_special: bool) -> bool:
+    """Whether the trainer will see the tokens of the whole, cut where the prompt ends.
+
+    A begin token that comes first, though the template has none, is the trainer's own.
+    """
+    head, seen = (
+        tokenizer(text, add_special_tokens=adds_special)["input_ids"]
+        for text in (prompt, prompt + answer)
+    )
     wanted = _ids(whole, tokenizer)
-    head = tokenizer(prompt)["input_ids"]
-    extra = [] if seen[: len(wanted)] == wanted else [tokenizer.bos_token_id]
-    if seen != extra + wanted or seen[: len(head)] != head:
-        raise ValueError(
-            f"{row}: the tokenizer does not give the chat template's text back as tokens; does it "
-            "add an end token to every text?"
-        )
+    return seen[: len(head)] == head and seen in (wanted, [tokenizer.bos_token_id, *wanted])
 
 
 def _ids(text: str, tokenizer: Any) -> list[int]:
