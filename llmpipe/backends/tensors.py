@@ -48,6 +48,25 @@ def weight_files(model: Path) -> list[Path]:
     return files
 
 
+def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of the files by name, from their headers alone.
+
+    Raises:
+        StageError: a file is not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    shapes = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                for name in sorted(opened.keys()):
+                    shapes[name] = tuple(opened.get_slice(name).get_shape())
+        except (SafetensorError, OSError) as error:
+            raise StageError(f"{file.name} cannot be read: {error}") from error
+    return shapes
+
+
 def tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield every tensor of the files by name, as torch tensors on the CPU.
 

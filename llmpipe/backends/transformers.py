@@ -2,8 +2,7 @@
 
 The model is read from a local folder (safetensors only, nothing from the network, no code that a
 model brings along) and computes in float32 on a CPU, in the device's own format on a GPU. How a
-chat becomes tokens is up to the model's own chat template. Not covered: sampling, training,
-quantised models.
+chat becomes tokens is up to the model's own chat template. Not covered: sampling and training.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends import device
+from llmpipe.backends.base_model import load_base, put_adapter
 from llmpipe.backends.chat_tokens import (
     Chat,
     EncodedAnswer,
@@ -25,6 +25,7 @@ from llmpipe.backends.chat_tokens import (
     render_chat,
     token_ids,
 )
+from llmpipe.backends.quantization import quantization_of
 from llmpipe.backends.quiet import quiet
 from llmpipe.errors import StageError
 
@@ -76,10 +77,14 @@ def load_model(
     """Load a model folder, with an adapter on top if there is one.
 
     The adapter's own tokenizer wins over the model's, since it is what the adapter was trained
-    with. ``threads`` is how many CPU threads to compute on; ``label`` is what messages call it.
+    with. The base of a QLoRA adapter is rounded as it was in training. ``threads`` is how many CPU
+    threads to compute on; ``label`` is what messages call it.
 
     Raises:
-        StageError: a folder is missing or is no model that this version of transformers can read.
+        StageError: a folder is missing, or is not a model that this version of transformers can
+            read, or the adapter does not fit.
+        MissingDependencyError: the adapter was trained on a base that bitsandbytes rounded, and it
+            is not installed.
     """
     place, dtype = _device()
     name = label or model.name
@@ -88,10 +93,11 @@ def load_model(
 
         if threads:
             torch.set_num_threads(threads)
-        loaded = _with_weights(model, dtype, name)
+        rounded = quantization_of(adapter) if adapter else None
+        loaded = load_base(model, dtype, name, quantization=rounded)
         tokenizer = load_tokenizer(_tokenizer_folder(model, adapter))
         if adapter is not None:
-            loaded = _with_adapter(loaded, adapter, len(tokenizer), name)
+            loaded = put_adapter(loaded, model, adapter, name)
     return LoadedModel(loaded.to(place).eval(), tokenizer, place, name)
 
 
@@ -261,40 +267,6 @@ def _check_context(loaded: LoadedModel, needed: int) -> None:
             f"{loaded.label}: a row needs {needed} tokens, the model's context holds {limit}",
             hint="shorten the rows (`max_tokens` of a format stage) or lower `max_new_tokens`",
         )
-
-
-def _with_weights(model: Path, dtype: Any, label: str) -> Any:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        loaded, info = AutoModelForCausalLM.from_pretrained(
-            str(model),
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise StageError(
-            f"{label}: cannot be loaded as a causal language model: {_first_line(error)}",
-            hint="the folder needs config.json and safetensors weights",
-        ) from None
-    missing = sorted(info["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
-        raise StageError(f"{label}: weights are missing ({len(missing)}: {missing[0]} …)")
-    return loaded
-
-
-def _with_adapter(model: Any, adapter: Path, vocabulary: int, label: str) -> Any:
-    from peft import PeftModel
-
-    if vocabulary > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(vocabulary)  # the adapter was trained with added tokens
-    try:
-        return PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise StageError(f"{label}: the adapter does not fit: {_first_line(error)}") from None
 
 
 def _tokenizer_folder(model: Path, adapter: Path | None) -> Path:

@@ -1,10 +1,12 @@
-"""Merge an adapter into the model that it was trained on; verify that the weights moved.
+"""Merge an adapter into the model that it was trained on; prove that the result is that model.
 
-It is PEFT's own ``merge_and_unload``, called here rather than through ``axolotl merge-lora``: the
-same arithmetic, without the half minute that importing Axolotl costs, and without its rewriting of
-the tokenizer. The model is held once in memory, in the number format of the base model, on the
-CPU; the sum of each layer is made in float32. Tokenizer and generation settings come as files
-from the adapter and the base, untouched.
+The sum is made by PEFT on the CPU (`llmpipe.backends.adapter_merge`), on the weights that the
+adapter was trained on: after QLoRA those that bitsandbytes rounded. Then the merged folder is
+loaded as any user would, and its predictions are held against those of the adapter on its base.
+Tokenizer and generation settings come as files from the adapter and the base, untouched.
+
+In memory are the model once, in the number format of the base, its embeddings and one block in
+float32, and the predictions of some 500 tokens; never two models at once.
 
 It does not merge adapters of reward models, and it reads no pickled weights.
 """
@@ -13,10 +15,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.tensors import look, tensors, weight_files
+from llmpipe.backends.base_model import ADAPTER_CONFIG, load_base, put_adapter, stored_dtype
+from llmpipe.backends.quantization import (
+    QUANTIZATION_CONFIG,
+    describe,
+    quantization_of,
+    unrecorded_hint,
+)
+from llmpipe.backends.quiet import quiet
+from llmpipe.backends.tensors import look, tensor_shapes, weight_files
 from llmpipe.contracts import (
     Artifact,
     Input,
@@ -29,13 +40,7 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError
-from llmpipe.stages.train_product import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    TOKENIZER_FILES,
-    differing,
-    verify_adapter,
-)
+from llmpipe.stages.train_product import TOKENIZER_FILES, differing, verify_adapter
 
 
 class MergeConfig(StageConfig, frozen=True, kw_only=True):
@@ -49,7 +54,7 @@ class Merge(StageDefaults):
     """The stage kind ``merge``."""
 
     Config = MergeConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
 
     @staticmethod
@@ -59,7 +64,7 @@ class Merge(StageDefaults):
 
     @staticmethod
     def tools(config: MergeConfig) -> tuple[str, ...]:
-        return ("peft", "transformers", "torch")
+        return ("bitsandbytes", "peft", "transformers", "torch")
 
     @staticmethod
     def run(ctx: StageContext[MergeConfig]) -> StageResult:
@@ -68,46 +73,92 @@ class Merge(StageDefaults):
         base = _base_of(adapter)
         _refuse_other_tasks(adapter)
         verify_adapter(adapter.path)
+        if hint := unrecorded_hint(adapter.path):
+            ctx.warn(
+                f"{adapter.label} is merged into its base as that is, but {hint}: if the base was "
+                f"rounded in training, put its BitsAndBytesConfig beside the adapter as "
+                f"{QUANTIZATION_CONFIG}"
+            )
         target = ctx.out / "model"
-        ctx.progress(0, 3, "loading")
-        merge(base.path, adapter.path, target)
-        ctx.progress(2, 3, "verifying")
-        _copy_files(base.path, adapter.path, target)
-        figures = verify_merge(base.path, target)
+        ctx.progress(0, 3, "merging")
+        with quiet():
+            trained = merge(base.path, adapter.path, target, adapter.label, threads=ctx.threads)
+            _copy_files(base.path, adapter.path, target)
+            ctx.progress(1, 3, "verifying")
+            figures = verify_merge(base.path, target)
+            ctx.progress(2, 3, "comparing with the adapter on its base")
+            figures |= compare(trained, target, f"{adapter.label}, merged,")
+        figures["base"] = describe(quantization_of(adapter.path))
         return StageResult(
             {"model": target},
             figures,
-            f"{figures['changed']} of {figures['tensors']} tensors changed",
+            f"{figures['changed']} of {figures['tensors']} tensors changed; "
+            f"{figures['mean_kl']:.1e} nats a token from the adapter on its base",
         )
 
 
-def merge(base: Path, adapter: Path, target: Path) -> None:
-    """Write the base model with the adapter merged in to ``target``, as safetensors.
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What the model that was trained predicts, the adapter on its base."""
+
+    rows: list[list[int]]
+    """Rows of token ids."""
+    predictions: Any
+    """Logits, shape (tokens of all rows, vocabulary)."""
+
+
+def merge(
+    base: Path, adapter: Path, target: Path, label: str, *, threads: int | None = None
+) -> Trained:
+    """Write the base with the adapter merged in to ``target``; return what was to be predicted.
 
     Raises:
         StageError: base and adapter do not fit, or the sum is not finite.
+        MissingDependencyError: the base was rounded by bitsandbytes, which is not installed.
     """
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(0)  # rows added to an embedding are drawn at random before they are loaded
+    from llmpipe.backends.adapter_merge import hold_edges_in_float32, merge_adapter
+    from llmpipe.parity.merged import changed_tokens, comparison_rows, predictions
+
+    torch.manual_seed(0)  # an adapter's values are drawn at random before they are loaded
+    if threads:
+        torch.set_num_threads(threads)
     weight_files(base)
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype="auto", low_cpu_mem_usage=True, use_safetensors=True, local_files_only=True
-    )
-    rows = _embedding_rows(adapter)
-    if rows and rows != model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(rows, mean_resizing=False)
-    try:
-        tuned: Any = PeftModel.from_pretrained(model, adapter, local_files_only=True)
-        merged = tuned.merge_and_unload(safe_merge=True)
-    except (ValueError, RuntimeError) as error:
+    model = load_base(base, "auto", label, quantization=quantization_of(adapter))
+    if getattr(model.config, "quantization_config", None):
         raise StageError(
-            f"the adapter cannot be merged into {base.name}: {str(error).splitlines()[0]}",
-            hint="is this the model that the adapter was trained on?",
-        ) from error
+            f"{base.name} has rounded weights that an adapter cannot be added to",
+            hint="merge into the model as it was before it was rounded; bitsandbytes is covered",
+        )
+    formats = _formats(model, stored_dtype(base))
+    hold_edges_in_float32(model)  # whole embeddings that the adapter carries are not rounded twice
+    tuned = put_adapter(model, base, adapter, label)
+    rows = comparison_rows(_tokenizer(base, adapter), changed_tokens(tuned))
+    trained = Trained(rows, predictions(tuned, rows))
+    merged = merge_adapter(tuned, label)
+    for name, parameter in merged.named_parameters():
+        parameter.data = parameter.data.to(formats.get(name, stored_dtype(base)))
     merged.save_pretrained(target)
+    return trained
+
+
+def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
+    """Make sure that the merged folder predicts what was trained; return the figures.
+
+    Raises:
+        StageError: it does not.
+    """
+    from llmpipe.parity.merged import folder_predictions, verify_same
+
+    merged, dtype = folder_predictions(target, trained.rows)
+    found = verify_same(trained.predictions, merged, dtype, label)
+    return {
+        "compared_tokens": found.tokens,
+        "mean_kl": found.mean_kl,
+        "max_kl": found.max_kl,
+        "max_logit_difference": found.max_difference,
+    }
 
 
 def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
@@ -120,7 +171,9 @@ def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
     report = look(files)
     if report.not_finite:
         raise StageError(f"the merged model is not finite in {report.not_finite[0]}")
-    changed = differing(weight_files(base), files)
+    before = weight_files(base)
+    parted = report.shapes.keys() - tensor_shapes(before).keys()  # a head that is tied no longer
+    changed = [*differing(before, files), *parted]
     if not changed:
         raise StageError(
             "merging changed no weight",
@@ -148,11 +201,25 @@ def _refuse_other_tasks(adapter: Artifact) -> None:
         raise StageError(f"{adapter.label} is an adapter for {task}; only CAUSAL_LM is merged")
 
 
-def _embedding_rows(adapter: Path) -> int | None:
-    """Give how many tokens the adapter's own embedding has, where it carries a whole one."""
-    for name, tensor in tensors([adapter / ADAPTER_WEIGHTS]):
-        if name.endswith(("embed_tokens.weight", "lm_head.weight")) and "lora_" not in name:
-            return int(tensor.shape[0])
+def _formats(model: Any, stored: Any) -> dict[str, Any]:
+    """Return the number format that each weight is to be stored in: the one that the base has.
+
+    A base that is rounded may be loaded in another format than its folder has.
+    """
+    loaded = model.dtype
+    return {
+        name: stored if parameter.dtype == loaded else parameter.dtype
+        for name, parameter in model.named_parameters()
+    }
+
+
+def _tokenizer(base: Path, adapter: Path) -> Any | None:
+    """Load the adapter's tokenizer, or the base's; None where neither has one."""
+    from llmpipe.backends.transformers import load_tokenizer
+
+    for folder in (adapter, base):
+        if (folder / "tokenizer_config.json").is_file():
+            return load_tokenizer(folder)
     return None
 
 

@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.base_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from llmpipe.backends.quantization import QUANTIZATION_CONFIG, recorded_quantization
 from llmpipe.backends.tensors import INDEX, look, tensors, weight_files
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 TOKENIZER_FILES = (
     "added_tokens.json",
@@ -57,6 +56,8 @@ def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any])
         verify_adapter(output)
         shutil.copyfile(output / ADAPTER_WEIGHTS, target / ADAPTER_WEIGHTS)
         write_json(target / ADAPTER_CONFIG, neutral_adapter_config(output))
+        if rounded := recorded_quantization(output):
+            write_json(target / QUANTIZATION_CONFIG, rounded)
     else:
         verify_model(output, base)
         _copy_model(output, base, target)

@@ -1,0 +1,134 @@
+"""Add an adapter's weights to its base model's, so that the sum is the model that was trained.
+
+It is PEFT's own ``merge_and_unload`` on a model whose tied weights were parted first. Where the
+embedding is also the output head (or one layer stands twice), PEFT trains each use with a change of
+its own, but would add both changes to the one weight that they share.
+
+`float32_blocks` and `hold_edges_in_float32` let a model of any number format compute in float32
+without a second copy of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from llmpipe.errors import StageError
+
+NEARLY = 1e-6
+"""Up to which relative difference two merged weights count as the same sum, added in two orders."""
+
+
+def merge_adapter(tuned: Any, label: str) -> Any:
+    """Merge the adapter of a PEFT model into its base, in place; return the plain model.
+
+    Embedding and head come out tied where they are still equal, and else as two weights, with
+    ``tie_word_embeddings: false`` in the model's config.
+
+    Raises:
+        StageError: the sum of a layer is not finite.
+    """
+    tied = bool(tuned.get_base_model().config.get_text_config().tie_word_embeddings)
+    part_shared_weights(tuned)
+    try:
+        merged = tuned.merge_and_unload(safe_merge=True)
+    except (ValueError, RuntimeError) as error:
+        raise StageError(f"{label}: the adapter cannot be merged: {error}") from error
+    if tied:
+        _tie_if_equal(merged)
+    return merged
+
+
+def part_shared_weights(tuned: Any) -> None:
+    """Give each use of a shared weight a copy of its own where the adapter changes one of them."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in tuned.modules() if isinstance(module, BaseTunerLayer)]
+    changed = {id(p) for layer in layers for p in layer.get_base_layer().parameters(recurse=False)}
+    uses = defaultdict(list)
+    for module in tuned.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in changed:
+                uses[id(parameter)].append((module, name, parameter))
+    for _first, *others in uses.values():
+        for module, name, parameter in others:
+            copy = torch.nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            setattr(module, name, copy)
+
+
+def _tie_if_equal(merged: Any) -> None:
+    import torch
+
+    one, other = merged.get_input_embeddings().weight, merged.get_output_embeddings().weight
+    equal = one is other or (
+        one.shape == other.shape
+        and bool(torch.allclose(one, other, rtol=NEARLY, atol=NEARLY * float(one.abs().max())))
+    )
+    for config in (merged.config, merged.config.get_text_config()):
+        config.tie_word_embeddings = equal
+    merged.all_tied_weights_keys = merged.get_expanded_tied_weights_keys(all_submodels=True)
+    if equal:
+        merged.tie_weights()
+
+
+def hold_edges_in_float32(model: Any) -> None:
+    """Widen what lies outside the repeated blocks (embeddings, last norm, head) to float32."""
+    inside = {id(p) for block in _blocks(model) for p in block.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in inside and parameter.is_floating_point():
+            parameter.data = parameter.data.float()
+
+
+@contextlib.contextmanager
+def float32_blocks(model: Any) -> Iterator[None]:
+    """Let each repeated block compute in float32: widened as it starts, as before when it is done.
+
+    The arithmetic is that of ``model.float()`` once `hold_edges_in_float32` was called; the memory
+    is that of the model and one block in float32.
+    """
+    handles = []
+    for block in _blocks(model):
+        before, after = _widening()
+        handles.append(block.register_forward_pre_hook(before))
+        handles.append(block.register_forward_hook(after, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _widening() -> tuple[Any, Any]:
+    """Make the two hooks of one block, which share what they put aside."""
+    import torch
+
+    aside: list[tuple[Any, Any]] = []
+
+    def before(block: Any, _arguments: Any) -> None:
+        for parameter in block.parameters():
+            if parameter.is_floating_point() and parameter.dtype != torch.float32:
+                aside.append((parameter, parameter.data))
+                parameter.data = parameter.data.float()
+
+    def after(_block: Any, _arguments: Any, _output: Any) -> None:
+        while aside:
+            parameter, narrow = aside.pop()
+            parameter.data = narrow
+
+    return before, after
+
+
+def _blocks(model: Any) -> list[Any]:
+    """Return the modules in the outermost lists of modules: a transformer's layers."""
+    import torch
+
+    found: list[Any] = []
+    for child in model.children():
+        if isinstance(child, torch.nn.ModuleList):
+            found.extend(child)
+        else:
+            found.extend(_blocks(child))
+    return found

@@ -1,0 +1,135 @@
+"""The rounded weights that a QLoRA adapter was trained on: how they are recorded, and made again.
+
+QLoRA trains an adapter on a base model whose linear layers bitsandbytes rounded to 4 bits (with
+``load_in_8bit`` to 8). The adapter learns to make up for that rounding: on the base as it was
+before, it is another model. How the base was rounded is therefore part of the adapter. It lies in
+its folder as `QUANTIZATION_CONFIG`, spelt as Hugging Face's ``BitsAndBytesConfig``.
+
+The rounded weights are held as ordinary ones (dequantised). That is the same arithmetic as the
+layers of bitsandbytes, for 4 bits exactly; for 8 bits up to the rounding of activations, which
+LLM.int8 adds on top and which no merged model can have. Other methods (GPTQ, AWQ) are not covered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmpipe.errors import MissingDependencyError, StageError
+
+QUANTIZATION_CONFIG = "quantization_config.json"
+BITSANDBYTES = "bitsandbytes"
+
+_HINTS = (
+    "load_in_4bit: true",
+    "load_in_8bit: true",
+    "adapter: qlora",
+    "quantization config was used during training",
+)
+"""What the model cards of PEFT and Axolotl say of a base that was rounded, in lower case."""
+
+
+def quantization_of(adapter: Path) -> dict[str, Any] | None:
+    """Return how the base of an adapter was rounded when it was trained, or None.
+
+    Besides `QUANTIZATION_CONFIG` it reads the ``config.json`` that Axolotl leaves beside its
+    adapters.
+
+    Raises:
+        StageError: the record is not JSON, or says neither 4 nor 8 bits.
+    """
+    own = adapter / QUANTIZATION_CONFIG
+    if own.is_file():
+        found = _read(own)
+        if not (found.get("load_in_4bit") or found.get("load_in_8bit")):
+            raise StageError(
+                f"{own.name} of the adapter says neither load_in_4bit nor load_in_8bit",
+                hint="spell it as Hugging Face's BitsAndBytesConfig, or remove it",
+            )
+        return found
+    return recorded_quantization(adapter)
+
+
+def recorded_quantization(output: Path) -> dict[str, Any] | None:
+    """Return how bitsandbytes rounded the base of a training, by the ``config.json`` it left.
+
+    Raises:
+        StageError: the file is not JSON.
+    """
+    config = output / "config.json"
+    found = _read(config).get("quantization_config") if config.is_file() else None
+    if not isinstance(found, dict) or found.get("quant_method") != BITSANDBYTES:
+        return None
+    return {key: found[key] for key in sorted(found) if not key.startswith("_")}
+
+
+def describe(quantization: Mapping[str, Any] | None) -> str:
+    """Name the format of a base for messages and figures: ``nf4``, ``int8`` or ``unrounded``."""
+    if quantization is None:
+        return "unrounded"
+    if quantization.get("load_in_8bit"):
+        return "int8"
+    return str(quantization.get("bnb_4bit_quant_type", "fp4"))
+
+
+def unrecorded_hint(adapter: Path) -> str | None:
+    """Say what in an adapter's folder hints at a rounded base that nothing records, or None."""
+    if quantization_of(adapter) is not None:
+        return None
+    card = adapter / "README.md"
+    if card.is_file():
+        text = card.read_text("utf-8", errors="replace").lower()
+        found = next((hint for hint in _HINTS if hint in text), None)
+        if found:
+            return f"its README.md says {found!r}"
+    config = adapter / "adapter_config.json"
+    base = str(_read(config).get("base_model_name_or_path") or "") if config.is_file() else ""
+    if any(sign in base.lower() for sign in ("bnb-4bit", "bnb-8bit")):
+        return f"its adapter_config.json names the base {base!r}"
+    return None
+
+
+def require_bitsandbytes() -> None:
+    """Make sure that bitsandbytes is installed, without importing it.
+
+    Raises:
+        MissingDependencyError: it is not.
+    """
+    from importlib.util import find_spec
+
+    if find_spec(BITSANDBYTES) is None:
+        raise MissingDependencyError(
+            "the adapter was trained on a base rounded by bitsandbytes, which is not installed",
+            hint='pip install bitsandbytes (it comes with "llmpipe[train]")',
+        )
+
+
+def loading_arguments(quantization: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` that load a base as it was rounded in training.
+
+    The weights are rounded from the format that training computed in, as Axolotl does. A base
+    folder that is itself rounded already stays as it is.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    require_bitsandbytes()
+    arguments: dict[str, Any] = {"device_map": {"": "cpu"}}
+    if _read(base / "config.json").get("quantization_config"):
+        return arguments
+    arguments["quantization_config"] = BitsAndBytesConfig.from_dict(dict(quantization))
+    if quantization.get("load_in_4bit"):
+        arguments["dtype"] = getattr(torch, quantization.get("bnb_4bit_compute_dtype", "float32"))
+    return arguments
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise StageError(f"{path.parent.name}/{path.name} is not a JSON object")
+    return found

@@ -1,0 +1,140 @@
+"""Hold a merged model against what was trained, token by token: are they one model?
+
+Both sides read the same rows of token ids in float32: golden chats and texts, and a row of the
+tokens whose embeddings the adapter changed most (tokens that it added among them). The limit tells
+a wrong merge from rounding: see `LIMITS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmpipe.backends.adapter_merge import float32_blocks, hold_edges_in_float32
+from llmpipe.backends.chat_tokens import render_chat, token_ids
+from llmpipe.errors import StageError
+from llmpipe.parity.divergence import Divergence, divergence
+from llmpipe.parity.golden import TEXTS, golden_chats
+
+ROW_TOKENS = 48
+"""Longer rows are cut to so many tokens: a wrong merge shows in each of them."""
+GOLDEN_CHATS = ("one turn", "system", "several turns")
+GOLDEN_TEXTS = TEXTS[:5] + TEXTS[8:10]
+
+LIMITS = {"float32": 1e-4, "float16": 1e-3, "bfloat16": 1e-2}
+"""The largest mean KL divergence, nats a token, that rounding explains, by the number format that
+the merged weights are stored in."""
+
+
+def comparison_rows(tokenizer: Any | None, changed: Sequence[int] = ()) -> list[list[int]]:
+    """Return the rows of token ids that both sides read.
+
+    Args:
+        tokenizer: The adapter's tokenizer; None where there is none, which leaves ``changed``.
+        changed: Token ids that must be among the rows.
+    """
+    rows = [list(changed)]
+    if tokenizer is not None:
+        rows += [token_ids(tokenizer, text) for text in GOLDEN_TEXTS]
+        rows += [token_ids(tokenizer, text) for text in _chats(tokenizer)]
+    return [row[:ROW_TOKENS] for row in rows if row]
+
+
+def changed_tokens(tuned: Any) -> list[int]:
+    """Return the tokens whose embeddings an adapter changes most, beginning with the most changed.
+
+    Where it changes none, they are spread evenly over the vocabulary.
+    """
+    import torch
+
+    embedding = tuned.get_input_embeddings()
+    distances = []
+    with torch.inference_mode():
+        for ids in torch.arange(embedding.weight.shape[0]).split(8192):  # not all at once
+            with tuned.disable_adapter():
+                before = embedding(ids).float()
+            distances.append((embedding(ids).float() - before).norm(dim=-1))
+    moved = torch.cat(distances)
+    if not bool(moved.any()):
+        return list(range(0, len(moved), -(-len(moved) // ROW_TOKENS)))
+    order: list[int] = moved.argsort(descending=True, stable=True)[:ROW_TOKENS].tolist()
+    return order
+
+
+def predictions(model: Any, rows: Sequence[Sequence[int]]) -> Any:
+    """Return a model's logits for every token of the rows, in float32.
+
+    Embeddings and head of the model stay in float32 afterwards; its blocks are as before.
+
+    Returns:
+        An array of shape (tokens of all rows, vocabulary).
+    """
+    import torch
+
+    width = max(map(len, rows))
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    mask = torch.zeros_like(ids)  # padded on the right, where a causal model's tokens do not look
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = 1
+    hold_edges_in_float32(model)
+    model.eval()
+    with torch.inference_mode(), float32_blocks(model):
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return logits[mask.bool()].float().numpy()
+
+
+def folder_predictions(model: Path, rows: Sequence[Sequence[int]]) -> tuple[Any, str]:
+    """Load a merged folder as any user would; return its predictions and its number format."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    loaded = AutoModelForCausalLM.from_pretrained(
+        str(model), dtype="auto", use_safetensors=True, local_files_only=True
+    )
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    try:
+        return predictions(loaded, rows), dtype
+    finally:
+        loaded.to(torch.device("meta"))
+
+
+def verify_same(trained: Any, merged: Any, dtype: str, label: str) -> Divergence:
+    """Make sure that two models' predictions differ by no more than the rounding of weights.
+
+    Args:
+        trained: `predictions` of the adapter on its base.
+        merged: `predictions` of the merged folder.
+        dtype: The number format that the merged weights are stored in, such as ``bfloat16``.
+        label: What messages call the merged model.
+
+    Raises:
+        StageError: they differ by more than the limit for the format, or are not finite.
+    """
+    if trained.shape != merged.shape:
+        raise StageError(
+            f"{label} is not the model that was trained: "
+            f"{merged.shape[1]} tokens in its vocabulary, {trained.shape[1]} in training"
+        )
+    found = divergence(trained, merged)
+    limit = LIMITS.get(dtype, LIMITS["bfloat16"])
+    if not found.mean_kl <= limit:  # NaN must fail, too
+        raise StageError(
+            f"{label} is not the model that was trained: over {found.tokens} tokens its "
+            f"predictions are {found.mean_kl:.2g} nats a token away, {found.max_kl:.2g} at worst; rounding to "
+            f"{dtype} explains {limit:g}",
+            hint="use base and adapter unmerged, and report it: llmpipe should merge rightly",
+        )
+    return found
+
+
+def _chats(tokenizer: Any) -> Iterator[str]:
+    if not getattr(tokenizer, "chat_template", None):
+        return
+    for chat in golden_chats():
+        if chat.name in GOLDEN_CHATS:
+            try:
+                yield render_chat(tokenizer, chat.messages, answer_next=True)
+            except StageError:  # a template may know no system turn
+                continue
