@@ -42,16 +42,20 @@ def merge_adapter(tuned: Any, label: str) -> Any:
 
 
 def part_shared_weights(tuned: Any) -> None:
-    """Give each use of a shared weight a copy of its own where the adapter changes one of them."""
+    """Give each use of a shared weight a copy of its own.
+
+    Embedding and head stay tied where the adapter changes neither.
+    """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in tuned.modules() if isinstance(module, BaseTunerLayer)]
     changed = {id(p) for layer in layers for p in layer.get_base_layer().parameters(recurse=False)}
+    tied = {id(p) for p in tuned.get_input_embeddings().parameters()} - changed
     uses = defaultdict(list)
     for module in tuned.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) in changed:
+            if id(parameter) not in tied:
                 uses[id(parameter)].append((module, name, parameter))
     for _first, *others in uses.values():
         for module, name, parameter in others:

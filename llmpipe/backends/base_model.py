@@ -49,8 +49,7 @@ def load_base(
     if missing:  # transformers would go on with random numbers in their place
         raise StageError(f"{label}: weights are missing ({len(missing)}: {missing[0]} …)")
     if rounded:
-        loaded = loaded.dequantize()
-        loaded.__dict__.pop("hf_device_map", None)  # PEFT would spread the model over devices
+        loaded = _dequantised(loaded)
         if dtype != "auto":
             loaded = loaded.to(dtype)
     return loaded
@@ -71,21 +70,43 @@ def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
     from peft import PeftModel
 
     _resize(model, base, adapter, label)
-    fault = _lacking_module(adapter)
+    fault = ""
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
         spoken = (str(warning.message) for warning in told)
-        fault = fault or next((text for text in spoken if "missing adapter keys" in text), "")
+        fault = next((text for text in spoken if "missing adapter keys" in text), "")
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
         fault = (str(error).splitlines() or [type(error).__name__])[0]
+    fault = _lacking_module(adapter) or fault
     if fault:
         raise StageError(
             f"{label}: the adapter does not fit: {fault[:200]}",
             hint="is this the model that the adapter was trained on?",
         ) from None
     return tuned
+
+
+def _dequantised(model: Any) -> Any:
+    """Turn layers of bitsandbytes into ordinary ones with the same weights, before any is used.
+
+    On a CPU with AVX512-BF16 their first forward pass repacks the weights, and what is dequantised
+    after it is noise (bitsandbytes 0.50). What transformers and PEFT would do only for a model of
+    rounded weights is taken off it.
+    """
+    model = model.dequantize()
+    model.__dict__.pop("hf_device_map", None)  # PEFT would spread the model over devices
+    model._weight_conversions = [
+        conversion
+        for conversion in getattr(model, "_weight_conversions", None) or []
+        if not any(type(op).__name__.startswith("Bnb") for op in _operations(conversion))
+    ]
+    return model
+
+
+def _operations(conversion: Any) -> list[Any]:
+    return list(getattr(conversion, "operations", None) or [])
 
 
 def stored_dtype(model: Path) -> Any:

@@ -122,8 +122,8 @@ def verify_same(trained: Any, merged: Any, dtype: str, label: str) -> Divergence
     if not found.mean_kl <= limit:  # NaN must fail, too
         raise StageError(
             f"{label} is not the model that was trained: over {found.tokens} tokens its "
-            f"predictions are {found.mean_kl:.2g} nats a token away, {found.max_kl:.2g} at worst; rounding to "
-            f"{dtype} explains {limit:g}",
+            f"predictions are {found.mean_kl:.2g} nats a token away, {found.max_kl:.2g} at worst; "
+            f"rounding to {dtype} explains {limit:g}",
             hint="use base and adapter unmerged, and report it: llmpipe should merge rightly",
         )
     return found
