@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -63,7 +64,9 @@ def _parse() -> argparse.Namespace:
 
 def _measured(case: Case, base: Path, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Train one adapter, merge it in every way, and compare."""
-    trained = train(case, base, options.size, folder, options.threads)
+    folder.mkdir()
+    with _quietly(folder):
+        trained = train(case, base, options.size, folder, options.threads)
     ids = held_out_ids(trained.adapter, rows()[1])
     reference = of_trained(base, trained.adapter, case, ids)
     figures: dict[str, Any] = {
@@ -74,13 +77,21 @@ def _measured(case: Case, base: Path, options: argparse.Namespace, folder: Path)
     }
     for name, way in WAYS.items():
         try:
-            model = way(base, trained, folder, options.threads)
+            with _quietly(folder):
+                model = way(base, trained, folder, options.threads)
         except MergeFailedError as error:
             figures[name] = {"fails": str(error)}
             continue
         figures[name] = _distance(reference, model, ids)
         shutil.rmtree(model)
     return figures
+
+
+@contextlib.contextmanager
+def _quietly(folder: Path) -> Iterator[None]:
+    """Keep what a training prints out of the table, in a log of its own."""
+    with (folder / "log.txt").open("a") as log, contextlib.redirect_stdout(log):
+        yield
 
 
 def _distance(reference: Any, model: Path, ids: Ids) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from llmpipe.backends.gguf_import import (
     TOKENS,
     read_gguf,
 )
+from llmpipe.backends.tensors import tensor_shapes
 from llmpipe.backends.transformers import load_tokenizer
 from llmpipe.errors import StageError
 from llmpipe.parity.golden import GoldenChat, golden_chats, golden_texts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_client import LlamaServer
 
 EMBEDDINGS = "token_embd.weight"
+HEAD, GGUF_HEAD = "lm_head.weight", "output.weight"
 CONTEXT_TOKENS = 8
 """How many tokens before a difference are shown as text."""
 TURN_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
@@ -45,6 +47,8 @@ class Reference:
     vocab_rows: int
     """Rows of the embedding matrix; may exceed the tokens that have a name."""
     eos_ids: frozenset[int]
+    own_head: bool = False
+    """Whether the output head has weights of its own, not those of the embedding."""
 
     @classmethod
     def load(cls, folder: Path) -> Reference:
@@ -61,7 +65,9 @@ class Reference:
         generation = folder / "generation_config.json"
         stops = _read_json(generation).get("eos_token_id") if generation.is_file() else None
         declared = {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])}
-        return cls(tokenizer, rows, frozenset(declared - {None}))
+        files = sorted(folder.glob("*.safetensors"))
+        own_head = config.get("tie_word_embeddings") is False and HEAD in tensor_shapes(files)
+        return cls(tokenizer, rows, frozenset(declared - {None}), own_head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ def verify(
     fields, shapes = read_gguf(gguf)
     comparison = _Comparison(reference, fields, server, label)
     comparison.vocabulary(shapes[EMBEDDINGS][0] if EMBEDDINGS in shapes else None)
+    comparison.head(GGUF_HEAD in shapes)
     special = comparison.special_tokens()
     probed = special[:MAX_PROBED_SPECIAL]
     texts = list(golden_texts(probed))
@@ -162,6 +169,17 @@ class _Comparison:
     server: LlamaServer
     label: str
     tokens: int = 0
+
+    def head(self, present: bool) -> None:
+        """Make sure that a head that was trained apart from the embedding is in the file.
+
+        For some architectures (Gemma) llama.cpp knows only heads that are the embedding.
+        """
+        if self.reference.own_head and not present:
+            raise self._failure(
+                "the model's output head was left out, and the embedding would stand in for it",
+                "train without lm_head and embed_tokens among the adapter's modules",
+            )
 
     def vocabulary(self, embedding_rows: int | None) -> None:
         """Compare the sizes of vocabulary and embedding matrix, and the special ids."""

@@ -47,7 +47,8 @@ class MergeConfig(StageConfig, frozen=True, kw_only=True):
     """Merge an adapter into its base model. The output is ``model``."""
 
     adapter: str
-    """The adapter to merge: a stage that trained one, or a PEFT folder."""
+    """The adapter to merge: a stage that trained one, or a PEFT folder. One that was trained on a
+    rounded base (QLoRA) holds a quantization_config.json and is merged into the rounded weights."""
 
 
 class Merge(StageDefaults):

@@ -66,6 +66,18 @@ def test_wrong_end_token(gate: Gate, folder: Path) -> None:
     assert caught.value.hint == "Hugging Face   1 '<|im_start|>'\nllama.cpp      2 '<|im_end|>'"
 
 
+def test_a_head_that_was_left_out(gate: Gate, folder: Path) -> None:
+    """An untied model whose GGUF has no head, as the converter writes Gemma's, is refused."""
+    from safetensors.torch import save_file
+    from torch import zeros
+
+    save_file({"lm_head.weight": zeros(1)}, folder / "model.safetensors")
+    assert not Reference.load(folder).own_head  # tied: the file's tensor is of no account
+    edit_json(folder / "config.json", tie_word_embeddings=False)
+    with pytest.raises(StageError, match="output head was left out"):
+        gate(Reference.load(folder))
+
+
 def test_named_tokenizer_class_splits_otherwise(gate: Gate, folder: Path) -> None:
     """Regression: as GPT2Tokenizer, transformers drops the split of digits: 'a  1' comes apart."""
     edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,23 @@ def test_several_types_and_equal_bytes(
     found = converter.find(tools_dir)
     converter.convert(folder, again, "bf16", converter=found, work=tmp_path, threads=1)
     assert again.read_bytes() == result.outputs["bf16"].read_bytes()
+
+
+def test_a_model_with_a_head_of_its_own(
+    run_export: RunExport, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """What merging an adapter of the head leaves: the GGUF holds the head beside the embedding."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = shutil.copytree(tiny_llama, tmp_path / "untied")
+    model = AutoModelForCausalLM.from_pretrained(folder, tie_word_embeddings=False)
+    head = model.model.embed_tokens.weight.detach().flip(0).clone()
+    model.lm_head.weight = torch.nn.Parameter(head)
+    model.save_pretrained(folder)
+    result = run_export(folder, config("f16"))
+    _, shapes = read_gguf(result.outputs["f16"])
+    assert shapes["output.weight"] == shapes["token_embd.weight"]
 
 
 def test_broken_model_folder(run_export: RunExport, tmp_path: Path) -> None:
