@@ -31,7 +31,10 @@ LEARNED = 0.01
 
 def main() -> int:
     """Run the benchmark and give the exit code: 1 where llmpipe exceeds the limit."""
+    import torch
+
     options = _parse()
+    torch.set_num_threads(options.threads)
     conditions = _conditions(options)
     print(f"{conditions}\n\n{_head()}", flush=True)
     found = []

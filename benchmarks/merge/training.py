@@ -25,9 +25,9 @@ from llmpipe.stages.train import Train
 from llmpipe.stages.train_compile import OUTPUT
 from llmpipe.stages.train_config import TrainConfig
 
-HELD_OUT = 24
+HELD_OUT = 16
 """Rows that no adapter is trained on."""
-SEQUENCE = 192
+SEQUENCE = 128
 
 STEPS: Mapping[str, Mapping[str, Any]] = {
     "tiny": {"max_steps": 12, "learning_rate": 1e-2, "micro_batch_size": 4},
