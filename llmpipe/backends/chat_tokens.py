@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.reasoning import TAG_TEXTS, opened_by
 from llmpipe.errors import StageError
 
 Chat = Sequence[Mapping[str, object]]
@@ -83,7 +84,9 @@ def encode_answer(tokenizer: Any, chat: Chat) -> EncodedAnswer:
     """Tokenise a chat and find the last assistant turn in it, its end-of-turn token included.
 
     The chat is rendered with and without the answer; the latter must be the beginning of the
-    former, in text and in tokens, or what the model is asked is not what it was trained on.
+    former, in text and in tokens, or what the model is asked is not what it was trained on. Only a
+    tag of reasoning that the prompt opens may be missing: many templates write finished turns
+    without it, and then the answer is scored as in those.
 
     Raises:
         StageError: the last turn is not the assistant's, or the two renderings disagree.
@@ -92,6 +95,8 @@ def encode_answer(tokenizer: Any, chat: Chat) -> EncodedAnswer:
         raise StageError("the last turn of the chat is not the assistant's: no answer to score")
     prompt = render_chat(tokenizer, chat[:-1], answer_next=True)
     whole = render_chat(tokenizer, chat)
+    if not whole.startswith(prompt):
+        prompt = _without_opened_tag(prompt, str(chat[-2]["content"]) if len(chat) > 1 else "")
     prompt_ids, ids = token_ids(tokenizer, prompt), token_ids(tokenizer, whole)
     if not whole.startswith(prompt) or ids[: len(prompt_ids)] != prompt_ids:
         raise StageError(
@@ -99,6 +104,37 @@ def encode_answer(tokenizer: Any, chat: Chat) -> EncodedAnswer:
             hint=f"asked:    …{prompt[-60:]!r}\nanswered: …{whole[: len(prompt)][-60:]!r}",
         )
     return EncodedAnswer(_until_end_of_turn(tokenizer, ids, len(prompt_ids)), len(prompt_ids))
+
+
+def turn_ends(tokenizer: Any) -> list[int]:
+    """Return the control tokens that the chat template writes behind an answer, in their order.
+
+    There is none where plain text ends a turn.
+
+    Raises:
+        StageError: the template refuses a question with its answer.
+    """
+    question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "parity"}
+    behind = render_chat(tokenizer, [question, answer]).rpartition(answer["content"])[2]
+    control = control_ids(tokenizer)
+    return [token for token in token_ids(tokenizer, behind) if token in control]
+
+
+def decode_reply(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Turn what a model wrote into text: without control tokens, but with tags of reasoning."""
+    added: Mapping[int, Any] = tokenizer.added_tokens_decoder
+    hidden = {
+        i for i in control_ids(tokenizer) if i not in added or added[i].content not in TAG_TEXTS
+    }
+    text: str = tokenizer.decode(
+        [token for token in ids if token not in hidden], clean_up_tokenization_spaces=False
+    )
+    return text
+
+
+def _without_opened_tag(prompt: str, question: str) -> str:
+    tags = opened_by(prompt, question)
+    return prompt.rpartition(tags.start)[0] if tags else prompt
 
 
 def _until_end_of_turn(tokenizer: Any, ids: list[int], start: int) -> list[int]:

@@ -11,13 +11,15 @@ import json
 import os
 import subprocess
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from llmpipe.backends.streaming import Cancellation, Pieces, Usage
+from llmpipe.backends.llama_cpp_chat import Decoding, stream_chat
+from llmpipe.backends.reasoning import Reply
+from llmpipe.backends.streaming import Cancellation, Pieces, whole
 from llmpipe.errors import ModelServerError, StageError
 
 CALL_TIMEOUT = 1800.0
@@ -40,6 +42,7 @@ class LlamaServer:
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     api_key: str | None = field(default=None, repr=False)
+    _template: str | None = field(default=None, init=False, repr=False)
 
     def tokenize(
         self, text: str, *, parse_special: bool = True, add_special: bool = False
@@ -88,20 +91,11 @@ class LlamaServer:
         temperature: float = 0.0,
         seed: int = 0,
         json_schema: Mapping[str, Any] | None = None,
-    ) -> str:
-        """Answer a conversation; ``json_schema`` constrains the decoding to what it allows."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": list(messages),
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-        }
-        if json_schema is not None:
-            shape = {"name": "reply", "strict": True, "schema": json_schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": shape}
-        reply = self._post("/v1/chat/completions", body)
-        return str(reply["choices"][0]["message"]["content"] or "")
+    ) -> Reply:
+        """Answer a conversation; ``json_schema`` constrains the answer to what it allows."""
+        constraint = None if json_schema is None else {"json_schema": json_schema}
+        decoding = Decoding(max_tokens, temperature, seed, constraint)
+        return whole(stream_chat(self, messages, decoding))
 
     def stream_chat(
         self,
@@ -117,29 +111,41 @@ class LlamaServer:
 
         Whoever stops taking pieces, or cancels, frees the slot: the server sees that the
         connection is gone. After a cancellation the pieces just end, without a `Usage`.
-        ``grammar`` (GBNF) constrains the decoding.
+        ``grammar`` (GBNF) constrains the answer.
         """
-        cancellation = cancellation or Cancellation()
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": list(messages),
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "seed": seed,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if grammar is not None:
-            body["grammar"] = grammar
-        try:
-            yield from self._stream("/v1/chat/completions", body, cancellation)
-        except (OSError, http.client.HTTPException) as error:
-            if cancellation.cancelled:
-                return
-            self.check_alive()
-            raise StageError(
-                f"the connection to llama.cpp broke in the middle of an answer: {error!r}"
-            ) from error
+        constraint = None if grammar is None else {"grammar": grammar}
+        decoding = Decoding(max_tokens, temperature, seed, constraint)
+        return stream_chat(self, messages, decoding, cancellation)
+
+    def template(self) -> str:
+        """Return the chat template that the server renders with."""
+        if self._template is None:
+            self._template = str(self.props()["chat_template"])
+        return self._template
+
+    def end_tokens(self) -> dict[int, str]:
+        """Return the tokens that end an answer, by id: those that llama.cpp would forbid."""
+        body = {"prompt": [0], "n_predict": 1, "ignore_eos": True}
+        settings = self._post("/completion", body)["generation_settings"]
+        ids = sorted(bias["token"] for bias in settings["logit_bias"])
+        return {i: str(self._post("/detokenize", {"tokens": [i]})["content"]) for i in ids}
+
+    def events(
+        self, path: str, body: Mapping[str, Any], cancellation: Cancellation
+    ) -> Generator[dict[str, Any], None, None]:
+        """Send a request and yield what the server streams back, up to the event that is the last.
+
+        Raises:
+            OSError: the connection broke; an `http.client.HTTPException`, too.
+        """
+        with closing(self._connect()) as connection:
+            connection.connect()
+            with cancellation.watching(connection.sock):
+                connection.request("POST", path, json.dumps(body), self._headers())
+                with closing(connection.getresponse()) as response:
+                    if response.status != 200:
+                        raise _refused(path, response.status, response.read())
+                    yield from _events(response)
 
     def log_tail(self, lines: int = 15) -> str:
         """Give the last lines that llama.cpp logged."""
@@ -185,18 +191,6 @@ class LlamaServer:
             response = connection.getresponse()
             return response.status, response.read()
 
-    def _stream(
-        self, path: str, body: Mapping[str, Any], cancellation: Cancellation
-    ) -> Iterator[str | Usage]:
-        with closing(self._connect()) as connection:
-            connection.connect()
-            with cancellation.watching(connection.sock):
-                connection.request("POST", path, json.dumps(body), self._headers())
-                with closing(connection.getresponse()) as response:
-                    if response.status != 200:
-                        raise _refused(path, response.status, response.read())
-                    yield from _pieces(response)
-
     def _connect(self) -> http.client.HTTPConnection:
         place = urllib.parse.urlsplit(self.url)
         return http.client.HTTPConnection(place.hostname or "", place.port, timeout=CALL_TIMEOUT)
@@ -220,26 +214,19 @@ class LlamaServer:
         raise StageError(f"the llama.cpp server died ({exit_text(code)})", hint=self.log_tail())
 
 
-def _pieces(events: Iterable[bytes]) -> Iterator[str | Usage]:
-    """Read the lines of a stream of events: the pieces of the text, then what it took."""
-    truncated = False
-    usage: dict[str, Any] = {}
-    for line in events:
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Read the lines of a stream of events, up to the last event."""
+    for line in lines:
         name, _, data = line.strip().partition(b": ")
         if name not in (b"data", b"error"):
             continue  # lines between events, and comments that keep the connection open
-        if data == b"[DONE]":
-            yield Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), truncated)
-            return
         event = json.loads(data)
         if name == b"error" or "error" in event:
             gist = "llama.cpp stopped in the middle of an answer"
             raise ModelServerError(f"{gist}: {data.decode()}", gist=gist)
-        usage = event.get("usage") or usage
-        for choice in event["choices"]:
-            truncated = choice["finish_reason"] == "length"
-            if choice["delta"].get("content"):
-                yield choice["delta"]["content"]
+        yield event
+        if event["stop"]:
+            return
     raise http.client.IncompleteRead(b"")  # it ended before it was done
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import msgspec
+
+from llmpipe.backends.reasoning import Reply, reply_of
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -17,10 +19,34 @@ class Usage(msgspec.Struct, frozen=True):
     completion_tokens: int | None = None
     truncated: bool = False
     """Whether the answer ends because there was no room for more of it."""
+    unfinished: bool = False
+    """Whether the model stopped, or was cut, inside its reasoning, so that there is no answer."""
 
 
-Pieces = Generator[str | Usage, None, None]
+class Thought(msgspec.Struct, frozen=True):
+    """A piece of what the model thinks before it answers; it is no part of the answer."""
+
+    text: str
+
+
+Piece = str | Thought | Usage
+"""A piece of the answer, one of the reasoning before it, or what both took."""
+
+Pieces = Generator[Piece, None, None]
 """The pieces of a text as they are written, then what it took. To close it ends the work."""
+
+
+def whole(pieces: Iterable[Piece]) -> Reply:
+    """Return what all the pieces of a stream make together."""
+    answer, reasoning, usage = "", "", Usage()
+    for piece in pieces:
+        if isinstance(piece, Usage):
+            usage = piece
+        elif isinstance(piece, Thought):
+            reasoning += piece.text
+        else:
+            answer += piece
+    return reply_of(answer, reasoning, unfinished=usage.unfinished, truncated=usage.truncated)
 
 
 class CancelledError(ConnectionAbortedError):

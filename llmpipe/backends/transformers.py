@@ -20,16 +20,28 @@ from llmpipe.backends.base_model import load_base, put_adapter
 from llmpipe.backends.chat_tokens import (
     Chat,
     EncodedAnswer,
-    control_ids,
+    decode_reply,
     encode_answer,
     render_chat,
     token_ids,
+    turn_ends,
 )
 from llmpipe.backends.quantization import quantization_of
 from llmpipe.backends.quiet import quiet
+from llmpipe.backends.reasoning import Reply, opened_by, part
 from llmpipe.errors import StageError
 
 Progress = Callable[[int], None]
+
+ENDS_BY_TEXT = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
+    "<end_of_turn>", "<turn|>", "<|end_of_text|>", "<|endoftext|>", "<eos>", "[EOS]", "<|eom_id|>",
+    "<EOT>", "_<EOT>", "[EOT]", "<｜end▁of▁sentence｜>", "<end_of_utterance>", "<|tool_response>",
+    "<|ifm|im_end|>", "[e~[",
+    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]",
+    "<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>", "<|file_sep|>",
+)  # fmt: skip
+"""Tokens that llama.cpp ends an answer at wherever a vocabulary has them, whatever it declares."""
 
 TOKENS_PER_BATCH = 2048
 """How many tokens, padding included, are scored at once: bounds the memory that logits take."""
@@ -144,41 +156,50 @@ def greedy_answers(
     batch_size: int,
     *,
     on_done: Progress | None = None,
-) -> list[str]:
+) -> list[Reply]:
     """Let the model answer every chat, the likeliest token each time, until it ends its turn.
 
-    The chats end with the user's turn. Special tokens are left out of the answers.
+    The chats end with the user's turn. Special tokens are left out of the answers, and reasoning
+    stands apart.
 
     Raises:
         StageError: the template refuses a chat, or a chat leaves no room in the model's context.
     """
     tokenizer = loaded.tokenizer
-    prompts = [token_ids(tokenizer, render_chat(tokenizer, c, answer_next=True)) for c in chats]
+    texts = [render_chat(tokenizer, chat, answer_next=True) for chat in chats]
+    prompts = [token_ids(tokenizer, text) for text in texts]
     _check_context(loaded, max(map(len, prompts), default=0) + max_new_tokens)
     stops = stop_token_ids(loaded)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    answers = [""] * len(prompts)
+    replies = [Reply("")] * len(prompts)
     for begin in range(0, len(order), batch_size):
         batch = order[begin : begin + batch_size]
-        replies = _continue(loaded, [prompts[i] for i in batch], max_new_tokens, stops)
-        for i, ids in zip(batch, replies, strict=True):
-            answers[i] = tokenizer.decode(ids, skip_special_tokens=True)
+        written = _continue(loaded, [prompts[i] for i in batch], max_new_tokens, stops)
+        for i, row in zip(batch, written, strict=True):
+            ids = _before_stop(row, stops)
+            opened = opened_by(texts[i], str(chats[i][-1]["content"]))
+            text = decode_reply(tokenizer, ids)
+            replies[i] = part(text, opened, truncated=len(ids) == max_new_tokens)
         if on_done:
             on_done(len(batch))
-    return answers
+    return replies
 
 
 def stop_token_ids(loaded: LoadedModel) -> list[int]:
-    """Name the tokens that end an answer: every EOS that is declared, and the template's own."""
+    """Name the tokens that end an answer, as they do in llama.cpp as well.
+
+    These are every EOS that is declared, what the template writes behind an answer, and tokens
+    that llama.cpp takes for an end by their text.
+    """
     tokenizer = loaded.tokenizer
     declared = getattr(loaded.model.generation_config, "eos_token_id", None)
     stops = set(declared if isinstance(declared, list) else [declared])
-    stops.add(tokenizer.eos_token_id)
-    probe = encode_answer(
-        tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    )
-    if probe.ids[-1] in control_ids(tokenizer):
-        stops.add(probe.ids[-1])
+    stops |= {tokenizer.eos_token_id, *turn_ends(tokenizer)}
+    vocabulary = tokenizer.get_vocab()
+    named = {text for text in ENDS_BY_TEXT if text in vocabulary}
+    if named & {"<|return|>", "<|calls|>"} and named & {"<|call|>", "<|flush|>"}:
+        named.discard("<|end|>")  # there it ends a message, not the turn
+    stops |= {vocabulary[text] for text in named}
     return sorted(stop for stop in stops if stop is not None)
 
 
@@ -209,20 +230,41 @@ def _score_batch(loaded: LoadedModel, batch: Sequence[EncodedAnswer]) -> list[An
 def _continue(
     loaded: LoadedModel, prompts: Sequence[list[int]], max_new_tokens: int, stops: list[int]
 ) -> list[list[int]]:
+    """Return the likeliest token after another; rows that end sooner are filled up."""
     import torch
     from transformers import GenerationConfig
 
     ids, mask = _pad_left(loaded, prompts)
-    # A config of its own: sampling settings that the model's folder carries must not leak in.
     plan = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=stops,
         pad_token_id=_pad_id(loaded.tokenizer, stops),
     )
-    with torch.inference_mode(), quiet():
+    with torch.inference_mode(), quiet(), _no_defaults(loaded.model):
         output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)
-    return [_before_stop(row, stops) for row in output[:, ids.shape[1] :].tolist()]
+    rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
+    return rows
+
+
+@contextlib.contextmanager
+def _no_defaults(model: Any) -> Iterator[None]:
+    """Take away the settings that the model's folder carries.
+
+    `generate` fills every field that its config leaves open from them: penalties, forbidden
+    tokens, a least length.
+    """
+    from transformers import GenerationConfig
+
+    holders = [model, _bare(model)]
+    kept = [holder.generation_config for holder in holders]
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder, config in zip(holders, kept, strict=True):
+            holder.generation_config = config
 
 
 def _pad_left(loaded: LoadedModel, rows: Sequence[list[int]]) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.backends.chat_tokens import encode_answer, render_chat, token_ids
+from llmpipe.backends.chat_tokens import render_chat, token_ids, turn_ends
 from llmpipe.backends.gguf_import import (
     ADD_BOS,
     CHAT_TEMPLATE,
@@ -29,6 +29,7 @@ from llmpipe.parity.golden import GoldenChat, golden_chats, golden_texts
 
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_client import LlamaServer
+    from llmpipe.backends.reasoning import Reply
 
 EMBEDDINGS = "token_embd.weight"
 HEAD, GGUF_HEAD = "lm_head.weight", "output.weight"
@@ -133,23 +134,31 @@ def verify(
 
 
 def continuations(
-    prompts: Sequence[str], expected: Sequence[str], actual: Sequence[str], tokenizer: Any
+    prompts: Sequence[str], expected: Sequence[Reply], actual: Sequence[Reply], tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """Say for each prompt how many tokens the two sides' greedy answers have in common."""
+    """Say for each prompt how many tokens the two sides' greedy replies have in common.
+
+    Reasoning counts as what was written before the answer, and is shown apart from it.
+    """
     rows = []
     for prompt, ours, theirs in zip(prompts, expected, actual, strict=True):
-        left, right = token_ids(tokenizer, ours), token_ids(tokenizer, theirs)
+        left, right = (token_ids(tokenizer, _written(reply)) for reply in (ours, theirs))
         agreeing = first_difference(left, right)
-        rows.append(
-            {
-                "prompt": prompt,
-                "huggingface": ours,
-                "llama.cpp": theirs,
-                "agreeing_tokens": len(left) if agreeing is None else agreeing,
-                "tokens": len(left),
-            }
-        )
+        row: dict[str, Any] = {
+            "prompt": prompt,
+            "huggingface": ours.answer,
+            "llama.cpp": theirs.answer,
+            "agreeing_tokens": len(left) if agreeing is None else agreeing,
+            "tokens": len(left),
+        }
+        if ours.reasoning or theirs.reasoning:
+            row["reasoning"] = {"huggingface": ours.reasoning, "llama.cpp": theirs.reasoning}
+        rows.append(row)
     return rows
+
+
+def _written(reply: Reply) -> str:
+    return f"{reply.reasoning}\n{reply.answer}".strip()
 
 
 def first_difference(expected: Sequence[Any], actual: Sequence[Any]) -> int | None:
@@ -261,15 +270,15 @@ class _Comparison:
     def end_of_turn(self, required: bool, warn: Callable[[str], None]) -> int | None:
         """Check that the token which ends a turn in the template also ends generation."""
         tokenizer = self.reference.tokenizer
-        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
         try:
-            last = encode_answer(tokenizer, turns).ids[-1]
+            ends = turn_ends(tokenizer)
         except StageError as error:
             warn(f"{self.label}: the token that ends a turn was not checked: {error.message}")
             return None
-        if last not in tokenizer.added_tokens_decoder:
+        if not ends:
             warn(f"{self.label}: the chat template ends a turn with plain text, not with a token")
             return None
+        last = ends[-1]
         stops = {self.fields.get(key) for key in TURN_ENDS}
         for side, ids in (("the model", self.reference.eos_ids), ("the GGUF", stops)):
             if last in ids:

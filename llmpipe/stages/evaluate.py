@@ -1,6 +1,8 @@
 """Put the same held-out rows to several models and compare them, each with its uncertainty.
 
-Models and adapters are run by transformers, a GGUF is served by llama.cpp as it will be in use.
+Models and adapters are run by transformers, a GGUF is served by llama.cpp as it will be in use. All
+are asked and decoded in one way, and judged by the answer alone, without the reasoning before it:
+`llmpipe.stages.evaluate_models` says how.
 Measured are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and equal
 JSON of greedy answers, with 95 % intervals: Wilson's for a share of rows, bootstrapped for the
 others and, paired, for every two models. A loss is nats per token over the whole set, so long
@@ -12,12 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from llmpipe.backends import device
+from llmpipe.backends.reasoning import Reply, part_unseen
 from llmpipe.contracts import (
     Artifact,
     FieldPath,
@@ -41,6 +43,7 @@ from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import expecting
 from llmpipe.formats.overlap import question_key, question_words
 from llmpipe.formats.records import read_rows, write_rows
+from llmpipe.stages.evaluate_models import METHOD, Progress, Result, examine, warn, work
 
 Metric = Literal["loss", "rouge_l", "exact_match", "json_match"]
 TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
@@ -68,7 +71,9 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     models: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """What to compare: models, adapters, GGUFs, or `base`, the model that the others came from."""
     data: str
-    """The held-out rows, in any known format; the last assistant turn is the reference answer."""
+    """The held-out rows, in any known format; the last assistant turn is the reference answer.
+    Reasoning before it (`<think>…</think>`) is not compared; in `loss` it counts where the chat
+    template writes it."""
     map: ColumnMap | None = None
     """Which columns of `data` hold the question and the answer, where the format is not known."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -80,13 +85,15 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     )
     """What to measure. All but `loss` need answers to be written, which takes most of the time."""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1)] = 128
-    """Tokens after which an answer is cut."""
+    """Tokens after which a reply is cut, reasoning included. One that is cut inside its reasoning
+    has no answer; such replies are counted."""
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32
     """Answers that transformers writes at the same time; memory grows with it."""
     few_shot: FewShot | None = None
     """Examples to put before every question."""
     json_schema: str | None = None
-    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only."""
+    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. The
+    reasoning of a model whose chat template knows of reasoning is not held to it."""
     seed: int = 0
     """Which rows `limit` draws, and which resamples give the intervals."""
 
@@ -95,7 +102,7 @@ class Evaluate(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"
     looks_around = True
 
@@ -154,55 +161,36 @@ class Evaluate(StageDefaults):
             StageError: a row, a model or the schema cannot be used.
         """
         config = ctx.config
-        chats = drawn(_read(ctx.input("data"), config.map), config.limit, config.seed)
+        compared = set(config.metrics) > {"loss"} or "loss" not in config.metrics
+        rows = _read(ctx.input("data"), config.map, answers=compared)
+        chats = drawn(rows, config.limit, config.seed)
         if "json_match" in config.metrics:
             _check_json_references(ctx, chats)
         asked = _with_shots(ctx, chats)
         models = [ctx.input(f"models.{i}") for i in range(len(config.models))]
-        progress = _Progress(ctx, len(chats) * sum(map(len, (_work(ctx, m) for m in models))))
-        results = {model.label: _examine(ctx, model, asked, progress) for model in models}
-        references = [chat[-1]["content"] for chat in chats]
+        progress = Progress(ctx, len(chats) * sum(map(len, (work(ctx, m) for m in models))))
+        results = {model.label: examine(ctx, model, asked, progress) for model in models}
+        warn(ctx, results)
+        references = [_reference(chat).answer for chat in chats]
         scores = {label: _scores(config, result, references) for label, result in results.items()}
         summary = summarise(scores, config.seed)
+        written = {**summary, "method": METHOD, "replies": _counts(results, chats)}
         predictions = ctx.out / "predictions.jsonl"
         write_rows(predictions, (_prediction(i, chat, results) for i, chat in enumerate(chats)))
         return StageResult(
-            {"metrics": write_json(ctx.out / "metrics.json", summary), "predictions": predictions},
+            {"metrics": write_json(ctx.out / "metrics.json", written), "predictions": predictions},
             compact(summary),
             f"{table(summary, config.metrics)}\n{len(chats)} rows, 95 % intervals",
         )
 
 
-@dataclass(slots=True)
-class _Result:
-    """What one model made of the rows: sums of nats and counts of tokens, and answers."""
-
-    losses: list[tuple[float, int]] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """Counts rows over all models and both kinds of work."""
-
-    ctx: StageContext[EvaluateConfig]
-    total: int
-    done: int = 0
-
-    def counter(self, note: str) -> Callable[[int], None]:
-        def add(rows: int) -> None:
-            self.done += rows
-            self.ctx.progress(self.done, self.total, note)
-
-        add(0)
-        return add
-
-
-def _read(source: Artifact, columns: ColumnMap | None) -> list[list[Message]]:
-    """Read rows as chats that ask something and answer it.
+def _read(
+    source: Artifact, columns: ColumnMap | None, *, answers: bool = False
+) -> list[list[Message]]:
+    """Read rows as chats that ask something and answer it; ``answers`` must follow reasoning.
 
     Raises:
-        StageError: a row cannot be read or has no question, or there are no rows.
+        StageError: a row cannot be read or has no question or answer, or there are no rows.
     """
     chats = []
     system = columns.system if columns else None
@@ -216,6 +204,11 @@ def _read(source: Artifact, columns: ColumnMap | None) -> list[list[Message]]:
             raise StageError(
                 f"{source.label}:{line}: raw text asks nothing, so nothing can be answered",
                 hint="evaluate on rows with a question and an answer",
+            )
+        if answers and not part_unseen(chat[-1]["content"]).answer:
+            raise StageError(
+                f"{source.label}:{line}: the reference ends inside its reasoning: it has no answer",
+                hint="leave the row out, or measure only `loss`",
             )
         chats.append(chat)
     if not chats:
@@ -258,110 +251,45 @@ def _check_json_references(
     ctx: StageContext[EvaluateConfig], chats: Sequence[Sequence[Message]]
 ) -> None:
     for chat in chats:
+        answer = _reference(chat).answer
         try:
-            json.loads(chat[-1]["content"])
+            json.loads(answer)
         except ValueError:
             raise StageError(
                 f"{ctx.input('data').label}: `json_match` needs reference answers in JSON, "
-                f"not {chat[-1]['content'][:60]!r}",
+                f"not {answer[:60]!r}",
                 hint="leave json_match out of `metrics`",
             ) from None
 
 
-def _work(ctx: StageContext[EvaluateConfig], model: Artifact) -> list[str]:
-    """Name what is to be done with a model: score the references, write answers, or both."""
-    score = "loss" in ctx.config.metrics and model.type != "gguf"
-    answer = bool(set(ctx.config.metrics) & set(TEXT_METRICS))
-    if not score and not answer:
-        raise StageError(
-            f"{model.label}: the loss of a GGUF is not measured",
-            hint="add rouge_l or exact_match to `metrics`, or leave the GGUF out",
-        )
-    return ["loss"] * score + ["answers"] * answer
-
-
-def _examine(
-    ctx: StageContext[EvaluateConfig],
-    model: Artifact,
-    chats: list[list[Message]],
-    progress: _Progress,
-) -> _Result:
-    if model.type == "gguf":
-        return _Result(answers=_served_answers(ctx, model, chats, progress))
-    from llmpipe.backends.transformers import answer_losses, greedy_answers, opened_model
-
-    config, work, result = ctx.config, _work(ctx, model), _Result()
-    folder, adapter = (model.base.path, model.path) if model.base else (model.path, None)
-    with opened_model(folder, adapter, threads=ctx.threads, label=model.label) as loaded:
-        if "loss" in work:
-            count = progress.counter(f"{model.label}: loss")
-            losses = answer_losses(loaded, chats, on_done=count)
-            result.losses = [(loss.nll, loss.tokens) for loss in losses]
-        if "answers" in work:
-            count = progress.counter(f"{model.label}: answers")
-            asked = [chat[:-1] for chat in chats]
-            result.answers = greedy_answers(
-                loaded, asked, config.max_new_tokens, config.batch_size, on_done=count
-            )
-    return result
-
-
-def _served_answers(
-    ctx: StageContext[EvaluateConfig],
-    model: Artifact,
-    chats: list[list[Message]],
-    progress: _Progress,
-) -> list[str]:
-    """Ask the GGUF as it will be served, one question at a time.
-
-    Several at once gain nothing on few cores, and how they fall together would sway the answers.
-    """
-    from llmpipe.backends.llama_cpp import serve_gguf
-
-    config = ctx.config
-    schema = _schema(ctx.input("json_schema")) if config.json_schema else None
-    count = progress.counter(f"{model.label}: answers")
-    answers = []
-    with serve_gguf(model.path, threads=ctx.threads, context=_context(chats, config)) as server:
-        for chat in chats:
-            asked = [{"role": turn["role"], "content": turn["content"]} for turn in chat[:-1]]
-            answers.append(server.chat(asked, max_tokens=config.max_new_tokens, json_schema=schema))
-            count(1)
-    return answers
-
-
-def _context(chats: Sequence[Sequence[Message]], config: EvaluateConfig) -> int:
-    """Give a context that surely holds the longest chat: no token is shorter than a byte."""
-    longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
-    return -(-(longest + 256 + config.max_new_tokens) // 256) * 256
-
-
-def _schema(file: Artifact) -> dict[str, Any]:
-    try:
-        schema = json.loads(file.path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{file.label}: not a JSON Schema: {error}") from None
-    if not isinstance(schema, dict):
-        raise StageError(f"{file.label}: not a JSON Schema: it must be an object")
-    return schema
+def _reference(chat: Sequence[Message]) -> Reply:
+    """Part the reference as answers are parted: reasoning in it is no part of what is compared."""
+    return part_unseen(chat[-1]["content"])
 
 
 def _scores(
-    config: EvaluateConfig, result: _Result, references: Sequence[str]
+    config: EvaluateConfig, result: Result, references: Sequence[str]
 ) -> dict[str, RowScores]:
     scores = {}
     for metric in config.metrics:
         if metric == "loss" and result.losses:
             scores["loss"] = RowScores(*map(list, zip(*result.losses, strict=True)))
-        elif metric != "loss" and result.answers:
-            values = map(TEXT_METRICS[metric], references, result.answers)
-            scores[metric] = RowScores.mean(list(values))
+        elif metric != "loss" and result.replies:
+            answers = [reply.answer for reply in result.replies]
+            scores[metric] = RowScores.mean(list(map(TEXT_METRICS[metric], references, answers)))
     return scores
 
 
-def _prediction(
-    row: int, chat: Sequence[Message], results: Mapping[str, _Result]
-) -> dict[str, Any]:
+def _counts(
+    results: Mapping[str, Result], chats: Sequence[Sequence[Message]]
+) -> dict[str, dict[str, Any]]:
+    """Count by model what became of the replies, and the references that hold reasoning."""
+    counts = {label: result.counts() for label, result in results.items() if result.replies}
+    with_reasoning = sum(bool(_reference(chat).reasoning) for chat in chats)
+    return {**counts, "references": {"with_reasoning": with_reasoning}}
+
+
+def _prediction(row: int, chat: Sequence[Message], results: Mapping[str, Result]) -> dict[str, Any]:
     """Give what every model made of one row; a loss is nats per token of the reference."""
     asked = [turn["content"] for turn in chat if turn["role"] == "user"]
     losses = {
@@ -369,11 +297,16 @@ def _prediction(
         for label, result in results.items()
         if result.losses
     }
-    answers = {label: result.answers[row] for label, result in results.items() if result.answers}
+    replies = {label: result.replies[row] for label, result in results.items() if result.replies}
+    reference = _reference(chat)
+    thought = {label: reply.reasoning for label, reply in replies.items() if reply.reasoning}
+    if reference.reasoning:
+        thought["reference"] = reference.reasoning
     return {
         "row": row,
         "question": asked[-1],
-        "reference": chat[-1]["content"],
-        "answers": answers,
+        "reference": reference.answer,
+        "answers": {label: reply.answer for label, reply in replies.items()},
         "losses": losses,
+        **({"reasoning": thought} if thought else {}),
     }

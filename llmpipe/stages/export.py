@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
@@ -28,6 +28,9 @@ from llmpipe.contracts import (
     semantic_fields,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from llmpipe.backends.reasoning import Reply
 
 PARITY = "parity"
 PROMPTS = (
@@ -152,7 +155,7 @@ def quantizations(config: ExportConfig) -> list[str]:
 
 def _answers(
     ctx: StageContext[ExportConfig], model: Artifact, reference: Any
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, Reply]]:
     """Let the Hugging Face model answer the prompts: (prompt, answer), none without a template."""
     from llmpipe.backends.transformers import greedy_answers, opened_model
 
@@ -170,7 +173,7 @@ def _gate(
     ctx: StageContext[ExportConfig],
     reference: Any,
     gguf: Path,
-    expected: Sequence[tuple[str, str]],
+    expected: Sequence[tuple[str, Reply]],
 ) -> dict[str, Any]:
     """Serve one GGUF, compare it with the model, and give the report."""
     from llmpipe.backends.llama_cpp import serve_gguf

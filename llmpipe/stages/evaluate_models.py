@@ -1,0 +1,181 @@
+"""What the models of an `evaluate` stage make of the rows: losses, and greedy answers.
+
+The same chat reaches every engine as the same token ids, is continued by the likeliest token
+without any penalty, and the text that comes back is parted into reasoning and answer by the same
+code. `METHOD` says so in ``metrics.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.backends.reasoning import Reply
+from llmpipe.contracts import Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.formats import Message
+
+if TYPE_CHECKING:
+    from llmpipe.stages.evaluate import EvaluateConfig
+
+METHOD = {
+    "rendering": "the model's chat template with its own defaults (no template arguments), "
+    "tokenised as it stands",
+    "decoding": "greedy: the likeliest token; no penalty, sampler or forbidden token, whatever "
+    "generation_config.json or general.sampling.* holds",
+    "answer": "what follows the model's reasoning, without control tokens and without white space "
+    "around it; nothing where it ends inside its reasoning",
+    "loss": "nats per token of the reference as the chat template writes it, reasoning included "
+    "where it does, with the token that ends the turn",
+}
+"""How every model was asked, for whoever reads the figures."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What one model made of the rows: sums of nats and counts of tokens, and replies."""
+
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+    """The tokens that end an answer."""
+
+    def counts(self) -> dict[str, Any]:
+        """Return what ended the replies and how many hold reasoning."""
+        unfinished = [reply for reply in self.replies if reply.unfinished]
+        return {
+            "cut": sum(reply.truncated for reply in self.replies),
+            "with_reasoning": sum(bool(reply.reasoning) for reply in self.replies),
+            "ended_in_reasoning": len(unfinished),
+            "cut_in_reasoning": sum(reply.truncated for reply in unfinished),
+            "ends": self.ends,
+        }
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts rows over all models and both kinds of work."""
+
+    ctx: StageContext[EvaluateConfig]
+    total: int
+    done: int = 0
+
+    def counter(self, note: str) -> Callable[[int], None]:
+        """Return what adds rows to the count, under this note."""
+
+        def add(rows: int) -> None:
+            self.done += rows
+            self.ctx.progress(self.done, self.total, note)
+
+        add(0)
+        return add
+
+
+def work(ctx: StageContext[EvaluateConfig], model: Artifact) -> list[str]:
+    """Name what is to be done with a model: score the references, write answers, or both."""
+    score = "loss" in ctx.config.metrics and model.type != "gguf"
+    answer = bool(set(ctx.config.metrics) - {"loss"})
+    if not score and not answer:
+        raise StageError(
+            f"{model.label}: the loss of a GGUF is not measured",
+            hint="add rouge_l or exact_match to `metrics`, or leave the GGUF out",
+        )
+    return ["loss"] * score + ["answers"] * answer
+
+
+def examine(
+    ctx: StageContext[EvaluateConfig],
+    model: Artifact,
+    chats: list[list[Message]],
+    progress: Progress,
+) -> Result:
+    """Have one model score and answer the chats."""
+    if model.type == "gguf":
+        return _served(ctx, model, chats, progress)
+    from llmpipe.backends.transformers import (
+        answer_losses,
+        greedy_answers,
+        opened_model,
+        stop_token_ids,
+    )
+
+    config, todo, result = ctx.config, work(ctx, model), Result()
+    folder, adapter = (model.base.path, model.path) if model.base else (model.path, None)
+    with opened_model(folder, adapter, threads=ctx.threads, label=model.label) as loaded:
+        if "loss" in todo:
+            count = progress.counter(f"{model.label}: loss")
+            losses = answer_losses(loaded, chats, on_done=count)
+            result.losses = [(loss.nll, loss.tokens) for loss in losses]
+        if "answers" in todo:
+            count = progress.counter(f"{model.label}: answers")
+            asked = [chat[:-1] for chat in chats]
+            result.replies = greedy_answers(
+                loaded, asked, config.max_new_tokens, config.batch_size, on_done=count
+            )
+            result.ends = loaded.tokenizer.convert_ids_to_tokens(stop_token_ids(loaded))
+    return result
+
+
+def warn(ctx: StageContext[EvaluateConfig], results: Mapping[str, Result]) -> None:
+    """Tell what makes the models' answers unlike, or leaves them without one."""
+    for label, result in results.items():
+        counts, total = result.counts(), len(result.replies)
+        if counts["ended_in_reasoning"]:
+            ctx.warn(
+                f"{label}: {counts['ended_in_reasoning']} of {total} replies end inside the "
+                f"model's reasoning and count as empty answers; {counts['cut_in_reasoning']} of "
+                f"them were cut (raise max_new_tokens)"
+            )
+    ends = {label: set(result.ends) for label, result in results.items() if result.ends}
+    common = set.intersection(*ends.values()) if ends else set()
+    if any(found != common for found in ends.values()):
+        own = "; ".join(
+            f"{label} {' '.join(sorted(found - common)) or 'none'}" for label, found in ends.items()
+        )
+        ctx.warn(
+            f"the models do not end their answers at the same tokens; besides the common: {own}"
+        )
+
+
+def _served(
+    ctx: StageContext[EvaluateConfig],
+    model: Artifact,
+    chats: list[list[Message]],
+    progress: Progress,
+) -> Result:
+    """Ask the GGUF as it will be served, one question at a time.
+
+    Several at once gain nothing on few cores, and how they fall together would sway the answers.
+    """
+    from llmpipe.backends.llama_cpp import serve_gguf
+
+    config = ctx.config
+    schema = _schema(ctx.input("json_schema")) if config.json_schema else None
+    count = progress.counter(f"{model.label}: answers")
+    result = Result()
+    with serve_gguf(model.path, threads=ctx.threads, context=_context(chats, config)) as server:
+        result.ends = list(server.end_tokens().values())
+        for chat in chats:
+            asked = [{"role": turn["role"], "content": turn["content"]} for turn in chat[:-1]]
+            reply = server.chat(asked, max_tokens=config.max_new_tokens, json_schema=schema)
+            result.replies.append(reply)
+            count(1)
+    return result
+
+
+def _context(chats: Sequence[Sequence[Message]], config: EvaluateConfig) -> int:
+    """Give a context that surely holds the longest chat: no token is shorter than a byte."""
+    longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
+    return -(-(longest + 256 + config.max_new_tokens) // 256) * 256
+
+
+def _schema(file: Artifact) -> dict[str, Any]:
+    try:
+        schema = json.loads(file.path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{file.label}: not a JSON Schema: {error}") from None
+    if not isinstance(schema, dict):
+        raise StageError(f"{file.label}: not a JSON Schema: it must be an object")
+    return schema
