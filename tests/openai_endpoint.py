@@ -26,6 +26,7 @@ class Endpoint:
     ) -> None:
         self.before = before or (lambda body, number: None)
         self.reply = evolving_reply
+        self.thought = ("reasoning_content", "")  # a field of messages, and what stands in it
         self.embed = letter_vector
         self.received: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
@@ -93,6 +94,7 @@ class Endpoint:
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         text, finish = self.reply(body)
+        field, thought = self.thought
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion",
@@ -102,7 +104,7 @@ class Endpoint:
                 {
                     "index": 0,
                     "finish_reason": finish,
-                    "message": {"role": "assistant", "content": text},
+                    "message": {"role": "assistant", "content": text, field: thought},
                 }
             ],
             "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
@@ -115,12 +117,15 @@ class Endpoint:
         handler.send_header("Content-Type", "text/event-stream")
         handler.send_header("Connection", "close")
         handler.end_headers()
-        deltas = [(text[i : i + 3], None) for i in range(0, len(text), 3)] + [("", finish)]
+        field, thought = self.thought
+        deltas = [({field: thought}, None)] * bool(thought)
+        deltas += [({"content": text[i : i + 3]}, None) for i in range(0, len(text), 3)]
+        deltas.append(({"content": ""}, finish))
         try:
             if self.first_event:
                 handler.wfile.write(f"data: {self.first_event}\n\n".encode())
-            for piece, reason in deltas:
-                choice = {"index": 0, "delta": {"content": piece}, "finish_reason": reason}
+            for delta, reason in deltas:
+                choice = {"index": 0, "delta": delta, "finish_reason": reason}
                 self._event(body, handler, choices=[choice])
                 time.sleep(self.pause)
             if "stream_options" in body:

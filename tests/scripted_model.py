@@ -6,6 +6,7 @@ tokens, close behind the best: a penalty on the best makes them win.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def write_model(
         embedding, head = model.model.embed_tokens.weight, model.lm_head.weight
         embedding.copy_(torch.nn.functional.normalize(torch.randn_like(embedding), dim=-1))
         head.zero_()
-        for last, following in zip(chain, chain[1:], strict=False):
+        for last, following in itertools.pairwise(chain):
             head[following] += embedding[last]
         for best, rival in (rivals or {}).items():
             [winner], [second] = token_ids(tokenizer, best), token_ids(tokenizer, rival)

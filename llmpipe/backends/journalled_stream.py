@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import msgspec
 
 from llmpipe.backends.journal import Journal, request_key
 from llmpipe.backends.openai_stream import OpenAIStreamer
-from llmpipe.backends.streaming import Cancellation, Pieces, Usage
+from llmpipe.backends.reasoning import part_unseen
+from llmpipe.backends.streaming import Cancellation, Pieces, Thought, Usage
 
 
 class JournalledStreamer:
@@ -41,8 +43,7 @@ class JournalledStreamer:
         key = self._key(messages, decoding)
         known = self._journal.get(key)
         if known is not None:
-            yield known["text"]
-            yield Usage(**known["usage"])
+            yield from _known(known)
             return
         pieces = self._endpoint.stream_chat(
             messages,
@@ -51,13 +52,17 @@ class JournalledStreamer:
             seed=seed,
             cancellation=cancellation,
         )
-        text = ""
+        text = thought = ""
         with closing(pieces):
             for piece in pieces:
-                if not isinstance(piece, Usage):
+                if isinstance(piece, Thought):
+                    thought += piece.text
+                elif not isinstance(piece, Usage):
                     text += piece
-                elif text.strip():  # journalled before it is used
-                    self._journal.put(key, {"text": text, "usage": msgspec.to_builtins(piece)})
+                elif (text + thought).strip():  # journalled before it is used
+                    usage = msgspec.to_builtins(piece)
+                    reasoning = {"reasoning": thought} if thought else {}
+                    self._journal.put(key, {"text": text, "usage": usage, **reasoning})
                 yield piece
 
     def _key(self, messages: Sequence[Mapping[str, str]], decoding: Mapping[str, float]) -> str:
@@ -66,3 +71,14 @@ class JournalledStreamer:
         return request_key(
             {"generator": who, "messages": list(messages), "decoding": dict(decoding)}
         )
+
+
+def _known(reply: Mapping[str, Any]) -> Pieces:
+    """Tell a journalled answer again; in old journals, reasoning still stands in the text."""
+    parted = part_unseen(reply["text"])
+    if thought := reply.get("reasoning") or parted.reasoning:
+        yield Thought(thought)
+    if text := reply["text"] if reply["text"].strip() == parted.answer else parted.answer:
+        yield text
+    usage = Usage(**reply["usage"])
+    yield msgspec.structs.replace(usage, unfinished=usage.unfinished or parted.unfinished)

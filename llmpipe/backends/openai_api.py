@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpipe.backends.journal import Journal, request_key
+from llmpipe.backends.llama_cpp_chat import GREEDY
 from llmpipe.backends.openai_client import ApiClient, Failure, Words
+from llmpipe.backends.reasoning import part_unseen
 from llmpipe.errors import StageError
 
 TEACHER = Words("the teacher", "teacher.", "replies so far are journalled")
@@ -36,6 +38,7 @@ class ChatReply:
     """What came of a request: ``text``, or a ``problem`` of this request alone."""
 
     text: str = ""
+    """The answer alone."""
     truncated: bool = False
     """Whether the reply ends because ``max_tokens`` or the context was used up."""
     problem: str | None = None
@@ -43,6 +46,8 @@ class ChatReply:
     succeeded. None when the teacher answered."""
     detail: str = ""
     """The endpoint's own words on the problem."""
+    reasoning: str = ""
+    """What the teacher thought first: what the endpoint tells apart, or what stands in tags."""
 
 
 @dataclass(slots=True)
@@ -114,7 +119,7 @@ class ChatClient:
         for index, request in enumerate(requests):
             known = self.journal.get(self.key(request))
             if known is not None:
-                replies[index] = ChatReply(**known)
+                replies[index] = _known(known)
         missing = [i for i in range(len(requests)) if i not in replies]
         if missing:
             outcomes = self._client.call([requests[i] for i in missing], self._send)
@@ -133,6 +138,8 @@ class ChatClient:
             "max_tokens": request.max_tokens,
             "seed": request.seed,
         }
+        if self.local and request.temperature == 0:
+            body["extra_body"] = dict(GREEDY)
         if request.schema is not None:
             shape = {"name": "reply", "strict": True, "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
@@ -145,10 +152,28 @@ class ChatClient:
                 hint="is it an OpenAI-compatible endpoint? base_url usually ends in /v1",
             )
         choice = completion.choices[0]
-        reply = ChatReply(choice.message.content or "", choice.finish_reason == "length")
-        self.journal.put(self.key(request), {"text": reply.text, "truncated": reply.truncated})
+        said: dict[str, Any] = {
+            "text": choice.message.content or "",
+            "truncated": choice.finish_reason == "length",
+        }
+        if thought := _thought(choice.message):
+            said["reasoning"] = thought
+        self.journal.put(self.key(request), said)
         self.sent += 1
-        return reply
+        return _known(said)
+
+
+def _thought(message: Any) -> str:
+    """Return the reasoning that an endpoint tells apart, under whichever of the names in use."""
+    said = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+    return next((text for text in said if isinstance(text, str)), "")
+
+
+def _known(said: Mapping[str, Any]) -> ChatReply:
+    """Make a reply of what is journalled: the message as it came, tags of reasoning and all."""
+    parted = part_unseen(said["text"])
+    thoughts = filter(None, (said.get("reasoning", "").strip(), parted.reasoning))
+    return ChatReply(parted.answer, said["truncated"], reasoning="\n".join(thoughts))
 
 
 def _reply(outcome: ChatReply | Failure) -> ChatReply:

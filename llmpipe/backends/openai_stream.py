@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from llmpipe.backends.api_key import clean_key, without_key
-from llmpipe.backends.streaming import Cancellation, Pieces, Usage
+from llmpipe.backends.reasoning import Parter
+from llmpipe.backends.streaming import Cancellation, Piece, Pieces, Thought, Usage
 from llmpipe.errors import MissingDependencyError, ModelServerError
 
 EXCERPT = 300
@@ -129,6 +130,13 @@ def _watched(stream: Any, cancellation: Cancellation) -> Iterator[None]:
 
 class _Delta(msgspec.Struct, frozen=True):
     content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    def thought(self) -> str:
+        """Return what it says of the reasoning, under whichever of the names in use."""
+        said = (self.reasoning_content, self.reasoning)
+        return next((text for text in said if isinstance(text, str)), "")
 
 
 class _Choice(msgspec.Struct, frozen=True):
@@ -148,17 +156,31 @@ class _Chunk(msgspec.Struct, frozen=True):
     usage: _Tokens | None = None
 
 
-def _pieces(stream: Any) -> Iterator[str | Usage]:
-    tokens, finished = _Tokens(), None
+def _pieces(stream: Any) -> Iterator[Piece]:
+    """Read the pieces of an answer; reasoning is known by its field or by its tags."""
+    tokens, finished, parter = _Tokens(), None, Parter()
+    thought = answered = False
     for chunk in _chunks(stream):
         tokens = chunk.usage or tokens
         for choice in chunk.choices or ():
             finished = choice.finish_reason or finished
-            if choice.delta and choice.delta.content:
-                yield choice.delta.content
+            delta = choice.delta or _Delta()
+            found = [(delta.thought(), True), *parter.feed(delta.content or "")]
+            for text, reasoning in found:
+                if text:
+                    thought, answered = thought or reasoning, answered or not reasoning
+                    yield Thought(text) if reasoning else text
     if finished is None:
         raise ConnectionError("the connection broke in the middle of an answer")
-    yield Usage(tokens.prompt_tokens, tokens.completion_tokens, truncated=finished == "length")
+    for text, reasoning in parter.close():
+        answered = answered or not reasoning
+        yield Thought(text) if reasoning else text
+    yield Usage(
+        tokens.prompt_tokens,
+        tokens.completion_tokens,
+        truncated=finished == "length",
+        unfinished=parter.reasoning or (thought and not answered),
+    )
 
 
 def _chunks(stream: Any) -> Iterator[_Chunk]:

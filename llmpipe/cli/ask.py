@@ -118,6 +118,11 @@ def _print_answer(
 def _print_citations(answer: Answer) -> None:
     if answer.usage.truncated:
         print("\nThe answer is cut: it came to generator.max_tokens.")
+    if answer.reasoning:
+        words = len(answer.reasoning.split())
+        print(f"\nThe model thought first, in {words} words; --json shows them.")
+    if answer.usage.unfinished:
+        return
     for line in _listed(answer.citations):
         print(_harmless(line))
     if not (answer.citations or answer.abstained):

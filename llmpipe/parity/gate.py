@@ -283,10 +283,10 @@ class _Comparison:
         for side, ids in (("the model", self.reference.eos_ids), ("the GGUF", stops)):
             if last in ids:
                 continue
-            ends = ", ".join(self._show(i) for i in sorted(i for i in ids if i is not None))
+            declared = ", ".join(self._show(i) for i in sorted(i for i in ids if i is not None))
             message = (
                 f"the chat template ends a turn with {self._show(last)}, which does not end "
-                f"generation in {side} (that is {ends or 'no token'})"
+                f"generation in {side} (that is {declared or 'no token'})"
             )
             if required:
                 raise self._failure(

@@ -11,6 +11,7 @@ so that "and on Sundays?" is understood.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 import time
@@ -20,7 +21,15 @@ from contextlib import closing
 
 import msgspec
 
-from llmpipe.backends.streaming import Cancellation, CancelledError, Usage
+from llmpipe.backends.reasoning import Reply, part_unseen
+from llmpipe.backends.streaming import (
+    Cancellation,
+    CancelledError,
+    Piece,
+    Thought,
+    Usage,
+    whole,
+)
 from llmpipe.errors import StageError
 from llmpipe.retrieval.citations import Citation, Source, cite
 from llmpipe.retrieval.filters import Filters
@@ -30,6 +39,9 @@ from llmpipe.retrieval.prompt import ABSTENTION, QuestionError, Turn, build_prom
 from llmpipe.retrieval.rerank import Reranker
 from llmpipe.retrieval.search import FETCH, Hit, Mode, Retriever, readable
 from llmpipe.retrieval.threshold import Threshold
+
+STILL_THINKING = "There is no answer: the model's reply ended while it was still thinking."
+"""What stands for an answer that the model did not come to."""
 
 _UNFINISHED = re.compile(r"\s*\[\d*$")
 """A citation that an answer which is cut ends in."""
@@ -61,7 +73,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer and what it rests on.
 
     The number of a citation is the rank of the hit that it quotes. ``abstained`` says that the
-    documents do not hold an answer, be it that nothing was found or that the model says so.
+    documents do not hold an answer, be it that nothing was found or that the model says so. Where
+    ``usage.unfinished``, the model came to no answer, and the text says that.
     """
 
     question: str
@@ -71,6 +84,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     hits: tuple[Hit, ...]
     usage: Usage
     timings: Timings
+    reasoning: str = ""
+    """What the model thought before it answered; it is neither cited from nor compared."""
 
 
 class Retrieved(msgspec.Struct, frozen=True):
@@ -86,13 +101,19 @@ class Token(msgspec.Struct, frozen=True):
     text: str
 
 
+class Thinking(msgspec.Struct, frozen=True):
+    """The model thinks on, before it answers."""
+
+    text: str
+
+
 class Done(msgspec.Struct, frozen=True):
     """The answer is complete."""
 
     answer: Answer
 
 
-Event = Retrieved | Token | Done
+Event = Retrieved | Thinking | Token | Done
 Events = abc.Generator[Event, None, None]
 
 
@@ -261,27 +282,28 @@ class Answerer:
         except CancelledError:
             return
         asked = time.monotonic()
-        text, usage = "", None
+        said: list[Piece] = []
         pieces = self.generator.stream(
             prompt.messages, citations=len(prompt.sources), cancellation=cancellation
         )
         with closing(pieces):
             for piece in pieces:
-                if isinstance(piece, Usage):
-                    usage = piece
-                else:
-                    text += piece
+                said.append(piece)
+                if isinstance(piece, Thought):
+                    yield Thinking(piece.text)
+                elif isinstance(piece, str):
                     yield Token(piece)
-        if usage is None:
+        if not said or not isinstance(usage := said[-1], Usage):
             return  # cancelled
-        text = _UNFINISHED.sub("", text.strip())
+        reply = _parted(whole(said))
+        text = STILL_THINKING if reply.unfinished else _UNFINISHED.sub("", reply.answer)
         abstained = _says_nothing(text)
         yield Done(
             Answer(
                 question=question,
                 text=text or ABSTENTION,
                 abstained=abstained,
-                citations=() if abstained else cite(text, prompt.sources),
+                citations=() if abstained or reply.unfinished else cite(text, prompt.sources),
                 hits=hits,
                 usage=usage,
                 timings=_seconds(
@@ -290,6 +312,7 @@ class Answerer:
                     prompt=asked - begun,
                     generate=time.monotonic() - asked,
                 ),
+                reasoning=reply.reasoning,
             )
         )
 
@@ -339,6 +362,18 @@ def abstention(question: str, timings: Timings) -> Answer:
         usage=Usage(0, 0),
         timings=timings,
     )
+
+
+def _parted(reply: Reply) -> Reply:
+    """Take reasoning out that an endpoint left in the answer, closed by a tag that nothing opened.
+
+    It has been streamed by then: only the end of the answer shows what it was.
+    """
+    found = part_unseen(reply.answer)
+    if found.answer == reply.answer:
+        return reply
+    thought = "\n".join(filter(None, (reply.reasoning, found.reasoning)))
+    return dataclasses.replace(reply, answer=found.answer, reasoning=thought)
 
 
 def _says_nothing(text: str) -> bool:

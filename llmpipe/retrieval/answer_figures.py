@@ -1,7 +1,8 @@
 """What answers to labelled questions are worth: words, citations, and knowing when to be silent.
 
 The words of an answer are compared with the reference, where there is one, without the numbers of
-its citations. Who abstains has said nothing, which scores 0. Of citations it counts whether they
+its citations. Who abstains has said nothing, which scores 0. So does a reply that ends inside the
+model's reasoning, which is neither an answer nor an abstention. Of citations it counts whether they
 are of a document that answers; citations are the sources that the answer itself names, not those
 that are inferred for it. Numbers that no source has are none either: generators keep them out of
 every answer. Each figure is over the questions that it can be told of, and is left out where there
@@ -36,8 +37,12 @@ class Answered:
     answer: Answer
 
     def said(self) -> str:
-        """Give the words of the answer: none where it abstains."""
-        return "" if self.answer.abstained else without_numbers(self.answer.text)
+        """Give the words of the answer: none where it abstains, or came to no answer."""
+        return without_numbers(self.answer.text) if self.answers() else ""
+
+    def answers(self) -> bool:
+        """Tell whether it says something."""
+        return not (self.answer.abstained or self.answer.usage.unfinished)
 
     def cited(self) -> list[str]:
         """Give the document of each citation that the answer makes."""
@@ -59,6 +64,7 @@ class Answered:
             "expected": list(self.judged),
             "found": list(dict.fromkeys(hit.chunk.document for hit in self.answer.hits)),
             "cited": list(dict.fromkeys(self.cited())),
+            **({"reasoning": self.answer.reasoning} if self.answer.reasoning else {}),
         }
 
 
@@ -78,13 +84,16 @@ def _scores(answered: Sequence[Answered]) -> Iterator[tuple[str, RowScores]]:
     compared = [one for one in answered if one.question.answerable and one.question.answer.strip()]
     for name, compare in TEXT_FIGURES.items():
         yield name, RowScores.mean([_of(one, compare) for one in compared])
-    given = [one for one in answered if not one.answer.abstained]
+    given = [one for one in answered if one.answers()]
     yield "citation_rate", RowScores.mean([float(bool(one.cited())) for one in given])
     judged = [one.right_citations() for one in given if one.judged and one.cited()]
     yield "citation_precision", RowScores([sum(c) for c in judged], [len(c) for c in judged])
-    able = [float(not one.answer.abstained) for one in answered if one.question.answerable]
+    able = [float(one.answers()) for one in answered if one.question.answerable]
     unable = [float(one.answer.abstained) for one in answered if not one.question.answerable]
-    right = [float(one.answer.abstained != one.question.answerable) for one in answered]
+    right = [
+        float(one.answers() if one.question.answerable else one.answer.abstained)
+        for one in answered
+    ]
     yield "abstention_accuracy", RowScores.mean(right)
     yield "answered", RowScores.mean(able)
     yield "abstained", RowScores.mean(unable)

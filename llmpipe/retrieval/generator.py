@@ -1,7 +1,8 @@
 """The model that writes the answers: a GGUF served here by llama.cpp, or an endpoint.
 
 Either may be used by several threads at once. llama.cpp is held by a grammar to the numbers of the
-sources that it was given; from an endpoint's answer other numbers are taken out.
+sources that it was given; from an endpoint's answer other numbers are taken out. Neither holds for
+reasoning, which comes as pieces of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 from msgspec import Meta
 
 from llmpipe.backends.chat_model import ChatModelConfig, serve_alone
-from llmpipe.backends.streaming import Cancellation, Pieces, Usage
+from llmpipe.backends.streaming import Cancellation, Piece, Pieces, Thought, Usage
 from llmpipe.contracts import Artifact
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class GeneratorConfig(ChatModelConfig, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0
     """Randomness of the wording. With 0 the same question gets the same answer."""
     max_tokens: Annotated[int, Meta(ge=1)] = 256
-    """Tokens that an answer may take; a longer one is cut."""
+    """Tokens that a reply may take, reasoning included; a longer one is cut. One that is cut inside
+    its reasoning has no answer."""
     context: Annotated[int, Meta(ge=256)] = 2048
     """Tokens of sources, question and answer together. Those of an endpoint are reckoned, three
     bytes each."""
@@ -223,13 +225,16 @@ def citation_grammar(citations: int) -> str:
     return f'root ::= (text | "[" ({numbers}) "]")*\ntext ::= [^\\[\\]]'
 
 
-def without_other_numbers(pieces: Iterable[str | Usage], citations: int) -> Iterator[str | Usage]:
+def without_other_numbers(pieces: Iterable[Piece], citations: int) -> Iterator[Piece]:
     """Take numbers in brackets that are no source's out of a stream; ``[1, 2]`` becomes two.
 
-    What may yet become such a number is held back until it is known.
+    What may yet become such a number is held back until it is known. Reasoning stays as it is.
     """
     held = ""
     for piece in pieces:
+        if isinstance(piece, Thought):
+            yield piece
+            continue
         if isinstance(piece, Usage):
             if held:
                 yield held

@@ -4,13 +4,14 @@ Inside ``llmpipe run`` this is an ordinary cached check. What stays up is ``llmp
 takes its host, port, context and slots from the same stage and calls
 `llmpipe.backends.llama_cpp.serve_forever`.
 
-It does not judge the answers: the ``evaluate`` stage does.
+Reasoning is kept apart from the answers. The check does not judge them: the ``evaluate`` stage
+does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -26,6 +27,9 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError
+
+if TYPE_CHECKING:
+    from llmpipe.backends.reasoning import Reply
 
 
 class ServeConfig(StageConfig, frozen=True, kw_only=True):
@@ -46,14 +50,14 @@ class ServeConfig(StageConfig, frozen=True, kw_only=True):
     sample: Annotated[tuple[str, ...], Meta(min_length=1)] = ("Hello, who are you?",)
     """Questions that the check asks, without randomness."""
     max_tokens: Annotated[int, Meta(ge=1)] = 128
-    """Tokens that an answer to a sample question may take."""
+    """Tokens that a reply to a sample question may take, reasoning included."""
 
 
 class Serve(StageDefaults):
     """Start the server once, ask the sample questions, keep the answers."""
 
     Config = ServeConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
 
     @staticmethod
@@ -89,17 +93,34 @@ class Serve(StageDefaults):
             for done, question in enumerate(config.sample):
                 ctx.progress(done, len(config.sample), "questions")
                 messages = [*system, {"role": "user", "content": question}]
-                answer = server.chat(messages, max_tokens=config.max_tokens)
-                answers.append({"question": question, "answer": answer})
+                answers.append(
+                    _answer(question, server.chat(messages, max_tokens=config.max_tokens))
+                )
         _require_speech(model.label, answers)
+        _warn_of_reasoning(ctx, answers)
         check = write_json(ctx.out / "check.json", {"answers": answers})
-        summary = "\n".join(f"Q: {a['question']}\nA: {a['answer'].strip()}" for a in answers)
+        summary = "\n".join(f"Q: {a['question']}\nA: {a['answer']}" for a in answers)
         return StageResult({"check": check}, {"answers": answers}, summary)
 
 
+def _answer(question: str, reply: Reply) -> dict[str, str]:
+    reasoning = {"reasoning": reply.reasoning} if reply.reasoning else {}
+    return {"question": question, "answer": reply.answer, **reasoning}
+
+
 def _require_speech(label: str, answers: list[dict[str, str]]) -> None:
-    if not any(answer["answer"].strip() for answer in answers):
+    if not any(answer["answer"] or answer.get("reasoning") for answer in answers):
         raise StageError(
             f"{label} answers every sample question with nothing",
             hint="a wrong tokenizer or chat template does this: look at the stage that made it",
+        )
+
+
+def _warn_of_reasoning(ctx: StageContext[ServeConfig], answers: list[dict[str, str]]) -> None:
+    """Tell of questions of which the model thinks and does not come to an answer."""
+    silent = sum(not answer["answer"] and "reasoning" in answer for answer in answers)
+    if silent:
+        ctx.warn(
+            f"{silent} of {len(answers)} sample questions have no answer: the reply ends inside "
+            "the model's reasoning (raise max_tokens where it is cut)"
         )

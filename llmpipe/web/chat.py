@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
+from llmpipe.backends.reasoning import part_unseen
 from llmpipe.backends.streaming import Usage
-from llmpipe.retrieval.answer import Answer, Done, Event, Retrieved, Token
+from llmpipe.retrieval.answer import Answer, Done, Event, Retrieved, Thinking, Token
 from llmpipe.retrieval.prompt import Turn
 from llmpipe.web.errors import ApiError
 from llmpipe.web.library import Library
@@ -119,6 +120,8 @@ class Reply:
     def whole(self, answer: Answer) -> dict[str, Any]:
         """Give the answer as one object."""
         message = {"role": "assistant", "content": answer.text}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         return {
             **self._shape,
             "object": "chat.completion",
@@ -133,6 +136,8 @@ class Reply:
             case Retrieved():
                 hits = {"hits": self._library.hits(event.hits)}
                 yield self._chunk({"role": "assistant", "content": ""}, llmpipe=hits)
+            case Thinking():
+                yield self._chunk({"reasoning_content": event.text})
             case Token():
                 yield from self._words(event.text)
             case Done():
@@ -194,7 +199,7 @@ def _turns(messages: list[ChatMessage]) -> list[Turn]:
     turns: list[Turn] = []
     room = LONGEST_HISTORY
     for asked, said in reversed(answered[-MOST_TURNS:]):
-        turn = asked.text(), said.text()
+        turn = asked.text(), part_unseen(said.text()).answer
         room -= len(turn[0]) + len(turn[1])
         if room < 0:
             break

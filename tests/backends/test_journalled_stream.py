@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from openai_endpoint import Endpoint
 from llmpipe.backends.journal import Journal
 from llmpipe.backends.journalled_stream import JournalledStreamer
 from llmpipe.backends.openai_stream import OpenAIStreamer
-from llmpipe.backends.streaming import Usage
+from llmpipe.backends.reasoning import Reply
+from llmpipe.backends.streaming import Usage, whole
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
@@ -87,9 +89,27 @@ def test_anew_passes_over_what_was_there(endpoint: Endpoint, tmp_path: Path) -> 
 def test_an_answer_without_a_word_is_none(endpoint: Endpoint, tmp_path: Path) -> None:
     """A server that was set up wrongly is asked again when it has been mended."""
     endpoint.reply = lambda body: (" \n", "stop")
-    assert ask(endpoint, tmp_path)[0] == " \n"
+    assert ask(endpoint, tmp_path)[0] == ""
     endpoint.reply = lambda body: ("At nine.", "stop")
     assert ask(endpoint, tmp_path)[0] == "At nine."
+
+
+def test_reasoning_is_journalled_apart(endpoint: Endpoint, tmp_path: Path) -> None:
+    """It comes again as it came; what an older version journalled with its tags is parted."""
+    endpoint.thought = ("reasoning_content", "Hm.")
+    with OpenAIStreamer(endpoint.url, "m", api_key="k3y") as streamer, Journal(tmp_path) as journal:
+        journalled = JournalledStreamer(streamer, journal)
+        first = whole(journalled.stream_chat(WHEN, max_tokens=9))
+        assert first == Reply("At nine, 1.", "Hm.", truncated=True)
+        assert whole(journalled.stream_chat(WHEN, max_tokens=9)) == first
+        assert len(endpoint.received) == 1
+    path = tmp_path / "replies.jsonl"
+    entry = json.loads(path.read_text("utf-8"))
+    old = {"text": "<think>Hm.</think>\n\nAt ten.", "usage": {"truncated": False}}
+    path.write_text(json.dumps({**entry, "reply": old}) + "\n", "utf-8")
+    with OpenAIStreamer(endpoint.url, "m", api_key="k3y") as streamer, Journal(tmp_path) as journal:
+        pieces = JournalledStreamer(streamer, journal).stream_chat(WHEN, max_tokens=9)
+        assert whole(pieces) == Reply("At ten.", "Hm.")
 
 
 def test_half_an_answer_is_none(endpoint: Endpoint, tmp_path: Path) -> None:

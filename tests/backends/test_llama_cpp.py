@@ -22,11 +22,11 @@ def test_a_model_is_served_and_gone_afterwards(smollm2_gguf: Path) -> None:
     with serve_gguf(smollm2_gguf, threads=2, context=512) as server:
         logged = os.fstat(server.log.fileno()).st_size
         assert server.tokenize("Hello") == server.tokenize("Hello")
-        assert server.chat([{"role": "user", "content": "Say hi."}], max_tokens=4)
+        assert server.chat([{"role": "user", "content": "Say hi."}], max_tokens=4).answer
         assert server.complete("Once upon a", max_tokens=3)
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
         question = [{"role": "user", "content": "Give a number."}]
-        assert server.chat(question, max_tokens=24, json_schema=schema).lstrip().startswith("{")
+        assert server.chat(question, max_tokens=24, json_schema=schema).answer.startswith("{")
         assert os.fstat(server.log.fileno()).st_size == logged
         process = server.process
     assert process.poll() is not None

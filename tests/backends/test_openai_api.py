@@ -276,3 +276,25 @@ def test_a_killed_client_resends_nothing_that_was_answered(tmp_path: Path) -> No
         assert subprocess.run(command).returncode == 0
         seeds = [body["seed"] for body in endpoint.received]
         assert sorted(seeds) == sorted([*range(12), seeds[7]])
+
+
+@pytest.mark.parametrize(
+    ("thought", "text"),
+    [
+        (("reasoning_content", "Hm."), "At nine."),
+        (("reasoning", "Hm."), "At nine."),
+        (("reasoning", ""), "<think>Hm.</think>\n\nAt nine."),
+        (("reasoning", ""), "Hm.</think>\n\nAt nine."),
+    ],
+)
+def test_reasoning_is_no_part_of_the_text(
+    tmp_path: Path, thought: tuple[str, str], text: str
+) -> None:
+    """Regression: tags in the content became part of the answer, a field beside it was dropped."""
+    with Endpoint() as endpoint:
+        endpoint.reply, endpoint.thought = (lambda body: (text, "stop")), thought
+        for _ in range(2):  # the second comes from the journal
+            with client_for(endpoint.url, tmp_path) as client:
+                (reply,) = client.ask(questions(1))
+                assert (reply.text, reply.reasoning) == ("At nine.", "Hm.")
+        assert len(endpoint.received) == 1

@@ -10,7 +10,8 @@ import pytest
 from openai_endpoint import Answer, Endpoint
 
 from llmpipe.backends.openai_stream import OpenAIStreamer
-from llmpipe.backends.streaming import Cancellation, Usage
+from llmpipe.backends.reasoning import Reply
+from llmpipe.backends.streaming import Cancellation, Usage, whole
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
@@ -34,6 +35,25 @@ def test_pieces_then_usage() -> None:
     (body,) = endpoint.received
     assert (body["max_tokens"], body["temperature"], body["seed"]) == (7, 0.5, 3)
     assert endpoint.headers[0]["authorization"] == "Bearer k3y"
+
+
+@pytest.mark.parametrize(
+    ("thought", "text"),
+    [
+        (("reasoning_content", "Hm, nine."), "It opens at nine."),
+        (("reasoning", "Hm, nine."), "It opens at nine."),
+        (("reasoning", ""), "<think>Hm, nine.</think>\n\nIt opens at nine."),
+    ],
+)
+def test_reasoning_is_apart(thought: tuple[str, str], text: str) -> None:
+    """Whether the endpoint tells it apart, under either name, or leaves the tags in the answer."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply, endpoint.thought = says(text), thought
+        pieces = list(streamer.stream_chat(HELLO, max_tokens=7))
+        assert whole(pieces) == Reply("It opens at nine.", "Hm, nine.")
+        endpoint.reply = says(text.partition("</think>")[0] if "<think>" in text else "", "length")
+        pieces = list(streamer.stream_chat(HELLO, max_tokens=7))
+        assert whole(pieces) == Reply("", "Hm, nine.", unfinished=True, truncated=True)
 
 
 def test_an_endpoint_that_cannot_tell_the_usage_is_not_asked() -> None:

@@ -19,7 +19,9 @@ from llmpipe.backends.reasoning import (
 
 THINK = TAGS[0]
 BITS = st.lists(
-    st.sampled_from(["<think>", "</think>", "[THINK]", "[/THINK]", "<", "</", " ", "\n", "a", "th"]),
+    st.sampled_from(
+        ["<think>", "</think>", "[THINK]", "[/THINK]", "<", "</", " ", "\n", "a", "th"]
+    ),
     max_size=12,
 ).map("".join)
 

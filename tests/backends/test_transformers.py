@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from scripted_model import OPENS_THINKING
 
 from llmpipe.errors import StageError
 
@@ -84,7 +85,7 @@ def test_greedy_answers_do_not_depend_on_the_batch(loaded):
     asked = [chat[:-1] for chat in CHATS]
     together = greedy_answers(loaded, asked, 8, 3)
     assert together == greedy_answers(loaded, asked, 8, 1)
-    assert all(together)
+    assert all(reply.answer for reply in together)
 
 
 def test_answers_stop_at_the_end_of_turn(loaded):
@@ -149,6 +150,31 @@ def test_unfit_templates_are_explained(tiny_llama, template, told):
     tokenizer.chat_template = template
     with pytest.raises(StageError, match=told):
         encode_answer(tokenizer, CHATS[0])
+
+
+def test_a_template_that_opens_the_thinking(tiny_llama):
+    """Regression: neither its loss nor its stops could be told, for want of a common beginning.
+
+    The answer is scored as the template writes a finished turn, and the turn's end is found.
+    """
+    from llmpipe.backends.chat_tokens import encode_answer, turn_ends
+    from llmpipe.backends.transformers import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny_llama)
+    tokenizer.chat_template = OPENS_THINKING
+    encoded = encode_answer(tokenizer, CHATS[0])
+    assert tokenizer.decode(encoded.ids[encoded.start :]) == "Leave to build.<|im_end|>"
+    assert tokenizer.convert_ids_to_tokens(turn_ends(tokenizer)) == ["<|im_end|>"]
+
+
+def test_the_settings_of_the_folder_are_back_after_generating(loaded):
+    """They are taken away only while the model writes."""
+    from llmpipe.backends.transformers import greedy_answers
+
+    loaded.model.generation_config.min_new_tokens = 3
+    greedy_answers(loaded, [CHATS[1][:-1]], 2, 1)
+    assert loaded.model.generation_config.min_new_tokens == 3
+    loaded.model.generation_config.min_new_tokens = None
 
 
 def test_unusable_folders_are_explained(tiny_llama, tmp_path):

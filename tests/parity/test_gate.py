@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from llmpipe.backends.llama_cpp import LlamaServer, serve_gguf
+from llmpipe.backends.reasoning import Reply
 from llmpipe.errors import StageError
 from llmpipe.parity.gate import Parity, Reference, continuations, verify
 
@@ -189,5 +190,9 @@ def test_begin_token_too_many(folder: Path, smollm2_gguf: Path, tmp_path: Path) 
 def test_continuations_count_tokens(folder: Path) -> None:
     """Agreement is counted in tokens of the model's answer, up to the first difference."""
     tokenizer = Reference.load(folder).tokenizer
-    rows = continuations(["q", "q"], ["It is red", "Yes"], ["It is blue", "Yes"], tokenizer)
-    assert [(row["agreeing_tokens"], row["tokens"]) for row in rows] == [(2, 3), (1, 1)]
+    expected = [Reply("It is red"), Reply("Yes"), Reply("", "It is red")]
+    actual = [Reply("It is blue"), Reply("Yes"), Reply("", "It is blue")]
+    rows = continuations(["q", "q", "q"], expected, actual, tokenizer)
+    assert [(row["agreeing_tokens"], row["tokens"]) for row in rows] == [(2, 3), (1, 1), (2, 3)]
+    assert "reasoning" not in rows[0]
+    assert rows[2]["reasoning"] == {"huggingface": "It is red", "llama.cpp": "It is blue"}

@@ -18,7 +18,16 @@ from processes import wait_for
 from town import TEXTS, write_index
 
 from llmpipe.backends.streaming import Cancellation, CancelledError, Usage
-from llmpipe.retrieval.answer import Answerer, AnswerSettings, Done, Event, Retrieved, Token
+from llmpipe.retrieval.answer import (
+    STILL_THINKING,
+    Answerer,
+    AnswerSettings,
+    Done,
+    Event,
+    Retrieved,
+    Thinking,
+    Token,
+)
 from llmpipe.retrieval.embedder import read_identity
 from llmpipe.retrieval.embedders import open_embedder
 from llmpipe.retrieval.generator import Generator, GeneratorConfig, open_generator
@@ -345,3 +354,39 @@ def test_a_reranker_takes_one_at_a_time(town: Town) -> None:
     for thread in (first, second):
         thread.join()
     assert reranker.callers == 1
+
+
+@pytest.mark.parametrize(
+    ("thought", "says"),
+    [
+        ("At nine? [1] says it, [2] too.", "It opens at nine in the morning [1]."),
+        ("", "<think>At nine? [1] says it, [2] too.</think> It opens at nine in the morning [1]."),
+        ("", "At nine? [1] says it, [2] too.</think> It opens at nine in the morning [1]."),
+    ],
+    ids=["told apart", "in tags", "only closed"],
+)
+def test_reasoning_is_no_part_of_the_answer(town: Town, thought: str, says: str) -> None:
+    """It is kept, and nothing is cited from it, however the endpoint tells it."""
+    town.endpoint.thought = ("reasoning_content", thought)
+    events = list(town.answerer(says=says, k=2).stream(WHEN))
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert done.answer.text == "It opens at nine in the morning [1]."
+    assert done.answer.reasoning == "At nine? [1] says it, [2] too."
+    assert [citation.number for citation in done.answer.citations] == [1]
+    if "<think>" in says or thought:
+        written = "".join(event.text for event in events if isinstance(event, Token))
+        assert written.strip() == done.answer.text
+        assert any(isinstance(event, Thinking) for event in events)
+
+
+def test_a_reply_that_ends_while_thinking_is_no_answer(town: Town) -> None:
+    """Nor is it an abstention: nobody knows what the model would have said."""
+    answerer = town.answerer()
+    town.endpoint.reply = lambda body: ("<think>The kiosk [1]", "length")
+    answer = answerer.answer(WHEN)
+    assert answer.text == STILL_THINKING
+    assert answer.usage.unfinished
+    assert answer.usage.truncated
+    assert (answer.abstained, answer.citations) == (False, ())
+    assert answer.reasoning == "The kiosk [1]"

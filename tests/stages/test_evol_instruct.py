@@ -146,3 +146,27 @@ def test_every_request_shows_two_worked_examples(operator: str) -> None:
         assert [m["role"] for m in messages] == ["user", "assistant"] * 2 + ["user"]
         for example in messages[1::2]:
             assert set(json.loads(example["content"])) in ({"instruction"}, {"equal"})
+
+
+def test_a_teacher_that_thinks_gets_room_to_judge_and_keeps_its_thoughts() -> None:
+    """Regression: a judgement's few tokens were used up by thinking, so every prompt was rejected."""
+
+    def reply(purpose: str, text: str) -> ChatReply | None:
+        if purpose == "judge":
+            known = teacher.asked[-len(SEEDS) :]
+            if all(request.max_tokens < 64 for request in known):
+                return ChatReply("", truncated=True, reasoning="Do they ask for")
+            return ChatReply(json.dumps({"equal": False}), reasoning="They differ.")
+        return ChatReply("Two of them.", reasoning="Hm.") if purpose == "answer" else None
+
+    teacher = Teacher(reply)
+    events = evolve(teacher, rounds=1)
+    assert [(event.answer, event.reasoning) for event in events] == [("Two of them.", "Hm.")] * 6
+
+
+def test_a_reply_that_ends_while_thinking_says_so() -> None:
+    """The reject names the reason, and its text holds no thoughts."""
+    teacher = Teacher(lambda purpose, text: ChatReply("", truncated=True, reasoning="Hm, the"))
+    events = evolve(teacher, rounds=1)
+    assert {(event.reason, event.text) for event in events} == {("truncated", "")}
+    assert all("reasoning" in event.detail for event in events)

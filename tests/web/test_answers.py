@@ -187,3 +187,19 @@ def test_no_document_is_read_where_it_would_hold_up_the_others(
     monkeypatch.setattr(Passages, "document", noted)
     assert serve().ask(stream=stream).status_code == 200
     assert threads == {WORKER}
+
+
+def test_reasoning_has_a_field_of_its_own(serve: Serve) -> None:
+    """Whole and streamed, as other servers tell it; the answer is the same as without."""
+    served = serve(k=2)
+    served.endpoint.thought = ("reasoning", "Hm, nine [2].")
+    message = served.ask().json()["choices"][0]["message"]
+    assert message["content"] == SAYS
+    assert message["reasoning_content"] == "Hm, nine [2]."
+    chunks = list(
+        client(served).chat.completions.create(model="any", messages=question(), stream=True)
+    )
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert "".join(delta.content or "" for delta in deltas) == SAYS
+    thought = [getattr(delta, "reasoning_content", None) or "" for delta in deltas]
+    assert "".join(thought) == "Hm, nine [2]."

@@ -3,7 +3,8 @@
 Every reply is journalled before it is used: a killed run resends nothing that was answered, and a
 higher `count` pays only for what is new. Each row says which seed row, operators and teacher it
 comes from; what was eliminated stands in `rejects` with the reason. Exact duplicates are removed;
-near-duplicates are not looked for. The seeds themselves are not among the rows.
+near-duplicates are not looked for. The seeds themselves are not among the rows. What a teacher
+thinks before it answers is no part of an answer; a row's provenance keeps it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Generate(StageDefaults):
     """See the module's docstring."""
 
     Config = GenerateConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "external"
     draws = True
 
@@ -162,6 +163,7 @@ class Harvest:
             "rows": len(self.rows),
             "rejected": dict(sorted(reasons.items())),
             "operators": dict(sorted(operators.items())),
+            "rows_with_reasoning": sum(bool(row.reasoning) for row in self.rows),
         }
 
 
@@ -242,6 +244,8 @@ def _row(made: Made, teacher: Mapping[str, str]) -> dict[str, Any]:
     if made.seed.system:
         messages.insert(0, {"role": "system", "content": made.seed.system})
     provenance = provenance_column(made.seed.digest, made.operators, teacher)
+    if made.reasoning:
+        provenance["reasoning"] = made.reasoning
     return {"messages": messages, PROVENANCE: provenance}
 
 

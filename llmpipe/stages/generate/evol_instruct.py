@@ -51,6 +51,8 @@ class Made:
     instruction: str
     answer: str
     operators: tuple[str, ...]
+    reasoning: str = ""
+    """What the teacher thought before it answered; no part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class EvolInstruct:
             text = read_field(reply.text, "instruction", str)
             if text is None:
                 self._reject(trial, number, "truncated" if reply.truncated else "malformed",
-                             reply.text)  # fmt: skip
+                             reply.text, _without_answer(reply))  # fmt: skip
                 continue
             trial.rewritten = text.strip()
             reason = reject_rewrite(trial.chain.instruction, trial.rewritten)
@@ -136,22 +138,35 @@ class EvolInstruct:
         return kept
 
     def _judge(self, trials: Sequence[_Trial], number: int) -> list[_Trial]:
+        """Keep the trials that gained something; a judge that thinks first gets room for it."""
         self.on_step(f"round {number}: judging")
-        asked = [
-            self._request(t, number, judge_messages(t.chain.instruction, t.rewritten), "judge",
-                          JUDGE_SCHEMA)
-            for t in trials
-        ]  # fmt: skip
+        judged = self._judgements(trials, number, JUDGE_TOKENS)
+        thinking = [trial for trial, reply in judged if _cut_thinking(reply)]
+        judged = [(trial, reply) for trial, reply in judged if not _cut_thinking(reply)]
+        if thinking:
+            judged += self._judgements(thinking, number, self.decoding.max_tokens)
         kept = []
-        for trial, reply in self._replies(trials, asked, number):
+        for trial, reply in judged:
             equal = read_field(reply.text, "equal", bool)
             if equal is None:
-                self._reject(trial, number, "malformed judgement", reply.text)
+                self._reject(
+                    trial, number, "malformed judgement", reply.text, _without_answer(reply)
+                )
             elif equal:
                 self._reject(trial, number, "no information gain", trial.rewritten)
             else:
                 kept.append(trial)
         return kept
+
+    def _judgements(
+        self, trials: Sequence[_Trial], number: int, max_tokens: int
+    ) -> list[tuple[_Trial, ChatReply]]:
+        asked = [
+            self._request(t, number, judge_messages(t.chain.instruction, t.rewritten), "judge",
+                          JUDGE_SCHEMA, max_tokens)
+            for t in trials
+        ]  # fmt: skip
+        return self._replies(trials, asked, number)
 
     def _answer(self, trials: Sequence[_Trial], number: int) -> None:
         self.on_step(f"round {number}: answering")
@@ -160,12 +175,14 @@ class EvolInstruct:
             answer = reply.text.strip()
             reason = "truncated" if reply.truncated else reject_answer(answer)
             if reason:
-                self._reject(trial, number, reason, answer)
+                self._reject(trial, number, reason, answer, _without_answer(reply))
                 continue
             chain = trial.chain
             chain.instruction = trial.rewritten
             chain.operators = (*chain.operators, trial.operator)
-            chain.events.append(Made(chain.seed, chain.instruction, answer, chain.operators))
+            chain.events.append(
+                Made(chain.seed, chain.instruction, answer, chain.operators, reply.reasoning)
+            )
 
     def _request(
         self,
@@ -174,6 +191,7 @@ class EvolInstruct:
         messages: Messages,
         purpose: str,
         schema: dict[str, Any] | None,
+        max_tokens: int | None = None,
     ) -> ChatRequest:
         from llmpipe.backends.openai_api import ChatRequest
 
@@ -181,7 +199,7 @@ class EvolInstruct:
         return ChatRequest(
             messages=messages,
             temperature=0.0 if judging else self.decoding.temperature,
-            max_tokens=JUDGE_TOKENS if judging else self.decoding.max_tokens,
+            max_tokens=max_tokens or self.decoding.max_tokens,
             seed=self._number(trial.chain, number, purpose),
             schema=schema,
             draw=trial.chain.draw,
@@ -230,6 +248,16 @@ def read_field(text: str, name: str, kind: type) -> Any | None:
     except (ValueError, KeyError, RecursionError):
         return None
     return value if isinstance(value, kind) else None
+
+
+def _cut_thinking(reply: ChatReply) -> bool:
+    return reply.truncated and bool(reply.reasoning) and not reply.text
+
+
+def _without_answer(reply: ChatReply) -> str:
+    """Say where a reply ended that holds reasoning and no answer."""
+    silent = reply.reasoning and not reply.text
+    return "the reply ends inside the teacher's reasoning" if silent else ""
 
 
 def _question(trial: _Trial) -> Messages:

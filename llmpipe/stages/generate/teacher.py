@@ -24,7 +24,7 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
     """Randomness of rewriting and answering. The judge is always asked with 0."""
     max_tokens: Annotated[int, Meta(ge=1)] = 512
-    """Tokens that a reply may take; longer ones are cut and rejected."""
+    """Tokens that a reply may take, reasoning included; longer ones are cut and rejected."""
     context: Annotated[int, Meta(ge=256)] = 2048
     """Tokens of prompt and reply together. Only for llama.cpp; an endpoint knows its own."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 4

@@ -57,7 +57,7 @@ class Rag(StageDefaults):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "same-machine"
     draws = True
 
@@ -145,6 +145,7 @@ class Rag(StageDefaults):
                 answers = _ask_labelled(ctx, answerer, labelled.questions)
         _require_speech(ctx, [*samples, *answers])
         _warn_of_silence(ctx, samples)
+        _warn_of_reasoning(ctx, [*samples, *answers])
         known = journal.reused if journal else 0
         return _result(ctx, threshold, samples, labelled.answered(answers), known)
 
@@ -179,6 +180,7 @@ def _result(
         "threshold": msgspec.to_builtins(threshold),
         "abstained": sum(a.abstained for a in samples) / len(samples) if samples else None,
         "supported": supported_share(answer.citations for answer in answers),
+        "ended_in_reasoning": sum(answer.usage.unfinished for answer in answers),
     }
     measured = measure(answered, ctx.config.seed)
     outputs, metrics = {}, {**figures, "replies_from_journal": known}
@@ -305,6 +307,17 @@ def _warn_of_silence(ctx: StageContext[RagConfig], samples: Sequence[Answer]) ->
     for answer in samples:
         if answer.abstained and ctx.config.questions:
             ctx.warn(f"no answer was found to {answer.question!r}")
+
+
+def _warn_of_reasoning(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
+    """Tell of replies in which the model did not come to an answer."""
+    unfinished = [answer.usage for answer in answers if answer.usage.unfinished]
+    if unfinished:
+        cut = sum(usage.truncated for usage in unfinished)
+        ctx.warn(
+            f"{len(unfinished)} of {len(answers)} replies end inside the model's reasoning and "
+            f"hold no answer; {cut} of them were cut (raise generator.max_tokens)"
+        )
 
 
 def _timeless(answer: Answer) -> dict[str, Any]:
