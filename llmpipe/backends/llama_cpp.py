@@ -4,6 +4,9 @@
 answers at the address is the child just started, and stops it at the end. The child is in our
 process group and ends when we do, even by ``kill -9``. How to talk to it is in
 `llmpipe.backends.llama_cpp_client`.
+
+A chat template is rendered with its own defaults, as transformers does: llama.cpp would switch
+thinking on wherever a template has a switch for it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +32,7 @@ from llmpipe.backends.binding import (
     require_protection,
 )
 from llmpipe.backends.llama_cpp_client import LlamaServer, exit_text
+from llmpipe.backends.template_defaults import thinks_only_if_told
 from llmpipe.errors import MissingDependencyError, StageError
 
 BATCH = 2048
@@ -84,27 +88,41 @@ def serve_gguf(
         raise MissingDependencyError(
             "serving a GGUF needs xllamacpp", hint="pip install 'llmpipe[serve]'"
         )
-    name = alias or model.stem
-    tag = secrets.token_hex(16)
-    settings = {
+    settings: dict[str, Any] = {
         "model": os.fspath(model.resolve()),
         "threads": threads,
         "context": context,
         "slots": slots,
         "host": host,
         "port": port,
-        "alias": name,
-        "tag": tag,
+        "alias": alias or model.stem,
+        "tag": secrets.token_hex(16),
         "api_keys": [api_key] if api_key else [],
         "cache_prompt": cache_prompt,
         "batch": max(batch, slots),
         "verbosity": EVERY_REQUEST if log else WARNINGS,
+        "thinking": True,
     }
-    with _open_log(log) as log_file, _child(log_file) as process:
-        server = LlamaServer("", name, process, log_file, api_key)
+    with _open_log(log) as log_file, ExitStack() as stack:
+        server = stack.enter_context(_started(settings, log_file, api_key))
+        if thinks_only_if_told(server.template()):
+            stack.close()  # it takes up the setting only when it starts
+            settings["thinking"] = False
+            server = stack.enter_context(_started(settings, log_file, api_key))
+        yield server
+
+
+@contextmanager
+def _started(
+    settings: Mapping[str, Any], log: IO[bytes], api_key: str | None
+) -> Iterator[LlamaServer]:
+    """Start a server of these settings; it is up, and ours, when the block begins."""
+    with _child(log) as process:
+        server = LlamaServer("", settings["alias"], process, log, api_key)
         address = _wait_until_loaded(server, settings)
-        server.url = reachable_url(host, int(address.rpartition(":")[2].strip("/")))
-        server.check_identity(tag)
+        port = int(address.rpartition(":")[2].strip("/"))
+        server.url = reachable_url(settings["host"], port)
+        server.check_identity(settings["tag"])
         yield server
 
 

@@ -56,6 +56,8 @@ def _start(settings: dict[str, Any]) -> Any:
     params.cache_ram_mib = 0  # the cache of idle prompts takes up to 8 GiB by default
     params.cors_origins = ""  # no page in a browser may talk to the model
     params.ui = False
+    if not settings["thinking"]:
+        params.enable_reasoning = 0
     params.verbosity = settings["verbosity"]
     params.endpoint_slots = False  # it shows other people's prompts
     return xllamacpp.Server(params)
