@@ -40,8 +40,9 @@ _STEERING = re.compile(
     r"""
     <(?=[|｜])                                     # <|im_start|> and its like begin …
     | (?<=[|｜])(?=>)                              # … and end
-    | <(?=</?SYS>>) | <(?=/?(?:s|bos|eos|pad|unk|mask|think|(?:start|end)_of_turn)>)
-    | \[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])
+    | <(?=</?SYS>>) | <(?=/?(?:s|bos|eos|pad|unk|mask|(?:start|end)_of_turn)>)
+    | <(?=/?(?:(?:seed:|mm:)?think|thinking|thought|reasoning)>)      # see backends.reasoning
+    | \[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\])
     | <(?=/?sources\b)                             # our own fence
     """,
     re.VERBOSE | re.IGNORECASE,

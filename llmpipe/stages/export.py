@@ -70,7 +70,7 @@ class Export(StageDefaults):
     """Model → GGUF, one for each quantisation, and the parity report."""
 
     Config = ExportConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"  # the GGUF is byte-equal anywhere, the recorded answers are not
     looks_around = True
 

@@ -17,6 +17,11 @@ SWITCHED = (
     "enable_thinking is defined and enable_thinking is true %}<think>\n"
     "{% else %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 )  # fmt: skip
+ON_UNLESS_TOLD = (
+    "{% if enable_thinking is not defined %}{% set enable_thinking = true %}{% endif %}"
+    "{{ '' if enable_thinking else '<think></think>' }}"
+)
+"""As SmolLM3's."""
 
 
 @pytest.mark.parametrize(
@@ -26,14 +31,13 @@ SWITCHED = (
         (SWITCHED.replace("is defined and enable_thinking is true", "is not false"), False),
         ("{% if enable_thinking %}<think>{% endif %}", True),
         ("{% set enable_thinking = true %}{{ enable_thinking }}", False),
-        ("{% if not enable_thinking is defined %}{% set enable_thinking = true %}{% endif %}"
-         "{{ '' if enable_thinking else '<think></think>' }}", False),
+        (ON_UNLESS_TOLD, False),
         (PLAIN, False),
         ("{{ enable_thinking }", False),
         ("{{ raise_exception('no') if enable_thinking is undefined }}", False),
         ("{% generation %}{{ enable_thinking }}{% endgeneration %}", False),
     ],
-)  # fmt: skip
+)
 def test_the_default_of_a_template(template: str, expected: bool) -> None:
     """Found by rendering it without the switch, with it on, and with it off."""
     assert thinks_only_if_told(template) is expected

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmpipe.backends.reasoning import TAGS, Tags
 from llmpipe.documents.model import Document
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.citations import Source
@@ -177,3 +178,11 @@ def test_no_text_can_be_written_that_steers(text: str) -> None:
         r"</?sources\b|<[|｜]|[|｜]>|\[/?INST\]|<<SYS>>|\[\d+\]", told, re.IGNORECASE
     )
     assert re.sub(r"[\s()\[\]]", "", told) == re.sub(r"[\s()\[\]]", "", text)
+
+
+@pytest.mark.parametrize("tags", TAGS)
+def test_tags_of_reasoning_are_taken_apart(tags: Tags) -> None:
+    """A source that holds one cannot open or close the model's thinking."""
+    for tag in (tags.start, tags.end):
+        prompt = build_prompt("When?", [source(1, f"Nine {tag} ten.")], Words())
+        assert tag not in prompt.messages[-1]["content"]
