@@ -12,7 +12,6 @@ import msgspec
 from msgspec import Meta
 
 from llmpipe.contracts import Artifact
-from llmpipe.errors import StageError
 
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_client import LlamaServer
@@ -61,7 +60,7 @@ def serve_alone(
     Raises:
         StageError: the GGUF cannot be served, or not with so long a context.
     """
-    from llmpipe.backends.llama_cpp import BATCH, serve_gguf
+    from llmpipe.backends.llama_cpp import BATCH, require_context, serve_gguf
 
     with serve_gguf(
         gguf.path,
@@ -73,10 +72,5 @@ def serve_alone(
         api_key=secrets.token_hex(16),  # nobody else on this machine may use it meanwhile
         batch=BATCH if batch is None else batch,
     ) as server:
-        served = server.props()["default_generation_settings"]["n_ctx"]
-        if served < context:
-            raise StageError(
-                f"{gguf.label} is served with a context of {served} tokens, not {context}",
-                hint=f"lower {role}.context",
-            )
+        require_context(server, context, gguf.label, f"{role}.context")
         yield server

@@ -19,18 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from llmpipe.backends.binding import (
-    cannot_listen,
-    reachable_url,
-    read_api_key,
-    require_protection,
-)
+from llmpipe.backends.binding import cannot_listen, reachable_url
 from llmpipe.backends.llama_cpp_client import LlamaServer, exit_text
 from llmpipe.backends.template_defaults import thinks_only_if_told
 from llmpipe.errors import MissingDependencyError, StageError
@@ -195,46 +190,18 @@ def _start_error(server: LlamaServer, settings: Mapping[str, Any], reason: str) 
     )
 
 
-def serve_forever(
-    model: Path,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8080,
-    context: int = 2048,
-    slots: int = 1,
-    threads: int,
-    alias: str | None = None,
-    api_key_env: str | None = None,
-    on_ready: Callable[[str], None] = lambda url: None,
-) -> int:
-    """Serve ``model`` over the OpenAI API until Ctrl-C; give the exit code, 0.
+def require_context(server: LlamaServer, context: int, label: str, field: str) -> None:
+    """Make sure that a model is served with the context that was asked for.
 
-    ``api_key_env`` names the environment variable that holds the key which callers must send.
-    ``on_ready`` is called with the URL when the server answers. See `serve_gguf` for the rest.
+    llama.cpp lowers it to what the model was trained with, without an error. ``label`` is the
+    model's name, and ``field`` the one of the spec that asks.
 
     Raises:
-        UsageError: other machines could reach the address and no key is asked for, or the
-            variable for the key is not set.
-        StageError: the server cannot start, or it dies.
+        StageError: it is shorter.
     """
-    api_key = read_api_key(api_key_env)
-    require_protection(host, api_key)
-    try:
-        with serve_gguf(
-            model,
-            threads=threads,
-            context=context,
-            slots=slots,
-            host=host,
-            port=port,
-            alias=alias,
-            api_key=api_key,
-            cache_prompt=True,
-        ) as server:
-            on_ready(server.url)
-            code = server.process.wait()
-            raise StageError(
-                f"the llama.cpp server died ({exit_text(code)})", hint=server.log_tail()
-            )
-    except KeyboardInterrupt:
-        return 0  # how a server is meant to be stopped
+    served = server.props()["default_generation_settings"]["n_ctx"]
+    if served < context:
+        raise StageError(
+            f"{label} is served with a context of {served} tokens, not {context}",
+            hint=f"lower {field}",
+        )

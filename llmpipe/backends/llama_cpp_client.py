@@ -64,6 +64,11 @@ class LlamaServer:
         """Give what the server says of itself: context, slots, chat template, sampling defaults."""
         return self._call("GET", "/props", None)
 
+    def described(self) -> dict[str, Any]:
+        """Return what the server's list of models says of its one model: name, tags, ``meta``."""
+        models: list[dict[str, Any]] = self._call("GET", "/v1/models", None).get("data") or [{}]
+        return models[0]
+
     def complete(
         self,
         prompt: str | Sequence[int],
@@ -82,6 +87,13 @@ class LlamaServer:
             "stop": list(stop),
         }
         return str(self._post("/completion", body)["content"])
+
+    def prefill(self, tokens: int) -> float:
+        """Return the seconds that a prompt of so many tokens takes; what they say is no matter."""
+        vocabulary = int(self.described()["meta"]["n_vocab"])
+        prompt = [token % vocabulary for token in range(tokens)]
+        body = {"prompt": prompt, "n_predict": 1, "cache_prompt": False, "temperature": 0}
+        return float(self._post("/completion", body)["timings"]["prompt_ms"]) / 1000
 
     def chat(
         self,
@@ -157,8 +169,7 @@ class LlamaServer:
 
     def check_identity(self, tag: str) -> None:
         """Make sure that the process that answers at our address is the one that we started."""
-        models = self._call("GET", "/v1/models", None).get("data") or [{}]
-        if tag not in models[0].get("tags", ()):
+        if tag not in self.described().get("tags", ()):
             raise StageError(
                 f"another server answers at {self.url}", hint="stop it, or choose another port"
             )

@@ -6,13 +6,16 @@ import os
 import sys
 from argparse import Namespace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpipe.cli.options import add_spec, open_project, parser
 from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
 from llmpipe.contracts import reveal
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.project import Project
+
+if TYPE_CHECKING:
+    from llmpipe.backends.llama_cpp_batch import Batch
 
 KINDS = ("serve", "rag")
 EXAMPLE = "chat: {kind: serve, model: …}"
@@ -48,19 +51,22 @@ def main(argv: list[str]) -> int:
 
 
 def _serve_model(project: Project, node: StageNode, options: Namespace) -> int:
-    from llmpipe.backends.llama_cpp import serve_forever
+    from llmpipe.backends.binding import read_api_key
+    from llmpipe.web.server import serve_model
 
     config: Any = node.config
-    return serve_forever(
+    api_key = read_api_key(options.api_key_env)
+    return serve_model(
         Stored(project, options.spec).artifact(node.bindings["model"]).path,
+        node.id,
         host=options.host,
         port=options.port,
         context=config.context,
         slots=config.slots,
-        threads=len(os.sched_getaffinity(0)),
-        alias=node.id,
-        api_key_env=options.api_key_env,
-        on_ready=partial(_announce, "OpenAI API"),
+        threads=config.threads or len(os.sched_getaffinity(0)),
+        batch=config.batch,
+        api_key=api_key,
+        on_ready=_announce_model,
     )
 
 
@@ -83,6 +89,14 @@ def _serve_answers(project: Project, node: StageNode, options: Namespace) -> int
         api_key=api_key,
         on_ready=partial(_announce, "a page to ask on, OpenAI API"),
     )
+
+
+def _announce_model(url: str, batch: Batch) -> None:
+    _announce("OpenAI API", url)
+    reason = "as the stage says"
+    if batch.speed is not None:
+        reason = f"measured: {batch.speed:,.0f} tokens a second where the context is full"
+    print(f"prompts are computed {batch.tokens} tokens at a time ({reason})", file=sys.stderr)
 
 
 def _announce(offers: str, url: str) -> None:

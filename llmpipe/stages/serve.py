@@ -1,8 +1,8 @@
 """Check that a GGUF can be served: start llama.cpp, verify who answers, ask it questions, stop it.
 
 Inside ``llmpipe run`` this is an ordinary cached check. What stays up is ``llmpipe serve``, which
-takes its host, port, context and slots from the same stage and calls
-`llmpipe.backends.llama_cpp.serve_forever`.
+takes its host, port, context, slots, threads and batch from the same stage and calls
+`llmpipe.web.server.serve_model`.
 
 Reasoning is kept apart from the answers. The check does not judge them: the ``evaluate`` stage
 does.
@@ -45,6 +45,13 @@ class ServeConfig(StageConfig, frozen=True, kw_only=True):
     """Tokens that one conversation may hold, question and answer together."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
     """Conversations that are answered at the same time; each takes the memory of one context."""
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    """CPU threads that ``llmpipe serve`` computes with; by default one for each core. Threads wait
+    for one another many times a token: on cores that others use, fewer are quicker."""
+    batch: Annotated[int, Meta(ge=1, le=65536)] | None = None
+    """Tokens of a prompt that ``llmpipe serve`` computes in one go. The other answers pause
+    meanwhile, and a caller who hangs up is not noticed. By default as many as this machine computes
+    in a quarter of a second, measured at the start."""
     system: str = ""
     """System message that the sample questions are asked with. Callers send their own."""
     sample: Annotated[tuple[str, ...], Meta(min_length=1)] = ("Hello, who are you?",)
@@ -70,7 +77,9 @@ class Serve(StageDefaults):
 
     @staticmethod
     def fingerprint(config: ServeConfig) -> Mapping[str, Any]:
-        return semantic_fields(config, without=frozenset({"host", "port", "slots"}))
+        return semantic_fields(
+            config, without=frozenset({"host", "port", "slots", "threads", "batch"})
+        )
 
     @staticmethod
     def tools(config: ServeConfig) -> tuple[str, ...]:

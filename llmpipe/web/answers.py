@@ -17,8 +17,16 @@ from llmpipe.backends.streaming import Cancellation
 from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, Events, Retrieved, SearchError
 from llmpipe.retrieval.prompt import QuestionError, Turn
-from llmpipe.web.chat import ChatRequest, Reply, event_of, too_long
-from llmpipe.web.errors import ApiError, gist_of, internal_error, json_response, search_failed, told
+from llmpipe.web.chat import ChatRequest, Reply, too_long
+from llmpipe.web.errors import (
+    ApiError,
+    event_of,
+    gist_of,
+    internal_error,
+    json_response,
+    search_failed,
+    told,
+)
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.reading import read_json

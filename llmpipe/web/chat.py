@@ -19,7 +19,7 @@ from llmpipe.backends.reasoning import part_unseen
 from llmpipe.backends.streaming import Usage
 from llmpipe.retrieval.answer import Answer, Done, Event, Retrieved, Thinking, Token
 from llmpipe.retrieval.prompt import Turn
-from llmpipe.web.errors import ApiError
+from llmpipe.web.errors import ApiError, event_of, unsupported
 from llmpipe.web.library import Library
 
 LONGEST_QUESTION = 10_000
@@ -55,7 +55,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
             return self.content or ""
         for part in self.content:
             if part.type != "text":
-                raise _unsupported("content of the type", part.type)
+                raise unsupported("content of the type", part.type)
         return "\n".join(part.text for part in self.content)
 
 
@@ -88,20 +88,20 @@ class ChatRequest(msgspec.Struct, frozen=True):
         spoken = [m for m in self.messages if m.role not in ("system", "developer")]
         for message in spoken:
             if message.role not in ("user", "assistant"):
-                raise _unsupported("messages of the role", message.role)
+                raise unsupported("messages of the role", message.role)
         if not spoken or spoken[-1].role != "user":
             raise ApiError(400, "no_question", "the last message must be the user's: the question")
         return stripped(spoken[-1].text()), _turns(spoken[:-1])
 
     def _require_an_answer_in_words(self) -> None:
         if self.n not in (None, 1):
-            raise _unsupported("several answers at once (`n`)")
+            raise unsupported("several answers at once (`n`)")
         if self.tools or self.functions:
-            raise _unsupported("tools")
+            raise unsupported("tools")
         if (self.response_format or {}).get("type", "text") != "text":
-            raise _unsupported("a `response_format` other than text")
+            raise unsupported("a `response_format` other than text")
         if self.filters is not None:
-            raise _unsupported("`filters` in a chat; a search takes them, and so does the stage")
+            raise unsupported("`filters` in a chat; a search takes them, and so does the stage")
 
 
 class Reply:
@@ -187,11 +187,6 @@ def too_long(message: str) -> ApiError:
     return ApiError(400, "question_too_long", message)
 
 
-def event_of(data: Any) -> bytes:
-    """Give data as one event of a stream."""
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
-
-
 def _turns(messages: list[ChatMessage]) -> list[Turn]:
     """Give the questions that were answered, with their answers, as far back as is heeded."""
     pairs = itertools.pairwise(messages)
@@ -229,10 +224,3 @@ def _usage(usage: Usage) -> dict[str, int] | None:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
-
-
-def _unsupported(what: str, name: str | None = None) -> ApiError:
-    """Refuse what cannot be done; a name that the caller gave is for the caller alone."""
-    reason = f"this service does not take {what}"
-    message = reason if name is None else f"{reason} {name!r}"
-    return ApiError(400, "unsupported", message, reason=reason)

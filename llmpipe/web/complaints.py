@@ -18,7 +18,6 @@ SHOWN = 60
 Steps = list[str | int]
 
 _WORDS: dict[type[inspect.Type], str] = {
-    inspect.StrType: "a text",
     inspect.BoolType: "true or false",
     inspect.ListType: "a list",
     inspect.DictType: "an object",
@@ -33,8 +32,9 @@ def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tup
     """
     steps, needed, value = _walked(_steps(str(error)), inspect.type_info(kind), data)
     place = f"{_dotted(steps)}: " if steps else ""
-    if isinstance(needed, inspect.StructType) and isinstance(value, dict):
-        told, logged = _misfit(needed, value)
+    struct = _struct(needed)
+    if struct is not None and isinstance(value, dict):
+        told, logged = _misfit(struct, value)
         return place + told, place + logged
     expected = f"{place}{' or '.join(_choices(needed))} is needed"
     return f"{expected}, not {_shown(value)}{_meant(needed, value)}", expected
@@ -53,12 +53,19 @@ def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str
 
 def _unknown(needed: inspect.Type, value: Any) -> list[str]:
     """Give the fields that an object may not have."""
-    if not isinstance(needed, inspect.StructType) or not isinstance(value, dict):
+    struct = _struct(needed)
+    if struct is None or not isinstance(value, dict):
         return []
-    if not needed.cls.__struct_config__.forbid_unknown_fields:
+    if not struct.cls.__struct_config__.forbid_unknown_fields:
         return []
-    known = {field.encode_name for field in needed.fields}
+    known = {field.encode_name for field in struct.fields}
     return [name for name in value if name not in known]
+
+
+def _struct(needed: inspect.Type) -> inspect.StructType | None:
+    """Give the kind of object that is needed, where it is one."""
+    found = [each for each in _members(needed) if isinstance(each, inspect.StructType)]
+    return found[0] if found else None
 
 
 def _walked(steps: Steps, needed: inspect.Type, value: Any) -> tuple[Steps, inspect.Type, Any]:
@@ -100,12 +107,19 @@ def _choices(needed: inspect.Type) -> Iterator[str]:
             yield f"one of {', '.join(map(str, each.values))}"
         elif isinstance(each, inspect.IntType):
             yield "a whole number" + _bounds(each)
+        elif isinstance(each, inspect.FloatType):
+            yield "a number" + _bounds(each)
+        elif isinstance(each, inspect.StrType):
+            yield "a text that is not empty" if each.min_length else "a text"
+        elif isinstance(each, inspect.ListType) and each.min_length:
+            yield "a list that is not empty"
         else:
             yield _WORDS[type(each)]
 
 
-def _bounds(number: inspect.IntType) -> str:
+def _bounds(number: inspect.IntType | inspect.FloatType) -> str:
     low = "" if number.ge is None else f" from {number.ge}"
+    low = low if number.gt is None else f" above {number.gt}"
     return low if number.le is None else f"{low} to {number.le}"
 
 

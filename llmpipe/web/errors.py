@@ -69,6 +69,13 @@ def gist_of(error: LlmpipeError) -> str:
     return found.gist if found else error.message
 
 
+def unsupported(what: str, name: str | None = None) -> ApiError:
+    """Refuse what cannot be done; a name that the caller gave is for the caller alone."""
+    reason = f"this service does not take {what}"
+    message = reason if name is None else f"{reason} {name!r}"
+    return ApiError(400, "unsupported", message, reason=reason)
+
+
 def internal_error() -> ApiError:
     """Give the error of a bug; what it was is for the log."""
     return ApiError(500, "internal_error", "llmpipe has a bug here; its log says more")
@@ -84,3 +91,8 @@ def json_response(
 ) -> Response:
     """Give data as a JSON answer."""
     return Response(msgspec.json.encode(data), status, headers, "application/json")
+
+
+def event_of(data: Any) -> bytes:
+    """Give data as one event of a stream."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"

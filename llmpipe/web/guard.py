@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmpipe.backends.binding import is_loopback
 from llmpipe.web.errors import ApiError, json_response
-from llmpipe.web.metrics import Metrics
+from llmpipe.web.metrics import RequestMetrics
 
 HUNG_UP = 499
 """The status of a request whose client hung up before anything was said."""
@@ -94,7 +94,7 @@ class Guard:
         self,
         app: ASGIApp,
         admission: Admission,
-        metrics: Metrics,
+        metrics: RequestMetrics,
         *,
         needs_key: Callable[[str], bool],
         route_of: Callable[[Scope], str],
@@ -130,9 +130,9 @@ class Guard:
                 await stopping(scope, receive, send_guarded)
             finally:
                 route = self._route_of(scope)
-                self._metrics.requests.labels(route, str(status)).inc()
+                self._metrics.count.labels(route, str(status)).inc()
                 seconds = time.perf_counter() - begun
-                self._metrics.request_seconds.labels(route).observe(seconds)
+                self._metrics.seconds.labels(route).observe(seconds)
 
     async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmpipe.retrieval.answer import Answer
+if TYPE_CHECKING:
+    from llmpipe.retrieval.answer import Answer
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250)
 
 
-class Metrics:
-    """The figures of one service."""
+class RequestMetrics:
+    """What every service counts: its requests."""
 
-    def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.count = Counter(
             "llmpipe_requests",
             "Requests by route and status; 499 is a client that hung up.",
             ("route", "status"),
             registry=registry,
         )
-        self.request_seconds = Histogram(
+        self.seconds = Histogram(
             "llmpipe_request_seconds",
             "Seconds from a request to the end of its answer.",
             ("route",),
@@ -33,6 +36,18 @@ class Metrics:
         self.in_flight = Gauge(
             "llmpipe_requests_in_flight", "Requests under way.", registry=registry
         )
+
+    async def show(self, request: Request) -> Response:
+        """Return every figure of the registry as Prometheus reads them."""
+        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Metrics:
+    """The figures of a service that answers questions."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.requests = RequestMetrics(registry)
         self.waiting = Gauge(
             "llmpipe_questions_waiting", "Questions that wait for a slot.", registry=registry
         )
@@ -67,7 +82,3 @@ class Metrics:
         if answer.timings.generate:
             self._generation.observe(answer.timings.generate)
         self._tokens.inc(answer.usage.completion_tokens or 0)
-
-    async def show(self, request: Request) -> Response:
-        """Give all figures as Prometheus reads them."""
-        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)

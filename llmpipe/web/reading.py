@@ -12,8 +12,8 @@ from llmpipe.web.errors import ApiError
 
 LARGEST_BODY = 1_000_000
 """Bytes that a request may have."""
-DRAINED = 16 * LARGEST_BODY
-"""Bytes of a larger one that are read and dropped, so that its sender gets to hear the refusal."""
+DRAINED = 15 * LARGEST_BODY
+"""Bytes beyond that which are read and dropped, so that the sender gets to hear the refusal."""
 
 T = TypeVar("T")
 
@@ -24,27 +24,48 @@ async def read_json(request: Request, kind: type[T]) -> T:
     Raises:
         ApiError: it is too large, no JSON, or not what the route takes.
     """
+    return converted(await read_data(request), kind)
+
+
+async def read_data(request: Request, largest: int = LARGEST_BODY) -> Any:
+    """Read the JSON of a request, whatever it says; it has at most so many bytes.
+
+    Raises:
+        ApiError: it is too large, or no JSON.
+    """
     size, parts = 0, []
     async for part in request.stream():
         size += len(part)
-        if size <= LARGEST_BODY:
+        if size <= largest:
             parts.append(part)
-        elif size > DRAINED:
+        elif size > largest + DRAINED:
             break
-    if size > LARGEST_BODY:
-        raise ApiError(413, "body_too_large", f"a request has at most {LARGEST_BODY:,} bytes")
+    if size > largest:
+        raise ApiError(413, "body_too_large", f"a request has at most {largest:,} bytes")
     try:
-        return _converted(_decoded(b"".join(parts)), kind)
+        return _decoded(b"".join(parts))
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def converted(data: Any, kind: type[T]) -> T:
+    """Make data into what a route takes.
+
+    Raises:
+        ApiError: it is something else.
+    """
+    try:
+        try:
+            return msgspec.convert(data, kind)
+        except msgspec.ValidationError as error:
+            message, reason = complaint(error, data, kind)
     except RecursionError:  # in reading, or in showing what was read
-        raise ApiError(400, "invalid_request", "the request is nested too deeply") from None
+        raise _too_deep() from None
+    raise ApiError(400, "invalid_request", message, reason=reason)
 
 
-def _converted(data: Any, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        message, reason = complaint(error, data, kind)
-        raise ApiError(400, "invalid_request", message, reason=reason) from None
+def _too_deep() -> ApiError:
+    return ApiError(400, "invalid_request", "the request is nested too deeply")
 
 
 def _decoded(body: bytes) -> Any:

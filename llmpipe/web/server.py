@@ -1,13 +1,16 @@
-"""Serve a rag stage until Ctrl-C."""
+"""Serve a model, or the answers of a rag stage, until Ctrl-C."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -23,9 +26,10 @@ from llmpipe.errors import MissingDependencyError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from llmpipe.backends.llama_cpp_batch import Batch
     from llmpipe.retrieval.answer import Answerer
 
-NEEDED = ("starlette", "uvicorn", "prometheus_client")
+NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
 BACKLOG = 256
 """Connections that may wait to be taken."""
@@ -62,11 +66,7 @@ def serve_answers(
         StageError: the address is taken, or what answers cannot be opened.
     """
     require_protection(host, api_key)
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise MissingDependencyError(
-                f"serving answers needs {package}", hint="pip install 'llmpipe[rag,serve]'"
-            )
+    _require_packages("llmpipe[rag,serve]")
     from llmpipe.web.guard import Admission
     from llmpipe.web.service import Identity, make_service
 
@@ -81,6 +81,72 @@ def serve_answers(
     except KeyboardInterrupt:
         pass  # how a server is meant to be stopped
     return 0
+
+
+def serve_model(
+    model: Path,
+    stage: str,
+    *,
+    host: str,
+    port: int,
+    context: int,
+    slots: int,
+    threads: int,
+    batch: int | None,
+    api_key: str | None,
+    on_ready: Callable[[str, Batch], None],
+) -> int:
+    """Serve a GGUF over the OpenAI API until Ctrl-C; return the exit code, 0.
+
+    llama.cpp's server listens on loopback, by a key that only this process knows. What callers
+    reach is the guard before it.
+
+    Args:
+        model: the GGUF file.
+        stage: the stage's name, which callers name the model by.
+        host: the address to bind.
+        port: the port to bind; 0 lets the system choose a free one.
+        context: tokens that one conversation may hold, prompt and reply together.
+        slots: conversations that are answered at the same time.
+        threads: CPU threads that compute.
+        batch: tokens of a prompt that are computed in one go; None has them measured.
+        api_key: when given, callers must send it as a bearer token.
+        on_ready: is called with the URL and the batch when the server answers.
+
+    Raises:
+        UsageError: other machines could reach the address and no key is asked for.
+        MissingDependencyError: a package is not installed.
+        StageError: the address is taken, the model cannot be served, or its server dies.
+    """
+    require_protection(host, api_key)
+    _require_packages("llmpipe[serve]")
+    from llmpipe.backends.llama_cpp import require_context
+    from llmpipe.backends.llama_cpp_batch import serve_fluently
+    from llmpipe.web.guard import Admission
+    from llmpipe.web.model.service import make_model_service
+
+    try:
+        with _terminated_as_interrupted(), bind(host, port) as bound, serve_fluently(
+            model, threads=threads, context=context, slots=slots, alias=stage,
+            api_key=secrets.token_hex(16), batch=batch,
+        ) as (server, chosen):  # fmt: skip
+            require_context(server, context, model.name, f"{stage}.context")
+            address, port = bound.getsockname()[:2]
+            admission = Admission(loopback=is_loopback(address), api_key=api_key)
+            service = make_model_service(server, model, admission, slots=slots)
+            _listen(bound, host, port)
+            on_ready(reachable_url(address, port), chosen)
+            _run(service, bound, until=server.process.wait)
+            server.check_alive()
+    except KeyboardInterrupt:
+        pass  # how a server is meant to be stopped
+    return 0
+
+
+def _require_packages(extra: str) -> None:
+    for package in NEEDED:
+        if find_spec(package) is None:
+            raise MissingDependencyError(f"serving needs {package}", hint=f"pip install '{extra}'")
 
 
 @contextmanager
@@ -104,7 +170,10 @@ def _listen(bound: socket.socket, host: str, port: int) -> None:
         raise cannot_listen(host, port, error) from None
 
 
-def _run(service: ASGIApp, listening: socket.socket) -> None:
+def _run(
+    service: ASGIApp, listening: socket.socket, until: Callable[[], object] | None = None
+) -> None:
+    """Answer until a signal comes, or until a call in a thread of its own returns."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -123,4 +192,11 @@ def _run(service: ASGIApp, listening: socket.socket) -> None:
     server = uvicorn.Server(config)
     # What is cut short at the end is no failure, and uvicorn would report it with its traceback.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+    if until is not None:
+
+        def watch(wait: Callable[[], object]) -> None:
+            wait()
+            server.should_exit = True
+
+        threading.Thread(target=watch, args=(until,), daemon=True).start()
     server.run(sockets=[listening])

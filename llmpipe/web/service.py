@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.web.answers import Answers
-from llmpipe.web.errors import ApiError, internal_error, json_response
-from llmpipe.web.guard import Admission, Guard
+from llmpipe.web.application import make_application
+from llmpipe.web.errors import ApiError, json_response
+from llmpipe.web.guard import Admission
 from llmpipe.web.library import Library
 from llmpipe.web.lookups import Lookups
 from llmpipe.web.metrics import Metrics
@@ -64,30 +63,13 @@ def make_service(
     routes = [
         *(Route(path, partial(_page, name)) for path, name in PAGE.items()),
         Route("/health", partial(about.health, answers)),
-        Route("/metrics", metrics.show),
+        Route("/metrics", metrics.requests.show),
         Route("/v1/models", about.models),
         Route("/v1/chat/completions", answers.chat, methods=["POST"]),
         Route("/v1/search", lookups.search, methods=["POST"]),
         Route("/v1/documents/{id:path}", lookups.document),
     ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={
-            ApiError: _refused,
-            HTTPException: _no_route,
-            ClientDisconnect: _unheard,
-            Exception: _broken,
-        },
-    )
-    app.router.redirect_slashes = False
-    paths = {route.endpoint: route.path for route in routes}
-    return Guard(
-        app,
-        admission,
-        metrics,
-        needs_key=lambda path: path not in (*PAGE, "/health"),
-        route_of=lambda scope: paths.get(scope.get("endpoint", _page), "other"),
-    )
+    return make_application(routes, admission, metrics.requests, open_paths=(*PAGE, "/health"))
 
 
 class _About:
@@ -129,31 +111,3 @@ async def _page(name: str, request: Request) -> Response:
     content = (files(__package__) / name).read_bytes()
     media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
     return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return error.response()
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    refusal = ApiError(error.status_code, code, message, error.headers, reason=error.detail)
-    return refusal.response()
-
-
-async def _unheard(request: Request, error: Exception) -> Response:
-    return _Silence()
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    return internal_error().response()
-
-
-class _Silence(Response):
-    """Says nothing: nobody listens."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pass

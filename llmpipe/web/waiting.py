@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -48,6 +48,19 @@ class Line:
             await self._free.acquire()
         finally:
             self.waiting -= 1
+
+    @contextlib.asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Wait for a place, and have it for as long as the block lasts.
+
+        Raises:
+            ApiError: too many wait already.
+        """
+        await self.enter()
+        try:
+            yield
+        finally:
+            self._free.release()
 
     def occupy(self, work: Callable[[], None]) -> None:
         """Do what would block in a thread of its own; at its end the place goes to the next one.

@@ -1,0 +1,156 @@
+"""What can be had of a model, and how a request is held against it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmpipe.web.errors import ApiError, unsupported
+from llmpipe.web.model.schemas import require_heeded
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is known of the model that answers."""
+
+    name: str
+    """What callers name it by: the stage."""
+    vocabulary: int
+    """Tokens that it knows."""
+    template: str
+    """The source of its chat template."""
+    abilities: Mapping[str, bool] = field(default_factory=dict)
+    """What llama.cpp found that the template can do, such as ``supports_tools``."""
+
+    def require_name(self, name: str | None) -> None:
+        """Make sure that a caller means this model; who names none does.
+
+        Raises:
+            ApiError: it is another one.
+        """
+        if name is not None and name != self.name:
+            told = f"there is no model {name!r} here, only {self.name!r}"
+            raise ApiError(404, "model_not_found", told, reason="there is no model of that name")
+
+    def require_token(self, token: int) -> None:
+        """Make sure that a token is one of the model's.
+
+        Raises:
+            ApiError: it is not.
+        """
+        if not 0 <= token < self.vocabulary:
+            told = f"the model has no token {token}; they go from 0 to {self.vocabulary - 1}"
+            raise ApiError(400, "invalid_request", told, reason="there is no such token")
+
+
+def require_tools(served: Served, *, parallel: bool = False) -> None:
+    """Make sure that the template tells the model of tools.
+
+    Raises:
+        ApiError: it does not, or not of several calls at once.
+    """
+    if not served.abilities.get("supports_tools"):
+        raise unsupported("tools: the chat template of the model knows none")
+    if parallel and not served.abilities.get("supports_parallel_tool_calls"):
+        raise unsupported("`parallel_tool_calls`: the chat template of the model knows none")
+
+
+def require_template_knows(name: str, served: Served) -> None:
+    """Make sure that the template reads a variable.
+
+    Raises:
+        ApiError: it does not.
+    """
+    if not re.search(rf"\b{re.escape(name)}\b", served.template):
+        raise unsupported("what the chat template of the model does not read:", name)
+
+
+def require_format(given: Mapping[str, Any] | None) -> None:
+    """Make sure that an answer will have the format that is asked for.
+
+    Raises:
+        ApiError: llama.cpp would pass it over, or a part of it.
+    """
+    if given is None:
+        return
+    kind = given.get("type")
+    allowed = {"text": set[str](), "json_object": {"schema"}, "json_schema": {"json_schema"}}
+    if not isinstance(kind, str) or kind not in allowed:
+        raise _misplaced("`response_format.type` is one of text, json_object, json_schema")
+    for name in given.keys() - {"type"} - allowed[kind]:
+        where = "; the schema belongs in `response_format.json_schema.schema`"
+        hint = where if kind == "json_schema" and name == "schema" else ""
+        raise _misplaced(f"`response_format` of the type {kind} has no field {name!r}{hint}")
+    if kind == "json_object" and given.get("schema") is not None:
+        require_heeded(given["schema"], "response_format.schema")
+    if kind == "json_schema":
+        wrapped = given.get("json_schema")
+        if not isinstance(wrapped, dict) or "schema" not in wrapped:
+            raise _misplaced("`response_format.json_schema.schema` is missing")
+        for name in wrapped.keys() - {"name", "description", "schema", "strict"}:
+            raise _misplaced(f"`response_format.json_schema` has no field {name!r}")
+        require_heeded(wrapped["schema"], "response_format.json_schema.schema")
+
+
+def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Served) -> None:
+    """Make sure that every bias is of a token, or of a text, and is a number (or false: never).
+
+    Raises:
+        ApiError: llama.cpp would pass one over.
+    """
+    pairs = list(given.items()) if isinstance(given, Mapping) else given or []
+    for pair in pairs:
+        if not _is_bias(pair):
+            raise _misplaced("`logit_bias` holds tokens with a number each, or false")
+        what = pair[0]
+        if isinstance(what, int) or re.fullmatch(r"[+-]?[0-9]+", what):
+            served.require_token(int(what))
+        elif not what:
+            raise _misplaced("`logit_bias` holds an empty text")
+
+
+def _is_bias(pair: Any) -> bool:
+    """Tell whether something is a token, or a text, with its bias."""
+    if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+        return False
+    what, bias = pair
+    return isinstance(what, (int, str)) and (bias is False or type(bias) in (int, float))
+
+
+def require_text_parts(parts: list[dict[str, Any]], kinds: Collection[str]) -> None:
+    """Make sure that the parts of a message are texts: the model reads nothing else.
+
+    ``kinds`` are the types by which the route calls a text.
+
+    Raises:
+        ApiError: one is something else, or llama.cpp would pass a part of it over.
+    """
+    for part in parts:
+        if part.get("type") not in kinds:
+            raise unsupported("content of the type", str(part.get("type")))
+        if not isinstance(part.get("text"), str):
+            raise _misplaced("a part of a message lacks its `text`")
+        for name in part.keys() - {"type", "text"}:
+            if part[name]:  # OpenAI's clients send back the empty `annotations` of an answer
+                raise unsupported("in a part of a message the field", name)
+
+
+def require_one_prompt(prompt: str | list[Any]) -> None:
+    """Make sure that a prompt is one text, or the tokens of one.
+
+    Raises:
+        ApiError: it is none, or several.
+    """
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
+        prompt = prompt[0]
+    if not prompt:
+        raise _misplaced("`prompt` is empty")
+    tokens = isinstance(prompt, list) and all(type(token) is int for token in prompt)
+    if not (isinstance(prompt, str) or tokens):
+        raise unsupported("several prompts at once; `prompt` is one text, or its tokens")
+
+
+def _misplaced(message: str) -> ApiError:
+    return ApiError(400, "invalid_request", message, reason="a field is not what it must be")

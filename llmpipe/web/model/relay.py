@@ -1,0 +1,114 @@
+"""Pass a request on to llama.cpp, and its reply to the caller, as it is written.
+
+A caller who hangs up frees the slot: the connection to llama.cpp is closed at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmpipe.web.errors import ApiError, event_of
+from llmpipe.web.model.upstream import Reply, Upstream
+from llmpipe.web.waiting import Line, unless_gone
+
+STREAM = "text/event-stream"
+CONTEXT = "exceed_context_size_error"
+"""What llama.cpp calls a prompt for which the context has no room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """The way to llama.cpp, and back."""
+
+    upstream: Upstream
+    line: Line
+    """The slots. Generations wait for one here, so that a caller may leave while waiting."""
+    model: Path
+    stage: str
+
+    def answer(self, path: str, fields: Mapping[str, Any], *, takes_slot: bool) -> Response:
+        """Give what llama.cpp replies to a request, as a response that asks when it is sent."""
+        return _Relayed(self, path, msgspec.json.encode(fields), takes_slot)
+
+    def unreachable(self) -> ApiError:
+        """Give the error of a server that does not answer."""
+        return ApiError(503, "model_unavailable", "the model's server does not answer")
+
+    def refusal(self, path: str, status: int, body: bytes) -> ApiError:
+        """Give llama.cpp's refusal as an error of ours, without the places of this machine."""
+        try:
+            error = json.loads(body)["error"]
+            kind, said = str(error.get("type")), str(error["message"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            error, kind, said = {}, "", f"HTTP {status}"
+        reason = f"llama.cpp refused {path}"
+        if kind == CONTEXT:
+            told = (
+                f"the prompt takes {error.get('n_prompt_tokens')} tokens, and the context of the"
+                f" model holds {error.get('n_ctx')}: shorten it, or raise `context` of the stage"
+            )
+            return ApiError(400, "context_length_exceeded", told, reason=reason)
+        for place in (self.model, self.model.resolve(), self.model.parent):
+            said = said.replace(os.fspath(place), self.stage)
+        code = "invalid_request" if status < 500 else "model_error"
+        return ApiError(status, code, said, reason=reason)
+
+
+class _Relayed(Response):
+    """What llama.cpp replies. It is asked when the response is sent."""
+
+    def __init__(self, relay: Relay, path: str, body: bytes, takes_slot: bool) -> None:
+        super().__init__()
+        self._relay = relay
+        self._path = path
+        self._asked = body
+        self._takes_slot = takes_slot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(ClientDisconnect):  # nobody listens
+            response = await unless_gone(receive, self._relayed(send))
+            if response is not None:
+                await response(scope, receive, send)
+
+    async def _relayed(self, send: Send) -> Response | None:
+        """Pass a stream on; give any other reply as a response."""
+        async with contextlib.AsyncExitStack() as held:
+            if self._takes_slot:
+                await held.enter_async_context(self._relay.line.place())
+            try:
+                asking = self._relay.upstream.post(self._path, self._asked)
+                reply = await held.enter_async_context(asking)
+                if reply.status == 200 and reply.media_type.startswith(STREAM):
+                    await self._pass_on(reply, send)
+                    return None
+                body = await reply.body()
+            except OSError:
+                raise self._relay.unreachable() from None
+        if reply.status != 200:
+            raise self._relay.refusal(self._path, reply.status, body)
+        return Response(body, media_type=reply.media_type)
+
+    async def _pass_on(self, reply: Reply, send: Send) -> None:
+        """Pass a stream on, part by part. What breaks it is told in its last event."""
+        headers = [(b"content-type", reply.media_type.encode()), (b"x-accel-buffering", b"no")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        last = b""
+        try:
+            async for part in reply.parts():
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+        except OSError:
+            error = self._relay.unreachable()
+            error.note()
+            last = event_of(error.data())
+        await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -1,0 +1,146 @@
+"""The service of a served model as one application: its routes, and what each takes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry, Gauge
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from llmpipe.backends.llama_cpp_client import LlamaServer
+from llmpipe.web.application import make_application
+from llmpipe.web.errors import json_response
+from llmpipe.web.guard import Admission
+from llmpipe.web.metrics import RequestMetrics
+from llmpipe.web.model import requests
+from llmpipe.web.model.checks import Served
+from llmpipe.web.model.relay import Relay
+from llmpipe.web.model.responses import ResponsesRequest
+from llmpipe.web.model.upstream import Upstream
+from llmpipe.web.reading import read_data
+from llmpipe.web.waiting import Line
+
+WAITING = 256
+"""Requests that may wait for a slot."""
+LARGEST_BODY = 16_000_000
+"""Bytes that a request may have: long contexts, written as escapes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a route of llama.cpp's takes, and whether it computes in a slot."""
+
+    path: str
+    fields: Any
+    takes_slot: bool = True
+
+
+GENERATIONS = (
+    _Kind("/v1/chat/completions", requests.ChatRequest),
+    _Kind("/v1/completions", requests.CompletionRequest),
+    _Kind("/v1/responses", ResponsesRequest),
+    _Kind("/completion", requests.NativeRequest),
+)
+LOOKUPS = (
+    _Kind("/tokenize", requests.TokenizeRequest, takes_slot=False),
+    _Kind("/detokenize", requests.DetokenizeRequest, takes_slot=False),
+    _Kind("/apply-template", requests.ChatRequest, takes_slot=False),
+)
+
+
+def make_model_service(
+    server: LlamaServer,
+    model: Path,
+    admission: Admission,
+    *,
+    slots: int,
+    waiting: int = WAITING,
+) -> ASGIApp:
+    """Return the service as an ASGI application.
+
+    Args:
+        server: llama.cpp's server, which nobody else may call.
+        model: the file that it serves; its place is nobody's business.
+        admission: who may call.
+        slots: conversations that are answered at the same time.
+        waiting: requests that may wait for that.
+    """
+    props = server.props()
+    described = server.described()
+    served = Served(
+        server.model,
+        int(described["meta"]["n_vocab"]),
+        str(props.get("chat_template", "")),
+        props.get("chat_template_caps", {}),
+    )
+    place = urlsplit(server.url)
+    upstream = Upstream(place.hostname or "", place.port or 0, server.api_key or "")
+    relay = Relay(upstream, Line(slots, waiting), model, server.model)
+    about = _About(server, described, key_required=admission.api_key is not None)
+    metrics = RequestMetrics(CollectorRegistry())
+    waits = Gauge(
+        "llmpipe_requests_waiting", "Requests that wait for a slot.", registry=metrics.registry
+    )
+    waits.set_function(lambda: relay.line.waiting)
+    routes = [
+        Route("/health", about.health),
+        Route("/metrics", metrics.show),
+        Route("/v1/models", about.models),
+        Route("/v1/models/{id:path}", partial(about.model, served)),
+    ]
+    for kind in (*GENERATIONS, *LOOKUPS):
+        routes.append(Route(kind.path, _endpoint(kind, served, relay), methods=["POST"]))
+    return make_application(routes, admission, metrics, open_paths=("/health",))
+
+
+def _endpoint(
+    kind: _Kind, served: Served, relay: Relay
+) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        data = await read_data(request, LARGEST_BODY)
+        fields = requests.read_request(data, kind.fields, served)
+        return relay.answer(kind.path, fields, takes_slot=kind.takes_slot)
+
+    return endpoint
+
+
+class _About:
+    """The routes by which the service says what it is, and whether it is well."""
+
+    def __init__(
+        self, server: LlamaServer, described: Mapping[str, Any], *, key_required: bool
+    ) -> None:
+        self._server = server
+        self._key_required = key_required
+        self._model = {
+            "id": server.model,
+            "object": "model",
+            "created": described["created"],
+            "owned_by": "llmpipe",
+            "meta": described["meta"],
+        }
+
+    async def health(self, request: Request) -> Response:
+        """Tell whether the model's server lives, without asking it: it may be busy."""
+        if self._server.process.poll() is not None:
+            return json_response({"status": "failed", "message": "the model's server died"}, 503)
+        return json_response(
+            {"status": "ok", "stage": self._server.model, "key_required": self._key_required}
+        )
+
+    async def models(self, request: Request) -> Response:
+        """Give the list of the one model."""
+        return json_response({"object": "list", "data": [self._model]})
+
+    async def model(self, served: Served, request: Request) -> Response:
+        """Give the one model by its name."""
+        served.require_name(request.path_params["id"])
+        return json_response(self._model)

@@ -1,0 +1,206 @@
+"""What may be asked of a served model: what is let through, and what is refused by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmpipe.web.errors import ApiError
+from llmpipe.web.model.checks import Served
+from llmpipe.web.model.requests import (
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    NativeRequest,
+    TokenizeRequest,
+    read_request,
+)
+from llmpipe.web.model.responses import ResponsesRequest
+
+pytestmark = pytest.mark.heavy
+
+PLAIN = Served("chat", 100, "{{ messages }}", {"supports_tools": False})
+ABLE = Served(
+    "chat",
+    100,
+    "{{ tools }} {{ enable_thinking }} {{ message.reasoning_content }} {{ reasoning_effort }}",
+    {"supports_tools": True, "supports_parallel_tool_calls": True},
+)
+MESSAGES = [{"role": "user", "content": "hi"}]
+CHAT: dict[str, Any] = {"messages": MESSAGES}
+TEXT: dict[str, Any] = {"prompt": "a"}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+SHAPE = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": SCHEMA}}
+
+
+def said(role: str, **fields: Any) -> dict[str, Any]:
+    """A conversation that ends with one more message."""
+    return {"messages": [*MESSAGES, {"role": role, **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"tools": [TOOL]}, "take tools: the chat template of the model knows none"),
+        ({"tool_choice": "required"}, "`tool_choice` or `parallel_tool_calls` without `tools`"),
+        ({"functions": [TOOL["function"]]}, "`functions` other than []"),
+        ({"function_call": {"name": "f"}}, '`function_call` other than "none"'),
+        ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, "the schema belongs in `response_format.json_schema.schema`"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}}, "`response_format.json_schema.schema` is missing"),
+        ({"response_format": {"type": "json_schema", "json_schema": SCHEMA}}, "`response_format.json_schema.schema` is missing"),
+        ({"response_format": {"type": "json_object", "json_schema": SHAPE}}, "has no field 'json_schema'"),
+        ({"response_format": {"type": "yaml"}}, "is one of text, json_object, json_schema"),
+        ({"response_format": {"schema": SCHEMA}}, "is one of text, json_object, json_schema"),
+        ({"response_format": SHAPE, "grammar": 'root ::= "a"'}, "exclude one another"),
+        ({"json_schema": SCHEMA, "grammar": 'root ::= "a"'}, "exclude each other"),
+        ({"json_schema": {"type": "number", "minimum": 1}}, "json_schema.minimum: llama.cpp holds no answer to this"),
+        ({"n": 2}, "`n` other than 1"),
+        ({"best_of": 2}, "`best_of` other than 1"),
+        ({"echo": True}, "`echo` other than false"),
+        ({"suffix": "x"}, "`suffix` other than"),
+        ({"lora": [{"id": 7, "scale": 1}]}, "`lora` other than []"),
+        ({"store": True}, "`store` other than false"),
+        ({"modalities": ["text", "audio"]}, '`modalities` other than ["text"]'),
+        ({"prediction": {"type": "content", "content": "x"}}, "`prediction`"),
+        ({"web_search_options": {}}, "`web_search_options`"),
+        ({"service_tier": "flex"}, '`service_tier` other than "auto" or "default"'),
+        ({"verbosity": "low"}, '`verbosity` other than "medium"'),
+        ({"max_tokens": 0}, "`max_tokens: 0`; llama.cpp writes at least 1 token"),
+        ({"n_predict": 0}, "llama.cpp writes at least 1 token"),
+        ({"max_tokens": 4, "max_completion_tokens": 5}, "differ; send one"),
+        ({"max_tokens": -2}, "max_tokens: a whole number from -1 is needed, not -2"),
+        ({"temperature": -1}, "temperature: a number from 0 is needed, not -1"),
+        ({"temperature": True}, "temperature: a number from 0 is needed, not true"),
+        ({"top_p": 1.5}, "top_p: a number from 0 to 1 is needed, not 1.5"),
+        ({"typical_p": 0}, "typical_p: a number above 0 to 1 is needed, not 0"),
+        ({"seed": 1.5}, "seed: a whole number from -1 to 4294967295 is needed"),
+        ({"seed": 2**32}, "seed: a whole number"),
+        ({"stop": [""]}, "stop[0]: a text that is not empty is needed"),
+        ({"stop": ""}, "stop: a text that is not empty or a list is needed"),
+        ({"samplers": ["top_k", "temprature"]}, "did you mean 'temperature'?"),
+        ({"mirostat": 3}, "mirostat: one of 0, 1, 2 is needed"),
+        ({"logit_bias": {"100": 1}}, "the model has no token 100; they go from 0 to 99"),
+        ({"logit_bias": {"-1": 1}}, "the model has no token -1"),
+        ({"logit_bias": [[3, "a"]]}, "`logit_bias` holds tokens with a number each"),
+        ({"logit_bias": {"a": True}}, "`logit_bias` holds tokens with a number each"),
+        ({"logit_bias": [[3]]}, "`logit_bias` holds tokens with a number each"),
+        ({"logit_bias": {"": 1}}, "an empty text"),
+        ({"logprobs": 3}, "logprobs: true or false is needed"),
+        ({"top_logprobs": 3}, "`top_logprobs` without `logprobs: true`"),
+        ({"logprobs": True, "top_logprobs": 0}, "top_logprobs: a whole number from 1 to 20"),
+        ({"stream_options": {"include_usage": True}}, "are for a `stream`"),
+        ({"stream": True, "stream_options": {"usage": True}}, 'unknown field "usage"'),
+        ({"reasoning_effort": "high"}, "does not read: 'reasoning_effort'"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "does not read: 'enable_thinking'"),
+        ({"temprature": 1}, "did you mean 'temperature'?"),
+        ({"id_slot": 1}, 'unknown field "id_slot"'),
+        ({"messages": []}, "messages: a list that is not empty is needed"),
+        (said("robot", content="x"), "messages[1].role: one of assistant, developer, system, tool, user"),
+        (said("user", content=5), "messages[1].content: a text or a list is needed"),
+        (said("user", content="x", name="ann"), "the `name` of who speaks"),
+        (said("user", content="x", foo=1), 'messages[1]: unknown field "foo"'),
+        (said("user", content=[{"type": "image_url", "image_url": {"url": "x"}}]), "content of the type 'image_url'"),
+        (said("user", content=[{"type": "text"}]), "lacks its `text`"),
+        (said("user", content=[{"type": "text", "text": "a", "cache_control": {"a": 1}}]), "the field 'cache_control'"),
+        (said("assistant", tool_calls=[CALL]), "the chat template of the model knows none"),
+        (said("tool", content="5", tool_call_id="a"), "the chat template of the model knows none"),
+        (said("assistant", content="a", reasoning_content="b"), "does not read: 'reasoning_content'"),
+    ],
+)  # fmt: skip
+def test_what_llama_cpp_would_pass_over_is_refused(body: dict[str, Any], message: str) -> None:
+    """By the name of the field, with what to do; most of these get status 200 from llama.cpp."""
+    with pytest.raises(ApiError) as caught:
+        read_request(CHAT | body, ChatRequest, PLAIN)
+    assert message in caught.value.message
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"n": 1, "best_of": 1, "echo": False, "suffix": "", "store": False, "lora": []},
+        {"tools": None, "stop": None, "temperature": None, "functions": None},
+        {"user": "u", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"},
+        {"service_tier": "auto", "modalities": ["text"], "verbosity": "medium"},
+    ],
+)
+def test_what_asks_for_nothing_is_left_out(body: dict[str, Any]) -> None:
+    """Clients send it by default; llama.cpp never sees it."""
+    assert read_request(CHAT | body, ChatRequest, PLAIN) == CHAT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"response_format": SHAPE, "stream": True, "stream_options": {"include_usage": True}},
+        {"response_format": {"type": "text"}, "stop": ["a", "b"], "logprobs": True, "top_logprobs": 3},
+        {"response_format": {"type": "json_object", "schema": SCHEMA}, "max_completion_tokens": -1},
+        {"max_tokens": 4, "n_predict": 4, "seed": -1, "temperature": 0, "top_p": 1, "model": "chat"},
+        {"logit_bias": {"99": -100, " hello": 2.5}},
+        {"logit_bias": [[99, False], ["hello", 1]]},
+        {"samplers": ["top_k", "temperature"], "repeat_penalty": 1.1, "dry_sequence_breakers": ["a"]},
+        {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": True},
+        {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"},
+        said("assistant", content=None, refusal=None, audio=None, annotations=[], tool_calls=[CALL]),
+        said("tool", content="5", tool_call_id="a", name="f"),
+        said("developer", content=[{"type": "text", "text": "a", "annotations": []}]),
+    ],
+)  # fmt: skip
+def test_what_has_its_effect_is_passed_on_as_it_is(body: dict[str, Any]) -> None:
+    """Every field with every value; a template that knows tools gets them."""
+    assert read_request(CHAT | body, ChatRequest, ABLE) == CHAT | body
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        (CompletionRequest, {"prompt": ""}, "`prompt` is empty"),
+        (CompletionRequest, {"prompt": []}, "`prompt` is empty"),
+        (CompletionRequest, {"prompt": [""]}, "`prompt` is empty"),
+        (CompletionRequest, {}, "'prompt' is missing"),
+        (CompletionRequest, {"prompt": ["a", "b"]}, "several prompts at once"),
+        (CompletionRequest, {"prompt": [[1], [2]]}, "several prompts at once"),
+        (CompletionRequest, {"prompt": [1, "a"]}, "several prompts at once"),
+        (CompletionRequest, {"prompt": [True]}, "several prompts at once"),
+        (CompletionRequest, TEXT | {"logprobs": 0}, "logprobs: a whole number from 1 is needed"),
+        (CompletionRequest, TEXT | {"echo": True}, "`echo` other than false"),
+        (CompletionRequest, TEXT | {"suffix": "b"}, "`suffix` other than"),
+        (CompletionRequest, TEXT | {"best_of": 3}, "`best_of` other than 1"),
+        (CompletionRequest, TEXT | {"response_format": {"type": "json_object"}}, "unknown field"),
+        (NativeRequest, TEXT | {"n_predict": 0}, "at least 1 token"),
+        (NativeRequest, TEXT | {"post_sampling_probs": True}, "without `n_probs`"),
+        (NativeRequest, TEXT | {"n": 2}, "`n` other than 1"),
+        (TokenizeRequest, {"contents": "a"}, "did you mean 'content'?"),
+        (DetokenizeRequest, {"tokens": [100]}, "the model has no token 100"),
+        (ResponsesRequest, {"input": ""}, "input: a text that is not empty or a list is needed"),
+        (ResponsesRequest, {"input": "a", "max_output_tokens": 0}, "a whole number from 1"),
+        (ResponsesRequest, {"input": "a", "previous_response_id": "r"}, "`previous_response_id`"),
+        (ResponsesRequest, {"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type"),
+        (ResponsesRequest, {"input": "a", "text": {"format": {"type": "json_object"}}}, "`text`"),
+        (ResponsesRequest, {"input": "a", "background": True}, "`background` other than false"),
+        (ResponsesRequest, {"input": "a", "store": True}, "`store` other than false"),
+        (ResponsesRequest, {"input": "a", "reasoning": {"effort": "low"}}, "'reasoning_effort'"),
+        (ResponsesRequest, {"input": [{"type": "item_reference"}]}, "the type 'item_reference'"),
+        (
+            ResponsesRequest,
+            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            "content of the type 'input_image'",
+        ),
+        (ChatRequest, [], "an object is needed, not []"),
+    ],
+)
+def test_other_routes_are_as_strict(kind: Any, body: Any, message: str) -> None:
+    """Completions of both kinds, responses, and the routes that look tokens up."""
+    with pytest.raises(ApiError) as caught:
+        read_request(body, kind, PLAIN)
+    assert message in caught.value.message
+
+
+def test_another_model_is_not_there() -> None:
+    """Whoever asks for one must not get this one's answer; whoever asks for none does."""
+    with pytest.raises(ApiError, match="there is no model 'gpt' here, only 'chat'") as caught:
+        read_request(CHAT | {"model": "gpt"}, ChatRequest, PLAIN)
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
