@@ -21,7 +21,7 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-engine bench-merge bench-rag bench-retrieval lint types layers schemas kind-sources clean
+	bench-engine bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -110,6 +110,9 @@ bench-retrieval: $(VENV)/.installed ## what searches find on four collections: 2
 
 bench-merge: $(VENV)/.installed ## merged models beside the trained ones, PEFT and Axolotl: half an hour
 	$(BIN)/python -m benchmarks.merge $(BENCH_OPTIONS)
+
+bench-serve: $(VENV)/.installed ## how long a long prompt stops other answers: 5 minutes
+	$(BIN)/python -m benchmarks.serve $(BENCH_OPTIONS)
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmpipe.backends.llama_cpp import BATCH, serve_gguf
+from llmpipe.backends.llama_cpp import BATCH, require_context, serve_gguf
 from llmpipe.backends.llama_cpp_client import LlamaServer
 
 ROUND = 0.25
@@ -66,6 +66,9 @@ def serve_fluently(
     """Serve ``model`` for as long as the block lasts, by a batch that is given or measured.
 
     See `llmpipe.backends.llama_cpp.serve_gguf` for the rest.
+
+    Raises:
+        StageError: the model cannot be served, or not with so long a context.
     """
     with ExitStack() as held:
 
@@ -83,6 +86,7 @@ def serve_fluently(
             return held.enter_context(serving)
 
         server = start(TRIED if batch is None else batch)
+        require_context(server, context, model.name, f"{alias}.context")
         chosen = measured(server, context) if batch is None else Batch(batch)
         if batch is None and chosen.tokens != TRIED:
             held.close()
@@ -107,8 +111,8 @@ def choose(near: Prefill, far: Prefill | None, context: int) -> Batch:
     cost = near.seconds / near.tokens
     if far is not None:
         mean = far.seconds / far.tokens  # of a token in the middle of that prompt
-        slope = max(0.0, (mean - cost) / ((far.tokens - near.tokens) / 2))
-        cost = max(mean, cost + slope * (context - near.tokens / 2))
+        slope = (mean - cost) / ((far.tokens - near.tokens) / 2)
+        cost = cost + slope * (context - near.tokens / 2) if slope > 0 else mean
     tokens = SMALLEST
     while tokens < BATCH and 2 * tokens * cost <= ROUND:
         tokens *= 2

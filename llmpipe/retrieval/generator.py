@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Tokens of a prompt that llama.cpp computes in one go. Only in between does it see that a caller
-has hung up; a slow core computes so many of a small model in a second."""
+has hung up; a slow core computes so many of a small model in a second. It is not measured, as
+``llmpipe serve`` does for a model: a check's answers must not hang on how quick the machine was."""
 
 BYTES_PER_TOKEN = 3
 """What an endpoint's tokens are reckoned by: most tokenizers make longer ones of most languages."""

@@ -87,7 +87,7 @@ class Serve(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:
-        from llmpipe.backends.llama_cpp import serve_gguf
+        from llmpipe.backends.llama_cpp import require_context, serve_gguf
 
         config, model = ctx.config, ctx.input("model")
         system = [{"role": "system", "content": config.system}] if config.system else []
@@ -99,6 +99,7 @@ class Serve(StageDefaults):
             slots=config.slots,
             alias=ctx.stage,
         ) as server:
+            require_context(server, config.context, model.label, f"{ctx.stage}.context")
             for done, question in enumerate(config.sample):
                 ctx.progress(done, len(config.sample), "questions")
                 messages = [*system, {"role": "user", "content": question}]

@@ -1,1 +1,1 @@
-"""The HTTP service of a rag stage and its page."""
+"""The HTTP services: of a rag stage with its page, and of a served model."""

@@ -120,7 +120,6 @@ def serve_model(
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[serve]")
-    from llmpipe.backends.llama_cpp import require_context
     from llmpipe.backends.llama_cpp_batch import serve_fluently
     from llmpipe.web.guard import Admission
     from llmpipe.web.model.service import make_model_service
@@ -130,7 +129,6 @@ def serve_model(
             model, threads=threads, context=context, slots=slots, alias=stage,
             api_key=secrets.token_hex(16), batch=batch,
         ) as (server, chosen):  # fmt: skip
-            require_context(server, context, model.name, f"{stage}.context")
             address, port = bound.getsockname()[:2]
             admission = Admission(loopback=is_loopback(address), api_key=api_key)
             service = make_model_service(server, model, admission, slots=slots)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 
 import pytest
 
-from llmpipe.backends.llama_cpp import serve_forever, serve_gguf
-from llmpipe.errors import StageError, UsageError
+from llmpipe.backends.llama_cpp import serve_gguf
+from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
 
@@ -32,28 +31,9 @@ def test_a_model_is_served_and_gone_afterwards(smollm2_gguf: Path) -> None:
     assert process.poll() is not None
 
 
-def test_a_port_in_use_is_named(smollm2_gguf: Path) -> None:
-    """A port that somebody else listens on is an error, not a conversation with a stranger."""
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(StageError, match=str(port)):
-            serve_forever(smollm2_gguf, port=port, threads=1)
-
-
 def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
     """Garbage in place of a model ends in a message with the file's name."""
     path = tmp_path / "broken.gguf"
     path.write_bytes(b"not a model")
     with pytest.raises(StageError, match=r"broken\.gguf"), serve_gguf(path, threads=1):
         pass
-
-
-def test_an_open_address_needs_a_key(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond loopback nothing is served without a key, and the key must be set."""
-    with pytest.raises(UsageError, match="no API key protects it"):
-        serve_forever(smollm2_gguf, host="0.0.0.0", threads=1)
-    monkeypatch.delenv("NOT_SET", raising=False)
-    with pytest.raises(UsageError, match="NOT_SET holds no API key"):
-        serve_forever(smollm2_gguf, threads=1, api_key_env="NOT_SET")

@@ -42,8 +42,20 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
         Serve.run(context(tmp_path / "broken.gguf", tmp_path))
 
 
+@pytest.mark.heavy
+def test_a_context_that_the_model_has_not_is_an_error(smollm2_gguf: Path, tmp_path: Path) -> None:
+    """llama.cpp serves it with a shorter one, without a word: the check must not pass."""
+    config = ServeConfig(kind="serve", model="gguf", context=8448, max_tokens=1)
+    with pytest.raises(StageError, match="with a context of 8192 tokens, not 8448") as caught:
+        Serve.run(context(smollm2_gguf, tmp_path, config))
+    assert caught.value.hint == "lower chat.context"
+
+
 def test_where_it_listens_is_not_in_the_key() -> None:
-    """Address, port and slots change no answer; the questions do."""
-    moved = ServeConfig(kind="serve", model="gguf", sample=CONFIG.sample, max_tokens=8, port=9000)
+    """Address, port, slots, threads and batch change no answer; the questions do."""
+    moved = ServeConfig(
+        kind="serve", model="gguf", sample=CONFIG.sample, max_tokens=8, port=9000, threads=1,
+        batch=64,
+    )  # fmt: skip
     other = ServeConfig(kind="serve", model="gguf", sample=("Say ho.",), max_tokens=8)
     assert Serve.fingerprint(moved) == Serve.fingerprint(CONFIG) != Serve.fingerprint(other)

@@ -59,8 +59,9 @@ class Relay:
                 f" model holds {error.get('n_ctx')}: shorten it, or raise `context` of the stage"
             )
             return ApiError(400, "context_length_exceeded", told, reason=reason)
-        for place in (self.model, self.model.resolve(), self.model.parent):
-            said = said.replace(os.fspath(place), self.stage)
+        for file in (self.model, self.model.resolve()):
+            for place in (file, file.parent):
+                said = said.replace(os.fspath(place), self.stage)
         code = "invalid_request" if status < 500 else "model_error"
         return ApiError(status, code, said, reason=reason)
 
