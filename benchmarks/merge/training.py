@@ -120,7 +120,7 @@ def train(case: Case, base: Path, size: str, folder: Path, threads: int) -> Trai
         threads=threads,
     )
     result = Train.run(context)
-    loss = result.metrics["final_eval_loss"]
+    loss = result.metrics["eval_loss_last"]
     return Trained(result.outputs["adapter"], work / OUTPUT, work / "axolotl.yml", loss)
 
 

@@ -290,7 +290,7 @@ def test_what_was_evaluated_in_training_is_what_is_merged(
     model = merged(tmp_path / "merged", adapter).outputs["model"]
     losses = answer_losses(load_model(model), [row(number)["messages"] for number in range(12)])
     mean = fmean(loss.nll / loss.tokens for loss in losses)  # as the trainer has it, row by row
-    assert mean == pytest.approx(watched.metrics["final_eval_loss"], abs=1e-4)
+    assert mean == pytest.approx(watched.metrics["eval_loss_last"], abs=1e-4)
     if name == "qlora":
         record = json.loads((adapter.path / "quantization_config.json").read_text())
         assert (record["load_in_4bit"], record["bnb_4bit_quant_type"]) == (True, "nf4")
