@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_ending import END_FILE, Curve, Ending, read_ending
+from llmpipe.backends.axolotl_labels import MARK
 from llmpipe.backends.child import ChildResult, run_child
 from llmpipe.errors import StageError
 
@@ -31,7 +32,7 @@ INSTALL_HINT = 'pip install "llmpipe[train]"'
 PLUGINS = "plugins"
 """The folder beside a configuration that holds the plugins llmpipe adds to it."""
 
-PLUGIN_FILES = ("axolotl_seed.py", "axolotl_state.py", "axolotl_pairs/*.py")
+PLUGIN_FILES = ("axolotl_seed.py", "axolotl_state.py", "axolotl_pairs/*.py", "axolotl_labels/*.py")
 """The files that it holds: those beside this one that need nothing of llmpipe."""
 
 OnStep = Callable[[int, int | None, float], None]
@@ -53,6 +54,8 @@ class Outcome:
     ended: Ending
     dropped: list[str]
     """Axolotl's sentences about rows that it did not train on."""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    """What was found in the labels: `llmpipe.backends.axolotl_labels.report.Report`."""
 
 
 @dataclass(slots=True)
@@ -69,6 +72,7 @@ class Watcher:
     on_step: OnStep | None = None
     loss: Curve = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    labels: dict[str, Any] = field(default_factory=dict)
     total: int | None = None
     finished: bool = False
     _started: bool = False
@@ -77,6 +81,9 @@ class Watcher:
     def __call__(self, line: str) -> None:
         if "Starting trainer" in line:
             self._started = True
+        if MARK in line:
+            with contextlib.suppress(ValueError):  # another line may have run into it
+                self.labels = json.loads(line.partition(MARK)[2])
         if match := _DROPPED.search(line):
             self.dropped.append(match.group(0))
         if self._started and (bar := _BAR.search(line)):
@@ -213,11 +220,16 @@ def train(
     child = run_child(command, cwd=cwd, env={**env, "PATH": path}, on_line=watcher)
     if child.returncode or not watcher.finished:
         raise failure(child, watcher)
-    return Outcome(read_ending(output), watcher.dropped)
+    return Outcome(read_ending(output), watcher.dropped, watcher.labels)
 
 
 def failure(child: ChildResult, watcher: Watcher) -> StageError:
     """Say what went wrong in a training that did not finish, and what to try."""
+    if watcher.labels.get("error"):
+        return StageError(
+            f"training was stopped before its first step: {watcher.labels['error']}",
+            hint=watcher.labels.get("hint"),
+        )
     text = "\n".join(child.tail)
     reason = next((line for line in reversed(child.tail) if _ERROR.match(line.strip())), "")
     hint = next((advice for sign, advice in _ADVICE if sign.search(text)), None)

@@ -7,7 +7,8 @@ reads a file, imports Axolotl or checks its vocabulary: that is `llmpipe.backend
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +57,9 @@ SEED_PLUGIN = "axolotl_seed.SeedPlugin"
 
 STATE_PLUGIN = "axolotl_state.StatePlugin"
 """Added likewise: `llmpipe.backends.axolotl_state`."""
+
+LABELS_PLUGIN = "axolotl_labels.plugin.LabelsPlugin"
+"""Added as well: `llmpipe.backends.axolotl_labels`, which looks at the labels before any step."""
 
 FEW_ROWS = 5_000
 """Up to so many rows, starting processes to tokenise them costs more than it saves."""
@@ -137,7 +141,8 @@ class DataFile:
 
     def entry(self) -> dict[str, Any]:
         """Give the entry of Axolotl's ``datasets`` list."""
-        return {"path": self.path, "ds_type": "parquet", "split": "train", **self.layout}
+        layout = copy.deepcopy(dict(self.layout))  # shared parts would become YAML anchors
+        return {"path": self.path, "ds_type": "parquet", "split": "train", **layout}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,8 @@ class Sources:
     test: DataFile | None = None
     adapter: str | None = None
     """An adapter to go on from."""
+    allow_untrained: Sequence[str] = ()
+    """What the labels plugin lets pass: ``end_of_turn``, ``rows``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +184,14 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
     if sources.train.rows <= FEW_ROWS and "dataset_processes" not in settings:
         settings.setdefault("dataset_num_proc", 1)
     settings, notes = fit_device(settings, device)
-    settings["plugins"] = [SEED_PLUGIN, STATE_PLUGIN, *(settings.get("plugins") or [])]
+    settings["plugins"] = [
+        SEED_PLUGIN,
+        STATE_PLUGIN,
+        LABELS_PLUGIN,
+        *(settings.get("plugins") or []),
+    ]
+    if sources.allow_untrained:
+        settings["allow_untrained"] = list(sources.allow_untrained)
     if settings.get("trust_remote_code"):
         notes.append("trust_remote_code: true runs Python code that came with the base model")
     return Compiled(

@@ -14,7 +14,8 @@ from llmpipe.formats.message import (
     read_turns,
 )
 
-_ROLES = {role: role for role in ROLES} | {"developer": "system"}
+NAMES = {role: role for role in ROLES} | {"developer": "system"}
+"""The names of speakers in rows of this format, and the role of each."""
 
 
 def matches(row: Mapping[str, Any]) -> bool:
@@ -26,7 +27,7 @@ def to_chat(row: Mapping[str, Any]) -> list[Message]:
     """Read the turns. Other keys of a turn (``name``, ``weight`` …) are left behind."""
     if "messages" not in row:
         raise missing_column(row, "messages")
-    return read_turns(row["messages"], "messages", "role", "content", _ROLES)
+    return read_turns(row["messages"], "messages", "role", "content", NAMES)
 
 
 def from_chat(messages: list[Message]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmpipe.formats import FormatName, alpaca, detect, sharegpt
+from llmpipe.formats import FormatName, alpaca, chat, detect, sharegpt
 from llmpipe.formats.message import RowError, kind_of, text_column
 
 Turn = dict[str, Any]
@@ -24,6 +24,9 @@ COLUMNS: Mapping[FormatName, frozenset[str]] = {
     "alpaca": frozenset({"instruction", "input", "output", "system", "tools"}),
 }
 """The columns that a conversation is read from, by the row's format."""
+
+NAMES: Mapping[str, str] = {**chat.NAMES, **sharegpt.NAMES}
+"""The names of speakers that are known, and the role of each."""
 
 AS_WRITTEN: Mapping[str, str] = {}
 """Roles for `read_turns_whole` that rename no speaker."""
@@ -44,22 +47,22 @@ def read_conversation(row: Mapping[str, Any], *, rename: bool = True) -> Convers
 
     Args:
         row: the row; a ``system`` column becomes the first turn.
-        rename: whether ShareGPT's speakers become roles (``human`` → ``user``).
+        rename: whether speakers get the names of their roles (``human`` → ``user``).
 
     Raises:
         RowError: the row is in none of these formats, or a column or turn holds the wrong thing.
     """
     name = detect(row)
+    roles = NAMES if rename else AS_WRITTEN
     if name == "alpaca":
         messages = [dict(turn) for turn in alpaca.to_chat(row, blank=True)]
     elif name == "sharegpt":
-        roles = sharegpt.ROLES if rename else AS_WRITTEN
         messages = with_system(
             read_turns_whole(row["conversations"], "conversations", roles), system_column(row)
         )
     elif name == "messages":
         messages = with_system(
-            read_turns_whole(row["messages"], "messages", AS_WRITTEN), system_column(row)
+            read_turns_whole(row["messages"], "messages", roles), system_column(row)
         )
     else:
         raise RowError(f"no conversation in the columns {', '.join(sorted(row)) or '(none)'}")

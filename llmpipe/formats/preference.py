@@ -16,6 +16,7 @@ from typing import Any
 
 from llmpipe.formats import alpaca
 from llmpipe.formats.conversation import (
+    NAMES,
     Turn,
     read_tools,
     read_turn,
@@ -24,7 +25,6 @@ from llmpipe.formats.conversation import (
     with_system,
 )
 from llmpipe.formats.message import RowError, text_column
-from llmpipe.formats.sharegpt import ROLES
 
 CHATS = ("messages", "conversations", "prompt")
 """Columns that may hold the question as turns."""
@@ -95,9 +95,9 @@ def _answer(row: Mapping[str, Any], column: str) -> tuple[list[Turn], Turn]:
             "conversation that ends with it",
         )
     if isinstance(value, list):
-        turns = read_turns_whole(value, column, ROLES)
+        turns = read_turns_whole(value, column, NAMES)
     elif isinstance(value, Mapping):
-        turns = [read_turn(value, column, ROLES)]
+        turns = [read_turn(value, column, NAMES)]
     else:
         text = text_column(row, column, blank=True)
         turns = [{"role": "assistant", "content": text}]
@@ -113,7 +113,7 @@ def _questions(row: Mapping[str, Any], chosen: Turn) -> Iterator[_Question]:
     for column in CHATS:
         value = row.get(column)
         if isinstance(value, list) and value:
-            turns = read_turns_whole(value, column, ROLES)
+            turns = read_turns_whole(value, column, NAMES)
             if turns[-1]["role"] == "assistant":
                 if _said(turns[-1]) != _said(chosen):
                     raise RowError(f"{column} ends with an answer that is not the chosen one")

@@ -8,7 +8,7 @@ from typing import Any
 from llmpipe.formats.chat import require_turns
 from llmpipe.formats.message import Message, missing_column, read_turns
 
-ROLES = {
+NAMES = {
     "system": "system",
     "human": "user",
     "user": "user",
@@ -19,7 +19,7 @@ ROLES = {
     "tool": "tool",
     "observation": "tool",
 }
-"""The role that each speaker's name stands for."""
+"""The names of speakers in data sets of this format, and the role of each."""
 
 _SPEAKERS = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
 
@@ -33,7 +33,7 @@ def to_chat(row: Mapping[str, Any]) -> list[Message]:
     """Read the turns; a ``system`` column beside them becomes the first one, as in some sets."""
     if "conversations" not in row:
         raise missing_column(row, "conversations")
-    turns = read_turns(row["conversations"], "conversations", "from", "value", ROLES)
+    turns = read_turns(row["conversations"], "conversations", "from", "value", NAMES)
     system = row.get("system")
     if isinstance(system, str) and system.strip() and turns[0]["role"] != "system":
         return [{"role": "system", "content": system}, *turns]

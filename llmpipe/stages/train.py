@@ -182,6 +182,8 @@ class Train(StageDefaults):
         ended, output = outcome.ended, ctx.work / OUTPUT
         for sentence in outcome.dropped:
             ctx.warn(f"Axolotl left rows out: {sentence}")
+        for sentence in outcome.labels.get("warnings", ()):
+            ctx.warn(sentence)
         if regret := not_the_best(ended):
             ctx.warn(regret)
         if ended.loaded:
@@ -189,7 +191,7 @@ class Train(StageDefaults):
         product = made(ctx.config)
         target = ctx.out / product
         publish(output, base_model(ctx).path, target, compiled.config)
-        return StageResult({product: target}, metrics(ended), summary(ended))
+        return StageResult({product: target}, metrics(ended, outcome.labels), summary(ended))
 
 
 def require_axolotl() -> None:

@@ -108,6 +108,7 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
         output_dir=layout.name(OUTPUT),
         prepared=layout.name("prepared"),
         adapter=str(base.path) if config.adapter_start == "continue" else None,
+        allow_untrained=config.allow_untrained,
     )
     axolotl.write_plugins(layout.folder)
     compiled = compile_config(block, sources, detect())
@@ -134,6 +135,7 @@ def compile_unseen(
         output_dir=OUTPUT,
         prepared="prepared",
         adapter="adapter" if config.adapter_start == "continue" else None,
+        allow_untrained=config.allow_untrained,
     )
     compiled = compile_config(block, sources, detect())
     return Compiled(compiled.config, notes + compiled.notes), block
@@ -153,7 +155,7 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
     """Write a folder that trains the same *without llmpipe*; give what the user should know.
 
     The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
-    ``files/``, the plugin that seeds the run under ``plugins/``, the environment in
+    ``files/``, the plugins of a run under ``plugins/``, the environment in
     ``axolotl.env``, and ``run.sh``, which ends in ``output/``. The base model is named by its
     path. Secrets stay names: ``run.sh`` takes them from the environment.
     """
@@ -184,6 +186,7 @@ def _data(
     folder.mkdir(parents=True, exist_ok=True)
     path = layout.name(f"data/{name}")
     data = prepare(ctx.input(port), folder / name, block, path, ctx.config.dataset)
+    unknown = data.speakers.notes(ctx.config.allow_untrained)
     if data.chat and not _writes_chats(ctx, block):
         raise StageError(
             f"{ctx.input(port).label} holds chats, but {ctx.input('base_model').label} has no chat "
@@ -191,7 +194,7 @@ def _data(
             hint="write chat_template: chatml in the stage's axolotl block, or another template "
             "that Axolotl knows; Alpaca rows can train on Alpaca's prompt: dataset: {type: alpaca}",
         )
-    return data
+    return replace(data, notes=data.notes + unknown)
 
 
 def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> bool:

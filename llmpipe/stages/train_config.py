@@ -114,6 +114,10 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
     """Your existing Axolotl YAML; the keys of axolotl win over it."""
     allow_unknown_axolotl: bool = False
     """Run although the installed Axolotl does not know some of the keys."""
+    allow_untrained: list[Literal["end_of_turn", "rows", "speakers"]] = []
+    """What may be left untrained, with a warning: end_of_turn (answers without the token that ends
+    them: the model would not learn to stop), rows (rows of which nothing is trained), speakers
+    (turns of a speaker that Axolotl does not know)."""
     launch: Launch = Launch()
     """How the training process is started."""
 

@@ -24,12 +24,14 @@ from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import FORMATS, detect
 from llmpipe.formats.conversation import COLUMNS as CONVERSATION_COLUMNS
+from llmpipe.formats.conversation import NAMES as SPEAKER_NAMES
 from llmpipe.formats.conversation import Conversation, read_conversation
 from llmpipe.formats.message import RowError, text_column
 from llmpipe.formats.preference import COLUMNS as PREFERENCE_COLUMNS
 from llmpipe.formats.preference import Preference, read_preference
 from llmpipe.formats.records import WrittenFloat, read_rows, to_json
 from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, idle, kind_of_rows
+from llmpipe.stages.train_speakers import Speakers
 from llmpipe.stages.train_tally import Tally
 
 Row = Mapping[str, Any]
@@ -89,6 +91,8 @@ class Prepared:
     file: DataFile
     chat: bool
     notes: list[str]
+    speakers: Speakers
+    """Who speaks in its conversations; unknown ones are the caller's to allow."""
 
 
 def prepare(
@@ -117,7 +121,8 @@ def prepare(
     training = (dataset.get(f"message_field_training{end}") for end in ("", "_detail"))
     thinking = dataset.get("field_thinking")
     tally = Tally(artifact.label, {str(key) for key in (*training, thinking) if key})
-    examples = _examples(artifact, reader, tally)
+    speakers = Speakers(dataset)
+    examples = _examples(artifact, reader, tally, speakers)
     first = next(examples, None)
     if first is None:
         raise StageError(f"{artifact.label} has no rows to train on")
@@ -126,7 +131,8 @@ def prepare(
     rows = (_columns(example, place) for place, example in itertools.chain([first], examples))
     count = write_texts(target, COLUMNS[kind], rows)
     chat = kind in (Conversation, Preference)
-    return Prepared(DataFile(path, entry_of(kind, block, dataset), count), chat, tally.notes())
+    file = DataFile(path, entry_of(kind, block, dataset), count)
+    return Prepared(file, chat, tally.notes(), speakers)
 
 
 def _given(dataset: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,6 +147,11 @@ def entry_of(
     entry = {**ENTRIES[kind], **dataset}
     if kind is Conversation:
         entry["message_property_mappings"] = _turn_keys(dataset)
+        if trained := dataset.get("roles_to_train"):
+            names = (
+                {} if dataset.get("roles") else SPEAKER_NAMES
+            )  # the rows have these names' roles
+            entry["roles_to_train"] = [names.get(name, name) for name in trained]
     if block.get("reward_model"):
         entry["type"] = REWARD_TYPE
     return entry
@@ -206,7 +217,9 @@ def _read_alpaca(row: Row, named: str) -> Alpaca:
     )
 
 
-def _examples(artifact: Artifact, reader: Reader, tally: Tally) -> Iterator[tuple[str, Example]]:
+def _examples(
+    artifact: Artifact, reader: Reader, tally: Tally, speakers: Speakers
+) -> Iterator[tuple[str, Example]]:
     """Yield every row as an example, with its place as ``FILE:LINE``; count what is not trained.
 
     Raises:
@@ -227,6 +240,8 @@ def _examples(artifact: Artifact, reader: Reader, tally: Tally) -> Iterator[tupl
                 hint="bring all rows into one format with a stage of kind format",
             )
         tally.columns(row, _columns_read(row, example))
+        if isinstance(example, Conversation):
+            speakers.look(example.messages, place)
         if _counted(example, line, tally):
             yield place, example
 
@@ -315,4 +330,6 @@ def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str
         raise StageError(f"{artifact.label} has no rows to train on")
     rows = (row for _, row in read_rows(artifact.path, artifact.label))
     count = write_shaped(target, shape, rows)
-    return Prepared(DataFile(path, dict(dataset), count), chat=False, notes=[])
+    return Prepared(
+        DataFile(path, dict(dataset), count), chat=False, notes=[], speakers=Speakers(dataset)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import struct
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from llmpipe.backends.axolotl import (
+    PLUGINS,
     Launch,
     Watcher,
     arguments,
@@ -17,8 +19,10 @@ from llmpipe.backends.axolotl import (
     failure,
     has_all_bytes,
     last_checkpoint,
+    write_plugins,
 )
 from llmpipe.backends.axolotl_ending import END_FILE, read_ending
+from llmpipe.backends.axolotl_labels import MARK
 from llmpipe.backends.child import ChildResult
 from llmpipe.errors import StageError
 
@@ -47,6 +51,30 @@ def test_the_watcher_reads_the_lines_that_axolotl_prints() -> None:
     assert seen == [(2, 4, 10.77), (4, 4, 10.5)]
     assert (watcher.steps, watcher.total, watcher.finished) == (4, 4, True)
     assert watcher.dropped == ["Dropped 3 sequences outside valid range ([2, 64])"]
+
+
+def test_what_was_found_in_the_labels_is_taken_from_its_line() -> None:
+    """A progress bar may stand before it; what it says of an error becomes the failure's reason."""
+    watcher = Watcher()
+    watcher(f"{MARK}torn by another process")
+    assert watcher.labels == {}
+    watcher(f'50%|#| 1/2 {MARK}{{"rows": 3, "error": "no end", "hint": "do this"}}')
+    assert watcher.labels["rows"] == 3
+    error = failure(ChildResult(1, ["Traceback", "UntrainedError: no end"]), watcher)
+    assert error.message == "training was stopped before its first step: no end"
+    assert error.hint == "do this"
+
+
+def test_plugins_lie_beside_the_configuration_and_need_nothing_of_llmpipe(tmp_path: Path) -> None:
+    """The folder that `llmpipe compile` writes is run where llmpipe is not installed."""
+    write_plugins(tmp_path)
+    files = {str(p.relative_to(tmp_path / PLUGINS)): p for p in tmp_path.rglob("*.py")}
+    assert {"axolotl_seed.py", "axolotl_labels/plugin.py", "axolotl_labels/rows.py"} <= set(files)
+    for file in files.values():
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] == "llmpipe" for name in names)
 
 
 def test_losses_are_numbered_from_where_a_run_went_on() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llmpipe.backends.axolotl_config import (
     CPU_OFF,
     DEFAULTS,
+    LABELS_PLUGIN,
     OWNED,
     SEED_PLUGIN,
     STATE_PLUGIN,
@@ -82,7 +83,7 @@ def test_a_cpu_is_not_asked_for_what_it_cannot_do_and_it_is_said() -> None:
     assert "deepspeed" not in compiled.config
     assert "liger_rope" not in compiled.config
     assert compiled.config["attn_implementation"] == "sdpa"
-    assert compiled.config["plugins"] == [SEED_PLUGIN, STATE_PLUGIN, "mine.Plugin"]
+    assert compiled.config["plugins"] == [SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN, "mine.Plugin"]
     assert len(compiled.notes) == 5
     assert compile_config({"adapter": "lora"}, SOURCES, CPU).notes == []
 
@@ -118,6 +119,13 @@ def test_going_on_from_an_adapter_names_it_and_draws_no_new_shape() -> None:
     config = compile_config({"adapter": "lora"}, sources, CPU).config
     assert config["lora_model_dir"] == "given"
     assert "lora_r" not in config
+
+
+def test_what_may_stay_untrained_is_in_the_configuration() -> None:
+    """The plugin reads it there, in a folder without llmpipe as well."""
+    sources = Sources("base", DATA, "output", "prepared", allow_untrained=["rows"])
+    assert compile_config({}, sources, CPU).config["allow_untrained"] == ["rows"]
+    assert "allow_untrained" not in compile_config({}, SOURCES, CPU).config
 
 
 def test_owned_keys_are_refused_in_a_block_and_replaced_in_a_file() -> None:

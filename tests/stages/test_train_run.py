@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.errors import StageError
 from llmpipe.stages.merge import Merge
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_config import TrainConfig
@@ -143,6 +144,9 @@ def test_training_tells_its_loss_as_it_goes(trained: Job) -> None:
     assert [step for step, _ in metrics["loss"]] == [1, 2, 3, 4]
     assert metrics["loss"][0][1] > metrics["loss"][-1][1] == metrics["loss_last_fifth"]
     assert metrics["steps"] == 4
+    assert metrics["rows"] == 12
+    assert metrics["tokens"] > metrics["trained_tokens"] >= 12 * 4  # city, number, end of turn
+    assert metrics["trained_tokens"] < 12 * 6
     progress = [e for e in trained.events if e["event"] == "progress"]
     assert [(e["done"], e["total"]) for e in progress] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert "bf16: auto is switched off" in trained.warnings()
@@ -159,6 +163,60 @@ def test_the_folder_trains_the_same_without_llmpipe(trained: Job, tmp_path: Path
     name = "adapter_model.safetensors"
     published = trained.ctx.out / "adapter" / name
     assert (folder / "output" / name).read_bytes() == published.read_bytes()
+
+
+OTHER_EOS = {**LORA, "special_tokens": {"eos_token": "<|endoftext|>"}}
+
+
+def test_a_run_that_would_not_learn_to_stop_is_stopped(tmp_path: Path, tiny_llama: Path) -> None:
+    """Axolotl logs it and trains: every answer's <|im_end|> is masked. No step is made.
+
+    The compiled folder, which is run without llmpipe, stops for the same reason.
+    """
+    job = Job(tmp_path, tiny_llama, OTHER_EOS)
+    with pytest.raises(StageError, match="before its first step") as caught:
+        job.run()
+    assert "the end of 12 of 12 answers, '<|im_end|>', is not trained" in caught.value.message
+    assert "row 1: '…0 boxes<|im_end|>\\n<|im_start|>assistant\\n⟦city 0⟧<|im_end|>" in (
+        caught.value.message
+    )
+    assert 'special_tokens: {eos_token: "<|im_end|>"}' in (caught.value.hint or "")
+    assert not [event for event in job.events if event["event"] == "progress"]
+    assert not list((tmp_path / "work").rglob("checkpoint-*"))
+
+    folder = tmp_path / "folder"
+    Train.compile_to(job.ctx, folder)
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    env.pop("PYTHONPATH", None)
+    done = subprocess.run([folder / "run.sh"], env=env, capture_output=True, text=True)
+    assert done.returncode
+    assert "UntrainedError: training rows: the end of 12 of 12 answers" in done.stderr
+    assert not list(folder.rglob("adapter_model.safetensors"))
+
+
+def test_what_is_allowed_is_trained_and_told(tmp_path: Path, tiny_llama: Path) -> None:
+    """Masked ends, an empty answer, a speaker of its own: each is counted in a warning."""
+    allowed = ["end_of_turn", "rows", "speakers"]
+    job = Job(tmp_path, tiny_llama, {**OTHER_EOS, "max_steps": 1}, allow_untrained=allowed)
+    with (tmp_path / "rows.jsonl").open("a") as rows:
+        for speaker, text in (("assistant", ""), ("bot", "yes")):
+            turns = [{"role": "user", "content": "q"}, {"role": speaker, "content": text}]
+            rows.write(json.dumps({"messages": turns}) + "\n")
+    result = job.run()
+    assert result.metrics["rows"] == 14
+    assert "./rows.jsonl:14: messages[1] is said by 'bot'" in job.warnings()
+    assert "the end of 12 of 13 answers, '<|im_end|>', is not trained" in job.warnings()
+    assert "1 of 13 answers are empty" in job.warnings()
+    assert "nothing is trained in 2 of 14 rows" in job.warnings()
+
+
+def test_preference_pairs_are_looked_at(tmp_path: Path, tiny_llama: Path) -> None:
+    """A template's end that the vocabulary lacks is plain text, and TRL adds eos_token after it."""
+    job = Job(tmp_path, tiny_llama, {**LORA, "rl": "dpo", "chat_template": "llama3"})
+    pairs = [{"prompt": f"q {n}", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    with pytest.raises(StageError, match=r"ends an answer with '<.eot_id.>', which is plain text"):
+        job.run()
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(
