@@ -74,6 +74,13 @@ def describe(quantization: Mapping[str, Any] | None) -> str:
     return str(quantization.get("bnb_4bit_quant_type", "fp4"))
 
 
+def bits_of(quantization: Mapping[str, Any] | None) -> int | None:
+    """Return to how many bits a base was rounded, 4 or 8; None where it was not."""
+    if quantization is None:
+        return None
+    return 8 if quantization.get("load_in_8bit") else 4
+
+
 def unrecorded_hint(adapter: Path) -> str | None:
     """Say what in an adapter's folder hints at a rounded base that nothing records, or None."""
     if quantization_of(adapter) is not None:

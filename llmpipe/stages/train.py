@@ -21,6 +21,7 @@ from llmpipe.backends import axolotl
 from llmpipe.backends.axolotl_check import check_block, installed_version
 from llmpipe.backends.axolotl_config import KeyPath, owned_problems, paths_in, to_yaml
 from llmpipe.backends.device import detect
+from llmpipe.backends.quantization import bits_of, quantization_of
 from llmpipe.contracts import (
     ArtifactType,
     Finding,
@@ -174,7 +175,7 @@ class Train(StageDefaults):
         """Compile, train (or go on), verify, publish."""
         require_axolotl()
         compiled = compile_stage(ctx, Layout(ctx.work))
-        for note in compiled.notes:
+        for note in (*compiled.notes, *_other_base(ctx, compiled.config)):
             ctx.warn(note)
         file = ctx.work / "axolotl.yml"
         file.write_text(to_yaml(compiled.config, header=HEADER.format(ctx.stage)), "utf-8")
@@ -204,6 +205,23 @@ def require_axolotl() -> None:
         raise MissingDependencyError(
             "training needs Axolotl, which is not installed", hint=axolotl.INSTALL_HINT
         )
+
+
+def _other_base(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> list[str]:
+    """Say that an adapter goes on upon a base rounded otherwise than the one it was trained on."""
+    if ctx.config.adapter_start != "continue":
+        return []
+    start = ctx.input("base_model")
+    before = bits_of(quantization_of(start.path))
+    kind = settings.get("adapter")
+    now = 4 if kind == "qlora" and settings.get("load_in_4bit") else None
+    now = 8 if kind == "lora" and settings.get("load_in_8bit") else now
+    if before == now:
+        return []
+    was, will = (f"rounded to {bits} bits" if bits else "not rounded" for bits in (before, now))
+    return [
+        f"{start.label} was trained on a base that is {was}, and goes on upon one that is {will}"
+    ]
 
 
 def _train(

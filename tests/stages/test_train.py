@@ -16,7 +16,7 @@ import pytest
 from llmpipe.backends.axolotl_config import OWNED
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
-from llmpipe.stages.train import Train
+from llmpipe.stages.train import Train, _other_base
 from llmpipe.stages.train_compile import Layout, compile_stage, merged_block, shell_value
 from llmpipe.stages.train_config import CHOOSING_KEYS, REPORTING_KEYS, SAVING_KEYS, TrainConfig
 
@@ -263,3 +263,35 @@ def test_the_published_lists_are_the_ones_in_use() -> None:
     words = re.findall(r"`([a-z_0-9*]+)`", page)
     for key in OWNED.keys() | REPORTING_KEYS | SAVING_KEYS | CHOOSING_KEYS:
         assert any(fnmatch.fnmatch(key, word) for word in words), key
+
+
+@pytest.mark.parametrize(
+    ("recorded", "block", "told"),
+    [
+        ({"load_in_4bit": True}, {"adapter": "qlora", "load_in_4bit": True}, ""),
+        (None, {"adapter": "lora"}, ""),
+        ({"load_in_8bit": True}, {"adapter": "lora", "load_in_8bit": True}, ""),
+        ({"load_in_4bit": True}, {"adapter": "lora"}, "rounded to 4 bits, and goes on upon one that is not"),
+        (None, {"adapter": "qlora", "load_in_4bit": True}, "not rounded, and goes on upon one that is rou"),
+    ],
+)  # fmt: skip
+def test_going_on_upon_another_base_is_said(
+    tmp_path: Path, recorded: dict[str, Any] | None, block: dict[str, Any], told: str
+) -> None:
+    """An adapter makes up for the rounding of its base: upon another it begins as another model."""
+    if recorded:
+        (tmp_path / "quantization_config.json").write_text(json.dumps(recorded))
+    start = Artifact(tmp_path, "adapter", "1", "sft")
+    ctx = StageContext(
+        config=config(block, adapter_start="continue"),
+        stage="more",
+        inputs={"base_model": start},
+        out=tmp_path,
+        work=tmp_path,
+        journal=tmp_path,
+        tools=tmp_path,
+        spec_dir=tmp_path,
+        threads=1,
+    )
+    notes = _other_base(ctx, block)
+    assert [told in note for note in notes] == ([True] if told else [])
