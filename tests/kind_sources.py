@@ -21,6 +21,9 @@ RECORD = Path(__file__).parent / "kind_sources.json"
 ROOMS = ("stages", "formats", "backends", "evaluation", "parity", "documents", "retrieval")
 """The packages whose code shapes artifacts."""
 
+COPIED = {"llmpipe.backends.axolotl": "axolotl_plugins"}
+"""Modules that copy a folder beside them for another program to import."""
+
 
 def current() -> dict[str, Any]:
     """Give the version and the modules of every kind, and the digest of every such module."""
@@ -49,7 +52,7 @@ def modules_of(name: str) -> set[str]:
 
 def imported(module: str) -> list[str]:
     """Give the modules of `ROOMS` that a module imports."""
-    names: list[str] = []
+    names = copied(module)
     for node in ast.walk(ast.parse(path_of(module).read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -60,6 +63,18 @@ def imported(module: str) -> list[str]:
         for name in names
         if name.startswith(tuple(f"llmpipe.{r}" for r in ROOMS)) and exists(name)
     ]
+
+
+def copied(module: str) -> list[str]:
+    """Give the modules that a module has another program import."""
+    folder = COPIED.get(module)
+    if folder is None:
+        return []
+    root = path_of(module).parent
+    files = sorted(root.joinpath(folder).rglob("*.py"))
+    parts = (file.relative_to(root).with_suffix("").parts for file in files)
+    package = module.rpartition(".")[0]
+    return [".".join((package, *part)).removesuffix(".__init__") for part in parts]
 
 
 def exists(module: str) -> bool:

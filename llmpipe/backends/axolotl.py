@@ -23,17 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_ending import END_FILE, Curve, Ending, read_ending
-from llmpipe.backends.axolotl_labels import MARK
+from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
 from llmpipe.backends.child import ChildResult, run_child
 from llmpipe.errors import StageError
 
 INSTALL_HINT = 'pip install "llmpipe[train]"'
 
 PLUGINS = "plugins"
-"""The folder beside a configuration that holds the plugins llmpipe adds to it."""
-
-PLUGIN_FILES = ("axolotl_seed.py", "axolotl_state.py", "axolotl_pairs/*.py", "axolotl_labels/*.py")
-"""The files that it holds: those beside this one that need nothing of llmpipe."""
+"""The folder beside a configuration that holds `llmpipe.backends.axolotl_plugins`."""
 
 OnStep = Callable[[int, int | None, float], None]
 
@@ -55,7 +52,7 @@ class Outcome:
     dropped: list[str]
     """Axolotl's sentences about rows that it did not train on."""
     labels: Mapping[str, Any] = field(default_factory=dict)
-    """What was found in the labels: `llmpipe.backends.axolotl_labels.report.Report`."""
+    """What was found in the labels: the ``Report`` of the plugin ``axolotl_labels``."""
 
 
 @dataclass(slots=True)
@@ -170,13 +167,9 @@ def environment(launch: Launch, *, threads: int, work: Path, offline: bool) -> d
 
 def write_plugins(folder: Path) -> None:
     """Put the plugins and prompt strategies that compiled configurations name into ``folder``."""
-    target = folder / PLUGINS
-    target.mkdir(parents=True, exist_ok=True)
-    for name in PLUGIN_FILES:
-        for source in sorted(Path(__file__).parent.glob(name)):
-            copy = target / source.relative_to(Path(__file__).parent)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(source, copy)
+    ours = Path(__file__).with_name("axolotl_plugins")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ours, folder / PLUGINS, ignore=ignored, dirs_exist_ok=True)
 
 
 def portable_environment(*, offline: bool) -> dict[str, str]:

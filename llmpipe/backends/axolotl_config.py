@@ -53,13 +53,13 @@ FULL_LEARNING_RATE = 2e-5
 """The default learning rate where all weights are trained."""
 
 SEED_PLUGIN = "axolotl_seed.SeedPlugin"
-"""Added to every configuration's plugins: `llmpipe.backends.axolotl_seed`, as a file beside it."""
+"""Added to every configuration's plugins; it lies in `llmpipe.backends.axolotl_plugins`."""
 
 STATE_PLUGIN = "axolotl_state.StatePlugin"
-"""Added likewise: `llmpipe.backends.axolotl_state`."""
+"""Added likewise: it writes down how the training ended."""
 
 LABELS_PLUGIN = "axolotl_labels.plugin.LabelsPlugin"
-"""Added as well: `llmpipe.backends.axolotl_labels`, which looks at the labels before any step."""
+"""Added likewise: it looks at the labels before the first step."""
 
 FEW_ROWS = 5_000
 """Up to so many rows, starting processes to tokenise them costs more than it saves."""

@@ -1,4 +1,4 @@
-"""Read how a training ended, as `llmpipe.backends.axolotl_state` wrote it down.
+"""Read how a training ended, as `llmpipe.backends.axolotl_plugins.axolotl_state` wrote it down.
 
 The trainer's own record is exact where printed lines are not: losses are unrounded and carry their
 step, and the steps before a stopped run went on are in it.

@@ -21,7 +21,7 @@ def metrics(ended: Ending, labels: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         ended: how the training ended.
-        labels: what was counted in its labels (`llmpipe.backends.axolotl_labels.report.Report`).
+        labels: what the plugin ``axolotl_labels`` counted in its labels.
     """
     figures: dict[str, Any] = {"steps": ended.step}
     figures |= {name: labels[name] for name in COUNTED if labels.get(name)}

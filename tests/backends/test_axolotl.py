@@ -22,7 +22,7 @@ from llmpipe.backends.axolotl import (
     write_plugins,
 )
 from llmpipe.backends.axolotl_ending import END_FILE, read_ending
-from llmpipe.backends.axolotl_labels import MARK
+from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
 from llmpipe.backends.child import ChildResult
 from llmpipe.errors import StageError
 

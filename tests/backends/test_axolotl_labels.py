@@ -11,10 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.backends.axolotl_labels import MARK
-from llmpipe.backends.axolotl_labels.endings import Ending, of_eos, of_template
-from llmpipe.backends.axolotl_labels.report import Problem, Report, Seen, problems, warnings
-from llmpipe.backends.axolotl_labels.rows import UNTRAINED, Finding, Place, Rules, Tally
+from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
+from llmpipe.backends.axolotl_plugins.axolotl_labels.endings import Ending, of_eos, of_template
+from llmpipe.backends.axolotl_plugins.axolotl_labels.report import (
+    Problem,
+    Report,
+    Seen,
+    problems,
+    warnings,
+)
+from llmpipe.backends.axolotl_plugins.axolotl_labels.rows import (
+    UNTRAINED,
+    Finding,
+    Place,
+    Rules,
+    Tally,
+)
 
 END, TURN, USER, BOT, BREAK, EOS = 2, 1, 11, 12, 13, 0
 """A ChatML of made-up tokens; whatever is said has numbers from 20 on."""
