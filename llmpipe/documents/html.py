@@ -7,36 +7,20 @@ taken. Links keep their address where it is a whole one, images are what their d
 from __future__ import annotations
 
 import re
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from llmpipe.documents import markdown
-from llmpipe.documents.parts import Converted, clean, one_line
+from llmpipe.documents import html_code, html_folds, html_notation, html_tables, markdown
+from llmpipe.documents.html_seen import Seen
+from llmpipe.documents.html_writer import converter
+from llmpipe.documents.parts import Converted, clean, one_line, sections_of
 from llmpipe.documents.plain import decode
 from llmpipe.errors import StageError
-
-if TYPE_CHECKING:
-    from bs4 import BeautifulSoup, Tag
-
-UNREAD = (
-    "audio", "button", "canvas", "embed", "form", "iframe", "input", "link", "meta", "nav",
-    "noscript", "object", "script", "select", "style", "svg", "template", "textarea", "video",
-)  # fmt: skip
-"""Elements that hold nothing to read."""
 
 MOST_TAGS = 500_000
 """Tags of one page; each takes some kilobytes of memory."""
 
-DEEPEST = 100
-"""How deep elements may be nested; the structure of what lies deeper is not kept, its text is."""
-
-PERMALINKS = {"¶", "#", "§", "🔗", "\uf0c1"}
-"""What links beside headings to the headings themselves look like."""
-
-_HIDDEN = re.compile(r"display:none|visibility:hidden")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_HEADING_LIKE = re.compile(r"(?m)^(\s*)(#{1,6}\s)")
-_BACKTICKS = re.compile(r"`{3,}")
+_MARKS = re.compile(f"[{html_folds.OPENS}{html_folds.CLOSES}]\n*")
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -57,86 +41,68 @@ def of_text(html: str, label: str) -> Converted:
     Raises:
         StageError: it is too large to be taken apart.
     """
-    from bs4 import BeautifulSoup
-
     tags = html.count("<")
     if tags > MOST_TAGS:
         raise StageError(
             f"{label} holds {tags:,} tags; at most {MOST_TAGS:,} of one page are read",
             hint="split it, or leave it out by `exclude`",
         )
-    soup = BeautifulSoup(clean(html), "lxml")
+    html = _MARKS.sub("", clean(html))
+    title, text = _as_markdown(html)
+    if not text:  # a page that is nothing but links has them
+        title, text = _as_markdown(html, navigation=True)
+    text, marks = _without_marks(text)
+    found = markdown.of_text(text)
+    if not marks:
+        return Converted(found.text, found.sections, found.title or title)
+    headings = html_folds.unmarked(found.text, list(markdown.headings(found.text)), marks)
+    return Converted(found.text, sections_of(found.text, headings), found.title or title)
+
+
+def _as_markdown(html: str, *, navigation: bool = False) -> tuple[str, str]:
+    """Give the title that the browser shows, and the page as Markdown."""
+    soup = _soup(html)
     title = one_line(soup.title.get_text()) if soup.title else ""
-    _strip(soup)
-    _flatten(soup)
-    text = _converter().convert_soup(_main_part(soup))
-    found = markdown.of_text(_BLANK_LINES.sub("\n\n", clean(text)).strip("\n"))
-    return Converted(found.text, found.sections, found.title or title)
+    found = Seen(soup, navigation=navigation).found
+    for math in found["math"]:
+        html_notation.write_formula(math)
+    for script in (*found["sup"], *found["sub"]):
+        html_notation.write(script)
+    for table in found["table"]:
+        html_tables.prepare(table)
+    for pre in found["pre"]:
+        html_code.flatten(pre)
+    html_folds.write(soup, found["details"], found["button"])
+    text = converter().convert_soup(_main_part(soup))
+    return title, _BLANK_LINES.sub("\n\n", clean(text)).strip("\n")
 
 
-def _strip(soup: BeautifulSoup) -> None:
-    """Take out what a reader would not see."""
-    if soup.head:
-        soup.head.decompose()
-    for tag in soup.find_all(_is_unread):
-        if not tag.decomposed:
-            tag.decompose()
+def _soup(html: str) -> Any:
+    import warnings
+
+    from bs4 import BeautifulSoup, XMLParsedAsHTMLWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)  # XHTML says that it is XML
+        return BeautifulSoup(html, "lxml")
 
 
-def _is_unread(tag: Tag) -> bool:
-    if tag.name in UNREAD or tag.has_attr("hidden"):
-        return True
-    if _HIDDEN.search(str(tag.get("style", "")).replace(" ", "").lower()):
-        return True
-    is_local = tag.name == "a" and str(tag.get("href", "")).startswith("#")
-    return is_local and tag.get_text().strip() in PERMALINKS
-
-
-def _flatten(soup: BeautifulSoup) -> None:
-    """Make plain text of what is nested too deeply for functions that call themselves."""
-    from bs4 import Tag
-
-    depths, deep = {id(soup): 0}, []
-    for element in soup.descendants:
-        if isinstance(element, Tag):
-            depths[id(element)] = depth = depths[id(element.parent)] + 1
-            if depth == DEEPEST:
-                deep.append(element)
-    for element in deep:
-        element.string = element.get_text(" ")
-
-
-def _main_part(soup: BeautifulSoup) -> Any:
-    found = soup.find_all(lambda tag: tag.name == "main" or tag.get("role") == "main")
+def _main_part(soup: Any) -> Any:
+    found = soup.find_all(lambda tag: "main" in (tag.get("data-was"), tag.get("role")))
     return found[0] if len(found) == 1 and found[0].get_text().strip() else soup
 
 
-@cache
-def _converter() -> Any:
-    from markdownify import MarkdownConverter
-
-    class Converter(MarkdownConverter):  # type: ignore[misc, unused-ignore]
-        def escape(self, text: str, parent_tags: set[str]) -> str:
-            return _HEADING_LIKE.sub(r"\1\\\2", text)
-
-        def convert_a(self, el: Any, text: str, parent_tags: set[str]) -> str:
-            address = el.get("href") or ""
-            if (
-                not address.startswith(("http://", "https://", "mailto:"))
-                or "_noformat" in parent_tags
-            ):
-                return text
-            label = text.strip()
-            return f"[{label}]({address})" if label and label != address else f"{address}"
-
-        def convert_img(self, el: Any, text: str, parent_tags: set[str]) -> str:
-            return one_line(el.get("alt") or "")
-
-        def convert_pre(self, el: Any, text: str, parent_tags: set[str]) -> str:
-            code = text.strip("\n")
-            if not code.strip():
-                return ""
-            fence = max(("```", *(run + "`" for run in _BACKTICKS.findall(code))), key=len)
-            return f"\n\n{fence}\n{code}\n{fence}\n\n"
-
-    return Converter(heading_style="ATX", bullets="-", table_infer_header=True)
+def _without_marks(text: str) -> tuple[str, list[tuple[int, str]]]:
+    """Take the marks out of a text; give them with the places where they stood."""
+    if not _MARKS.search(text):
+        return text, []
+    pieces: list[str] = []
+    marks: list[tuple[int, str]] = []
+    length = at = 0
+    for match in _MARKS.finditer(text):
+        pieces.append(text[at : match.start()])
+        length += match.start() - at
+        marks.append((length, match[0][0]))
+        at = match.end()
+    whole = "".join([*pieces, text[at:]]).rstrip("\n")
+    return whole, [(min(place, len(whole)), mark) for place, mark in marks]

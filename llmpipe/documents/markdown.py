@@ -31,11 +31,11 @@ def of_text(text: str) -> Converted:
     """Give Markdown text with its sections; front matter is cut off and read."""
     matter, length = _front_matter(text)
     text = text[length:]
-    headings = list(_headings(text))
+    found = list(headings(text))
     named = matter.pop("title", None)
-    first = next((heading.title for heading in headings if heading.level == 1), "")
+    first = next((heading.title for heading in found if heading.level == 1), "")
     title = one_line(named) if isinstance(named, str) else first
-    return Converted(text, sections_of(text, headings), title, metadata=scalars(matter))
+    return Converted(text, sections_of(text, found), title, metadata=scalars(matter))
 
 
 def _front_matter(text: str) -> tuple[dict[Any, Any], int]:
@@ -52,7 +52,8 @@ def _front_matter(text: str) -> tuple[dict[Any, Any], int]:
     return (found, match.end()) if isinstance(found, dict) else ({}, 0)
 
 
-def _headings(text: str) -> Iterator[Heading]:
+def headings(text: str) -> Iterator[Heading]:
+    """Give the headings of a Markdown text, in order of their place."""
     line_starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     tokens = _block_parser().parse(text)
     for opening, content in pairwise(tokens):

@@ -23,7 +23,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Heading(NamedTuple):
-    """A heading: its level from 1, its words, and where its line begins."""
+    """A heading: its level from 1, its words, and where its line begins.
+
+    One of level 0 ends all sections: what follows stands below no heading.
+    """
 
     level: int
     title: str
@@ -67,7 +70,7 @@ def sections_of(text: str, headings: Iterable[Heading]) -> tuple[Section, ...]:
             sections.append(Section(path, start, heading.start))
         start = heading.start
         above = [*(outer for outer in above if outer.level < heading.level), heading]
-        path = tuple(outer.title for outer in above)
+        path = tuple(outer.title for outer in above if outer.level)
     if start < len(text):
         sections.append(Section(path, start, len(text)))
     return tuple(sections)

@@ -69,7 +69,7 @@ class Ingest(StageDefaults):
     """The ``ingest`` kind."""
 
     Config = IngestConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "exact"
     cpus = 1
 

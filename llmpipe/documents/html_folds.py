@@ -1,0 +1,172 @@
+"""Parts of a page that open by a click: what is clicked becomes the heading of what it opens.
+
+A question in an accordion heads its answer, the name of a tab its panel. What follows the part
+belongs to the section around it again: marks in the text, which no page holds, say where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llmpipe.documents.parts import Heading
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+
+OPENS, CLOSES = "\ufdd0", "\ufdd1"
+"""Marks of where a part begins and ends; Unicode keeps these for use inside of programs."""
+
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+
+_COMMAND = re.compile(r"(?i)(?:click|collapse|expand|hide|show|toggle|view)\b")
+"""What says that something opens, not what it is."""
+
+_NESTED = ["blockquote", "dd", "dl", "li", "ol", "table", "td", "ul"]
+"""In these, Markdown has no headings."""
+
+
+def write(soup: BeautifulSoup, folds: list[Tag], buttons: list[Tag]) -> None:
+    """Write the headings of all parts; ``folds`` are ``details``, ``buttons`` may open others."""
+    panels = dict(_opened(soup, buttons))
+    if not folds and not panels:
+        return
+    parts = {id(fold): _summary(fold) for fold in folds if not fold.decomposed}
+    parts |= {id(panel): control for control, panel in panels.values()}
+    levels = dict(_levels(soup, parts))
+    for part in [*folds, *(panel for _, panel in panels.values())]:
+        if id(part) in levels:
+            _head(part, parts[id(part)], levels[id(part)])
+
+
+def unmarked(text: str, headings: list[Heading], marks: list[tuple[int, str]]) -> list[Heading]:
+    """Add to headings, for each part that ends, the one in whose section it lies."""
+    above: list[Heading] = []
+    around: list[Heading] = []
+    found: list[Heading] = []
+    events: list[Heading | tuple[int, str]] = sorted([*marks, *headings], key=_place)
+    for event in events:
+        if isinstance(event, Heading):
+            heading = event
+        elif event[1] == OPENS:
+            around.append(above[-1] if above else Heading(0, "", 0))
+            continue
+        else:
+            outer = around.pop() if around else Heading(0, "", 0)
+            heading = outer._replace(start=event[0])
+        above = [*(outer for outer in above if outer.level < heading.level), heading]
+        found.append(heading)
+    return found
+
+
+def _place(event: Heading | tuple[int, str]) -> tuple[int, bool]:
+    return (event.start, True) if isinstance(event, Heading) else (event[0], False)
+
+
+def _summary(fold: Tag) -> Tag | None:
+    return fold.find(lambda tag: tag.get("data-was") == "summary" and tag.parent is fold)
+
+
+def _opened(soup: BeautifulSoup, buttons: list[Tag]) -> Iterator[tuple[int, tuple[Tag, Tag]]]:
+    """Give the parts that buttons and tabs open, each with its control."""
+    for control in buttons:
+        if control.decomposed or control.parent is None:
+            continue
+        panel = _panel(soup, control)
+        if panel is not None and not panel.decomposed and control not in panel.descendants:
+            yield id(panel), (control, panel)
+
+
+def _panel(soup: BeautifulSoup, control: Tag) -> Tag | None:
+    controls = str(control.get("aria-controls", ""))
+    for id_ in controls.split():
+        return soup.find(id=id_)
+    if control.get("role") == "tab":
+        return _named_by(soup, control) or _in_order(control)
+    classes = " ".join(control.get("class") or ())
+    if "aria-expanded" in control.attrs or "accordion" in classes:
+        return control.find_next_sibling()
+    return None
+
+
+def _named_by(soup: BeautifulSoup, tab: Tag) -> Tag | None:
+    own = tab.get("id")
+    panels = _with_role(soup, "tabpanel") if own else []
+    return next((panel for panel in panels if panel.get("aria-labelledby") == own), None)
+
+
+def _with_role(within: Tag, role: str) -> list[Tag]:
+    return within.find_all(lambda tag: tag.get("role") == role)
+
+
+def _in_order(tab: Tag) -> Tag | None:
+    """Give the panel of a tab that has the same place in its list as the tab."""
+    strip = next((parent for parent in tab.parents if parent.get("role") == "tablist"), None)
+    if strip is None or strip.parent is None:
+        return None
+    tabs, panels = _with_role(strip, "tab"), _with_role(strip.parent, "tabpanel")
+    if len(tabs) != len(panels):
+        return None
+    return next(panel for one, panel in zip(tabs, panels, strict=True) if one is tab)
+
+
+def _levels(soup: BeautifulSoup, parts: dict[int, Tag | None]) -> Iterator[tuple[int, int]]:
+    """Give the level of each part's heading: one below the section that it lies in."""
+    from bs4 import Tag
+
+    level = 0
+    closing: list[tuple[Tag, int]] = []
+    for tag in soup.descendants:
+        if not isinstance(tag, Tag):
+            continue
+        while closing and not _is_in(tag, closing[-1][0]):
+            level = closing.pop()[1]
+        if id(tag) in parts:
+            closing.append((tag, level))
+            level = max(2, min(level + 1, 6))  # the first heading of level 1 names the document
+            yield id(tag), level
+        elif tag.name in HEADINGS:
+            level = int(tag.name[1])
+
+
+def _is_in(tag: Tag, part: Tag) -> bool:
+    return any(parent is part for parent in tag.parents)
+
+
+def _head(part: Tag, control: Tag | None, level: int) -> None:
+    """Make a heading of the words by which a part is opened, and put it above what they open."""
+    if control is None or not (words := control.get_text(" ", strip=True)):
+        return
+    if _COMMAND.match(words) and len(words.split()) <= 4:
+        return
+    nested = part.find_parent(_NESTED) is not None
+    head = control
+    if control.find(HEADINGS) is None:  # else the page has made one itself
+        head = control.find_parent(HEADINGS) or control
+        if head is control:
+            head.name = f"h{level}" if not nested else "p"
+        if nested:
+            _embolden(head)
+    if head.parent is not part:
+        part.insert(0, head.extract())
+    if not nested:
+        part.insert(0, _marker(OPENS))
+        part.append(_marker(CLOSES))
+
+
+def _embolden(head: Tag) -> None:
+    from bs4 import Tag
+
+    bold = Tag(name="strong")
+    bold.extend(list(head.contents))
+    head.append(bold)
+    head.name = "p"
+
+
+def _marker(mark: str) -> Tag:
+    from bs4 import Tag
+
+    paragraph = Tag(name="p")
+    paragraph.string = mark
+    return paragraph

@@ -1,0 +1,126 @@
+"""Superscripts, subscripts and formulas of a page, as text in their places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llmpipe.documents import mathml, notation
+
+if TYPE_CHECKING:
+    from bs4 import Tag
+
+INLINE = {
+    "a", "abbr", "b", "bdi", "bdo", "big", "cite", "code", "del", "dfn", "em", "font", "i", "ins",
+    "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "time", "tt",
+    "u", "var",
+}  # fmt: skip
+"""Elements that do not end the words before them."""
+
+NEAR = 80
+"""Characters before a superscript that tell what it is."""
+
+_OF_NOTES = {"cite", "footnote", "footnote-ref", "footnote-reference", "footnoteref", "noteref",
+             "reference"}  # fmt: skip
+_SCRIPTS = ("sup", "sub")
+_BARS = ("/", "⁄", "∕")
+
+
+def write_formula(math: Tag) -> None:
+    """Put a formula in MathML as text in its place."""
+    if not math.decomposed:
+        is_block = math.get("display") == "block"
+        text = mathml.linear(math)
+        math.name, math.attrs = ("div" if is_block else "span"), {}
+        math.string = text
+
+
+def write(tag: Tag) -> None:
+    """Put a superscript, a subscript, or the link to a note as text in its place."""
+    if tag.decomposed or tag.parent is None:
+        return
+    for inner in tag.find_all(_SCRIPTS):
+        write(inner)
+    before, after = _text_before(tag), _text_after(tag)
+    content = tag.get_text()
+    if tag.name == "sub":
+        written = notation.lowered(before, content, after)
+    elif _is_fraction(tag):
+        written = content if not before[-1:].isalnum() else f" {content}"
+    else:
+        written = notation.raised(before, content, after, is_note=_is_note(tag))
+    if written == content and tag.find("a") is not None:
+        tag.unwrap()
+    else:
+        tag.replace_with(written)
+
+
+def _is_fraction(tag: Tag) -> bool:
+    """Tell whether it is the upper part of a fraction; takes the lower part out of its element."""
+    from bs4 import Tag
+
+    bar = tag.next_sibling
+    if bar is None or bar.get_text().strip() not in _BARS:
+        return False
+    below = bar.next_sibling
+    if not isinstance(below, Tag) or below.name != "sub":
+        return False
+    bar.replace_with("/")
+    following = _text_after(below)
+    below.replace_with(below.get_text().strip() + (" " if following[:1].isalnum() else ""))
+    return True
+
+
+def _is_note(tag: Tag) -> bool:
+    links = tag.find_all("a") if tag.name != "a" else [tag]
+    around = tag.find_parent("a")
+    if around is not None and around.get_text().strip() == tag.get_text().strip():
+        links.append(around)
+    for link in links:
+        address = str(link.get("href", "")).lower()
+        if address.startswith("#") or link.get("role") == "doc-noteref":
+            return True
+        if any(word in address.partition("#")[2] for word in ("fn", "note", "cite", "ref")):
+            return True
+        if tag.name == "a":
+            return True
+    return not _OF_NOTES.isdisjoint(tag.get("class") or ())
+
+
+def _text_before(tag: Tag) -> str:
+    """Return the end of the text that stands before it in its own paragraph."""
+    pieces: list[str] = []
+    for piece in _neighbours(tag, "previous_sibling"):
+        pieces.append(piece)
+        if sum(map(len, pieces)) > NEAR:
+            break
+    return "".join(reversed(pieces))[-NEAR:]
+
+
+def _text_after(tag: Tag) -> str:
+    return next((piece for piece in _neighbours(tag, "next_sibling") if piece), "")
+
+
+def _neighbours(tag: Tag, direction: str) -> Iterator[str]:
+    """Give the texts beside an element, from near to far, up to the next block or script."""
+    from bs4 import Tag
+    from bs4.element import NavigableString, PreformattedString
+
+    here: Tag | None = tag
+    while here is not None:
+        other = getattr(here, direction)
+        while other is not None:
+            if isinstance(other, Tag):
+                if other.name not in INLINE:
+                    if other.name in _SCRIPTS and direction == "previous_sibling":
+                        yield other.get_text()
+                        other = getattr(other, direction)
+                        continue
+                    return
+                yield other.get_text()
+            elif isinstance(other, NavigableString) and not isinstance(other, PreformattedString):
+                yield str(other)
+            other = getattr(other, direction)
+        if here.parent is None or here.parent.name not in INLINE:
+            return
+        here = here.parent

@@ -1,0 +1,246 @@
+"""What a reader sees of a page: what is hidden or leads elsewhere goes, forms become text.
+
+A part that a click opens (a tab, an accordion) is seen. Where words are there twice, for the eye
+and for a screen reader, those for the screen reader are taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from llmpipe.documents.html_tables import is_navigation
+
+if TYPE_CHECKING:
+    from bs4 import BeautifulSoup, Tag
+
+UNREAD = {
+    "audio", "canvas", "datalist", "embed", "head", "iframe", "link", "meta", "noscript", "object",
+    "param", "progress", "meter", "script", "style", "svg", "template", "video",
+}  # fmt: skip
+"""Elements that hold nothing to read."""
+
+BLOCKS = {
+    "address", "article", "aside", "body", "button", "center", "details", "dialog", "dir",
+    "fieldset", "figure", "footer", "form", "header", "hgroup", "label", "legend", "main", "menu",
+    "optgroup", "option", "search", "section", "select", "summary", "textarea",
+}  # fmt: skip
+"""What stands in lines of its own, besides what Markdown has a form for."""
+
+INLINE_TOO = {"button", "label"}
+"""Those of them that stand in a line of text where there is some around them."""
+
+COLLECTED = {"details", "math", "pre", "sub", "sup", "table"}
+"""Elements that are worked on after the walk."""
+
+SCOPES = {
+    "article", "aside", "blockquote", "details", "dialog", "fieldset", "figure", "main", "section",
+    "td",
+}  # fmt: skip
+"""Elements whose header and footer are theirs, not the page's."""
+
+NAVIGATION = {"banner", "contentinfo", "directory", "menu", "menubar", "navigation", "search"}
+"""Roles of what leads elsewhere or frames every page."""
+
+NAVIGATION_CLASSES = {"breadcrumb", "breadcrumbs", "nav-panel", "navbar", "navfooter", "navheader",
+                      "skip-link", "sphinxsidebar"}  # fmt: skip
+
+FOR_SCREEN_READERS = {
+    "a-offscreen", "cdk-visually-hidden", "katex-mathml", "mwe-math-mathml-inline",
+    "screen-reader-text", "sr-only", "visually-hidden", "visuallyhidden",
+}  # fmt: skip
+"""Classes of what is said and not shown."""
+
+TYPED = {"button", "date", "email", "number", "reset", "submit", "tel", "text", "time", "url", ""}
+"""Kinds of fields that show their value."""
+
+CONTROLS = ("aria-controls", "data-target", "data-bs-target")
+"""Attributes that name what a click opens."""
+
+PERMALINKS = {"¶", "#", "§", "🔗", "\uf0c1", "↑", "↩", "↩︎", "⏎", "⇑"}
+"""What links beside headings to the headings themselves look like, and those back from notes."""
+
+DEEPEST = 100
+"""How deep elements may be nested; the structure of what lies deeper is not kept, its text is."""
+
+_COPIES = re.compile(r"(?i)cop(?:y|ied)\b(?:\s\w+){0,3}!?")
+_HIDDEN = re.compile(r"display:none|visibility:hidden")
+_RAISED = re.compile(r"vertical-align:(?:super|sub)\b")
+
+
+class Seen:
+    """One walk over a page: takes out what is not seen, and remembers what needs more work."""
+
+    def __init__(self, soup: BeautifulSoup, *, navigation: bool = False) -> None:
+        """``navigation`` keeps what leads elsewhere: some pages hold nothing else."""
+        self._soup = soup
+        self._navigation = navigation
+        self._opened: set[str] | None = None
+        self.found: dict[str, list[Tag]] = defaultdict(list)
+        """Tags of a kind in the order of the page."""
+        self._walk(soup, 0, scoped=False)
+
+    def _walk(self, parent: Tag, depth: int, *, scoped: bool) -> None:
+        from bs4 import Tag
+
+        for tag in [child for child in parent.contents if isinstance(child, Tag)]:
+            if self._is_gone(tag, scoped):
+                tag.decompose()
+                continue
+            if depth >= DEEPEST:
+                _flatten(tag)
+                continue
+            self._note(tag)
+            self._walk(tag, depth + 1, scoped=scoped or tag.name in SCOPES)
+            if tag.name in BLOCKS or "-" in tag.name:
+                self._as_block(tag)
+
+    def _is_gone(self, tag: Tag, scoped: bool) -> bool:
+        name, attributes = tag.name, tag.attrs
+        if name in UNREAD:
+            return not self._keeps_formula(tag)
+        if name == "input":
+            return self._field(tag)
+        if name == "button" and _COPIES.fullmatch(tag.get_text().strip()):
+            return True
+        if name == "header" and not scoped:
+            return self._frames(tag)
+        if name in ("nav", "footer"):
+            return not self._navigation and not (scoped and name == "footer")
+        if name == "table" and not self._navigation and is_navigation(tag):
+            return True
+        return bool(attributes) and self._is_gone_by_attributes(tag)
+
+    def _is_gone_by_attributes(self, tag: Tag) -> bool:
+        attributes = tag.attrs
+        if "hidden" in attributes and attributes["hidden"] != "until-found":
+            return not self._is_opened(tag)
+        style = attributes.get("style")
+        if style:
+            flat = str(style).replace(" ", "").lower()
+            if _HIDDEN.search(flat):
+                return not self._is_opened(tag)
+            raised = _RAISED.search(flat)
+            if raised and tag.name in ("span", "font", "small", "a"):
+                tag.name = "sup" if raised[0].endswith("super") else "sub"
+        if attributes.get("aria-hidden") == "true" and self._is_double(tag):
+            return True
+        if _is_permalink(tag):
+            return True
+        if self._navigation:
+            return False
+        role = attributes.get("role")
+        if role and role in NAVIGATION:
+            return role != "banner" or self._frames(tag)
+        return not NAVIGATION_CLASSES.isdisjoint(attributes.get("class") or ())
+
+    def _frames(self, tag: Tag) -> bool:
+        """Tell whether a header frames every page alike; one with a heading is the page's own."""
+        return not self._navigation and tag.find(["h1", "h2"]) is None
+
+    def _keeps_formula(self, tag: Tag) -> bool:
+        if tag.name != "script" or not str(tag.get("type", "")).startswith("math/tex"):
+            return False
+        tag.name = "code"
+        return True
+
+    def _field(self, tag: Tag) -> bool:
+        """Put what a field shows in its place; tell whether it shows nothing."""
+        kind = str(tag.get("type", "")).lower()
+        if kind in ("checkbox", "radio"):
+            if kind == "checkbox" and "disabled" in tag.attrs:  # the tick of a list of tasks
+                tag.replace_with("[x] " if "checked" in tag.attrs else "[ ] ")
+                return False
+            return True
+        value = str(tag.get("value", "")).strip() if kind in TYPED else ""
+        if not value:
+            return True
+        tag.replace_with(f" {value} ")
+        return False
+
+    def _is_opened(self, tag: Tag) -> bool:
+        """Tell whether a click on something shows a hidden part."""
+        if tag.get("role") == "tabpanel":
+            return True
+        own = str(tag.get("id", ""))
+        if not own:
+            return False
+        if self._opened is None:
+            self._opened = {
+                id_.removeprefix("#")
+                for control in self._soup.find_all(True)
+                for attribute in CONTROLS
+                for id_ in str(control.attrs.get(attribute, "")).split()
+            }
+        return own in self._opened
+
+    def _is_double(self, tag: Tag) -> bool:
+        """Tell whether what screen readers skip is said beside it in other words, or is no word."""
+        text = tag.get_text().strip()
+        if not any(letter.isalnum() for letter in text) or tag.name == "i":
+            return True
+        if tag.get("role") in ("dialog", "alertdialog") or "modal" in (tag.get("class") or ()):
+            return True
+        parent = tag.parent
+        if parent is None or parent.get("aria-label"):
+            return True
+        return _speaks(tag.find_previous_sibling()) or _speaks(tag.find_next_sibling())
+
+    def _note(self, tag: Tag) -> None:
+        name = tag.name
+        if name in COLLECTED:
+            self.found[name].append(tag)
+        elif name == "a" and (
+            tag.get("role") == "doc-noteref" or tag.get("epub:type") == "noteref"
+        ):
+            self.found["sup"].append(tag)
+        elif name == "button" or tag.attrs.get("role") == "tab":
+            self.found["button"].append(tag)
+
+    def _as_block(self, tag: Tag) -> None:
+        if tag.name in INLINE_TOO and _is_in_a_line(tag):
+            _part_words(tag)
+            tag.name = "span"
+        elif tag.name not in ("article", "section", "details", "body"):
+            tag["data-was"] = tag.name
+            tag.name = "div"
+
+
+def _flatten(tag: Tag) -> None:
+    """Make plain text of what is nested too deeply for functions that call themselves."""
+    for inner in tag.find_all(list(UNREAD)):
+        if not inner.decomposed:
+            inner.decompose()
+    tag.string = tag.get_text(" ")
+
+
+def _is_permalink(tag: Tag) -> bool:
+    is_local = tag.name == "a" and str(tag.attrs.get("href", "")).startswith("#")
+    return is_local and tag.get_text().strip() in PERMALINKS
+
+
+def _speaks(tag: Tag | None) -> bool:
+    """Tell whether an element has the words for a screen reader."""
+    if tag is None:
+        return False
+    return tag.name == "math" or not FOR_SCREEN_READERS.isdisjoint(tag.get("class") or ())
+
+
+def _is_in_a_line(tag: Tag) -> bool:
+    if tag.find_parent(["h1", "h2", "h3", "h4", "h5", "h6", "p"]) is not None:
+        return True
+    return any(isinstance(beside, str) and beside.strip() for beside in _beside(tag))
+
+
+def _beside(tag: Tag) -> tuple[object, object]:
+    return tag.previous_sibling, tag.next_sibling
+
+
+def _part_words(tag: Tag) -> None:
+    """Put spaces around an element that looks like a block in its line."""
+    before, after = _beside(tag)
+    if before is not None and not (isinstance(before, str) and before[-1:].isspace()):
+        tag.insert_before(" ")
+    if after is not None and not (isinstance(after, str) and after[:1].isspace()):
+        tag.insert_after(" ")

@@ -1,0 +1,186 @@
+"""Tables of a page: merged cells are repeated, code gets its lines back, frames are taken apart.
+
+Markdown knows no merged cells. A cell that spans rows or columns is true of all of them, so that
+each gets its text. A table that only arranges a page (one with headings or tables in its cells)
+is no table to a reader.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from llmpipe.documents.html_code import as_code
+
+if TYPE_CHECKING:
+    from bs4 import Tag
+
+WIDEST = 1000
+"""Columns that a cell may span, as in browsers."""
+
+MOST_REPEATED = 1_000_000
+"""Characters that the repeated cells of one table may add; the further ones stay empty."""
+
+MOST_CELLS = 100_000
+"""Cells of a table after repetition; in one that would have more, none is repeated."""
+
+STEPS = {
+    "back", "contents", "first", "home", "index", "last", "next", "next page", "prev", "previous",
+    "previous page", "top", "up",
+}  # fmt: skip
+"""What links to the pages around a page are called."""
+
+FEW_CELLS = 10
+"""Cells of a table of links to the pages around, at most."""
+
+COLUMNS = "data-columns"
+"""Says of a table's first row how many columns the table has."""
+
+_MARKS = re.compile(r"[\s«»<>|:,\[\]()←→↑‹›·•/-]+")
+_HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
+
+
+def is_navigation(table: Tag) -> bool:
+    """Tell whether a table holds links only, such as those to the pages before and after."""
+    if str(table.attrs.get("summary", "")).lower().startswith("navigation"):
+        return True
+    links = table.find_all("a", href=True)
+    if not links or table.find("pre") is not None:
+        return False
+    cells = table.find_all(["td", "th"])
+    steps = [link for link in links if _MARKS.sub(" ", link.get_text()).strip().lower() in STEPS]
+    if len(steps) > 1 and len(cells) <= FEW_CELLS:
+        return True
+    linked = sum(len(_MARKS.sub("", link.get_text())) for link in links)
+    text = _MARKS.sub("", table.get_text())
+    return 0 < len(text) <= linked and all(cell.name == "td" for cell in cells)
+
+
+def prepare(table: Tag) -> None:
+    """Make a table one that Markdown can hold: the same columns in each row, text in each cell."""
+    if table.decomposed or table.name != "table" or table.find_parent("table") is not None:
+        return  # the outer one sees to what is in it
+    if as_code(table) or _taken_apart(table):
+        return
+    for inner in table.find_all("table"):
+        if not inner.decomposed:
+            inner.replace_with(_in_a_cell(inner))
+    _fill(list(_rows(table)))
+
+
+def _taken_apart(table: Tag) -> bool:
+    """Take a table apart that arranges a page; tell whether it was one."""
+    if table.get("role") not in ("presentation", "none") and (
+        any(head.find_parent("table") is table for head in table.find_all("th"))
+        or table.find([*_HEADINGS, "table", "pre"]) is None
+    ):
+        return False
+    inner = table.find_all("table")
+    parts = ["tbody", "thead", "tfoot", "tr", "td", "th", "caption", "colgroup"]
+    for part in table.find_all(parts):
+        if part.find_parent("table") is table:
+            part.name = "div"
+    table.name = "div"
+    for one in inner:
+        prepare(one)
+    return True
+
+
+def _in_a_cell(table: Tag) -> str:
+    """Give a table in a cell of another one in a line: cells by commas, rows by semicolons."""
+    rows = (
+        ", ".join(cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"]))
+        for row in table.find_all("tr")
+    )
+    return f" {'; '.join(rows)} "
+
+
+def _rows(table: Tag) -> Iterator[Tag]:
+    for part in table.find_all(["tr", "thead", "tbody", "tfoot"], recursive=False):
+        if part.name == "tr":
+            yield part
+        else:
+            yield from part.find_all("tr", recursive=False)
+
+
+def _fill(rows: list[Tag]) -> None:
+    """Put into every row the cells that reach into it, and say how many columns there are."""
+    from bs4 import Tag
+
+    lines: list[list[Tag | None]] = []
+    for _, group in groupby(rows, key=lambda row: id(row.parent)):
+        lines += _grid(list(group))
+    width = max(map(len, lines), default=0)
+    if not width:
+        return
+    lines[0] += [None] * (width - len(lines[0]))
+    rows[0][COLUMNS] = str(width)
+    left, placed = MOST_REPEATED, set[int]()
+    for row, line in zip(rows, lines, strict=True):
+        if all(cell is not None and id(cell) not in placed for cell in line) and not _twice(line):
+            placed.update(map(id, line))
+            continue
+        for own in row.find_all(["td", "th"], recursive=False):
+            own.extract()
+        for cell in line:
+            if cell is not None and id(cell) not in placed:
+                placed.add(id(cell))
+            elif cell is not None and left > 0:
+                cell = copy.copy(cell)
+                left -= len(cell.get_text())
+            else:
+                cell = Tag(name="td")
+            row.append(cell)
+
+
+def _twice(line: list[Tag | None]) -> bool:
+    return len(set(map(id, line))) < len(line)
+
+
+def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
+    """Give for each row of a group the cell of every column, one that spans several repeatedly."""
+    cells = [row.find_all(["td", "th"], recursive=False) for row in rows]
+    if _size(cells) > MOST_CELLS:
+        return [list(line) for line in cells]
+    lines: list[list[Tag | None]] = []
+    above: dict[int, tuple[Tag, int]] = {}  # by column: a cell that reaches down, and how far
+    for number in range(len(rows)):
+        line: list[Tag | None] = []
+        for cell in cells[number]:
+            _take_from_above(line, above)
+            down = _span(cell, "rowspan", len(rows) - number)
+            for _ in range(_span(cell, "colspan", WIDEST)):
+                if down > 1:
+                    above[len(line)] = (cell, down)
+                line.append(cell)
+        _take_from_above(line, above, max(above, default=-1) + 1)
+        lines.append(line)
+        above = {at: (cell, down - 1) for at, (cell, down) in above.items() if down > 1}
+    return lines
+
+
+def _size(rows: Sequence[Sequence[Tag]]) -> int:
+    """Say how many cells rows have when each is repeated wherever it reaches."""
+    return sum(
+        _span(cell, "colspan", WIDEST) * _span(cell, "rowspan", len(rows) - number)
+        for number, cells in enumerate(rows)
+        for cell in cells
+    )
+
+
+def _take_from_above(
+    line: list[Tag | None], above: Mapping[int, tuple[Tag, int]], width: int = 0
+) -> None:
+    """Add the cells from above that come next in a row, or all those within a width."""
+    while len(line) in above or len(line) < width:
+        line.append(above[len(line)][0] if len(line) in above else None)
+
+
+def _span(cell: Tag, attribute: str, most: int) -> int:
+    """Give how many rows or columns a cell spans; 0 means all that there are."""
+    written = str(cell.attrs.get(attribute, "1")).strip()
+    span = int(written) if written.isdecimal() else 1
+    return most if span == 0 or span > most else span

@@ -1,0 +1,194 @@
+"""Powers, indices, fractions and note marks as a line of plain text.
+
+What stands above or below the line in a file means something: 2³¹ is not 231, a 3 behind a word
+points to a note, ½ written as a fraction keeps its bar. An index of a formula is put in the line
+(H2O), since that is how people search for it. Where the page does not say what a raised number is,
+the word before it decides: behind a digit, a variable or a unit it is a power, behind any other
+word the mark of a note.
+"""
+
+from __future__ import annotations
+
+import re
+
+NOTE_MARK = re.compile(r"\(?\d{1,3}(?:\s?[,;–-]\s?\d{1,3})*\)?|[*†‡§¶‖#]+|[a-h]\)?|[ivx]{1,4}")
+"""What marks of notes look like."""
+
+MEASURED = {
+    "acre", "alpha", "angstrom", "atm", "bar", "beta", "cal", "centimeter", "centimeters",
+    "centimetre", "centimetres", "chi", "cos", "cosh", "cot", "csc", "decimeter", "decimeters",
+    "delta", "det", "dim", "epsilon", "eta", "exp", "feet", "foot", "gal", "gamma", "inch",
+    "inches", "kappa", "kilometer", "kilometers", "kilometre", "kilometres", "kpa", "lambda", "lim",
+    "log", "max", "meter", "meters", "metre", "metres", "metro", "metros", "mile", "miles",
+    "millimeter", "millimeters", "millimetre", "millimetres", "min", "mol", "mph", "mètre",
+    "mètres", "omega", "phi", "pixel", "pixels", "psi", "rad", "rho", "sec", "second", "seconds",
+    "sigma", "sin", "sinh", "tan", "tanh", "tau", "theta", "var", "yard", "yards", "zeta",
+}  # fmt: skip
+"""Words of three letters and more that have powers: units, functions, names of letters."""
+
+SHORT_WORDS = {"am", "an", "as", "at", "be", "by", "do", "go", "he", "if", "is", "it", "me", "my",
+               "no", "of", "on", "or", "so", "to", "up", "us", "we"}  # fmt: skip
+"""Words of two letters that are neither units nor products of variables."""
+
+SUFFIXES = {"st", "nd", "rd", "th", "er", "re", "e", "ère", "è", "ème", "ième", "eme", "nde",
+            "ª", "º", "a", "de", "ste"}  # fmt: skip
+"""What stands raised behind a number to make an ordinal of it."""
+
+ABBREVIATED = {"me", "mes", "le", "lle", "lles", "gr", "ie", "te", "rs", "sr", "os"}
+"""What stands raised behind letters as the end of a word: Mme, Mgr, Cie."""
+
+SIGNS = {"TM": "™", "tm": "™", "SM": "℠", "™": "™", "℠": "℠", "®": "®", "©": "©", "(R)": "®"}
+
+_WORD = re.compile(r"[^\W\d_]+$")
+_ORDINARY = re.compile(r"[^\W\d_]{3,}")
+_ATOM = re.compile(r"[+−-]?[\w.,′]+[+−-]?|\([^()]*\)|\[[^\[\]]*\]")
+_ELEMENT = re.compile(r"(?:(?<![a-z])[A-Z][a-z]?|[)\]])$")
+_ISOTOPE = re.compile(r"[A-Z][a-z]?(?![a-z])")
+_ROMAN = re.compile(r"(?<!\w)[IVXLC]+$")
+_BRACKETED = re.compile(r"\[(.*)\]|\((.*)\)")
+_IDEOGRAPHS = re.compile(r"[぀-ヿ㐀-鿿가-힣]$")
+
+
+def raised(before: str, content: str, after: str = "", *, is_note: bool = False) -> str:
+    """Return what a superscript reads in the line.
+
+    Args:
+        before: the text in front of it, in its own paragraph.
+        content: the superscript.
+        after: the text that follows it.
+        is_note: whether the file itself says that it is the mark of a note.
+    """
+    content = " ".join(content.split())
+    base = before.rstrip()
+    if not content:
+        return ""
+    if content in SIGNS:
+        return SIGNS[content]
+    if is_note or _BRACKETED.fullmatch(content):
+        return _note(before, content, after)
+    if _ends_a_word(before, content, after):
+        return content
+    if base[-1:].isdigit() and (
+        content in ("o", "°", "º") or (content == "0" and after.lstrip()[:1] in ("C", "F"))
+    ):
+        return "°"
+    begins_word = base != before or not base
+    if begins_word and content.isdigit() and _ISOTOPE.match(after):
+        return f"^{content}"
+    if NOTE_MARK.fullmatch(content) and not _has_powers(base, content):
+        return _note(before, content, after)
+    if _is_prose(before, content):
+        return _apart(before, content, after)
+    return _marked("^", content, after)
+
+
+def lowered(before: str, content: str, after: str = "") -> str:
+    """Return what a subscript reads in the line; see `raised`."""
+    content = " ".join(content.split())
+    if not content:
+        return ""
+    flows_on = after[:1].isdigit()
+    if re.fullmatch(r"[\d.,]+", content) and _ELEMENT.search(before) and not flows_on:
+        return content
+    if content == "x" and before.endswith(("NO", "SO")):
+        return content
+    if _is_prose(before, content):
+        return _apart(before, content, after)
+    return _marked("_", content, after)
+
+
+def fraction(above: str, below: str) -> str:
+    """Return a fraction with its bar."""
+    return f"{grouped(above)}/{grouped(below)}"
+
+
+def power(base: str, exponent: str) -> str:
+    """Return a power, or a letter with primes."""
+    if set(exponent) <= set("′″‴'*†"):
+        return base + exponent
+    return f"{grouped(base)}^{grouped(exponent)}"
+
+
+def indexed(base: str, index: str) -> str:
+    """Return a letter with its index."""
+    return f"{base}_{grouped(index)}"
+
+
+def root(radicand: str, degree: str = "") -> str:
+    """Return a root; without a degree it is a square root."""
+    if degree and degree != "2":
+        return f"{grouped(radicand)}^(1/{grouped(degree)})"
+    return f"√{grouped(radicand)}" if radicand else "√"
+
+
+def grouped(text: str) -> str:
+    """Return an expression in brackets, unless it is a single number, letter or word."""
+    text = text.strip()
+    return text if not text or _ATOM.fullmatch(text) else f"({text})"
+
+
+def _marked(mark: str, content: str, after: str) -> str:
+    apart = " " if after[:1].isalnum() else ""
+    return f"{mark}{grouped(content)}{apart}"
+
+
+def _note(before: str, content: str, after: str) -> str:
+    bracketed = _BRACKETED.fullmatch(content)
+    inner = next(filter(None, bracketed.groups()), "") if bracketed else content.strip("()")
+    return _apart(before, f"[{inner.strip()}]", after)
+
+
+def _apart(before: str, content: str, after: str) -> str:
+    left = " " if before and not before[-1].isspace() else ""
+    right = " " if after[:1].isalnum() else ""
+    return f"{left}{content}{right}"
+
+
+def _is_prose(before: str, content: str) -> bool:
+    """Tell whether it is words in small print: several, or one behind an ordinary word."""
+    if not _ORDINARY.search(content):
+        return False
+    word = _WORD.search(before)
+    behind_word = word is not None and len(word[0]) > 2 and word[0].lower() not in MEASURED
+    return " " in content or behind_word
+
+
+def _ends_a_word(before: str, content: str, after: str) -> bool:
+    """Tell whether raised letters are the end of a word: an ordinal, or an abbreviation."""
+    if after[:1].isalpha():
+        return False
+    word = _WORD.search(before)
+    if content in SUFFIXES and (before[-1:].isdigit() or _ROMAN.search(before)):
+        return True
+    if word is None:
+        return False
+    alone = len(word[0]) == 1
+    if alone:
+        return content == "th" or (content == "o" and word[0] in "nN") or content in ABBREVIATED
+    return content in ABBREVIATED
+
+
+def _has_powers(base: str, content: str) -> bool:
+    """Tell whether a number behind such a text is a power of it."""
+    word = _WORD.search(base)
+    if word:
+        if _IDEOGRAPHS.search(base):
+            return False
+        name = word[0].lower()
+        if not content.isdigit() and content.isalpha():  # a letter: x^a, but a note behind a word
+            return len(name) < 3 and name not in SHORT_WORDS
+        if name in MEASURED:
+            return True
+        return len(name) < 3 and name not in SHORT_WORDS and not _is_symbol(content)
+    last = base[-1:]
+    if _is_symbol(content):
+        return False
+    if last == ")":
+        opened = base.rfind("(")
+        inner = _ORDINARY.findall(base[opened:]) if opened >= 0 else []
+        return all(found.lower() in MEASURED for found in inner)
+    return last.isdigit() or last in tuple("]}|°′π∞")
+
+
+def _is_symbol(content: str) -> bool:
+    return not content[:1].isalnum()

@@ -1,0 +1,119 @@
+"""What a reader sees of a page is in its text, and blocks part words."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmpipe.documents.html import of_text
+
+
+def shown(html: str) -> str:
+    """The text of a page."""
+    return of_text(html, "a.html").text
+
+
+def test_forms_are_text():
+    """Buttons, legends, labels and options are words of their own; hidden fields are none."""
+    page = """<form><fieldset><legend>Plans</legend><label>Name</label><label>Mail</label>
+        <button>Windows</button><button>winget</button><p>Press <button>OK</button>now.</p>
+        <select><option>Basic 5 €<option>Pro 9 €</select><textarea>Your words</textarea>
+        <input type=hidden value=secret><input type=submit value="Send it"></fieldset></form>"""
+    assert [block.strip() for block in shown(page).split("\n\n")] == [
+        "Plans", "Name", "Mail", "Windows", "winget", "Press OK now.", "Basic 5 €", "Pro 9 €",
+        "Your words", "Send it",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "tag", ["section", "header", "main", "address", "center", "hgroup", "figure", "my-card", "dt"]
+)
+def test_blocks_part_words(tag):
+    """What browsers show in lines of its own does not run into its neighbour."""
+    assert shown(f"<article><{tag}>one</{tag}><{tag}>two</{tag}></article>").split() == [
+        "one",
+        "two",
+    ]
+
+
+def test_an_accordion_heads_its_answers():
+    """Each question is the heading of its answer, and what follows belongs to the page again."""
+    page = """<h1>FAQ</h1><p>intro<details><summary>How <b>much</b>?</summary>40 euros</details>
+        <details><summary>When?</summary>Now<details><summary>Where?</summary>Here</details>
+        </details><p>After all."""
+    found = of_text(page, "a.html")
+    assert [(s.path, found.text[s.start : s.end]) for s in found.sections] == [
+        (("FAQ",), "# FAQ\n\nintro\n\n"),
+        (("FAQ", "How much?"), "## How **much**?\n\n40 euros\n\n"),
+        (("FAQ", "When?"), "## When?\n\nNow\n\n"),
+        (("FAQ", "When?", "Where?"), "### Where?\n\nHere\n\n"),
+        (("FAQ",), "After all."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<h3><button aria-expanded=false aria-controls=p>Fee?</button></h3><div id=p hidden>40</div>",
+        "<button class=accordion>Fee?</button><div class=panel>40</div>",
+        "<button data-bs-target=#p aria-controls=p>Fee?</button><div id=p style='display: none'>40</div>",
+        "<h4><a aria-controls=p href=#p>Fee?</a></h4><div id=p aria-hidden=true>40</div>",
+        "<div role=tablist><button role=tab id=t>Fee?</button></div><div role=tabpanel aria-labelledby=t hidden>40</div>",
+        "<ul role=tablist><li role=tab>Fee?</ul><div role=tabpanel>40</div>",
+        "<details><summary><h3>Fee?</h3></summary>40</details>",
+    ],
+)  # fmt: skip
+def test_what_a_click_opens(page):
+    """Tabs and accordions of all makes: their names are the headings of what they show."""
+    found = of_text(f"<p>before</p>{page}<p>after", "a.html")
+    section = next(s for s in found.sections if "40" in found.text[s.start : s.end])
+    assert section.path == ("Fee?",)
+    assert found.text.count("Fee?") == 1
+
+
+def test_in_lists_questions_are_bold():
+    """Markdown has no headings there."""
+    assert shown("<ul><li><details><summary>Q</summary>A</details></ul>") == "- **Q**\n\n  A"
+
+
+def test_what_only_says_that_something_opens_is_no_heading():
+    """A command is not what the text below it is about."""
+    assert shown("<details><summary>Show more</summary>text</details>") == "Show more\n\ntext"
+
+
+def test_navigation_goes():
+    """By its element, role or class; the header and footer of an article are part of it."""
+    page = """<header><a href=/>Site</a></header><div role=navigation>n1</div><nav>n2</nav>
+        <div class=breadcrumbs>n3</div><article><header><h2>In</h2></header>text
+        <footer>by A.</footer></article><footer>n4</footer><div role=contentinfo>n5</div>"""
+    assert shown(page) == "## In\n\ntext\n\nby A."
+    assert shown("<header><h1>Title</h1>intro</header>text") == "# Title\n\nintro\n\ntext"
+
+
+def test_a_page_of_links_has_them():
+    """Where nothing else is there, navigation is what the page says."""
+    assert shown("<nav><a href=a>One</a> <a href=b>Two</a></nav>") == "One Two"
+
+
+def test_words_for_the_eye_and_for_the_ear():
+    """They are taken once; what only looks hidden to programs and is seen stays."""
+    page = "<p><span class=sr-only>five euros</span><span aria-hidden=true>5 €</span>"
+    assert shown(page) == "five euros"
+    assert shown("<p>x <b aria-hidden=true>seen</b> <i aria-hidden=true>expand_more</i>") == (
+        "x **seen**"
+    )
+    assert shown("<div hidden>gone</div><div style='visibility: hidden'>gone</div><p>y") == "y"
+
+
+def test_lists_are_numbered_as_browsers_do():
+    """From where they start, by the value of an item, in letters, and down."""
+    assert shown("<ol start=3><li>a<li>b<li value=9>c</ol>") == "3. a\n4. b\n9. c"
+    assert shown("<ol type=a><li>x<li>y</ol>") == "a. x\nb. y"
+    assert shown("<ol reversed><li>x<li>y</ol>") == "2. x\n1. y"
+
+
+def test_ticks_of_a_list_of_tasks():
+    """Whether a task is done can be seen."""
+    page = (
+        "<ul><li><input type=checkbox checked disabled>done<li><input type=checkbox disabled>open"
+    )
+    assert shown(page) == "- [x] done\n- [ ] open"

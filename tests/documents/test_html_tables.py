@@ -1,0 +1,121 @@
+"""Tables of pages: merged cells, code with line numbers, frames, links."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmpipe.documents import html_tables
+from llmpipe.documents.html import of_text
+
+
+def rows(html: str) -> list[list[str]]:
+    """The cells of the one table of a page, without the line below the header."""
+    lines = [line for line in of_text(html, "a.html").text.split("\n") if line.startswith("|")]
+    return [line[2:-2].split(" | ") for line in lines if "---" not in line]
+
+
+def test_merged_cells_are_repeated():
+    """In every row and column that they cover, header cells included."""
+    table = """<table><thead><tr><th rowspan=2>Region<th colspan=2>2023<th>2024
+        <tr><th>Q1<th>Q2<th>Q1<tbody><tr><td rowspan=2>North<td>1<td>2<td>3<tr><td>4<td>5<td>6
+        <tr><td colspan=2>none<td>7<td>8</table>"""
+    assert rows(table) == [
+        ["Region", "2023", "2023", "2024"],
+        ["Region", "Q1", "Q2", "Q1"],
+        ["North", "1", "2", "3"],
+        ["North", "4", "5", "6"],
+        ["none", "none", "7", "8"],
+    ]
+
+
+def test_a_span_ends_with_its_group():
+    """0 means to the end of the rows below one head; a larger number does not go beyond."""
+    table = """<table><tbody><tr><td rowspan=0>a<td>1<tr><td>2</tbody>
+        <tbody><tr><td rowspan=9>b<td>3<tr><td>4</tbody></table>"""
+    assert rows(table) == [["a", "1"], ["a", "2"], ["b", "3"], ["b", "4"]]
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_any_tiling_is_read_as_it_is_drawn(data):
+    """Rectangles that tile a grid give each place the name of the one that covers it."""
+    height, width = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
+    grid = [[""] * width for _ in range(height)]
+    html = ""
+    for y in range(height):
+        html += "<tr>"
+        for x in range(width):
+            if grid[y][x]:
+                continue
+            free = next((i for i in range(x, width) if grid[y][i]), width) - x
+            across, down = data.draw(st.integers(1, free)), data.draw(st.integers(1, height - y))
+            name = f"c{y}{x}"
+            for row in grid[y : y + down]:
+                row[x : x + across] = [name] * across
+            html += f"<td colspan={across} rowspan={down}>{name}</td>"
+        html += "</tr>"
+    assert rows(f"<table>{html}</table>") == grid
+
+
+def test_spans_without_end(monkeypatch):
+    """A table that would fill the memory has its cells once; long ones are not repeated for ever."""
+    monkeypatch.setattr(html_tables, "MOST_CELLS", 100)
+    assert of_text("<table>" + "<tr><td colspan=1000>x" * 5 + "</table>", "a").text.count("x") == 5
+    monkeypatch.setattr(html_tables, "MOST_REPEATED", 100)
+    assert len(of_text(f"<table><tr><td colspan=50>{'y' * 80}</table>", "a").text) < 1000
+
+
+def test_bars_in_cells_are_escaped():
+    """A cell with a bar is one cell."""
+    found = of_text("<table><tr><th>a|b<th>c<tr><td><code>x | y</code><td>2</table>", "a.html")
+    assert found.text == "| a\\|b | c |\n| --- | --- |\n| `x \\| y` | 2 |"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ("<table class=highlighttable><tr><td class=linenos><div class=linenodiv><pre>1\n2\n3</pre></div>"
+        "<td class=code><div><pre><span>def</span> f():\n    return 1\n\nf()</pre></div></table>"),
+        "<table><tr><td><pre>1\n2\n3\n4\n</pre><td><pre>def f():\n    return 1\n\nf()\n</pre></table>",
+        ("<table class=hljs-ln><tr><td class=hljs-ln-numbers data-line-number=1><td>def f():"
+        "<tr><td>2<td>    return 1<tr><td>3<td>\n<tr><td>4<td>f()</table>"),
+        ("<table><tr><td class=blob-num>1<td class=blob-code>def f():<tr><td>2<td class=blob-code>"
+        "    return 1<tr><td>3<td class=blob-code><tr><td>4<td class=blob-code>f()</table>"),
+        ("<pre><code><table class=rouge-table><tr><td class='gutter gl'><pre class=lineno>1\n2\n3\n4\n</pre>"
+        "<td class=rouge-code><pre>def f():\n    return 1\n\nf()\n</pre></table></code></pre>"),
+        ("<pre><span class=lineno>1 </span>def f():\n<span class=lineno>2 </span>    return 1\n"
+        "<span class=lineno>3 </span>\n<span class=lineno>4 </span>f()</pre>"),
+        "<pre>def f():<br>    return 1<br><br>f()</pre>",
+        "<pre><ol><li>def f():</li><li>    return 1</li><li></li><li>f()</li></ol></pre>",
+        "<pre><div>def f():</div><div>    return 1</div><div>\n</div><div>f()</div></pre>",
+    ],
+)  # fmt: skip
+def test_code_keeps_its_lines(table):
+    """However highlighters lay out the numbers of lines, these go and the lines stay."""
+    assert of_text(table, "a.html").text == "```\ndef f():\n    return 1\n\nf()\n```"
+
+
+def test_a_numbered_table_is_no_code():
+    """Numbers in the first column of other tables are part of them."""
+    assert rows("<table><tr><td>1<td>red<tr><td>2<td>blue</table>") == [["1", "red"], ["2", "blue"]]
+
+
+def test_links_to_other_pages_go():
+    """A table of links only is no text; one of data that has links is."""
+    steps = "<table><tr><td><a href=a>Prev</a><td><a href=b>Up</a><td><a href=c>Next</a></table>"
+    framed = steps.replace("<tr>", "<tr><th colspan=3>Chapter 1</th></tr><tr>")
+    data = "<table><tr><th>Version<tr><td><a href=a>1.2</a></table>"
+    assert of_text(steps + "<h1>T</h1>" + framed, "a").text == "# T"
+    assert rows(steps + data) == [["Version"], ["1.2"]]
+
+
+def test_frames_are_taken_apart():
+    """A table that arranges a page has its headings; a table in one of data stays in its cell."""
+    frame = (
+        "<table><tr><td>menu<td><h1>T</h1>body<table><tr><th>a<th>b<tr><td>1<td>2</table></table>"
+    )
+    assert of_text(frame, "a").text == "menu\n\n# T\n\nbody\n\n| a | b |\n| --- | --- |\n| 1 | 2 |"
+    inner = "<table><tr><td>1<td>2<tr><td>3<td>4</table>"
+    assert rows(f"<table><tr><th>k<th>v<tr><td>x<td>{inner}</table>")[1] == ["x", "1, 2; 3, 4"]

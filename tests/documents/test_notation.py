@@ -1,0 +1,122 @@
+"""Powers, indices, note marks and fractions keep their meaning in a line of text."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmpipe.documents import notation
+from llmpipe.documents.html import of_text
+
+
+def shown(html: str) -> str:
+    """What becomes of a paragraph."""
+    return of_text(f"<p>{html}</p>", "a.html").text
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("2<sup>31</sup> bytes", "2^31 bytes"),
+        ("10<sup>6</sup>m", "10^6 m"),
+        ("<b>10</b><sup>−6</sup> m", "**10**^−6 m"),
+        ("10<span style='vertical-align: super'>9</span>", "10^9"),
+        ("x<sup>n+1</sup>", "x^(n+1)"),
+        ("x<sup>2</sup>y", "x^2 y"),
+        ("E = mc<sup>2</sup>.", "E = mc^2."),
+        ("5 km<sup>2</sup>, 9 metres<sup>2</sup>", "5 km^2, 9 metres^2"),
+        ("(a + b)<sup>2</sup>", "(a + b)^2"),
+        ("2<sup>2<sup>3</sup></sup>", "2^(2^3)"),
+        ("sin<sup>2</sup> x", "sin^2 x"),
+        ("Ca<sup>2+</sup> and SO<sub>4</sub><sup>2−</sup>", "Ca^2+ and SO4^2−"),
+        ("<sup>14</sup>C dating", "^14C dating"),
+        ("<a href='https://x.org/'>m<sup>2</sup></a>", "[m^2](https://x.org/)"),
+    ],
+)
+def test_powers_stay_powers(html, text):
+    """What is raised behind a number, a variable or a unit never runs into it."""
+    assert shown(html) == text
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("40 euros<sup>3</sup>.", "40 euros [3]."),
+        ("40 euros.<sup>3</sup> Then", "40 euros. [3] Then"),
+        ("fee<sup>[3]</sup>", "fee [3]"),
+        ("fee<sup>3)</sup>", "fee [3]"),
+        ("fee<sup>1, 2</sup>", "fee [1, 2]"),
+        ("fee<sup>*</sup>", "fee [*]"),
+        ("40<sup><a href='#fn3'>3</a></sup>", "40 [3]"),
+        ("40<a href='#fn3'><sup>3</sup></a>", "40 [3]"),
+        ("40<sup class='reference'><a href='#cite_note-3'><span>[</span>3<span>]</span></a></sup>", "40 [3]"),
+        ("word<a role='doc-noteref' href='#n2'>2</a>", "word [2]"),
+        ("fee<sup>a</sup>", "fee [a]"),
+        ("5 %<sup>1</sup>", "5 % [1]"),
+        ("(see below)<sup>3</sup>", "(see below) [3]"),
+        ("<sup>3</sup> See the terms", "[3] See the terms"),
+    ],
+)  # fmt: skip
+def test_marks_of_notes_are_set_apart(html, text):
+    """A number behind a word is no part of it, and none of the amount before it."""
+    assert shown(html).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("1<sup>st</sup>, 2<sup>nd</sup> and n<sup>th</sup>", "1st, 2nd and nth"),
+        ("XIX<sup>e</sup> siècle, M<sup>me</sup> X, n<sup>o</sup> 5", "XIXe siècle, Mme X, no 5"),
+        ("Acme<sup>TM</sup> and Co<sup>®</sup>", "Acme™ and Co®"),
+        ("20<sup>o</sup>C", "20°C"),
+        ("Prices<sup>New offer</sup>", "Prices New offer"),
+        ("H<sub>2</sub>O, CO<sub>2</sub>, (CH<sub>3</sub>)<sub>2</sub>", "H2O, CO2, (CH3)2"),
+        ("x<sub>i</sub>, V<sub>max</sub>, 101<sub>2</sub>", "x_i, V_max, 101_2"),
+        ("B<sub>12</sub> and PM<sub>2.5</sub>", "B12 and PM2.5"),
+        ("<sup>1</sup>/<sub>2</sub> and 3<sup>1</sup>⁄<sub>4</sub>cups", "1/2 and 3 1/4 cups"),
+    ],
+)
+def test_other_raised_and_lowered_letters(html, text):
+    """Ordinals and abbreviations stay words, formulas are found as people write them."""
+    assert shown(html) == text
+
+
+@pytest.mark.parametrize(
+    ("mathml", "text"),
+    [
+        ("<mfrac><mn>1</mn><mn>2</mn></mfrac>", "1/2"),
+        ("<mi>E</mi><mo>=</mo><mi>m</mi><msup><mi>c</mi><mn>2</mn></msup>", "E = m c^2"),
+        ("<msqrt><mi>a</mi><mo>+</mo><mi>b</mi></msqrt>", "√(a + b)"),
+        ("<mroot><mn>8</mn><mn>3</mn></mroot>", "8^(1/3)"),
+        ("<munderover><mo>∑</mo><mrow><mi>i</mi><mo>=</mo><mn>1</mn></mrow><mi>n</mi></munderover><msub><mi>x</mi><mi>i</mi></msub>", "∑_(i = 1)^n x_i"),
+        ("<semantics><mrow><mi>f</mi><mo>(</mo><mi>x</mi><mo>)</mo></mrow><annotation>f(x)</annotation></semantics>", "f(x)"),
+        ("<mover><mi>x</mi><mo>¯</mo></mover>", "mean(x)"),
+        ("<mfrac><mrow><mo>-</mo><mi>b</mi></mrow><mrow><mn>2</mn><mi>a</mi></mrow></mfrac>", "-b/(2 a)"),
+        ("<msup><mn>10</mn><mrow><mo>-</mo><mn>6</mn></mrow></msup>", "10^-6"),
+    ],
+)  # fmt: skip
+def test_formulas_in_mathml(mathml, text):
+    """A fraction keeps its bar, a root its reach; what is there for programs is not said twice."""
+    assert shown(f"<math><mrow>{mathml}</mrow></math>") == text
+
+
+def test_headings_and_cells():
+    """Also there, a title of a section included."""
+    found = of_text("<h2>CO<sub>2</sub> up to 10<sup>6</sup></h2><table><tr><th>m<sup>2</sup>", "a")
+    assert found.sections[0].path == ("CO2 up to 10^6",)
+    assert "| m^2 |" in found.text
+
+
+def test_katex_says_a_formula_once():
+    """The copy for the eye goes where the formula is there as such."""
+    html = (
+        '<span class="katex"><span class="katex-mathml"><math><mi>x</mi></math></span>'
+        '<span class="katex-html" aria-hidden="true"><span>x</span></span></span>'
+    )
+    assert shown(f"Let {html} be") == "Let x be"
+
+
+def test_groups():
+    """Brackets only where they are needed."""
+    assert notation.fraction("a + b", "2") == "(a + b)/2"
+    assert notation.power("(a + b)", "2") == "(a + b)^2"
+    assert notation.power("f", "′") == "f′"
