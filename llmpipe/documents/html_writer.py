@@ -74,7 +74,8 @@ def _mark(item: Any) -> str:
     """Give what stands before an item of a numbered list."""
     if LABEL not in item.attrs:
         _number(item.parent)
-    return f"{item.attrs[LABEL]} "
+    label = item.attrs[LABEL]
+    return f"{label} " if label else ""
 
 
 def _number(listed: Any) -> None:

@@ -42,6 +42,8 @@ class Converted:
     title: str = ""
     pages: tuple[Page, ...] = ()
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What a person should know of it: what was guessed, and what is not in the text."""
 
 
 def clean(text: str) -> str:

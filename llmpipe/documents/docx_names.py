@@ -1,0 +1,100 @@
+"""Names of Word's XML, and the styles by which it formats text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
+MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
+
+DEEPEST_STYLE = 20
+"""Styles that a style may be based on, one on the other."""
+
+HEADING = "heading "
+"""How the names of the styles of headings begin."""
+
+
+@dataclass(slots=True)
+class Style:
+    """What a style says that shapes the text; ``None`` where it leaves it to the one below it."""
+
+    name: str = ""
+    based_on: str = ""
+    hidden: bool | None = None
+    raised: str | None = None
+    number: tuple[str, int] | None = None
+
+
+@dataclass(slots=True)
+class Styles:
+    """The styles of a document by their ids."""
+
+    by_id: dict[str, Style] = field(default_factory=dict)
+
+    def value(self, id_: str | None, attribute: str) -> Any:
+        """Return what a style, or the nearest one below it, says."""
+        for _ in range(DEEPEST_STYLE):
+            style = self.by_id.get(id_ or "")
+            if style is None:
+                return None
+            value = getattr(style, attribute)
+            if value is not None:
+                return value
+            id_ = style.based_on
+        return None
+
+    def is_heading(self, id_: str | None) -> bool:
+        """Tell whether a style is one of a heading."""
+        style = self.by_id.get(id_ or "")
+        return style is not None and style.name.lower().startswith(HEADING)
+
+
+def read_styles(root: Any) -> Styles:
+    """Return the styles of ``word/styles.xml``."""
+    found = Styles()
+    if root is None:
+        return found
+    for element in root.iter(W + "style"):
+        properties = element.find(W + "rPr")
+        found.by_id[element.get(W + "styleId", "")] = Style(
+            name=value_of(element, "name") or "",
+            based_on=value_of(element, "basedOn") or "",
+            hidden=switched(properties, "vanish"),
+            raised=value_of(properties, "vertAlign"),
+            number=number_of(element.find(W + "pPr")),
+        )
+    return found
+
+
+def number_of(properties: Any) -> tuple[str, int] | None:
+    """Return the list and level that properties of a paragraph name."""
+    if properties is None:
+        return None
+    numbering = properties.find(W + "numPr")
+    if numbering is None:
+        return None
+    list_ = value_of(numbering, "numId")
+    level = value_of(numbering, "ilvl")
+    return None if list_ is None else (list_, integer(level, -1))
+
+
+def value_of(element: Any, name: str) -> str | None:
+    """Return the value of a child element."""
+    child = None if element is None else element.find(W + name)
+    return None if child is None else str(child.get(W + "val", ""))
+
+
+def switched(element: Any, name: str) -> bool | None:
+    """Return whether a property is on; None where it is not there."""
+    child = None if element is None else element.find(W + name)
+    return None if child is None else child.get(W + "val", "1") not in ("0", "false", "off")
+
+
+def integer(text: str | None, otherwise: int) -> int:
+    """Return a number as Word writes it."""
+    try:
+        return int(text or "")
+    except ValueError:
+        return otherwise
