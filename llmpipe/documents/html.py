@@ -52,7 +52,7 @@ def of_text(html: str, label: str) -> Converted:
     if not text:  # a page that is nothing but links has them
         title, text = _as_markdown(html, navigation=True)
     text, marks = _without_marks(text)
-    found = markdown.of_text(text)
+    found = markdown.sectioned(text)
     if not marks:
         return Converted(found.text, found.sections, found.title or title)
     headings = html_folds.unmarked(found.text, list(markdown.headings(found.text)), marks)

@@ -1,21 +1,23 @@
-"""Markdown: the text stays as it is written; headings divide it, front matter becomes metadata."""
+"""Markdown: the text stays as it is written; headings divide it, front matter becomes metadata.
+
+HTML in it becomes Markdown where it means something: headings, tables, powers. Comments go.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llmpipe.documents import front_matter, markdown_html
 from llmpipe.documents.parts import Converted, Heading, clean, one_line, scalars, sections_of
 from llmpipe.documents.plain import decode
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
-
-FRONT_MATTER = re.compile(r"---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -24,32 +26,32 @@ def convert(data: bytes, label: str) -> Converted:
     Raises:
         StageError: it is no text.
     """
-    return of_text(clean(decode(data, label)))
+    return of_text(clean(decode(data, label)), label)
 
 
-def of_text(text: str) -> Converted:
+def of_text(text: str, label: str = "") -> Converted:
     """Give Markdown text with its sections; front matter is cut off and read."""
-    matter, length = _front_matter(text)
-    text = text[length:]
+    matter = front_matter.read(text)
+    values = dict(matter.values)
+    named = values.get("title")
+    if isinstance(named, str) and "{{" not in named:  # else a template's, for a title to come
+        del values["title"]
+    else:
+        named = None
+    found = sectioned(markdown_html.plain(text[matter.length :], label))
+    return replace(
+        found,
+        title=(one_line(named) if named else "") or found.title,
+        metadata=scalars(values),
+        remarks=matter.remarks,
+    )
+
+
+def sectioned(text: str) -> Converted:
+    """Give a text as it is with the sections of its headings; the first one of level 1 names it."""
     found = list(headings(text))
-    named = matter.pop("title", None)
-    first = next((heading.title for heading in found if heading.level == 1), "")
-    title = one_line(named) if isinstance(named, str) else first
-    return Converted(text, sections_of(text, found), title, metadata=scalars(matter))
-
-
-def _front_matter(text: str) -> tuple[dict[Any, Any], int]:
-    """Give the YAML mapping at the top of a text, and how many characters it takes."""
-    match = FRONT_MATTER.match(text)
-    if not match:
-        return {}, 0
-    import yaml
-
-    try:
-        found = yaml.load(match[1], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return {}, 0  # a text between two rules
-    return (found, match.end()) if isinstance(found, dict) else ({}, 0)
+    title = next((heading.title for heading in found if heading.level == 1), "")
+    return Converted(text, sections_of(text, found), title)
 
 
 def headings(text: str) -> Iterator[Heading]:

@@ -1,0 +1,109 @@
+"""What stands above a Markdown text between rules: YAML between ``---``, TOML between ``+++``.
+
+Templates and people write what no parser takes (``title: {{ x }}``, a colon in a title). Such a
+value is kept as the text that it is, and said; it is never a part of the document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+_YAML = re.compile(r"---[ \t]*\n((?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
+_TOML = re.compile(r"\+\+\+[ \t]*\n((?:.*\n)*?)\+\+\+[ \t]*(?:\n|\Z)")
+_YAML_KEY = re.compile(r"""(?P<key>[^\W\d][\w .-]*|"[^"\n]+"|'[^'\n]+')[ \t]*:(?:[ \t]|$)""")
+_TOML_KEY = re.compile(r"""(?P<key>[\w.-]+|"[^"\n]+"|'[^'\n]+')[ \t]*=""")
+
+
+class FrontMatter(NamedTuple):
+    """The values, how many characters of the text they take, and what could not be parsed."""
+
+    values: Mapping[Any, Any] = {}
+    length: int = 0
+    remarks: tuple[str, ...] = ()
+
+
+def read(text: str) -> FrontMatter:
+    """Return the front matter of a text; of length 0 where there is none."""
+    for kind, pattern, key, parse in (
+        ("YAML", _YAML, _YAML_KEY, _yaml),
+        ("TOML", _TOML, _TOML_KEY, _toml),
+    ):
+        match = pattern.match(text)
+        if match:
+            found = _values(match[1], key, parse)
+            if found is not None:
+                values, as_text = found
+                return FrontMatter(values, match.end(), _remarks(kind, as_text))
+    return FrontMatter()
+
+
+def _remarks(kind: str, as_text: list[str]) -> tuple[str, ...]:
+    if not as_text:
+        return ()
+    return (f"front matter that is no {kind} is kept as text: {', '.join(as_text)}",)
+
+
+def _values(
+    block: str, key: re.Pattern[str], parse: Callable[[str], Any]
+) -> tuple[Mapping[Any, Any], list[str]] | None:
+    """Give the values of a block and the names of those that are text; None for other text."""
+    found = parse(block)
+    if isinstance(found, dict):
+        return found, []
+    if not block.strip():
+        return {}, []
+    entries = _entries(block, key)
+    if entries is None:
+        return None
+    values: dict[Any, Any] = {}
+    as_text: list[str] = []
+    for name, entry in entries:
+        one = parse(entry)
+        if isinstance(one, dict):
+            values |= one
+        else:
+            values[name] = _written(entry, key)
+            as_text.append(name)
+    return values, as_text
+
+
+def _entries(block: str, key: re.Pattern[str]) -> list[tuple[str, str]] | None:
+    """Give the entries of a block by their names; None where it does not begin with one."""
+    entries: list[tuple[str, str]] = []
+    for line in block.splitlines(keepends=True):
+        match = key.match(line)
+        if match:
+            entries.append((match["key"].strip("\"'"), line))
+        elif entries:
+            entries[-1] = (entries[-1][0], entries[-1][1] + line)
+        elif line.strip() and not line.startswith("#"):
+            return None
+    return entries or None
+
+
+def _written(entry: str, key: re.Pattern[str]) -> str:
+    """Give the value of an entry as it is written, without quotes around all of it."""
+    match = key.match(entry)
+    value = " ".join(entry[match.end() if match else 0 :].split())
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if quoted else value
+
+
+def _yaml(block: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.load(block, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None
+
+
+def _toml(block: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(block)
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return None

@@ -1,0 +1,156 @@
+"""HTML inside of Markdown: headings and tables in Markdown's own form, no comments.
+
+Code stays as it is, and so do elements that only format.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+
+from llmpipe.documents import notation
+from llmpipe.documents.parts import one_line
+
+NEAR = 200
+"""Characters of a line that tell what follows them."""
+
+LONGEST_SPAN = 2000
+"""Characters of code in a line of text; what is longer is taken for a stray mark."""
+
+_OF_INTEREST = re.compile(
+    r"(?im)<(?:!--|h[1-6]\b|su[bp]\b|table\b|summary\b|details\b|math\b)|^\[//\]:"
+)
+
+_TOKENS = re.compile(
+    rf"""(?imx)
+    (?P<fence>^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<mark>`{{3,}}|~{{3,}})[^\n]*
+        (?:\n(?![ \t>]*(?P=mark)[`~]*[ \t]*$)[^\n]*)*
+        (?:\n[ \t>]*(?P=mark)[`~]*[ \t]*$)?)
+  | (?P<indented>(?:(?<=\n\n)|\A)(?:(?:[ ]{{4}}|\t)[^\n]*(?:\n|\Z))+)
+  | (?P<code>(?<!`)(?P<ticks>`+)(?!`)
+        (?:(?!\n[ \t]*\n)[^`]|(?!(?P=ticks)(?!`))`++){{1,{LONGEST_SPAN}}}(?P=ticks)(?!`))
+  | (?P<empty><!--(?:>|->)|</?details\b[^>]*>|^\[//\]:[ \t]*(?:\#|<>)[^\n]*$)
+  | (?P<comment><!--)
+  | <(?P<element>h[1-6]|summary|table|math)\b[^>]*>
+  | <(?P<script>su[bp])\b[^>]*>(?P<raised>[^\n]{{0,200}}?)</(?P=script)\s*>
+    """
+)
+
+_CLOSERS = {
+    name: re.compile(rf"(?i)</{name}\s*>")
+    for name in ("h1", "h2", "h3", "h4", "h5", "h6", "summary", "table", "math")
+} | {"comment": re.compile("-->")}
+_TAG = re.compile(r"(?s)<[/a-zA-Z][^<>]*>")
+_ALT = re.compile(r"""(?i)\balt\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""")
+_LINK = re.compile(r"!?\[([^\]]*)\]\(([^)]*)\)")
+_NESTED = re.compile(r"[ \t]*(?:[-*+>|]|\d+[.)])")
+
+
+def plain(text: str, label: str) -> str:
+    """Return a Markdown text in which HTML says what it would show."""
+    if not _OF_INTEREST.search(text):
+        return text
+    pieces: list[str] = []
+    at = 0
+    for start, end, written in _rewritten(text, label):
+        if written.startswith("\n\n"):
+            written = _apart(text, start, end, written.strip())
+        elif not written and _is_alone(text, start, end):
+            start, end = text.rfind("\n", 0, start) + 1, end + 1  # the whole line goes
+        pieces += [text[at : max(at, start)], written]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
+def _rewritten(text: str, label: str) -> Iterator[tuple[int, int, str]]:
+    """Give the stretches that change, each with what stands in its place."""
+    closed = dict.fromkeys(_CLOSERS, True)  # whether an end of the kind may still come
+    at = 0
+    while match := _TOKENS.search(text, at):
+        at = match.end()
+        name = (match["element"] or "").lower() or ("comment" if match["comment"] else "")
+        if name:
+            closer = _CLOSERS[name].search(text, at) if closed[name] else None
+            if closer is None:
+                closed[name] = False
+                continue
+            at = closer.end()
+            written = _element(match, name, text[match.end() : closer.start()], closer, label)
+        elif match["raised"] is not None:
+            written = _script(match)
+        else:
+            written = "" if match["empty"] else None
+        if written is not None:
+            yield match.start(), at, written
+
+
+def _element(
+    opening: re.Match[str], name: str, inner: str, closer: re.Match[str], label: str
+) -> str | None:
+    """Give an element as Markdown, a block between blank lines; None where it stays."""
+    from llmpipe.documents import html
+
+    if name == "comment":
+        return ""
+    if name == "summary":
+        return _summary(inner, label)
+    if name[0] == "h":
+        return _heading(inner, int(name[1]), _line_before(opening))
+    written = html.of_text(opening.string[opening.start() : closer.end()], label).text
+    return written if name == "math" else f"\n\n{written}\n\n"
+
+
+def _apart(text: str, start: int, end: int, block: str) -> str:
+    """Put a block between blank lines, as far as there are none."""
+    before = text[max(0, start - 2) : start]
+    after = text[end : end + 2]
+    left = "" if not before or before == "\n\n" else "\n" if before.endswith("\n") else "\n\n"
+    right = "" if not after or after == "\n\n" else "\n" if after.startswith("\n") else "\n\n"
+    return f"{left}{block}{right}"
+
+
+def _is_alone(text: str, start: int, end: int) -> bool:
+    """Tell whether nothing else stands in the lines of a stretch."""
+    before = text[text.rfind("\n", 0, start) + 1 : start]
+    return not before.strip() and text[end : end + 1] in ("\n", "")
+
+
+def _heading(inner: str, level: int, before: str) -> str | None:
+    title = _title(inner)
+    if not title:
+        return None
+    if _NESTED.match(before):  # in a list or a quote: no heading of the document
+        return f"**{title}**"
+    return f"\n\n{'#' * level} {title}\n\n"
+
+
+def _summary(inner: str, label: str) -> str:
+    if re.search(r"(?i)<h[1-6]\b", inner):
+        return f"\n\n{plain(inner, label).strip()}\n\n"
+    title = _title(inner)
+    return f"\n\n**{title}**\n\n" if title else ""
+
+
+def _title(html: str) -> str:
+    """Give the words of an element, or what its pictures show."""
+    words = one_line(unescape(_TAG.sub("", html)))
+    if words:
+        return words
+    return one_line(" ".join(next(filter(None, alt.groups()), "") for alt in _ALT.finditer(html)))
+
+
+def _script(match: re.Match[str]) -> str:
+    content = match["raised"]
+    is_note = "(#" in content or 'href="#' in content
+    content = unescape(_TAG.sub("", _LINK.sub(r"\1", content)))
+    before = _TAG.sub("", _line_before(match))
+    after = match.string[match.end() : match.end() + 1].replace("<", "")
+    if match["script"].lower() == "sub":
+        return notation.lowered(before, content, after)
+    return notation.raised(before, content, after, is_note=is_note)
+
+
+def _line_before(match: re.Match[str]) -> str:
+    near = match.string[max(0, match.start() - NEAR) : match.start()]
+    return near.rpartition("\n")[2]

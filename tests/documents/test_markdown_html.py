@@ -1,0 +1,78 @@
+"""HTML inside of Markdown means what it shows; code is left alone."""
+
+from __future__ import annotations
+
+import pytest
+from document_files import check_parts
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.documents.markdown import of_text
+
+PIECES = [
+    "<!--", "-->", "<h1>", "</h1>", "<h2 align=center>", "</h2>", "<sup>", "</sup>", "<table>", "</table>",
+    "<details>", "<summary>", "</summary>", "`", "``", "```\n", "\n", "\n\n", "    ", "- ", "text", "[//]: # (x)",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=4), max_size=20).map("".join))
+def test_any_tangle_is_covered_by_sections(text):
+    """Whatever is open or closed."""
+    found = of_text(text.replace("\0", "").replace("\r", ""))
+    check_parts(found.text, found.sections)
+
+
+def paths(text: str) -> list[tuple[str, ...]]:
+    """The paths of a text's sections."""
+    return [section.path for section in of_text(text).sections]
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "<h1 align=center>Fees</h1>",
+        '<div align="center"><h1>Fees</h1></div>\n',
+        "<H1>\n  <img src=x.png>\n  Fees\n</H1>",
+        '<h1 align="center"><img src="x.png" alt="Fees"></h1>',
+        "<p align=center>\n<h1><a href=x>Fees</a></h1>\n</p>\n",
+    ],
+)
+def test_html_headings_are_headings(heading):
+    """With attributes, inside of other elements, as pictures with a description."""
+    found = of_text(f"{heading}\n\nForty euros.\n\n<h2>More</h2>\n\ntext")
+    sections = [section.path for section in found.sections if section.path]
+    assert sections == [("Fees",), ("Fees", "More")]
+    assert found.title == "Fees"
+
+
+def test_comments_are_not_text():
+    """In lines of their own or within, over blank lines and fences; those in code are code."""
+    text = (
+        "One <!-- gone --> two.\n<!--\ngone\n\n```\ngone\n```\n-->\n[//]: # (gone)\nThree.\n\n"
+        "```html\n<!-- kept -->\n<h1>kept</h1>\n```\n\n    <!-- kept -->\n\n`<!-- kept -->`\n"
+    )
+    found = of_text(text).text
+    assert "gone" not in found
+    assert found.count("kept") == 4
+    assert found.startswith("One  two.\nThree.\n\n```html\n")
+    assert paths(text) == [()]
+
+
+def test_powers_notes_and_formulas():
+    """As in pages."""
+    text = "H<sub>2</sub>O, 2<sup>31</sup>, 40 euros<sup>[1](#fn1)</sup> and `x<sup>2</sup>`."
+    assert of_text(text).text == "H2O, 2^31, 40 euros [1] and `x<sup>2</sup>`."
+
+
+def test_tables_and_accordions():
+    """Tables become Markdown with their merged cells; a question stands above its answer."""
+    table = "<table><tr><th rowspan=2>R<th>2023<tr><td>1</table>"
+    text = f"a\n{table}\n<details>\n<summary>How much?</summary>\n\n40 euros.\n</details>\n"
+    assert [line for line in of_text(text).text.split("\n") if line] == [
+        "a", "| R | 2023 |", "| --- | --- |", "| R | 1 |", "**How much?**", "40 euros.",
+    ]  # fmt: skip
+
+
+def test_in_lists_headings_are_bold():
+    """They head no section there."""
+    assert of_text("- <h2>In</h2> a list\n").text == "- **In** a list\n"
