@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from llmpipe.documents import rows
+from llmpipe.documents import foreign, rows
 from llmpipe.documents.model import Document, untitled
 from llmpipe.documents.parts import Converted, sections_of
 from llmpipe.errors import MissingDependencyError, StageError
@@ -26,15 +26,17 @@ class Format(NamedTuple):
     media_type: str
     module: str
     distributions: tuple[str, ...] = ()
+    is_text: bool = False
+    """Whether any text could be one, so that its first bytes have to say what else it may be."""
 
 
-MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *MARKUP))
-PLAIN = Format("text/plain", "plain", ("charset-normalizer",))
-HTML = Format("text/html", "html", ("charset-normalizer", *PAGE))
+MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *MARKUP), is_text=True)
+PLAIN = Format("text/plain", "plain", ("charset-normalizer",), is_text=True)
+HTML = Format("text/html", "html", ("charset-normalizer", *PAGE), is_text=True)
 XHTML = HTML._replace(media_type="application/xhtml+xml")
 PDF = Format("application/pdf", "pdf", ("pypdfium2",))
 DOCX = Format(WORD, "docx", ("mammoth", *PAGE))
-RST = Format("text/x-rst", "rst", ("charset-normalizer", "docutils"))
+RST = Format("text/x-rst", "rst", ("charset-normalizer", "docutils"), is_text=True)
 
 FORMATS = {
     ".csv": Format("text/csv", "rows"),
@@ -62,13 +64,16 @@ class Options(msgspec.Struct, frozen=True):
     max_bytes: int = 100_000_000
 
 
-def convert(path: Path, name: str, options: Options) -> list[Document]:
+def convert(
+    path: Path, name: str, options: Options, tell: Callable[[str], object] = lambda remark: None
+) -> list[Document]:
     """Give the document that a file holds, or one for each of its rows; a row may be blank.
 
     Args:
         path: where the file is.
         name: what it is called in messages, and the id of its document.
         options: how to read it.
+        tell: hears what a person should know of the conversion, such as a guess.
 
     Raises:
         StageError: the file is too large, damaged, encrypted, binary, or holds no text.
@@ -77,6 +82,11 @@ def convert(path: Path, name: str, options: Options) -> list[Document]:
     """
     data = _read(path, name, options.max_bytes)
     format_ = format_of(path, data)
+    what = foreign.told(data) if format_.is_text else None
+    if format_ is PLAIN:
+        what = foreign.ENDINGS.get(path.suffix.lower(), what)
+    if what is not None:
+        raise StageError(f"{name} is {what}, which is not read", hint=foreign.HINT)
     digest = hashlib.sha256(data).hexdigest()
     try:
         if format_.module == "rows":
@@ -87,6 +97,8 @@ def convert(path: Path, name: str, options: Options) -> list[Document]:
         raise MissingDependencyError(
             f"reading {name} needs the package {error.name}", hint="pip install 'llmpipe[rag]'"
         ) from None
+    for remark in found.remarks:
+        tell(remark)
     if not found.text.strip():
         raise StageError(f"{name} holds no text", hint="leave it out by `exclude`")
     return [

@@ -7,6 +7,7 @@ taken. Links keep their address where it is a whole one, images are what their d
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from llmpipe.documents import html_code, html_folds, html_notation, html_tables, markdown
@@ -19,6 +20,7 @@ from llmpipe.errors import StageError
 MOST_TAGS = 500_000
 """Tags of one page; each takes some kilobytes of memory."""
 
+_LANGUAGE = re.compile(rb"""(?i)<html\b[^>]*\blang\s*=\s*["']?([a-z]{2})""")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _MARKS = re.compile(f"[{html_folds.OPENS}{html_folds.CLOSES}]\n*")
 
@@ -32,7 +34,10 @@ def convert(data: bytes, label: str) -> Converted:
     from bs4.dammit import EncodingDetector
 
     declared = EncodingDetector.find_declared_encoding(data[:4096], is_html=True)
-    return of_text(decode(data, label, declared), label)
+    language = _LANGUAGE.search(data[:4096])
+    code = language[1].decode("ascii") if language else ""
+    decoded = decode(data, label, declared, code)
+    return replace(of_text(decoded.text, label), remarks=decoded.remarks)
 
 
 def of_text(html: str, label: str) -> Converted:

@@ -1,6 +1,6 @@
 """Markdown: the text stays as it is written; headings divide it, front matter becomes metadata.
 
-HTML in it becomes Markdown where it means something: headings, tables, powers. Comments go.
+HTML in it becomes Markdown where it means something: headings, powers. Comments go.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ def convert(data: bytes, label: str) -> Converted:
     Raises:
         StageError: it is no text.
     """
-    return of_text(clean(decode(data, label)), label)
+    decoded = decode(data, label)
+    found = of_text(clean(decoded.text))
+    return replace(found, remarks=(*decoded.remarks, *found.remarks))
 
 
-def of_text(text: str, label: str = "") -> Converted:
+def of_text(text: str) -> Converted:
     """Give Markdown text with its sections; front matter is cut off and read."""
     matter = front_matter.read(text)
     values = dict(matter.values)
@@ -38,7 +40,7 @@ def of_text(text: str, label: str = "") -> Converted:
         del values["title"]
     else:
         named = None
-    found = sectioned(markdown_html.plain(text[matter.length :], label))
+    found = sectioned(markdown_html.plain(text[matter.length :]))
     return replace(
         found,
         title=(one_line(named) if named else "") or found.title,

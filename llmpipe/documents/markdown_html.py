@@ -1,6 +1,6 @@
-"""HTML inside of Markdown: headings and tables in Markdown's own form, no comments.
+"""HTML inside of Markdown: headings in Markdown's own form, powers as text, no comments.
 
-Code stays as it is, and so do elements that only format.
+Code stays as it is, and so do tables and elements that only format.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ NEAR = 200
 
 LONGEST_SPAN = 2000
 """Characters of code in a line of text; what is longer is taken for a stray mark."""
+
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 
 _OF_INTEREST = re.compile(
     r"(?im)<(?:!--|h[1-6]\b|su[bp]\b|table\b|summary\b|details\b|math\b)|^\[//\]:"
@@ -38,8 +40,7 @@ _TOKENS = re.compile(
 )
 
 _CLOSERS = {
-    name: re.compile(rf"(?i)</{name}\s*>")
-    for name in ("h1", "h2", "h3", "h4", "h5", "h6", "summary", "table", "math")
+    name: re.compile(rf"(?i)</{name}\s*>") for name in (*HEADINGS, "summary", "table", "math")
 } | {"comment": re.compile("-->")}
 _TAG = re.compile(r"(?s)<[/a-zA-Z][^<>]*>")
 _ALT = re.compile(r"""(?i)\balt\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""")
@@ -47,13 +48,13 @@ _LINK = re.compile(r"!?\[([^\]]*)\]\(([^)]*)\)")
 _NESTED = re.compile(r"[ \t]*(?:[-*+>|]|\d+[.)])")
 
 
-def plain(text: str, label: str) -> str:
+def plain(text: str) -> str:
     """Return a Markdown text in which HTML says what it would show."""
     if not _OF_INTEREST.search(text):
         return text
     pieces: list[str] = []
     at = 0
-    for start, end, written in _rewritten(text, label):
+    for start, end, written in _rewritten(text):
         if written.startswith("\n\n"):
             written = _apart(text, start, end, written.strip())
         elif not written and _is_alone(text, start, end):
@@ -63,7 +64,7 @@ def plain(text: str, label: str) -> str:
     return "".join([*pieces, text[at:]])
 
 
-def _rewritten(text: str, label: str) -> Iterator[tuple[int, int, str]]:
+def _rewritten(text: str) -> Iterator[tuple[int, int, str]]:
     """Give the stretches that change, each with what stands in its place."""
     closed = dict.fromkeys(_CLOSERS, True)  # whether an end of the kind may still come
     at = 0
@@ -76,7 +77,7 @@ def _rewritten(text: str, label: str) -> Iterator[tuple[int, int, str]]:
                 closed[name] = False
                 continue
             at = closer.end()
-            written = _element(match, name, text[match.end() : closer.start()], closer, label)
+            written = _element(match, name, text[match.end() : closer.start()])
         elif match["raised"] is not None:
             written = _script(match)
         else:
@@ -85,20 +86,15 @@ def _rewritten(text: str, label: str) -> Iterator[tuple[int, int, str]]:
             yield match.start(), at, written
 
 
-def _element(
-    opening: re.Match[str], name: str, inner: str, closer: re.Match[str], label: str
-) -> str | None:
+def _element(opening: re.Match[str], name: str, inner: str) -> str | None:
     """Give an element as Markdown, a block between blank lines; None where it stays."""
-    from llmpipe.documents import html
-
     if name == "comment":
         return ""
     if name == "summary":
-        return _summary(inner, label)
-    if name[0] == "h":
+        return _summary(inner)
+    if name in HEADINGS:
         return _heading(inner, int(name[1]), _line_before(opening))
-    written = html.of_text(opening.string[opening.start() : closer.end()], label).text
-    return written if name == "math" else f"\n\n{written}\n\n"
+    return None
 
 
 def _apart(text: str, start: int, end: int, block: str) -> str:
@@ -112,7 +108,7 @@ def _apart(text: str, start: int, end: int, block: str) -> str:
 
 def _is_alone(text: str, start: int, end: int) -> bool:
     """Tell whether nothing else stands in the lines of a stretch."""
-    before = text[text.rfind("\n", 0, start) + 1 : start]
+    before = text[max(0, start - NEAR) : start].rpartition("\n")[2]
     return not before.strip() and text[end : end + 1] in ("\n", "")
 
 
@@ -125,9 +121,9 @@ def _heading(inner: str, level: int, before: str) -> str | None:
     return f"\n\n{'#' * level} {title}\n\n"
 
 
-def _summary(inner: str, label: str) -> str:
+def _summary(inner: str) -> str:
     if re.search(r"(?i)<h[1-6]\b", inner):
-        return f"\n\n{plain(inner, label).strip()}\n\n"
+        return f"\n\n{plain(inner).strip()}\n\n"
     title = _title(inner)
     return f"\n\n**{title}**\n\n" if title else ""
 

@@ -1,9 +1,15 @@
-"""Plain text in whatever encoding: by its byte order mark, as UTF-8, or as the bytes suggest."""
+"""Plain text: by its byte order mark, as UTF-8, as it declares, or as its letters suggest.
+
+A guess is said, with how sure it is.
+"""
 
 from __future__ import annotations
 
 import codecs
+import re
+from typing import NamedTuple
 
+from llmpipe.documents.guess import guess
 from llmpipe.documents.parts import Converted, clean, sections_of
 from llmpipe.errors import StageError
 
@@ -24,6 +30,29 @@ BINARY_SHARE = 0.005
 SAMPLE = 1 << 20
 """Bytes by which an unknown encoding is told."""
 
+MEANT = {
+    "ascii": "cp1252", "big5": "big5hkscs", "euc-kr": "cp949", "gb2312": "gb18030",
+    "gbk": "gb18030", "iso-8859-1": "cp1252", "iso-8859-9": "cp1254", "iso8859-1": "cp1252",
+    "ks_c_5601-1987": "cp949", "latin-1": "cp1252", "latin1": "cp1252", "shift-jis": "cp932",
+    "shift_jis": "cp932", "tis-620": "cp874", "us-ascii": "cp1252", "x-sjis": "cp932",
+}  # fmt: skip
+"""What files mean by the names of encodings, as browsers take them."""
+
+SEVEN_BITS = {"iso-2022-jp", "iso-2022-kr", "hz-gb-2312", "hz"}
+"""Encodings whose bytes are valid UTF-8, too, and mean something else there."""
+
+BAD_SHARE = 0.2
+"""The share of what is no ASCII that may be damaged in a text that is UTF-8 all the same."""
+
+_COOKIE = re.compile(rb"\b(?:file)?(?:en)?coding[:=][ \t]*([-\w.]+)")
+
+
+class Decoded(NamedTuple):
+    """Bytes as text, and what a person should know of how they were read."""
+
+    text: str
+    remarks: tuple[str, ...] = ()
+
 
 def convert(data: bytes, label: str) -> Converted:
     """Read plain text; all of it is one section.
@@ -31,27 +60,39 @@ def convert(data: bytes, label: str) -> Converted:
     Raises:
         StageError: it is no text.
     """
-    text = clean(decode(data, label))
-    return Converted(text, sections_of(text, ()))
+    decoded = decode(data, label)
+    text = clean(decoded.text)
+    return Converted(text, sections_of(text, ()), remarks=decoded.remarks)
 
 
-def decode(data: bytes, label: str, declared: str | None = None) -> str:
-    """Give bytes as text; ``declared`` is the encoding that the text itself claims to be in.
+def decode(data: bytes, label: str, declared: str | None = None, language: str = "") -> Decoded:
+    """Return bytes as text.
+
+    Args:
+        data: the bytes of a file.
+        label: what the file is called in messages.
+        declared: the encoding that the text itself claims to be in.
+        language: the code of the language that it claims to be in.
 
     Raises:
         StageError: they are no text.
     """
     for mark, encoding in MARKS:
         if data.startswith(mark):
-            return data.decode(encoding, "replace")
-    if is_binary(data):
+            return Decoded(data.decode(encoding, "replace"))
+    wide = _wide(data)
+    if wide is None and is_binary(data):
         raise StageError(f"{label} is a binary file, not text", hint="leave it out by `exclude`")
-    for encoding in filter(None, (declared, "utf-8")):
+    if wide is not None:
+        return Decoded(data.decode(wide, "replace"), (_remark(wide, 0.95),))
+    declared = (declared or _cookie(data) or "").strip().lower()
+    first = [declared] if declared in SEVEN_BITS else []
+    for encoding in (*first, "utf-8", MEANT.get(declared, declared)):
         try:
-            return data.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
+            return Decoded(data.decode(encoding))
+        except (UnicodeError, LookupError, ValueError):
             continue
-    return _guessed(data, label)
+    return _damaged(data) or _guessed(data, label, language)
 
 
 def is_binary(data: bytes) -> bool:
@@ -62,7 +103,40 @@ def is_binary(data: bytes) -> bool:
     return controls > BINARY_SHARE * len(data)
 
 
-def _guessed(data: bytes, label: str) -> str:
+def _wide(data: bytes) -> str | None:
+    """Tell whether bytes are UTF-16 without a mark: every other one of Latin text is 0."""
+    sample = data[:SAMPLE]
+    if b"\0" not in sample[:64] or len(data) % 2:
+        return None
+    even, odd = sample[::2], sample[1::2]
+    for encoding, low, high in (("utf-16-le", even, odd), ("utf-16-be", odd, even)):
+        if 2 * high.count(0) > len(high) and not low.count(0) and not is_binary(low):
+            return encoding
+    return None
+
+
+def _cookie(data: bytes) -> str | None:
+    """Give the encoding that the first or last lines name for editors."""
+    lines = [*data[:1024].split(b"\n")[:2], *data[-1024:].split(b"\n")[-5:]]
+    found = next(filter(None, map(_COOKIE.search, lines)), None)
+    return found[1].decode("ascii", "replace") if found else None
+
+
+def _damaged(data: bytes) -> Decoded | None:
+    """Give bytes as UTF-8 where only few are none, as where a file was cut or put together."""
+    text = data.decode("utf-8", "replace")
+    bad = text.count("\ufffd")
+    whole = len(text) - len(text.encode("ascii", "ignore")) - bad
+    if bad > BAD_SHARE * whole:
+        return None
+    return Decoded(text, (f"UTF-8 with damaged bytes in {bad} places, each read as \ufffd",))
+
+
+def _guessed(data: bytes, label: str, language: str) -> Decoded:
+    found = guess(data, language)
+    if found is not None:
+        text = data.decode(found.encoding, "replace")
+        return Decoded(text, (_remark(found.encoding, found.sure),))
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:SAMPLE]).best()
@@ -71,4 +145,11 @@ def _guessed(data: bytes, label: str) -> str:
             f"{label} is text in no encoding that can be told",
             hint="convert it first, for example: iconv -f cp1252 -t utf-8 OLD > NEW",
         )
-    return data.decode(best.encoding, "replace")
+    return Decoded(data.decode(best.encoding, "replace"), (_remark(best.encoding, 0.3),))
+
+
+def _remark(encoding: str, sure: float) -> str:
+    return (
+        f"neither UTF-8 nor marked as anything else: read as {encoding}, {sure:.0%} sure "
+        f"(convert it to be sure: iconv -f {encoding} -t utf-8)"
+    )

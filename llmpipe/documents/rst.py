@@ -76,7 +76,8 @@ def convert(data: bytes, label: str) -> Converted:
 
     from llmpipe.documents.rst_writer import written
 
-    source = clean(decode(data, label))
+    decoded = decode(data, label)
+    source = clean(decoded.text)
     try:
         with _taking_everything():
             tree = publish_doctree(source, settings_overrides=SETTINGS)
@@ -87,7 +88,7 @@ def convert(data: bytes, label: str) -> Converted:
             hint="leave it out by `exclude`",
         ) from None
     title = next((heading.title for heading in headings), "")
-    return Converted(text, sections_of(text, headings), title)
+    return Converted(text, sections_of(text, headings), title, remarks=decoded.remarks)
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +31,7 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.documents.convert import FORMATS, Options, convert
+from llmpipe.documents.foreign import named_endings
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
@@ -38,6 +40,9 @@ from llmpipe.stages.ingest_files import Collection, collect
 
 LISTED = 100
 """How many duplicates and skipped files the metrics name; all of them are counted."""
+
+REMARKS = 20
+"""How many files are warned of; the metrics name more."""
 
 NAMED = 5
 """How many things of a kind a message names."""
@@ -102,6 +107,8 @@ class Ingest(StageDefaults):
         found = _collected(ctx)
         tally = Tally()
         documents = sorted(_converted(ctx, found, tally), key=lambda document: document.id)
+        if len(tally.remarks) > REMARKS:
+            ctx.warn(f"{len(tally.remarks) - REMARKS} more files have remarks: see the metrics")
         if tally.skipped and ctx.config.on_error == "fail":
             raise _unreadable(tally.skipped)
         _check_columns(ctx, documents, tally)
@@ -112,7 +119,7 @@ class Ingest(StageDefaults):
         output = ctx.out / "documents.jsonl"
         write_documents(output, kept)
         return StageResult(
-            {"documents": output}, _metrics(kept, found, tally), _summary(kept, tally)
+            {"documents": output}, _metrics(kept, found, tally), _summary(kept, found, tally)
         )
 
 
@@ -124,6 +131,8 @@ class Tally:
     """Why a file could not be read, by id."""
     copies: dict[str, str] = field(default_factory=dict)
     """Of which other document a document was the copy, by id."""
+    remarks: dict[str, str] = field(default_factory=dict)
+    """What was guessed in a file, or is not in its text, by id."""
     blank_rows: int = 0
 
 
@@ -156,7 +165,7 @@ def _converted(
     for done, (name, path) in enumerate(sorted(found.files.items())):
         ctx.progress(done, len(found.files), name)
         try:
-            documents = convert(path, name, options)
+            documents = convert(path, name, options, partial(_remark, ctx, tally, name))
         except StageError as error:
             tally.skipped[name] = error
             if ctx.config.on_error == "skip":
@@ -168,6 +177,13 @@ def _converted(
                 yield document
             else:
                 tally.blank_rows += 1
+
+
+def _remark(ctx: StageContext[IngestConfig], tally: Tally, name: str, remark: str) -> None:
+    """Say what should be known of a file, and keep it; a flood of it is only kept."""
+    tally.remarks[name] = "; ".join(filter(None, (tally.remarks.get(name), remark)))
+    if len(tally.remarks) <= REMARKS:
+        ctx.warn(f"{name}: {remark}")
 
 
 def _unreadable(skipped: Mapping[str, StageError]) -> StageError:
@@ -259,6 +275,8 @@ def _metrics(kept: list[Document], found: Collection, tally: Tally) -> dict[str,
         "passed_over": dict(sorted(found.passed_over.items())),
         "excluded": found.excluded,
         "blank_rows": tally.blank_rows,
+        "remarks": len(tally.remarks),
+        "remarks_on": _listed(tally.remarks),
         "duplicates": len(tally.copies),
         "duplicates_of": _listed(tally.copies),
     }
@@ -268,11 +286,17 @@ def _listed(names: Mapping[str, str]) -> dict[str, str]:
     return dict(list(names.items())[:LISTED])
 
 
-def _summary(kept: list[Document], tally: Tally) -> str:
+def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
     """Say in a line what there is and what there is not."""
     characters = sum(len(document.text) for document in kept)
     pages = sum(len(document.pages) for document in kept)
-    parts = [f"{len(kept):,} documents", f"{characters:,} characters"]
+    parts = [f"{len(kept):,} documents"]
+    if found.passed_over:
+        parts.append(
+            f"{found.passed_over.total():,} files of other kinds passed over "
+            f"({named_endings(found.passed_over)})"
+        )
+    parts.append(f"{characters:,} characters")
     parts += [f"{pages:,} pages"] if pages else []
     left = [
         f"{count:,} {what}"

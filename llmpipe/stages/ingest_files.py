@@ -11,6 +11,7 @@ from pathlib import Path
 
 from llmpipe.contracts import Artifact
 from llmpipe.documents.convert import FORMATS
+from llmpipe.documents.foreign import ENDINGS
 from llmpipe.errors import StageError
 from llmpipe.paths import is_path
 from llmpipe.patterns import EVERYTHING, matching_files
@@ -24,7 +25,7 @@ class Collection:
 
     files: dict[str, Path] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Files of folders that are no documents, by the end of their names."""
+    """Files of folders and patterns that are no documents, by the end of their names."""
     excluded: int = 0
     idle: list[str] = field(default_factory=list)
     """Patterns of what to exclude that fit nothing."""
@@ -83,8 +84,9 @@ def _named(
         raise StageError(f"{error.filename} cannot be read: {error.strerror}") from None
     for name in names:
         path = artifact.path / name
-        if not takes_all and path.suffix.lower() not in FORMATS:
-            passed_over[_unicode(path.suffix.lower() or path.name)] += 1
+        ending = path.suffix.lower()
+        if ending not in FORMATS and (not takes_all or ending in ENDINGS):
+            passed_over[_unicode(ending or path.name)] += 1
             continue
         if is_path(text) and not follow and not _real(path).is_relative_to(root):
             raise StageError(

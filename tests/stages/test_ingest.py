@@ -109,6 +109,56 @@ def test_a_folder_of_everything(ingest: Runner) -> None:
     assert result.summary.endswith(", 2 pages; left out: 1 rows without text")
 
 
+def test_files_of_other_formats_are_passed_over_and_named(ingest: Runner) -> None:
+    """Neither a folder nor a pattern of everything reads them as text; the summary names them."""
+    ingest.write("docs/a.md", "# A\n\nText.\n")
+    ingest.write("docs/notes.text", "plain words")
+    for name in ("b.rtf", "c.rtf", "d.mht", "e.xml", "f.odt", "g.doc", "h.svg"):
+        ingest.write(f"docs/{name}", "{\\rtf1 words that look like text}")
+    for path in ("./docs", "./docs/*.*", "./docs/*"):
+        result, documents = ingest(path)
+        assert ids(documents) == ["docs/a.md", "docs/notes.text"]
+        assert result.metrics["passed_over"][".rtf"] == 2
+        told = (
+            "7 files of other kinds passed over (2 .rtf, 1 .doc, 1 .mht, 1 .odt, 1 .svg, 1 others)"
+        )
+        assert result.summary.startswith(f"2 documents, {told}, ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.rtf", "words", "Rich Text (RTF)"),
+        ("a.txt", "{\\rtf1 words}", "Rich Text (RTF)"),
+        ("a.md", "%!PS-Adobe-3.0\n", "PostScript"),
+        ("notes", "<?xml version='1.0'?><book><p>words</p></book>", "XML"),
+        ("a.html", "From: <Saved by Blink>\r\nMIME-Version: 1.0\r\n", "a saved web page (MHTML)"),
+        ("a.xml", "<feed>words</feed>", "XML"),
+    ],
+)
+def test_a_named_file_of_another_format_is_told(
+    ingest: Runner, name: str, content: str, what: str
+) -> None:
+    """By the end of its name or by its first bytes; nothing of it is taken for text."""
+    ingest.write(name, content)
+    with pytest.raises(StageError) as caught:
+        ingest(f"./{name}")
+    assert caught.value.message == f"{name} is {what}, which is not read"
+
+
+def test_guesses_are_said(ingest: Runner) -> None:
+    """What was guessed of a file is warned of by its name, and kept; a flood is only kept."""
+    for at in range(25):
+        ingest.write(f"docs/{at:02}.txt", f"Preis: {at} €".encode("cp1252"))
+    result, documents = ingest("./docs")
+    assert documents[5].text == "Preis: 5 €"
+    assert ingest.warnings[0].startswith(
+        "docs/00.txt: neither UTF-8 nor marked as anything else: read"
+    )
+    assert ingest.warnings[20:] == ["5 more files have remarks: see the metrics"]
+    assert result.metrics["remarks"] == len(result.metrics["remarks_on"]) == 25
+
+
 def test_ids_are_paths_below_the_spec(ingest: Runner, tmp_path: Path) -> None:
     """However a file is reached, it is called the same; one from outside by its folder's name."""
     ingest.write("docs/a.md", "a\n")

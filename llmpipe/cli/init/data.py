@@ -15,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 
 from llmpipe.cli.init.rows import FileId, Named, Rows, counted, file_id, read
+from llmpipe.documents import foreign
 from llmpipe.documents.convert import FORMATS
+from llmpipe.documents.foreign import ENDINGS, named_endings
 from llmpipe.errors import StageError, UsageError, did_you_mean
 from llmpipe.graph.patterns import trouble_with
 from llmpipe.graph.references import SPECIAL
@@ -36,6 +38,8 @@ class Data:
     rows: list[Rows] = field(default_factory=list)
     passed_over: dict[FileId, str] = field(default_factory=dict)
     """Files that cannot be used, and why."""
+    others: Counter[str] = field(default_factory=Counter)
+    """Files that are neither documents nor rows, by the end of their names."""
     columns: dict[str, None] = field(default_factory=dict)
     """All columns of all files of rows, also of those that are passed over."""
     is_outside: bool = False
@@ -61,6 +65,7 @@ class Data:
                 self.rows.append(rows)
                 taken.add(rows.file)
         self.passed_over |= found.passed_over
+        self.others += found.others
         self.columns |= found.columns
         self.is_outside = self.is_outside or found.is_outside
 
@@ -74,6 +79,8 @@ class Data:
         for file, reason in self.passed_over.items():
             if file not in taken:
                 yield f"passed over: {reason}"
+        if self.others:
+            yield f"passed over, of other kinds: {named_endings(self.others)}"
 
     def _files_of_documents(self) -> set[FileId]:
         return set().union(*self.documents.values())
@@ -183,7 +190,10 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
     trouble = trouble_with(text, Path(root), pattern)
     if trouble:
         raise UsageError(trouble[0], hint=trouble[1])
-    files = dict(sorted(matching_files(Path(root), pattern)))
+    below = dict(sorted(matching_files(Path(root), pattern)))
+    files = {name: found for name, found in below.items() if _ending(name) not in ENDINGS}
+    if below and not files:
+        raise UsageError(f"{text} fits no documents", hint=f"read are: {' '.join(FORMATS)}")
     tables = [name for name in files if _is_table(name)]
     if tables and len(tables) < len(files):
         raise UsageError(
@@ -191,6 +201,7 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
             hint="give each a pattern of its own, by the end of the names: --data './x/*.md'",
         )
     data = Data(is_outside=_is_outside(Path(root), folder))
+    data.others.update(_ending(name) for name in below.keys() - files.keys())
     base = written_path(root, folder)
     if not tables:
         written = _text(_joined(escaped(base), pattern))
@@ -214,6 +225,8 @@ def _of_folder(text: str, folder: Path, written: str, named: Named) -> Data:
         elif Path(name).suffix.lower() in FORMATS:
             pattern = _joined(escaped(written), f"**/*{Path(name).suffix}")
             data.documents.setdefault(pattern, set()).add(file_id(found))
+        else:
+            data.others[_ending(name)] += 1
     data.documents = dict(sorted(data.documents.items()))
     _pass_over_the_untold(data)
     if not data.count:
@@ -245,8 +258,8 @@ def _add_file(data: Data, label: str, path: Path, written: str, named: Named) ->
         what = SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "a special file")
         raise UsageError(f"{label} is {what}; a regular file or a folder is needed here")
     if not _is_table(path.name):
-        if path.suffix.lower() not in FORMATS and b"\0" in _beginning(path):
-            raise UsageError(f"{label} is no text", hint=f"read are: {' '.join(FORMATS)}")
+        if _ending(path.name) not in FORMATS:
+            _check_is_text(label, path)
         data.documents[written] = {file_id(path.stat())}
         return
     rows = read(path, label, written, named)
@@ -257,6 +270,25 @@ def _add_file(data: Data, label: str, path: Path, written: str, named: Named) ->
 def _is_table(name: str) -> bool:
     known = FORMATS.get(Path(name).suffix.lower())
     return known is not None and known.module == "rows"
+
+
+def _check_is_text(label: str, path: Path) -> None:
+    """Make sure that a file with an unknown ending may be read as text.
+
+    Raises:
+        UsageError: it is of another format.
+    """
+    beginning = _beginning(path)
+    kind = ENDINGS.get(_ending(path.name)) or foreign.told(beginning)
+    if kind:
+        raise UsageError(f"{label} is {kind}, which is not read", hint=foreign.HINT)
+    if b"\0" in beginning:
+        raise UsageError(f"{label} is no text", hint=f"read are: {' '.join(FORMATS)}")
+
+
+def _ending(name: str) -> str:
+    path = Path(name)
+    return path.suffix.lower() or path.name
 
 
 def _beginning(path: Path) -> bytes:

@@ -97,3 +97,18 @@ def test_a_name_that_is_no_text_is_passed_over(
     assert init("--data", "docs", "--yes") == 0
     assert "caf\\udce9.jsonl': the name is not UTF-8" in capsys.readouterr().out
     assert "the name is not UTF-8" in refused(capsys, "new", "--data", "docs/c*.jsonl", "--yes")
+
+
+def test_files_of_other_kinds_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a folder and by a pattern they are counted; one that is named is refused as what it is."""
+    (folder / "mixed").mkdir(exist_ok=True)
+    (folder / "mixed" / "a.md").write_text("# A\n\nText.\n", "utf-8")
+    for name in ("b.rtf", "c.rtf", "d.mht"):
+        (folder / "mixed" / name).write_text("{\\rtf1 words}", "utf-8")
+    assert init("--data", "mixed", "--yes") == 0
+    assert "passed over, of other kinds: 2 .rtf, 1 .mht" in capsys.readouterr().out
+    assert init("new", "--data", "mixed/*.*", "--yes") == 0
+    assert "passed over, of other kinds: 2 .rtf, 1 .mht" in capsys.readouterr().out
+    assert "mixed/b.rtf is Rich Text (RTF), which is not read" in refused(
+        capsys, "other", "--data", "mixed/b.rtf", "--yes"
+    )
