@@ -23,8 +23,14 @@ NUMBERING = (
 _ALIKE = {mark: f"[{marks}]" for marks in ("'‘’", '"“”', "‐‑–—") for mark in marks}
 _ALIKE["-"] = "[-‐‑–—]"
 
-_CONTROLS = {code: None for code in range(32) if chr(code) not in "\t\n\r"} | {0xFFFE: None}
-"""Among them is what stands for a hyphen at the end of a line: without it the word is whole."""
+HYPHEN = "\x02"
+"""What pdfium puts where a line ends in a hyphen, a soft one or one of the word alike."""
+
+_CONTROLS = {code: None for code in range(32) if chr(code) not in f"\t\n\r{HYPHEN}"} | {
+    0xFFFE: HYPHEN
+}
+_BROKEN = re.compile(rf"(\w*){HYPHEN}(\w*)")
+_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -59,7 +65,7 @@ def _read(pdf: Any, label: str) -> Converted:
             f"{label} has no text: scanned pages need OCR first",
             hint="for example: ocrmypdf OLD NEW",
         )
-    text, pages = _paged(texts)
+    text, pages = _paged(_mended(texts))
     facts = pdf.get_metadata_dict(skip_empty=True)
     title = one_line(facts.get("Title", ""))
     return Converted(
@@ -78,6 +84,31 @@ def _page_text(page: Any) -> str:
     finally:
         found.close()
         page.close()
+
+
+def _mended(texts: Sequence[str]) -> Sequence[str]:
+    """Put words together that a hyphen divides at the end of a line.
+
+    The hyphen is one of the word, and stays, where the whole word stands nowhere else in the
+    document (over-the-counter), or has a digit or a capital in it (COVID-19, Wi-Fi).
+    """
+    if not any(HYPHEN in text for text in texts):
+        return texts
+    words = {word.casefold() for text in texts for word in _WORD.findall(_BROKEN.sub(" ", text))}
+
+    def mended(match: re.Match[str]) -> str:
+        left, right = match.groups()
+        whole, divided = (left + right).casefold(), f"{left}-{right}".casefold()
+        inner = (left + right)[1:]
+        is_one = (
+            bool(left and right)
+            and whole in words
+            and divided not in words
+            and inner == inner.lower()
+        )
+        return left + right if is_one else f"{left}-{right}"
+
+    return [_BROKEN.sub(mended, text) for text in texts]
 
 
 def _paged(texts: Sequence[str]) -> tuple[str, tuple[Page, ...]]:

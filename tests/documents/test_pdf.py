@@ -82,3 +82,29 @@ def test_rubbish_is_no_pdf(data):
     """Damaged files are named."""
     with pytest.raises(StageError, match=r"^a\.pdf is not a PDF that can be read"):
         convert(b"%PDF-1.4\n" + data, "a.pdf")
+
+
+def test_hyphens_at_the_end_of_a_line():
+    """A word is put together where it stands whole elsewhere; other hyphens belong to the word."""
+    pages = [
+        [
+            "Cases of COVID-",
+            "19 and ISO-",
+            "9001, over-",
+            "the-counter, by Wi-",
+            "Fi; well-",
+            "known.",
+        ],
+        [
+            "More infor-",
+            "mation: Infor-",
+            "mation is information. e-",
+            "mail is no email but e-mail.",
+        ],
+    ]
+    pages[0] += ["Counter of day-", "to-", "day use."]
+    assert convert(pdf_bytes(pages), "a.pdf").text == (
+        "Cases of COVID-19 and ISO-9001, over-the-counter, by Wi-Fi; well-known.\nCounter of "
+        "day-to-day use.\n"
+        "More information: Information is information. e-mail is no email but e-mail.\n"
+    )
