@@ -36,25 +36,47 @@ HTML = Format("text/html", "html", ("charset-normalizer", *PAGE), is_text=True)
 XHTML = HTML._replace(media_type="application/xhtml+xml")
 PDF = Format("application/pdf", "pdf", ("pypdfium2",))
 DOCX = Format(WORD, "docx", ("mammoth", *PAGE))
+PPTX = Format(
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation", "pptx", PAGE
+)
+XLSX = Format(
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "xlsx",
+    ("openpyxl", *MARKUP),
+)
+EPUB = Format("application/epub+zip", "epub", ("charset-normalizer", *PAGE))
 RST = Format("text/x-rst", "rst", ("charset-normalizer", "docutils"), is_text=True)
 
 FORMATS = {
     ".csv": Format("text/csv", "rows"),
+    ".docm": DOCX,
     ".docx": DOCX,
+    ".eml": Format("message/rfc822", "eml", ("charset-normalizer", *PAGE)),
+    ".epub": EPUB,
     ".htm": HTML,
     ".html": HTML,
+    ".ipynb": Format("application/x-ipynb+json", "ipynb", PAGE),
     ".json": Format("application/json", "rows"),
     ".jsonl": Format("application/jsonl", "rows"),
     ".markdown": MARKDOWN,
     ".md": MARKDOWN,
     ".pdf": PDF,
+    ".pptm": PPTX,
+    ".pptx": PPTX,
     ".rst": RST,
     ".text": PLAIN,
     ".tsv": Format("text/tab-separated-values", "rows"),
     ".txt": PLAIN,
     ".xhtml": XHTML,
+    ".xlsm": XLSX,
+    ".xlsx": XLSX,
 }
 """What is taken from folders, by the end of its name."""
+
+
+ARCHIVES = {EPUB: b"application/epub+zip", PPTX: b"ppt/presentation", XLSX: b"xl/workbook",
+            DOCX: b"word/"}  # fmt: skip
+"""Formats that are archives, with what only they hold."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -119,9 +141,9 @@ def format_of(path: Path, data: bytes) -> Format:
     """Tell what a file is: by its first bytes where these are plain, else by its name."""
     if data.startswith(b"%PDF-"):
         return PDF
-    if data.startswith(b"PK\x03\x04") and b"word/" in data:
-        return DOCX
     known = FORMATS.get(path.suffix.lower())
+    if data.startswith(b"PK\x03\x04") and known not in ARCHIVES:
+        return next((format_ for format_, mark in ARCHIVES.items() if mark in data), known or PLAIN)
     if known is None and data[:1024].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return HTML
     return known or PLAIN

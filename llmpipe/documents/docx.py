@@ -15,19 +15,11 @@ from dataclasses import replace
 from html import unescape
 
 from llmpipe.documents import docx_xml, html
+from llmpipe.documents.archive import OLE, unpacked
 from llmpipe.documents.html_writer import LABEL
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import Converted, one_line
 from llmpipe.errors import StageError
-
-MOST_XML = 50_000_000
-"""Bytes of unpacked XML; taken apart they need some forty times as much memory."""
-
-MOST_PARTS = 10_000
-"""Files in one archive."""
-
-OLE = bytes.fromhex("d0cf11e0a1b11ae1")
-"""How the old format begins, and the new one when it is encrypted."""
 
 STYLES = "p[style-name='Title'] => h1:fresh"
 
@@ -55,7 +47,7 @@ def convert(data: bytes, label: str) -> Converted:
             hint="save it as .docx without a password",
         )
     try:
-        parts = _xml_parts(data, label)
+        parts = unpacked(data, label)
         page, remarks = _as_html(parts)
         found = html.of_text(page, label)
     except StageError:
@@ -68,23 +60,6 @@ def convert(data: bytes, label: str) -> Converted:
     return replace(
         found, title=title or found.title, metadata=metadata, remarks=(*remarks, *found.remarks)
     )
-
-
-def _xml_parts(data: bytes, label: str) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        wanted = [part for part in archive.infolist() if part.filename.endswith((".xml", ".rels"))]
-        size = sum(part.file_size for part in wanted)
-        if size > MOST_XML or len(wanted) > MOST_PARTS:
-            raise StageError(
-                f"{label} unpacks to {size / 1e6:,.0f} MB of XML in {len(wanted):,} parts; "
-                f"at most {MOST_XML / 1e6:.0f} MB in {MOST_PARTS:,} are read",
-                hint="split it, or leave it out by `exclude`",
-            )
-        parts = {part.filename: archive.read(part) for part in wanted}
-    for name, xml in parts.items():
-        if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
-            raise StageError(f"{label} declares entities in {name}, which Word never does")
-    return parts
 
 
 def _as_html(parts: dict[str, bytes]) -> tuple[str, list[str]]:

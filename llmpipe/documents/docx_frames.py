@@ -6,11 +6,11 @@ other pages than the paper.
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmpipe.documents import archive
 from llmpipe.documents.docx_names import R, W
 
 FRAMES = ("hdr", "ftr")
@@ -19,24 +19,16 @@ FRAMES = ("hdr", "ftr")
 COUNTED = {"PAGE", "NUMPAGES", "SECTIONPAGES"}
 """Fields that count pages."""
 
-_RELATION = re.compile(rb"<Relationship\b[^>]*>")
-_ATTRIBUTE = re.compile(rb'\b(Id|Target)\s*=\s*["\']([^"\']*)["\']')
-
 
 def of(document: str, roots: Mapping[str, Any], parts: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the headers and footers that a document refers to, by the ids of the references."""
-    folder, name = posixpath.split(document)
-    relations = parts.get(f"{folder}/_rels/{name}.rels", b"")
-    found = {}
-    for relation in _RELATION.findall(relations):
-        attributes = dict(_ATTRIBUTE.findall(relation))
-        target = attributes.get(b"Target", b"").decode("utf-8", "replace")
-        root = roots.get(posixpath.normpath(posixpath.join(folder, target.lstrip("/"))))
-        if root is None and target.startswith("/"):
-            root = roots.get(target.lstrip("/"))
-        if root is not None and root.tag.removeprefix(W) in FRAMES:
-            found[attributes.get(b"Id", b"").decode("utf-8", "replace")] = root
-    return found
+    related = archive.relations(parts, document).items()
+    found = {id_: roots.get(target) for id_, (_, target) in related}
+    return {
+        id_: root
+        for id_, root in found.items()
+        if root is not None and root.tag.removeprefix(W) in FRAMES
+    }
 
 
 def put_in(document: Any, frames: Mapping[str, Any]) -> None:

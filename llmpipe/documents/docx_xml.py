@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmpipe.documents import docx_frames, omml
+from llmpipe.documents.archive import parsed
 from llmpipe.documents.docx_names import MC, Styles, W, integer, read_styles, switched, value_of
 from llmpipe.documents.docx_numbers import Numbers
 
@@ -34,7 +35,7 @@ def explicit(parts: Mapping[str, bytes]) -> tuple[dict[str, bytes], Counter[str]
     from lxml import etree
 
     found = dict(parts)
-    roots = {name: _parsed(xml) for name, xml in parts.items() if _has_text(name)}
+    roots = {name: parsed(xml) for name, xml in parts.items() if _has_text(name)}
     styles = read_styles(_one(roots, "styles"))
     numbers = Numbers(_one(roots, "numbering"), styles)
     left_out: Counter[str] = Counter()
@@ -52,13 +53,6 @@ def explicit(parts: Mapping[str, bytes]) -> tuple[dict[str, bytes], Counter[str]
 
 def _has_text(name: str) -> bool:
     return name.startswith("word/") and name.endswith(".xml") and name.count("/") == 1
-
-
-def _parsed(xml: bytes) -> Any:
-    from lxml import etree
-
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True)
-    return etree.fromstring(xml, parser)
 
 
 def _one(roots: Mapping[str, Any], kind: str) -> Any:

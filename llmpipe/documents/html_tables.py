@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from llmpipe.documents.html_code import as_code
+from llmpipe.documents.tables import WIDEST, Cell, spread
 
 if TYPE_CHECKING:
     from bs4 import Tag
 
-WIDEST = 1000
-"""Columns that a cell may span, as in browsers."""
-
 MOST_REPEATED = 1_000_000
 """Characters that the repeated cells of one table may add; the further ones stay empty."""
-
-MOST_CELLS = 100_000
-"""Cells of a table after repetition; in one that would have more, none is repeated."""
 
 STEPS = {
     "back", "contents", "first", "home", "index", "last", "next", "next page", "prev", "previous",
@@ -142,41 +137,19 @@ def _twice(line: list[Tag | None]) -> bool:
 
 def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
     """Give for each row of a group the cell of every column, one that spans several repeatedly."""
-    cells = [row.find_all(["td", "th"], recursive=False) for row in rows]
-    if _size(cells) > MOST_CELLS:
-        return [list(line) for line in cells]
-    lines: list[list[Tag | None]] = []
-    above: dict[int, tuple[Tag, int]] = {}  # by column: a cell that reaches down, and how far
-    for number in range(len(rows)):
-        line: list[Tag | None] = []
-        for cell in cells[number]:
-            _take_from_above(line, above)
-            down = _span(cell, "rowspan", len(rows) - number)
-            for _ in range(_span(cell, "colspan", WIDEST)):
-                if down > 1:
-                    above[len(line)] = (cell, down)
-                line.append(cell)
-        _take_from_above(line, above, max(above, default=-1) + 1)
-        lines.append(line)
-        above = {at: (cell, down - 1) for at, (cell, down) in above.items() if down > 1}
-    return lines
-
-
-def _size(rows: Sequence[Sequence[Tag]]) -> int:
-    """Say how many cells rows have when each is repeated wherever it reaches."""
-    return sum(
-        _span(cell, "colspan", WIDEST) * _span(cell, "rowspan", len(rows) - number)
-        for number, cells in enumerate(rows)
-        for cell in cells
+    return spread(
+        [
+            [
+                Cell(
+                    cell,
+                    _span(cell, "colspan", WIDEST),
+                    _span(cell, "rowspan", len(rows) - number),
+                )
+                for cell in row.find_all(["td", "th"], recursive=False)
+            ]
+            for number, row in enumerate(rows)
+        ]
     )
-
-
-def _take_from_above(
-    line: list[Tag | None], above: Mapping[int, tuple[Tag, int]], width: int = 0
-) -> None:
-    """Add the cells from above that come next in a row, or all those within a width."""
-    while len(line) in above or len(line) < width:
-        line.append(above[len(line)][0] if len(line) in above else None)
 
 
 def _span(cell: Tag, attribute: str, most: int) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from llmpipe.documents import notation
 from llmpipe.documents.parts import Heading, clean, one_line
+from llmpipe.documents.tables import Cell, spread, table
 
 _BACKTICKS = re.compile(r"`{3,}")
 
@@ -68,7 +70,7 @@ def _inline(node: Any) -> str:
         return ""
     if kind == "image":
         return str(node.get("alt", ""))
-    inner = "".join(_inline(child) for child in node.children)
+    inner = _joined(node.children)
     if kind == "literal":
         return f"`{inner}`"
     if kind in ("footnote_reference", "citation_reference"):
@@ -77,6 +79,20 @@ def _inline(node: Any) -> str:
     if address.startswith(("http://", "https://")) and address != inner:
         return f"{inner} ({address})"
     return inner
+
+
+def _joined(children: Sequence[Any]) -> str:
+    """Give what stands in a line; what is raised or lowered by what stands around it."""
+    text = ""
+    for at, child in enumerate(children):
+        script = _SCRIPTS.get(type(child).__name__)
+        inner = _inline(child)
+        if script is None:
+            text += inner
+        else:
+            following = children[at + 1].astext()[:1] if at + 1 < len(children) else ""
+            text += script(text, inner, following)
+    return text
 
 
 def _code(node: Any) -> str:
@@ -145,21 +161,19 @@ def _note(node: Any) -> str:
 
 
 def _table(node: Any) -> str:
-    rows = [
-        [_cell(entry) for entry in row.children] for row in node.findall(_is_row)
-    ]  # what spans several columns or rows stands in the first
+    rows: list[list[str | None]] = []
+    for part in node.findall(lambda inner: type(inner).__name__ in ("thead", "tbody")):
+        rows += spread([[_cell(entry) for entry in row.children] for row in part.children])
     title = next((_inline(child) for child in node.children if type(child).__name__ == "title"), "")
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    lines[1:1] = [f"|{' --- |' * len(rows[0])}"] if rows else []
-    return "\n".join(lines) if not title else "\n".join([f"{title}\n", *lines])
+    return "\n\n".join(filter(None, [title, table(rows)]))
 
 
-def _is_row(node: Any) -> bool:
-    return type(node).__name__ == "row"
+def _cell(entry: Any) -> Cell[str]:
+    across, down = entry.get("morecols", 0) + 1, entry.get("morerows", 0) + 1
+    return Cell(_blocks(entry, " "), across, down)
 
 
-def _cell(entry: Any) -> str:
-    return " ".join(_blocks(entry, " ").split()).replace("|", "\\|")
+_SCRIPTS = {"superscript": notation.raised, "subscript": notation.lowered}
 
 
 _ADMONITIONS = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmpipe.documents import html_tables
+from llmpipe.documents import html_tables, tables
 from llmpipe.documents.html import of_text
 
 
@@ -61,7 +61,7 @@ def test_any_tiling_is_read_as_it_is_drawn(data):
 
 def test_spans_without_end(monkeypatch):
     """A table that would fill the memory has its cells once; long ones are not repeated for ever."""
-    monkeypatch.setattr(html_tables, "MOST_CELLS", 100)
+    monkeypatch.setattr(tables, "MOST_CELLS", 100)
     assert of_text("<table>" + "<tr><td colspan=1000>x" * 5 + "</table>", "a").text.count("x") == 5
     monkeypatch.setattr(html_tables, "MOST_REPEATED", 100)
     assert len(of_text(f"<table><tr><td colspan=50>{'y' * 80}</table>", "a").text) < 1000

@@ -103,3 +103,23 @@ def test_nesting_without_end():
     """Quotes in quotes, a thousand deep, are refused and not followed."""
     with pytest.raises(StageError, match=r"^a\.rst cannot be read as reStructuredText"):
         read("\n\n".join(f"{' ' * depth}x" for depth in range(1000)))
+
+
+def test_powers_and_merged_cells():
+    """What is raised stays so; a cell that spans rows or columns is repeated."""
+    text = """2\\ :sup:`31` bytes of H\\ :sub:`2`\\ O
+
++--------+-----------+
+| Region | 2023      |
+|        +-----+-----+
+|        | Q1  | Q2  |
++========+=====+=====+
+| North  | 1   | 2   |
++        +-----+-----+
+|        | 3   | 4   |
++--------+-----+-----+
+"""
+    assert convert(text.encode(), "a.rst").text == (
+        "2^31 bytes of H2O\n\n| Region | 2023 | 2023 |\n| --- | --- | --- |\n| Region | Q1 | Q2 |\n"
+        "| North | 1 | 2 |\n| North | 3 | 4 |\n"
+    )

@@ -1,0 +1,166 @@
+"""Excel: each sheet is a section, each block of cells a table, as its reader sees them.
+
+Hidden sheets, rows and columns are left out, which is said; merged cells are repeated. A formula
+that was never calculated is kept as its text. Not covered: charts, comments on cells.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from llmpipe.documents import archive, markdown
+from llmpipe.documents.parts import Converted, one_line
+from llmpipe.documents.tables import table
+from llmpipe.errors import StageError
+
+UNCALCULATED = re.compile(
+    rb"<c\b[^>]*>\s*<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>"
+)
+"""A cell with a formula and without its value."""
+
+_CURRENCY = re.compile(r"\[\$([^-\]]+)[^\]]*\]|([€$£¥₹])")
+_QUOTED = re.compile(r'"([^"]*)"|\\(.)')
+
+
+def convert(data: bytes, label: str) -> Converted:
+    """Read a workbook.
+
+    Raises:
+        StageError: it is none, is encrypted, or is too large unpacked.
+    """
+    if data.startswith(archive.OLE):
+        raise StageError(
+            f"{label} is encrypted or in Excel's old format",
+            hint="save it as .xlsx without a password",
+        )
+    import openpyxl
+
+    try:
+        parts = archive.unpacked(data, label)
+        pending = sum(
+            len(UNCALCULATED.findall(xml)) for name, xml in parts.items() if "worksheets/" in name
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what the library will not write back
+            book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+            formulas = openpyxl.load_workbook(io.BytesIO(data)) if pending else None
+        return _converted(book, formulas, pending)
+    except StageError:
+        raise
+    except Exception as error:  # whatever the libraries make of a broken archive
+        raise StageError(f"{label} is not a workbook that can be read: {error}") from None
+
+
+def _converted(book: Any, formulas: Any, pending: int) -> Converted:
+    left_out: Counter[str] = Counter()
+    texts: list[str] = []
+    for sheet in book.worksheets:
+        if sheet.sheet_state != "visible":
+            left_out["hidden sheet"] += 1
+            continue
+        other = formulas[sheet.title] if formulas is not None else None
+        blocks = [table(block) for block in _blocks(list(_rows(sheet, other, left_out)))]
+        if blocks:
+            texts.append("\n\n".join([f"## {one_line(sheet.title)}", *blocks]))
+    found = markdown.sectioned("\n\n".join(texts) + "\n" if texts else "")
+    named = ", ".join(f"{name} ({count})" for name, count in sorted(left_out.items()))
+    remarks = [f"not read: {named}"] if named else []
+    if pending:
+        remarks.append(f"{pending} formulas were never calculated: their text stands for the value")
+    title = one_line(book.properties.title or "")
+    author = one_line(book.properties.creator or "")
+    metadata = {"author": author} if author and author != "openpyxl" else {}
+    return Converted(found.text, found.sections, title, metadata=metadata, remarks=tuple(remarks))
+
+
+def _rows(sheet: Any, formulas: Any, left_out: Counter[str]) -> Iterator[list[str]]:
+    """Give the rows of a sheet that are seen, with the texts of their cells."""
+    from openpyxl.utils import get_column_letter
+
+    merged = {
+        place: (area.min_row, area.min_col)
+        for area in sheet.merged_cells.ranges
+        if area.size["rows"] * area.size["columns"] <= archive.MOST_PARTS
+        for row in area.rows
+        for place in row
+    }
+    hidden = {
+        at
+        for at in range(1, sheet.max_column + 1)
+        if _is_hidden(sheet.column_dimensions, get_column_letter(at))
+    }
+    for dimension in sheet.column_dimensions.values():
+        if dimension.hidden and dimension.min and dimension.max:
+            hidden |= set(range(dimension.min, min(dimension.max, sheet.max_column) + 1))
+    left_out["hidden column"] += len(hidden)
+    for number, row in enumerate(sheet.iter_rows(), 1):
+        if number in sheet.row_dimensions and sheet.row_dimensions[number].hidden:
+            left_out["hidden row"] += 1
+            continue
+        cells = []
+        for at, cell in enumerate(row, 1):
+            if at in hidden:
+                continue
+            first = merged.get((number, at))
+            shown = sheet.cell(*first) if first else cell
+            text = _shown(shown)
+            if not text and formulas is not None:
+                formula = formulas.cell(shown.row, shown.column).value
+                text = str(getattr(formula, "text", formula) or "")
+            cells.append(text)
+        yield cells
+    for name in [name for name, count in left_out.items() if not count]:
+        del left_out[name]
+
+
+def _is_hidden(dimensions: Any, letter: str) -> bool:
+    return letter in dimensions and bool(dimensions[letter].hidden)
+
+
+def _shown(cell: Any) -> str:
+    """Give the text of a cell, nearly as its format shows it."""
+    value = cell.value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, datetime.datetime):
+        is_day = value.time() == datetime.time() and "h" not in cell.number_format.lower()
+        return value.date().isoformat() if is_day else value.isoformat(" ", "minutes")
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, int | float):
+        return _number(value, cell.number_format or "General")
+    return str(value)
+
+
+def _number(value: float, format_: str) -> str:
+    plain = _QUOTED.sub("", format_)
+    if "%" in plain:
+        return f"{value * 100:.12g}%"
+    text = f"{value:.15g}" if abs(value) < 1e15 else str(value)
+    currency = _CURRENCY.search(format_)
+    return f"{text} {currency[1] or currency[2]}" if currency else text
+
+
+def _blocks(rows: list[list[str]]) -> Iterator[list[list[str]]]:
+    """Give the blocks of rows between empty ones, without empty columns around them."""
+    block: list[list[str]] = []
+    for row in [*rows, []]:
+        if any(text.strip() for text in row):
+            block.append(row)
+        elif block:
+            yield _trimmed(block)
+            block = []
+
+
+def _trimmed(block: list[list[str]]) -> list[list[str]]:
+    width = max(map(len, block))
+    used = [at for at in range(width) if any(at < len(row) and row[at].strip() for row in block)]
+    return [row[used[0] : used[-1] + 1] for row in block]

@@ -1,0 +1,196 @@
+"""Presentations and workbooks: all that their readers see, and what they do not is said."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import zipfile
+
+import openpyxl
+import pytest
+from document_files import check_parts, read_or_told
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmpipe.documents import pptx, xlsx
+from llmpipe.errors import StageError
+
+NAMES = (
+    'xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main" '
+    'xmlns:a="http://schemas.openxmlformats.org/drawingml/2006/main" '
+    'xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships" '
+    'xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart" '
+    'xmlns:dgm="http://schemas.openxmlformats.org/drawingml/2006/diagram" '
+    'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" '
+    'xmlns:a14="http://schemas.microsoft.com/office/drawing/2010/main" '
+    'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+)
+RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def relations(targets: dict[str, tuple[str, str]]) -> str:
+    """What a part refers to: by id the kind and the target."""
+    return "<Relationships>{}</Relationships>".format(
+        "".join(
+            f'<Relationship Id="{id_}" Type="{RELATION}/{kind}" Target="{target}"/>'
+            for id_, (kind, target) in targets.items()
+        )
+    )
+
+
+def presentation(*slides: str, **parts: str) -> bytes:
+    """A presentation of slides, each the XML of its shapes."""
+    listed = "".join(f'<p:sldId r:id="s{at}"/>' for at in range(len(slides)))
+    files = {
+        "ppt/presentation.xml": f"<p:presentation {NAMES}><p:sldIdLst>{listed}</p:sldIdLst></p:presentation>",
+        "ppt/_rels/presentation.xml.rels": relations(
+            {f"s{at}": ("slide", f"slides/slide{at}.xml") for at in range(len(slides))}
+        ),
+        **{
+            f"ppt/slides/slide{at}.xml": slide if slide.startswith("<p:sld") else shown(slide)
+            for at, slide in enumerate(slides)
+        },
+        **parts,
+    }
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return out.getvalue()
+
+
+def shown(shapes: str, attributes: str = "") -> str:
+    """A slide."""
+    return f"<p:sld {NAMES} {attributes}><p:cSld><p:spTree>{shapes}</p:spTree></p:cSld></p:sld>"
+
+
+def shape(*paragraphs: str, kind: str | None = None) -> str:
+    """A shape with paragraphs; the kind is that of a placeholder."""
+    holder = "" if kind is None else f'<p:ph type="{kind}"/>'
+    lines = "".join(
+        p if p.startswith("<a:p") else f"<a:p><a:r><a:t>{p}</a:t></a:r></a:p>" for p in paragraphs
+    )
+    return (
+        f"<p:sp><p:nvSpPr><p:nvPr>{holder}</p:nvPr></p:nvSpPr><p:txBody>{lines}</p:txBody></p:sp>"
+    )
+
+
+def test_slides_are_pages_and_sections():
+    """Titles head them, outlines are lists, groups and notes are read, numbers of slides are not."""
+    inner = '<a:p><a:pPr lvl="1"/><a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline="30000"/><a:t>6</a:t></a:r></a:p>'
+    data = presentation(
+        shape("Fees", kind="title") + shape("first", inner, "second", kind="body") + shape("7", kind="sldNum"),
+        f"<p:grpSp><p:grpSp>{shape('In a group.')}</p:grpSp></p:grpSp>",
+        **{
+            "ppt/slides/_rels/slide0.xml.rels": relations({"n": ("notesSlide", "../notesSlides/n.xml")}),
+            "ppt/notesSlides/n.xml": f"<p:notes {NAMES}>{shape('Say slowly.', kind='body')}</p:notes>",
+        },
+    )  # fmt: skip
+    found = pptx.convert(data, "a.pptx")
+    check_parts(found.text, found.sections, found.pages)
+    assert found.text == (
+        "## Fees\n\n- first\n  - 10^6\n- second\n\nNotes:\n\nSay slowly.\n\n## Slide 2\n\nIn a group.\n\n"
+    )
+    assert [section.path for section in found.sections] == [("Fees",), ("Slide 2",)]
+    assert [page.number for page in found.pages] == [1, 2]
+
+
+def test_tables_charts_diagrams_and_equations_of_slides():
+    """What loops over shapes lose: merged cells, charts, SmartArt, equations inside of sentences."""
+    cells = (
+        '<a:tr><a:tc rowSpan="2"><a:p><a:r><a:t>R</a:t></a:r></a:p></a:tc><a:tc gridSpan="2"><a:p><a:r><a:t>2023'
+        '</a:t></a:r></a:p></a:tc><a:tc hMerge="1"/></a:tr><a:tr><a:tc vMerge="1"/><a:tc><a:p><a:r><a:t>1</a:t></a:r>'
+        "</a:p></a:tc><a:tc><a:p><a:r><a:t>2</a:t></a:r></a:p></a:tc></a:tr>"
+    )
+    equation = (
+        '<mc:AlternateContent><mc:Choice Requires="a14"><a14:m><m:oMath><m:f><m:num><m:r><m:t>1</m:t></m:r></m:num>'
+        "<m:den><m:r><m:t>2</m:t></m:r></m:den></m:f></m:oMath></a14:m></mc:Choice><mc:Fallback/></mc:AlternateContent>"
+    )
+    sentence = (
+        f"<a:p><a:r><a:t>If</a:t></a:r>{equation}<a:r><a:t>then it converges.</a:t></a:r></a:p>"
+    )
+    points = "".join(
+        f'<c:pt idx="{at}"><c:v>{name}</c:v></c:pt>' for at, name in enumerate(("North", "South"))
+    )
+    chart = (
+        f'<c:chartSpace {NAMES}><c:ser><c:tx><c:pt idx="0"><c:v>Sales</c:v></c:pt></c:tx><c:cat>{points}</c:cat>'
+        '<c:val><c:pt idx="0"><c:v>1.5</c:v></c:pt><c:pt idx="1"><c:v>2</c:v></c:pt></c:val></c:ser></c:chartSpace>'
+    )
+    diagram = f"<dgm:dataModel {NAMES}><dgm:pt><a:p><a:r><a:t>Plan</a:t></a:r></a:p></dgm:pt></dgm:dataModel>"
+    data = presentation(
+        shape("T", kind="title") + shape(sentence) + f"<p:graphicFrame><a:tbl>{cells}</a:tbl></p:graphicFrame>"
+        '<p:graphicFrame><c:chart r:id="c"/></p:graphicFrame><p:graphicFrame><dgm:relIds r:dm="d"/></p:graphicFrame>'
+        "<p:graphicFrame/>",
+        shown(shape("hidden"), 'show="0"'),
+        **{
+            "ppt/slides/_rels/slide0.xml.rels": relations(
+                {"c": ("chart", "../charts/c.xml"), "d": ("diagramData", "../diagrams/d.xml")}
+            ),
+            "ppt/charts/c.xml": chart,
+            "ppt/diagrams/d.xml": diagram,
+        },
+    )  # fmt: skip
+    found = pptx.convert(data, "a.pptx")
+    assert found.text == (
+        "## T\n\nIf 1/2 then it converges.\n\n| R | 2023 | 2023 |\n| --- | --- | --- |\n| R | 1 | 2 |\n\n"
+        "|  | Sales |\n| --- | --- |\n| North | 1.5 |\n| South | 2 |\n\n- Plan\n\n"
+    )
+    assert found.remarks == ("not read: embedded object (1), hidden slide (1)",)
+
+
+def workbook() -> openpyxl.Workbook:
+    """A workbook of all that libraries lose."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "Prices"
+    for row in (
+        ["Region", "2023", None],
+        ["North", 0.07, datetime.datetime(2024, 1, 5, 9, 30)],
+        ["South", 40, "=SUM(B2:B3)"],
+        [],
+        ["a|b", True, "#DIV/0!"],
+        ["hidden"],
+        ["7", 7.0, datetime.date(2024, 1, 5)],
+    ):
+        sheet.append(row)
+    sheet.merge_cells("B1:C1")
+    sheet["B2"].number_format, sheet["B3"].number_format = "0%", '#,##0.00 "€"'
+    sheet["D2"] = "hidden"
+    sheet.column_dimensions["D"].hidden = True
+    sheet.row_dimensions[6].hidden = True
+    other = book.create_sheet("Old")
+    other.sheet_state = "hidden"
+    other["A1"] = "hidden"
+    return book
+
+
+def test_sheets_are_sections():
+    """Merged cells repeat, values look as in their formats, what is hidden is left out and said."""
+    out = io.BytesIO()
+    workbook().save(out)
+    found = xlsx.convert(out.getvalue(), "a.xlsx")
+    check_parts(found.text, found.sections)
+    assert found.text == (
+        "## Prices\n\n| Region | 2023 | 2023 |\n| --- | --- | --- |\n| North | 7% | 2024-01-05 09:30 |\n"
+        "| South | 40 € | =SUM(B2:B3) |\n\n| a\\|b | TRUE | #DIV/0! |\n| --- | --- | --- |\n| 7 | 7 | 2024-01-05 |\n"
+    )
+    assert [section.path for section in found.sections] == [("Prices",)]
+    assert found.remarks == (
+        "not read: hidden column (1), hidden row (1), hidden sheet (1)",
+        "1 formulas were never calculated: their text stands for the value",
+    )
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=60))
+@pytest.mark.parametrize(("module", "what"), [(pptx, "presentation"), (xlsx, "workbook")])
+def test_rubbish_is_told(module, what, data):
+    """Damaged files are named."""
+    assert read_or_told(module.convert, b"PK\x03\x04" + data, "a").startswith(f"a is not a {what}")
+
+
+def test_encrypted_files_say_so():
+    """The password is what is missing."""
+    for module in (pptx, xlsx):
+        with pytest.raises(StageError, match="is encrypted or in"):
+            module.convert(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "a")
