@@ -79,15 +79,30 @@ def _opened(soup: BeautifulSoup, buttons: list[Tag]) -> Iterator[tuple[int, tupl
 
 
 def _panel(soup: BeautifulSoup, control: Tag) -> Tag | None:
-    controls = str(control.get("aria-controls", ""))
+    address = str(control.get("href", "")) if control.get("role") == "tab" else ""
+    controls = str(control.get("aria-controls", "")) or address.partition("#")[2]
     for id_ in controls.split():
         return soup.find(id=id_)
+    if control.get("data-was") == "label":
+        return _beside(control)
     if control.get("role") == "tab":
         return _named_by(soup, control) or _in_order(control)
     classes = " ".join(control.get("class") or ())
     if "aria-expanded" in control.attrs or "accordion" in classes:
         return control.find_next_sibling()
     return None
+
+
+def _beside(label: Tag) -> Tag | None:
+    """Give what a label shows that stands in a list of labels beside a list of parts."""
+    strip = label.parent
+    if strip is None or strip.parent is None:
+        return None
+    labels = strip.find_all(True, recursive=False)
+    parts = strip.parent.find_all(class_="tabbed-block")
+    if len(labels) != len(parts):
+        return None
+    return next((part for one, part in zip(labels, parts, strict=True) if one is label), None)
 
 
 def _named_by(soup: BeautifulSoup, tab: Tag) -> Tag | None:

@@ -10,7 +10,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from llmpipe.documents.html_tables import is_navigation
+from llmpipe.documents.html_tables import STEPS, is_navigation, step
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
@@ -64,6 +64,7 @@ PERMALINKS = {"¶", "#", "§", "🔗", "\uf0c1", "↑", "↩", "↩︎", "⏎", 
 DEEPEST = 100
 """How deep elements may be nested; the structure of what lies deeper is not kept, its text is."""
 
+_LINES = ["p", "div", "ul", "center", "td", "li"]
 _COPIES = re.compile(r"(?i)cop(?:y|ied)\b(?:\s\w+){0,3}!?")
 _HIDDEN = re.compile(r"display:none|visibility:hidden")
 _RAISED = re.compile(r"vertical-align:(?:super|sub)\b")
@@ -80,6 +81,8 @@ class Seen:
         self.found: dict[str, list[Tag]] = defaultdict(list)
         """Tags of a kind in the order of the page."""
         self._walk(soup, 0, scoped=False)
+        if not navigation:
+            _drop_steps(self.found["step"])
 
     def _walk(self, parent: Tag, depth: int, *, scoped: bool) -> None:
         from bs4 import Tag
@@ -99,7 +102,7 @@ class Seen:
     def _is_gone(self, tag: Tag, scoped: bool) -> bool:
         name, attributes = tag.name, tag.attrs
         if name in UNREAD:
-            return not self._keeps_formula(tag)
+            return not (self._keeps_formula(tag) or _keeps_labels(tag))
         if name == "input":
             return self._field(tag)
         if name == "button" and _COPIES.fullmatch(tag.get_text().strip()):
@@ -107,7 +110,8 @@ class Seen:
         if name == "header" and not scoped:
             return self._frames(tag)
         if name in ("nav", "footer"):
-            return not self._navigation and not (scoped and name == "footer")
+            is_kept = (scoped and name == "footer") or _holds_tabs(tag)
+            return not self._navigation and not is_kept
         if name == "table" and not self._navigation and is_navigation(tag):
             return True
         return bool(attributes) and self._is_gone_by_attributes(tag)
@@ -195,8 +199,12 @@ class Seen:
             tag.get("role") == "doc-noteref" or tag.get("epub:type") == "noteref"
         ):
             self.found["sup"].append(tag)
-        elif name == "button" or tag.attrs.get("role") == "tab":
+        elif _is_control(tag):
             self.found["button"].append(tag)
+        elif name == "rt" and tag.find_previous_sibling("rp") is None:
+            tag.string = f"({tag.get_text()})"  # a reading of characters: not glued to them
+        if name == "a" and (step(tag) or "rel" in tag.attrs or "accesskey" in tag.attrs):
+            self.found["step"].append(tag)
 
     def _as_block(self, tag: Tag) -> None:
         if tag.name in INLINE_TOO and _is_in_a_line(tag):
@@ -213,6 +221,44 @@ def _flatten(tag: Tag) -> None:
         if not inner.decomposed:
             inner.decompose()
     tag.string = tag.get_text(" ")
+
+
+def _is_control(tag: Tag) -> bool:
+    """Tell whether a click on it may open something."""
+    if tag.name == "label" and tag.parent is not None:
+        return "tabbed-labels" in (tag.parent.get("class") or ())
+    return tag.name == "button" or tag.attrs.get("role") == "tab"
+
+
+def _keeps_labels(tag: Tag) -> bool:
+    """Make a drawing the words in it; tell whether there are any."""
+    if tag.name != "svg" or tag.get("aria-hidden") == "true":
+        return False
+    words = [part.get_text(" ", strip=True) for part in tag.find_all(["text", "foreignobject"])]
+    if not any(words):
+        return False
+    tag.name, tag.attrs = "div", {}
+    tag.string = " ".join(words)
+    return True
+
+
+def _holds_tabs(tag: Tag) -> bool:
+    roles = (tag, *tag.find_all(True))
+    return any(part.get("role") == "tablist" for part in roles)
+
+
+def _drop_steps(links: list[Tag]) -> None:
+    """Take out lines that hold nothing but links to the pages around."""
+    lines = {id(line): line for link in links if (line := link.find_parent(_LINES)) is not None}
+    for line in lines.values():
+        if line.decomposed or line.find([*_LINES, "table", "pre"]) is not None:
+            continue
+        steps = [link for link in line.find_all("a") if any(link is one for one in links)]
+        linked = {id(text) for link in line.find_all("a") for text in link.find_all(string=True)}
+        rest = " ".join(str(text) for text in line.find_all(string=True) if id(text) not in linked)
+        others = {word for word in re.split(r"[\W_]+", rest.lower()) if word}
+        if len(steps) > 1 and others <= STEPS:
+            line.decompose()
 
 
 def _is_permalink(tag: Tag) -> bool:

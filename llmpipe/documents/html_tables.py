@@ -46,12 +46,16 @@ def is_navigation(table: Tag) -> bool:
     if not links or table.find("pre") is not None:
         return False
     cells = table.find_all(["td", "th"])
-    steps = [link for link in links if _MARKS.sub(" ", link.get_text()).strip().lower() in STEPS]
-    if len(steps) > 1 and len(cells) <= FEW_CELLS:
+    if sum(map(step, links)) > 1 and len(cells) <= FEW_CELLS:
         return True
     linked = sum(len(_MARKS.sub("", link.get_text())) for link in links)
     text = _MARKS.sub("", table.get_text())
     return 0 < len(text) <= linked and all(cell.name == "td" for cell in cells)
+
+
+def step(link: Tag) -> bool:
+    """Tell whether a link leads to a page around, by what it is called."""
+    return _MARKS.sub(" ", link.get_text()).strip().lower() in STEPS
 
 
 def prepare(table: Tag) -> None:

@@ -37,6 +37,10 @@ def converter() -> Any:
             label = text.strip()
             return f"[{label}]({address})" if label and label != address else f"{address}"
 
+        def convert_dd(self, el: Any, text: str, parent_tags: set[str]) -> str:
+            base: Any = super()
+            return f"\n{base.convert_dd(el, text, parent_tags)}"
+
         def convert_img(self, el: Any, text: str, parent_tags: set[str]) -> str:
             return one_line(el.get("alt") or "")
 

@@ -41,7 +41,7 @@ SIGNS = {"TM": "™", "tm": "™", "SM": "℠", "™": "™", "℠": "℠", "®"
 
 _WORD = re.compile(r"[^\W\d_]+$")
 _ORDINARY = re.compile(r"[^\W\d_]{3,}")
-_ATOM = re.compile(r"[+−-]?[\w.,′]+[+−-]?|\([^()]*\)|\[[^\[\]]*\]")
+_ATOM = re.compile(r"[+−–-]?[\w.,′]+[+−–-]?|[+−–-]|\([^()]*\)|\[[^\[\]]*\]")
 _ELEMENT = re.compile(r"(?:(?<![a-z])[A-Z][a-z]?|[)\]])$")
 _ISOTOPE = re.compile(r"[A-Z][a-z]?(?![a-z])")
 _ROMAN = re.compile(r"(?<!\w)[IVXLC]+$")
@@ -159,7 +159,8 @@ def _ends_a_word(before: str, content: str, after: str) -> bool:
         return False
     word = _WORD.search(before)
     if content in SUFFIXES and (before[-1:].isdigit() or _ROMAN.search(before)):
-        return True
+        # A single letter may be a power or the mark of a note: an ordinal has its noun behind it.
+        return len(content) > 1 or content in "ªº" or re.match(r"\s+[^\W\d_]", after) is not None
     if word is None:
         return False
     alone = len(word[0]) == 1

@@ -2,7 +2,7 @@
 
 Markdown, plain text, HTML, PDF, Word, PowerPoint, Excel, reStructuredText, notebooks, e-books,
 messages, and files of rows. From a folder what has one of their endings is taken; what is named
-outright or by a pattern is read as text if it is text, and never if it is of another format. What is
+outright or by a pattern is read as text if it is text, never if it is of another format. What is
 passed over is counted and named, and so is what a file holds that is not in its text. Files are
 untrusted: nothing in them is run or fetched, and none leads out of where it lies. Not covered:
 scanned pages, pictures, what is on the web.

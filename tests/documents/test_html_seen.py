@@ -60,6 +60,10 @@ def test_an_accordion_heads_its_answers():
         "<div role=tablist><button role=tab id=t>Fee?</button></div><div role=tabpanel aria-labelledby=t hidden>40</div>",
         "<ul role=tablist><li role=tab>Fee?</ul><div role=tabpanel>40</div>",
         "<details><summary><h3>Fee?</h3></summary>40</details>",
+        "<nav><div role=tablist><button role=tab aria-controls=p>Fee?</button></div></nav><div id=p role=tabpanel>40</div>",
+        "<ul role=tablist><li><a role=tab href=#p>Fee?</a></ul><div id=p class=tab-pane>40</div>",
+        ("<div class=tabbed-set><input type=radio id=a><div class=tabbed-labels><label for=a>Fee?</label></div>"
+        "<div class=tabbed-content><div class=tabbed-block>40</div></div></div>"),
     ],
 )  # fmt: skip
 def test_what_a_click_opens(page):
@@ -117,3 +121,23 @@ def test_ticks_of_a_list_of_tasks():
         "<ul><li><input type=checkbox checked disabled>done<li><input type=checkbox disabled>open"
     )
     assert shown(page) == "- [x] done\n- [ ] open"
+
+
+def test_lines_of_links_to_the_pages_around_go():
+    """By what they are called or how they are marked; a line with other words stays."""
+    steps = "<p><a href=a>Prev</a> | <a href=b>Up</a> | <a href=c>Next</a></p>"
+    named = (
+        "<div><p>Next: <a rel=next href=x>Using</a>, Previous: <a rel=prev href=y>Intro</a>, "
+        "Up: <a rel=up href=z>Top</a> [<a rel=contents href=c>Contents</a>]</p></div>"
+    )
+    assert shown(f"{steps}<h1>T</h1>{named}body") == "# T\n\nbody"
+    assert shown("<p>Go <a href=a>back</a> or to the <a href=b>next</a> page.") == (
+        "Go back or to the next page."
+    )
+
+
+def test_drawings_and_readings():
+    """Words in a drawing are seen; how characters are read is set apart from them."""
+    assert shown("<svg><title>icon</title><text>Peak 40 °C</text></svg>") == "Peak 40 °C"
+    assert shown("<ruby>漢<rt>かん</rt></ruby>") == "漢(かん)"
+    assert shown("<p>a<?php secret ?>b") == "ab"

@@ -68,6 +68,8 @@ def test_marks_of_notes_are_set_apart(html, text):
         ("XIX<sup>e</sup> siècle, M<sup>me</sup> X, n<sup>o</sup> 5", "XIXe siècle, Mme X, no 5"),
         ("Acme<sup>TM</sup> and Co<sup>®</sup>", "Acme™ and Co®"),
         ("20<sup>o</sup>C", "20°C"),
+        ("1<sup>a</sup> vez, 40<sup>a</sup>", "1a vez, 40^a"),
+        ("Na<sup>+</sup>", "Na^+"),
         ("Prices<sup>New offer</sup>", "Prices New offer"),
         ("H<sub>2</sub>O, CO<sub>2</sub>, (CH<sub>3</sub>)<sub>2</sub>", "H2O, CO2, (CH3)2"),
         ("x<sub>i</sub>, V<sub>max</sub>, 101<sub>2</sub>", "x_i, V_max, 101_2"),
