@@ -10,6 +10,7 @@ word the mark of a note.
 from __future__ import annotations
 
 import re
+import unicodedata
 
 NOTE_MARK = re.compile(r"\(?\d{1,3}(?:\s?[,;–-]\s?\d{1,3})*\)?|[*†‡§¶‖#]+|[a-h]\)?|[ivx]{1,4}")
 """What marks of notes look like."""
@@ -59,7 +60,7 @@ def raised(before: str, content: str, after: str = "", *, is_note: bool = False)
         is_note: whether the file itself says that it is the mark of a note.
     """
     content = " ".join(content.split())
-    base = before.rstrip()
+    base = "".join(letter for letter in before if not unicodedata.combining(letter)).rstrip()
     if not content:
         return ""
     if content in SIGNS:
@@ -72,7 +73,7 @@ def raised(before: str, content: str, after: str = "", *, is_note: bool = False)
         content in ("o", "°", "º") or (content == "0" and after.lstrip()[:1] in ("C", "F"))
     ):
         return "°"
-    begins_word = base != before or not base
+    begins_word = not base or before[-1].isspace()
     if begins_word and content.isdigit() and _ISOTOPE.match(after):
         return f"^{content}"
     if NOTE_MARK.fullmatch(content) and not _has_powers(base, content):
@@ -146,7 +147,7 @@ def _apart(before: str, content: str, after: str) -> str:
 
 def _is_prose(before: str, content: str) -> bool:
     """Tell whether it is words in small print: several, or one behind an ordinary word."""
-    if not _ORDINARY.search(content):
+    if all(found.lower() in MEASURED for found in _ORDINARY.findall(content)):
         return False
     word = _WORD.search(before)
     behind_word = word is not None and len(word[0]) > 2 and word[0].lower() not in MEASURED

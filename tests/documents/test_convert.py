@@ -23,6 +23,8 @@ from llmpipe.errors import StageError
         ("a.txt", b"A", "text/plain"),
         ("README", b"A", "text/plain"),
         ("page", b"\n<!DOCTYPE html><p>A", "text/html"),
+        ("a.eml", b"Subject: A\n\nwords", "message/rfc822"),
+        ("a.ipynb", b'{"cells": [{"cell_type": "raw", "source": "A"}]}', "application/x-ipynb+json"),
         ("manual.txt", pdf_bytes([["A"]]), "application/pdf"),
         ("letter", docx_bytes([(0, "A")]), "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
     ],

@@ -26,7 +26,10 @@ def shown(html: str) -> str:
         ("5 km<sup>2</sup>, 9 metres<sup>2</sup>", "5 km^2, 9 metres^2"),
         ("(a + b)<sup>2</sup>", "(a + b)^2"),
         ("2<sup>2<sup>3</sup></sup>", "2^(2^3)"),
-        ("sin<sup>2</sup> x", "sin^2 x"),
+        (
+            "sin<sup>2</sup> x, n<sup>log n</sup>, x\u0304<sup>2</sup>",
+            "sin^2 x, n^(log n), x\u0304^2",
+        ),
         ("Ca<sup>2+</sup> and SO<sub>4</sub><sup>2−</sup>", "Ca^2+ and SO4^2−"),
         ("<sup>14</sup>C dating", "^14C dating"),
         ("<a href='https://x.org/'>m<sup>2</sup></a>", "[m^2](https://x.org/)"),
