@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from llmpipe.documents.model import Page
@@ -29,8 +30,12 @@ HYPHEN = "\x02"
 _CONTROLS = {code: None for code in range(32) if chr(code) not in f"\t\n\r{HYPHEN}"} | {
     0xFFFE: HYPHEN
 }
-_BROKEN = re.compile(rf"(\w*){HYPHEN}(\w*)")
-_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_ENDS = re.compile(r"\w*\Z")
+_BEGINS = re.compile(r"\w*")
+_WORD = re.compile(rf"[\w{HYPHEN}-]+")
+
+LONGEST_WORD = 100
+"""Letters before a hyphen that are looked at."""
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -94,21 +99,28 @@ def _mended(texts: Sequence[str]) -> Sequence[str]:
     """
     if not any(HYPHEN in text for text in texts):
         return texts
-    words = {word.casefold() for text in texts for word in _WORD.findall(_BROKEN.sub(" ", text))}
+    words = {word for text in texts for word in _WORD.findall(text.casefold())}
+    return [_joined(text.split(HYPHEN), words) for text in texts]
 
-    def mended(match: re.Match[str]) -> str:
-        left, right = match.groups()
-        whole, divided = (left + right).casefold(), f"{left}-{right}".casefold()
-        inner = (left + right)[1:]
-        is_one = (
-            bool(left and right)
-            and whole in words
-            and divided not in words
-            and inner == inner.lower()
-        )
-        return left + right if is_one else f"{left}-{right}"
 
-    return [_BROKEN.sub(mended, text) for text in texts]
+def _joined(pieces: Sequence[str], words: Container[str]) -> str:
+    """Join what stands between hyphens at the ends of lines, with or without a hyphen."""
+    joined = [pieces[0]]
+    for before, after in pairwise(pieces):
+        left, right = _ENDS.search(before[-LONGEST_WORD:]), _BEGINS.match(after)
+        assert left is not None
+        assert right is not None
+        is_one = bool(left[0] and right[0]) and _is_one_word(left[0], right[0], words)
+        joined += ["" if is_one else "-", after]
+    return "".join(joined)
+
+
+def _is_one_word(left: str, right: str, words: Container[str]) -> bool:
+    """Tell whether two parts of a line are a word that was only divided."""
+    whole = left + right
+    if whole[1:] != whole[1:].lower() or any(letter.isdigit() for letter in whole):
+        return False
+    return whole.casefold() in words and f"{left}-{right}".casefold() not in words
 
 
 def _paged(texts: Sequence[str]) -> tuple[str, tuple[Page, ...]]:
