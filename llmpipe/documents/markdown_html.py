@@ -26,16 +26,23 @@ _OF_INTEREST = re.compile(
 
 _TOKENS = re.compile(
     rf"""(?imx)
-    (?P<fence>^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<mark>`{{3,}}|~{{3,}})[^\n]*
-        (?:\n(?![ \t>]*(?P=mark)[`~]*[ \t]*$)[^\n]*)*
-        (?:\n[ \t>]*(?P=mark)[`~]*[ \t]*$)?)
-  | (?P<indented>(?:(?<=\n\n)|\A)(?:(?:[ ]{{4}}|\t)[^\n]*(?:\n|\Z))+)
-  | (?P<code>(?<!`)(?P<ticks>`+)(?!`)
-        (?:(?!\n[ \t]*\n)[^`]|(?!(?P=ticks)(?!`))`++){{1,{LONGEST_SPAN}}}(?P=ticks)(?!`))
-  | (?P<empty><!--(?:>|->)|</?details\b[^>]*>|^\[//\]:[ \t]*(?:\#|<>)[^\n]*$)
-  | (?P<comment><!--)
-  | <(?P<element>h[1-6]|summary|table|math)\b[^>]*>
-  | <(?P<script>su[bp])\b[^>]*>(?P<raised>[^\n]{{0,200}}?)</(?P=script)\s*>
+    ^(?:
+        (?P<fence>[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<mark>`{{3,}}|~{{3,}})[^\n]*
+            (?:\n(?![ \t>]*(?P=mark)[`~]*[ \t]*$)[^\n]*)*
+            (?:\n[ \t>]*(?P=mark)[`~]*[ \t]*$)?)
+      | (?P<indented>(?:(?<=\n\n)|\A)(?:(?:[ ]{{4}}|\t)[^\n]*(?:\n|\Z))+)
+      | (?P<remark>\[//\]:[ \t]*(?:\#|<>)[^\n]*$)
+    )
+  | `(?:
+        (?P<code>(?<!``)(?P<ticks>`*)(?!`)
+            (?:(?!\n[ \t]*\n)[^`]|(?!`(?P=ticks)(?!`))`++){{1,{LONGEST_SPAN}}}`(?P=ticks)(?!`))
+    )
+  | <(?:
+        (?P<empty>!--(?:>|->)|/?details\b[^>]*>)
+      | (?P<comment>!--)
+      | (?P<element>h[1-6]|summary|table|math)\b[^>]*>
+      | (?P<script>su[bp])\b[^>]*>(?P<raised>[^\n]{{0,200}}?)</(?P=script)\s*>
+    )
     """
 )
 
@@ -81,7 +88,7 @@ def _rewritten(text: str) -> Iterator[tuple[int, int, str]]:
         elif match["raised"] is not None:
             written = _script(match)
         else:
-            written = "" if match["empty"] else None
+            written = "" if match["empty"] or match["remark"] else None
         if written is not None:
             yield match.start(), at, written
 
