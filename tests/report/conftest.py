@@ -276,7 +276,7 @@ def _work(
         return metrics, "543 rows: 440 train, 20 eval, 50 test", 1.3, {}
     if family == "sft":
         ended = _training(rate)
-        return train_figures.metrics(ended), train_figures.summary(ended), 173.0, {}
+        return train_figures.metrics(ended, {}), train_figures.summary(ended), 173.0, {}
     if family == "dev":
         metrics, text, full = _compared({"sft": _dev_loss(rate)}, ["loss"])
         return metrics, text, 20.0, {"metrics": full}

@@ -204,7 +204,7 @@ def test_what_is_allowed_is_trained_and_told(tmp_path: Path, tiny_llama: Path) -
             rows.write(json.dumps({"messages": turns}) + "\n")
     result = job.run()
     assert result.metrics["rows"] == 14
-    assert "./rows.jsonl:14: messages[1] is said by 'bot'" in job.warnings()
+    assert "./rows.jsonl:14: turn 2 is said by 'bot'" in job.warnings()
     assert "the end of 12 of 13 answers, '<|im_end|>', is not trained" in job.warnings()
     assert "1 of 13 answers are empty" in job.warnings()
     assert "nothing is trained in 2 of 14 rows" in job.warnings()
@@ -212,7 +212,8 @@ def test_what_is_allowed_is_trained_and_told(tmp_path: Path, tiny_llama: Path) -
 
 def test_preference_pairs_are_looked_at(tmp_path: Path, tiny_llama: Path) -> None:
     """A template's end that the vocabulary lacks is plain text, and TRL adds eos_token after it."""
-    job = Job(tmp_path, tiny_llama, {**LORA, "rl": "dpo", "chat_template": "llama3"})
+    block = {**LORA, "rl": "dpo", "chat_template": "llama3", "sequence_len": 256}
+    job = Job(tmp_path, tiny_llama, block)
     pairs = [{"prompt": f"q {n}", "chosen": f"yes {n}", "rejected": f"no {n}"} for n in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     with pytest.raises(StageError, match=r"ends an answer with '<.eot_id.>', which is plain text"):
@@ -346,7 +347,7 @@ def test_what_was_evaluated_in_training_is_what_is_merged(
     base = Artifact(tiny_llama, "model", "1", "./base")
     adapter = Artifact(watched.outputs["adapter"], "adapter", "2", "sft", base)
     model = merged(tmp_path / "merged", adapter).outputs["model"]
-    losses = answer_losses(load_model(model), [row(number)["messages"] for number in range(12)])
+    losses = answer_losses(load_model(model), [row(n, "town")["messages"] for n in range(12, 16)])
     mean = fmean(loss.nll / loss.tokens for loss in losses)  # as the trainer has it, row by row
     assert mean == pytest.approx(watched.metrics["eval_loss_last"], abs=1e-4)
     if name == "qlora":
