@@ -49,6 +49,9 @@ LORA_DEFAULTS: Mapping[str, Any] = {
 }
 """Further defaults for ``adapter: lora`` and ``adapter: qlora`` that start a new adapter."""
 
+PREFERENCE = ("dpo", "ipo", "simpo")
+"""The values of ``rl`` that train on pairs of a chosen and a rejected answer: those driven."""
+
 FULL_LEARNING_RATE = 2e-5
 """The default learning rate where all weights are trained."""
 

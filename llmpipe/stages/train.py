@@ -58,7 +58,6 @@ from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_figures import metrics, not_the_best, summary
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
-    bare_deepspeed,
     complaints,
     file_of,
     findings,
@@ -99,7 +98,7 @@ class Train(StageDefaults):
     def problems(config: TrainConfig) -> list[tuple[KeyPath, str]]:
         """Refuse keys that llmpipe owns and, where no file lies under it, what the block asks."""
         block = config.axolotl
-        found = [*owned_problems(block), *bare_deepspeed(block)]
+        found = owned_problems(block)
         if config.axolotl_file is None:
             found += setting_problems(block, evaluates=config.eval_data is not None)
         order = list[str | int](block)

@@ -14,22 +14,19 @@ from typing import Any
 
 from llmpipe.backends.axolotl_config import (
     OWNED,
+    PREFERENCE,
     BlockProblem,
-    is_path,
     packing_problem,
     paths_in,
     with_defaults,
 )
-from llmpipe.backends.axolotl_paths import HOW, bare_paths
+from llmpipe.backends.axolotl_paths import bare_paths
 from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError
 from llmpipe.paths import expanded
 from llmpipe.stages.train_config import TrainConfig
-from llmpipe.stages.train_entry import PREFERENCE, entry_problems
-
-DRIVEN_RL = PREFERENCE
-"""The values of Axolotl's ``rl`` whose rows llmpipe knows how to hand over."""
+from llmpipe.stages.train_entry import entry_problems
 
 SUPERVISED_ONLY = (
     "early_stopping_patience",
@@ -77,8 +74,8 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
         key = "sample_packing" if block.get("sample_packing") else "eval_sample_packing"
         yield BlockProblem((key,), packing, f"set {key}: false")
     rl = block.get("rl")
-    if rl and rl not in DRIVEN_RL:
-        yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(DRIVEN_RL)}")
+    if rl and rl not in PREFERENCE:
+        yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(PREFERENCE)}")
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
@@ -88,13 +85,6 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
             yield BlockProblem((key,), message, "remove it")
     else:
         yield from _best_problems(block, evaluates=evaluates)
-
-
-def bare_deepspeed(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
-    """Yield a DeepSpeed file that is not written as a path, which the block alone shows."""
-    value = block.get("deepspeed")
-    if isinstance(value, str) and not is_path(value):
-        yield BlockProblem(("deepspeed",), f"{HOW}: ./{value}")
 
 
 def refuse(found: Iterable[BlockProblem]) -> None:

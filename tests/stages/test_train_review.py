@@ -83,6 +83,7 @@ def test_a_name_of_what_lies_beside_the_spec_is_told_how_to_be_written(
         {"tokenizer_config": "tokenizer.json"},
         {"base_model_config": "configs/llama/tiny"},
         {"resume_from_checkpoint": "checkpoint-4"},
+        {"deepspeed": "configs/zero3.json"},
     ],
 )
 def test_a_path_of_nothing_is_no_such_file(tmp_path: Path, block: dict[str, Any]) -> None:
