@@ -184,7 +184,7 @@ class Train(StageDefaults):
             ctx.warn(f"Axolotl left rows out: {sentence}")
         for sentence in outcome.labels.get("warnings", ()):
             ctx.warn(sentence)
-        if regret := not_the_best(ended):
+        if regret := not_the_best(ended, compiled.config):
             ctx.warn(regret)
         if ended.loaded:
             verify_kept(output, output / ended.loaded)

@@ -38,6 +38,11 @@ SUPERVISED_ONLY = (
 """Keys that Axolotl hands to its trainer of plain rows and drops for preference training."""
 
 
+_WHOLE_STEPS = (
+    "count whole steps: set eval_steps, and save_steps to the same number or a multiple of it"
+)
+
+
 def complaints(
     config: TrainConfig, block: Mapping[str, Any], folder: Path
 ) -> Iterator[BlockProblem]:
@@ -150,12 +155,19 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
     evaluated, saved = _interval(block, "eval"), _interval(block, "save")
     if not evaluates:
         yield BlockProblem((asked[0],), "needs rows to evaluate on", "write eval_data")
-    elif not evaluated or not saved or saved % evaluated:
+    elif not evaluated or not saved or (saved % evaluated and min(evaluated, saved) >= 1):
         yield BlockProblem(
             (asked[0],),
             "Axolotl loads the best checkpoint only where evaluations and checkpoints are counted "
             "in steps and each checkpoint is evaluated",
-            "set eval_steps, and save_steps to the same number or a multiple of it",
+            _WHOLE_STEPS,
+        )
+    elif evaluated != saved and min(evaluated, saved) < 1:
+        yield BlockProblem(
+            (asked[0],),
+            "a part of the run or of an epoch is rounded up to whole steps: unless both are the "
+            "same part, checkpoints may be saved where nothing was evaluated",
+            _WHOLE_STEPS,
         )
     metric = str(block.get("metric_for_best_model") or "loss")
     if block.get("greater_is_better") is False and not metric.endswith("loss"):
@@ -173,8 +185,9 @@ def _interval(block: Mapping[str, Any], what: str) -> float | None:
         if steps := settings.get(f"{what}_steps"):
             return float(steps)
         often = settings.get(f"{what}s_per_epoch")
-        part = 1 / (float(often) * float(settings["num_epochs"])) if often else 1.0
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        epochs = float(settings.get("num_epochs", 1))  # Axolotl's default, beside max_steps
+        part = 1 / (float(often) * epochs) if often else 1.0
+    except (TypeError, ValueError, ZeroDivisionError):
         return None  # Axolotl says what is wrong with it
     return part if part < 1 else None
 

@@ -185,7 +185,8 @@ def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
         assert message in found.message
 
 
-BEST = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 4}
+KEY = "load_best_model_at_end"
+BEST = {KEY: True, "eval_steps": 2, "save_steps": 4}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,22 @@ BEST = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 4}
             "greatest eval_ppl",
         ),
         ({"rl": "dpo"}, {"eval_data": "e"}, "load_best_model_at_end", "nothing would come of"),
+        *(
+            (
+                {"eval_steps": None, "save_steps": None, **when},
+                {"eval_data": "e"},
+                KEY,
+                "rounded up",
+            )
+            for when in (
+                {"eval_steps": 0.25, "save_steps": 0.5},
+                {"eval_steps": 0.25, "save_steps": 4},
+                {"eval_steps": 2, "save_steps": 0.5},
+                {"evals_per_epoch": 6, "saves_per_epoch": 2},
+                {"evals_per_epoch": 4, "saves_per_epoch": 2},
+                {"evals_per_epoch": 4, "save_steps": 2},
+            )
+        ),
     ],
 )
 def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
@@ -221,7 +238,13 @@ def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
         {},
         {"early_stopping_patience": 1},
         {"eval_steps": "2", "save_steps": "4"},
-        {"eval_steps": None, "save_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 2},
+        {"eval_steps": 0.25, "save_steps": 0.25},
+        {"eval_steps": None, "save_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 4},
+        {"eval_steps": 0.25, "save_steps": None, "saves_per_epoch": 4},
+        {
+            **{"max_steps": 12, "eval_steps": None, "save_steps": None},
+            **{"evals_per_epoch": 4, "saves_per_epoch": 4},
+        },
         {"metric_for_best_model": "eval_loss", "greater_is_better": False},
     ],
 )
