@@ -33,9 +33,9 @@ from llmpipe.backends.axolotl_config import (
     KeyPath,
     Sources,
     compile_config,
-    leaves,
 )
 from llmpipe.backends.axolotl_keys import entry_problems, of_an_entry, path_in, unknown_keys
+from llmpipe.backends.axolotl_paths import leaves
 from llmpipe.backends.device import Device
 
 IDLE = 5.0

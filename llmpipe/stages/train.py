@@ -19,7 +19,8 @@ from typing import Any
 
 from llmpipe.backends import axolotl
 from llmpipe.backends.axolotl_check import check_block, installed_version
-from llmpipe.backends.axolotl_config import KeyPath, owned_problems, paths_in, to_yaml
+from llmpipe.backends.axolotl_config import KeyPath, owned_problems, to_yaml
+from llmpipe.backends.axolotl_paths import paths_in
 from llmpipe.backends.device import detect
 from llmpipe.backends.quantization import bits_of, quantization_of
 from llmpipe.contracts import (

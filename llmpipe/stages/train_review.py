@@ -17,10 +17,9 @@ from llmpipe.backends.axolotl_config import (
     PREFERENCE,
     BlockProblem,
     packing_problem,
-    paths_in,
     with_defaults,
 )
-from llmpipe.backends.axolotl_paths import bare_paths
+from llmpipe.backends.axolotl_paths import bare_paths, paths_in
 from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError
@@ -78,6 +77,11 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
     if packing:
         key = "sample_packing" if block.get("sample_packing") else "eval_sample_packing"
         yield BlockProblem((key,), packing, f"set {key}: false")
+    plugins = block.get("plugins")
+    if plugins is not None and not isinstance(plugins, list):
+        name = plugins if isinstance(plugins, str) else "module.Name"
+        hint = f"write plugins: [{name}]"
+        yield BlockProblem(("plugins",), "plugins must be a list", hint)
     rl = block.get("rl")
     if rl and rl not in PREFERENCE:
         yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(PREFERENCE)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,11 @@ def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
         {"eval_steps": None, "save_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 4},
         {"eval_steps": 0.25, "save_steps": None, "saves_per_epoch": 4},
         {
-            **{"max_steps": 12, "eval_steps": None, "save_steps": None},
-            **{"evals_per_epoch": 4, "saves_per_epoch": 4},
+            "max_steps": 12,
+            "eval_steps": None,
+            "save_steps": None,
+            "evals_per_epoch": 4,
+            "saves_per_epoch": 4,
         },
         {"metric_for_best_model": "eval_loss", "greater_is_better": False},
     ],
@@ -253,6 +257,39 @@ def test_a_best_checkpoint_that_can_be_loaded_is_not(
 ) -> None:
     """By steps or by parts of an epoch, with early stopping or without."""
     assert review(tmp_path, {**BEST, **changes}, eval_data="e") == []
+
+
+@pytest.mark.parametrize("plugins", ["my.Plug", {"my": "Plug"}, 5])
+def test_plugins_that_are_no_list_are_refused(tmp_path: Path, plugins: Any) -> None:
+    """Of a text, every character would be taken for a plugin."""
+    (found,) = review(tmp_path, {"plugins": plugins})
+    assert (found.field, found.message) == (("axolotl", "plugins"), "plugins must be a list")
+    assert plugins != "my.Plug" or found.hint == "write plugins: [my.Plug]"
+    assert Train.problems(config({"plugins": plugins}))[0][0] == ("axolotl", "plugins")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"special_tokens": {"eos_token": "~", "pad_token": "/pad"}},
+        {"eot_tokens": ["/s"], "tokens": ["./"]},
+        {"default_system_message": "/no_think You help."},
+        {"chat_template_kwargs": {"opening": "/think"}},
+        {"mlflow_tracking_uri": "/srv/mlruns"},
+    ],
+)
+def test_tokens_and_prose_are_no_paths(tmp_path: Path, block: dict[str, Any]) -> None:
+    """However they begin: in the block no file is looked for, in a file nothing is to be moved."""
+    assert set(Train.ports(config(block)).inputs) == {"base_model", "data"}
+    (tmp_path / "my.yml").write_text(json.dumps({"adapter": "lora", **block}))
+    assert review(tmp_path, axolotl_file="./my.yml") == []
+
+
+def test_where_reports_go_is_told_by_a_whole_path(tmp_path: Path) -> None:
+    """From the training's own folder another one would be reached, and nothing is read from it."""
+    (found,) = review(tmp_path, {"mlflow_tracking_uri": "./mlruns"})
+    assert found.field == ("axolotl", "mlflow_tracking_uri")
+    assert found.hint == "write the whole path, from / on"
 
 
 def test_what_is_checked_is_what_runs() -> None:
