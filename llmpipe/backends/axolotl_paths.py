@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_config import BlockProblem, KeyPath
+from llmpipe.backends.axolotl_modules import search_path
 
 FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
 """Keys whose text Axolotl reads as a file or folder, and as nothing else."""
@@ -88,19 +88,20 @@ def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield where, value
 
 
-def bare_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
+def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator[BlockProblem]:
     """Yield what names a file in ``folder`` but is not written as a path, or names none at all.
 
     Args:
         block: Axolotl's vocabulary, as a stage's block or a file holds it.
         folder: where relative paths start: the spec's folder.
+        modules: the training's ``PYTHONPATH`` (`axolotl_modules.python_path`).
     """
     for where, value in leaves(block):
         if not isinstance(value, str) or not value.strip() or "\0" in value:
             continue
         complaint = None
         if _key(where) in MODULES:
-            complaint = _module_problem(value, folder)
+            complaint = _module_problem(value, folder, modules)
         elif holds_no_path(where):
             complaint = _reporting_problem(_key(where), value)
         elif not is_path(value):
@@ -160,28 +161,22 @@ def _must_exist(key: str, value: str) -> bool:
     return key in MODELS and (bool(_FILE_NAME.search(value)) or value.count("/") > 1)
 
 
-def _module_problem(value: str, folder: Path) -> tuple[str, str] | None:
+def _module_problem(value: str, folder: Path, modules: str) -> tuple[str, str] | None:
     if is_path(value) or "/" in value or value.endswith(".py"):
         name = Path(value).stem
         return (
             f"{value} is a file; Axolotl takes the name of a Python object here",
-            f"write {name}.NAME, and let PYTHONPATH name the folder that {name}.py lies in",
+            f"write {name}.NAME, and let launch.env.PYTHONPATH name the folder of {name}.py",
         )
     top = value.partition(".")[0]
     found = next((name for name in (f"{top}.py", top) if _lies(folder, name)), None)
-    if found is None or PathFinder.find_spec(top, _search_path()):
+    if found is None or PathFinder.find_spec(top, search_path(modules)):
         return None
+    launch = f"launch: {{env: {{PYTHONPATH: {folder.absolute()}}}}}"
     return (
         f"{found} lies beside the spec, where the training process does not look for modules",
-        f"install it, or: export PYTHONPATH={folder.absolute()} (no change of it is noticed then)",
+        f"install it, or write {launch} in the stage (no change of it is noticed then)",
     )
-
-
-def _search_path() -> list[str]:
-    """Return where a child process looks for modules: not in the folder that llmpipe runs in."""
-    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    here = {"", str(Path.cwd())} - set(filter(None, named))
-    return [entry for entry in sys.path if entry not in here]
 
 
 def _lies(folder: Path, value: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from llmpipe.backends import axolotl
 from llmpipe.backends.axolotl_check import check_block, installed_version
 from llmpipe.backends.axolotl_config import KeyPath, owned_problems, to_yaml
+from llmpipe.backends.axolotl_modules import python_path
 from llmpipe.backends.axolotl_paths import paths_in
 from llmpipe.backends.device import detect
 from llmpipe.backends.quantization import bits_of, quantization_of
@@ -154,7 +155,7 @@ class Train(StageDefaults):
             return []
         try:
             compiled, block = compile_unseen(config, file_of(config, folder))
-            modules = config.launch.env.get("PYTHONPATH")
+            modules = python_path(config.launch.env)
             result = check_block(
                 block, compiled.config, memo_dir=memo, dataset=config.dataset, modules=modules
             )

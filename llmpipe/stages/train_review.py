@@ -19,6 +19,7 @@ from llmpipe.backends.axolotl_config import (
     packing_problem,
     with_defaults,
 )
+from llmpipe.backends.axolotl_modules import python_path
 from llmpipe.backends.axolotl_paths import bare_paths, paths_in
 from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
@@ -57,7 +58,7 @@ def complaints(
             )
     for where, message in entry_problems(block, config.dataset):
         yield BlockProblem(where, message, field="dataset")
-    yield from bare_paths(block, folder)
+    yield from bare_paths(block, folder, python_path(config.launch.env))
     if config.adapter_start == "continue" and block.get("lora_model_dir"):
         yield BlockProblem(
             ("lora_model_dir",),

@@ -123,10 +123,15 @@ def test_a_module_is_looked_for_where_the_training_looks(
     assert "my_plugin.NAME" in (file.hint or "")
     (module,) = review(tmp_path, {"plugins": ["my_plugin.Mine"]})
     assert module.field == ("axolotl", "plugins", 0)
-    assert f"PYTHONPATH={tmp_path}" in (module.hint or "")
+    assert f"launch: {{env: {{PYTHONPATH: {tmp_path}}}}}" in (module.hint or "")
+    mine = {"plugins": ["my_plugin.Mine"]}
+    assert review(tmp_path, mine, launch={"env": {"PYTHONPATH": str(tmp_path)}}) == []
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert review(tmp_path, {"plugins": ["my_plugin.Mine"]}) == []
+    assert review(tmp_path, mine) == []
+    for elsewhere in ("/nowhere", ".", ""):  # the stage's stands in place of ours, whole
+        (found,) = review(tmp_path, mine, launch={"env": {"PYTHONPATH": elsewhere}})
+        assert found.field == ("axolotl", "plugins", 0)
     assert review(tmp_path, {"plugins": ["axolotl.integrations.kd.KDPlugin"]}) == []
 
 
