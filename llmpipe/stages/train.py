@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,15 @@ class Train(StageDefaults):
         """Judge the merged block: what would go wrong, be left out or be replaced in the run."""
         try:
             block, _ = merged_block(config, file_of(config, folder))
-            found = list(complaints(config, block, folder))
-            if all(problem.warning for problem in found):
+            told = list(findings(config, complaints(config, block, folder), folder))
+            if all(finding.warning for finding in told):
                 compiled, _ = compile_unseen(config, file_of(config, folder))
-                found += noted(compiled.notes, block, config.axolotl_file)
+                notes = noted(compiled.notes, block, config.axolotl_file)
+                told += [replace(note, in_run=True) for note in findings(config, notes, folder)]
         except StageError as error:
             field = "axolotl_file" if config.axolotl_file else "axolotl"
             return [Finding((field,), error.message, error.hint)]
-        return list(findings(config, found, folder))
+        return told
 
     @staticmethod
     def preflight(config: TrainConfig, folder: Path, memo: Path) -> list[Finding]:

@@ -184,7 +184,14 @@ def test_the_block_mends_what_is_wrong_in_its_file(tmp_path: Path) -> None:
 def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
     """Unreadable, or with a key that stands twice, of which Axolotl would take the last."""
     file = tmp_path / "my.yml"
-    for text, message in (("a: [", "cannot be read"), ("lora_r: 4\nlora_r: 8\n", ":2: the key")):
+    nine = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
+    for text, message in (
+        ("a: [", "cannot be read"),
+        ("lora_r: 4\nlora_r: 8\n", ":2: the key"),
+        ("\n".join(["l0: &l0 [1]", *nine]), "aliases expand to more than"),
+        ("a: &a [*a]", "cannot be read"),
+        (f"a: {'[' * 5000}", "cannot be read"),
+    ):
         file.write_text(text)
         (found,) = review(tmp_path, axolotl_file="./my.yml")
         assert found.field == ("axolotl_file",)
