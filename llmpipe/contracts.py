@@ -176,8 +176,8 @@ class Finding:
     """Something that `Stage.review` or `Stage.preflight` found before anything runs.
 
     ``missing`` says that the tool which would check (and later do) the work is not installed. A
-    ``warning`` is told and stops nothing. With ``file``, ``field`` is a place in that YAML file
-    instead of in the stage.
+    ``warning`` is told and stops nothing; with ``in_run`` the stage itself tells it when it runs.
+    With ``file``, ``field`` is a place in that YAML file instead of in the stage.
     """
 
     field: FieldPath
@@ -186,6 +186,7 @@ class Finding:
     missing: bool = False
     warning: bool = False
     file: Path | None = None
+    in_run: bool = False
 
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)

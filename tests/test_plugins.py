@@ -50,7 +50,8 @@ def llmpipe(
     folder: Path, packages: Path | None, *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line where these packages are installed, too."""
-    path = {} if packages is None else {"PYTHONPATH": str(packages)}
+    named = [str(packages), os.environ.get("PYTHONPATH", "")]
+    path = {} if packages is None else {"PYTHONPATH": os.pathsep.join(filter(None, named))}
     return subprocess.run(
         [sys.executable, "-m", "llmpipe", *arguments],
         cwd=folder,
@@ -231,3 +232,31 @@ def test_nobody_can_take_a_kind_of_ours(tmp_path: Path) -> None:
         "version: 1\nname: x\nstages:\n  a: {kind: command, run: 'echo > ${outputs.o}', outputs: {o: o.txt}}\n"
     )
     assert llmpipe(tmp_path, packages, "run", "spec.yaml").returncode == 0
+
+
+WARNS = CLASS.replace(
+    "    def run(ctx): return StageResult({})",
+    """\
+    def review(config, folder):
+        return [
+            Finding((), "heard before", warning=True),
+            Finding((), "heard in it", warning=True, in_run=True),
+        ]
+    @staticmethod
+    def run(ctx):
+        ctx.warn("heard in it")
+        return StageResult({})""",
+).replace("import Ports", "import Finding, Ports")
+
+
+def test_a_run_tells_each_warning_once(tmp_path: Path) -> None:
+    """What its stage will say itself is not said before; ``plan`` and ``validate`` say all."""
+    packages = offer(tmp_path, "odd = odd:Odd", WARNS)
+    (tmp_path / "spec.yaml").write_text("version: 1\nname: x\nstages:\n  a: {kind: odd}\n")
+    heard = ("heard before", "heard in it")
+    for command in ("validate", "plan", "run --dry-run", "run", "run --quiet"):
+        told = llmpipe(tmp_path, packages, *command.split(), "spec.yaml")
+        assert told.returncode == 0, told.stderr
+        counted = [told.stderr.count(text) for text in heard]
+        assert counted == ([0, 0] if command == "run --quiet" else [1, 1]), told.stderr
+        assert command == "run --quiet" or "warning: spec.yaml:4:3: stages.a: hea" in told.stderr

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_ending import END_FILE, Curve, Ending, read_ending
+from llmpipe.backends.axolotl_modules import python_path
 from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
 from llmpipe.backends.child import ChildResult, run_child
 from llmpipe.errors import StageError
@@ -155,7 +156,7 @@ def environment(launch: Launch, *, threads: int, work: Path, offline: bool) -> d
     libraries from asking the Hugging Face hub. ``launch.env`` wins over all of it; to its
     ``PYTHONPATH`` the plugins' folder is added.
     """
-    modules = launch.env.get("PYTHONPATH", _our("PYTHONPATH"))
+    modules = python_path(launch.env)
     return {
         **portable_environment(offline=offline),
         "OMP_NUM_THREADS": str(threads),

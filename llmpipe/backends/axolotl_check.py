@@ -4,7 +4,8 @@ Axolotl itself drops a key that it does not know without a word. Here such a key
 every level, the keys of the block's ``plugins`` included; so is what Axolotl's own validators
 refuse. Its config model takes seconds to import, so it is asked in a child process
 (`llmpipe.backends.axolotl_child`) that waits for further questions, as a sweep has them, and the
-answer is kept on disk by Axolotl's version, the device and the configuration.
+answer is kept on disk by Axolotl's version, the packages installed beside it, the device and the
+configuration. What somebody's own plugin says is not kept: its source may change.
 
 It does not load models or data.
 """
@@ -25,17 +26,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_config import BlockProblem
+from llmpipe.backends.axolotl_config import (
+    LABELS_PLUGIN,
+    SEED_PLUGIN,
+    STATE_PLUGIN,
+    BlockProblem,
+)
+from llmpipe.backends.axolotl_modules import python_path
 from llmpipe.backends.device import detect
 from llmpipe.errors import StageError
 
-CHECK_VERSION = 2
+CHECK_VERSION = 3
 """Part of the memo's key: raised when the child would answer differently."""
 
 CHILD = "llmpipe.backends.axolotl_child"
 
 MARK = "llmpipe-answer "
 """How the line begins that holds the child's answer."""
+
+NOT_LOADED = "a plugin cannot be loaded"
+"""How the answer begins where a plugin is not there, or fails."""
+
+_OWN_PLUGINS = frozenset({SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN})
 
 QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -73,7 +85,7 @@ def check_block(
         document: what Axolotl is to run with it (`llmpipe.backends.axolotl_config`).
         memo_dir: where answers are kept.
         dataset: what stands under a stage's ``dataset:``, keys of an entry of ``datasets``.
-        modules: the ``PYTHONPATH`` of the training, where it is another than ours.
+        modules: the ``PYTHONPATH`` of the training; ours, if None.
 
     Raises:
         StageError: the child that asks Axolotl died; its last lines are in the message.
@@ -85,11 +97,12 @@ def check_block(
         {
             "check": CHECK_VERSION,
             "axolotl": version,
+            "installed": _installed(),
             "device": dataclasses.asdict(detect()),
             "document": document,
             "block": block,
             "dataset": dataset or {},
-            "modules": modules,
+            "modules": python_path({}) if modules is None else modules,
         },
         sort_keys=True,
         default=str,
@@ -100,9 +113,26 @@ def check_block(
         found = json.loads(memo.read_text("utf-8"))
     except (OSError, ValueError):
         found = _ask_child(question)
-        _keep(memo, found)
+        if _lasts(block, found):
+            _keep(memo, found)
     problems = [BlockProblem(**{**problem, "path": tuple(problem["path"])}) for problem in found]
     return CheckResult(problems, version=version)
+
+
+def _lasts(block: Mapping[str, Any], found: list[dict[str, Any]]) -> bool:
+    """Whether an answer holds as long as what it is kept by: no foreign code had a say in it."""
+    named = block.get("plugins") or []
+    plugins = named if isinstance(named, list) else [named]
+    known = all(str(p).startswith("axolotl.") or p in _OWN_PLUGINS for p in plugins)
+    return known and not any(problem["message"].startswith(NOT_LOADED) for problem in found)
+
+
+def _installed() -> str:
+    """Return a digest of the names and versions of all packages that are installed."""
+    folders = filter(Path.is_dir, map(Path, sys.path))
+    found = (package.name for folder in folders for package in folder.glob("*.*-info"))
+    names = {name for name in found if name.endswith((".dist-info", ".egg-info"))}
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def _ask_child(question: str) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from llmpipe.backends.axolotl import PLUGINS, write_plugins
-from llmpipe.backends.axolotl_check import MARK
+from llmpipe.backends.axolotl_check import MARK, NOT_LOADED
 from llmpipe.backends.axolotl_config import (
     GPU_PLUGINS,
     OWNED,
@@ -33,9 +33,10 @@ from llmpipe.backends.axolotl_config import (
     KeyPath,
     Sources,
     compile_config,
-    leaves,
 )
 from llmpipe.backends.axolotl_keys import entry_problems, of_an_entry, path_in, unknown_keys
+from llmpipe.backends.axolotl_modules import search_path
+from llmpipe.backends.axolotl_paths import leaves
 from llmpipe.backends.device import Device
 
 IDLE = 5.0
@@ -97,7 +98,7 @@ def _answer(question: str) -> NoReturn:
     status = 1
     try:
         asked = json.loads(question)
-        sys.path[1:1] = filter(None, (asked["modules"] or "").split(os.pathsep))
+        sys.path[1:] = search_path(asked["modules"])  # behind llmpipe's plugins, as in a training
         block, owner = asked["block"], f"axolotl {asked['axolotl']}"
         entry = list(entry_problems(asked["dataset"], block, owner))
         told = {problem.message for problem in entry}
@@ -118,7 +119,7 @@ def _problems(
     try:
         _register(document.get("plugins") or [])
     except Exception as error:  # a plugin is anybody's code and may fail in any way
-        yield BlockProblem(("plugins",), f"a plugin cannot be loaded: {_one_line(error)}")
+        yield BlockProblem(("plugins",), f"{NOT_LOADED}: {_one_line(error)}")
         return
     given = _capabilities(document)
     with _Aged() as aged:

@@ -8,7 +8,7 @@ reads a file, imports Axolotl or checks its vocabulary: that is `llmpipe.backend
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ OWNED: Mapping[str, str] = {
     "val_set_size": "split the data in a format stage and write eval_data: STAGE.eval",
     "output_dir": "llmpipe keeps the result: llmpipe get SPEC STAGE PATH copies it out",
     "dataset_prepared_path": "llmpipe keeps the prepared data and never uses a stale one",
+    "allow_untrained": "write the stage's own field allow_untrained",
 }
 """The Axolotl keys that llmpipe sets itself, and what to write in their place."""
 
@@ -48,6 +49,9 @@ LORA_DEFAULTS: Mapping[str, Any] = {
     "lora_target_linear": True,
 }
 """Further defaults for ``adapter: lora`` and ``adapter: qlora`` that start a new adapter."""
+
+PREFERENCE = ("dpo", "ipo", "simpo")
+"""The values of ``rl`` that train on pairs of a chosen and a rejected answer: those driven."""
 
 FULL_LEARNING_RATE = 2e-5
 """The default learning rate where all weights are trained."""
@@ -294,21 +298,6 @@ def packing_problem(block: Mapping[str, Any], device: Device) -> str | None:
     )
 
 
-def is_path(value: object) -> bool:
-    """Whether a value of the block is a path: it starts with ``./``, ``../``, ``/`` or ``~``."""
-    return isinstance(value, str) and value.startswith(("./", "../", "/", "~"))
-
-
-def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
-    """Find every path in a block, as {path of keys: the value as written}."""
-    return {where: value for where, value in leaves(block) if is_path(value)}
-
-
-def replace_paths(block: Mapping[str, Any], resolved: Mapping[KeyPath, str]) -> dict[str, Any]:
-    """Give a copy of the block in which the values at the given places are replaced."""
-    return {key: _replaced(value, (key,), resolved) for key, value in block.items()}
-
-
 def to_yaml(config: Mapping[str, Any], *, header: str) -> str:
     """Write a configuration as YAML that Axolotl reads, ``header`` as comments at its top."""
     import yaml
@@ -344,8 +333,10 @@ def _fit_cpu(settings: dict[str, Any]) -> list[str]:
 
 
 def _drop_gpu_plugins(settings: dict[str, Any]) -> list[str]:
-    notes = []
-    for plugin in list(settings.get("plugins") or []):
+    notes: list[str] = []
+    if not isinstance(settings.get("plugins"), list):  # that it is no list is said elsewhere
+        return notes
+    for plugin in list(settings["plugins"]):
         module = next((m for m in GPU_PLUGINS if str(plugin).startswith(m)), None)
         if module is None:
             continue
@@ -356,23 +347,3 @@ def _drop_gpu_plugins(settings: dict[str, Any]) -> list[str]:
     if settings.get("plugins") == []:
         del settings["plugins"]
     return notes
-
-
-def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield every value below a mapping or list that is neither, with its path of keys."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from leaves(item, (*where, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from leaves(item, (*where, index))
-    else:
-        yield where, value
-
-
-def _replaced(value: Any, where: KeyPath, resolved: Mapping[KeyPath, str]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _replaced(item, (*where, key), resolved) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_replaced(item, (*where, i), resolved) for i, item in enumerate(value)]
-    return resolved.get(where, value)

@@ -6,10 +6,15 @@ without a word.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from llmpipe.errors import StageError
+
+MAX_VALUES = 100_000
+"""As many values a file may hold."""
 
 
 def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
@@ -23,22 +28,27 @@ def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
     try:
         loader = yaml.SafeLoader(path.read_text("utf-8"))
         node = loader.get_single_node()
-        _refuse_twins(node, label)
+        _refuse_twins(node, label, count())
         data = loader.construct_document(node) if node else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise StageError(f"{label} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise StageError(f"{label} is no Axolotl file: it holds no mapping of keys")
     return {str(key): value for key, value in data.items()}
 
 
-def _refuse_twins(node: Any, label: str) -> None:
-    """Refuse a mapping in which a key stands twice, at any depth."""
+def _refuse_twins(node: Any, label: str, seen_before: Iterator[int]) -> None:
+    """Refuse a mapping in which a key stands twice, at any depth, and aliases without end.
+
+    ``seen_before`` counts the values, each alias as often as it is used.
+    """
     import yaml
 
+    if next(seen_before) > MAX_VALUES:
+        raise StageError(f"{label}: its aliases expand to more than {MAX_VALUES:,} values")
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _refuse_twins(item, label)
+            _refuse_twins(item, label, seen_before)
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
@@ -52,4 +62,4 @@ def _refuse_twins(node: Any, label: str) -> None:
             )
         if name is not None:
             seen[name] = line
-        _refuse_twins(value, label)
+        _refuse_twins(value, label, seen_before)

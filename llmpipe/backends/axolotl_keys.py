@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmpipe.backends.axolotl_config import BlockProblem, KeyPath
+from llmpipe.backends.axolotl_config import PREFERENCE, BlockProblem, KeyPath
 from llmpipe.errors import did_you_mean
 
 
@@ -30,7 +30,7 @@ def entry_problems(
     from axolotl.utils.schemas.datasets import DPODataset, SFTDataset
     from pydantic import ValidationError
 
-    model: Any = DPODataset if block.get("rl") in ("dpo", "ipo", "simpo") else SFTDataset
+    model: Any = DPODataset if block.get("rl") in PREFERENCE else SFTDataset
     unknown = list(unknown_keys(model, dataset, (), f"a datasets entry of {owner}"))
     yield from (replace(problem, field="dataset") for problem in unknown)
     try:

@@ -13,10 +13,9 @@ from llmpipe.backends.axolotl_config import OWNED, BlockProblem, fit_device
 from llmpipe.backends.axolotl_file import read_axolotl_file
 from llmpipe.backends.axolotl_paths import missing_paths
 from llmpipe.backends.device import detect
-from llmpipe.cli.options import parser, print_json
-from llmpipe.cli.plan import print_warnings
+from llmpipe.cli.options import parser, print_json, print_warnings
 from llmpipe.errors import MissingDependencyError, Problem, SpecError, StageError
-from llmpipe.spec.load import load_file
+from llmpipe.spec.load import load_file, place_in
 
 
 def main(argv: list[str]) -> int:
@@ -29,8 +28,7 @@ def main(argv: list[str]) -> int:
     arguments.add_argument("file", metavar="AXOLOTL_YAML", type=Path)
     arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
     options = arguments.parse_args(argv)
-    root = load_file(options.file)
-    block = read_axolotl_file(options.file, str(options.file))
+    block = _block(options.file)
     found = list(_judged(block))
     result = _asked(block)
     if not result.installed:
@@ -42,7 +40,7 @@ def main(argv: list[str]) -> int:
     for said in dict.fromkeys([*found, *result.problems]):
         name = ".".join(map(str, said.path))
         message = f"{name}: {said.message}" if name else said.message
-        where = root.locate(said.path, key=True)
+        where = place_in(options.file, said.path)
         (warnings if said.warning else problems).append(Problem(message, where, said.hint))
     if options.json:
         print_json(
@@ -61,6 +59,20 @@ def main(argv: list[str]) -> int:
     )
     print(f"{options.file}: sound for axolotl {result.version}", file=sys.stderr)
     return 0
+
+
+def _block(file: Path) -> dict[str, Any]:
+    """Read the file as a train stage does.
+
+    Raises:
+        SpecError: it cannot be read, and the place of what is wrong is known.
+        StageError: it cannot be read.
+    """
+    try:
+        return read_axolotl_file(file, str(file))
+    except StageError:
+        load_file(file)  # raises with the place
+        raise
 
 
 def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:

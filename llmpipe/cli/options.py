@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,3 +131,9 @@ def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     ascii_only = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf").lower()
     print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print on standard error what was found remarkable before anything runs."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
+from llmpipe.cli.options import (
+    add_spec,
+    find_stages,
+    open_project,
+    parser,
+    print_json,
+    print_warnings,
+)
 from llmpipe.runner.plan import StagePlan, make_plan
 from llmpipe.runner.preflight import review
 from llmpipe.runner.project import Project
@@ -45,12 +51,6 @@ def main(argv: list[str]) -> int:
     print_warnings([] if options.json else warnings)
     stale = any(plan.status == "run" for plan in plans.values())
     return STALE if options.check and stale else 0
-
-
-def print_warnings(warnings: Sequence[str]) -> None:
-    """Print on standard error what was found remarkable before anything runs."""
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def plan_json(project: Project, plans: Mapping[str, StagePlan]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.cli.main import unheard
-from llmpipe.cli.options import find_stages, open_project, print_json
-from llmpipe.cli.plan import plan_json, print_plan, print_warnings
+from llmpipe.cli.options import find_stages, open_project, print_json, print_warnings
+from llmpipe.cli.plan import plan_json, print_plan
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.runner.console import make_view
 from llmpipe.runner.drift import check_locked
@@ -52,7 +52,10 @@ def run_stages(options: argparse.Namespace) -> int:
             print_plan(plans)
             print_warnings(warnings)
         return 0
-    preflight(project, stale, strict=True)
+    warnings = preflight(project, stale, strict=True)
+    if not options.quiet:
+        with unheard(sys.stderr):
+            print_warnings(warnings)
     if not options.yes:
         _check_room(project, stale)
     if not options.yes and not _agreed(plans.values()):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from llmpipe.cli.options import add_spec, open_project, parser, print_json
-from llmpipe.cli.plan import print_warnings
+from llmpipe.cli.options import add_spec, open_project, parser, print_json, print_warnings
 from llmpipe.errors import SpecError
 from llmpipe.graph.model import Graph
 from llmpipe.runner.preflight import preflight

@@ -10,14 +10,14 @@ from pathlib import Path
 import msgspec
 
 from llmpipe.canonical import leaves
-from llmpipe.contracts import SECRET, FieldPath, Finding, StageConfig, StageDefaults
-from llmpipe.errors import Location, MissingDependencyError, Problem, SpecError
+from llmpipe.contracts import SECRET, Finding, StageConfig, StageDefaults
+from llmpipe.errors import MissingDependencyError, Problem, SpecError
 from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import LocalGlob, LocalPath
 from llmpipe.runner.fingerprint import replace_at
 from llmpipe.runner.project import Project
 from llmpipe.runner.resources import Machine, shortage
-from llmpipe.spec.load import load_file
+from llmpipe.spec.load import place_in
 from llmpipe.spec.model import StageSpec
 
 
@@ -25,7 +25,8 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
     """Check the named stages with the tools that they use; give what could only be warned of.
 
     With ``strict``, as before a run, a tool that is not installed is an error, and so are needs
-    that this machine will never meet and secrets that are not set.
+    that this machine will never meet and secrets that are not set; what the stages will say
+    themselves (`Finding.in_run`) is left to them.
 
     Raises:
         SpecError: a stage's settings are wrong, a tool would refuse them, the machine is too small,
@@ -33,7 +34,7 @@ def preflight(project: Project, stages: Collection[str], *, strict: bool) -> lis
         MissingDependencyError: ``strict``, and a tool is not installed.
     """
     folder, memo = project.graph.spec.folder, project.store.memo
-    told = _Told()
+    told = _Told(before_run=strict)
     once = _declared(project, stages)
     if strict:
         specs = [declared for _, declared in once]
@@ -86,12 +87,15 @@ def _judge(declared: StageSpec) -> Callable[[StageConfig, Path], list[Finding]]:
 class _Told:
     """What was found so far, each at its place in the spec or in a file that the spec names."""
 
+    before_run: bool = False
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def take(self, declared: StageSpec, findings: Iterable[Finding]) -> None:
         """Add what was found of a stage."""
         for finding in findings:
+            if finding.in_run and self.before_run:
+                continue
             if finding.missing:
                 self.warnings.append(f"stages.{declared.family}: {finding.message}")
                 continue
@@ -100,7 +104,7 @@ class _Told:
                 where = declared.locate(finding.field, key=True)
                 path = ".".join(map(str, (name, *finding.field)))
             else:
-                where = _place_in(finding.file, finding.field)
+                where = place_in(finding.file, finding.field)
                 path = ".".join(map(str, finding.field)) or name
             message = f"{path}: {finding.message}"
             if finding.warning:
@@ -118,15 +122,6 @@ class _Told:
         if self.problems:
             raise SpecError(list(dict.fromkeys(self.problems)))
         return list(dict.fromkeys(self.warnings))
-
-
-def _place_in(file: Path, path: FieldPath) -> Location:
-    """Return the place of a key in a YAML file; the file as a whole where it is read otherwise."""
-    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
-    try:
-        return load_file(shown).locate(path, key=True)
-    except SpecError:  # it uses what a spec may not, such as tags
-        return Location(str(shown), 0, 0)
 
 
 def _with_paths(node: StageNode) -> StageConfig:

@@ -130,6 +130,18 @@ def load_file(path: Path) -> Node:
     return load_bytes(read_bytes(path), str(path))
 
 
+def place_in(file: Path, path: tuple[str | int, ...]) -> Location:
+    """Return the place of a key in a YAML file, or of the file where it is not as a spec may be.
+
+    Other programs' files use tags, say; a place in them is a help and no reason to refuse them.
+    """
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    try:
+        return load_file(shown).locate(path, key=True)
+    except SpecError:
+        return Location(str(shown), 0, 0)
+
+
 def read_bytes(path: Path) -> bytes:
     """Give the bytes of a file that may be a spec.
 

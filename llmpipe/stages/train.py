@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmpipe.backends import axolotl
 from llmpipe.backends.axolotl_check import check_block, installed_version
-from llmpipe.backends.axolotl_config import KeyPath, owned_problems, paths_in, to_yaml
+from llmpipe.backends.axolotl_config import KeyPath, owned_problems, to_yaml
+from llmpipe.backends.axolotl_modules import python_path
+from llmpipe.backends.axolotl_paths import paths_in
 from llmpipe.backends.device import detect
 from llmpipe.backends.quantization import bits_of, quantization_of
 from llmpipe.contracts import (
@@ -58,7 +61,6 @@ from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_figures import metrics, not_the_best, summary
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
-    bare_deepspeed,
     complaints,
     file_of,
     findings,
@@ -99,7 +101,7 @@ class Train(StageDefaults):
     def problems(config: TrainConfig) -> list[tuple[KeyPath, str]]:
         """Refuse keys that llmpipe owns and, where no file lies under it, what the block asks."""
         block = config.axolotl
-        found = [*owned_problems(block), *bare_deepspeed(block)]
+        found = owned_problems(block)
         if config.axolotl_file is None:
             found += setting_problems(block, evaluates=config.eval_data is not None)
         order = list[str | int](block)
@@ -138,14 +140,15 @@ class Train(StageDefaults):
         """Judge the merged block: what would go wrong, be left out or be replaced in the run."""
         try:
             block, _ = merged_block(config, file_of(config, folder))
-            found = list(complaints(config, block, folder))
-            if all(problem.warning for problem in found):
+            told = list(findings(config, complaints(config, block, folder), folder))
+            if all(finding.warning for finding in told):
                 compiled, _ = compile_unseen(config, file_of(config, folder))
-                found += noted(compiled.notes, block, config.axolotl_file)
+                notes = noted(compiled.notes, block, config.axolotl_file)
+                told += [replace(note, in_run=True) for note in findings(config, notes, folder)]
         except StageError as error:
             field = "axolotl_file" if config.axolotl_file else "axolotl"
             return [Finding((field,), error.message, error.hint)]
-        return list(findings(config, found, folder))
+        return told
 
     @staticmethod
     def preflight(config: TrainConfig, folder: Path, memo: Path) -> list[Finding]:
@@ -154,7 +157,7 @@ class Train(StageDefaults):
             return []
         try:
             compiled, block = compile_unseen(config, file_of(config, folder))
-            modules = config.launch.env.get("PYTHONPATH")
+            modules = python_path(config.launch.env)
             result = check_block(
                 block, compiled.config, memo_dir=memo, dataset=config.dataset, modules=modules
             )
@@ -185,7 +188,7 @@ class Train(StageDefaults):
             ctx.warn(f"Axolotl left rows out: {sentence}")
         for sentence in outcome.labels.get("warnings", ()):
             ctx.warn(sentence)
-        if regret := not_the_best(ended):
+        if regret := not_the_best(ended, compiled.config):
             ctx.warn(regret)
         if ended.loaded:
             verify_kept(output, output / ended.loaded)

@@ -21,11 +21,10 @@ from llmpipe.backends.axolotl_config import (
     Sources,
     compile_config,
     merge_blocks,
-    paths_in,
-    replace_paths,
     to_yaml,
 )
 from llmpipe.backends.axolotl_file import read_axolotl_file
+from llmpipe.backends.axolotl_paths import paths_in, replace_paths
 from llmpipe.backends.chat_tokens import has_chat_template
 from llmpipe.backends.device import detect
 from llmpipe.contracts import SECRET, Artifact, StageContext

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from llmpipe.backends.axolotl_config import KeyPath
+from llmpipe.backends.axolotl_config import PREFERENCE, KeyPath
 
 Kind = Literal["conversation", "text", "alpaca", "pair", "as they are"]
 """What a stage's rows are read as; "as they are" where the user names a type of their own."""
@@ -58,9 +58,6 @@ CHAT_KEYS = frozenset(
     }
 )
 """Keys that Axolotl reads for rows of the type ``chat_template``."""
-
-PREFERENCE = ("dpo", "ipo", "simpo")
-"""The values of Axolotl's ``rl`` that train on pairs of a chosen and a rejected answer."""
 
 SYSTEM_TYPES = (
     "alpaca_w_system.load",

@@ -54,15 +54,15 @@ def summary(ended: Ending) -> str:
     return ", ".join(words)
 
 
-def not_the_best(ended: Ending) -> str | None:
-    """Say that the weights kept are not those of the best evaluation; None where they are."""
+def not_the_best(ended: Ending, settings: Mapping[str, Any]) -> str | None:
+    """Say why the weights kept are not those of the best evaluation; None where they are."""
     if ended.best_step in (None, ended.kept_step):
         return None
-    return (
-        f"the weights kept are those of step {ended.kept_step}; {_best(ended)}, and no checkpoint "
-        "of that step was loaded: set load_best_model_at_end: true, and save_steps to the value "
-        "of eval_steps"
-    )
+    if settings.get("load_best_model_at_end") or settings.get("early_stopping_patience"):
+        cause = "no checkpoint was saved at that step: set save_steps to the value of eval_steps"
+    else:
+        cause = "the last weights were to be kept: for the best, set load_best_model_at_end: true"
+    return f"the weights kept are those of step {ended.kept_step}; {_best(ended)}, and {cause}"
 
 
 def _best(ended: Ending) -> str:

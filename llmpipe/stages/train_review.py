@@ -14,22 +14,19 @@ from typing import Any
 
 from llmpipe.backends.axolotl_config import (
     OWNED,
+    PREFERENCE,
     BlockProblem,
-    is_path,
     packing_problem,
-    paths_in,
     with_defaults,
 )
-from llmpipe.backends.axolotl_paths import HOW, bare_paths
+from llmpipe.backends.axolotl_modules import python_path
+from llmpipe.backends.axolotl_paths import bare_paths, paths_in
 from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError
 from llmpipe.paths import expanded
 from llmpipe.stages.train_config import TrainConfig
-from llmpipe.stages.train_entry import PREFERENCE, entry_problems
-
-DRIVEN_RL = PREFERENCE
-"""The values of Axolotl's ``rl`` whose rows llmpipe knows how to hand over."""
+from llmpipe.stages.train_entry import entry_problems
 
 SUPERVISED_ONLY = (
     "early_stopping_patience",
@@ -39,6 +36,11 @@ SUPERVISED_ONLY = (
     "loss_watchdog_threshold",
 )
 """Keys that Axolotl hands to its trainer of plain rows and drops for preference training."""
+
+
+_WHOLE_STEPS = (
+    "count whole steps: set eval_steps, and save_steps to the same number or a multiple of it"
+)
 
 
 def complaints(
@@ -56,7 +58,7 @@ def complaints(
             )
     for where, message in entry_problems(block, config.dataset):
         yield BlockProblem(where, message, field="dataset")
-    yield from bare_paths(block, folder)
+    yield from bare_paths(block, folder, python_path(config.launch.env))
     if config.adapter_start == "continue" and block.get("lora_model_dir"):
         yield BlockProblem(
             ("lora_model_dir",),
@@ -76,9 +78,14 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
     if packing:
         key = "sample_packing" if block.get("sample_packing") else "eval_sample_packing"
         yield BlockProblem((key,), packing, f"set {key}: false")
+    plugins = block.get("plugins")
+    if plugins is not None and not isinstance(plugins, list):
+        name = plugins if isinstance(plugins, str) else "module.Name"
+        hint = f"write plugins: [{name}]"
+        yield BlockProblem(("plugins",), "plugins must be a list", hint)
     rl = block.get("rl")
-    if rl and rl not in DRIVEN_RL:
-        yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(DRIVEN_RL)}")
+    if rl and rl not in PREFERENCE:
+        yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(PREFERENCE)}")
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
@@ -88,13 +95,6 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
             yield BlockProblem((key,), message, "remove it")
     else:
         yield from _best_problems(block, evaluates=evaluates)
-
-
-def bare_deepspeed(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
-    """Yield a DeepSpeed file that is not written as a path, which the block alone shows."""
-    value = block.get("deepspeed")
-    if isinstance(value, str) and not is_path(value):
-        yield BlockProblem(("deepspeed",), f"{HOW}: ./{value}")
 
 
 def refuse(found: Iterable[BlockProblem]) -> None:
@@ -160,12 +160,19 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
     evaluated, saved = _interval(block, "eval"), _interval(block, "save")
     if not evaluates:
         yield BlockProblem((asked[0],), "needs rows to evaluate on", "write eval_data")
-    elif not evaluated or not saved or saved % evaluated:
+    elif not evaluated or not saved or (saved % evaluated and min(evaluated, saved) >= 1):
         yield BlockProblem(
             (asked[0],),
             "Axolotl loads the best checkpoint only where evaluations and checkpoints are counted "
             "in steps and each checkpoint is evaluated",
-            "set eval_steps, and save_steps to the same number or a multiple of it",
+            _WHOLE_STEPS,
+        )
+    elif evaluated != saved and min(evaluated, saved) < 1:
+        yield BlockProblem(
+            (asked[0],),
+            "a part of the run or of an epoch is rounded up to whole steps: unless both are the "
+            "same part, checkpoints may be saved where nothing was evaluated",
+            _WHOLE_STEPS,
         )
     metric = str(block.get("metric_for_best_model") or "loss")
     if block.get("greater_is_better") is False and not metric.endswith("loss"):
@@ -183,8 +190,9 @@ def _interval(block: Mapping[str, Any], what: str) -> float | None:
         if steps := settings.get(f"{what}_steps"):
             return float(steps)
         often = settings.get(f"{what}s_per_epoch")
-        part = 1 / (float(often) * float(settings["num_epochs"])) if often else 1.0
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        epochs = float(settings.get("num_epochs", 1))  # Axolotl's default, beside max_steps
+        part = 1 / (float(often) * epochs) if often else 1.0
+    except (TypeError, ValueError, ZeroDivisionError):
         return None  # Axolotl says what is wrong with it
     return part if part < 1 else None
 

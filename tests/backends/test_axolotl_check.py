@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,64 @@ def test_a_plugin_is_looked_for_where_the_training_looks(
     document = compile_config(block, sources, Device("cpu", "float32")).config
     found = check_block(block, document, memo_dir=tmp_path, modules=str(tmp_path))
     assert found.problems == []
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    axolotl_check._child.cache_clear()
+    assert check(block, tmp_path).problems == []
+    elsewhere = check_block(block, document, memo_dir=tmp_path, modules="/nowhere")
+    assert list(by_path(elsewhere)) == ["plugins"]  # the stage's PYTHONPATH replaces ours
+
+
+def test_an_answer_about_somebodys_plugin_is_not_kept(tmp_path: Path) -> None:
+    """Its keys may have changed, or it may have been installed, since it was asked."""
+    source, modules = tmp_path / "rules_plugin.py", str(tmp_path)
+    block = {"plugins": ["rules_plugin.Rules"], "rule_one": 1}
+    sources = Sources("base", DATA, "out", "prepared")
+    document = compile_config(block, sources, Device("cpu", "float32")).config
+
+    def ask() -> list[str]:
+        return list(by_path(check_block(block, document, memo_dir=tmp_path, modules=modules)))
+
+    assert ask() == ["plugins"]
+    source.write_text(
+        "from axolotl.integrations.base import BasePlugin\n"
+        "from pydantic import BaseModel\n"
+        "class Args(BaseModel): rule_one: int | None = None\n"
+        "class Rules(BasePlugin):\n"
+        "    def get_input_args(self): return 'rules_plugin.Args'\n"
+    )
+    assert ask() == []
+    source.write_text(source.read_text().replace("rule_one", "the_rule"))
+    os.utime(source, (1, 1))  # the compiled one is told from it by its time
+    assert ask() == ["rule_one"]
+
+
+@pytest.mark.parametrize("plugin", ["axolotl.integrations.gone.GonePlugin", "rules.Rules"])
+def test_a_plugin_that_was_not_found_is_looked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: str
+) -> None:
+    """The user brings it to where it is looked for and asks anew."""
+    asked: list[Any] = []
+    failed = {"path": ["plugins"], "message": f"{axolotl_check.NOT_LOADED}: No module named 'x'"}
+    monkeypatch.setattr(axolotl_check, "_ask_child", lambda q: asked.append(q) or [failed])
+    for _ in range(2):
+        assert list(by_path(check({"plugins": [plugin]}, tmp_path))) == ["plugins"]
+    assert len(asked) == 2
+
+
+def test_an_answer_is_kept_for_the_packages_that_are_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Axolotl's validators ask which others there are, and of which version."""
+    asked: list[Any] = []
+    monkeypatch.setattr(axolotl_check, "_ask_child", lambda q: asked.append(q) or [])
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    monkeypatch.syspath_prepend(str(packages))
+    for name in ("flash_attn-2.8.0.dist-info", "flash_attn-2.8.1.dist-info"):
+        (packages / name).mkdir()
+        check({"seed": 1}, tmp_path / "memo")
+        check({"seed": 1}, tmp_path / "memo")
+    assert len(asked) == 2
 
 
 def test_without_axolotl_the_answer_says_so(memo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,10 @@ from llmpipe.backends.axolotl_config import (
     compile_config,
     merge_blocks,
     owned_problems,
-    paths_in,
-    replace_paths,
     to_yaml,
     with_defaults,
 )
+from llmpipe.backends.axolotl_paths import paths_in, replace_paths
 from llmpipe.backends.device import Device
 from llmpipe.errors import StageError
 
@@ -131,6 +130,7 @@ def test_what_may_stay_untrained_is_in_the_configuration() -> None:
 def test_owned_keys_are_refused_in_a_block_and_replaced_in_a_file() -> None:
     """A block names the stage's field instead; a person's file keeps the rest, and it is said."""
     assert [p.path for p in owned_problems(dict.fromkeys(OWNED))] == [(key,) for key in OWNED]
+    assert "allow_untrained" in OWNED  # the labels plugin would read it, unseen by the stage
     file = {"base_model": "theirs", "val_set_size": 0.1, "learning_rate": 1e-3, "lora_r": 4}
     block, notes = merge_blocks(file, {"learning_rate": 2e-4}, label="my.yml")
     assert block == {"learning_rate": 2e-4, "lora_r": 4}
@@ -149,6 +149,9 @@ def test_what_a_mapping_of_the_file_loses_is_said() -> None:
 def test_paths_are_found_at_any_depth_and_replaced() -> None:
     """Only what starts like a path is one."""
     block = {"deepspeed": "./z.json", "deep": {"list": ["../a", "b/c", 3]}, "home": "~/x"}
+    prose = {"special_tokens": {"eos_token": "~"}, "default_system_message": "/no_think"}
+    assert paths_in(prose) == {}
+    assert paths_in({"tokens_file": "./t.json"}) == {("tokens_file",): "./t.json"}
     found = paths_in(block)
     assert found == {
         ("deepspeed",): "./z.json",

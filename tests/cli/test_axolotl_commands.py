@@ -129,6 +129,14 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
     data = json.loads(call(folder, "plan", "spec.yaml", "--json").stdout)
     assert len(data["warnings"]) == 2
     (folder / "mine.yml").write_text(
+        "bf16: auto\nsave_strategy: best\nmetric_for_best_model: loss\n"
+    )
+    (folder / "rows.jsonl").write_text("{}\n")  # the run is to end before it trains
+    told = call(folder, "run", "spec.yaml").stderr
+    assert "warning: mine.yml:2:1: save_strategy: the best checkpoints are saved, but" in told
+    assert "mine.yml:1:1" not in told  # the stage says that, when it compiles
+    (folder / "rows.jsonl").write_text('{"text": "t"}\n')
+    (folder / "mine.yml").write_text(
         "adapter: lora\nsample_packing: true\nchat_template_jinja: rows.jsonl\n"
     )
     for command in ("validate", "plan", "run"):
@@ -149,6 +157,12 @@ def test_check_judges_a_file_as_a_stage_would(folder: Path) -> None:
     assert "warning: mine.yml:8:1: bf16: auto is switched off" in sound.stderr
     assert "flash_attention" not in sound.stderr
     assert "Axolotl reads 'fsdp_offload_params' as offload_params" in sound.stderr
+    (folder / "mine.yml").write_text(MINE.replace("1e-4", "!!float 1e-4") + "bf16: auto\n")
+    tagged = call(folder, "check", "mine.yml")  # a stage takes it; its lines are not known
+    assert tagged.returncode == 0, tagged.stderr
+    assert "warning: mine.yml: bf16: auto is switched off" in tagged.stderr
+    (folder / "mine.yml").write_text(MINE + "lora_r: 4\nlora_r: 8\n")
+    assert "mine.yml:9:1: the key 'lora_r' stands twice" in call(folder, "check", "mine.yml").stderr
     (folder / "a.jinja").write_text("{{ messages }}")
     (folder / "mine.yml").write_text(
         MINE + "sample_packing: true\ndeepspeed: gone/zero3.json\nchat_template_jinja: a.jinja\n"

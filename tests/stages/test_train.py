@@ -95,23 +95,20 @@ def test_an_owned_key_names_the_field_to_write(key: str) -> None:
 
 
 def test_problems_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing on a CPU, a bare DeepSpeed path, an undriven rl, pickles, stray launcher arguments."""
+    """Packing on a CPU, an undriven rl, pickles, stray launcher arguments."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     block = {
         "sample_packing": True,
-        "deepspeed": "configs/zero3.json",
         "rl": "grpo",
         "save_safetensors": False,
     }
     found = Train.problems(config(block, launch={"args": ["--nproc_per_node=8"]}))
     assert [".".join(map(str, path)) for path, _ in found] == [
         "axolotl.sample_packing",
-        "axolotl.deepspeed",
         "axolotl.rl",
         "axolotl.save_safetensors",
         "launch.args",
     ]
-    assert "./configs/zero3.json" in found[1][1]
 
 
 def test_what_only_reports_is_not_in_the_key() -> None:

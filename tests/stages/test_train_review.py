@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_a_name_of_what_lies_beside_the_spec_is_told_how_to_be_written(
         {"tokenizer_config": "tokenizer.json"},
         {"base_model_config": "configs/llama/tiny"},
         {"resume_from_checkpoint": "checkpoint-4"},
+        {"deepspeed": "configs/zero3.json"},
     ],
 )
 def test_a_path_of_nothing_is_no_such_file(tmp_path: Path, block: dict[str, Any]) -> None:
@@ -121,10 +123,15 @@ def test_a_module_is_looked_for_where_the_training_looks(
     assert "my_plugin.NAME" in (file.hint or "")
     (module,) = review(tmp_path, {"plugins": ["my_plugin.Mine"]})
     assert module.field == ("axolotl", "plugins", 0)
-    assert f"PYTHONPATH={tmp_path}" in (module.hint or "")
+    assert f"launch: {{env: {{PYTHONPATH: {tmp_path}}}}}" in (module.hint or "")
+    mine = {"plugins": ["my_plugin.Mine"]}
+    assert review(tmp_path, mine, launch={"env": {"PYTHONPATH": str(tmp_path)}}) == []
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert review(tmp_path, {"plugins": ["my_plugin.Mine"]}) == []
+    assert review(tmp_path, mine) == []
+    for elsewhere in ("/nowhere", ".", ""):  # the stage's stands in place of ours, whole
+        (found,) = review(tmp_path, mine, launch={"env": {"PYTHONPATH": elsewhere}})
+        assert found.field == ("axolotl", "plugins", 0)
     assert review(tmp_path, {"plugins": ["axolotl.integrations.kd.KDPlugin"]}) == []
 
 
@@ -177,14 +184,22 @@ def test_the_block_mends_what_is_wrong_in_its_file(tmp_path: Path) -> None:
 def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
     """Unreadable, or with a key that stands twice, of which Axolotl would take the last."""
     file = tmp_path / "my.yml"
-    for text, message in (("a: [", "cannot be read"), ("lora_r: 4\nlora_r: 8\n", ":2: the key")):
+    nine = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
+    for text, message in (
+        ("a: [", "cannot be read"),
+        ("lora_r: 4\nlora_r: 8\n", ":2: the key"),
+        ("\n".join(["l0: &l0 [1]", *nine]), "aliases expand to more than"),
+        ("a: &a [*a]", "cannot be read"),
+        (f"a: {'[' * 5000}", "cannot be read"),
+    ):
         file.write_text(text)
         (found,) = review(tmp_path, axolotl_file="./my.yml")
         assert found.field == ("axolotl_file",)
         assert message in found.message
 
 
-BEST = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 4}
+KEY = "load_best_model_at_end"
+BEST = {KEY: True, "eval_steps": 2, "save_steps": 4}
 
 
 @pytest.mark.parametrize(
@@ -201,6 +216,22 @@ BEST = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 4}
             "greatest eval_ppl",
         ),
         ({"rl": "dpo"}, {"eval_data": "e"}, "load_best_model_at_end", "nothing would come of"),
+        *(
+            (
+                {"eval_steps": None, "save_steps": None, **when},
+                {"eval_data": "e"},
+                KEY,
+                "rounded up",
+            )
+            for when in (
+                {"eval_steps": 0.25, "save_steps": 0.5},
+                {"eval_steps": 0.25, "save_steps": 4},
+                {"eval_steps": 2, "save_steps": 0.5},
+                {"evals_per_epoch": 6, "saves_per_epoch": 2},
+                {"evals_per_epoch": 4, "saves_per_epoch": 2},
+                {"evals_per_epoch": 4, "save_steps": 2},
+            )
+        ),
     ],
 )
 def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
@@ -220,7 +251,16 @@ def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
         {},
         {"early_stopping_patience": 1},
         {"eval_steps": "2", "save_steps": "4"},
-        {"eval_steps": None, "save_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 2},
+        {"eval_steps": 0.25, "save_steps": 0.25},
+        {"eval_steps": None, "save_steps": None, "evals_per_epoch": 4, "saves_per_epoch": 4},
+        {"eval_steps": 0.25, "save_steps": None, "saves_per_epoch": 4},
+        {
+            "max_steps": 12,
+            "eval_steps": None,
+            "save_steps": None,
+            "evals_per_epoch": 4,
+            "saves_per_epoch": 4,
+        },
         {"metric_for_best_model": "eval_loss", "greater_is_better": False},
     ],
 )
@@ -229,6 +269,39 @@ def test_a_best_checkpoint_that_can_be_loaded_is_not(
 ) -> None:
     """By steps or by parts of an epoch, with early stopping or without."""
     assert review(tmp_path, {**BEST, **changes}, eval_data="e") == []
+
+
+@pytest.mark.parametrize("plugins", ["my.Plug", {"my": "Plug"}, 5])
+def test_plugins_that_are_no_list_are_refused(tmp_path: Path, plugins: Any) -> None:
+    """Of a text, every character would be taken for a plugin."""
+    (found,) = review(tmp_path, {"plugins": plugins})
+    assert (found.field, found.message) == (("axolotl", "plugins"), "plugins must be a list")
+    assert plugins != "my.Plug" or found.hint == "write plugins: [my.Plug]"
+    assert Train.problems(config({"plugins": plugins}))[0][0] == ("axolotl", "plugins")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"special_tokens": {"eos_token": "~", "pad_token": "/pad"}},
+        {"eot_tokens": ["/s"], "tokens": ["./"]},
+        {"default_system_message": "/no_think You help."},
+        {"chat_template_kwargs": {"opening": "/think"}},
+        {"mlflow_tracking_uri": "/srv/mlruns"},
+    ],
+)
+def test_tokens_and_prose_are_no_paths(tmp_path: Path, block: dict[str, Any]) -> None:
+    """However they begin: in the block no file is looked for, in a file nothing is to be moved."""
+    assert set(Train.ports(config(block)).inputs) == {"base_model", "data"}
+    (tmp_path / "my.yml").write_text(json.dumps({"adapter": "lora", **block}))
+    assert review(tmp_path, axolotl_file="./my.yml") == []
+
+
+def test_where_reports_go_is_told_by_a_whole_path(tmp_path: Path) -> None:
+    """From the training's own folder another one would be reached, and nothing is read from it."""
+    (found,) = review(tmp_path, {"mlflow_tracking_uri": "./mlruns"})
+    assert found.field == ("axolotl", "mlflow_tracking_uri")
+    assert found.hint == "write the whole path, from / on"
 
 
 def test_what_is_checked_is_what_runs() -> None:
