@@ -167,8 +167,9 @@ def _quotes(other: _Question, first: _Question) -> bool:
     """Whether ``other`` says the same as ``first``, or quotes its first or last question."""
     if other.whole or not first.whole:
         return _same(other.turns, first.turns)
-    said = [turn for turn in first.turns if turn["role"] == "user"]
-    return any(_same(other.turns, [turn]) for turn in (said[:1] + said[-1:]))
+    text = _text_of(other.turns[0])
+    said = [_text_of(turn) for turn in first.turns if turn["role"] == "user"]
+    return text in (said[:1] + said[-1:])
 
 
 def _same(one: list[Turn], other: list[Turn]) -> bool:
@@ -176,6 +177,15 @@ def _same(one: list[Turn], other: list[Turn]) -> bool:
     return [_said(turn) for turn in one] == [_said(turn) for turn in other]
 
 
-def _said(turn: Turn) -> tuple[str, Any]:
+def _said(turn: Turn) -> tuple[Any, ...]:
+    """Return all that a turn says; an empty ``name`` or list of calls is none."""
+    return turn["role"], _text_of(turn), *(turn.get(key) or None for key in _SAID_BESIDE)
+
+
+def _text_of(turn: Turn) -> Any:
     content = turn.get("content")
-    return turn["role"], content.strip() if isinstance(content, str) else content
+    return content.strip() if isinstance(content, str) else content
+
+
+_SAID_BESIDE = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+"""Keys that chat templates commonly render beside role and content."""
