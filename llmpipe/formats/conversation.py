@@ -28,6 +28,11 @@ COLUMNS: Mapping[FormatName, frozenset[str]] = {
 NAMES: Mapping[str, str] = {**chat.NAMES, **sharegpt.NAMES}
 """The names of speakers that are known, and the role of each."""
 
+TURN_KEYS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+)
+"""Keys of a turn that chat templates commonly read."""
+
 AS_WRITTEN: Mapping[str, str] = {}
 """Roles for `read_turns_whole` that rename no speaker."""
 
@@ -88,7 +93,8 @@ def read_turn(turn: Any, place: str, roles: Mapping[str, str]) -> Turn:
     """
     if not isinstance(turn, Mapping):
         raise RowError(f"{place} must be an object with 'role' and 'content', not {_found(turn)}")
-    speaker, text = ("from", "value") if "from" in turn and "role" not in turn else TURN_KEYS
+    sharegpt_keys = "from" in turn and "role" not in turn
+    speaker, text = ("from", "value") if sharegpt_keys else ("role", "content")
     role = turn.get(speaker)
     if not isinstance(role, str) or not role.strip():
         raise RowError(f"{place} needs the text {speaker!r}, who speaks; it has {_keys(turn)}")
@@ -102,9 +108,6 @@ def read_turn(turn: Any, place: str, roles: Mapping[str, str]) -> Turn:
     if not isinstance(content, str) and not _is_parts(content):
         raise RowError(f"{place}: {text!r} must hold text, not {_found(content)}")
     return {"role": roles.get(role, role), "content": content, **others}
-
-
-TURN_KEYS = ("role", "content")
 
 
 def system_column(row: Mapping[str, Any]) -> str | None:

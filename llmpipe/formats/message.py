@@ -18,7 +18,7 @@ class Message(TypedDict):
 
 
 class RowError(StageError):
-    """A row cannot be read or written in a format. Whoever knows the file and line adds them."""
+    """A row cannot be read or written in a format. The caller adds file and line."""
 
 
 class UnusableRowError(RowError):

@@ -17,6 +17,7 @@ from typing import Any
 from llmpipe.formats import alpaca
 from llmpipe.formats.conversation import (
     NAMES,
+    TURN_KEYS,
     Turn,
     read_tools,
     read_turn,
@@ -179,7 +180,7 @@ def _same(one: list[Turn], other: list[Turn]) -> bool:
 
 def _said(turn: Turn) -> tuple[Any, ...]:
     """Return all that a turn says; an empty ``name`` or list of calls is none."""
-    return turn["role"], _text_of(turn), *(turn.get(key) or None for key in _SAID_BESIDE)
+    return turn["role"], _text_of(turn), *(turn.get(key) or None for key in _BESIDE_TEXT)
 
 
 def _text_of(turn: Turn) -> Any:
@@ -187,5 +188,4 @@ def _text_of(turn: Turn) -> Any:
     return content.strip() if isinstance(content, str) else content
 
 
-_SAID_BESIDE = ("name", "tool_calls", "tool_call_id", "reasoning_content")
-"""Keys that chat templates commonly render beside role and content."""
+_BESIDE_TEXT = sorted(TURN_KEYS - {"role", "content"})
