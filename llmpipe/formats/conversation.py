@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpipe.formats import FormatName, alpaca, chat, detect, sharegpt
-from llmpipe.formats.message import RowError, kind_of, text_column
+from llmpipe.formats.message import RowError, kind_of, system_column, with_system
 
 Turn = dict[str, Any]
 
@@ -108,27 +108,6 @@ def read_turn(turn: Any, place: str, roles: Mapping[str, str]) -> Turn:
     if not isinstance(content, str) and not _is_parts(content):
         raise RowError(f"{place}: {text!r} must hold text, not {_found(content)}")
     return {"role": roles.get(role, role), "content": content, **others}
-
-
-def system_column(row: Mapping[str, Any]) -> str | None:
-    """Return the text of a ``system`` column, or None where there is none or it is blank."""
-    text = text_column(row, "system", required=False)
-    return text if text.strip() else None
-
-
-def with_system(turns: list[Turn], system: str | None) -> list[Turn]:
-    """Return the turns, opened by a system text that stood beside them.
-
-    Raises:
-        RowError: the turns open with another system text.
-    """
-    if system is None:
-        return turns
-    if turns and turns[0]["role"] == "system":
-        if turns[0].get("content") != system:
-            raise RowError("the column 'system' and the first turn are two different system texts")
-        return turns
-    return [{"role": "system", "content": system}, *turns]
 
 
 def read_tools(row: Mapping[str, Any]) -> list[Any] | None:

@@ -22,10 +22,8 @@ from llmpipe.formats.conversation import (
     read_tools,
     read_turn,
     read_turns_whole,
-    system_column,
-    with_system,
 )
-from llmpipe.formats.message import RowError, text_column
+from llmpipe.formats.message import RowError, system_column, text_column, with_system
 
 CHATS = ("messages", "conversations", "prompt")
 """Columns that may hold the question as turns."""
