@@ -22,8 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_ending import END_FILE, Curve, Ending, read_ending
-from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
+from llmpipe.backends.axolotl_ending import (
+    END_FILE,
+    Curve,
+    Ending,
+    Labels,
+    read_ending,
+    read_labels,
+)
+from llmpipe.backends.axolotl_plugins.axolotl_labels import FILE as LABELS_FILE
 from llmpipe.backends.child import ChildResult, run_child
 from llmpipe.errors import StageError
 
@@ -51,8 +58,7 @@ class Outcome:
     ended: Ending
     dropped: list[str]
     """Axolotl's sentences about rows that it did not train on."""
-    labels: Mapping[str, Any] = field(default_factory=dict)
-    """What was found in the labels: the ``Report`` of the plugin ``axolotl_labels``."""
+    labels: Labels
 
 
 @dataclass(slots=True)
@@ -69,7 +75,6 @@ class Watcher:
     on_step: OnStep | None = None
     loss: Curve = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    labels: dict[str, Any] = field(default_factory=dict)
     total: int | None = None
     finished: bool = False
     _started: bool = False
@@ -78,9 +83,6 @@ class Watcher:
     def __call__(self, line: str) -> None:
         if "Starting trainer" in line:
             self._started = True
-        if MARK in line:
-            with contextlib.suppress(ValueError):  # another line may have run into it
-                self.labels = json.loads(line.partition(MARK)[2])
         if match := _DROPPED.search(line):
             self.dropped.append(match.group(0))
         if self._started and (bar := _BAR.search(line)):
@@ -203,25 +205,33 @@ def train(
     """Train on a configuration file whose ``output_dir`` is ``output``; return when it is done.
 
     Raises:
-        StageError: the process failed, stopped early, ran out of memory or its loss is not finite.
+        StageError: the process failed, stopped early, ran out of memory, its loss is not finite, or
+            nobody looked at its labels.
     """
     words = arguments(str(config), launch, resume=resume)
     binaries = str(Path(sys.executable).parent)  # where accelerate and torchrun are
     path = f"{binaries}:{env.get('PATH') or _our('PATH') or os.defpath}"
     command = [sys.executable, "-m", "axolotl.cli.main", *words]
-    (output / END_FILE).unlink(missing_ok=True)  # that of an earlier attempt
+    for name in (END_FILE, LABELS_FILE):  # those of an earlier attempt
+        (output / name).unlink(missing_ok=True)
     child = run_child(command, cwd=cwd, env={**env, "PATH": path}, on_line=watcher)
+    labels = read_labels(output)
     if child.returncode or not watcher.finished:
-        raise failure(child, watcher)
-    return Outcome(read_ending(output), watcher.dropped, watcher.labels)
+        raise failure(child, watcher, labels)
+    if labels is None:
+        raise StageError(
+            f"the training wrote no whole {LABELS_FILE}: its labels are unchecked",
+            hint=f"does a plugin of the axolotl block or another program delete {LABELS_FILE} from "
+            "output_dir?",
+        )
+    return Outcome(read_ending(output), watcher.dropped, labels)
 
 
-def failure(child: ChildResult, watcher: Watcher) -> StageError:
+def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) -> StageError:
     """Say what went wrong in a training that did not finish, and what to try."""
-    if watcher.labels.get("error"):
+    if labels and labels.error:
         return StageError(
-            f"training was stopped before its first step: {watcher.labels['error']}",
-            hint=watcher.labels.get("hint"),
+            f"training was stopped before its first step: {labels.error}", hint=labels.hint
         )
     text = "\n".join(child.tail)
     reason = next((line for line in reversed(child.tail) if _ERROR.match(line.strip())), "")

@@ -183,7 +183,7 @@ class Train(StageDefaults):
         ended, output = outcome.ended, ctx.work / OUTPUT
         for sentence in outcome.dropped:
             ctx.warn(f"Axolotl left rows out: {sentence}")
-        for sentence in outcome.labels.get("warnings", ()):
+        for sentence in outcome.labels.warnings:
             ctx.warn(sentence)
         if regret := not_the_best(ended):
             ctx.warn(regret)
