@@ -272,17 +272,29 @@ _ADVICE = (
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Give the newest checkpoint that training can go on from; delete those torn by a crash."""
+    """Return the newest checkpoint that training can go on from; delete those torn by a crash.
+
+    One at the end of a training is passed over: whatever starts there makes a step too many.
+    """
     found = sorted(
         (p for p in output_dir.glob("checkpoint-*") if p.name[11:].isdigit()),
         key=lambda p: int(p.name[11:]),
         reverse=True,
     )
     for checkpoint in found:
-        if _is_whole(checkpoint):
+        if not _is_whole(checkpoint):
+            shutil.rmtree(checkpoint)
+        elif not _is_over(checkpoint):
             return checkpoint
-        shutil.rmtree(checkpoint)
     return None
+
+
+def _is_over(checkpoint: Path) -> bool:
+    """Whether training ended at a checkpoint: all steps are made, or it was stopped early."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    control = (state.get("stateful_callbacks") or {}).get("TrainerControl") or {}
+    stopped = control.get("args", {}).get("should_training_stop", False)
+    return bool(stopped or state["global_step"] >= state.get("max_steps", math.inf))
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:

@@ -236,6 +236,8 @@ def _train(
     if resume:
         ctx.warn(f"going on from the checkpoint of step {start}")
     else:
+        if any(output.glob("checkpoint-*")):
+            ctx.warn("the only checkpoint left stands at the end of training: it starts anew")
         shutil.rmtree(output, ignore_errors=True)
     every = settings.get("logging_steps", 1)
     watcher = axolotl.Watcher(

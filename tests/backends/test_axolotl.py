@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import math
+import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,6 +187,27 @@ def test_the_last_whole_checkpoint_is_taken_and_torn_ones_go(tmp_path: Path) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-9"]
     assert last_checkpoint(tmp_path / "none") is None
 
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"max_steps": 10},
+        {
+            "max_steps": 40,
+            "stateful_callbacks": {"TrainerControl": {"args": {"should_training_stop": True}}},
+        },
+    ],
+    ids=["last step", "stopped early"],
+)
+def test_a_checkpoint_at_the_end_is_no_start(tmp_path: Path, end: dict[str, Any]) -> None:
+    """The one before is; the end stays where it is, and alone it is none."""
+    before = checkpoint(tmp_path, 9)
+    state = checkpoint(tmp_path, 10) / "trainer_state.json"
+    state.write_text(json.dumps({"global_step": 10, **end}))
+    assert last_checkpoint(tmp_path) == before
+    shutil.rmtree(before)
+    assert last_checkpoint(tmp_path) is None
+    assert state.is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 12, struct.pack("<Q", 4) + b"{{{{"])
