@@ -22,9 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_ending import END_FILE, Curve, Ending, read_ending
+from llmpipe.backends.axolotl_ending import (
+    END_FILE,
+    Curve,
+    Ending,
+    Labels,
+    read_ending,
+    read_labels,
+)
 from llmpipe.backends.axolotl_modules import python_path
-from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
+from llmpipe.backends.axolotl_plugins.axolotl_labels import FILE as LABELS_FILE
 from llmpipe.backends.child import ChildResult, run_child
 from llmpipe.errors import StageError
 
@@ -52,8 +59,7 @@ class Outcome:
     ended: Ending
     dropped: list[str]
     """Axolotl's sentences about rows that it did not train on."""
-    labels: Mapping[str, Any] = field(default_factory=dict)
-    """What was found in the labels: the ``Report`` of the plugin ``axolotl_labels``."""
+    labels: Labels
 
 
 @dataclass(slots=True)
@@ -70,7 +76,6 @@ class Watcher:
     on_step: OnStep | None = None
     loss: Curve = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    labels: dict[str, Any] = field(default_factory=dict)
     total: int | None = None
     finished: bool = False
     _started: bool = False
@@ -79,9 +84,6 @@ class Watcher:
     def __call__(self, line: str) -> None:
         if "Starting trainer" in line:
             self._started = True
-        if MARK in line:
-            with contextlib.suppress(ValueError):  # another line may have run into it
-                self.labels = json.loads(line.partition(MARK)[2])
         if match := _DROPPED.search(line):
             self.dropped.append(match.group(0))
         if self._started and (bar := _BAR.search(line)):
@@ -204,25 +206,33 @@ def train(
     """Train on a configuration file whose ``output_dir`` is ``output``; return when it is done.
 
     Raises:
-        StageError: the process failed, stopped early, ran out of memory or its loss is not finite.
+        StageError: the process failed, stopped early, ran out of memory, its loss is not finite, or
+            nobody looked at its labels.
     """
     words = arguments(str(config), launch, resume=resume)
     binaries = str(Path(sys.executable).parent)  # where accelerate and torchrun are
     path = f"{binaries}:{env.get('PATH') or _our('PATH') or os.defpath}"
     command = [sys.executable, "-m", "axolotl.cli.main", *words]
-    (output / END_FILE).unlink(missing_ok=True)  # that of an earlier attempt
+    for name in (END_FILE, LABELS_FILE):  # those of an earlier attempt
+        (output / name).unlink(missing_ok=True)
     child = run_child(command, cwd=cwd, env={**env, "PATH": path}, on_line=watcher)
+    labels = read_labels(output)
     if child.returncode or not watcher.finished:
-        raise failure(child, watcher)
-    return Outcome(read_ending(output), watcher.dropped, watcher.labels)
+        raise failure(child, watcher, labels)
+    if labels is None:
+        raise StageError(
+            f"the training wrote no whole {LABELS_FILE}: its labels are unchecked",
+            hint=f"does a plugin of the axolotl block or another program delete {LABELS_FILE} from "
+            "output_dir?",
+        )
+    return Outcome(read_ending(output), watcher.dropped, labels)
 
 
-def failure(child: ChildResult, watcher: Watcher) -> StageError:
+def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) -> StageError:
     """Say what went wrong in a training that did not finish, and what to try."""
-    if watcher.labels.get("error"):
+    if labels and labels.error:
         return StageError(
-            f"training was stopped before its first step: {watcher.labels['error']}",
-            hint=watcher.labels.get("hint"),
+            f"training was stopped before its first step: {labels.error}", hint=labels.hint
         )
     text = "\n".join(child.tail)
     reason = next((line for line in reversed(child.tail) if _ERROR.match(line.strip())), "")
@@ -263,17 +273,29 @@ _ADVICE = (
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Give the newest checkpoint that training can go on from; delete those torn by a crash."""
+    """Return the newest checkpoint that training can go on from; delete those torn by a crash.
+
+    One at the end of a training is passed over: whatever starts there makes a step too many.
+    """
     found = sorted(
         (p for p in output_dir.glob("checkpoint-*") if p.name[11:].isdigit()),
         key=lambda p: int(p.name[11:]),
         reverse=True,
     )
     for checkpoint in found:
-        if _is_whole(checkpoint):
+        if not _is_whole(checkpoint):
+            shutil.rmtree(checkpoint)
+        elif not _is_over(checkpoint):
             return checkpoint
-        shutil.rmtree(checkpoint)
     return None
+
+
+def _is_over(checkpoint: Path) -> bool:
+    """Whether training ended at a checkpoint: all steps are made, or it was stopped early."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    control = (state.get("stateful_callbacks") or {}).get("TrainerControl") or {}
+    stopped = control.get("args", {}).get("should_training_stop", False)
+    return bool(stopped or state["global_step"] >= state.get("max_steps", math.inf))
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:

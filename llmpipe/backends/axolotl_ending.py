@@ -1,4 +1,6 @@
-"""Read how a training ended, as `llmpipe.backends.axolotl_plugins.axolotl_state` wrote it down.
+"""Read what the plugins of a training wrote down: how it ended, and what its labels are.
+
+They are `axolotl_state` and `axolotl_labels` of `llmpipe.backends.axolotl_plugins`.
 
 The trainer's own record is exact where printed lines are not: losses are unrounded and carry their
 step, and the steps before a stopped run went on are in it.
@@ -12,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from llmpipe.backends.axolotl_plugins.axolotl_labels import FILE as LABELS_FILE
 from llmpipe.errors import StageError
 
 END_FILE = "training_end.json"
@@ -44,6 +47,26 @@ class Ending(msgspec.Struct, frozen=True):
     def curve(self, name: str) -> Curve:
         """Return what was logged under a name, such as ``loss`` or ``eval_loss``."""
         return [(int(entry["step"]), float(entry[name])) for entry in self.log if name in entry]
+
+
+class Labels(msgspec.Struct, frozen=True):
+    """What was found in the labels before the first step."""
+
+    rows: int
+    tokens: int
+    trained_tokens: int
+    warnings: list[str]
+    error: str | None
+    """Why the training was stopped."""
+    hint: str | None
+
+
+def read_labels(output: Path) -> Labels | None:
+    """Read what was found in the labels; None where nothing, or nothing whole, was written down."""
+    try:
+        return msgspec.json.decode((output / LABELS_FILE).read_bytes(), type=Labels)
+    except (OSError, msgspec.DecodeError):
+        return None
 
 
 def read_ending(output: Path) -> Ending:

@@ -12,6 +12,8 @@ from llmpipe.formats.message import (
     UnusableRowError,
     missing_column,
     read_turns,
+    system_column,
+    with_system,
 )
 
 NAMES = {role: role for role in ROLES} | {"developer": "system"}
@@ -24,10 +26,14 @@ def matches(row: Mapping[str, Any]) -> bool:
 
 
 def to_chat(row: Mapping[str, Any]) -> list[Message]:
-    """Read the turns. Other keys of a turn (``name``, ``weight`` …) are left behind."""
+    """Read the turns; a ``system`` column beside them becomes the first one, as in some sets.
+
+    Other keys of a turn (``name``, ``weight`` …) are left behind.
+    """
     if "messages" not in row:
         raise missing_column(row, "messages")
-    return read_turns(row["messages"], "messages", "role", "content", NAMES)
+    turns = read_turns(row["messages"], "messages", "role", "content", NAMES)
+    return with_system(turns, system_column(row))
 
 
 def from_chat(messages: list[Message]) -> dict[str, Any]:

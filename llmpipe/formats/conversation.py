@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpipe.formats import FormatName, alpaca, chat, detect, sharegpt
-from llmpipe.formats.message import RowError, kind_of, text_column
+from llmpipe.formats.message import RowError, kind_of, system_column, with_system
 
 Turn = dict[str, Any]
 
@@ -27,6 +27,11 @@ COLUMNS: Mapping[FormatName, frozenset[str]] = {
 
 NAMES: Mapping[str, str] = {**chat.NAMES, **sharegpt.NAMES}
 """The names of speakers that are known, and the role of each."""
+
+TURN_KEYS = frozenset(
+    {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+)
+"""Keys of a turn that chat templates commonly read."""
 
 AS_WRITTEN: Mapping[str, str] = {}
 """Roles for `read_turns_whole` that rename no speaker."""
@@ -88,7 +93,8 @@ def read_turn(turn: Any, place: str, roles: Mapping[str, str]) -> Turn:
     """
     if not isinstance(turn, Mapping):
         raise RowError(f"{place} must be an object with 'role' and 'content', not {_found(turn)}")
-    speaker, text = ("from", "value") if "from" in turn and "role" not in turn else TURN_KEYS
+    sharegpt_keys = "from" in turn and "role" not in turn
+    speaker, text = ("from", "value") if sharegpt_keys else ("role", "content")
     role = turn.get(speaker)
     if not isinstance(role, str) or not role.strip():
         raise RowError(f"{place} needs the text {speaker!r}, who speaks; it has {_keys(turn)}")
@@ -102,30 +108,6 @@ def read_turn(turn: Any, place: str, roles: Mapping[str, str]) -> Turn:
     if not isinstance(content, str) and not _is_parts(content):
         raise RowError(f"{place}: {text!r} must hold text, not {_found(content)}")
     return {"role": roles.get(role, role), "content": content, **others}
-
-
-TURN_KEYS = ("role", "content")
-
-
-def system_column(row: Mapping[str, Any]) -> str | None:
-    """Return the text of a ``system`` column, or None where there is none or it is blank."""
-    text = text_column(row, "system", required=False)
-    return text if text.strip() else None
-
-
-def with_system(turns: list[Turn], system: str | None) -> list[Turn]:
-    """Return the turns, opened by a system text that stood beside them.
-
-    Raises:
-        RowError: the turns open with another system text.
-    """
-    if system is None:
-        return turns
-    if turns and turns[0]["role"] == "system":
-        if turns[0].get("content") != system:
-            raise RowError("the column 'system' and the first turn are two different system texts")
-        return turns
-    return [{"role": "system", "content": system}, *turns]
 
 
 def read_tools(row: Mapping[str, Any]) -> list[Any] | None:

@@ -18,7 +18,7 @@ class Message(TypedDict):
 
 
 class RowError(StageError):
-    """A row cannot be read or written in a format. Whoever knows the file and line adds them."""
+    """A row cannot be read or written in a format. The caller adds file and line."""
 
 
 class UnusableRowError(RowError):
@@ -56,6 +56,29 @@ def text_column(
     if required and not blank and not value.strip():
         raise UnusableRowError("empty", f"column {name!r} is empty")
     return value
+
+
+def system_column(row: Mapping[str, Any]) -> str | None:
+    """Return the text of a ``system`` column, or None where there is none or it is blank."""
+    text = text_column(row, "system", required=False)
+    return text if text.strip() else None
+
+
+def with_system(turns: list[Any], system: str | None) -> list[Any]:
+    """Return the turns, opened by a system text that stood beside them.
+
+    A turn is a `Message` or one with further keys.
+
+    Raises:
+        RowError: the turns open with another system text.
+    """
+    if system is None:
+        return turns
+    if turns and turns[0]["role"] == "system":
+        if turns[0].get("content") != system:
+            raise RowError("the column 'system' and the first turn are two different system texts")
+        return turns
+    return [{"role": "system", "content": system}, *turns]
 
 
 def missing_column(row: Mapping[str, Any], name: str) -> MissingColumnError:

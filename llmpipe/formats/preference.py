@@ -17,14 +17,13 @@ from typing import Any
 from llmpipe.formats import alpaca
 from llmpipe.formats.conversation import (
     NAMES,
+    TURN_KEYS,
     Turn,
     read_tools,
     read_turn,
     read_turns_whole,
-    system_column,
-    with_system,
 )
-from llmpipe.formats.message import RowError, text_column
+from llmpipe.formats.message import RowError, system_column, text_column, with_system
 
 CHATS = ("messages", "conversations", "prompt")
 """Columns that may hold the question as turns."""
@@ -167,8 +166,9 @@ def _quotes(other: _Question, first: _Question) -> bool:
     """Whether ``other`` says the same as ``first``, or quotes its first or last question."""
     if other.whole or not first.whole:
         return _same(other.turns, first.turns)
-    said = [turn for turn in first.turns if turn["role"] == "user"]
-    return any(_same(other.turns, [turn]) for turn in (said[:1] + said[-1:]))
+    text = _text_of(other.turns[0])
+    said = [_text_of(turn) for turn in first.turns if turn["role"] == "user"]
+    return text in (said[:1] + said[-1:])
 
 
 def _same(one: list[Turn], other: list[Turn]) -> bool:
@@ -176,6 +176,14 @@ def _same(one: list[Turn], other: list[Turn]) -> bool:
     return [_said(turn) for turn in one] == [_said(turn) for turn in other]
 
 
-def _said(turn: Turn) -> tuple[str, Any]:
+def _said(turn: Turn) -> tuple[Any, ...]:
+    """Return all that a turn says; an empty ``name`` or list of calls is none."""
+    return turn["role"], _text_of(turn), *(turn.get(key) or None for key in _BESIDE_TEXT)
+
+
+def _text_of(turn: Turn) -> Any:
     content = turn.get("content")
-    return turn["role"], content.strip() if isinstance(content, str) else content
+    return content.strip() if isinstance(content, str) else content
+
+
+_BESIDE_TEXT = sorted(TURN_KEYS - {"role", "content"})

@@ -49,6 +49,14 @@ def to_json(value: Any) -> str:
     return encoded.decode("utf-8")
 
 
+def from_json(text: bytes) -> Any:
+    """Return the value of JSON text that `to_json` wrote, each fraction a `WrittenFloat`."""
+    return _WRITTEN.decode(text)
+
+
+_WRITTEN = msgspec.json.Decoder(float_hook=WrittenFloat)
+
+
 def read_rows(
     path: Path, label: str, *, floats: Callable[[str], float] | None = None
 ) -> Iterator[tuple[int, Row]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmpipe.formats.chat import require_turns
-from llmpipe.formats.message import Message, missing_column, read_turns
+from llmpipe.formats.message import Message, missing_column, read_turns, system_column, with_system
 
 NAMES = {
     "system": "system",
@@ -34,10 +34,7 @@ def to_chat(row: Mapping[str, Any]) -> list[Message]:
     if "conversations" not in row:
         raise missing_column(row, "conversations")
     turns = read_turns(row["conversations"], "conversations", "from", "value", NAMES)
-    system = row.get("system")
-    if isinstance(system, str) and system.strip() and turns[0]["role"] != "system":
-        return [{"role": "system", "content": system}, *turns]
-    return turns
+    return with_system(turns, system_column(row))
 
 
 def from_chat(messages: list[Message]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from llmpipe.formats import Message, RowError
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import expecting
 from llmpipe.formats.overlap import question_key, question_words
-from llmpipe.formats.records import read_rows, write_rows
+from llmpipe.formats.records import WrittenFloat, read_rows, write_rows
 from llmpipe.stages.evaluate_models import METHOD, Progress, Result, examine, warn, work
 
 Metric = Literal["loss", "rouge_l", "exact_match", "json_match"]
@@ -194,7 +194,8 @@ def _read(
     """
     chats = []
     system = columns.system if columns else None
-    for line, row in expecting(read_rows(source.path, source.label), system, source.label):
+    rows = read_rows(source.path, source.label, floats=WrittenFloat)  # as training reads them
+    for line, row in expecting(rows, system, source.label):
         try:
             chat = read_chat(row, columns)
         except RowError as error:

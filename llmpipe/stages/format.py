@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import msgspec
 
 from llmpipe.contracts import (
+    Artifact,
     FieldPath,
     Input,
     Output,
@@ -34,7 +35,15 @@ from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import UnusableRowError, expecting
 from llmpipe.formats.overlap import QuotedQuestions, content_key, question_key, question_words
 from llmpipe.formats.provenance import PROVENANCE, is_unclear, source_digest
-from llmpipe.formats.records import Row, read_rows, row_digest, write_rows
+from llmpipe.formats.records import (
+    Row,
+    WrittenFloat,
+    from_json,
+    read_rows,
+    row_digest,
+    to_json,
+    write_rows,
+)
 from llmpipe.stages.format_split import Groups, Parts, Split, shares_of, split_rows
 
 
@@ -154,7 +163,7 @@ def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
     for index, (path, source) in enumerate(_sources(ctx.config)):
         artifact = ctx.input(".".join(map(str, path)))
         system = source.map.system if source.map else None
-        found = expecting(read_rows(artifact.path, artifact.label), system, artifact.label)
+        found = expecting(_rows(artifact), system, artifact.label)
         unclear: list[int] = []
         for line, row in _sampled(ctx, found, source, artifact.label):
             try:
@@ -164,7 +173,7 @@ def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
                 if is_unclear(row):
                     unclear.append(line)
             except UnusableRowError as error:
-                rejects.add(index, line, error.reason, msgspec.json.encode(row))
+                rejects.add(index, line, error.reason, _packed(row))
             except RowError as error:
                 place = f"{artifact.label}:{line}"
                 raise StageError(f"{place}: {error.message}", hint=error.hint) from None
@@ -177,6 +186,15 @@ def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
     if not rows and not len(rejects):
         raise StageError(f"{', '.join(_labels(ctx))}: no rows at all")
     return rows
+
+
+def _rows(artifact: Artifact) -> Iterator[tuple[int, Row]]:
+    """Yield the rows; an answer ``1.10`` stays one, as it does where training reads it."""
+    return read_rows(artifact.path, artifact.label, floats=WrittenFloat)
+
+
+def _packed(row: Row) -> bytes:
+    return to_json(row).encode("utf-8")
 
 
 def _warn_of_unclear(ctx: StageContext[FormatConfig], label: str, lines: Sequence[int]) -> None:
@@ -196,7 +214,7 @@ def _sampled(
         return rows
 
     def draw(numbered: tuple[int, Row]) -> tuple[bytes, int]:
-        text = b"%d:%b" % (source.seed, msgspec.json.encode(numbered[1]))
+        text = b"%d:%b" % (source.seed, _packed(numbered[1]))
         return blake2b(text, digest_size=16).digest(), numbered[0]
 
     drawn = heapq.nsmallest(source.sample, rows, key=draw)
@@ -212,7 +230,7 @@ def _examine(row: Row, index: int, line: int, source: Source, config: FormatConf
     return Entry(
         source=index,
         line=line,
-        packed=msgspec.json.encode(row),
+        packed=_packed(row),
         content=content_key(chat) if config.dedup else b"",
         question=question_key(question_words(chat)),
         group=None,
@@ -257,7 +275,7 @@ def _within_limit(
 
 
 def _chat(row: Entry, sources: Sequence[Source]) -> list[Message]:
-    return read_chat(msgspec.json.decode(row.packed), sources[row.source].map)
+    return read_chat(from_json(row.packed), sources[row.source].map)
 
 
 def _split(ctx: StageContext[FormatConfig], rows: list[Entry]) -> Parts:
@@ -284,7 +302,7 @@ def _without_leaks(
     sources = [source for _, source in _sources(ctx.config)]
     questions = {row.question for row in held}
     groups = {row.group for row in held} - {None}
-    digests = {row_digest(msgspec.json.decode(row.packed)) for row in held}
+    digests = {row_digest(from_json(row.packed)) for row in held}
     quoted = QuotedQuestions(question_words(_chat(row, sources)) for row in held)
 
     def reason(row: Entry) -> str | None:
@@ -366,5 +384,5 @@ def _reject(
         "source": places[source],
         "line": line,
         "reason": reason,
-        "row": msgspec.json.decode(packed),
+        "row": msgspec.Raw(packed),
     }

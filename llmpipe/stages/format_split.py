@@ -67,7 +67,8 @@ class Groups:
                 if self._column not in row and self._lacking is None:
                     self._lacking = label, line, row
             return None
-        return msgspec.json.encode(_plain(value), order="deterministic")
+        # The hook is for fractions inside a list or an object: they, too, go by their value.
+        return msgspec.json.encode(_plain(value), enc_hook=float, order="deterministic")
 
     def check(self) -> None:
         """Require the column in one row at least: where all lack it, its name is misspelt.
@@ -95,8 +96,8 @@ def _is_absent(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """Return the value as groups are compared: 3, 3.0 and "3" are one, as a CSV has only text."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else float(value)  # 1.10 is 1.1
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return value.strip() if isinstance(value, str) else value

@@ -186,7 +186,7 @@ class Train(StageDefaults):
         ended, output = outcome.ended, ctx.work / OUTPUT
         for sentence in outcome.dropped:
             ctx.warn(f"Axolotl left rows out: {sentence}")
-        for sentence in outcome.labels.get("warnings", ()):
+        for sentence in outcome.labels.warnings:
             ctx.warn(sentence)
         if regret := not_the_best(ended, compiled.config):
             ctx.warn(regret)
@@ -239,6 +239,8 @@ def _train(
     if resume:
         ctx.warn(f"going on from the checkpoint of step {start}")
     else:
+        if any(output.glob("checkpoint-*")):
+            ctx.warn("the only checkpoint left stands at the end of training: it starts anew")
         shutil.rmtree(output, ignore_errors=True)
     every = settings.get("logging_steps", 1)
     watcher = axolotl.Watcher(

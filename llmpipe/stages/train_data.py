@@ -30,7 +30,7 @@ from llmpipe.formats.message import RowError, text_column
 from llmpipe.formats.preference import COLUMNS as PREFERENCE_COLUMNS
 from llmpipe.formats.preference import Preference, read_preference
 from llmpipe.formats.records import WrittenFloat, read_rows, to_json
-from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, idle, kind_of_rows
+from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, given, idle, kind_of_rows
 from llmpipe.stages.train_speakers import Speakers
 from llmpipe.stages.train_tally import Tally
 
@@ -114,7 +114,7 @@ def prepare(
     Raises:
         StageError: there are no rows, or one cannot be read or is of another kind than the first.
     """
-    dataset = _given(dataset or {})
+    dataset = given(dataset or {})
     reader = _reader(block, dataset)
     if reader is None:
         return _passed_on(artifact, target, path, dataset)
@@ -133,11 +133,6 @@ def prepare(
     chat = kind in (Conversation, Preference)
     file = DataFile(path, entry_of(kind, block, dataset), count)
     return Prepared(file, chat, tally.notes(), speakers)
-
-
-def _given(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys that say something: a null unsets what another profile or file wrote."""
-    return {key: value for key, value in dataset.items() if value is not None}
 
 
 def entry_of(
@@ -162,7 +157,7 @@ def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict
 
     Rows that only their columns can tell apart are taken for conversations.
     """
-    dataset = _given(dataset)
+    dataset = given(dataset)
     kind = kind_of_rows(block, dataset)
     if kind == "as they are":
         return dataset

@@ -95,7 +95,11 @@ def is_pairs(block: Mapping[str, Any]) -> bool:
 def entry_problems(
     block: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> list[tuple[KeyPath, str]]:
-    """List the keys of ``dataset`` that llmpipe owns, or that are read for no such rows."""
+    """List what is wrong with the keys of ``dataset``.
+
+    That is keys that llmpipe owns or that are read for no such rows, and roles of another shape.
+    """
+    dataset = given(dataset)
     kind = kind_of_rows(block, dataset)
     owned = {**PLACE_KEYS, **TEMPLATE_KEYS, **({} if kind == "as they are" else COLUMN_KEYS)}
     found: list[tuple[KeyPath, str]] = [
@@ -105,7 +109,28 @@ def entry_problems(
     ]
     if kind in ("pair", "text", "alpaca"):
         found += [((key,), idle(key, kind)) for key in dataset if key in CHAT_KEYS]
+    return found + _role_problems(dataset)
+
+
+def _role_problems(dataset: Mapping[str, Any]) -> list[tuple[KeyPath, str]]:
+    """List the keys whose roles and names of speakers could not be read."""
+    roles = dataset.get("roles", {})
+    found: list[tuple[KeyPath, str]] = []
+    if not isinstance(roles, Mapping) or not all(map(_is_texts, roles.values())):
+        shape = "{assistant: [gpt, model], user: [human]}"
+        found.append((("roles",), f"roles must hold a list of names for each role: {shape}"))
+    if not _is_texts(dataset.get("roles_to_train", [])):
+        found.append((("roles_to_train",), "roles_to_train must hold a list: [assistant]"))
     return found
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def given(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that say something: a null unsets what another profile or file wrote."""
+    return {key: value for key, value in dataset.items() if value is not None}
 
 
 def idle(key: str, kind: str) -> str:

@@ -6,25 +6,24 @@ over fifths of the run (`llmpipe.trend`). An evaluation's loss is over all rows 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from llmpipe.backends.axolotl_ending import Ending
+from llmpipe.backends.axolotl_ending import Ending, Labels
 from llmpipe.trend import WINDOW, trend
 
 COUNTED = ("rows", "tokens", "trained_tokens")
 """What is counted in the labels and stands in the figures."""
 
 
-def metrics(ended: Ending, labels: Mapping[str, Any]) -> dict[str, Any]:
+def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
     """Return a training's figures; curves are lists of [step, loss].
 
     Args:
         ended: how the training ended.
-        labels: what the plugin ``axolotl_labels`` counted in its labels.
+        labels: what was counted in its labels.
     """
     figures: dict[str, Any] = {"steps": ended.step}
-    figures |= {name: labels[name] for name in COUNTED if labels.get(name)}
+    figures |= {name: count for name in COUNTED if (count := getattr(labels, name))}
     if ended.stopped_early:
         figures["planned_steps"] = ended.planned
     if loss := ended.curve("loss"):

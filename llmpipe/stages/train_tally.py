@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from llmpipe.formats.conversation import Turn, is_blank
+from llmpipe.formats.conversation import TURN_KEYS, Turn, is_blank
 
 OWN_COLUMNS = frozenset({"provenance"})
 """Columns that llmpipe's own stages write, for no training to read."""
-
-TURN_KEYS = frozenset(
-    {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
-)
-"""Keys of a turn that chat templates commonly read."""
 
 
 class Tally:

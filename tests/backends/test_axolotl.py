@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import math
+import shutil
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +23,9 @@ from llmpipe.backends.axolotl import (
     last_checkpoint,
     write_plugins,
 )
-from llmpipe.backends.axolotl_ending import END_FILE, read_ending
-from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
+from llmpipe.backends.axolotl_ending import END_FILE, Labels, read_ending, read_labels
+from llmpipe.backends.axolotl_plugins.axolotl_labels import FILE
+from llmpipe.backends.axolotl_plugins.axolotl_labels.report import Report
 from llmpipe.backends.child import ChildResult
 from llmpipe.errors import StageError
 
@@ -53,14 +56,15 @@ def test_the_watcher_reads_the_lines_that_axolotl_prints() -> None:
     assert watcher.dropped == ["Dropped 3 sequences outside valid range ([2, 64])"]
 
 
-def test_what_was_found_in_the_labels_is_taken_from_its_line() -> None:
-    """A progress bar may stand before it; what it says of an error becomes the failure's reason."""
-    watcher = Watcher()
-    watcher(f"{MARK}torn by another process")
-    assert watcher.labels == {}
-    watcher(f'50%|#| 1/2 {MARK}{{"rows": 3, "error": "no end", "hint": "do this"}}')
-    assert watcher.labels["rows"] == 3
-    error = failure(ChildResult(1, ["Traceback", "UntrainedError: no end"]), watcher)
+def test_what_was_found_in_the_labels_is_the_reason_of_a_failure(tmp_path: Path) -> None:
+    """It is read from the plugin's file; nothing whole is no report."""
+    (tmp_path / FILE).write_text('{"rows": 3')
+    assert read_labels(tmp_path) is None
+    Report(rows=3, warnings=["w"], error="no end", hint="do this").write(tmp_path)
+    labels = read_labels(tmp_path)
+    assert labels == Labels(3, 0, 0, ["w"], "no end", "do this")
+    child = ChildResult(1, ["Traceback", "UntrainedError: no end"])
+    error = failure(child, Watcher(), labels)
     assert error.message == "training was stopped before its first step: no end"
     assert error.hint == "do this"
 
@@ -182,6 +186,28 @@ def test_the_last_whole_checkpoint_is_taken_and_torn_ones_go(tmp_path: Path) -> 
     assert last_checkpoint(tmp_path) == whole
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-9"]
     assert last_checkpoint(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"max_steps": 10},
+        {
+            "max_steps": 40,
+            "stateful_callbacks": {"TrainerControl": {"args": {"should_training_stop": True}}},
+        },
+    ],
+    ids=["last step", "stopped early"],
+)
+def test_a_checkpoint_at_the_end_is_no_start(tmp_path: Path, end: dict[str, Any]) -> None:
+    """The one before is; the end stays where it is, and alone it is none."""
+    before = checkpoint(tmp_path, 9)
+    state = checkpoint(tmp_path, 10) / "trainer_state.json"
+    state.write_text(json.dumps({"global_step": 10, **end}))
+    assert last_checkpoint(tmp_path) == before
+    shutil.rmtree(before)
+    assert last_checkpoint(tmp_path) is None
+    assert state.is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 12, struct.pack("<Q", 4) + b"{{{{"])

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.backends.axolotl_plugins.axolotl_labels import MARK
 from llmpipe.backends.axolotl_plugins.axolotl_labels.endings import Ending, of_eos, of_template
 from llmpipe.backends.axolotl_plugins.axolotl_labels.report import (
     Problem,
@@ -181,8 +180,6 @@ def test_what_is_not_allowed_stops_and_what_is_allowed_is_told() -> None:
     assert report.error == found[0].message
     assert report.hint == "do this\nor train all the same: allow_untrained: [end_of_turn]"
     assert "allowed by allow_untrained: [rows]" in report.warnings[0]
-    assert report.line().startswith(MARK)
-    assert "\n" not in report.line()
     allowed = Report()
     allowed.settle(found, ["rows", "end_of_turn"])
     assert (allowed.error, len(allowed.warnings)) == (None, 2)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.formats import RowError, detect, from_chat, to_chat
+from llmpipe.formats.conversation import read_conversation
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import UnusableRowError
 
@@ -84,6 +85,32 @@ def test_unknown_speaker_is_named():
         to_chat({"conversations": [{"from": "humann", "value": "Hi"}]}, "sharegpt")
     assert "conversations[0]: unknown from 'humann'" in caught.value.message
     assert caught.value.hint == "did you mean 'human'?"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"instruction": "q", "output": "a"},
+    ],
+    ids=lambda row: next(iter(row)),
+)
+def test_the_system_column_is_read_as_training_reads_it(row):
+    """In every format; beside another system text it is refused."""
+    chat = read_chat({**row, "system": "Be brief."})
+    assert chat[0] == {"role": "system", "content": "Be brief."}
+    assert chat == read_conversation({**row, "system": "Be brief."}).messages
+    assert read_chat({**row, "system": " "}) == read_chat({**row, "system": None}) == chat[1:]
+    for column, speaker, text in (
+        ("messages", "role", "content"),
+        ("conversations", "from", "value"),
+    ):
+        if column in row:
+            opened = {column: [{speaker: "system", text: "Be brief."}, *row[column]]}
+            assert read_chat({**opened, "system": "Be brief."}) == chat
+            with pytest.raises(RowError, match="two different system texts"):
+                read_chat({**opened, "system": "Be kind."})
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,42 @@ def test_answers_arrive_as_written(
     assert pair.prompt[-1]["content"] == question
     assert (pair.chosen["content"], pair.rejected["content"]) == (chosen, rejected)
     assert [turn["content"] for turn in pair.prompt[:-1]] == ([system] if system else [])
+
+
+def _called(place: str, **keys: Any) -> list[dict[str, Any]]:
+    """A question, a call with one argument, its result."""
+    call = {"id": "1", "function": {"name": "weather", "arguments": {"place": place}}}
+    return [
+        {"role": "user", "content": "Warm?", **keys},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "21", "tool_call_id": "1"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _called("Rome"),
+        _called("Oslo", name="Ann"),
+        [*_called("Oslo")[:2], {"role": "tool", "content": "21", "tool_call_id": "2"}],
+    ],
+    ids=["call", "name", "id"],
+)
+def test_prompts_that_differ_in_what_is_not_text(other: list[dict[str, Any]]) -> None:
+    """A call, a name or an id is part of the prompt: two of them are no common beginning."""
+    answers = [{"role": "assistant", "content": text} for text in ("Yes.", "No.")]
+    row = {"chosen": [*_called("Oslo"), answers[0]], "rejected": [*other, answers[1]]}
+    with pytest.raises(RowError, match="differ before their last turn"):
+        read_preference(row)
+    row = {"messages": other, "chosen": row["chosen"], "rejected": answers[1:]}
+    with pytest.raises(RowError, match="messages ask different things"):
+        read_preference(row)
+
+
+def test_a_text_quotes_a_turn_by_its_text() -> None:
+    """A name is no contradiction to a text; an empty list of calls is none at all."""
+    asked = {"role": "user", "content": "Warm?", "name": "Ann", "tool_calls": []}
+    answers = [{"role": "assistant", "content": text} for text in ("Yes.", "No.")]
+    plain = {key: asked[key] for key in ("role", "content", "name")}
+    row = {"prompt": "Warm?", "chosen": [asked, answers[0]], "rejected": [plain, answers[1]]}
+    assert read_preference(row).prompt == [asked]

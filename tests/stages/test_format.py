@@ -219,6 +219,41 @@ def test_csv_and_json_are_sources_too(run_format, tmp_path):
     assert questions(rows["train"]) == ["One?", "Two?"]
 
 
+def test_a_fraction_is_an_answer_as_it_is_written(run_format, tmp_path):
+    """1.10 is no 1.1, in what is kept as in what is rejected; groups and digests go by its value."""
+    lines = [
+        '{"instruction": "Price?", "output": 1.10, "version": 1.10, "box": [2.50]}',
+        '{"instruction": "Price?", "output": 1.10, "version": 1.1, "box": [2.5]}',
+        '{"instruction": "Size?", "output": 1e3, "version": 1.10, "box": [2.5]}',
+        '{"instruction": "Weight?", "output": 2.5, "version": 2.0, "box": [3.5]}',
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    result, rows = run_format(data="rows.jsonl", to="alpaca")
+    assert [row["output"] for row in rows["train"]] == ["1.10", "1e3", "2.5"]
+    kept = result.outputs["rejects"].read_text("utf-8")
+    assert '"row":' + lines[1].replace(": ", ":").replace(", ", ",") in kept
+    for group in ("version", "box"):
+        _, rows = run_format(data="rows.jsonl", to="alpaca", split={"test": 1, "group": group})
+        parts = [sorted(row["instruction"] for row in rows[part]) for part in ("train", "test")]
+        assert sorted(parts) == [["Price?", "Size?"], ["Weight?"]]
+
+
+def test_a_row_with_a_fraction_is_found_by_its_digest(run_format, tmp_path):
+    """`generate` names a source row by a digest that knows nothing of how fractions are written."""
+    rows = [{"instruction": f"Price of {n}?", "output": n / 4} for n in range(1, 20)]
+    made = [
+        {"instruction": f"New {n}?", "output": "x", "provenance": {"seed": row_digest(row)}}
+        for n, row in enumerate(rows)
+    ]
+    text = "\n".join(json.dumps(row) for row in rows).replace(".5}", ".50}")
+    (tmp_path / "rows.jsonl").write_text(text)
+    write_rows(tmp_path / "made.jsonl", made)
+    sources = [{"data": "rows.jsonl"}, {"data": "made.jsonl"}]
+    result, found = run_format(sources=sources, split={"test": 5})
+    assert len(found["test"]) == 5
+    assert result.metrics["dropped"] == {"generated from a held-out row": 5}
+
+
 def test_missing_column_is_an_error_at_its_row(run_format, tmp_path):
     """A row without the needed column fails the stage: file, line, column, and what was meant."""
     write_rows(tmp_path / "a.jsonl", [{"q": "One?", "a": "1"}, {"q": "Two?", "aa": "2"}])

@@ -60,6 +60,11 @@ def test_paths_in_the_block_are_inputs() -> None:
         ({"rl": "dpo"}, {"roles_to_train": ["user"]}, "roles_to_train", "these are pairs"),
         ({}, {"type": "alpaca", "train_on_eos": "all"}, "train_on_eos", "these are Alpaca prompts"),
         ({}, {"type": "mine.load", "ds_type": "json"}, "ds_type", "does not belong in dataset"),
+        ({}, {"roles": ["a"]}, "roles", r"list of names for each role: \{assistant: \["),
+        ({}, {"roles": {"assistant": "gpt"}}, "roles", "list of names for each role"),
+        ({}, {"roles": {"assistant": None}}, "roles", "list of names for each role"),
+        ({}, {"roles_to_train": "assistant"}, "roles_to_train", r"a list: \[assistant\]"),
+        ({}, {"type": "mine.load", "roles": "a"}, "roles", "list of names for each role"),
     ],
 )
 def test_keys_of_the_entry_that_llmpipe_owns_or_nobody_reads(
@@ -69,6 +74,12 @@ def test_keys_of_the_entry_that_llmpipe_owns_or_nobody_reads(
     ((path, told),) = Train.problems(config(block, dataset=dataset))
     assert path == ("dataset", key)
     assert re.search(message, told)
+
+
+def test_a_null_in_the_entry_unsets() -> None:
+    """A key without a value says nothing, so that nothing is wrong with it."""
+    unset = dict.fromkeys(("path", "roles", "roles_to_train", "train_on_eos", "chat_template"))
+    assert Train.problems(config({"rl": "dpo"}, dataset=unset)) == []
 
 
 def test_a_type_of_ones_own_may_name_its_columns() -> None:

@@ -8,5 +8,5 @@ The folder is copied beside each configuration that llmpipe compiles (as ``axolo
 needs nothing of llmpipe.
 """
 
-MARK = "llmpipe-labels: "
-"""What stands before the line of JSON that says what was found (`report.Report`)."""
+FILE = "training_labels.json"
+"""What is written into the configuration's ``output_dir``: what was found (`report.Report`)."""

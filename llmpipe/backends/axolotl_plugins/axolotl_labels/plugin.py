@@ -10,6 +10,7 @@ Not looked at: rows that are streamed, rows of reward models, and what a collato
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -51,14 +52,14 @@ class LabelsPlugin(BasePlugin):  # type: ignore[misc]  # Axolotl is not typed
         return f"{__name__}.{LabelsArgs.__name__}"
 
     def post_trainer_create(self, cfg: Any, trainer: Any) -> None:
-        """Look at every row and print what was found.
+        """Look at every row and write down what was found.
 
         Raises:
             UntrainedError: something was found that is not allowed.
         """
         found = examine(cfg, trainer)
         if is_main_process():
-            print(f"\n{found.line()}", flush=True)  # a progress bar may not have ended its line
+            found.write(Path(cfg.output_dir))
         if found.error:
             raise UntrainedError(f"{found.error}\n{found.hint}")
 

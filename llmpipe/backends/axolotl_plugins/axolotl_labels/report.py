@@ -1,4 +1,4 @@
-"""Say what was found in the labels: as sentences for a person, as one line of JSON for llmpipe.
+"""Say what was found in the labels: as sentences for a person, as a JSON file for llmpipe.
 
 A finding stops the run unless it is allowed by its word: ``end_of_turn`` or ``rows``. What is
 allowed, and what only deserves to be known, becomes a warning.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
-from . import MARK
+from . import FILE
 from .rows import Example, Finding, Tally
 
 END_OF_TURN, ROWS = "end_of_turn", "rows"
@@ -68,9 +69,10 @@ class Report:
     error: str | None = None
     hint: str | None = None
 
-    def line(self) -> str:
-        """Return the report as the one line that llmpipe looks for."""
-        return MARK + json.dumps(asdict(self))
+    def write(self, folder: Path) -> None:
+        """Write the report into a training's output folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_text(json.dumps(asdict(self)), "utf-8")
 
     def settle(self, problems: Sequence[Problem], allowed: Collection[str]) -> None:
         """Turn what is allowed into warnings and the rest into the error."""
