@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from llmpipe.backends.llama_cpp_chat import Decoding, stream_chat
+from llmpipe.backends.llama_cpp_chat import GREEDY, Decoding, stream_chat
 from llmpipe.backends.reasoning import Reply
 from llmpipe.backends.streaming import Cancellation, Pieces, whole
 from llmpipe.errors import ModelServerError, StageError
@@ -141,6 +141,16 @@ class LlamaServer:
         settings = self._post("/completion", body)["generation_settings"]
         ids = sorted(bias["token"] for bias in settings["logit_bias"])
         return {i: str(self._post("/detokenize", {"tokens": [i]})["content"]) for i in ids}
+
+    def holds(self, json_schema: Mapping[str, Any]) -> bool:
+        """Say whether the server holds an answer to a schema; llguidance drops what it cannot read.
+
+        It is given a token that no JSON begins with and that nothing but a constraint prevents.
+        """
+        token = self.tokenize(")")[-1]
+        body = {**GREEDY, "prompt": [token], "n_predict": 1, "logit_bias": [[token, 1e6]]}
+        asked = {**body, "json_schema": json_schema, "return_tokens": True}
+        return token not in self._post("/completion", asked)["tokens"]
 
     def events(
         self, path: str, body: Mapping[str, Any], cancellation: Cancellation

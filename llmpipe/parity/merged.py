@@ -2,7 +2,8 @@
 
 Both sides read the same rows of token ids in float32: golden chats and texts, and a row of the
 tokens whose embeddings the adapter changed most (tokens that it added among them). The limit tells
-a wrong merge from rounding: see `LIMITS`.
+a wrong merge from rounding (see `LIMITS`), and is no more than half of what the adapter changes: a
+merge that loses an adapter which changes little is lost all the same.
 """
 
 from __future__ import annotations
@@ -104,17 +105,33 @@ def folder_predictions(model: Path, rows: Sequence[Sequence[int]]) -> tuple[Any,
         loaded.to(torch.device("meta"))
 
 
-def verify_same(trained: Any, merged: Any, dtype: str, label: str) -> Divergence:
+def learned_kl(tuned: Any, trained: Any, rows: Sequence[Sequence[int]]) -> float:
+    """Return how far an adapter moves its base's predictions: mean KL divergence, nats a token.
+
+    Args:
+        tuned: The base with the adapter on it, a PEFT model.
+        trained: Its `predictions` for the rows.
+        rows: Rows of token ids.
+    """
+    with tuned.disable_adapter():
+        return divergence(trained, predictions(tuned, rows)).mean_kl
+
+
+def verify_same(trained: Any, merged: Any, dtype: str, label: str, *, learned: float) -> Divergence:
     """Make sure that two models' predictions differ by no more than the rounding of weights.
+
+    Nor may they differ by half of what the adapter changed: then it is rather the base.
 
     Args:
         trained: `predictions` of the adapter on its base.
         merged: `predictions` of the merged folder.
         dtype: The number format that the merged weights are stored in, such as ``bfloat16``.
         label: What messages call the merged model.
+        learned: `learned_kl` of the adapter.
 
     Raises:
-        StageError: they differ by more than the limit for the format, or are not finite.
+        StageError: they differ by more than the limit for the format, or by too much of what the
+            adapter changed, or are not finite.
     """
     if trained.shape != merged.shape:
         raise StageError(
@@ -129,6 +146,14 @@ def verify_same(trained: Any, merged: Any, dtype: str, label: str) -> Divergence
             f"predictions are {found.mean_kl:.2g} nats a token away, {found.max_kl:.2g} at worst; "
             f"rounding to {dtype} explains {limit:g}",
             hint="use base and adapter unmerged, and report it: llmpipe should merge rightly",
+        )
+    if not found.mean_kl <= learned / 2:
+        raise StageError(
+            f"{label} has lost what the adapter learned: that is {learned:.2g} nats a token, and "
+            f"its predictions are {found.mean_kl:.2g} away from it; the adapter's change is "
+            f"smaller than what the rounding of the base's number format ({dtype}) may take",
+            hint="train more or at a higher learning rate, train on a float32 base, or use base "
+            "and adapter unmerged",
         )
     return found
 

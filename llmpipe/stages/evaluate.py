@@ -92,8 +92,9 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     few_shot: FewShot | None = None
     """Examples to put before every question."""
     json_schema: str | None = None
-    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. The
-    reasoning of a model whose chat template knows of reasoning is not held to it."""
+    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. One
+    that llama.cpp would drop is an error, and so is an answer that does not follow it, unless it
+    was cut. The reasoning of a model whose chat template knows of reasoning is not held to it."""
     seed: int = 0
     """Which rows `limit` draws, and which resamples give the intervals."""
 
@@ -102,7 +103,7 @@ class Evaluate(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "same-machine"
     looks_around = True
 

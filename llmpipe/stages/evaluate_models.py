@@ -7,7 +7,6 @@ code. `METHOD` says so in ``metrics.json``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from llmpipe.backends.reasoning import Reply
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.formats import Message
+from llmpipe.stages.evaluate_schema import HeldSchema
 
 if TYPE_CHECKING:
     from llmpipe.stages.evaluate import EvaluateConfig
@@ -152,14 +152,19 @@ def _served(
     from llmpipe.backends.llama_cpp import serve_gguf
 
     config = ctx.config
-    schema = _schema(ctx.input("json_schema")) if config.json_schema else None
+    held = HeldSchema(ctx.input("json_schema")) if config.json_schema else None
+    schema = held.schema if held else None
     count = progress.counter(f"{model.label}: answers")
     result = Result()
     with serve_gguf(model.path, threads=ctx.threads, context=_context(chats, config)) as server:
         result.ends = list(server.end_tokens().values())
-        for chat in chats:
+        if held:
+            held.require_held(server)
+        for number, chat in enumerate(chats):
             asked = [{"role": turn["role"], "content": turn["content"]} for turn in chat[:-1]]
             reply = server.chat(asked, max_tokens=config.max_new_tokens, json_schema=schema)
+            if held:
+                held.require_followed(reply, f"{model.label}, row {number}")
             result.replies.append(reply)
             count(1)
     return result
@@ -169,13 +174,3 @@ def _context(chats: Sequence[Sequence[Message]], config: EvaluateConfig) -> int:
     """Give a context that surely holds the longest chat: no token is shorter than a byte."""
     longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
     return -(-(longest + 256 + config.max_new_tokens) // 256) * 256
-
-
-def _schema(file: Artifact) -> dict[str, Any]:
-    try:
-        schema = json.loads(file.path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{file.label}: not a JSON Schema: {error}") from None
-    if not isinstance(schema, dict):
-        raise StageError(f"{file.label}: not a JSON Schema: it must be an object")
-    return schema

@@ -55,7 +55,7 @@ class Merge(StageDefaults):
     """The stage kind ``merge``."""
 
     Config = MergeConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"
 
     @staticmethod
@@ -94,7 +94,8 @@ class Merge(StageDefaults):
             {"model": target},
             figures,
             f"{figures['changed']} of {figures['tensors']} tensors changed; "
-            f"{figures['mean_kl']:.1e} nats a token from the adapter on its base",
+            f"{figures['mean_kl']:.1e} nats a token from the adapter on its base, "
+            f"which learned {figures['learned_kl']:.1e}",
         )
 
 
@@ -106,6 +107,8 @@ class Trained:
     """Rows of token ids."""
     predictions: Any
     """Logits, shape (tokens of all rows, vocabulary)."""
+    learned_kl: float
+    """Their mean KL divergence from those of the base without the adapter, nats a token."""
 
 
 def merge(
@@ -120,7 +123,7 @@ def merge(
     import torch
 
     from llmpipe.backends.adapter_merge import hold_edges_in_float32, merge_adapter
-    from llmpipe.parity.merged import changed_tokens, comparison_rows, predictions
+    from llmpipe.parity.merged import changed_tokens, comparison_rows, learned_kl, predictions
 
     torch.manual_seed(0)  # an adapter's values are drawn at random before they are loaded
     if threads:
@@ -136,7 +139,8 @@ def merge(
     hold_edges_in_float32(model)  # whole embeddings that the adapter carries are not rounded twice
     tuned = put_adapter(model, base, adapter, label)
     rows = comparison_rows(_tokenizer(base, adapter), changed_tokens(tuned))
-    trained = Trained(rows, predictions(tuned, rows))
+    predicted = predictions(tuned, rows)
+    trained = Trained(rows, predicted, learned_kl(tuned, predicted, rows))
     merged = merge_adapter(tuned, label)
     for name, parameter in merged.named_parameters():
         parameter.data = parameter.data.to(formats.get(name, stored_dtype(base)))
@@ -153,9 +157,10 @@ def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
     from llmpipe.parity.merged import folder_predictions, verify_same
 
     merged, dtype = folder_predictions(target, trained.rows)
-    found = verify_same(trained.predictions, merged, dtype, label)
+    found = verify_same(trained.predictions, merged, dtype, label, learned=trained.learned_kl)
     return {
         "compared_tokens": found.tokens,
+        "learned_kl": trained.learned_kl,
         "mean_kl": found.mean_kl,
         "max_kl": found.max_kl,
         "max_logit_difference": found.max_difference,

@@ -15,15 +15,22 @@ import pytest
 import torch
 from adapters import Made, make_adapter
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from llmpipe.backends.quantization import QUANTIZATION_CONFIG
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.parity.divergence import divergence
-from llmpipe.parity.merged import changed_tokens, comparison_rows, predictions, verify_same
-from llmpipe.stages.merge import Merge
+from llmpipe.parity.merged import (
+    LIMITS,
+    changed_tokens,
+    comparison_rows,
+    predictions,
+    verify_same,
+)
+from llmpipe.stages import merge
+from llmpipe.stages.merge import Merge, compare
 
 pytestmark = pytest.mark.heavy
 
@@ -249,9 +256,45 @@ def test_the_comparison_finds_a_plain_merge(tmp_path: Path, base: Path, name: st
     trained = made.logits.flatten(0, 1).numpy()
     with torch.no_grad():
         wrong = again(IDS).logits.flatten(0, 1).numpy()
-    verify_same(trained, trained, "float32", "itself")
+    verify_same(trained, trained, "float32", "itself", learned=1)
     with pytest.raises(StageError, match="not the model that was trained"):
-        verify_same(trained, wrong, str(dtype).removeprefix("torch."), "plain")
+        verify_same(trained, wrong, str(dtype).removeprefix("torch."), "plain", learned=1)
+
+
+def weaken(adapter: Path, factor: float) -> None:
+    """Scale what an adapter changes."""
+    file = adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: w * factor if "lora_B" in name else w for name, w in weights.items()}, file)
+
+
+def test_a_weak_adapter_that_was_lost_is_found(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the base itself passed for the merge of an adapter that changes little."""
+    folder = tmp_path / "base-16"
+    shutil.copytree(base, folder)
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(folder)
+    made = make_adapter(folder, tmp_path / "adapter", IDS, target_modules=LINEAR)
+    weaken(made.folder, 0.1)
+    result, _ = merged(tmp_path, folder, made.folder)
+    learned, rounding = result.metrics["learned_kl"], result.metrics["mean_kl"]
+    assert 2 * rounding < learned < LIMITS["bfloat16"]
+    monkeypatch.setattr(merge, "verify_merge", lambda base, merged: {"changed": 1, "tensors": 1})
+    monkeypatch.setattr(merge, "compare", lambda trained, _, label: compare(trained, folder, label))
+    with pytest.raises(StageError, match="has lost what the adapter learned"):
+        merged(tmp_path, folder, made.folder)
+
+
+def test_an_adapter_that_rounds_away_is_told(tmp_path: Path, base: Path) -> None:
+    """What changes less than bfloat16 can hold is not in the merged model, however it is added."""
+    folder = tmp_path / "base-16"
+    shutil.copytree(base, folder)
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(folder)
+    made = make_adapter(folder, tmp_path / "adapter", IDS, target_modules=LINEAR)
+    weaken(made.folder, 1e-3)
+    with pytest.raises(StageError, match=r"smaller than .* number format \(bfloat16\)"):
+        merged(tmp_path, folder, made.folder)
 
 
 def test_tokens_that_an_adapter_changed_are_compared(base: Path, tmp_path: Path) -> None:
