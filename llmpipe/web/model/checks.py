@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpipe.web.errors import ApiError, unsupported
-from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.schemas import require_heeded, require_sound
 
 MOST_DIGITS = 12
 """Digits of a token that is given as a text: more than any vocabulary needs."""
@@ -58,6 +58,17 @@ def require_tools(served: Served, *, parallel: bool = False) -> None:
         raise unsupported("tools: the chat template of the model knows none")
     if parallel and not served.abilities.get("supports_parallel_tool_calls"):
         raise unsupported("`parallel_tool_calls`: the chat template of the model knows none")
+
+
+def require_parameters(schema: Mapping[str, Any] | None, *, strict: bool, place: str) -> None:
+    """Make sure that a call of a tool can be held to its parameters.
+
+    Raises:
+        ApiError: it cannot; or it would not be held to all of them, and is to be (``strict``).
+    """
+    if schema is not None:
+        require = require_heeded if strict else require_sound
+        require(schema, f"{place}.parameters")
 
 
 def require_template_knows(name: str, served: Served) -> None:

@@ -135,6 +135,35 @@ def test_what_asks_for_nothing_is_left_out(body: dict[str, Any]) -> None:
     assert read_request(CHAT | body, ChatRequest, PLAIN) == CHAT
 
 
+@pytest.mark.parametrize("strict", [None, False, True])
+@pytest.mark.parametrize(
+    ("parameters", "sound"),
+    [
+        ({"type": "string", "minLength": 3, "maxLength": 1}, False),
+        ({"$ref": "#/$defs/no"}, False),
+        ({"type": "number", "minimum": 1}, True),
+    ],
+)
+def test_the_parameters_of_a_tool_are_a_schema_too(
+    strict: bool | None, parameters: dict[str, Any], sound: bool
+) -> None:
+    """All of it must bind where the tool is strict, and its bounds must be some where it is not."""
+    function = {"name": "f", "parameters": parameters, "strict": strict}
+    chat = CHAT | {"tools": [{"type": "function", "function": function}]}
+    response = {"input": "hi", "tools": [{"type": "function", **function}]}
+    for body, kind, place in (
+        (chat, ChatRequest, "tools[0].function.parameters"),
+        (response, ResponsesRequest, "tools[0].parameters"),
+    ):
+        if sound and not strict:
+            read_request(body, kind, ABLE)
+            continue
+        with pytest.raises(ApiError) as caught:
+            read_request(body, kind, ABLE)
+        assert caught.value.code == "unsupported_schema"
+        assert caught.value.message.startswith(place)
+
+
 @pytest.mark.parametrize(
     "body",
     [
