@@ -102,6 +102,8 @@ def _members(needed: inspect.Type) -> tuple[inspect.Type, ...]:
 
 def _choices(needed: inspect.Type) -> Iterator[str]:
     """Give in words what a value may be; that it may be left out goes without saying."""
+    if not _members(needed):
+        yield "null"
     for each in _members(needed):
         if isinstance(each, inspect.LiteralType):
             yield f"one of {', '.join(map(str, each.values))}"

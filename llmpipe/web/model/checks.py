@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpipe.web.errors import ApiError, unsupported
-from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.schemas import require_heeded, require_sound
+
+MOST_DIGITS = 12
+"""Digits of a token that is given as a text: more than any vocabulary needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,17 @@ def require_tools(served: Served, *, parallel: bool = False) -> None:
         raise unsupported("tools: the chat template of the model knows none")
     if parallel and not served.abilities.get("supports_parallel_tool_calls"):
         raise unsupported("`parallel_tool_calls`: the chat template of the model knows none")
+
+
+def require_parameters(schema: Mapping[str, Any] | None, *, strict: bool, place: str) -> None:
+    """Make sure that a call of a tool can be held to its parameters.
+
+    Raises:
+        ApiError: it cannot; or it would not be held to all of them, and is to be (``strict``).
+    """
+    if schema is not None:
+        require = require_heeded if strict else require_sound
+        require(schema, f"{place}.parameters")
 
 
 def require_template_knows(name: str, served: Served) -> None:
@@ -105,10 +119,23 @@ def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Se
         if not _is_bias(pair):
             raise _misplaced("`logit_bias` holds tokens with a number each, or false")
         what = pair[0]
-        if isinstance(what, int) or re.fullmatch(r"[+-]?[0-9]+", what):
-            served.require_token(int(what))
+        if isinstance(what, str) and re.fullmatch(r"[+-]?[0-9]+", what):
+            served.require_token(_token_of(what))
+        elif isinstance(what, int):
+            served.require_token(what)
         elif not what:
             raise _misplaced("`logit_bias` holds an empty text")
+
+
+def _token_of(digits: str) -> int:
+    """Return the token that a text of digits names.
+
+    Raises:
+        ApiError: it has more digits than any token.
+    """
+    if len(digits) > MOST_DIGITS:
+        raise _misplaced(f"`logit_bias` holds a token with more than {MOST_DIGITS} digits")
+    return int(digits)
 
 
 def _is_bias(pair: Any) -> bool:
@@ -116,7 +143,7 @@ def _is_bias(pair: Any) -> bool:
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         return False
     what, bias = pair
-    return isinstance(what, (int, str)) and (bias is False or type(bias) in (int, float))
+    return type(what) in (int, str) and (bias is False or type(bias) in (int, float))
 
 
 def require_text_parts(parts: list[dict[str, Any]], kinds: Collection[str]) -> None:

@@ -21,6 +21,7 @@ from llmpipe.web.model.checks import (
     require_format,
     require_known_biases,
     require_one_prompt,
+    require_parameters,
     require_template_knows,
     require_text_parts,
     require_tools,
@@ -192,6 +193,14 @@ class Function(_Fields, frozen=True, kw_only=True):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
+    def check(self, place: str) -> None:
+        """Make sure that a call can be held to the parameters: all of them where it is strict.
+
+        Raises:
+            ApiError: it cannot.
+        """
+        require_parameters(self.parameters, strict=bool(self.strict), place=f"{place}.function")
+
 
 class Tool(_Fields, frozen=True, kw_only=True):
     """A tool of a chat."""
@@ -233,6 +242,8 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     def _check_template(self, served: Served) -> None:
         if self.tools:
             require_tools(served, parallel=bool(self.parallel_tool_calls))
+            for number, tool in enumerate(self.tools):
+                tool.function.check(f"tools[{number}]")
         elif self.tool_choice or self.parallel_tool_calls is not None:
             raise unsupported("`tool_choice` or `parallel_tool_calls` without `tools`")
         if self.reasoning_effort is not None:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from llmpipe.web.errors import unsupported
 from llmpipe.web.model.checks import (
     Served,
+    require_parameters,
     require_template_knows,
     require_text_parts,
     require_tools,
@@ -79,6 +80,10 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         served.require_name(self.model)
         if self.tools:
             require_tools(served, parallel=bool(self.parallel_tool_calls))
+            for number, tool in enumerate(self.tools):
+                require_parameters(
+                    tool.parameters, strict=bool(tool.strict), place=f"tools[{number}]"
+                )
         elif self.tool_choice in ("auto", "required") or self.parallel_tool_calls:
             raise unsupported("`tool_choice` or `parallel_tool_calls` without `tools`")
         if self.reasoning and self.reasoning.effort is not None:

@@ -3,15 +3,19 @@
 `require_heeded` lets a schema through when every keyword in it binds. Annotations bind nobody and
 may stand anywhere. ``oneOf`` is read as ``anyOf``, and an object with ``properties`` has no others
 unless ``additionalProperties`` says so: both are llama.cpp's reading, stricter or as strict.
+`require_sound` asks less: keywords that bind nobody may stand, as in the parameters of a tool, but
+no bound, pattern or reference may be one that cannot be kept to.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from llmpipe.web.errors import ApiError
+from llmpipe.web.model.bounds import REFERENCED, mistyped, unsound, weight
+from llmpipe.web.model.patterns import unheld
 
 ANNOTATIONS = frozenset(
     ("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description",
@@ -42,6 +46,10 @@ EXCLUSIVE = (
 """Keywords of which the first makes llama.cpp pass the second over."""
 DEEPEST = 64
 """Schemas inside one another."""
+HEAVIEST = 100_000
+"""Schemas, values of `enum` and repetitions, all together."""
+
+Steps = tuple[str | int, ...]
 
 
 def require_heeded(schema: Any, place: str) -> None:
@@ -52,19 +60,76 @@ def require_heeded(schema: Any, place: str) -> None:
     Raises:
         ApiError: it is no schema, or llama.cpp would pass a part of it over.
     """
-    _check(schema, place, DEEPEST)
+    found = require_sound(schema, place)
+    for steps, each in found.items():
+        binding = {key: value for key, value in each.items() if key not in ANNOTATIONS}
+        for name, problem in _problems(binding):
+            raise _refusal(f"{_place(place, steps)}.{name}: {problem}")
 
 
-def _check(schema: Any, place: str, depth: int) -> None:
+def require_sound(schema: Any, place: str) -> Mapping[Steps, Mapping[str, Any]]:
+    """Make sure that every bound, pattern and reference of a schema can be kept to.
+
+    Args:
+        schema: what stands in the request for a schema.
+        place: where it stands there.
+
+    Returns:
+        The schema and all that stand in it, by the way to them.
+
+    Raises:
+        ApiError: it is no schema, it is too large, or something in it cannot be kept to.
+    """
+    found = dict(_walk(schema, place, (), DEEPEST))
+    if sum(weight(each) for each in found.values()) > HEAVIEST:
+        raise _refusal(
+            f"{place}: the schema is too large; its parts, values and repetitions may be"
+            f" {HEAVIEST:,} together"
+        )
+    places = {"#/" + "/".join(map(str, steps)) for steps in found if _can_be_named(steps)}
+    for steps, each in found.items():
+        for name, problem in unsound(each, places):
+            raise _refusal(f"{_place(place, steps)}.{name}: {problem}")
+    _require_no_loop(found, place)
+    return found
+
+
+def _require_no_loop(found: Mapping[Steps, Mapping[str, Any]], place: str) -> None:
+    """Make sure that no schema is, by references and choices alone, itself again."""
+    names = {"#/" + "/".join(map(str, steps)): steps for steps in found}
+    ways: dict[Steps, list[Steps]] = {}
+    for steps, each in found.items():
+        ways[steps] = [steps + step for step, _ in _below(each) if step[0] in ALONE]
+        if "$ref" in each:
+            ways[steps].append(names[each["$ref"]])
+    try:
+        TopologicalSorter(ways).prepare()
+    except CycleError as error:
+        where = _place(place, error.args[1][0])
+        told = f"{where}: the references lead back to it, and nothing is in between"
+        raise _refusal(told) from None
+
+
+def _walk(
+    schema: Any, place: str, steps: Steps, depth: int
+) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
+    """List a schema and all that stand in it."""
     if not isinstance(schema, dict):
-        raise _refusal(f"{place}: a JSON Schema must be an object")
+        raise _refusal(f"{_place(place, steps)}: a JSON Schema must be an object")
     if depth == 0:
         raise _refusal(f"{place}: the schema is nested too deeply")
-    binding = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
-    for name, problem in _problems(binding):
-        raise _refusal(f"{place}.{name}: {problem}")
-    for step, below in _below(schema):
-        _check(below, f"{place}.{step}", depth - 1)
+    yield steps, schema
+    for further, below in _below(schema):
+        yield from _walk(below, place, steps + further, depth - 1)
+
+
+def _can_be_named(steps: Steps) -> bool:
+    """Tell whether llama.cpp and llguidance find a place alike by its name."""
+    return bool(steps) and all(REFERENCED.fullmatch(str(step)) for step in steps)
+
+
+def _place(place: str, steps: Steps) -> str:
+    return place + "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in steps)
 
 
 def _problems(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -76,6 +141,8 @@ def _problems(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for choice in CHOICES:
         if choice in schema:
             yield from _ignored(schema, {choice, "type"}, f"beside {choice}")
+            values = schema[choice] if choice == "enum" else [schema[choice]]
+            yield from mistyped(choice, values, schema.get("type"))
             return
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds] if kinds else []
@@ -97,40 +164,21 @@ def _ignored(schema: Mapping[str, Any], heeded: set[str], where: str) -> Iterato
 
 def _combinations(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """List what would be passed over because of its value, or of what stands beside it."""
-    declared, required = schema.get("properties", {}), schema.get("required", [])
-    if not isinstance(declared, dict):
-        yield "properties", "must be an object"
-    elif not isinstance(required, list):
-        yield "required", "must be a list of names"
-    else:
-        for name in required:
-            if name not in declared:
-                yield "required", f"{name!r} is not among the properties and would be passed over"
+    for name in schema.get("required", ()):
+        if name not in schema.get("properties", {}):
+            yield "required", f"{name!r} is not among the properties and would be passed over"
     if "prefixItems" in schema:
         yield from _of_tuple(schema, schema["prefixItems"])
     if schema.get("format", FORMATS[0]) not in FORMATS:
         yield "format", f"only {', '.join(FORMATS)} are held to; leave it out, or use a pattern"
     if "pattern" in schema:
-        yield from _of_pattern(str(schema["pattern"]))
+        yield from (("pattern", problem) for problem in unheld(schema["pattern"]))
     for one, other in EXCLUSIVE:
         if one in schema and other in schema:
             yield other, f"has no effect beside {one}"
 
 
-def _of_pattern(pattern: str) -> Iterator[tuple[str, str]]:
-    """List what makes llama.cpp take any text for a match."""
-    if not (pattern.startswith("^") and pattern.endswith("$")):
-        yield "pattern", "must begin with ^ and end with $"
-    if "(?" in pattern:
-        yield "pattern", "groups that begin with (? are not held to"
-    if found := re.search(r"\\[A-Za-z0-9]", pattern):
-        yield "pattern", f"{found[0]} is not held to; write a class such as [0-9]"
-
-
-def _of_tuple(schema: Mapping[str, Any], items: Any) -> Iterator[tuple[str, str]]:
-    if not isinstance(items, list):
-        yield "prefixItems", "must be a list of schemas"
-        return
+def _of_tuple(schema: Mapping[str, Any], items: list[Any]) -> Iterator[tuple[str, str]]:
     if "items" in schema:
         yield "items", "has no effect beside prefixItems, which says all that there is"
     for bound in ("minItems", "maxItems"):
@@ -138,18 +186,18 @@ def _of_tuple(schema: Mapping[str, Any], items: Any) -> Iterator[tuple[str, str]
             yield bound, f"has no effect beside prefixItems, which makes it {len(items)}"
 
 
-def _below(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _below(schema: Mapping[str, Any]) -> Iterator[tuple[Steps, Any]]:
     """List the schemas that stand in one, with the way to them."""
     for name in ("properties", "$defs", "definitions"):
         if isinstance(schema.get(name), dict):
-            yield from ((f"{name}.{key}", below) for key, below in schema[name].items())
+            yield from (((name, key), below) for key, below in schema[name].items())
     for name in ("anyOf", "oneOf", "prefixItems"):
         if isinstance(schema.get(name), list):
-            yield from ((f"{name}[{at}]", below) for at, below in enumerate(schema[name]))
+            yield from (((name, at), below) for at, below in enumerate(schema[name]))
     if "items" in schema:
-        yield "items", schema["items"]
+        yield ("items",), schema["items"]
     if not isinstance(schema.get("additionalProperties", True), bool):
-        yield "additionalProperties", schema["additionalProperties"]
+        yield ("additionalProperties",), schema["additionalProperties"]
 
 
 def _refusal(message: str) -> ApiError:

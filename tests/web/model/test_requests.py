@@ -88,6 +88,8 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"logit_bias": {"a": True}}, "`logit_bias` holds tokens with a number each"),
         ({"logit_bias": [[3]]}, "`logit_bias` holds tokens with a number each"),
         ({"logit_bias": {"": 1}}, "an empty text"),
+        ({"logit_bias": {"9" * 5000: 1}}, "a token with more than 12 digits"),
+        ({"logit_bias": [[True, 1]]}, "`logit_bias` holds tokens with a number each"),
         ({"logprobs": 3}, "logprobs: true or false is needed"),
         ({"top_logprobs": 3}, "`top_logprobs` without `logprobs: true`"),
         ({"logprobs": True, "top_logprobs": 0}, "top_logprobs: a whole number from 1 to 20"),
@@ -105,6 +107,7 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         (said("user", content=[{"type": "image_url", "image_url": {"url": "x"}}]), "content of the type 'image_url'"),
         (said("user", content=[{"type": "text"}]), "lacks its `text`"),
         (said("user", content=[{"type": "text", "text": "a", "cache_control": {"a": 1}}]), "the field 'cache_control'"),
+        (said("assistant", refusal="no"), "messages[1].refusal: null is needed, not \"no\""),
         (said("assistant", tool_calls=[CALL]), "the chat template of the model knows none"),
         (said("tool", content="5", tool_call_id="a"), "the chat template of the model knows none"),
         (said("assistant", content="a", reasoning_content="b"), "does not read: 'reasoning_content'"),
@@ -130,6 +133,35 @@ def test_what_llama_cpp_would_pass_over_is_refused(body: dict[str, Any], message
 def test_what_asks_for_nothing_is_left_out(body: dict[str, Any]) -> None:
     """Clients send it by default; llama.cpp never sees it."""
     assert read_request(CHAT | body, ChatRequest, PLAIN) == CHAT
+
+
+@pytest.mark.parametrize("strict", [None, False, True])
+@pytest.mark.parametrize(
+    ("parameters", "sound"),
+    [
+        ({"type": "string", "minLength": 3, "maxLength": 1}, False),
+        ({"$ref": "#/$defs/no"}, False),
+        ({"type": "number", "minimum": 1}, True),
+    ],
+)
+def test_the_parameters_of_a_tool_are_a_schema_too(
+    strict: bool | None, parameters: dict[str, Any], sound: bool
+) -> None:
+    """All of it must bind where the tool is strict, and its bounds must be some where it is not."""
+    function = {"name": "f", "parameters": parameters, "strict": strict}
+    chat = CHAT | {"tools": [{"type": "function", "function": function}]}
+    response = {"input": "hi", "tools": [{"type": "function", **function}]}
+    for body, kind, place in (
+        (chat, ChatRequest, "tools[0].function.parameters"),
+        (response, ResponsesRequest, "tools[0].parameters"),
+    ):
+        if sound and not strict:
+            read_request(body, kind, ABLE)
+            continue
+        with pytest.raises(ApiError) as caught:
+            read_request(body, kind, ABLE)
+        assert caught.value.code == "unsupported_schema"
+        assert caught.value.message.startswith(place)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.web.errors import ApiError
-from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.schemas import require_heeded, require_sound
 
 pytestmark = pytest.mark.heavy
 
@@ -60,7 +60,7 @@ def test_what_binds_is_let_through(schema: dict[str, Any]) -> None:
         ({"type": "object", "required": "a"}, "must be a list of names"),
         ({"type": "object", "properties": {"a": {"not": {}}}}, "schema.properties.a.not"),
         ({"anyOf": [{"type": "null"}], "type": "null"}, "schema.type: llama.cpp holds no answer to this beside anyOf"),
-        ({"$ref": "#/$defs/x", "minimum": 3}, "beside $ref"),
+        ({"$ref": "#/$defs/x", "$defs": {"x": {}}, "minimum": 3}, "beside $ref"),
         ({"enum": [1], "minimum": 3}, "beside enum"),
         ({"allOf": [{"type": "null"}]}, "schema.allOf"),
         ({"if": {}}, "schema.if"),
@@ -68,6 +68,18 @@ def test_what_binds_is_let_through(schema: dict[str, Any]) -> None:
         ({"type": "text"}, "'text' is no type of JSON Schema"),
         ({"type": [["null"]]}, "is no type of JSON Schema"),
         ({"anyOf": [{"anyOf": [{"type": "null", "x": 1}]}]}, "schema.anyOf[0].anyOf[0].x"),
+        ({"type": "integer", "enum": ["a"]}, "schema.enum: 'a' is not of the type integer"),
+        ({"type": ["integer", "null"], "enum": [1, True]}, "True is not of the type integer or null"),
+        ({"type": "string", "const": 1}, "schema.const: 1 is not of the type string"),
+        ({"type": "string", "pattern": "^a$b$"}, "$ is held to at the beginning and at the end only"),
+        ({"type": "string", "pattern": "^(^a)$"}, "^ is held to at the beginning and at the end only"),
+        ({"type": "string", "pattern": "^a\\$"}, "must begin with ^ and end with $"),
+        ({"type": "string", "pattern": "^a|b$"}, "alternatives must stand in a group"),
+        ({"type": "string", "pattern": "^\\-a$"}, "\\- is not held to; write the character itself"),
+        ({"type": "string", "pattern": "^[\\^a]$"}, "\\^ is not held to"),
+        ({"type": "string", "pattern": "^\"$"}, "a quotation mark"),
+        ({"type": "string", "pattern": "^a+?$"}, "leave out the last ?"),
+        ({"type": "string", "pattern": "^()$"}, "a group is empty"),
     ],
 )  # fmt: skip
 def test_what_would_be_passed_over_is_refused(schema: Any, message: str) -> None:
@@ -75,6 +87,107 @@ def test_what_would_be_passed_over_is_refused(schema: Any, message: str) -> None
     with pytest.raises(ApiError) as caught:
         require_heeded(schema, "schema")
     assert message in caught.value.message
+
+
+UNSOUND: list[tuple[Any, str]] = [
+    ({"type": "string", "minLength": -1}, "schema.minLength: must be a whole number from 0"),
+    ({"type": "string", "minLength": 1.5}, "schema.minLength: must be a whole number from 0"),
+    ({"type": "string", "maxLength": True}, "schema.maxLength: must be a whole number from 0"),
+    ({"type": "string", "maxLength": "9"}, "schema.maxLength: must be a whole number from 0"),
+    ({"type": "string", "maxLength": None}, "schema.maxLength: must be a whole number from 0"),
+    ({"type": "string", "maxLength": 10_001}, "schema.maxLength: must be 10,000 at most"),
+    ({"type": "string", "minLength": 3, "maxLength": 2}, "must not be less than minLength"),
+    (
+        {"type": "array", "items": {}, "minItems": 3, "maxItems": 2},
+        "must not be less than minItems",
+    ),
+    ({"type": "array", "items": {}, "minItems": 10_001}, "schema.minItems: must be 10,000 at most"),
+    ({"type": "integer", "minimum": 1.5}, "schema.minimum: must be a whole number"),
+    ({"type": ["integer", "null"], "maximum": "1"}, "schema.maximum: must be a whole number"),
+    ({"type": "integer", "minimum": 2**60}, "schema.minimum: must be a whole number"),
+    ({"type": "integer", "minimum": 3, "maximum": 1}, "schema.maximum: leaves no number"),
+    (
+        {"type": "integer", "minimum": 3, "exclusiveMaximum": 3},
+        "exclusiveMaximum: leaves no number",
+    ),
+    ({"type": "integer", "exclusiveMinimum": 3, "exclusiveMaximum": 4}, "leaves no number"),
+    ({"type": "object", "required": "a"}, "schema.required: must be a list of names"),
+    ({"type": "object", "required": [["a"]]}, "schema.required: must be a list of names"),
+    ({"type": "object", "properties": []}, "schema.properties: must be an object"),
+    ({"enum": []}, "schema.enum: must not be empty"),
+    ({"anyOf": []}, "schema.anyOf: must not be empty"),
+    ({"oneOf": {}}, "schema.oneOf: must be a list"),
+    ({"type": []}, "schema.type: must not be empty"),
+    ({"$ref": "#/$defs/no"}, "schema.$ref: must name a schema inside this one"),
+    ({"$ref": "#"}, "schema.$ref: must name a schema inside this one"),
+    ({"$ref": "http://example.org/x"}, "schema.$ref: must name a schema inside this one"),
+    ({"$ref": "#/default", "default": {}}, "schema.$ref: must name a schema inside this one"),
+    ({"$ref": "#/$defs/a b", "$defs": {"a b": {}}}, "schema.$ref: must name a schema"),
+    ({"$ref": ["#"]}, "schema.$ref: must name a schema inside this one"),
+    (
+        {"$ref": "#/$defs/x", "$defs": {"x": {"$ref": "#/$defs/x"}}},
+        "the references lead back to it",
+    ),
+    ({"type": "string", "pattern": 5}, "schema.pattern: must be a text"),
+    ({"type": "string", "pattern": "^(a$"}, "a group is not closed"),
+    ({"type": "string", "pattern": "^a)$"}, "a group is closed that was not opened"),
+    ({"type": "string", "pattern": "^[b-a]$"}, "the range b-a ends before it begins"),
+    ({"type": "string", "pattern": "^a{3,1}$"}, "{3,1} ends before it begins"),
+    ({"type": "string", "pattern": "^*$"}, "nothing stands before '*' to be repeated"),
+    ({"type": "string", "pattern": "^a**$"}, "nothing stands before '*' to be repeated"),
+    ({"type": "string", "pattern": "^[a$"}, "'[' at character 2 has no counterpart"),
+    ({"type": "string", "pattern": "^(a{200}){200}$"}, "repeats more than 10,000 characters"),
+    ({"type": "string", "pattern": "^a{99999999999}$"}, "repeats too often"),
+    ({"enum": list(range(100_001))}, "schema: the schema is too large"),
+]
+
+
+@pytest.mark.parametrize(("schema", "message"), UNSOUND)
+def test_what_nothing_can_be_held_to_is_refused(schema: Any, message: str) -> None:
+    """At any depth, of a tool's parameters too: llama.cpp fails late, or drops the whole schema."""
+    outer = {"type": "array", "items": schema} if "$ref" not in schema else schema
+    for require in (require_heeded, require_sound):
+        with pytest.raises(ApiError) as caught:
+            require(schema, "schema")
+        assert message in caught.value.message
+        assert caught.value.code == "unsupported_schema"
+        with pytest.raises(ApiError):
+            require(outer, "schema")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "number", "minimum": 0.5, "multipleOf": 0.5},
+        {"type": "string", "pattern": "\\d+", "format": "email"},
+        {"type": "object", "required": ["a"]},
+        {"allOf": [{"type": "null"}], "not": {}},
+    ],
+)
+def test_a_tool_may_say_more_than_binds(schema: dict[str, Any]) -> None:
+    """What describes its parameters to the model need not bind."""
+    require_sound(schema, "schema")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "minLength": 10_000, "maxLength": 10_000},
+        {"type": "integer", "exclusiveMinimum": 3, "exclusiveMaximum": 5},
+        {"type": "integer", "minimum": 3, "maximum": 3},
+        {"type": "string", "pattern": "^([A-Za-z_-]{1,9}|[^a]+|\\.\\?[$^]?.)*$"},
+        {"type": ["string", "null"], "enum": ["a", None]},
+        {"type": "number", "enum": [1, 1.5]},
+        {
+            "type": "object",
+            "properties": {"next": {"anyOf": [{"$ref": "#/$defs/a"}, {"type": "null"}]}},
+            "$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}}},
+        },
+    ],
+)
+def test_bounds_that_can_be_kept_to_are_let_through(schema: dict[str, Any]) -> None:
+    """Up to the largest, and references that come back with something in between."""
+    require_heeded(schema, "schema")
 
 
 def test_a_schema_without_end_is_refused() -> None:
@@ -88,7 +201,7 @@ def test_a_schema_without_end_is_refused() -> None:
 
 KEYWORDS = st.sampled_from(
     ("type", "items", "properties", "required", "anyOf", "enum", "pattern", "$defs", "prefixItems",
-     "minItems", "format", "additionalProperties", "$ref", "title")
+     "minItems", "maxLength", "format", "additionalProperties", "$ref", "title")
 )  # fmt: skip
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["string", "object", "a", "^a$"]),
