@@ -6,6 +6,7 @@ over fifths of the run (`llmpipe.trend`). An evaluation's loss is over all rows 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from llmpipe.backends.axolotl_ending import Ending, Labels
