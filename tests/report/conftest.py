@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llmpipe.backends.axolotl_ending import Ending
+from llmpipe.backends.axolotl_ending import Ending, Labels
 from llmpipe.canonical import digest
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.summary import compact, summarise, table
@@ -276,7 +276,8 @@ def _work(
         return metrics, "543 rows: 440 train, 20 eval, 50 test", 1.3, {}
     if family == "sft":
         ended = _training(rate)
-        return train_figures.metrics(ended, {}), train_figures.summary(ended), 173.0, {}
+        labels = Labels(440, 30_000, 12_000, [], None, None)
+        return train_figures.metrics(ended, labels), train_figures.summary(ended), 173.0, {}
     if family == "dev":
         metrics, text, full = _compared({"sft": _dev_loss(rate)}, ["loss"])
         return metrics, text, 20.0, {"metrics": full}
