@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from llmpipe.gguf_parts import part_of
+
 
 def is_path(text: str) -> bool:
     """Tell whether a reference is written as a path; no path holds a NUL."""
@@ -23,6 +25,12 @@ def expanded(text: str) -> Path:
 def local_path(text: str, folder: Path) -> Path:
     """Resolve a path as written in a spec that lies in ``folder``.
 
-    Links that lead round in a circle stay as they are: no file lies there.
+    Links that lead round in a circle stay as they are: no file lies there. A link to a GGUF keeps
+    its own name, as in the cache of the Hugging Face hub, where what it leads to has none: by the
+    name a GGUF is known, and the parts of a split one are found.
     """
-    return Path(os.path.realpath(folder / expanded(text)))
+    written = folder / expanded(text)
+    path = Path(os.path.realpath(written))
+    if written.suffix != ".gguf" or part_of(path.name):
+        return path
+    return Path(os.path.realpath(written.parent)) / written.name

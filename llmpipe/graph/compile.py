@@ -12,6 +12,7 @@ import msgspec
 
 from llmpipe.contracts import ArtifactType, Input, Ports
 from llmpipe.errors import Problem, SpecError, did_you_mean
+from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
 from llmpipe.graph.references import either, meaning
 from llmpipe.graph.sources import StageOutput
@@ -302,7 +303,9 @@ class _Compiler:
 def _conversion_name(given: Binding) -> str:
     if isinstance(given.source, StageOutput):
         return given.source.stage
-    return given.label.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    name = given.label.rstrip("/").rpartition("/")[2]
+    part = part_of(name)
+    return part.stem if part else name.removesuffix(".gguf")
 
 
 def _only_fitting(ports: Ports, wanted: Input) -> str | None:

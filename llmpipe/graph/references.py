@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llmpipe.contracts import ArtifactType, Input
 from llmpipe.errors import did_you_mean
+from llmpipe.gguf_parts import all_parts, part_of
 from llmpipe.graph.model import Binding
 from llmpipe.graph.patterns import trouble_with
 from llmpipe.graph.sources import (
@@ -36,6 +37,9 @@ SPECIAL = {
 
 FETCH = """fetch it by a stage, and name that here:
 page: {kind: command, run: "curl -fsSL URL -o ${outputs.page}", outputs: {page: page.html}}"""
+
+NAMED = 5
+"""How many missing files a message names."""
 
 HUB_TYPES: tuple[ArtifactType, ...] = ("model", "adapter", "records", "dataset")
 
@@ -132,11 +136,32 @@ def _file(wanted: Input, path: Path) -> Binding | Trouble:
         message = f"{wanted.value} holds whole homes: it would be read to the last file"
         return Trouble(message, "name the folder in it that is meant")
     type_ = path_type(path, wanted.accepts)
+    lacking = _lacking_parts(wanted.value, path) if type_ == "gguf" else None
+    if lacking is not None:
+        return lacking
     if type_ is None:
         files = " or ".join(SHOWN_BY[kind] for kind in wanted.accepts if kind in SHOWN_BY)
         what = f"a folder without {files}" if path.is_dir() and files else _shape(path)
         return Trouble(f"{wanted.value} is {what}; {either(wanted.accepts)} is needed here")
     return Binding(LocalPath(path), type_, wanted.value)
+
+
+def _lacking_parts(text: str, path: Path) -> Trouble | None:
+    """Say why a path means no whole split GGUF; None where it does, or where it is one file."""
+    part = part_of(path.name)
+    if part is None:
+        return None
+    missing = [file.name for file in all_parts(path) if not file.is_file()]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        message = f"{text} is part {part.number} of {part.count} of a GGUF; missing beside it: "
+        hint = f"all parts must lie in one folder, {path.parent.name}/"
+        return Trouble(message + ", ".join(missing[:NAMED]) + more, hint)
+    if part.number > 1:
+        message = f"{text} is part {part.number} of {part.count} of a GGUF"
+        first = (text.removesuffix(path.name) if text.endswith(path.name) else "") + part.name(1)
+        return Trouble(message, f"name the first part, which stands for all: {first}")
+    return None
 
 
 def _shape(path: Path) -> str:

@@ -8,6 +8,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from llmpipe.canonical import digest
+from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import HubRepo, LocalGlob, StageOutput
 from llmpipe.patterns import split_pattern
@@ -213,16 +214,25 @@ def _files(
         **dict.fromkeys(after.keys() - before.keys(), "added"),
         **dict.fromkeys(before.keys() - after.keys(), "removed"),
     }
-    label = binding.label
-    folder = split_pattern(label)[0] if isinstance(binding.source, LocalGlob) else label
+    beginning = _beginning(binding)
     named = sorted(became, key=lambda name: (became[name] != "changed", became[name], name))
-    files = {_below(folder, name): became[name] for name in named[:NAMED_FILES]}
+    files = {_spoken(beginning + name): became[name] for name in named[:NAMED_FILES]}
     return {"files": files, "more": len(became) - len(files)}
 
 
-def _below(folder: str, name: str) -> str:
-    """Name a file of a folder as one speaks of it, whatever bytes are in its name."""
-    path = f"{folder.rstrip('/')}/{name}".removeprefix("./")
+def _beginning(binding: Binding) -> str:
+    """Give what stands before the names of the files of a folder, or of a split GGUF."""
+    label = binding.label
+    part = part_of(label)
+    if part is not None:
+        return part.stem
+    folder = split_pattern(label)[0] if isinstance(binding.source, LocalGlob) else label
+    return f"{folder.rstrip('/')}/"
+
+
+def _spoken(path: str) -> str:
+    """Name a file as one speaks of it, whatever bytes are in its name."""
+    path = path.removeprefix("./")
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in path)
 
 

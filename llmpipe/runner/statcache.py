@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from llmpipe.errors import StageError, StoreError
+from llmpipe.gguf_parts import all_parts, part_of
 from llmpipe.patterns import UNSEEN, matching_files
 
 RACY_NS = 20_000_000
@@ -131,7 +132,9 @@ class StatCache:
     def digest(self, path: Path, pattern: str | None = None) -> str:
         """Give the digest of a file's bytes, or of a folder's sorted manifest.
 
-        With a ``pattern`` only those of the folder's files count that match it.
+        A part of a split GGUF stands for all its parts: their manifest, without the stem of the
+        names, is the digest. With a ``pattern`` only those of the folder's files count that match
+        it.
 
         Raises:
             StageError: the file or folder cannot be read.
@@ -165,7 +168,10 @@ class StatCache:
 
     def _digest(self, path: Path, pattern: str | None) -> str:
         def look_up(path: Path) -> str:
-            return self._folder(path, pattern) if path.is_dir() else self._file(path)
+            if path.is_dir():
+                return self._folder(path, pattern)
+            parts = all_parts(path)
+            return self._file(path) if len(parts) == 1 else self._parts(parts)
 
         try:
             return look_up(path)
@@ -187,6 +193,16 @@ class StatCache:
         row = (name, *seen, sha256, begun)
         self._db.execute("insert or replace into files values (?, ?, ?, ?, ?, ?, ?)", row)
         return sha256
+
+    def _parts(self, parts: Iterable[Path]) -> str:
+        files = []
+        for path in parts:
+            part = part_of(path.name)
+            assert part is not None
+            files.append((part.ending(part.number), self._file(path)))
+        digest = manifest_digest(files)
+        self._keep_contents(digest, files)
+        return digest
 
     def _folder(self, folder: Path, pattern: str | None) -> str:
         begun, name = time.time_ns(), os.fsencode(folder)

@@ -29,6 +29,7 @@ from llmpipe.contracts import (
     StageResult,
 )
 from llmpipe.errors import StageError, did_you_mean
+from llmpipe.gguf_parts import part_of
 
 PLACEHOLDER = re.compile(r"\$\{(inputs|outputs)\.([^}]*)\}")
 ANY_INPUT: tuple[ArtifactType, ...] = (
@@ -79,6 +80,13 @@ class Command(StageDefaults):
         for name, value in config.outputs.items():
             if Path(value).name != value or value in ("", ".", ".."):
                 found.append((("outputs", name), f"a plain file name is needed, not {value!r}"))
+            part = part_of(value)
+            if part is not None:
+                message = (
+                    f"{value!r} is one of {part.count} parts of a GGUF, and an output is one file: "
+                    "let the command write, or join, the whole GGUF into one"
+                )
+                found.append((("outputs", name), message))
             writer = writers.setdefault(value, name)
             if writer != name:
                 found.append((("outputs", name), f"the output {writer!r} is {value!r} already"))
