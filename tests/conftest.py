@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import rewrite
 from hypothesis import settings
 from workspace import CHAIN, Workspace
 
@@ -78,32 +79,59 @@ def smollm2(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def tiny_llama(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
     """A random two-layer Llama of hidden size 64 with SmolLM2's tokenizer and chat template."""
+    return build_once("tiny_llama", lambda folder: write_llama(folder, smollm2_gguf))
+
+
+def write_llama(folder: Path, smollm2_gguf: Path, **settings: Any) -> None:
+    """Write a random two-layer Llama; ``settings`` are fields of its config."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from llmpipe.backends.gguf_import import TOKENS, build_tokenizer, read_gguf, write_tokenizer
+
+    fields, _ = read_gguf(smollm2_gguf)
+    shape = {
+        "vocab_size": len(fields[TOKENS]),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**{**shape, **settings})).save_pretrained(folder)
+    write_tokenizer(build_tokenizer(fields, smollm2_gguf.name), fields, folder)
+
+
+@pytest.fixture(scope="session")
+def sharp_llama(smollm2_gguf: Path, tools_dir: Path, build_once: Callable[..., Path]) -> Path:
+    """A folder with ``model``, a tiny Llama, and ``f16.gguf``, what the converter makes of it.
+
+    Its weights are large enough for every part of it to change what it predicts. ``bare.gguf`` is
+    the same without tokens, and quicker to read.
+    """
 
     def build(folder: Path) -> None:
-        import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        from llmpipe.backends.gguf_import import TOKENS, build_tokenizer, read_gguf, write_tokenizer
-
-        fields, _ = read_gguf(smollm2_gguf)
-        config = LlamaConfig(
-            vocab_size=len(fields[TOKENS]),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=2048,
-            tie_word_embeddings=True,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=2,
+        write_llama(
+            folder / "model", smollm2_gguf, initializer_range=0.5, tie_word_embeddings=False
         )
-        torch.manual_seed(0)
-        LlamaForCausalLM(config).save_pretrained(folder)
-        write_tokenizer(build_tokenizer(fields, smollm2_gguf.name), fields, folder)
+        write_f16(folder / "model", folder / "f16.gguf", tools_dir)
+        rewrite(folder / "f16.gguf", folder / "bare.gguf", tokenizer=False)
 
-    return build_once("tiny_llama", build)
+    return build_once("sharp_llama", build)
+
+
+def write_f16(model: Path, gguf: Path, tools_dir: Path) -> None:
+    """Convert a model folder to a GGUF of type f16."""
+    from llmpipe.backends import converter
+
+    program = converter.find(tools_dir)
+    converter.convert(model, gguf, "f16", converter=program, work=gguf.parent, threads=2)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """Turn a GGUF file into a Hugging Face folder that can be trained: weights, config, tokenizer.
 
-The weights are read by transformers and written as float32, the one type that holds what the
-quantised blocks mean exactly. The tokenizer is rebuilt from the GGUF's own tokens, merges and ids:
-transformers' reader of GGUF tokenizers takes the wrong end token and switches byte fallback on.
-The recipe depends on ``tokenizer.ggml.pre``, so only those listed in `RECIPES` are accepted.
+The weights are read by transformers (`llmpipe.backends.gguf_weights`) and written as float32, the
+one type that holds what the quantised blocks mean exactly. The tokenizer is rebuilt from the
+GGUF's own tokens, merges and ids: transformers' reader of GGUF tokenizers takes the wrong end token
+and switches byte fallback on. The recipe depends on ``tokenizer.ggml.pre``, so only those listed
+in `RECIPES` are accepted.
 
 Nothing here proves that the tokenizer is right: `llmpipe.parity` does. A GGUF is untrusted: call
 this in a process of its own.
@@ -17,14 +18,17 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmpipe.backends.gguf_file import open_gguf, read_gguf
+from llmpipe.backends.gguf_weights import USE_THE_ORIGINAL, write_weights
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError
+
+__all__ = ["build_tokenizer", "import_model", "read_gguf", "write_tokenizer"]
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.pre_tokenizers import PreTokenizer
 
-ARCHITECTURE = "general.architecture"
 CHAT_TEMPLATE = "tokenizer.chat_template"
 TOKENIZER_MODEL = "tokenizer.ggml.model"
 PRE_TOKENIZER = "tokenizer.ggml.pre"
@@ -50,38 +54,31 @@ class TokenType(IntEnum):
     USER_DEFINED = 4
 
 
-def read_gguf(gguf: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
-    """Give a GGUF's metadata fields and the shape of each tensor (rows first, as in PyTorch).
+def import_model(
+    gguf: Path,
+    out: Path,
+    *,
+    work: Path | None = None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Write the Hugging Face folder of ``gguf``, a file or the first of its parts, into ``out``.
+
+    Args:
+        gguf: the file.
+        out: the folder to write.
+        work: a folder in which the parts of a split GGUF are joined for a while; by default the
+            one that ``out`` lies in.
+        warn: told of tensors that are left out.
 
     Raises:
-        StageError: the file is missing, cut short, or no GGUF.
+        StageError: the file is unreadable, its architecture or tokenizer has no recipe, or its
+            tensors are not those of the model.
     """
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(gguf)
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-        shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise StageError(
-            f"{gguf.name} cannot be read as GGUF: {error}",
-            hint="the file may be cut short or of another format: fetch or export it again",
-        ) from error
-    return fields, shapes
-
-
-def import_model(gguf: Path, out: Path) -> dict[str, Any]:
-    """Write the Hugging Face folder of ``gguf`` into ``out`` and give back the GGUF's fields.
-
-    Raises:
-        StageError: the file is unreadable, or its architecture or tokenizer has no recipe.
-    """
-    fields, _ = read_gguf(gguf)
-    tokenizer = build_tokenizer(fields, gguf.name)  # the cheap refusal comes first
+    opened = open_gguf(gguf)
+    tokenizer = build_tokenizer(opened.fields, gguf.name)  # the cheap refusal comes first
     out.mkdir(parents=True, exist_ok=True)
-    _write_weights(gguf, str(fields.get(ARCHITECTURE)), out)
-    write_tokenizer(tokenizer, fields, out)
-    return fields
+    write_weights(opened, out, work=work or out.parent, warn=warn)
+    write_tokenizer(tokenizer, opened.fields, out)
 
 
 def build_tokenizer(fields: Mapping[str, Any], label: str) -> Tokenizer:
@@ -98,7 +95,7 @@ def build_tokenizer(fields: Mapping[str, Any], label: str) -> Tokenizer:
         known = ", ".join(f"{model}/{name}" for model, name in sorted(RECIPES))
         raise StageError(
             f"{label} has a tokenizer of kind {kind}/{pre}, which cannot be imported ({known} can)",
-            hint="name the original Hugging Face model (a hub id or a folder) as the base instead",
+            hint=USE_THE_ORIGINAL,
         )
     tokens: list[str] = fields[TOKENS]
     tokenizer = Tokenizer(
@@ -145,21 +142,6 @@ def write_tokenizer(tokenizer: Tokenizer, fields: Mapping[str, Any], out: Path) 
     # pre-tokenizer in place of ours without a word, and two spaces before a digit would come apart.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     write_json(path, config)
-
-
-def _write_weights(gguf: Path, architecture: str, out: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype="float32", local_files_only=True
-        )
-    except (ValueError, KeyError, NotImplementedError, OSError) as error:
-        raise StageError(
-            f"transformers cannot read the weights of {gguf.name} ({architecture}): {error}",
-            hint="name the original Hugging Face model (a hub id or a folder) as the base instead",
-        ) from error
-    model.save_pretrained(out)
 
 
 def _split_merge(merge: str) -> tuple[str, str]:

@@ -84,7 +84,8 @@ def serve_gguf(
             "serving a GGUF needs xllamacpp", hint="pip install 'llmpipe[serve]'"
         )
     settings: dict[str, Any] = {
-        "model": os.fspath(model.resolve()),
+        # A link keeps its name: by that llama.cpp finds the other parts of a split GGUF.
+        "model": os.fspath(model.parent.resolve() / model.name),
         "threads": threads,
         "context": context,
         "slots": slots,

@@ -95,6 +95,25 @@ class LlamaServer:
         body = {"prompt": prompt, "n_predict": 1, "cache_prompt": False, "temperature": 0}
         return float(self._post("/completion", body)["timings"]["prompt_ms"]) / 1000
 
+    def next_tokens(self, prompt: Sequence[int], count: int) -> dict[int, float]:
+        """Return the log-probabilities (nats) of the likeliest next tokens, by token id.
+
+        They are those of the model itself, before any sampling setting. A beginning that the last
+        prompt had, too, is not computed again.
+        """
+        # The server leaves out the first of several tokens that make one letter together, and
+        # would then tell of the token behind: a whole letter is forced upon it as the next token.
+        body = {
+            "prompt": list(prompt),
+            "n_predict": 1,
+            "n_probs": count,
+            "post_sampling_probs": False,
+            "logit_bias": [[self.tokenize("a")[0], 1e4]],
+            "cache_prompt": True,
+        }
+        (place,) = self._post("/completion", body)["completion_probabilities"]
+        return {row["id"]: row["logprob"] for row in place["top_logprobs"]}
+
     def chat(
         self,
         messages: Sequence[Mapping[str, str]],

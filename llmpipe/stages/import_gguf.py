@@ -1,9 +1,11 @@
-"""Make a trainable Hugging Face folder of a GGUF file, and prove that both read text alike.
+"""Make a trainable Hugging Face folder of a GGUF, and prove that both read text and predict alike.
 
 Weights are dequantised to float32: four bytes a parameter on disk. What the quantisation lost stays
-lost. Architectures are those that transformers can read; tokenizers are those of
-`llmpipe.backends.gguf_import.RECIPES`, others are refused by name. The compiler adds this stage by
-itself where a GGUF is given and a model is needed. About 30 s for 135M parameters on two cores.
+lost. A split GGUF is joined for a while. Every tensor must have its place in the model, and the
+model must predict what llama.cpp predicts with the file, up to rounding. Architectures are those
+that transformers can read; tokenizers are those of `llmpipe.backends.gguf_import.RECIPES`, others
+are refused by name. The compiler adds this stage by itself where a GGUF is given and a model is
+needed. About a minute for 135M parameters on two cores.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ class ImportGgufConfig(StageConfig, frozen=True, kw_only=True):
     """What ``kind: import_gguf`` takes."""
 
     gguf: str
-    """The GGUF file: a path, ``pkg://package/path``, or an export stage's output."""
+    """The GGUF file: a path, ``pkg://package/path``, or an export stage's output. Of a split GGUF
+    the first part, ``NAME-00001-of-0000N.gguf``, which stands for all."""
 
 
 class ImportGguf(StageDefaults):
     """GGUF → Hugging Face folder."""
 
     Config = ImportGgufConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "exact"
 
     @staticmethod
@@ -50,11 +53,12 @@ class ImportGguf(StageDefaults):
         from llmpipe.backends.gguf_import import import_model
         from llmpipe.backends.llama_cpp import serve_gguf
         from llmpipe.parity.gate import Reference, verify
+        from llmpipe.parity.predictions import compare_predictions
 
         gguf, folder = ctx.input("gguf"), ctx.out / "model"
-        ctx.progress(0, 2, "weights")
-        import_model(gguf.path, folder)
-        ctx.progress(1, 2, "tokens")
+        ctx.progress(0, 3, "weights")
+        import_model(gguf.path, folder, work=ctx.work, warn=ctx.warn)
+        ctx.progress(1, 3, "tokens")
         with serve_gguf(gguf.path, threads=ctx.threads, log=ctx.work / "llama.cpp.log") as server:
             parity = verify(
                 Reference.load(folder),
@@ -64,5 +68,14 @@ class ImportGguf(StageDefaults):
                 require_end_of_turn=False,  # a property of the model given, not of the import
                 warn=ctx.warn,
             )
-        ctx.progress(2, 2)
-        return StageResult({"model": folder}, parity.as_json())
+            ctx.progress(2, 3, "predictions")
+            predictions = compare_predictions(
+                folder, gguf.path, server, label=gguf.label, threads=ctx.threads
+            )
+        ctx.progress(3, 3)
+        apart = predictions.divergence
+        return StageResult(
+            {"model": folder},
+            {**parity.as_json(), "predictions": predictions.as_json()},
+            f"{apart.tokens} predictions compared: {apart.mean_kl:.2g} nats apart",
+        )

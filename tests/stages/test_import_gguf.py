@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from gguf_files import Tensors, rewrite
 
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
@@ -34,7 +36,42 @@ def test_import_is_verified_and_repeatable(
     """The folder reads text as llama.cpp does; a second import gives the same bytes."""
     result = ImportGguf.run(context(smollm2_gguf, tmp_path))
     assert result.metrics["parity"] == "exact"
+    predictions = result.metrics["predictions"]
+    assert 0 < predictions["mean_kl"] < predictions["limits"]["mean_kl"] == 0.02
+    assert predictions["same_first"] > 0.8
     assert digests(result.outputs["model"]) == digests(smollm2)
+
+
+def test_split_file_is_imported_whole(sharp_llama: Path, tmp_path: Path) -> None:
+    """Of three parts the same model comes as of one file; nothing is left of the joined file."""
+    first = rewrite(sharp_llama / "f16.gguf", tmp_path / "m.gguf", tensors_a_part=8)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = ImportGguf.run(context(sharp_llama / "f16.gguf", tmp_path / "whole"))
+    ctx = context(first, tmp_path / "parts")
+    parts = ImportGguf.run(ctx)
+    assert digests(parts.outputs["model"]) == digests(whole.outputs["model"])
+    assert not list(ctx.work.glob("*.gguf"))
+    assert parts.metrics["vocabulary"] == 49152
+
+
+def test_frequency_factors_that_are_lost(sharp_llama: Path, tmp_path: Path) -> None:
+    """What is left out is said; where that changes the predictions, the import fails."""
+
+    def add(tensors: Tensors) -> None:
+        import numpy as np
+        from gguf import GGMLQuantizationType
+
+        factors = np.array([1, 1, 1, 1, 8, 8, 8, 8], np.float32)
+        tensors["rope_freqs.weight"] = factors, GGMLQuantizationType.F32
+
+    gguf = rewrite(sharp_llama / "f16.gguf", tmp_path / "m.gguf", change=add)
+    ctx = context(gguf, tmp_path)
+    events: list[Any] = []
+    ctx.emit = events.append
+    with pytest.raises(StageError, match="predicts otherwise than llama"):
+        ImportGguf.run(ctx)
+    assert any("rope_freqs.weight" in event.get("message", "") for event in events)
 
 
 def test_broken_file(tmp_path: Path) -> None:

@@ -1,0 +1,193 @@
+"""Read a GGUF, be it one file or several parts, and join the parts where one file is needed.
+
+A split GGUF is read whole or not at all: transformers reads the part that it is given, and fills
+the tensors of the others at random without a word. A GGUF is untrusted: call this in a process of
+its own.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from llmpipe.errors import StageError
+from llmpipe.gguf_parts import all_parts
+
+PART_NUMBER = "split.no"
+PART_COUNT = "split.count"
+TENSOR_COUNT = "split.tensors.count"
+
+_SPLIT = (PART_NUMBER, PART_COUNT, TENSOR_COUNT)
+_MAGIC, _VERSION = b"GGUF", 3
+
+
+@dataclass(frozen=True)
+class Gguf:
+    """An opened GGUF.
+
+    Attributes:
+        path: its file, or the first of its parts.
+        readers: a `gguf.GGUFReader` for every part; the data of tensors stays on disk.
+    """
+
+    path: Path
+    readers: tuple[Any, ...]
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The metadata; of a split GGUF it stands in the first part."""
+        return {name: field.contents() for name, field in self.readers[0].fields.items()}
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """The types that its tensors are stored in, as GGUF spells them: ``F16``, ``Q4_1``."""
+        tensors = (tensor for reader in self.readers for tensor in reader.tensors)
+        return frozenset(tensor.tensor_type.name for tensor in tensors)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor, rows first, as in PyTorch."""
+        return {
+            tensor.name: tuple(int(n) for n in reversed(tensor.shape))
+            for reader in self.readers
+            for tensor in reader.tensors
+        }
+
+
+def open_gguf(path: Path) -> Gguf:
+    """Open a GGUF by its file, or by the first of its parts.
+
+    Raises:
+        StageError: a part is missing, cut short, no GGUF, or not the part that its name says.
+    """
+    gguf = Gguf(path, tuple(_open(part) for part in all_parts(path)))
+    _check_parts(gguf)
+    return gguf
+
+
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """Return a GGUF's metadata fields and the shape of each tensor, of all its parts.
+
+    Raises:
+        StageError: as `open_gguf`.
+    """
+    gguf = open_gguf(path)
+    with _readable(path):
+        return gguf.fields, gguf.shapes
+
+
+@contextmanager
+def whole_file(gguf: Gguf, work: Path) -> Iterator[Path]:
+    """Give a GGUF as one file: the file that it is, or its parts joined in ``work`` for a while.
+
+    Raises:
+        StageError: the joined file cannot be written.
+    """
+    if len(gguf.readers) == 1:
+        yield gguf.path
+        return
+    joined = work / "joined.gguf"
+    try:
+        try:
+            _join(gguf, joined)
+        except OSError as error:
+            size = sum(part.stat().st_size for part in all_parts(gguf.path)) / 1e9
+            raise StageError(
+                f"the parts of {gguf.path.name} cannot be joined: {error.strerror or error}",
+                hint=f"joined for a while, they take {size:.1f} GB beside the store",
+            ) from error
+        yield joined
+    finally:
+        joined.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> Any:
+    from gguf import GGUFReader
+
+    with _readable(path):
+        return GGUFReader(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise StageError(
+            f"{path.name} cannot be read as GGUF: {error}",
+            hint="the file may be cut short or of another format: fetch or export it again",
+        ) from error
+
+
+def _check_parts(gguf: Gguf) -> None:
+    """Make sure that the parts say the same as their names, and hold every tensor once."""
+    name, count = gguf.path.name, len(gguf.readers)
+    counted = _number(gguf.readers[0], PART_COUNT)
+    if count == 1 and (counted or 1) > 1:
+        number = (_number(gguf.readers[0], PART_NUMBER) or 0) + 1
+        raise StageError(
+            f"{name} is part {number} of {counted} of a GGUF, but is not named so",
+            hint=f"name the parts as they were written: NAME-00001-of-{counted:05d}.gguf and so on",
+        )
+    if count == 1:
+        return
+    for number, (part, reader) in enumerate(zip(all_parts(gguf.path), gguf.readers, strict=True)):
+        said = (_number(reader, PART_NUMBER), _number(reader, PART_COUNT))
+        if said != (number, count):
+            raise StageError(
+                f"{part.name} is not part {number + 1} of {count} by what stands in it: it says "
+                f"{PART_NUMBER} {said[0]} (the first is 0), {PART_COUNT} {said[1]}",
+                hint="fetch or split the GGUF again; parts of several files are mixed up",
+            )
+    names = Counter(tensor.name for reader in gguf.readers for tensor in reader.tensors)
+    twice = next((tensor for tensor, times in names.items() if times > 1), None)
+    wanted = _number(gguf.readers[0], TENSOR_COUNT)
+    if twice is not None:
+        raise StageError(f"{name}: the tensor {twice} stands in several parts")
+    if wanted is not None and wanted != len(names):
+        raise StageError(
+            f"the {count} parts of {name} hold {len(names)} tensors, and should hold {wanted}",
+            hint="fetch or split the GGUF again; parts of several files are mixed up",
+        )
+
+
+def _number(reader: Any, key: str) -> int | None:
+    field = reader.fields.get(key)
+    return None if field is None else int(field.contents())
+
+
+def _join(gguf: Gguf, target: Path) -> None:
+    """Write all parts as one file: the first part's metadata as it is, then every tensor."""
+    first = gguf.readers[0]
+    fields = [  # the reader adds the file's header as "GGUF.version" and so on
+        field
+        for name, field in first.fields.items()
+        if name not in _SPLIT and not name.startswith("GGUF.")
+    ]
+    tensors = [(reader, tensor) for reader in gguf.readers for tensor in reader.tensors]
+    alignment = int(first.alignment)
+    with target.open("wb") as file:
+        file.write(_MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), len(fields)))
+        for field in fields:
+            file.writelines(part.tobytes() for part in field.parts)
+        offset = 0
+        for _, tensor in tensors:
+            name, shape = tensor.name.encode(), [int(n) for n in tensor.shape]
+            file.write(struct.pack("<Q", len(name)) + name + struct.pack("<I", len(shape)))
+            file.write(struct.pack(f"<{len(shape)}QIQ", *shape, tensor.tensor_type, offset))
+            offset += _padded(int(tensor.n_bytes), alignment)
+        for reader, tensor in tensors:
+            file.write(bytes(-file.tell() % alignment))
+            begin = int(tensor.data_offset)
+            reader.data[begin : begin + int(tensor.n_bytes)].tofile(file)
+        file.write(bytes(-file.tell() % alignment))
+
+
+def _padded(size: int, alignment: int) -> int:
+    return size + -size % alignment
