@@ -79,6 +79,15 @@ def joined(shape: Shape, value: Any, place: str) -> Shape:
     return _same_kind(shape, kind, place) or kind
 
 
+def lacks_key(shape: Shape, value: Any) -> bool:
+    """Whether an object inside a value lacks a key that ``shape`` has: Parquet gives it as null."""
+    if isinstance(value, list):
+        return any(lacks_key(shape[0], item) for item in value)
+    if isinstance(value, Mapping):
+        return any(key not in value or lacks_key(shape[key], value[key]) for key in shape)
+    return False
+
+
 def _same_kind(shape: Shape, kind: type, place: str) -> Shape:
     held = type(shape) if isinstance(shape, list | dict) else shape
     if held not in (None, kind):

@@ -190,8 +190,8 @@ class Train(StageDefaults):
             ctx.warn(sentence)
         if regret := not_the_best(ended, compiled.config):
             ctx.warn(regret)
-        if ended.loaded:
-            verify_kept(output, output / ended.loaded)
+        if ended.loaded and (uncompared := verify_kept(output, output / ended.loaded)):
+            ctx.warn(uncompared)
         product = made(ctx.config)
         target = ctx.out / product
         publish(output, base_model(ctx).path, target, compiled.config)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_config import DataFile
-from llmpipe.backends.parquet import Shape, joined, write_shaped, write_texts
+from llmpipe.backends.parquet import Shape, joined, lacks_key, write_shaped, write_texts
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import FORMATS, detect
@@ -323,8 +323,20 @@ def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str
             shape[name] = joined(shape.get(name), value, place)
     if not shape:
         raise StageError(f"{artifact.label} has no rows to train on")
-    rows = (row for _, row in read_rows(artifact.path, artifact.label))
-    count = write_shaped(target, shape, rows)
-    return Prepared(
-        DataFile(path, dict(dataset), count), chat=False, notes=[], speakers=Speakers(dataset)
-    )
+    tally = Tally(artifact.label)
+    count = write_shaped(target, shape, _counting_nulls(artifact, shape, tally))
+    file = DataFile(path, dict(dataset), count)
+    return Prepared(file, chat=False, notes=tally.notes(), speakers=Speakers(dataset))
+
+
+def _counting_nulls(artifact: Artifact, shape: Mapping[str, Shape], tally: Tally) -> Iterator[Row]:
+    """Yield the rows; count those in which an object lacks a key that others have."""
+    for line, row in read_rows(artifact.path, artifact.label):
+        for name, value in row.items():
+            if lacks_key(shape[name], value):
+                tally.rows(
+                    f"with an object in column {name!r} that lacks a key of other rows, which "
+                    "reads null there",
+                    line,
+                )
+        yield row

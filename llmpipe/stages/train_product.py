@@ -64,17 +64,26 @@ def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any])
     copy_tokenizer(output, base, target, changed=any(map(settings.get, TOKENIZER_KEYS)))
 
 
-def verify_kept(output: Path, checkpoint: Path) -> None:
+def verify_kept(output: Path, checkpoint: Path) -> str | None:
     """Make sure that what training left behind are the weights of the checkpoint it loaded.
 
-    A checkpoint without safetensors (DeepSpeed and FSDP keep theirs in shards) is not compared.
+    Returns:
+        Why they could not be compared: files of other names, or a checkpoint without safetensors
+        (DeepSpeed and FSDP keep theirs in shards). None where they are the same.
 
     Raises:
-        StageError: they are others.
+        StageError: they are others, or the checkpoint is gone.
     """
+    if not checkpoint.is_dir():
+        raise StageError(
+            f"training says that it kept the weights of {checkpoint.name}, which is gone",
+            hint="set load_best_model_at_end: false to keep the last step's",
+        )
     names = sorted(file.name for file in checkpoint.glob("*.safetensors"))
-    if not all((output / name).is_file() for name in names):
-        return
+    lost = [name for name in names if not (output / name).is_file()]
+    if lost or not names:
+        why = f"training left no {lost[0]} behind" if lost else "it has no safetensors"
+        return f"the weights kept are not compared with those of {checkpoint.name}: {why}"
     changed = differing(
         [checkpoint / name for name in names], [output / name for name in names], first_only=True
     )
@@ -84,6 +93,7 @@ def verify_kept(output: Path, checkpoint: Path) -> None:
             f"{changed[0]} is another",
             hint="set load_best_model_at_end: false to keep the last step's",
         )
+    return None
 
 
 def verify_adapter(folder: Path) -> None:

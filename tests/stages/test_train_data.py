@@ -149,6 +149,26 @@ def test_columns_of_a_type_of_ones_own_arrive_as_written(
     assert found == [{name: row.get(name) for name in columns} for row in rows]
 
 
+def test_a_key_that_an_object_lacks_is_said(tmp_path: Path) -> None:
+    """Parquet gives all objects of a column the same keys; the nulls are counted by column."""
+    rows = [
+        {"args": {"x": 1}, "calls": [{"f": {"a": 1}}]},
+        {"args": {"y": "z"}, "calls": [{"f": {"a": 1}}, {"f": {}}]},
+        {"args": {"x": 2, "y": None}, "calls": []},
+        {"args": None},
+    ]
+    ready = prepared(tmp_path, rows, dataset={"type": "mine.load"})
+    found = loaded(ready, tmp_path / "cache")
+    assert [row["args"] for row in found[:2]] == [{"x": 1, "y": None}, {"x": None, "y": "z"}]
+    said = "that lacks a key of other rows, which reads null there"
+    assert ready.notes == [
+        f"./rows.jsonl: 2 rows with an object in column 'args' {said} (first: line 1)",
+        f"./rows.jsonl: 1 row with an object in column 'calls' {said} (first: line 2)",
+    ]
+    same = prepared(tmp_path, [rows[2], rows[2]], dataset={"type": "mine.load"})
+    assert same.notes == []
+
+
 def test_a_late_column_arrives(tmp_path: Path) -> None:
     """After 12 MB of rows without: the JSON reader fixes the shape by the first 10 MiB."""
     plain = {"messages": [{"role": "user", "content": "q" * 12_000}, CHAT[1]]}
