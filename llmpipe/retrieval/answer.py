@@ -295,7 +295,9 @@ class Answerer:
                     yield Token(piece)
         if not said or not isinstance(usage := said[-1], Usage):
             return  # cancelled
-        reply = _parted(whole(said))
+        reply = whole(said)
+        if not (self.generator.sees_prompt or reply.reasoning):
+            reply = _parted(reply)
         text = STILL_THINKING if reply.unfinished else _UNFINISHED.sub("", reply.answer)
         abstained = _says_nothing(text)
         yield Done(
@@ -367,13 +369,11 @@ def abstention(question: str, timings: Timings) -> Answer:
 def _parted(reply: Reply) -> Reply:
     """Take reasoning out that an endpoint left in the answer, closed by a tag that nothing opened.
 
-    It has been streamed by then: only the end of the answer shows what it was.
+    It has been streamed by then: only the end of the answer shows what it was. Where the prompt is
+    known, or the endpoint has told reasoning apart, such a tag is one that the answer speaks of.
     """
     found = part_unseen(reply.answer)
-    if found.answer == reply.answer:
-        return reply
-    thought = "\n".join(filter(None, (reply.reasoning, found.reasoning)))
-    return dataclasses.replace(reply, answer=found.answer, reasoning=thought)
+    return dataclasses.replace(reply, answer=found.answer, reasoning=found.reasoning)
 
 
 def _says_nothing(text: str) -> bool:

@@ -71,6 +71,8 @@ class Generator(Protocol):
     """Tokens of prompt and answer together."""
     max_tokens: int
     """Tokens that an answer may take."""
+    sees_prompt: bool
+    """Whether it sees the prompt as the model reads it, and so knows where reasoning begins."""
 
     def check_alive(self) -> None:
         """Find out at once whether it is still there, as far as that can be seen from here.
@@ -138,6 +140,8 @@ def open_generator(
 class LlamaCppGenerator:
     """A GGUF that llama.cpp serves."""
 
+    sees_prompt = True
+
     def __init__(self, server: LlamaServer, config: GeneratorConfig) -> None:
         self._server = server
         self._temperature = config.temperature
@@ -177,6 +181,8 @@ class LlamaCppGenerator:
 
 class EndpointGenerator:
     """A model behind an OpenAI-compatible endpoint."""
+
+    sees_prompt = False
 
     def __init__(
         self, endpoint: OpenAIStreamer | JournalledStreamer, config: GeneratorConfig

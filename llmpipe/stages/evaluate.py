@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from llmpipe.backends import device
-from llmpipe.backends.reasoning import Reply, part_unseen
+from llmpipe.backends.reasoning import Reply, part, part_unseen
 from llmpipe.contracts import (
     Artifact,
     FieldPath,
@@ -167,6 +167,8 @@ class Evaluate(StageDefaults):
         chats = drawn(rows, config.limit, config.seed)
         if "json_match" in config.metrics:
             _check_json_references(ctx, chats)
+        if compared:
+            _warn_of_unopened(ctx, chats)
         asked = _with_shots(ctx, chats)
         models = [ctx.input(f"models.{i}") for i in range(len(config.models))]
         progress = Progress(ctx, len(chats) * sum(map(len, (work(ctx, m) for m in models))))
@@ -207,7 +209,7 @@ def _read(
                 f"{source.label}:{line}: raw text asks nothing, so nothing can be answered",
                 hint="evaluate on rows with a question and an answer",
             )
-        if answers and not part_unseen(chat[-1]["content"]).answer:
+        if answers and not _reference(chat).answer:
             raise StageError(
                 f"{source.label}:{line}: the reference ends inside its reasoning: it has no answer",
                 hint="leave the row out, or measure only `loss`",
@@ -265,8 +267,22 @@ def _check_json_references(
 
 
 def _reference(chat: Sequence[Message]) -> Reply:
-    """Part the reference as answers are parted: reasoning in it is no part of what is compared."""
-    return part_unseen(chat[-1]["content"])
+    """Part the reference: reasoning that it begins with is no part of what is compared."""
+    return part(chat[-1]["content"])
+
+
+def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[list[Message]]) -> None:
+    """Tell of references with a closing tag that nothing opened: thoughts, or a tag spoken of."""
+    unopened = [
+        chat for chat in chats if part_unseen(chat[-1]["content"]).answer != _reference(chat).answer
+    ]
+    if unopened:
+        ctx.warn(
+            f"{ctx.input('data').label}: {len(unopened)} references hold a closing tag of reasoning "
+            f"that nothing opened and are compared whole, such as "
+            f"{unopened[0][-1]['content'][:60]!r}; where reasoning stands before it, write the "
+            f"opening tag as well"
+        )
 
 
 def _scores(

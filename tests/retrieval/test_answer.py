@@ -380,6 +380,23 @@ def test_reasoning_is_no_part_of_the_answer(town: Town, thought: str, says: str)
         assert any(isinstance(event, Thinking) for event in events)
 
 
+@pytest.mark.parametrize("sees_prompt", [True, False])
+def test_an_answer_may_speak_of_a_closing_tag(
+    town: Town, sees_prompt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: its beginning was taken for reasoning, though it was known that none is there.
+
+    It is known where the prompt is, and where an endpoint has told reasoning apart.
+    """
+    said = "At nine [1]. Use `</think>` to close."
+    town.endpoint.thought = ("reasoning_content", "" if sees_prompt else "Hm.")
+    monkeypatch.setattr(town.generator, "sees_prompt", sees_prompt)
+    answer = town.answerer(says=said, k=2).answer(WHEN)
+    assert answer.text == said
+    assert answer.reasoning == ("" if sees_prompt else "Hm.")
+    assert [citation.number for citation in answer.citations] == [1]
+
+
 def test_a_reply_that_ends_while_thinking_is_no_answer(town: Town) -> None:
     """Nor is it an abstention: nobody knows what the model would have said."""
     answerer = town.answerer()

@@ -121,6 +121,18 @@ def test_a_thinking_model_answers_alike(
         assert any(f"{label}: 1 of 1 replies end inside" in told for told in warnings)
 
 
+def test_a_text_may_speak_of_a_closing_tag(compared: Callable[..., Any], tmp_path: Path) -> None:
+    """Regression: a reference lost what stands before a tag that it speaks of."""
+    run = compared("Paris it is<|im_end|>")
+    said = "Use `</think>` to close. Done"
+    write_rows(tmp_path / "rows.jsonl", [{"instruction": "?", "output": said}])
+    metrics, [row], [warning] = run(models=["hf"], metrics=["exact_match"])
+    assert row["reference"] == said
+    assert metrics["replies"]["references"]["with_reasoning"] == 0
+    assert "1 references hold a closing tag" in warning
+    assert said in warning
+
+
 def test_a_schema_holds_the_answer_and_not_the_reasoning(
     compared: Callable[..., Any], tmp_path: Path
 ) -> None:
