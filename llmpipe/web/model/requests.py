@@ -27,6 +27,7 @@ from llmpipe.web.model.checks import (
     require_tools,
 )
 from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.wording import as_llguidance_reads
 from llmpipe.web.reading import converted
 
 NO_EFFECT = frozenset(
@@ -321,6 +322,8 @@ def read_request(data: Any, kind: type[Checked], served: Served) -> dict[str, An
     known = set(kind.__struct_fields__)
     fields = _asked(data, known) if isinstance(data, dict) else data
     converted(fields, kind).check(served)
+    if kind in (CompletionRequest, NativeRequest) and "json_schema" in fields:
+        fields["json_schema"] = as_llguidance_reads(fields["json_schema"])
     return fields
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llmpipe.web.errors import ApiError
 from llmpipe.web.model.schemas import require_heeded, require_sound
+from llmpipe.web.model.wording import as_llguidance_reads
 
 pytestmark = pytest.mark.heavy
 
@@ -197,6 +198,24 @@ def test_a_schema_without_end_is_refused() -> None:
         schema = {"type": "array", "items": schema}
     with pytest.raises(ApiError, match="nested too deeply"):
         require_heeded(schema, "schema")
+
+
+def test_raw_routes_read_a_schema_as_the_chat_does() -> None:
+    """At every depth; properties may be called like keywords, and values are no schemas."""
+    person = {"type": "object", "properties": {"oneOf": {"type": "null"}}, "required": ["oneOf"]}
+    schema = {
+        "$schema": "http://example.org/unknown",
+        "title": "T",
+        "oneOf": [{"$ref": "#/$defs/p"}, {"const": {"title": 1, "oneOf": []}}, {"type": "array", "prefixItems": [person]}],
+        "$defs": {"p": person | {"additionalProperties": {"type": "null", "title": "U"}}},
+    }  # fmt: skip
+    require_heeded(schema, "schema")
+    closed = person | {"additionalProperties": False}
+    row = {"type": "array", "prefixItems": [closed], "items": False, "minItems": 1, "maxItems": 1}
+    assert as_llguidance_reads(schema) == {
+        "anyOf": [{"$ref": "#/$defs/p"}, {"const": {"title": 1, "oneOf": []}}, row],
+        "$defs": {"p": person | {"additionalProperties": {"type": "null"}}},
+    }
 
 
 KEYWORDS = st.sampled_from(

@@ -122,6 +122,25 @@ def test_a_schema_is_kept_to(model: ServedModel) -> None:
     assert error_of(model.chat(response_format=shape))[::2] == (400, "unsupported_schema")
 
 
+@pytest.mark.parametrize("path", ["/completion", "/v1/completions"])
+@pytest.mark.parametrize(
+    ("schema", "answers"),
+    [
+        ({"oneOf": [{"type": "integer", "minimum": 1, "maximum": 3}, {"enum": [1, 2]}]}, [1, 2, 3]),
+        ({"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}, [{"a": 1}]),
+        ({"type": "array", "prefixItems": [{"const": 1}, {"const": 2}]}, [[1, 2]]),
+        ({"$schema": "http://example.org/unknown", "const": 1}, [1]),
+    ],
+)
+def test_raw_routes_keep_to_a_schema_as_the_chat_does(
+    model: ServedModel, path: str, schema: dict[str, Any], answers: list[Any]
+) -> None:
+    """llguidance, which compiles it there, drops or widens these as they are sent."""
+    reply = model.http.post(path, json=TEXT | {"max_tokens": 30, "json_schema": schema}).json()
+    text = reply["content"] if path == "/completion" else reply["choices"][0]["text"]
+    assert json.loads(text) in answers
+
+
 def test_what_is_given_twice_means_the_same_to_both(model: ServedModel) -> None:
     """What was checked is what is asked: llama.cpp would take the first of two, Python the last."""
     body = '{"messages": [], "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 6, "temperature": 0}'

@@ -1,0 +1,40 @@
+"""Word a JSON Schema so that the raw routes read it as the chat does.
+
+Chats go through llama.cpp's own converter. On ``/completion`` and ``/v1/completions`` llguidance
+compiles the schema: it drops the whole of one with an overlapping ``oneOf`` or an unknown
+``$schema``, allows further properties, and lets a list end before its ``prefixItems`` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMAS = ("$defs", "definitions", "properties")
+LISTS = ("anyOf", "oneOf", "prefixItems")
+ONE = ("items", "additionalProperties")
+BINDING = frozenset(
+    (*ONE, "$ref", "const", "enum", "exclusiveMaximum", "exclusiveMinimum", "format", "maxItems",
+     "maxLength", "maximum", "minItems", "minLength", "minimum", "pattern", "required", "type")
+)  # fmt: skip
+
+
+def as_llguidance_reads(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema that `require_heeded` lets through, worded for llguidance."""
+    worded: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name in SCHEMAS:
+            worded[name] = {key: as_llguidance_reads(below) for key, below in value.items()}
+        elif name in LISTS:
+            kept = "anyOf" if name == "oneOf" else name
+            worded[kept] = [as_llguidance_reads(below) for below in value]
+        elif name in ONE and isinstance(value, dict):
+            worded[name] = as_llguidance_reads(value)
+        elif name in BINDING:
+            worded[name] = value
+    if "properties" in schema:
+        worded.setdefault("additionalProperties", False)
+    if "prefixItems" in schema:
+        count = len(schema["prefixItems"])
+        worded |= {"items": False, "minItems": count, "maxItems": count}
+    return worded
