@@ -278,8 +278,8 @@ def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[list[Messag
     ]
     if unopened:
         ctx.warn(
-            f"{ctx.input('data').label}: {len(unopened)} references hold a closing tag of reasoning "
-            f"that nothing opened and are compared whole, such as "
+            f"{ctx.input('data').label}: {len(unopened)} references hold a closing tag of "
+            f"reasoning that nothing opened and are compared whole, such as "
             f"{unopened[0][-1]['content'][:60]!r}; where reasoning stands before it, write the "
             f"opening tag as well"
         )
