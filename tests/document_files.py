@@ -38,7 +38,10 @@ def pdf_bytes(
     *,
     encrypted: bool = False,
 ) -> bytes:
-    """Write a PDF of lines of Latin text; ``outline`` holds titles with the index of their page."""
+    """Write a PDF of lines of Latin text; ``outline`` holds titles with the index of their page.
+
+    A page that is one text instead of lines is taken as its stream.
+    """
     objects: list[bytes] = [b"", b"", b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>"]
 
     def add(body: str) -> int:
@@ -48,7 +51,7 @@ def pdf_bytes(
     kids = []
     for lines in pages:
         shown = "".join(f"({_quoted(line)}) Tj T*\n" for line in lines)
-        stream = f"BT /F1 12 Tf 14 TL 50 780 Td\n{shown}ET"
+        stream = lines if isinstance(lines, str) else f"BT /F1 12 Tf 14 TL 50 780 Td\n{shown}ET"
         content = add(f"<</Length {len(stream.encode('latin-1'))}>>stream\n{stream}\nendstream")
         kids.append(
             add(

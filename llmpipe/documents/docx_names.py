@@ -12,6 +12,9 @@ MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 DEEPEST_STYLE = 20
 """Styles that a style may be based on, one on the other."""
 
+CLEARLY_MOVED = 4
+"""Half points from which letters of unchanged size count as moved off their line."""
+
 HEADING = "heading "
 """How the names of the styles of headings begin."""
 
@@ -62,10 +65,23 @@ def read_styles(root: Any) -> Styles:
             name=value_of(element, "name") or "",
             based_on=value_of(element, "basedOn") or "",
             hidden=switched(properties, "vanish"),
-            raised=value_of(properties, "vertAlign"),
+            raised=raised_of(properties),
             number=number_of(element.find(W + "pPr")),
         )
     return found
+
+
+def raised_of(properties: Any) -> str | None:
+    """Return how properties put text above or below its line; None where they do not say.
+
+    LibreOffice writes a superscript as letters in a smaller size that are moved up.
+    """
+    said = value_of(properties, "vertAlign")
+    moved = integer(value_of(properties, "position"), 0)  # half points
+    is_smaller = value_of(properties, "sz") is not None
+    if said or not moved or (not is_smaller and abs(moved) < CLEARLY_MOVED):
+        return said
+    return "superscript" if moved > 0 else "subscript"
 
 
 def number_of(properties: Any) -> tuple[str, int] | None:

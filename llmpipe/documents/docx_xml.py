@@ -12,7 +12,16 @@ from typing import Any
 
 from llmpipe.documents import docx_frames, omml
 from llmpipe.documents.archive import parsed
-from llmpipe.documents.docx_names import MC, Styles, W, integer, read_styles, switched, value_of
+from llmpipe.documents.docx_names import (
+    MC,
+    Styles,
+    W,
+    integer,
+    raised_of,
+    read_styles,
+    switched,
+    value_of,
+)
 from llmpipe.documents.docx_numbers import Numbers
 
 LABEL = "\ufdd2"
@@ -112,8 +121,8 @@ class _Story:
             hidden = self._hidden_paragraph
         if hidden and run.find(W + "fldChar") is None and not _is_label(run):
             run.getparent().remove(run)
-        elif style and properties.find(W + "vertAlign") is None:
-            raised = self._styles.value(style, "raised")
+        elif properties is not None and properties.find(W + "vertAlign") is None:
+            raised = raised_of(properties) or self._styles.value(style, "raised")
             if raised and run.find(W + "footnoteReference") is None:
                 _child(properties, "vertAlign").set(W + "val", raised)
 

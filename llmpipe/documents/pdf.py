@@ -7,6 +7,7 @@ from collections.abc import Container, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from llmpipe.documents import pdf_scripts
 from llmpipe.documents.model import Page
 from llmpipe.documents.parts import Converted, Heading, clean, one_line, scalars, sections_of
 from llmpipe.errors import StageError
@@ -85,7 +86,7 @@ def _read(pdf: Any, label: str) -> Converted:
 def _page_text(page: Any) -> str:
     found = page.get_textpage()
     try:
-        return clean(found.get_text_bounded()).translate(_CONTROLS)
+        return clean(pdf_scripts.marked(found, found.get_text_bounded())).translate(_CONTROLS)
     finally:
         found.close()
         page.close()

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from llmpipe.documents import archive, markdown
+from llmpipe.documents import archive, markdown, notation
 from llmpipe.documents.parts import Converted, one_line
 from llmpipe.documents.tables import table
 from llmpipe.errors import StageError
@@ -48,7 +48,7 @@ def convert(data: bytes, label: str) -> Converted:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the library will not write back
-            book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+            book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, rich_text=True)
             formulas = openpyxl.load_workbook(io.BytesIO(data)) if pending else None
         return _converted(book, formulas, pending)
     except StageError:
@@ -137,7 +137,22 @@ def _shown(cell: Any) -> str:
         return value.isoformat()
     if isinstance(value, int | float):
         return _number(value, cell.number_format or "General")
-    return str(value)
+    return _in_line(value) if isinstance(value, list) else str(value)
+
+
+def _in_line(parts: list[Any]) -> str:
+    """Give the text of a cell with several formats, what is raised or lowered among them."""
+    runs = [(str(part), getattr(getattr(part, "font", None), "vertAlign", "")) for part in parts]
+    text = ""
+    for at, (run, place) in enumerate(runs):
+        after = "".join(other for other, _ in runs[at + 1 :])
+        if place == "superscript":
+            text += notation.raised(text, run, after)
+        elif place == "subscript":
+            text += notation.lowered(text, run, after)
+        else:
+            text += run
+    return text
 
 
 def _number(value: float, format_: str) -> str:

@@ -76,7 +76,7 @@ class Ingest(StageDefaults):
     """The ``ingest`` kind."""
 
     Config = IngestConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "exact"
     cpus = 1
 

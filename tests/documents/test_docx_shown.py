@@ -171,6 +171,26 @@ def test_powers_and_notes():
     assert found.text.split("\n\n") == ["10^6 of H2O at 2^31", "40 [1] euros", "1. Plus tax."]
 
 
+def test_letters_moved_off_their_line():
+    """As LibreOffice writes powers: smaller letters, moved up; a kerned line is none."""
+    up, down = (
+        '<w:position w:val="8"/><w:sz w:val="19"/>',
+        '<w:position w:val="-2"/><w:sz w:val="19"/>',
+    )
+    styles = (
+        f'<w:styles {NAMESPACE}><w:style w:type="character" w:styleId="Up"><w:name w:val="Up"/>'
+        f"<w:rPr>{up}</w:rPr></w:style></w:styles>"
+    )
+    found = read(
+        paragraph(run("10"), run("23", up), run(" mol"), run("−1", up), run(" of H"), run("2", down),
+                  run("O at 2"), run("31", '<w:rStyle w:val="Up"/>')),
+        paragraph(run("40"), run("3", '<w:position w:val="6"/>')),
+        paragraph(run("40"), run("3", '<w:position w:val="1"/>'), run("5", '<w:position w:val="0"/>')),
+        **{"word/styles.xml": styles.encode()},
+    )  # fmt: skip
+    assert found.text.split("\n\n") == ["10^23 mol^−1 of H2O at 2^31", "40^3", "4035"]
+
+
 def test_hidden_text_is_out():
     """By its own formatting or by a style; what a style hides can be shown."""
     styles = (

@@ -11,6 +11,8 @@ import pytest
 from document_files import check_parts, read_or_told
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
 
 from llmpipe.documents import pptx, xlsx
 from llmpipe.errors import StageError
@@ -179,6 +181,20 @@ def test_sheets_are_sections():
         "not read: hidden column (1), hidden row (1), hidden sheet (1)",
         "1 formulas were never calculated: their text stands for the value",
     )
+
+
+def test_powers_in_a_cell():
+    """A cell may hold several formats; 10 with a raised 6 is not 106."""
+    book = openpyxl.Workbook()
+    up, down = (InlineFont(vertAlign=place) for place in ("superscript", "subscript"))
+    book.active.append([CellRichText("10", TextBlock(up, "6"), " cells"), "bold"])
+    book.active.append(
+        [CellRichText("H", TextBlock(down, "2"), TextBlock(InlineFont(b=True), "O")), 7]
+    )
+    out = io.BytesIO()
+    book.save(out)
+    found = xlsx.convert(out.getvalue(), "a.xlsx")
+    assert found.text == "## Sheet\n\n| 10^6 cells | bold |\n| --- | --- |\n| H2O | 7 |\n"
 
 
 @settings(max_examples=30)

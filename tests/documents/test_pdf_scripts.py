@@ -1,0 +1,64 @@
+"""PDF: what stands above or below a line is known by the places and sizes of letters alone."""
+
+from __future__ import annotations
+
+import pytest
+from document_files import pdf_bytes
+
+from llmpipe.documents.pdf import convert
+
+UP, DOWN, SMALL, BIG = "4 Ts", "-2 Ts", "/F1 8 Tf", "/F1 12 Tf 0 Ts"
+"""Move letters, and change their size; BIG is the line's own."""
+
+
+def page(*shown: tuple[str, str]) -> str:
+    """Write a line of words, each after its operators."""
+    return "BT 50 700 Td\n" + "".join(f"{how} ({text}) Tj\n" for how, text in shown) + "ET"
+
+
+def read(stream: str) -> str:
+    return convert(pdf_bytes([stream]), "a.pdf").text
+
+
+def test_powers_indices_and_notes() -> None:
+    """10 with a raised 23 is not 1023; a mark behind a word points to a note."""
+    text = read(
+        page(
+            (BIG, "6.02 x 10"), (f"{UP} {SMALL}", "23"), (BIG, " mol"), (f"{UP} {SMALL}", "-1"),
+            (BIG, " of H"), (f"{DOWN} {SMALL}", "2"), (BIG, "O, x"), (f"{DOWN} {SMALL}", "n+1"),
+        )
+    )  # fmt: skip
+    assert text == "6.02 x 10^23 mol^-1 of H2O, x_(n+1)\n"
+    assert (
+        read(page((BIG, "The price"), (f"3 Ts {SMALL}", "3"), (BIG, " is"))) == "The price [3] is\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        [(BIG, "In 2019"), (SMALL, "47"), (BIG, " x")],  # smaller, on the line
+        [(BIG, "In 2019"), (UP, "47"), (BIG, " x")],  # as large, moved
+        [("/F1 40 Tf", "1"), ("28 Ts /F1 12 Tf", "9 men"), (BIG, " x")],  # an initial
+    ],
+)
+def test_other_letters_are_no_scripts(shown: list[tuple[str, str]]) -> None:
+    """Small print, letters that dance, initials over several lines."""
+    found = read(page(*shown))
+    assert "^" not in found
+    assert "_" not in found
+
+
+def test_a_size_that_the_page_scales() -> None:
+    """Some programs write every font at one point and scale the letters on the page."""
+    stream = (
+        "BT /F1 1 Tf 12 0 0 12 50 700 Tm (at 10) Tj 8 0 0 8 76.7 704 Tm (6) Tj "
+        "12 0 0 12 81.2 700 Tm ( cells) Tj ET"
+    )
+    assert read(stream) == "at 10^6 cells\n"
+
+
+def test_text_beside_the_page_moves_nothing() -> None:
+    """What lies outside the page is not in its text, and shifts no place in it."""
+    beside = "BT /F1 12 Tf 50 900 Td (cut off 5) Tj ET\n"
+    assert read(beside + page((BIG, "at 10"), (f"{UP} {SMALL}", "6"), (BIG, " x"))) == "at 10^6 x\n"
