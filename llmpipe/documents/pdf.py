@@ -17,13 +17,13 @@ UNTITLED = re.compile(
 )
 """What programs write as the title of a file that nobody gave one."""
 
-NUMBERING = (
-    r"(?m)^[^\S\n]*(?:(?:Chapter|Section|Appendix|Part)[^\S\n]+)?(?:[A-Z]|[\dIVX.]*)[.:)]?[^\S\n]*"
+_NUMBERING = re.compile(
+    r"[^\S\n]*(?:(?:Chapter|Section|Appendix|Part)[^\S\n]+)?(?:[A-Z]|[\dIVX.]*)[.:)]?[^\S\n]*"
 )
 """What may stand before a heading's words in its line."""
 
-_ALIKE = {mark: f"[{marks}]" for marks in ("'‘’", '"“”', "‐‑–—") for mark in marks}
-_ALIKE["-"] = "[-‐‑–—]"
+_ALIKE = str.maketrans({mark: marks[0] for marks in ("'‘’", '"“”', "-‐‑–—") for mark in marks})
+"""Quotes and dashes in which outline and page may differ."""
 
 HYPHEN = "\x02"
 """What pdfium puts where a line ends in a hyphen, a soft one or one of the word alike."""
@@ -100,7 +100,7 @@ def _mended(texts: Sequence[str]) -> Sequence[str]:
     """
     if not any(HYPHEN in text for text in texts):
         return texts
-    words = {word for text in texts for word in _WORD.findall(text.casefold())}
+    words = set().union(*(_WORD.findall(text.casefold()) for text in texts))
     return [_joined(text.split(HYPHEN), words) for text in texts]
 
 
@@ -140,6 +140,7 @@ def _headings(pdf: Any, text: str, pages: Sequence[Page]) -> Iterator[Heading]:
     What is found in neither place has no section of its own: it would take another one's.
     """
     last = -1
+    alike = " ".join(text.translate(_ALIKE).split("\n"))
     for entry in pdf.get_toc():
         title = one_line(entry.get_title() or "")
         target = entry.get_dest()
@@ -147,14 +148,28 @@ def _headings(pdf: Any, text: str, pages: Sequence[Page]) -> Iterator[Heading]:
         if not title or index is None or index >= len(pages):
             continue
         page = pages[index]
-        words = r"\s+".join(map(_loosely, title.split()))
-        match = re.compile(NUMBERING + words).search(text, max(last + 1, page.start), page.end)
-        start = match.start() if match else page.start
+        words = title.translate(_ALIKE)
+        found = _line_of(words, alike, text, max(last + 1, page.start), page.end)
+        start = page.start if found is None else found
         if start > last:
             yield Heading(entry.level + 1, title, start)
             last = start
 
 
-def _loosely(word: str) -> str:
-    """Give a pattern of a word in which outline and page may differ by quotes and dashes."""
-    return "".join(_ALIKE.get(mark) or re.escape(mark) for mark in word)
+def _line_of(words: str, alike: str, text: str, start: int, end: int) -> int | None:
+    """Return where the line begins in which words stand, with no more than a number before them.
+
+    Args:
+        words: what is looked for.
+        alike: the text in which they stand as they are written, in one line.
+        text: the text in its lines.
+        start: where the line may begin at the earliest.
+        end: where the words end at the latest.
+    """
+    at = alike.find(words, start, end)
+    while at >= 0:
+        line = text.rfind("\n", 0, at) + 1
+        if line >= start and _NUMBERING.fullmatch(text, line, at):
+            return line
+        at = alike.find(words, at + 1, end)
+    return None

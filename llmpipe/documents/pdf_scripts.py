@@ -25,7 +25,7 @@ SAME_LINE = 0.1
 NEAR = 80
 """Characters before a script that tell what it is."""
 
-_WITH_DIGIT = re.compile(r"(?<!\S)[^\s\d]*\d\S*")
+_FROM_DIGIT = re.compile(r"\d\S*")
 _DIGITS = re.compile(r"\d+")
 
 
@@ -79,37 +79,50 @@ def marked(found: Any, shown: str) -> str:
     if len(whole) != found.count_chars():  # letters and places do not go together
         return shown
     letters = Letters(found)
-    scripts = [script for word in _WITH_DIGIT.finditer(whole) for script in _scripts(letters, word)]
+    words = _words_with_digits(whole)
+    scripts = [script for start, word in words for script in _scripts(letters, start, word)]
     if not scripts:
         return shown
     return _written(shown, _found_again(whole, shown, scripts))
 
 
-def _scripts(letters: Letters, word: re.Match[str]) -> Iterator[Script]:
-    """Give the begin, end and kind of each script in a word."""
-    if len(word[0]) < 2 or not _is_uneven(letters, word):
+def _words_with_digits(text: str) -> Iterator[tuple[int, str]]:
+    for match in _FROM_DIGIT.finditer(text):
+        start = match.start()
+        while start and not text[start - 1].isspace():
+            start -= 1
+        if match.end() - start > 1:
+            yield start, text[start : match.end()]
+
+
+def _scripts(letters: Letters, start: int, word: str) -> Iterator[Script]:
+    """Give each script in a word that begins at ``start``."""
+    if not _is_uneven(letters, start, word):
         return
-    base = letters.at(word.start())
+    base = letters.at(start)
     kinds = [""]
-    for at, character in enumerate(word[0][1:], word.start() + 1):
+    for at, character in enumerate(word[1:], start + 1):
         letter = letters.at(at)
         kinds.append(_kind(letter, base))
         if not kinds[-1] and character.isalnum():
             base = letter
-    at = word.start()
     for kind, group in groupby(kinds):
-        end = at + len(list(group))
+        end = start + len(list(group))
         if kind:
-            yield Script(at, end, kind)
-        at = end
+            yield Script(start, end, kind)
+        start = end
 
 
-def _is_uneven(letters: Letters, word: re.Match[str]) -> bool:
+def _is_uneven(letters: Letters, start: int, word: str) -> bool:
     """Tell whether digits of a word stand on another line than its first character."""
-    start = word.start()
     line = letters.baseline(start)
-    ends = {at for run in _DIGITS.finditer(word[0]) for at in (run.start(), run.end() - 1)}
-    return any(abs(letters.baseline(start + at) - line) > SAME_LINE for at in ends if at)
+    for run in _DIGITS.finditer(word):
+        first, last = run.start(), run.end() - 1
+        if first and abs(letters.baseline(start + first) - line) > SAME_LINE:
+            return True
+        if last > first and abs(letters.baseline(start + last) - line) > SAME_LINE:
+            return True
+    return False
 
 
 def _kind(letter: Letter, base: Letter) -> str:
