@@ -14,7 +14,13 @@ from llmpipe.backends.axolotl_file import read_axolotl_file
 from llmpipe.backends.axolotl_paths import missing_paths
 from llmpipe.backends.device import detect
 from llmpipe.cli.options import parser, print_json, print_warnings
-from llmpipe.errors import MissingDependencyError, Problem, SpecError, StageError
+from llmpipe.errors import (
+    MissingDependencyError,
+    Problem,
+    SpecError,
+    StageError,
+    UsageError,
+)
 from llmpipe.spec.load import load_file, place_in
 
 
@@ -29,6 +35,11 @@ def main(argv: list[str]) -> int:
     arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
     options = arguments.parse_args(argv)
     block = _block(options.file)
+    if isinstance(block.get("stages"), dict):
+        raise UsageError(
+            f"{options.file} is a spec of llmpipe, not a configuration of Axolotl",
+            hint=f"llmpipe validate {options.file}",
+        )
     found = list(_judged(block))
     result = _asked(block)
     if not result.installed:

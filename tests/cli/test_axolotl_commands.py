@@ -93,6 +93,16 @@ def test_check_reads_any_axolotl_file(folder: Path) -> None:
     assert call(folder, "check", "gone.yml").returncode == 2
 
 
+def test_check_sends_a_spec_to_validate(folder: Path) -> None:
+    """Its keys are not unknown to Axolotl one by one: it is another kind of file."""
+    done = call(folder, "check", "spec.yaml")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "spec.yaml is a spec of llmpipe, not a configuration of Axolotl",
+        "   llmpipe validate spec.yaml",
+    ]
+
+
 def test_evaluation_is_judged_with_the_rows_that_the_stage_has(folder: Path) -> None:
     """``eval_data`` beside steps or an epoch is sound; steps without rows are refused."""
     stages = """\
