@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 Tensors = dict[str, tuple[Any, Any]]
@@ -18,6 +19,7 @@ def rewrite(
     empty_first: bool = False,
     tokenizer: bool = True,
     change: Callable[[Tensors], None] = lambda tensors: None,
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write a GGUF again with gguf-py and return its file, or the first of its parts.
 
@@ -28,6 +30,7 @@ def rewrite(
         empty_first: whether the first part holds metadata only.
         tokenizer: whether the tokenizer is kept: to read its lists takes gguf-py a while.
         change: edits the tensors.
+        texts: fields that are texts, and are to be others.
     """
     from gguf import GGUFReader, GGUFValueType, GGUFWriter
 
@@ -43,7 +46,7 @@ def rewrite(
         lists = name.startswith("tokenizer.") and field.types[0] == GGUFValueType.ARRAY
         if not name.startswith("GGUF.") and name != architecture and (tokenizer or not lists):
             inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], inner)
+            writer.add_key_value(name, texts.get(name, field.contents()), field.types[0], inner)
     tensors = {tensor.name: (tensor.data, tensor.tensor_type) for tensor in reader.tensors}
     change(tensors)
     for name, (data, kind) in tensors.items():

@@ -48,8 +48,13 @@ async def read_data(request: Request, largest: int = LARGEST_BODY) -> Any:
         raise _too_deep() from None
 
 
-def converted(data: Any, kind: type[T]) -> T:
+def converted(data: Any, kind: type[T], place: str = "") -> T:
     """Make data into what a route takes.
+
+    Args:
+        data: what was sent.
+        kind: what the route takes.
+        place: where the data stands in the request; the whole of it by default.
 
     Raises:
         ApiError: it is something else.
@@ -61,7 +66,8 @@ def converted(data: Any, kind: type[T]) -> T:
             message, reason = complaint(error, data, kind)
     except RecursionError:  # in reading, or in showing what was read
         raise _too_deep() from None
-    raise ApiError(400, "invalid_request", message, reason=reason)
+    where = f"{place}: " if place else ""
+    raise ApiError(400, "invalid_request", where + message, reason=where + reason)
 
 
 def _too_deep() -> ApiError:

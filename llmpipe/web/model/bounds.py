@@ -43,13 +43,14 @@ def unsound(schema: Mapping[str, Any], places: Collection[str]) -> Iterator[tupl
     for low, high in COUNTS:
         yield from _of_counts(schema, low, high)
     yield from _of_integers(schema)
-    for name in ("anyOf", "oneOf", "enum", "type"):
+    for name in ("anyOf", "oneOf", "enum"):
         given = schema.get(name)
-        if name in schema and not (isinstance(given, str) and name == "type"):
-            if not isinstance(given, list):
-                yield name, "must be a list"
-            elif not given:
-                yield name, "must not be empty"
+        if name in schema and not isinstance(given, list):
+            yield name, "must be a list"
+        elif given == []:
+            yield name, "must not be empty"
+    if "type" in schema:
+        yield from _of_types(schema["type"])
     if not isinstance(schema.get("prefixItems", []), list):
         yield "prefixItems", "must be a list of schemas"
     for name in ("properties", "$defs", "definitions"):
@@ -65,13 +66,29 @@ def unsound(schema: Mapping[str, Any], places: Collection[str]) -> Iterator[tupl
         yield from _of_pattern(schema["pattern"])
 
 
-def mistyped(keyword: str, values: list[Any], kinds: Any) -> Iterator[tuple[str, str]]:
-    """List the values that are of none of the types that stand beside them."""
+def mistyped(
+    keyword: str, values: list[Any], kinds: str | list[str] | None
+) -> Iterator[tuple[str, str]]:
+    """List the values that are of none of the types that stand beside them.
+
+    ``kinds`` are those of a schema that is not `unsound`.
+    """
     names = [kinds] if isinstance(kinds, str) else kinds or HOLDS
-    held = {each for name in names for each in HOLDS.get(name, ())}
+    held = {each for name in names for each in HOLDS[name]}
     for value in values:
         if type(value) not in held:
             yield keyword, f"{value!r} is not of the type {' or '.join(names)}"
+
+
+def _of_types(given: Any) -> Iterator[tuple[str, str]]:
+    if given == []:
+        yield "type", "must not be empty"
+    for name in given if isinstance(given, list) else [given]:
+        if not isinstance(name, str) or name not in HOLDS:
+            yield (
+                "type",
+                f"{name!r} is no type of JSON Schema; it must be one of {', '.join(HOLDS)}",
+            )
 
 
 def _of_counts(schema: Mapping[str, Any], low: str, high: str) -> Iterator[tuple[str, str]]:

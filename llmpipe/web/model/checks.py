@@ -26,6 +26,8 @@ class Served:
     """The source of its chat template."""
     abilities: Mapping[str, bool] = field(default_factory=dict)
     """What llama.cpp found that the template can do, such as ``supports_tools``."""
+    named_roles: Collection[str] = ()
+    """The roles whose ``name`` the template reads."""
 
     def require_name(self, name: str | None) -> None:
         """Make sure that a caller means this model; who names none does.
@@ -92,19 +94,19 @@ def require_format(given: Mapping[str, Any] | None) -> None:
     kind = given.get("type")
     allowed = {"text": set[str](), "json_object": {"schema"}, "json_schema": {"json_schema"}}
     if not isinstance(kind, str) or kind not in allowed:
-        raise _misplaced("`response_format.type` is one of text, json_object, json_schema")
+        raise misplaced("`response_format.type` is one of text, json_object, json_schema")
     for name in given.keys() - {"type"} - allowed[kind]:
         where = "; the schema belongs in `response_format.json_schema.schema`"
         hint = where if kind == "json_schema" and name == "schema" else ""
-        raise _misplaced(f"`response_format` of the type {kind} has no field {name!r}{hint}")
+        raise misplaced(f"`response_format` of the type {kind} has no field {name!r}{hint}")
     if kind == "json_object" and given.get("schema") is not None:
         require_heeded(given["schema"], "response_format.schema")
     if kind == "json_schema":
         wrapped = given.get("json_schema")
         if not isinstance(wrapped, dict) or "schema" not in wrapped:
-            raise _misplaced("`response_format.json_schema.schema` is missing")
+            raise misplaced("`response_format.json_schema.schema` is missing")
         for name in wrapped.keys() - {"name", "description", "schema", "strict"}:
-            raise _misplaced(f"`response_format.json_schema` has no field {name!r}")
+            raise misplaced(f"`response_format.json_schema` has no field {name!r}")
         require_heeded(wrapped["schema"], "response_format.json_schema.schema")
 
 
@@ -117,14 +119,14 @@ def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Se
     pairs = list(given.items()) if isinstance(given, Mapping) else given or []
     for pair in pairs:
         if not _is_bias(pair):
-            raise _misplaced("`logit_bias` holds tokens with a number each, or false")
+            raise misplaced("`logit_bias` holds tokens with a number each, or false")
         what = pair[0]
         if isinstance(what, str) and re.fullmatch(r"[+-]?[0-9]+", what):
             served.require_token(_token_of(what))
         elif isinstance(what, int):
             served.require_token(what)
         elif not what:
-            raise _misplaced("`logit_bias` holds an empty text")
+            raise misplaced("`logit_bias` holds an empty text")
 
 
 def _token_of(digits: str) -> int:
@@ -134,7 +136,7 @@ def _token_of(digits: str) -> int:
         ApiError: it has more digits than any token.
     """
     if len(digits) > MOST_DIGITS:
-        raise _misplaced(f"`logit_bias` holds a token with more than {MOST_DIGITS} digits")
+        raise misplaced(f"`logit_bias` holds a token with more than {MOST_DIGITS} digits")
     return int(digits)
 
 
@@ -146,22 +148,19 @@ def _is_bias(pair: Any) -> bool:
     return type(what) in (int, str) and (bias is False or type(bias) in (int, float))
 
 
-def require_text_parts(parts: list[dict[str, Any]], kinds: Collection[str]) -> None:
+def require_text_parts(parts: list[dict[str, Any]]) -> None:
     """Make sure that the parts of a message are texts: the model reads nothing else.
-
-    ``kinds`` are the types by which the route calls a text.
 
     Raises:
         ApiError: one is something else, or llama.cpp would pass a part of it over.
     """
     for part in parts:
-        if part.get("type") not in kinds:
+        if part.get("type") != "text":
             raise unsupported("content of the type", str(part.get("type")))
         if not isinstance(part.get("text"), str):
-            raise _misplaced("a part of a message lacks its `text`")
+            raise misplaced("a part of a message lacks its `text`")
         for name in part.keys() - {"type", "text"}:
-            if part[name]:  # OpenAI's clients send back the empty `annotations` of an answer
-                raise unsupported("in a part of a message the field", name)
+            raise unsupported("in a part of a message the field", name)
 
 
 def require_one_prompt(prompt: str | list[Any]) -> None:
@@ -173,11 +172,12 @@ def require_one_prompt(prompt: str | list[Any]) -> None:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
     if not prompt:
-        raise _misplaced("`prompt` is empty")
+        raise misplaced("`prompt` is empty")
     tokens = isinstance(prompt, list) and all(type(token) is int for token in prompt)
     if not (isinstance(prompt, str) or tokens):
         raise unsupported("several prompts at once; `prompt` is one text, or its tokens")
 
 
-def _misplaced(message: str) -> ApiError:
+def misplaced(message: str) -> ApiError:
+    """Refuse a field that is not what it must be."""
     return ApiError(400, "invalid_request", message, reason="a field is not what it must be")

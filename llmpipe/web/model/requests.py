@@ -3,87 +3,67 @@
 llama.cpp passes fields over that it does not know, or that cannot be had, and answers with status
 200; numbers out of range it moves into it, and of a field that is given twice it takes the first.
 Here every such request is refused, so that what is let through has its effect. A field that is null
-counts as left out, and so does one of OpenAI's that asks for what happens anyway (``n: 1``).
+counts as left out, and so does one that asks for what happens anyway (``n: 1``, ``tools: []``).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
 from llmpipe.web.errors import ApiError, unsupported
+from llmpipe.web.model.asked import asked
 from llmpipe.web.model.checks import (
     Served,
     require_format,
     require_known_biases,
     require_one_prompt,
-    require_parameters,
     require_template_knows,
-    require_text_parts,
-    require_tools,
+)
+from llmpipe.web.model.conversation import ChatMessage, require_conversation
+from llmpipe.web.model.fields import (
+    AMOUNT,
+    COUNT,
+    SHARE,
+    TEXT,
+    TOKENS,
+    Checked,
+    Fields,
+    Request,
 )
 from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.tools import CHOICE, NamedTool, Tool, require_choice, settled
 from llmpipe.web.model.wording import as_llguidance_reads
 from llmpipe.web.reading import converted
 
-NO_EFFECT = frozenset(
-    ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
-)
-"""Fields of OpenAI's that change no answer anywhere: they are taken, and dropped."""
-REFUSED: Mapping[str, tuple[Any, ...]] = {
-    "audio": (),
-    "background": (False,),
-    "best_of": (1,),
-    "conversation": (),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "include": ([],),
-    "lora": ([],),
-    "max_tool_calls": (),
-    "modalities": (["text"],),
-    "moderation": (),
-    "n": (1,),
-    "prediction": (),
-    "previous_response_id": ("",),
-    "prompt": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "suffix": ("",),
-    "truncation": ("disabled",),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
-"""Fields of OpenAI's, and of llama.cpp's, that cannot be had here, with the values that ask for
-nothing."""
-
 LARGEST_SEED = 2**32 - 1
-COUNT = Annotated[int, Meta(ge=0)]
-SHARE = Annotated[float, Meta(ge=0, le=1)]
-AMOUNT = Annotated[float, Meta(ge=0)]
-TEXT = Annotated[str, Meta(min_length=1)]
-TOKENS = Annotated[int, Meta(ge=-1)]
-"""Tokens that may be written; -1 is as many as the context has room for."""
+TOP = Annotated[int, Meta(ge=-1)]
+"""Tokens to choose from; llama.cpp reads -1 as 0: all of them."""
 SAMPLER = Literal[
     "dry", "min_p", "penalties", "temperature", "top_k", "top_n_sigma", "top_p", "typ_p", "xtc"
 ]
 
 
-class _Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fields that are heeded, by their names; others are refused."""
-
-
-class StreamOptions(_Fields, frozen=True):
+class StreamOptions(Fields, frozen=True, kw_only=True):
     """What a stream holds besides the answer."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+    def check(self, *, stream: bool) -> None:
+        """Make sure that what is asked for will come.
+
+        Raises:
+            ApiError: it will not.
+        """
+        if self.include_obfuscation:
+            raise unsupported("`stream_options.include_obfuscation: true`")
+        if self.include_usage and not stream:
+            raise unsupported("`stream_options.include_usage` without `stream: true`")
 
 
-class Generation(_Fields, frozen=True, kw_only=True):
+class Generation(Request, frozen=True, kw_only=True):
     """What every request for a text may say: how it is drawn, how far, and how it is told."""
 
     model: str | None = None
@@ -95,7 +75,7 @@ class Generation(_Fields, frozen=True, kw_only=True):
     stop: TEXT | list[TEXT] | None = None
     seed: Annotated[int, Meta(ge=-1, le=LARGEST_SEED)] | None = None
     temperature: AMOUNT | None = None
-    top_k: COUNT | None = None
+    top_k: TOP | None = None
     top_p: SHARE | None = None
     min_p: SHARE | None = None
     typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
@@ -127,17 +107,13 @@ class Generation(_Fields, frozen=True, kw_only=True):
     timings_per_token: bool | None = None
 
     def check(self, served: Served) -> None:
-        """Make sure that all that is asked for can be had of this model.
-
-        Raises:
-            ApiError: something cannot, or has no effect as it is asked for.
-        """
+        """See `Request.check`."""
         served.require_name(self.model)
         self._require_one_length()
-        if not self.stream and (self.stream_options or self.return_progress):
-            raise ApiError(
-                400, "unsupported", "`stream_options` and `return_progress` are for a `stream`"
-            )
+        if self.stream_options is not None:
+            self.stream_options.check(stream=bool(self.stream))
+        if self.return_progress and not self.stream:
+            raise unsupported("`return_progress` without `stream: true`")
         require_known_biases(self.logit_bias, served)
         if self.json_schema is not None:
             if self.grammar is not None:
@@ -153,73 +129,16 @@ class Generation(_Fields, frozen=True, kw_only=True):
             raise ApiError(400, "unsupported", message)
 
 
-class ChatMessage(_Fields, frozen=True, kw_only=True):
-    """A message of a conversation, as templates read it."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[Any] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: list[Any] | None = None
-    """OpenAI's clients send back the empty fields of an answer; these are for none but them."""
-
-    def check(self, served: Served) -> None:
-        """Make sure that the template reads all of the message.
-
-        Raises:
-            ApiError: it would pass a part of it over.
-        """
-        if self.role == "tool" or self.tool_calls:
-            require_tools(served)
-        elif self.name is not None:
-            raise unsupported("the `name` of who speaks; write it into the `content`")
-        if isinstance(self.content, list):
-            require_text_parts(self.content, ("text",))
-        if self.annotations:
-            raise unsupported("`annotations` in a message")
-        if self.reasoning_content:
-            require_template_knows("reasoning_content", served)
-
-
-class Function(_Fields, frozen=True, kw_only=True):
-    """A function that the model may call."""
-
-    name: TEXT
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-    def check(self, place: str) -> None:
-        """Make sure that a call can be held to the parameters: all of them where it is strict.
-
-        Raises:
-            ApiError: it cannot.
-        """
-        require_parameters(self.parameters, strict=bool(self.strict), place=f"{place}.function")
-
-
-class Tool(_Fields, frozen=True, kw_only=True):
-    """A tool of a chat."""
-
-    type: Literal["function"]
-    function: Function
-
-
 class ChatRequest(Generation, frozen=True, kw_only=True):
     """A chat completion, or the conversation of which only the prompt is wanted."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | None = None
+    tool_choice: CHOICE | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=1, le=20)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     reasoning_effort: str | None = None
     reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -227,30 +146,45 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
     continue_final_message: bool | None = None
 
     def check(self, served: Served) -> None:
-        """See `Generation.check`."""
+        """See `Request.check`."""
         Generation.check(self, served)
-        for message in self.messages:
-            message.check(served)
-        self._check_template(served)
+        require_conversation(self.messages, served, "messages")
         require_format(self.response_format)
-        if self.top_logprobs is not None and not self.logprobs:
-            raise unsupported("`top_logprobs` without `logprobs: true`")
-        shapes = (self.grammar, self.json_schema, self.response_format)
-        if sum(shape is not None for shape in shapes) > 1:
+        shapes = self._shapes()
+        if len(shapes) > 1:
             told = "`grammar`, `json_schema` and `response_format` exclude one another"
             raise ApiError(400, "unsupported", told)
-
-    def _check_template(self, served: Served) -> None:
-        if self.tools:
-            require_tools(served, parallel=bool(self.parallel_tool_calls))
-            for number, tool in enumerate(self.tools):
-                tool.function.check(f"tools[{number}]")
-        elif self.tool_choice or self.parallel_tool_calls is not None:
-            raise unsupported("`tool_choice` or `parallel_tool_calls` without `tools`")
+        require_choice(self, served, shaped=bool(shapes))
         if self.reasoning_effort is not None:
             require_template_knows("reasoning_effort", served)
         for name in self.chat_template_kwargs or {}:
             require_template_knows(name, served)
+        if self.logprobs and self.top_logprobs == 0:
+            raise unsupported("`top_logprobs: 0`; llama.cpp then gives no `logprobs` at all")
+        if self.top_logprobs and not self.logprobs:
+            raise unsupported("`top_logprobs` without `logprobs: true`")
+
+    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.worded`."""
+        messages = [_with_content(message) for message in fields["messages"]]
+        worded = settled(self, fields | {"messages": messages})
+        if self.top_logprobs == 0:
+            del worded["top_logprobs"]
+        return worded
+
+    def _shapes(self) -> list[Any]:
+        """List what the answer is to be shaped by; any text is no shape."""
+        shapes = [self.grammar, self.json_schema]
+        if self.response_format is not None and self.response_format.get("type") != "text":
+            shapes.append(self.response_format)
+        return [shape for shape in shapes if shape is not None]
+
+
+def _with_content(message: dict[str, Any]) -> dict[str, Any]:
+    """Give an answer that says nothing an empty content: llama.cpp wants one where no call is."""
+    return (
+        message if "content" in message or "tool_calls" in message else {**message, "content": ""}
+    )
 
 
 class CompletionRequest(Generation, frozen=True, kw_only=True):
@@ -260,9 +194,13 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
     logprobs: Annotated[int, Meta(ge=1)] | None = None
 
     def check(self, served: Served) -> None:
-        """See `Generation.check`."""
+        """See `Request.check`."""
         Generation.check(self, served)
         require_one_prompt(self.prompt)
+
+    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.worded`."""
+        return _for_llguidance(fields)
 
 
 class NativeRequest(Generation, frozen=True, kw_only=True):
@@ -274,14 +212,24 @@ class NativeRequest(Generation, frozen=True, kw_only=True):
     return_tokens: bool | None = None
 
     def check(self, served: Served) -> None:
-        """See `Generation.check`."""
+        """See `Request.check`."""
         Generation.check(self, served)
         require_one_prompt(self.prompt)
         if self.post_sampling_probs and not self.n_probs:
             raise unsupported("`post_sampling_probs` without `n_probs`")
 
+    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.worded`."""
+        return _for_llguidance(fields)
 
-class TokenizeRequest(_Fields, frozen=True, kw_only=True):
+
+def _for_llguidance(fields: dict[str, Any]) -> dict[str, Any]:
+    if "json_schema" not in fields:
+        return fields
+    return fields | {"json_schema": as_llguidance_reads(fields["json_schema"])}
+
+
+class TokenizeRequest(Request, frozen=True, kw_only=True):
     """A text of which the tokens are wanted."""
 
     content: str
@@ -289,28 +237,16 @@ class TokenizeRequest(_Fields, frozen=True, kw_only=True):
     parse_special: bool | None = None
     with_pieces: bool | None = None
 
-    def check(self, served: Served) -> None:
-        """See `Generation.check`."""
 
-
-class DetokenizeRequest(_Fields, frozen=True, kw_only=True):
+class DetokenizeRequest(Request, frozen=True, kw_only=True):
     """Tokens of which the text is wanted."""
 
     tokens: list[Annotated[int, Meta(ge=0)]]
 
     def check(self, served: Served) -> None:
-        """See `Generation.check`."""
+        """See `Request.check`."""
         for token in self.tokens:
             served.require_token(token)
-
-
-class Checked(Protocol):
-    """A request that can be held against the model that is to answer it."""
-
-    __struct_fields__: ClassVar[tuple[str, ...]]
-
-    def check(self, served: Served) -> None:
-        """See `Generation.check`."""
 
 
 def read_request(data: Any, kind: type[Checked], served: Served) -> dict[str, Any]:
@@ -320,26 +256,7 @@ def read_request(data: Any, kind: type[Checked], served: Served) -> dict[str, An
         ApiError: it is not what the route takes, or asks for what cannot be had.
     """
     known = set(kind.__struct_fields__)
-    fields = _asked(data, known) if isinstance(data, dict) else data
-    converted(fields, kind).check(served)
-    if kind in (CompletionRequest, NativeRequest) and "json_schema" in fields:
-        fields["json_schema"] = as_llguidance_reads(fields["json_schema"])
-    return fields
-
-
-def _asked(data: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    """Leave out the fields that ask for nothing, and refuse those that cannot be had."""
-    fields = {}
-    for name, value in data.items():
-        if value is None or (name in NO_EFFECT and name not in known):
-            continue
-        if name in REFUSED and name not in known:
-            if value not in REFUSED[name]:
-                raise unsupported(f"`{name}`" + _but(REFUSED[name]))
-            continue
-        fields[name] = value
-    return fields
-
-
-def _but(harmless: tuple[Any, ...]) -> str:
-    return f" other than {' or '.join(json.dumps(each) for each in harmless)}" if harmless else ""
+    fields = asked(data, known) if isinstance(data, dict) else data
+    request = converted(fields, kind)
+    request.check(served)
+    return request.worded(fields)

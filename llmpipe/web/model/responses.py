@@ -1,94 +1,243 @@
-"""OpenAI's responses, as far as llama.cpp makes chats of them; it drops what it has no chat for."""
+"""OpenAI's responses, as far as llama.cpp makes chats of them; it drops what it has no chat for.
+
+What came before is judged as the messages of a chat are: each item as the message that llama.cpp
+makes of it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
 from llmpipe.web.errors import unsupported
 from llmpipe.web.model.checks import (
     Served,
-    require_parameters,
+    misplaced,
     require_template_knows,
-    require_text_parts,
-    require_tools,
 )
+from llmpipe.web.model.conversation import (
+    CalledFunction,
+    ChatMessage,
+    ToolCall,
+    require_conversation,
+)
+from llmpipe.web.model.fields import AMOUNT, SHARE, TEXT, Fields, Request
+from llmpipe.web.model.requests import StreamOptions
+from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.tools import (
+    CHOICE,
+    NamedResponseTool,
+    ResponseTool,
+    require_choice,
+    settled,
+)
+from llmpipe.web.reading import converted
 
-TEXT_PARTS = ("input_text", "output_text")
+INPUT, OUTPUT = "input_text", "output_text"
+"""What the route calls a text, by who wrote it."""
+FORMAT_FIELDS = {
+    "text": frozenset[str](),
+    "json_object": frozenset[str](),
+    "json_schema": frozenset(("name", "description", "schema", "strict")),
+}
 
 
-class ResponseTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A function that the model may call; tools that OpenAI runs are not to be had."""
+class _Item(Fields, frozen=True, kw_only=True):
+    """What came before. Clients send its `id` and `status` back; the model reads neither."""
 
-    type: Literal["function"]
-    name: str
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    id: str | None = None
+    status: str | None = None
 
 
-class Reasoning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Message(_Item, frozen=True, kw_only=True):
+    """A message."""
+
+    type: Literal["message"]
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[dict[str, Any]]
+    name: str | None = None
+
+    def as_message(self) -> ChatMessage:
+        """Return the message that llama.cpp makes of it."""
+        kinds = (INPUT, OUTPUT) if self.role == "assistant" else (INPUT,)
+        return ChatMessage(role=self.role, content=_texts(self.content, kinds), name=self.name)
+
+
+class Call(_Item, frozen=True, kw_only=True):
+    """A call of a function."""
+
+    type: Literal["function_call"]
+    call_id: str
+    name: TEXT
+    arguments: str
+
+    def as_message(self) -> ChatMessage:
+        """Return the message that llama.cpp makes of it."""
+        called = CalledFunction(self.name, self.arguments)
+        call = ToolCall(type="function", function=called, id=self.call_id)
+        return ChatMessage(role="assistant", tool_calls=[call])
+
+
+class CallOutput(_Item, frozen=True, kw_only=True):
+    """What a function gave."""
+
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str | list[dict[str, Any]]
+
+    def as_message(self) -> ChatMessage:
+        """Return the message that llama.cpp makes of it."""
+        content = _texts(self.output, (INPUT,))
+        return ChatMessage(role="tool", content=content, tool_call_id=self.call_id)
+
+
+class Thought(_Item, frozen=True, kw_only=True):
+    """What the model thought."""
+
+    type: Literal["reasoning"]
+    summary: list[Any]
+    content: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+
+    def as_message(self) -> ChatMessage:
+        """Return the message that llama.cpp makes of it.
+
+        Raises:
+            ApiError: it would leave a part of it out.
+        """
+        if self.summary or len(self.content) > 1:
+            raise unsupported("reasoning but as one text in its `content`")
+        text = self.content[0].get("text")
+        if self.content[0].keys() - {"type", "text"} or not isinstance(text, str):
+            raise misplaced("the `content` of reasoning is not a text")
+        return ChatMessage(role="assistant", reasoning_content=text)
+
+
+ITEMS: Mapping[str, type[Message | Call | CallOutput | Thought]] = {
+    "message": Message,
+    "function_call": Call,
+    "function_call_output": CallOutput,
+    "reasoning": Thought,
+}
+
+
+class Reasoning(Fields, frozen=True):
     """How much the model thinks."""
 
     effort: str | None = None
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """What came before: a message, a call of a function, or what it gave."""
+class Text(Fields, frozen=True, kw_only=True):
+    """What shape the answer has."""
 
-    type: str = "message"
-    content: str | list[dict[str, Any]] | None = None
+    format: dict[str, Any] | None = None
+    verbosity: Literal["medium"] | None = None
 
-    def check(self, served: Served) -> None:
-        """Make sure that the model reads all of it.
+    def check(self) -> None:
+        """Make sure that the answer will have the shape.
 
         Raises:
-            ApiError: it does not.
+            ApiError: it will not.
         """
-        if self.type.startswith("function_call"):
-            require_tools(served)
-        elif self.type not in ("message", "reasoning"):
-            raise unsupported("an item of the type", self.type)
-        if isinstance(self.content, list) and self.type == "message":
-            require_text_parts(self.content, TEXT_PARTS)
+        if self.format is None:
+            return
+        kind = self.format.get("type")
+        if not isinstance(kind, str) or kind not in FORMAT_FIELDS:
+            raise misplaced(f"`text.format.type` is one of {', '.join(FORMAT_FIELDS)}")
+        for name in self.format.keys() - {"type"} - FORMAT_FIELDS[kind]:
+            raise misplaced(f"`text.format` of the type {kind} has no field {name!r}")
+        if kind == "json_schema":
+            if "schema" not in self.format:
+                raise misplaced("`text.format.schema` is missing")
+            require_heeded(self.format["schema"], "text.format.schema")
+
+    @property
+    def shape(self) -> dict[str, Any] | None:
+        """The shape as a chat words it, which llama.cpp heeds here too; None for any text."""
+        if self.format is None or self.format["type"] == "text":
+            return None
+        kind = self.format["type"]
+        wrapped = {name: value for name, value in self.format.items() if name != "type"}
+        return {"type": kind, kind: wrapped} if wrapped else {"type": kind}
 
 
-class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ResponsesRequest(Request, frozen=True, kw_only=True):
     """A response to a text or a conversation, of which nothing is kept."""
 
-    input: Annotated[str, Meta(min_length=1)] | list[Item]
+    input: TEXT | Annotated[list[dict[str, Any]], Meta(min_length=1)]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    temperature: AMOUNT | None = None
+    top_p: SHARE | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     tools: list[ResponseTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | None = None
+    tool_choice: CHOICE | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
-    text: dict[str, Any] | None = None
+    text: Text | None = None
 
     def check(self, served: Served) -> None:
-        """Make sure that all that is asked for can be had of this model.
-
-        Raises:
-            ApiError: something cannot.
-        """
+        """See `Request.check`."""
         served.require_name(self.model)
-        if self.tools:
-            require_tools(served, parallel=bool(self.parallel_tool_calls))
-            for number, tool in enumerate(self.tools):
-                require_parameters(
-                    tool.parameters, strict=bool(tool.strict), place=f"tools[{number}]"
-                )
-        elif self.tool_choice in ("auto", "required") or self.parallel_tool_calls:
-            raise unsupported("`tool_choice` or `parallel_tool_calls` without `tools`")
+        if self.stream_options is not None:
+            if self.stream_options.include_usage is not None:
+                raise unsupported("`stream_options.include_usage`; a response always tells it")
+            self.stream_options.check(stream=bool(self.stream))
+        if self.text is not None:
+            self.text.check()
+        require_choice(self, served, shaped=self._shape is not None)
         if self.reasoning and self.reasoning.effort is not None:
             require_template_knows("reasoning_effort", served)
-        if self.text and self.text != {"format": {"type": "text"}}:
-            raise unsupported("`text` of another format; /v1/chat/completions takes schemas")
-        for item in self.input if isinstance(self.input, list) else ():
-            item.check(served)
+        if isinstance(self.input, list):
+            require_conversation(self._messages(self.input), served, "input")
+
+    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.worded`."""
+        left_out = ("stream_options", "text")
+        worded = {name: value for name, value in fields.items() if name not in left_out}
+        if self._shape is not None:
+            worded["response_format"] = self._shape
+        if isinstance(self.input, list):
+            items = (item for item in worded["input"] if not _is_empty_thought(item))
+            worded["input"] = [{"type": "message"} | item for item in items]
+        return settled(self, worded)
+
+    @property
+    def _shape(self) -> dict[str, Any] | None:
+        return self.text.shape if self.text is not None else None
+
+    def _messages(self, items: list[dict[str, Any]]) -> list[ChatMessage]:
+        messages = []
+        for number, item in enumerate(items):
+            kind = ITEMS.get(str(item.get("type", "message")))
+            if kind is None:
+                raise unsupported("an item of the type", str(item.get("type")))
+            if not _is_empty_thought(item):
+                typed = {"type": "message"} | item
+                messages.append(converted(typed, kind, f"input[{number}]").as_message())
+        if not messages:
+            raise misplaced("`input` holds no message")
+        return messages
+
+
+def _is_empty_thought(item: Mapping[str, Any]) -> bool:
+    """Tell whether an item is reasoning without a text, as OpenAI's models give it."""
+    said = item.keys() - {"type", "id", "status"}
+    return item.get("type") == "reasoning" and not any(item[name] for name in said)
+
+
+def _texts(content: str | list[dict[str, Any]], kinds: tuple[str, ...]) -> Any:
+    """Word the parts that are texts as a chat does.
+
+    Raises:
+        ApiError: one is of another type.
+    """
+    if isinstance(content, str):
+        return content
+    for part in content:
+        if part.get("type") not in kinds:
+            raise unsupported("content of the type", str(part.get("type")))
+    return [part | {"type": "text"} for part in content]

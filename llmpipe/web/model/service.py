@@ -22,6 +22,7 @@ from llmpipe.web.guard import Admission
 from llmpipe.web.metrics import RequestMetrics
 from llmpipe.web.model import requests
 from llmpipe.web.model.checks import Served
+from llmpipe.web.model.names import named_roles
 from llmpipe.web.model.relay import Relay
 from llmpipe.web.model.responses import ResponsesRequest
 from llmpipe.web.model.upstream import Upstream
@@ -80,6 +81,7 @@ def make_model_service(
         int(described["meta"]["n_vocab"]),
         str(props.get("chat_template", "")),
         props.get("chat_template_caps", {}),
+        named_roles(server),
     )
     place = urlsplit(server.url)
     upstream = Upstream(place.hostname or "", place.port or 0, server.api_key or "")

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from gguf_files import rewrite
 from town_service import running
 
 from llmpipe.backends.llama_cpp import serve_gguf
@@ -16,6 +17,9 @@ from llmpipe.backends.llama_cpp_client import LlamaServer
 from llmpipe.web.guard import Admission
 from llmpipe.web.model.service import make_model_service
 
+TOOLS_TEMPLATE = Path(__file__).with_name("tools.jinja")
+CALLS = 13
+"""The token by which that template begins a call, <jupyter_code>."""
 SLOTS = 2
 BATCH = 16
 CONTEXT = 1024
@@ -66,3 +70,19 @@ def model(llama: LlamaServer, smollm2_gguf: Path) -> Iterator[ServedModel]:
         served = ServedModel(url, llama)
         yield served
         served.http.close()
+
+
+@pytest.fixture(scope="session")
+def caller(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
+    """The same model with a template that knows tools, reasoning and the names of users."""
+    gguf = rewrite(
+        smollm2_gguf,
+        tmp_path_factory.mktemp("caller") / "caller.gguf",
+        texts={"tokenizer.chat_template": TOOLS_TEMPLATE.read_text("utf-8")},
+    )
+    with serve_gguf(gguf, threads=1, context=CONTEXT, alias="chat", api_key=KEY) as server:
+        service = make_model_service(server, gguf, Admission(), slots=1)
+        with running(service) as url:
+            served = ServedModel(url, server)
+            yield served
+            served.http.close()

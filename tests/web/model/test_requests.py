@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmpipe.web.errors import ApiError
 from llmpipe.web.model.checks import Served
@@ -32,6 +35,7 @@ CHAT: dict[str, Any] = {"messages": MESSAGES}
 TEXT: dict[str, Any] = {"prompt": "a"}
 CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+NAMED = {"type": "function", "function": {"name": "g"}}
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 SHAPE = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": SCHEMA}}
 
@@ -45,7 +49,10 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
     ("body", "message"),
     [
         ({"tools": [TOOL]}, "take tools: the chat template of the model knows none"),
-        ({"tool_choice": "required"}, "`tool_choice` or `parallel_tool_calls` without `tools`"),
+        ({"tool_choice": "required"}, "`tool_choice: required` without `tools`"),
+        ({"tool_choice": "required", "tools": []}, "`tool_choice: required` without `tools`"),
+        ({"tool_choice": NAMED}, "`tool_choice` names 'g', which is not among the tools: there are none"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "g"}}}, "tool_choice: unknown field"),
         ({"functions": [TOOL["function"]]}, "`functions` other than []"),
         ({"function_call": {"name": "f"}}, '`function_call` other than "none"'),
         ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, "the schema belongs in `response_format.json_schema.schema`"),
@@ -92,8 +99,14 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"logit_bias": [[True, 1]]}, "`logit_bias` holds tokens with a number each"),
         ({"logprobs": 3}, "logprobs: true or false is needed"),
         ({"top_logprobs": 3}, "`top_logprobs` without `logprobs: true`"),
-        ({"logprobs": True, "top_logprobs": 0}, "top_logprobs: a whole number from 1 to 20"),
-        ({"stream_options": {"include_usage": True}}, "are for a `stream`"),
+        ({"logprobs": True, "top_logprobs": 0}, "`top_logprobs: 0`; llama.cpp then gives no `logprobs`"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs: a whole number from 0 to 20"),
+        ({"stream_options": {"include_usage": True}}, "`stream_options.include_usage` without `stream: true`"),
+        ({"return_progress": True}, "`return_progress` without `stream: true`"),
+        ({"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation: true"),
+        ({"top_k": -2}, "top_k: a whole number from -1 is needed"),
+        ({"repeat_last_n": -1}, "repeat_last_n: a whole number from 0 is needed"),
+        ({"dry_penalty_last_n": -1}, "dry_penalty_last_n: a whole number from 0 is needed"),
         ({"stream": True, "stream_options": {"usage": True}}, 'unknown field "usage"'),
         ({"reasoning_effort": "high"}, "does not read: 'reasoning_effort'"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "does not read: 'enable_thinking'"),
@@ -111,6 +124,12 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         (said("assistant", tool_calls=[CALL]), "the chat template of the model knows none"),
         (said("tool", content="5", tool_call_id="a"), "the chat template of the model knows none"),
         (said("assistant", content="a", reasoning_content="b"), "does not read: 'reasoning_content'"),
+        (said("user", content="a", reasoning_content="b"), "but of the assistant"),
+        (said("user", content="a", tool_call_id="b"), "`tool_call_id` but of a tool"),
+        (said("user", content=None), "messages[1]: `content` is missing"),
+        (said("user"), "messages[1]: `content` is missing"),
+        (said("assistant", content="a", audio={"id": "x"}), "messages[1].audio: null is needed"),
+        (said("assistant", content="a", annotations=[{"type": "x"}]), "`annotations` in a message"),
     ],
 )  # fmt: skip
 def test_what_llama_cpp_would_pass_over_is_refused(body: dict[str, Any], message: str) -> None:
@@ -128,6 +147,12 @@ def test_what_llama_cpp_would_pass_over_is_refused(body: dict[str, Any], message
         {"tools": None, "stop": None, "temperature": None, "functions": None},
         {"user": "u", "metadata": {"a": "b"}, "safety_identifier": "s", "prompt_cache_key": "k"},
         {"service_tier": "auto", "modalities": ["text"], "verbosity": "medium"},
+        {"tools": []},
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
+        {"tools": [], "tool_choice": "none", "parallel_tool_calls": False},
+        {"tool_choice": "none", "function_call": "auto"},
+        {"parallel_tool_calls": False},
+        {"stream_options": {"include_usage": None}, "grammar": "", "top_logprobs": 0},
     ],
 )
 def test_what_asks_for_nothing_is_left_out(body: dict[str, Any]) -> None:
@@ -176,9 +201,14 @@ def test_the_parameters_of_a_tool_are_a_schema_too(
         {"samplers": ["top_k", "temperature"], "repeat_penalty": 1.1, "dry_sequence_breakers": ["a"]},
         {"tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": True},
         {"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"},
-        said("assistant", content=None, refusal=None, audio=None, annotations=[], tool_calls=[CALL]),
+        {"chat_template_kwargs": {"enable_thinking": None}},
+        {"stream_options": {"include_usage": False, "include_obfuscation": False}, "top_k": -1},
+        {"response_format": {"type": "text"}, "json_schema": SCHEMA},
+        {"tools": [TOOL], "tool_choice": "none", "response_format": SHAPE},
+        said("assistant", content="", tool_calls=[CALL | {"index": 0}]),
+        said("assistant", content="a", reasoning_content="b"),
         said("tool", content="5", tool_call_id="a", name="f"),
-        said("developer", content=[{"type": "text", "text": "a", "annotations": []}]),
+        said("developer", content=[{"type": "text", "text": "a"}]),
     ],
 )  # fmt: skip
 def test_what_has_its_effect_is_passed_on_as_it_is(body: dict[str, Any]) -> None:
@@ -207,11 +237,47 @@ def test_what_has_its_effect_is_passed_on_as_it_is(body: dict[str, Any]) -> None
         (NativeRequest, TEXT | {"n": 2}, "`n` other than 1"),
         (TokenizeRequest, {"contents": "a"}, "did you mean 'content'?"),
         (DetokenizeRequest, {"tokens": [100]}, "the model has no token 100"),
-        (ResponsesRequest, {"input": ""}, "input: a text that is not empty or a list is needed"),
+        (
+            ResponsesRequest,
+            {"input": ""},
+            "input: a text that is not empty or a list that is not empty",
+        ),
         (ResponsesRequest, {"input": "a", "max_output_tokens": 0}, "a whole number from 1"),
         (ResponsesRequest, {"input": "a", "previous_response_id": "r"}, "`previous_response_id`"),
         (ResponsesRequest, {"input": "a", "tools": [{"type": "web_search"}]}, "tools[0].type"),
-        (ResponsesRequest, {"input": "a", "text": {"format": {"type": "json_object"}}}, "`text`"),
+        (
+            ResponsesRequest,
+            {"input": "a", "text": {"format": {"type": "xml"}}},
+            "`text.format.type`",
+        ),
+        (
+            ResponsesRequest,
+            {"input": "a", "text": {"verbosity": "low"}},
+            "text.verbosity: one of medium",
+        ),
+        (
+            ResponsesRequest,
+            {"input": "a", "text": {"format": {"type": "json_schema", "name": "n"}}},
+            "`text.format.schema` is missing",
+        ),
+        (
+            ResponsesRequest,
+            {"input": "a", "text": {"format": {"type": "text", "schema": {}}}},
+            "has no field 'schema'",
+        ),
+        (
+            ResponsesRequest,
+            {"input": "a", "reasoning": {"summary": "auto"}},
+            'reasoning: unknown field "summary"',
+        ),
+        (
+            ResponsesRequest,
+            {"input": "a", "stream": True, "stream_options": {"include_usage": True}},
+            "include_usage",
+        ),
+        (ResponsesRequest, {"input": "a", "tool_choice": "required"}, "without `tools`"),
+        (ResponsesRequest, {"input": []}, "a list that is not empty"),
+        (ResponsesRequest, {"input": [{"type": "reasoning", "summary": []}]}, "holds no message"),
         (ResponsesRequest, {"input": "a", "background": True}, "`background` other than false"),
         (ResponsesRequest, {"input": "a", "store": True}, "`store` other than false"),
         (ResponsesRequest, {"input": "a", "reasoning": {"effort": "low"}}, "'reasoning_effort'"),
@@ -236,3 +302,50 @@ def test_another_model_is_not_there() -> None:
     with pytest.raises(ApiError, match="there is no model 'gpt' here, only 'chat'") as caught:
         read_request(CHAT | {"model": "gpt"}, ChatRequest, PLAIN)
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+ROUTES = (
+    ChatRequest, CompletionRequest, NativeRequest, ResponsesRequest, TokenizeRequest, DetokenizeRequest,
+)  # fmt: skip
+NAMES = st.sampled_from(
+    ("arguments", "call_id", "content", "effort", "format", "function", "id", "input", "json_schema",
+     "logit_bias", "messages", "name", "output", "parameters", "prompt", "reasoning",
+     "reasoning_content", "response_format", "role", "schema", "stream_options", "strict", "summary",
+     "text", "tokens", "tool_call_id", "tool_calls", "tool_choice", "tools", "type", "enum", "x")
+)  # fmt: skip
+WORDS = st.sampled_from(
+    ("", "a", "assistant", "function", "function_call", "function_call_output", "input_text",
+     "json_object", "json_schema", "message", "none", "reasoning", "required", "text", "tool", "user",
+     "9" * 30, "{", "{}")
+)  # fmt: skip
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 200) | st.floats(allow_nan=False) | WORDS,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(NAMES, below, max_size=5),
+    max_leaves=16,
+)
+
+
+@given(st.dictionaries(NAMES, ANYTHING, max_size=4), st.sampled_from(ROUTES))
+def test_whatever_is_sent_is_judged(body: dict[str, Any], kind: Any) -> None:
+    """Nothing that is JSON breaks the check, beside what the route needs or alone."""
+    needed = {
+        ChatRequest: CHAT,
+        ResponsesRequest: {"input": "a"},
+        DetokenizeRequest: {"tokens": [1]},
+    }
+    for asked in (body, needed.get(kind, TEXT) | body):
+        with contextlib.suppress(ApiError):
+            read_request(asked, kind, ABLE)
+
+
+def test_what_is_nested_without_end_is_judged() -> None:
+    """As a request that is not what it must be."""
+    deep: Any = None
+    for _ in range(900):
+        deep = {"content": [deep]}
+    for body, kind in (
+        (CHAT | {"messages": [deep]}, ChatRequest),
+        ({"input": [deep]}, ResponsesRequest),
+    ):
+        with pytest.raises(ApiError):
+            read_request(body, kind, ABLE)

@@ -1,0 +1,115 @@
+"""The messages of a conversation, as chats and responses have them: what the template reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from llmpipe.web.errors import unsupported
+from llmpipe.web.model.checks import (
+    Served,
+    misplaced,
+    require_template_knows,
+    require_text_parts,
+    require_tools,
+)
+from llmpipe.web.model.fields import TEXT, Fields
+
+
+class CalledFunction(Fields, frozen=True):
+    """The function of a call, with its arguments as JSON."""
+
+    name: TEXT
+    arguments: str | dict[str, Any]
+
+
+class ToolCall(Fields, frozen=True, kw_only=True):
+    """A call that the model made."""
+
+    type: Literal["function"]
+    function: CalledFunction
+    id: str | None = None
+    index: int | None = None
+    """Its place in a stream: clients that put a call together from one send it back."""
+
+
+class ChatMessage(Fields, frozen=True, kw_only=True):
+    """A message of a conversation, as templates read it."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: list[Any] | None = None
+    """OpenAI's clients send back the empty fields of an answer; these are for none but them."""
+
+    def check(self, served: Served, place: str) -> None:
+        """Make sure that the template reads all of the message.
+
+        Reasoning of an earlier answer is the template's: most leave it out of finished turns.
+
+        Raises:
+            ApiError: it would pass a part of it over.
+        """
+        self._check_role(served, place)
+        if isinstance(self.content, list):
+            require_text_parts(self.content)
+        if self.annotations:
+            raise unsupported("`annotations` in a message")
+        for number, call in enumerate(self.tool_calls or []):
+            _require_arguments(call.function.arguments, served, f"{place}.tool_calls[{number}]")
+
+    def _check_role(self, served: Served, place: str) -> None:
+        """Make sure that the message has the fields of its role, and no others."""
+        if self.role == "tool" or self.tool_calls:
+            require_tools(served)
+        if self.role != "assistant":
+            if self.content is None:
+                raise misplaced(f"{place}: `content` is missing")
+            if self.reasoning_content or self.tool_calls:
+                raise unsupported("`reasoning_content` or `tool_calls` but of the assistant")
+        if self.role != "tool" and self.tool_call_id is not None:
+            raise unsupported("`tool_call_id` but of a tool")
+        if self.name is not None and self.role not in ("tool", *served.named_roles):
+            raise unsupported(
+                "the `name` of who speaks, which the chat template of the model does not read;"
+                " write it into the `content`"
+            )
+
+
+def require_conversation(messages: Sequence[ChatMessage], served: Served, place: str) -> None:
+    """Make sure that the model reads all of a conversation.
+
+    Args:
+        messages: its messages.
+        served: the model.
+        place: where they stand in the request.
+
+    Raises:
+        ApiError: something in it would be passed over.
+    """
+    for number, message in enumerate(messages):
+        message.check(served, f"{place}[{number}]")
+    for message in reversed(messages):  # what the model is to continue, and not an earlier answer
+        if message.role != "assistant":
+            break
+        if message.reasoning_content:
+            require_template_knows("reasoning_content", served)
+
+
+def _require_arguments(given: str | dict[str, Any], served: Served, place: str) -> None:
+    """Make sure that a template that takes the arguments of a call apart can do so."""
+    if isinstance(given, dict) or not served.abilities.get("supports_object_arguments"):
+        return
+    try:
+        sound = isinstance(json.loads(given), dict)
+    except (ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise misplaced(f"{place}.function.arguments: a JSON object, as a text, is needed")

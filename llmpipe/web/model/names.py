@@ -1,0 +1,26 @@
+"""Find out whose name a chat template reads, by rendering one: it may be spelt in many ways."""
+
+from __future__ import annotations
+
+from llmpipe.backends.llama_cpp_client import LlamaServer
+from llmpipe.errors import StageError
+
+NAME = "Quillfeather"
+"""A name that no template holds."""
+OTHERS = {"role": "user", "content": "a"}
+
+
+def named_roles(server: LlamaServer) -> frozenset[str]:
+    """Return the roles whose ``name`` the model's chat template writes into the prompt."""
+    found = {role for role in ("system", "user", "assistant") if _is_written(server, role)}
+    return frozenset(found | ({"developer"} if "system" in found else set()))
+
+
+def _is_written(server: LlamaServer, role: str) -> bool:
+    named = {"role": role, "content": "a", "name": NAME}
+    before = [OTHERS] if role == "assistant" else []
+    after = [] if role == "user" else [OTHERS]
+    try:
+        return NAME in server.apply_template([*before, named, *after])
+    except StageError:  # a template that refuses the role, such as system, reads no name of it
+        return False
