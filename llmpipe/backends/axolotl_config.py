@@ -313,11 +313,14 @@ def _asks_for_evaluation(settings: Mapping[str, Any]) -> bool:
 
 
 def _fit_cpu(settings: dict[str, Any]) -> list[str]:
-    """Switch off in place what a CPU cannot do; give a sentence for each wish not granted."""
+    """Switch off in place what a CPU cannot do; give a sentence for each wish not granted.
+
+    ``auto`` is none: it asks for what the machine can do.
+    """
     notes = [
         f"{key}: {settings[key]} is switched off: this machine has no GPU"
         for key in CPU_OFF
-        if settings.get(key)
+        if settings.get(key) not in (None, False, "auto")
     ]
     settings.update(dict.fromkeys(CPU_OFF, False))
     for key in CPU_DROPPED:

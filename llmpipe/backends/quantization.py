@@ -118,6 +118,9 @@ def loading_arguments(quantization: Mapping[str, Any], base: Path) -> dict[str, 
 
     The weights are rounded from the format that training computed in, as Axolotl does. A base
     folder that is itself rounded already stays as it is.
+
+    Raises:
+        StageError: the quantisation is not one of bitsandbytes as Hugging Face spells it.
     """
     import torch
     from transformers import BitsAndBytesConfig
@@ -126,10 +129,28 @@ def loading_arguments(quantization: Mapping[str, Any], base: Path) -> dict[str, 
     arguments: dict[str, Any] = {"device_map": {"": "cpu"}}
     if _read(base / "config.json").get("quantization_config"):
         return arguments
-    arguments["quantization_config"] = BitsAndBytesConfig.from_dict(dict(quantization))
+    computed = str(quantization.get("bnb_4bit_compute_dtype") or "float32").removeprefix("torch.")
+    dtype = getattr(torch, computed, None)
+    if not isinstance(dtype, torch.dtype):
+        raise _not_read(f"bnb_4bit_compute_dtype: {computed!r} is no number format of PyTorch")
+    kind = quantization.get("bnb_4bit_quant_type", "fp4")
+    if kind not in ("fp4", "nf4"):
+        raise _not_read(f"bnb_4bit_quant_type: {kind!r} is neither fp4 nor nf4")
+    given = {**quantization, "bnb_4bit_compute_dtype": computed}
+    try:
+        arguments["quantization_config"] = BitsAndBytesConfig.from_dict(given)
+    except (TypeError, ValueError) as error:
+        raise _not_read(str(error)) from error
     if quantization.get("load_in_4bit"):
-        arguments["dtype"] = getattr(torch, quantization.get("bnb_4bit_compute_dtype", "float32"))
+        arguments["dtype"] = dtype
     return arguments
+
+
+def _not_read(why: str) -> StageError:
+    return StageError(
+        f"how the base was rounded cannot be read: {why}",
+        hint=f"{QUANTIZATION_CONFIG} of the adapter is spelt as Hugging Face's BitsAndBytesConfig",
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_a_plugin_is_looked_for_where_the_training_looks(
     document = compile_config(block, sources, Device("cpu", "float32")).config
     found = check_block(block, document, memo_dir=tmp_path, modules=str(tmp_path))
     assert found.problems == []
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     axolotl_check._child.cache_clear()
     assert check(block, tmp_path).problems == []
     elsewhere = check_block(block, document, memo_dir=tmp_path, modules="/nowhere")

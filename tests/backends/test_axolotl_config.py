@@ -67,10 +67,11 @@ def test_defaults_depend_on_what_is_trained() -> None:
 
 
 def test_a_cpu_is_not_asked_for_what_it_cannot_do_and_it_is_said() -> None:
-    """Wishes that need a GPU are switched off, each with a sentence; unasked ones silently."""
+    """Wishes that need a GPU are switched off, each with a sentence; unasked ones and `auto` silently."""
     block = {
         "adapter": "lora",
-        "bf16": "auto",
+        "bf16": True,
+        "tf32": "auto",
         "flash_attention": True,
         "deepspeed": "./zero3.json",
         "attn_implementation": "flash_attention_2",
@@ -84,6 +85,7 @@ def test_a_cpu_is_not_asked_for_what_it_cannot_do_and_it_is_said() -> None:
     assert compiled.config["attn_implementation"] == "sdpa"
     assert compiled.config["plugins"] == [SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN, "mine.Plugin"]
     assert len(compiled.notes) == 5
+    assert not any(note.startswith("tf32") for note in compiled.notes)
     assert compile_config({"adapter": "lora"}, SOURCES, CPU).notes == []
 
 

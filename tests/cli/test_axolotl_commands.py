@@ -128,18 +128,18 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
     """Warnings and errors of an ``axolotl_file`` stand at its lines, before anything runs."""
     spec = SPEC.replace("    axolotl:\n", "    axolotl_file: ./mine.yml\n    axolotl:\n")
     (folder / "spec.yaml").write_text(spec, "utf-8")
-    (folder / "mine.yml").write_text("bf16: auto\nfsdp_config: {fsdp_offload_params: true}\n")
+    (folder / "mine.yml").write_text("bf16: true\nfsdp_config: {fsdp_offload_params: true}\n")
     for command in ("validate", "plan", "run --dry-run"):
         told = call(folder, *command.split(), "spec.yaml")
         assert told.returncode == 0, told.stderr
-        assert "warning: mine.yml:1:1: bf16: auto is switched off" in told.stderr
+        assert "warning: mine.yml:1:1: bf16: True is switched off" in told.stderr
         assert "warning: mine.yml:2:1: fsdp_config: is left out" in told.stderr
         renamed = "mine.yml:2:15: fsdp_config.fsdp_offload_params: Axolotl reads" in told.stderr
         assert renamed == (command == "validate")
     data = json.loads(call(folder, "plan", "spec.yaml", "--json").stdout)
     assert len(data["warnings"]) == 2
     (folder / "mine.yml").write_text(
-        "bf16: auto\nsave_strategy: best\nmetric_for_best_model: loss\n"
+        "bf16: true\nsave_strategy: best\nmetric_for_best_model: loss\n"
     )
     (folder / "rows.jsonl").write_text("{}\n")  # the run is to end before it trains
     told = call(folder, "run", "spec.yaml").stderr
@@ -160,17 +160,17 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
 def test_check_judges_a_file_as_a_stage_would(folder: Path) -> None:
     """What this machine cannot do, old names and missing files; ``no`` is false, as in Axolotl."""
     (folder / "mine.yml").write_text(
-        MINE + "bf16: auto\nflash_attention: no\nfsdp_config: {fsdp_offload_params: yes}\n"
+        MINE + "bf16: true\nflash_attention: no\nfsdp_config: {fsdp_offload_params: yes}\n"
     )
     sound = call(folder, "check", "mine.yml")
     assert sound.returncode == 0, sound.stderr
-    assert "warning: mine.yml:8:1: bf16: auto is switched off" in sound.stderr
+    assert "warning: mine.yml:8:1: bf16: True is switched off" in sound.stderr
     assert "flash_attention" not in sound.stderr
     assert "Axolotl reads 'fsdp_offload_params' as offload_params" in sound.stderr
-    (folder / "mine.yml").write_text(MINE.replace("1e-4", "!!float 1e-4") + "bf16: auto\n")
+    (folder / "mine.yml").write_text(MINE.replace("1e-4", "!!float 1e-4") + "bf16: true\n")
     tagged = call(folder, "check", "mine.yml")  # a stage takes it; its lines are not known
     assert tagged.returncode == 0, tagged.stderr
-    assert "warning: mine.yml: bf16: auto is switched off" in tagged.stderr
+    assert "warning: mine.yml: bf16: True is switched off" in tagged.stderr
     (folder / "mine.yml").write_text(MINE + "lora_r: 4\nlora_r: 8\n")
     assert "mine.yml:9:1: the key 'lora_r' stands twice" in call(folder, "check", "mine.yml").stderr
     (folder / "a.jinja").write_text("{{ messages }}")

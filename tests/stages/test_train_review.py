@@ -138,7 +138,7 @@ def test_a_module_is_looked_for_where_the_training_looks(
 FILE = """\
 base_model: theirs
 adapter: lora
-bf16: auto
+bf16: true
 sample_packing: true
 rl: kto
 save_safetensors: false
