@@ -119,11 +119,11 @@ class _Writer:
                 spent = event["tokens_predicted"]
                 if parter.answering:
                     break
-                if event["stop"]:
+                if event["stop"] and (parter.reasoning or event["stop_type"] == "limit"):
                     yield from _rest(parter)
                     yield _usage(event, len(ids), parter)
                     return
-        if not parter.reasoned:
+        if not parter.reasoned:  # it answered, or ended, at once
             written, spent = ids, 0
         elif answer := "".join(words for words, thought in stretches if not thought):
             written = ids + self.server.tokenize(text.removesuffix(answer))

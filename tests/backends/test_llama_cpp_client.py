@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted_model import OPENS_THINKING, write_gguf, write_model
+from scripted_model import KNOWS_THINKING, OPENS_THINKING, write_gguf, write_model
 
 from llmpipe.backends.llama_cpp import serve_gguf
 from llmpipe.backends.llama_cpp_client import LlamaServer
@@ -119,6 +119,17 @@ def test_a_model_without_a_grammar_thinks_first_too(thinker: LlamaServer) -> Non
     pieces = list(thinker.stream_chat(STORY, max_tokens=16))
     assert "".join(piece.text for piece in pieces if isinstance(piece, Thought)) == "Hm [9 so"
     assert "".join(piece for piece in pieces if isinstance(piece, str)) == "Paris[7"
+
+
+def test_a_model_that_ends_at_once_is_held_to_the_grammar(
+    tiny_llama: Path, tools_dir: Path, tmp_path: Path
+) -> None:
+    """It may think, and does not: it answers, as one does that cannot think."""
+    model = write_model(tmp_path / "model", tiny_llama, "<|im_end|>", template=KNOWS_THINKING)
+    with serve_gguf(write_gguf(model, tmp_path / "work", tools_dir), threads=1) as server:
+        assert whole(server.stream_chat(STORY, max_tokens=16)) == Reply("", "")
+        held = server.stream_chat(STORY, max_tokens=16, grammar='root ::= "yes" | "no"')
+        assert whole(held).answer in ("yes", "no")
 
 
 def test_the_check_of_serving_keeps_reasoning_apart(thinker: LlamaServer, tmp_path: Path) -> None:
