@@ -95,6 +95,7 @@ class ChatClient:
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
             "seed": request.seed,
+            **self._neutral(request),
         }
         return request_key(
             {
@@ -138,12 +139,16 @@ class ChatClient:
             "max_tokens": request.max_tokens,
             "seed": request.seed,
         }
-        if self.local and request.temperature == 0:
-            body["extra_body"] = dict(GREEDY)
+        if neutral := self._neutral(request):
+            body["extra_body"] = neutral
         if request.schema is not None:
             shape = {"name": "reply", "strict": True, "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}
         return body
+
+    def _neutral(self, request: ChatRequest) -> dict[str, Any]:
+        """Return what llama.cpp is asked besides, so that temperature 0 is the likeliest token."""
+        return dict(GREEDY) if self.local and request.temperature == 0 else {}
 
     def _keep(self, request: ChatRequest, completion: Any) -> ChatReply:
         if not completion.choices:

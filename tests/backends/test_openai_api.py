@@ -92,6 +92,17 @@ def test_everything_that_shapes_a_reply_is_in_its_key(tmp_path: Path) -> None:
     assert len(keys) == len(others) + 2
 
 
+def test_a_reply_is_known_by_the_whole_decoding(tmp_path: Path) -> None:
+    """Of the greedy answer of a local model, what makes it greedy too: an older one was another."""
+    greedy, drawn = (ChatRequest([{"role": "user", "content": "q"}], t, 16, 1) for t in (0.0, 0.7))
+    with (
+        client_for("http://127.0.0.1:9/v1", tmp_path) as here,
+        client_for("http://127.0.0.1:9/v1", tmp_path, local=False) as elsewhere,
+    ):
+        assert here.key(drawn) == elsewhere.key(drawn)
+        assert here.key(greedy) != elsewhere.key(greedy)
+
+
 def test_a_passing_failure_is_sent_again_after_the_rest(tmp_path: Path) -> None:
     """A 500 and a 429 cost another attempt and nothing else."""
 
