@@ -173,7 +173,7 @@ class Evaluate(StageDefaults):
         models = [ctx.input(f"models.{i}") for i in range(len(config.models))]
         progress = Progress(ctx, len(chats) * sum(map(len, (work(ctx, m) for m in models))))
         results = {model.label: examine(ctx, model, asked, progress) for model in models}
-        warn(ctx, results)
+        warn(ctx, results, {model.label for model in models if model.type == "gguf"})
         references = [_reference(chat).answer for chat in chats]
         scores = {label: _scores(config, result, references) for label, result in results.items()}
         summary = summarise(scores, config.seed)

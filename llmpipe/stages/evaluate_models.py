@@ -1,14 +1,16 @@
 """What the models of an `evaluate` stage make of the rows: losses, and greedy answers.
 
-The same chat reaches every engine as the same token ids, is continued by the likeliest token
-without any penalty, and the text that comes back is parted into reasoning and answer by the same
-code. `METHOD` says so in ``metrics.json``.
+A chat reaches every engine as its template writes it, is continued by the likeliest token without
+any penalty, and the text that comes back is parted into reasoning and answer by the same code.
+`METHOD` says so in ``metrics.json``. Whether a GGUF reads the tokens that another model of the
+stage reads is looked at for the first rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import eq
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends.reasoning import Reply
@@ -20,9 +22,13 @@ from llmpipe.stages.evaluate_schema import HeldSchema
 if TYPE_CHECKING:
     from llmpipe.stages.evaluate import EvaluateConfig
 
+PROMPTS = 8
+"""Rows whose prompts are compared between the engines, as token ids."""
+
 METHOD = {
     "rendering": "the model's chat template with its own defaults (no template arguments), "
-    "tokenised as it stands",
+    "tokenised as it stands; where a GGUF reads the first rows in other tokens than the models "
+    "beside it, a warning says so",
     "decoding": "greedy: the likeliest token; no penalty, sampler or forbidden token, whatever "
     "generation_config.json or general.sampling.* holds",
     "answer": "what follows the model's reasoning, without control tokens and without white space "
@@ -39,6 +45,8 @@ class Result:
 
     losses: list[tuple[float, int]] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+    prompts: list[list[int]] = field(default_factory=list)
+    """The first rows' prompts as token ids."""
     ends: list[str] = field(default_factory=list)
     """The tokens that end an answer."""
 
@@ -94,6 +102,7 @@ def examine(
     """Have one model score and answer the chats."""
     if model.type == "gguf":
         return _served(ctx, model, chats, progress)
+    from llmpipe.backends.chat_tokens import render_chat, token_ids
     from llmpipe.backends.transformers import (
         answer_losses,
         greedy_answers,
@@ -114,12 +123,18 @@ def examine(
             result.replies = greedy_answers(
                 loaded, asked, config.max_new_tokens, config.batch_size, on_done=count
             )
+            texts = [render_chat(loaded.tokenizer, c, answer_next=True) for c in asked[:PROMPTS]]
+            result.prompts = [token_ids(loaded.tokenizer, text) for text in texts]
             result.ends = loaded.tokenizer.convert_ids_to_tokens(stop_token_ids(loaded))
     return result
 
 
-def warn(ctx: StageContext[EvaluateConfig], results: Mapping[str, Result]) -> None:
+def warn(
+    ctx: StageContext[EvaluateConfig], results: Mapping[str, Result], ggufs: Container[str] = ()
+) -> None:
     """Tell what makes the models' answers unlike, or leaves them without one."""
+    for warning in _unlike_prompts(results, ggufs):
+        ctx.warn(warning)
     for label, result in results.items():
         counts, total = result.counts(), len(result.replies)
         if counts["ended_in_reasoning"]:
@@ -136,6 +151,22 @@ def warn(ctx: StageContext[EvaluateConfig], results: Mapping[str, Result]) -> No
         )
         ctx.warn(
             f"the models do not end their answers at the same tokens; besides the common: {own}"
+        )
+
+
+def _unlike_prompts(results: Mapping[str, Result], ggufs: Container[str]) -> Iterator[str]:
+    """Yield a sentence for every GGUF that reads other tokens than all models beside it."""
+    others = {label: result for label, result in results.items() if label not in ggufs}
+    read = {label: result.prompts for label, result in others.items() if result.prompts}
+    for label, result in results.items():
+        if label not in ggufs or not read or result.prompts in read.values():
+            continue
+        nearest = max(read, key=lambda other: sum(map(eq, read[other], result.prompts)))
+        rows = [n for n, ids in enumerate(result.prompts) if ids != read[nearest][n]]
+        yield (
+            f"{label} reads the questions in other tokens than {nearest}: {len(rows)} of the first "
+            f"{len(result.prompts)} rows differ, first row {rows[0]}; its answers are to other "
+            "prompts"
         )
 
 
@@ -162,6 +193,9 @@ def _served(
             held.require_held(server)
         for number, chat in enumerate(chats):
             asked = [{"role": turn["role"], "content": turn["content"]} for turn in chat[:-1]]
+            if number < PROMPTS:
+                prompt = server.tokenize(server.apply_template(asked), add_special=True)
+                result.prompts.append(prompt)
             reply = server.chat(asked, max_tokens=config.max_new_tokens, json_schema=schema)
             if held:
                 held.require_followed(reply, f"{model.label}, row {number}")

@@ -121,6 +121,17 @@ def test_a_thinking_model_answers_alike(
         assert any(f"{label}: 1 of 1 replies end inside" in told for told in warnings)
 
 
+def test_a_gguf_that_reads_other_tokens_is_told_of(
+    compared: Callable[..., Any], tmp_path: Path
+) -> None:
+    """One that somebody else made may have another template; its answers are not set beside unsaid."""
+    run = compared("Paris it is<|im_end|>")
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text("Answer shortly.\n" + template.read_text("utf-8"), "utf-8")
+    _, _, [warning] = run(metrics=["exact_match"])
+    assert "gguf reads the questions in other tokens than hf: 1 of the first 1 rows" in warning
+
+
 def test_a_text_may_speak_of_a_closing_tag(compared: Callable[..., Any], tmp_path: Path) -> None:
     """Regression: a reference lost what stands before a tag that it speaks of."""
     run = compared("Paris it is<|im_end|>")
