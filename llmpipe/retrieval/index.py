@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     Vectors = NDArray[np.float32]
 
 MANIFEST = "index.json"
-FORMAT = 1
+FORMAT = 2
+"""2: words are those of `llmpipe.words`."""
 LENGTH_TOLERANCE = 1e-3
 """How far from one the length of a vector may be that is said to be normalised."""
 

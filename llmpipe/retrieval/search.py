@@ -46,7 +46,7 @@ Mode = Literal["hybrid", "dense", "bm25"]
 FETCH = 50
 """Passages that each ranking brings in before they are fused, reranked and cut to those wanted."""
 
-SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", *chain.from_iterable(PACKAGES.values()))
+SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", "regex", *chain.from_iterable(PACKAGES.values()))
 """The distributions that shape what is found. Which of them embeds the questions is known when the
 index is there."""
 

@@ -98,7 +98,7 @@ class EvaluateRetrieval(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateRetrievalConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "same-machine"
 
     @staticmethod
