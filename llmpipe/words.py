@@ -26,6 +26,7 @@ _JOINT = r"(?:[-.:/@&+#^~'·]{1,3}|(?<=\d),(?=\d)|(?<=\p{Hebrew})\"(?=\p{Hebrew}
 _PATTERNS = {
     "words": rf"(?P<dense>[{_DENSE}][{_DENSE}\p{{M}}]*)"
     rf"|(?<![\w.])(?:\.(?=\p{{L}})|--?|[$@#~])?{_WORD}(?:{_JOINT}{_WORD})*",
+    "dense": rf"[{_DENSE}]",
     "parts": r"[\w--_]+(?:\+\+|[+#](?!\w))?",
     "plain": rf"[{_DENSE}]\p{{M}}*|[\w--[{_DENSE}_]]+",
     "inner": r"(?<=\w)['\"·]+(?=\w)|(?<=\w)-(?=\p{L})|(?<=\p{L})-(?=\w)",
@@ -104,6 +105,11 @@ def bare(word: str) -> str:
 def unprefixed(word: str) -> str:
     """Return an Arabic or Hebrew word without the article or particle that is written onto it."""
     return word if word.isascii() else str(_pattern("prefix").sub("", word))
+
+
+def sets_spaces(text: str) -> bool:
+    """Tell whether a text has no letter of a script that sets no spaces between words."""
+    return not _pattern("dense").search(text)
 
 
 @cache
