@@ -26,6 +26,7 @@ from llmpipe.documents.model import Document
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.facts import Facts, facts_of
 from llmpipe.retrieval.sentences import sentence_spans
+from llmpipe.retrieval.tables import find_tables, names_above
 from llmpipe.words import bare, compounds, plain_words
 
 SUPPORTED = 0.5
@@ -135,6 +136,7 @@ class _Quoting:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sentences = {s.number: sentence_spans(s.chunk.text) for s in sources}
+        self._names = {s.number: _names(s.chunk, self._sentences[s.number]) for s in sources}
         self._sources = sources
         texts = [s.chunk.text[a:b] for s in sources for a, b in self._sentences[s.number]]
         seen = Counter(word for text in texts for word in _words(text))
@@ -178,16 +180,16 @@ class _Quoting:
         the claim, the whole source is quoted.
         """
         text, spans = source.chunk.text, self._sentences[source.number]
+        names = self._names[source.number]
         best: Span = (0, len(text))
         best_value = best_support = 0.0
         for first in range(len(spans)):
             for last in range(first, min(first + LONGEST_QUOTE, len(spans))):
                 span = spans[first][0], spans[last][1]
-                support = self._share(words, _words(text[slice(*span)]))
+                said = f"{names[first]}\n{text[slice(*span)]}"
+                support = self._share(words, _words(said))
                 value = support - WORTH_A_SENTENCE * (last - first)
-                if value > best_value and (
-                    not facts or facts_of(text[slice(*span)]).support(facts)
-                ):
+                if value > best_value and (not facts or facts_of(said).support(facts)):
                     best, best_value, best_support = span, value, support
         return best, best_support
 
@@ -197,6 +199,20 @@ class _Quoting:
 
     def _weight(self, word: str) -> float:
         return self._weights.get(word, self._unknown)
+
+
+def _names(chunk: Chunk, sentences: Sequence[Span]) -> list[str]:
+    """Return the column names above each sentence that is a row of a table; empty for the others.
+
+    They are part of what the row says, and not of the quote.
+    """
+    tables = find_tables(chunk.text)
+    first = tables[0].start if tables else len(chunk.text)
+    return [
+        names_above(tables, start)
+        or (chunk.header if start < first and chunk.text[start] == "|" else "")
+        for start, _ in sentences
+    ]
 
 
 def _words(text: str) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,6 +91,20 @@ def test_an_inferred_source_has_the_figures_of_the_sentence() -> None:
     assert [c.number for c in cite("The fee is 40 euros.", [sixty, right])] == [2]
     (named,) = cite("The fee is 40 euros [1].", [sixty])
     assert not named.inferred
+
+
+def test_a_row_of_a_table_is_quoted_by_its_column_names() -> None:
+    """Also where the names stand in the chunk before; the quote is the row alone."""
+    rows = "| Anna | 40 euros |\n| Bob | 60 euros |\n"
+    whole = source(1, f"| Name | Yearly fee |\n| --- | --- |\n{rows}")
+    below = source(1, rows)
+    below = Source(
+        1, msgspec.structs.replace(below.chunk, header="| Name | Yearly fee |"), below.document
+    )
+    for one in (whole, below):
+        (found,) = cite("Bob pays a yearly fee of 60 euros.", [one])
+        assert (found.quote, found.inferred) == ("| Bob | 60 euros |", True)
+        assert cite("Bob pays a yearly fee of 80 euros.", [one]) == ()
 
 
 def test_words_are_compared_as_they_are_searched() -> None:
