@@ -82,7 +82,8 @@ class Built:
 class OpenIndex:
     """The parts of an index, ready to be searched.
 
-    ``unread`` are the rows of the passages that the embedder cannot read, sorted.
+    ``unread`` are the rows of the passages that the embedder cannot read, sorted; ``written`` is
+    when its file was written, in seconds since 1970.
     """
 
     manifest: Manifest
@@ -91,6 +92,7 @@ class OpenIndex:
     bm25: Bm25 | None
     passages: Passages
     unread: Rows
+    written: float
 
 
 def build_index(
@@ -168,7 +170,8 @@ def open_index(folder: Path, *, verify: bool = True, threads: int = 1) -> OpenIn
             f"{folder}: the parts of the index do not belong together",
             hint=remake("index"),
         )
-    return OpenIndex(manifest, identity, vectors, bm25, passages, _unread_rows(folder))
+    written = (folder / MANIFEST).stat().st_mtime
+    return OpenIndex(manifest, identity, vectors, bm25, passages, _unread_rows(folder), written)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -113,6 +113,7 @@ class Retriever:
         """
         _require_same(index.identity, embedder.identity)
         self.passages = index.passages
+        self.index_written = index.written
         self._vectors = index.vectors
         self._bm25 = index.bm25
         self._unread = index.unread
