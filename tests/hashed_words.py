@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llmpipe.documents.model import Document, Section, write_documents
 from llmpipe.retrieval.chunks import Chunk, write_chunks
-from llmpipe.retrieval.embedder import EmbedderIdentity, write_identity
+from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity, write_identity
 
 Vectors = NDArray[np.float32]
 DIMENSION = 64
@@ -85,7 +85,7 @@ def write_embeddings(
     folder: Path,
     documents: Sequence[Document],
     chunks: Sequence[Chunk] | None = None,
-    embedder: HashedWords | None = None,
+    embedder: Embedder | None = None,
 ) -> Path:
     """Write an embeddings folder as the embed stage does; without ``chunks``, one a document."""
     embedder = embedder or HashedWords()

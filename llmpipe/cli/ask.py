@@ -92,6 +92,8 @@ def _show(
 ) -> Answer:
     """Print an answer and its citations, and give it."""
     answer = _print_answer(answerer, question, history, k)
+    if answer.hits and answer.by_words_alone() and answerer.settings.mode == "hybrid":
+        print("\nThe embedder cannot read this question: it was searched by its words alone.")
     _print_citations(answer)
     return answer
 

@@ -88,6 +88,7 @@ def _serve_answers(project: Project, node: StageNode, options: Namespace) -> int
         slots=config.generator.slots,
         api_key=api_key,
         on_ready=partial(_announce, "a page to ask on, OpenAI API"),
+        index_made=lambda: Stored(project, options.spec).made(node.bindings["index"]),
     )
 
 

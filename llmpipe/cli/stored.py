@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from llmpipe.cli.options import find_stage
@@ -67,6 +68,18 @@ class Stored:
                 hint=f"make it first: llmpipe run {self._spec} --only {shlex.quote(stage)}",
             )
         return plan.record
+
+    def made(self, binding: Binding) -> float | None:
+        """Return when the stage that an input comes from was run, in seconds since 1970.
+
+        None for a file of the user's own.
+
+        Raises:
+            StoreError: the stage is not up to date.
+        """
+        if not isinstance(binding.source, StageOutput):
+            return None
+        return datetime.fromisoformat(self.record(binding.source.stage).created).timestamp()
 
     def artifact(self, binding: Binding) -> Artifact:
         """Give what an input is bound to, as the stage itself would get it.

@@ -8,16 +8,12 @@ from __future__ import annotations
 import json
 import re
 import string
-import unicodedata
 from collections import Counter
 from functools import cache
 from typing import Any
 
 from llmpipe.errors import MissingDependencyError
-
-_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
-"""Runs of letters and digits; of Chinese and Japanese, which set no spaces, single characters."""
-
+from llmpipe.words import plain_words
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -27,7 +23,7 @@ class _WordTokenizer:
     """Splits text as rouge-score's own tokenizer does, but not only where it is ASCII."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
+        return plain_words(text)
 
 
 def require_rouge() -> None:

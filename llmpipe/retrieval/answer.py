@@ -87,6 +87,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     """What the model thought before it answered; it is neither cited from nor compared."""
 
+    def by_words_alone(self) -> bool:
+        """Tell whether no passage was compared by meaning."""
+        return all(hit.dense_score is None for hit in self.hits)
+
 
 class Retrieved(msgspec.Struct, frozen=True):
     """The search is done."""

@@ -1,18 +1,15 @@
 """Find passages by their words with BM25, through bm25s.
 
-Words are runs of letters and digits, case folded and in one Unicode form, less the stop words of
-the language, and stemmed; of Chinese and Japanese, which set no spaces, every character is a word.
-A question is taken apart as the passages were: the settings lie beside the index. All files are
-JSON or plain arrays; nothing is pickled.
+Words are those of `llmpipe.words`, less the stop words of the language, and stemmed; a word with
+accents is found with and without them. A question is taken apart as the passages were: the settings
+lie beside the index. All files are JSON or plain arrays; nothing is pickled.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +17,7 @@ import msgspec
 
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError, remake
+from llmpipe.words import bare, compounds, folded, unprefixed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +34,6 @@ Language = Literal[
 QUESTION_WORDS = 1000
 """Words of a question that count; more make it slow and no clearer."""
 
-_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
 _SETTINGS = "settings.json"
 
 
@@ -49,19 +46,29 @@ class Bm25Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     b: float = 0.75
 
 
-def words(text: str, form_of: Callable[[str], str]) -> Iterator[str]:
-    """Give the words of a text one by one, in the form that `word_forms` gives them."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    return filter(None, map(form_of, (match[0] for match in _WORDS.finditer(text))))
+def terms_of(settings: Bm25Settings) -> Callable[[str], Iterator[str]]:
+    """Return a function from a text to the terms that it is indexed under, one by one.
 
-
-def word_forms(settings: Bm25Settings) -> Callable[[str], str]:
-    """Give a function from a word to its stem, empty for a stop word.
-
-    It remembers what it gave, and belongs to one thread: stemmers do not share theirs.
+    A word counts by its stem, and without its accents too; stop words do not count. The function
+    remembers what it gave, and belongs to one thread: stemmers do not share theirs.
     """
     stop_words, stem = _stop_words(settings.language), _stemmer(settings)
-    return functools.cache(lambda word: "" if word in stop_words else stem(word))
+    turkish = settings.language == "turkish"
+    stemmed = settings.language != "none" and settings.stemming
+
+    def forms(word: str) -> Iterator[str]:
+        if word in stop_words:
+            return
+        plain = bare(word)
+        for form in (word, plain, unprefixed(plain) if stemmed else plain):
+            if form not in stop_words:
+                yield stem(form) if form.isalpha() else form
+
+    @functools.cache
+    def terms(compound: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(filter(None, chain.from_iterable(map(forms, compound)))))
+
+    return lambda text: chain.from_iterable(map(terms, compounds(text, turkish=turkish)))
 
 
 class Bm25:
@@ -82,11 +89,11 @@ class Bm25:
         import bm25s
         import numpy as np
 
-        form_of = word_forms(settings)
+        terms = terms_of(settings)
         vocabulary = {"": 0}  # no word; an index of texts without any would be empty else
         ids: list[list[int]] = []
         for text in texts:
-            ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in words(text, form_of)])
+            ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in terms(text)])
             if len(ids) % 1000 == 0:
                 progress(len(ids))
         index = bm25s.BM25(k1=settings.k1, b=settings.b, method="lucene")
@@ -131,7 +138,7 @@ class Bm25:
 
     def scores(self, question: str) -> Scores:
         """Give every row's score for a question: 0 where no word of the question stands in it."""
-        asked = itertools.islice(words(question, word_forms(self.settings)), QUESTION_WORDS)
+        asked = islice(terms_of(self.settings)(question), QUESTION_WORDS)
         known = self._index.get_tokens_ids(list(asked))
         scores: Scores = self._index.get_scores_from_ids(known)
         return scores
@@ -143,7 +150,8 @@ def _stop_words(language: Language) -> frozenset[str]:
     from bm25s import stopwords
 
     name = "EN" if language == "english" else language.upper()
-    return frozenset(getattr(stopwords, f"STOPWORDS_{name}"))
+    listed = getattr(stopwords, f"STOPWORDS_{name}")
+    return frozenset(folded(word, turkish=language == "turkish") for word in listed)
 
 
 def _stemmer(settings: Bm25Settings) -> Callable[[str], str]:

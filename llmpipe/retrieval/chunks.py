@@ -16,8 +16,9 @@ class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``id`` is a digest of document, place and text. ``section`` holds the titles above the chunk,
     ``pages`` the first and last page that it touches. ``context`` is put before the text where it
-    is embedded and indexed (the title and section), and ``tokens`` counts both together, special
-    tokens included, with the tokenizer that the chunks were cut by.
+    is embedded and indexed (the title and section); ``header`` too, between both, where the text
+    goes on with a table that began before it: the names of the columns. ``tokens`` counts all
+    together, special tokens included, with the tokenizer that the chunks were cut by.
     """
 
     id: str
@@ -30,10 +31,17 @@ class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
     pages: tuple[int, int] | None = None
     context: str = ""
     metadata: Mapping[str, Scalar] = {}
+    header: str = ""
 
     def embedded_text(self) -> str:
         """Give the text that stands for the chunk in every index."""
-        return f"{self.context}\n\n{self.text}" if self.context else self.text
+        return below(self.context, self.header, self.text)
+
+
+def below(context: str, header: str, text: str) -> str:
+    """Put a text below its context and the header of its table."""
+    text = f"{header}\n{text}" if header else text
+    return f"{context}\n\n{text}" if context else text
 
 
 def write_chunks(path: Path, chunks: Iterable[Chunk]) -> int:

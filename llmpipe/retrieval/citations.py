@@ -3,10 +3,12 @@
 A number belongs to the sentence that it ends, or to the one that it begins on a line of its own.
 Of the source that it names, the sentences are quoted that share most with the sentence of the
 answer; words that many sentences of the sources have count little. A sentence without a number is
-given the source that shares enough with it, and is marked as ``inferred``. Numbers stay those of
-the sources in the prompt.
+given the source that shares enough with it and has all of its figures, dates and negations (see
+`llmpipe.retrieval.facts`), and is marked as ``inferred``. Numbers stay those of the sources in the
+prompt.
 
-It compares words, not meanings: a sentence that turns its source into its opposite is supported.
+It compares words, not meanings. Where the answer itself names the source, it is believed: `support`
+is then the share of words, also for a sentence that turns its source into the opposite.
 """
 
 from __future__ import annotations
@@ -16,12 +18,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
 
 from llmpipe.documents.model import Document
 from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.facts import Facts, facts_of
 from llmpipe.retrieval.sentences import sentence_spans
+from llmpipe.retrieval.tables import find_tables, names_above
+from llmpipe.words import bare, compounds, plain_words
 
 SUPPORTED = 0.5
 """Share of a sentence's words, by weight, from which on a quote is taken to support it."""
@@ -33,7 +39,6 @@ WORTH_A_SENTENCE = 0.2
 """What one more sentence must add to the share to be quoted with the others."""
 
 _NUMBER = re.compile(r"\[(\d{1,4})\]")
-_WORD = re.compile(r"\w+")
 
 Span = tuple[int, int]
 
@@ -75,12 +80,13 @@ def cite(answer: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
     by_number = {source.number: source for source in sources}
     found = []
     for claim, numbers in claims(answer):
-        words = _words(_NUMBER.sub(" ", answer[claim[0] : claim[1]]))
+        spoken = _NUMBER.sub(" ", answer[claim[0] : claim[1]])
+        words = _words(spoken)
         named = [by_number[number] for number in numbers if number in by_number]
         if named:
             found += [quoting.citation(source, claim, words) for source in named]
-        elif len(words) >= INFERRED_WORDS:
-            found += quoting.inferred(claim, words)
+        elif len({*plain_words(spoken)}) >= INFERRED_WORDS:
+            found += quoting.inferred(claim, words, facts_of(spoken))
     return tuple(found)
 
 
@@ -130,6 +136,7 @@ class _Quoting:
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sentences = {s.number: sentence_spans(s.chunk.text) for s in sources}
+        self._names = {s.number: _names(s.chunk, self._sentences[s.number]) for s in sources}
         self._sources = sources
         texts = [s.chunk.text[a:b] for s in sources for a, b in self._sentences[s.number]]
         seen = Counter(word for text in texts for word in _words(text))
@@ -137,10 +144,11 @@ class _Quoting:
         self._unknown = math.log1p(2 * len(texts))
 
     def citation(
-        self, source: Source, claim: Span, words: frozenset[str], *, inferred: bool = False
+        self, source: Source, claim: Span, words: frozenset[str], facts: Facts | None = None
     ) -> Citation:
+        """Quote a source for a claim; where ``facts`` are given, it is inferred by them."""
         chunk = source.chunk
-        (start, end), support = self._quote(source, words)
+        (start, end), support = self._quote(source, words, facts)
         start, end = chunk.start + start, chunk.start + end
         return Citation(
             number=source.number,
@@ -154,29 +162,34 @@ class _Quoting:
             chunk=chunk.id,
             claim=claim,
             support=round(support, 3),
-            inferred=inferred,
+            inferred=facts is not None,
         )
 
-    def inferred(self, claim: Span, words: frozenset[str]) -> list[Citation]:
+    def inferred(self, claim: Span, words: frozenset[str], facts: Facts) -> list[Citation]:
         """Cite the source that supports a sentence best, where it does so well enough."""
-        candidates = [self.citation(s, claim, words, inferred=True) for s in self._sources]
+        candidates = [self.citation(source, claim, words, facts) for source in self._sources]
         best = max(candidates, key=lambda citation: citation.support, default=None)
         return [best] if best and best.support >= SUPPORTED else []
 
-    def _quote(self, source: Source, words: frozenset[str]) -> tuple[Span, float]:
+    def _quote(
+        self, source: Source, words: frozenset[str], facts: Facts | None
+    ) -> tuple[Span, float]:
         """Give the sentences of a source that support a claim best: few, and the first of equals.
 
-        Where none shares a word with it, the whole source is quoted.
+        Where ``facts`` are given, only those that have them count. Where none shares a word with
+        the claim, the whole source is quoted.
         """
         text, spans = source.chunk.text, self._sentences[source.number]
+        names = self._names[source.number]
         best: Span = (0, len(text))
         best_value = best_support = 0.0
         for first in range(len(spans)):
             for last in range(first, min(first + LONGEST_QUOTE, len(spans))):
                 span = spans[first][0], spans[last][1]
-                support = self._share(words, _words(text[slice(*span)]))
+                said = f"{names[first]}\n{text[slice(*span)]}"
+                support = self._share(words, _words(said))
                 value = support - WORTH_A_SENTENCE * (last - first)
-                if value > best_value:
+                if value > best_value and (not facts or facts_of(said).support(facts)):
                     best, best_value, best_support = span, value, support
         return best, best_support
 
@@ -188,5 +201,19 @@ class _Quoting:
         return self._weights.get(word, self._unknown)
 
 
+def _names(chunk: Chunk, sentences: Sequence[Span]) -> list[str]:
+    """Return the column names above each sentence that is a row of a table; empty for the others.
+
+    They are part of what the row says, and not of the quote.
+    """
+    tables = find_tables(chunk.text)
+    first = tables[0].start if tables else len(chunk.text)
+    return [
+        names_above(tables, start)
+        or (chunk.header if start < first and chunk.text[start] == "|" else "")
+        for start, _ in sentences
+    ]
+
+
 def _words(text: str) -> frozenset[str]:
-    return frozenset(_WORD.findall(text.casefold()))
+    return frozenset(map(bare, chain.from_iterable(compounds(text))))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError
+from llmpipe.retrieval.reading import Reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +81,14 @@ class Embedder(Protocol):
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Embed several questions at once; float32 of shape (texts, dimension)."""
+
+
+@runtime_checkable
+class ReadingEmbedder(Protocol):
+    """An embedder that can tell how it reads a text, as one with a tokenizer at hand can."""
+
+    def read(self, text: str) -> Reading:
+        """Return how it reads a question, less what it puts before it."""
 
 
 def write_identity(path: Path, identity: EmbedderIdentity) -> Path:

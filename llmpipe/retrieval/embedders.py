@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from llmpipe.backends.embedding_folder import count_tokens, load_tokenizer, read_folder
 from llmpipe.errors import StageError
 from llmpipe.retrieval.embedder import EmbedderIdentity
+from llmpipe.retrieval.reading import Reader, Reading
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.embedder import Vectors
@@ -101,6 +102,7 @@ class OpenedEmbedder:
         self.callers = self._backend.callers
         self._closing: AbstractContextManager[Any] = backend
         self._tokenizer = tokenizer
+        self._reader = None if tokenizer is None else Reader(tokenizer)
 
     def __enter__(self) -> OpenedEmbedder:
         return self
@@ -150,6 +152,10 @@ class OpenedEmbedder:
             StageError: an endpoint fails.
         """
         return self._checked(self._backend.embed_queries(texts))
+
+    def read(self, text: str) -> Reading:
+        """Return how a question is read; an endpoint does not tell, and is taken to read it all."""
+        return Reading() if self._reader is None else self._reader.read([text])[0]
 
     def _require_room(self, texts: Sequence[str]) -> None:
         if self._tokenizer is None:

@@ -27,15 +27,18 @@ from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.chunks import Chunk, read_chunks
 from llmpipe.retrieval.embedder import EmbedderIdentity, read_identity
 from llmpipe.retrieval.passages import Passages, write_passages
+from llmpipe.retrieval.vectors import UNREAD_ROWS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Vectors = NDArray[np.float32]
+    Rows = NDArray[np.int64]
 
 MANIFEST = "index.json"
-FORMAT = 1
+FORMAT = 2
+"""2: words are those of `llmpipe.words`."""
 LENGTH_TOLERANCE = 1e-3
 """How far from one the length of a vector may be that is said to be normalised."""
 
@@ -77,13 +80,19 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class OpenIndex:
-    """The parts of an index, ready to be searched."""
+    """The parts of an index, ready to be searched.
+
+    ``unread`` are the rows of the passages that the embedder cannot read, sorted; ``written`` is
+    when its file was written, in seconds since 1970.
+    """
 
     manifest: Manifest
     identity: EmbedderIdentity
     vectors: VectorIndex
     bm25: Bm25 | None
     passages: Passages
+    unread: Rows
+    written: float
 
 
 def build_index(
@@ -125,7 +134,7 @@ def build_index(
         _chunks(embeddings, total),
     )
     clock.lap("passages")
-    for name in ("embedder.json", "model.onnx"):
+    for name in ("embedder.json", "model.onnx", UNREAD_ROWS):
         if (embeddings / name).is_file():
             carry(embeddings / name, out)
     manifest = Manifest(
@@ -161,7 +170,8 @@ def open_index(folder: Path, *, verify: bool = True, threads: int = 1) -> OpenIn
             f"{folder}: the parts of the index do not belong together",
             hint=remake("index"),
         )
-    return OpenIndex(manifest, identity, vectors, bm25, passages)
+    written = (folder / MANIFEST).stat().st_mtime
+    return OpenIndex(manifest, identity, vectors, bm25, passages, _unread_rows(folder), written)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -212,6 +222,18 @@ def load_vectors(path: Path, identity: EmbedderIdentity) -> Vectors:
                 hint=remake("embed"),
             )
     return np.asarray(vectors)
+
+
+def _unread_rows(folder: Path) -> Rows:
+    import numpy as np
+
+    path = folder / UNREAD_ROWS
+    if not path.is_file():
+        return np.empty(0, np.int64)
+    try:
+        return np.asarray(np.load(path, allow_pickle=False), dtype=np.int64)
+    except (OSError, ValueError, EOFError) as error:
+        raise StageError(f"{path} cannot be read: {error}", hint=remake("index")) from None
 
 
 def _chunks(embeddings: Path, rows: int) -> Iterator[Chunk]:

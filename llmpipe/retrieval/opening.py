@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
-from llmpipe.retrieval.embedder import Embedder, EmbedderIdentity, read_identity
+from llmpipe.retrieval.embedder import (
+    Embedder,
+    EmbedderIdentity,
+    ReadingEmbedder,
+    read_identity,
+)
 from llmpipe.retrieval.embedders import open_embedder
+from llmpipe.retrieval.reading import Reading
 from llmpipe.retrieval.search import Mode
 
 if TYPE_CHECKING:
@@ -68,7 +74,13 @@ def embed_questions(
     needed = questions if _embeds(modes) else ()
     with open_embedder_of(index, model, modes, threads=threads, api_key=api_key) as embedder:
         vectors = embedder.embed_queries(needed)
-        return KnownQuestions(embedder.identity, dict(zip(needed, vectors, strict=True)))
+        known = dict(zip(needed, vectors, strict=True))
+        readings = (
+            {question: embedder.read(question) for question in needed}
+            if isinstance(embedder, ReadingEmbedder)
+            else {}
+        )
+        return KnownQuestions(embedder.identity, known, readings)
 
 
 class KnownQuestions:
@@ -79,9 +91,18 @@ class KnownQuestions:
 
     callers = 1
 
-    def __init__(self, identity: EmbedderIdentity, vectors: Mapping[str, Vectors]) -> None:
+    def __init__(
+        self,
+        identity: EmbedderIdentity,
+        vectors: Mapping[str, Vectors],
+        readings: Mapping[str, Reading] | None = None,
+    ) -> None:
         self.identity = identity
         self._vectors = vectors
+        self._readings = readings or {}
+
+    def read(self, text: str) -> Reading:
+        return self._readings.get(text, Reading())
 
     def embed_passages(self, texts: Any, progress: Any = None) -> Any:
         raise AssertionError("passages are not embedded while questions are asked")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llmpipe.errors import StageError
+from llmpipe.retrieval.chunks import below
 from llmpipe.retrieval.citations import Source
 from llmpipe.retrieval.sentences import sentence_spans
 
@@ -174,8 +175,8 @@ class _Draft:
             first, last = source.chunk.pages
             title += f", page {first}" if first == last else f", pages {first}–{last}"
         heading = " ".join(self._data(title).split())
-        text = self._data(source.chunk.text[:end].strip())
-        return f"[{source.number}] {heading}\n{text}"
+        text = below("", source.chunk.header, source.chunk.text[:end].strip())
+        return f"[{source.number}] {heading}\n{self._data(text)}"
 
     def _as_data(self, text: str) -> str:
         self._check()

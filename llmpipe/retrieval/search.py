@@ -4,6 +4,9 @@ A search goes through up to four steps. Filters choose the rows that may be foun
 and words each rank the best of them; the two rankings are fused; a reranker, then maximal marginal
 relevance, may put what was found into another order. Equal scores are ordered by row, so that the
 same index gives the same answer to the same question.
+
+A vector of what the embedder cannot read tells nothing. In a hybrid search such passages, and all
+passages for such a question, are ranked by their words alone; see `llmpipe.retrieval.reading`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,12 @@ import msgspec
 from llmpipe.backends.faiss import best_first
 from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk
-from llmpipe.retrieval.embedder import PACKAGES, Embedder, EmbedderIdentity
+from llmpipe.retrieval.embedder import (
+    PACKAGES,
+    Embedder,
+    EmbedderIdentity,
+    ReadingEmbedder,
+)
 from llmpipe.retrieval.filters import Filters
 from llmpipe.retrieval.fusion import (
     ALPHA,
@@ -32,6 +40,7 @@ from llmpipe.retrieval.fusion import (
     scaled,
 )
 from llmpipe.retrieval.index import OpenIndex, open_index
+from llmpipe.retrieval.reading import Reading
 from llmpipe.retrieval.rerank import Reranker
 
 if TYPE_CHECKING:
@@ -46,7 +55,7 @@ Mode = Literal["hybrid", "dense", "bm25"]
 FETCH = 50
 """Passages that each ranking brings in before they are fused, reranked and cut to those wanted."""
 
-SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", *chain.from_iterable(PACKAGES.values()))
+SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", "regex", *chain.from_iterable(PACKAGES.values()))
 """The distributions that shape what is found. Which of them embeds the questions is known when the
 index is there."""
 
@@ -104,8 +113,11 @@ class Retriever:
         """
         _require_same(index.identity, embedder.identity)
         self.passages = index.passages
+        self.index_written = index.written
         self._vectors = index.vectors
         self._bm25 = index.bm25
+        self._unread = index.unread
+        self._unread_set = frozenset(index.unread.tolist())
         self._embedder = embedder
         self._places = threading.BoundedSemaphore(embedder.callers)
 
@@ -160,7 +172,11 @@ class Retriever:
         if not sides:
             return []
         scores = _scores(sides)
-        order = scores[mode] if mode in scores else _fused(sides, scores, fusion, alpha)
+        if len(sides) == 1:
+            (order,) = scores.values()
+        else:
+            alpha *= self._reading(question).weight
+            order = _fused(sides, self._less_unread(scores), fusion, alpha)
         hits = self._hits(sides, scores, list(order.items())[: max(k, fetch)])
         if reranker and hits:
             hits = _reranked(hits, question, reranker)
@@ -179,16 +195,45 @@ class Retriever:
     ) -> dict[str, _Side]:
         """Ask each way of searching that the mode names for its best rows.
 
-        Where the nearest passage does not pass, nothing more is asked, and none is given.
+        Where the nearest passage does not pass, only those are searched that cannot be read.
         """
-        sides: dict[str, _Side] = {}
-        if mode != "bm25":
-            sides["dense"] = self._by_meaning(question, count, rows, check)
-            if passes and not passes(sides["dense"].best()):
-                return {}
-        if mode != "dense":
-            sides["bm25"] = self._by_words(question, count, rows)
-        return sides
+        if mode == "bm25" or (mode == "hybrid" and self.by_words_alone(question)):
+            return {"bm25": self._by_words(question, count, rows)}
+        if mode == "dense":
+            dense = self._by_meaning(question, count, rows, check)
+            return {} if passes and not passes(dense.best()) else {"dense": dense}
+        read, unread = self._apart(rows)
+        if read is not None and not len(read):
+            return {"bm25": self._by_words(question, count, rows)}
+        dense = self._by_meaning(question, count, read, check)
+        if not passes or passes(dense.best()):
+            return {"dense": dense, "bm25": self._by_words(question, count, rows)}
+        return {"bm25": self._by_words(question, count, unread)} if len(unread) else {}
+
+    def by_words_alone(self, question: str) -> bool:
+        """Tell whether a hybrid search has only the words: the embedder reads nothing of it."""
+        return self._reading(question).unread or len(self._unread) == self.passages.count
+
+    def _reading(self, question: str) -> Reading:
+        embedder = self._embedder
+        return embedder.read(question) if isinstance(embedder, ReadingEmbedder) else Reading()
+
+    def _apart(self, rows: Rows | None) -> tuple[Rows | None, Rows]:
+        """Part rows into those that the embedder can read, None for all, and the others."""
+        import numpy as np
+
+        if not len(self._unread):
+            return rows, self._unread
+        among = np.arange(self.passages.count) if rows is None else rows
+        unread = np.isin(among, self._unread, assume_unique=True)
+        return among[~unread], among[unread]
+
+    def _less_unread(self, scores: Scores) -> Scores:
+        """Put the passages that the embedder cannot read last by meaning."""
+        dense = scores["dense"]
+        unread = dense.keys() & self._unread_set
+        least = min((score for row, score in dense.items() if row not in unread), default=0.0)
+        return {**scores, "dense": {**dense, **dict.fromkeys(unread, least)}}
 
     def _hits(
         self, sides: Mapping[str, _Side], scores: Scores, found: Sequence[tuple[int, float]]

@@ -1,7 +1,8 @@
 """Where sentences lie in a text.
 
-Lines that are only wrapped belong together; an empty line or the next item of a list ends a
-sentence, as a heading has no full stop. A full stop before a small letter ends none ("e.g. this").
+Lines that are only wrapped belong together; an empty line, the next item of a list or row of a
+table ends a sentence, as a heading has no full stop. A full stop before a small letter ends none
+("e.g. this").
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ _BREAK = re.compile(
     | (?<=[。！？])                          # scripts without spaces
     | \n[^\S\n]*(?:\n\s*)                   # an empty line
     | \n(?=[^\S\n]*(?:[-*+•]|\d+[.)])\s)    # the next item of a list
+    | \n(?=[^\S\n]*\|)                     # the next row of a table
+    | (?<=\|)\n                            # the end of the last one
     """,
     re.VERBOSE,
 )

@@ -6,6 +6,8 @@ inside a word only where nothing else is left. Neighbours in a section share up 
 What is embedded is the chunk below its context, the document's title and the titles of its section;
 both together, special tokens included, are within `tokens`: each chunk is counted again in the end.
 
+What begins inside a table carries the names of its columns, as its `header`, within the same room.
+
 A section that is nothing but its heading goes with the next one, and a heading with the text below
 it. Blank stretches give no chunk. Not covered: cutting by meaning.
 """
@@ -16,13 +18,14 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from llmpipe.documents.model import Document, Section
 from llmpipe.errors import StageError
-from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.chunks import Chunk, below
+from llmpipe.retrieval.tables import Table, find_tables, names_above
 
 CHARACTERS_PER_TOKEN = 16
 """A stretch counts for one token in so many characters at least: a tokenizer may see one unknown
@@ -50,6 +53,18 @@ class _Unit:
     heading: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Above:
+    """What stands above the chunks of a unit: its context, and the names of its tables."""
+
+    context: str
+    tables: tuple[Table, ...]
+
+    def header(self, start: int) -> str:
+        """Return the header of a chunk that starts somewhere."""
+        return names_above(self.tables, start)
+
+
 class Splitter:
     """Cuts documents. ``tokenizer`` is one of the ``tokenizers`` library that truncates nothing."""
 
@@ -68,13 +83,15 @@ class Splitter:
     def split(self, document: Document) -> list[Chunk]:
         """Give the chunks of a document, in the order of the text."""
         chunks: list[Chunk] = []
+        tables = tuple(map(self._with_room, find_tables(document.text)))
         for unit in _units(document):
             context = self._context(document.title, unit.path) if self.context else ""
-            for start, end in self._spans(document.text, unit, context):
-                chunks.append(self._chunk(document, unit, context, start, end))
+            above = _Above(context, tables)
+            for start, end in self._spans(document.text, unit, above):
+                chunks.append(self._chunk(document, unit, above, start, end))
         return chunks
 
-    def _chunk(self, document: Document, unit: _Unit, context: str, start: int, end: int) -> Chunk:
+    def _chunk(self, document: Document, unit: _Unit, above: _Above, start: int, end: int) -> Chunk:
         text = document.text[start:end]
         identity = f"{document.id}\0{start}\0{end}\0{text}"
         return Chunk(
@@ -83,20 +100,23 @@ class Splitter:
             start=start,
             end=end,
             text=text,
-            tokens=self.count(_below(context, text)),
+            tokens=self.count(below(above.context, above.header(start), text)),
             section=unit.path,
             pages=document.pages_of(start, end),
-            context=context,
+            context=above.context,
             metadata=document.metadata,
+            header=above.header(start),
         )
 
-    def _spans(self, text: str, unit: _Unit, context: str) -> Iterator[Span]:
+    def _spans(self, text: str, unit: _Unit, above: _Above) -> Iterator[Span]:
         """Cut one unit into stretches that fit below the context."""
         whole = _trimmed(text, unit.start, unit.end)
-        if self._excess(text, whole, context) <= 0:
+        if self._excess(text, whole, above) <= 0:
             yield whole
             return
-        room = self.tokens - self.count(_below(context, ""))
+        room = self.tokens - self.count(below(above.context, "", ""))
+        cut = self._cut_tables(text, unit, above, room)
+        room -= max((self._size(table.names) for table in cut), default=0)
         heading = self._size(text[unit.start : unit.heading])
         if not heading or heading * 2 > room:
             spans = self._cut(text, unit.start, unit.end, room)
@@ -104,15 +124,22 @@ class Splitter:
             spans = self._cut(text, unit.heading, unit.end, room - heading)
             spans[0] = _trimmed(text, unit.start, spans[0][1])
         for span in spans:
-            yield from self._fitting(text, span, context)
+            yield from self._fitting(text, span, above)
 
-    def _fitting(self, text: str, span: Span, context: str) -> Iterator[Span]:
-        """Cut a stretch further that, with its context, turns out to have too many tokens.
+    def _cut_tables(self, text: str, unit: _Unit, above: _Above, room: int) -> Iterator[Table]:
+        """Yield the tables of a unit that do not fit into one chunk."""
+        for table in above.tables:
+            inside = unit.start <= table.start < unit.end
+            if inside and self._size(text[table.start : table.end]) > room:
+                yield table
+
+    def _fitting(self, text: str, span: Span, above: _Above) -> Iterator[Span]:
+        """Cut a stretch further that, with what stands above it, turns out to have too many tokens.
 
         Tokens are counted piece by piece while cutting; where they merge across the seam, the sum
         is off by some.
         """
-        excess = self._excess(text, span, context)
+        excess = self._excess(text, span, above)
         if excess <= 0:
             yield span
             return
@@ -124,7 +151,7 @@ class Splitter:
                 hint="raise `tokens`, or set `context: false`",
             )
         for part in parts:
-            yield from self._fitting(text, part, context)
+            yield from self._fitting(text, part, above)
 
     def _cut(self, text: str, start: int, end: int, room: int) -> list[Span]:
         """Cut a stretch into pieces within ``room``, if possible without scraps such as a fence.
@@ -173,10 +200,10 @@ class Splitter:
         tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
         return max(tokens, -(-len(text) // CHARACTERS_PER_TOKEN))
 
-    def _excess(self, text: str, span: Span, context: str) -> int:
-        """Say by how many tokens a stretch and its context exceed what is allowed."""
+    def _excess(self, text: str, span: Span, above: _Above) -> int:
+        """Say by how many tokens a stretch and what stands above it exceed what is allowed."""
         start, end = span
-        tokens = self.count(_below(context, text[start:end]))
+        tokens = self.count(below(above.context, above.header(start), text[start:end]))
         return max(tokens - self.tokens, -(-(end - start) // CHARACTERS_PER_TOKEN) - self.tokens)
 
     def _context(self, title: str, path: tuple[str, ...]) -> str:
@@ -193,7 +220,15 @@ class Splitter:
             context = " › ".join(chosen)
             if self.count(context) - self._special <= budget:
                 return context
-        words = parts[-1].split()
+        return self._shortened(parts[-1], budget)
+
+    def _with_room(self, table: Table) -> Table:
+        """Shorten the names of a table that would leave too little room for its rows."""
+        return replace(table, names=self._shortened(table.names, self.tokens // CONTEXT_SHARE))
+
+    def _shortened(self, text: str, budget: int) -> str:
+        """Leave words out at the end of a text until it is within so many tokens."""
+        words = text.split()
         while words and self.count(" ".join(words)) - self._special > budget:
             words.pop()
         return " ".join(words)
@@ -205,11 +240,6 @@ def cuts_a_word(document: Document, chunk: Chunk) -> bool:
     return len(around) == 2 and all(
         letter.isalnum() and unicodedata.east_asian_width(letter) not in "WF" for letter in around
     )
-
-
-def _below(context: str, text: str) -> str:
-    """Put a text below its context, as `Chunk.embedded_text` does."""
-    return f"{context}\n\n{text}" if context else text
 
 
 def _trimmed(text: str, start: int, end: int) -> Span:

@@ -15,6 +15,8 @@ from llmpipe.backends.embedding_folder import count_tokens
 from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk, read_chunks
 from llmpipe.retrieval.embedder import EmbedderIdentity
+from llmpipe.retrieval.reading import Reader
+from llmpipe.retrieval.survey import Survey
 from llmpipe.retrieval.vector_memory import VectorMemory, text_key
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 SHARD = 128
 """Texts that are embedded, and remembered, at a time; a killed run loses no more."""
+UNREAD_ROWS = "unread.npy"
+"""The file with the rows that the embedder cannot read, where there are any."""
 BLOCK = 4096
 """Chunks that are looked up, and vectors that are written, at a time."""
 
@@ -80,6 +84,23 @@ class Backlog:
                     hint="lower `tokens` of the chunk stage, or name this model there",
                 )
             passage.tokens = count
+
+
+def read_as(reader: Reader, file: Path) -> Survey:
+    """Read the chunks of a file as their embedder does."""
+    survey = Survey()
+    for chunks in _blocks(read_chunks(file)):
+        for chunk, reading in zip(chunks, reader.read([c.text for c in chunks]), strict=True):
+            survey.add(reading, chunk)
+    return survey
+
+
+def write_unread(folder: Path, rows: Sequence[int]) -> None:
+    """Write which rows the embedder cannot read; no file where there are none."""
+    import numpy as np
+
+    if rows:
+        np.save(folder / UNREAD_ROWS, np.array(rows, np.uint32))
 
 
 def embed_backlog(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -31,7 +30,9 @@ from llmpipe.documents.model import read_documents
 from llmpipe.errors import StageError
 from llmpipe.retrieval import chunks
 from llmpipe.retrieval.carry import carry
+from llmpipe.retrieval.reading import Reader
 from llmpipe.retrieval.splitter import Splitter, cuts_a_word
+from llmpipe.retrieval.survey import Survey, Unknown
 
 
 class ChunkConfig(StageConfig, frozen=True, kw_only=True):
@@ -47,13 +48,16 @@ class ChunkConfig(StageConfig, frozen=True, kw_only=True):
     """The model whose tokens count: the one that will embed the chunks."""
     context: bool = True
     """Put the document's title and the titles of its section before the text that is embedded."""
+    unknown: Unknown = "refuse"
+    """What to do where the model's tokenizer knows less than half of the text: `refuse` it, or
+    `allow` it for a search by words. From 5 % on it warns."""
 
 
 class Chunk(StageDefaults):
     """See the module's docstring."""
 
     Config = ChunkConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "exact"
     cpus = 1
 
@@ -84,16 +88,17 @@ class Chunk(StageDefaults):
             StageError: the model takes no chunks of such a length, or there is nothing to cut.
         """
         config, documents = ctx.config, ctx.input("documents")
-        limit, splitter = _splitter(ctx)
+        limit, splitter, reader = _splitter(ctx)
         folder = ctx.out / "chunks"
         folder.mkdir()
         figures = _Figures()
-        chunks.write_chunks(folder / "chunks.jsonl", _cut(ctx, documents.path, splitter, figures))
+        chunks.write_chunks(folder / "chunks.jsonl", _cut(ctx, splitter, reader, figures))
         if not figures.tokens:
             raise StageError(
                 f"{documents.label}: nothing to cut in {figures.documents} documents",
                 hint="do they hold any text? look at the rejects of the ingest stage",
             )
+        figures.survey.check(ctx.input("model").label, config.unknown, ctx.warn)
         carry(documents.path, folder, "documents.jsonl")
         how = {
             "tokens": config.tokens,
@@ -114,6 +119,7 @@ class _Figures:
     documents: int = 0
     tokens: list[int] = field(default_factory=list)
     cut_words: int = 0
+    survey: Survey = field(default_factory=Survey)
 
     def as_metrics(self) -> dict[str, Any]:
         tokens = {"min": min(self.tokens), "median": median(self.tokens), "max": max(self.tokens)}
@@ -121,6 +127,7 @@ class _Figures:
             "documents": self.documents,
             "chunks": len(self.tokens),
             "tokens": tokens,
+            **self.survey.metrics(),
         }
         return {**metrics, "cut_words": self.cut_words} if self.cut_words else metrics
 
@@ -133,8 +140,8 @@ class _Figures:
         )
 
 
-def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter]:
-    """Give the longest text that the model takes, and a splitter by its tokens."""
+def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter, Reader]:
+    """Give the longest text that the model takes, a splitter by its tokens, and a reader."""
     from llmpipe.backends.embedding_folder import load_tokenizer, read_folder
 
     config, model = ctx.config, ctx.input("model")
@@ -148,14 +155,17 @@ def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter]:
     splitter = Splitter(
         tokenizer, tokens=config.tokens, overlap=config.overlap, context=config.context
     )
-    return limit, splitter
+    return limit, splitter, Reader(tokenizer)
 
 
 def _cut(
-    ctx: StageContext[ChunkConfig], documents: Path, splitter: Splitter, figures: _Figures
+    ctx: StageContext[ChunkConfig], splitter: Splitter, reader: Reader, figures: _Figures
 ) -> Iterator[chunks.Chunk]:
-    for document in read_documents(documents):
-        for chunk in splitter.split(document):
+    for document in read_documents(ctx.input("documents").path):
+        cut = splitter.split(document)
+        readings = reader.read([chunk.text for chunk in cut])
+        for chunk, reading in zip(cut, readings, strict=True):
+            figures.survey.add(reading, chunk)
             figures.tokens.append(chunk.tokens)
             figures.cut_words += cuts_a_word(document, chunk)
             yield chunk

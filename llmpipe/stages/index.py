@@ -43,18 +43,20 @@ class IndexConfig(StageConfig, frozen=True, kw_only=True):
     nprobe: Annotated[int, Meta(ge=1)] | None = None
     """Lists that a search of an IVF index looks into; more find more and take longer."""
     bm25: bool = True
-    """Index the words too, so that names, numbers and codes are found as they are written."""
+    """Index the words too, so that names, numbers and codes are found as they are written. Words
+    that marks join, such as `foo.bar`, are found whole and in parts; `résumé` also as `resume`."""
     language: Language = "english"
     """The language whose stop words and endings the words lose; `none` keeps all as they are."""
     stemming: bool = True
-    """Let forms of a word (*install*, *installing*) count as one."""
+    """Let forms of a word (*install*, *installing*) count as one, as far as `language` knows them.
+    An Arabic or Hebrew word counts without its article or particle too."""
 
 
 class Index(StageDefaults):
     """See the module's docstring."""
 
     Config = IndexConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
     cpus = 1
 
@@ -73,7 +75,7 @@ class Index(StageDefaults):
 
     @staticmethod
     def tools(config: IndexConfig) -> tuple[str, ...]:
-        words = ("bm25s", "PyStemmer") if config.bm25 and config.stemming else ("bm25s",)
+        words = ("bm25s", "regex", "PyStemmer") if config.stemming else ("bm25s", "regex")
         return ("faiss-cpu", *(words if config.bm25 else ()))
 
     @staticmethod

@@ -69,6 +69,17 @@ def gist_of(error: LlmpipeError) -> str:
     return found.gist if found else error.message
 
 
+def require_model(asked: str, served: str) -> None:
+    """Make sure that a caller means the model that is served.
+
+    Raises:
+        ApiError: it is another one.
+    """
+    if asked != served:
+        told = f"there is no model {asked!r} here, only {served!r}"
+        raise ApiError(404, "model_not_found", told, reason="there is no model of that name")
+
+
 def unsupported(what: str, name: str | None = None) -> ApiError:
     """Refuse what cannot be done; a name that the caller gave is for the caller alone."""
     reason = f"this service does not take {what}"

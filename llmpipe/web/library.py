@@ -91,6 +91,7 @@ class Library:
             "start": chunk.start,
             "end": chunk.end,
             "text": chunk.text,
+            **({"header": chunk.header} if chunk.header else {}),
             **{name: getattr(hit, name) for name in _SCORES},
         }
 

@@ -392,7 +392,13 @@ async function introduce() {
     const { data: [model] } = await (await call("v1/models")).json();
     const { documents } = model.llmpipe;
     const number = documents === 1 ? "one document" : `${documents.toLocaleString("en")} documents`;
-    byId("about").textContent = `Answers from ${number}, with the passages that they rest on.`;
+    const made = new Date(model.created * 1000);
+    const time = Object.assign(document.createElement("time"), {
+      dateTime: made.toISOString(),
+      textContent: made.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" }),
+    });
+    byId("about").replaceChildren(
+      `Answers from ${number}, with the passages that they rest on. Index made on `, time, ".");
   } catch (error) {
     if (error.status === 401) askForKey(error.message);
     else say(error.message);

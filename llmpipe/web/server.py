@@ -47,6 +47,7 @@ def serve_answers(
     slots: int,
     api_key: str | None,
     on_ready: Callable[[str], None],
+    index_made: Callable[[], float | None] = lambda: None,
 ) -> int:
     """Serve the answers of a stage until Ctrl-C; give the exit code, 0.
 
@@ -59,6 +60,7 @@ def serve_answers(
         slots: questions that are answered at the same time.
         api_key: when given, callers must send it as a bearer token.
         on_ready: is called with the URL when the server answers.
+        index_made: tells when the index was made, in seconds since 1970; None goes by its file.
 
     Raises:
         UsageError: other machines could reach the address and no key is asked for.
@@ -74,7 +76,9 @@ def serve_answers(
         with _terminated_as_interrupted(), bind(host, port) as bound, opening as answerer:
             address, port = bound.getsockname()[:2]
             admission = Admission(loopback=is_loopback(address), api_key=api_key)
-            service = make_service(answerer, Identity(name, stage), admission, slots=slots)
+            service = make_service(
+                answerer, Identity(name, stage, index_made()), admission, slots=slots
+            )
             _listen(bound, host, port)
             on_ready(reachable_url(address, port))
             _run(service, bound)

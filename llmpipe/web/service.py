@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.web.answers import Answers
 from llmpipe.web.application import make_application
-from llmpipe.web.errors import ApiError, json_response
+from llmpipe.web.errors import ApiError, json_response, require_model
 from llmpipe.web.guard import Admission
 from llmpipe.web.library import Library
 from llmpipe.web.lookups import Lookups
@@ -31,10 +31,15 @@ _MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the service says of itself: the spec's name, and the stage as the name of its model."""
+    """What the service says of itself: the spec's name, and the stage as the name of its model.
+
+    ``index_made`` is when the index was made, in seconds since 1970, where the store knows; else
+    the time of its file counts.
+    """
 
     name: str
     stage: str
+    index_made: float | None = None
 
 
 def make_service(
@@ -65,6 +70,7 @@ def make_service(
         Route("/health", partial(about.health, answers)),
         Route("/metrics", metrics.requests.show),
         Route("/v1/models", about.models),
+        Route("/v1/models/{id:path}", about.model),
         Route("/v1/chat/completions", answers.chat, methods=["POST"]),
         Route("/v1/search", lookups.search, methods=["POST"]),
         Route("/v1/documents/{id:path}", lookups.document),
@@ -79,10 +85,17 @@ class _About:
         self, answerer: Answerer, identity: Identity, admission: Admission, modes: Sequence[str]
     ) -> None:
         passages = answerer.retriever.passages
-        self._index = {
-            "documents": len(passages.document_ids()),
-            "chunks": passages.count,
-            "modes": modes,
+        made = identity.index_made
+        self._model = {
+            "id": identity.stage,
+            "object": "model",
+            "created": int(answerer.retriever.index_written if made is None else made),
+            "owned_by": "llmpipe",
+            "llmpipe": {
+                "documents": len(passages.document_ids()),
+                "chunks": passages.count,
+                "modes": modes,
+            },
         }
         self._identity = identity
         self._key_required = admission.api_key is not None
@@ -102,9 +115,11 @@ class _About:
         )
 
     async def models(self, request: Request) -> Response:
-        model = {"id": self._identity.stage, "object": "model", "created": 0}
-        about = {**model, "owned_by": "llmpipe", "llmpipe": self._index}
-        return json_response({"object": "list", "data": [about]})
+        return json_response({"object": "list", "data": [self._model]})
+
+    async def model(self, request: Request) -> Response:
+        require_model(request.path_params["id"], self._identity.stage)
+        return json_response(self._model)
 
 
 async def _page(name: str, request: Request) -> Response:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.heavy  # rouge-score is one of the extras
         ("yes", "", 0.0),
         ("Är det så?", "är det så", 1.0),
         ("今日は雨", "今日は晴", 0.75),
+        ("पानी ठंडा", "पाना ठंडा", 0.5),
         ("+", "+", 1.0),
         ("+", "-", 0.0),
     ],

@@ -16,6 +16,9 @@ TEXTS = ("The kiosk opens at nine.", "Dogs are kept on a lead.")
 """Of the two sources that every answer is given; the first is the one that answers."""
 
 
+pytestmark = pytest.mark.heavy  # the package regex is of the extra `rag`
+
+
 def answered(text: str) -> Answered:
     """A question, and an answer that cites as it does in use."""
     question = Question(id="1", place="q.jsonl:1", text="When does the kiosk open?")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.documents.model import Document, Page, Section
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.citations import Source, cite, claims, supported_share
+
+pytestmark = pytest.mark.heavy  # the package regex is of the extra `rag`
 
 KIOSK = "The kiosk opens at nine. It closes at eight in the evening.\n\nOn Sundays it stays closed."
 POOL = "The pool costs 4.50 euros for adults. Children under twelve pay 2 euros."
@@ -72,6 +76,52 @@ def test_a_sentence_without_a_number_gets_the_source_that_says_it() -> None:
     assert (found.number, found.inferred) == (2, True)
     assert found.quote == "Children under twelve pay 2 euros."
     assert cite("Yes.", sources) == ()
+
+
+def test_an_inferred_source_has_the_figures_of_the_sentence() -> None:
+    """\"The fee is 40 euros\" was given a passage that says 60; in which sentence counts as well."""
+    sixty = source(1, "The fee is 60 euros.")
+    assert cite("The fee is 40 euros.", [sixty]) == ()
+    assert cite("The fee is not 60 euros.", [sixty]) == ()
+    (found,) = cite("The fee is sixty euros.", [sixty])
+    assert (found.quote, found.inferred) == ("The fee is 60 euros.", True)
+    both = source(1, "The fee is 60 euros. A copy is 40 euros.")
+    assert [c.quote for c in cite("A copy is only 40 euros.", [both])] == ["A copy is 40 euros."]
+    right = source(2, "The yearly fee for residents is forty euros.")
+    assert [c.number for c in cite("The fee is 40 euros.", [sixty, right])] == [2]
+    (named,) = cite("The fee is 40 euros [1].", [sixty])
+    assert not named.inferred
+
+
+def test_a_row_of_a_table_is_quoted_by_its_column_names() -> None:
+    """Also where the names stand in the chunk before; the quote is the row alone."""
+    rows = "| Anna | 40 euros |\n| Bob | 60 euros |\n"
+    whole = source(1, f"| Name | Yearly fee |\n| --- | --- |\n{rows}")
+    below = source(1, rows)
+    below = Source(
+        1, msgspec.structs.replace(below.chunk, header="| Name | Yearly fee |"), below.document
+    )
+    for one in (whole, below):
+        (found,) = cite("Bob pays a yearly fee of 60 euros.", [one])
+        assert (found.quote, found.inferred) == ("| Bob | 60 euros |", True)
+        assert cite("Bob pays a yearly fee of 80 euros.", [one]) == ()
+
+
+def test_words_are_compared_as_they_are_searched() -> None:
+    """Scripts without spaces, points, accents and names with marks."""
+    for answer, text in (
+        ("图书馆九点到六点开放。", "市图书馆早上九点到下午六点开放。"),
+        ("قال محمد هذا اليوم.", "قال مُحَمَّد هذا اليوم."),
+        ("Le cafe d'ete ferme tard.", "Le café d’été ferme tard."),
+    ):
+        (found,) = cite(answer, [source(1, text)])
+        assert (found.quote, found.inferred) == (text, True)
+    cpp = source(1, "Plugins of the editor are written in C#.")
+    (found,) = cite(
+        "Plugins of the editor are written in C++.",
+        [cpp, source(2, "Plugins of the editor are written in C++.")],
+    )
+    assert found.number == 2
 
 
 def test_what_shares_no_word_quotes_the_whole_source() -> None:

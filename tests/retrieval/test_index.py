@@ -14,7 +14,7 @@ from llmpipe.backends import faiss as backend
 from llmpipe.documents.model import Document
 from llmpipe.errors import StageError
 from llmpipe.retrieval.bm25 import Bm25Settings
-from llmpipe.retrieval.index import IndexSettings, build_index, open_index
+from llmpipe.retrieval.index import FORMAT, IndexSettings, build_index, open_index
 
 pytestmark = pytest.mark.heavy
 
@@ -76,15 +76,18 @@ def test_an_altered_file_is_named(tmp_path: Path) -> None:
         open_index(index, verify=False)
 
 
-def test_what_is_no_index_or_a_newer_one_is_refused(tmp_path: Path) -> None:
-    """By what it is."""
+@pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
+def test_what_is_no_index_or_another_one_is_refused(tmp_path: Path, other: int) -> None:
+    """By what it is; one of another format, whose words are others, with what to do."""
     with pytest.raises(StageError, match="is no index"):
         open_index(tmp_path)
     index = built(tmp_path)
     manifest = json.loads((index / "index.json").read_text("utf-8"))
-    (index / "index.json").write_text(json.dumps(manifest | {"format": 2}))
-    with pytest.raises(StageError, match="of format 2; this llmpipe reads 1"):
+    (index / "index.json").write_text(json.dumps(manifest | {"format": other}))
+    message = f"of format {other}; this llmpipe reads {FORMAT}"
+    with pytest.raises(StageError, match=message) as caught:
         open_index(index)
+    assert "--force" in (caught.value.hint or "")
     (index / "index.json").write_text("[]")
     with pytest.raises(StageError, match="is no index"):
         open_index(index)

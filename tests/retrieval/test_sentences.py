@@ -23,6 +23,10 @@ def sentences(text: str) -> list[str]:
         ("A line that\nis wrapped. Next.", ["A line that\nis wrapped.", "Next."]),
         ("Heading\n\nText below", ["Heading", "Text below"]),
         ("Buy:\n- milk\n- bread", ["Buy:", "- milk", "- bread"]),
+        (
+            "| a | b |\n| --- | --- |\n| 1 | 2 |\nText",
+            ["| a | b |", "| --- | --- |", "| 1 | 2 |", "Text"],
+        ),
         ("一つ目。二つ目。", ["一つ目。", "二つ目。"]),
         ("Version 3.11 is out.", ["Version 3.11 is out."]),
         ("  \n ", []),

@@ -217,3 +217,46 @@ def test_tokens_too_few_for_one_letter() -> None:
 
     with pytest.raises(StageError, match="have no room"):
         Splitter(Wasteful(), tokens=16, overlap=0).split(document(((), "abc")))
+
+
+def table(rows: int, names: str = "| Name | Yearly fee | Since |") -> str:
+    """Make a table of some rows."""
+    body = "".join(f"| Person {n} | {n * 7} euros | {1960 + n} |\n" for n in range(rows))
+    return f"{names}\n| --- | --- | --- |\n{body}"
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_every_chunk_of_a_table_carries_its_column_names(tokenizer: str) -> None:
+    """Of the five chunks of a table only the first had them; the text stays an exact slice."""
+    splitter = Splitter(TOKENIZERS[tokenizer](), tokens=220, overlap=40)
+    text = "# Fees\n\n" + table(60) + "\nAfter the table. " + PROSE * 3
+    made = document((("Fees",), text))
+    chunks = splitter.split(made)
+    inside = [chunk for chunk in chunks if "Person" in chunk.text]
+    assert len(inside) > 3
+    for chunk in chunks:
+        assert made.text[chunk.start : chunk.end] == chunk.text
+        assert chunk.tokens == splitter.count(chunk.embedded_text()) <= 220
+    for chunk in inside:
+        assert "Yearly fee" in chunk.embedded_text()
+        assert "Fees" in chunk.embedded_text()
+    assert inside[0].header == ""
+    assert {chunk.header for chunk in inside[1:]} == {"| Name | Yearly fee | Since |"}
+    assert {chunk.header for chunk in chunks if "Person" not in chunk.text} <= {""}
+
+
+def test_names_of_many_columns_are_shortened() -> None:
+    """They take a third of the room at most; rows have the rest."""
+    names = "| " + " | ".join(f"A long name of column {n}" for n in range(40)) + " |"
+    splitter = Splitter(word_pieces(), tokens=100, overlap=0)
+    *_, last = splitter.split(document(((), table(40, names))))
+    assert last.tokens <= 100
+    assert last.header.startswith("| A long name of column 0 |")
+    assert splitter.count(last.header) <= 36
+
+
+def test_what_is_no_table_has_no_header() -> None:
+    """A bar in prose, a rule, and a table without names."""
+    splitter = Splitter(word_pieces(), tokens=60, overlap=0)
+    for text in ("a | b\n\n---\n\n" + PROSE, table(20, "| | | |"), "a\n---\n" + PROSE):
+        assert {chunk.header for chunk in splitter.split(document(((), text)))} == {""}

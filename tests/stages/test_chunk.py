@@ -100,3 +100,17 @@ def test_an_overlap_of_half_is_a_problem() -> None:
         {"kind": "chunk", "documents": "docs", "tokens": 80, "overlap": 40}, ChunkConfig
     )
     assert [path for path, _ in Chunk.problems(config)] == [("overlap",)]
+
+
+THAI = {"a.csv#1": "ห้องสมุดเทศบาลเปิดวันธรรมดา", "a.csv#2": "สระว่ายน้ำปิดทุกวันจันทร์"}
+
+
+def test_text_that_the_model_cannot_read_is_refused(run_chunk: Run) -> None:
+    """Six rows of Thai were one unknown token each, and nobody was told; now it takes a setting."""
+    with pytest.raises(StageError, match=r"cannot read 100% of the text.*a\.csv#1") as caught:
+        run_chunk(THAI)
+    assert "unknown: allow" in (caught.value.hint or "")
+    result, _ = run_chunk(THAI, unknown="allow")
+    assert (result.metrics["unknown"], result.metrics["unread_chunks"]) == (1.0, 2)
+    mixed, _ = run_chunk({**THAI, "b.txt": "The library is open from nine to six. " * 9})
+    assert 0.05 < mixed.metrics["unknown"] < 0.5

@@ -96,6 +96,30 @@ def test_sentence_transformers_and_what_the_artifact_holds(bench: Bench) -> None
     assert np.abs(query - vectors[0]).max() < 1e-6
 
 
+THAI = ["ห้องสมุดเทศบาลเปิดวันธรรมดา", "สระว่ายน้ำปิดทุกวันจันทร์"]
+
+
+def test_text_that_the_model_cannot_read_is_refused_or_found_by_words(
+    bench: Bench, minilm: Path, tmp_path: Path
+) -> None:
+    """Refused by default; where allowed, the index knows which passages only their words find."""
+    with pytest.raises(StageError, match="cannot read 100% of the text"):
+        bench.run(THAI)
+    result, _ = bench.run([*THAI, "The tank is full."], unknown="allow")
+    assert result.metrics["unread_chunks"] == 2
+    assert any("2 of 3 chunks it cannot read" in warning for warning in bench.warnings)
+    embeddings = result.outputs["embeddings"]
+    assert np.load(embeddings / "unread.npy").tolist() == [0, 1]
+    build_index(embeddings, tmp_path / "index", IndexSettings())
+    with open_embedder(read_identity(embeddings / "embedder.json"), model=minilm) as embedder:
+        retriever = Retriever.open(tmp_path / "index", embedder)
+        hits = retriever.search("สระว่ายน้ำปิดวันไหน")
+        assert retriever.by_words_alone("สระว่ายน้ำปิดวันไหน")
+        assert not retriever.by_words_alone("Is the tank full?")
+    assert hits[0].row == 1
+    assert hits[0].dense_score is None
+
+
 def test_an_edited_document_costs_its_changed_chunks(bench: Bench) -> None:
     """What was embedded is reused, to the bit; when nothing is new, nothing is loaded."""
     texts = [f"Paragraph number {i} about pumps." for i in range(6)]

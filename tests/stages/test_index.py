@@ -87,6 +87,6 @@ def test_settings_without_effect_are_problems() -> None:
 
 def test_only_what_is_used_counts_as_a_tool() -> None:
     """Without words, a new version of bm25s changes nothing."""
-    assert Index.tools(config()) == ("faiss-cpu", "bm25s", "PyStemmer")
-    assert Index.tools(config(stemming=False)) == ("faiss-cpu", "bm25s")
+    assert Index.tools(config()) == ("faiss-cpu", "bm25s", "regex", "PyStemmer")
+    assert Index.tools(config(stemming=False)) == ("faiss-cpu", "bm25s", "regex")
     assert Index.tools(config(bm25=False)) == ("faiss-cpu",)

@@ -331,7 +331,7 @@ def test_what_does_not_go_together_is_named() -> None:
 
 def test_what_shapes_the_answers_is_in_the_key() -> None:
     """What searches and what may embed the questions; llama.cpp and what measures where in use."""
-    searching = {"bm25s", "faiss-cpu", "onnxruntime", "PyStemmer", "sentence-transformers", "tokenizers"}  # fmt: skip
+    searching = {"bm25s", "faiss-cpu", "onnxruntime", "PyStemmer", "regex", "sentence-transformers", "tokenizers"}  # fmt: skip
     assert set(Rag.tools(config(OPENAI))) == searching
     assert set(Rag.tools(config())) == searching | {"xllamacpp"}
     assert set(Rag.tools(config(OPENAI, data="./d.jsonl"))) == searching | {"rouge-score"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,10 @@ def test_it_says_what_it_answers_from(serve: Serve, opened: Opener) -> None:
     found = opened(serve())
     assert found.page.get_by_role("heading", level=1).inner_text() == "town-docs"
     expect(found.page.locator("#about")).to_contain_text("Answers from 4 documents")
+    expect(found.page.locator("#about")).to_contain_text("Index made on")
+    made = found.page.locator("#about time").get_attribute("datetime")
+    assert made is not None
+    assert made.startswith(datetime.now(UTC).date().isoformat())
     assert found.focused() == "question"
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from openai import NotFoundError
 from town_service import Serve
 from web.calling import client, error_of
 
@@ -20,6 +23,21 @@ def test_the_service_says_what_it_is(serve: Serve) -> None:
     assert model.model_extra["llmpipe"] == {
         "documents": 4, "chunks": 4, "modes": ["hybrid", "dense", "bm25"],
     }  # fmt: skip
+
+
+def test_the_model_says_when_its_index_was_made(serve: Serve, index: Path) -> None:
+    """In the list and by its name, as OpenAI's clients ask; another name is an error of theirs."""
+    served = serve()
+    openai = client(served)
+    (listed,) = openai.models.list().data
+    assert listed.created == int((index / "index.json").stat().st_mtime)
+    assert openai.models.retrieve("answers") == listed
+    with pytest.raises(
+        NotFoundError, match="there is no model 'gpt' here, only 'answers'"
+    ) as caught:
+        openai.models.retrieve("gpt")
+    assert caught.value.code == "model_not_found"
+    assert served.http.get("/v1/models/a/b").json()["error"]["code"] == "model_not_found"
 
 
 def test_the_metrics_count(serve: Serve) -> None:

@@ -57,7 +57,7 @@ class Rag(StageDefaults):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 5
+    VERSION = 6
     determinism = "same-machine"
     draws = True
 
@@ -144,6 +144,7 @@ class Rag(StageDefaults):
                 samples = _ask(ctx, answerer, questions)
                 answers = _ask_labelled(ctx, answerer, labelled.questions)
         _require_speech(ctx, [*samples, *answers])
+        _warn_of_unread(ctx, [*samples, *answers])
         _warn_of_silence(ctx, samples)
         _warn_of_reasoning(ctx, [*samples, *answers])
         known = journal.reused if journal else 0
@@ -299,6 +300,16 @@ def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
         raise StageError(
             f"{ctx.config.generator.model} answers every question with nothing",
             hint="a wrong tokenizer or chat template does this: look at the stage that made it",
+        )
+
+
+def _warn_of_unread(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
+    """Tell of questions that a hybrid search put to the words alone."""
+    unread = [answer for answer in answers if answer.hits and answer.by_words_alone()]
+    if unread and ctx.config.mode == "hybrid":
+        ctx.warn(
+            f"of {len(unread)} of {len(answers)} questions the embedder reads nothing, such as "
+            f"{unread[0].question!r}: passages were ranked by words alone there"
         )
 
 

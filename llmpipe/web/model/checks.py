@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpipe.web.errors import ApiError, unsupported
+from llmpipe.web.errors import ApiError, require_model, unsupported
 from llmpipe.web.model.schemas import require_heeded, require_sound
 
 MOST_DIGITS = 12
@@ -35,9 +35,8 @@ class Served:
         Raises:
             ApiError: it is another one.
         """
-        if name is not None and name != self.name:
-            told = f"there is no model {name!r} here, only {self.name!r}"
-            raise ApiError(404, "model_not_found", told, reason="there is no model of that name")
+        if name is not None:
+            require_model(name, self.name)
 
     def require_token(self, token: int) -> None:
         """Make sure that a token is one of the model's.

@@ -1,0 +1,161 @@
+"""Take the words of a text apart, in any script: for searches, citations and ROUGE alike.
+
+A word is a run of what Unicode counts to words (UTS #18: letters, marks, digits, connectors).
+Words that marks join (``foo.bar``, ``e-mail``, ``v1.2.3``) and those with marks of their own
+(``C++``, ``.NET``) are a compound, which counts whole and in its parts. Chinese, Japanese, Thai,
+Lao, Khmer and Burmese set no spaces: their letters count one by one and in pairs, as pairs in
+Korean words count too. What nobody sees in a word, such as a soft hyphen, is not part of it.
+
+Not covered: dictionaries of the languages without spaces, simplified beside traditional Chinese.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from itertools import pairwise
+from typing import Any
+
+LONGEST_WHOLE = 64
+"""Characters of a compound above which only its parts count: nobody asks for a whole address."""
+
+_DENSE = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆\p{Line_Break=Complex_Context}"
+_WORD = rf"[\w--[{_DENSE}]]+(?:\+\+|[+#](?!\w))?"
+_JOINT = r"(?:[-.:/@&+#^~'·]{1,3}|(?<=\d),(?=\d)|(?<=\p{Hebrew})\"(?=\p{Hebrew}))"
+_PATTERNS = {
+    "words": rf"(?P<dense>[{_DENSE}][{_DENSE}\p{{M}}]*)"
+    rf"|(?<![\w.])(?:\.(?=\p{{L}})|--?|[$@#~])?{_WORD}(?:{_JOINT}{_WORD})*",
+    "dense": rf"[{_DENSE}]",
+    "parts": r"[\w--_]+(?:\+\+|[+#](?!\w))?",
+    "plain": rf"[{_DENSE}]\p{{M}}*|[\w--[{_DENSE}_]]+",
+    "inner": r"(?<=\w)['\"·]+(?=\w)|(?<=\w)-(?=\p{L})|(?<=\p{L})-(?=\w)",
+    "superscript": r"(?<=[\p{L}\p{N}])[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+",
+    "thousands": r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))",
+    "unseen": r"\u00ad[^\S\n]*\n\s*|[\p{DI}\u0640]+",
+    "digit": r"[\p{Nd}--[0-9]]",
+    "grouped": r"\d{1,3}(?:[,.]\d{3})+",
+    "prefix": r"^(?:[وف]?(?:ال|بال|كال|لل)|ו?[הבכלמש])(?=\p{L}{3})",
+    "indic": r"[नम]्(?=\p{L})|ँ",
+}
+"""Patterns of the package ``regex``, which knows Unicode's properties."""
+
+_ALIKE = str.maketrans(
+    {"’": "'", "‘": "'", "ʼ": "'", "՚": "'", "׳": "'", "״": '"', "‐": "-", "‑": "-", "−": "-"}
+    | {"٫": ".", "٬": ",", "⁄": "/"}
+)
+_PLAIN_LETTERS = str.maketrans(
+    {"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ħ": "h", "ı": "i"}
+    | {"ى": "ي", "ة": "ه", "ک": "ك", "ی": "ي"}
+)
+"""Letters that no rule of Unicode takes apart, as people write them without."""
+_TURKISH = str.maketrans({"I": "ı", "İ": "i"})
+
+
+def compounds(text: str, *, turkish: bool = False) -> Iterator[tuple[str, ...]]:
+    """Yield the words of a text, those of a compound together: the whole first, then its parts.
+
+    Args:
+        text: any text.
+        turkish: take `I` for the capital of `ı`.
+    """
+    for match in _pattern("words").finditer(folded(text, turkish=turkish)):
+        yield _groups(match[0]) if match["dense"] else _compound(match[0])
+
+
+def plain_words(text: str) -> list[str]:
+    """Return the parts alone, and single letters of a script without spaces."""
+    found: list[str] = _pattern("plain").findall(folded(text))
+    return found
+
+
+def folded(text: str, *, turkish: bool = False) -> str:
+    """Return a text in one form: case, Unicode's variants, digits, unseen characters.
+
+    A raised number stays apart: `10⁶` becomes `10^6`.
+    """
+    if not text.isascii():
+        text = _pattern("superscript").sub(
+            lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text
+        )
+        text = _pattern("thousands").sub(",", text)
+        text = "".join(f" {c}" if c in "¼½¾⅓⅔" else c for c in text)
+        text = unicodedata.normalize("NFKC", text).translate(_ALIKE)
+        text = _pattern("unseen").sub("", text)
+        text = _pattern("digit").sub(
+            lambda match: str(unicodedata.decimal(match[0], match[0])), text
+        )
+    if turkish:
+        text = text.translate(_TURKISH)
+    return text.casefold().replace("i\u0307", "i")
+
+
+@lru_cache(maxsize=1 << 17)
+def bare(word: str) -> str:
+    """Return a folded word without accents, vowel points and the like: `résumé` as `resume`.
+
+    Vowel signs of Indic scripts, and marks that make another Japanese or Cyrillic letter, stay.
+    """
+    if word.isascii():
+        return word
+    plain = "".join(map(_without_accent, word)).translate(_PLAIN_LETTERS)
+    return str(_pattern("indic").sub("ं", unicodedata.normalize("NFC", plain)))
+
+
+def unprefixed(word: str) -> str:
+    """Return an Arabic or Hebrew word without the article or particle that is written onto it."""
+    return word if word.isascii() else str(_pattern("prefix").sub("", word))
+
+
+def sets_spaces(text: str) -> bool:
+    """Tell whether a text has no letter of a script that sets no spaces between words."""
+    return not _pattern("dense").search(text)
+
+
+@cache
+def _pattern(name: str) -> Any:
+    import regex
+
+    return regex.compile(_PATTERNS[name], regex.V1)
+
+
+def _without_accent(letter: str) -> str:
+    if letter == "й":  # no и with an accent
+        return letter
+    return "".join(sign for sign in unicodedata.normalize("NFD", letter) if not _is_accent(sign))
+
+
+def _is_accent(sign: str) -> bool:
+    """Tell accents, points and nuktas by their combining class; that of kana's voicing is 8."""
+    kind = unicodedata.combining(sign)
+    return kind == 7 or 10 <= kind <= 36 or kind >= 200
+
+
+def _groups(run: str) -> tuple[str, ...]:
+    """Return single letters and pairs of them, each with its marks."""
+    letters = _pattern("plain").findall(run)
+    return (*letters, *map("".join, pairwise(letters)))
+
+
+@lru_cache(maxsize=1 << 17)
+def _compound(text: str) -> tuple[str, ...]:
+    if text.isalnum() and text.isascii():
+        return (text,)
+    parts = _pattern("parts").findall(text)
+    wholes = [_pattern("inner").sub("", text)] if len(text) <= LONGEST_WHOLE else []
+    if _pattern("grouped").fullmatch(text):
+        wholes.append(text.replace(",", "").replace(".", ""))
+    if text[:1] == "v" and text[1:2].isdigit():
+        wholes.append(text[1:])
+    if "^" in text and text[0].isalpha():  # m² is asked for as m2; 10⁶ is not 106
+        wholes.append(text.replace("^", ""))
+    if "'" in text:  # the rest of l'eau, don't and İzmir'de
+        parts = [part for part in parts if len(part) > 1]
+    bases = [part.rstrip("+#") for part in parts]
+    hangul = [pair for part in parts for pair in _hangul_pairs(part)]
+    return tuple(dict.fromkeys(filter(None, (*wholes, *parts, *bases, *hangul))))
+
+
+def _hangul_pairs(word: str) -> Iterator[str]:
+    if "가" <= word[0] <= "힣":
+        yield from map("".join, pairwise(word))

@@ -1,0 +1,176 @@
+"""How much of a text an embedder reads, and what becomes of what it cannot read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hashed_words import HashedWords, document, write_embeddings
+
+from llmpipe.backends.embedding_folder import load_tokenizer
+from llmpipe.errors import StageError
+from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.index import IndexSettings, build_index
+from llmpipe.retrieval.reading import Reader, Reading
+from llmpipe.retrieval.search import Retriever
+from llmpipe.retrieval.survey import Survey
+from llmpipe.retrieval.vectors import write_unread
+
+pytestmark = pytest.mark.heavy
+
+THAI = "ห้องสมุดเทศบาลเปิดวันธรรมดา"
+
+
+@pytest.fixture(scope="module")
+def reader(minilm: Path) -> Reader:
+    """A reader as the default embedder."""
+    return Reader(load_tokenizer(minilm))
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "spelled"),
+    [
+        ("The library is open from nine.", 0, 0),
+        ("Die Bücherei öffnet um neun; où est-ce?", 0, 0),
+        (THAI, 1, 0),
+        (f"rows.csv {THAI}", 0.77, 0.14),
+        ("", 0, 0),
+        ("Δ is read 😀", 0.25, 0),
+        ("Привет из библиотеки", 0, 1),
+        ("تفتح المكتبة أبوابها", 0, 1),
+        ("도서관은 열려", 0, 1),
+    ],
+)
+def test_what_the_default_embedder_reads(
+    reader: Reader, text: str, unknown: float, spelled: float
+) -> None:
+    """Its own scripts whole; others letter by letter or not at all, however few tokens they are."""
+    (reading,) = reader.read([text])
+    assert reading.unknown_share == pytest.approx(unknown, abs=0.02)
+    assert reading.spelled_share == pytest.approx(spelled, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["unigram", "wordlevel", "bpe"])
+def test_every_kind_of_tokenizer_says_what_it_does_not_know(kind: str) -> None:
+    """The unknown token is found where each kind keeps it; byte-level ones have none."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = {
+        "unigram": lambda: Tokenizer(models.Unigram([("<u>", 0.0), ("pump", -1.0)], unk_id=0)),
+        "wordlevel": lambda: Tokenizer(models.WordLevel({"<u>": 0, "pump": 1}, unk_token="<u>")),
+        "bpe": lambda: Tokenizer(models.BPE(vocab={"x": 0}, merges=[])),
+    }[kind]()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    known, unknown = Reader(tokenizer).read(["pump pump", "qqq zzz"])
+    assert known.unknown_share == 0
+    assert unknown.unknown_share == (0 if kind == "bpe" else 1)
+
+
+def survey(*shares: tuple[int, int]) -> Survey:
+    """Make a survey of chunks with so many unknown tokens of so many."""
+    made = Survey()
+    for unknown, tokens in shares:
+        made.add(Reading(tokens, unknown), Chunk("c", "a.csv#2", 0, 4, THAI, tokens))
+    return made
+
+
+def test_a_collection_that_cannot_be_read_is_refused_unless_allowed() -> None:
+    """From 5 % on it is said, from one half on it takes a setting, and the way out is told."""
+    said: list[str] = []
+    survey((1, 100)).check("M", "refuse", said.append)
+    assert said == []
+    survey((6, 100), (0, 1)).check("M", "refuse", said.append)
+    assert "M does not know 5.9% of the text" in said.pop()
+    with pytest.raises(StageError, match=r"M cannot read 50% of the text.*a\.csv#2.*ห้อง") as caught:
+        survey((10, 10), (0, 10)).check("M", "refuse", said.append)
+    assert "mode: bm25" in (caught.value.hint or "")
+    survey((10, 10), (0, 10)).check("M", "allow", said.append)
+    assert "1 of 2 chunks it cannot read" in said.pop()
+
+
+class Halting(HashedWords):
+    """An embedder that reads no word with a letter q in it."""
+
+    def read(self, text: str) -> Reading:
+        words = text.split()
+        return Reading(len(words), sum("q" in word for word in words))
+
+
+TEXTS = ["qat qog", "qit qaz", "fish swim", "birds fly"]
+
+
+@pytest.fixture
+def retriever(tmp_path: Path) -> Retriever:
+    """An index of two passages that its embedder cannot read and two that it can."""
+    return _retriever(tmp_path, [0, 1])
+
+
+def _retriever(folder: Path, unread: Sequence[int]) -> Retriever:
+    documents = [document(f"{row}", text) for row, text in enumerate(TEXTS)]
+    embeddings = write_embeddings(folder / "embeddings", documents)
+    write_unread(embeddings, unread)
+    build_index(embeddings, folder / "index", IndexSettings())
+    return Retriever.open(folder / "index", Halting())
+
+
+def test_a_question_that_cannot_be_read_is_searched_by_words_alone(retriever: Retriever) -> None:
+    """The nearest vector has no say, neither in the order nor in whether anything is found."""
+    hits = retriever.search("qit fish qum", passes=lambda cosine: False)
+    assert retriever.by_words_alone("qit fish qum")
+    assert [hit.row for hit in hits] == [
+        hit.row for hit in retriever.search("qit fish qum", mode="bm25")
+    ]
+    assert {hit.dense_score for hit in hits} == {None}
+
+
+def test_passages_that_cannot_be_read_are_found_by_words(retriever: Retriever) -> None:
+    """They come last by meaning; where no other passes the threshold, they are still looked at."""
+    hits = retriever.search("fish qat swim birds")
+    assert not retriever.by_words_alone("fish qat swim birds")
+    ranks = {hit.row: hit.dense_rank for hit in hits}
+    assert ranks[0] is None
+    assert hits[0].row == 2
+    among = retriever.search("fish qat swim birds", passes=lambda cosine: False)
+    assert [hit.row for hit in among] == [0]
+    only = retriever.search("fish qat swim birds", filters={"document": "0"})
+    assert [hit.row for hit in only] == [0]
+
+
+def test_where_no_passage_can_be_read_only_words_count(tmp_path: Path) -> None:
+    """Also for a question that can be."""
+    retriever = _retriever(tmp_path, [0, 1, 2, 3])
+    assert retriever.by_words_alone("fish swim")
+    assert [hit.row for hit in retriever.search("fish swim")] == [2]
+
+
+LANGUAGES = json.loads((Path(__file__).parent / "languages.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_in_six_languages_the_right_text_is_found(
+    language: str, minilm: Path, tmp_path: Path
+) -> None:
+    """By words nearly always; by both hardly ever less often than by the better one."""
+    from llmpipe.retrieval.embedders import identify_folder, open_embedder
+
+    texts, questions = LANGUAGES[language]["texts"], LANGUAGES[language]["questions"]
+    identity = identify_folder("sentence-transformers", minilm, "m", label="minilm")
+    documents = [document(f"d{row:02}", text) for row, text in enumerate(texts)]
+    with open_embedder(identity, model=minilm) as embedder:
+        embeddings = write_embeddings(tmp_path / "e", documents, embedder=embedder)
+        readings = [embedder.read(text) for text in texts]
+        write_unread(embeddings, [row for row, one in enumerate(readings) if one.unread])
+        build_index(embeddings, tmp_path / "index", IndexSettings())
+        retriever = Retriever.open(tmp_path / "index", embedder)
+        hit = {
+            mode: np.mean([
+                retriever.search(question, k=1, mode=mode)[0].row == row
+                for question, row in questions
+            ])
+            for mode in ("dense", "bm25", "hybrid")
+        }  # fmt: skip
+    assert hit["bm25"] >= 0.9
+    assert hit["hybrid"] >= max(hit["dense"], hit["bm25"]) - 0.05
