@@ -235,6 +235,12 @@ def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) 
             f"training was stopped before its first step: {labels.error}", hint=labels.hint
         )
     text = "\n".join(child.tail)
+    if watcher.dropped and not watcher.steps and _EMPTY.search(text):
+        return StageError(
+            "training was stopped before its first step: no row is left to train on: "
+            + "; ".join(watcher.dropped),
+            hint="raise sequence_len, or look at the rows",
+        )
     reason = next((line for line in reversed(child.tail) if _ERROR.match(line.strip())), "")
     hint = next((advice for sign, advice in _ADVICE if sign.search(text)), None)
     if child.returncode in (-9, 137):
@@ -254,6 +260,9 @@ _MEMORY = (
     "set micro_batch_size: 1 and raise gradient_accumulation_steps; then lower sequence_len, "
     "set gradient_checkpointing: true, or use adapter: lora"
 )
+_EMPTY = re.compile(r"^StopIteration\b", re.MULTILINE)
+"""How TRL ends on a data set without rows, before the plugin that looks at labels is asked."""
+
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b.*")
 _ADVICE = (
     (re.compile(r"out of memory|OutOfMemory|can't allocate memory", re.IGNORECASE), _MEMORY),

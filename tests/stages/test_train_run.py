@@ -220,6 +220,25 @@ def test_preference_pairs_are_looked_at(tmp_path: Path, tiny_llama: Path) -> Non
         job.run()
 
 
+def test_evaluation_rows_that_are_all_left_out_are_told(tmp_path: Path, tiny_llama: Path) -> None:
+    """A figure of no rows is none."""
+    job = Job(tmp_path, tiny_llama, {**LORA, "eval_steps": 1}, eval_data="e")
+    (tmp_path / "eval.jsonl").write_text(json.dumps(row(1, "a long town " * 60)) + "\n")
+    with pytest.raises(StageError, match="evaluation rows: Axolotl left all of them out") as caught:
+        job.run()
+    assert "longer than sequence_len (64 tokens)" in (caught.value.hint or "")
+
+
+def test_pairs_that_are_all_left_out_are_told(tmp_path: Path, tiny_llama: Path) -> None:
+    """TRL's StopIteration says nothing."""
+    job = Job(tmp_path, tiny_llama, {**LORA, "rl": "dpo"})
+    pair = {"prompt": "q " * 90, "chosen": "yes", "rejected": "no"}
+    (tmp_path / "rows.jsonl").write_text(3 * (json.dumps(pair) + "\n"))
+    with pytest.raises(StageError, match="no row is left to train on: Dropped 3 long") as caught:
+        job.run()
+    assert "raise sequence_len" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("torn", [True, False], ids=["torn", "whole"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(
     trained: Job, tmp_path: Path, tiny_llama: Path, torn: bool

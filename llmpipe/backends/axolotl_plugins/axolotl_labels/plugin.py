@@ -67,6 +67,10 @@ class LabelsPlugin(BasePlugin):  # type: ignore[misc]  # Axolotl is not typed
 def examine(cfg: Any, trainer: Any) -> report.Report:
     """Look at the rows of a trainer and report what was found."""
     found = report.Report()
+    for name, _, dataset in _datasets(trainer):
+        if hasattr(dataset, "__len__") and not len(dataset):
+            found.nothing_left(name, cfg.sequence_len)
+            return found
     if cfg.reward_model or cfg.process_reward_model:
         found.rows = len(trainer.train_dataset)
         return found

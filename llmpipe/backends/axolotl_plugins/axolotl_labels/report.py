@@ -74,6 +74,14 @@ class Report:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_text(json.dumps(asdict(self)), "utf-8")
 
+    def nothing_left(self, name: str, sequence_len: int) -> None:
+        """Stop the run because Axolotl left out all rows of a data set."""
+        self.error = f"{name}: Axolotl left all of them out, so none is left"
+        self.hint = (
+            f"most likely each is longer than sequence_len ({sequence_len} tokens) or has nothing "
+            "to train: raise sequence_len, or look at the rows"
+        )
+
     def settle(self, problems: Sequence[Problem], allowed: Collection[str]) -> None:
         """Turn what is allowed into warnings and the rest into the error."""
         self.warnings += [
