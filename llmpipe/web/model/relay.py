@@ -1,5 +1,7 @@
 """Pass a request on to llama.cpp, and its reply to the caller, as it is written.
 
+Only calls that a request allows none of are left out; see `one_call`.
+
 A caller who hangs up frees the slot: the connection to llama.cpp is closed at once.
 """
 
@@ -19,6 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmpipe.web.errors import ApiError, event_of
+from llmpipe.web.model.one_call import OneCall, first_alone
 from llmpipe.web.model.upstream import Reply, Upstream
 from llmpipe.web.waiting import Line, unless_gone
 
@@ -39,7 +42,8 @@ class Relay:
 
     def answer(self, path: str, fields: Mapping[str, Any], *, takes_slot: bool) -> Response:
         """Give what llama.cpp replies to a request, as a response that asks when it is sent."""
-        return _Relayed(self, path, msgspec.json.encode(fields), takes_slot)
+        one_call = bool(fields.get("tools")) and fields.get("parallel_tool_calls") is False
+        return _Relayed(self, path, msgspec.json.encode(fields), takes_slot, one_call)
 
     def unreachable(self) -> ApiError:
         """Give the error of a server that does not answer."""
@@ -69,12 +73,15 @@ class Relay:
 class _Relayed(Response):
     """What llama.cpp replies. It is asked when the response is sent."""
 
-    def __init__(self, relay: Relay, path: str, body: bytes, takes_slot: bool) -> None:
+    def __init__(
+        self, relay: Relay, path: str, body: bytes, takes_slot: bool, one_call: bool
+    ) -> None:
         super().__init__()
         self._relay = relay
         self._path = path
         self._asked = body
         self._takes_slot = takes_slot
+        self._one_call = one_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(ClientDisconnect):  # nobody listens
@@ -98,16 +105,19 @@ class _Relayed(Response):
                 raise self._relay.unreachable() from None
         if reply.status != 200:
             raise self._relay.refusal(self._path, reply.status, body)
-        return Response(body, media_type=reply.media_type)
+        return Response(first_alone(body) if self._one_call else body, media_type=reply.media_type)
 
     async def _pass_on(self, reply: Reply, send: Send) -> None:
         """Pass a stream on, part by part. What breaks it is told in its last event."""
         headers = [(b"content-type", reply.media_type.encode()), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         last = b""
+        calls = OneCall() if self._one_call else None
         try:
             async for part in reply.parts():
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+                told = calls.feed(part) if calls else part
+                await send({"type": "http.response.body", "body": told, "more_body": True})
+            last = calls.close() if calls else last
         except OSError:
             error = self._relay.unreachable()
             error.note()

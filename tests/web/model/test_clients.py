@@ -89,6 +89,25 @@ def test_a_call_that_is_named_is_made(caller: ServedModel, stream: bool) -> None
     assert last.choices[0].message.content
 
 
+def test_one_call_at_a_time(caller: ServedModel) -> None:
+    """The grammar of the template allows several, whatever is asked; ids differ, arguments do not."""
+    chat = caller.openai.chat.completions
+    request = CHAT | LED | {"messages": [ASKED], "tools": TOOLS, "tool_choice": "required"}
+    request["max_tokens"] = 70
+    both = chat.create(**request).choices[0].message.tool_calls
+    one = chat.create(**request, parallel_tool_calls=False).choices[0]
+    assert len(both) > 1
+    assert [call.function for call in one.message.tool_calls] == [both[0].function]
+    streamed = [
+        c for c in chat.create(**request, parallel_tool_calls=False, stream=True) if c.choices
+    ]
+    deltas = [delta for c in streamed for delta in c.choices[0].delta.tool_calls or []]
+    assert {delta.index for delta in deltas} == {0}
+    arguments = "".join(delta.function.arguments or "" for delta in deltas)
+    assert arguments == both[0].function.arguments
+    assert streamed[-1].choices[0].finish_reason == one.finish_reason
+
+
 def _deltas(stream: Any) -> list[Any]:
     """What a stream says of the first call, piece by piece."""
     pieces = (c.choices[0].delta.tool_calls or [] for c in stream if c.choices)
