@@ -25,7 +25,7 @@ _WORD = rf"[\w--[{_DENSE}]]+(?:\+\+|[+#](?!\w))?"
 _JOINT = r"(?:[-.:/@&+#^~'·]{1,3}|(?<=\d),(?=\d)|(?<=\p{Hebrew})\"(?=\p{Hebrew}))"
 _PATTERNS = {
     "words": rf"(?P<dense>[{_DENSE}][{_DENSE}\p{{M}}]*)"
-    rf"|(?<![\w.])(?:\.(?=\p{{L}})|--?|[$@#~])?{_WORD}(?:{_JOINT}{_WORD})*",
+    rf"|(?:(?<![[\w--[{_DENSE}]].])(?:\.(?=\p{{L}})|--?|[$@#~]))?{_WORD}(?:{_JOINT}{_WORD})*",
     "dense": rf"[{_DENSE}]",
     "parts": r"[\w--_]+(?:\+\+|[+#](?!\w))?",
     "plain": rf"[{_DENSE}]\p{{M}}*|[\w--[{_DENSE}_]]+",

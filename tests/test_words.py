@@ -114,3 +114,28 @@ def test_any_text_has_words_that_are_not_empty(text: str) -> None:
         assert compound
         assert all(compound)
         assert len(set(compound)) == len(compound)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("在Python中使用", "python"),
+        ("费用是60欧元", "60"),
+        ("第12章", "12"),
+        ("ราคา500บาท", "500"),
+        ("版本v1.2.3发布", "v1.2.3"),
+        ("Introduction........12", "12"),
+        ("Hello …world", "world"),
+        (".5 percent", "5"),
+    ],
+)
+def test_words_are_found_beside_any_letter_or_mark(text: str, word: str) -> None:
+    """Scripts without spaces end no word, and dots before one do not hide it."""
+    assert word in forms(text)
+
+
+@given(st.text(st.sampled_from("在中ไท.…-@ab12 é"), max_size=30))
+def test_no_word_is_lost(text: str) -> None:
+    """Every part is found, whatever stands beside it."""
+    found = {form for compound in compounds(text) for form in compound}
+    assert set(plain_words(text)) <= found
