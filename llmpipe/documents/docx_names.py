@@ -12,6 +12,9 @@ MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 DEEPEST_STYLE = 20
 """Styles that a style may be based on, one on the other."""
 
+SMALLER = 0.9
+"""The size of a superscript's letters as a share of those beside it, at most."""
+
 CLEARLY_MOVED = 4
 """Half points from which letters of unchanged size count as moved off their line."""
 
@@ -71,14 +74,16 @@ def read_styles(root: Any) -> Styles:
     return found
 
 
-def raised_of(properties: Any) -> str | None:
+def raised_of(properties: Any, beside: int | None = None) -> str | None:
     """Return how properties put text above or below its line; None where they do not say.
 
-    LibreOffice writes a superscript as letters in a smaller size that are moved up.
+    LibreOffice writes a superscript as letters in a smaller size that are moved up. Letters as
+    large as those ``beside`` them, in half points where that is known, are moved to align them.
     """
     said = value_of(properties, "vertAlign")
     moved = integer(value_of(properties, "position"), 0)  # half points
-    is_smaller = value_of(properties, "sz") is not None
+    size = integer(value_of(properties, "sz"), 0)
+    is_smaller = bool(size) and (beside is None or size <= SMALLER * beside)
     if said or not moved or (not is_smaller and abs(moved) < CLEARLY_MOVED):
         return said
     return "superscript" if moved > 0 else "subscript"

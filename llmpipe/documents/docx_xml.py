@@ -122,7 +122,7 @@ class _Story:
         if hidden and run.find(W + "fldChar") is None and not _is_label(run):
             run.getparent().remove(run)
         elif properties is not None and properties.find(W + "vertAlign") is None:
-            raised = raised_of(properties) or self._styles.value(style, "raised")
+            raised = raised_of(properties, _size_beside(run)) or self._styles.value(style, "raised")
             if raised and run.find(W + "footnoteReference") is None:
                 _child(properties, "vertAlign").set(W + "val", raised)
 
@@ -130,6 +130,17 @@ class _Story:
         text = omml.linear(element)
         new = _run_of(f" {text} " if element.tag.endswith("oMath") else text)
         _replace(element, [new])
+
+
+def _size_beside(run: Any) -> int | None:
+    """Return the size of the letters beside a run that was moved off their line, if said."""
+    if value_of(run.find(W + "rPr"), "position") is None:
+        return None
+    others = [*run.itersiblings(W + "r", preceding=True), *run.itersiblings(W + "r")]
+    for properties in (other.find(W + "rPr") for other in others):
+        if value_of(properties, "position") is None:
+            return integer(value_of(properties, "sz"), 0) or None
+    return None
 
 
 def _choose(element: Any) -> None:

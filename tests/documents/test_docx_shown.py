@@ -186,9 +186,10 @@ def test_letters_moved_off_their_line():
                   run("O at 2"), run("31", '<w:rStyle w:val="Up"/>')),
         paragraph(run("40"), run("3", '<w:position w:val="6"/>')),
         paragraph(run("40"), run("3", '<w:position w:val="1"/>'), run("5", '<w:position w:val="0"/>')),
+        paragraph(run("1", '<w:sz w:val="22"/>'), run("5", '<w:position w:val="1"/><w:sz w:val="22"/>')),
         **{"word/styles.xml": styles.encode()},
     )  # fmt: skip
-    assert found.text.split("\n\n") == ["10^23 mol^−1 of H2O at 2^31", "40^3", "4035"]
+    assert found.text.split("\n\n") == ["10^23 mol^−1 of H2O at 2^31", "40^3", "4035", "15"]
 
 
 def test_hidden_text_is_out():
