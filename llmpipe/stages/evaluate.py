@@ -152,7 +152,7 @@ class Evaluate(StageDefaults):
 
     @staticmethod
     def tools(config: EvaluateConfig) -> tuple[str, ...]:
-        return ("peft", "rouge-score", "torch", "transformers", "xllamacpp")
+        return ("peft", "regex", "rouge-score", "torch", "transformers", "xllamacpp")
 
     @staticmethod
     def run(ctx: StageContext[EvaluateConfig]) -> StageResult:
