@@ -3,8 +3,9 @@
 A number belongs to the sentence that it ends, or to the one that it begins on a line of its own.
 Of the source that it names, the sentences are quoted that share most with the sentence of the
 answer; words that many sentences of the sources have count little. A sentence without a number is
-given the source that shares enough with it and has all of its figures, dates and negations (see
-`llmpipe.retrieval.facts`), and is marked as ``inferred``. Numbers stay those of the sources in the
+given the source that shares enough with it, has all of its figures, dates and negations (see
+`llmpipe.retrieval.facts`) and has the figures beside the same words (see
+`llmpipe.retrieval.clauses`); it is marked as ``inferred``. Numbers stay those of the sources in the
 prompt.
 
 It compares words, not meanings. Where the answer itself names the source, it is believed: `support`
@@ -24,6 +25,7 @@ import msgspec
 
 from llmpipe.documents.model import Document
 from llmpipe.retrieval.chunks import Chunk
+from llmpipe.retrieval.clauses import Clause, clauses, misplaced
 from llmpipe.retrieval.facts import Facts, facts_of
 from llmpipe.retrieval.sentences import sentence_spans
 from llmpipe.retrieval.tables import find_tables, names_above
@@ -86,7 +88,7 @@ def cite(answer: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
         if named:
             found += [quoting.citation(source, claim, words) for source in named]
         elif len({*plain_words(spoken)}) >= INFERRED_WORDS:
-            found += quoting.inferred(claim, words, facts_of(spoken))
+            found += quoting.inferred(claim, words, spoken)
     return tuple(found)
 
 
@@ -137,6 +139,7 @@ class _Quoting:
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sentences = {s.number: sentence_spans(s.chunk.text) for s in sources}
         self._names = {s.number: _names(s.chunk, self._sentences[s.number]) for s in sources}
+        self._clauses: dict[int, list[Clause]] = {}
         self._sources = sources
         texts = [s.chunk.text[a:b] for s in sources for a, b in self._sentences[s.number]]
         seen = Counter(word for text in texts for word in _words(text))
@@ -165,11 +168,27 @@ class _Quoting:
             inferred=facts is not None,
         )
 
-    def inferred(self, claim: Span, words: frozenset[str], facts: Facts) -> list[Citation]:
+    def inferred(self, claim: Span, words: frozenset[str], spoken: str) -> list[Citation]:
         """Cite the source that supports a sentence best, where it does so well enough."""
-        candidates = [self.citation(source, claim, words, facts) for source in self._sources]
+        facts, said = facts_of(spoken), clauses(spoken)
+        candidates = [
+            self.citation(source, claim, words, facts)
+            for source in self._sources
+            if not said or not misplaced(said, self._clauses_of(source))
+        ]
         best = max(candidates, key=lambda citation: citation.support, default=None)
         return [best] if best and best.support >= SUPPORTED else []
+
+    def _clauses_of(self, source: Source) -> list[Clause]:
+        """Return the clauses of a source that have quantities."""
+        if source.number not in self._clauses:
+            spans, names = self._sentences[source.number], self._names[source.number]
+            self._clauses[source.number] = [
+                clause
+                for (start, end), above in zip(spans, names, strict=True)
+                for clause in clauses(source.chunk.text[start:end], above)
+            ]
+        return self._clauses[source.number]
 
     def _quote(
         self, source: Source, words: frozenset[str], facts: Facts | None

@@ -1,0 +1,113 @@
+"""Which words a quantity belongs to: *adults pay 5 euros and children 3* is not *children pay 5*.
+
+A text is cut into clauses with a quantity each; words before a quantity belong to it, and so do the
+years and dates beside it. The clause of a source that shares most words with a clause of the claim
+is the one that speaks of the same thing: it must give the same quantity, where it gives any of that
+kind.
+
+Not covered: *adults and children pay 5 and 3 euros*.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmpipe.retrieval.dates import take_dates
+from llmpipe.retrieval.fact_words import CONJUNCTIONS, FUNCTION_WORDS
+from llmpipe.retrieval.facts import normalized
+from llmpipe.retrieval.negations import stem
+from llmpipe.retrieval.quantities import Quantity, quantities
+from llmpipe.retrieval.unit_words import UNITS
+from llmpipe.words import plain_words
+
+_DIGIT = re.compile(r"\d")
+_BREAK = re.compile(
+    rf"[,;:](?!\d)|[、。]|\s[–—|]\s|[.!?]\s|\b(?:{'|'.join(sorted(CONJUNCTIONS))})\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A stretch of a text with the quantities in it.
+
+    Attributes:
+        quantities: its quantities, without those that read like years.
+        words: stems of the other words, and the years and days that are named beside them.
+    """
+
+    quantities: tuple[Quantity, ...]
+    words: frozenset[str]
+
+    def likeness(self, other: Clause) -> tuple[int, float]:
+        """Return how many words both share, and which part of the other's these are."""
+        shared = len(self.words & other.words)
+        return shared, shared / max(1, len(other.words))
+
+    def agrees(self, other: Clause) -> bool:
+        """Tell whether another gives each of these quantities, where it gives any of that kind."""
+        return all(
+            any(given.agrees(wanted) for given in other.quantities)
+            for wanted in self.quantities
+            if other.speaks_of(wanted)
+        )
+
+    def speaks_of(self, wanted: Quantity) -> bool:
+        """Tell whether it has a quantity of the same kind."""
+        return any(quantity.comparable(wanted) for quantity in self.quantities)
+
+
+def clauses(text: str, names: str = "") -> list[Clause]:
+    """Return the clauses of a text that have quantities.
+
+    Args:
+        text: a sentence, or the row of a table.
+        names: the row of column names above it; empty for a sentence.
+    """
+    cells, columns = _cells(text), _cells(names)
+    if columns and len(cells) == len(columns):
+        label = " ".join(cell for cell in cells if not re.search(r"\d", cell))
+        parts = [f"{label} {name} {cell}" for name, cell in zip(columns, cells, strict=True)]
+        return [clause for part in parts if (clause := _clause(normalized(part))).quantities]
+    found: list[Clause] = []
+    before, text = "", normalized(text)
+    for part in _BREAK.split(text) if _DIGIT.search(text) else []:
+        clause = _clause(f"{before} {part}")
+        before = "" if clause.quantities else f"{before} {part}"
+        if clause.quantities:
+            found.append(clause)
+    if found and before:
+        rest = _clause(before)
+        found[-1] = Clause(found[-1].quantities, found[-1].words | rest.words)
+    return found
+
+
+def misplaced(claim: Iterable[Clause], source: Sequence[Clause]) -> bool:
+    """Tell whether a quantity of a claim stands in its source beside other words than there."""
+    return any(_elsewhere(clause, source) for clause in claim)
+
+
+def _elsewhere(clause: Clause, source: Sequence[Clause]) -> bool:
+    speaking = [other for other in source if any(map(other.speaks_of, clause.quantities))]
+    likeness = [clause.likeness(other) for other in speaking]
+    best = max(likeness, default=(0, 0.0))
+    nearest = [other for other, alike in zip(speaking, likeness, strict=True) if alike == best]
+    return best[0] > 0 and not any(map(clause.agrees, nearest))
+
+
+def _cells(row: str) -> list[str]:
+    row = row.strip()
+    return re.split(r"(?<!\\)\|", row.strip("|")) if row.startswith("|") else []
+
+
+def _clause(text: str) -> Clause:
+    _, undated = take_dates(text)
+    found = [quantity for _, quantity in quantities(undated)]
+    years = {str(value) for one in found if one.is_year() for value in one.values}
+    words = {
+        stem(word)
+        for word in plain_words(text)
+        if not word.isdigit() and word not in UNITS and word not in FUNCTION_WORDS
+    }
+    return Clause(tuple(one for one in found if not one.is_year()), frozenset(words | years))

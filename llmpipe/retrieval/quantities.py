@@ -1,0 +1,251 @@
+"""Quantities in a text: a number with its sign, scale, unit and bound, in one notation.
+
+`1,000` is `1000`, *forty* is `40`, `2.5 million` is `2500000`, `1e6` is `10⁶`, `½` is `0.5`. A
+number as it is written counts where its notation matters: `3.10` is another version than `3.1`.
+
+Not covered: conversions between units, arithmetic, `1.500` for one and a half (it is read as 1500),
+and most names of numbers that are written as one word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+from llmpipe.retrieval.number_words import FRACTIONS, HALVES, NUMERALS, ONES, RATES, SPACELESS
+from llmpipe.retrieval.unit_words import (
+    AT_LEAST,
+    AT_MOST,
+    OR_LESS,
+    OR_MORE,
+    SCALES,
+    SIGNS,
+    UNITS,
+)
+from llmpipe.words import bare, folded
+
+LARGEST_POWER = 30
+"""Powers of ten above which a number counts as it is written."""
+LONGEST_UNIT = 20
+"""Letters in which a word like *times* is looked for."""
+YEARS = range(1000, 2100)
+"""Numbers that are taken for years where no unit is beside them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number as it may be read, its unit and its bound.
+
+    Attributes:
+        values: its readings: numbers, and texts where the notation itself counts.
+        unit: the unit by its name in `UNITS`; empty where none is known.
+        bound: `≥` for *at least* and the like, `≤` for *at most*; empty without one.
+    """
+
+    values: frozenset[Fraction | str]
+    unit: str = ""
+    bound: str = ""
+
+    def agrees(self, other: Quantity) -> bool:
+        """Tell whether both can be the same; a unit or bound that only one has is no difference."""
+        return (
+            not self.values.isdisjoint(other.values)
+            and self.comparable(other)
+            and (self.bound == other.bound or not (self.bound and other.bound))
+        )
+
+    def comparable(self, other: Quantity) -> bool:
+        """Tell whether both can count the same thing."""
+        return self.unit == other.unit or not (self.unit and other.unit)
+
+    def is_year(self) -> bool:
+        """Tell whether it reads like a year."""
+        return not self.unit and any(
+            isinstance(value, Fraction) and value.denominator == 1 and int(value) in YEARS
+            for value in self.values
+        )
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+_WORD = re.compile(r"[^\s\d!-/:-?]+")
+_TOUCHING = re.compile(rf"(?<=[{SPACELESS}])(?=\d)|(?<=\d)(?=[{SPACELESS}])")
+_LETTER = rf"[^\W_{SPACELESS}]"
+_HAN_DIGITS = dict(zip("一二三四五六七八九两兩", [*range(1, 10), 2, 2], strict=True))
+_HAN_PLACES = {"十": 10, "百": 100, "千": 1000}
+_HAN = re.compile(
+    rf"[{''.join([*_HAN_DIGITS, *_HAN_PLACES])}]+"
+    rf"(?=\s?(?:{_any_of(UNITS)}|[个個人位名次月号岁歳倍]))"
+)
+_ONCE = re.compile(r"\bonce(?= (?:an?|per|every|each|daily|weekly|monthly|yearly)\b)")
+_ONE = re.compile(rf"\b(?:{_any_of(ONES)})(?= (?:{_any_of([*UNITS, *SCALES])})\b)")
+_RATE = re.compile(rf"(?:\d|\b(?:{_any_of([*UNITS, *RATES])})) $")
+_NUMERAL_RUN = re.compile(rf"\b(?:{_any_of(NUMERALS)})(?:(?:[ -]| and )(?:{_any_of(NUMERALS)}))*\b")
+_FRACTION = re.compile(
+    rf"\b(?P<count>\d+|{_any_of([*ONES, *NUMERALS])})[ -](?P<name>{_any_of(FRACTIONS)})\b"
+)
+_HALF = re.compile(rf"\b(?:{_any_of(HALVES)})\b")
+_AND_PART = re.compile(r"(?<=\d) and (?:an? )?(?=\d+/\d)")
+_MINUS = re.compile(r"(?<![^\s(])[–—](?=[.\d])|\b(?:minus|moins|menos|meno) (?=[.\d])")
+_BOUND = re.compile(
+    rf"(?<!\w)(?:(?P<least>{AT_LEAST}|>=?|≥)|{AT_MOST}|<=?|≤)\s?(?=[-.]?\d|[€$£₩₹₽₺]\s?\d)"
+)
+_BOUND_AFTER = re.compile(rf"\s(?:(?P<least>{OR_MORE})|{OR_LESS})(?!{_LETTER})")
+_QUANTITY = re.compile(
+    rf"""
+    (?P<bound>[≥≤])?
+    (?:(?<![^\s(≥≤-])(?P<sign>-))?
+    (?:(?P<before>(?<!\w)(?:{_any_of(SIGNS)})\s?)|(?<![\w.^]))
+    (?:
+        (?P<hour>\d{{1,2}})\s?[:h]\s?(?P<minute>\d{{2}})(?::\d{{2}})?
+        | (?:(?P<whole>\d+)\s)?
+          (?P<over>\d{{1,4}})\s?/\s?(?P<under>[1-9]\d{{0,3}})
+        | (?P<number>\d{{1,3}}(?:[ ']\d{{3}})+(?![\d.,]\d)|\d+(?:[.,]\d+)*|\.\d+)
+          (?:\^(?P<power>[+-]?\d+)|\s?[x×·*]\s?10\^(?P<ten>[+-]?\d+)|e(?P<e>[+-]?\d+))?
+          (?:(?:st|nd|rd|th|er|eme|ere)(?!\w))?
+    )
+    (?P<half>\s?[ap]\.?m\b)?
+    (?:[ -]?(?P<scale>{_any_of(SCALES)})(?!{_LETTER}))?
+    (?:[ -]?(?P<after>{_any_of(UNITS)})(?!{_LETTER}))?
+    (?!{_LETTER})
+    (?P<bound_after>[≥≤])?
+    | (?<!\w)(?P<code>[^\W\d_]+[-_]?\d+(?:\.\d+)*\w*|\d+[^\W\d_]\w*)
+    """,
+    re.VERBOSE,
+)
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
+_NOTATION_COUNTS = re.compile(r"0\d\d+|\d+\.\d*[1-9]\d*0|\d+(?:\.\d+){2,}")
+"""Numbers of rooms and articles, of versions."""
+
+
+def in_digits(text: str) -> str:
+    """Return a text in small letters without accents, numbers in digits and bounds as signs.
+
+    *At least forty euros* becomes `≥40 euros`.
+    """
+    text = _TOUCHING.sub(" ", " ".join(map(bare, folded(text).split())))
+    text = _HAN.sub(lambda match: f" {_han_value(match[0])} ", text)
+    words = set(_WORD.findall(text))
+    if not words.isdisjoint(FRACTIONS):
+        text = _FRACTION.sub(_fraction, text)
+    text = _ONE.sub(_one, _ONCE.sub("1", text))
+    if not words.isdisjoint(NUMERALS):
+        text = _NUMERAL_RUN.sub(_digits, text)
+    if not words.isdisjoint(HALVES):
+        text = _HALF.sub("1/2", text)
+    text = _MINUS.sub("-", _AND_PART.sub(" ", text))
+    return _BOUND_AFTER.sub(_bound, _BOUND.sub(_bound, text))
+
+
+def quantities(text: str) -> list[tuple[int, Quantity]]:
+    """Return where each quantity of a text begins, and what it is.
+
+    Args:
+        text: a text as `in_digits` returns it.
+    """
+    return [(match.start(), _quantity(match)) for match in _QUANTITY.finditer(text)]
+
+
+def _quantity(match: re.Match[str]) -> Quantity:
+    if match["code"]:
+        return Quantity(frozenset({re.sub("[-_]", "", match["code"])}))
+    if match["hour"] or (match["half"] and match["number"]):
+        return Quantity(frozenset({_time(match)}), UNITS["h"])
+    unit = UNITS.get(match["after"] or (match["before"] or "").strip(), "")
+    bound = match["bound"] or match["bound_after"] or ""
+    return Quantity(frozenset(_values(match, has_unit=bool(unit))), unit, bound)
+
+
+def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]:
+    """Yield the readings of a number; that of its notation alone where it may be no number."""
+    sign, power = match["sign"] or "", match["power"] or ""
+    scale = SCALES.get(match["scale"], 0) + int(match["ten"] or match["e"] or "0")
+    if match["over"]:
+        value = int(match["whole"] or "0") + Fraction(int(match["over"]), int(match["under"]))
+        number = ""
+    else:
+        number = _in_one_notation(match["number"])
+        if power and number == "10":
+            number, power, scale = "1", "", scale + int(power)
+        value = Fraction(0) if number.count(".") > 1 else Fraction(number)
+    if power or abs(scale) > LARGEST_POWER:
+        yield f"{sign}{number}^{power}e{scale}"
+        return
+    if written := _NOTATION_COUNTS.fullmatch(number):
+        yield f"{sign}{number}e{scale}"
+    if not written or (has_unit and number.count(".") < 2):
+        yield value * Fraction(10) ** scale * (-1 if sign else 1)
+
+
+def _in_one_notation(number: str) -> str:
+    """Return a number with a point before its decimals and no other mark."""
+    number = number.replace(" ", "").replace("'", "")
+    marks = re.findall("[.,]", number)
+    if _THOUSANDS.fullmatch(number):
+        return re.sub("[.,]", "", number)
+    if len(set(marks)) == 2:  # the last one is the decimal mark
+        number = number.replace(marks[0], "")
+    return number.replace(",", ".")
+
+
+def _time(match: re.Match[str]) -> Fraction | str:
+    """Return a time of day by 24 hours: a full hour as a number, others as a text."""
+    hour, minutes = match["hour"], match["minute"]
+    if not hour:
+        hour, _, minutes = _in_one_notation(match["number"]).partition(".")
+    value = int(hour)
+    if match["half"]:
+        value = value % 12 + 12 * ("p" in match["half"])
+    return f"{value}:{minutes}" if minutes.strip("0") else Fraction(value)
+
+
+def _one(match: re.Match[str]) -> str:
+    is_rate = _RATE.search(match.string[: match.start()][-LONGEST_UNIT:])
+    return match[0] if is_rate else "1"
+
+
+def _digits(match: re.Match[str]) -> str:
+    before = match.string[: match.start()].rstrip()[-1:]
+    if match[0] in SCALES and before.isdigit():  # 5 thousand
+        return match[0]
+    return " ".join(map(str, _numerals(re.split(r" and |[ -]", match[0]))))
+
+
+def _numerals(words: Iterable[str]) -> Iterator[int]:
+    """Yield the numbers that words name; `twenty five` and `two hundred` as one."""
+    value: int | None = None
+    for word in words:
+        follows = NUMERALS[word]
+        if value is not None and follows in (100, 1000) and value < follows:
+            value *= follows
+        elif value is not None and value >= 20 and value % 10 ** len(str(follows)) == 0:
+            value += follows
+        else:
+            if value is not None:
+                yield value
+            value = follows
+    if value is not None:
+        yield value
+
+
+def _han_value(signs: str) -> int:
+    value = digit = 0
+    for sign in signs:
+        if sign in _HAN_DIGITS:
+            digit = digit * 10 + _HAN_DIGITS[sign]
+        else:
+            value, digit = value + (digit or 1) * _HAN_PLACES[sign], 0
+    return value + digit
+
+
+def _fraction(match: re.Match[str]) -> str:
+    count = match["count"]
+    return f"{count if count.isdigit() else NUMERALS.get(count, 1)}/{FRACTIONS[match['name']]}"
+
+
+def _bound(match: re.Match[str]) -> str:
+    return "≥" if match["least"] else "≤"
