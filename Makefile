@@ -83,7 +83,7 @@ test: lint types layers programs editor ## everything: lint, types, layers, sche
 	$(BIN)/llmpipe schema --check schemas --docs $(KINDS_PAGE)
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
-test-light: $(VENV)/.installed-dev programs editor ## the tests that need no model: under a minute
+test-light: $(VENV)/.installed-dev programs editor ## the tests that need no model: about six minutes
 	$(BIN)/pytest -m "not heavy" --numprocesses $(WORKERS)
 
 crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 40 minutes

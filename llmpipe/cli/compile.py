@@ -28,7 +28,9 @@ def main(argv: list[str]) -> int:
     node = project.graph.nodes[find_stage(project.graph, options.stage)]
     compile_to = getattr(node.stage, "compile_to", None)
     if compile_to is None:
-        raise UsageError(f"a {node.kind} stage runs inside llmpipe: there is nothing to compile")
+        raise UsageError(
+            f"a stage of kind {node.kind} runs inside llmpipe: there is nothing to compile"
+        )
     if options.out.exists() and not options.out.is_dir():
         raise UsageError(f"{options.out} is a file", hint="name a new folder")
     if options.out.exists() and any(options.out.iterdir()):

@@ -151,7 +151,7 @@ def _check_resampled(project: Project, options: argparse.Namespace) -> None:
     for name in options.resample:
         node = project.graph.nodes[find_stages(project.graph, name)[0]]
         if not getattr(node.stage, "draws", False):  # a kind from elsewhere may not say
-            what = f"--resample {name}: a {node.kind} stage journals no replies"
+            what = f"--resample {name}: a stage of kind {node.kind} journals no replies"
             raise UsageError(what, hint=f"to run it again: --force {name}")
 
 

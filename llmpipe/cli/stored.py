@@ -32,7 +32,7 @@ def stage_of_kind(graph: Graph, kinds: Sequence[str], name: str | None, example:
     if name is not None:
         node = graph.nodes[find_stage(graph, name)]
         if node.kind not in kinds:
-            raise UsageError(f"{name} is a {node.kind} stage, not a {wanted} stage")
+            raise UsageError(f"{name} is a stage of kind {node.kind}, not {wanted}")
         return node
     found = [node for node in graph.nodes.values() if node.kind in kinds]
     if len(found) != 1:

@@ -292,7 +292,7 @@ def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
     """Say in a line what there is and what there is not."""
     characters = sum(len(document.text) for document in kept)
     pages = sum(len(document.pages) for document in kept)
-    parts = [f"{len(kept):,} documents"]
+    parts = [f"{len(kept):,} document{'' if len(kept) == 1 else 's'}"]
     if found.passed_over:
         parts.append(
             f"{found.passed_over.total():,} files of other kinds passed over "

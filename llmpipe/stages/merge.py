@@ -95,7 +95,7 @@ class Merge(StageDefaults):
             figures,
             f"{figures['changed']} of {figures['tensors']} tensors changed; "
             f"{figures['mean_kl']:.1e} nats a token from the adapter on its base, "
-            f"which learned {figures['learned_kl']:.1e}",
+            f"which is {figures['learned_kl']:.2g} from the base alone",
         )
 
 

@@ -34,7 +34,7 @@ def test_only_what_is_drawn_can_be_drawn_anew(workspace: Any) -> None:
     """A command journals no replies, and the hint says how to run it again."""
     told = workspace.call("run", "spec.yaml", "--resample", "second")
     assert told.returncode == 2
-    assert "--resample second: a command stage journals no replies" in told.stderr
+    assert "--resample second: a stage of kind command journals no replies" in told.stderr
     assert "--force second" in told.stderr
     assert not (workspace.folder / "trace").exists()
 

@@ -226,7 +226,7 @@ def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:
         (["answers", "--port", "70000"], 2, "there is no port 70000"),
         (["answers", "--host", "no.such.host.invalid"], 2, "no API key protects it"),
         ([], 2, "several serve and rag stages\n   say which: answers, other, slow, chat"),
-        (["docs"], 2, "docs is a ingest stage, not a serve or rag stage"),
+        (["docs"], 2, "docs is a stage of kind ingest, not serve or rag"),
         (["other"], 1, "the secret TOWN_KEY is not set"),
     ],
 )
