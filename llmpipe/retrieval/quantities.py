@@ -26,8 +26,10 @@ from llmpipe.retrieval.unit_words import (
 )
 from llmpipe.words import bare, folded
 
-LARGEST_POWER = 30
-"""Powers of ten above which a number counts as it is written."""
+LONGEST_NUMBER = 40
+"""Characters above which a number counts as it is written."""
+LONGEST_EXPONENT = 3
+"""The same for the exponent of a power of ten, with its sign."""
 LONGEST_UNIT = 20
 """Letters in which a word like *times* is looked for."""
 YEARS = range(1000, 2100)
@@ -84,7 +86,9 @@ _HAN = re.compile(
 _ONCE = re.compile(r"\bonce(?= (?:an?|per|every|each|daily|weekly|monthly|yearly)\b)")
 _ONE = re.compile(rf"\b(?:{_any_of(ONES)})(?= (?:{_any_of([*UNITS, *SCALES])})\b)")
 _RATE = re.compile(rf"(?:\d|\b(?:{_any_of([*UNITS, *RATES])})) $")
-_NUMERAL_RUN = re.compile(rf"\b(?:{_any_of(NUMERALS)})(?:(?:[ -]| and )(?:{_any_of(NUMERALS)}))*\b")
+_NUMERAL_RUN = re.compile(
+    rf"\b(?:{_any_of(NUMERALS)})(?:(?:[ -]| and | et )(?:{_any_of(NUMERALS)}))*\b"
+)
 _FRACTION = re.compile(
     rf"\b(?P<count>\d+|{_any_of([*ONES, *NUMERALS])})[ -](?P<name>{_any_of(FRACTIONS)})\b"
 )
@@ -101,15 +105,15 @@ _QUANTITY = re.compile(
     (?:(?<![^\s(≥≤-])(?P<sign>-))?
     (?:(?P<before>(?<!\w)(?:{_any_of(SIGNS)})\s?)|(?<![\w.^]))
     (?:
-        (?P<hour>\d{{1,2}})\s?[:h]\s?(?P<minute>\d{{2}})(?::\d{{2}})?
-        | (?:(?P<whole>\d+)\s)?
+        (?P<hour>\d{{1,2}})\s?[:h]\s?(?P<minute>\d{{2}})(?::\d{{2}})?(?P<half>\s?[ap]\.?m\b)?
+        | (?P<hour12>\d{{1,2}})(?:\.(?P<minute12>\d{{2}}))?(?P<half12>\s?[ap]\.?m\b)
+        | (?:(?P<whole>\d{{1,9}})\s)?
           (?P<over>\d{{1,4}})\s?/\s?(?P<under>[1-9]\d{{0,3}})
-        | (?P<number>\d{{1,3}}(?:[ ']\d{{3}})+(?![\d.,]\d)|\d+(?:[.,]\d+)*|\.\d+)
+        | (?P<number>\d{{1,3}}(?:[ ']\d{{3}})+(?:[.,]\d+)?(?![.,]?\d)|\d+(?:[.,]\d+)*|\.\d+)
           (?:\^(?P<power>[+-]?\d+)|\s?[x×·*]\s?10\^(?P<ten>[+-]?\d+)|e(?P<e>[+-]?\d+))?
           (?:(?:st|nd|rd|th|er|eme|ere)(?!\w))?
     )
-    (?P<half>\s?[ap]\.?m\b)?
-    (?:[ -]?(?P<scale>{_any_of(SCALES)})(?!{_LETTER}))?
+    (?:[ -]?(?P<scale>{_any_of(SCALES)})\.?(?!{_LETTER}))?
     (?:[ -]?(?P<after>{_any_of(UNITS)})(?!{_LETTER}))?
     (?!{_LETTER})
     (?P<bound_after>[≥≤])?
@@ -153,7 +157,7 @@ def quantities(text: str) -> list[tuple[int, Quantity]]:
 def _quantity(match: re.Match[str]) -> Quantity:
     if match["code"]:
         return Quantity(frozenset({re.sub("[-_]", "", match["code"])}))
-    if match["hour"] or (match["half"] and match["number"]):
+    if match["hour"] or match["hour12"]:
         return Quantity(frozenset({_time(match)}), UNITS["h"])
     unit = UNITS.get(match["after"] or (match["before"] or "").strip(), "")
     bound = match["bound"] or match["bound_after"] or ""
@@ -162,23 +166,23 @@ def _quantity(match: re.Match[str]) -> Quantity:
 
 def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]:
     """Yield the readings of a number; that of its notation alone where it may be no number."""
-    sign, power = match["sign"] or "", match["power"] or ""
-    scale = SCALES.get(match["scale"], 0) + int(match["ten"] or match["e"] or "0")
+    sign = match["sign"] or ""
     if match["over"]:
-        value = int(match["whole"] or "0") + Fraction(int(match["over"]), int(match["under"]))
-        number = ""
-    else:
-        number = _in_one_notation(match["number"])
-        if power and number == "10":
-            number, power, scale = "1", "", scale + int(power)
-        value = Fraction(0) if number.count(".") > 1 else Fraction(number)
-    if power or abs(scale) > LARGEST_POWER:
-        yield f"{sign}{number}^{power}e{scale}"
+        part = Fraction(int(match["over"]), int(match["under"]))
+        yield (int(match["whole"] or "0") + part) * (-1 if sign else 1)
         return
+    number, power = _in_one_notation(match["number"]), match["power"] or ""
+    exponent = match["ten"] or match["e"] or "0"
+    if number == "10" and power:
+        number, power, exponent = "1", "", power
+    if power or len(number) > LONGEST_NUMBER or len(exponent) > LONGEST_EXPONENT:
+        yield f"{sign}{number}^{power}e{exponent}{match['scale'] or ''}"
+        return
+    scale = int(exponent) + SCALES.get(match["scale"], 0)
     if written := _NOTATION_COUNTS.fullmatch(number):
         yield f"{sign}{number}e{scale}"
     if not written or (has_unit and number.count(".") < 2):
-        yield value * Fraction(10) ** scale * (-1 if sign else 1)
+        yield Fraction(f"{sign}{number}") * Fraction(10) ** scale
 
 
 def _in_one_notation(number: str) -> str:
@@ -194,13 +198,11 @@ def _in_one_notation(number: str) -> str:
 
 def _time(match: re.Match[str]) -> Fraction | str:
     """Return a time of day by 24 hours: a full hour as a number, others as a text."""
-    hour, minutes = match["hour"], match["minute"]
-    if not hour:
-        hour, _, minutes = _in_one_notation(match["number"]).partition(".")
-    value = int(hour)
-    if match["half"]:
-        value = value % 12 + 12 * ("p" in match["half"])
-    return f"{value}:{minutes}" if minutes.strip("0") else Fraction(value)
+    hour = int(match["hour"] or match["hour12"])
+    minutes = match["minute"] or match["minute12"] or "00"
+    if half := match["half"] or match["half12"]:
+        hour = hour % 12 + 12 * ("p" in half)
+    return Fraction(hour) if minutes == "00" else f"{hour}:{minutes}"
 
 
 def _one(match: re.Match[str]) -> str:
@@ -212,7 +214,7 @@ def _digits(match: re.Match[str]) -> str:
     before = match.string[: match.start()].rstrip()[-1:]
     if match[0] in SCALES and before.isdigit():  # 5 thousand
         return match[0]
-    return " ".join(map(str, _numerals(re.split(r" and |[ -]", match[0]))))
+    return " ".join(map(str, _numerals(re.split(r" and | et |[ -]", match[0]))))
 
 
 def _numerals(words: Iterable[str]) -> Iterator[int]:
@@ -222,7 +224,9 @@ def _numerals(words: Iterable[str]) -> Iterator[int]:
         follows = NUMERALS[word]
         if value is not None and follows in (100, 1000) and value < follows:
             value *= follows
-        elif value is not None and value >= 20 and value % 10 ** len(str(follows)) == 0:
+        elif (value, follows) == (4, 20):  # quatre-vingts
+            value = 80
+        elif value is not None and _goes_on(value, follows):
             value += follows
         else:
             if value is not None:
@@ -230,6 +234,11 @@ def _numerals(words: Iterable[str]) -> Iterator[int]:
             value = follows
     if value is not None:
         yield value
+
+
+def _goes_on(value: int, follows: int) -> bool:
+    is_french = value % 100 in (60, 80) and 10 <= follows < 20  # soixante-dix
+    return is_french or (value >= 20 and value % 10 ** len(str(follows)) == 0)
 
 
 def _han_value(signs: str) -> int:

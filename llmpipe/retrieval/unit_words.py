@@ -15,7 +15,7 @@ def _by_word(lines: str) -> dict[str, str]:
 
 UNITS = _by_word("""
 eur € euro euros евро 欧元 유로
-usd $ dollar dollars us-dollar dolar dolares доллар доллара долларов 美元 달러
+usd $ us$ dollar dollars us-dollar dolar dolares доллар доллара долларов 美元 달러
 gbp £
 chf
 cny 元 人民币 yuan
@@ -74,8 +74,10 @@ mhz
 ghz
 """)
 """Each name of a unit, and the one that stands for all of them."""
+UNITS |= {"m": "", "t": "", "w": "", "v": ""}
+"""Letters that follow a number directly and stand for several units."""
 
-SIGNS = ("€", "$", "£", "₩", "₹", "₽", "₺", "%", "eur", "usd", "gbp", "chf")
+SIGNS = ("€", "$", "us$", "£", "₩", "₹", "₽", "₺", "%", "eur", "usd", "gbp", "chf")
 """Units that are also written before the number."""
 
 SCALES = {
