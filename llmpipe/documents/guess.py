@@ -20,6 +20,9 @@ MOST_WORDS = 2000
 LEAST = 0.35
 """The score below which no language fits."""
 
+FEW = 50
+"""Bytes beyond ASCII that are too few to tell an unknown language by; most texts have cp1252."""
+
 
 OWN = {
     "bg": "cp1251", "cs": "cp1250", "el": "cp1253", "he": "cp1255", "hr": "cp1250", "hu": "cp1250",
@@ -56,12 +59,12 @@ _RUSSIAN_WORDS = "и в не на что с по это как от за для"
 _LANGUAGES = (
     _Language("cp1252", "äöüß", "der die das und ist nicht ein eine mit von zu den im auf preis"),
     _Language("cp1252", "àâçéèêëîïôùûœ", "le la les des et est une un pour dans que du en sur"),
-    _Language("cp1252", "áéíñóúü¿¡", "el la los las de que y en un una es por con para del no"),
+    _Language("cp1252", "áéíñóúü¿¡", "el la los las de que y a en un una es por con para del no"),
     _Language("cp1252", "ãáàâçéêíóôõú", "o a os as de que e do da em um uma para com não"),
     _Language("cp1252", "àèéìòù", "il la di che e un una per con del in non sono"),
     _Language("cp1252", "åäöæøé", "och att det som en er den av af med til ikke for til i"),
     _Language("cp1252", "ëïéèöü", "de het een en van is dat in op te voor niet met"),
-    _Language("cp1252", "éèïñüö", "the of and to in is that for it with as on at by"),
+    _Language("cp1252", "éèïñüö", "the of and a to in is that for it with as on at by"),
     _Language("cp1252", "áðéíóúýþæö", "og er sem ekki til um"),
     _Language(
         "cp1250", "ąćęłńóśźż", "w i z na do nie jest to od po za jak o a dla przez cena",
@@ -87,6 +90,8 @@ _LANGUAGES = (
     _Language("cp874", "านรกอเงมยลวดทสตะคปบิีแหใชพจขัํุูโไ่้็์ถผฟซญธศณษภฉฐฝฮ"),
 )  # fmt: skip
 
+_BEYOND_ASCII = bytes(range(0x80, 0x100))
+
 _ASIAN = ("cp932", "euc_jp", "gb18030", "big5", "cp949")
 
 _WORD = re.compile(r"\S*[^\x00-\x7f]\S*")
@@ -97,6 +102,22 @@ _INSIDE = re.compile(
     r"|\d[^\W\d_\x00-\x7f]|[^\W\d_\x00-\x7f]\d"
 )
 """Signs and odd letters where no language has them."""
+_SIGNS = re.compile(
+    rb"""(?xs)[\x80-\xff](?:
+        (?<![A-Za-z\x80-\xff].)(?:
+            (?<=[\x80\x84-\x87\x89\x91-\x97\x99\xa0-\xa3\xa5-\xa7\xa9\xab-\xb1\xb6\xb7\xbb-\xbf\xd7\xf7])
+                [\x96\x97]?(?:(?<=\xb0)[CFK])?  # 20 deg C and others
+          | (?<=[\x96\x97])[\x80\xa3\xa5]       # a dash and a price
+          | (?<=\xb5)[gmslLAFHMNVW]             # units of a millionth
+        )
+      | (?<=[0-9)][\xaa\xb2\xb3\xb9\xba])       # powers, ordinals
+      | (?<=[mxy][\xb2\xb3])(?<![A-Za-z\x80-\xff]..)
+      | (?<=[cdkmn]m[\xb2\xb3])(?<![A-Za-z\x80-\xff]...)
+      | (?<=[A-Za-z][\x99\xa9\xae])             # trade marks
+    )(?![@-~\x80-\xff])"""
+)
+"""Bytes that stand where the signs of cp1252 stand, and where no other encoding has a letter."""
+
 _CONTROL = re.compile(r"[\x80-\x9f]")
 _FINALS = re.compile(r"[םןץףךς]\b")
 _NO_FINALS = re.compile(r"[םןץףךς]\B|\wσ\b")
@@ -111,28 +132,31 @@ def guess(data: bytes, language: str = "") -> Guess | None:
         language: the code of the language that the text says it is in.
     """
     sample = data[:SAMPLE]
+    words = _SIGNS.sub(b" ", sample)
+    if words.isascii() and _decoded(sample, "cp1252") is not None:
+        return Guess("cp1252", 0.6)
+    encodings = dict.fromkeys([*(one.encoding for one in _LANGUAGES), *_ASIAN])
+    whole = {name: text for name in encodings if (text := _decoded(sample, name)) is not None}
     scores: dict[str, float] = {}
     for one in _LANGUAGES:
-        text = _decoded(sample, one.encoding)
-        if text is not None:
+        if one.encoding in whole and (text := _decoded(words, one.encoding)) is not None:
             score = _alphabetic(text, one)
             scores[one.encoding] = max(score, scores.get(one.encoding, -9))
     for encoding in _ASIAN:
-        text = _decoded(sample, encoding)
-        if text is not None:
+        if encoding in whole and (text := _decoded(words, encoding)) is not None:
             scores[encoding] = _asian(text, encoding)
-    if not scores:
-        return None
     own = OWN.get(language[:2].lower())
     if own in scores:
         scores[own] += 0.3
-    best = max(scores, key=scores.__getitem__)  # the first of equals: the likeliest one
-    if scores[best] < LEAST:
-        return None
-    text = _decoded(sample, best)
-    others = [s for name, s in scores.items() if _decoded(sample, name) != text]
+    best = max(scores, key=scores.__getitem__, default="")  # the first of equals: the likeliest
+    beyond = len(words) - len(words.translate(None, _BEYOND_ASCII))
+    if not best or scores[best] < LEAST:
+        is_western = beyond <= min(FEW, len(words) // 3) and "cp1252" in scores
+        return Guess("cp1252", 0.3) if is_western else None
+    others = [score for name, score in scores.items() if whole[name] != whole[best]]
     margin = scores[best] - max(others, default=0)
-    return Guess(best, round(min(0.99, 0.5 + margin / 2 * min(1, scores[best])), 2))
+    most = 1 - 1 / (beyond + 2)  # what so few bytes can tell
+    return Guess(best, round(min(most, 0.99, 0.5 + margin / 2 * min(1, scores[best])), 2))
 
 
 def _decoded(sample: bytes, encoding: str) -> str | None:

@@ -41,6 +41,9 @@ MEANT = {
 SEVEN_BITS = {"iso-2022-jp", "iso-2022-kr", "hz-gb-2312", "hz"}
 """Encodings whose bytes are valid UTF-8, too, and mean something else there."""
 
+WIDE = ("utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le", "utf_7")
+"""Encodings that few bytes look like by chance, and that text has with a mark or with zeros."""
+
 BAD_SHARE = 0.2
 """The share of what is no ASCII that may be damaged in a text that is UTF-8 all the same."""
 
@@ -139,7 +142,7 @@ def _guessed(data: bytes, label: str, language: str) -> Decoded:
         return Decoded(text, (_remark(found.encoding, found.sure),))
     from charset_normalizer import from_bytes
 
-    best = from_bytes(data[:SAMPLE]).best()
+    best = from_bytes(data[:SAMPLE], cp_exclusion=list(WIDE)).best()
     if best is None:
         raise StageError(
             f"{label} is text in no encoding that can be told",

@@ -76,7 +76,7 @@ class Ingest(StageDefaults):
     """The ``ingest`` kind."""
 
     Config = IngestConfig
-    VERSION = 5
+    VERSION = 6
     determinism = "exact"
     cpus = 1
 

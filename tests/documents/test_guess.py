@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from document_files import read_or_told
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +43,40 @@ def test_a_few_words_tell_the_encoding(encoding, text):
     (remark,) = found.remarks
     assert remark.startswith("neither UTF-8 nor marked as anything else: read as ")
     assert "% sure" in remark
+
+
+SIGNS = [
+    "20 °C", "20°C/68°F", "5 £", "£5–£10", "3 × 5", "3×5 cm", "5 m²", "10 m³/h", "10³", "x²", "5µg", "±5 %",
+    "½ cup", "1º piso", "5¢", "¥500", "Acme®", "Brand™", "§ 5", "12 ‰", "(25 °C)", "20°–25°", "« so »", "8 ÷ 2",
+]  # fmt: skip
+WESTERN = [
+    "",
+    "Der Preis für Öl",
+    "Prix de la pièce à l’hôtel",
+    "Habitación pequeña",
+    "Håkan",
+    "id;price",
+]
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize("words", WESTERN)
+def test_signs_beside_ascii_are_western(sign, words):
+    """A sign where a sign stands is no letter of another alphabet, and no certainty either."""
+    for text in (f"{words} {sign}", f"{sign} {words}", f"{sign}\n" * 20):
+        found = guess(text.encode("cp1252"))
+        assert (found.encoding, text) == ("cp1252", text)
+        assert found.sure < 0.97 if words else found.sure <= 0.6
+
+
+@given(st.lists(st.sampled_from([*"abc 5,\n", *map(chr, range(0x80, 0x100))]), max_size=30))
+def test_few_bytes_are_never_wide(letters):
+    """UTF-16 and UTF-32 are told by their marks or their zeros, not by chance; few bytes tell little."""
+    data = "".join(letters).encode("latin-1")
+    found = read_or_told(convert, data, "a.txt")
+    for remark in () if isinstance(found, str) else found.remarks:
+        assert "utf_" not in remark
+        assert "99% sure" not in remark or sum(byte > 127 for byte in data) > 20
 
 
 @given(st.binary(max_size=60))
