@@ -2,15 +2,15 @@
 
 Markdown knows no merged cells. A cell that spans rows or columns is true of all of them, so that
 each gets its text. A table that only arranges a page (one with headings or tables in its cells)
-is no table to a reader.
+is no table to a reader. Rows of names above each other are one row.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import groupby, takewhile, zip_longest
 from typing import TYPE_CHECKING
 
 from llmpipe.documents.html_code import as_code
@@ -35,6 +35,9 @@ COLUMNS = "data-columns"
 """Says of a table's first row how many columns the table has."""
 
 _MARKS = re.compile(r"[\s«»<>|:,\[\]()←→↑‹›·•/-]+")
+_BORDER = re.compile(r"(?i)\bborder(?:ed\b|\s*:\s*(?!0|none|hidden))")
+_DIGITS = re.compile(r"\s*\+?([0-9]{1,9})")
+_TABLES = ("table", "grid", "treegrid")
 _HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 
 
@@ -72,10 +75,8 @@ def prepare(table: Tag) -> None:
 
 def _taken_apart(table: Tag) -> bool:
     """Take a table apart that arranges a page; tell whether it was one."""
-    if table.get("role") not in ("presentation", "none") and (
-        any(head.find_parent("table") is table for head in table.find_all("th"))
-        or table.find([*_HEADINGS, "table", "pre"]) is None
-    ):
+    is_frame = table.get("role") in ("presentation", "none")
+    if not is_frame and (table.find([*_HEADINGS, "table", "pre"]) is None or _is_data(table)):
         return False
     inner = table.find_all("table")
     parts = ["tbody", "thead", "tfoot", "tr", "td", "th", "caption", "colgroup"]
@@ -86,6 +87,24 @@ def _taken_apart(table: Tag) -> bool:
     for one in inner:
         prepare(one)
     return True
+
+
+def _is_data(table: Tag) -> bool:
+    """Tell whether a table says that it is one, or has lines around cells without headings."""
+    own = table.find_all(["th", "thead", "caption"])
+    if table.get("role") in _TABLES or any(part.find_parent("table") is table for part in own):
+        return True
+    rows = [row.find_all(["td", "th"], recursive=False) for row in _rows(table)]
+    is_grid = len(rows) > 1 and max(map(len, rows)) > 1
+    return is_grid and _has_lines(table) and table.find(_HEADINGS) is None
+
+
+def _has_lines(table: Tag) -> bool:
+    if str(table.attrs.get("border", "0")).strip() != "0" or "rules" in table.attrs:
+        return True
+    first = next(_rows(table)).find_all(["td", "th"], recursive=False)
+    styles = [str(part.attrs.get("style", "")) for part in (table, *first)]
+    return any(map(_BORDER.search, [*styles, *(table.attrs.get("class") or ())]))
 
 
 def _in_a_cell(table: Tag) -> str:
@@ -115,6 +134,7 @@ def _fill(rows: list[Tag]) -> None:
     width = max(map(len, lines), default=0)
     if not width:
         return
+    _join_names(rows, lines)
     lines[0] += [None] * (width - len(lines[0]))
     rows[0][COLUMNS] = str(width)
     left, placed = MOST_REPEATED, set[int]()
@@ -135,6 +155,62 @@ def _fill(rows: list[Tag]) -> None:
             row.append(cell)
 
 
+def _join_names(rows: list[Tag], lines: list[list[Tag | None]]) -> None:
+    """Make the rows of names above the others one row."""
+    count = _rows_of_names(rows, lines)
+    names = lines[:count]
+    if not 1 < count < len(rows) or _size(names) > MOST_REPEATED:
+        return
+    lines[:count] = [[_name(column) for column in zip_longest(*names)]]
+    rows[0].clear()
+    rows[0].extend(cell for cell in lines[0] if cell is not None)
+    for row in rows[1:count]:
+        row.extract()
+    del rows[1:count]
+
+
+def _rows_of_names(rows: list[Tag], lines: list[list[Tag | None]]) -> int:
+    """Count the rows of names: those of the table's head, else the first ones of header cells."""
+    count = len(
+        list(takewhile(lambda row: row.parent is not None and row.parent.name == "thead", rows))
+    )
+    if count:
+        return count
+    count = len(list(takewhile(_holds_names, rows)))
+    while count > 1 and len(set(map(id, lines[count - 1]))) == 1:  # the label of a group of rows
+        count -= 1
+    return count
+
+
+def _holds_names(row: Tag) -> bool:
+    cells = row.find_all(["td", "th"], recursive=False)
+    if len(cells) > 1 and cells[0].name == "td" and not cells[0].get_text(strip=True):
+        del cells[0]  # the corner above the names of rows
+    return bool(cells) and all(
+        cell.name == "th" and cell.get("scope") not in ("row", "rowgroup") for cell in cells
+    )
+
+
+def _size(lines: Sequence[Sequence[Tag | None]]) -> int:
+    return sum(len(cell.get_text()) for line in lines for cell in line if cell is not None)
+
+
+def _name(column: Sequence[Tag | None]) -> Tag:
+    """Give the cell that names a column, from the outermost name to the innermost."""
+    from bs4 import Tag
+
+    whole = Tag(name="th")
+    names: dict[str, Tag] = {}
+    for cell in column:
+        if cell is not None and (text := cell.get_text(strip=True)):
+            names.setdefault(text, cell)
+    for cell in names.values():
+        if whole.contents:
+            whole.append(" / ")
+        whole.extend(copy.copy(cell).contents[:])
+    return whole
+
+
 def _twice(line: list[Tag | None]) -> bool:
     return len(set(map(id, line))) < len(line)
 
@@ -146,8 +222,8 @@ def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
             [
                 Cell(
                     cell,
-                    _span(cell, "colspan", WIDEST),
-                    _span(cell, "rowspan", len(rows) - number),
+                    min(_span(cell, "colspan") or 1, WIDEST),
+                    min(_span(cell, "rowspan") or len(rows), len(rows) - number),
                 )
                 for cell in row.find_all(["td", "th"], recursive=False)
             ]
@@ -156,8 +232,7 @@ def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
     )
 
 
-def _span(cell: Tag, attribute: str, most: int) -> int:
-    """Give how many rows or columns a cell spans; 0 means all that there are."""
-    written = str(cell.attrs.get(attribute, "1")).strip()
-    span = int(written) if written.isdecimal() else 1
-    return most if span == 0 or span > most else span
+def _span(cell: Tag, attribute: str) -> int:
+    """Give how many rows or columns a cell says that it spans."""
+    written = _DIGITS.match(str(cell.attrs.get(attribute, "")))
+    return int(written[1]) if written else 1

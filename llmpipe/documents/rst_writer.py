@@ -8,7 +8,7 @@ from typing import Any
 
 from llmpipe.documents import notation
 from llmpipe.documents.parts import Heading, clean, one_line
-from llmpipe.documents.tables import Cell, spread, table
+from llmpipe.documents.tables import Cell, joined_names, spread, table
 
 _BACKTICKS = re.compile(r"`{3,}")
 
@@ -163,7 +163,8 @@ def _note(node: Any) -> str:
 def _table(node: Any) -> str:
     rows: list[list[str | None]] = []
     for part in node.findall(lambda inner: type(inner).__name__ in ("thead", "tbody")):
-        rows += spread([[_cell(entry) for entry in row.children] for row in part.children])
+        lines = spread([[_cell(entry) for entry in row.children] for row in part.children])
+        rows += [[*joined_names(lines)]] if type(part).__name__ == "thead" else lines
     title = next((_inline(child) for child in node.children if type(child).__name__ == "title"), "")
     return "\n\n".join(filter(None, [title, table(rows)]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -59,6 +60,12 @@ def _take_from_above(
     """Add what comes next from above in a row, or all of it within a width."""
     while len(line) in above or len(line) < width:
         line.append(above[len(line)][0] if len(line) in above else None)
+
+
+def joined_names(rows: Iterable[Sequence[str | None]]) -> list[str]:
+    """Return what a table's columns are called that has several rows of names, outermost first."""
+    columns = zip_longest(*rows)
+    return [" / ".join(dict.fromkeys(filter(None, column))) for column in columns]
 
 
 def table(rows: Iterable[Sequence[str | None]]) -> str:

@@ -22,8 +22,7 @@ def test_merged_cells_are_repeated():
         <tr><th>Q1<th>Q2<th>Q1<tbody><tr><td rowspan=2>North<td>1<td>2<td>3<tr><td>4<td>5<td>6
         <tr><td colspan=2>none<td>7<td>8</table>"""
     assert rows(table) == [
-        ["Region", "2023", "2023", "2024"],
-        ["Region", "Q1", "Q2", "Q1"],
+        ["Region", "2023 / Q1", "2023 / Q2", "2024 / Q1"],
         ["North", "1", "2", "3"],
         ["North", "4", "5", "6"],
         ["none", "none", "7", "8"],
@@ -35,6 +34,34 @@ def test_a_span_ends_with_its_group():
     table = """<table><tbody><tr><td rowspan=0>a<td>1<tr><td>2</tbody>
         <tbody><tr><td rowspan=9>b<td>3<tr><td>4</tbody></table>"""
     assert rows(table) == [["a", "1"], ["a", "2"], ["b", "3"], ["b", "4"]]
+
+
+def test_a_span_of_no_columns_is_one():
+    """Only rows may span 0; of what is no whole number the digits before it count, as in browsers."""
+    table = "<table><tr><td colspan=0>a<td>b<tr><td colspan='2px'>c<tr><td colspan=x>d<td>e</table>"
+    assert rows(table) == [["a", "b"], ["c", "c"], ["d", "e"]]
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("<tr><th rowspan=2>Region<th colspan=2>2023<tr><th>Sales<th>Costs<tr><td>North<td>1<td>2",
+         [["Region", "2023 / Sales", "2023 / Costs"], ["North", "1", "2"]]),
+        ("<tr><td><th>2023<th>2023<tr><td><th>Sales<th>CO<b>2</b><tr><th>North<td>1<td>2",
+         [["", "2023 / Sales", "2023 / CO**2**"], ["North", "1", "2"]]),
+        ("<thead><tr><td>Year<td>Sales<tr><td colspan=2>in euros</thead><tr><td>2023<td>1",
+         [["Year / in euros", "Sales / in euros"], ["2023", "1"]]),
+        ("<thead><tr><th>a<th>b<tr><th>a<th></thead><tr><td>1<td>2", [["a", "b"], ["1", "2"]]),
+        ("<tr><th>Name<th>Price<tr><th colspan=2>Fruit<tr><td>Fig<td>1<tr><th colspan=2>Nuts<tr><td>Pecan<td>2",
+         [["Name", "Price"], ["Fruit", "Fruit"], ["Fig", "1"], ["Nuts", "Nuts"], ["Pecan", "2"]]),
+        ("<tr><th>a<th>b<tr><th>North<td><tr><th scope=row>South<th scope=row>x",
+         [["a", "b"], ["North", ""], ["South", "x"]]),
+        ("<tr><th>a<th>b<tr><th>c<th>d", [["a", "b"], ["c", "d"]]),
+    ],
+)  # fmt: skip
+def test_rows_of_names_are_one(table, expected):
+    """A column is named by all that stands above it; a label of a group or of a row names none."""
+    assert rows(f"<table>{table}</table>") == expected
 
 
 @settings(max_examples=60)
@@ -109,6 +136,25 @@ def test_links_to_other_pages_go():
     data = "<table><tr><th>Version<tr><td><a href=a>1.2</a></table>"
     assert of_text(steps + "<h1>T</h1>" + framed, "a").text == "# T"
     assert rows(steps + data) == [["Version"], ["1.2"]]
+
+
+@pytest.mark.parametrize(
+    "outer", ["<table border=1>", "<table rules=all>", "<table><col><tr><td style='border: solid'>Q<td>A</tr>", "<table style='border: 1px solid'>", "<table role=table>",
+              "<table class='table table-bordered'>", "<table><caption>Plans</caption>"]
+)  # fmt: skip
+def test_tables_in_tables_of_data(outer):
+    """What has lines around its cells, or says what it is, keeps its rows, whatever is in them."""
+    inner = "<table><tr><td>1<td>2<tr><td>3<td>4</table>"
+    page = f"{outer}<tr><td>Plan<td>Prices<tr><td>Basic<td>{inner}</table>"
+    assert rows(page)[-2:] == [["Plan", "Prices"], ["Basic", "1, 2; 3, 4"]]
+
+
+def test_a_box_is_a_frame():
+    """Lines around a single cell or row, or headings in cells, make no table of data."""
+    inner = "<table><tr><th>a<th>b<tr><td>1<td>2</table>"
+    assert rows(f"<table border=1><tr><td>menu<td>{inner}</table>") == [["a", "b"], ["1", "2"]]
+    page = f"<table border=1><tr><td>x<td>y<tr><td><h2>T</h2><td>{inner}</table>"
+    assert "## T\n" in of_text(page, "a").text
 
 
 def test_frames_are_taken_apart():

@@ -106,7 +106,7 @@ def test_nesting_without_end():
 
 
 def test_powers_and_merged_cells():
-    """What is raised stays so; a cell that spans rows or columns is repeated."""
+    """What is raised stays so; a cell that spans rows or columns is repeated, rows of names are one."""
     text = """2\\ :sup:`31` bytes of H\\ :sub:`2`\\ O
 
 +--------+-----------+
@@ -120,6 +120,6 @@ def test_powers_and_merged_cells():
 +--------+-----+-----+
 """
     assert convert(text.encode(), "a.rst").text == (
-        "2^31 bytes of H2O\n\n| Region | 2023 | 2023 |\n| --- | --- | --- |\n| Region | Q1 | Q2 |\n"
+        "2^31 bytes of H2O\n\n| Region | 2023 / Q1 | 2023 / Q2 |\n| --- | --- | --- |\n"
         "| North | 1 | 2 |\n| North | 3 | 4 |\n"
     )
