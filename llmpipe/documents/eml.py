@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from email import policy
 from email.message import EmailMessage
@@ -10,9 +11,15 @@ from email.parser import BytesParser
 from llmpipe.documents import html, markdown
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import Converted, Heading, clean, one_line, sections_of
-from llmpipe.documents.plain import decode
+from llmpipe.documents.plain import Decoded, decode
+from llmpipe.errors import StageError
 
 HEADERS = ("From", "To", "Cc", "Date")
+
+_UNREAD = re.compile(r"(?is)<(style|script|title)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>|&#?\w+;")
+"""What is surely no word of a page; it is taken out to tell without reading the page."""
+_ADDRESS = re.compile(r"https?://[^\s()]+")
+_WORD = re.compile(r"\w+")
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -74,19 +81,47 @@ def _header(message: EmailMessage, name: str) -> str:
 
 
 def _body(message: EmailMessage, label: str, remarks: list[str]) -> tuple[str, list[Heading]]:
-    """Give the text of a message; formatted text only where there is no plain one."""
-    part = message.get_body(("plain", "html"))
-    if part is None:
+    """Give the text of a message; the formatted one where the plain one says much less, or none."""
+    decoded = _part(message, "plain", label)
+    plain = clean(decoded.text).strip("\n")
+    try:
+        text, others = _formatted(message, label, plain)
+    except StageError as error:
+        if not plain:
+            raise
+        text, others = "", [f"the formatted text is not read: {error.message}"]
+    remarks += [*(() if text else decoded.remarks), *others]
+    return (text, list(markdown.headings(text))) if text else (plain, [])
+
+
+def _formatted(message: EmailMessage, label: str, plain: str) -> tuple[str, list[str]]:
+    """Give the formatted text and what to say of it; it is empty where the plain one will do."""
+    page = _part(message, "html", label)
+    if plain and not _says_more(_UNREAD.sub(" ", page.text), plain):
         return "", []
-    data = part.get_payload(decode=True)
-    decoded = decode(
-        data if isinstance(data, bytes) else b"", label, str(part.get_content_charset() or "")
-    )
-    remarks += decoded.remarks
-    if part.get_content_type() == "text/html":
-        text = html.of_text(decoded.text, label).text
-        return text, list(markdown.headings(text))
-    return clean(decoded.text).strip("\n"), []
+    text = html.of_text(page.text, label).text
+    if not plain:
+        return text, [*page.remarks]
+    if not _says_more(text, plain):
+        return "", []
+    remark = "the formatted text is read: the plain one lacks most of its words"
+    return text, [*page.remarks, remark]
+
+
+def _part(message: EmailMessage, kind: str, label: str) -> Decoded:
+    part = message.get_body((kind,))
+    data = part.get_payload(decode=True) if part is not None else None
+    if part is None or not isinstance(data, bytes):
+        return Decoded("")
+    return decode(data, label, str(part.get_content_charset() or ""))
+
+
+def _says_more(formatted: str, plain: str) -> bool:
+    """Tell whether a text has more words than another one, most of them not in there."""
+    more, less = (_WORD.findall(_ADDRESS.sub(" ", text.casefold())) for text in (formatted, plain))
+    words = set(more)
+    is_other = 2 * len(words.difference(less)) > len(words)
+    return len(more) > 2 * len(less) or (len(more) > len(less) and is_other)
 
 
 def _attached(part: EmailMessage) -> str:

@@ -148,3 +148,48 @@ def test_a_message():
     assert [s.path for s in found.sections][-1] == ("Fwd: Füße", "Fees", "Now")
     assert found.metadata["from"] == "a@example.org"
     assert found.remarks == ("attachments that are not read: bill.pdf",)
+
+
+def test_a_message_with_damaged_formatted_text():
+    """Its plain text is read all the same."""
+    message = EmailMessage()
+    message.set_content("See below.")
+    message.add_alternative("<p>x", subtype="html")
+    data = message.as_bytes().replace(b"<p>x", b"\0\1\2")
+    found = eml.convert(data, "a.eml")
+    assert "See below." in found.text
+    assert found.remarks == ("the formatted text is not read: a.eml is a binary file, not text",)
+
+
+ORDER = "<p>Your order of <b>three lamps</b> for 40 € arrives on 5 March; send it back within 14 days.</p>"
+
+
+@pytest.mark.parametrize(
+    ("plain", "formatted", "is_plain"),
+    [
+        ("Your mail program cannot show HTML.", ORDER, False),
+        ("This is an HTML message. If you cannot read it, open https://example.org/a/b?c=d", ORDER, False),
+        ("", ORDER, False),
+        ("Your order of three lamps arrives.", ORDER * 3, False),
+        ("Your order of three lamps for 40 € arrives on 5 March; send it back within 14 days.", ORDER, True),
+        ("Your order of three lamps for 40 € arrives on 5 March; send it back within 14 days.",
+         f"<style>.a {{color: red; margin: 1px 2px 3px 4px; padding: none}}</style>{ORDER}<p>Unsubscribe here", True),
+        ("See below. All else is said in the lines of the bill.", "<p>formatted</p>", True),
+        ("See below.", f"<p>See below.</p><script>{'x = y; ' * 99}</script>", True),
+    ],
+)  # fmt: skip
+def test_a_message_whose_plain_text_says_nothing(plain, formatted, is_plain):
+    """The formatted text is read where the plain one stands in for it, which is said."""
+    message = EmailMessage()
+    message["Subject"] = "S"
+    message.set_content(plain)
+    message.add_alternative(formatted, subtype="html")
+    found = eml.convert(message.as_bytes(), "a.eml")
+    check_parts(found.text, found.sections)
+    assert (plain in found.text) == (is_plain or not plain)
+    assert ("lamps" in found.text) == ("lamps" in plain or not is_plain)
+    assert found.remarks == (
+        ()
+        if is_plain or not plain
+        else ("the formatted text is read: the plain one lacks most of its words",)
+    )
