@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from llmpipe.documents.html_notation import INLINE
 from llmpipe.documents.html_tables import STEPS, is_navigation, step
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ DEEPEST = 100
 _LINES = ["p", "div", "ul", "center", "td", "li"]
 _COPIES = re.compile(r"(?i)cop(?:y|ied)\b(?:\s\w+){0,3}!?")
 _HIDDEN = re.compile(r"display:none|visibility:hidden")
+_OWN_LINES = {"block", "flex", "flow-root", "grid", "list-item", "table", "table-caption",
+              "table-row"}  # fmt: skip
+_OF_ITEMS = {"flex", "grid", "inline-flex", "inline-grid"}
+_DISPLAY = re.compile(r"(?i)(?:^|;)\s*display\s*:\s*([a-z-]+)")
 _RAISED = re.compile(r"vertical-align:(?:super|sub)\b")
 
 
@@ -87,6 +92,7 @@ class Seen:
     def _walk(self, parent: Tag, depth: int, *, scoped: bool) -> None:
         from bs4 import Tag
 
+        holds_items = _display(parent) in _OF_ITEMS
         for tag in [child for child in parent.contents if isinstance(child, Tag)]:
             if self._is_gone(tag, scoped):
                 tag.decompose()
@@ -98,6 +104,8 @@ class Seen:
             self._walk(tag, depth + 1, scoped=scoped or tag.name in SCOPES)
             if tag.name in BLOCKS or "-" in tag.name:
                 self._as_block(tag)
+            elif tag.name in INLINE:
+                _place(tag, is_item=holds_items)
 
     def _is_gone(self, tag: Tag, scoped: bool) -> bool:
         name, attributes = tag.name, tag.attrs
@@ -213,6 +221,27 @@ class Seen:
         elif tag.name not in ("article", "section", "details", "body"):
             tag["data-was"] = tag.name
             tag.name = "div"
+
+
+def _display(tag: Tag) -> str:
+    """Give how the style of an element itself says that it is shown."""
+    style = tag.attrs.get("style")
+    found = _DISPLAY.search(str(style)) if style else None
+    return found[1].lower() if found else ""
+
+
+def _place(tag: Tag, *, is_item: bool) -> None:
+    """Put an element of a line in lines of its own, or beside others, if its style does so."""
+    from bs4 import Tag
+
+    display = _display(tag)
+    if display in _OWN_LINES:
+        if tag.name == "span":
+            tag.name = "div"
+        else:  # it is a link, or bold, too
+            tag.wrap(Tag(name="div"))
+    elif (is_item or display == "table-cell") and tag.find_parent("pre") is None:
+        _part_words(tag)
 
 
 def _flatten(tag: Tag) -> None:

@@ -35,6 +35,48 @@ def test_blocks_part_words(tag):
     ]
 
 
+@pytest.mark.parametrize("tag", ["span", "a", "b", "em", "strong", "font", "small", "code", "time"])
+@pytest.mark.parametrize(
+    "style",
+    ["display:block", "color:red; DISPLAY : Flex;", "display:grid!important", "display:table"],
+)
+def test_lines_made_by_a_style(tag, style):
+    """What a style puts in lines of its own does not run into what stands beside it."""
+    page = f"<p>none<{tag} style='{style}'>one</{tag}><{tag} style='{style}'>two</{tag}>three"
+    assert shown(page).replace("*", "").replace("`", "").split("\n\n") == [
+        "none",
+        "one",
+        "two",
+        "three",
+    ]
+    assert (
+        shown(f"<h2>A<{tag} style='{style}'>b</{tag}></h2>").replace("*", "").replace("`", "")
+        == "## A b"
+    )
+
+
+def test_other_styles_part_no_words():
+    """Items of a row are words of their own; letters in boxes are one word, code has its lines."""
+    assert shown("<div style='display:flex'><span>one</span><a href=x>two</a><b>3</b></div>") == (
+        "one two **3**"
+    )
+    assert (
+        shown("<p><span style='display:table-cell'>a</span><i style='display:table-cell'>b")
+        == "a *b*"
+    )
+    assert (
+        shown("<p><b style='display:inline-block'>H</b><span style='display:inline'>i") == "**H**i"
+    )
+    assert shown("<p>40<a style='display:block' href='https://x.org/'>more") == (
+        "40\n\n[more](https://x.org/)"
+    )
+    lines = "".join(
+        f"<span style='display:flex'><span class=lineno>{at}</span><span>f({at})\n</span></span>"
+        for at in (1, 2)
+    )
+    assert shown(f"<pre><code>{lines}</code></pre>") == "```\nf(1)\nf(2)\n```"
+
+
 def test_an_accordion_heads_its_answers():
     """Each question is the heading of its answer, and what follows belongs to the page again."""
     page = """<h1>FAQ</h1><p>intro<details><summary>How <b>much</b>?</summary>40 euros</details>
