@@ -1,13 +1,15 @@
 """What stands above a Markdown text between rules: YAML between ``---``, TOML between ``+++``.
 
 Templates and people write what no parser takes (``title: {{ x }}``, a colon in a title). Such a
-value is kept as the text that it is, and said; it is never a part of the document.
+value is kept as the text that it is, and said; it is never a part of the document. What YAML
+1.1 would make another value of (``1.20``, ``NO``, ``12:30``) is kept as text, too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 _YAML = re.compile(r"---[ \t]*\n((?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
@@ -95,15 +97,45 @@ def _yaml(block: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(block, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(block, Loader=_loader())
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+
+
+@cache
+def _loader() -> Any:
+    """Return a loader to which only plain numbers, true, false and null are no text."""
+    import yaml
+
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader: Any = type("Loader", (base,), {"yaml_implicit_resolvers": {}})
+    for kind, pattern, first in (
+        ("bool", r"(?:true|True|TRUE|false|False|FALSE)\Z", "tTfF"),
+        ("float", r"-?[0-9]+(?:\.[0-9]+)?\Z", "-0123456789"),
+        ("merge", r"<<\Z", "<"),
+        ("null", r"(?:~|null|Null|NULL|)\Z", ["~", "n", "N", ""]),
+    ):
+        loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(pattern), list(first))
+    loader.add_constructor("tag:yaml.org,2002:float", lambda _, node: _number(node.value))
+    return loader
+
+
+def _number(written: str) -> int | float | str:
+    """Return a number where it would be written so; else its text: 1.20 is not 1.2."""
+    for kind in (int, float):
+        try:
+            number = kind(written)
+        except ValueError:
+            continue
+        if str(number) == written:
+            return number
+    return written
 
 
 def _toml(block: str) -> Any:
     import tomllib
 
     try:
-        return tomllib.loads(block)
+        return tomllib.loads(block, parse_float=_number)
     except (tomllib.TOMLDecodeError, RecursionError):
         return None

@@ -36,6 +36,8 @@ def of_text(text: str) -> Converted:
     matter = front_matter.read(text)
     values = dict(matter.values)
     named = values.get("title")
+    if type(named) in (int, float):  # 1984 is a title, too
+        named = str(named)
     if isinstance(named, str) and "{{" not in named:  # else a template's, for a title to come
         del values["title"]
     else:

@@ -82,7 +82,7 @@ def scalar(value: Any) -> Scalar | None:
     """Give a value as metadata holds it, or None where it is no single value."""
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, datetime.date):
+    if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, bool):
         return value
