@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 from llmpipe.documents import notation
@@ -18,6 +19,7 @@ ACCENTS = {"¯": "mean", "‾": "mean", "_": "mean", "^": "hat", "ˆ": "hat", "~
            "˜": "tilde", "→": "vec", "⃗": "vec", "˙": "dot", "¨": "ddot"}  # fmt: skip
 """What a sign above a letter is called."""
 
+_NO_BAR = re.compile(r"\s*0*\.?0*\s*[a-z%]*\s*")
 _UNSEEN = re.compile("[⁡-⁤​]")
 _SPACES = re.compile(r"\s+")
 
@@ -35,15 +37,23 @@ def accented(base: str, mark: str) -> str:
     return notation.power(base, mark)
 
 
+def scripts(written: Sequence[str], base: str = "") -> str:
+    """Return a letter with what stands below and above it, in pairs; each may be empty."""
+    marks = ((mark, script) for mark, script in zip(cycle("_^"), written, strict=False) if script)
+    return base + "".join(mark + notation.grouped(script) for mark, script in marks)
+
+
 def joined(parts: Iterable[str]) -> str:
     """Return the parts of a row in a line, with spaces where they would run into each other."""
-    line = ""
+    line = before = ""
     for part in filter(None, parts):
         if part in OPERATORS:
             sign = not line or line.endswith((" ", "(", "[", ","))
             line += part if sign else f" {part} "
         else:
-            line += part if _touches(line, part) else f" {part}"
+            stands_before = before.startswith(("^", "_"))  # of what follows: ^14C
+            line += part if stands_before or _touches(line, part) else f" {part}"
+        before = part
     return line
 
 
@@ -61,14 +71,21 @@ def _parts(node: Tag) -> list[Tag]:
 
 
 def _linear(node: Tag) -> str:
-    name = node.name.rpartition(":")[2]
+    name = _name(node)
     if name in _LEAVES:
         return _SPACES.sub(" ", _UNSEEN.sub("", node.get_text())).strip()
+    whole = _OF_NODES.get(name)
+    if whole is not None:
+        return whole(node)
     writer = _WRITERS.get(name)
     if writer is None:
         return _row(node)
     parts = [_linear(child) for child in _parts(node)]
     return writer([*parts, "", "", ""][: max(3, len(parts))])
+
+
+def _name(node: Tag) -> str:
+    return node.name.rpartition(":")[2]
 
 
 def _row(node: Tag) -> str:
@@ -77,33 +94,56 @@ def _row(node: Tag) -> str:
 
 
 def _limits(parts: list[str]) -> str:
-    base, below, above = parts[:3]
-    return f"{base}_{notation.grouped(below)}^{notation.grouped(above)}"
+    return scripts(parts[1:3], parts[0])
 
 
 def _fenced(parts: list[str]) -> str:
     return f"({', '.join(filter(None, parts))})"
 
 
-def _prescripts(parts: list[str]) -> str:
-    base, *scripts = parts
-    marks = zip(scripts[::2], scripts[1::2], strict=False)
-    return base + "".join(
-        (f"_{notation.grouped(low)}" if low else "")
-        + (f"^{notation.grouped(high)}" if high else "")
-        for low, high in marks
+def _multiscripts(node: Tag) -> str:
+    """Write what stands behind a letter above and below it, and what stands before it."""
+    base, *others = _parts(node) or [node]
+    names = [_name(other) for other in others]
+    at = names.index("mprescripts") if "mprescripts" in names else len(names)
+    behind, before = (
+        [_linear(other) for other in part] for part in (others[:at], others[at + 1 :])
     )
+    return scripts(before) + scripts(behind, _linear(base) if others else "")
+
+
+def _fraction(node: Tag) -> str:
+    above, below, *_ = [*map(_linear, _parts(node)), "", ""]
+    if not _NO_BAR.fullmatch(str(node.get("linethickness", "1"))):
+        return notation.fraction(above, below)
+    return notation.stacked(above, below, in_brackets=_is_in_brackets(node))
+
+
+def _is_in_brackets(node: Tag) -> bool:
+    """Tell whether nothing but a pair of round brackets stands around a node."""
+    while node.parent is not None and _name(node) != "math":
+        parts = _parts(node.parent)
+        if len(parts) > 1 or _name(node.parent) == "mfenced":
+            break
+        node = node.parent
+    else:
+        return False
+    at = next(at for at, part in enumerate(parts) if part is node)
+    around = [
+        part.get_text().strip() for part in (*parts[max(at - 1, 0) : at], *parts[at + 1 : at + 2])
+    ]
+    return around == ["(", ")"] or (len(parts) == 1 and _name(node.parent) == "mfenced")
 
 
 _LEAVES = {"mi", "mn", "mo", "mtext", "ms"}
+
+_OF_NODES: Mapping[str, Callable[[Tag], str]] = {"mfrac": _fraction, "mmultiscripts": _multiscripts}
 
 _WRITERS: Mapping[str, Callable[[list[str]], str]] = {
     "annotation": lambda parts: "",
     "annotation-xml": lambda parts: "",
     "maction": lambda parts: parts[0],
     "mfenced": _fenced,
-    "mfrac": lambda parts: notation.fraction(parts[0], parts[1]),
-    "mmultiscripts": _prescripts,
     "mover": lambda parts: accented(parts[0], parts[1]),
     "mphantom": lambda parts: "",
     "mroot": lambda parts: notation.root(parts[0], parts[1]),

@@ -103,6 +103,13 @@ def fraction(above: str, below: str) -> str:
     return f"{grouped(above)}/{grouped(below)}"
 
 
+def stacked(above: str, below: str, *, in_brackets: bool = False) -> str:
+    """Return what stands above each other without a bar; in brackets it is a binomial."""
+    between = "choose" if in_brackets else "over"
+    line = f"{grouped(above)} {between} {grouped(below)}"
+    return line if in_brackets else f"({line})"
+
+
 def power(base: str, exponent: str) -> str:
     """Return a power, or a letter with primes."""
     if set(exponent) <= set("′″‴'*†"):
@@ -112,7 +119,7 @@ def power(base: str, exponent: str) -> str:
 
 def indexed(base: str, index: str) -> str:
     """Return a letter with its index."""
-    return f"{base}_{grouped(index)}"
+    return f"{base}_{grouped(index)}" if index else base
 
 
 def root(radicand: str, degree: str = "") -> str:

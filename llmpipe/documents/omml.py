@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmpipe.documents import notation
-from llmpipe.documents.mathml import accented, joined
+from llmpipe.documents.mathml import accented, joined, scripts
 
 NAMESPACE = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 
@@ -55,14 +55,21 @@ def _property(element: Any, name: str, otherwise: str) -> str:
 def _fraction(element: Any) -> str:
     above, below = _of(element, "num"), _of(element, "den")
     if _property(element, "type", "bar") == "noBar":
-        return f"({above} over {below})"
+        return notation.stacked(above, below, in_brackets=_is_in_brackets(element))
     return notation.fraction(above, below)
 
 
+def _is_in_brackets(element: Any) -> bool:
+    """Tell whether an element is all that stands in round brackets."""
+    part = element.getparent()
+    around = part.getparent() if part is not None and len(part) == 1 else None
+    if around is None or _name(around) != "d" or len(around.findall(part.tag)) > 1:
+        return False
+    return _property(around, "begChr", "(") == "(" and _property(around, "endChr", ")") == ")"
+
+
 def _limits(base: str, element: Any) -> str:
-    below, above = _of(element, "sub"), _of(element, "sup")
-    text = notation.indexed(base, below) if below else base
-    return f"{text}^{notation.grouped(above)}" if above else text
+    return scripts([_of(element, "sub"), _of(element, "sup")], base)
 
 
 def _sum(element: Any) -> str:
@@ -90,7 +97,7 @@ def _lines(element: Any) -> str:
 
 
 def _before(element: Any) -> str:
-    return f"{_limits('', element)} {_of(element, 'e')}".strip()
+    return f"{_limits('', element)}{_of(element, 'e')}"
 
 
 def _function(element: Any) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from lxml import etree
 
-from llmpipe.documents import notation
+from llmpipe.documents import notation, omml
 from llmpipe.documents.html import of_text
 
 
@@ -97,11 +98,39 @@ def test_other_raised_and_lowered_letters(html, text):
         ("<mover><mi>x</mi><mo>¯</mo></mover>", "mean(x)"),
         ("<mfrac><mrow><mo>-</mo><mi>b</mi></mrow><mrow><mn>2</mn><mi>a</mi></mrow></mfrac>", "-b/(2 a)"),
         ("<msup><mn>10</mn><mrow><mo>-</mo><mn>6</mn></mrow></msup>", "10^-6"),
+        ("<mmultiscripts><mi>C</mi><mprescripts/><mn>6</mn><mn>14</mn></mmultiscripts>", "_6^14C"),
+        ("<mmultiscripts><mi>C</mi><mprescripts></mprescripts><none></none><mn>14</mn></mmultiscripts>", "^14C"),
+        ("<mmultiscripts><mi>F</mi><mi>r</mi><none/><mi>s</mi><mn>2</mn><mprescripts/><mi>p</mi><mi>q</mi></mmultiscripts>", "_p^qF_r_s^2"),
+        ("<mmultiscripts><mi>R</mi><mi>i</mi><mrow/></mmultiscripts>", "R_i"),
+        ("<msup><mrow/><mn>14</mn></msup><mi>C</mi>", "^14C"),
+        ("<msubsup><mi></mi><mn>6</mn><mn>14</mn></msubsup><mi>C</mi>", "_6^14C"),
+        ("<mo>(</mo><mfrac linethickness='0'><mi>n</mi><mi>k</mi></mfrac><mo>)</mo>", "(n choose k)"),
+        ("<mo>(</mo><mfrac linethickness='0.0pt'><mrow><mi>n</mi><mo>+</mo><mn>1</mn></mrow><mi>k</mi></mfrac><mo>)</mo>", "((n + 1) choose k)"),
+        ("<mfenced><mfrac linethickness='0px'><mi>n</mi><mi>k</mi></mfrac></mfenced>", "(n choose k)"),
+        ("<mrow><mo>(</mo><mstyle><mfrac linethickness='0'><mi>n</mi><mi>k</mi></mfrac></mstyle><mo>)</mo></mrow>", "(n choose k)"),
+        ("<munder><mo>∑</mo><mfrac linethickness='0'><mi>i</mi><mi>j</mi></mfrac></munder>", "∑_(i over j)"),
+        ("<mfrac linethickness='2px'><mn>1</mn><mn>2</mn></mfrac>", "1/2"),
     ],
 )  # fmt: skip
 def test_formulas_in_mathml(mathml, text):
     """A fraction keeps its bar, a root its reach; what is there for programs is not said twice."""
     assert shown(f"<math><mrow>{mathml}</mrow></math>") == text
+
+
+def test_binomials_of_word():
+    """They have no bar either; what stands before a letter is written before it."""
+    name = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+    run = "<m:r><m:t>{}</m:t></m:r>".format
+    stacked = f"<m:f><m:fPr><m:type m:val='noBar'/></m:fPr><m:num>{run('n')}</m:num><m:den>{run('k')}</m:den></m:f>"
+    before = (
+        f"<m:sPre><m:sub>{run('6')}</m:sub><m:sup>{run('14')}</m:sup><m:e>{run('C')}</m:e></m:sPre>"
+    )
+    for inner, text in (
+        (f"<m:d><m:e>{stacked}</m:e></m:d>", "(n choose k)"),
+        (stacked, "(n over k)"),
+        (before, "_6^14C"),
+    ):
+        assert omml.linear(etree.fromstring(f"<m:oMath {name}>{inner}</m:oMath>")) == text
 
 
 def test_headings_and_cells():
