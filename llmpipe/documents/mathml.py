@@ -19,7 +19,7 @@ ACCENTS = {"¯": "mean", "‾": "mean", "_": "mean", "^": "hat", "ˆ": "hat", "~
            "˜": "tilde", "→": "vec", "⃗": "vec", "˙": "dot", "¨": "ddot"}  # fmt: skip
 """What a sign above a letter is called."""
 
-_NO_BAR = re.compile(r"\s*0*\.?0*\s*[a-z%]*\s*")
+_NO_BAR = re.compile(r"\s*0*\.?0+\s*(?:[a-z]+|%)?\s*")
 _UNSEEN = re.compile("[⁡-⁤​]")
 _SPACES = re.compile(r"\s+")
 

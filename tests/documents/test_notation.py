@@ -110,6 +110,7 @@ def test_other_raised_and_lowered_letters(html, text):
         ("<mrow><mo>(</mo><mstyle><mfrac linethickness='0'><mi>n</mi><mi>k</mi></mfrac></mstyle><mo>)</mo></mrow>", "(n choose k)"),
         ("<munder><mo>∑</mo><mfrac linethickness='0'><mi>i</mi><mi>j</mi></mfrac></munder>", "∑_(i over j)"),
         ("<mfrac linethickness='2px'><mn>1</mn><mn>2</mn></mfrac>", "1/2"),
+        ("<mo>(</mo><mfrac linethickness='medium'><mn>1</mn><mn>2</mn></mfrac><mo>)</mo>", "(1/2)"),
     ],
 )  # fmt: skip
 def test_formulas_in_mathml(mathml, text):
