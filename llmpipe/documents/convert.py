@@ -48,7 +48,7 @@ EPUB = Format("application/epub+zip", "epub", ("charset-normalizer", *PAGE))
 RST = Format("text/x-rst", "rst", ("charset-normalizer", "docutils"), is_text=True)
 
 FORMATS = {
-    ".csv": Format("text/csv", "rows"),
+    ".csv": Format("text/csv", "rows", ("charset-normalizer",)),
     ".docm": DOCX,
     ".docx": DOCX,
     ".eml": Format("message/rfc822", "eml", ("charset-normalizer", *PAGE)),
@@ -65,7 +65,7 @@ FORMATS = {
     ".pptx": PPTX,
     ".rst": RST,
     ".text": PLAIN,
-    ".tsv": Format("text/tab-separated-values", "rows"),
+    ".tsv": Format("text/tab-separated-values", "rows", ("charset-normalizer",)),
     ".txt": PLAIN,
     ".xhtml": XHTML,
     ".xlsm": XLSX,
@@ -112,7 +112,7 @@ def convert(
     digest = hashlib.sha256(data).hexdigest()
     try:
         if format_.module == "rows":
-            return list(_rows(path, name, options, format_, digest))
+            return list(_rows(path, name, options, format_, digest, tell))
         converter = importlib.import_module(f"llmpipe.documents.{format_.module}")
         found: Converted = converter.convert(data, name)
     except ModuleNotFoundError as error:
@@ -172,8 +172,9 @@ def _rows(
     options: Options,
     format_: Format,
     digest: str,
+    tell: Callable[[str], object],
 ) -> Iterator[Document]:
-    for row in rows.read(path, name, options.columns):
+    for row in rows.read(path, name, options.columns, tell):
         yield Document(
             id=f"{name}#{row.name}",
             title=row.title or untitled(path.name, row.name),

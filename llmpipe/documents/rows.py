@@ -6,12 +6,13 @@ row is the title, what follows it the text; a row with a column ``text`` is that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from llmpipe.documents import plain
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import clean, one_line, scalars
 from llmpipe.formats import detect, to_chat
@@ -56,15 +57,26 @@ class ReadRow(NamedTuple):
     metadata: dict[str, Scalar]
 
 
-def read(path: Path, label: str, columns: Columns | None) -> Iterator[ReadRow]:
+def read(
+    path: Path, label: str, columns: Columns | None, tell: Callable[[str], object]
+) -> Iterator[ReadRow]:
     """Give the rows of a file as texts; that of a row which says nothing is empty.
+
+    ``tell`` hears in what encoding a table was read that does not say it.
 
     Raises:
         StageError: the file cannot be read.
         MissingColumnError: the first row, and so likely every other, lacks a column.
         RowError: a row, which is named, does not have what the columns promise.
     """
-    for number, (line, row) in enumerate(read_rows(path, label), 1):
+
+    def decode(data: bytes) -> str:
+        decoded = plain.decode(data, label)
+        for remark in decoded.remarks:
+            tell(remark)
+        return decoded.text
+
+    for number, (line, row) in enumerate(read_rows(path, label, decode=decode), 1):
         try:
             yield _mapped(row, number, columns) if columns else _known(row, number)
         except UnusableRowError:

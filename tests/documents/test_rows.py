@@ -111,3 +111,33 @@ def test_a_row_that_says_nothing_is_a_blank_document(tmp_path):
     """Who reads the rows counts and drops it."""
     path = write(tmp_path / "a.jsonl", [{"text": " "}, {"text": "x"}])
     assert [document.text.strip() for document in documents(path)] == ["", "x"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "is_guess"),
+    [
+        ("cp1252", True),
+        ("utf-16-le", True),
+        ("cp1250", True),
+        ("utf-8-sig", False),
+        ("utf-16", False),
+    ],
+)
+def test_tables_as_spreadsheets_save_them(tmp_path, encoding, is_guess):
+    """In the encoding of a country, or in UTF-16; a guess is said."""
+    path, heard = tmp_path / "a.csv", []
+    text = "sep=;\r\ntitle;text\r\nLöhne;Größe für 40 €, Größe\r\n"
+    path.write_bytes(text.encode(encoding))
+    (found,) = convert(path, "a.csv", Options(), heard.append)
+    assert (found.title, found.text) == ("Löhne", "Größe für 40 €, Größe")
+    assert [remark[:23] for remark in heard] == ["neither UTF-8 nor marke"] * is_guess
+
+
+def test_rows_that_are_no_text(tmp_path):
+    """A binary file by the name of a table is named; JSON is UTF-8."""
+    (tmp_path / "a.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    with pytest.raises(StageError, match=r"^a\.csv is a binary file, not text$"):
+        documents(tmp_path / "a.csv")
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "\xe9"}\n')
+    with pytest.raises(StageError, match=r"^a\.jsonl:1: not UTF-8 text$"):
+        documents(tmp_path / "a.jsonl")

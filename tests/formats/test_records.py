@@ -111,6 +111,52 @@ def test_a_tsv_file_has_tabs(tmp_path):
     assert rows_of(tmp_path / "a.tsv") == [{"a;b;c": "1", "d": "2"}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", "q;a\r\né;1\r\n"), ("a.tsv", "q\ta\né\t1\n"),
+                          ("a.jsonl", '{"q": "é", "a": "1"}\n'), ("a.json", '[{"q": "é", "a": "1"}]')]
+)  # fmt: skip
+def test_wide_files_by_their_mark(tmp_path, encoding, name, content):
+    """What spreadsheets and shells of Windows save as Unicode says what it is."""
+    mark = "" if encoding in ("utf-16", "utf-32") else "\ufeff"
+    (tmp_path / name).write_bytes((mark + content).encode(encoding))
+    assert rows_of(tmp_path / name) == [{"q": "é", "a": "1"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "separator"),
+    [("a.csv", "sep=;", ";"), ("a.csv", '"SEP=;"', ";"), ("a.csv", "sep=|", "|"), ("a.csv", "sep=\t", "\t"),
+     ("a.tsv", "sep=,", ","), ("a.csv", "\ufeffsep=:", ":")],
+)  # fmt: skip
+def test_a_first_line_for_spreadsheets(tmp_path, name, first, separator):
+    """It says what separates the columns, and is no row; lines are counted with it."""
+    lines = [first, separator.join(("q", "a")), separator.join(("1", "2")), separator.join("123")]
+    (tmp_path / name).write_text("\r\n".join(lines[:3]) + "\r\n", "utf-8", newline="")
+    assert list(read_rows(tmp_path / name, "data")) == [(3, {"q": "1", "a": "2"})]
+    (tmp_path / name).write_text("\n".join(lines), "utf-8")
+    with pytest.raises(StageError, match="data:4: 3 values for 2 columns"):
+        rows_of(tmp_path / name)
+    (tmp_path / name).write_text(f"{first}\nq{separator}q\n", "utf-8")
+    with pytest.raises(StageError, match="data:2: the first line"):
+        rows_of(tmp_path / name)
+
+
+def test_other_encodings_are_asked_for(tmp_path):
+    """Who knows how to guess is given the bytes of a table that is not UTF-8, and only those."""
+    (tmp_path / "a.csv").write_bytes(b"q;a\n\xe9;1\n")
+    (tmp_path / "b.csv").write_bytes("q;a\né;1\n".encode())
+    asked: list[bytes] = []
+
+    def decode(data: bytes) -> str:
+        asked.append(data)
+        return data.decode("cp1252")
+
+    for name in ("a.csv", "b.csv"):
+        found = [row for _, row in read_rows(tmp_path / name, "data", decode=decode)]
+        assert found == [{"q": "é", "a": "1"}]
+    assert asked == [b"q;a\n\xe9;1\n"]
+
+
 def test_line_numbers(tmp_path):
     """Blank lines count; a CSV row is known by the line that it begins on."""
     (tmp_path / "a.jsonl").write_text('{"q": 1}\n\n{"q": 2}\n')
@@ -135,6 +181,8 @@ def test_line_numbers(tmp_path):
         ("a.csv", b"q,q\n1,2\n", "data:1: the first line"),
         ("a.csv", b'q\n"open\n', "data:2: not CSV"),
         ("a.csv", b"q\n\xe9\n", "not UTF-8"),
+        ("a.csv", b"\xff\xfeq\0\n\0x", "data: not UTF-16"),
+        ("a.jsonl", b"\xff\xfe\0\0q\0\0", "data: not UTF-32"),
     ],
 )
 def test_bad_files_are_explained(tmp_path, name, content, told):
