@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from llmpipe.documents import archive, markdown, notation
+from llmpipe.documents import archive, markdown, notation, xlsx_numbers
 from llmpipe.documents.parts import Converted, one_line
 from llmpipe.documents.tables import table
 from llmpipe.errors import StageError
@@ -23,9 +23,6 @@ UNCALCULATED = re.compile(
     rb"<c\b[^>]*>\s*<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>"
 )
 """A cell with a formula and without its value."""
-
-_CURRENCY = re.compile(r"\[\$([^-\]]+)[^\]]*\]|([€$£¥₹])")
-_QUOTED = re.compile(r'"([^"]*)"|\\(.)')
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -130,14 +127,16 @@ def _shown(cell: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).upper()
-    if isinstance(value, datetime.datetime):
-        is_day = value.time() == datetime.time() and "h" not in cell.number_format.lower()
-        return value.date().isoformat() if is_day else value.isoformat(" ", "minutes")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
+    if isinstance(value, str | list):
+        return _in_line(value) if isinstance(value, list) else value
+    format_ = cell.number_format or "General"
     if isinstance(value, int | float):
-        return _number(value, cell.number_format or "General")
-    return _in_line(value) if isinstance(value, list) else str(value)
+        return xlsx_numbers.number(value, format_)
+    if isinstance(value, datetime.datetime | datetime.time):
+        return xlsx_numbers.moment(value, format_)
+    if isinstance(value, datetime.timedelta):
+        return xlsx_numbers.duration(value, format_)
+    return str(value)
 
 
 def _in_line(parts: list[Any]) -> str:
@@ -153,15 +152,6 @@ def _in_line(parts: list[Any]) -> str:
         else:
             text += run
     return text
-
-
-def _number(value: float, format_: str) -> str:
-    plain = _QUOTED.sub("", format_)
-    if "%" in plain:
-        return f"{value * 100:.12g}%"
-    text = f"{value:.15g}" if abs(value) < 1e15 else str(value)
-    currency = _CURRENCY.search(format_)
-    return f"{text} {currency[1] or currency[2]}" if currency else text
 
 
 def _blocks(rows: list[list[str]]) -> Iterator[list[list[str]]]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
 
-from llmpipe.documents import pptx, xlsx
+from llmpipe.documents import pptx, xlsx, xlsx_numbers
 from llmpipe.errors import StageError
 
 NAMES = (
@@ -195,6 +195,69 @@ def test_powers_in_a_cell():
     book.save(out)
     found = xlsx.convert(out.getvalue(), "a.xlsx")
     assert found.text == "## Sheet\n\n| 10^6 cells | bold |\n| --- | --- |\n| H2O | 7 |\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "format_", "text"),
+    [
+        (1.0625, "[h]:mm", "25:30"),
+        (datetime.timedelta(hours=100, minutes=5, seconds=7), "[hh]:mm:ss.00", "100:05:07"),
+        (0.5, "[mm]:ss", "720:00"),
+        (-0.5, "[Red][h]:mm", "-12:00"),
+        (1.5, '[h]" h "mm', "36 h 00"),
+        (0.395833, "h:mm", "09:30"),
+        (0.39583333, "h:mm AM/PM", "09:30"),
+        (0.3958449, "h:mm:ss", "09:30:01"),
+        (45296.395833, "yyyy-mm-dd hh:mm", "2024-01-05 09:30"),
+        (45296.395833, "dd.mm.yyyy", "2024-01-05"),
+        (1.0625, "[$-409]h:mm;@", "01:30"),
+        (1234, "00000", "01234"),
+        (-7, "000", "-007"),
+        (49301234567, "000-0000", "4930123-4567"),
+        (1234567, "(00) 00\\ 00\\ 00", "(01) 23 45 67"),
+        (42, '"INV-"00000', "INV-00042"),
+        (-42, '"INV-"00000', "-INV-00042"),
+        (5.5, "00.00", "05.5"),
+        (123456, "00", "123456"),
+        (1234, "#,##0", "1234"),
+        (5, '0 "kg"', "5 kg"),
+        (5, 'General" pcs"', "5 pcs"),
+        (0.075, "0.0 %", "7.5 %"),
+        (-0.07, "0%", "-7%"),
+        (40, "[$€-407] #,##0.00", "€ 40"),
+        (40, '_("$"* #,##0.00_);_("$"* \\(#,##0.00\\);_("$"* "-"??_);_(@_)', "$ 40"),
+        (-40, '_("$"* #,##0.00_);_("$"* \\(#,##0.00\\);_("$"* "-"??_);_(@_)', "$ (40)"),
+        (0, '_("$"* #,##0.00_);_("$"* \\(#,##0.00\\);_("$"* "-"??_);_(@_)', "$ -"),
+        (-40, "#,##0;[Red]#,##0", "-40"),
+        (1500000, '0.0,,"M"', "1.5M"),
+        (1500000, "#,##0,", "1500"),
+        (1, '"yes";;"no"', "yes"),
+        (0, '"yes";;"no"', "no"),
+        (7, ";;;", "7"),
+        (1500, '[>=1000]0.0,"k";0', "1.5k"),
+        (15, '[>=1000]0.0,"k";0', "15"),
+        (0.5, "# ?/?", "0.5"),
+        (1234.5, "0.00E+00", "1234.5"),
+        (7, "@", "7"),
+    ],
+)
+def test_cells_look_as_their_formats_show_them(value, format_, text):
+    """Zeros before a number, units beside it, durations beyond a day, scales, signs."""
+    book = openpyxl.Workbook()
+    book.active.append([value])
+    book.active["A1"].number_format = format_
+    out = io.BytesIO()
+    book.save(out)
+    assert xlsx.convert(out.getvalue(), "a.xlsx").text.split("\n")[2] == f"| {text} |"
+
+
+@given(st.integers() | st.floats(), st.text('0#?.,%/@E+-;"\\_*[]$h€ General<>=1', max_size=12))
+def test_any_format_shows_something(value, format_):
+    """Whatever it is, a number is never lost for its format."""
+    assert xlsx_numbers.number(value, format_)
+    duration = datetime.timedelta(seconds=value % 1e6 if abs(value) < 1e15 else 0)
+    xlsx_numbers.duration(duration, format_)
+    xlsx_numbers.moment(datetime.datetime(2024, 1, 1) + duration, format_)
 
 
 @settings(max_examples=30)
