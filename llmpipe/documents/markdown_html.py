@@ -148,7 +148,8 @@ def _script(match: re.Match[str]) -> str:
     is_note = "(#" in content or 'href="#' in content
     content = unescape(_TAG.sub("", _LINK.sub(r"\1", content)))
     before = _TAG.sub("", _line_before(match))
-    after = match.string[match.end() : match.end() + 1].replace("<", "")
+    after = match.string[match.end() : match.end() + NEAR].partition("\n")[0]
+    after = _TAG.sub("", after).partition("<")[0]
     if match["script"].lower() == "sub":
         return notation.lowered(before, content, after)
     return notation.raised(before, content, after, is_note=is_note)

@@ -40,6 +40,20 @@ ABBREVIATED = {"me", "mes", "le", "lle", "lles", "gr", "ie", "te", "rs", "sr", "
 
 SIGNS = {"TM": "™", "tm": "™", "SM": "℠", "™": "™", "℠": "℠", "®": "®", "©": "©", "(R)": "®"}
 
+_MONEY = (
+    r"(?:[$€£¥₹₽₺₩₪₴₫฿¢]|\b(?:AUD|CAD|CHF|CNY|CZK|DKK|EUR|GBP|HUF|INR|JPY|NOK|PLN|SEK|USD"
+    r"|dollars?|euros?|Fr\.|kr\b|Kč|lei|zł))"
+)
+_MONEY_FIRST = re.compile(rf"{_MONEY}\s?$")
+_MONEY_LAST = re.compile(rf"\s?{_MONEY}")
+_AMOUNT = re.compile(r"(?<![\w.,])(\d[\d.,’']*)([$€£¥]?)$")
+_CENTS = re.compile(rf"([.,]?)(?:\d\d|[–—-]{{1,2}})(?P<sign>\s?{_MONEY})?|(?P<between>[$€£¥])\d\d")
+_HAS_CENTS = re.compile(r"[.,]\d{1,2}$")
+_NEW_SENTENCE = re.compile(r"\s*(?:$|[^\W\d_a-z])")
+
+LARGE = {"6", "9", "12", "15", "18"}
+"""Powers of ten in which amounts are told."""
+
 _WORD = re.compile(r"[^\W\d_]+$")
 _ORDINARY = re.compile(r"[^\W\d_]{3,}")
 _ATOM = re.compile(r"[+−–-]?[\w.,′]+[+−–-]?|[+−–-]|\([^()]*\)|\[[^\[\]]*\]")
@@ -67,6 +81,9 @@ def raised(before: str, content: str, after: str = "", *, is_note: bool = False)
         return SIGNS[content]
     if is_note or _BRACKETED.fullmatch(content):
         return _note(before, content, after)
+    priced = _priced(base, content, after)
+    if priced is not None:
+        return priced
     if _ends_a_word(before, content, after):
         return content
     if base[-1:].isdigit() and (
@@ -133,6 +150,30 @@ def grouped(text: str) -> str:
     """Return an expression in brackets, unless it is a single number, letter or word."""
     text = text.strip()
     return text if not text or _ATOM.fullmatch(text) else f"({text})"
+
+
+def _priced(base: str, content: str, after: str) -> str | None:
+    """Give what is raised behind an amount of money: cents, or the mark of a note."""
+    found = _AMOUNT.search(base)
+    if re.fullmatch(_MONEY, content):
+        return content if found or after[:1].isdigit() else None
+    if found is None:
+        return None
+    amount, sign = found.groups()
+    before = base[: found.start()]
+    comes_first = _MONEY_FIRST.search(before) is not None
+    cents = _CENTS.fullmatch(content)
+    has_sign = comes_first or sign or (cents and (cents["sign"] or cents["between"]))
+    if not has_sign and not _MONEY_LAST.match(after):
+        return None
+    if amount == "10" and (content in LARGE or (len(content) == 1 and not comes_first)):
+        return None  # of ten it is a power
+    ends = amount.endswith(".") and before.strip(" $€£¥") and _NEW_SENTENCE.match(after)
+    if cents and not ends and not _HAS_CENTS.search(amount):
+        has_point = sign or cents[1] or cents["between"] or amount.endswith((".", ","))
+        point = "" if has_point else "," if "." in amount else "."
+        return _apart("", point + content, after)
+    return _note(base, content, after) if NOTE_MARK.fullmatch(content) else None
 
 
 def _marked(mark: str, content: str, after: str) -> str:

@@ -90,7 +90,7 @@ def _joined(children: Sequence[Any]) -> str:
         if script is None:
             text += inner
         else:
-            following = children[at + 1].astext()[:1] if at + 1 < len(children) else ""
+            following = children[at + 1].astext() if at + 1 < len(children) else ""
             text += script(text, inner, following)
     return text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lxml import etree
 
-from llmpipe.documents import notation, omml
+from llmpipe.documents import markdown, notation, omml, rst
 from llmpipe.documents.html import of_text
 
 
@@ -63,6 +63,41 @@ def test_powers_stay_powers(html, text):
 def test_marks_of_notes_are_set_apart(html, text):
     """A number behind a word is no part of it, and none of the amount before it."""
     assert shown(html).strip() == text
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("$40<sup>99</sup>", "$40.99"),
+        ("From <b>$ 40</b><sup>99</sup>/month", "From **$ 40**.99/month"),
+        ("<sup>$</sup>40<sup>99</sup> a year", "$40.99 a year"),
+        ("<span>€</span><span>40</span><sup>,99</sup>", "€40,99"),
+        ("$40.<sup>99</sup> or £1,299<sup>00</sup>", "$40.99 or £1,299.00"),
+        ("40<sup>99</sup> €, 1.299<sup>00</sup> EUR", "40.99 €, 1.299,00 EUR"),
+        ("40<sup>€</sup>, 40€<sup>99</sup>, 40<sup>€99</sup>, 40<sup>99 €</sup>", "40€, 40€99, 40€99, 40.99 €"),
+        ("99<sup>¢</sup>, 40,<sup>–</sup> €", "99¢, 40,– €"),
+        ("USD 5<sup>50</sup>, CHF 5<sup>50</sup>.", "USD 5.50, CHF 5.50."),
+        ("$40<sup>3</sup>, $40.00<sup>12</sup> and €40,99<sup>3</sup>", "$40 [3], $40.00 [12] and €40,99 [3]"),
+        ("40 euros<sup>12</sup>, 40 €<sup>12</sup>, 40 USD<sup>3</sup>", "40 euros [12], 40 € [12], 40 USD [3]"),
+        ("$40<sup><a href='#n12'>12</a></sup> and $40<sup>[12]</sup>", "$40 [12] and $40 [12]"),
+        ("$10<sup>9</sup>, 10<sup>12</sup> dollars, 10<sup>99</sup> kg, 2<sup>10</sup>", "$10^9, 10^12 dollars, 10^99 kg, 2^10"),
+        ("$40<sup>*</sup> and $40<sup>1,2</sup>", "$40 [*] and $40 [1,2]"),
+    ],
+)  # fmt: skip
+def test_cents_are_part_of_a_price(html, text):
+    """They are not its exponent; the mark of a note behind an amount is set apart from it."""
+    assert shown(html) == text
+
+
+def test_prices_elsewhere():
+    """In Markdown, reStructuredText and PDF, too."""
+    assert markdown.of_text("$40<sup>99</sup>, 40<sup>99</sup> €, 1<sup>a</sup> vez\n").text == (
+        "$40.99, 40.99 €, 1a vez\n"
+    )
+    assert (
+        rst.convert("$40\\ :sup:`99` or 40\\ :sup:`99` €".encode(), "a").text
+        == "$40.99 or 40.99 €\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,16 @@ def test_powers_indices_and_notes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("amount", "raised", "text"),
+    [("$40", "99", "$40.99"), ("$50.00", "3", "$50.00 [3]"), ("40 euros", "4", "40 euros [4]")],
+)
+def test_prices(amount: str, raised: str, text: str) -> None:
+    """Raised cents are part of a price, the mark of a note behind it is not."""
+    shown = page((BIG, f"Only {amount}"), (f"3 Ts {SMALL}", raised), (BIG, " a year"))
+    assert read(shown) == f"Only {text} a year\n"
+
+
+@pytest.mark.parametrize(
     "shown",
     [
         [(BIG, "In 2019"), (SMALL, "47"), (BIG, " x")],  # smaller, on the line
