@@ -30,7 +30,7 @@ class Format(NamedTuple):
     """Whether any text could be one, so that its first bytes have to say what else it may be."""
 
 
-MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *MARKUP), is_text=True)
+MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *PAGE), is_text=True)
 PLAIN = Format("text/plain", "plain", ("charset-normalizer",), is_text=True)
 HTML = Format("text/html", "html", ("charset-normalizer", *PAGE), is_text=True)
 XHTML = HTML._replace(media_type="application/xhtml+xml")

@@ -64,6 +64,11 @@ def of_text(html: str, label: str) -> Converted:
     return Converted(found.text, sections_of(found.text, headings), found.title or title)
 
 
+def fragment(html: str) -> str:
+    """Return a part of a page as Markdown; empty where it is too large or shows nothing."""
+    return "" if html.count("<") > MOST_TAGS else _as_markdown(html, navigation=True)[1]
+
+
 def _as_markdown(html: str, *, navigation: bool = False) -> tuple[str, str]:
     """Give the title that the browser shows, and the page as Markdown."""
     soup = _soup(html)

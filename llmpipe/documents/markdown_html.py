@@ -1,6 +1,6 @@
-"""HTML inside of Markdown: headings in Markdown's own form, powers as text, no comments.
+"""HTML inside of Markdown: headings and tables in Markdown's own form, powers as text, no comments.
 
-Code stays as it is, and so do tables and elements that only format.
+Code stays as it is, and so do elements that only format and tables with blocks of code in them.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ _CLOSERS = {
 _TAG = re.compile(r"(?s)<[/a-zA-Z][^<>]*>")
 _ALT = re.compile(r"""(?i)\balt\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""")
 _LINK = re.compile(r"!?\[([^\]]*)\]\(([^)]*)\)")
+_TABLE_TAG = re.compile(r"(?i)<(/?)table\b[^<>]*>")
+_QUOTED = re.compile(r"(?m)^[ \t]*(?:>[ \t]?)+")
+_ITEM = re.compile(r"(?:[-*+]|\d+[.)])[ \t]+")
 _NESTED = re.compile(r"[ \t]*(?:[-*+>|]|\d+[.)])")
 
 
@@ -63,7 +66,7 @@ def plain(text: str) -> str:
     at = 0
     for start, end, written in _rewritten(text):
         if written.startswith("\n\n"):
-            written = _apart(text, start, end, written.strip())
+            written = _apart(text, start, end, written.strip("\n"))
         elif not written and _is_alone(text, start, end):
             start, end = text.rfind("\n", 0, start) + 1, end + 1  # the whole line goes
         pieces += [text[at : max(at, start)], written]
@@ -84,6 +87,12 @@ def _rewritten(text: str) -> Iterator[tuple[int, int, str]]:
                 closed[name] = False
                 continue
             at = closer.end()
+            if name == "table":
+                at = _end_of_table(text, match.end())
+                start, written = _table(text, match.start(), at)
+                if written is not None:
+                    yield start, at, written
+                continue
             written = _element(match, name, text[match.end() : closer.start()])
         elif match["raised"] is not None:
             written = _script(match)
@@ -104,12 +113,45 @@ def _element(opening: re.Match[str], name: str, inner: str) -> str | None:
     return None
 
 
+def _end_of_table(text: str, at: int) -> int:
+    """Find where a table ends, with those in its cells; the last end of any if its own lacks."""
+    depth = 1
+    for match in _TABLE_TAG.finditer(text, at):
+        depth += -1 if match[1] else 1
+        if match[1]:
+            at = match.end()
+        if not depth:
+            break
+    return at
+
+
+def _table(text: str, start: int, end: int) -> tuple[int, str | None]:
+    """Give a table as Markdown, in the list or quote in which it stands, and where that begins."""
+    from llmpipe.documents import html  # it reads what is written here as Markdown
+
+    source = text[start:end]
+    line = text.rfind("\n", 0, start) + 1
+    before = text[line:start]
+    if "```" in source or "~~~" in source or len(before) > NEAR:
+        return start, None
+    if ">" in before:
+        source = _QUOTED.sub("", source)
+    lines = html.fragment(source).split("\n")
+    if not any(lines):
+        return start, None
+    if not before.strip(" \t>"):
+        return line, "\n\n" + "\n".join(before + row for row in lines)
+    if _NESTED.match(before) and not _ITEM.sub("", before).strip(" \t>"):
+        return start, f"\n{' ' * len(before)}".join(lines)
+    return start, "\n\n" + "\n".join(lines)
+
+
 def _apart(text: str, start: int, end: int, block: str) -> str:
     """Put a block between blank lines, as far as there are none."""
     before = text[max(0, start - 2) : start]
     after = text[end : end + 2]
     left = "" if not before or before == "\n\n" else "\n" if before.endswith("\n") else "\n\n"
-    right = "" if not after or after == "\n\n" else "\n" if after.startswith("\n") else "\n\n"
+    right = "" if after in ("", "\n", "\n\n") else "\n" if after.startswith("\n") else "\n\n"
     return f"{left}{block}{right}"
 
 

@@ -64,16 +64,60 @@ def test_powers_notes_and_formulas():
     assert of_text(text).text == "H2O, 2^31, 40 euros [1] and `x<sup>2</sup>`."
 
 
-def test_accordions_and_tables():
-    """A question stands above its answer; a table stays as it is, whatever is in it."""
+def test_accordions():
+    """A question stands above its answer."""
     text = "a\n<details>\n<summary>How much?</summary>\n\n40 euros.\n</details>\n"
     assert [line for line in of_text(text).text.split("\n") if line] == [
         "a",
         "**How much?**",
         "40 euros.",
     ]
-    table = "<table>\n<tr><td><h3>x</h3></td></tr>\n</table>\n"
-    assert of_text(table).text == table
+
+
+TABLE = (
+    "<table>\n<tr><th>Plan<th>Price</tr>\n<tr><td><b>Basic</b></td><td>40 | 50</td></tr>\n</table>"
+)
+ROWS = ["| Plan | Price |", "| --- | --- |", "| **Basic** | 40 \\| 50 |"]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (f"a\n{TABLE}\nb\n", ["a", "", *ROWS, "", "b", ""]),
+        (f"{TABLE}\n\n*b*\n\n{TABLE}\n", [*ROWS, "", "*b*", "", *ROWS, ""]),
+        (f"a {TABLE} b\n", ["a ", "", *ROWS, "", " b", ""]),
+        (f"<div>\n\n  {TABLE}\n\n</div>\n", ["<div>", "", *(f"  {row}" for row in ROWS), "", "</div>", ""]),
+        (f"- {TABLE}\n", [f"- {ROWS[0]}", *(f"  {row}" for row in ROWS[1:]), ""]),
+        (f"1. x\n\n   {TABLE}\n", ["1. x", "", *(f"   {row}" for row in ROWS), ""]),
+        ("> " + TABLE.replace("\n", "\n> ") + "\n", [*(f"> {row}" for row in ROWS), ""]),
+        (f"{TABLE.replace('Basic', TABLE)}\n", [*ROWS[:2], "| **Plan, Price; Basic, 40 \\| 50** | 40 \\| 50 |", ""]),
+        ("<table><tr><th rowspan=2>a<th colspan=2>b<tr><th>c<th>d<tr><td>1<td>2<td>3</table>\n",
+         ["| a | b / c | b / d |", "| --- | --- | --- |", "| 1 | 2 | 3 |", ""]),
+    ],
+)  # fmt: skip
+def test_html_tables_are_tables(text, lines):
+    """In a list or a quote, too; whatever stands in a cell."""
+    assert of_text(text).text.split("\n") == lines
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<table><tr><td>\n\n```js\nif (a < b) {}\n```\n\n</td></tr></table>\n",
+        "<table>\n<tr><td>never closed\n",
+        f"```html\n{TABLE}\n```\n",
+        f"`{TABLE}`\n",
+        "<table></table>\n",
+    ],
+)
+def test_tables_that_stay(text):
+    """Code is not a table, and a table with code in it, or without an end, is none that is read."""
+    assert of_text(text).text == text
+
+
+def test_a_table_that_arranges_is_taken_apart():
+    """As in a page: its headings are headings."""
+    assert paths("a\n\n<table>\n<tr><td><h3>x</h3>y</td></tr>\n</table>\n") == [(), ("x",)]
 
 
 def test_in_lists_headings_are_bold():

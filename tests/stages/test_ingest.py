@@ -387,7 +387,11 @@ def test_the_same_files_give_the_same_bytes(ingest: Runner, tmp_path: Path) -> N
     [
         (["./a.jsonl"], ()),
         (["./docs/*.pdf"], ("pypdfium2",)),
-        (["./*.md", "./a.PDF"], ("charset-normalizer", "markdown-it-py", "pypdfium2")),
+        (["./*.txt", "./a.PDF"], ("charset-normalizer", "pypdfium2")),
+        (
+            ["./*.md"],
+            ("beautifulsoup4", "charset-normalizer", "lxml", "markdown-it-py", "markdownify"),
+        ),
     ],
 )
 def test_only_the_tools_that_may_be_needed(paths: list[str], tools: tuple[str, ...]) -> None:
