@@ -9,6 +9,7 @@ import codecs
 import re
 from typing import NamedTuple
 
+from llmpipe.documents import plain_tables
 from llmpipe.documents.guess import guess
 from llmpipe.documents.parts import Converted, clean, sections_of
 from llmpipe.errors import StageError
@@ -58,13 +59,13 @@ class Decoded(NamedTuple):
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read plain text; all of it is one section.
+    """Read plain text, with its drawn tables as Markdown's; all of it is one section.
 
     Raises:
         StageError: it is no text.
     """
     decoded = decode(data, label)
-    text = clean(decoded.text)
+    text = plain_tables.as_markdown(clean(decoded.text))
     return Converted(text, sections_of(text, ()), remarks=decoded.remarks)
 
 
