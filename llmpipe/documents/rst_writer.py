@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llmpipe.documents import notation
+from llmpipe.documents.numbers import letters, roman
 from llmpipe.documents.parts import Heading, clean, one_line
 from llmpipe.documents.tables import Cell, joined_names, spread, table
 
@@ -107,8 +108,16 @@ def _bullets(node: Any) -> str:
 
 
 def _numbers(node: Any) -> str:
-    first = node.get("start", 1)
-    return _items(node, lambda number: f"{first + number}. ")
+    """Give a list with the numbers that its source has: what it begins with may be a date."""
+    first, kind = node.get("start", 1), str(node.get("enumtype", "arabic"))
+    prefix, suffix = node.get("prefix", ""), node.get("suffix") or "."
+    shown = roman if kind.endswith("roman") else letters if kind.endswith("alpha") else str
+
+    def mark(number: int) -> str:
+        text = shown(first + number)
+        return f"{prefix}{text.upper() if kind.startswith('upper') else text}{suffix} "
+
+    return _items(node, mark)
 
 
 def _items(node: Any, mark: Callable[[int], str]) -> str:

@@ -9,6 +9,7 @@ from document_files import check_parts, read_or_told
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmpipe.documents import markdown
 from llmpipe.documents.plain import convert
 from llmpipe.errors import StageError
 
@@ -41,6 +42,13 @@ def test_any_bytes_are_text_or_refused(data):
 def test_encodings(encoding):
     """By its mark, as UTF-8, or by what the bytes suggest."""
     assert convert(GERMAN.encode(encoding), "a.txt").text == GERMAN
+
+
+def test_dates_at_the_beginning_of_a_line():
+    """They are no items of a list; nor are they in Markdown, where the text stays as it is."""
+    text = "Die Frist endet am\n5. März 2024.\n\n3. Mai ist Feiertag.\n5. Juni nicht.\n"
+    assert convert(text.encode(), "a.txt").text == text
+    assert markdown.convert(text.encode(), "a.md").text == text
 
 
 def test_utf_16_by_its_mark():

@@ -99,6 +99,22 @@ def test_docutils_is_as_it_was():
     assert docutils.parsers.rst.directives.directive is before
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["5. März ist es.", "3. Mai", "A. Smith wrote it.", "C. Müller", "I. Weltkrieg", "iv. und", "XIV. Jahrhundert", "(a) x",
+     "3) Mai", "(12) x", "1986. A great year"],
+)  # fmt: skip
+def test_what_looks_like_an_item_keeps_its_number(line):
+    """A date, a name or a century at the beginning of a line is read as a list, and stays as it is."""
+    assert read(f"Before.\n\n{line}\n\nAfter.\n").text == f"Before.\n\n{line}\n\nAfter.\n"
+
+
+def test_items_are_numbered_as_they_are_written():
+    """In letters, in Roman numerals, in brackets; those without a number get one."""
+    text = "y. one\nz. two\n\n(iv) four\n(v) five\n\n#. first\n#. second\n"
+    assert read(text).text == "y. one\nz. two\n\n(iv) four\n(v) five\n\n1. first\n2. second\n"
+
+
 def test_nesting_without_end():
     """Quotes in quotes, a thousand deep, are refused and not followed."""
     with pytest.raises(StageError, match=r"^a\.rst cannot be read as reStructuredText"):
