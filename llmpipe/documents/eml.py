@@ -8,7 +8,7 @@ from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 
-from llmpipe.documents import html, markdown
+from llmpipe.documents import html, markdown, plain_tables
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import Converted, Heading, clean, one_line, sections_of
 from llmpipe.documents.plain import Decoded, decode
@@ -83,7 +83,7 @@ def _header(message: EmailMessage, name: str) -> str:
 def _body(message: EmailMessage, label: str, remarks: list[str]) -> tuple[str, list[Heading]]:
     """Give the text of a message; the formatted one where the plain one says much less, or none."""
     decoded = _part(message, "plain", label)
-    plain = clean(decoded.text).strip("\n")
+    plain = plain_tables.as_markdown(clean(decoded.text)).strip("\n")
     try:
         text, others = _formatted(message, label, plain)
     except StageError as error:

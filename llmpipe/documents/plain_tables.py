@@ -13,14 +13,15 @@ from itertools import groupby, pairwise
 from llmpipe.documents.tables import table
 
 _DRAWN = str.maketrans("┌┬┐├┼┤└┴┘╔╦╗╠╬╣╚╩╝╞╪╡╒╤╕╘╧╛┏┳┓┡╇┩━─═│┃║", "+" * 33 + "--=|||")
-_HINT = re.compile(r"[-=]\+|[─═━][┤╣╡┩┐╗╕┓]")
+_CORNERS = ("-+", "=+", "─┐", "─┤", "═╗", "═╣", "═╕", "═╡", "━┓", "━┩")
+"""What ends a border or a rule below names."""
 _BORDER = re.compile(r"\+(?:[-=]+\+)+")
 _RULE = re.compile(r"[ \t]*\|?-+(?:\+-+)+\|?[ \t]*")
 
 
 def as_markdown(text: str) -> str:
     """Return a text in which tables that are drawn are Markdown's."""
-    if not _HINT.search(text):
+    if not any(corner in text for corner in _CORNERS):
         return text
     written: list[str] = []
     for is_drawn, group in groupby(text.split("\n"), key=_is_drawn):
