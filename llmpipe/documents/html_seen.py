@@ -104,7 +104,7 @@ class Seen:
             self._walk(tag, depth + 1, scoped=scoped or tag.name in SCOPES)
             if tag.name in BLOCKS or "-" in tag.name:
                 self._as_block(tag)
-            elif tag.name in INLINE:
+            elif tag.name in INLINE or tag.name == "img":
                 _place(tag, is_item=holds_items)
 
     def _is_gone(self, tag: Tag, scoped: bool) -> bool:

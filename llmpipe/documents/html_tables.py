@@ -139,7 +139,8 @@ def _fill(rows: list[Tag]) -> None:
     rows[0][COLUMNS] = str(width)
     left, placed = MOST_REPEATED, set[int]()
     for row, line in zip(rows, lines, strict=True):
-        if all(cell is not None and id(cell) not in placed for cell in line) and not _twice(line):
+        is_own = all(cell is not None and cell.parent is row for cell in line)
+        if is_own and placed.isdisjoint(map(id, line)) and not _twice(line):
             placed.update(map(id, line))
             continue
         for own in row.find_all(["td", "th"], recursive=False):

@@ -35,6 +35,8 @@ def converter() -> Any:
             ):
                 return text
             label = text.strip()
+            if "\n" in label and not _HEADING_LIKE.search(label):
+                label = " ".join(label.split())  # a link ends with its paragraph
             return f"[{label}]({address})" if label and label != address else f"{address}"
 
         def convert_dd(self, el: Any, text: str, parent_tags: set[str]) -> str:

@@ -103,13 +103,16 @@ def _fenced(parts: list[str]) -> str:
 
 def _multiscripts(node: Tag) -> str:
     """Write what stands behind a letter above and below it, and what stands before it."""
-    base, *others = _parts(node) or [node]
+    parts = _parts(node)
+    if not parts:
+        return ""
+    base, *others = parts
     names = [_name(other) for other in others]
     at = names.index("mprescripts") if "mprescripts" in names else len(names)
     behind, before = (
         [_linear(other) for other in part] for part in (others[:at], others[at + 1 :])
     )
-    return scripts(before) + scripts(behind, _linear(base) if others else "")
+    return scripts(before) + scripts(behind, _linear(base))
 
 
 def _fraction(node: Tag) -> str:

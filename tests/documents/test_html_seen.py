@@ -70,6 +70,9 @@ def test_other_styles_part_no_words():
     assert shown("<p>40<a style='display:block' href='https://x.org/'>more") == (
         "40\n\n[more](https://x.org/)"
     )
+    card = "<a href='https://x.org/'><span>Title</span><span style='display:block'>Sub</span></a>"
+    assert shown(card) == "[Title Sub](https://x.org/)"
+    assert shown("<p><img style='display:block' src=x alt=pic>text") == "pic\n\ntext"
     lines = "".join(
         f"<span style='display:flex'><span class=lineno>{at}</span><span>f({at})\n</span></span>"
         for at in (1, 2)

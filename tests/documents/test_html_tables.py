@@ -57,6 +57,7 @@ def test_a_span_of_no_columns_is_one():
         ("<tr><th>a<th>b<tr><th>North<td><tr><th scope=row>South<th scope=row>x",
          [["a", "b"], ["North", ""], ["South", "x"]]),
         ("<tr><th>a<th>b<tr><th>c<th>d", [["a", "b"], ["c", "d"]]),
+        ("<tr><th rowspan=0>a<th>b<tr><th>c<tr><td>1<tr><td>2", [["a", "b / c"], ["a", "1"], ["a", "2"]]),
     ],
 )  # fmt: skip
 def test_rows_of_names_are_one(table, expected):

@@ -137,6 +137,7 @@ def test_other_raised_and_lowered_letters(html, text):
         ("<mmultiscripts><mi>C</mi><mprescripts></mprescripts><none></none><mn>14</mn></mmultiscripts>", "^14C"),
         ("<mmultiscripts><mi>F</mi><mi>r</mi><none/><mi>s</mi><mn>2</mn><mprescripts/><mi>p</mi><mi>q</mi></mmultiscripts>", "_p^qF_r_s^2"),
         ("<mmultiscripts><mi>R</mi><mi>i</mi><mrow/></mmultiscripts>", "R_i"),
+        ("<mmultiscripts><mi>X</mi></mmultiscripts><mmultiscripts></mmultiscripts>", "X"),
         ("<msup><mrow/><mn>14</mn></msup><mi>C</mi>", "^14C"),
         ("<msubsup><mi></mi><mn>6</mn><mn>14</mn></msubsup><mi>C</mi>", "_6^14C"),
         ("<mo>(</mo><mfrac linethickness='0'><mi>n</mi><mi>k</mi></mfrac><mo>)</mo>", "(n choose k)"),
