@@ -44,6 +44,7 @@ class _Section(NamedTuple):
     """Whether zeros stand where a number has no digit."""
     relation: str
     limit: float
+    percent: bool
 
 
 def number(value: float, format_: str) -> str:
@@ -57,7 +58,7 @@ def number(value: float, format_: str) -> str:
     if not section.mask:  # a word in place of the number
         return " ".join(section.before.split()) or _digits(value)
     beside = section.before + section.behind
-    shown = float(f"{abs(value) * 100:.12g}") if "%" in beside else abs(value)
+    shown = float(f"{abs(value) * 100:.12g}") if section.percent else abs(value)
     text = _masked(shown / 1000**section.thousands, section)
     line = " ".join(f"{section.before}{text}{section.behind}".split())
     if value < 0 and (section is sections[0] or not {"-", "("} & set(beside)):
@@ -104,19 +105,22 @@ def _sections(format_: str) -> tuple[_Section, ...]:
     """Take a format apart: for positive numbers, negative ones, zero; or by conditions."""
     sections: list[_Section] = []
     pieces: list[tuple[bool, str]] = []
-    relation, limit = "", 0.0
+    relation, limit, percent = "", 0.0, False
     for match in _TOKEN.finditer(format_):
         if match["relation"]:
             relation, limit = match["relation"], float(match["limit"])
         elif not match["end"]:
             pieces.append((bool(match["mask"]), match["mask"] or _written(match)))
+            percent |= match["literal"] == "%"
         else:
-            sections.append(_section(pieces, relation, limit))
-            pieces, relation, limit = [], "", 0.0
-    return (*sections, _section(pieces, relation, limit))
+            sections.append(_section(pieces, relation, limit, percent))
+            pieces, relation, limit, percent = [], "", 0.0, False
+    return (*sections, _section(pieces, relation, limit, percent))
 
 
-def _section(pieces: list[tuple[bool, str]], relation: str, limit: float) -> _Section:
+def _section(
+    pieces: list[tuple[bool, str]], relation: str, limit: float, percent: bool
+) -> _Section:
     places = [at for at, (is_mask, _) in enumerate(pieces) if is_mask]
     first, last = (places[0], places[-1] + 1) if places else (len(pieces), len(pieces))
     masks = "".join(pieces[at][1] for at in places)
@@ -124,7 +128,7 @@ def _section(pieces: list[tuple[bool, str]], relation: str, limit: float) -> _Se
     parts = (pieces[:first], pieces[first:last], pieces[last:])
     before, mask, behind = ("".join(text for _, text in part) for part in parts)
     pads = digits.partition(".")[0].count("0") > 1 and _PLACES.issuperset(digits)
-    return _Section(before, mask, behind, len(masks) - len(digits), pads, relation, limit)
+    return _Section(before, mask, behind, len(masks) - len(digits), pads, relation, limit, percent)
 
 
 def _written(match: re.Match[str]) -> str:
