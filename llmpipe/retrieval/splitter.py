@@ -6,7 +6,9 @@ inside a word only where nothing else is left. Neighbours in a section share up 
 What is embedded is the chunk below its context, the document's title and the titles of its section;
 both together, special tokens included, are within `tokens`: each chunk is counted again in the end.
 
-What begins inside a table carries the names of its columns, as its `header`, within the same room.
+A table that does not fit into one chunk is cut between rows, and a row that does not fit between
+cells; they share no tokens. What begins inside a table carries the names of the columns that it
+lies in, as its `header`, within the same room.
 
 A section that is nothing but its heading goes with the next one, and a heading with the text below
 it. Blank stretches give no chunk. Not covered: cutting by meaning.
@@ -17,15 +19,16 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 from llmpipe.documents.model import Document, Section
 from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk, below
-from llmpipe.retrieval.tables import Table, find_tables, names_above
+from llmpipe.retrieval.tables import Span, Table, find_tables, table_at, tables_between
 
 CHARACTERS_PER_TOKEN = 16
 """A stretch counts for one token in so many characters at least: a tokenizer may see one unknown
@@ -40,8 +43,6 @@ WRAPPED = 40
 _SOFT_BREAK = re.compile(rf"(?<=\n)(\S[^\n]{{{WRAPPED},}}?)(\r?\n)(?=[^\W\d_])")
 _MARKUP = re.compile(r"[\W_]+")
 
-Span = tuple[int, int]
-
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
@@ -54,15 +55,23 @@ class _Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Above:
-    """What stands above the chunks of a unit: its context, and the names of its tables."""
+class _Text:
+    """The text of a document, its tables, and the context of the unit that is being cut."""
 
-    context: str
-    tables: tuple[Table, ...]
+    whole: str
+    tables: Sequence[Table]
+    context: str = ""
 
-    def header(self, start: int) -> str:
-        """Return the header of a chunk that starts somewhere."""
-        return names_above(self.tables, start)
+    def __getitem__(self, span: Span) -> str:
+        return self.whole[slice(*span)]
+
+    def rest_of_row(self, span: Span) -> int | None:
+        """Return where the next row begins, for what begins inside one and goes on with that."""
+        table = table_at(self.tables, span[0])
+        if table is None:
+            return None
+        row, following = table.row(span[0])
+        return following if row < span[0] and following < min(span[1], table.end) else None
 
 
 class Splitter:
@@ -75,6 +84,7 @@ class Splitter:
         self._tokenizer = tokenizer
         self._special = self.count("")
         self._size = lru_cache(maxsize=1024)(self._measure)
+        self._shortened = lru_cache(maxsize=1024)(self._shorten)
 
     def count(self, text: str) -> int:
         """Count the tokens of a text, special tokens included."""
@@ -83,110 +93,164 @@ class Splitter:
     def split(self, document: Document) -> list[Chunk]:
         """Give the chunks of a document, in the order of the text."""
         chunks: list[Chunk] = []
-        tables = tuple(map(self._with_room, find_tables(document.text)))
+        tables = find_tables(document.text)
         for unit in _units(document):
             context = self._context(document.title, unit.path) if self.context else ""
-            above = _Above(context, tables)
-            for start, end in self._spans(document.text, unit, above):
-                chunks.append(self._chunk(document, unit, above, start, end))
+            text = _Text(document.text, tables, context)
+            chunks += (self._chunk(document, unit, text, span) for span in self._spans(text, unit))
         return chunks
 
-    def _chunk(self, document: Document, unit: _Unit, above: _Above, start: int, end: int) -> Chunk:
-        text = document.text[start:end]
-        identity = f"{document.id}\0{start}\0{end}\0{text}"
+    def _chunk(self, document: Document, unit: _Unit, text: _Text, span: Span) -> Chunk:
+        start, end = span
+        identity = f"{document.id}\0{start}\0{end}\0{text[span]}"
         return Chunk(
             id=hashlib.sha256(identity.encode()).hexdigest()[:20],
             document=document.id,
             start=start,
             end=end,
-            text=text,
-            tokens=self.count(below(above.context, above.header(start), text)),
+            text=text[span],
+            tokens=self.count(self._embedded(text, span)),
             section=unit.path,
             pages=document.pages_of(start, end),
-            context=above.context,
+            context=text.context,
             metadata=document.metadata,
-            header=above.header(start),
+            header=self._header(text, span),
         )
 
-    def _spans(self, text: str, unit: _Unit, above: _Above) -> Iterator[Span]:
+    def _embedded(self, text: _Text, span: Span) -> str:
+        return below(text.context, self._header(text, span), text[span])
+
+    def _header(self, text: _Text, span: Span) -> str:
+        """Return the column names above a stretch; names that take too many tokens are cut off."""
+        table = table_at(text.tables, span[0])
+        return self._shortened(table.header(*span), self._share) if table else ""
+
+    @property
+    def _share(self) -> int:
+        return self.tokens // CONTEXT_SHARE
+
+    def _spans(self, text: _Text, unit: _Unit) -> Iterator[Span]:
         """Cut one unit into stretches that fit below the context."""
-        whole = _trimmed(text, unit.start, unit.end)
-        if self._excess(text, whole, above) <= 0:
+        whole = _trimmed(text, (unit.start, unit.end))
+        if self._excess(text, whole) <= 0:
             yield whole
             return
-        room = self.tokens - self.count(below(above.context, "", ""))
-        cut = self._cut_tables(text, unit, above, room)
-        room -= max((self._size(table.names) for table in cut), default=0)
-        heading = self._size(text[unit.start : unit.heading])
+        room = self.tokens - self.count(below(text.context, "", ""))
+        room -= max(map(self._size, self._headers(text, unit, room)), default=0)
+        heading = self._size(text[unit.start, unit.heading])
         if not heading or heading * 2 > room:
-            spans = self._cut(text, unit.start, unit.end, room)
+            spans = self._cut(text, (unit.start, unit.end), room)
         else:  # the first stretch begins with the headings, so that none stands alone
-            spans = self._cut(text, unit.heading, unit.end, room - heading)
-            spans[0] = _trimmed(text, unit.start, spans[0][1])
+            spans = self._cut(text, (unit.heading, unit.end), room - heading)
+            spans[0] = _trimmed(text, (unit.start, spans[0][1]))
         for span in spans:
-            yield from self._fitting(text, span, above)
+            yield from self._fitting(text, span)
 
-    def _cut_tables(self, text: str, unit: _Unit, above: _Above, room: int) -> Iterator[Table]:
-        """Yield the tables of a unit that do not fit into one chunk."""
-        for table in above.tables:
-            inside = unit.start <= table.start < unit.end
-            if inside and self._size(text[table.start : table.end]) > room:
-                yield table
+    def _headers(self, text: _Text, unit: _Unit, room: int) -> Iterator[str]:
+        """Yield the headers of the tables of a unit that do not fit into one chunk."""
+        for table in tables_between(text.tables, unit.start, unit.end):
+            if not self._fits(text[table.start, table.end], room):
+                yield self._header(text, (table.rows[1], table.end))
 
-    def _fitting(self, text: str, span: Span, above: _Above) -> Iterator[Span]:
+    def _fitting(self, text: _Text, span: Span) -> Iterator[Span]:
         """Cut a stretch further that, with what stands above it, turns out to have too many tokens.
 
         Tokens are counted piece by piece while cutting; where they merge across the seam, the sum
         is off by some.
         """
-        excess = self._excess(text, span, above)
+        excess = self._excess(text, span)
         if excess <= 0:
             yield span
             return
-        room = self._size(text[slice(*span)]) - excess
-        parts = self._cut(text, *span, room) if room > 0 else [span]
+        room = self._size(text[span]) - excess
+        parts = self._cut(text, span, room) if room > 0 else [span]
         if parts == [span]:
             raise StageError(
-                f"{self.tokens} tokens have no room for {text[slice(*span)][:20]!r}",
+                f"{self.tokens} tokens have no room for {text[span][:20]!r}",
                 hint="raise `tokens`, or set `context: false`",
             )
         for part in parts:
-            yield from self._fitting(text, part, above)
+            yield from self._fitting(text, part)
 
-    def _cut(self, text: str, start: int, end: int, room: int) -> list[Span]:
+    def _cut(self, text: _Text, span: Span, room: int) -> list[Span]:
         """Cut a stretch into pieces within ``room``, if possible without scraps such as a fence.
 
         A scrap that finds no room beside its neighbours gets it when the pieces are cut smaller.
         """
-        spans = self._joined(text, self._pieces(text, start, end, room), room)
+        spans = self._joined(text, self._pieces(text, span, room), room)
         if room >= SCRAP and any(self._is_scrap(text, span, room) for span in spans):
-            smaller = self._pieces(text, start, end, room - room // SCRAP)
+            smaller = self._pieces(text, span, room - room // SCRAP)
             spans = self._joined(text, smaller, room)
         return spans
 
-    def _joined(self, text: str, spans: list[Span], room: int) -> list[Span]:
+    def _joined(self, text: _Text, spans: Iterable[Span], room: int) -> list[Span]:
         """Join scraps to the piece before or after them, where both together fit."""
         joined: list[Span] = []
         for span in spans:
             both = (joined[-1][0], span[1]) if joined else span
             scrap = joined and any(self._is_scrap(text, s, room) for s in (joined[-1], span))
-            if scrap and self._size(text[slice(*both)]) <= room:
+            if scrap and not text.rest_of_row(both) and self._size(text[both]) <= room:
                 joined[-1] = both
             else:
                 joined.append(span)
         return joined
 
-    def _is_scrap(self, text: str, span: Span, room: int) -> bool:
-        return self._size(text[slice(*span)]) * SCRAP < room
+    def _is_scrap(self, text: _Text, span: Span, room: int) -> bool:
+        return self._size(text[span]) * SCRAP < room
 
-    def _pieces(self, text: str, start: int, end: int, room: int) -> list[Span]:
+    def _pieces(self, text: _Text, span: Span, room: int) -> Iterator[Span]:
+        """Cut a stretch; what begins inside a row of a table ends with it."""
+        done = 0
+        for start, end in self._uneven_pieces(text, span, room):
+            if rest := text.rest_of_row((start, end)):
+                if rest > done:  # else it was part of the piece before
+                    yield _trimmed(text, (start, rest))
+                start = rest
+            yield start, end
+            done = end
+
+    def _uneven_pieces(self, text: _Text, span: Span, room: int) -> list[Span]:
+        """Cut tables that do not fit by their rows, and all else as Markdown."""
+        at, stop = span
+        spans: list[Span] = []
+        for table in tables_between(text.tables, *span):
+            start, end = max(at, table.start), min(stop, table.end)
+            if not self._fits(text[start, end], room):
+                spans += self._passages(text, (at, start), room)
+                self._add_rows(text, spans, table, (start, end), room)
+                at = end
+        return spans + self._passages(text, (at, stop), room)
+
+    def _add_rows(
+        self, text: _Text, spans: list[Span], table: Table, span: Span, room: int
+    ) -> None:
+        """Put rows into the last stretch and new ones; cut those that fit into none."""
+
+        def fits(row: Span) -> bool:
+            return self._fits(text[row], room)
+
+        def fits_below_names(cells: Span) -> bool:
+            return fits(cells) and self._fits(table.header(*cells), self._share)
+
+        def cut(row: Span) -> list[Span]:
+            cells = (_trimmed(text, cell) for cell in table.cells_between(*row))
+            return _packed([], cells, fits_below_names, partial(self._passages, text, room=room))
+
+        rows = (_trimmed(text, row) for row in table.rows_between(*span))
+        _packed(spans, rows, fits, cut)
+
+    def _passages(self, text: _Text, span: Span, room: int) -> list[Span]:
         from semantic_text_splitter import MarkdownSplitter
 
         overlap = min(self.overlap, (room - 1) // 2)
         splitter = MarkdownSplitter.from_callback(self._sizer(room), room, overlap)
-        pieces = splitter.chunk_indices(_unwrapped(text[start:end]))
-        spans = (_trimmed(text, start + at, start + at + len(piece)) for at, piece in pieces)
-        return [span for span in spans if span[0] < span[1]]
+        pieces = splitter.chunk_indices(_unwrapped(text[span]))
+        begin = span[0]
+        found = (_trimmed(text, (begin + at, begin + at + len(piece))) for at, piece in pieces)
+        return [(start, end) for start, end in found if start < end]
+
+    def _fits(self, text: str, room: int) -> bool:
+        return self._sizer(room)(text) <= room
 
     def _sizer(self, room: int) -> Callable[[str], int]:
         def size(text: str) -> int:
@@ -200,11 +264,11 @@ class Splitter:
         tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
         return max(tokens, -(-len(text) // CHARACTERS_PER_TOKEN))
 
-    def _excess(self, text: str, span: Span, above: _Above) -> int:
+    def _excess(self, text: _Text, span: Span) -> int:
         """Say by how many tokens a stretch and what stands above it exceed what is allowed."""
-        start, end = span
-        tokens = self.count(below(above.context, above.header(start), text[start:end]))
-        return max(tokens - self.tokens, -(-(end - start) // CHARACTERS_PER_TOKEN) - self.tokens)
+        tokens = self.count(self._embedded(text, span))
+        least = -(-(span[1] - span[0]) // CHARACTERS_PER_TOKEN)
+        return max(tokens, least) - self.tokens
 
     def _context(self, title: str, path: tuple[str, ...]) -> str:
         """Name the place of a section; a name that takes too many tokens is shortened.
@@ -215,23 +279,46 @@ class Splitter:
         parts = [part for i, part in enumerate(parts) if part and part not in parts[:i]]
         if not parts:
             return ""
-        budget = self.tokens // CONTEXT_SHARE
         for chosen in (parts, [parts[0], "…", parts[-1]], [parts[-1]]):
             context = " › ".join(chosen)
-            if self.count(context) - self._special <= budget:
+            if self.count(context) - self._special <= self._share:
                 return context
-        return self._shortened(parts[-1], budget)
+        return self._shortened(parts[-1], self._share)
 
-    def _with_room(self, table: Table) -> Table:
-        """Shorten the names of a table that would leave too little room for its rows."""
-        return replace(table, names=self._shortened(table.names, self.tokens // CONTEXT_SHARE))
-
-    def _shortened(self, text: str, budget: int) -> str:
+    def _shorten(self, text: str, budget: int) -> str:
         """Leave words out at the end of a text until it is within so many tokens."""
+
+        def size(count: int) -> int:
+            return self.count(" ".join(words[:count])) - self._special
+
         words = text.split()
-        while words and self.count(" ".join(words)) - self._special > budget:
-            words.pop()
-        return " ".join(words)
+        kept = len(words)
+        if size(kept) > budget:
+            kept = bisect_right(range(kept), budget, key=size) - 1
+        while kept and size(kept) > budget:  # a word more may be a token less
+            kept -= 1
+        return " ".join(words[:kept])
+
+
+def _packed(
+    spans: list[Span],
+    parts: Iterable[Span],
+    fits: Callable[[Span], bool],
+    cut: Callable[[Span], list[Span]],
+) -> list[Span]:
+    """Add parts to the last stretch as far as they fit, else as new ones; cut what never fits."""
+    growing = bool(spans)
+    for part in parts:
+        both = (spans[-1][0], part[1]) if growing else part
+        if growing and fits(both):
+            spans[-1] = both
+        elif fits(part):
+            spans.append(part)
+            growing = True
+        else:
+            spans += cut(part)
+            growing = False
+    return spans
 
 
 def cuts_a_word(document: Document, chunk: Chunk) -> bool:
@@ -242,9 +329,9 @@ def cuts_a_word(document: Document, chunk: Chunk) -> bool:
     )
 
 
-def _trimmed(text: str, start: int, end: int) -> Span:
+def _trimmed(text: _Text, span: Span) -> Span:
     """Move both ends of a stretch inwards past white space."""
-    stretch = text[start:end]
+    (start, end), stretch = span, text[span]
     start += len(stretch) - len(stretch.lstrip())
     return start, max(start, end - (len(stretch) - len(stretch.rstrip())))
 

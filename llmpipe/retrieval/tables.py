@@ -1,29 +1,80 @@
 """Find the tables of a text, so that what is cut out of one can be shown below its column names.
 
 A table is Markdown's, as all documents are written here: a row of names, a row of dashes, then rows
-with bars up to a line without one.
+with bars up to a line without one. A bar behind a backslash is part of its cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
+from operator import attrgetter
 
 _RULE = frozenset("|-: \t")
+_BAR = re.compile(r"\\[^\w\s]|(\|)")
+
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where a table lies in a text, and its row of names, on one line without needless blanks."""
+    """Where a table lies in a text.
+
+    ``names`` are those of its columns, ``rows`` the places of the first letter of each row, those
+    of the names and the dashes included, and ``bars`` the places of the bars between cells.
+    """
 
     start: int
     end: int
-    names: str
+    names: tuple[str, ...]
+    rows: Sequence[int]
+    bars: Sequence[int]
+
+    def row(self, at: int) -> Span:
+        """Return where the row of a place begins, and where the next one does."""
+        following = bisect_right(self.rows, at)
+        end = self.rows[following] if following < len(self.rows) else self.end
+        return self.rows[following - 1], end
+
+    def rows_between(self, start: int, end: int) -> Iterator[Span]:
+        """Yield the rows between two places; the first and last may be parts of one."""
+        inside = self.rows[bisect_right(self.rows, start) : bisect_left(self.rows, end)]
+        return pairwise((start, *inside, end))
+
+    def cells_between(self, start: int, end: int) -> Iterator[Span]:
+        """Yield the cells of a part of a row, each from the bar before it."""
+        inside = self.bars[bisect_right(self.bars, start) : bisect_left(self.bars, end - 1)]
+        return pairwise((start, *inside, end))
+
+    def header(self, start: int, end: int) -> str:
+        """Return the names of the columns that a stretch of it lies in, on one line.
+
+        Those are all columns, unless the stretch lies within one row. The names themselves have
+        none above them.
+        """
+        row, following = self.row(start)
+        if row == self.rows[0]:
+            return ""
+        names, end = self.names, min(end, self.end)
+        if end <= following:
+            names = names[self._column(row, start + 1) : self._column(row, end - 1) + 1]
+        if not any(map(str.isalnum, "".join(names))):
+            return ""
+        return " ".join(["|", *(f"{name} |".strip() for name in names)])
+
+    def _column(self, row: int, at: int) -> int:
+        """Count the bars of a row up to a place, the one that it may begin with aside."""
+        first = bisect_left(self.bars, row)
+        leading = first < len(self.bars) and self.bars[first] == row
+        return max(0, bisect_left(self.bars, at) - first - leading)
 
 
 def find_tables(text: str) -> list[Table]:
-    """Return the tables of a text that have names for their columns."""
+    """Return the tables of a text that have names for their columns, in their order."""
     if "|" not in text:
         return []
     lines = text.split("\n")
@@ -32,20 +83,53 @@ def find_tables(text: str) -> list[Table]:
     while number < len(lines):
         names = lines[number - 1]
         if "|" in names and _is_rule(lines[number]):
-            last = number
+            first = last = number
             while last + 1 < len(lines) and "|" in lines[last + 1]:
                 last += 1
             if any(map(str.isalnum, names)):
-                end = starts[last] + len(lines[last])
-                found.append(Table(starts[number - 1], end, " ".join(names.split())))
+                found.append(_table(lines[first - 1 : last + 1], starts[first - 1]))
             number = last
         number += 1
     return found
 
 
+def table_at(tables: Sequence[Table], at: int) -> Table | None:
+    """Return the table that goes on at some place, having begun before it."""
+    before = bisect_left(tables, at, key=attrgetter("start"))
+    return tables[before - 1] if before and at < tables[before - 1].end else None
+
+
+def tables_between(tables: Sequence[Table], start: int, end: int) -> Sequence[Table]:
+    """Return the tables of which a part lies between two places."""
+    first = bisect_right(tables, start, key=attrgetter("end"))
+    return tables[first : bisect_left(tables, end, key=attrgetter("start"))]
+
+
 def names_above(tables: Sequence[Table], at: int) -> str:
-    """Return the column names of the table that goes on at some place; empty where none does."""
-    return next((table.names for table in tables if table.start < at < table.end), "")
+    """Return the names of all columns of the table that goes on at some place, or nothing."""
+    table = table_at(tables, at)
+    return table.header(at, table.end) if table else ""
+
+
+def _table(lines: Sequence[str], start: int) -> Table:
+    rows, bars = array("q"), array("q")
+    at = start
+    for line in lines:
+        rows.append(at + len(line) - len(line.lstrip()))
+        bars.extend(at + bar for bar in _bars(line))
+        at += len(line) + 1
+    return Table(start, at - 1, _cells(lines[0].strip()), rows, bars)
+
+
+def _cells(row: str) -> tuple[str, ...]:
+    """Return the texts of the cells of a row, each without needless blanks."""
+    cells = [row[begin + 1 : end] for begin, end in pairwise((-1, *_bars(row), len(row)))]
+    inner = cells[not cells[0] : len(cells) - (not cells[-1])]
+    return tuple(" ".join(cell.split()) for cell in inner)
+
+
+def _bars(line: str) -> Iterator[int]:
+    return (match.start() for match in _BAR.finditer(line) if match[1])
 
 
 def _is_rule(line: str) -> bool:

@@ -57,7 +57,7 @@ class Chunk(StageDefaults):
     """See the module's docstring."""
 
     Config = ChunkConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "exact"
     cpus = 1
 

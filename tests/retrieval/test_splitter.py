@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
@@ -71,6 +73,8 @@ PIECES = st.one_of(
             "One line.\r\nAnother line.\r\n\r\nA paragraph.\r\n",
             "```python\nfor i in range(9):\n    print(i)\n```\n",
             "- one\n- two\n    - three\n",
+            "| a | b |\n|---|---|\n| 1 | two |\n| 3 | \\| |\n",
+            "\n| | name | |\n|-|-|-|\n" + "| cell " * 40 + "|\n  a lone cell | and another\n",
             "x" * 10_000,
             " \t\u00a0\u2028 ",
         ]
@@ -229,7 +233,7 @@ def table(rows: int, names: str = "| Name | Yearly fee | Since |") -> str:
 def test_every_chunk_of_a_table_carries_its_column_names(tokenizer: str) -> None:
     """Of the five chunks of a table only the first had them; the text stays an exact slice."""
     splitter = Splitter(TOKENIZERS[tokenizer](), tokens=220, overlap=40)
-    text = "# Fees\n\n" + table(60) + "\nAfter the table. " + PROSE * 3
+    text = "# Fees\n\n" + table(80) + "\nAfter the table. " + PROSE * 3
     made = document((("Fees",), text))
     chunks = splitter.split(made)
     inside = [chunk for chunk in chunks if "Person" in chunk.text]
@@ -260,3 +264,66 @@ def test_what_is_no_table_has_no_header() -> None:
     splitter = Splitter(word_pieces(), tokens=60, overlap=0)
     for text in ("a | b\n\n---\n\n" + PROSE, table(20, "| | | |"), "a\n---\n" + PROSE):
         assert {chunk.header for chunk in splitter.split(document(((), text)))} == {""}
+
+
+def wide(rows: int, columns: int, cell: str = "{row} of {column}") -> str:
+    """Make a table whose rows each name their columns."""
+    names = "| " + " | ".join(f"Name{n}" for n in range(columns)) + " |"
+    lines = [names, "|" + " --- |" * columns]
+    for row in range(rows):
+        cells = (cell.format(row=row, column=n) for n in range(columns))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def columns_of(text: str) -> list[int]:
+    """Return the columns that the cells of `wide` in a text say that they stand in."""
+    return [int(number) for number in re.findall(r" of (\d+)", text)]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize(("columns", "tokens"), [(40, 100), (12, 64), (300, 220)])
+def test_a_chunk_within_a_row_carries_the_names_of_its_own_columns(
+    tokenizer: str, columns: int, tokens: int
+) -> None:
+    """A row that does not fit is cut between cells; no part goes on with the next row."""
+    splitter = Splitter(TOKENIZERS[tokenizer](), tokens=tokens, overlap=20)
+    made = document((("Data",), "# Data\n\nSome words.\n\n" + wide(4, columns) + "\n" + PROSE))
+    chunks = [chunk for chunk in splitter.split(made) if columns_of(chunk.text)]
+    assert len(chunks) > 7
+    for chunk in chunks:
+        named = [int(number) for number in re.findall(r"Name(\d+) \|", chunk.header)]
+        assert named == list(dict.fromkeys(columns_of(chunk.text)))
+        assert chunk.tokens <= tokens
+
+
+def test_a_row_that_fits_is_not_cut() -> None:
+    """Chunks of a long table begin and end with rows, whatever is shared with neighbours."""
+    for tokens, overlap in ((64, 31), (100, 10), (220, 40)):
+        splitter = Splitter(word_pieces(), tokens=tokens, overlap=overlap)
+        text = PROSE + table(50) + "\n" + PROSE + table(3) + "\n" + PROSE * 2 + table(40)
+        for chunk in splitter.split(document(((), text))):
+            for line in chunk.text.split("\n"):
+                assert "Person" not in line or re.fullmatch(r"\| Person .* \|", line)
+
+
+def test_a_bar_in_a_cell_parts_no_columns() -> None:
+    """It stands behind a backslash; rows may leave out the bars at their ends."""
+    row = r"one \| other | " + " | ".join(f"{n} of {n}" for n in range(1, 30))
+    names = " | ".join(f"Name{n}" for n in range(30))
+    splitter = Splitter(word_pieces(), tokens=60, overlap=0)
+    *_, last = splitter.split(document(((), f"{names}\n{'--- | ' * 29}---\n{row}\n")))
+    assert last.text.endswith("| 29 of 29")
+    assert last.header.endswith("| Name29 |")
+    assert last.header.startswith(f"| Name{columns_of(last.text)[0]} |")
+
+
+def test_thousands_of_columns_or_tables_take_no_time() -> None:
+    """Names were shortened word by word, and all tables were looked through for each chunk."""
+    splitter = Splitter(word_pieces(), tokens=220, overlap=40)
+    many = "".join(f"## Part {n}\n\n{table(1)}\n" for n in range(1500))
+    sections = [((part[:9],), f"## {part}") for part in many.split("## ")[1:]]
+    for made in (document(((), wide(2, 2000, "x"))), document(*sections)):
+        begun = time.process_time()
+        assert len(splitter.split(made)) > 20
+        assert time.process_time() - begun < 6
