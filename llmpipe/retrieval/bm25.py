@@ -8,7 +8,8 @@ lie beside the index. All files are JSON or plain arrays; nothing is pickled.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Scores = NDArray[np.float32]
+    Rows = NDArray[np.int64]
 
 Language = Literal[
     "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
@@ -33,6 +35,9 @@ Language = Literal[
 
 QUESTION_WORDS = 1000
 """Words of a question that count; more make it slow and no clearer."""
+
+MEMORY = 1 << 17
+"""Words whose forms are remembered: those of a text come again and again."""
 
 _SETTINGS = "settings.json"
 
@@ -52,23 +57,29 @@ def terms_of(settings: Bm25Settings) -> Callable[[str], Iterator[str]]:
     A word counts by its stem, and without its accents too; stop words do not count. The function
     remembers what it gave, and belongs to one thread: stemmers do not share theirs.
     """
+    words = _words_of(settings)
+    return lambda text: chain.from_iterable(
+        forms[0] if len(forms) == 1 else dict.fromkeys(chain.from_iterable(forms))
+        for forms in words(text)
+    )
+
+
+def _words_of(settings: Bm25Settings) -> Callable[[str], Iterator[list[tuple[str, ...]]]]:
+    """Return a function from a text to its compounds: the forms of each of their words."""
     stop_words, stem = _stop_words(settings.language), _stemmer(settings)
     turkish = settings.language == "turkish"
     stemmed = settings.language != "none" and settings.stemming
 
-    def forms(word: str) -> Iterator[str]:
+    @functools.lru_cache(maxsize=MEMORY)
+    def forms(word: str) -> tuple[str, ...]:
         if word in stop_words:
-            return
+            return ()
         plain = bare(word)
-        for form in (word, plain, unprefixed(plain) if stemmed else plain):
-            if form not in stop_words:
-                yield stem(form) if form.isalpha() else form
+        found = (word, plain, unprefixed(plain) if stemmed else plain)
+        stems = (stem(f) if f.isalpha() else f for f in found if f not in stop_words)
+        return tuple(dict.fromkeys(filter(None, stems)))
 
-    @functools.cache
-    def terms(compound: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(filter(None, chain.from_iterable(map(forms, compound)))))
-
-    return lambda text: chain.from_iterable(map(terms, compounds(text, turkish=turkish)))
+    return lambda text: (list(map(forms, words)) for words in compounds(text, turkish=turkish))
 
 
 class Bm25:
@@ -142,6 +153,33 @@ class Bm25:
         known = self._index.get_tokens_ids(list(asked))
         scores: Scores = self._index.get_scores_from_ids(known)
         return scores
+
+    def shares(self, question: str, rows: Sequence[int]) -> Scores:
+        """Return for each of some rows the share of the question's words that stand in it.
+
+        A word weighs as much as its inverse document frequency, one that stands in no row as much
+        as one that stands in one. It is found by any of its forms.
+        """
+        import numpy as np
+
+        words = chain.from_iterable(_words_of(self.settings)(question))
+        found, weight = np.zeros(len(rows), np.float32), 0.0
+        for forms in dict.fromkeys(islice(filter(None, words), QUESTION_WORDS)):
+            having = self._rows_with(forms)
+            count = max(1, len(having))
+            idf = math.log1p((self.count - count + 0.5) / (count + 0.5))
+            found += idf * np.isin(rows, having)
+            weight += idf
+        return found / weight if weight else found
+
+    def _rows_with(self, forms: Sequence[str]) -> Rows:
+        """Return the rows that hold any of some terms."""
+        import numpy as np
+
+        starts, rows = self._index.scores["indptr"], self._index.scores["indices"]
+        known = self._index.get_tokens_ids(forms)
+        parts = [rows[starts[term] : starts[term + 1]] for term in known]
+        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
 
 def _stop_words(language: Language) -> frozenset[str]:

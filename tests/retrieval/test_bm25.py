@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,34 @@ def test_scores_are_the_formula() -> None:
     assert index.scores("red").tolist() == pytest.approx([expected, 0, 0])
     assert index.scores("red fish")[0] > index.scores("red")[0]
     assert index.scores("red red").tolist() == pytest.approx([2 * expected, 0, 0])
+
+
+def test_shares_are_of_the_weight_of_the_words() -> None:
+    """A word that hardly any text has weighs most; any of its forms will do; unknown ones count."""
+    index = Bm25.build(["red fish", "blue fish", "résumé of a fish"], PLAIN)
+    fish, red = (math.log(1 + (3 - n + 0.5) / (n + 0.5)) for n in (3, 1))
+    assert index.shares("red fish", [0, 1]).tolist() == pytest.approx([1, fish / (red + fish)])
+    assert index.shares("red unknown fish fish", [1, 0]).tolist() == pytest.approx(
+        [fish / (2 * red + fish), (red + fish) / (2 * red + fish)]
+    )
+    assert index.shares("Resume", [0, 2]).tolist() == [0, 1]
+    assert index.shares("", [0]).tolist() == index.shares("unknown", [2]).tolist() == [0]
+    assert index.shares("fish", []).tolist() == []
+
+
+def test_what_is_remembered_does_not_grow_with_the_text() -> None:
+    """Whole runs of Han letters were remembered, each of which hardly comes again."""
+    drawn = np.random.default_rng(0).integers(0, 99, (1000, 200))
+    texts = ["".join(chr(0x4E00 + n) for n in row) for row in drawn.tolist()]
+    terms = terms_of(ENGLISH)
+    tracemalloc.start()
+    try:
+        for text in texts:
+            for _ in terms(text):
+                pass
+        assert tracemalloc.get_traced_memory()[0] < 8e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_saved_and_opened_it_scores_the_same(tmp_path: Path) -> None:
