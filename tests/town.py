@@ -5,6 +5,7 @@ The embedder counts letters, so that a question finds the passage that is spelt 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from llmpipe.retrieval.chunks import Chunk, write_chunks
 from llmpipe.retrieval.embedder import write_identity
 from llmpipe.retrieval.embedders import identify_endpoint
 from llmpipe.retrieval.index import IndexSettings, build_index
+from llmpipe.retrieval.vectors import write_unread
 
 TEXTS = {
     "dogs.md": "Dogs must be kept on a lead in all parks. The fine is 60 euros. "
@@ -60,8 +62,11 @@ def documents() -> list[Document]:
     ]
 
 
-def write_index(folder: Path, endpoint: Endpoint) -> Path:
-    """Make an index of the documents, a chunk each, as the endpoint embeds them."""
+def write_index(folder: Path, endpoint: Endpoint, unread: Sequence[int] = ()) -> Path:
+    """Make an index of the documents, a chunk each, as the endpoint embeds them.
+
+    ``unread`` are the rows that count as ones that it cannot read.
+    """
     embeddings, index = folder / "embeddings", folder / "index"
     embeddings.mkdir(parents=True)
     chunks = [
@@ -86,5 +91,6 @@ def write_index(folder: Path, endpoint: Endpoint) -> Path:
     identity = identify_endpoint("letters", endpoint.url)
     identity = msgspec.structs.replace(identity, dimension=vectors.shape[1])
     write_identity(embeddings / "embedder.json", identity)
+    write_unread(embeddings, unread)
     build_index(embeddings, index, IndexSettings())
     return index

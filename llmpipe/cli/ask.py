@@ -91,9 +91,11 @@ def _show(
     answerer: Answerer, question: str, history: Sequence[Turn] = (), *, k: int | None
 ) -> Answer:
     """Print an answer and its citations, and give it."""
+    from llmpipe.retrieval.hits import REASONS
+
     answer = _print_answer(answerer, question, history, k)
-    if answer.hits and answer.by_words_alone() and answerer.settings.mode == "hybrid":
-        print("\nThe embedder cannot read this question: it was searched by its words alone.")
+    if why := answer.words_alone():
+        print(f"\nThe question was searched by its words alone: {REASONS[why]}.")
     _print_citations(answer)
     return answer
 

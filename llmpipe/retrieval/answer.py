@@ -35,9 +35,10 @@ from llmpipe.retrieval.citations import Citation, Source, cite
 from llmpipe.retrieval.filters import Filters
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
 from llmpipe.retrieval.generator import Generator
+from llmpipe.retrieval.hits import Hit, WordsAlone
 from llmpipe.retrieval.prompt import ABSTENTION, QuestionError, Turn, build_prompt
 from llmpipe.retrieval.rerank import Reranker
-from llmpipe.retrieval.search import FETCH, Hit, Mode, Retriever, readable
+from llmpipe.retrieval.search import FETCH, Mode, Retriever, readable
 from llmpipe.retrieval.threshold import Threshold
 
 STILL_THINKING = "There is no answer: the model's reply ended while it was still thinking."
@@ -87,9 +88,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: str = ""
     """What the model thought before it answered; it is neither cited from nor compared."""
 
-    def by_words_alone(self) -> bool:
-        """Tell whether no passage was compared by meaning."""
-        return all(hit.dense_score is None for hit in self.hits)
+    def words_alone(self) -> WordsAlone | None:
+        """Return why a hybrid search for it had only the words; None where it had the meaning."""
+        return self.hits[0].words_alone if self.hits else None
 
 
 class Retrieved(msgspec.Struct, frozen=True):
@@ -329,13 +330,6 @@ class Answerer:
             assert document is not None  # an index holds the documents of all its chunks
             sources.append(Source(hit.rank, hit.chunk, document))
         return sources
-
-
-def nearest_cosine(retriever: Retriever, question: str, filters: Filters) -> float:
-    """Give the cosine of the passage nearest to a question; -1 where none may be found."""
-    found = retriever.search(question, k=1, mode="dense", fetch=1, filters=filters)
-    score = found[0].dense_score if found else None
-    return -1.0 if score is None else score
 
 
 class _QueuedReranker:

@@ -6,8 +6,9 @@ collection answers: the threshold is the cosine that one in twenty of them excee
 unrelated question in twenty still reaches the model, and a collection that is about one of the
 fields loses nothing, as three of the sixty may be answered by it.
 
-Scores of a search by words alone have no such scale; there, only a search that finds no passage at
-all has found nothing.
+Passages and questions that the embedder cannot read have no part in it: their cosines tell nothing.
+A hybrid search judges them by their words, see `llmpipe.retrieval.search.ENOUGH`. In the mode
+``bm25`` only a search that finds no passage at all has found nothing.
 """
 
 from __future__ import annotations
@@ -31,27 +32,45 @@ DIGITS = 4
 class Threshold(msgspec.Struct, frozen=True):
     """The lowest cosine that counts as found, and how it was come by.
 
-    ``cosine`` is None where only words are searched. ``passed`` is the share of questions without
-    an answer that it lets through, ``refused`` the share of questions with an answer that it
-    holds back; both are of the questions it was calibrated by.
+    ``cosine`` is None where only words are searched, with the method ``words`` because the embedder
+    reads no passage: no cosine passes then. ``passed`` is the share of questions without an answer
+    that it lets through, ``refused`` the share of questions with an answer that it holds back; both
+    are of the questions it was calibrated by. ``unread`` questions and ``unread_passages`` had no
+    part in it.
     """
 
-    method: Literal["labelled", "unrelated", "given", "none"]
+    method: Literal["labelled", "unrelated", "given", "words", "none"]
     cosine: float | None = None
     questions: int = 0
     passed: float | None = None
     refused: float | None = None
+    unread: int = 0
+    unread_passages: int = 0
 
     def passes(self, cosine: float) -> bool:
         """Tell whether a question whose nearest passage has this cosine has found anything."""
-        return self.cosine is None or cosine >= self.cosine
+        return self.method == "none" if self.cosine is None else cosine >= self.cosine
+
+    def summary(self) -> list[str]:
+        """Return what there is to say of it as lines of text."""
+        if self.method == "words":
+            return ["no threshold: the embedder can read none of the passages; words alone decide"]
+        if self.cosine is None:
+            return []
+        counts = {"questions": self.unread, "passages": self.unread_passages}
+        left_out = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
+        told = f"; {left_out} that the embedder cannot read are left out" if left_out else ""
+        return [f"threshold {self.cosine} ({self.method}){told}"]
 
 
-def from_labelled(cosines: Sequence[float], answerable: Sequence[bool]) -> Threshold:
+def from_labelled(
+    cosines: Sequence[float], answerable: Sequence[bool], *, unread: int = 0
+) -> Threshold:
     """Give the threshold that tells both kinds of questions apart best.
 
     That is the one whose two error rates are least together; of equals the lowest, which refuses
-    fewest questions. It lies halfway between the two cosines next to it.
+    fewest questions. It lies halfway between the two cosines next to it. ``unread`` questions are
+    not among them.
 
     Raises:
         StageError: one of the two kinds is missing.
@@ -60,7 +79,8 @@ def from_labelled(cosines: Sequence[float], answerable: Sequence[bool]) -> Thres
     bad = [c for c, answered in zip(cosines, answerable, strict=True) if not answered]
     if not good or not bad:
         raise StageError(
-            f"the calibration has {len(good)} questions with an answer and {len(bad)} without",
+            f"the calibration has {len(good)} questions with an answer and {len(bad)} without"
+            + (f", {unread} that the embedder cannot read aside" if unread else ""),
             hint="it needs some of both, as answerable: true and answerable: false",
         )
     levels = sorted({*cosines})
@@ -71,7 +91,7 @@ def from_labelled(cosines: Sequence[float], answerable: Sequence[bool]) -> Thres
 
     cosine = min([-1.0, *between, 1.0], key=errors)
     passed, refused = _share_from(bad, cosine), 1 - _share_from(good, cosine)
-    return Threshold("labelled", cosine, len(good) + len(bad), round(passed, 4), round(refused, 4))
+    return Threshold("labelled", cosine, len(cosines), round(passed, 4), round(refused, 4), unread)
 
 
 def from_unrelated(cosines: Sequence[float]) -> Threshold:

@@ -14,6 +14,7 @@ search is.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, combinations, pairwise
@@ -41,6 +42,7 @@ from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import compact, summarise, table
 from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion, fusion_problems
+from llmpipe.retrieval.hits import REASONS
 from llmpipe.retrieval.index import read_manifest
 from llmpipe.retrieval.labelled import (
     AnsweringDocuments,
@@ -251,12 +253,13 @@ class _Searching:
 
     def _warn_of_unread(self, index: Artifact, retriever: Retriever) -> None:
         if "hybrid" in self._ctx.config.modes:
-            unread = sum(map(retriever.by_words_alone, self._questions))
-            if unread:
-                self._ctx.warn(
-                    f"{index.label}: of {unread} of {len(self._questions)} questions the embedder "
-                    "reads nothing: `hybrid` ranks by words alone there"
-                )
+            alone = Counter(map(retriever.words_alone, self._questions))
+            for why, count in alone.items():
+                if why:
+                    self._ctx.warn(
+                        f"{index.label}: for {count} of {len(self._questions)} questions `hybrid` "
+                        f"ranks by words alone: {REASONS[why]}"
+                    )
 
     def _embedded(self, index: Artifact) -> Embedder:
         """Embed all questions at once; give what has their vectors at hand."""

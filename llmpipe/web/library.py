@@ -14,8 +14,8 @@ import msgspec
 
 from llmpipe.documents.model import Document
 from llmpipe.retrieval.filters import DOCUMENT, FilterError, Filters, read_filters
+from llmpipe.retrieval.hits import Hit
 from llmpipe.retrieval.passages import Passages
-from llmpipe.retrieval.search import Hit
 from llmpipe.web.errors import told
 
 AROUND = 20_000

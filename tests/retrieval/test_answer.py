@@ -194,9 +194,9 @@ def test_a_follow_up_is_searched_with_the_question_before(town: Town) -> None:
     """Where it finds nothing by itself; the model is told the conversation."""
     alone, together = "zz?", f"{WHEN}\nzz?"
     answerer = town.answerer(ALL)
-    from llmpipe.retrieval.answer import nearest_cosine
-
-    low, high = (nearest_cosine(town.retriever, text, {}) for text in (alone, together))
+    low, high = (town.retriever.nearest_cosine(text) for text in (alone, together))
+    assert low is not None
+    assert high is not None
     assert low < high
     answerer.threshold = Threshold("given", (low + high) / 2)
     assert answerer.answer(alone).abstained

@@ -12,11 +12,13 @@ from hashed_words import HashedWords, document, write_embeddings
 
 from llmpipe.backends.embedding_folder import load_tokenizer
 from llmpipe.errors import StageError
+from llmpipe.retrieval.bm25 import Bm25, Bm25Settings
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.index import IndexSettings, build_index
 from llmpipe.retrieval.reading import Reader, Reading
-from llmpipe.retrieval.search import Retriever
+from llmpipe.retrieval.search import ENOUGH, Retriever
 from llmpipe.retrieval.survey import Survey
+from llmpipe.retrieval.threshold import unrelated_questions
 from llmpipe.retrieval.vectors import write_unread
 
 pytestmark = pytest.mark.heavy
@@ -119,7 +121,8 @@ def _retriever(folder: Path, unread: Sequence[int]) -> Retriever:
 def test_a_question_that_cannot_be_read_is_searched_by_words_alone(retriever: Retriever) -> None:
     """The nearest vector has no say, neither in the order nor in whether anything is found."""
     hits = retriever.search("qit fish qum", passes=lambda cosine: False)
-    assert retriever.by_words_alone("qit fish qum")
+    assert retriever.words_alone("qit fish qum") == "question"
+    assert {hit.words_alone for hit in hits} == {"question"}
     assert [hit.row for hit in hits] == [
         hit.row for hit in retriever.search("qit fish qum", mode="bm25")
     ]
@@ -129,20 +132,59 @@ def test_a_question_that_cannot_be_read_is_searched_by_words_alone(retriever: Re
 def test_passages_that_cannot_be_read_are_found_by_words(retriever: Retriever) -> None:
     """They come last by meaning; where no other passes the threshold, they are still looked at."""
     hits = retriever.search("fish qat swim birds")
-    assert not retriever.by_words_alone("fish qat swim birds")
+    assert retriever.words_alone("fish qat swim birds") is None
     ranks = {hit.row: hit.dense_rank for hit in hits}
     assert ranks[0] is None
     assert hits[0].row == 2
-    among = retriever.search("fish qat swim birds", passes=lambda cosine: False)
-    assert [hit.row for hit in among] == [0]
+    among = retriever.search("fish qat swim", passes=lambda cosine: False)
+    assert [(hit.row, hit.words_alone) for hit in among] == [(0, "distance")]
     only = retriever.search("fish qat swim birds", filters={"document": "0"})
-    assert [hit.row for hit in only] == [0]
+    assert [(hit.row, hit.words_alone) for hit in only] == [(0, "passages")]
+
+
+@pytest.mark.parametrize(
+    ("question", "found"),
+    [
+        ("fish qat swim birds", []),  # one word in four
+        ("how do birds fly without wings qat", []),
+        ("how do qats fly", []),
+        ("qat", [0]),
+        ("qat qog", [0]),
+        ("qit qaz zebra", [1]),
+        ("zebra qum qat qup qus", []),  # not read either
+    ],
+)
+def test_a_shared_word_is_not_enough_where_words_alone_decide(
+    retriever: Retriever, question: str, found: list[int]
+) -> None:
+    """A third of the question's words must stand in a passage; without a threshold, one is."""
+    hits = retriever.search(question, passes=lambda cosine: False)
+    assert [hit.row for hit in hits] == found
+    assert retriever.search(question, passes=lambda cosine: True) != []
+
+
+def test_what_cannot_be_read_has_no_part_in_the_threshold(retriever: Retriever) -> None:
+    """Neither a passage nor a question: their cosines tell nothing."""
+    alone = retriever.nearest_cosine("qat qog x")
+    assert alone is None
+    near = retriever.nearest_cosine("qat fish swim")
+    assert near == pytest.approx(
+        retriever.search("qat fish swim", mode="dense", filters={"document": "2"})[0].score
+    )
+    mixed = "qat qog x y z"
+    (nearest, *_) = retriever.search(mixed, mode="dense")
+    assert nearest.row == 0
+    highest = nearest.score - 1e-3
+    assert retriever.search(mixed, mode="dense", passes=lambda cosine: cosine > highest) == []
+    assert retriever.nearest_cosine("fish", {"document": "0"}) is None
+    assert retriever.unread_passages() == (2, 4)
+    assert retriever.unread_passages({"document": "[02]"}) == (1, 2)
 
 
 def test_where_no_passage_can_be_read_only_words_count(tmp_path: Path) -> None:
     """Also for a question that can be."""
     retriever = _retriever(tmp_path, [0, 1, 2, 3])
-    assert retriever.by_words_alone("fish swim")
+    assert retriever.words_alone("fish swim") == "passages"
     assert [hit.row for hit in retriever.search("fish swim")] == [2]
 
 
@@ -174,3 +216,17 @@ def test_in_six_languages_the_right_text_is_found(
         }  # fmt: skip
     assert hit["bm25"] >= 0.9
     assert hit["hybrid"] >= max(hit["dense"], hit["bm25"]) - 0.05
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_in_six_languages_enough_words_tell_the_right_text(language: str) -> None:
+    """It alone holds a third of the question's words; without it, no text does."""
+    texts, questions = LANGUAGES[language]["texts"], LANGUAGES[language]["questions"]
+    index = Bm25.build(texts, Bm25Settings())
+    for question, row in questions:
+        others = [text for place, text in enumerate(texts) if place != row]
+        assert index.shares(question, [row])[0] >= ENOUGH
+        without = Bm25.build(others, Bm25Settings())
+        assert max(without.shares(question, range(len(others)))) < ENOUGH
+    for question in unrelated_questions():
+        assert max(index.shares(question, range(len(texts)))) < ENOUGH

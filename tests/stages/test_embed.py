@@ -114,8 +114,8 @@ def test_text_that_the_model_cannot_read_is_refused_or_found_by_words(
     with open_embedder(read_identity(embeddings / "embedder.json"), model=minilm) as embedder:
         retriever = Retriever.open(tmp_path / "index", embedder)
         hits = retriever.search("สระว่ายน้ำปิดวันไหน")
-        assert retriever.by_words_alone("สระว่ายน้ำปิดวันไหน")
-        assert not retriever.by_words_alone("Is the tank full?")
+        assert retriever.words_alone("สระว่ายน้ำปิดวันไหน")
+        assert not retriever.words_alone("Is the tank full?")
     assert hits[0].row == 1
     assert hits[0].dense_score is None
 

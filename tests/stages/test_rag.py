@@ -96,6 +96,67 @@ def test_the_threshold_is_found_by_unrelated_questions(check: Check) -> None:
     ]
 
 
+def unread(check: Check, *rows: int) -> Check:
+    """Let the index have rows that its embedder cannot read."""
+    path = write_index(check.folder / "unread", check.endpoint, rows)
+    check.index = Artifact(path, "index", "i", "index")
+    return check
+
+
+@pytest.mark.heavy
+def test_what_cannot_be_read_is_left_out_of_the_threshold(check: Check) -> None:
+    """Its vectors may be near to anything; how many they are is told."""
+    questions = ["The kiosk opens at nine in the morning.", "lead"]
+    found = unread(check, 0, 1).run(questions=questions)
+    assert (found["threshold"]["method"], found["threshold"]["unread_passages"]) == ("unrelated", 2)
+    assert "; 2 passages that the embedder cannot read are left out" in check.result.summary
+    kiosk, lead = found["answers"]
+    assert [hit["words_alone"] for hit in (*kiosk["hits"], *lead["hits"])] == ["distance"] * 2
+    (warning,) = check.warnings
+    assert warning.startswith("2 of 2 questions were searched by words alone, such as 'The kiosk")
+    assert warning.endswith(": no passage that the embedder can read is near enough")
+
+
+@pytest.mark.heavy
+def test_where_no_passage_can_be_read_words_decide(check: Check) -> None:
+    """Enough of the question's words must be found; a search by meaning alone makes no sense."""
+    questions = [
+        "Are dogs kept on a lead?",
+        "How do I keep my tomatoes from dying in a wet summer?",
+    ]
+    found = unread(check, 0, 1, 2).run(questions=questions)
+    assert (found["threshold"]["method"], found["threshold"]["cosine"]) == ("words", None)
+    assert "the embedder can read none of the passages" in check.result.summary
+    dogs, tomatoes = found["answers"]
+    assert [hit["words_alone"] for hit in dogs["hits"]] == ["passages"]
+    assert tomatoes["hits"] == []
+    threshold = read_threshold(check.result.outputs["check"])
+    assert not threshold.passes(1.0)
+    (check.folder / "out").rename(check.folder / "before")
+    with pytest.raises(StageError, match="can read none of the passages") as caught:
+        check.run(mode="dense")
+    assert "mode: bm25" in str(caught.value.hint)
+
+
+@pytest.mark.heavy
+def test_questions_that_cannot_be_read_are_left_out_of_the_threshold() -> None:
+    """They have no cosine; where too few are left, the reason is told."""
+    from llmpipe.retrieval.labelled import Question
+    from llmpipe.stages.rag.calibration import _calibrated
+
+    def asked(*answerable: bool) -> list[Question]:
+        return [Question(id="1", place="", text="Why?", answerable=known) for known in answerable]
+
+    found = _calibrated([0.9, None, 0.1, None], asked(True, True, False, False))
+    assert (found.cosine, found.questions, found.unread) == (0.5, 2, 2)
+    found = _calibrated([None, *[0.1] * 59], [])
+    assert (found.questions, found.unread) == (59, 1)
+    with pytest.raises(StageError, match="and 0 without, 1 that the embedder cannot read aside"):
+        _calibrated([0.9, None], asked(True, False))
+    with pytest.raises(StageError, match="can read none of the 2 questions"):
+        _calibrated([None, None], [])
+
+
 ANSWERABLE = "The kiosk opens at nine in the morning."
 
 

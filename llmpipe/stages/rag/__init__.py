@@ -57,7 +57,7 @@ class Rag(StageDefaults):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 6
+    VERSION = 7
     determinism = "same-machine"
     draws = True
 
@@ -129,13 +129,14 @@ class Rag(StageDefaults):
             StageError: a part cannot be opened or does not fit the others, the model says nothing,
                 or a citation is not what its document says.
         """
+        from llmpipe.stages.rag.calibration import find_threshold
         from llmpipe.stages.rag.figures import Labelled
         from llmpipe.stages.rag.opening import answering, open_retriever
 
         config = ctx.config
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
             labelled = Labelled.read(config, ctx.inputs, retriever.passages)
-            threshold = _find_threshold(ctx, retriever)
+            threshold = find_threshold(ctx, retriever)
             with _journal(ctx) as journal, answering(
                 config, ctx.inputs, retriever, threshold, threads=ctx.threads, reveal=ctx.reveal,
                 log=ctx.work / "llama.cpp.log", journal=journal,
@@ -198,36 +199,6 @@ def _result(
     if known:
         summary.append(f"{counted_replies(known)} from the journal")
     return StageResult(outputs, metrics, "\n".join(summary))
-
-
-def _find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Threshold:
-    """Give the threshold that the spec names, or find one by asking the index questions."""
-    from llmpipe.retrieval.answer import nearest_cosine
-    from llmpipe.retrieval.labelled import QuestionColumns, read_questions
-    from llmpipe.retrieval.threshold import (
-        Threshold,
-        from_labelled,
-        from_unrelated,
-        unrelated_questions,
-    )
-
-    config = ctx.config
-    if config.mode == "bm25":
-        return Threshold("none")
-    if config.threshold != "auto":
-        return Threshold("given", config.threshold)
-    labelled = []
-    if config.calibration:
-        label = QuestionColumns(answerable="answerable")  # which every row must have
-        labelled = read_questions(ctx.input("calibration"), label)
-    questions = [question.text for question in labelled] or unrelated_questions()
-    cosines = []
-    for done, question in enumerate(questions):
-        ctx.progress(done, len(questions), "questions of the calibration")
-        cosines.append(nearest_cosine(retriever, question, config.plain_filters()))
-    if labelled:
-        return from_labelled(cosines, [question.answerable for question in labelled])
-    return from_unrelated(cosines)
 
 
 def _ask(
@@ -304,13 +275,16 @@ def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
 
 
 def _warn_of_unread(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
-    """Tell of questions that a hybrid search put to the words alone."""
-    unread = [answer for answer in answers if answer.hits and answer.by_words_alone()]
-    if unread and ctx.config.mode == "hybrid":
-        ctx.warn(
-            f"of {len(unread)} of {len(answers)} questions the embedder reads nothing, such as "
-            f"{unread[0].question!r}: passages were ranked by words alone there"
-        )
+    """Tell of questions that a hybrid search put to the words alone, and why."""
+    from llmpipe.retrieval.hits import REASONS
+
+    for why, reason in REASONS.items():
+        alone = [answer for answer in answers if answer.words_alone() == why]
+        if alone:
+            ctx.warn(
+                f"{len(alone)} of {len(answers)} questions were searched by words alone, such as "
+                f"{alone[0].question!r}: {reason}"
+            )
 
 
 def _warn_of_silence(ctx: StageContext[RagConfig], samples: Sequence[Answer]) -> None:
@@ -339,9 +313,7 @@ def _timeless(answer: Answer) -> dict[str, Any]:
 
 
 def _summary(threshold: Threshold, samples: Sequence[Answer]) -> list[str]:
-    lines = []
-    if threshold.cosine is not None:
-        lines.append(f"threshold {threshold.cosine} ({threshold.method})")
+    lines = threshold.summary()
     for answer in samples:
         lines += [f"Q: {answer.question}", f"A: {answer.text}"]
         lines += [f"   [{c.number}] {c.document}" for c in answer.citations]
