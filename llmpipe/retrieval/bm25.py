@@ -18,6 +18,7 @@ import msgspec
 
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError, remake
+from llmpipe.retrieval.arrays import DAMAGED
 from llmpipe.words import bare, compounds, folded, unprefixed
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Bm25:
         try:
             settings = msgspec.json.decode((folder / _SETTINGS).read_bytes(), type=Bm25Settings)
             index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (*DAMAGED, TypeError, KeyError, AttributeError) as error:
             raise StageError(
                 f"{folder} cannot be read as a BM25 index: {error}",
                 hint=remake("index"),

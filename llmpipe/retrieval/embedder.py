@@ -22,11 +22,11 @@ Engine = Literal["sentence-transformers", "onnx", "openai"]
 Pooling = Literal["mean", "cls", "max", "lasttoken", "unknown"]
 
 PACKAGES: Mapping[Engine, tuple[str, ...]] = {
-    "sentence-transformers": ("sentence-transformers",),
+    "sentence-transformers": ("sentence-transformers", "tokenizers"),
     "onnx": ("onnxruntime", "tokenizers"),
     "openai": (),
 }
-"""The distributions that shape the vectors of an engine."""
+"""The distributions that shape the vectors of an engine, and tell what it cannot read."""
 
 
 class EmbedderIdentity(msgspec.Struct, frozen=True):

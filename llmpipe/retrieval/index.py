@@ -22,6 +22,7 @@ from llmpipe.backends.faiss import VectorIndex
 from llmpipe.contracts import write_json
 from llmpipe.documents.model import read_documents
 from llmpipe.errors import StageError, remake
+from llmpipe.retrieval.arrays import read_array, read_rows
 from llmpipe.retrieval.bm25 import Bm25, Bm25Settings
 from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.chunks import Chunk, read_chunks
@@ -111,6 +112,7 @@ def build_index(
     identity = read_identity(embeddings / "embedder.json")
     vectors = load_vectors(embeddings / "vectors.npy", identity)
     total = len(vectors)
+    read_rows(embeddings / UNREAD_ROWS, total, remake("embed"))  # it is carried as it is
     index = faiss_backend.build(
         vectors,
         settings.factory,
@@ -171,7 +173,8 @@ def open_index(folder: Path, *, verify: bool = True, threads: int = 1) -> OpenIn
             hint=remake("index"),
         )
     written = (folder / MANIFEST).stat().st_mtime
-    return OpenIndex(manifest, identity, vectors, bm25, passages, _unread_rows(folder), written)
+    unread = read_rows(folder / UNREAD_ROWS, manifest.chunks, remake("index"))
+    return OpenIndex(manifest, identity, vectors, bm25, passages, unread, written)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -201,14 +204,12 @@ def load_vectors(path: Path, identity: EmbedderIdentity) -> Vectors:
     """
     import numpy as np
 
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise StageError(f"{path} cannot be read as vectors: {error}") from None
+    vectors = read_array(path, "vectors", remake("embed"))
     if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != identity.dimension:
         raise StageError(
             f"{path} holds {vectors.dtype} of shape {vectors.shape}; "
-            f"{identity.model} gives float32 rows of {identity.dimension}"
+            f"{identity.model} gives float32 rows of {identity.dimension}",
+            hint=remake("embed"),
         )
     for begin in range(0, len(vectors), faiss_backend.BATCH):
         lengths = np.linalg.norm(vectors[begin : begin + faiss_backend.BATCH], axis=1)
@@ -222,18 +223,6 @@ def load_vectors(path: Path, identity: EmbedderIdentity) -> Vectors:
                 hint=remake("embed"),
             )
     return np.asarray(vectors)
-
-
-def _unread_rows(folder: Path) -> Rows:
-    import numpy as np
-
-    path = folder / UNREAD_ROWS
-    if not path.is_file():
-        return np.empty(0, np.int64)
-    try:
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.int64)
-    except (OSError, ValueError, EOFError) as error:
-        raise StageError(f"{path} cannot be read: {error}", hint=remake("index")) from None
 
 
 def _chunks(embeddings: Path, rows: int) -> Iterator[Chunk]:

@@ -62,7 +62,8 @@ ENOUGH = 1 / 3
 decide. Among texts in six languages the one that answers has 0.36 or more, the others 0.25 at most
 (`tests/retrieval/languages.json`)."""
 
-SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", "regex", *chain.from_iterable(PACKAGES.values()))
+_EMBEDDING = dict.fromkeys(chain.from_iterable(PACKAGES.values()))
+SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", "regex", *_EMBEDDING)
 """The distributions that shape what is found. Which of them embeds the questions is known when the
 index is there."""
 

@@ -158,6 +158,52 @@ def test_broken_embeddings_are_refused(vectors: np.ndarray, message: str, tmp_pa
         build_index(embeddings, tmp_path / "index", IndexSettings())
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (np.array([1.0, 2.0]), "holds float64 of shape"),
+        (np.array([[1, 2]]), r"holds int64 of shape \(1, 2\)"),
+        (np.array(["1"]), "not a list of whole numbers"),
+        (np.array([2, 1]), "rows from 0 to 39 in their order"),
+        (np.array([1, 1]), "each once"),
+        (np.array([-1, 1]), "rows from 0 to 39"),
+        (np.array([1, 40]), "rows from 0 to 39"),
+        (np.array([{}]), "cannot be read as a list of rows"),
+        (b"", "cannot be read as a list of rows"),
+        (b"\x93NUMPY\x01\x00\x10\x00{'descr': (((", "cannot be read as a list of rows"),
+        (b"PK\x03\x04 and no more", "cannot be read as a list of rows"),
+    ],
+)
+def test_rows_that_are_none_of_the_index_are_refused(
+    rows: np.ndarray | bytes, message: str, tmp_path: Path
+) -> None:
+    """Where the embeddings are indexed, and where an index is opened unverified."""
+    embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
+    build_index(embeddings, tmp_path / "index", IndexSettings())
+    for folder in (embeddings, tmp_path / "index"):
+        if isinstance(rows, bytes):
+            (folder / "unread.npy").write_bytes(rows)
+        else:
+            np.save(folder / "unread.npy", rows, allow_pickle=True)
+    with pytest.raises(StageError, match=message) as caught:
+        build_index(embeddings, tmp_path / "other", IndexSettings())
+    assert "--force" in (caught.value.hint or "")
+    with pytest.raises(StageError, match=message):
+        open_index(tmp_path / "index", verify=False)
+
+
+def test_damaged_words_are_refused(tmp_path: Path) -> None:
+    """Also where nobody compares digests."""
+    index = built(tmp_path)
+    for path in sorted((index / "bm25").iterdir()):
+        whole = path.read_bytes()
+        for damaged in (b"", whole[:11], b"PK\x03\x04"):
+            path.write_bytes(damaged)
+            with pytest.raises(StageError, match="cannot be read as a BM25 index"):
+                open_index(index, verify=False)
+        path.write_bytes(whole)
+
+
 def test_lengths_are_free_where_the_embedder_does_not_normalise(tmp_path: Path) -> None:
     """A longer vector counts for more then."""
     embeddings = write_embeddings(

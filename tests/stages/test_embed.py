@@ -225,6 +225,13 @@ stages:
 """
 
 
+@pytest.mark.parametrize("engine", ["sentence-transformers", "onnx"])
+def test_what_tells_the_unread_chunks_is_in_the_key(engine: str) -> None:
+    """The tokenizer counts and reads the chunks, whatever computes their vectors."""
+    config = msgspec.convert({"kind": "embed", "chunks": "c", "engine": engine}, EmbedConfig)
+    assert "tokenizers" in Embed.tools(config)
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     """What a shard has paid for is not sent again; the vectors are those of an undisturbed run."""
     texts = [f"Document {i} speaks of {'abcdefg'[i % 7] * (i % 30 + 1)}." for i in range(300)]
