@@ -2,7 +2,8 @@
 
 A word is a run of what Unicode counts to words (UTS #18: letters, marks, digits, connectors).
 Words that marks join (``foo.bar``, ``e-mail``, ``v1.2.3``) and those with marks of their own
-(``C++``, ``.NET``) are a compound, which counts whole and in its parts. Chinese, Japanese, Thai,
+(``C++``, ``.NET``) are a compound, which counts whole and in its parts, as does a number with its
+unit (``100GB``). Dotted letters (``U.S.A.``) count without the dots too. Chinese, Japanese, Thai,
 Lao, Khmer and Burmese set no spaces: their letters count one by one and in pairs, as pairs in
 Korean words count too. What nobody sees in a word, such as a soft hyphen, is not part of it.
 
@@ -30,6 +31,8 @@ _PATTERNS = {
     "parts": r"[\w--_]+(?:\+\+|[+#](?!\w))?",
     "plain": rf"[{_DENSE}]\p{{M}}*|[\w--[{_DENSE}_]]+",
     "inner": r"(?<=\w)['\"·]+(?=\w)|(?<=\w)-(?=\p{L})|(?<=\p{L})-(?=\w)",
+    "abbreviation": r"(?=.*\b\p{L}\b)\p{L}{1,3}(?:\.\p{L}{1,3})+",
+    "measure": r"(\d+(?:[.,]\d+)*)(\p{L}[\p{L}\p{M}]*(?:\W.*)?)|(\p{L}{2,})(\d+(?:[.,]\d+)*)",
     "superscript": r"(?<=[\p{L}\p{N}])[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+",
     "thousands": r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))",
     "unseen": r"\u00ad[^\S\n]*\n\s*|[\p{DI}\u0640]+",
@@ -139,12 +142,14 @@ def _groups(run: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1 << 17)
 def _compound(text: str) -> tuple[str, ...]:
-    if text.isalnum() and text.isascii():
+    if text.isascii() and (text.isalpha() or text.isdigit()):
         return (text,)
     parts = _pattern("parts").findall(text)
     wholes = [_pattern("inner").sub("", text)] if len(text) <= LONGEST_WHOLE else []
     if _pattern("grouped").fullmatch(text):
         wholes.append(text.replace(",", "").replace(".", ""))
+    if _pattern("abbreviation").fullmatch(text):
+        wholes.append(text.replace(".", ""))
     if text[:1] == "v" and text[1:2].isdigit():
         wholes.append(text[1:])
     if "^" in text and text[0].isalpha():  # m² is asked for as m2; 10⁶ is not 106
@@ -153,7 +158,14 @@ def _compound(text: str) -> tuple[str, ...]:
         parts = [part for part in parts if len(part) > 1]
     bases = [part.rstrip("+#") for part in parts]
     hangul = [pair for part in parts for pair in _hangul_pairs(part)]
-    return tuple(dict.fromkeys(filter(None, (*wholes, *parts, *bases, *hangul))))
+    apart = [form for part in _number_and_unit(text) for form in _compound(part)]
+    return tuple(dict.fromkeys(filter(None, (*wholes, *parts, *bases, *hangul, *apart))))
+
+
+def _number_and_unit(text: str) -> Iterator[str]:
+    """Yield both as if a space stood between them, in either order."""
+    if measure := _pattern("measure").fullmatch(text):
+        yield from filter(None, measure.groups())
 
 
 def _hangul_pairs(word: str) -> Iterator[str]:

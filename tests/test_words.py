@@ -37,6 +37,13 @@ def forms(text: str, *, turkish: bool = False) -> set[str]:
         ("m²", ["m^2", "m2", "m", "2"]),
         ("H₂O", ["h2o"]),
         ("l’eau", ["leau", "eau"]),
+        ("100GB", ["100gb", "100", "gb"]),
+        ("1,000km", ["1,000km", "1", "000km", "1,000", "1000", "000", "km"]),
+        ("60km/h", ["60km/h", "60km", "h", "60", "km/h", "km"]),
+        ("EUR60", ["eur60", "eur", "60"]),
+        ("U.S.A.", ["u.s.a", "usa", "u", "s", "a"]),
+        ("Ph.D.", ["ph.d", "phd", "ph", "d"]),
+        ("3f2a9c", ["3f2a9c"]),
         ("학교에서", ["학교에서", "학교", "교에", "에서"]),
         ("日本語", ["日", "本", "語", "日本", "本語"]),
     ],
@@ -75,12 +82,39 @@ def test_a_compound_is_given_whole_and_in_parts(text: str, expected: list[str]) 
         ("e\u0301te\u0301", "été"),
         ("ﬁle", "file"),
         ("e\u2011mail", "email"),
+        ("U.S.A.", "USA"),
+        ("U.S.", "US"),
+        ("B.Sc.", "BSc"),
+        ("С.С.С.Р.", "СССР"),
     ],
 )
 def test_two_spellings_of_a_word_meet(one: str, other: str) -> None:
     """Accents, vowel points, unseen characters, digits and capitals of other scripts."""
     assert forms(one) & forms(other)
     assert forms(one, turkish=True) & forms(other, turkish=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("100GB", "100 GB"),
+        ("1.5TB", "1.5 TB"),
+        ("1,000km", "1000 km"),
+        ("10km²", "10 km²"),
+        ("60km/h", "60 km/h"),
+        ("10км", "10 км"),
+        ("60유로", "60 유로"),
+        ("٥كم", "5 كم"),
+        ("5किमी", "5 किमी"),
+        ("EUR60", "EUR 60"),
+        ("Python3.11", "Python 3.11"),
+        ("10-km", "10km"),
+        ("1990s", "1990"),
+    ],
+)
+def test_a_number_meets_itself_beside_its_unit(one: str, other: str) -> None:
+    """With or without a space: the words of one spelling are all forms of the other."""
+    assert {words[0] for words in compounds(other)} <= forms(one)
 
 
 def test_turkish_tells_its_two_i_apart() -> None:

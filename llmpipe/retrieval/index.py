@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 MANIFEST = "index.json"
-FORMAT = 2
-"""2: words are those of `llmpipe.words`."""
+FORMAT = 3
+"""2: words are those of `llmpipe.words`; 3: with numbers apart from their units, and ``U.S.A.``."""
 LENGTH_TOLERANCE = 1e-3
 """How far from one the length of a vector may be that is said to be normalised."""
 

@@ -44,7 +44,8 @@ class IndexConfig(StageConfig, frozen=True, kw_only=True):
     """Lists that a search of an IVF index looks into; more find more and take longer."""
     bm25: bool = True
     """Index the words too, so that names, numbers and codes are found as they are written. Words
-    that marks join, such as `foo.bar`, are found whole and in parts; `résumé` also as `resume`."""
+    that marks join, such as `foo.bar`, are found whole and in parts; `résumé` also as `resume`,
+    `U.S.A.` as `USA` and `100GB` as `100 GB`."""
     language: Language = "english"
     """The language whose stop words and endings the words lose; `none` keeps all as they are."""
     stemming: bool = True
@@ -56,7 +57,7 @@ class Index(StageDefaults):
     """See the module's docstring."""
 
     Config = IndexConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"
     cpus = 1
 

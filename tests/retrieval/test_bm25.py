@@ -40,6 +40,17 @@ def test_words(text: str, settings: Bm25Settings, expected: list[str]) -> None:
     assert list(terms_of(settings)(text)) == expected
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [("USA", "U.S.A."), ("100GB", "100 GB"), ("10km", "10 km"), ("5км", "5 км")]
+)
+def test_two_spellings_find_each_other(one: str, other: str) -> None:
+    """Whichever stands in the text; each finds its own spelling at least as well."""
+    for asked, written in ((one, other), (other, one)):
+        index = Bm25.build([f"It is {written} now", "It is now", f"It is {asked} now"], ENGLISH)
+        scores = index.scores(asked)
+        assert 0 == scores[1] < scores[0] <= scores[2]
+
+
 def test_scores_are_the_formula() -> None:
     """Lucene's BM25 by hand: idf × tf / (tf + k1·(1 − b + b·length / mean length))."""
     index = Bm25.build(["red red fish", "blue fish", "one two three four"], PLAIN)
