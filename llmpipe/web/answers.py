@@ -17,7 +17,7 @@ from llmpipe.backends.streaming import Cancellation
 from llmpipe.errors import StageError
 from llmpipe.retrieval.answer import Answer, Answerer, Done, Event, Events, Retrieved, SearchError
 from llmpipe.retrieval.prompt import QuestionError, Turn
-from llmpipe.web.chat import ChatRequest, Reply, too_long
+from llmpipe.web.chat import Reply, read_chat, too_long
 from llmpipe.web.errors import (
     ApiError,
     event_of,
@@ -29,7 +29,7 @@ from llmpipe.web.errors import (
 )
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
-from llmpipe.web.reading import read_json
+from llmpipe.web.reading import read_data
 from llmpipe.web.running import Running
 from llmpipe.web.waiting import Line, unless_gone
 
@@ -48,7 +48,7 @@ class Answers:
 
     async def chat(self, request: Request) -> Response:
         """Answer a question, as it is written or at once."""
-        asked = await read_json(request, ChatRequest)
+        asked = read_chat(await read_data(request))
         question, history = asked.question()
         self.require_generator()
 

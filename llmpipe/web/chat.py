@@ -2,7 +2,7 @@
 
 What OpenAI's protocol has no word for stands in one field more, ``llmpipe``, which clients pass
 over. System messages of callers are passed over here: what the model is told is the stage's matter.
-So are the fields of sampling. What would change what an answer is, and cannot be done, is refused.
+So are the fields of `PASSED_OVER`. Any other field that would have no effect is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -19,8 +19,11 @@ from llmpipe.backends.reasoning import part_unseen
 from llmpipe.backends.streaming import Usage
 from llmpipe.retrieval.answer import Answer, Done, Event, Retrieved, Thinking, Token
 from llmpipe.retrieval.prompt import Turn
+from llmpipe.web.asked import REFUSED, asked
 from llmpipe.web.errors import ApiError, event_of, unsupported
 from llmpipe.web.library import Library
+from llmpipe.web.model.requests import StreamOptions
+from llmpipe.web.reading import converted
 
 LONGEST_QUESTION = 10_000
 """Characters that a question may have."""
@@ -29,21 +32,50 @@ LONGEST_HISTORY = 20_000
 MOST_TURNS = 20
 """Earlier turns that are heeded, the last ones."""
 
+PASSED_OVER = frozenset(
+    (
+        "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
+        "typical_p", "seed", "frequency_penalty", "presence_penalty", "repeat_penalty",
+    )
+)  # fmt: skip
+"""Fields that most clients send whatever is asked: how an answer is drawn is the stage's matter."""
+_REFUSED: Mapping[str, tuple[Any, ...]] = {
+    **REFUSED,
+    "logit_bias": ({}, []),
+    "logprobs": (False,),
+    "parallel_tool_calls": (True, False),
+    "stop": ("", []),
+    "tool_choice": ("none", "auto"),
+}
+
 DONE = b"data: [DONE]\n\n"
 
 
-class Part(msgspec.Struct, frozen=True):
-    """A part of a message's content."""
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a message's content; what is no text is known so that it is refused by its type."""
 
     type: str
     text: str = ""
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+
+    def require_text(self) -> None:
+        """Make sure that the part is a text and nothing else.
+
+        Raises:
+            ApiError: it is something else.
+        """
+        if self.type != "text" or any((self.image_url, self.input_audio, self.file)):
+            raise unsupported("content of the type", self.type)
 
 
-class ChatMessage(msgspec.Struct, frozen=True):
-    """A message of the conversation."""
+class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message of the conversation. What was thought before an earlier answer is not heeded."""
 
     role: str
     content: str | list[Part] | None = None
+    reasoning_content: str | None = None
 
     def text(self) -> str:
         """Give the message's text.
@@ -54,26 +86,17 @@ class ChatMessage(msgspec.Struct, frozen=True):
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         for part in self.content:
-            if part.type != "text":
-                raise unsupported("content of the type", part.type)
+            part.require_text()
         return "\n".join(part.text for part in self.content)
 
 
-class StreamOptions(msgspec.Struct, frozen=True):
-    """What a stream holds besides the answer."""
-
-    include_usage: bool | None = None
-
-
-class ChatRequest(msgspec.Struct, frozen=True):
-    """The fields that are heeded; all others are passed over."""
+class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields that are heeded, and those that are refused with a word of their own."""
 
     messages: list[ChatMessage]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
     tools: list[Any] | None = None
-    functions: list[Any] | None = None
     response_format: dict[str, Any] | None = None
     filters: Any = None
     """Of a search, and not of a chat: to pass it over would widen what was to be narrowed."""
@@ -94,14 +117,27 @@ class ChatRequest(msgspec.Struct, frozen=True):
         return stripped(spoken[-1].text()), _turns(spoken[:-1])
 
     def _require_an_answer_in_words(self) -> None:
-        if self.n not in (None, 1):
-            raise unsupported("several answers at once (`n`)")
-        if self.tools or self.functions:
+        if self.tools:
             raise unsupported("tools")
+        if self.stream_options is not None:
+            self.stream_options.check(stream=bool(self.stream))
         if (self.response_format or {}).get("type", "text") != "text":
             raise unsupported("a `response_format` other than text")
         if self.filters is not None:
             raise unsupported("`filters` in a chat; a search takes them, and so does the stage")
+
+
+def read_chat(data: Any) -> ChatRequest:
+    """Read what was sent.
+
+    Raises:
+        ApiError: it is no conversation, or asks for what cannot be had.
+    """
+    if isinstance(data, dict):
+        known = set(ChatRequest.__struct_fields__)
+        fields = asked(data, known, _REFUSED)
+        data = {name: value for name, value in fields.items() if name not in PASSED_OVER}
+    return converted(data, ChatRequest)
 
 
 class Reply:
@@ -193,8 +229,8 @@ def _turns(messages: list[ChatMessage]) -> list[Turn]:
     answered = [(a, b) for a, b in pairs if (a.role, b.role) == ("user", "assistant")]
     turns: list[Turn] = []
     room = LONGEST_HISTORY
-    for asked, said in reversed(answered[-MOST_TURNS:]):
-        turn = asked.text(), part_unseen(said.text()).answer
+    for question, said in reversed(answered[-MOST_TURNS:]):
+        turn = question.text(), part_unseen(said.text()).answer
         room -= len(turn[0]) + len(turn[1])
         if room < 0:
             break

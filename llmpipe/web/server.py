@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import secrets
 import signal
@@ -201,4 +202,7 @@ def _run(
             server.should_exit = True
 
         threading.Thread(target=watch, args=(until,), daemon=True).start()
-    server.run(sockets=[listening])
+    try:
+        server.run(sockets=[listening])
+    finally:
+        gc.freeze()  # the end of Python looks for garbage in all that is loaded: seconds of waiting

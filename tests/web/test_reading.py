@@ -188,6 +188,55 @@ def test_no_word_of_a_caller_is_taken_for_ours(
         complain()
 
 
-def test_fields_of_sampling_are_passed_over(serve: Serve) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"temperature": 1, "seed": 3, "max_tokens": 9, "top_p": 0.9, "model": "any"},
+        {"n": 1, "tools": [], "tool_choice": "auto", "stop": None, "logprobs": False},
+        {"user": "me", "metadata": {"a": "b"}, "store": False, "functions": [], "logit_bias": {}},
+        {"response_format": {"type": "text"}, "stream_options": None, "filters": None},
+    ],
+)
+def test_fields_of_sampling_and_what_asks_for_nothing_are_passed_over(
+    serve: Serve, fields: dict[str, Any]
+) -> None:
     """OpenAI's clients send many that have no meaning here."""
-    assert serve().ask(temperature=1, seed=3, whatever={}).status_code == 200
+    assert serve().ask(**fields).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "told"),
+    [
+        ({"whatever": {}}, "invalid_request", 'unknown field "whatever"'),
+        ({"k": 9}, "invalid_request", 'unknown field "k"'),
+        ({"mode": "bm25"}, "invalid_request", 'unknown field "mode"'),
+        ({"steam": True}, "invalid_request", "did you mean 'stream'?"),
+        ({"stop": ["."]}, "unsupported", "`stop`"),
+        ({"logprobs": True}, "unsupported", "`logprobs` other than false"),
+        ({"tool_choice": "required"}, "unsupported", "`tool_choice`"),
+        ({"functions": [{}]}, "unsupported", "`functions`"),
+        ({"modalities": ["audio"]}, "unsupported", "`modalities`"),
+        ({"reasoning_effort": "high"}, "invalid_request", 'unknown field "reasoning_effort"'),
+        ({"stream_options": {"include_usage": True}}, "unsupported", "without `stream: true`"),
+        ({"stream": True, "stream_options": {"x": 1}}, "invalid_request", 'unknown field "x"'),
+        (
+            {"messages": [{"role": "user", "content": "x", "name": "A"}]},
+            "invalid_request",
+            'unknown field "name"',
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "y": 1}]}]},
+            "invalid_request",
+            'unknown field "y"',
+        ),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    serve: Serve, fields: dict[str, Any], code: str, told: str
+) -> None:
+    """As by the service of a model; the model is not asked."""
+    served = serve()
+    response = served.ask(**fields)
+    assert error_of(response) == (400, "invalid_request_error", code)
+    assert told in response.json()["error"]["message"]
+    assert served.asked() == []

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from llmpipe.web.asked import asked
 from llmpipe.web.errors import ApiError, unsupported
-from llmpipe.web.model.asked import asked
 from llmpipe.web.model.checks import (
     Served,
     require_format,

@@ -61,12 +61,17 @@ TELLING = frozenset(
 """Fields of a message, and of its parts, that say something, or are wrong, when they are empty."""
 
 
-def asked(data: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def asked(
+    data: Mapping[str, Any],
+    known: set[str],
+    refused: Mapping[str, tuple[Any, ...]] = REFUSED,
+) -> dict[str, Any]:
     """Return the fields of a request without those that ask for nothing.
 
     Args:
         data: the request.
         known: the names of the fields that its route knows.
+        refused: fields that cannot be had, with the values that ask for nothing.
 
     Raises:
         ApiError: a field asks for what cannot be had.
@@ -75,9 +80,9 @@ def asked(data: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     for name, value in data.items():
         if value is None or (name in NO_EFFECT and name not in known):
             continue
-        if name in REFUSED and name not in known:
-            if value not in REFUSED[name]:
-                raise unsupported(f"`{name}`" + _but(REFUSED[name]))
+        if name in refused and name not in known:
+            if value not in refused[name]:
+                raise unsupported(f"`{name}`" + _but(refused[name]))
             continue
         kept = _without_nulls(value, DEEPEST) if name in OBJECTS else value
         if name in known and name in NOTHING and kept in ("", [], {}):
