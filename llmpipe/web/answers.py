@@ -6,6 +6,7 @@ work that was done for them.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from functools import partial
 
@@ -25,6 +26,7 @@ from llmpipe.web.errors import (
     internal_error,
     json_response,
     search_failed,
+    stopping,
     told,
 )
 from llmpipe.web.library import Library
@@ -156,6 +158,9 @@ class _Stream(Response):
         except ApiError as error:
             error.note()
             last = event_of(error.data())
+        except asyncio.CancelledError:  # the server ends, or nobody listens
+            await self._say_last(send, event_of(stopping().data()))
+            raise
         except Exception:
             await self._say_last(send, event_of(internal_error().data()))
             raise

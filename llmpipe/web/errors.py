@@ -92,6 +92,11 @@ def internal_error() -> ApiError:
     return ApiError(500, "internal_error", "llmpipe has a bug here; its log says more")
 
 
+def stopping() -> ApiError:
+    """Give the error of an answer that the end of the service cuts."""
+    return ApiError(503, "stopping", "this service has been told to end")
+
+
 def search_failed(error: LlmpipeError) -> ApiError:
     """Give the error of a search that failed."""
     return ApiError(503, "search_failed", told(error), reason=gist_of(error))

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmpipe.backends.binding import is_loopback
-from llmpipe.web.errors import ApiError, json_response
+from llmpipe.web.errors import ApiError, json_response, stopping
 from llmpipe.web.metrics import RequestMetrics
 
 HUNG_UP = 499
@@ -42,8 +42,6 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-
-_STOPPING = ApiError(503, "stopping", "this service has been told to end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +124,9 @@ class Guard:
             except asyncio.CancelledError:  # the server ends
                 if status != HUNG_UP:
                     raise
-                stopping = json_response(_STOPPING.data(), _STOPPING.status)  # no failure to note
-                await stopping(scope, receive, send_guarded)
+                error = stopping()
+                told = json_response(error.data(), error.status)  # no failure to note
+                await told(scope, receive, send_guarded)
             finally:
                 route = self._route_of(scope)
                 self._metrics.count.labels(route, str(status)).inc()

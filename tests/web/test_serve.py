@@ -153,7 +153,7 @@ def test_it_ends_in_the_middle_of_an_answer(town: Workspace) -> None:
 def test_answers_that_would_take_long_are_cut_at_the_end(
     town: Workspace, endpoint: Endpoint
 ) -> None:
-    """After two seconds, without a word; whoever waits for a first word is told."""
+    """After two seconds; the stream says why, and so is told whoever waits for a first word."""
     endpoint.pause, endpoint.reply = 0.1, lambda body: ("It opens. " * 200, "stop")
     body = {"messages": [{"role": "user", "content": WHEN}]}
     with served(town, "slow") as (url, process), ThreadPoolExecutor() as pool:
@@ -167,6 +167,8 @@ def test_answers_that_would_take_long_are_cut_at_the_end(
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             code, seconds, said = end(process, signal.SIGTERM)
+            *_, last = filter(None, lines)
+        assert '"code":"stopping"' in last
         assert (code, said) == (0, "")
         assert seconds < 8
         assert waiting.result().status_code == 503
