@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from llmpipe.retrieval.dates import take_dates
 from llmpipe.retrieval.fact_words import CONJUNCTIONS, FUNCTION_WORDS
 from llmpipe.retrieval.facts import normalized
 from llmpipe.retrieval.negations import stem
 from llmpipe.retrieval.quantities import Quantity, quantities
+from llmpipe.retrieval.tables import cells_of
 from llmpipe.retrieval.unit_words import UNITS
 from llmpipe.words import plain_words
 
@@ -35,15 +37,17 @@ class Clause:
     Attributes:
         quantities: its quantities, without those that read like years.
         words: stems of the other words, and the years and days that are named beside them.
+        is_cell: whether it is a cell of a table, whose column's name need not be repeated.
     """
 
     quantities: tuple[Quantity, ...]
     words: frozenset[str]
+    is_cell: bool = False
 
     def likeness(self, other: Clause) -> tuple[int, float]:
         """Return how many words both share, and which part of the other's these are."""
         shared = len(self.words & other.words)
-        return shared, shared / max(1, len(other.words))
+        return shared, 1.0 if other.is_cell else shared / max(1, len(other.words))
 
     def agrees(self, other: Clause) -> bool:
         """Tell whether another gives each of these quantities, where it gives any of that kind."""
@@ -65,11 +69,8 @@ def clauses(text: str, names: str = "") -> list[Clause]:
         text: a sentence, or the row of a table.
         names: the row of column names above it; empty for a sentence.
     """
-    cells, columns = _cells(text), _cells(names)
-    if columns and len(cells) == len(columns):
-        label = " ".join(cell for cell in cells if not re.search(r"\d", cell))
-        parts = [f"{label} {name} {cell}" for name, cell in zip(columns, cells, strict=True)]
-        return [clause for part in parts if (clause := _clause(normalized(part))).quantities]
+    if names:
+        return _clauses_of_row(cells_of(text.strip()), cells_of(names))
     found: list[Clause] = []
     before, text = "", normalized(text)
     for part in _BREAK.split(text) if _DIGIT.search(text) else []:
@@ -96,9 +97,14 @@ def _elsewhere(clause: Clause, source: Sequence[Clause]) -> bool:
     return best[0] > 0 and not any(map(clause.agrees, nearest))
 
 
-def _cells(row: str) -> list[str]:
-    row = row.strip()
-    return re.split(r"(?<!\\)\|", row.strip("|")) if row.startswith("|") else []
+def _clauses_of_row(cells: Sequence[str], names: Sequence[str]) -> list[Clause]:
+    """Return a clause for each cell: with its column's name, the first cell and those in words."""
+    named = list(zip_longest(names, cells, fillvalue=""))
+    in_words = " ".join(cell for cell in cells if not _DIGIT.search(cell))
+    label = f"{' '.join(named[0])} {in_words}"
+    texts = [f"{label} {name} {cell}" for name, cell in named[1:]] or [label]
+    found = [replace(_clause(normalized(text)), is_cell=True) for text in texts]
+    return [clause for clause in found if clause.quantities]
 
 
 def _clause(text: str) -> Clause:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import attrgetter
 
-_RULE = frozenset("|-: \t")
+_BEFORE_A_ROW = "> \t"
+"""A table may stand in a quote."""
+_RULE = frozenset("|-:" + _BEFORE_A_ROW)
 _BAR = re.compile(r"\\[^\w\s]|(\|)")
 
 Span = tuple[int, int]
@@ -115,13 +117,13 @@ def _table(lines: Sequence[str], start: int) -> Table:
     rows, bars = array("q"), array("q")
     at = start
     for line in lines:
-        rows.append(at + len(line) - len(line.lstrip()))
+        rows.append(at + len(line) - len(line.lstrip(_BEFORE_A_ROW)))
         bars.extend(at + bar for bar in _bars(line))
         at += len(line) + 1
-    return Table(start, at - 1, _cells(lines[0].strip()), rows, bars)
+    return Table(start, at - 1, cells_of(lines[0].strip(_BEFORE_A_ROW)), rows, bars)
 
 
-def _cells(row: str) -> tuple[str, ...]:
+def cells_of(row: str) -> tuple[str, ...]:
     """Return the texts of the cells of a row, each without needless blanks."""
     cells = [row[begin + 1 : end] for begin, end in pairwise((-1, *_bars(row), len(row)))]
     inner = cells[not cells[0] : len(cells) - (not cells[-1])]

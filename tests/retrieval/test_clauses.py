@@ -77,6 +77,16 @@ def test_a_cell_belongs_to_its_row_and_column() -> None:
     assert misplaced(of("In 2024, 90 pears were sold"), table)
 
 
+def test_a_row_may_be_named_by_a_number() -> None:
+    """The number of one row and a figure of another one are no fact."""
+    names = "| VEI | Ejected volume | Column |"
+    rows = "| 6 | 10^10 m^3 | 30 km |\n| 7 | 10^11 m^3 | 40 km |\n| 8 | 10^12 m^3 | 50 km |"
+    table = of(rows, names)
+    assert misplaced(of("VEI 6 is 10^12 m^3"), table)
+    assert not misplaced(of("VEI 6 is 10^10 m^3"), table)
+    assert not misplaced(of("A VEI of 8 means an ejected volume of 10¹² m³"), table)
+
+
 @given(st.text(alphabet="ab 12,.;|and不3元", max_size=40))
 def test_nothing_is_misplaced_in_itself(text: str) -> None:
     """Whatever stands in it stands beside its own words."""
