@@ -38,6 +38,14 @@ _MARKS = re.compile(r"[\s«»<>|:,\[\]()←→↑‹›·•/-]+")
 _BORDER = re.compile(r"(?i)\bborder(?:ed\b|\s*:\s*(?!0|none|hidden))")
 _DIGITS = re.compile(r"\s*\+?([0-9]{1,9})")
 _TABLES = ("table", "grid", "treegrid")
+_HOLDS = {
+    "table": {"caption", "thead", "tbody", "tfoot", "tr"}, "thead": {"tr"}, "tbody": {"tr"},
+    "tfoot": {"tr"}, "tr": {"td", "th"},
+}  # fmt: skip
+"""What the parts of a table are made of."""
+
+_CELLS = _HOLDS["tr"]
+_AROUND_CELLS = {*_HOLDS, *_CELLS}
 _HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 
 
@@ -70,6 +78,7 @@ def prepare(table: Tag) -> None:
     for inner in table.find_all("table"):
         if not inner.decomposed:
             inner.replace_with(_in_a_cell(inner))
+    _leave_cells_alone(table)
     _fill(list(_rows(table)))
 
 
@@ -116,6 +125,43 @@ def _in_a_cell(table: Tag) -> str:
     return f" {'; '.join(rows)} "
 
 
+def _leave_cells_alone(table: Tag) -> None:
+    """Take out what stands between the cells; words go before the table, as in browsers."""
+    from bs4 import Tag
+    from bs4.element import PreformattedString
+
+    for part in table.find_all([*_AROUND_CELLS]):
+        _put_in_its_place(part)
+    for part in [table, *table.find_all(["tr", "thead", "tbody", "tfoot"])]:
+        for inner in part.contents[:]:
+            if isinstance(inner, Tag) and inner.name in _HOLDS[part.name]:
+                continue
+            inner.extract()
+            if not isinstance(inner, PreformattedString) and inner.get_text(strip=True):
+                table.insert_before(inner, " ")
+    for caption in table.find_all("caption", recursive=False):
+        table.insert(0, caption)
+
+
+def _put_in_its_place(part: Tag) -> None:
+    """Move a row or a cell out of forms around it, and of what was not closed before it."""
+    from bs4 import Tag
+
+    while (around := part.parent) is not None and part.name not in _HOLDS.get(around.name, ()):
+        if around.name not in _AROUND_CELLS:
+            around.insert(0, " ")
+            around.unwrap()
+        elif part.name in _CELLS and around.name not in ("tr", *_CELLS):
+            row = part.wrap(Tag(name="tr"))
+            row.extend(takewhile(_is_no_row, list(row.next_siblings)))
+        else:
+            around.insert_after(part, *part.next_siblings)
+
+
+def _is_no_row(beside: object) -> bool:
+    return getattr(beside, "name", None) not in _HOLDS
+
+
 def _rows(table: Tag) -> Iterator[Tag]:
     for part in table.find_all(["tr", "thead", "tbody", "tfoot"], recursive=False):
         if part.name == "tr":
@@ -131,9 +177,14 @@ def _fill(rows: list[Tag]) -> None:
     lines: list[list[Tag | None]] = []
     for _, group in groupby(rows, key=lambda row: id(row.parent)):
         lines += _grid(list(group))
-    width = max(map(len, lines), default=0)
-    if not width:
+    for row, line in zip(rows, lines, strict=True):
+        if not line:
+            row.extract()
+    rows = [row for row, line in zip(rows, lines, strict=True) if line]
+    lines = [line for line in lines if line]
+    if not lines:
         return
+    width = max(map(len, lines))
     _join_names(rows, lines)
     lines[0] += [None] * (width - len(lines[0]))
     rows[0][COLUMNS] = str(width)

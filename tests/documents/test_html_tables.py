@@ -166,3 +166,25 @@ def test_frames_are_taken_apart():
     assert of_text(frame, "a").text == "menu\n\n# T\n\nbody\n\n| a | b |\n| --- | --- |\n| 1 | 2 |"
     inner = "<table><tr><td>1<td>2<tr><td>3<td>4</table>"
     assert rows(f"<table><tr><th>k<th>v<tr><td>x<td>{inner}</table>")[1] == ["x", "1, 2; 3, 4"]
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("<tr>\n<td>River</td>\n<td colspan=2>Basin</td>\n<!-- c -->\n<td>x</td>\n</tr>",
+         "| River | Basin | Basin | x |\n| --- | --- | --- | --- |"),
+        ("<tr>\n<td rowspan=2>R</td>\n<td>1</td>\n</tr>\n<tr>\n<td>2</td>\n</tr>\n",
+         "| R | 1 |\n| --- | --- |\n| R | 2 |"),
+        ("<tr>\nwords\n<td>a</td>\n<td>b</td></tr>", "words\n\n| a | b |\n| --- | --- |"),
+        ("<tr><td>a</td><p>one</p>two<td>b</td></tr>", "one\n\ntwo\n\n| a | b |\n| --- | --- |"),
+        ("<form><tr><form><td>a</td></form><td>b</td></tr></form>", "| a | b |\n| --- | --- |"),
+        ("<td>a</td>\n<td>b</td><tr><td>c</td></tr>", "| a | b |\n| --- | --- |\n| c |"),
+        ("<tr><td>a<div>b<td>c</div><td>d<tr><td>e<div>f<tr><td>g",
+         "| a b | c | d |\n| --- | --- | --- |\n| e f |\n| g |"),
+        ("<tr></tr>\n<tr><td>a</td></tr><tr>\n</tr>", "| a |\n| --- |"),
+        ("<tr><td>a</td></tr><caption>Lengths</caption>", "Lengths\n\n| a |\n| --- |"),
+    ],
+)  # fmt: skip
+def test_nothing_stands_between_the_cells_of_a_row(table: str, expected: str) -> None:
+    """White space, comments, words, forms: a row is one line."""
+    assert of_text(f"<table>{table}</table>", "a").text == expected
