@@ -22,10 +22,17 @@ LOWER = (-0.6, -0.04)
 SAME_LINE = 0.1
 """Points by which baselines of one line differ at most."""
 
+GAP = (-0.4, 0.35)
+"""How far a letter may stand from the one before it to follow it, as a share of a line's size."""
+
+BREAK = "\r\n"
+"""What pdfium puts between lines, and between a short base and its script."""
+
 NEAR = 80
 """Characters before a script that tell what it is."""
 
 _FROM_DIGIT = re.compile(r"\d\S*")
+_TO_NEXT = {"\r": 2, "\n": 1}
 _DIGITS = re.compile(r"\d+")
 
 
@@ -50,20 +57,25 @@ class Letters:
     def __init__(self, found: Any) -> None:
         import pypdfium2.raw
 
-        self._found, self._pdfium = found.raw, pypdfium2.raw
+        self._found, self._pdfium = found, pypdfium2.raw
         self._x, self._y = ctypes.c_double(), ctypes.c_double()
         self._matrix = pypdfium2.raw.FS_MATRIX()
 
     def baseline(self, at: int) -> float:
         """Return how high a letter stands on its page."""
-        self._pdfium.FPDFText_GetCharOrigin(self._found, at, self._x, self._y)
+        self._pdfium.FPDFText_GetCharOrigin(self._found.raw, at, self._x, self._y)
         return self._y.value
 
     def at(self, at: int) -> Letter:
         """Return the place and size of a letter; the size in a font may be scaled on the page."""
-        size = self._pdfium.FPDFText_GetFontSize(self._found, at)
-        has_matrix = self._pdfium.FPDFText_GetMatrix(self._found, at, self._matrix)
+        size = self._pdfium.FPDFText_GetFontSize(self._found.raw, at)
+        has_matrix = self._pdfium.FPDFText_GetMatrix(self._found.raw, at, self._matrix)
         return Letter(self.baseline(at), size * abs(self._matrix.d if has_matrix else 1))
+
+    def is_beside(self, left: int, right: int, size: float) -> bool:
+        """Tell whether a letter stands right behind another one, in a line of a size."""
+        gap = self._found.get_charbox(right)[0] - self._found.get_charbox(left)[2]
+        return bool(GAP[0] * size <= gap <= GAP[1] * size)
 
 
 def marked(found: Any, shown: str) -> str:
@@ -79,38 +91,59 @@ def marked(found: Any, shown: str) -> str:
     if len(whole) != found.count_chars():  # letters and places do not go together
         return shown
     letters = Letters(found)
-    words = _words_with_digits(whole)
-    scripts = [script for start, word in words for script in _scripts(letters, start, word)]
+    words = _words_with_digits(letters, whole)
+    scripts = [script for start, end in words for script in _scripts(letters, whole, start, end)]
     if not scripts:
         return shown
     return _written(shown, _found_again(whole, shown, scripts))
 
 
-def _words_with_digits(text: str) -> Iterator[tuple[int, str]]:
+def _words_with_digits(letters: Letters, text: str) -> Iterator[tuple[int, int]]:
+    """Give where words begin and end; a break that parts a script from its base ends none."""
     for match in _FROM_DIGIT.finditer(text):
         start = match.start()
-        while start and not text[start - 1].isspace():
-            start -= 1
+        while start and (not text[start - 1].isspace() or _is_parted(letters, text, start)):
+            start -= 1 if not text[start - 1].isspace() else len(BREAK)
         if match.end() - start > 1:
-            yield start, text[start : match.end()]
+            yield start, match.end()
 
 
-def _scripts(letters: Letters, start: int, word: str) -> Iterator[Script]:
-    """Give each script in a word that begins at ``start``."""
+def _is_parted(letters: Letters, text: str, at: int) -> bool:
+    """Tell whether a script begins behind a break, beside its base."""
+    before = at - len(BREAK) - 1
+    if before < 0 or text[before + 1 : at] != BREAK or text[before].isspace():
+        return False
+    base = letters.at(before)
+    return bool(_kind(letters.at(at), base)) and letters.is_beside(before, at, base.size)
+
+
+def _scripts(letters: Letters, text: str, start: int, end: int) -> Iterator[Script]:
+    """Give each script in a word, with the breaks that part it from its line."""
+    word = text[start:end]
     if not _is_uneven(letters, start, word):
         return
     base = letters.at(start)
-    kinds = [""]
+    kinds: list[tuple[str, Letter]] = [("", base)]
     for at, character in enumerate(word[1:], start + 1):
-        letter = letters.at(at)
-        kinds.append(_kind(letter, base))
-        if not kinds[-1] and character.isalnum():
+        letter = letters.at(at + _TO_NEXT.get(character, 0))
+        kind = _kind(letter, base)
+        if not kind and character.isalnum():
             base = letter
-    for kind, group in groupby(kinds):
+        kinds.append((kind, base))
+    for (kind, base), group in groupby(kinds):
         end = start + len(list(group))
         if kind:
-            yield Script(start, end, kind)
+            yield Script(start, _with_break(letters, text, end, base), kind)
         start = end
+
+
+def _with_break(letters: Letters, text: str, end: int, base: Letter) -> int:
+    """Give where a script ends: behind the break if its line goes on beside it."""
+    after = end + len(BREAK)
+    if after >= len(text) or text[end:after] != BREAK:
+        return end
+    is_on_line = abs(letters.baseline(after) - base.baseline) <= SAME_LINE
+    return after if is_on_line and letters.is_beside(end - 1, after, base.size) else end
 
 
 def _is_uneven(letters: Letters, start: int, word: str) -> bool:
@@ -139,11 +172,20 @@ def _found_again(whole: str, shown: str, scripts: list[Script]) -> Iterator[Scri
     shown = shown.replace("\x02", "\ufffe")  # pdfium's two names for a hyphen at a line's end
     done = 0
     for start, end, kind in scripts:
-        line = whole.rfind("\n", max(start - NEAR, 0), start) + 1 or max(start - NEAR, 0)
-        found = shown.find(whole[line:end], max(done - (start - line), 0))
-        if found >= 0:
-            done = found + end - line
-            yield Script(found + start - line, done, kind)
+        near = max(start - NEAR, 0)
+        for first in (near, max(whole.rfind("\n", near, start) + 1, near)):
+            before, script = _pattern(whole[first:start]), _pattern(whole[start:end])
+            pattern = re.compile(f"{before}({script})")
+            found = pattern.search(shown, max(done - (start - first), 0))
+            if found:
+                done = found.end()
+                yield Script(found.start(1), done, kind)
+                break
+
+
+def _pattern(text: str) -> str:
+    """Give a pattern of a text in which pdfium may have left out breaks."""
+    return f"(?:{BREAK})?".join(map(re.escape, text.split(BREAK)))
 
 
 def _written(text: str, scripts: Iterable[Script]) -> str:

@@ -72,3 +72,29 @@ def test_text_beside_the_page_moves_nothing() -> None:
     """What lies outside the page is not in its text, and shifts no place in it."""
     beside = "BT /F1 12 Tf 50 900 Td (cut off 5) Tj ET\n"
     assert read(beside + page((BIG, "at 10"), (f"{UP} {SMALL}", "6"), (BIG, " x"))) == "at 10^6 x\n"
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        ([(BIG, "x"), (f"{UP} {SMALL}", "2"), (BIG, " = 4")], "x^2 = 4"),
+        ([(BIG, "5"), (f"{UP} {SMALL}", "2"), (BIG, " is 25")], "5^2 is 25"),
+        ([(BIG, "s"), (f"{UP} {SMALL}", "-1"), (BIG, " or Hz")], "s^-1 or Hz"),
+        ([(BIG, "T"), (f"{UP} {SMALL}", "4")], "T^4"),
+        ([(BIG, "x"), (f"{UP} {SMALL}", "2"), (BIG, "y"), (f"{UP} {SMALL}", "n+1")], "x^2 y^(n+1)"),
+    ],
+)
+def test_a_single_letter_that_begins_a_line_keeps_its_script(
+    shown: list[tuple[str, str]], text: str
+) -> None:
+    """There pdfium puts breaks around the script."""
+    assert read(page(*shown)) == f"{text}\n"
+    before = "BT /F1 12 Tf 50 750 Td (max) Tj 0 -15 Td (2 m) Tj ET\n"
+    after = "\nBT /F1 12 Tf 50 650 Td (9) Tj ET"
+    assert read(before + page(*shown) + after) == f"max\n2 m\n{text}\n9\n"
+
+
+def test_small_print_in_another_line_is_no_script() -> None:
+    """It stands below or above its neighbour, not beside it."""
+    assert read("BT /F1 12 Tf 50 700 Td (5) Tj /F1 8 Tf 0 8 Td (2 x) Tj ET") == "5\n2 x\n"
+    assert read("BT /F1 12 Tf 90 700 Td (5) Tj /F1 8 Tf -40 -9 Td (2 x) Tj ET") == "5\n2 x\n"
