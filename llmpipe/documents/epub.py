@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,7 +13,7 @@ from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import Converted, one_line
 from llmpipe.errors import StageError
 
-ENDINGS = (".xml", ".opf", ".xhtml", ".html", ".htm")
+ENDINGS = (".xml", ".opf", ".xhtml", ".html", ".htm", ".css")
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
 
@@ -30,7 +31,9 @@ def convert(data: bytes, label: str) -> Converted:
         pages = list(_pages(package, name))
         _check_protection(parts, pages, label)
         texts = [
-            html.convert(parts[page], f"{label}/{page}").text for page in pages if page in parts
+            html.convert(parts[page], f"{label}/{page}", partial(_sheet, parts, page)).text
+            for page in pages
+            if page in parts
         ]
     except StageError:
         raise
@@ -66,7 +69,17 @@ def _pages(package: Any, name: str) -> Iterator[str]:
         item = items.get(reference.get("idref"))
         if item is None or "nav" in (item.get("properties") or "").split():
             continue
-        yield posixpath.normpath(posixpath.join(folder, unquote(item.get("href") or "")))
+        yield _joined(folder, item.get("href") or "")
+
+
+def _joined(folder: str, address: str) -> str:
+    return posixpath.normpath(posixpath.join(folder, unquote(address)))
+
+
+def _sheet(parts: Mapping[str, bytes], page: str, address: str) -> str:
+    """Give a style sheet that a page links to."""
+    sheet = parts.get(_joined(posixpath.dirname(page), address), b"")
+    return sheet.decode("utf-8", "replace")
 
 
 def _check_protection(parts: Mapping[str, bytes], pages: list[str], label: str) -> None:

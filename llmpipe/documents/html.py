@@ -12,6 +12,7 @@ from typing import Any
 
 from llmpipe.documents import html_code, html_folds, html_notation, html_tables, markdown
 from llmpipe.documents.html_seen import Seen
+from llmpipe.documents.html_styles import Linked
 from llmpipe.documents.html_writer import converter
 from llmpipe.documents.parts import Converted, clean, one_line, sections_of
 from llmpipe.documents.plain import decode
@@ -25,8 +26,13 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 _MARKS = re.compile(f"[{html_folds.OPENS}{html_folds.CLOSES}]\n*")
 
 
-def convert(data: bytes, label: str) -> Converted:
+def convert(data: bytes, label: str, linked: Linked | None = None) -> Converted:
     """Read a page.
+
+    Args:
+        data: the page.
+        label: what it is called in messages.
+        linked: gives the style sheets that it links to.
 
     Raises:
         StageError: it is no text, or too large to be taken apart.
@@ -37,11 +43,11 @@ def convert(data: bytes, label: str) -> Converted:
     language = _LANGUAGE.search(data[:4096])
     code = language[1].decode("ascii") if language else ""
     decoded = decode(data, label, declared, code)
-    return replace(of_text(decoded.text, label), remarks=decoded.remarks)
+    return replace(of_text(decoded.text, label, linked), remarks=decoded.remarks)
 
 
-def of_text(html: str, label: str) -> Converted:
-    """Give HTML as Markdown text with its sections.
+def of_text(html: str, label: str, linked: Linked | None = None) -> Converted:
+    """Give HTML as Markdown text with its sections; see `convert`.
 
     Raises:
         StageError: it is too large to be taken apart.
@@ -53,9 +59,9 @@ def of_text(html: str, label: str) -> Converted:
             hint="split it, or leave it out by `exclude`",
         )
     html = _MARKS.sub("", clean(html))
-    title, text = _as_markdown(html)
+    title, text = _as_markdown(html, linked)
     if not text:  # a page that is nothing but links has them
-        title, text = _as_markdown(html, navigation=True)
+        title, text = _as_markdown(html, linked, navigation=True)
     text, marks = _without_marks(text)
     found = markdown.sectioned(text)
     if not marks:
@@ -69,11 +75,13 @@ def fragment(html: str) -> str:
     return "" if html.count("<") > MOST_TAGS else _as_markdown(html, navigation=True)[1]
 
 
-def _as_markdown(html: str, *, navigation: bool = False) -> tuple[str, str]:
+def _as_markdown(
+    html: str, linked: Linked | None = None, *, navigation: bool = False
+) -> tuple[str, str]:
     """Give the title that the browser shows, and the page as Markdown."""
     soup = _soup(html)
     title = one_line(soup.title.get_text()) if soup.title else ""
-    found = Seen(soup, navigation=navigation).found
+    found = Seen(soup, navigation=navigation, linked=linked).found
     for math in found["math"]:
         html_notation.write_formula(math)
     for script in (*found["sup"], *found["sub"]):

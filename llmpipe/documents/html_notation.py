@@ -22,7 +22,7 @@ NEAR = 80
 
 _OF_NOTES = {"cite", "footnote", "footnote-ref", "footnote-reference", "footnoteref", "noteref",
              "reference"}  # fmt: skip
-_SCRIPTS = ("sup", "sub")
+SCRIPTS = ("sup", "sub")
 _BARS = ("/", "⁄", "∕")
 
 
@@ -39,9 +39,9 @@ def write(tag: Tag) -> None:
     """Put a superscript, a subscript, or the link to a note as text in its place."""
     if tag.decomposed or tag.parent is None:
         return
-    for inner in tag.find_all(_SCRIPTS):
+    for inner in tag.find_all(SCRIPTS):
         write(inner)
-    before, after = _text_before(tag), _text_after(tag)
+    before, after = text_before(tag), text_after(tag)
     content = tag.get_text()
     if tag.name == "sub":
         written = notation.lowered(before, content, after)
@@ -66,7 +66,7 @@ def _is_fraction(tag: Tag) -> bool:
     if not isinstance(below, Tag) or below.name != "sub":
         return False
     bar.replace_with("/")
-    following = _text_after(below)
+    following = text_after(below)
     below.replace_with(below.get_text().strip() + (" " if following[:1].isalnum() else ""))
     return True
 
@@ -87,7 +87,7 @@ def _is_note(tag: Tag) -> bool:
     return not _OF_NOTES.isdisjoint(tag.get("class") or ())
 
 
-def _text_before(tag: Tag) -> str:
+def text_before(tag: Tag) -> str:
     """Return the end of the text that stands before it in its own paragraph."""
     pieces: list[str] = []
     for piece in _neighbours(tag, "previous_sibling"):
@@ -97,7 +97,7 @@ def _text_before(tag: Tag) -> str:
     return "".join(reversed(pieces))[-NEAR:]
 
 
-def _text_after(tag: Tag) -> str:
+def text_after(tag: Tag) -> str:
     return next((piece for piece in _neighbours(tag, "next_sibling") if piece), "")
 
 
@@ -112,7 +112,7 @@ def _neighbours(tag: Tag, direction: str) -> Iterator[str]:
         while other is not None:
             if isinstance(other, Tag):
                 if other.name not in INLINE:
-                    if other.name in _SCRIPTS and direction == "previous_sibling":
+                    if other.name in SCRIPTS and direction == "previous_sibling":
                         yield other.get_text()
                         other = getattr(other, direction)
                         continue

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from llmpipe.documents.html_notation import INLINE
+from llmpipe.documents.html_styles import Linked, Styles
 from llmpipe.documents.html_tables import STEPS, is_navigation, step
 
 if TYPE_CHECKING:
@@ -72,15 +73,23 @@ _OWN_LINES = {"block", "flex", "flow-root", "grid", "list-item", "table", "table
               "table-row"}  # fmt: skip
 _OF_ITEMS = {"flex", "grid", "inline-flex", "inline-grid"}
 _DISPLAY = re.compile(r"(?i)(?:^|;)\s*display\s*:\s*([a-z-]+)")
-_RAISED = re.compile(r"vertical-align:(?:super|sub)\b")
 
 
 class Seen:
     """One walk over a page: takes out what is not seen, and remembers what needs more work."""
 
-    def __init__(self, soup: BeautifulSoup, *, navigation: bool = False) -> None:
-        """``navigation`` keeps what leads elsewhere: some pages hold nothing else."""
+    def __init__(
+        self, soup: BeautifulSoup, *, navigation: bool = False, linked: Linked | None = None
+    ) -> None:
+        """Walk over a page.
+
+        Args:
+            soup: the page.
+            navigation: keeps what leads elsewhere; some pages hold nothing else.
+            linked: gives the style sheets that the page links to.
+        """
         self._soup = soup
+        self._styles = Styles(soup, linked)
         self._navigation = navigation
         self._opened: set[str] | None = None
         self.found: dict[str, list[Tag]] = defaultdict(list)
@@ -100,12 +109,23 @@ class Seen:
             if depth >= DEEPEST:
                 _flatten(tag)
                 continue
+            self._raise(tag)
             self._note(tag)
             self._walk(tag, depth + 1, scoped=scoped or tag.name in SCOPES)
             if tag.name in BLOCKS or "-" in tag.name:
                 self._as_block(tag)
             elif tag.name in INLINE or tag.name == "img":
                 _place(tag, is_item=holds_items)
+
+    def _raise(self, tag: Tag) -> None:
+        """Make an element a superscript or a subscript if the page's styles make it one."""
+        from bs4 import Tag
+
+        script = self._styles.script(tag)
+        if script and tag.name == "a":
+            self.found[script].append(tag.wrap(Tag(name=script)))  # it is a link, too
+        elif script:
+            tag.name = script
 
     def _is_gone(self, tag: Tag, scoped: bool) -> bool:
         name, attributes = tag.name, tag.attrs
@@ -133,9 +153,6 @@ class Seen:
             flat = str(style).replace(" ", "").lower()
             if _HIDDEN.search(flat):
                 return not self._is_opened(tag)
-            raised = _RAISED.search(flat)
-            if raised and tag.name in ("span", "font", "small", "a"):
-                tag.name = "sup" if raised[0].endswith("super") else "sub"
         if attributes.get("aria-hidden") == "true" and self._is_double(tag):
             return True
         if _is_permalink(tag):

@@ -80,7 +80,7 @@ def test_any_json_is_a_notebook_or_told(value):
         check_parts(found.text, found.sections)
 
 
-def book(*pages: str, encryption: str = "") -> bytes:
+def book(*pages: str, encryption: str = "", css: str = "") -> bytes:
     """An e-book of pages."""
     items = "".join(f'<item id="p{at}" href="p%20{at}.xhtml"/>' for at in range(len(pages)))
     order = "".join(f'<itemref idref="p{at}"/>' for at in reversed(range(len(pages))))
@@ -100,9 +100,21 @@ def book(*pages: str, encryption: str = "") -> bytes:
         )
         for at, page in enumerate(pages):
             archive.writestr(f"OEBPS/p {at}.xhtml", page)
+        archive.writestr("OEBPS/st yles/a.css", css)
         if encryption:
             archive.writestr("META-INF/encryption.xml", encryption)
     return out.getvalue()
+
+
+def test_the_style_sheet_of_a_book_raises():
+    """LibreOffice writes powers so; a sheet that is missing is none."""
+    css = ".s2 { font-size: 0.58em; position: relative; top: -0.33em; vertical-align: baseline }"
+    page = (
+        '<html><head><link rel="stylesheet" href="st%20yles/a.css"/><link rel="stylesheet" href="b"/>'
+        '</head><body><p><span class="s1">10</span><span class="s2">5</span><span> km</span></p></body></html>'
+    )
+    assert epub.convert(book(page, css=css), "a.epub").text == "10^5 km"
+    assert epub.convert(book(page), "a.epub").text == "105 km"
 
 
 def test_pages_of_a_book_in_the_order_of_reading():
