@@ -63,11 +63,13 @@ def of_text(html: str, label: str, linked: Linked | None = None) -> Converted:
     if not text:  # a page that is nothing but links has them
         title, text = _as_markdown(html, linked, navigation=True)
     text, marks = _without_marks(text)
-    found = markdown.sectioned(text)
-    if not marks:
-        return Converted(found.text, found.sections, found.title or title)
-    headings = html_folds.unmarked(found.text, list(markdown.headings(found.text)), marks)
-    return Converted(found.text, sections_of(found.text, headings), found.title or title)
+    headings = list(markdown.headings(text))
+    names = {heading.title for heading in headings if heading.level == 1}
+    if len(names) == 1 or not title:  # several are its chapters
+        title = next((heading.title for heading in headings if heading.level == 1), title)
+    if marks:
+        headings = html_folds.unmarked(text, headings, marks)
+    return Converted(text, sections_of(text, headings), title)
 
 
 def fragment(html: str) -> str:

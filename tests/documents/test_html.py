@@ -68,6 +68,14 @@ def test_the_title_of_a_page_without_a_heading():
     assert of_text("<title>A &amp; B</title><p>text", "a.html").title == "A & B"
 
 
+def test_the_title_of_a_page_of_several_chapters():
+    """A heading names the page only where no other one does."""
+    chapters = "<h1>1. Pages</h1><p>a<h1>2. Cells</h1><p>b"
+    assert of_text(f"<title>File Format</title>{chapters}", "a.html").title == "File Format"
+    assert of_text(chapters, "a.html").title == "1. Pages"
+    assert of_text("<title>A | Site</title><h1>A</h1>x<h1>A</h1>y", "a.html").title == "A"
+
+
 def test_only_the_main_part():
     """Where the page marks one, what stands around it is left out."""
     found = of_text("<div>menu</div><main><h1>T</h1><p>body</main><footer>end</footer>", "a.html")
