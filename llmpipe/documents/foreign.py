@@ -44,9 +44,14 @@ def told(data: bytes) -> str | None:
     return next((what for begins, what in _KINDS if begins.match(head)), None)
 
 
-def named_endings(passed_over: Counter[str], most: int = 5) -> str:
+def numbered(count: int, one: str, many: str) -> str:
+    """Return how many there are of what has a name for one and a name for many."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def named_endings(passed_over: Counter[str], most: int = 10) -> str:
     """Return how many files there are of each ending, as a line; the rarer ones in one sum."""
     common = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))[:most]
     rest = passed_over.total() - sum(count for _, count in common)
     named = [f"{count:,} {ending}" for ending, count in common]
-    return ", ".join([*named, *([f"{rest:,} others"] if rest else [])])
+    return ", ".join([*named, *([numbered(rest, "other", "others")] if rest else [])])

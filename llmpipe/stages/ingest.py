@@ -33,7 +33,7 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.documents.convert import FORMATS, Options, convert
-from llmpipe.documents.foreign import named_endings
+from llmpipe.documents.foreign import named_endings, numbered
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
@@ -250,10 +250,7 @@ def _without_copies(documents: list[Document], tally: Tally) -> Iterator[Documen
 
 def _nothing_left(ctx: StageContext[IngestConfig], found: Collection, tally: Tally) -> StageError:
     reasons = [
-        *(
-            f"no documents: {count} {ending}"
-            for ending, count in found.passed_over.most_common(NAMED)
-        ),
+        *([f"no documents: {named_endings(found.passed_over)}"] if found.passed_over else []),
         *([f"excluded: {found.excluded}"] if found.excluded else []),
         *([f"rows without text: {tally.blank_rows}"] if tally.blank_rows else []),
         *(f"passed over: {error.message}" for error in list(tally.skipped.values())[:NAMED]),
@@ -292,20 +289,18 @@ def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
     """Say in a line what there is and what there is not."""
     characters = sum(len(document.text) for document in kept)
     pages = sum(len(document.pages) for document in kept)
-    parts = [f"{len(kept):,} document{'' if len(kept) == 1 else 's'}"]
+    parts = [numbered(len(kept), "document", "documents")]
     if found.passed_over:
-        parts.append(
-            f"{found.passed_over.total():,} files of other kinds passed over "
-            f"({named_endings(found.passed_over)})"
-        )
-    parts.append(f"{characters:,} characters")
-    parts += [f"{pages:,} pages"] if pages else []
+        files = numbered(found.passed_over.total(), "file of another kind", "files of other kinds")
+        parts.append(f"{files} passed over ({named_endings(found.passed_over)})")
+    parts.append(numbered(characters, "character", "characters"))
+    parts += [numbered(pages, "page", "pages")] if pages else []
     left = [
-        f"{count:,} {what}"
-        for count, what in (
-            (len(tally.copies), "copies"),
-            (len(tally.skipped), "files passed over"),
-            (tally.blank_rows, "rows without text"),
+        numbered(count, one, many)
+        for count, one, many in (
+            (len(tally.copies), "copy", "copies"),
+            (len(tally.skipped), "file passed over", "files passed over"),
+            (tally.blank_rows, "row without text", "rows without text"),
         )
         if count
     ]

@@ -106,7 +106,7 @@ def test_a_folder_of_everything(ingest: Runner) -> None:
     assert metrics["passed_over"] == {".png": 1, "Makefile": 1}
     assert metrics["blank_rows"] == 1
     assert result.summary.startswith("7 documents, ")
-    assert result.summary.endswith(", 2 pages; left out: 1 rows without text")
+    assert result.summary.endswith(", 2 pages; left out: 1 row without text")
 
 
 def test_files_of_other_formats_are_passed_over_and_named(ingest: Runner) -> None:
@@ -119,10 +119,21 @@ def test_files_of_other_formats_are_passed_over_and_named(ingest: Runner) -> Non
         result, documents = ingest(path)
         assert ids(documents) == ["docs/a.md", "docs/notes.text"]
         assert result.metrics["passed_over"][".rtf"] == 2
-        told = (
-            "7 files of other kinds passed over (2 .rtf, 1 .doc, 1 .mht, 1 .odt, 1 .svg, 1 others)"
-        )
+        told = "7 files of other kinds passed over (2 .rtf, 1 .doc, 1 .mht, 1 .odt, 1 .svg, 1 .xml)"
         assert result.summary.startswith(f"2 documents, {told}, ")
+
+
+def test_a_single_file_and_many_endings_in_the_summary(ingest: Runner) -> None:
+    """One is no plural; up to ten endings are named."""
+    ingest.write("docs/a.md", "A")
+    ingest.write("docs/b.rtf", "b")
+    result, _ = ingest("./docs")
+    assert result.summary == "1 document, 1 file of another kind passed over (1 .rtf), 1 character"
+    for ending in "abcdefghij":
+        ingest.write(f"docs/c.{ending}x", "c")
+    result, _ = ingest("./docs")
+    named = ", ".join(f"1 .{ending}x" for ending in "abcdefghij")
+    assert f", 11 files of other kinds passed over ({named}, 1 other), " in result.summary
 
 
 @pytest.mark.parametrize(
