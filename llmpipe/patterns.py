@@ -18,11 +18,21 @@ from fnmatch import translate
 from functools import cache
 from pathlib import Path
 
+from llmpipe.errors import StageError
+
 UNSEEN = (".git", ".llmpipe", "__pycache__")
 """Folders in an input folder that are no part of anybody's data."""
 
 LOCK_FILE = ".lock.yaml"
 """What the names of lock files end in: every run writes one beside its spec, as no one's data."""
+
+SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What is neither file, folder nor link."""
 
 EVERYTHING = "**"
 """The pattern of all files below a folder."""
@@ -103,18 +113,33 @@ def _matches(
                 if left and entry.name not in UNSEEN and not _is_circle(entry, above):
                     yield from _matches(entry.path, left, f"{below}{entry.name}/", above, done)
             elif not rest and not entry.name.endswith(LOCK_FILE):
-                found = _regular(entry)
+                found = regular_stat(entry)
                 if found:
                     yield below + entry.name, found
 
 
-def _regular(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Give the stat of a regular file; None for pipes, devices and links that lead nowhere."""
+def regular_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the stat of a regular file; None for a link that leads nowhere.
+
+    Raises:
+        StageError: it is a pipe, socket or device.
+    """
     try:
         found = entry.stat()
     except FileNotFoundError:
         return None
-    return found if stat.S_ISREG(found.st_mode) else None
+    refuse_special(found.st_mode, entry.path)
+    return found
+
+
+def refuse_special(mode: int, path: str | Path) -> None:
+    """Refuse what is neither file nor folder: to read it may never end.
+
+    Raises:
+        StageError: it is a pipe, socket or device.
+    """
+    if kind := SPECIAL.get(stat.S_IFMT(mode)):
+        raise StageError(f"{path} is {kind}: only files and folders are inputs")
 
 
 def _is_circle(entry: os.DirEntry[str], above: _Above) -> bool:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from llmpipe.registry import stage_class
 from llmpipe.runner.disk import write_hint
 from llmpipe.runner.request import StageRequest
 from llmpipe.runner.store import Store
+from llmpipe.runner.trees import take_over
 
 
 def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> int:
@@ -87,21 +88,8 @@ def _answer(result: StageResult, out: Path) -> dict[str, Any]:
             raise StageError(f"the output {name!r} lies outside the stage's folder: {path}")
         if not path.exists():
             raise StageError(f"the output {name!r} was not made: {path.name} does not exist")
-        for link in _links_out_of(path):
-            raise StageError(f"the output {name!r} holds a link that leads out of it: {link}")
+        take_over(path, name)
         outputs[name] = str(path.relative_to(out))
     answer = {"outputs": outputs, "metrics": dict(result.metrics), "summary": result.summary}
     json.dumps(answer)  # metrics that are not JSON are the stage's fault, and its log shows it
     return answer
-
-
-def _links_out_of(path: Path) -> Iterator[Path]:
-    """Give the links of an output to what is no part of it, and could change or move away."""
-    if path.is_symlink():
-        yield path
-    for root, folders, files in os.walk(path):
-        for link in (Path(root, name) for name in (*folders, *files)):
-            if link.is_symlink() and (
-                link.readlink().is_absolute() or not link.resolve().is_relative_to(path.resolve())
-            ):
-                yield link

@@ -10,9 +10,7 @@ stay whatever happens.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ from llmpipe.runner.disk import writing
 from llmpipe.runner.history import read_run
 from llmpipe.runner.lockfile import locked_keys
 from llmpipe.runner.store import Store
+from llmpipe.runner.trees import entries, remove_tree
 
 KEEP_RUNS = 10
 """Runs whose artifacts and logs are kept unless another number is asked for."""
@@ -81,9 +80,7 @@ def free(garbage: Garbage, store: Store) -> None:
     with writing(store.home):
         for path in garbage.paths():
             if path.is_dir():
-                for root, _, _ in os.walk(path):
-                    Path(root).chmod(0o755)
-                shutil.rmtree(path)
+                remove_tree(path)
             else:
                 path.unlink()
 
@@ -117,5 +114,5 @@ def _entries(folder: Path) -> list[Path]:
 def _size(path: Path) -> int:
     if not path.is_dir():
         return path.lstat().st_size
-    files = (Path(root, name) for root, _, names in os.walk(path) for name in names)
-    return sum(file.lstat().st_size for file in files)
+    found = (entry for entry in entries(path) if not entry.is_dir(follow_symlinks=False))
+    return sum(entry.stat(follow_symlinks=False).st_size for entry in found)

@@ -13,7 +13,6 @@ import errno
 import os
 import queue
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from llmpipe.runner.disk import FULL, atomic_write
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_output
 from llmpipe.runner.statcache import hash_file
 from llmpipe.runner.store import Store
+from llmpipe.runner.trees import discard
 
 FORMAT = 1
 
@@ -176,7 +176,7 @@ class Remote:
             (staging / "manifest.json").write_bytes(found)
             store.adopt(staging, output.object)
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            discard(staging)
 
     def _fetch_file(self, object_id: str, entry: Entry, folder: Path, count: Count) -> None:
         if _leads_outside(entry.path):

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import stat
 import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 
 from llmpipe.errors import StageError, StoreError
 from llmpipe.gguf_parts import all_parts, part_of
-from llmpipe.patterns import UNSEEN, matching_files
+from llmpipe.patterns import UNSEEN, matching_files, refuse_special, regular_stat
 
 RACY_NS = 20_000_000
 """How much older than the hashing an mtime must be to be trusted (clock ticks of file systems)."""
@@ -185,7 +184,9 @@ class StatCache:
     def _file(self, path: Path) -> str:
         name = os.fsencode(path)
         row = self._db.execute("select * from files where path = ?", (name,)).fetchone()
-        seen = stamp(path.stat())
+        status = path.stat()
+        refuse_special(status.st_mode, path)
+        seen = stamp(status)
         if row and _is_unchanged(row, seen):
             return str(row[5])
         begun = time.time_ns()
@@ -263,26 +264,28 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
     return ((name, folder / name) for name, _ in sorted(_scan(str(folder))))
 
 
-def _scan(
-    folder: str,
-    unseen: Collection[str] = (),
-    below: str = "",
-    above: tuple[tuple[int, int], ...] = (),
-) -> Iterator[tuple[str, Stamp]]:
-    """Give the regular files of a folder and of those in it, links followed but no circles."""
-    here = Path(folder).stat()
-    above = (*above, (here.st_dev, here.st_ino))
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                inner = entry.stat() if entry.is_symlink() else None
-                circle = inner is not None and (inner.st_dev, inner.st_ino) in above
-                if entry.name not in unseen and not circle:
-                    yield from _scan(entry.path, unseen, f"{below}{entry.name}/", above)
-                continue
-            found = entry.stat()
-            if stat.S_ISREG(found.st_mode):
-                yield below + entry.name, stamp(found)
+def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stamp]]:
+    """Yield the regular files of a folder and of those in it, links followed but no circles.
+
+    A link that leads nowhere, as editors leave it for a lock, is no file.
+
+    Raises:
+        StageError: it holds a pipe, socket or device.
+    """
+    waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(folder, "", ())]
+    while waiting:
+        inner, below, above = waiting.pop()
+        here = Path(inner).stat()
+        above = (*above, (here.st_dev, here.st_ino))
+        with os.scandir(inner) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    seen = entry.stat() if entry.is_symlink() else None
+                    circle = seen is not None and (seen.st_dev, seen.st_ino) in above
+                    if entry.name not in unseen and not circle:
+                        waiting.append((entry.path, f"{below}{entry.name}/", above))
+                elif found := regular_stat(entry):
+                    yield below + entry.name, stamp(found)
 
 
 def stamp(found: os.stat_result) -> Stamp:

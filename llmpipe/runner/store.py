@@ -25,7 +25,6 @@ import fcntl
 import json
 import os
 import re
-import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
@@ -40,6 +39,7 @@ from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, sync_folder, writing
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_id, stored_output
 from llmpipe.runner.statcache import folder_files, hash_file
+from llmpipe.runner.trees import discard, entries
 
 FORMAT = 1
 
@@ -158,7 +158,7 @@ class Store:
     def _heal(self) -> None:
         """Remove what killed processes left half-written; nobody else uses the store now."""
         for entry in self.tmp.iterdir():
-            shutil.rmtree(entry, ignore_errors=True)
+            discard(entry)
 
     def record(self, key: str) -> KeyRecord | None:
         """Give the record of a key; None when there is none or it cannot be understood."""
@@ -185,7 +185,7 @@ class Store:
             return output
         with writing(self.home):
             staging = self.tmp / f"{output.object}-{os.getpid()}"
-            shutil.rmtree(staging, ignore_errors=True)
+            discard(staging)
             staging.mkdir()
             data = staging / "data"
             if single:
@@ -215,7 +215,7 @@ class Store:
             _settle(staging / "data")
             with contextlib.suppress(OSError):  # another process put the same object: as good
                 staging.rename(target)
-            shutil.rmtree(staging, ignore_errors=True)
+            discard(staging)
             sync_folder(self.objects)
         if self.lacks(object_id):
             raise StoreError(f"the object {object_id} could not be put into {self.objects}")
@@ -367,16 +367,17 @@ def _share(descriptor: int) -> None:
 
 def _settle(data: Path) -> None:
     """Sync every file of an object and take the right to write away."""
-    for root, _, files in os.walk(data):
-        for name in files:
-            path = Path(root, name)
-            descriptor = os.open(path, os.O_RDONLY)
+    sync_folder(data)
+    for entry in entries(data):
+        if entry.is_dir(follow_symlinks=False):
+            sync_folder(Path(entry.path))
+        elif not entry.is_symlink():
+            descriptor = os.open(entry.path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
+                os.fchmod(descriptor, os.fstat(descriptor).st_mode & ~0o222)
             finally:
                 os.close(descriptor)
-            path.chmod(path.stat().st_mode & ~0o222)
-        sync_folder(Path(root))
 
 
 def _pretty(record: KeyRecord) -> str:

@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from llmpipe.runner.request import StageRequest
 from llmpipe.runner.statcache import StatCache
 from llmpipe.runner.store import Store
 from llmpipe.runner.supervise import emit, supervise
+from llmpipe.runner.trees import discard
 
 LOCK_PAUSES = (0.01, 0.25)
 """Seconds between two looks at a lock that somebody else holds: at first, and in the end."""
@@ -122,11 +122,11 @@ def _work(request: StageRequest, store: Store) -> int:
         _check_inputs(request, store)
         emit({"event": "publishing"})
         record = _publish(request, store, scratch, answer, time.monotonic() - begun)
-        shutil.rmtree(store.work / request.key, ignore_errors=True)
+        discard(store.work / request.key)
         emit({"event": "finished", "status": "done", "seconds": record.seconds})
         return 0
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        discard(scratch)
 
 
 def _check_inputs(request: StageRequest, store: Store) -> None:
