@@ -45,7 +45,7 @@ SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a secret stands in a resolved config: by name. Its value never enters one."""
 
 
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([kMGT])(i?)B")
+_MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([kMGT])(i?)B")
 _MEMORY_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -75,9 +75,9 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Which kind of stage this is."""
     description: str = ""
     """What the stage is for, in the words of the spec's author."""
-    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
     """Seconds after which the stage is stopped and counts as failed."""
-    retries: Annotated[int, msgspec.Meta(ge=0)] = 0
+    retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
     """How often the stage is tried again when it fails, each time after a longer pause."""
     resources: Resources = Resources()
     """What the stage needs of the machine while it runs."""

@@ -6,7 +6,7 @@ Every problem is collected and reported at its place before anything runs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -15,7 +15,7 @@ from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
 from llmpipe.graph.references import either, meaning
-from llmpipe.graph.sources import StageOutput
+from llmpipe.graph.sources import STAGE_REFERENCE, StageOutput
 from llmpipe.registry import stage_class
 from llmpipe.spec.matrix import MAX_POINTS, point_text
 from llmpipe.spec.model import Spec, StageSpec
@@ -25,6 +25,9 @@ CONVERSIONS: Mapping[tuple[ArtifactType, ArtifactType], tuple[str, str]] = {
     ("gguf", "model"): ("import_gguf", "gguf"),
 }
 """Which stage turns one artifact type into another: (given, needed) → (kind, its input)."""
+
+LISTED = 10
+"""Stages of a circle that a message names."""
 
 WITH_BASE: frozenset[ArtifactType] = frozenset({"adapter", "embeddings", "index"})
 """What is of use only together with a model: the one that it was trained on or embedded with."""
@@ -48,15 +51,45 @@ class _Compiler:
         self.nodes: dict[str, StageNode] = {}
         self.families: dict[str, list[StageNode]] = {}
         self.problems: list[Problem] = []
-        self.visiting: list[str] = []
+        self.circles: dict[tuple[str, str], list[str]] = {}
         self.broken: set[str] = set()
 
     def graph(self) -> Graph:
-        for family in self.members:
+        for family in self._in_order():
             self._visit(family)
         if self.problems:
             raise SpecError(list(dict.fromkeys(self.problems)))
         return Graph(self.spec, self.nodes)
+
+    def _in_order(self) -> list[str]:
+        """Return the stages, each after those that it names; note the references of circles.
+
+        It keeps its own stack: a chain may be longer than Python's.
+        """
+        ordered: list[str] = []
+        seen: set[str] = set()
+        for first in self.members:
+            path = {} if first in seen else {first: self._named_by(first)}
+            while path:
+                family, named = next(reversed(path.items()))
+                seen.add(family)
+                name = next(named, None)
+                if name is None:
+                    ordered.append(family)
+                    del path[family]
+                elif name in path:
+                    names = list(path)
+                    self.circles[family, name] = [*names[names.index(name) :], name]
+                elif name not in seen:
+                    path[name] = self._named_by(name)
+        return ordered
+
+    def _named_by(self, family: str) -> Iterator[str]:
+        for stage in self.members[family]:
+            for wanted in stage.stage.ports(stage.config).inputs.values():
+                found = STAGE_REFERENCE.fullmatch(wanted.value)
+                if found and found["stage"] in self.members:
+                    yield found["stage"]
 
     def _visit(self, family: str) -> list[StageNode] | None:
         """Add a stage, at every point, after all that it needs; None when any of it is broken."""
@@ -64,10 +97,8 @@ class _Compiler:
             return self.families[family]
         if family in self.broken:
             return None
-        self.visiting.append(family)
         before = len(self.problems)
         made = [node for stage in self.members[family] for node in self._instances(stage)]
-        self.visiting.pop()
         if len(self.problems) > before or family in self.broken:
             self.broken.add(family)
             return None
@@ -174,9 +205,8 @@ class _Compiler:
     def _output(
         self, stage: StageSpec, wanted: Input, name: str, output: str | None
     ) -> list[Binding]:
-        if name in self.visiting:
-            circle = [*self.visiting[self.visiting.index(name) :], name]
-            self._fail(stage, wanted, f"stages in a circle: {' → '.join(circle)}")
+        if circle := self.circles.get((stage.family, name)):
+            self._fail(stage, wanted, f"stages in a circle: {_shown(circle)}")
             return []
         made = self._visit(name)
         if made is None:
@@ -298,6 +328,11 @@ class _Compiler:
         name = ".".join(map(str, ("stages", stage.family, *wanted.field)))
         self.problems.append(Problem(f"{name}: {message}", where, hint))
         return
+
+
+def _shown(circle: list[str]) -> str:
+    names = circle if len(circle) <= LISTED else [*circle[:LISTED], "…", circle[-1]]
+    return " → ".join(names)
 
 
 def _conversion_name(given: Binding) -> str:

@@ -25,15 +25,7 @@ from llmpipe.graph.sources import (
     path_type,
 )
 from llmpipe.paths import expanded, is_path, local_path
-from llmpipe.patterns import EVERYTHING, is_pattern, split_pattern
-
-SPECIAL = {
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-"""What is neither a file nor a folder, and may have no end."""
+from llmpipe.patterns import EVERYTHING, SPECIAL, is_pattern, split_pattern
 
 FETCH = """fetch it by a stage, and name that here:
 page: {kind: command, run: "curl -fsSL URL -o ${outputs.page}", outputs: {page: page.html}}"""

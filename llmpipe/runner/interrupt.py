@@ -25,16 +25,13 @@ class Interrupt:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Interrupt]:
-        """Take the signals; in a thread that gets none, nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        before = {
-            number: signal.signal(number, self._note)
-            for number in (signal.SIGINT, signal.SIGTERM)
-            if signal.getsignal(number) != signal.SIG_IGN  # as a shell's background jobs have it
-        }
+        """Take the signals, where this thread gets any; it can be done once."""
+        before = {}
         try:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs
+                        before[number] = signal.signal(number, self._note)
             yield self
         finally:
             for number, handler in before.items():

@@ -39,6 +39,10 @@ from llmpipe.runner.workers import Workers
 RETRY_PAUSES = (1.0, 60.0)
 """Seconds before the first retry of a stage, doubled each time, and at most."""
 
+LONGEST_WAIT = 3600.0
+"""Seconds after which the scheduler looks around though nothing has happened: the system takes no
+waits of a month."""
+
 KILLED = {"message": "its worker was killed", "hint": "run again: what was finished is kept"}
 
 
@@ -235,8 +239,8 @@ class _Run:
         """Wait for the next event of a worker, the end of its time, or a retry that is due."""
         times = [at for r in self.running.values() if (at := r.deadline()) is not None]
         times += [self.retries[0][0]] if self.retries else []
-        left = max(0.0, min(times) - time.monotonic()) if times else None
-        for key, _ in self.selector.select(left):
+        left = max(0.0, min(times) - time.monotonic()) if times else LONGEST_WAIT
+        for key, _ in self.selector.select(min(left, LONGEST_WAIT)):
             if key.data is not None:
                 self._listen(key.data)
         now = time.monotonic()

@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.spec.load import Node, Scalar
 
+MOST_FILLED = 2_000_000
+"""Characters that all parameters of a spec may put into it."""
+
 _EXPRESSION = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
 _PARAMETER = re.compile(r"\$\{(\s*params\.[^{}]*)\}")
 _SECRET_NAME = re.compile(r"secret:[A-Za-z_][A-Za-z0-9_]*")
@@ -40,6 +43,8 @@ class _Filler:
         self.environment = environment
         self.problems: list[Problem] = []
         self.open: list[str] = []  # parameters being filled, to notice a circle
+        self.filled: dict[str, Node] = {}
+        self.room = MOST_FILLED
 
     def fill(self, node: Node, path: tuple[str | int, ...]) -> Node:
         if isinstance(node.value, dict):
@@ -119,12 +124,23 @@ class _Filler:
         if name in self.open:
             self._fail(match, where, f"parameters in a circle: {' → '.join([*self.open, name])}")
             return None
-        self.open.append(name)
-        found = self.fill(self.params[name], ("params", name)).find(tuple(rest))
-        self.open.pop()
+        if name not in self.filled:
+            self.open.append(name)
+            self.filled[name] = self.fill(self.params[name], ("params", name))
+            self.open.pop()
+        found = self.filled[name].find(tuple(rest))
         if found is None:
             self._fail(match, where, f"params.{name} has no {'.'.join(rest)!r}")
+        elif self.room >= 0 and not self._has_room(found):
+            self._fail(match, where, f"parameters fill more than {MOST_FILLED:,} characters")
+        if self.room < 0:
+            return None  # told once
         return found
+
+    def _has_room(self, found: Node) -> bool:
+        """Count what a parameter puts in its place; tell whether there is room for it."""
+        self.room -= _size(found, self.room)
+        return self.room >= 0
 
     def _fail(
         self, match: re.Match[str], where: Location, message: str, hint: str | None = None
@@ -133,6 +149,19 @@ class _Filler:
         if problem not in self.problems:
             self.problems.append(problem)
         return match.group()
+
+
+def _size(node: Node, most: int) -> int:
+    """Return about how many characters a value has, counted no further than ``most``."""
+    waiting, size = [node], 0
+    while waiting and size <= most:
+        value = waiting.pop().value
+        if isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        size += 1 + (len(value) if isinstance(value, str | dict) else 0)
+    return size
 
 
 def _is_command(path: tuple[str | int, ...]) -> bool:

@@ -222,3 +222,36 @@ def test_a_whole_home_is_no_input(folder: Path, path: str) -> None:
     """A slip of the keyboard must not read a disk from end to end."""
     stage = f'x: {{kind: command, run: "true", inputs: {{i: "{path}"}}, outputs: {{o: o}}}}'
     assert f"{path} holds whole homes" in refused(folder, stage)
+
+
+def command(name: str, needs: str | None) -> str:
+    """Write a stage that takes what another one gives."""
+    inputs = f"inputs: {{i: {needs}}}, " if needs else ""
+    return f"  {name}: {{kind: command, {inputs}run: 'true > ${{outputs.o}}', outputs: {{o: o}}}}"
+
+
+def test_a_long_chain_written_last_first(folder: Path) -> None:
+    """It ended in a RecursionError from 200 stages on; in order any number of them worked."""
+    chain = [command(f"s{i}", f"s{i - 1}" if i else None) for i in reversed(range(1500))]
+    graph = compiled(folder, "version: 1\nname: n\nstages:\n" + "\n".join(chain))
+    assert list(graph.nodes) == [f"s{i}" for i in range(1500)]
+
+
+def test_a_long_circle_is_named(folder: Path) -> None:
+    """Its first stages, and where it closes."""
+    circle = [command(f"s{i}", f"s{(i + 1) % 400}") for i in range(400)]
+    with pytest.raises(SpecError) as raised:
+        compiled(folder, "version: 1\nname: n\nstages:\n" + "\n".join(circle))
+    (problem,) = raised.value.problems
+    assert "stages in a circle: s0 → s1 → " in problem.message
+    assert problem.message.endswith(" → … → s0")
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["timeout: 1e299", f"retries: {'9' * 290}", "resources: {memory: 9e9GB}"],
+)
+def test_numbers_beyond_any_use_are_refused(folder: Path, field: str) -> None:
+    """They passed the check and overflowed in the run."""
+    stage = f"a: {{kind: command, run: 'true > ${{outputs.o}}', outputs: {{o: o}}, {field}}}"
+    assert f"stages.a.{field.partition(':')[0]}" in refused(folder, stage)

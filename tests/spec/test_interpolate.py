@@ -73,3 +73,13 @@ def test_mistakes_are_explained_at_their_place(text: str, message: str) -> None:
     _, problems = fill(text)
     assert any(message in problem for problem in problems)
     assert all(problem.startswith("s.yaml:") for problem in problems)
+
+
+def test_parameters_do_not_multiply_without_bound() -> None:
+    """Each level named twice the one before it: 16 levels took over a minute, 40 for ever."""
+    levels = "\n".join(
+        f"  p{i}: ['${{params.p{i - 1}}}', '${{params.p{i - 1}}}']" for i in range(1, 40)
+    )
+    _, problems = fill(f"params:\n  p0: x\n{levels}\nstages: {{a: 'x'}}")
+    assert [problem for problem in problems if "fill more than 2,000,000 characters" in problem]
+    assert len(problems) == 1

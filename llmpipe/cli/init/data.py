@@ -20,10 +20,16 @@ from llmpipe.documents.convert import FORMATS
 from llmpipe.documents.foreign import ENDINGS, named_endings
 from llmpipe.errors import StageError, UsageError, did_you_mean
 from llmpipe.graph.patterns import trouble_with
-from llmpipe.graph.references import SPECIAL
 from llmpipe.graph.sources import package_path
 from llmpipe.paths import expanded, is_path
-from llmpipe.patterns import EVERYTHING, escaped, is_pattern, matching_files, split_pattern
+from llmpipe.patterns import (
+    EVERYTHING,
+    SPECIAL,
+    escaped,
+    is_pattern,
+    matching_files,
+    split_pattern,
+)
 
 SCHEMA = "spec.schema.json"
 """The file beside a spec by which editors check it: nobody's data."""
