@@ -26,6 +26,10 @@ UNSEEN = (".git", ".llmpipe", "__pycache__")
 LOCK_FILE = ".lock.yaml"
 """What the names of lock files end in: every run writes one beside its spec, as no one's data."""
 
+REPORT = "report.html"
+REPORT_MARK = b'<meta name="generator" content="llmpipe">'
+"""What tells the page of a run from another file of its name, near its beginning."""
+
 SPECIAL = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -112,10 +116,18 @@ def _matches(
                 left = parts if first == EVERYTHING else rest
                 if left and entry.name not in UNSEEN and not _is_circle(entry, above):
                     yield from _matches(entry.path, left, f"{below}{entry.name}/", above, done)
-            elif not rest and not entry.name.endswith(LOCK_FILE):
+            elif not rest and not is_own(entry):
                 found = regular_stat(entry)
                 if found:
                     yield below + entry.name, found
+
+
+def is_own(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a file is what llmpipe itself writes beside a spec: a lock file or a report."""
+    if entry.name != REPORT or not entry.is_file():
+        return entry.name.endswith(LOCK_FILE)
+    with Path(entry.path).open("rb") as page:
+        return REPORT_MARK in page.read(500)
 
 
 def regular_stat(entry: os.DirEntry[str]) -> os.stat_result | None:

@@ -18,6 +18,7 @@ from typing import Any
 from llmpipe.graph.markup import Markup, element, join
 from llmpipe.graph.render import picture
 from llmpipe.graph.svg import STATUS_STYLE, STYLE, svg
+from llmpipe.patterns import REPORT_MARK
 from llmpipe.report.curves import charts
 from llmpipe.report.facts import Facts, Run, read_facts
 from llmpipe.report.parts import Section, details, lines, pairs, scroll, status_chip
@@ -59,6 +60,7 @@ def make_page(facts: Facts) -> str:
     head = element(
         "head",
         Markup('<meta charset="utf-8">'),
+        Markup(REPORT_MARK.decode()),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup('<meta name="color-scheme" content="light dark">'),

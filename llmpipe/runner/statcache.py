@@ -22,7 +22,7 @@ from pathlib import Path
 
 from llmpipe.errors import StageError, StoreError
 from llmpipe.gguf_parts import all_parts, part_of
-from llmpipe.patterns import UNSEEN, matching_files, refuse_special, regular_stat
+from llmpipe.patterns import UNSEEN, is_own, matching_files, refuse_special, regular_stat
 
 RACY_NS = 20_000_000
 """How much older than the hashing an mtime must be to be trusted (clock ticks of file systems)."""
@@ -284,7 +284,7 @@ def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stam
                     circle = seen is not None and (seen.st_dev, seen.st_ino) in above
                     if entry.name not in unseen and not circle:
                         waiting.append((entry.path, f"{below}{entry.name}/", above))
-                elif found := regular_stat(entry):
+                elif not (unseen and is_own(entry)) and (found := regular_stat(entry)):
                     yield below + entry.name, stamp(found)
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from llmpipe.errors import StageError, StoreError
+from llmpipe.patterns import REPORT_MARK
 from llmpipe.runner import statcache
 from llmpipe.runner.statcache import StatCache, folder_files
+from llmpipe.runner.trees import remove_tree
 
 
 @pytest.fixture
@@ -178,3 +180,37 @@ def test_a_locked_cache_is_not_removed(tmp_path: Path) -> None:
         other.execute("rollback")
     with contextlib.closing(sqlite3.connect(place)) as db:
         assert db.execute("select count(*) from files").fetchone() == (1,)
+
+
+def test_what_a_run_writes_beside_its_spec_is_no_input(tmp_path: Path, cache: StatCache) -> None:
+    """A folder that holds its own spec's lock file was never fresh; reports of others count."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").write_text("x")
+    before = cache.digest(folder)
+    (folder / "spec.lock.yaml").write_text("lock")
+    (folder / "report.html").write_bytes(b"<!doctype html><head>" + REPORT_MARK)
+    (folder / ".#a").symlink_to("me@host.1234")  # as an editor leaves it
+    assert cache.digest(folder) == before
+    (folder / "report.html").write_text("<!doctype html><p>The yearly report")
+    assert cache.digest(folder) != before
+
+
+def test_a_pipe_is_no_input(tmp_path: Path, cache: StatCache) -> None:
+    """To read one never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StageError, match="pipe is a named pipe: only files and folders"):
+        cache.digest(tmp_path / "pipe")
+    with pytest.raises(StageError, match="pipe is a named pipe: only files and folders"):
+        cache.digest(tmp_path)
+
+
+def test_a_deep_folder_has_a_digest(tmp_path: Path, cache: StatCache) -> None:
+    """Its depth is no matter of Python's stack."""
+    deepest = tmp_path / "top"
+    for _ in range(1200):
+        deepest.mkdir()
+        deepest = Path(f"{deepest}/d")
+    deepest.write_text("x")
+    assert len(cache.digest(tmp_path / "top")) == 64
+    remove_tree(tmp_path / "top")  # pytest could not

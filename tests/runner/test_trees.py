@@ -58,6 +58,7 @@ def test_all_that_is_below_a_folder_is_found(tmp_path: Path) -> None:
     found = list(entries(deep(tmp_path / "deep", 400)))
     assert len(found) == 401
     assert found[-1].name == "end"
+    remove_tree(tmp_path / "deep")  # pytest could not
 
 
 def test_a_file_with_another_name_is_copied(tmp_path: Path) -> None:
