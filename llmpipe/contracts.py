@@ -44,6 +44,11 @@ FieldPath = tuple[str | int, ...]
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
 """How a secret stands in a resolved config: by name. Its value never enters one."""
 
+SecretField = Annotated[
+    str | None, msgspec.Meta(extra_json_schema={"writeOnly": True, "format": "password"})
+]
+"""The type of a field that holds nothing but a secret: ``${secret:NAME}``, never its value."""
+
 
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([kMGT])(i?)B")
 _MEMORY_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4}

@@ -6,12 +6,11 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-from msgspec import Meta
 
-from llmpipe.contracts import Artifact
+from llmpipe.contracts import Artifact, SecretField
 
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_client import LlamaServer
@@ -26,7 +25,7 @@ class ChatModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """For llama.cpp a GGUF (a path, ``pkg://…`` or a stage); for openai the model's name."""
     base_url: str | None = None
     """The endpoint, up to and with its ``/v1``. Only for openai, where it is required."""
-    api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    api_key: SecretField = None
     """The endpoint's key as ``${secret:NAME}``. Only for openai."""
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.contracts import SECRET, StageConfig
-from llmpipe.errors import Problem, did_you_mean
+from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.registry import all_kinds, stage_class
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
@@ -20,6 +20,9 @@ from llmpipe.spec.model import StageSpec
 from llmpipe.spec.schema import STAGE_ID, STAGE_ID_RULE, document_schema, strict_schema
 
 Path_ = tuple[str | int, ...]
+
+_NAMED_LIKE_ONE = re.compile(r"(?:API_?KEY|ACCESS_?KEY|SECRET_?KEY|TOKEN|SECRET|PASSWORD)$")
+"""What names of variables that hold secrets end in."""
 
 _TYPES = {
     "string": "a text",
@@ -213,7 +216,11 @@ def _expected(schema: dict[str, Any]) -> str:
 def _misplaced_secrets(
     data: Any, schema: dict[str, Any], root: Node, base: Path_
 ) -> Iterator[Problem]:
-    """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``."""
+    """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``.
+
+    A field for nothing but a secret refuses its value in clear, and so does a variable of the
+    environment that is named like one. The line is not shown: messages end up in logs.
+    """
 
     def walk(value: Any, node: dict[str, Any], path: Path_, allowed: bool) -> Iterator[Problem]:
         node = _resolve(node, schema)
@@ -225,6 +232,14 @@ def _misplaced_secrets(
                 root.locate(path),
                 "secrets may stand in api_key fields and in a command's env",
             )
+        elif isinstance(value, str) and _is_for_a_secret(node, path):
+            if not SECRET.search(value):
+                yield Problem(
+                    f"{_dotted((*base, *path))}: a secret in clear: every record of a run would "
+                    "show it",
+                    _without_value(root.locate(path)),
+                    "write ${secret:NAME}, and export NAME=… before llmpipe is called",
+                )
         elif isinstance(value, dict):
             for key, item in value.items():
                 below = node.get("properties", {}).get(key) or node.get("additionalProperties")
@@ -239,12 +254,24 @@ def _misplaced_secrets(
     yield from walk(data, schema, (), allowed=False)
 
 
+def _without_value(place: Location) -> Location:
+    """Return a place without its line, nor the value where it is an option of the command line."""
+    option, equals, _ = place.file.partition("=")
+    return place._replace(text="", file=option if equals and option[:2] == "--" else place.file)
+
+
+def _is_for_a_secret(node: dict[str, Any], path: Path_) -> bool:
+    named = len(path) > 1 and path[-2] == "env" and _NAMED_LIKE_ONE.search(str(path[-1]))
+    return node.get("format") == "password" or bool(named)
+
+
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     """Follow ``$ref`` and look through ``X | None``."""
     for choice in node.get("anyOf", []):
         if "$ref" in choice or choice.get("writeOnly"):
             return _resolve(
-                {**choice, **({"writeOnly": True} if node.get("writeOnly") else {})}, schema
+                {**choice, **{key: node[key] for key in ("writeOnly", "format") if key in node}},
+                schema,
             )
     if "$ref" in node:
         return {**node, **schema["$defs"][node["$ref"].rpartition("/")[2]]}

@@ -24,6 +24,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    SecretField,
     StageConfig,
     StageContext,
     StageDefaults,
@@ -55,7 +56,7 @@ class EmbedConfig(StageConfig, frozen=True, kw_only=True):
     """The same model as one ONNX file, such as an int8 one. Only for onnx, where it is required."""
     base_url: str | None = None
     """The endpoint, up to and with its ``/v1``. Only for openai, where it is required."""
-    api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    api_key: SecretField = None
     """The endpoint's key as ``${secret:NAME}``. Only for openai."""
     dimensions: Annotated[int, Meta(ge=1)] | None = None
     """Ask the endpoint for vectors of this length, where its model can shorten them."""

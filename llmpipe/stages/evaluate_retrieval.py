@@ -28,6 +28,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    SecretField,
     StageConfig,
     StageContext,
     StageDefaults,
@@ -90,9 +91,7 @@ class EvaluateRetrievalConfig(StageConfig, frozen=True, kw_only=True):
     """Which questions `limit` draws, and which resamples give the intervals."""
     embedder: str | None = None
     """The model that the indexes were embedded with, where one is a folder that does not say."""
-    embedder_api_key: Annotated[str | None, msgspec.Meta(extra_json_schema={"writeOnly": True})] = (
-        None
-    )
+    embedder_api_key: SecretField = None
     """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
 
 

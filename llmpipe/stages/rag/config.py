@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llmpipe.contracts import StageConfig
+from llmpipe.contracts import SecretField, StageConfig
 from llmpipe.documents.model import Scalar
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
 from llmpipe.retrieval.generator import GeneratorConfig
@@ -75,13 +75,13 @@ class RagConfig(StageConfig, frozen=True, kw_only=True):
     """What the model is told in the place of our own instruction to answer from the sources."""
     embedder: str | None = None
     """The model that the index was embedded with, where the index is a folder that does not say."""
-    embedder_api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    embedder_api_key: SecretField = None
     """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
     host: str = "127.0.0.1"
     """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
     port: Annotated[int, Meta(ge=1, le=65535)] = 8080
     """Port that ``llmpipe serve`` listens on."""
-    api_key: Annotated[str | None, Meta(extra_json_schema={"writeOnly": True})] = None
+    api_key: SecretField = None
     """Key that callers of ``llmpipe serve`` must send, as ``${secret:NAME}``."""
 
     def plain_filters(self) -> dict[str, Any]:
