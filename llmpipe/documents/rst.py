@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from llmpipe.documents.parts import Converted, clean, sections_of
@@ -63,6 +64,7 @@ LABELS = {
 """What directives of Sphinx print before their argument."""
 
 _TARGET = re.compile(r"(?s)(.+?)\s*(?<!\\)<[^<>]*>")
+_COLUMN = re.compile("-+")
 _DOMAIN = re.compile(r"^(?:py|c|cpp|js|rst|std):")
 
 
@@ -79,7 +81,7 @@ def convert(data: bytes, label: str) -> Converted:
     decoded = decode(data, label)
     source = clean(decoded.text)
     try:
-        with _taking_everything():
+        with _taking_everything() as lost:
             tree = publish_doctree(source, settings_overrides=SETTINGS)
         text, headings = written(tree)
     except Exception as error:  # docutils has no error of its own for what it cannot read
@@ -88,13 +90,18 @@ def convert(data: bytes, label: str) -> Converted:
             hint="leave it out by `exclude`",
         ) from None
     title = next((heading.title for heading in headings), "")
-    return Converted(text, sections_of(text, headings), title, remarks=decoded.remarks)
+    remarks = [*decoded.remarks, *([f"not read in tables: {', '.join(lost)}"] if lost else [])]
+    return Converted(text, sections_of(text, headings), title, remarks=tuple(remarks))
 
 
 @contextlib.contextmanager
-def _taking_everything() -> Iterator[None]:
-    """Let docutils take roles and directives that it does not know, as long as this lasts."""
-    from docutils.parsers.rst import directives, roles
+def _taking_everything() -> Iterator[list[str]]:
+    """Let docutils take roles and directives that it does not know, as long as this lasts.
+
+    In simple tables it takes rows whose first cell is blank, too. The lines of tables that it
+    leaves out all the same are given.
+    """
+    from docutils.parsers.rst import directives, roles, tableparser
 
     known_directive, known_role = directives.directive, roles.role
     unknown_directive = _unknown_directive()
@@ -112,11 +119,59 @@ def _taking_everything() -> Iterator[None]:
         found, _ = known_role(name, language, line, reporter)
         return found or _unknown_role, []
 
+    lost: list[str] = []
+    known_parser = tableparser.SimpleTableParser
     directives.directive, roles.role = directive, role
+    tableparser.SimpleTableParser = _table_parser(known_parser, lost)
     try:
-        yield
+        yield lost
     finally:
         directives.directive, roles.role = known_directive, known_role
+        tableparser.SimpleTableParser = known_parser
+
+
+def _table_parser(known: Any, lost: list[str]) -> Any:
+    """Give a parser of simple tables that drops no line, but those over several columns.
+
+    A blank first cell goes on with the row above. Where there is none, docutils drops the line;
+    often it is the one of the names. A backslash in the cell begins a row, and is not shown.
+    ``lost`` takes the lines that are dropped.
+    """
+
+    class TableParser(known):  # type: ignore[misc, unused-ignore]
+        def parse_table(self) -> None:
+            border, *_ = layouts = self._layouts()
+            (first, end), begins = border[0], True
+            for at, line in enumerate(self.block[1:], 1):
+                margins = (line[left[1] : right[0]] for left, right in pairwise(layouts[at]))
+                if not begins or not line.strip() or line[first:end].strip():
+                    pass
+                elif any(map(str.strip, margins)):
+                    lost.append(repr(line.strip()))
+                    continue
+                else:
+                    self.block[at] = f"{line[:first]}\\{line[first + 1 :]}"
+                if line.strip():
+                    begins = self.span_pat.match(line) is not None
+            super().parse_table()
+
+        def _layouts(self) -> list[list[tuple[int, int]]]:
+            """Give for each line where the cells of its row begin and end."""
+            border = layout = _cells(self.block[0])
+            found = []
+            for line in reversed(self.block):
+                is_border = self.span_pat.match(line) is not None
+                layout = _cells(line) if is_border else layout
+                found.append(layout)
+                if not is_border and line[slice(*border[0])].strip():
+                    layout = border  # the row above ends here
+            return found[::-1]
+
+    return TableParser
+
+
+def _cells(border: str) -> list[tuple[int, int]]:
+    return [cell.span() for cell in _COLUMN.finditer(border)]
 
 
 def _plain_name(name: str) -> str:

@@ -139,3 +139,31 @@ def test_powers_and_merged_cells():
         "2^31 bytes of H2O\n\n| Region | 2023 / Q1 | 2023 / Q2 |\n| --- | --- | --- |\n"
         "| North | 1 | 2 |\n| North | 3 | 4 |\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("===== ==== ====\n       Min  Max\n===== ==== ====\nAsh:  1.36 3.23\n===== ==== ====",
+         "|  | Min | Max |\n| --- | --- | --- |\n| Ash: | 1.36 | 3.23 |"),
+        ("= ===== =====\n\n  Min   Max\n  in g  in g\n= ===== =====\na 1.36   3.23\n= ===== =====",
+         "|  | Min in g | Max in g |\n| --- | --- | --- |\n| a | 1.36 | 3.23 |"),
+        ("===== ==== ====\n      Min  Max\nName  low  high\n===== ==== ====\nAsh:  1.36 3.23\n      x\n===== ==== ====",
+         "| Name | Min / low | Max / high |\n| --- | --- | --- |\n| Ash: | 1.36 x | 3.23 |"),
+    ],
+)  # fmt: skip
+def test_names_of_columns_beside_a_blank_cell(table: str, expected: str) -> None:
+    """A line whose first cell is blank begins a row where there is none to go on with."""
+    found = convert(table.encode(), "a.rst")
+    assert (found.text.strip(), found.remarks) == (expected, ())
+
+
+def test_a_line_over_several_columns_is_named() -> None:
+    """With an underline it is a cell of its own; without one it is none, and not passed over silently."""
+    table = "===== ==== ====\n      In grams\n{}      Min  Max\n===== ==== ====\nAsh:  1.36 3.23\n===== ==== ====\n"
+    named = convert(table.format("----- ---------\n").encode(), "a.rst")
+    assert named.text.split("\n")[0] == "|  | In grams / Min | In grams / Max |"
+    assert named.remarks == ()
+    passed_over = convert(table.format("").encode(), "a.rst")
+    assert passed_over.text.split("\n")[0] == "|  | Min | Max |"
+    assert passed_over.remarks == ("not read in tables: 'In grams'",)
