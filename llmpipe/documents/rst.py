@@ -99,9 +99,9 @@ def _taking_everything() -> Iterator[list[str]]:
     """Let docutils take roles and directives that it does not know, as long as this lasts.
 
     In simple tables it takes rows whose first cell is blank, too. The lines of tables that it
-    leaves out all the same are given.
+    leaves out all the same are given. What is no table after all is kept as it stands.
     """
-    from docutils.parsers.rst import directives, roles, tableparser
+    from docutils.parsers.rst import directives, roles, states, tableparser
 
     known_directive, known_role = directives.directive, roles.role
     unknown_directive = _unknown_directive()
@@ -119,15 +119,21 @@ def _taking_everything() -> Iterator[list[str]]:
         found, _ = known_role(name, language, line, reporter)
         return found or _unknown_role, []
 
+    def malformed_table(*found: Any, **options: Any) -> list[Any]:
+        return _as_it_stands(known_malformed(*found, **options))
+
     lost: list[str] = []
     known_parser = tableparser.SimpleTableParser
+    known_malformed = states.Body.malformed_table
     directives.directive, roles.role = directive, role
     tableparser.SimpleTableParser = _table_parser(known_parser, lost)
+    states.Body.malformed_table = malformed_table
     try:
         yield lost
     finally:
         directives.directive, roles.role = known_directive, known_role
         tableparser.SimpleTableParser = known_parser
+        states.Body.malformed_table = known_malformed
 
 
 def _table_parser(known: Any, lost: list[str]) -> Any:
@@ -168,6 +174,13 @@ def _table_parser(known: Any, lost: list[str]) -> Any:
             return found[::-1]
 
     return TableParser
+
+
+def _as_it_stands(messages: list[Any]) -> list[Any]:
+    """Give what docutils has written into its messages of a table that it cannot read."""
+    from docutils import nodes
+
+    return [node for message in messages for node in message.findall(nodes.literal_block)]
 
 
 def _cells(border: str) -> list[tuple[int, int]]:

@@ -167,3 +167,16 @@ def test_a_line_over_several_columns_is_named() -> None:
     passed_over = convert(table.format("").encode(), "a.rst")
     assert passed_over.text.split("\n")[0] == "|  | Min | Max |"
     assert passed_over.remarks == ("not read in tables: 'In grams'",)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "===== ==== ====\nA 1.36 3.23\nA 1 2\n===== ==== ====",
+        "+---+---+\n| a | b\n+---+---+",
+        "===== ====\nx y\n\nlast words",
+    ],
+)
+def test_a_table_that_cannot_be_read_stays_as_it_is(table: str) -> None:
+    """Cells out of their columns, borders that are missing: nothing of it is lost."""
+    assert convert(f"a\n\n{table}\n".encode(), "a.rst").text == f"a\n\n```\n{table}\n```\n"
