@@ -16,7 +16,7 @@ from llmpipe.documents.parts import Converted, sections_of
 from llmpipe.errors import MissingDependencyError, StageError
 
 MARKUP = ("markdown-it-py",)
-PAGE = ("beautifulsoup4", "lxml", "markdownify", *MARKUP)
+PAGE = ("beautifulsoup4", "lxml", "markdownify", "soupsieve", *MARKUP)
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from llmpipe.errors import SpecError, StoreError
+from llmpipe.runner import gc
 from llmpipe.runner.gc import find_garbage, free
 from llmpipe.runner.project import Project
 from llmpipe.runner.store import Store
@@ -282,7 +283,7 @@ def test_what_cannot_be_removed_is_said(home: Path, monkeypatch: pytest.MonkeyPa
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(shutil, "rmtree", refuse)
+    monkeypatch.setattr(gc, "remove_tree", refuse)
     with pytest.raises(StoreError) as caught:
         free(garbage, store)
     assert "Permission denied" in str(caught.value)

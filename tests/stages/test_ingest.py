@@ -401,7 +401,14 @@ def test_the_same_files_give_the_same_bytes(ingest: Runner, tmp_path: Path) -> N
         (["./*.txt", "./a.PDF"], ("charset-normalizer", "pypdfium2")),
         (
             ["./*.md"],
-            ("beautifulsoup4", "charset-normalizer", "lxml", "markdown-it-py", "markdownify"),
+            (
+                "beautifulsoup4",
+                "charset-normalizer",
+                "lxml",
+                "markdown-it-py",
+                "markdownify",
+                "soupsieve",
+            ),
         ),
     ],
 )
