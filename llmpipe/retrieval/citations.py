@@ -25,7 +25,7 @@ import msgspec
 
 from llmpipe.documents.model import Document
 from llmpipe.retrieval.chunks import Chunk
-from llmpipe.retrieval.clauses import Clause, clauses, misplaced
+from llmpipe.retrieval.clauses import Clause, clauses, clauses_of_source, misplaced
 from llmpipe.retrieval.facts import Facts, facts_of
 from llmpipe.retrieval.sentences import sentence_spans
 from llmpipe.retrieval.tables import find_tables, names_above
@@ -186,7 +186,7 @@ class _Quoting:
             self._clauses[source.number] = [
                 clause
                 for (start, end), above in zip(spans, names, strict=True)
-                for clause in clauses(source.chunk.text[start:end], above)
+                for clause in clauses_of_source(source.chunk.text[start:end], above)
             ]
         return self._clauses[source.number]
 

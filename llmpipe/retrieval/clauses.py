@@ -1,9 +1,9 @@
 """Which words a quantity belongs to: *adults pay 5 euros and children 3* is not *children pay 5*.
 
 A text is cut into clauses with a quantity each; words before a quantity belong to it, and so do the
-years and dates beside it. The clause of a source that shares most words with a clause of the claim
-is the one that speaks of the same thing: it must give the same quantity, where it gives any of that
-kind.
+years and dates beside it. In a source, the further clauses of a sentence go on about what the first
+one speaks of. The clause of a source that shares most words with a clause of the claim is the one
+that speaks of the same thing: it must give the same quantity, where it gives any of that kind.
 
 Not covered: *adults and children pay 5 and 3 euros*.
 """
@@ -80,8 +80,18 @@ def clauses(text: str, names: str = "") -> list[Clause]:
             found.append(clause)
     if found and before:
         rest = _clause(before)
-        found[-1] = Clause(found[-1].quantities, found[-1].words | rest.words)
+        found[-1] = replace(found[-1], words=found[-1].words | rest.words)
     return found
+
+
+def clauses_of_source(text: str, names: str = "") -> list[Clause]:
+    """Return the same of a passage's sentence; its further clauses have the first one's words."""
+    found = clauses(text, names)
+    return [*found[:1], *(_after(found[0], clause) for clause in found[1:])]
+
+
+def _after(first: Clause, clause: Clause) -> Clause:
+    return clause if clause.is_cell else replace(clause, words=clause.words | first.words)
 
 
 def misplaced(claim: Iterable[Clause], source: Sequence[Clause]) -> bool:
@@ -110,10 +120,13 @@ def _clauses_of_row(cells: Sequence[str], names: Sequence[str]) -> list[Clause]:
 def _clause(text: str) -> Clause:
     _, undated = take_dates(text)
     found = [quantity for _, quantity in quantities(undated)]
-    years = {str(value) for one in found if one.is_year() for value in one.values}
-    words = {
+    years = {str(value) for one in found if one.is_year for value in one.values}
+    return Clause(tuple(one for one in found if not one.is_year), frozenset(_stems(text) | years))
+
+
+def _stems(text: str) -> set[str]:
+    return {
         stem(word)
         for word in plain_words(text)
         if not word.isdigit() and word not in UNITS and word not in FUNCTION_WORDS
     }
-    return Clause(tuple(one for one in found if not one.is_year()), frozenset(words | years))

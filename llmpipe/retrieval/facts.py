@@ -57,12 +57,14 @@ class Facts:
         """Tell whether a quantity is among those stated, or the year of a date."""
         years = {Fraction(year) for date in self.dates for year in date.years()}
         return any(quantity.agrees(wanted) for quantity in self.quantities) or (
-            wanted.is_year() and not years.isdisjoint(wanted.values)
+            wanted.is_year and not years.isdisjoint(wanted.values)
         )
 
     def _denies(self, claim: Facts) -> bool:
         if claim.negations and not self.negations:
             return True
+        if self.negated & claim.negated:
+            return False  # they deny the same
         denied = self.negated - self.affirmed - claim.negated
         return bool(denied & claim.affirmed or (claim.negated - self.negated) & self.affirmed)
 

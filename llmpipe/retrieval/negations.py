@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from llmpipe.retrieval.fact_words import (
     ADVERB_ENDINGS,
+    CARRIERS,
     DENSE_NEGATIONS,
     NEGATED_BEFORE,
     NEGATIONS,
@@ -24,6 +25,10 @@ STEM = 4
 DENSE_STEM = 2
 """The same where a letter is a syllable or a word."""
 
+LONGEST_WORD = 40
+"""Characters in which the word before a negation is looked for."""
+REACH = 5
+"""Words after a negation in which it reaches what carries it: *no pets are allowed*."""
 VERB_ENDING = 6
 """Letters between a Japanese verb's sign and its negation, at most."""
 
@@ -31,12 +36,14 @@ _HAN = re.compile(r"[\u3400-\u9fff]")
 _CONTRACTED = re.compile(r"(?:(?<=\w)n't|(?<=can)not)\b")
 _NO_LONGER = re.compile(r"\b(?:ne |n')((?:\w+ ){1,2})plus\b")
 """French: *n'est plus*."""
+_LIMIT = re.compile(r"\bno(?:t)? (?:later|earlier|sooner) than\b")
 _DENSE = re.compile("|".join(DENSE_NEGATIONS))
 _DENSE_LETTER = re.compile(rf"[{SPACELESS}]")
 
 
 def spelled_out(text: str) -> str:
     """Return a text in small letters with its contracted negations as words."""
+    text = _LIMIT.sub(" ", text)
     return _NO_LONGER.sub(r"\1pas", _CONTRACTED.sub(" not", text))
 
 
@@ -64,6 +71,7 @@ def _negated(words: Sequence[str]) -> Iterator[str]:
             continue
         yield stem(negated)
         yield from map(stem, passed)
+        yield from (stem(other) for other in beside[:REACH] if stem(other) in CARRIERS)
 
 
 def _first_that_counts(words: Sequence[str]) -> tuple[list[str], str]:
@@ -80,7 +88,7 @@ def _first_that_counts(words: Sequence[str]) -> tuple[list[str], str]:
 def _negated_in_dense(text: str) -> Iterator[str]:
     for match in _DENSE.finditer(text):
         if match[0] in NEGATED_BEFORE:
-            before = text[: match.start()]
+            before = text[max(0, match.start() - LONGEST_WORD) : match.start()]
             beside = _HAN.findall(before[-VERB_ENDING:])[-1:] or plain_words(before)[-1:]
         else:
             beside = plain_words(text[match.end() :][:STEM])[:1]

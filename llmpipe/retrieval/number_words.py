@@ -1,7 +1,8 @@
 """Words that name numbers, in the languages of `Bm25Settings`.
 
 They are written as `llmpipe.words.bare` gives them. A word that means something else in another of
-these languages is left out: *due* is Italian for two, *to* Danish, *once* Spanish for eleven.
+these languages is left out, as far as we know of one: *due* is Italian for two, *once* Spanish for
+eleven, *neuf* French for nine and new; *dez* and *sept* are months, too.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ _UNITS = numbered(
     " seventeen eighteen nineteen twenty",
     "zwei drei vier funf sechs sieben acht neun zehn - zwolf dreizehn vierzehn funfzehn sechzehn"
     " siebzehn achtzehn neunzehn zwanzig",
-    "deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize",
+    "deux trois quatre cinq six - huit - dix - douze treize quatorze quinze seize",
     "- tres cuatro cinco seis siete ocho nueve diez - doce trece catorce quince dieciseis"
     " diecisiete dieciocho diecinueve veinte",
-    "- tre quattro cinque - sette otto nove dieci undici dodici tredici quattordici quindici sedici"
+    "- tre quattro cinque - sette - nove dieci undici dodici tredici quattordici quindici sedici"
     " diciassette diciotto diciannove venti",
-    "dois tres quatro cinco seis sete oito nove dez onze doze treze quatorze quinze dezesseis"
+    "dois - quatro cinco seis sete oito nove - - doze treze quatorze quinze dezesseis"
     " dezessete dezoito dezenove vinte",
     "twee drie vier vijf zes zeven acht negen tien - twaalf dertien veertien vijftien zestien"
     " zeventien achttien negentien twintig",
@@ -39,7 +40,7 @@ _UNITS = numbered(
     " nitten tyve",
     "- - - - - sju atte",
     "два три четыре пять шесть семь восемь девять десять одиннадцать двенадцать",
-    "iki uc dort bes alti yedi sekiz dokuz - - oniki",
+    "iki uc - bes alti yedi sekiz dokuz - - oniki",
 )
 _TENS = {
     word: 10 * n
@@ -65,10 +66,10 @@ _ORDINALS = numbered(
     "zweiten dritten vierten funften sechsten siebten achten neunten zehnten",
     "zweiter dritter vierter funfter sechster siebter achter neunter zehnter",
     "deuxieme troisieme quatrieme cinquieme sixieme septieme huitieme neuvieme dixieme",
-    "- tercer cuarto quinto sexto septimo octavo noveno decimo",
-    "- tercera cuarta quinta sexta septima octava novena decima",
-    "- terceiro quarto quinto sexto setimo oitavo nono decimo",
-    "- terzo quarto quinto sesto settimo ottavo nono decimo",
+    "- tercer - quinto sexto septimo octavo noveno decimo",
+    "- tercera cuarta - - septima octava novena decima",
+    "- terceiro - quinto sexto setimo oitavo nono decimo",
+    "- terzo - quinto sesto settimo ottavo nono decimo",
     "tweede derde vierde vijfde zesde zevende achtste negende tiende",
     "второй третий четвертый пятый шестой седьмой восьмой девятый десятый",
 )
@@ -99,10 +100,9 @@ def _joined(units: str, joint: str, tens: str, hundred: str, thousand: str) -> d
     }
 
 
-NUMERALS = {
+CARDINALS = {
     **_UNITS,
     **_TENS,
-    **_ORDINALS,
     **_REPEATED,
     **_OTHER_SCRIPTS,
     **_joined(
@@ -123,10 +123,22 @@ NUMERALS = {
     **dict.fromkeys(("thousand", "tausend", "тысяча"), 1000),
 }
 """Numbers by their names. One is left out: it is an article in many languages."""
+NUMERALS = {**CARDINALS, **_ORDINALS}
+"""The same, and what is counted by them: *third*."""
+ACCENTED = {"dört": " 4 ", "très": " "}
+"""Words that are a number, or none, by their accents alone: *dört* is not German *dort*, and *très*
+not Spanish *tres*."""
 
-_ONES = "a an one ein eine einen einem einer un une una uno um uma een en ett один одна одну"
-ONES = frozenset(_ONES.split())
-"""Articles and the like, which are a number before a unit: *an hour*."""
+_ONES = """
+a an one: minute hour day week month year mile percent million billion euro dollar
+ein eine einen einem einer: sekunde minute stunde tag woche monat jahr million milliarde euro
+un une: seconde minute heure jour semaine mois an annee million euro
+un una uno: minuto hora dia semana mes ano ora giorno settimana mese anno millon milione euro
+um uma: minuto hora dia semana mes ano euro
+een: minuut uur dag week maand jaar miljoen euro
+"""
+ONES = [[words.split() for words in line.split(":")] for line in _ONES.strip().splitlines()]
+"""Articles, and the units before which they are a number: *an hour*."""
 _RATES = "once twice times half mal fois veces volte vezes keer ganger"
 RATES = frozenset(_RATES.split())
 """Words after which an article means *per*: *twice a week*."""

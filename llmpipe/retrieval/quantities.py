@@ -14,7 +14,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from llmpipe.retrieval.number_words import FRACTIONS, HALVES, NUMERALS, ONES, RATES, SPACELESS
+from llmpipe.retrieval.number_words import (
+    ACCENTED,
+    CARDINALS,
+    FRACTIONS,
+    HALVES,
+    NUMERALS,
+    ONES,
+    RATES,
+    SPACELESS,
+)
 from llmpipe.retrieval.unit_words import (
     AT_LEAST,
     AT_MOST,
@@ -32,8 +41,8 @@ LONGEST_EXPONENT = 3
 """The same for the exponent of a power of ten, with its sign."""
 LONGEST_UNIT = 20
 """Letters in which a word like *times* is looked for."""
-YEARS = range(1000, 2100)
-"""Numbers that are taken for years where no unit is beside them."""
+MONEY = {"m": 6, "b": 9}
+"""Powers of ten by a letter, beside the sign of a currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +53,13 @@ class Quantity:
         values: its readings: numbers, and texts where the notation itself counts.
         unit: the unit by its name in `UNITS`; empty where none is known.
         bound: `≥` for *at least* and the like, `≤` for *at most*; empty without one.
+        is_year: whether it reads like a year.
     """
 
     values: frozenset[Fraction | str]
     unit: str = ""
     bound: str = ""
+    is_year: bool = False
 
     def agrees(self, other: Quantity) -> bool:
         """Tell whether both can be the same; a unit or bound that only one has is no difference."""
@@ -62,13 +73,6 @@ class Quantity:
         """Tell whether both can count the same thing."""
         return self.unit == other.unit or not (self.unit and other.unit)
 
-    def is_year(self) -> bool:
-        """Tell whether it reads like a year."""
-        return not self.unit and any(
-            isinstance(value, Fraction) and value.denominator == 1 and int(value) in YEARS
-            for value in self.values
-        )
-
 
 def _any_of(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
@@ -79,18 +83,26 @@ _TOUCHING = re.compile(rf"(?<=[{SPACELESS}])(?=\d)|(?<=\d)(?=[{SPACELESS}])")
 _LETTER = rf"[^\W_{SPACELESS}]"
 _HAN_DIGITS = dict(zip("一二三四五六七八九两兩", [*range(1, 10), 2, 2], strict=True))
 _HAN_PLACES = {"十": 10, "百": 100, "千": 1000}
+_HAN_NUMERAL = f"[{''.join([*_HAN_DIGITS, *_HAN_PLACES])}]"
 _HAN = re.compile(
-    rf"[{''.join([*_HAN_DIGITS, *_HAN_PLACES])}]+"
-    rf"(?=\s?(?:{_any_of(UNITS)}|[个個人位名次月号岁歳倍]))"
+    rf"(?<!{_HAN_NUMERAL})(?!一[个個位名种種次])({_HAN_NUMERAL}{{1,12}})"
+    rf"(?=\s?(?:{_any_of([*UNITS, *SCALES])}|[个個人位名次月号岁歳倍年层層楼路回本台つ]))"
 )
+_HAN_PERCENT = re.compile(rf"百分之\s?({_HAN_NUMERAL}{{1,12}}|\d+(?:\.\d+)?)")
+_HAN_WEEKDAY = re.compile(r"(?:周|週|星期|礼拜|禮拜)([一二三四五六日天])|([月火水木金土日])曜")
+_WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _ONCE = re.compile(r"\bonce(?= (?:an?|per|every|each|daily|weekly|monthly|yearly)\b)")
-_ONE = re.compile(rf"\b(?:{_any_of(ONES)})(?= (?:{_any_of([*UNITS, *SCALES])})\b)")
+_ONE = re.compile(
+    "|".join(rf"\b(?:{_any_of(articles)})(?= (?:{_any_of(units)})\b)" for articles, units in ONES)
+)
+_ONE_AND = re.compile(r"\bone(?= and an? (?:half|quarter|third)\b)")
 _RATE = re.compile(rf"(?:\d|\b(?:{_any_of([*UNITS, *RATES])})) $")
 _NUMERAL_RUN = re.compile(
-    rf"\b(?:{_any_of(NUMERALS)})(?:(?:[ -]| and | et )(?:{_any_of(NUMERALS)}))*\b"
+    rf"\b(?!third[ -](?:part|person|world))(?:{_any_of(NUMERALS)})"
+    rf"(?:(?:[ -]| and | et )(?:{_any_of(NUMERALS)}))*\b"
 )
 _FRACTION = re.compile(
-    rf"\b(?P<count>\d+|{_any_of([*ONES, *NUMERALS])})[ -](?P<name>{_any_of(FRACTIONS)})\b"
+    rf"\b(?P<count>\d+|an?|one|ein|{_any_of(CARDINALS)})[ -](?P<name>{_any_of(FRACTIONS)})\b"
 )
 _HALF = re.compile(rf"\b(?:{_any_of(HALVES)})\b")
 _AND_PART = re.compile(r"(?<=\d) and (?:an? )?(?=\d+/\d)")
@@ -110,18 +122,22 @@ _QUANTITY = re.compile(
         | (?:(?P<whole>\d{{1,9}})\s)?
           (?P<over>\d{{1,4}})\s?/\s?(?P<under>[1-9]\d{{0,3}})
         | (?P<number>\d{{1,3}}(?:[ ']\d{{3}})+(?:[.,]\d+)?(?![.,]?\d)|\d+(?:[.,]\d+)*|\.\d+)
+          (?![.,]?\d)
           (?:\^(?P<power>[+-]?\d+)|\s?[x×·*]\s?10\^(?P<ten>[+-]?\d+)|e(?P<e>[+-]?\d+))?
           (?:(?:st|nd|rd|th|er|eme|ere)(?!\w))?
     )
+    (?(before)(?:\s?(?P<money>[mb])(?!{_LETTER}))?)
     (?:[ -]?(?P<scale>{_any_of(SCALES)})\.?(?!{_LETTER}))?
     (?:[ -]?(?P<after>{_any_of(UNITS)})(?!{_LETTER}))?
     (?!{_LETTER})
     (?P<bound_after>[≥≤])?
+    | (?<!\w)(?P<counted>\d+(?:[.,]\d+)*)(?P<what>[^\W\d_]{{2,}})(?!\w)
     | (?<!\w)(?P<code>[^\W\d_]+[-_]?\d+(?:\.\d+)*\w*|\d+[^\W\d_]\w*)
     """,
     re.VERBOSE,
 )
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
+_YEAR = re.compile(r"1\d{3}|20\d\d")
 _NOTATION_COUNTS = re.compile(r"0\d\d+|\d+\.\d*[1-9]\d*0|\d+(?:\.\d+){2,}")
 """Numbers of rooms and articles, of versions."""
 
@@ -131,12 +147,16 @@ def in_digits(text: str) -> str:
 
     *At least forty euros* becomes `≥40 euros`.
     """
-    text = _TOUCHING.sub(" ", " ".join(map(bare, folded(text).split())))
+    text = folded(text)
+    for word, meant in ACCENTED.items():
+        text = text.replace(word, meant)
+    text = _TOUCHING.sub(" ", " ".join(map(bare, text.split())))
+    text = _HAN_WEEKDAY.sub(_weekday, _HAN_PERCENT.sub(r" \1 % ", text))
     text = _HAN.sub(lambda match: f" {_han_value(match[0])} ", text)
     words = set(_WORD.findall(text))
     if not words.isdisjoint(FRACTIONS):
         text = _FRACTION.sub(_fraction, text)
-    text = _ONE.sub(_one, _ONCE.sub("1", text))
+    text = _ONE.sub(_one, _ONE_AND.sub("1", _ONCE.sub("1", text)))
     if not words.isdisjoint(NUMERALS):
         text = _NUMERAL_RUN.sub(_digits, text)
     if not words.isdisjoint(HALVES):
@@ -157,11 +177,18 @@ def quantities(text: str) -> list[tuple[int, Quantity]]:
 def _quantity(match: re.Match[str]) -> Quantity:
     if match["code"]:
         return Quantity(frozenset({re.sub("[-_]", "", match["code"])}))
+    if match["counted"]:  # 100Mbps
+        number = _in_one_notation(match["counted"])
+        as_number = number.count(".") < 2 and len(number) <= LONGEST_NUMBER
+        return Quantity(frozenset({Fraction(number) if as_number else number}), match["what"])
     if match["hour"] or match["hour12"]:
-        return Quantity(frozenset({_time(match)}), UNITS["h"])
-    unit = UNITS.get(match["after"] or (match["before"] or "").strip(), "")
+        return Quantity(frozenset({_time(match)}), UNITS["clock"])
+    unit = UNITS.get(match["after"], "") or UNITS.get((match["before"] or "").strip(), "")
     bound = match["bound"] or match["bound_after"] or ""
-    return Quantity(frozenset(_values(match, has_unit=bool(unit))), unit, bound)
+    may_be_year = not (unit or match["scale"]) and _YEAR.fullmatch(match[0].strip())
+    return Quantity(
+        frozenset(_values(match, has_unit=bool(unit))), unit, bound, is_year=bool(may_be_year)
+    )
 
 
 def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]:
@@ -178,7 +205,7 @@ def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]
     if power or len(number) > LONGEST_NUMBER or len(exponent) > LONGEST_EXPONENT:
         yield f"{sign}{number}^{power}e{exponent}{match['scale'] or ''}"
         return
-    scale = int(exponent) + SCALES.get(match["scale"], 0)
+    scale = int(exponent) + SCALES.get(match["scale"], 0) + MONEY.get(match["money"], 0)
     if written := _NOTATION_COUNTS.fullmatch(number):
         yield f"{sign}{number}e{scale}"
     if not written or (has_unit and number.count(".") < 2):
@@ -203,6 +230,11 @@ def _time(match: re.Match[str]) -> Fraction | str:
     if half := match["half"] or match["half12"]:
         hour = hour % 12 + 12 * ("p" in half)
     return Fraction(hour) if minutes == "00" else f"{hour}:{minutes}"
+
+
+def _weekday(match: re.Match[str]) -> str:
+    number = "一二三四五六日".find(match[1] or "") if match[1] else "月火水木金土日".index(match[2])
+    return f" {_WEEKDAYS[number]} "  # 天 is not found, and -1 is the last one, as it should be
 
 
 def _one(match: re.Match[str]) -> str:

@@ -51,12 +51,13 @@ g gram grams gramm gramme grammes gramos grammi грамм
 kg kilogram kilograms kilo kilos kilogramm килограмм 公斤
 tonne tonnes tonnen
 ml
-liter liters litre litres litros litri литр литра литров
+liter l liters litre litres litros litri литр литра литров
 ms millisecond milliseconds
 second seconds sec sekunde sekunden seconde secondes segundo segundos secondi secondo seconden
   sekunder секунд секунды 秒
 minute minutes min minuten minuto minutos minuti minuut minuter minutter минут минуты минута 分钟
   dakika
+clock uhr o'clock 点 點
 hour hours h std stunde stunden heure heures hora horas ora ore uur timmar timer час часа часов
   小时 時間 시간 saat
 day days tag tage tagen jour jours dia dias giorno giorni dag dagen dagar dage день дня дней 天
@@ -83,7 +84,7 @@ SIGNS = ("€", "$", "us$", "£", "₩", "₹", "₽", "₺", "%", "eur", "usd",
 SCALES = {
     word: int(power)
     for word, power in _by_word("""
-3 k thousand tausend тысяча тысячи тысяч mille mil duizend tusen bin 千
+3 k thousand tausend тысяча тысячи тысяч mille mil duizend tusen 千
 4 万 萬 만
 5 lakh
 6 million millions mio mln millionen millones milhoes milione milioni miljoen miljon miljoner
