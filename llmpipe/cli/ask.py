@@ -129,9 +129,22 @@ def _print_citations(answer: Answer) -> None:
         return
     for line in _listed(answer.citations):
         print(_harmless(line))
+    for sentence in _without_source(answer):
+        print(_harmless(f"\nNo source was found for: {sentence}"))
     if not (answer.citations or answer.abstained):
         found = dict.fromkeys(hit.chunk.document for hit in answer.hits)
         print(_harmless(f"\nNo source was found for this answer. Looked at: {', '.join(found)}"))
+
+
+def _without_source(answer: Answer) -> Iterator[str]:
+    """Yield the sentences of an answer that no citation is for, where others have one."""
+    from llmpipe.retrieval.citations import claims, is_statement
+
+    cited = {citation.claim for citation in answer.citations}
+    for claim, _ in claims(answer.text) if cited else ():
+        sentence = " ".join(answer.text[slice(*claim)].split())
+        if claim not in cited and is_statement(sentence):
+            yield sentence
 
 
 def _harmless(text: str) -> str:

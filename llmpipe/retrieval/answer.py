@@ -310,7 +310,9 @@ class Answerer:
                 question=question,
                 text=text or ABSTENTION,
                 abstained=abstained,
-                citations=() if abstained or reply.unfinished else cite(text, prompt.sources),
+                citations=()
+                if abstained or reply.unfinished
+                else cite(text, prompt.sources, is_cut=usage.truncated),
                 hits=hits,
                 usage=usage,
                 timings=_seconds(

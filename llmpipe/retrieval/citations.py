@@ -29,6 +29,7 @@ from llmpipe.retrieval.clauses import Clause, clauses, clauses_of_source, mispla
 from llmpipe.retrieval.facts import Facts, facts_of
 from llmpipe.retrieval.sentences import sentence_spans
 from llmpipe.retrieval.tables import find_tables, names_above
+from llmpipe.retrieval.unit_words import UNITS
 from llmpipe.words import bare, compounds, plain_words
 
 SUPPORTED = 0.5
@@ -39,6 +40,9 @@ LONGEST_QUOTE = 3
 """Sentences that a quote has at most."""
 WORTH_A_SENTENCE = 0.2
 """What one more sentence must add to the share to be quoted with the others."""
+
+SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
+"""What a sentence that is whole ends with."""
 
 _NUMBER = re.compile(r"\[(\d{1,4})\]")
 
@@ -76,18 +80,25 @@ class Citation(msgspec.Struct, frozen=True):
     inferred: bool = False
 
 
-def cite(answer: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
-    """Give what the sentences of an answer rest on, in their order."""
+def cite(answer: str, sources: Sequence[Source], *, is_cut: bool = False) -> tuple[Citation, ...]:
+    """Return what the sentences of an answer rest on, in their order.
+
+    No source is inferred for the last sentence of an answer that ``is_cut`` within it: nobody knows
+    what it would have said.
+    """
     quoting = _Quoting(sources)
     by_number = {source.number: source for source in sources}
     found = []
+    end = len(answer.rstrip())
     for claim, numbers in claims(answer):
         spoken = _NUMBER.sub(" ", answer[claim[0] : claim[1]])
         words = _words(spoken)
         named = [by_number[number] for number in numbers if number in by_number]
         if named:
             found += [quoting.citation(source, claim, words) for source in named]
-        elif len({*plain_words(spoken)}) >= INFERRED_WORDS:
+        elif is_cut and claim[1] == end and answer[end - 1] not in SENTENCE_ENDS:
+            continue
+        elif is_statement(spoken):
             found += quoting.inferred(claim, words, spoken)
     return tuple(found)
 
@@ -95,6 +106,11 @@ def cite(answer: str, sources: Sequence[Source]) -> tuple[Citation, ...]:
 def without_numbers(answer: str) -> str:
     """Give an answer without the numbers of its sources, and without the blanks before them."""
     return re.sub(rf"\s*{_NUMBER.pattern}", "", answer)
+
+
+def is_statement(sentence: str) -> bool:
+    """Tell whether a sentence says enough to need a source."""
+    return len({*plain_words(sentence)}) >= INFERRED_WORDS
 
 
 def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
@@ -235,4 +251,5 @@ def _names(chunk: Chunk, sentences: Sequence[Span]) -> list[str]:
 
 
 def _words(text: str) -> frozenset[str]:
-    return frozenset(map(bare, chain.from_iterable(compounds(text))))
+    words = map(bare, chain.from_iterable(compounds(text)))
+    return frozenset(UNITS.get(word) or word for word in words)  # min is minutes

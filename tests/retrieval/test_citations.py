@@ -93,6 +93,23 @@ def test_an_inferred_source_has_the_figures_of_the_sentence() -> None:
     assert not named.inferred
 
 
+def test_the_rest_of_a_cut_answer_gets_no_source() -> None:
+    """Nobody knows what it would have said."""
+    sources = [source(1, "The Kestrel K2 is a survey drone. The drone carrier was repaired.")]
+    answer = "The Kestrel K2 is a survey drone. The drone carrier was"
+    assert [c.quote for c in cite(answer, sources, is_cut=True)] == [
+        "The Kestrel K2 is a survey drone."
+    ]
+    assert len(cite(f"{answer} repaired.", sources, is_cut=True)) == 2
+
+
+def test_units_are_known_by_all_their_names() -> None:
+    """A table says `min` where an answer says minutes."""
+    table = source(1, "| Battery | Flight time |\n| --- | --- |\n| Arctic | 47 min |\n")
+    (found,) = cite("The flight time of the Arctic battery is 47 minutes.", [table])
+    assert found.quote == "| Arctic | 47 min |"
+
+
 def test_a_row_of_a_table_is_quoted_by_its_column_names() -> None:
     """Also where the names stand in the chunk before; the quote is the row alone."""
     rows = "| Anna | 40 euros |\n| Bob | 60 euros |\n"

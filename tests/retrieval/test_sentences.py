@@ -47,3 +47,24 @@ def test_no_word_is_lost(text: str) -> None:
         assert text[start:stop] == text[start:stop].strip()
         end = stop
     assert not text[end:].strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Einschreibung beginnt am 3. Januar 2025.",
+        "It opens on Sept. 5, 2024.",
+        "See Art. 5 Abs. 2 and Fig. 3.",
+        "It costs approx. 5 euros.",
+    ],
+)
+def test_a_full_stop_in_a_date_or_abbreviation_ends_no_sentence(text: str) -> None:
+    """The day was cut from its month, so that any date of that day supported the sentence."""
+    assert sentence_spans(text) == [(0, len(text))]
+
+
+def test_a_number_may_end_a_sentence() -> None:
+    """What follows is no month."""
+    assert (
+        len(sentence_spans("It costs 40. Children pay 20. Der Preis ist 5. Hunde zahlen 3.")) == 4
+    )
