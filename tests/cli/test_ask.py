@@ -172,6 +172,17 @@ def test_an_answer_without_a_source_is_told(town: Town) -> None:
     assert lines[-1].startswith("No source was found for this answer. Looked at: docs/kiosk.md")
 
 
+def test_a_sentence_without_a_source_is_named(town: Town) -> None:
+    """An invented sentence beside cited ones looked as if it were cited, too."""
+    said = "The kiosk opens at nine in the morning [1]. Its keeper is called Otto Brandt."
+    town.endpoint.reply, before = lambda body: (said, "stop"), town.endpoint.reply
+    try:
+        found = town.ask(WHEN).stdout
+    finally:
+        town.endpoint.reply = before
+    assert "\nNo source was found for: Its keeper is called Otto Brandt.\n" in found
+
+
 def test_no_answer_is_an_answer(town: Town) -> None:
     """The command has done what it was asked."""
     town.endpoint.reply, before = (
