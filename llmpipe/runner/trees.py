@@ -9,6 +9,7 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,11 +43,17 @@ def take_over(output: Path, name: str) -> None:
         name: what the stage calls it.
 
     Raises:
-        StageError: it holds a pipe, socket or device, or a link that leads out of it or nowhere.
+        StageError: it is a link, or holds a pipe, a socket, a device, or a link that leads out of it
+            or nowhere.
     """
+    if output.is_symlink():
+        raise StageError(
+            f"the output {name!r} is a link, which leads out of it: {output}",
+            hint="make it a file or a folder of its own: copy or move there what the link leads to",
+        )
     top = output.resolve()
     found = [(output, output.lstat())]
-    if output.is_dir() and not output.is_symlink():
+    if output.is_dir():
         found += [(Path(e.path), e.stat(follow_symlinks=False)) for e in entries(output)]
     for path, seen in found:
         if kind := SPECIAL.get(stat.S_IFMT(seen.st_mode)):
@@ -61,10 +68,10 @@ def take_over(output: Path, name: str) -> None:
 
 
 def _check_link(link: Path, top: Path, name: str) -> None:
-    target = link.resolve()
-    if link.readlink().is_absolute() or not target.is_relative_to(top) or link == top:
+    target = Path(os.path.realpath(link))  # unlike Path.resolve, of links in a circle too
+    if link.readlink().is_absolute() or not target.is_relative_to(top):
         raise StageError(f"the output {name!r} holds a link that leads out of it: {link}")
-    if not target.exists():
+    if not link.exists():
         raise StageError(
             f"the output {name!r} holds a link that leads nowhere: {link} → {link.readlink()}",
             hint="editors leave such links as locks: remove it at the stage's end",
@@ -72,40 +79,64 @@ def _check_link(link: Path, top: Path, name: str) -> None:
 
 
 def _replace_by_copy(path: Path) -> None:
-    copy = path.with_name(f".{path.name[:100]}.{os.getpid()}")
+    descriptor, copy = tempfile.mkstemp(prefix=".", dir=path.parent)
+    os.close(descriptor)
     shutil.copy2(path, copy)
-    copy.replace(path)
+    Path(copy).replace(path)
 
 
 def remove_tree(folder: Path) -> None:
     """Remove a file, or a folder and all below it, also what may not be written to.
 
-    Folders inside are moved up beside it first, so that no path grows too long for the system.
+    Folders inside are moved up first, into one beside it, so that no path grows too long for the
+    system. A folder that is replaced by a link meanwhile is not followed.
 
     Raises:
         OSError: something cannot be removed.
     """
-    if folder.is_symlink() or not folder.is_dir():
+    if not stat.S_ISDIR(folder.lstat().st_mode):
         folder.unlink()
         return
-    waiting, moved = [folder], 0
-    while waiting:
-        inner = waiting.pop()
+    holding, moved = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent)), 0
+    waiting = [folder]
+    try:
+        while waiting:
+            inner = waiting.pop()
+            with _opened(inner) as descriptor:
+                with os.scandir(descriptor) as found:
+                    below = list(found)
+                for entry in below:
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.name, dir_fd=descriptor)
+                        continue
+                    moved += 1
+                    waiting.append(holding / str(moved))
+                    with _opened(entry.name, descriptor):  # else it may not be moved
+                        os.rename(entry.name, waiting[-1], src_dir_fd=descriptor)
+            inner.rmdir()
+    finally:
+        with contextlib.suppress(OSError):
+            holding.rmdir()
+
+
+@contextlib.contextmanager
+def _opened(folder: Path | str, within: int | None = None) -> Iterator[int]:
+    """Open a folder, and no link to one, and take the right to change what is in it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(folder, flags, dir_fd=within)
+    except PermissionError:
+        seen = os.stat(folder, dir_fd=within, follow_symlinks=False)
+        if not stat.S_ISDIR(seen.st_mode):
+            raise
+        os.chmod(folder, 0o700, dir_fd=within)
+        descriptor = os.open(folder, flags, dir_fd=within)
+    try:
         with contextlib.suppress(PermissionError):
-            inner.chmod(0o700)
-        with os.scandir(inner) as found:
-            below = list(found)
-        for entry in below:
-            if not entry.is_dir(follow_symlinks=False):
-                Path(entry.path).unlink()
-                continue
-            moved += 1
-            beside = folder.with_name(f"{folder.name[:100]}.{os.getpid()}.{moved}")
-            with contextlib.suppress(PermissionError):
-                Path(entry.path).chmod(0o700)  # else it may not be moved
-            Path(entry.path).rename(beside)
-            waiting.append(beside)
-        inner.rmdir()
+            os.fchmod(descriptor, 0o700)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def discard(folder: Path) -> None:

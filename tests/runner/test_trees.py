@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +108,73 @@ def test_a_link_within_is_kept(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     take_over(tmp_path, "o")
     assert (tmp_path / "b").is_symlink()
+
+
+def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:
+    """They ended in a traceback: "Symlink loop"."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(StageError, match=r"a link that leads nowhere: .* → "):
+        take_over(tmp_path, "o")
+
+
+@pytest.mark.parametrize("target", ["folder", "folder/file", "nowhere", "output"])
+def test_an_output_that_is_a_link_is_refused(tmp_path: Path, target: str) -> None:
+    """What it leads to is somebody else's, and may change."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("x")
+    (tmp_path / "output").symlink_to(target)
+    with pytest.raises(StageError, match=r"the output 'o' is a link, .* out of it: .*outp"):
+        take_over(tmp_path / "output", "o")
+
+
+def test_long_names_are_removed(tmp_path: Path) -> None:
+    """The names of what was moved were made of them, and too long in bytes."""
+    (tmp_path / ("長" * 85) / "inner" / "more").mkdir(parents=True)
+    remove_tree(tmp_path / ("長" * 85))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_beside_is_in_nobodys_way(tmp_path: Path) -> None:
+    """A folder left by a removal that was stopped, in a process of the same number."""
+    left = tmp_path / f"tree.{os.getpid()}.1"
+    (left / "full").mkdir(parents=True)
+    (tmp_path / "tree" / "inner" / "more").mkdir(parents=True)
+    remove_tree(tmp_path / "tree")
+    assert list(tmp_path.iterdir()) == [left]
+
+
+def test_a_folder_that_becomes_a_link_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither rights nor files of what it leads to are touched."""
+    mine, inner = tmp_path / "mine", tmp_path / "tree" / "inner"
+    mine.mkdir()
+    (mine / "file").write_text("x")
+    mine.chmod(0o755)
+    inner.mkdir(parents=True)
+    scandir = os.scandir
+
+    def swapping(folder: Any) -> Any:
+        found = scandir(folder)
+        entries = list(found)
+        if inner.is_dir() and not inner.is_symlink():
+            inner.rmdir()
+            inner.symlink_to(mine)
+        return contextlib.nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", swapping)
+    with pytest.raises(NotADirectoryError):
+        remove_tree(tmp_path / "tree")
+    assert (mine / "file").read_text() == "x"
+    assert mine.stat().st_mode & 0o777 == 0o755
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "tree"]
+
+
+def test_what_may_not_even_be_looked_into_is_removed(tmp_path: Path) -> None:
+    """A folder without any right for its owner."""
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / "a" / "b").chmod(0)
+    (tmp_path / "a").chmod(0)
+    remove_tree(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
