@@ -10,6 +10,7 @@ the digest of what matches and the stage reads it: both ask here.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -44,7 +45,11 @@ EVERYTHING = "**"
 _WILDCARD = re.compile(r"[*?]|\[.[^]]*\]")
 _ESCAPED = re.compile(r"\[([*?[])\]")
 
-_Above = tuple[tuple[int, int], ...]
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What following a link ends in that leads to no file, as editors leave it for a lock."""
+
+Above = tuple[tuple[int, int], ...]
+"""Device and inode of each folder on the way to one."""
 
 
 def is_pattern(text: str) -> bool:
@@ -96,7 +101,7 @@ def _without_repeats(parts: Sequence[str]) -> list[str]:
 
 
 def _matches(
-    folder: str, parts: Sequence[str], below: str, above: _Above, done: set[tuple[str, int]]
+    folder: str, parts: Sequence[str], below: str, above: Above, done: set[tuple[str, int]]
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Give what matches in one folder; ``done`` holds each folder with the parts left for it."""
     if (below, len(parts)) in done:
@@ -112,14 +117,16 @@ def _matches(
         for entry in entries:
             if not accepts(entry.name) or (entry.name[0] == "." and first[0] != "."):
                 continue
-            if entry.is_dir():
+            found = followed(entry)
+            if found is None:
+                continue
+            if stat.S_ISDIR(found.st_mode):
                 left = parts if first == EVERYTHING else rest
-                if left and entry.name not in UNSEEN and not _is_circle(entry, above):
+                if left and entry.name not in UNSEEN and not is_circle(entry, found, above):
                     yield from _matches(entry.path, left, f"{below}{entry.name}/", above, done)
             elif not rest and not is_own(entry):
-                found = regular_stat(entry)
-                if found:
-                    yield below + entry.name, found
+                refuse_special(found.st_mode, entry.path)
+                yield below + entry.name, found
 
 
 def is_own(entry: os.DirEntry[str]) -> bool:
@@ -130,18 +137,18 @@ def is_own(entry: os.DirEntry[str]) -> bool:
         return REPORT_MARK in page.read(500)
 
 
-def regular_stat(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the stat of a regular file; None for a link that leads nowhere.
+def followed(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the stat of an entry, links followed; None for a link that leads nowhere or round.
 
     Raises:
-        StageError: it is a pipe, socket or device.
+        OSError: what a link leads to cannot be looked at.
     """
     try:
-        found = entry.stat()
-    except FileNotFoundError:
+        return entry.stat()
+    except OSError as error:
+        if error.errno not in _NOWHERE:
+            raise
         return None
-    refuse_special(found.st_mode, entry.path)
-    return found
 
 
 def refuse_special(mode: int, path: str | Path) -> None:
@@ -154,11 +161,9 @@ def refuse_special(mode: int, path: str | Path) -> None:
         raise StageError(f"{path} is {kind}: only files and folders are inputs")
 
 
-def _is_circle(entry: os.DirEntry[str], above: _Above) -> bool:
-    if not entry.is_symlink():
-        return False
-    inner = entry.stat()
-    return (inner.st_dev, inner.st_ino) in above
+def is_circle(entry: os.DirEntry[str], found: os.stat_result, above: Above) -> bool:
+    """Tell whether an entry is a link that leads back to one of the folders that it is in."""
+    return entry.is_symlink() and (found.st_dev, found.st_ino) in above
 
 
 @cache

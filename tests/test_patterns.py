@@ -74,6 +74,19 @@ def test_it_is_what_the_standard_library_finds(tree: Path, parts: list[str]) -> 
     assert matching(tree, pattern) == {str(Path(name)) for name in expected}
 
 
+NOWHERE = ["gone", "a.md/below", "round"]
+"""What links lead to that lead to no file."""
+
+
+@pytest.mark.parametrize("target", NOWHERE)
+@pytest.mark.parametrize("name", ["round", "report.html", "x.lock.yaml"])
+def test_links_that_lead_nowhere_are_passed_over(tree: Path, name: str, target: str) -> None:
+    """One of them took all the others along."""
+    (tree / name).symlink_to(name if target == "round" else target)
+    assert matching(tree, "*") == {"a.md", "ab.md", "b.txt"}
+    assert matching(tree, "sub/*") == {"sub/a.md"}
+
+
 def test_links_are_followed_but_no_circles(tree: Path) -> None:
     """A linked folder is one like any other; one that leads back up is not gone into."""
     (tree / "linked").symlink_to("other")

@@ -19,10 +19,19 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
+from stat import S_ISDIR
 
 from llmpipe.errors import StageError, StoreError
 from llmpipe.gguf_parts import all_parts, part_of
-from llmpipe.patterns import UNSEEN, is_own, matching_files, refuse_special, regular_stat
+from llmpipe.patterns import (
+    UNSEEN,
+    Above,
+    followed,
+    is_circle,
+    is_own,
+    matching_files,
+    refuse_special,
+)
 
 RACY_NS = 20_000_000
 """How much older than the hashing an mtime must be to be trusted (clock ticks of file systems)."""
@@ -267,24 +276,26 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
 def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stamp]]:
     """Yield the regular files of a folder and of those in it, links followed but no circles.
 
-    A link that leads nowhere, as editors leave it for a lock, is no file.
+    A link that leads nowhere or round, as editors leave it for a lock, is no file.
 
     Raises:
         StageError: it holds a pipe, socket or device.
     """
-    waiting: list[tuple[str, str, tuple[tuple[int, int], ...]]] = [(folder, "", ())]
+    waiting: list[tuple[str, str, Above]] = [(folder, "", ())]
     while waiting:
         inner, below, above = waiting.pop()
         here = Path(inner).stat()
         above = (*above, (here.st_dev, here.st_ino))
         with os.scandir(inner) as entries:
             for entry in entries:
-                if entry.is_dir():
-                    seen = entry.stat() if entry.is_symlink() else None
-                    circle = seen is not None and (seen.st_dev, seen.st_ino) in above
-                    if entry.name not in unseen and not circle:
+                found = followed(entry)
+                if found is None:
+                    continue
+                if S_ISDIR(found.st_mode):
+                    if entry.name not in unseen and not is_circle(entry, found, above):
                         waiting.append((entry.path, f"{below}{entry.name}/", above))
-                elif not (unseen and is_own(entry)) and (found := regular_stat(entry)):
+                elif not (unseen and is_own(entry)):
+                    refuse_special(found.st_mode, entry.path)
                     yield below + entry.name, stamp(found)
 
 

@@ -43,8 +43,8 @@ def take_over(output: Path, name: str) -> None:
         name: what the stage calls it.
 
     Raises:
-        StageError: it is a link, or holds a pipe, a socket, a device, or a link that leads out of it
-            or nowhere.
+        StageError: it is a link, or it holds a pipe, socket or device, or a link that leads out or
+            nowhere.
     """
     if output.is_symlink():
         raise StageError(

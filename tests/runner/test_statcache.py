@@ -214,3 +214,18 @@ def test_a_deep_folder_has_a_digest(tmp_path: Path, cache: StatCache) -> None:
     deepest.write_text("x")
     assert len(cache.digest(tmp_path / "top")) == 64
     remove_tree(tmp_path / "top")  # pytest could not
+
+
+@pytest.mark.parametrize("target", ["gone", "a/below", "round"])
+@pytest.mark.parametrize("name", ["round", "report.html"])
+def test_a_link_that_leads_nowhere_is_no_input(
+    tmp_path: Path, cache: StatCache, name: str, target: str
+) -> None:
+    """One that led round was an error for the whole folder."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "a").write_text("x")
+    before = cache.digest(folder)
+    (folder / name).symlink_to(name if target == "round" else target)
+    assert cache.digest(folder) == before
+    assert cache.digest(folder, "*") == before
