@@ -7,10 +7,12 @@ thousands, rounding to decimals, exponents, fractions.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import operator
 import re
 from functools import cache
+from itertools import takewhile
 from typing import NamedTuple
 
 _TOKEN = re.compile(
@@ -32,16 +34,21 @@ LARGEST = 1e15
 """Numbers from here on have more digits than Excel keeps; they are not formatted."""
 
 
+_Piece = tuple[bool, str]
+"""Whether a part of a format is a placeholder, and its text."""
+
+
 class _Section(NamedTuple):
     """How numbers of a kind are shown: what stands before, among and behind their digits."""
 
     before: str
-    mask: str
+    places: str
+    """The placeholders, whatever stands among them."""
     behind: str
     thousands: int
     """How many thousands are left out."""
-    pads: bool
-    """Whether zeros stand where a number has no digit."""
+    whole: tuple[_Piece, ...]
+    """What the digits before the point are put into, from the right; none where they need not."""
     relation: str
     limit: float
     percent: bool
@@ -55,7 +62,7 @@ def number(value: float, format_: str) -> str:
         return _digits(value)
     sections = _sections(format_)
     section = _chosen(value, sections)
-    if not section.mask:  # a word in place of the number
+    if not section.places:  # a word in place of the number
         return " ".join(section.before.split()) or _digits(value)
     beside = section.before + section.behind
     shown = float(f"{abs(value) * 100:.12g}") if section.percent else abs(value)
@@ -87,7 +94,9 @@ def moment(value: datetime.datetime | datetime.time, format_: str) -> str:
         value = datetime.datetime.combine(datetime.date(2000, 1, 1), value)
         format_ = re.sub("[dDyY]", "", format_)
     if value.microsecond:  # a moment is a fraction of days in the file, and nearly what was meant
-        value = (value + datetime.timedelta(milliseconds=500)).replace(microsecond=0)
+        with contextlib.suppress(OverflowError):  # the last moment of the calendar
+            value += datetime.timedelta(milliseconds=500)
+        value = value.replace(microsecond=0)
     units = [match["unit"].lower() for match in _TOKEN.finditer(format_) if match["unit"]]
     has_time = any(unit[0] in "hs" for unit in units)
     has_day = any(unit[0] in "dy" or unit.startswith("mmm") for unit in units)
@@ -104,7 +113,7 @@ def moment(value: datetime.datetime | datetime.time, format_: str) -> str:
 def _sections(format_: str) -> tuple[_Section, ...]:
     """Take a format apart: for positive numbers, negative ones, zero; or by conditions."""
     sections: list[_Section] = []
-    pieces: list[tuple[bool, str]] = []
+    pieces: list[_Piece] = []
     relation, limit, percent = "", 0.0, False
     for match in _TOKEN.finditer(format_):
         if match["relation"]:
@@ -118,17 +127,19 @@ def _sections(format_: str) -> tuple[_Section, ...]:
     return (*sections, _section(pieces, relation, limit, percent))
 
 
-def _section(
-    pieces: list[tuple[bool, str]], relation: str, limit: float, percent: bool
-) -> _Section:
-    places = [at for at, (is_mask, _) in enumerate(pieces) if is_mask]
-    first, last = (places[0], places[-1] + 1) if places else (len(pieces), len(pieces))
-    masks = "".join(pieces[at][1] for at in places)
-    digits = masks.rstrip(",")
-    parts = (pieces[:first], pieces[first:last], pieces[last:])
-    before, mask, behind = ("".join(text for _, text in part) for part in parts)
-    pads = digits.partition(".")[0].count("0") > 1 and _PLACES.issuperset(digits)
-    return _Section(before, mask, behind, len(masks) - len(digits), pads, relation, limit, percent)
+def _section(pieces: list[_Piece], relation: str, limit: float, percent: bool) -> _Section:
+    at_places = [at for at, (is_place, _) in enumerate(pieces) if is_place]
+    first, last = (at_places[0], at_places[-1] + 1) if at_places else (len(pieces), len(pieces))
+    places = "".join(pieces[at][1] for at in at_places)
+    digits = places.rstrip(",")
+    parts = (pieces[:first], pieces[last:])
+    before, behind = ("".join(text for _, text in part) for part in parts)
+    whole = tuple(takewhile(lambda piece: piece != (True, "."), pieces[first:last]))
+    pads = "0" in "".join(text for is_place, text in whole if is_place).rstrip(",")[:-1]
+    if not _PLACES.issuperset(digits) or not (pads or any(not is_place for is_place, _ in whole)):
+        whole = ()
+    thousands = len(places) - len(digits)
+    return _Section(before, places, behind, thousands, whole, relation, limit, percent)
 
 
 def _written(match: re.Match[str]) -> str:
@@ -155,16 +166,15 @@ def _digits(value: float) -> str:
 
 def _masked(value: float, section: _Section) -> str:
     """Put the digits of a number into places; where there is no digit, a zero may stand."""
-    if value == 0 and "?" in section.mask and "0" not in section.mask:
+    if value == 0 and "?" in section.places and "0" not in section.places:
         return ""
-    if not section.pads:
+    digits, point, rest = _digits(value).partition(".")
+    if not section.whole or not digits.isdecimal() or not (rest or "0").isdecimal():
         return _digits(value)
-    whole, point, _ = section.mask.partition(".")
-    digits, _, rest = _digits(value if point else round(value)).partition(".")
     left, text = list(digits), ""
-    for place in reversed(whole):
-        if place in "0#?":
-            text = (left.pop() if left else "0" if place == "0" else "") + text
-        else:
-            text = place + text
-    return "".join(left) + text + (f".{rest}" if rest else "")
+    for is_place, piece in reversed(section.whole):
+        if not is_place:
+            text = piece + text
+        elif piece != ",":
+            text = (left.pop() if left else "0" if piece == "0" else "") + text
+    return "".join(left) + text + point + rest
