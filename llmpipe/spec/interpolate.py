@@ -17,6 +17,12 @@ from llmpipe.spec.load import Node, Scalar
 MOST_FILLED = 2_000_000
 """Characters that all parameters of a spec may put into it."""
 
+MOST_IN_A_ROW = 50
+"""Parameters of which each names the next."""
+
+MOST_LEVELS = 100
+"""Lists and mappings that such parameters may go into, all together."""
+
 _EXPRESSION = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
 _PARAMETER = re.compile(r"\$\{(\s*params\.[^{}]*)\}")
 _SECRET_NAME = re.compile(r"secret:[A-Za-z_][A-Za-z0-9_]*")
@@ -45,8 +51,15 @@ class _Filler:
         self.open: list[str] = []  # parameters being filled, to notice a circle
         self.filled: dict[str, Node] = {}
         self.room = MOST_FILLED
+        self.level = 0
 
     def fill(self, node: Node, path: tuple[str | int, ...]) -> Node:
+        self.level += 1
+        filled = self._filled(node, path)
+        self.level -= 1
+        return filled
+
+    def _filled(self, node: Node, path: tuple[str | int, ...]) -> Node:
         if isinstance(node.value, dict):
             children = {k: self.fill(v, (*path, k)) for k, v in node.value.items()}
             return Node(children, node.location, node.keys, node.size)
@@ -124,6 +137,9 @@ class _Filler:
         if name in self.open:
             self._fail(match, where, f"parameters in a circle: {' → '.join([*self.open, name])}")
             return None
+        too_deep = len(self.open) >= MOST_IN_A_ROW or self.level > MOST_LEVELS
+        if too_deep and name not in self.filled:
+            return self._too_deep(match, where, (*self.open, name)[0])
         if name not in self.filled:
             self.open.append(name)
             self.filled[name] = self.fill(self.params[name], ("params", name))
@@ -131,16 +147,22 @@ class _Filler:
         found = self.filled[name].find(tuple(rest))
         if found is None:
             self._fail(match, where, f"params.{name} has no {'.'.join(rest)!r}")
-        elif self.room >= 0 and not self._has_room(found):
-            self._fail(match, where, f"parameters fill more than {MOST_FILLED:,} characters")
+        elif self.room >= 0:
+            size, depth = _measured(found, self.room)
+            self.room -= size
+            if depth > MOST_LEVELS:
+                return self._too_deep(match, where, name)
+            if self.room < 0:
+                self._fail(match, where, f"parameters fill more than {MOST_FILLED:,} characters")
         if self.room < 0:
             return None  # told once
         return found
 
-    def _has_room(self, found: Node) -> bool:
-        """Count what a parameter puts in its place; tell whether there is room for it."""
-        self.room -= _size(found, self.room)
-        return self.room >= 0
+    def _too_deep(self, match: re.Match[str], where: Location, first: str) -> None:
+        message = (
+            f"parameters name one another more than {MOST_IN_A_ROW} times in a row, or too deep"
+        )
+        self._fail(match, where, message, f"from {first} on: let one hold what it means itself")
 
     def _fail(
         self, match: re.Match[str], where: Location, message: str, hint: str | None = None
@@ -151,17 +173,18 @@ class _Filler:
         return match.group()
 
 
-def _size(node: Node, most: int) -> int:
-    """Return about how many characters a value has, counted no further than ``most``."""
-    waiting, size = [node], 0
+def _measured(node: Node, most: int) -> tuple[int, int]:
+    """Return about how many characters a value has, counted no further than ``most``; its depth."""
+    waiting, size, deepest = [(node, 0)], 0, 0
     while waiting and size <= most:
-        value = waiting.pop().value
-        if isinstance(value, dict):
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
+        inner, depth = waiting.pop()
+        value = inner.value
+        if isinstance(value, list | dict):
+            below = value.values() if isinstance(value, dict) else value
+            waiting += [(each, depth + 1) for each in below]
         size += 1 + (len(value) if isinstance(value, str | dict) else 0)
-    return size
+        deepest = max(deepest, depth)
+    return size, deepest
 
 
 def _is_command(path: tuple[str | int, ...]) -> bool:

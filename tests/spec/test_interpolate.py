@@ -83,3 +83,35 @@ def test_parameters_do_not_multiply_without_bound() -> None:
     _, problems = fill(f"params:\n  p0: x\n{levels}\nstages: {{a: 'x'}}")
     assert [problem for problem in problems if "fill more than 2,000,000 characters" in problem]
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize("nested", ["{}", "x {}", "[" * 50 + "{}" + "]" * 50])
+def test_parameters_do_not_name_each_other_without_end(nested: str) -> None:
+    """A chain of 400 ended in a RecursionError."""
+    lines = [f"  p{i}: {nested.format(f'${{params.p{i + 1}}}')}" for i in range(400)]
+    text = "params:\n" + "\n".join(line.replace("$", '"$').replace("}", '}"') for line in lines)
+    text = text.replace('x "', '"x ')
+    _, problems = fill(f"{text}\n  p400: x\nstages: {{a: x}}")
+    assert problems[0].startswith("s.yaml:")
+    assert "parameters name one another more than 50 times in a row, or too deep" in problems[0]
+    assert "from p1 on" in problems[0]
+
+
+def test_fifty_parameters_in_a_row_are_filled() -> None:
+    """As many as anybody needs."""
+    lines = [f"  p{i}: '${{params.p{i + 1}}}'" for i in range(49)]
+    found, problems = fill("params:\n" + "\n".join(lines) + "\n  p49: x\nstages: {a: x}")
+    assert not problems
+    assert found["params"]["p0"] == "x"
+
+
+@pytest.mark.parametrize("step", [1, -1])
+@pytest.mark.parametrize(("levels", "count"), [(60, 10), (1, 400)])
+def test_nested_parameters_have_a_depth_that_is_told(levels: int, count: int, step: int) -> None:
+    """Lists in lists of parameters that name the next one ended in a RecursionError too."""
+    lines = [
+        f"  p{i}: {'[' * levels}'${{params.p{i + 1}}}'{']' * levels}" for i in range(count)
+    ] + [f"  p{count}: x"]
+    _, problems = fill("params:\n" + "\n".join(lines[::step]) + "\nstages: {a: '${params.p0}'}")
+    assert problems
+    assert all("or too deep" in problem for problem in problems)
