@@ -139,7 +139,8 @@ class _Filler:
             return None
         too_deep = len(self.open) >= MOST_IN_A_ROW or self.level > MOST_LEVELS
         if too_deep and name not in self.filled:
-            return self._too_deep(match, where, (*self.open, name)[0])
+            self._too_deep(match, where, (*self.open, name)[0])
+            return None
         if name not in self.filled:
             self.open.append(name)
             self.filled[name] = self.fill(self.params[name], ("params", name))
@@ -151,7 +152,8 @@ class _Filler:
             size, depth = _measured(found, self.room)
             self.room -= size
             if depth > MOST_LEVELS:
-                return self._too_deep(match, where, name)
+                self._too_deep(match, where, name)
+                return None
             if self.room < 0:
                 self._fail(match, where, f"parameters fill more than {MOST_FILLED:,} characters")
         if self.room < 0:

@@ -21,8 +21,13 @@ from llmpipe.spec.schema import STAGE_ID, STAGE_ID_RULE, document_schema, strict
 
 Path_ = tuple[str | int, ...]
 
-_NAMED_LIKE_ONE = re.compile(r"(?:API_?KEY|ACCESS_?KEY|SECRET_?KEY|TOKEN|SECRET|PASSWORD)$")
+_NAMED_LIKE_ONE = re.compile(
+    r"""(?xi) (?: (?:API|ACCESS|SECRET) [_-]?KEY | SECRET | PASSW(?:OR)?D | (?<![a-z])(?:PASS|PAT)
+    | (?:HF|HUB|HUGGING_?FACE|AUTH|ACCESS|SESSION|API|GITHUB|GITLAB|WANDB|BEARER) [_-]?TOKEN )$"""
+)
 """What names of variables that hold secrets end in."""
+_SHORTEST = 8
+"""Characters of a secret: what is shorter stands in for one where none is needed, as ``none``."""
 
 _TYPES = {
     "string": "a text",
@@ -219,7 +224,8 @@ def _misplaced_secrets(
     """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``.
 
     A field for nothing but a secret refuses its value in clear, and so does a variable of the
-    environment that is named like one. The line is not shown: messages end up in logs.
+    environment that is named like one; short placeholders pass. The line is not shown: messages end
+    up in logs.
     """
 
     def walk(value: Any, node: dict[str, Any], path: Path_, allowed: bool) -> Iterator[Problem]:
@@ -233,7 +239,7 @@ def _misplaced_secrets(
                 "secrets may stand in api_key fields and in a command's env",
             )
         elif isinstance(value, str) and _is_for_a_secret(node, path):
-            if not SECRET.search(value):
+            if len(value) >= _SHORTEST and not SECRET.search(value):
                 yield Problem(
                     f"{_dotted((*base, *path))}: a secret in clear: every record of a run would "
                     "show it",

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from llmpipe.errors import SpecError
+from llmpipe.spec.read import read_spec
+
 CANARY = "sk-canary-0123456789"
 SPEC = """\
 version: 1
@@ -66,3 +69,63 @@ def test_a_secret_by_name_is_written_nowhere(workspace: Any) -> None:
     assert found.returncode == 0
     assert CANARY not in found.stdout + found.stderr
     assert CANARY.encode() not in written(workspace.folder)
+
+
+COMMAND = """\
+version: 1
+name: x
+stages:
+  c: {kind: command, run: "true > ${outputs.o}", outputs: {o: o.txt}, env: {NAME: VALUE}}
+"""
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    """Return what is wrong with a spec."""
+    (folder / "spec.yaml").write_text(text)
+    try:
+        read_spec(folder / "spec.yaml")
+    except SpecError as error:
+        return [problem.message for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "OPENAI_API_KEY", "openai_api_key", "apiKey", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "hf_token",
+        "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "WANDB_API_KEY", "AUTH_TOKEN", "ACCESS_TOKEN",
+        "CLIENT_SECRET", "DB_PASSWORD", "db_passwd", "DB_PASS", "GITHUB_PAT", "PASSWORD",
+    ],
+)  # fmt: skip
+def test_a_variable_that_is_named_like_a_secret_is_one(tmp_path: Path, name: str) -> None:
+    """However it is written."""
+    text = COMMAND.replace("NAME", name)
+    (told,) = problems(tmp_path, text.replace("VALUE", "hunter2-hunter2"))
+    assert told.startswith(f"stages.c.env.{name}: a secret in clear")
+    assert problems(tmp_path, text.replace("VALUE", "'${secret:X}'")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EOS_TOKEN", "</s>"),
+        ("EOS_TOKEN", "<|end_of_text|>"),
+        ("MAX_TOKEN", "'100000000'"),
+        ("WANDB_API_KEY", "''"),
+        ("OPENAI_API_KEY", "EMPTY"),
+        ("BYPASS", "everything"),
+        ("SPAT", "everything"),
+        ("PASS_NAME", "everything"),
+        ("SORT_KEY", "created_at"),
+    ],
+)
+def test_what_is_no_secret_may_stand_in_clear(tmp_path: Path, name: str, value: str) -> None:
+    """Special tokens, and what stands in for a key where none is needed, were refused."""
+    assert problems(tmp_path, COMMAND.replace("NAME", name).replace("VALUE", value)) == []
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "''"])
+def test_an_endpoint_that_needs_no_key_may_have_a_placeholder(tmp_path: Path, key: str) -> None:
+    """Servers of one's own take any."""
+    (tmp_path / "a.jsonl").write_text("{}")
+    assert problems(tmp_path, spec().replace('"${secret:K}"', key)) == []
