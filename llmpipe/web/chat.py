@@ -2,7 +2,8 @@
 
 What OpenAI's protocol has no word for stands in one field more, ``llmpipe``, which clients pass
 over. System messages of callers are passed over here: what the model is told is the stage's matter.
-So are the fields of `PASSED_OVER`. Any other field that would have no effect is refused.
+So are the fields of `PASSED_OVER`, and what an earlier answer holds besides its words: clients send
+it back. Any other field that would have no effect is refused.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ PASSED_OVER = frozenset(
     (
         "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
         "typical_p", "seed", "frequency_penalty", "presence_penalty", "repeat_penalty",
+        "reasoning_effort", "cache_control", "service_tier", "store",
     )
 )  # fmt: skip
-"""Fields that most clients send whatever is asked: how an answer is drawn is the stage's matter."""
+"""Fields that clients send whatever is asked: how an answer is made is the stage's matter."""
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
-    **REFUSED,
+    **{name: nothing for name, nothing in REFUSED.items() if name not in PASSED_OVER},
     "logit_bias": ({}, []),
     "logprobs": (False,),
     "parallel_tool_calls": (True, False),
@@ -59,6 +61,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     image_url: Any = None
     input_audio: Any = None
     file: Any = None
+    cache_control: Any = None
 
     def require_text(self) -> None:
         """Make sure that the part is a text and nothing else.
@@ -71,11 +74,16 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message of the conversation. What was thought before an earlier answer is not heeded."""
+    """A message of the conversation. Its role and its words are heeded, and nothing else in it."""
 
     role: str
     content: str | list[Part] | None = None
-    reasoning_content: str | None = None
+    name: Any = None
+    refusal: Any = None
+    annotations: Any = None
+    reasoning_content: Any = None
+    cache_control: Any = None
+    llmpipe: Any = None
 
     def text(self) -> str:
         """Give the message's text.

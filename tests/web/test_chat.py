@@ -35,6 +35,30 @@ def test_a_conversation_goes_on(serve: Serve) -> None:
     assert asked["temperature"] == 0
 
 
+def test_an_answer_is_sent_back_as_it_came(serve: Serve) -> None:
+    """Clients keep the whole message: the service refused its own words in it."""
+    served = serve()
+    answer = served.ask().json()
+    said = answer["choices"][0]["message"]
+    kept = {
+        "refusal": None, "annotations": [{"type": "url_citation"}], "reasoning_content": "Hm.",
+        "llmpipe": answer["llmpipe"], "name": "town", "tool_calls": [], "function_call": None,
+    }  # fmt: skip
+    cached = {"cache_control": {"type": "ephemeral"}}
+    messages = [
+        *question(),
+        said | kept,
+        {"role": "user", "name": "me", "content": [{"type": "text", "text": WHEN} | cached]}
+        | cached,
+    ]
+    assert served.ask(messages=messages).status_code == 200
+    asked = served.asked()[-1]["messages"]
+    assert "opens at nine" in asked[2]["content"]
+    assert set(asked[2]) == set(asked[-1]) == {"role", "content"}
+    refused = {"role": "assistant", "content": None, "refusal": "I cannot."}
+    assert served.ask(messages=[*question(), refused, *question()]).status_code == 200
+
+
 def test_long_conversations_are_forgotten_from_the_front(serve: Serve) -> None:
     """What the last turns leave no room for is not heeded, whatever a caller sends."""
     served = serve()
