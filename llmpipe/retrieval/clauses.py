@@ -119,7 +119,7 @@ def _clauses_of_row(cells: Sequence[str], names: Sequence[str]) -> list[Clause]:
 
 def _clause(text: str) -> Clause:
     _, undated = take_dates(text)
-    found = [quantity for _, quantity in quantities(undated)]
+    found = quantities(undated)
     years = {str(value) for one in found if one.is_year for value in one.values}
     return Clause(tuple(one for one in found if not one.is_year), frozenset(_stems(text) | years))
 

@@ -83,7 +83,7 @@ PASSED_OVER = frozenset(_PASSED_OVER.split())
 """Words between a negation and what it negates."""
 ADVERB_ENDINGS = ("ally", "ely", "ntly", "arly", "ement", "amment", "mente", "weise")
 """Endings of adverbs, which may stand there too."""
-_CARRIERS = "allo perm poss erla gest mogl admi auto poss toeg till tilg разр"
+_CARRIERS = "allo perm poss erla gest mogl admi auto toeg till tilg разр"
 CARRIERS = frozenset(_CARRIERS.split())
 """Stems of what is denied of another word: *no pets are allowed*, *pets are not allowed*."""
 _NOT_ONLY = "only just merely nur bloss seulement solo solamente so soltanto alleen"

@@ -89,7 +89,7 @@ def _facts(text: str) -> Facts:
     negations = negated_stems(rest)
     negated = Counter(negations)
     return Facts(
-        quantities=tuple(quantity for _, quantity in quantities(rest)),
+        quantities=tuple(quantities(rest)),
         dates=tuple(dates),
         weekdays=frozenset(WEEKDAYS[word] for word in words if word in WEEKDAYS),
         negations=len(negations),

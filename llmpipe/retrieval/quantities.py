@@ -89,8 +89,13 @@ _HAN = re.compile(
     rf"(?=\s?(?:{_any_of([*UNITS, *SCALES])}|[个個人位名次月号岁歳倍年层層楼路回本台つ]))"
 )
 _HAN_PERCENT = re.compile(rf"百分之\s?({_HAN_NUMERAL}{{1,12}}|\d+(?:\.\d+)?)")
-_HAN_WEEKDAY = re.compile(r"(?:周|週|星期|礼拜|禮拜)([一二三四五六日天])|([月火水木金土日])曜")
+_HAN_WEEKDAY = re.compile(r"(?:周|週|星期|礼拜|禮拜)[一二三四五六日天]|[月火水木金土日](?=曜)")
 _WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+_HAN_WEEKDAYS = {
+    sign: name
+    for signs in ("一二三四五六日", "月火水木金土天")
+    for sign, name in zip(signs, _WEEKDAYS, strict=True)
+}
 _ONCE = re.compile(r"\bonce(?= (?:an?|per|every|each|daily|weekly|monthly|yearly)\b)")
 _ONE = re.compile(
     "|".join(rf"\b(?:{_any_of(articles)})(?= (?:{_any_of(units)})\b)" for articles, units in ONES)
@@ -151,7 +156,9 @@ def in_digits(text: str) -> str:
     for word, meant in ACCENTED.items():
         text = text.replace(word, meant)
     text = _TOUCHING.sub(" ", " ".join(map(bare, text.split())))
-    text = _HAN_WEEKDAY.sub(_weekday, _HAN_PERCENT.sub(r" \1 % ", text))
+    text = _HAN_WEEKDAY.sub(
+        lambda match: f" {_HAN_WEEKDAYS[match[0][-1]]} ", _HAN_PERCENT.sub(r" \1 % ", text)
+    )
     text = _HAN.sub(lambda match: f" {_han_value(match[0])} ", text)
     words = set(_WORD.findall(text))
     if not words.isdisjoint(FRACTIONS):
@@ -165,13 +172,13 @@ def in_digits(text: str) -> str:
     return _BOUND_AFTER.sub(_bound, _BOUND.sub(_bound, text))
 
 
-def quantities(text: str) -> list[tuple[int, Quantity]]:
-    """Return where each quantity of a text begins, and what it is.
+def quantities(text: str) -> list[Quantity]:
+    """Return the quantities of a text in their order.
 
     Args:
         text: a text as `in_digits` returns it.
     """
-    return [(match.start(), _quantity(match)) for match in _QUANTITY.finditer(text)]
+    return list(map(_quantity, _QUANTITY.finditer(text)))
 
 
 def _quantity(match: re.Match[str]) -> Quantity:
@@ -230,11 +237,6 @@ def _time(match: re.Match[str]) -> Fraction | str:
     if half := match["half"] or match["half12"]:
         hour = hour % 12 + 12 * ("p" in half)
     return Fraction(hour) if minutes == "00" else f"{hour}:{minutes}"
-
-
-def _weekday(match: re.Match[str]) -> str:
-    number = "一二三四五六日".find(match[1] or "") if match[1] else "月火水木金土日".index(match[2])
-    return f" {_WEEKDAYS[number]} "  # 天 is not found, and -1 is the last one, as it should be
 
 
 def _one(match: re.Match[str]) -> str:
