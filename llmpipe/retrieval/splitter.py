@@ -281,7 +281,7 @@ class Splitter:
             return ""
         for chosen in (parts, [parts[0], "…", parts[-1]], [parts[-1]]):
             context = " › ".join(chosen)
-            if self.count(context) - self._special <= self._share:
+            if self._size(context) <= self._share:
                 return context
         return self._shortened(parts[-1], self._share)
 
@@ -289,7 +289,7 @@ class Splitter:
         """Leave words out at the end of a text until it is within so many tokens."""
 
         def size(count: int) -> int:
-            return self.count(" ".join(words[:count])) - self._special
+            return self._size(" ".join(words[:count]))
 
         words = text.split()
         kept = len(words)

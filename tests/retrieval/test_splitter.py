@@ -97,6 +97,7 @@ def documents(draw: st.DrawFn) -> Document:
 @settings(max_examples=60)
 @given(documents(), st.integers(16, 90), st.integers(0, 7), st.sampled_from(sorted(TOKENIZERS)))
 @example(document(((), "x" * 10_000)), 40, 5, "word pieces")
+@example(document(((), f"| {'x' * 10_000} |\n|-|\n| 1 |\n")), 16, 0, "word pieces")
 @example(document((("A",), "# A\n\n"), (("A", "B"), "## B\n\n")), 16, 0, "word pieces")
 def test_what_holds_for_every_document(
     found: Document, tokens: int, overlap: int, tokenizer: str

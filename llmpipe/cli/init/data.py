@@ -196,7 +196,7 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
     trouble = trouble_with(text, Path(root), pattern)
     if trouble:
         raise UsageError(trouble[0], hint=trouble[1])
-    below = dict(sorted(matching_files(Path(root), pattern)))
+    below = _below(Path(root), pattern)
     files = {name: found for name, found in below.items() if _ending(name) not in ENDINGS}
     if below and not files:
         raise UsageError(f"{text} fits no documents", hint=f"read are: {' '.join(FORMATS)}")
@@ -218,9 +218,21 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
     return data
 
 
+def _below(folder: Path, pattern: str) -> dict[str, os.stat_result]:
+    """Give the files that fit a pattern, in order.
+
+    Raises:
+        UsageError: one of them is neither file nor folder.
+    """
+    try:
+        return dict(sorted(matching_files(folder, pattern)))
+    except StageError as error:
+        raise UsageError(error.message, hint=error.hint) from None
+
+
 def _of_folder(text: str, folder: Path, written: str, named: Named) -> Data:
-    below = sorted(matching_files(folder, EVERYTHING))
-    files = {name: found for name, found in below if Path(name).name != SCHEMA}
+    below = _below(folder, EVERYTHING)
+    files = {name: found for name, found in below.items() if Path(name).name != SCHEMA}
     data = Data()
     for name, found in files.items():
         if _is_table(name):

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from web.test_serve import children, end, is_alive
+from web.test_serve import children, end, is_gone
 from workspace import Workspace
 
 pytestmark = pytest.mark.heavy
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_it_in_the_middle_of_an_answer(space: Workspace) -> None:
             next(lines)
             code, _, said = end(process, signal.SIGINT)
         assert (code, said) == (0, "")
-        assert not is_alive(llama)
+        assert is_gone(llama)
 
 
 def test_the_batch_is_measured_and_said(space: Workspace) -> None:
