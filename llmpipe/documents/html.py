@@ -74,7 +74,11 @@ def of_text(html: str, label: str, linked: Linked | None = None) -> Converted:
 
 def fragment(html: str) -> str:
     """Return a part of a page as Markdown; empty where it is too large or shows nothing."""
-    return "" if html.count("<") > MOST_TAGS else _as_markdown(html, navigation=True)[1]
+    if html.count("<") > MOST_TAGS:
+        return ""
+    soup = _soup(html)
+    _make_plain(soup, Seen(soup, navigation=True))
+    return _written(soup)
 
 
 def _as_markdown(
@@ -83,7 +87,13 @@ def _as_markdown(
     """Give the title that the browser shows, and the page as Markdown."""
     soup = _soup(html)
     title = one_line(soup.title.get_text()) if soup.title else ""
-    found = Seen(soup, navigation=navigation, linked=linked).found
+    _make_plain(soup, Seen(soup, navigation=navigation, linked=linked))
+    return title, _written(_main_part(soup))
+
+
+def _make_plain(soup: Any, seen: Seen) -> None:
+    """Make of the elements that were noted what Markdown can hold."""
+    found = seen.found
     for math in found["math"]:
         html_notation.write_formula(math)
     for script in (*found["sup"], *found["sub"]):
@@ -93,8 +103,11 @@ def _as_markdown(
     for pre in found["pre"]:
         html_code.flatten(pre)
     html_folds.write(soup, found["details"], found["button"])
-    text = converter().convert_soup(_main_part(soup))
-    return title, _BLANK_LINES.sub("\n\n", clean(text)).strip("\n")
+
+
+def _written(part: Any) -> str:
+    text = converter().convert_soup(part)
+    return _BLANK_LINES.sub("\n\n", clean(text)).strip("\n")
 
 
 def _soup(html: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ LINE_NUMBERS = {
 }  # fmt: skip
 """Classes by which highlighters mark the number of a line."""
 
+CELLS = {"td", "th"}
+
 LINES = {"div", "li", "p", "tr"}
 """Elements inside code that are lines."""
 
@@ -26,10 +29,12 @@ def as_code(table: Tag) -> bool:
     """Replace a table of line numbers and code by the code; tell whether it was one."""
     from bs4 import Tag
 
-    rows = [row.find_all(["td", "th"], recursive=False) for row in table.find_all("tr")]
-    rows = [cells for cells in rows if cells]
-    if not rows or not all(_is_numbered(cells) for cells in rows):
-        return False
+    rows: list[list[Tag]] = []
+    for row in parts_of(table, {"tr"}, deep=True):
+        if cells := parts_of(row, CELLS):
+            if not _is_numbered(cells):
+                return False
+            rows.append(cells)
     is_marked = _is_marked(table)
     if not any(_holds_code(cells[-1], is_marked) for cells in rows):
         return False
@@ -38,6 +43,14 @@ def as_code(table: Tag) -> bool:
     code.string = "\n".join(lines)
     table.replace_with(code)
     return True
+
+
+def parts_of(element: Tag, names: Collection[str], *, deep: bool = False) -> list[Tag]:
+    """Give the elements in another one that have one of the names, only right in it unless deep."""
+    from bs4 import Tag  # its own search takes several times as long
+
+    within = element.descendants if deep else element.contents
+    return [part for part in within if isinstance(part, Tag) and part.name in names]
 
 
 def flatten(pre: Tag) -> None:

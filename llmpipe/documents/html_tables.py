@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, takewhile, zip_longest
 from typing import TYPE_CHECKING
 
-from llmpipe.documents.html_code import as_code
+from llmpipe.documents.html_code import CELLS, as_code, parts_of
 from llmpipe.documents.tables import WIDEST, Cell, spread
 
 if TYPE_CHECKING:
@@ -40,12 +40,11 @@ _DIGITS = re.compile(r"\s*\+?([0-9]{1,9})")
 _TABLES = ("table", "grid", "treegrid")
 _HOLDS = {
     "table": {"caption", "thead", "tbody", "tfoot", "tr"}, "thead": {"tr"}, "tbody": {"tr"},
-    "tfoot": {"tr"}, "tr": {"td", "th"},
+    "tfoot": {"tr"}, "tr": CELLS,
 }  # fmt: skip
 """What the parts of a table are made of."""
 
-_CELLS = _HOLDS["tr"]
-_AROUND_CELLS = {*_HOLDS, *_CELLS}
+_AROUND_CELLS = {*_HOLDS, *CELLS}
 _HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 
 
@@ -75,7 +74,7 @@ def prepare(table: Tag) -> None:
         return  # the outer one sees to what is in it
     if as_code(table) or _taken_apart(table):
         return
-    for inner in table.find_all("table"):
+    for inner in parts_of(table, {"table"}, deep=True):
         if not inner.decomposed:
             inner.replace_with(_in_a_cell(inner))
     _leave_cells_alone(table)
@@ -103,7 +102,7 @@ def _is_data(table: Tag) -> bool:
     own = table.find_all(["th", "thead", "caption"])
     if table.get("role") in _TABLES or any(part.find_parent("table") is table for part in own):
         return True
-    rows = [row.find_all(["td", "th"], recursive=False) for row in _rows(table)]
+    rows = [parts_of(row, CELLS) for row in _rows(table)]
     is_grid = len(rows) > 1 and max(map(len, rows)) > 1
     return is_grid and _has_lines(table) and table.find(_HEADINGS) is None
 
@@ -111,7 +110,7 @@ def _is_data(table: Tag) -> bool:
 def _has_lines(table: Tag) -> bool:
     if str(table.attrs.get("border", "0")).strip() != "0" or "rules" in table.attrs:
         return True
-    first = next(_rows(table)).find_all(["td", "th"], recursive=False)
+    first = parts_of(next(_rows(table)), CELLS)
     styles = [str(part.attrs.get("style", "")) for part in (table, *first)]
     return any(map(_BORDER.search, [*styles, *(table.attrs.get("class") or ())]))
 
@@ -120,7 +119,7 @@ def _in_a_cell(table: Tag) -> str:
     """Give a table in a cell of another one in a line: cells by commas, rows by semicolons."""
     rows = (
         ", ".join(cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"]))
-        for row in table.find_all("tr")
+        for row in parts_of(table, {"tr"}, deep=True)
     )
     return f" {'; '.join(rows)} "
 
@@ -130,16 +129,16 @@ def _leave_cells_alone(table: Tag) -> None:
     from bs4 import Tag
     from bs4.element import PreformattedString
 
-    for part in table.find_all([*_AROUND_CELLS]):
+    for part in parts_of(table, _AROUND_CELLS, deep=True):
         _put_in_its_place(part)
-    for part in [table, *table.find_all(["tr", "thead", "tbody", "tfoot"])]:
+    for part in [table, *parts_of(table, _HOLDS.keys() - {"table"}, deep=True)]:
         for inner in part.contents[:]:
             if isinstance(inner, Tag) and inner.name in _HOLDS[part.name]:
                 continue
             inner.extract()
             if not isinstance(inner, PreformattedString) and inner.get_text(strip=True):
                 table.insert_before(inner, " ")
-    for caption in table.find_all("caption", recursive=False):
+    for caption in parts_of(table, {"caption"}):
         table.insert(0, caption)
 
 
@@ -151,7 +150,7 @@ def _put_in_its_place(part: Tag) -> None:
         if around.name not in _AROUND_CELLS:
             around.insert(0, " ")
             around.unwrap()
-        elif part.name in _CELLS and around.name not in ("tr", *_CELLS):
+        elif part.name in CELLS and around.name not in ("tr", *CELLS):
             row = part.wrap(Tag(name="tr"))
             row.extend(takewhile(_is_no_row, list(row.next_siblings)))
         else:
@@ -163,11 +162,11 @@ def _is_no_row(beside: object) -> bool:
 
 
 def _rows(table: Tag) -> Iterator[Tag]:
-    for part in table.find_all(["tr", "thead", "tbody", "tfoot"], recursive=False):
+    for part in parts_of(table, _HOLDS["table"]):
         if part.name == "tr":
             yield part
-        else:
-            yield from part.find_all("tr", recursive=False)
+        elif part.name != "caption":
+            yield from parts_of(part, {"tr"})
 
 
 def _fill(rows: list[Tag]) -> None:
@@ -194,7 +193,7 @@ def _fill(rows: list[Tag]) -> None:
         if is_own and placed.isdisjoint(map(id, line)) and not _twice(line):
             placed.update(map(id, line))
             continue
-        for own in row.find_all(["td", "th"], recursive=False):
+        for own in parts_of(row, CELLS):
             own.extract()
         for cell in line:
             if cell is not None and id(cell) not in placed:
@@ -235,7 +234,7 @@ def _rows_of_names(rows: list[Tag], lines: list[list[Tag | None]]) -> int:
 
 
 def _holds_names(row: Tag) -> bool:
-    cells = row.find_all(["td", "th"], recursive=False)
+    cells = parts_of(row, CELLS)
     if len(cells) > 1 and cells[0].name == "td" and not cells[0].get_text(strip=True):
         del cells[0]  # the corner above the names of rows
     return bool(cells) and all(
@@ -277,7 +276,7 @@ def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
                     min(_span(cell, "colspan") or 1, WIDEST),
                     min(_span(cell, "rowspan") or len(rows), len(rows) - number),
                 )
-                for cell in row.find_all(["td", "th"], recursive=False)
+                for cell in parts_of(row, CELLS)
             ]
             for number, row in enumerate(rows)
         ]

@@ -5,6 +5,7 @@ HTML in it becomes Markdown where it means something: headings, powers. Comments
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -18,6 +19,9 @@ from llmpipe.documents.plain import decode
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
+
+_PLAIN = re.compile(r"(?:[^\\`*_!&<\[\]]|`[^\s`](?:[^`]*[^\s`])?`(?!`))*+")
+"""A line of text with no markup but short code."""
 
 
 def convert(data: bytes, label: str) -> Converted:
@@ -71,6 +75,8 @@ def headings(text: str) -> Iterator[Heading]:
 
 def _words(token: Token) -> str:
     """Give the text of a heading without its markup."""
+    if _PLAIN.fullmatch(token.content):  # as most are; the parser takes its time
+        return one_line(token.content.replace("`", ""))
     inline = _parser().parseInline(token.content)[0]
     pieces = ((" " if part.type == "softbreak" else part.content) for part in inline.children or ())
     return one_line("".join(pieces))
