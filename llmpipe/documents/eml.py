@@ -1,4 +1,8 @@
-"""Messages (EML): who wrote what when, and the text; attachments are named."""
+"""Messages (EML): who wrote what when, and the text; attachments are named.
+
+Every text that a reader sees is read, and messages within others are. What lies in a damaged mail,
+in one without the boundaries that it tells of, is read as it stands.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterator
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
+from typing import NamedTuple, TypeGuard
 
 from llmpipe.documents import html, markdown, plain_tables
 from llmpipe.documents.model import Scalar
@@ -32,41 +37,99 @@ def convert(data: bytes, label: str) -> Converted:
     assert isinstance(message, EmailMessage)
     texts: list[str] = []
     headings: list[Heading] = []
-    attached: list[str] = []
+    unread: list[str] = []
     remarks: list[str] = []
     place = 0
-    for level, one in _messages(message, 1):
+    for level, one, parts in _messages(message, 1):
         subject = one_line(_header(one, "Subject")) or "(no subject)"
         lines = [f"{name}: {value}" for name in HEADERS if (value := _header(one, name))]
-        body, inner = _body(one, label, remarks)
         head = "\n".join([f"{'#' * level} {subject}", "", *lines]) + "\n\n"
         headings.append(Heading(level, subject, place))
-        headings += [
-            heading._replace(
-                level=min(level + heading.level, 6), start=place + len(head) + heading.start
-            )
-            for heading in inner
-        ]
-        texts.append(f"{head}{body.strip(chr(10))}\n\n")
-        place += len(texts[-1])
-        attached += [name for part in one.iter_attachments() if (name := _attached(part))]
+        texts.append(head)
+        place += len(head)
+        for body in (part for part in parts if isinstance(part, _Body)):
+            text, inner = _read(body, label, remarks)
+            headings += [
+                heading._replace(level=min(level + heading.level, 6), start=place + heading.start)
+                for heading in inner
+            ]
+            texts.append(f"{text}\n\n")
+            place += len(texts[-1])
+        unread += [part for part in parts if isinstance(part, str)]
     whole = "".join(texts)
     metadata: dict[str, Scalar] = {
         name.lower(): value for name in ("From", "To", "Date") if (value := _header(message, name))
     }
-    if attached:
-        remarks.append(f"attachments that are not read: {', '.join(attached)}")
+    if unread:
+        remarks.append(f"attachments that are not read: {', '.join(unread)}")
     title = one_line(_header(message, "Subject"))
     return Converted(whole, sections_of(whole, headings), title, (), metadata, tuple(remarks))
 
 
-def _messages(message: EmailMessage, level: int) -> Iterator[tuple[int, EmailMessage]]:
-    yield level, message
-    for part in message.iter_attachments():
-        if part.get_content_type() == "message/rfc822" and level < 6:
-            inner = part.get_payload(0)
-            if isinstance(inner, EmailMessage):
-                yield from _messages(inner, level + 1)
+class _Body(NamedTuple):
+    """A text of a message, in one form or in both."""
+
+    plain: EmailMessage | None
+    formatted: EmailMessage | None = None
+
+
+_Part = _Body | EmailMessage | str
+"""A text, a message within another one, or what a part is called that is not read."""
+
+
+def _messages(message: EmailMessage, level: int) -> Iterator[tuple[int, EmailMessage, list[_Part]]]:
+    """Give a message and those in it, each with its level and its parts."""
+    is_text = message.get_content_maintype() == "text"
+    parts: list[_Part] = [_body(message)] if is_text else list(_parts(message))
+    yield level, message, parts
+    for part in parts:
+        if isinstance(part, EmailMessage):
+            yield from _messages(part, min(level + 1, 6))
+
+
+def _parts(part: EmailMessage) -> Iterator[_Part]:
+    """Give what a part is made of, as programs that show mails do."""
+    kind, payload = part.get_content_type(), part.get_payload()
+    main = part.get_content_maintype()
+    inner = [one for one in payload if isinstance(one, EmailMessage)] if _is_list(payload) else []
+    if kind == "message/rfc822" and inner:
+        yield inner[0]
+    elif kind == "multipart/alternative" and inner:
+        yield from _chosen([list(_parts(one)) for one in inner])
+    elif main == "multipart" and inner:
+        for one in inner:
+            yield from _parts(one)
+    elif main == "text" and not part.is_attachment() and not part.get_filename():
+        yield _body(part)
+    elif main == "multipart" and part.get_payload():  # its boundary is missing or another one
+        yield _Body(part)
+    elif main != "multipart":
+        yield one_line(part.get_filename() or kind)
+
+
+def _body(part: EmailMessage) -> _Body:
+    return _Body(None, part) if part.get_content_type() == "text/html" else _Body(part)
+
+
+def _chosen(forms: list[list[_Part]]) -> list[_Part]:
+    """Give what is read of the forms in which a sender says the same; the last one is the best."""
+    texts = [[part for part in form if isinstance(part, _Body)] for form in forms]
+    best = max(range(len(forms)), key=lambda place: (_rank(texts[place]), place))
+    plain = next((text for text in texts if text and all(body.plain for body in text)), None)
+    if plain and len(plain) == len(texts[best]) == 1 and texts[best][0].formatted:
+        both = _Body(plain[0].plain, texts[best][0].formatted)
+        return [both if isinstance(part, _Body) else part for part in forms[best]]
+    return forms[best]
+
+
+def _rank(texts: list[_Body]) -> int:
+    """Tell apart what programs show, other texts (such as calendars), and none."""
+    kinds = {part.get_content_type() for text in texts for part in text if part}
+    return 2 if kinds & {"text/plain", "text/html"} else min(len(kinds), 1)
+
+
+def _is_list(payload: object) -> TypeGuard[list[object]]:
+    return isinstance(payload, list)
 
 
 def _header(message: EmailMessage, name: str) -> str:
@@ -80,23 +143,25 @@ def _header(message: EmailMessage, name: str) -> str:
     return one_line(str(value))
 
 
-def _body(message: EmailMessage, label: str, remarks: list[str]) -> tuple[str, list[Heading]]:
-    """Give the text of a message; the formatted one where the plain one says much less, or none."""
-    decoded = _part(message, "plain", label)
+def _read(body: _Body, label: str, remarks: list[str]) -> tuple[str, list[Heading]]:
+    """Give a text as Markdown; the formatted one where the plain one says much less, or none."""
+    decoded = _decoded(body.plain, label)
     plain = plain_tables.as_markdown(clean(decoded.text)).strip("\n")
     try:
-        text, others = _formatted(message, label, plain)
+        text, others = _formatted(body, label, plain)
     except StageError as error:
         if not plain:
             raise
         text, others = "", [f"the formatted text is not read: {error.message}"]
     remarks += [*(() if text else decoded.remarks), *others]
-    return (text, list(markdown.headings(text))) if text else (plain, [])
+    is_marked = text or (body.plain and body.plain.get_content_type() == "text/markdown")
+    text = (text or plain).strip("\n")
+    return text, list(markdown.headings(text)) if is_marked else []
 
 
-def _formatted(message: EmailMessage, label: str, plain: str) -> tuple[str, list[str]]:
+def _formatted(body: _Body, label: str, plain: str) -> tuple[str, list[str]]:
     """Give the formatted text and what to say of it; it is empty where the plain one will do."""
-    page = _part(message, "html", label)
+    page = _decoded(body.formatted, label)
     if plain and not _says_more(_UNREAD.sub(" ", page.text), plain):
         return "", []
     text = html.of_text(page.text, label).text
@@ -108,10 +173,11 @@ def _formatted(message: EmailMessage, label: str, plain: str) -> tuple[str, list
     return text, [*page.remarks, remark]
 
 
-def _part(message: EmailMessage, kind: str, label: str) -> Decoded:
-    part = message.get_body((kind,))
-    data = part.get_payload(decode=True) if part is not None else None
-    if part is None or not isinstance(data, bytes):
+def _decoded(part: EmailMessage | None, label: str) -> Decoded:
+    if part is None:
+        return Decoded("")
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
         return Decoded("")
     return decode(data, label, str(part.get_content_charset() or ""))
 
@@ -122,9 +188,3 @@ def _says_more(formatted: str, plain: str) -> bool:
     words = set(more)
     is_other = 2 * len(words.difference(less)) > len(words)
     return len(more) > 2 * len(less) or (len(more) > len(less) and is_other)
-
-
-def _attached(part: EmailMessage) -> str:
-    if part.get_content_type() == "message/rfc822":
-        return ""
-    return one_line(part.get_filename() or part.get_content_type())
