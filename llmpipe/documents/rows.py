@@ -38,7 +38,7 @@ class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Which columns of a row make a document."""
 
     text: tuple[str, ...]
-    """Columns with the text, in order; a blank line is put between them."""
+    """Columns with the text, in order, a blank line between them; of several each is named."""
     title: str | None = None
     """Column with the title; without it the document is called after its file and row."""
     id: str | None = None
@@ -90,7 +90,7 @@ def read(
 
 
 def _mapped(row: Mapping[str, Any], number: int, columns: Columns) -> ReadRow:
-    texts = [_column(row, name) for name in columns.text]
+    texts = {name: clean(_column(row, name)) for name in columns.text}
     title = _column(row, columns.title) if columns.title else ""
     name = one_line(_column(row, columns.id)) if columns.id else str(number)
     if not name:
@@ -98,7 +98,12 @@ def _mapped(row: Mapping[str, Any], number: int, columns: Columns) -> ReadRow:
     taken = {*columns.text, columns.title, columns.id}
     kept = [c for c in row if c not in taken] if columns.metadata is None else columns.metadata
     metadata = scalars({column: row.get(column) for column in kept})
-    text = "\n\n".join(clean(text) for text in texts if text.strip())
+    named = len(texts) > 1  # a number or a word says little without the name of its column
+    text = "\n\n".join(
+        f"{one_line(name)}: {text}" if named else text
+        for name, text in texts.items()
+        if text.strip()
+    )
     return ReadRow(number, name, one_line(title), text, metadata)
 
 

@@ -52,7 +52,7 @@ def test_named_columns(tmp_path):
     path = write(tmp_path / "a.jsonl", [row])
     (document,) = documents(path, text=["p", "q"], title="h", id="key")
     assert (document.id, document.title, document.row) == ("a.jsonl#k9", "Head line", 1)
-    assert document.text == "One.\n\nTwo."
+    assert document.text == "p: One.\n\nq: Two."
     assert document.metadata == {"n": 7}
     (document,) = documents(path, text=["p"], metadata=["q"])
     assert (document.title, document.metadata) == ("a 1", {"q": "Two."})
