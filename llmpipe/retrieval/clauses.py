@@ -26,7 +26,7 @@ from llmpipe.words import plain_words
 
 _DIGIT = re.compile(r"\d")
 _BREAK = re.compile(
-    rf"[,;:](?!\d)|[、。]|\s[–—|]\s|[.!?]\s|\b(?:{'|'.join(sorted(CONJUNCTIONS))})\b"
+    rf"[,;:](?!\d)|[、。]|\s[–—|]\s|[!?]\s|\b(?:{'|'.join(sorted(CONJUNCTIONS))})\b"
 )
 
 

@@ -111,6 +111,10 @@ _FRACTION = re.compile(
 )
 _HALF = re.compile(rf"\b(?:{_any_of(HALVES)})\b")
 _AND_PART = re.compile(r"(?<=\d) and (?:an? )?(?=\d+/\d)")
+_TIME = re.compile(
+    r"(?<![\w.])(\d{1,2})(?:\.(\d{2})(?= ?(?:uhr|o'clock)\b)"
+    r"| uhr (?:und )?(\d{2})\b(?! uhr)| [时時点點] ?(\d{1,2}) ?分)"
+)
 _MINUS = re.compile(r"(?<![^\s(])[–—](?=[.\d])|\b(?:minus|moins|menos|meno) (?=[.\d])")
 _BOUND = re.compile(
     rf"(?<!\w)(?:(?P<least>{AT_LEAST}|>=?|≥)|{AT_MOST}|<=?|≤)\s?(?=[-.]?\d|[€$£₩₹₽₺]\s?\d)"
@@ -142,6 +146,7 @@ _QUANTITY = re.compile(
     re.VERBOSE,
 )
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
+_WORD_BEFORE = re.compile(r"([^\W\d_]+)\s\Z")
 _YEAR = re.compile(r"1\d{3}|20\d\d")
 _NOTATION_COUNTS = re.compile(r"0\d\d+|\d+\.\d*[1-9]\d*0|\d+(?:\.\d+){2,}")
 """Numbers of rooms and articles, of versions."""
@@ -169,6 +174,7 @@ def in_digits(text: str) -> str:
     if not words.isdisjoint(HALVES):
         text = _HALF.sub("1/2", text)
     text = _MINUS.sub("-", _AND_PART.sub(" ", text))
+    text = _TIME.sub(_with_colon, text)
     return _BOUND_AFTER.sub(_bound, _BOUND.sub(_bound, text))
 
 
@@ -193,9 +199,21 @@ def _quantity(match: re.Match[str]) -> Quantity:
     unit = UNITS.get(match["after"], "") or UNITS.get((match["before"] or "").strip(), "")
     bound = match["bound"] or match["bound_after"] or ""
     may_be_year = not (unit or match["scale"]) and _YEAR.fullmatch(match[0].strip())
-    return Quantity(
-        frozenset(_values(match, has_unit=bool(unit))), unit, bound, is_year=bool(may_be_year)
-    )
+    values = {*_values(match, has_unit=bool(unit))}
+    if unit == "%" or (match["over"] and not unit):
+        values |= {_share(value / 100 if unit else value) for value in _numbers(values)}
+    elif match[0].isdigit() and (word := _WORD_BEFORE.search(match.string, 0, match.start())):
+        values.add(f"{word[1]}{match[0]}")  # GPT 4 is GPT-4
+    return Quantity(frozenset(values), unit, bound, is_year=bool(may_be_year))
+
+
+def _numbers(values: Iterable[Fraction | str]) -> Iterator[Fraction]:
+    return (value for value in values if isinstance(value, Fraction))
+
+
+def _share(part: Fraction) -> str:
+    """Return the reading of a fraction or percentage: half of them are 50 % of them, not 50."""
+    return f"{part} of all"
 
 
 def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]:
@@ -237,6 +255,10 @@ def _time(match: re.Match[str]) -> Fraction | str:
     if half := match["half"] or match["half12"]:
         hour = hour % 12 + 12 * ("p" in half)
     return Fraction(hour) if minutes == "00" else f"{hour}:{minutes}"
+
+
+def _with_colon(match: re.Match[str]) -> str:
+    return f"{match[1]}:{(match[2] or match[3] or match[4]).zfill(2)}"
 
 
 def _one(match: re.Match[str]) -> str:

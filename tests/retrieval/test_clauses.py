@@ -46,6 +46,7 @@ def test_a_figure_of_other_words_is_misplaced(claim: str, source: str) -> None:
     ("claim", "source"),
     [
         ("The ticket costs 3 euros for children", TICKET),
+        ("It leaves at 9:30 from platform 2", "It leaves at 9.30 a.m. from platform 2."),
         ("The ticket costs 5 euros for adults", TICKET),
         ("In 2024 the museum had 700 visitors", VISITORS),
         ("The museum had 500 visitors in 2023", VISITORS),
