@@ -14,12 +14,17 @@ Ctrl-C ends in 130. Anything else that escapes is a bug in llmpipe and shows its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 EXCERPT = 100
 """Characters of a line that a message shows."""
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+"""How Python shows the bytes of a name that is not UTF-8."""
+AROUND = 40
+"""Characters that a message shows on both sides of what is no text."""
 LONGEST_WORD = 1000
 """Characters of a word that may be a mistyped one; to compare a longer text only takes time."""
 
@@ -88,10 +93,10 @@ class LlmpipeError(Exception):
     def __init__(
         self, message: str, *, location: Location | None = None, hint: str | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = as_text(message)
+        super().__init__(self.message)
         self.location = location
-        self.hint = hint
+        self.hint = hint and as_text(hint)
 
     def render(self) -> str:
         """Give the error as a user should read it."""
@@ -154,6 +159,24 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
         return None
     match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f"did you mean {match[0]!r}?" if match else None
+
+
+def is_text(text: str) -> bool:
+    """Return whether a name or value that the system handed over is UTF-8, as all we write is."""
+    return text.isascii() or _NO_TEXT.search(text) is None
+
+
+def as_text(text: str) -> str:
+    """Return a name or value with U+FFFD for each byte that is no text."""
+    return text if text.isascii() else _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def foreign_text(error: BaseException) -> tuple[str, str] | None:
+    """Return message and hint where an error comes of writing what is no text, else None."""
+    if not isinstance(error, UnicodeEncodeError) or is_text(error.object):
+        return None
+    around = error.object[max(0, error.start - AROUND) : error.end + AROUND]
+    return f"{around!r} is not UTF-8 text", "rename the file, or change the variable, that has it"
 
 
 def _place(problem: Problem) -> tuple[str, int, int]:

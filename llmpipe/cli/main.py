@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(name: str, arguments: list[str]) -> int:
-    from llmpipe.errors import LlmpipeError, did_you_mean
+    from llmpipe.errors import LlmpipeError, UsageError, did_you_mean, foreign_text
 
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
@@ -83,6 +83,12 @@ def _command(name: str, arguments: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except UnicodeEncodeError as error:
+        told = foreign_text(error)
+        if told is None:
+            raise
+        _complain(UsageError(f"llmpipe {name}: {told[0]}", hint=told[1]).render())
+        return UsageError.exit_code
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _complain(f"llmpipe {name}: {where}{error.strerror or error}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmpipe.contracts import ArtifactType, Input
-from llmpipe.errors import did_you_mean
+from llmpipe.errors import as_text, did_you_mean, is_text
 from llmpipe.gguf_parts import all_parts, part_of
 from llmpipe.graph.model import Binding
 from llmpipe.graph.patterns import trouble_with
@@ -103,11 +103,12 @@ def _at_path(wanted: Input, folder: Path) -> Binding | Trouble:
 
 
 def _path(text: str, folder: Path) -> Path | Trouble:
-    if not text.startswith("pkg://"):
-        return local_path(text, folder)
-    found = package_path(text)
+    found = package_path(text) if text.startswith("pkg://") else local_path(text, folder)
     if isinstance(found, Path):
-        return found
+        if is_text(str(found)):
+            return found
+        message = f"{text} leads to {as_text(str(found))}, which is not UTF-8 text"
+        return Trouble(message, "rename what is not")
     return Trouble(f"{text}: {found}", "install it, or see what packages carry with `pip show -f`")
 
 

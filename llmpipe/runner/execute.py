@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.contracts import StageResult
-from llmpipe.errors import LlmpipeError, StageError
+from llmpipe.errors import LlmpipeError, StageError, foreign_text
 from llmpipe.registry import stage_class
 from llmpipe.runner.disk import write_hint
 from llmpipe.runner.request import StageRequest
@@ -53,7 +53,8 @@ def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> i
         found, status = {"error": _refusal(error)}, 1
     except Exception as error:
         traceback.print_exc()
-        found = {"error": {"message": f"{type(error).__name__}: {error}", "hint": None}}
+        message, hint = foreign_text(error) or (f"{type(error).__name__}: {error}", None)
+        found = {"error": {"message": message, "hint": hint}}
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from llmpipe.errors import foreign_text
 from llmpipe.registry import stage_class
 from llmpipe.runner import worker
 from llmpipe.runner.process import mark_worker
@@ -95,6 +96,8 @@ def _become_worker(message: bytes, events: int) -> None:
 
 
 def _internal(error: BaseException) -> dict[str, Any]:
+    if told := foreign_text(error):
+        return {"message": told[0], "hint": told[1]}
     message = f"its worker failed: {type(error).__name__}: {error}"
     return {"message": message, "hint": "this is a fault in llmpipe"}
 

@@ -118,7 +118,7 @@ def remember(project: Project, outcome: RunOutcome) -> None:
         path = _memory_file(store, spec.path, spec.profiles)
         store.memo.mkdir(exist_ok=True)
         atomic_write(path, msgspec.json.encode(memory).decode(), durable=False)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, UnicodeEncodeError, msgspec.MsgspecError):
         return  # the next run takes the long way
 
 

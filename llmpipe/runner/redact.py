@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from llmpipe.contracts import SECRET
+from llmpipe.errors import as_text
 
 WELL_KNOWN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
 """Environment variables that are redacted even where no spec names them."""
@@ -44,11 +45,11 @@ class Redactor:
         return data
 
     def in_json(self, value: Any) -> Any:
-        """Give JSON data without the secrets in its texts."""
+        """Return JSON data without the secrets, and without what is no text, in its texts."""
         if isinstance(value, str):
             for form in self._forms:
                 value = value.replace(form, REDACTED)
-            return value
+            return as_text(value)
         if isinstance(value, list):
             return [self.in_json(item) for item in value]
         if isinstance(value, dict):
@@ -57,6 +58,7 @@ class Redactor:
 
 
 def _forms(value: str) -> Iterable[str]:
-    for form in (value, *(line.strip() for line in value.splitlines())):
+    decoded = os.fsencode(value).decode("utf-8", "replace")  # as logs show what is no text
+    for form in (value, decoded, *(line.strip() for line in value.splitlines())):
         yield form
         yield json.dumps(form)[1:-1]

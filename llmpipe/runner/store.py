@@ -34,7 +34,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.canonical import digest
-from llmpipe.errors import StoreError, UsageError
+from llmpipe.errors import StoreError, UsageError, is_text
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, sync_folder, writing
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_id, stored_output
@@ -53,9 +53,12 @@ def home_for(spec_path: Path) -> Path:
     """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
 
     Raises:
-        UsageError: ``LLMPIPE_HOME`` lies in the home of nobody.
+        UsageError: ``LLMPIPE_HOME`` lies in the home of nobody, or a path is not UTF-8 text.
     """
     chosen = os.environ.get("LLMPIPE_HOME")
+    for path in (spec_path.absolute(), Path(chosen or "")):
+        if not is_text(str(path)):  # records name what they are of by its path
+            raise UsageError(f"{path}: the path is not UTF-8 text", hint="rename what is not")
     if chosen:
         home = expanded(chosen)
         if str(home).startswith("~"):

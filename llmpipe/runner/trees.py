@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, is_text
 from llmpipe.patterns import SPECIAL
 
 
@@ -43,8 +43,8 @@ def take_over(output: Path, name: str) -> None:
         name: what the stage calls it.
 
     Raises:
-        StageError: it is a link, or it holds a pipe, socket or device, or a link that leads out or
-            nowhere.
+        StageError: it is a link, or it holds a pipe, socket or device, a link that leads out or
+            nowhere, or a name that is no text.
     """
     if output.is_symlink():
         raise StageError(
@@ -56,6 +56,9 @@ def take_over(output: Path, name: str) -> None:
     if output.is_dir():
         found += [(Path(e.path), e.stat(follow_symlinks=False)) for e in entries(output)]
     for path, seen in found:
+        if not is_text(path.name):
+            message = f"the output {name!r} holds a file whose name is not UTF-8 text: {path.name}"
+            raise StageError(message, hint="rename it at the stage's end")
         if kind := SPECIAL.get(stat.S_IFMT(seen.st_mode)):
             raise StageError(
                 f"the output {name!r} holds {kind}: {path}",

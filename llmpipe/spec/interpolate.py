@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from llmpipe.errors import Location, Problem, did_you_mean
+from llmpipe.errors import Location, Problem, did_you_mean, is_text
 from llmpipe.spec.load import Node, Scalar
 
 MOST_FILLED = 2_000_000
@@ -110,6 +110,8 @@ class _Filler:
             name = expression[4:]
             if name not in self.environment:
                 return self._fail(match, where, f"the environment has no variable {name}")
+            if not is_text(self.environment[name]):
+                return self._fail(match, where, f"the variable {name} is not UTF-8 text")
             return self.environment[name]
         if _SECRET_NAME.fullmatch(expression):
             return match.group()  # revealed by the worker, where it is allowed

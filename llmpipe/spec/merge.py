@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from llmpipe.errors import Problem, SpecError, UsageError, did_you_mean
+from llmpipe.errors import Problem, SpecError, UsageError, did_you_mean, is_text
 from llmpipe.spec.load import Node, Source, parse_value
 
 PROFILE_SECTIONS = ("params", "stages")
@@ -82,6 +82,8 @@ def apply_settings(root: Node, settings: Sequence[str]) -> Node:
         UsageError: a setting is malformed or its path leads nowhere sensible.
     """
     for setting in settings:
+        if not is_text(setting):
+            raise UsageError(f"--set {setting}: not UTF-8 text")
         path, equals, text = setting.partition("=")
         steps = path.strip().split(".")
         if not equals or not all(steps):
