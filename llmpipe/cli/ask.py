@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,9 +27,6 @@ EXAMPLE = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model
 
 TITLE = 80
 """Characters that are shown of a title; that of a row may be a whole question."""
-
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters, but for tab and line break."""
 
 
 def main(argv: list[str]) -> int:
@@ -112,9 +108,9 @@ def _print_answer(
             if isinstance(event, Token):
                 text = event.text if begun else event.text.lstrip()
                 begun = begun or bool(text)
-                print(_harmless(text), end="", flush=True)
+                print(text, end="", flush=True)
             elif isinstance(event, Done):
-                print("" if begun else _harmless(event.answer.text))
+                print("" if begun else event.answer.text)
                 return event.answer
     raise AssertionError("an answer that is not cancelled is complete")
 
@@ -128,12 +124,12 @@ def _print_citations(answer: Answer) -> None:
     if answer.usage.unfinished:
         return
     for line in _listed(answer.citations):
-        print(_harmless(line))
+        print(line)
     for sentence in _without_source(answer):
-        print(_harmless(f"\nNo source was found for: {sentence}"))
+        print(f"\nNo source was found for: {sentence}")
     if not (answer.citations or answer.abstained):
         found = dict.fromkeys(hit.chunk.document for hit in answer.hits)
-        print(_harmless(f"\nNo source was found for this answer. Looked at: {', '.join(found)}"))
+        print(f"\nNo source was found for this answer. Looked at: {', '.join(found)}")
 
 
 def _without_source(answer: Answer) -> Iterator[str]:
@@ -145,11 +141,6 @@ def _without_source(answer: Answer) -> Iterator[str]:
         sentence = " ".join(answer.text[slice(*claim)].split())
         if claim not in cited and is_statement(sentence):
             yield sentence
-
-
-def _harmless(text: str) -> str:
-    """Give a text without what a terminal would obey."""
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _listed(citations: Iterable[Citation]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from llmpipe.errors import LlmpipeError, UsageError, did_you_mean
+from llmpipe.terminal import guarded
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
     prompt = f"{question} [{default}]: " if default else f"{question}: "
     while True:
         try:
-            answer = input(prompt).strip() or default
+            answer = input(guarded(prompt)).strip() or default
             if answer:
                 return read(answer)
             print("   an answer is needed; Ctrl-C ends without writing anything")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from llmpipe.cli.options import add_store, open_store, parser, print_json
 from llmpipe.errors import StoreError
 from llmpipe.runner.store import Store
+from llmpipe.terminal import redraw
 
 
 def main(argv: list[str]) -> int:
@@ -43,9 +43,7 @@ def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[
     unreadable: list[dict[str, Any]] = []
     makers = _makers(store)
     for i, name in enumerate(found, 1):
-        if sys.stderr.isatty():
-            end = "\n" if i == len(found) else ""
-            print(f"\r{i}/{len(found)}", end=end, file=sys.stderr, flush=True)
+        redraw(f"{i}/{len(found)}", end="\n" if i == len(found) else "")
         item = {"object": name, "made_by": ", ".join(makers.get(name, []))}
         try:
             wrong = store.rotten(name)

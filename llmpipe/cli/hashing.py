@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
+
+from llmpipe.terminal import redraw
 
 BIG = 1 << 28
 """Bytes of a file from which on it is worth a word: about a second's hashing."""
 
 PAUSE = 0.2
 """Seconds between two words."""
-
-_CLEAR = "\r\x1b[K"
 
 
 class HashProgress:
@@ -22,11 +21,10 @@ class HashProgress:
         self._due = 0.0
 
     def __call__(self, path: Path, done: int, total: int) -> None:
-        if total < BIG or not sys.stderr.isatty():
+        if total < BIG:
             return
         if done >= total:
-            print(_CLEAR, end="", file=sys.stderr, flush=True)
+            redraw("")
         elif time.monotonic() >= self._due:
             self._due = time.monotonic() + PAUSE
-            told = f"{_CLEAR}hashing {path.name}: {100 * done // total} %"
-            print(told, end="", file=sys.stderr, flush=True)
+            redraw(f"hashing {path.name}: {100 * done // total} %")

@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version", "version"):
         print(f"llmpipe {__version__}")
         return 0
-    return _command(arguments[0], arguments[1:])
+    from llmpipe.terminal import guarding
+
+    with guarding():
+        return _command(arguments[0], arguments[1:])
 
 
 def _command(name: str, arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmpipe.errors import UsageError, did_you_mean
 from llmpipe.runner.store import Store, home_for
+from llmpipe.terminal import json_safe
 
 if TYPE_CHECKING:
     from llmpipe.graph.model import Graph
@@ -130,7 +131,7 @@ def find_stage(graph: Graph, name: str) -> str:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     ascii_only = "utf" not in (getattr(sys.stdout, "encoding", None) or "utf").lower()
-    print(json.dumps(value, indent=2, ensure_ascii=ascii_only))
+    print(json_safe(json.dumps(value, indent=2, ensure_ascii=ascii_only)))
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

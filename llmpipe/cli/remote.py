@@ -16,6 +16,7 @@ from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Count, Remote
 from llmpipe.runner.store import Store
 from llmpipe.runner.words import size_text
+from llmpipe.terminal import redraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,7 @@ def _move_all(
     def count(more: int) -> None:
         nonlocal size
         size += more
-        if sys.stderr.isatty():
-            print(f"\r{size_text(size)} ", end="", file=sys.stderr, flush=True)
+        redraw(f"{size_text(size)} ")
 
     for name, node in project.graph.nodes.items():
         if name not in wanted:

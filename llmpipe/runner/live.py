@@ -6,6 +6,7 @@ processes and the last line of its log; below them stand the GPUs, where there a
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +24,7 @@ from rich.table import Column
 from llmpipe.runner.events import Event
 from llmpipe.runner.usage import gpu_usage
 from llmpipe.runner.words import event_text, progress_text, size_text
+from llmpipe.terminal import guarded, unguarded
 
 NARROW = 100
 """Columns of a terminal below which bars and memory are left out."""
@@ -32,7 +34,7 @@ class LiveView:
     """Shows events on standard error; colours are left out where NO_COLOR is set."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(file=unguarded(sys.stderr), highlight=False)
         self._progress = Progress(
             *_columns(wide=self._console.width >= NARROW),
             console=self._console,
@@ -47,7 +49,7 @@ class LiveView:
         kind, stage = event["event"], event.get("stage", "")
         if kind == "stage-started":
             self._tasks[stage] = self._progress.add_task(
-                stage, total=None, done="", memory="", line=""
+                guarded(stage), total=None, done="", memory="", line=""
             )
         if kind in ("stage-ended", "stage-retry") and stage in self._tasks:
             self._progress.remove_task(self._tasks.pop(stage))
@@ -55,15 +57,17 @@ class LiveView:
             self._update(self._tasks[stage], event)
         text = event_text(event)
         if text:
-            self._console.print(text, markup=False)
+            self._console.print(guarded(text), markup=False)
 
     def _update(self, task: TaskID, event: Event) -> None:
         kind = event["event"]
         if kind == "progress":
             done, total = event["done"], event["total"]
-            self._progress.update(task, completed=done, total=total, done=progress_text(event))
+            self._progress.update(
+                task, completed=done, total=total, done=guarded(progress_text(event))
+            )
         elif kind == "log":
-            self._progress.update(task, line=event["line"].strip())
+            self._progress.update(task, line=guarded(event["line"].strip()))
         elif kind == "usage":
             self._progress.update(task, memory=size_text(event["memory"]))
             self._show_gpus(gpu_usage())
@@ -89,7 +93,7 @@ def _columns(*, wide: bool) -> list[Any]:
     last = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = [
         SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", markup=False, style="bold"),
         BarColumn(bar_width=20),
         TextColumn("{task.fields[done]}", markup=False),
         TimeElapsedColumn(),

@@ -12,6 +12,7 @@ from llmpipe.runner.outcome import StageOutcome
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.resources import Grant
 from llmpipe.runner.workers import Worker
+from llmpipe.terminal import uncoloured
 
 LOG_TAIL = 15
 """Lines of a failed stage's log that its error shows."""
@@ -47,7 +48,7 @@ class Running:
         try:
             with self.log.open("rb") as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - 20_000))
-                lines = stream.read().decode("utf-8", "replace").splitlines()
+                lines = uncoloured(stream.read().decode("utf-8", "replace")).splitlines()
         except OSError:
             return []
         return [line for line in lines if line.strip()][-LOG_TAIL:]

@@ -21,6 +21,7 @@ from llmpipe.runner.execute import execute
 from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.request import StageRequest
 from llmpipe.runner.usage import session_memory
+from llmpipe.terminal import uncoloured
 
 USAGE_PAUSE = 1.0
 """Seconds between two looks at how much memory a stage uses."""
@@ -44,7 +45,7 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
         def log_line(line: bytes) -> None:
             with contextlib.suppress(OSError):  # a full disk need not stop a stage that goes on
                 log.write(line + b"\n")
-            text = line.decode("utf-8", "replace").rstrip()
+            text = uncoloured(line.decode("utf-8", "replace")).rstrip()
             if text:
                 emit({"event": "log", "line": text[-LOG_LINE:]})
 
