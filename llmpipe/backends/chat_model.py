@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +67,6 @@ def serve_alone(
         slots=slots,
         alias=role,
         log=log,
-        api_key=secrets.token_hex(16),  # nobody else on this machine may use it meanwhile
         batch=BATCH if batch is None else batch,
     ) as server:
         require_context(server, context, gguf.label, f"{role}.context")

@@ -68,7 +68,8 @@ def serve_gguf(
         port: the port to bind; 0 lets the system choose a free one.
         alias: the model's name in the API; by default the file's name without its suffix.
         log: a file that llama.cpp's log is added to; by default it is kept only for errors.
-        api_key: when given, callers must send it as a bearer token.
+        api_key: what callers must send as a bearer token; by default one that only the
+            `LlamaServer` knows: pages of other sites and other programs get no answer.
         cache_prompt: reuse the computed part of a prompt that begins like the slot's last one:
             quicker, but replies may then depend on what was asked before.
         batch: tokens of a prompt that are computed in one go. Only between two batches does the
@@ -83,6 +84,7 @@ def serve_gguf(
         raise MissingDependencyError(
             "serving a GGUF needs xllamacpp", hint="pip install 'llmpipe[serve]'"
         )
+    api_key = api_key or secrets.token_hex(16)
     settings: dict[str, Any] = {
         # A link keeps its name: by that llama.cpp finds the other parts of a split GGUF.
         "model": os.fspath(model.parent.resolve() / model.name),
@@ -93,7 +95,7 @@ def serve_gguf(
         "port": port,
         "alias": alias or model.stem,
         "tag": secrets.token_hex(16),
-        "api_keys": [api_key] if api_key else [],
+        "api_keys": [api_key],
         "cache_prompt": cache_prompt,
         "batch": max(batch, slots),
         "verbosity": EVERY_REQUEST if log else WARNINGS,
@@ -109,9 +111,7 @@ def serve_gguf(
 
 
 @contextmanager
-def _started(
-    settings: Mapping[str, Any], log: IO[bytes], api_key: str | None
-) -> Iterator[LlamaServer]:
+def _started(settings: Mapping[str, Any], log: IO[bytes], api_key: str) -> Iterator[LlamaServer]:
     """Start a server of these settings; it is up, and ours, when the block begins."""
     with _child(log) as process:
         server = LlamaServer("", settings["alias"], process, log, api_key)

@@ -60,8 +60,8 @@ def serve_fluently(
     context: int,
     slots: int,
     alias: str,
-    api_key: str,
     batch: int | None,
+    api_key: str | None = None,
 ) -> Iterator[tuple[LlamaServer, Batch]]:
     """Serve ``model`` for as long as the block lasts, by a batch that is given or measured.
 

@@ -66,6 +66,7 @@ def _serve_model(project: Project, node: StageNode, options: Namespace) -> int:
         threads=config.threads or len(os.sched_getaffinity(0)),
         batch=config.batch,
         api_key=api_key,
+        tells_cached=config.cached_tokens,
         on_ready=_announce_model,
     )
 

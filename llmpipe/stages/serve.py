@@ -1,8 +1,8 @@
 """Check that a GGUF can be served: start llama.cpp, verify who answers, ask it questions, stop it.
 
 Inside ``llmpipe run`` this is an ordinary cached check. What stays up is ``llmpipe serve``, which
-takes its host, port, context, slots, threads and batch from the same stage and calls
-`llmpipe.web.server.serve_model`.
+takes what concerns callers (host, port, context, slots, threads, batch, ``cached_tokens``) from the
+same stage and calls `llmpipe.web.server.serve_model`.
 
 Reasoning is kept apart from the answers. The check does not judge them: the ``evaluate`` stage
 does.
@@ -52,6 +52,9 @@ class ServeConfig(StageConfig, frozen=True, kw_only=True):
     """Tokens of a prompt that ``llmpipe serve`` computes in one go. The other answers pause
     meanwhile, and a caller who hangs up is not noticed. By default as many as this machine computes
     in a quarter of a second, measured at the start."""
+    cached_tokens: bool = False
+    """Whether ``llmpipe serve`` tells callers how much of their prompts was in the cache. A caller
+    learns by it how the prompts of the other callers begin."""
     system: str = ""
     """System message that the sample questions are asked with. Callers send their own."""
     sample: Annotated[tuple[str, ...], Meta(min_length=1)] = ("Hello, who are you?",)
@@ -77,9 +80,8 @@ class Serve(StageDefaults):
 
     @staticmethod
     def fingerprint(config: ServeConfig) -> Mapping[str, Any]:
-        return semantic_fields(
-            config, without=frozenset({"host", "port", "slots", "threads", "batch"})
-        )
+        callers = ("host", "port", "slots", "threads", "batch", "cached_tokens")
+        return semantic_fields(config, without=frozenset(callers))
 
     @staticmethod
     def tools(config: ServeConfig) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import secrets
 import signal
 import socket
 import threading
@@ -99,6 +98,7 @@ def serve_model(
     threads: int,
     batch: int | None,
     api_key: str | None,
+    tells_cached: bool,
     on_ready: Callable[[str, Batch], None],
 ) -> int:
     """Serve a GGUF over the OpenAI API until Ctrl-C; return the exit code, 0.
@@ -116,6 +116,7 @@ def serve_model(
         threads: CPU threads that compute.
         batch: tokens of a prompt that are computed in one go; None has them measured.
         api_key: when given, callers must send it as a bearer token.
+        tells_cached: whether callers read how much of a prompt was computed before.
         on_ready: is called with the URL and the batch when the server answers.
 
     Raises:
@@ -132,11 +133,13 @@ def serve_model(
     try:
         with _terminated_as_interrupted(), bind(host, port) as bound, serve_fluently(
             model, threads=threads, context=context, slots=slots, alias=stage,
-            api_key=secrets.token_hex(16), batch=batch,
+            batch=batch,
         ) as (server, chosen):  # fmt: skip
             address, port = bound.getsockname()[:2]
             admission = Admission(loopback=is_loopback(address), api_key=api_key)
-            service = make_model_service(server, model, admission, slots=slots)
+            service = make_model_service(
+                server, model, admission, slots=slots, tells_cached=tells_cached
+            )
             _listen(bound, host, port)
             on_ready(reachable_url(address, port), chosen)
             _run(service, bound, until=server.process.wait)

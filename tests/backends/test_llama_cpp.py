@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 
 from llmpipe.backends.llama_cpp import serve_gguf
@@ -27,6 +28,7 @@ def test_a_model_is_served_and_gone_afterwards(smollm2_gguf: Path) -> None:
         question = [{"role": "user", "content": "Give a number."}]
         assert server.chat(question, max_tokens=24, json_schema=schema).answer.startswith("{")
         assert os.fstat(server.log.fileno()).st_size == logged
+        assert httpx.get(f"{server.url}/props").status_code == 401  # nobody else may ask it
         process = server.process
     assert process.poll() is not None
 

@@ -28,6 +28,8 @@ class Served:
     """What llama.cpp found that the template can do, such as ``supports_tools``."""
     named_roles: Collection[str] = ()
     """The roles whose ``name`` the template reads."""
+    tells_cached: bool = False
+    """Whether callers read how much of a prompt was computed before."""
 
     def require_name(self, name: str | None) -> None:
         """Make sure that a caller means this model; who names none does.

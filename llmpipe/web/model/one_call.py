@@ -7,50 +7,16 @@ routes of chats and of responses.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 CALL = "function_call"
 """The type of a call among the output of a response."""
-END = b"\n\n"
-"""What ends an event of a stream."""
-
-
-def first_alone(body: bytes) -> bytes:
-    """Return a whole reply without the calls after its first."""
-    return json.dumps(_FirstCall().of_reply(json.loads(body)), ensure_ascii=False).encode()
 
 
 class OneCall:
-    """Takes the calls after the first out of a stream, whose parts end anywhere."""
+    """Takes the calls after the first out of one reply; knows the first by its id."""
 
-    def __init__(self) -> None:
-        self._first = _FirstCall()
-        self._held = b""
-
-    def feed(self, part: bytes) -> bytes:
-        """Take a part; return the events that are whole by now."""
-        *whole, self._held = (self._held + part).split(END)
-        return b"".join(event + END for event in map(self._kept, whole) if event)
-
-    def close(self) -> bytes:
-        """Return what came after the last whole event."""
-        return self._held
-
-    def _kept(self, event: bytes) -> bytes:
-        """Return an event as it is passed on; nothing where it only tells of a further call."""
-        lines = event.split(b"\n")
-        for at, line in enumerate(lines):
-            if line.startswith(b"data: {") and b"call" in line:
-                told = self._first.of_event(json.loads(line[6:]))
-                if told is None:
-                    return b""
-                lines[at] = b"data: " + json.dumps(told, ensure_ascii=False).encode()
-        return b"\n".join(lines)
-
-
-class _FirstCall:
-    """Knows the first call of a response, by its id."""
+    marks = (b"call",)
 
     def __init__(self) -> None:
         self._id: str | None = None

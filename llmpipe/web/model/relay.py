@@ -1,6 +1,7 @@
 """Pass a request on to llama.cpp, and its reply to the caller, as it is written.
 
-Only calls that a request allows none of are left out; see `one_call`.
+Left out are calls that a request allows none of (`one_call`), and how much of a prompt was computed
+before (`cached`).
 
 A caller who hangs up frees the slot: the connection to llama.cpp is closed at once.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmpipe.web.errors import ApiError, event_of
-from llmpipe.web.model.one_call import OneCall, first_alone
+from llmpipe.web.model.cached import WithoutCached
+from llmpipe.web.model.edits import Edit, EditedStream, edited
+from llmpipe.web.model.one_call import OneCall
 from llmpipe.web.model.upstream import Reply, Upstream
 from llmpipe.web.waiting import Line, unless_gone
 
@@ -39,11 +42,15 @@ class Relay:
     """The slots. Generations wait for one here, so that a caller may leave while waiting."""
     model: Path
     stage: str
+    tells_cached: bool = False
+    """Whether callers read how much of a prompt was computed before."""
 
     def answer(self, path: str, fields: Mapping[str, Any], *, takes_slot: bool) -> Response:
         """Give what llama.cpp replies to a request, as a response that asks when it is sent."""
-        one_call = bool(fields.get("tools")) and fields.get("parallel_tool_calls") is False
-        return _Relayed(self, path, msgspec.json.encode(fields), takes_slot, one_call)
+        edits: list[Edit] = [WithoutCached()] if takes_slot and not self.tells_cached else []
+        if fields.get("tools") and fields.get("parallel_tool_calls") is False:
+            edits.append(OneCall())
+        return _Relayed(self, path, msgspec.json.encode(fields), takes_slot, edits)
 
     def unreachable(self) -> ApiError:
         """Give the error of a server that does not answer."""
@@ -74,14 +81,14 @@ class _Relayed(Response):
     """What llama.cpp replies. It is asked when the response is sent."""
 
     def __init__(
-        self, relay: Relay, path: str, body: bytes, takes_slot: bool, one_call: bool
+        self, relay: Relay, path: str, body: bytes, takes_slot: bool, edits: Sequence[Edit]
     ) -> None:
         super().__init__()
         self._relay = relay
         self._path = path
         self._asked = body
         self._takes_slot = takes_slot
-        self._one_call = one_call
+        self._edits = edits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with contextlib.suppress(ClientDisconnect):  # nobody listens
@@ -105,19 +112,18 @@ class _Relayed(Response):
                 raise self._relay.unreachable() from None
         if reply.status != 200:
             raise self._relay.refusal(self._path, reply.status, body)
-        return Response(first_alone(body) if self._one_call else body, media_type=reply.media_type)
+        return Response(edited(body, self._edits), media_type=reply.media_type)
 
     async def _pass_on(self, reply: Reply, send: Send) -> None:
         """Pass a stream on, part by part. What breaks it is told in its last event."""
         headers = [(b"content-type", reply.media_type.encode()), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        last = b""
-        calls = OneCall() if self._one_call else None
+        events = EditedStream(self._edits)
         try:
             async for part in reply.parts():
-                told = calls.feed(part) if calls else part
+                told = events.feed(part)
                 await send({"type": "http.response.body", "body": told, "more_body": True})
-            last = calls.close() if calls else last
+            last = events.close()
         except OSError:
             error = self._relay.unreachable()
             error.note()

@@ -114,6 +114,9 @@ class Generation(Request, frozen=True, kw_only=True):
             self.stream_options.check(stream=bool(self.stream))
         if self.return_progress and not self.stream:
             raise unsupported("`return_progress` without `stream: true`")
+        if self.return_progress and not served.tells_cached:
+            told = "`return_progress`; it tells what is cached: `cached_tokens` of the stage is off"
+            raise unsupported(told)
         require_known_biases(self.logit_bias, served)
         if self.json_schema is not None:
             if self.grammar is not None:

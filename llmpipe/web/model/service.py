@@ -64,6 +64,7 @@ def make_model_service(
     *,
     slots: int,
     waiting: int = WAITING,
+    tells_cached: bool = False,
 ) -> ASGIApp:
     """Return the service as an ASGI application.
 
@@ -73,6 +74,7 @@ def make_model_service(
         admission: who may call.
         slots: conversations that are answered at the same time.
         waiting: requests that may wait for that.
+        tells_cached: whether callers read how much of a prompt was computed before.
     """
     props = server.props()
     described = server.described()
@@ -82,10 +84,11 @@ def make_model_service(
         str(props.get("chat_template", "")),
         props.get("chat_template_caps", {}),
         named_roles(server),
+        tells_cached,
     )
     place = urlsplit(server.url)
     upstream = Upstream(place.hostname or "", place.port or 0, server.api_key or "")
-    relay = Relay(upstream, Line(slots, waiting), model, server.model)
+    relay = Relay(upstream, Line(slots, waiting), model, server.model, tells_cached)
     about = _About(server, described, key_required=admission.api_key is not None)
     metrics = RequestMetrics(CollectorRegistry())
     waits = Gauge(

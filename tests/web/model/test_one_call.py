@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.web.model.one_call import OneCall, first_alone
+from llmpipe.web.model.edits import EditedStream, edited
+from llmpipe.web.model.one_call import OneCall
 
 
 def call(index: int, **function: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def test_a_stream_tells_of_the_first_call_alone(
     """All else is passed on byte by byte."""
     whole = stream_of(told) + b"data: [DONE]\n\n"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
-    calls = OneCall()
+    calls = EditedStream([OneCall()])
     parts = [calls.feed(whole[a:b]) for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert b"".join([*parts, calls.close()]) == stream_of(kept) + b"data: [DONE]\n\n"
 
@@ -77,12 +78,12 @@ def test_a_stream_tells_of_the_first_call_alone(
 def test_a_whole_reply_holds_the_first_call_alone() -> None:
     """Of a chat and of a response; one without calls stays as it is."""
     chat = {"choices": [{"message": {"content": "", "tool_calls": [{"id": "1"}, {"id": "2"}]}}]}
-    assert json.loads(first_alone(json.dumps(chat).encode())) == {
+    assert json.loads(edited(json.dumps(chat).encode(), [OneCall()])) == {
         "choices": [{"message": {"content": "", "tool_calls": [{"id": "1"}]}}]
     }
     response = {"output": [MESSAGE, item("a"), item("b")]}
-    assert json.loads(first_alone(json.dumps(response).encode())) == {
+    assert json.loads(edited(json.dumps(response).encode(), [OneCall()])) == {
         "output": [MESSAGE, item("a")]
     }
     plain = {"choices": [{"message": {"content": "hi"}}]}
-    assert json.loads(first_alone(json.dumps(plain).encode())) == plain
+    assert json.loads(edited(json.dumps(plain).encode(), [OneCall()])) == plain

@@ -103,6 +103,7 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs: a whole number from 0 to 20"),
         ({"stream_options": {"include_usage": True}}, "`stream_options.include_usage` without `stream: true`"),
         ({"return_progress": True}, "`return_progress` without `stream: true`"),
+        ({"return_progress": True, "stream": True}, "`cached_tokens` of the stage is off"),
         ({"stream": True, "stream_options": {"include_obfuscation": True}}, "include_obfuscation: true"),
         ({"top_k": -2}, "top_k: a whole number from -1 is needed"),
         ({"repeat_last_n": -1}, "repeat_last_n: a whole number from 0 is needed"),

@@ -202,6 +202,71 @@ def test_the_guard_asks_for_the_key(llama: LlamaServer, smollm2_gguf: Path) -> N
         assert http.get("/health", headers={"Host": "evil.example"}).status_code == 421
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", CHAT | {"timings_per_token": True}),
+        ("/v1/completions", TEXT | {"timings_per_token": True}),
+        ("/completion", TEXT | {"timings_per_token": True}),
+        ("/v1/responses", {"input": "Say hi.", "max_output_tokens": 4}),
+    ],
+)
+def test_nobody_is_told_how_others_prompts_begin(
+    model: ServedModel, path: str, body: dict[str, Any], stream: bool
+) -> None:
+    """The slots' caches are shared: no reply says what of a prompt was in one, unless asked for.
+
+    The same figures tell it as what was not in one, and as the time that this took.
+    """
+    wanted: dict[str, Any] = {"stream": stream}
+    if path == "/v1/chat/completions" and stream:
+        wanted["stream_options"] = {"include_usage": True}
+    model.http.post(path, json=body)  # the caches are warm
+    told = events_of(model.http.post(path, json=body | wanted).text)
+    figures = [f for event in told for f in figures_of(event)]
+    assert figures
+    telling = [(k, v) for k, v in figures if k.startswith(("cache", "prompt_")) and v]
+    assert [(k, v) for k, v in telling if k != "prompt_tokens"] == []
+    assert ("predicted_n" in dict(figures)) is (path != "/v1/responses" or stream)
+
+
+def test_a_stage_may_tell_what_was_cached(llama: LlamaServer, smollm2_gguf: Path) -> None:
+    """By its field ``cached_tokens``; then the progress of a prompt is told as well."""
+    service = make_model_service(
+        llama, smollm2_gguf, Admission(), slots=2, tells_cached=True
+    )  # fmt: skip
+    with running(service) as url:
+        model = ServedModel(url, llama)
+        model.chat("How are you today, my friend?", stream=False)
+        for _ in range(2):  # whichever slot it was in
+            usage = model.chat("How are you today, my friend?").json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] > 0
+        asked = model.chat("And now?", stream=True, return_progress=True)
+        assert '"prompt_progress"' in asked.text
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """Give the data of a stream's events, or a whole reply as the only one."""
+    if text.startswith("{"):
+        return [json.loads(text)]
+    return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+
+
+def figures_of(data: Any) -> list[tuple[str, float]]:
+    """List the numbers of a reply, at any depth, but those that were asked with."""
+    found: list[tuple[str, float]] = []
+    if isinstance(data, list):
+        data = dict(enumerate(data))
+    if isinstance(data, dict):
+        for name, value in data.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                found.append((str(name), value))
+            elif name != "generation_settings":
+                found += figures_of(value)
+    return found
+
+
 def test_no_place_of_this_machine_is_told() -> None:
     """Where llama.cpp names the file, callers read the stage's name."""
     model = Path("/home/ann/models/m.gguf")

@@ -1,0 +1,68 @@
+"""Change what llama.cpp replies before a caller reads it: whole replies, and events of streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+END = b"\n\n"
+"""What ends an event of a stream."""
+
+
+class Edit(Protocol):
+    """A change of one reply. It may remember what it has seen of a stream."""
+
+    @property
+    def marks(self) -> Sequence[bytes]:
+        """Return texts one of which stands in every event that may need a change."""
+
+    def of_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """Return a whole reply as the caller is to read it."""
+
+    def of_event(self, told: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the data of an event as the caller is to read it; None where nothing is left."""
+
+
+def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
+    """Return a whole reply with all edits; the same bytes where there are none."""
+    reply = json.loads(body) if edits else None
+    if not isinstance(reply, dict):
+        return body
+    for edit in edits:
+        reply = edit.of_reply(reply)
+    return json.dumps(reply, ensure_ascii=False).encode()
+
+
+class EditedStream:
+    """Edits the events of a stream, whose parts end anywhere. All else is passed on as it is."""
+
+    def __init__(self, edits: Sequence[Edit]) -> None:
+        self._edits = edits
+        self._held = b""
+
+    def feed(self, part: bytes) -> bytes:
+        """Take a part; return the events that are whole by now."""
+        if not self._edits:
+            return part
+        *whole, self._held = (self._held + part).split(END)
+        return b"".join(event + END for event in map(self._kept, whole) if event)
+
+    def close(self) -> bytes:
+        """Return what came after the last whole event."""
+        return self._held
+
+    def _kept(self, event: bytes) -> bytes:
+        """Return an event as it is passed on; nothing where nothing of it is left."""
+        lines = event.split(b"\n")
+        for at, line in enumerate(lines):
+            wanted = [edit for edit in self._edits if any(mark in line for mark in edit.marks)]
+            if not wanted or not line.startswith(b"data: {"):
+                continue
+            told: dict[str, Any] | None = json.loads(line[6:])
+            for edit in wanted:
+                told = None if told is None else edit.of_event(told)
+            if told is None:
+                return b""
+            lines[at] = b"data: " + json.dumps(told, ensure_ascii=False).encode()
+        return b"\n".join(lines)
