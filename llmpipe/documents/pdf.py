@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -72,15 +73,30 @@ def _read(pdf: Any, label: str) -> Converted:
             hint="for example: ocrmypdf OLD NEW",
         )
     text, pages = _paged(_mended(texts))
-    facts = pdf.get_metadata_dict(skip_empty=True)
-    title = one_line(facts.get("Title", ""))
+    unread: list[str] = []
+    facts = {
+        name: _decoded(partial(pdf.get_metadata_value, name), name, unread)
+        for name in ("Title", "Author", "Subject", "Keywords")
+    }
+    title = one_line(facts.pop("Title"))
+    sections = sections_of(text, _headings(pdf, text, pages, unread))
     return Converted(
         text,
-        sections_of(text, _headings(pdf, text, pages)),
+        sections,
         "" if UNTITLED.fullmatch(title) else title,
         pages,
-        scalars({name.lower(): facts.get(name) for name in ("Author", "Subject", "Keywords")}),
+        scalars({name.lower(): value or None for name, value in facts.items()}),
+        (f"damaged and left out: {', '.join(dict.fromkeys(unread))}",) if unread else (),
     )
+
+
+def _decoded(read: Callable[[], str | None], what: str, unread: list[str]) -> str:
+    """Give a text that stands outside of the pages; note what it is of where it is none."""
+    try:
+        return read() or ""
+    except UnicodeDecodeError:
+        unread.append(what)
+        return ""
 
 
 def _page_text(page: Any) -> str:
@@ -134,7 +150,7 @@ def _paged(texts: Sequence[str]) -> tuple[str, tuple[Page, ...]]:
     return "".join(whole), tuple(pages)
 
 
-def _headings(pdf: Any, text: str, pages: Sequence[Page]) -> Iterator[Heading]:
+def _headings(pdf: Any, text: str, pages: Sequence[Page], unread: list[str]) -> Iterator[Heading]:
     """Give the outline's entries where their words stand, or else where their page begins.
 
     What is found in neither place has no section of its own: it would take another one's.
@@ -142,7 +158,7 @@ def _headings(pdf: Any, text: str, pages: Sequence[Page]) -> Iterator[Heading]:
     last = -1
     alike = " ".join(text.translate(_ALIKE).split("\n"))
     for entry in pdf.get_toc():
-        title = one_line(entry.get_title() or "")
+        title = one_line(_decoded(entry.get_title, "titles of the outline", unread))
         target = entry.get_dest()
         index = target.get_index() if target else None
         if not title or index is None or index >= len(pages):

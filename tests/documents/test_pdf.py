@@ -108,3 +108,12 @@ def test_hyphens_at_the_end_of_a_line():
         "day-to-day use.\n"
         "More information: Information is information. e-mail is no email but e-mail.\n"
     )
+
+
+def test_titles_that_are_no_text_are_named():
+    """Half a pair of UTF-16 is none; the pages are read."""
+    half = "\xfe\xff\xd8\x00\x00A"
+    found = convert(pdf_bytes([["One."], ["Two."]], [(half, 0), ("Two", 1)], half), "a.pdf")
+    assert found.text == "One.\nTwo.\n"
+    assert (found.title, found.sections[-1].path) == ("", ("Two",))
+    assert found.remarks == ("damaged and left out: Title, titles of the outline",)
