@@ -20,6 +20,14 @@ PAGE = ("beautifulsoup4", "lxml", "markdownify", "soupsieve", *MARKUP)
 WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
+ROOM = 1_000_000
+"""Characters that the smallest file may become."""
+
+UNFOLDED = {False: 100, True: 1000}
+"""Characters that a byte of a file may become besides, in text and in what is packed: merged cells
+and substitutions are repeated."""
+
+
 class Format(NamedTuple):
     """A kind of file: its media type, the module that reads it, and what shapes the text."""
 
@@ -28,23 +36,29 @@ class Format(NamedTuple):
     distributions: tuple[str, ...] = ()
     is_text: bool = False
     """Whether any text could be one, so that its first bytes have to say what else it may be."""
+    is_packed: bool = False
+    """Whether its text is packed, by deflate that is, to a thousandth at the least."""
 
 
 MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *PAGE), is_text=True)
 PLAIN = Format("text/plain", "plain", ("charset-normalizer",), is_text=True)
 HTML = Format("text/html", "html", ("charset-normalizer", *PAGE), is_text=True)
 XHTML = HTML._replace(media_type="application/xhtml+xml")
-PDF = Format("application/pdf", "pdf", ("pypdfium2",))
-DOCX = Format(WORD, "docx", ("mammoth", *PAGE))
+PDF = Format("application/pdf", "pdf", ("pypdfium2",), is_packed=True)
+DOCX = Format(WORD, "docx", ("mammoth", *PAGE), is_packed=True)
 PPTX = Format(
-    "application/vnd.openxmlformats-officedocument.presentationml.presentation", "pptx", PAGE
+    "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    "pptx",
+    PAGE,
+    is_packed=True,
 )
 XLSX = Format(
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
     "xlsx",
     ("openpyxl", *MARKUP),
+    is_packed=True,
 )
-EPUB = Format("application/epub+zip", "epub", ("charset-normalizer", *PAGE))
+EPUB = Format("application/epub+zip", "epub", ("charset-normalizer", *PAGE), is_packed=True)
 RST = Format("text/x-rst", "rst", ("charset-normalizer", "docutils"), is_text=True)
 
 FORMATS = {
@@ -98,7 +112,8 @@ def convert(
         tell: hears what a person should know of the conversion, such as a guess.
 
     Raises:
-        StageError: the file is too large, damaged, encrypted, binary, or holds no text.
+        StageError: the file is too large, damaged, encrypted, binary, holds no text, or becomes far
+            more than it is.
         MissingColumnError: its rows do not have the columns.
         MissingDependencyError: the package that reads such files is not installed.
     """
@@ -121,6 +136,7 @@ def convert(
         ) from None
     for remark in found.remarks:
         tell(remark)
+    _check_length(found, len(data), format_, name)
     if not found.text.strip():
         raise StageError(f"{name} holds no text", hint="leave it out by `exclude`")
     return [
@@ -160,6 +176,22 @@ def _read(path: Path, label: str, max_bytes: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise StageError(f"{label} cannot be read: {error.strerror or error}") from None
+
+
+def _check_length(found: Converted, size: int, format_: Format, label: str) -> None:
+    """Make sure that a file is not unfolded into far more than it is; names of sections count.
+
+    Raises:
+        StageError: it is.
+    """
+    names = sum(len(title) for section in found.sections for title in section.path)
+    length, most = len(found.text) + names, ROOM + UNFOLDED[format_.is_packed] * size
+    if length > most:
+        raise StageError(
+            f"{label}, of {_megabytes(size)}, becomes {length:,} characters in "
+            f"{len(found.sections):,} sections; at most {most:,} are taken of its size",
+            hint="it repeats itself: leave it out by `exclude`",
+        )
 
 
 def _megabytes(size: int) -> str:

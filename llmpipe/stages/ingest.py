@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +32,8 @@ from llmpipe.contracts import (
     StageResult,
     semantic_fields,
 )
-from llmpipe.documents.convert import FORMATS, Options, convert
+from llmpipe.documents.confined import Limits, answers
+from llmpipe.documents.convert import FORMATS, Options
 from llmpipe.documents.foreign import named_endings, numbered
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
@@ -66,6 +67,13 @@ class IngestConfig(StageConfig, frozen=True, kw_only=True):
     """Which columns of CSV, TSV, JSONL and JSON files hold the text; known formats need none."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
     """The size of the largest file that is read."""
+    max_memory: Annotated[int, msgspec.Meta(ge=1)] = 2_000_000_000
+    """Bytes of memory that reading one file may take. Files under a megabyte may take less, down to
+    15 %. A file that takes more is treated as one that is too large."""
+    max_seconds: Annotated[int, msgspec.Meta(ge=1)] = 120
+    """CPU seconds that reading a file of a megabyte may take. Larger files may take longer in
+    proportion, smaller ones less, down to a third. A file that takes longer is treated as one that
+    is too large."""
     allow_outside: bool = False
     """Take paths that lie outside of the spec's folder, and links that lead out of a folder."""
     dedup: bool = True
@@ -163,22 +171,38 @@ def _paths(ctx: StageContext[IngestConfig]) -> dict[str, Artifact]:
 def _converted(
     ctx: StageContext[IngestConfig], found: Collection, tally: Tally
 ) -> Iterator[Document]:
-    options = Options(ctx.config.columns, ctx.config.max_bytes)
-    for done, (name, path) in enumerate(sorted(found.files.items())):
-        ctx.progress(done, len(found.files), name)
-        try:
-            documents = convert(path, name, options, partial(_remark, ctx, tally, name))
-        except StageError as error:
-            tally.skipped[name] = error
-            if ctx.config.on_error == "skip":
-                ctx.warn(f"passed over: {error.message}")
-            continue
-        for document in documents:
-            _warn_of_empty_pages(ctx, document)
-            if document.text.strip():
-                yield document
-            else:
-                tally.blank_rows += 1
+    """Yield the documents of all files that can be read; the tally takes the others."""
+    config, files = ctx.config, sorted(found.files.items())
+    options, limits = (
+        Options(config.columns, config.max_bytes),
+        Limits(config.max_memory, config.max_seconds),
+    )
+    with closing(answers(files, options, limits)) as answered:
+        for done, (name, _) in enumerate(files):
+            ctx.progress(done, len(files), name)
+            answer = next(answered)
+            for remark in answer.remarks:
+                _remark(ctx, tally, name, remark)
+            error = answer.error
+            if isinstance(error, StageError):
+                tally.skipped[name] = error
+                if config.on_error == "skip":
+                    ctx.warn(f"passed over: {error.message}")
+            elif error is not None:
+                raise error
+            yield from _shown(ctx, tally, answer.documents)
+
+
+def _shown(
+    ctx: StageContext[IngestConfig], tally: Tally, documents: Sequence[Document]
+) -> Iterator[Document]:
+    """Yield the documents that have text; the tally counts the others."""
+    for document in documents:
+        _warn_of_empty_pages(ctx, document)
+        if document.text.strip():
+            yield document
+        else:
+            tally.blank_rows += 1
 
 
 def _remark(ctx: StageContext[IngestConfig], tally: Tally, name: str, remark: str) -> None:

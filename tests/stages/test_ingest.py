@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from document_files import check_parts, docx_bytes, pdf_bytes
 from workspace import Workspace
 
 from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.documents import plain
 from llmpipe.documents.model import Document, read_documents
 from llmpipe.errors import StageError
 from llmpipe.graph.compile import compile_spec
@@ -269,6 +272,38 @@ def test_a_gigabyte_is_refused_unread(ingest: Runner) -> None:
     ):
         ingest("./docs")
     assert time.monotonic() - begun < 2
+
+
+def test_a_file_that_takes_too_much_or_crashes_its_reader(
+    ingest: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a file like others that cannot be read: named, and the others are read."""
+    real = plain.convert
+
+    def behave(data: bytes, label: str) -> Any:
+        if data.startswith(b"bomb"):
+            return [bytes(data) * 1000 for _ in range(10**9)]
+        if data.startswith(b"crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return real(data, label)
+
+    monkeypatch.setattr(plain, "convert", behave)
+    for name, text in (("a", "One."), ("b", "bomb" * 50), ("c", "crash"), ("d", "Two.")):
+        ingest.write(f"docs/{name}.txt", text)
+    result, documents = ingest("./docs", on_error="skip", max_memory=200_000_000)
+    assert ids(documents) == ["docs/a.txt", "docs/d.txt"]
+    bomb, crash = result.metrics["skipped_files"].values()
+    assert bomb.startswith(
+        "reading docs/b.txt takes more than 30 MB of memory, the share of `max_m"
+    )
+    assert crash == "the process that read docs/c.txt ended with SIGSEGV"
+    assert ingest.warnings == [f"passed over: {bomb}", f"passed over: {crash}"]
+    assert result.summary.endswith("left out: 2 files passed over")
+    with pytest.raises(StageError) as caught:
+        ingest("./docs", max_memory=200_000_000)
+    assert caught.value.message == bomb
+    assert "raise `max_memory`" in (caught.value.hint or "")
+    assert crash in (caught.value.hint or "")
 
 
 def test_paths_outside_are_refused_unless_meant(ingest: Runner, tmp_path: Path) -> None:

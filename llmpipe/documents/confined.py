@@ -1,0 +1,319 @@
+"""Convert files in a child process, so that no file takes the stage down with it.
+
+A few hundred bytes can ask for gigabytes, or make a library crash. The child converts one file
+after the other and writes what it makes of each into a pipe; this process watches what the child
+takes meanwhile. A file that takes too much, or whose reader crashes, is refused with its reason,
+and a new child goes on with the next file. The documents are those that `convert` returns.
+
+Memory is watched rather than limited by the kernel: a library that is denied memory may go on
+without what it could not read, and nobody would be told. Time is that of the processor: what a busy
+machine refuses should not depend on what else it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import msgspec
+
+from llmpipe.documents.convert import Options, convert
+from llmpipe.documents.model import Document
+from llmpipe.errors import LlmpipeError, MissingDependencyError, StageError
+from llmpipe.formats.message import MissingColumnError
+
+NAP = 0.005
+"""Seconds between two looks into the pipe: to be woken by each answer would cost small files more
+than to be converted."""
+
+NAPS = 10
+"""How many of them lie between two looks at what the child takes."""
+
+PATIENCE = 10
+"""How much longer than its time of the processor a file may take, as one on a slow network does."""
+
+LEAST_MEMORY = 0.15
+"""The share of the memory that the smallest file may take: 300 MB of 2 GB. The libraries take up
+to 100 MB, and XML some forty times its size."""
+
+LEAST_SECONDS = 1 / 3
+"""The share of the time that the smallest file may take: 40 s of 120 s. Libraries take a second to
+be imported, and packed text may be a hundred times as large as its file."""
+
+MEGABYTE = 1_000_000
+"""Bytes of a file from which on it may take all of the memory, and more time in proportion."""
+
+RAISED = {error.__name__: error for error in (MissingColumnError, MissingDependencyError)}
+"""The errors of `convert` that are told apart; any other is a `StageError`."""
+
+PIPE = 1 << 20
+"""Bytes of answers that the child may be ahead."""
+
+_HEADER = struct.Struct("!QQd")
+"""Stands before an answer: its length, and the bytes and seconds that the child took so far."""
+
+_END_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG in linux/prctl.h."""
+
+
+class Limits(NamedTuple):
+    """What converting a file of a megabyte may take: bytes of memory, seconds of the processor.
+
+    Smaller files may take less, larger ones the same memory and more time in proportion.
+    """
+
+    memory: int = 2_000_000_000
+    seconds: float = 120
+
+    def of(self, size: int) -> Limits:
+        """Return the limits for a file of a size."""
+        share = size / MEGABYTE
+        return Limits(
+            int(self.memory * min(1, LEAST_MEMORY + (1 - LEAST_MEMORY) * share)),
+            self.seconds * max(LEAST_SECONDS, share),
+        )
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """What became of a file: its documents and what to say of them, or why there are none."""
+
+    documents: tuple[Document, ...] = ()
+    remarks: tuple[str, ...] = ()
+    refusal: tuple[str, str, str | None] | None = None
+    """The class of the error, its message and its hint."""
+
+    @property
+    def error(self) -> LlmpipeError | None:
+        """The error that converting the file in this process would have raised."""
+        if self.refusal is None:
+            return None
+        name, message, hint = self.refusal
+        return RAISED.get(name, StageError)(message, hint=hint)
+
+
+def answers(
+    files: Sequence[tuple[str, Path]], options: Options, limits: Limits
+) -> Generator[Answer, None, None]:
+    """Yield what becomes of each file, in order. Closing the iterator ends the child.
+
+    Args:
+        files: what files are called in messages and ids, and where they are.
+        options: how to read them.
+        limits: what converting one of them may take.
+    """
+    done = 0
+    while done < len(files):
+        child = _Child(files[done:], options)
+        try:
+            while done < len(files):
+                name, path = files[done]
+                done += 1
+                try:
+                    answer = child.answer(_Watch(child, name, path, limits).look)
+                except EOFError:
+                    yield _refused(_crash(name, child.end()))
+                    break
+                except StageError as error:
+                    yield _refused(error)
+                    break
+                yield answer
+        finally:
+            child.end()
+
+
+class _Child:
+    """A process that converts files until it is ended or has done all of them."""
+
+    def __init__(self, files: Sequence[tuple[str, Path]], options: Options) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = os.getpid()
+        self._answers, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become_child(files, options, write, parent)
+        os.close(write)
+        self.had = _taken_by(self.pid)
+        """The bytes and seconds that it had taken when it began with the file that it converts."""
+        self._rest = bytearray()
+        self._status: int | None = None
+        os.set_blocking(self._answers, False)
+        with contextlib.suppress(OSError):  # the user has too many pipes
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE)
+
+    def answer(self, look: Callable[[], None]) -> Answer:
+        """Return the next answer; ``look`` is called now and then until it is there.
+
+        Raises:
+            EOFError: the child ended without it.
+        """
+        length, *had = _HEADER.unpack(self._taken(_HEADER.size, look))
+        answer = msgspec.msgpack.decode(self._taken(length, look), type=Answer)
+        self.had = (had[0], had[1])
+        return answer
+
+    def end(self) -> int:
+        """End the child; return how it ended, negative for a signal."""
+        if self._status is None:
+            os.close(self._answers)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
+
+    def _taken(self, length: int, look: Callable[[], None]) -> bytes:
+        while len(self._rest) < length:
+            chunk = self._chunk(look)
+            if not chunk:
+                self._wait()
+                raise EOFError
+            self._rest += chunk
+        taken = bytes(memoryview(self._rest)[:length])
+        del self._rest[:length]
+        return taken
+
+    def _chunk(self, look: Callable[[], None]) -> bytes:
+        for naps in itertools.count(1):
+            try:
+                return os.read(self._answers, PIPE)
+            except BlockingIOError:
+                time.sleep(NAP)
+            if naps % NAPS == 0:
+                look()
+        raise AssertionError
+
+    def _wait(self) -> None:
+        """Let a child that has closed its pipe end by itself: how it ends is the reason."""
+        self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._answers)
+
+
+class _Watch:
+    """Looks at what a child takes for one file."""
+
+    def __init__(self, child: _Child, name: str, path: Path, limits: Limits) -> None:
+        self._child = child
+        self._name = name
+        self._path = path
+        self._limits = limits
+        self._looks = 0
+
+    def look(self) -> None:
+        """Make sure that the file has not taken too much yet.
+
+        Raises:
+            StageError: it has.
+        """
+        memory, seconds = _taken_by(self._child.pid)
+        memory, seconds = memory - self._child.had[0], seconds - self._child.had[1]
+        if self._looks == 0:
+            with contextlib.suppress(OSError):
+                self._limits = self._limits.of(self._path.stat().st_size)
+        self._looks += 1  # looks and no clock: while the processes are stopped, nothing counts
+        if memory > self._limits.memory:
+            raise StageError(
+                f"reading {self._name} takes more than {self._limits.memory / 1e6:,.0f} MB of "
+                "memory, the share of `max_memory` for a file of its size",
+                hint="split it, leave it out by `exclude`, or raise `max_memory`",
+            )
+        waited = self._looks * NAP * NAPS / PATIENCE
+        if max(seconds, waited) > self._limits.seconds:
+            raise StageError(
+                f"reading {self._name} takes more than {self._limits.seconds:,.3g} s, "
+                "the share of `max_seconds` for a file of its size",
+                hint="split it, leave it out by `exclude`, or raise `max_seconds`",
+            )
+
+
+def _taken_by(pid: int) -> tuple[int, float]:
+    """Return the bytes that a process holds and its seconds of the processor; zeros at its end."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace")
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
+    except OSError:
+        return 0, 0.0
+    lines = (line.split() for line in status.splitlines())
+    memory = sum(int(line[1]) << 10 for line in lines if line[0] in ("VmRSS:", "VmSwap:"))
+    ticks = sum(map(int, stat.rpartition(")")[2].split()[11:13]))
+    return memory, ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _refused(error: LlmpipeError, remarks: Sequence[str] = ()) -> Answer:
+    return Answer((), tuple(remarks), (type(error).__name__, error.message, error.hint))
+
+
+def _crash(name: str, status: int) -> StageError:
+    """Return the refusal of a file at which the child died by itself."""
+    how = f"status {status}"
+    if status < 0:
+        with contextlib.suppress(ValueError):
+            how = signal.Signals(-status).name
+    killed = ": most often by the kernel, when memory runs out" if how == "SIGKILL" else ""
+    return StageError(
+        f"the process that read {name} ended with {how}{killed}",
+        hint="leave it out by `exclude`, or save it anew with another program",
+    )
+
+
+def _become_child(
+    files: Sequence[tuple[str, Path]], options: Options, answers: int, parent: int
+) -> NoReturn:
+    """Convert the files and end."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the child
+        _end_with(parent)
+        for name, path in files:
+            _write(answers, _converted(name, path, options))
+        status = 0
+    except BrokenPipeError:
+        pass  # the parent has ended
+    finally:
+        os._exit(status)
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, and first when memory runs out."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise BrokenPipeError
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+
+
+def _converted(name: str, path: Path, options: Options) -> bytes:
+    """Return the answer for one file."""
+    remarks: list[str] = []
+    try:
+        found = Answer(tuple(convert(path, name, options, remarks.append)), tuple(remarks))
+        return msgspec.msgpack.encode(found)
+    except LlmpipeError as error:
+        refused = error
+    except BaseException as error:  # libraries raise what they like; the other files go on
+        traceback.print_exc()
+        sys.stderr.flush()
+        refused = StageError(
+            f"{name} cannot be read: {type(error).__name__}: {error}",
+            hint="leave it out by `exclude`; the log shows where its reader failed",
+        )
+    return msgspec.msgpack.encode(_refused(refused, remarks))
+
+
+def _write(descriptor: int, answer: bytes) -> None:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    left = memoryview(_HEADER.pack(len(answer), peak, time.process_time()) + answer)
+    while left:
+        left = left[os.write(descriptor, left) :]
