@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import posixpath
 import re
+import sys
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from llmpipe.documents.plain import MARKS
 from llmpipe.errors import StageError
 
 MOST_XML = 50_000_000
@@ -20,40 +22,91 @@ MOST_PARTS = 10_000
 OLE = bytes.fromhex("d0cf11e0a1b11ae1")
 """How the old formats of Office begin, and the new ones when they are encrypted."""
 
-XML = (".xml", ".rels")
+XML = (".opf", ".rels", ".xml")
+"""How the names of parts end that are parsed as XML."""
 
+DECLARED = b'<?xml version="1.0" encoding="UTF-8"?>'
+"""Stands above XML that was looked at; a second declaration, of another encoding, is an error."""
+
+_STARTS = (
+    *MARKS,
+    (b"<\0\0\0", "utf-32-le"),
+    (b"\0\0\0<", "utf-32-be"),
+    (b"<\0", "utf-16-le"),
+    (b"\0<", "utf-16-be"),
+)
+_ENCODING = re.compile(rb"""<\?xml\s[^>]*?\bencoding\s*=\s*["']([\w.:-]+)""")
+_DECLARATION = re.compile(r"\A<\?xml\s[^>]*>")
 _RELATION = re.compile(r"<(?:\w+:)?Relationship\b[^>]*>")
 _ATTRIBUTE = re.compile(r"""\b(Id|Target|Type)\s*=\s*["']([^"']*)["']""")
 
 
 def unpacked(
-    data: bytes, label: str, endings: tuple[str, ...] = XML, *, entities: bool = False
+    data: bytes, label: str, pages: tuple[str, ...] = (), *, doctypes: bool = False
 ) -> dict[str, bytes]:
-    """Return the parts of an archive whose names have one of some endings.
+    """Return the parts of an archive that are XML, in UTF-8, and its pages.
 
     Args:
         data: the archive.
         label: what it is called in messages.
-        endings: how the names of the parts end, in small letters.
-        entities: whether parts may declare entities, as pages do; Office writes none.
+        pages: how the names of other parts end, in small letters, that are wanted as they are.
+        doctypes: whether XML may name its document type, as that of books does.
 
     Raises:
-        StageError: there are too many or too large ones, or one declares entities.
+        StageError: there is too much of it, it is packed in a strange way, or XML is no text or
+            declares entities.
     """
+    parts: dict[str, bytes] = {}
+    left = MOST_XML
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        wanted = [part for part in archive.infolist() if part.filename.lower().endswith(endings)]
-        size = sum(part.file_size for part in wanted)
-        if size > MOST_XML or len(wanted) > MOST_PARTS:
-            raise StageError(
-                f"{label} unpacks to {size / 1e6:,.0f} MB of XML in {len(wanted):,} parts; "
-                f"at most {MOST_XML / 1e6:.0f} MB in {MOST_PARTS:,} are read",
-                hint="split it, or leave it out by `exclude`",
-            )
-        parts = {part.filename: archive.read(part) for part in wanted}
-    for name, xml in parts.items():
-        if not entities and (b"<!DOCTYPE" in xml or b"<!ENTITY" in xml):
-            raise StageError(f"{label} declares entities in {name}, which Office never does")
+        for part in archive.infolist():
+            name = part.filename
+            if not name.lower().endswith((*XML, *pages)):
+                continue
+            if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise StageError(f"{label} packs {name} in a way that such files never do")
+            part.file_size = sys.maxsize  # what it says itself may be a lie: it is read to its end
+            with archive.open(part) as stream:
+                found = stream.read(left + 1)
+            left -= len(found)
+            if left < 0 or len(parts) == MOST_PARTS:
+                raise StageError(
+                    f"{label} unpacks to more than {MOST_XML / 1e6:,.0f} MB of XML or "
+                    f"{MOST_PARTS:,} parts, which are the most that are read",
+                    hint="split it, or leave it out by `exclude`",
+                )
+            is_page = name.lower().endswith(pages)
+            parts[name] = found if is_page else _plain(found, name, label, doctypes=doctypes)
     return parts
+
+
+def _plain(xml: bytes, name: str, label: str, *, doctypes: bool) -> bytes:
+    """Return XML in UTF-8, so that its parser sees the text that was looked at and no other.
+
+    Raises:
+        StageError: it is no text in the encoding that it has, or declares entities.
+    """
+    encoding = _encoding(xml)
+    try:
+        text = xml.decode(encoding).removeprefix("\ufeff")
+    except (LookupError, UnicodeError):
+        raise StageError(
+            f"{label} holds {name}, which is no text in {encoding}",
+            hint="save it anew, or leave it out by `exclude`",
+        ) from None
+    if "<!ENTITY" in text or ("<!DOCTYPE" in text and not doctypes):
+        raise StageError(f"{label} declares entities in {name}, which such files never do")
+    return DECLARED + _DECLARATION.sub("", text).encode("utf-8", "replace")
+
+
+def _encoding(xml: bytes) -> str:
+    """Tell the encoding of XML: by its first bytes, or by what it declares of those after them."""
+    for start, encoding in _STARTS:
+        if xml.startswith(start):
+            return encoding
+    declared = _ENCODING.match(xml)
+    name = declared[1].decode("ascii") if declared else "utf-8"
+    return "utf-8" if name.lower().startswith(("utf-16", "utf-32")) else name
 
 
 def parsed(xml: bytes) -> Any:

@@ -13,7 +13,8 @@ from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import Converted, one_line
 from llmpipe.errors import StageError
 
-ENDINGS = (".xml", ".opf", ".xhtml", ".html", ".htm", ".css")
+PAGES = (".xhtml", ".html", ".htm", ".css")
+"""How the names of parts end that are read as pages; there entities are text."""
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
 
@@ -25,7 +26,7 @@ def convert(data: bytes, label: str) -> Converted:
         StageError: it is none, is protected, or is too large unpacked.
     """
     try:
-        parts = archive.unpacked(data, label, ENDINGS, entities=True)
+        parts = archive.unpacked(data, label, PAGES, doctypes=True)
         name = _package(parts)
         package = archive.parsed(parts[name])
         pages = list(_pages(package, name))

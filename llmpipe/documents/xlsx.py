@@ -10,8 +10,9 @@ import datetime
 import io
 import re
 import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmpipe.documents import archive, markdown, notation, xlsx_numbers
@@ -45,13 +46,23 @@ def convert(data: bytes, label: str) -> Converted:
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what the library will not write back
-            book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, rich_text=True)
-            formulas = openpyxl.load_workbook(io.BytesIO(data)) if pending else None
+            checked = _packed(parts, data)
+            book = openpyxl.load_workbook(checked, data_only=True, rich_text=True)
+            formulas = openpyxl.load_workbook(checked) if pending else None
         return _converted(book, formulas, pending)
     except StageError:
         raise
     except Exception as error:  # whatever the libraries make of a broken archive
         raise StageError(f"{label} is not a workbook that can be read: {error}") from None
+
+
+def _packed(parts: Mapping[str, bytes], data: bytes) -> io.BytesIO:
+    """Return a workbook's archive with the parts that were checked; the other ones are empty."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(packed, "w") as checked:
+        for name in dict.fromkeys(archive.namelist()):
+            checked.writestr(name, parts.get(name, b""))
+    return packed
 
 
 def _converted(book: Any, formulas: Any, pending: int) -> Converted:
