@@ -63,6 +63,9 @@ LABELS = {
 }
 """What directives of Sphinx print before their argument."""
 
+ROOM = 1_000_000
+"""Characters that the substitutions of the shortest text may add."""
+
 _TARGET = re.compile(r"(?s)(.+?)\s*(?<!\\)<[^<>]*>")
 _COLUMN = re.compile("-+")
 _DOMAIN = re.compile(r"^(?:py|c|cpp|js|rst|std):")
@@ -72,7 +75,7 @@ def convert(data: bytes, label: str) -> Converted:
     """Read reStructuredText.
 
     Raises:
-        StageError: it is no text, or docutils cannot read it.
+        StageError: it is no text, docutils cannot read it, or its substitutions multiply it.
     """
     from docutils.core import publish_doctree
 
@@ -81,9 +84,11 @@ def convert(data: bytes, label: str) -> Converted:
     decoded = decode(data, label)
     source = clean(decoded.text)
     try:
-        with _taking_everything() as lost:
+        with _taking_everything() as lost, _substituting_within(ROOM + 100 * len(source), label):
             tree = publish_doctree(source, settings_overrides=SETTINGS)
         text, headings = written(tree)
+    except StageError:
+        raise
     except Exception as error:  # docutils has no error of its own for what it cannot read
         raise StageError(
             f"{label} cannot be read as reStructuredText: {type(error).__name__}: {error}",
@@ -134,6 +139,33 @@ def _taking_everything() -> Iterator[list[str]]:
         directives.directive, roles.role = known_directive, known_role
         tableparser.SimpleTableParser = known_parser
         states.Body.malformed_table = known_malformed
+
+
+@contextlib.contextmanager
+def _substituting_within(most: int, label: str) -> Iterator[None]:
+    """Bound what docutils puts in the place of substitutions, which may hold others.
+
+    A node counts as 50 characters, as some hold none.
+    """
+    from docutils import nodes
+
+    left, copied = most, nodes.substitution_definition.deepcopy
+
+    def deepcopy(definition: Any) -> Any:
+        nonlocal left
+        left -= len(definition.astext()) + 50 * sum(1 for _ in definition.findall())
+        if left < 0:
+            raise StageError(
+                f"{label} multiplies itself by substitutions to more than {most:,} characters",
+                hint="leave it out by `exclude`",
+            )
+        return copied(definition)
+
+    nodes.substitution_definition.deepcopy = deepcopy
+    try:
+        yield
+    finally:
+        del nodes.substitution_definition.deepcopy  # it is the one of its class again
 
 
 def _table_parser(known: Any, lost: list[str]) -> Any:

@@ -180,3 +180,22 @@ def test_a_line_over_several_columns_is_named() -> None:
 def test_a_table_that_cannot_be_read_stays_as_it_is(table: str) -> None:
     """Cells out of their columns, borders that are missing: nothing of it is lost."""
     assert convert(f"a\n\n{table}\n".encode(), "a.rst").text == f"a\n\n```\n{table}\n```\n"
+
+
+@pytest.mark.parametrize("leaf", ["x", "image:: x.png"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_substitutions_that_multiply(leaf: str, order: int) -> None:
+    """Twenty definitions, each of two of the next one, would be a million words or pictures."""
+    last = f".. |a20| {leaf if '::' in leaf else 'replace:: ' + leaf}"
+    lines = [*(f".. |a{at}| replace:: |a{at + 1}| |a{at + 1}|" for at in range(20)), last]
+    source = "\n".join(["|a0|", "", *lines[::order], ""])
+    with pytest.raises(StageError) as caught:
+        convert(source.encode(), "a.rst")
+    assert caught.value.message.startswith("a.rst multiplies itself by substitutions")
+
+
+def test_many_substitutions() -> None:
+    """A name that a text uses everywhere does not, nor does one within another."""
+    names = "\n\n.. |name| replace:: |first| *Name*\n.. |first| replace:: First\n"
+    found = convert(("|name|\n\n" * 300 + names).encode(), "a.rst")
+    assert found.text.count("First Name") == 300
