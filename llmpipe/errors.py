@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 EXCERPT = 100
 """Characters of a line that a message shows."""
@@ -25,6 +25,10 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 """How Python shows the bytes of a name that is not UTF-8."""
 AROUND = 40
 """Characters that a message shows on both sides of what is no text."""
+LONGEST_LINE = 2000
+"""Characters of a message, or of a line of a hint, that are shown."""
+MOST_PROBLEMS = 100
+"""Problems of a file that are told, by their places; the others are counted."""
 LONGEST_WORD = 1000
 """Characters of a word that may be a mistyped one; to compare a longer text only takes time."""
 
@@ -75,13 +79,14 @@ class Problem:
 
     def render(self) -> str:
         """Give the problem as text: place and message, the line with its underline, the hint."""
-        lines = [f"{self.location}: {self.message}" if self.location else self.message]
+        message = _cut(self.message)
+        lines = [f"{self.location}: {message}" if self.location else message]
         if self.location and self.location.text.strip():
             number = f"{self.location.line:5d}"
             text, underline = self.location.excerpt()
             lines += [f"{number} | {text}", f"{' ' * len(number)} | {underline}"]
         if self.hint:
-            lines.extend(f"   {line}" for line in self.hint.splitlines())
+            lines.extend(f"   {_cut(line)}" for line in self.hint.splitlines())
         return "\n".join(lines)
 
 
@@ -116,7 +121,15 @@ class SpecError(LlmpipeError):
         super().__init__(first.message, location=first.location, hint=first.hint)
 
     def render(self) -> str:
-        return "\n".join(problem.render() for problem in self.problems)
+        lines = [problem.render() for problem in self.problems[:MOST_PROBLEMS]]
+        if more := len(self.problems) - len(lines):
+            lines.append(f"and {more:,} more problem{'s' * (more > 1)}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the first problems as data, and how many ``more`` there are."""
+        shown = [problem.as_json() for problem in self.problems[:MOST_PROBLEMS]]
+        return {"problems": shown, "more": len(self.problems) - len(shown)}
 
 
 class MissingDependencyError(LlmpipeError):
@@ -177,6 +190,13 @@ def foreign_text(error: BaseException) -> tuple[str, str] | None:
         return None
     around = error.object[max(0, error.start - AROUND) : error.end + AROUND]
     return f"{around!r} is not UTF-8 text", "rename the file, or change the variable, that has it"
+
+
+def _cut(line: str) -> str:
+    """Return a line, or the beginning of a long one and how long it is."""
+    return (
+        line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… ({len(line):,} characters)"
+    )
 
 
 def _place(problem: Problem) -> tuple[str, int, int]:

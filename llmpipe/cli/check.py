@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
             {
                 "file": str(options.file),
                 "axolotl": result.version,
-                "problems": [problem.as_json() for problem in problems],
+                **(SpecError(problems).as_json() if problems else {"problems": [], "more": 0}),
                 "warnings": [problem.as_json() for problem in warnings],
             }
         )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.errors import UsageError, did_you_mean
+from llmpipe.errors import MOST_PROBLEMS, UsageError, did_you_mean
 from llmpipe.runner.store import Store, home_for
 from llmpipe.terminal import json_safe
 
@@ -136,5 +136,7 @@ def print_json(value: Any) -> None:
 
 def print_warnings(warnings: Sequence[str]) -> None:
     """Print on standard error what was found remarkable before anything runs."""
-    for warning in warnings:
+    for warning in warnings[:MOST_PROBLEMS]:
         print(f"warning: {warning}", file=sys.stderr)
+    if len(warnings) > MOST_PROBLEMS:
+        print(f"and {len(warnings) - MOST_PROBLEMS:,} more warnings", file=sys.stderr)

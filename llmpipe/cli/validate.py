@@ -36,10 +36,10 @@ def _check(options: argparse.Namespace) -> tuple[Graph, list[str]]:
 
 
 def _as_json(options: argparse.Namespace) -> int:
-    answer = {"spec": options.spec, "sound": True, "problems": [], "warnings": []}
+    answer = {"spec": options.spec, "sound": True, "problems": [], "more": 0, "warnings": []}
     try:
         _, answer["warnings"] = _check(options)
     except SpecError as error:
-        answer |= {"sound": False, "problems": [problem.as_json() for problem in error.problems]}
+        answer |= {"sound": False, **error.as_json()}
     print_json(answer)
     return 0 if answer["sound"] else SpecError.exit_code

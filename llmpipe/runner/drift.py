@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llmpipe.errors import Problem, SpecError, UsageError
+from llmpipe.errors import MOST_PROBLEMS, Problem, SpecError, UsageError
 from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import StageOutput
 from llmpipe.runner.lockfile import LockedStage, LockFile
@@ -33,8 +33,9 @@ def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
     if drifted:
         hint = "undo the change, or run without --locked and commit the new lock"
         problems = [Problem(f"not as in {lock.path.name}: {text}") for text in drifted]
-        last = Problem(problems[-1].message, None, hint)
-        raise SpecError([*problems[:-1], last])
+        last = min(len(problems), MOST_PROBLEMS) - 1  # that is shown
+        problems[last] = Problem(problems[last].message, None, hint)
+        raise SpecError(problems)
 
 
 def artifact_drift(project: Project, node: StageNode, record: KeyRecord) -> str | None:

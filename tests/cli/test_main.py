@@ -237,3 +237,17 @@ def test_what_is_compiled_needs_a_folder(folder: Path) -> None:
     told = call(folder, "compile", "spec.yaml", "sft", "--out", "rows.jsonl")
     assert told.returncode == 2
     assert told.stderr.startswith("rows.jsonl is a file\n")
+
+
+def test_a_spec_of_nothing_but_mistakes_is_told_in_a_page(tmp_path: Path) -> None:
+    """Twenty thousand unknown keys were seven megabytes of messages; as JSON, too."""
+    keys = "".join(f"    k{i}: 1\n" for i in range(2000))
+    (tmp_path / "spec.yaml").write_text(
+        f"version: 1\nname: many\nstages:\n  one:\n    kind: command\n    run: x\n    outputs: {{o: o}}\n{keys}"
+    )
+    told = call(tmp_path, "validate", "spec.yaml")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "and 1,900 more problems" in told.stderr.splitlines()[-1]
+    assert len(told.stderr) < 30_000
+    answer = json.loads(call(tmp_path, "validate", "spec.yaml", "--json").stdout)
+    assert (len(answer["problems"]), answer["more"], answer["sound"]) == (100, 1900, False)
