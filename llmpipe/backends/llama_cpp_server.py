@@ -20,7 +20,8 @@ from typing import Any
 
 def main() -> int:
     """Serve until standard input ends. Gives 1 when the server cannot start."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, also where all get it
+        signal.signal(number, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what llama.cpp prints belongs in the log, not in the answer
     settings = json.loads(sys.stdin.readline())

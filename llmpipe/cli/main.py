@@ -7,6 +7,7 @@ import gc
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
@@ -35,6 +36,9 @@ COMMANDS = {
     "tools": "install and list the outside tools",
 }
 
+SERVES = "serve"
+"""The command that only a signal ends: that is no failure, from the first moment."""
+
 USAGE = """usage: llmpipe COMMAND ...
 
 One YAML file from raw data to a fine-tuned language model that is proven to be the one served.
@@ -52,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and give the exit code; without ``argv``, as a program of its own."""
     if argv is None:
         _print_anything()
+        if sys.argv[1:2] == [SERVES]:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, _leave)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
@@ -115,6 +122,14 @@ def unheard(stream: TextIO, error: type[OSError] = BrokenPipeError) -> Iterator[
 def _complain(text: str) -> None:
     with unheard(sys.stderr, OSError):
         print(text, file=sys.stderr)
+
+
+def _leave(number: int, frame: object) -> None:
+    """End without a failure, as a server is meant to be ended; what is opened ends with us.
+
+    An exception would not do: raised in the middle of an import, it may be lost.
+    """
+    os._exit(0)
 
 
 def _print_anything() -> None:

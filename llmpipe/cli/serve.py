@@ -47,16 +47,17 @@ def main(argv: list[str]) -> int:
         options.host = config.host
     if options.port is None:
         options.port = config.port
-    return (_serve_answers if node.kind == "rag" else _serve_model)(project, node, options)
+    (_serve_answers if node.kind == "rag" else _serve_model)(project, node, options)
+    return 0
 
 
-def _serve_model(project: Project, node: StageNode, options: Namespace) -> int:
+def _serve_model(project: Project, node: StageNode, options: Namespace) -> None:
     from llmpipe.backends.binding import read_api_key
     from llmpipe.web.server import serve_model
 
     config: Any = node.config
     api_key = read_api_key(options.api_key_env)
-    return serve_model(
+    serve_model(
         Stored(project, options.spec).artifact(node.bindings["model"]).path,
         node.id,
         host=options.host,
@@ -71,7 +72,7 @@ def _serve_model(project: Project, node: StageNode, options: Namespace) -> int:
     )
 
 
-def _serve_answers(project: Project, node: StageNode, options: Namespace) -> int:
+def _serve_answers(project: Project, node: StageNode, options: Namespace) -> None:
     from llmpipe.backends.api_key import clean_key
     from llmpipe.backends.binding import read_api_key
     from llmpipe.web.server import serve_answers
@@ -80,7 +81,7 @@ def _serve_answers(project: Project, node: StageNode, options: Namespace) -> int
     api_key = read_api_key(options.api_key_env)
     if api_key is None and config.api_key:
         api_key = clean_key(reveal(config.api_key), f"the API key of {node.id}")
-    return serve_answers(
+    serve_answers(
         open_answers(project, options.spec, node),
         project.graph.spec.name,
         node.id,

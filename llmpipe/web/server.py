@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from llmpipe.backends.binding import (
@@ -24,6 +23,7 @@ from llmpipe.backends.binding import (
 from llmpipe.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.types import ASGIApp
 
     from llmpipe.backends.llama_cpp_batch import Batch
@@ -48,8 +48,8 @@ def serve_answers(
     api_key: str | None,
     on_ready: Callable[[str], None],
     index_made: Callable[[], float | None] = lambda: None,
-) -> int:
-    """Serve the answers of a stage until Ctrl-C; give the exit code, 0.
+) -> None:
+    """Serve the answers of a stage until SIGINT or SIGTERM ends it.
 
     Args:
         opening: opens what answers; it is entered when the address is ours.
@@ -72,19 +72,15 @@ def serve_answers(
     from llmpipe.web.guard import Admission
     from llmpipe.web.service import Identity, make_service
 
-    try:
-        with _terminated_as_interrupted(), bind(host, port) as bound, opening as answerer:
-            address, port = bound.getsockname()[:2]
-            admission = Admission(loopback=is_loopback(address), api_key=api_key)
-            service = make_service(
-                answerer, Identity(name, stage, index_made()), admission, slots=slots
-            )
-            _listen(bound, host, port)
-            on_ready(reachable_url(address, port))
-            _run(service, bound)
-    except KeyboardInterrupt:
-        pass  # how a server is meant to be stopped
-    return 0
+    with bind(host, port) as bound, opening as answerer:
+        address, port = bound.getsockname()[:2]
+        admission = Admission(loopback=is_loopback(address), api_key=api_key)
+        service = make_service(
+            answerer, Identity(name, stage, index_made()), admission, slots=slots
+        )
+        _listen(bound, host, port)
+        on_ready(reachable_url(address, port))
+        _run(service, bound)
 
 
 def serve_model(
@@ -100,8 +96,8 @@ def serve_model(
     api_key: str | None,
     tells_cached: bool,
     on_ready: Callable[[str, Batch], None],
-) -> int:
-    """Serve a GGUF over the OpenAI API until Ctrl-C; return the exit code, 0.
+) -> None:
+    """Serve a GGUF over the OpenAI API until SIGINT or SIGTERM ends it.
 
     llama.cpp's server listens on loopback, by a key that only this process knows. What callers
     reach is the guard before it.
@@ -130,23 +126,20 @@ def serve_model(
     from llmpipe.web.guard import Admission
     from llmpipe.web.model.service import make_model_service
 
-    try:
-        with _terminated_as_interrupted(), bind(host, port) as bound, serve_fluently(
-            model, threads=threads, context=context, slots=slots, alias=stage,
-            batch=batch,
-        ) as (server, chosen):  # fmt: skip
-            address, port = bound.getsockname()[:2]
-            admission = Admission(loopback=is_loopback(address), api_key=api_key)
-            service = make_model_service(
-                server, model, admission, slots=slots, tells_cached=tells_cached
-            )
-            _listen(bound, host, port)
-            on_ready(reachable_url(address, port), chosen)
-            _run(service, bound, until=server.process.wait)
+    with bind(host, port) as bound, serve_fluently(
+        model, threads=threads, context=context, slots=slots, alias=stage,
+        batch=batch,
+    ) as (server, chosen):  # fmt: skip
+        address, port = bound.getsockname()[:2]
+        admission = Admission(loopback=is_loopback(address), api_key=api_key)
+        service = make_model_service(
+            server, model, admission, slots=slots, tells_cached=tells_cached
+        )
+        _listen(bound, host, port)
+        on_ready(reachable_url(address, port), chosen)
+        _run(service, bound, until=server.process.wait)
+        if server.process.poll() is not None:
             server.check_alive()
-    except KeyboardInterrupt:
-        pass  # how a server is meant to be stopped
-    return 0
 
 
 def _require_packages(extra: str) -> None:
@@ -155,25 +148,23 @@ def _require_packages(extra: str) -> None:
             raise MissingDependencyError(f"serving needs {package}", hint=f"pip install '{extra}'")
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let a supervisor's SIGTERM do what Ctrl-C does, also while the models are loaded."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _listen(bound: socket.socket, host: str, port: int) -> None:
     try:
         bound.listen(BACKLOG)
     except OSError as error:  # two that began at the same time could both bind
         raise cannot_listen(host, port, error) from None
+
+
+def _end_by_signals(server: uvicorn.Server) -> None:
+    """Let signals end a server, and nothing else: uvicorn would raise them once more afterwards."""
+
+    @contextmanager
+    def captured() -> Iterator[None]:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, server.handle_exit)
+        yield
+
+    server.capture_signals = captured  # type: ignore[method-assign]
 
 
 def _run(
@@ -196,6 +187,7 @@ def _run(
         ws="none",
     )
     server = uvicorn.Server(config)
+    _end_by_signals(server)
     # What is cut short at the end is no failure, and uvicorn would report it with its traceback.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
     if until is not None:

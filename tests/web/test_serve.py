@@ -17,6 +17,7 @@ import openai
 import pytest
 from openai_endpoint import Endpoint
 from town import INDEXED, write_texts
+from web.calling import until
 from workspace import Workspace
 
 pytestmark = pytest.mark.heavy
@@ -211,6 +212,35 @@ def test_ctrl_c_while_the_model_loads_is_no_failure(town: Workspace) -> None:
     assert code == 0
     assert seconds < 8
     assert "Traceback" not in said
+    assert is_gone(model)
+
+
+@pytest.mark.parametrize("stage", ["answers", "chat"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_to_be_stopped_is_no_failure_from_the_first_moment(
+    town: Workspace, stage: str, number: int
+) -> None:
+    """While the spec is read and libraries are loaded, too: a supervisor may change its mind."""
+    for moment in (0.0, 0.6):
+        process = town.start("serve", "spec.yaml", stage, "--port", "0")
+        maps = Path(f"/proc/{process.pid}/maps")
+        assert until(lambda maps=maps: "msgspec" in maps.read_text(), 30)  # type: ignore[misc]
+        time.sleep(moment)
+        assert end(process, number)[::2] == (0, "")
+
+
+@pytest.mark.parametrize("stage", ["answers", "chat"])
+def test_a_signal_to_all_its_processes_is_no_failure(town: Workspace, stage: str) -> None:
+    """As systemd sends it, and again before they have ended: the model's server is one of them."""
+    with served(town, stage) as (_, process):
+        (model,) = children(process)
+        for pid in (model, process.pid, process.pid):
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(0.1)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "died" not in said
+        assert "Traceback" not in said
     assert is_gone(model)
 
 
