@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from llmpipe.cli.options import add_store, open_store, parser, print_json
@@ -14,9 +16,9 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "cache",
-        "Read every artifact of the store again and take out those whose bytes have changed;\n"
-        "the next run makes or fetches them anew. What may not be read stays. Exits with 1 when\n"
-        "not all is well.",
+        "Read every artifact and every record of the store again and take out those that\n"
+        "have changed; the next run makes or fetches them anew. What may not be read stays.\n"
+        "Exits with 1 when not all is well.",
     )
     arguments.add_argument("action", choices=["verify"])
     add_store(arguments)
@@ -26,15 +28,21 @@ def main(argv: list[str]) -> int:
     with store.alone("cache verify"):
         found = sorted(path.name for path in store.objects.iterdir())
         rotten, unreadable = _verify(store, found)
+        damaged = list(_verify_records(store))
     if options.json:
-        print_json({"artifacts": len(found), "rotten": rotten, "unreadable": unreadable})
+        told = {"artifacts": len(found), "rotten": rotten, "unreadable": unreadable}
+        print_json({**told, **({"records": damaged} if damaged else {})})
     else:
         for item in (*rotten, *unreadable):
             print(f"{item['object'][:16]} ({item['made_by'] or 'of nobody'}): {item['problem']}")
+        for item in damaged:
+            print(f"the record of key {item['key'][:16]}: {item['problem']}")
         taken = " and taken out" if rotten else ""
         left = f", {len(unreadable)} that may not be read" if unreadable else ""
-        print(f"{len(found)} artifacts, {len(rotten)} rotten{taken}{left}")
-    return 1 if rotten or unreadable else 0
+        gone = sum(item["taken_out"] for item in damaged)
+        records = f"; {len(damaged)} records damaged, {gone} of them taken out" if damaged else ""
+        print(f"{len(found)} artifacts, {len(rotten)} rotten{taken}{left}{records}")
+    return 1 if rotten or unreadable or damaged else 0
 
 
 def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -54,6 +62,22 @@ def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[
             rotten.append({**item, "problem": wrong})
             store.discard(name)
     return rotten, unreadable
+
+
+def _verify_records(store: Store) -> Iterator[dict[str, Any]]:
+    """Take out the records that are damaged, or say otherwise than their artifacts; name them."""
+    for path in sorted(store.keys.glob("*.json")):
+        key = path.stem
+        wrong, record = store.record_damage(key), store.record(key)
+        outputs = record.outputs.items() if record else ()
+        for name, output in outputs:
+            if not (store.lacks(output.object) or store.holds(output)):
+                wrong = f"{name} is not what it says"
+        if wrong:
+            readable = os.access(path, os.R_OK)
+            if readable:
+                store.discard_record(key)
+            yield {"key": key, "problem": wrong, "taken_out": readable}
 
 
 def _makers(store: Store) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from llmpipe.runner.records import KeyRecord
 
 Cause = dict[str, Any]
 """One reason to run: ``cause`` is one of new, config, file, upstream, tool, version, missing,
-forced, unresolved; the other fields say what changed from ``old`` to ``new``."""
+damaged, forced, unresolved; the other fields say what changed from ``old`` to ``new``."""
 
 NAMED_FILES = 3
 """How many files of a folder a cause names."""
@@ -98,7 +98,7 @@ def plan_stage(
     made_of = ingredients(node, known, lambda: project.last_ingredients(node.id))
     key = None if pending else digest(made_of)
     record = project.store.record(key) if key else None
-    causes = list(_causes(project, node, made_of, record, pending))
+    causes = list(_causes(project, node, made_of, key, record, pending))
     if forced:
         causes.append({"cause": "forced"})
     if not causes:
@@ -117,23 +117,24 @@ def plan_stage(
 
 def _fits(project: Project, node: StageNode, record: KeyRecord) -> bool:
     """Tell whether what a stage made last is there, with all that is now to be made."""
-    if record.kind != node.kind or node.ports.outputs.keys() - record.outputs.keys():
-        return False
-    return not project.store.missing(record)
+    return record.kind == node.kind and not project.store.missing(record, node.ports.outputs)
 
 
 def _causes(
     project: Project,
     node: StageNode,
     made_of: Mapping[str, Any],
+    key: str | None,
     record: KeyRecord | None,
     pending: Collection[str],
 ) -> Iterator[Cause]:
     """Give every reason for which a stage is not fresh."""
     if record is not None:
-        never_made = node.ports.outputs.keys() - record.outputs.keys()
-        for output in (*project.store.missing(record), *sorted(never_made)):
+        for output in project.store.missing(record, node.ports.outputs):
             yield {"cause": "missing", "output": output}
+        return
+    if key is not None and (wrong := project.store.record_damage(key)):
+        yield {"cause": "damaged", "problem": wrong}
         return
     last = project.last_ingredients(node.id)
     found = [] if last is None else list(changes(node, last, made_of, project.files_of, pending))

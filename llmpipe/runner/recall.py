@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     Records = Mapping[str, KeyRecord]
 
-LAYOUT = 1
+LAYOUT = 2
 """The version of `Memory`; one in another layout is not recalled."""
 
 _PACKAGE = Path(__file__).parent.parent
@@ -84,7 +84,7 @@ class Memory(msgspec.Struct, frozen=True):
     references: list[Reference]
     inputs: list[Content]
     stamps: dict[str, Stamp]
-    """The stamps of key records, the lock file and what is remembered of last runs."""
+    """The stamps of key records, manifests, the lock file and what is remembered of last runs."""
     sizes: dict[str, int]
     """The size of every file of every artifact."""
     content: dict[str, Any]
@@ -263,13 +263,15 @@ def _tools(records: Records) -> Iterator[tuple[str, str]]:
 
 
 def _watched(project: Project, records: Records) -> Iterator[str]:
-    """Give what must not have been touched, but for the artifacts."""
+    """Give what must not have been touched; of artifacts' files the sizes are enough."""
     store = project.store
     yield str(project.lock.path)
     yield str(store.registration(project.lock.path))
     yield str(store.latest_folder(project.graph.spec.path, project.lock.section))
     for record in records.values():
         yield f"{store.keys}/{record.key}.json"
+        for output in record.outputs.values():
+            yield f"{store.objects}/{output.object}/manifest.json"
 
 
 def _stamps(paths: Iterable[str]) -> dict[str, Stamp]:

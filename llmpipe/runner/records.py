@@ -1,11 +1,13 @@
 """What the store remembers of artifacts and of the stages that made them, as data.
 
 An object is a folder of files; its id is the digest of its manifest, the list of their names,
-digests and sizes. A key's record names the objects that a stage made under it.
+digests and sizes. A key's record names the objects that a stage made under it, and carries a seal,
+the digest of all else that it says.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +49,42 @@ class KeyRecord(msgspec.Struct, frozen=True):
     created: str
     kept_from: str | None = None
     """The key that it was really made under, where the user said to keep it for this one."""
+    seal: str | None = None
+    """The digest of the rest as it was written; None in a record of before there were seals."""
+
+
+def encode_record(record: KeyRecord) -> str:
+    """Return the sealed text of a record, for people to read as well."""
+    data = msgspec.to_builtins(record)
+    data["seal"] = _seal(data)
+    return msgspec.json.format(msgspec.json.encode(data), indent=1).decode() + "\n"
+
+
+def decode_record(text: bytes, key: str) -> KeyRecord:
+    """Return the record of a key from its text.
+
+    One without a seal is taken where its key is the digest of its ingredients.
+
+    Raises:
+        ValueError: it is damaged, or that of another key; the message says which.
+    """
+    try:
+        data = msgspec.json.decode(text, type=dict[str, Any])
+        record = msgspec.convert(data, KeyRecord)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"it is not a record: {error}") from None
+    if record.key != key:
+        raise ValueError("it is the record of another key")
+    if record.seal is None and digest(record.ingredients) != key:
+        raise ValueError("its ingredients are not those of its key")
+    if record.seal is not None and record.seal != _seal(data):
+        raise ValueError("it has changed since it was written")
+    return record
+
+
+def _seal(data: dict[str, Any]) -> str:
+    rest = {name: value for name, value in data.items() if name != "seal"}
+    return hashlib.sha256(msgspec.json.encode(rest, order="sorted")).hexdigest()
 
 
 def stored_output(type_: str, files: Sequence[Entry], path: str) -> StoredOutput:
@@ -64,3 +102,15 @@ def stored_output(type_: str, files: Sequence[Entry], path: str) -> StoredOutput
 def stored_id(files: Sequence[Entry], *, folder: bool) -> str:
     """Give the id of the object that is made of these files."""
     return digest({"folder": folder, "files": msgspec.to_builtins(files)})
+
+
+def is_manifest_of(files: Sequence[Entry], object_id: str) -> bool:
+    """Tell whether these files are those that an object's id stands for."""
+    shapes = (False, True) if len(files) == 1 else (True,)
+    return any(stored_id(files, folder=folder) == object_id for folder in shapes)
+
+
+def describes(output: StoredOutput, files: Sequence[Entry]) -> bool:
+    """Tell whether all that is remembered of an artifact holds of these files."""
+    single_as_said = not output.path or [entry.path for entry in files] == [output.path]
+    return single_as_said and stored_output(output.type, files, output.path) == output

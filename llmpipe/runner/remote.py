@@ -25,7 +25,14 @@ import msgspec
 from llmpipe.canonical import digest
 from llmpipe.errors import LlmpipeError, MissingDependencyError, StoreError
 from llmpipe.runner.disk import FULL, atomic_write
-from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_output
+from llmpipe.runner.records import (
+    Entry,
+    KeyRecord,
+    StoredOutput,
+    decode_record,
+    describes,
+    encode_record,
+)
 from llmpipe.runner.statcache import hash_file
 from llmpipe.runner.store import Store
 from llmpipe.runner.trees import discard
@@ -124,7 +131,7 @@ class Remote:
             data = self._read(f"keys/{key}.json")
             if data is None:
                 return None
-            record = _understood(data, key)
+            record = _sound(data, key)
             if record is None or {n: o.type for n, o in record.outputs.items()} != dict(types):
                 raise StoreError(
                     f"{self.address}: the record of {key[:16]} is damaged",
@@ -145,21 +152,20 @@ class Remote:
         """
         with self._reaching():
             name = f"keys/{record.key}.json"
-            held = _understood(self._read(name) or b"", record.key)
+            held = _sound(self._read(name) or b"", record.key)
             if held is not None and held.outputs != record.outputs:
                 return False
             moved = [
                 self._push_object(output.object, store, count) for output in record.outputs.values()
             ]
             if held is None:
-                self._write(name, msgspec.json.encode(record))
+                self._write(name, encode_record(record).encode())
         return held is None or any(moved)
 
     def _fetch_object(self, output: StoredOutput, store: Store, count: Count) -> None:
         """Bring one object; it enters the store when all of it has been found sound."""
         if not store.lacks(output.object):
-            text = (store.objects / output.object / "manifest.json").read_bytes()
-            if _files(text, output) is None:
+            if not store.holds(output):
                 raise self._damaged(output.object, "its record says otherwise than its manifest")
             return
         found = self._read(f"objects/{output.object}/manifest.json")
@@ -270,15 +276,15 @@ class Remote:
             ) from None
 
 
-def _understood(data: bytes, key: str) -> KeyRecord | None:
-    """Decode a record from elsewhere; None for one that is not that of the key.
+def _sound(data: bytes, key: str) -> KeyRecord | None:
+    """Decode a record from elsewhere; None for one that is damaged or not that of the key.
 
     Nothing in it may lead out of the store.
     """
     try:
-        record = msgspec.json.decode(data, type=KeyRecord)
-        sound = record.key == key == digest(record.ingredients)
-    except (msgspec.MsgspecError, TypeError, ValueError):
+        record = decode_record(data, key)
+        sound = digest(record.ingredients) == key
+    except ValueError:
         return None
     outputs = record.outputs.values()
     sound = sound and all(
@@ -294,9 +300,7 @@ def _files(text: bytes, output: StoredOutput) -> list[Entry] | None:
         files = msgspec.json.decode(text, type=list[Entry])
     except msgspec.MsgspecError:
         return None
-    single_as_said = not output.path or [entry.path for entry in files] == [output.path]
-    as_said = single_as_said and stored_output(output.type, files, output.path) == output
-    return files if as_said else None
+    return files if describes(output, files) else None
 
 
 def _leads_outside(path: str) -> bool:

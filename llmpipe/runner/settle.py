@@ -60,6 +60,8 @@ class Settler:
             outcome.key, outcome.causes, outcome.kept = plan.key, plan.causes, plan.kept
             if plan.kept and node.id in self.options.kept:
                 self._keep(node, plan, outcome)
+            elif plan.record is not None and plan.record.seal is None:
+                self.project.store.save(plan.record)  # as it was found it is from now on
         return plan
 
     def _plan(self, node: StageNode, records: Mapping[str, KeyRecord]) -> StagePlan:

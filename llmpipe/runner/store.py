@@ -37,14 +37,22 @@ from llmpipe.canonical import digest
 from llmpipe.errors import StoreError, UsageError, is_text
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, sync_folder, writing
-from llmpipe.runner.records import Entry, KeyRecord, StoredOutput, stored_id, stored_output
+from llmpipe.runner.records import (
+    Entry,
+    KeyRecord,
+    StoredOutput,
+    decode_record,
+    describes,
+    encode_record,
+    is_manifest_of,
+    stored_output,
+)
 from llmpipe.runner.statcache import folder_files, hash_file
 from llmpipe.runner.trees import discard, entries
 
 FORMAT = 1
 
 
-_RECORD = msgspec.json.Decoder(KeyRecord)
 _MANIFEST = msgspec.json.Decoder(list[Entry])
 _INGREDIENTS = msgspec.json.Decoder(dict[str, Any])
 
@@ -164,19 +172,50 @@ class Store:
             discard(entry)
 
     def record(self, key: str) -> KeyRecord | None:
-        """Give the record of a key; None when there is none or it cannot be understood."""
+        """Return the record of a key; None when there is none or it is damaged."""
         try:
-            return _RECORD.decode(_read(f"{self.keys}/{key}.json"))
-        except (OSError, msgspec.MsgspecError):
+            return decode_record(_read(self._record_file(key)), key)
+        except (OSError, ValueError):
             return None
+
+    def record_damage(self, key: str) -> str | None:
+        """Return what is wrong with the record of a key; None where it is sound or not there."""
+        try:
+            decode_record(_read(self._record_file(key)), key)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def discard_record(self, key: str) -> None:
+        """Take a damaged record out of the store; its stage counts as not made from now on."""
+        with writing(self.home):
+            Path(self._record_file(key)).unlink()
+
+    def _record_file(self, key: str) -> str:
+        return f"{self.keys}/{key}.json"
 
     def output_path(self, output: StoredOutput) -> Path:
         """Give the path at which an output can be read."""
         return self.objects / output.object / "data" / output.path
 
-    def missing(self, record: KeyRecord) -> list[str]:
-        """Name the outputs of a record whose object is gone."""
-        return [name for name, output in record.outputs.items() if self.lacks(output.object)]
+    def missing(self, record: KeyRecord, outputs: Collection[str] = ()) -> list[str]:
+        """Return what keeps a record from being fresh: outputs that the store does not hold.
+
+        Args:
+            record: what a stage made.
+            outputs: what the stage is to make now; some of it may never have been made.
+        """
+        lost = [name for name, output in record.outputs.items() if not self.holds(output)]
+        return lost + sorted(set(outputs) - record.outputs.keys())
+
+    def holds(self, output: StoredOutput) -> bool:
+        """Tell whether an artifact is there with all its files, as its record says."""
+        files = self._files(output.object)
+        return files is not None and describes(output, files)
 
     def put(self, source: Path, type_: str) -> StoredOutput:
         """Move a finished file or folder into the store and give what to remember of it."""
@@ -203,7 +242,20 @@ class Store:
 
     def lacks(self, object_id: str) -> bool:
         """Tell whether an object is not there, or not with all its files."""
-        return not _whole(f"{self.objects}/{object_id}")
+        files = self._files(object_id)
+        return files is None or not is_manifest_of(files, object_id)
+
+    def _files(self, object_id: str) -> list[Entry] | None:
+        """Return the manifest of an object that has all its files, each of its size."""
+        target = f"{self.objects}/{object_id}"
+        try:
+            files = _manifest(target)
+            for entry in files:
+                if os.stat(f"{target}/data/{entry.path}").st_size != entry.size:  # noqa: PTH116 (speed)
+                    return None
+        except (OSError, ValueError):  # those of msgspec are ValueErrors
+            return None
+        return files
 
     def adopt(self, staging: Path, object_id: str) -> None:
         """Sync a finished folder and let it enter as an object by one rename.
@@ -241,7 +293,7 @@ class Store:
         data = self.objects / object_id / "data"
         try:
             files = self.manifest(object_id)
-            if object_id not in (stored_id(files, folder=True), stored_id(files, folder=False)):
+            if not is_manifest_of(files, object_id):
                 return "its manifest is another"
             for entry in files:
                 if hash_file(data / entry.path) != entry.sha256:
@@ -266,7 +318,7 @@ class Store:
     def save(self, record: KeyRecord) -> None:
         """Write a key record; from here on its stage counts as done."""
         with writing(self.home):
-            atomic_write(self.keys / f"{record.key}.json", _pretty(record))
+            atomic_write(self.keys / f"{record.key}.json", encode_record(record))
 
     def registration(self, lock: Path) -> Path:
         """Name the file that remembers where a lock file is."""
@@ -331,17 +383,6 @@ def file_name(stage: str) -> str:
     return safe if safe == stage else f"{safe}-{digest(stage)[:8]}"
 
 
-def _whole(target: str) -> bool:
-    """Tell whether an object is there with all its files, each of its size."""
-    try:
-        return all(
-            os.stat(f"{target}/data/{entry.path}").st_size == entry.size  # noqa: PTH116 (speed)
-            for entry in _manifest(target)
-        )
-    except (OSError, msgspec.MsgspecError):
-        return False
-
-
 def _manifest(target: str) -> list[Entry]:
     return _MANIFEST.decode(_read(f"{target}/manifest.json"))
 
@@ -381,7 +422,3 @@ def _settle(data: Path) -> None:
                 os.fchmod(descriptor, os.fstat(descriptor).st_mode & ~0o222)
             finally:
                 os.close(descriptor)
-
-
-def _pretty(record: KeyRecord) -> str:
-    return msgspec.json.format(msgspec.json.encode(record), indent=1).decode() + "\n"

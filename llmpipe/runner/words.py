@@ -44,7 +44,9 @@ def describe(cause: Mapping[str, Any]) -> str:
         return f"{cause['tool']}: {cause['old']} → {cause['new']}"
     if kind == "unresolved":
         return f"{cause['path']} has not been looked up on the hub yet"
-    return "its artifact is not in the store"
+    if kind == "damaged":
+        return f"its record in the store is damaged: {cause['problem']}"
+    return "its artifact is not in the store, or damaged there"
 
 
 def event_text(event: Event) -> str | None:

@@ -40,7 +40,7 @@ def work_on(request: StageRequest) -> int:
     store = Store(Path(request.home))
     try:
         with store.in_use(), _locked(store, request.key) as waited:
-            if (waited or not request.force) and _finished(store, request.key):
+            if (waited or not request.force) and _finished(store, request):
                 emit({"event": "finished", "status": "cached"})
                 return 0
             if request.remote and not request.force:
@@ -232,9 +232,9 @@ def _read_owner(descriptor: int) -> dict[str, Any] | None:
     return owner
 
 
-def _finished(store: Store, key: str) -> bool:
-    record = store.record(key)
-    return record is not None and not store.missing(record)
+def _finished(store: Store, request: StageRequest) -> bool:
+    record = store.record(request.key)
+    return record is not None and not store.missing(record, request.outputs)
 
 
 def _emit_failure(message: str, hint: str | None, status: int = 1) -> None:

@@ -204,8 +204,9 @@ class Shared:
         return "echo first" in path.read_text()
 
     def forge(self, **changes: Any) -> None:
-        """Change the record."""
-        self.key.write_text(json.dumps({**self.record, **changes}))
+        """Change the record; a forger leaves the seal out, since one that is broken tells."""
+        data = {name: value for name, value in self.record.items() if name != "seal"}
+        self.key.write_text(json.dumps({**data, **changes}))
 
     def forge_output(self, **changes: Any) -> None:
         """Change what the record says of the output."""
@@ -250,6 +251,7 @@ DAMAGES: dict[str, tuple[Callable[[Shared], object], str]] = {
     "foreign manifest": (foreign_manifest, "its manifest is another"),
     "cut manifest": (lambda s: s.manifest.write_text('[{"pa'), "its manifest is another"),
     "record cut": (lambda s: s.key.write_text('{"key":'), "the record of"),
+    "broken seal": (lambda s: s.key.write_text(json.dumps(s.record | {"x": 1})), "the record of"),
     "record of another": (lambda s: s.forge(key="0" * 64), "the record of"),
     "other ingredients": (lambda s: s.forge(ingredients={"kind": "x"}), "the record of"),
     "ingredients no JSON": (lambda s: s.forge(ingredients={"x": None, "y": []}), "the record of"),

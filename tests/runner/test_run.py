@@ -14,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from processes import holds_text, wait_for
 from workspace import CHAIN
+
+from llmpipe.runner.store import Store
 
 Statuses = Callable[[dict[str, Any]], dict[str, str]]
 
@@ -318,8 +321,10 @@ def test_too_little_room_is_said_before_anything_runs(workspace: Any) -> None:
     """What made more last time than is free now is refused at once, unless told to go on."""
     key = workspace.run()["stages"]["first"]["key"]
     workspace.trace()
-    record = workspace.folder / f".llmpipe/store/keys/{key}.json"
-    record.write_text(re.sub(r'"size": \d+', f'"size": {10**18}', record.read_text()))
+    store = Store(workspace.folder / ".llmpipe")
+    record = store.record(key)
+    huge = msgspec.structs.replace(record.outputs["o"], size=10**18)
+    store.save(msgspec.structs.replace(record, outputs={"o": huge}))
     result = workspace.call("run", "spec.yaml", "--set", "params.word=two")
     assert result.returncode == 1
     assert "made 1000000000.0 GB last time" in result.stderr
