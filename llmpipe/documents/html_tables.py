@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MOST_REPEATED = 1_000_000
 """Characters that the repeated cells of one table may add; the further ones stay empty."""
 
+TAG = 10
+"""Characters that an element in a repeated cell counts as, whatever is in it."""
+
 STEPS = {
     "back", "contents", "first", "home", "index", "last", "next", "next page", "prev", "previous",
     "previous page", "top", "up",
@@ -200,7 +203,7 @@ def _fill(rows: list[Tag]) -> None:
                 placed.add(id(cell))
             elif cell is not None and left > 0:
                 cell = copy.copy(cell)
-                left -= len(cell.get_text())
+                left -= len(cell.get_text()) + TAG * sum(1 for _ in cell.descendants)
             else:
                 cell = Tag(name="td")
             row.append(cell)

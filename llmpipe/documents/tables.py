@@ -14,6 +14,10 @@ WIDEST = 1000
 MOST_CELLS = 100_000
 """Cells of a table after repetition; in one that would have more, none is repeated."""
 
+MOST_TIMES = 20
+"""Cells of a table after repetition for each that it has before, besides 50: a span that is only
+meant to be wide enough covers columns that are not there."""
+
 
 class Cell(NamedTuple, Generic[T]):
     """What stands in a cell, and how many columns and rows it covers."""
@@ -28,7 +32,7 @@ def spread(rows: Sequence[Sequence[Cell[T]]]) -> list[list[T | None]]:
 
     No cell reaches beyond the last row. Where none reaches, there is None.
     """
-    if _size(rows) > MOST_CELLS:
+    if _size(rows) > min(MOST_CELLS, 50 + MOST_TIMES * sum(map(len, rows))):
         return [[cell.content for cell in row] for row in rows]
     lines: list[list[T | None]] = []
     above: dict[int, tuple[T, int]] = {}  # by column: what reaches down, and how far

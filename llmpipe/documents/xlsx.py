@@ -12,13 +12,16 @@ import re
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from llmpipe.documents import archive, markdown, notation, xlsx_numbers
 from llmpipe.documents.parts import Converted, one_line
 from llmpipe.documents.tables import table
 from llmpipe.errors import StageError
+
+Place = tuple[int, int]
+"""The row and column of a cell, from 1."""
 
 UNCALCULATED = re.compile(
     rb"<c\b[^>]*>\s*<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>"
@@ -107,16 +110,23 @@ def _rows(sheet: Any, formulas: Any, left_out: Counter[str]) -> Iterator[list[st
         if dimension.hidden and dimension.min and dimension.max:
             hidden |= set(range(dimension.min, min(dimension.max, sheet.max_column) + 1))
     left_out["hidden column"] += len(hidden)
-    for number, row in enumerate(sheet.iter_rows(), 1):
+    used = {row for row, _ in sheet._cells}
+    columns = [
+        at
+        for at in range(1, _width(filter(None, (sheet, formulas)), merged) + 1)
+        if at not in hidden
+    ]
+    blank: list[str] = []
+    for number in range(1, sheet.max_row + 1):
         if number in sheet.row_dimensions and sheet.row_dimensions[number].hidden:
             left_out["hidden row"] += 1
             continue
+        if number not in used:
+            yield blank
+            continue
         cells = []
-        for at, cell in enumerate(row, 1):
-            if at in hidden:
-                continue
-            first = merged.get((number, at))
-            shown = sheet.cell(*first) if first else cell
+        for at in columns:
+            shown = sheet.cell(*merged.get((number, at), (number, at)))
             text = _shown(shown)
             if not text and formulas is not None:
                 formula = formulas.cell(shown.row, shown.column).value
@@ -125,6 +135,15 @@ def _rows(sheet: Any, formulas: Any, left_out: Counter[str]) -> Iterator[list[st
         yield cells
     for name in [name for name, count in left_out.items() if not count]:
         del left_out[name]
+
+
+def _width(sheets: Iterable[Any], merged: Mapping[Place, Place]) -> int:
+    """Count the columns up to the last one with a text: many a sheet has formats far outside."""
+    filled = {
+        place for sheet in sheets for place, cell in sheet._cells.items() if cell.value is not None
+    }
+    filled |= {place for place, first in merged.items() if first in filled}
+    return max((column for _, column in filled), default=0)
 
 
 def _is_hidden(dimensions: Any, letter: str) -> bool:

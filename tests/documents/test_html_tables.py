@@ -188,3 +188,19 @@ def test_frames_are_taken_apart():
 def test_nothing_stands_between_the_cells_of_a_row(table: str, expected: str) -> None:
     """White space, comments, words, forms: a row is one line."""
     assert of_text(f"<table>{table}</table>", "a").text == expected
+
+
+def test_spans_that_are_only_wide_enough():
+    """No column is made that is none: in a table of three, and in many that are nothing else."""
+    rows = "<tr><td>a<td>b<td>c" * 3 + "<tr><td colspan=1000>all"
+    assert of_text(f"<table>{rows}</table>", "a").text.endswith(
+        "\n| a | b | c |\n| a | b | c |\n| all |"
+    )
+    assert len(of_text("<table><tr><td colspan=1000>x</table>" * 300, "a").text) < 300 * 20
+
+
+def test_repeated_cells_full_of_elements(monkeypatch):
+    """Those count too, though no text is in them."""
+    monkeypatch.setattr(html_tables, "MOST_REPEATED", 500)
+    table = f"<table><tr><td rowspan=9>x{'<b></b>' * 20}<td>1{'<tr><td>2' * 8}</table>"
+    assert of_text(table, "a").text.count("x") == 4

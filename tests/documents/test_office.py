@@ -140,6 +140,25 @@ def test_tables_charts_diagrams_and_equations_of_slides():
     assert found.remarks == ("not read: embedded object (1), hidden slide (1)",)
 
 
+def test_formats_far_outside_of_a_sheet():
+    """A border in its last row or column does not make a million rows of it."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for place, value in (("A1", "a"), ("C1", "c"), ("A3", "x"), ("C3", "z"), ("B4", "m")):
+        sheet[place] = value
+    sheet.merge_cells("B4:D4")
+    sheet.row_dimensions[2].hidden = True
+    for place in ("XFD1", "A1048576", "XFD1048576"):
+        sheet[place].font = openpyxl.styles.Font(bold=True)
+    out = io.BytesIO()
+    book.save(out)
+    found = xlsx.convert(out.getvalue(), "a.xlsx")
+    assert found.text == (
+        "## Sheet\n\n| a |  | c |  |\n| --- | --- | --- | --- |\n| x |  | z |  |\n|  | m | m | m |\n"
+    )
+    assert found.remarks == ("not read: hidden row (1)",)
+
+
 def workbook() -> openpyxl.Workbook:
     """A workbook of all that libraries lose."""
     book = openpyxl.Workbook()
