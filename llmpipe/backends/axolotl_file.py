@@ -6,12 +6,14 @@ without a word.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from llmpipe.errors import StageError
+from llmpipe.foreign_files import is_spec
 
 MAX_VALUES = 100_000
 """As many values a file may hold."""
@@ -21,7 +23,7 @@ def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
     """Return what a file holds; messages call it ``label``.
 
     Raises:
-        StageError: it cannot be read, or is no YAML mapping of keys.
+        StageError: it cannot be read, is no YAML mapping of keys, or is a spec.
     """
     import yaml
 
@@ -34,7 +36,11 @@ def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
         raise StageError(f"{label} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise StageError(f"{label} is no Axolotl file: it holds no mapping of keys")
-    return {str(key): value for key, value in data.items()}
+    found = {str(key): value for key, value in data.items()}
+    if is_spec(found):
+        message = f"{label} is a spec of llmpipe, not a configuration of Axolotl"
+        raise StageError(message, hint=f"llmpipe validate {shlex.quote(label)}")
+    return found
 
 
 def _refuse_twins(node: Any, label: str, seen_before: Iterator[int]) -> None:

@@ -35,11 +35,6 @@ def main(argv: list[str]) -> int:
     arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
     options = arguments.parse_args(argv)
     block = _block(options.file)
-    if isinstance(block.get("stages"), dict):
-        raise UsageError(
-            f"{options.file} is a spec of llmpipe, not a configuration of Axolotl",
-            hint=f"llmpipe validate {options.file}",
-        )
     found = list(_judged(block))
     result = _asked(block)
     if not result.installed:
@@ -77,13 +72,13 @@ def _block(file: Path) -> dict[str, Any]:
 
     Raises:
         SpecError: it cannot be read, and the place of what is wrong is known.
-        StageError: it cannot be read.
+        UsageError: it cannot be read, or is a spec.
     """
     try:
         return read_axolotl_file(file, str(file))
-    except StageError:
+    except StageError as error:
         load_file(file)  # raises with the place
-        raise
+        raise UsageError(error.message, hint=error.hint) from None
 
 
 def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:

@@ -6,10 +6,12 @@ A relative path belongs to the file that it is written in, wherever that file is
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from llmpipe.errors import Problem, SpecError, did_you_mean
+from llmpipe.foreign_files import is_axolotl
 from llmpipe.paths import expanded
 from llmpipe.spec.load import Node, load_bytes, read_bytes
 from llmpipe.spec.merge import deep_merge
@@ -25,8 +27,8 @@ def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, 
     ``text`` is what the file would hold, where it is not written yet.
 
     Raises:
-        SpecError: a file cannot be read or is of another version, or they extend each other in a
-            circle.
+        SpecError: a file cannot be read, is Axolotl's or of another version, or they extend each
+            other in a circle.
     """
     files: dict[str, SpecFile] = {}
     raw = read_bytes(path) if text is None else text.encode()
@@ -35,6 +37,7 @@ def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, 
 
 def _load(path: Path, raw: bytes, above: tuple[Path, ...], files: dict[str, SpecFile]) -> Node:
     root = load_bytes(raw, str(path))
+    _check_kind(root, path)
     check_version(root)
     files[root.location.file] = SpecFile(path.absolute(), hashlib.sha256(raw).hexdigest())
     merged: Node | None = None
@@ -59,6 +62,15 @@ def _bases(root: Node) -> Iterator[Node]:
         if not isinstance(item.value, str) or not item.value or "\0" in item.value:
             raise SpecError([Problem("extends: a path to a spec is needed", item.location)])
         yield item
+
+
+def _check_kind(root: Node, path: Path) -> None:
+    """Refuse a file that was written for Axolotl."""
+    if is_axolotl(root.children()):
+        name = shlex.quote(str(path))
+        message = f"{path} is a configuration of Axolotl, not a spec of llmpipe"
+        hint = f"llmpipe check {name}; to train with it, name it in a spec: axolotl_file: {name}"
+        raise SpecError([Problem(message, None, hint)])
 
 
 def _check(base: Node, place: Path, above: tuple[Path, ...]) -> None:

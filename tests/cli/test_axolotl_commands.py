@@ -103,6 +103,64 @@ def test_check_sends_a_spec_to_validate(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "version: 1\nname: a\nextends: ./base.yaml\n",
+        "version: 1\nname: a\nstages:\n",
+        "name: a\nstages: [one]\n",
+        "version: 1\nname: a\n",
+        "profiles: {gpu: {}}\n",
+        "version: 1\nstages: {sft: {kind: train}}\nbase_model: x\nlearning_rate: 1\n",
+    ],
+)
+def test_check_knows_a_spec_that_is_not_whole(folder: Path, text: str) -> None:
+    """By any of its keys; it was advised to call the version fsdp_version."""
+    (folder / "some.yaml").write_text(text)
+    done = call(folder, "check", "some.yaml")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "some.yaml is a spec of llmpipe, not a configuration of Axolotl",
+        "   llmpipe validate some.yaml",
+    ]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "validate", "graph", "serve"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base_model: x\ndatasets: [{path: a.jsonl, type: alpaca}]\nadapter: lora\n",
+        "plugins: [a.B]\nlearning_rate: 1e-4\n",
+        "pretraining_dataset: a\nname: x\n",
+    ],
+)
+def test_a_file_of_axolotl_is_no_spec(folder: Path, command: str, text: str) -> None:
+    """It is told in a line with what to call instead, not key by key."""
+    (folder / "my axolotl.yml").write_text(text)
+    done = call(folder, command, "my axolotl.yml")
+    assert done.returncode == 2
+    line, hint = done.stderr.splitlines()
+    assert line == "my axolotl.yml is a configuration of Axolotl, not a spec of llmpipe"
+    assert hint.startswith("   llmpipe check 'my axolotl.yml'; to train with it, ")
+
+
+def test_a_spec_that_lacks_its_stages_is_a_spec(folder: Path) -> None:
+    """A key of a stage at the top is unknown there, and the rest of what is wrong is told."""
+    (folder / "some.yaml").write_text("version: 1\nname: x\nbase_model: y\n")
+    said = call(folder, "validate", "some.yaml").stderr
+    assert "unknown key 'base_model'" in said
+    assert "'stages' is missing" in said
+
+
+def test_a_stage_whose_file_is_a_spec(folder: Path) -> None:
+    """It is told at the field that names it."""
+    text = SPEC.replace("    axolotl:\n", "    axolotl_file: ./spec.yaml\n    axolotl:\n")
+    (folder / "spec.yaml").write_text(text, "utf-8")
+    said = call(folder, "validate", "spec.yaml").stderr
+    assert "stages.sft.axolotl_file: " in said
+    assert "spec.yaml is a spec of llmpipe, not a configuration of Axolotl" in said
+
+
 def test_evaluation_is_judged_with_the_rows_that_the_stage_has(folder: Path) -> None:
     """``eval_data`` beside steps or an epoch is sound; steps without rows are refused."""
     stages = """\

@@ -1,0 +1,38 @@
+"""Whose file a YAML file is, by the keys at its top: a spec of ours, or Axolotl's configuration.
+
+A whole file of the other kind is told in a line; its keys would be unknown one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+_SPEC = frozenset({"version", "extends", "params", "profiles", "stages"})
+_AXOLOTL = frozenset(
+    {
+        "adapter",
+        "base_model",
+        "datasets",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "lora_r",
+        "micro_batch_size",
+        "model_type",
+        "num_epochs",
+        "output_dir",
+        "pretraining_dataset",
+        "rl",
+        "sequence_len",
+        "test_datasets",
+    }
+)
+
+
+def is_spec(keys: Collection[str]) -> bool:
+    """Return whether a file with these keys was written as a spec."""
+    return "stages" in keys or (bool(_SPEC.intersection(keys)) and _AXOLOTL.isdisjoint(keys))
+
+
+def is_axolotl(keys: Collection[str]) -> bool:
+    """Return whether a file with these keys was written for Axolotl."""
+    return _SPEC.isdisjoint(keys) and not _AXOLOTL.isdisjoint(keys)
