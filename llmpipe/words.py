@@ -13,13 +13,16 @@ Not covered: dictionaries of the languages without spaces, simplified beside tra
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache, wraps
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 LONGEST_WHOLE = 64
 """Characters of a compound above which only its parts count: nobody asks for a whole address."""
+
+REMEMBERED = 1 << 17
+"""Words of which a function remembers what it made: those of a text come again and again."""
 
 _DENSE = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆\p{Line_Break=Complex_Context}"
 _WORD = rf"[\w--[{_DENSE}]]+(?:\+\+|[+#](?!\w))?"
@@ -53,6 +56,22 @@ _PLAIN_LETTERS = str.maketrans(
 )
 """Letters that no rule of Unicode takes apart, as people write them without."""
 _TURKISH = str.maketrans({"I": "ı", "İ": "i"})
+
+T = TypeVar("T")
+
+
+def remembering(function: Callable[[str], T]) -> Callable[[str], T]:
+    """Return a function of words that remembers what came of the last ones, but of long ones.
+
+    What callers of a service write would fill the memory.
+    """
+    remembered = lru_cache(maxsize=REMEMBERED)(function)
+
+    @wraps(function)
+    def call(word: str) -> T:
+        return remembered(word) if len(word) <= LONGEST_WHOLE else function(word)
+
+    return call
 
 
 def compounds(text: str, *, turkish: bool = False) -> Iterator[tuple[str, ...]]:
@@ -93,7 +112,7 @@ def folded(text: str, *, turkish: bool = False) -> str:
     return text.casefold().replace("i\u0307", "i")
 
 
-@lru_cache(maxsize=1 << 17)
+@remembering
 def bare(word: str) -> str:
     """Return a folded word without accents, vowel points and the like: `résumé` as `resume`.
 
@@ -140,7 +159,7 @@ def _groups(run: str) -> tuple[str, ...]:
     return (*letters, *map("".join, pairwise(letters)))
 
 
-@lru_cache(maxsize=1 << 17)
+@remembering
 def _compound(text: str) -> tuple[str, ...]:
     if text.isascii() and (text.isalpha() or text.isdigit()):
         return (text,)

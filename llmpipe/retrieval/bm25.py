@@ -7,7 +7,6 @@ lie beside the index. All files are JSON or plain arrays; nothing is pickled.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -19,7 +18,7 @@ import msgspec
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError, remake
 from llmpipe.retrieval.arrays import DAMAGED
-from llmpipe.words import bare, compounds, folded, unprefixed
+from llmpipe.words import bare, compounds, folded, remembering, unprefixed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,9 +35,6 @@ Language = Literal[
 
 QUESTION_WORDS = 1000
 """Words of a question that count; more make it slow and no clearer."""
-
-MEMORY = 1 << 17
-"""Words whose forms are remembered: those of a text come again and again."""
 
 _SETTINGS = "settings.json"
 
@@ -71,7 +67,7 @@ def _words_of(settings: Bm25Settings) -> Callable[[str], Iterator[list[tuple[str
     turkish = settings.language == "turkish"
     stemmed = settings.language != "none" and settings.stemming
 
-    @functools.lru_cache(maxsize=MEMORY)
+    @remembering
     def forms(word: str) -> tuple[str, ...]:
         if word in stop_words:
             return ()

@@ -1,15 +1,13 @@
 """What a search may be narrowed to, read from the plain data that a spec or a request holds.
 
-``document`` takes a pattern of document ids or several (``*`` and ``?`` match, also across ``/``),
-``section`` a title or the titles from the outermost inwards, and what stands below is part of it.
-Every other name is a key of the metadata: a value, several of which any may match, or
-``{min: …, max: …}``, both bounds included, of numbers or of texts such as dates.
+``document`` takes a pattern of document ids or several (see `llmpipe.retrieval.globs`), ``section``
+a title or the titles from the outermost inwards, and what stands below is part of it. Every other
+name is a key of the metadata: a value, several of which any may match, or ``{min: …, max: …}``,
+both bounds included, of numbers or of texts such as dates.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import re
 import reprlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 from llmpipe.documents.model import Scalar
 from llmpipe.errors import StageError, did_you_mean
+from llmpipe.retrieval.globs import WILDCARDS, Glob, has_wildcards
 
 Filters = Mapping[str, Any]
 
@@ -27,6 +26,13 @@ EXAMPLE = "{document: 'docs/*.md', section: Install, year: {min: 2020}, language
 
 LISTED = 20
 """Names that a message lists."""
+
+MOST_VALUES = 1_000
+"""Values that the filters of a request may hold together."""
+LONGEST_VALUE = 1_000
+"""Characters of a name or value in them."""
+MOST_WILDCARDS = 32
+"""Wildcards in all their patterns of documents. Each is looked for in the id of every document."""
 
 _LARGEST = int(sys.float_info.max)
 
@@ -53,9 +59,9 @@ class Conditions:
 
     def admits_documents(self, ids: Sequence[str]) -> list[bool]:
         """Tell for each document id whether one of the patterns matches it."""
-        pattern = "|".join(fnmatch.translate(glob) for glob in self.documents)
-        matches = re.compile(pattern).match
-        return [matches(name) is not None for name in ids]
+        named = {pattern for pattern in self.documents if not has_wildcards(pattern)}
+        globs = [Glob(pattern) for pattern in self.documents if has_wildcards(pattern)]
+        return [name in named or any(glob.matches(name) for glob in globs) for name in ids]
 
 
 def read_filters(filters: Filters) -> Conditions:
@@ -66,6 +72,34 @@ def read_filters(filters: Filters) -> Conditions:
     """
     metadata = [(k, _condition(k, v)) for k, v in filters.items() if k not in (DOCUMENT, SECTION)]
     return Conditions(_texts(filters, DOCUMENT), _texts(filters, SECTION), tuple(metadata))
+
+
+def require_moderate(filters: Filters) -> None:
+    """Make sure that filters of a caller, who is anybody, keep no others waiting.
+
+    Raises:
+        FilterError: they have too many values or wildcards, or too long ones.
+    """
+    values = [value for given in filters.values() for value in _values(given)]
+    if len(values) > MOST_VALUES:
+        raise _immoderate(len(values), "values", MOST_VALUES)
+    texts = [text for text in (*filters, *values) if isinstance(text, str)]
+    if (longest := max(map(len, texts), default=0)) > LONGEST_VALUE:
+        raise _immoderate(longest, "characters in one value", LONGEST_VALUE)
+    patterns = [each for each in _values(filters.get(DOCUMENT, ())) if isinstance(each, str)]
+    wildcards = sum(pattern.count(sign) for pattern in patterns for sign in WILDCARDS)
+    if wildcards > MOST_WILDCARDS:
+        raise _immoderate(wildcards, "wildcards (* ? [)", MOST_WILDCARDS)
+
+
+def _values(given: Any) -> Sequence[Any]:
+    if isinstance(given, Mapping):
+        return list(given.values())
+    return given if isinstance(given, (list, tuple)) else [given]
+
+
+def _immoderate(count: int, what: str, most: int) -> FilterError:
+    return FilterError(f"the filters have {count:,} {what}; a request may have {most:,}")
 
 
 def _texts(filters: Filters, name: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.documents.model import Document
-from llmpipe.retrieval.filters import DOCUMENT, FilterError, Filters, read_filters
+from llmpipe.retrieval.filters import DOCUMENT, FilterError, Filters, read_filters, require_moderate
 from llmpipe.retrieval.hits import Hit
 from llmpipe.retrieval.passages import Passages
 from llmpipe.web.errors import told
@@ -64,8 +64,10 @@ class Library:
         """Give the stage's filters together with those of a request.
 
         Raises:
-            FilterError: one is of no known form, or narrows what the stage narrows already.
+            FilterError: one is of no known form, or narrows what the stage narrows already; or they
+                are more than a request may have.
         """
+        require_moderate(filters)
         read_filters(filters)
         for name in filters:
             if name in self._filters:

@@ -22,6 +22,18 @@ PLAIN = Bm25Settings(language="none", stemming=False)
 ENGLISH = Bm25Settings()
 
 
+def test_long_words_are_not_remembered() -> None:
+    """A service would keep what its callers write, up to 10,000 characters a question."""
+    words = terms_of(PLAIN)
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            assert list(words(f"a{number}" + "x" * 50_000))
+        assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     ("text", "settings", "expected"),
     [

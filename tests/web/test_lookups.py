@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -71,6 +72,36 @@ def test_a_search_that_makes_no_sense_is_refused(
     """With 400 and a word for it."""
     response = serve().http.post("/v1/search", json=fields)
     assert error_of(response) == (400, "invalid_request_error", code)
+
+
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({"document": "*a" * 200_000}, "400,000 characters in one value; a request may have 1,000"),
+        ({"document": [f"{n}*" for n in range(90_000)]}, "90,000 values; a request may have 1,000"),
+        ({"document": ["?" * 20, "[a]" * 20]}, "40 wildcards (* ? [); a request may have 32"),
+        ({"language": list(range(90_000))}, "90,000 values"),
+        ({"section": ["a"] * 90_000}, "90,000 values"),
+        ({"year": {"min": "1" * 5_000}}, "5,000 characters"),
+        ({"k" * 5_000: 1}, "5,000 characters"),
+        ({str(n): n for n in range(50_000)}, "50,000 values"),
+    ],
+)
+def test_filters_of_a_caller_are_bounded(serve: Serve, filters: dict[str, Any], told: str) -> None:
+    """By number and length, before anything is made of them: all others would wait."""
+    served, begun = serve(), time.process_time()
+    response = served.http.post("/v1/search", json={"query": "kiosk", "filters": filters})
+    assert error_of(response)[::2] == (400, "invalid_filter")
+    assert told in response.json()["error"]["message"]
+    assert time.process_time() - begun < 2
+
+
+def test_as_many_documents_as_a_request_may_name_are_found_among(serve: Serve) -> None:
+    """By their ids, which are no patterns unless they hold a wildcard."""
+    names = [f"none-{number}.md" for number in range(990)] + ["kio[s]k.*"]
+    body = {"query": "kiosk", "filters": {"document": names}}
+    hits = serve().http.post("/v1/search", json=body).json()["hits"]
+    assert {hit["document"] for hit in hits} == {"kiosk.md"}
 
 
 def test_a_filter_on_what_no_document_has_is_told(serve: Serve) -> None:

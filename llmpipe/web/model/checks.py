@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from llmpipe.web.errors import ApiError, require_model, unsupported
@@ -80,8 +81,13 @@ def require_template_knows(name: str, served: Served) -> None:
     Raises:
         ApiError: it does not.
     """
-    if not re.search(rf"\b{re.escape(name)}\b", served.template):
+    if name not in _words_of(served.template):
         raise unsupported("what the chat template of the model does not read:", name)
+
+
+@lru_cache(maxsize=8)
+def _words_of(template: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", template))
 
 
 def require_format(given: Mapping[str, Any] | None) -> None:

@@ -111,6 +111,7 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"stream": True, "stream_options": {"usage": True}}, 'unknown field "usage"'),
         ({"reasoning_effort": "high"}, "does not read: 'reasoning_effort'"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "does not read: 'enable_thinking'"),
+        ({"chat_template_kwargs": {"messages.": 1}}, "does not read: 'messages.'"),
         ({"temprature": 1}, "did you mean 'temperature'?"),
         ({"id_slot": 1}, 'unknown field "id_slot"'),
         ({"messages": []}, "messages: a list that is not empty is needed"),
