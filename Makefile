@@ -86,8 +86,8 @@ test: lint types layers programs editor ## everything: lint, types, layers, sche
 test-light: $(VENV)/.installed-dev programs editor ## the tests that need no model: about six minutes
 	$(BIN)/pytest -m "not heavy" --numprocesses $(WORKERS)
 
-crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 40 minutes
-	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py
+crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 50 minutes
+	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py tests/documents/test_fuzz.py
 
 $(BENCH_PEERS)/.installed: benchmarks/engine/requirements.txt
 	$(PYTHON) -m venv $(BENCH_PEERS)

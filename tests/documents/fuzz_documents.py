@@ -73,7 +73,13 @@ def _bytes_changed(data: bytes, others: Sequence[bytes], chance: random.Random) 
     other = chance.choice(others)
     start = chance.randrange(len(other) + 1)
     new = chance.choice(
-        [b"", chance.randbytes(4), chance.choice(STRANGE), data[at:end] * 2, other[start : start + 200]]
+        [
+            b"",
+            chance.randbytes(4),
+            chance.choice(STRANGE),
+            data[at:end] * 2,
+            other[start : start + 200],
+        ]
     )
     return data[:at] + new + data[end if chance.random() < 0.8 else at :]
 
@@ -114,7 +120,8 @@ def try_one(path: Path) -> bool:
     try:
         found = convert(path, path.name, Options())
     except LlmpipeError as error:
-        assert error.message, "a refusal without a word"
+        if not error.message:
+            raise AssertionError("a refusal without a word") from error
         return False
     finally:
         seconds = time.process_time() - begun
