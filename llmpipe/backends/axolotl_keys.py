@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmpipe.backends.axolotl_config import PREFERENCE, BlockProblem, KeyPath
+from llmpipe.backends.axolotl_names import ELSEWHERE
 from llmpipe.errors import did_you_mean
 
 
@@ -93,7 +94,8 @@ def _unknown_in_model(
             continue
         words = [name for name in known if str(key).split("_")[0] in name]
         more = f" ({owner} has {len(words)} keys that contain {str(key).split('_')[0]!r})"
-        guess = did_you_mean(str(key), known)
+        said = ELSEWHERE.get(str(key).lower())
+        guess = f"did you mean {said!r}?" if said in known else did_you_mean(str(key), known)
         yield BlockProblem(
             (*where, key),
             f"unknown key {key!r}",

@@ -1,6 +1,6 @@
 """The Hugging Face hub: from a repository's name to a commit, and from a commit to a folder.
 
-Only `resolve_commit` and `download` use the network; a plan never calls them.
+Only `resolve_commit` and the downloads use the network; a plan never calls them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,28 @@ PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 """What a model folder needs; pickled weights are never fetched."""
 
 
-def resolve_commit(repo: str, revision: str | None) -> str:
-    """Ask the hub which commit a revision (or the default branch) stands at now.
+ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""Endings of files that hold rows."""
+
+ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+"""Files of a data set that tell about it."""
+
+NAMED = 5
+"""How many files a message names."""
+
+SEVERAL = """a data set of the hub is one file of rows here: JSONL, JSON, CSV or TSV,
+no Parquet, no choice of configurations or splits.
+Fetch the file that is meant by a stage, and name that as data:
+rows: {{kind: command, run: "curl -fsSL {url} -o ${{outputs.rows}}", outputs: {{rows: {file}}}}}"""
+
+
+def resolve_commit(repo: str, revision: str | None, *, rows: bool = False) -> str:
+    """Return the commit that a revision (or the default branch) stands at now, as the hub says.
+
+    Args:
+        repo: the id of the repository.
+        revision: a branch or tag.
+        rows: whether it is a data set, and not a model.
 
     Raises:
         StageError: the hub cannot be reached, or has no such repository or revision.
@@ -23,15 +43,17 @@ def resolve_commit(repo: str, revision: str | None) -> str:
     """
     api, errors = _hub()
     shown = f"{repo}@{revision}" if revision else repo
+    what, ask = ("data set", api.dataset_info) if rows else ("model", api.model_info)
+    local = "file" if rows else "folder"
     try:
-        return str(api.model_info(repo, revision=revision, timeout=30).sha)
+        return str(ask(repo, revision=revision, timeout=30).sha)
     except errors.RepositoryNotFoundError:
         raise StageError(
-            f"the hub has no model {repo!r}, or it is private",
-            hint=f"check the name; for a private one set HF_TOKEN; for a folder write ./{repo}",
+            f"the hub has no {what} {repo!r}, or it is private",
+            hint=f"check the name; for a private one set HF_TOKEN; for a {local} write ./{repo}",
         ) from None
     except errors.RevisionNotFoundError:
-        raise StageError(f"the model {repo!r} has no revision {revision!r}") from None
+        raise StageError(f"the {what} {repo!r} has no revision {revision!r}") from None
     except Exception as error:  # the client raises its HTTP library's errors, whichever that is
         raise StageError(
             f"{shown} could not be looked up on the hub: {_first_line(error)}",
@@ -54,6 +76,38 @@ def download(repo: str, commit: str) -> Path:
             f"{repo}@{commit[:12]} could not be downloaded: {_first_line(error)}",
             hint="run again to go on where the download stopped",
         ) from None
+
+
+def download_rows(repo: str, commit: str) -> Path:
+    """Return the one file of rows that a data set has at a commit, fetched if need be.
+
+    Raises:
+        StageError: it has none, or several, or could not be fetched.
+    """
+    from huggingface_hub import hf_hub_download
+
+    api, _ = _hub()
+    try:
+        found = api.dataset_info(repo, revision=commit, timeout=30).siblings or []
+        names = sorted(file.rfilename for file in found)
+        rows = [n for n in names if n.lower().endswith(ROWS) and Path(n).name not in ABOUT]
+        if len(rows) == 1:
+            return Path(hf_hub_download(repo, rows[0], repo_type="dataset", revision=commit))
+    except Exception as error:  # see resolve_commit
+        raise StageError(
+            f"the data set {repo}@{commit[:12]} could not be downloaded: {_first_line(error)}",
+            hint="check the network, or name a local file: ./path or pkg://package/path",
+        ) from None
+    shown = rows or [name for name in names if not name.startswith(".")]
+    more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
+    told = f"{', '.join(shown[:NAMED])}{more}"
+    has = f"{len(rows)} files of rows" if rows else "no file of rows"
+    file = rows[0] if rows else "FILE"
+    url = f"https://huggingface.co/datasets/{repo}/resolve/{commit}/{file}"
+    raise StageError(
+        f"the data set {repo!r} of the hub has {has}: {told}",
+        hint=SEVERAL.format(url=url, file=f"rows{Path(file).suffix or '.jsonl'}"),
+    )
 
 
 def _hub() -> tuple[Any, Any]:

@@ -72,9 +72,11 @@ def meaning(
     if hub and (folder / text).exists():
         message = f"{text!r} could be a hub id or the folder beside the spec"
         return Trouble(message, f"for the folder write ./{text}")
-    type_ = next((t for t in wanted.accepts if t in HUB_TYPES and not wanted.glob), None)
-    if hub and type_:
-        return Binding(HubRepo(hub["repo"], hub["revision"]), type_, text)
+    types = [] if wanted.glob else [t for t in wanted.accepts if t in HUB_TYPES]
+    if hub and types:
+        type_ = "model" if "model" in types else types[0]
+        rows = type_ in ("records", "dataset")
+        return Binding(HubRepo(hub["repo"], hub["revision"], rows), type_, text)
     if re.match("(?i)https?://", text):
         return Trouble(f"{text!r} is on the web, where it may change without a trace", FETCH)
     what = "no stage and no path" if wanted.glob else "no stage, no path and no hub id"

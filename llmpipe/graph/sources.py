@@ -43,6 +43,8 @@ class HubRepo:
 
     repo: str
     revision: str | None
+    holds_rows: bool = False
+    """Whether a data set is meant, and not a model."""
 
 
 Source = StageOutput | LocalPath | LocalGlob | HubRepo

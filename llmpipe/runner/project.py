@@ -231,7 +231,8 @@ def _remote_address(spec: Spec) -> str | None:
 
 
 def _hub_name(source: HubRepo) -> str:
-    return f"{source.repo}@{source.revision or ''}"
+    folder = "datasets/" if source.holds_rows else ""
+    return f"{folder}{source.repo}@{source.revision or ''}"
 
 
 def _is_commit(revision: str) -> bool:

@@ -37,6 +37,8 @@ class InputRequest(msgspec.Struct, frozen=True):
 
         assert self.repo is not None
         assert self.commit is not None
+        if self.type in ("records", "dataset"):
+            return hub.download_rows(self.repo, self.commit)
         return hub.download(self.repo, self.commit)
 
 

@@ -82,7 +82,7 @@ class Settler:
         """Resolve unpinned hub repositories to commits, once and for all."""
         for source in node.sources():
             if isinstance(source, HubRepo) and self.project.commit_of(source) is None:
-                commit = hub.resolve_commit(source.repo, source.revision)
+                commit = hub.resolve_commit(source.repo, source.revision, rows=source.holds_rows)
                 self.project.remember_commit(source, commit)
 
     def _keep(self, node: StageNode, plan: StagePlan, outcome: StageOutcome) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Union
 import yaml
 
 from llmpipe.errors import Location, Problem, SpecError
+from llmpipe.spec.yaml_errors import explain
 
 MAX_BYTES = 2 * 1024 * 1024
 MAX_DEPTH = 64
@@ -192,10 +193,8 @@ def parse_value(text: str, source: Source) -> Node | None:
     try:
         return builder.document(iter(yaml.CSafeLoader(text).get_event, None))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = source.at(mark.line + 1, mark.column + 1) if mark else source.at(1, 1)
-        hint = "indent with spaces, not with tabs" if "\t" in where.text else None
-        problem = error.problem or error.context or "malformed"
+        line, column, length, problem, hint = explain(text, error)
+        where = source.at(line, column, length)
         raise _error(where, f"not valid YAML: {problem}", hint) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

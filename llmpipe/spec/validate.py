@@ -14,6 +14,7 @@ import msgspec
 from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.registry import all_kinds, stage_class
+from llmpipe.spec.hints import for_unknown, in_quotes, other_engine
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
@@ -141,18 +142,21 @@ def _schema_problems(
     import jsonschema
 
     for error in jsonschema.Draft202012Validator(schema).iter_errors(data):
-        yield from _explain(error, node, base)
+        yield from _explain(error, node, base, schema)
 
 
-def _explain(error: Any, node: Node, base: Path_) -> Iterator[Problem]:
-    """Turn one of jsonschema's errors into problems in a person's words."""
+def _explain(error: Any, node: Node, base: Path_, root: dict[str, Any]) -> Iterator[Problem]:
+    """Turn one of jsonschema's errors into problems in a person's words.
+
+    ``root`` is the whole schema.
+    """
     path: Path_ = tuple(error.absolute_path)
     name = _dotted((*base, *path))
     prefix = f"{name}: " if name else ""
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         for key in [k for k in error.instance if k not in known]:
-            hint = did_you_mean(key, known) or f"known: {', '.join(known)}"
+            hint = for_unknown(key, error.instance[key], root, known, top=not path)
             where = node.locate((*path, key), key=True)
             yield Problem(f"{prefix}unknown key {key!r}", where, hint)
     elif error.validator == "required":
@@ -160,9 +164,11 @@ def _explain(error: Any, node: Node, base: Path_) -> Iterator[Problem]:
         yield Problem(f"{prefix}{missing!r} is missing", node.locate(path, key=True))
     elif intended := _intended_choice(error):
         for nested in intended:
-            yield from _explain(nested, node, base)
+            yield from _explain(nested, node, base, root)
     else:
-        yield Problem(f"{prefix}{_complaint(error)}", node.locate(path))
+        where = node.locate(path)
+        told = in_quotes(error, where) or other_engine(error)
+        yield Problem(f"{prefix}{_complaint(error)}", where, told)
 
 
 def _intended_choice(error: Any) -> list[Any]:
@@ -188,7 +194,8 @@ def _complaint(error: Any) -> str:
         return f"{' or '.join(choices)} is needed, not {found}"
     if error.validator in ("enum", "const"):
         allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
-        hint = did_you_mean(error.instance, [a for a in allowed if isinstance(a, str)])
+        known = [a for a in allowed if isinstance(a, str)]
+        hint = None if other_engine(error) else did_you_mean(error.instance, known)
         return f"one of {', '.join(map(str, allowed))} is needed, not {found}" + (
             f" ({hint})" if hint else ""
         )

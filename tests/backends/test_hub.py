@@ -19,6 +19,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"config.json": b'{"model_type": "llama"}', "pytorch_model.bin": b"a pickle"}
 
 
+SETS = {
+    "org/rows": ["README.md", "dataset_infos.json", "data/train.jsonl"],
+    "org/splits": ["test.csv", "train.csv"],
+    "org/parquet": [".gitattributes", "data/train-00000.parquet"],
+}
+"""The data sets that the hub has, with their files."""
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
     """Answers what ``huggingface_hub`` asks about ``org/name``; anything else does not exist."""
 
@@ -45,6 +53,11 @@ class Hub(http.server.BaseHTTPRequestHandler):
                 self._send(200, FILES[name], "application/octet-stream", body)
             else:
                 self._send(404, b"", "text/plain", body, "EntryNotFound")
+        elif set_ := next((n for n in SETS if path.startswith(f"/api/datasets/{n}")), None):
+            data = {"id": set_, "sha": COMMIT, "siblings": [{"rfilename": n} for n in SETS[set_]]}
+            self._send(200, json.dumps(data).encode(), "application/json", body)
+        elif path == f"/datasets/org/rows/resolve/{COMMIT}/data/train.jsonl":
+            self._send(200, b'{"text": "one"}\n', "application/octet-stream", body)
         else:
             self._send(404, b"{}", "application/json", body, "RepoNotFound")
 
@@ -117,3 +130,35 @@ def test_a_hub_out_of_reach_is_a_message(tmp_path: Path) -> None:
     """Without a network there is one clear message."""
     found = ask("print(hub.resolve_commit('org/name', None))", "http://127.0.0.1:9", tmp_path)
     assert "org/name could not be looked up on the hub" in found
+
+
+def test_a_data_set_is_looked_up_as_one(endpoint: str, tmp_path: Path) -> None:
+    """It was asked for as a model, which the hub does not have."""
+    code = "print(hub.resolve_commit('org/rows', None, rows=True))"
+    assert ask(code, endpoint, tmp_path) == COMMIT
+    found = ask("print(hub.resolve_commit('org/nope', None, rows=True))", endpoint, tmp_path)
+    assert "the hub has no data set 'org/nope'" in found
+    assert "for a file write ./org/nope" in found
+
+
+def test_a_data_set_is_its_one_file_of_rows(endpoint: str, tmp_path: Path) -> None:
+    """What tells about the set is no file of rows."""
+    code = f"print(hub.download_rows('org/rows', '{COMMIT}').read_text())"
+    assert ask(code, endpoint, tmp_path) == '{"text": "one"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("splits", "'org/splits' of the hub has 2 files of rows: test.csv, train.csv"),
+        ("parquet", "'org/parquet' of the hub has no file of rows: data/train-00000.parquet"),
+    ],
+)
+def test_a_data_set_of_other_files_says_what_one_can_be(
+    endpoint: str, tmp_path: Path, name: str, told: str
+) -> None:
+    """With a stage that fetches the file that is meant."""
+    found = ask(f"print(hub.download_rows('org/{name}', '{COMMIT}'))", endpoint, tmp_path)
+    assert found.startswith(f"the data set {told}")
+    assert "no Parquet" in found
+    assert '{kind: command, run: "curl -fsSL https://huggingface.co/datasets/org/' in found

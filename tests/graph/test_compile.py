@@ -107,9 +107,13 @@ name: x
 stages:
   a: {kind: train, base_model: org/name@v1, data: ./rows.jsonl, axolotl: {adapter: lora}}
   b: {kind: format, data: "pkg://llmpipe/py.typed", to: messages}
+  c: {kind: format, data: org/rows, to: messages}
+  d: {kind: command, run: "ls ${inputs.any} > ${outputs.o}", inputs: {any: org/any}, outputs: {o: o}}
 """,
     )
     a, b = graph.nodes["a"].bindings, graph.nodes["b"].bindings
+    assert graph.nodes["c"].bindings["data"].source == HubRepo("org/rows", None, holds_rows=True)
+    assert graph.nodes["d"].bindings["any"].source == HubRepo("org/any", None)
     assert a["base_model"].source == HubRepo("org/name", "v1")
     assert a["data"].source == LocalPath((folder / "rows.jsonl").resolve())
     assert isinstance(b["data"].source, LocalPath)

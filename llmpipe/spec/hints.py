@@ -1,0 +1,118 @@
+"""What to do about a value or a key that the schema of a stage does not know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from llmpipe.backends.axolotl_names import COMMON, ELSEWHERE
+from llmpipe.errors import Location, did_you_mean
+
+_SERVERS = {
+    "ollama": 11434,
+    "vllm": 8000,
+    "sglang": 30000,
+    "lmstudio": 1234,
+    "tgi": 8080,
+    "llamaserver": 8080,
+    "llamafile": 8080,
+    "localai": 8080,
+    "litellm": 4000,
+    "koboldcpp": 5001,
+    "textgenerationwebui": 5000,
+    "tabbyapi": 5000,
+}
+"""Programs that serve a model by OpenAI's protocol, each with the port that it has by default."""
+_SERVICES = {
+    "openrouter": "https://openrouter.ai/api/v1",
+    "groq": "https://api.groq.com/openai/v1",
+    "together": "https://api.together.xyz/v1",
+    "mistral": "https://api.mistral.ai/v1",
+    "deepseek": "https://api.deepseek.com/v1",
+    "gemini": "https://generativelanguage.googleapis.com/v1beta/openai",
+    "anthropic": "https://api.anthropic.com/v1",
+    "azure": "https://NAME.openai.azure.com/openai/v1",
+}
+"""Services that speak it."""
+
+
+def other_engine(error: Any) -> str | None:
+    """Return how a program or service is named where it is no engine of its own."""
+    allowed = error.validator_value if error.validator == "enum" else ()
+    if "openai" not in allowed or not isinstance(error.instance, str):
+        return None
+    name = re.sub(r"[\W_]", "", error.instance.lower())
+    port, url = _SERVERS.get(name), _SERVICES.get(name)
+    url = f"http://localhost:{port}/v1" if port else url
+    return url and f"it speaks OpenAI's protocol: engine: openai with base_url: {url}"
+
+
+def in_quotes(error: Any, where: Location) -> str | None:
+    """Return how a number, or a word that means something else, is written as a text."""
+    if isinstance(error.instance, str | dict | list) or error.instance is None:
+        return None
+    schemas = error.schema.get("anyOf", [error.schema])
+    kinds = [kind for schema in schemas for kind in _kinds(schema)]
+    if "string" not in kinds or error.validator not in ("type", "anyOf"):
+        return None
+    start = where.column - 1
+    written = where.text[start : start + where.length] or str(error.instance)
+    return f'write it in quotes: "{written}"'
+
+
+def _kinds(schema: dict[str, Any]) -> list[str]:
+    kind = schema.get("type", [])
+    return kind if isinstance(kind, list) else [kind]
+
+
+def for_unknown(
+    key: str, value: Any, schema: dict[str, Any], known: Collection[str], top: bool
+) -> str:
+    """Return what a key may have been meant for.
+
+    Args:
+        key: the key that is not known where it stands.
+        value: what it has.
+        schema: the whole schema of the stage or the document that it stands in.
+        known: the keys that are known there.
+        top: whether it stands in no block of that.
+    """
+    if top and "stages" in known and isinstance(value, dict) and "kind" in value:
+        return "a stage stands below `stages:`, indented"
+    blocks = sorted(set(_blocks(key, schema, schema, ()))) if top else []
+    name = ELSEWHERE.get(key, key)
+    takes_settings = top and "axolotl" in known
+    if blocks:
+        hint = _belongs(min(blocks, key=len), key)
+    elif takes_settings and name in COMMON:
+        hint = _belongs(("axolotl",), name)
+    elif close := did_you_mean(key, known):
+        hint = close
+    else:
+        setting = f"; a setting of Axolotl is written axolotl.{name}" if takes_settings else ""
+        hint = f"known: {', '.join(known)}{setting}"
+    return hint
+
+
+def _belongs(block: tuple[str, ...], key: str) -> str:
+    outer = ".".join(block)
+    return f"did you mean {outer}.{key}? It belongs in the block {outer}"
+
+
+def _blocks(
+    key: str, schema: dict[str, Any], root: dict[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the blocks below a schema that know a key, no more than two deep."""
+    for reference in _references(schema):
+        properties = root["$defs"].get(reference.rpartition("/")[2], {}).get("properties", {})
+        if path and key in properties:
+            yield path
+        for name, field in properties.items() if len(path) < 2 else ():
+            yield from _blocks(key, field, root, (*path, name))
+
+
+def _references(schema: dict[str, Any]) -> Iterator[str]:
+    for choice in (schema, *schema.get("anyOf", ())):
+        if "$ref" in choice:
+            yield choice["$ref"]
