@@ -16,6 +16,7 @@ from llmpipe.errors import StoreError, UsageError
 from llmpipe.runner.console import make_view
 from llmpipe.runner.drift import check_locked
 from llmpipe.runner.estimate import disk_free, disk_needed
+from llmpipe.runner.occupancy import orphans
 from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
 from llmpipe.runner.plan import StagePlan, make_plan
@@ -53,6 +54,7 @@ def run_stages(options: argparse.Namespace) -> int:
             print_warnings(warnings)
         return 0
     warnings = preflight(project, stale, strict=True)
+    warnings += [f"an earlier run's {line}" for line in orphans(project.store.home)]
     if not options.quiet:
         with unheard(sys.stderr):
             print_warnings(warnings)

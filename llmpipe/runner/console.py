@@ -38,11 +38,13 @@ def make_view(*, quiet: bool = False, plain: bool = False) -> View:
 
 
 class QuietView:
-    """Shows failures only."""
+    """Shows failures, and what may never end by itself."""
 
     def __call__(self, event: Event) -> None:
         if event["event"] == "stage-ended" and event["error"]:
             _say(failure_text(event))
+        elif event["event"] == "waiting" and event["owner"].get("orphaned"):
+            _say(str(event_text(event)))
 
     def close(self) -> None:
         """Nothing is open."""

@@ -80,19 +80,41 @@ def is_alive(owner: Mapping[str, Any]) -> bool:
 
 
 def kill_leftovers(owner: Mapping[str, Any]) -> bool:
-    """Kill what a dead worker left running; give whether there was anything.
+    """Kill what a worker that ended left running; give whether there was anything.
 
-    Only processes that carry its run's name in their environment are touched: the number of a
+    Only other processes that carry its run's name in their environment are touched: the number of a
     session that ended long ago may have gone to somebody else's.
     """
     of_run = f"{RUN_VARIABLE}={owner['run']}".encode()
     left = [
         pid
         for pid, stat in _all_stats()
-        if _session_of(stat) == owner["pid"] and of_run in _environment(pid)
+        if _session_of(stat) == owner["pid"] and pid != os.getpid() and of_run in _environment(pid)
     ]
     _kill(left)
     return kill_marked(worker_mark(owner["run"], owner["pid"])) or bool(left)
+
+
+def users_of(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield the number and the group of each process that has a file open, as far as we may see."""
+    wanted = str(path.resolve())
+    for pid, stat in _all_stats():
+        with contextlib.suppress(OSError):
+            opened = Path(f"/proc/{pid}/fd").iterdir()
+            if any(str(entry.readlink()) == wanted for entry in opened):
+                yield pid, _group_of(stat)
+
+
+def command_of(pid: int) -> str:
+    """Return the command line of a process; of llmpipe's own, as it was typed."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").split("\0")
+    except OSError:
+        return "unknown"
+    for i, word in enumerate(words):
+        if word == "llmpipe" or word.endswith(("/llmpipe", "/llmpipe/__main__.py")):
+            return " ".join(["llmpipe", *words[i + 1 :]]).strip()
+    return " ".join(words).strip()
 
 
 def worker_mark(run: str, pid: int) -> str:

@@ -18,6 +18,7 @@ from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, StageOutput
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.lockfile import LockFile
+from llmpipe.runner.process import identity
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import complaint
 from llmpipe.runner.request import InputRequest, StageRequest
@@ -160,6 +161,7 @@ class Project:
             log=str(log),
             threads=grant.cpus,
             environment=grant.environment(),
+            head=identity(),
             remote=remote,
             force=force,
             resample=resample,

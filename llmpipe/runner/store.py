@@ -21,12 +21,11 @@ Whatever instant a process dies at, there is the old artifact, the new one, or n
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from llmpipe.canonical import digest
 from llmpipe.errors import StoreError, UsageError, is_text
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, sync_folder, writing
+from llmpipe.runner.occupancy import alone, shared
 from llmpipe.runner.records import (
     Entry,
     KeyRecord,
@@ -122,49 +122,13 @@ class Store:
             if not ignore.exists():
                 atomic_write(ignore, "*\n")
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Hold the store's shared lock; who finds itself alone first clears what crashes left.
+    def in_use(self) -> AbstractContextManager[None]:
+        """Hold the store's shared lock: see `llmpipe.runner.occupancy.shared`."""
+        return shared(self.home, self._heal)
 
-        While somebody holds the store alone it waits, and says for whom.
-
-        Raises:
-            StoreError: the store cannot be written.
-        """
-        with writing(self.home):
-            descriptor = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.ftruncate(descriptor, 0)  # a holder that was killed left its name
-                self._heal()
-            _share(descriptor)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextlib.contextmanager
-    def alone(self, purpose: str) -> Iterator[None]:
-        """Hold the store so that nobody else uses it.
-
-        Raises:
-            StoreError: somebody does.
-        """
-        with writing(self.home):
-            descriptor = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(
-                    f"{self.home} is in use: {purpose} must wait until no run is going on"
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} (llmpipe {purpose})".encode(), 0)
-            yield
-            os.ftruncate(descriptor, 0)
-        finally:
-            os.close(descriptor)
+    def alone(self, purpose: str) -> AbstractContextManager[None]:
+        """Hold the store so that nobody else uses it: see `llmpipe.runner.occupancy.alone`."""
+        return alone(self.home, purpose)
 
     def _heal(self) -> None:
         """Remove what killed processes left half-written; nobody else uses the store now."""
@@ -396,17 +360,6 @@ def _read(path: str) -> bytes:
 @cache
 def _latest_name(spec_path: Path, section: str) -> str:
     return f"{spec_path.stem}-{digest([str(spec_path), section])[:12]}"
-
-
-def _share(descriptor: int) -> None:
-    """Take the shared lock; while another holds it alone, say who that is and wait."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace")
-        if holder:  # else it is a run that clears what crashes left, which takes a moment
-            print(f"waits for process {holder}, which holds the store", file=sys.stderr, flush=True)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def _settle(data: Path) -> None:

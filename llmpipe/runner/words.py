@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from llmpipe.runner.events import Event
@@ -66,11 +67,32 @@ def event_text(event: Event) -> str | None:
     if kind == "fetched":
         return f"  {event['stage']}: fetched from {event['remote']}"
     if kind == "waiting":
-        owner = event["owner"] or {}
-        return f"  {event['stage']}: waits for process {owner.get('pid', '?')}, which is making it"
+        return f"  {event['stage']}: waits for {owner_text(event['owner'] or {})}"
     if kind == "stage-ended":
         return ended_text(event)
     return None
+
+
+def owner_text(owner: Mapping[str, Any]) -> str:
+    """Say which worker is at work, on what, since when, and how to end one that nobody watches."""
+    pid = owner.get("pid", "?")
+    what = f"stage {owner['stage']!r}" if "stage" in owner else "it"  # earlier ones do not say
+    line = f"process {pid}, which is making {what}"
+    if "since" in owner:
+        line += f" since {_moment(owner['since'])}"
+    if not owner.get("orphaned"):
+        return line
+    return (
+        f"{line}; its run {owner['run']} was killed, and what it finishes counts\n"
+        f"    if it cannot finish, end it: kill -- -{pid}    (if need be: kill -9 -- -{pid})"
+    )
+
+
+def _moment(since: str) -> str:
+    """Say when something began, and how long ago that is."""
+    begun = datetime.fromisoformat(since)
+    ago = (datetime.now(UTC) - begun).total_seconds()
+    return f"{begun.astimezone():%Y-%m-%d %H:%M:%S} ({seconds_text(max(0.0, ago))} ago)"
 
 
 def ended_text(event: Event) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.runner.disk import room_hint, write_hint
+from llmpipe.runner.occupancy import read_owner, told
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Remote
@@ -39,7 +40,7 @@ def work_on(request: StageRequest) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     store = Store(Path(request.home))
     try:
-        with store.in_use(), _locked(store, request.key) as waited:
+        with store.in_use(), _tidy(request), _locked(store, request) as waited:
             if (waited or not request.force) and _finished(store, request):
                 emit({"event": "finished", "status": "cached"})
                 return 0
@@ -178,22 +179,34 @@ def _publish(
 
 
 @contextlib.contextmanager
-def _locked(store: Store, key: str) -> Iterator[bool]:
+def _tidy(request: StageRequest) -> Iterator[None]:
+    """In the end see to what the stage left running, where the head, which would, is gone."""
+    try:
+        yield
+    finally:
+        if request.head is not None and not is_alive(request.head):
+            kill_leftovers(identity())
+
+
+@contextlib.contextmanager
+def _locked(store: Store, request: StageRequest) -> Iterator[bool]:
     """Hold the key's lock; give whether another process had to be waited for.
 
     The lock is inherited by the stage's process, so that it holds as long as anything works on
     the key. What a worker that was killed has left running is ended first.
     """
-    descriptor = os.open(store.locks / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(store.locks / f"{request.key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _on_interrupt(signal.SIG_DFL)  # who waits may be stopped at any time
         waited = _wait_for_lock(descriptor)
         _on_interrupt(signal.SIG_IGN)  # who works is stopped through its stage
-        owner = _read_owner(descriptor)
+        owner = read_owner(descriptor)
         if owner:  # it ended without wiping its name: killed
             kill_leftovers(owner)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(identity()).encode(), 0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        owner = {**identity(), "stage": request.stage, "since": since, "head": request.head}
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
         yield waited
         os.ftruncate(descriptor, 0)
     finally:
@@ -207,12 +220,12 @@ def _wait_for_lock(descriptor: int) -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            owner = _read_owner(descriptor)
+            owner = read_owner(descriptor)
             if owner and not is_alive(owner):
                 kill_leftovers(owner)
             elif owner and not waited:
                 waited = True
-                emit({"event": "waiting", "owner": owner})
+                emit({"event": "waiting", "owner": told(owner)})
             time.sleep(pause)
             pause = min(2 * pause, LOCK_PAUSES[1])
         else:
@@ -222,14 +235,6 @@ def _wait_for_lock(descriptor: int) -> bool:
 def _on_interrupt(action: signal.Handlers) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, action)
-
-
-def _read_owner(descriptor: int) -> dict[str, Any] | None:
-    try:
-        owner: dict[str, Any] = json.loads(os.pread(descriptor, 1000, 0))
-    except ValueError:
-        return None  # nobody's, or just being written
-    return owner
 
 
 def _finished(store: Store, request: StageRequest) -> bool:
