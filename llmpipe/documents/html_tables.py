@@ -73,12 +73,15 @@ def step(link: Tag) -> bool:
 
 def prepare(table: Tag) -> None:
     """Make a table one that Markdown can hold: the same columns in each row, text in each cell."""
-    if table.decomposed or table.name != "table" or table.find_parent("table") is not None:
+    if table.decomposed or table.parent is None or table.name != "table":
+        return  # it is gone, or written already
+    if table.find_parent("table") is not None:
         return  # the outer one sees to what is in it
     if as_code(table) or _taken_apart(table):
         return
     for inner in parts_of(table, {"table"}, deep=True):
         if not inner.decomposed:
+            _leave_cells_alone(inner)
             inner.replace_with(_in_a_cell(inner))
     _leave_cells_alone(table)
     _fill(list(_rows(table)))
@@ -119,12 +122,16 @@ def _has_lines(table: Tag) -> bool:
 
 
 def _in_a_cell(table: Tag) -> str:
-    """Give a table in a cell of another one in a line: cells by commas, rows by semicolons."""
+    """Give a table in a cell of another one in a line: cells by commas, rows by semicolons.
+
+    Its caption stands before them.
+    """
+    captions = [part.get_text(" ", strip=True) for part in parts_of(table, {"caption"})]
     rows = (
         ", ".join(cell.get_text(" ", strip=True) for cell in row.find_all(["td", "th"]))
         for row in parts_of(table, {"tr"}, deep=True)
     )
-    return f" {'; '.join(rows)} "
+    return f" {': '.join([*captions, '; '.join(rows)])} "
 
 
 def _leave_cells_alone(table: Tag) -> None:

@@ -204,3 +204,17 @@ def test_repeated_cells_full_of_elements(monkeypatch):
     monkeypatch.setattr(html_tables, "MOST_REPEATED", 500)
     table = f"<table><tr><td rowspan=9>x{'<b></b>' * 20}<td>1{'<tr><td>2' * 8}</table>"
     assert of_text(table, "a").text.count("x") == 4
+
+
+def test_all_of_a_table_in_a_cell_is_kept():
+    """Its caption, and words that stand outside of its cells, which browsers show before it."""
+    inner = "<table>stray<caption>Fees</caption><tr><td>x<td>5<tr><td>y<td>6</table>"
+    table = f"<table border=1><tr><th>a<th>b<tr><td>c<td>{inner}</table>"
+    assert rows(table) == [["a", "b"], ["c", "stray Fees: x, 5; y, 6"]]
+
+
+def test_words_in_a_table_that_ends_in_another_one():
+    """As damaged pages have them: no cell of it is left, and its words stay."""
+    assert of_text("<table><tr><td>a<td>b<tr><table>word", "a.html").text == "a\n\nb\n\nword"
+    table = "<table border=1><tr><th>a<th>b<tr><td>c<td>d<tr><table>word</table></table>"
+    assert "word" in of_text(table, "a.html").text
