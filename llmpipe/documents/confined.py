@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import itertools
 import os
 import resource
@@ -102,6 +103,9 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         return RAISED.get(name, StageError)(message, hint=hint)
 
 
+_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Answer)
+
+
 def answers(
     files: Sequence[tuple[str, Path]], options: Options, limits: Limits
 ) -> Generator[Answer, None, None]:
@@ -159,7 +163,7 @@ class _Child:
             EOFError: the child ended without it.
         """
         length, *had = _HEADER.unpack(self._taken(_HEADER.size, look))
-        answer = msgspec.msgpack.decode(self._taken(length, look), type=Answer)
+        answer = _DECODER.decode(self._taken(length, look))
         self.had = (had[0], had[1])
         return answer
 
@@ -273,6 +277,7 @@ def _become_child(
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the child
+        gc.freeze()  # what is here already is shared with the parent
         _end_with(parent)
         for name, path in files:
             _write(answers, _converted(name, path, options))
@@ -299,7 +304,7 @@ def _converted(name: str, path: Path, options: Options) -> bytes:
     remarks: list[str] = []
     try:
         found = Answer(tuple(convert(path, name, options, remarks.append)), tuple(remarks))
-        return msgspec.msgpack.encode(found)
+        return _ENCODER.encode(found)
     except LlmpipeError as error:
         refused = error
     except BaseException as error:  # libraries raise what they like; the other files go on
@@ -309,7 +314,7 @@ def _converted(name: str, path: Path, options: Options) -> bytes:
             f"{name} cannot be read: {type(error).__name__}: {error}",
             hint="leave it out by `exclude`; the log shows where its reader failed",
         )
-    return msgspec.msgpack.encode(_refused(refused, remarks))
+    return _ENCODER.encode(_refused(refused, remarks))
 
 
 def _write(descriptor: int, answer: bytes) -> None:

@@ -32,7 +32,14 @@ def convert(data: bytes, label: str) -> Converted:
     try:
         notebook = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
         return _converted(notebook)
-    except (msgspec.MsgspecError, ValueError, AttributeError, KeyError, TypeError) as error:
+    except (
+        msgspec.MsgspecError,
+        AttributeError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise StageError(f"{label} is not a notebook that can be read: {error}") from None
 
 

@@ -80,6 +80,13 @@ def test_any_json_is_a_notebook_or_told(value):
         check_parts(found.text, found.sections)
 
 
+def test_a_notebook_nested_without_end():
+    """It is refused like other JSON that is no notebook."""
+    for data in (b"[" * 100_000, b'{"cells": ' * 100_000):
+        with pytest.raises(StageError, match=r"^a\.ipynb is not a notebook"):
+            ipynb.convert(data, "a.ipynb")
+
+
 def book(*pages: str, encryption: str = "", css: str = "") -> bytes:
     """An e-book of pages."""
     items = "".join(f'<item id="p{at}" href="p%20{at}.xhtml"/>' for at in range(len(pages)))
