@@ -11,7 +11,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -119,6 +119,8 @@ class Input:
     """Whether a path here may be a pattern of file names or any folder; a hub id may not."""
     gather: bool = False
     """Whether it takes a stage at every point of its sweep at once, as ports ``name[point]``."""
+    figure: str | None = None
+    """The figure that is looked for in the metrics that it names, where it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,13 @@ class Stage(Protocol):
         """
 
     @staticmethod
+    def figures(config: Any) -> Sequence[str]:
+        """Return the figures that its metrics file will hold, as ways of keys joined by dots.
+
+        A way to a block stands for all figures in it. Nothing where they are not known before.
+        """
+
+    @staticmethod
     def tools(config: Any) -> tuple[str, ...]:
         """Name the distributions (``axolotl``) whose version shapes the artifact."""
 
@@ -323,6 +332,10 @@ class StageDefaults:
     @staticmethod
     def fingerprint(config: Any) -> Mapping[str, Any]:
         return semantic_fields(config)
+
+    @staticmethod
+    def figures(config: Any) -> Sequence[str]:
+        return ()
 
     @staticmethod
     def tools(config: Any) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ Every problem is collected and reported at its place before anything runs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from llmpipe.contracts import ArtifactType, Input, Ports
+from llmpipe.contracts import ArtifactType, Input, Ports, StageDefaults
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
@@ -223,7 +223,22 @@ class _Compiler:
             hint = did_you_mean(output, ports.outputs) or f"it has: {', '.join(ports.outputs)}"
             self._fail(stage, wanted, f"the stage {name!r} has no output {output!r}", hint)
             return []
+        if wanted.figure is not None and not self._has_figure(stage, wanted, made, wanted.figure):
+            return []
         return [self._stage_binding(node, output, wanted.value) for node in made]
+
+    def _has_figure(
+        self, stage: StageSpec, wanted: Input, made: Sequence[StageNode], figure: str
+    ) -> bool:
+        """Check that a stage measures a figure, as far as its kind says what it measures."""
+        way = f"{figure.removeprefix('models.')}."
+        for node in made:
+            measured = getattr(node.stage, "figures", StageDefaults.figures)(node.config)
+            if measured and not any(way.startswith(f"{name}.") for name in measured):
+                hint = did_you_mean(figure, measured) or f"it has: {', '.join(measured)}"
+                self._fail(stage, wanted, f"{wanted.value} measures no {figure!r}", hint)
+                return False
+        return True
 
     def _stage_binding(self, node: StageNode, output: str, label: str) -> Binding:
         declared = node.ports.outputs[output]

@@ -126,7 +126,7 @@ class _Told:
 
 def _with_paths(node: StageNode) -> StageConfig:
     """Give a stage's config with whole paths: each is relative to the file it is written in."""
-    data = msgspec.to_builtins(node.config)
+    data = msgspec.json.decode(msgspec.json.encode(node.config))  # lists, which can be changed
     for port, binding in node.bindings.items():
         if isinstance(binding.source, LocalPath):
             replace_at(data, node.ports.inputs[port].field, str(binding.source.path))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from llmpipe.backends.reasoning import Reply, part, part_unseen
 from llmpipe.contracts import (
     Artifact,
     FieldPath,
+    Finding,
     Input,
     Output,
     Ports,
@@ -39,6 +41,7 @@ from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import DIGITS, compact, summarise, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
 from llmpipe.formats import Message, RowError
+from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import expecting
 from llmpipe.formats.overlap import question_key, question_words
@@ -149,6 +152,16 @@ class Evaluate(StageDefaults):
         found = device.detect()
         labels = list(config.models)  # they stand in the figures: a renamed stage renames them
         return {**semantic_fields(config), "labels": labels, "device": [found.kind, found.dtype]}
+
+    @staticmethod
+    def figures(config: EvaluateConfig) -> list[str]:
+        measured = [f"{model}.{metric}" for model in config.models for metric in config.metrics]
+        return [*measured, "replies"]
+
+    @staticmethod
+    def review(config: EvaluateConfig, folder: Path) -> list[Finding]:
+        """Look for the columns that are named."""
+        return list(absent([config.data], named_columns(("map",), config.map)))
 
     @staticmethod
     def tools(config: EvaluateConfig) -> tuple[str, ...]:

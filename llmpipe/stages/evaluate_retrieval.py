@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import chain, combinations, pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -25,6 +26,7 @@ import msgspec
 from llmpipe.contracts import (
     Artifact,
     FieldPath,
+    Finding,
     Input,
     Output,
     Ports,
@@ -41,6 +43,7 @@ from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.ranking import METRICS, ranking_scores
 from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import compact, summarise, table
+from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion, fusion_problems
 from llmpipe.retrieval.hits import REASONS
@@ -142,6 +145,17 @@ class EvaluateRetrieval(StageDefaults):
             **semantic_fields(config, without=frozenset({"embedder_api_key"})),
             "labels": labels,
         }
+
+    @staticmethod
+    def figures(config: EvaluateRetrievalConfig) -> list[str]:
+        searches = [f"{index}.{mode}" for index in config.indexes for mode in config.modes]
+        measured = [f"{search}.{metric}" for search in searches for metric in config.metrics]
+        return [*measured, "questions", "left_out"]
+
+    @staticmethod
+    def review(config: EvaluateRetrievalConfig, folder: Path) -> list[Finding]:
+        """Look for the columns that are named."""
+        return list(absent([config.questions], named_columns(("map",), config.map)))
 
     @staticmethod
     def tools(config: EvaluateRetrievalConfig) -> tuple[str, ...]:

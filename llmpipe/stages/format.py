@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -20,6 +21,7 @@ import msgspec
 from llmpipe.contracts import (
     Artifact,
     FieldPath,
+    Finding,
     Input,
     Output,
     Ports,
@@ -31,6 +33,7 @@ from llmpipe.contracts import (
 from llmpipe.errors import EXCERPT, StageError
 from llmpipe.formats import FormatName, Message, RowError, from_chat
 from llmpipe.formats.entry import Entry, Rejects
+from llmpipe.formats.first_rows import Named, absent, named_columns
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import UnusableRowError, expecting
 from llmpipe.formats.overlap import QuotedQuestions, content_key, question_key, question_words
@@ -120,6 +123,16 @@ class Format(StageDefaults):
         if config.split and not shares_of(config.split):
             found.append((("split",), "holds nothing out; set `eval` or `test`"))
         return found
+
+    @staticmethod
+    def review(config: FormatConfig, folder: Path) -> list[Finding]:
+        """Look for the columns that are named."""
+        found: list[Finding] = []
+        for path, source in _sources(config):
+            found += absent([source.data], named_columns((*path[:-1], "map"), source.map))
+        group = config.split.group if config.split else None
+        files = [source.data for _, source in _sources(config)]
+        return [*found, *absent(files, [Named(("split", "group"), group, required=False)])]
 
     @staticmethod
     def tools(config: FormatConfig) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ import msgspec
 
 from llmpipe.contracts import (
     Artifact,
+    Finding,
     Input,
     Output,
     Ports,
@@ -38,8 +39,9 @@ from llmpipe.documents.foreign import named_endings, numbered
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
+from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.message import MissingColumnError
-from llmpipe.stages.ingest_files import Collection, collect
+from llmpipe.stages.ingest_files import Collection, collect, files_of_rows
 
 LISTED = 100
 """How many duplicates and skipped files the metrics name; all of them are counted."""
@@ -95,6 +97,17 @@ class Ingest(StageDefaults):
             for i, path in enumerate(config.paths)
         }
         return Ports(inputs, {"documents": Output("documents")}, default="documents")
+
+    @staticmethod
+    def review(config: IngestConfig, folder: Path) -> list[Finding]:
+        """Look for the columns that are named, in all files of rows together."""
+        if config.columns is None:
+            return []
+        named = list(named_columns(("columns",), config.columns, optional=("metadata",)))
+        files = files_of_rows(config.paths)
+        if config.on_error == "fail":  # each must have them
+            return [finding for file in files for finding in absent([file], named)]
+        return list(absent(files, named))
 
     @staticmethod
     def fingerprint(config: IngestConfig) -> Mapping[str, Any]:

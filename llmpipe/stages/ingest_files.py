@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,9 +15,12 @@ from llmpipe.documents.convert import FORMATS
 from llmpipe.documents.foreign import ENDINGS
 from llmpipe.errors import StageError
 from llmpipe.paths import is_path
-from llmpipe.patterns import EVERYTHING, matching_files
+from llmpipe.patterns import EVERYTHING, is_pattern, matching_files, split_pattern
 
 PACKAGE = "pkg://"
+
+MOST_FILES = 20
+"""Files of rows whose columns are looked for before a run."""
 
 
 @dataclass(slots=True)
@@ -94,6 +98,31 @@ def _named(
                 hint="leave it out, or say that it is meant: allow_outside: true",
             )
         yield name, path
+
+
+def files_of_rows(paths: Sequence[str]) -> list[str | None]:
+    """Return the files of rows that paths mean, whole ones; None for what is not known.
+
+    Of many files nothing is known: to look at each takes time.
+    """
+    found: list[str | None] = []
+    for text in paths:
+        root, pattern = split_pattern(text) if is_pattern(text) else (text, "")
+        if not Path(root).is_absolute():
+            found.append(None)
+        elif not pattern:
+            found.append(text)
+        else:
+            with suppress(OSError, StageError):  # the stage will say it
+                names = sorted(name for name, _ in matching_files(Path(root), pattern))
+                found += [f"{root}/{name}" for name in names]
+    rows = [file for file in found if file is None or _holds_rows(file)]
+    return rows if len(rows) <= MOST_FILES else [None]
+
+
+def _holds_rows(file: str) -> bool:
+    kind = FORMATS.get(Path(file).suffix.lower())
+    return kind is not None and kind.module == "rows"
 
 
 def _prefix(text: str, path: Path, here: Path) -> str:

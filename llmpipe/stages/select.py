@@ -60,10 +60,10 @@ class Select(StageDefaults):
 
     @staticmethod
     def ports(config: SelectConfig) -> Ports:
-        stage = config.by.partition(".")[0]
+        stage, _, figure = config.by.partition(".")
         inputs = {
             "of": Input(("of",), config.of, ANYTHING, gather=True),
-            "by": Input(("by",), stage, ("metrics", "records"), gather=True),
+            "by": Input(("by",), stage, ("metrics", "records"), gather=True, figure=figure),
         }
         outputs = {"winner": Output("file", like="of"), "choice": Output("metrics")}
         return Ports(inputs, outputs, default="winner")

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
 from llmpipe.contracts import (
+    Finding,
     Input,
     Output,
     Ports,
@@ -27,6 +29,7 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.errors import StageError
+from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.provenance import PROVENANCE, provenance_column
 from llmpipe.formats.records import write_rows
 from llmpipe.stages.generate.evol_instruct import (
@@ -82,6 +85,11 @@ class Generate(StageDefaults):
     @staticmethod
     def problems(config: GenerateConfig) -> list[tuple[tuple[str | int, ...], str]]:
         return [(("teacher", name), message) for name, message in config.teacher.problems()]
+
+    @staticmethod
+    def review(config: GenerateConfig, folder: Path) -> list[Finding]:
+        """Look for the columns that are named."""
+        return list(absent([config.seeds], named_columns(("map",), config.map)))
 
     @staticmethod
     def fingerprint(config: GenerateConfig) -> Mapping[str, Any]:

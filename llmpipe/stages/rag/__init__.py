@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from llmpipe.contracts import (
     FieldPath,
+    Finding,
     Input,
     Output,
     Ports,
@@ -31,6 +33,7 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError, remake
+from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
 from llmpipe.retrieval.filters import read_filters
 from llmpipe.retrieval.fusion import fusion_problems
@@ -107,6 +110,11 @@ class Rag(StageDefaults):
         except StageError as error:
             found.append((("filters",), error.message))
         return found
+
+    @staticmethod
+    def review(config: RagConfig, folder: Path) -> list[Finding]:
+        """Look for the columns that are named."""
+        return list(absent([config.data], named_columns(("map",), config.map)))
 
     @staticmethod
     def fingerprint(config: RagConfig) -> Mapping[str, Any]:
