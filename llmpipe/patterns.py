@@ -76,10 +76,17 @@ def _begins_pattern(parts: Sequence[str]) -> bool:
     return is_pattern(first)
 
 
-def matching_files(root: Path, pattern: str) -> Iterator[tuple[str, os.stat_result]]:
+def matching_files(
+    root: Path, pattern: str, dangling: set[str] | None = None
+) -> Iterator[tuple[str, os.stat_result]]:
     """Give the regular files below a folder that match, each once: relative name and stat.
 
     Links are followed, but no circles. Their order is that of the disk.
+
+    Args:
+        root: the folder.
+        pattern: what names must match.
+        dangling: takes the names of links that match, or may hold what does, and lead nowhere.
 
     Raises:
         OSError: a folder cannot be read.
@@ -88,7 +95,8 @@ def matching_files(root: Path, pattern: str) -> Iterator[tuple[str, os.stat_resu
     if parts[-1] == EVERYTHING:
         parts.append("*")
     seen: set[str] = set()
-    for name, found in _matches(str(root), _without_repeats(parts), "", (), set()):
+    nowhere: set[str] = set() if dangling is None else dangling
+    for name, found in _matches(str(root), _without_repeats(parts), "", (), set(), nowhere):
         if name not in seen:
             seen.add(name)
             yield name, found
@@ -101,7 +109,12 @@ def _without_repeats(parts: Sequence[str]) -> list[str]:
 
 
 def _matches(
-    folder: str, parts: Sequence[str], below: str, above: Above, done: set[tuple[str, int]]
+    folder: str,
+    parts: Sequence[str],
+    below: str,
+    above: Above,
+    done: set[tuple[str, int]],
+    nowhere: set[str],
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Give what matches in one folder; ``done`` holds each folder with the parts left for it."""
     if (below, len(parts)) in done:
@@ -111,7 +124,7 @@ def _matches(
     above = (*above, (here.st_dev, here.st_ino))
     first, rest = parts[0], parts[1:]
     if first == EVERYTHING:
-        yield from _matches(folder, rest, below, above[:-1], done)
+        yield from _matches(folder, rest, below, above[:-1], done, nowhere)
     accepts = _name_pattern("*" if first == EVERYTHING else first).fullmatch
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -119,11 +132,13 @@ def _matches(
                 continue
             found = followed(entry)
             if found is None:
+                nowhere.add(below + entry.name)
                 continue
             if stat.S_ISDIR(found.st_mode):
                 left = parts if first == EVERYTHING else rest
                 if left and entry.name not in UNSEEN and not is_circle(entry, found, above):
-                    yield from _matches(entry.path, left, f"{below}{entry.name}/", above, done)
+                    inner = f"{below}{entry.name}/"
+                    yield from _matches(entry.path, left, inner, above, done, nowhere)
             elif not rest and not is_own(entry):
                 refuse_special(found.st_mode, entry.path)
                 yield below + entry.name, found

@@ -34,8 +34,9 @@ def trouble_with(text: str, root: Path, pattern: str) -> tuple[str, str | None] 
         message = f"{text} holds whole homes: it would be read to the last file"
         return message, "name the folder in it that is meant"
     try:
-        if next(matching_files(root, pattern), None) is None:
-            return f"{text} matches no file", _why_nothing(root, pattern)
+        dangling: set[str] = set()
+        if next(matching_files(root, pattern, dangling), None) is None:
+            return f"{text} matches no file", _nowhere(dangling) or _why_nothing(root, pattern)
     except OSError as error:
         return f"{text}: {error.filename} cannot be read: {error.strerror}", None
     return None
@@ -45,6 +46,13 @@ def _near_folder(root: Path) -> str | None:
     if not root.parent.is_dir():
         return f"the folder {root.parent.name}/ does not exist either"
     return did_you_mean(root.name, _names(root.parent))
+
+
+def _nowhere(dangling: set[str]) -> str | None:
+    if not dangling:
+        return None
+    more = f" and {len(dangling) - NAMED} more" if len(dangling) > NAMED else ""
+    return f"links there lead nowhere: {', '.join(sorted(dangling)[:NAMED])}{more}"
 
 
 def _why_nothing(root: Path, pattern: str) -> str:

@@ -288,6 +288,7 @@ def _without_copies(documents: list[Document], tally: Tally) -> Iterator[Documen
 def _nothing_left(ctx: StageContext[IngestConfig], found: Collection, tally: Tally) -> StageError:
     reasons = [
         *([f"no documents: {named_endings(found.passed_over)}"] if found.passed_over else []),
+        *([f"links that lead nowhere: {_named(found.dangling)}"] if found.dangling else []),
         *([f"excluded: {found.excluded}"] if found.excluded else []),
         *([f"rows without text: {tally.blank_rows}"] if tally.blank_rows else []),
         *(f"passed over: {error.message}" for error in list(tally.skipped.values())[:NAMED]),
@@ -309,6 +310,8 @@ def _metrics(kept: list[Document], found: Collection, tally: Tally) -> dict[str,
         "skipped": len(tally.skipped),
         "skipped_files": _listed({name: e.message for name, e in tally.skipped.items()}),
         "passed_over": dict(sorted(found.passed_over.items())),
+        "dangling": len(found.dangling),
+        "dangling_links": found.dangling[:LISTED],
         "excluded": found.excluded,
         "blank_rows": tally.blank_rows,
         "remarks": len(tally.remarks),
@@ -316,6 +319,11 @@ def _metrics(kept: list[Document], found: Collection, tally: Tally) -> dict[str,
         "duplicates": len(tally.copies),
         "duplicates_of": _listed(tally.copies),
     }
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _listed(names: Mapping[str, str]) -> dict[str, str]:
@@ -330,6 +338,9 @@ def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
     if found.passed_over:
         files = numbered(found.passed_over.total(), "file of another kind", "files of other kinds")
         parts.append(f"{files} passed over ({named_endings(found.passed_over)})")
+    if found.dangling:
+        links = numbered(len(found.dangling), "link that leads", "links that lead")
+        parts.append(f"{links} nowhere passed over ({_named(found.dangling)})")
     parts.append(numbered(characters, "character", "characters"))
     parts += [numbered(pages, "page", "pages")] if pages else []
     left = [

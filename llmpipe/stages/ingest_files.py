@@ -30,6 +30,8 @@ class Collection:
     files: dict[str, Path] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
     """Files of folders and patterns that are no documents, by the end of their names."""
+    dangling: list[str] = field(default_factory=list)
+    """Links that lead nowhere, called as their documents would be."""
     excluded: int = 0
     idle: list[str] = field(default_factory=list)
     """Patterns of what to exclude that fit nothing."""
@@ -49,6 +51,7 @@ def collect(
     """
     found = Collection()
     used: set[str] = set()
+    dangling: set[str] = set()
     here = _real(spec_dir)
     for text, artifact in paths.items():
         if is_path(text) and not allow_outside and not _real(artifact.path).is_relative_to(here):
@@ -57,9 +60,11 @@ def collect(
                 hint="move it there, or say that it is meant: allow_outside: true",
             )
         prefix = _prefix(text, artifact.path, here)
-        for name, path in _named(text, artifact, found.passed_over, follow=allow_outside):
-            id_ = _unicode(f"{prefix}/{name}" if prefix else name)
-            fitting = {pattern for pattern in exclude if fnmatchcase(id_, pattern)}
+        nowhere: set[str] = set()
+        named = _named(text, artifact, found.passed_over, nowhere, follow=allow_outside)
+        for name, path in named:
+            id_ = _id(prefix, name)
+            fitting = _fitting(id_, exclude)
             used |= fitting
             if fitting:
                 found.excluded += 1
@@ -68,14 +73,19 @@ def collect(
                     f"{found.files[id_]} and {path} would both be called {id_}",
                     hint="name the folder above both, or rename one of them",
                 )
+        dangling |= {_id(prefix, name) for name in nowhere}
+    found.dangling = sorted(name for name in dangling if not _fitting(name, exclude))
     found.idle = [pattern for pattern in exclude if pattern not in used]
     return found
 
 
 def _named(
-    text: str, artifact: Artifact, passed_over: Counter[str], *, follow: bool
+    text: str, artifact: Artifact, passed_over: Counter[str], nowhere: set[str], *, follow: bool
 ) -> Iterator[tuple[str, Path]]:
-    """Give the files that one path means by their names below it; counts what it passes over."""
+    """Give the files that one path means by their names below it; counts what it passes over.
+
+    ``nowhere`` takes the names of links that lead nowhere.
+    """
     if artifact.pattern is None and not artifact.path.is_dir():
         yield artifact.path.name, artifact.path
         return
@@ -83,7 +93,7 @@ def _named(
     takes_all = pattern.rpartition("/")[2] != EVERYTHING
     root = _real(artifact.path)
     try:
-        names = sorted(name for name, _ in matching_files(artifact.path, pattern))
+        names = sorted(name for name, _ in matching_files(artifact.path, pattern, nowhere))
     except OSError as error:
         raise StageError(f"{error.filename} cannot be read: {error.strerror}") from None
     for name in names:
@@ -123,6 +133,14 @@ def files_of_rows(paths: Sequence[str]) -> list[str | None]:
 def _holds_rows(file: str) -> bool:
     kind = FORMATS.get(Path(file).suffix.lower())
     return kind is not None and kind.module == "rows"
+
+
+def _id(prefix: str, name: str) -> str:
+    return _unicode(f"{prefix}/{name}" if prefix else name)
+
+
+def _fitting(id_: str, patterns: Sequence[str]) -> set[str]:
+    return {pattern for pattern in patterns if fnmatchcase(id_, pattern)}
 
 
 def _prefix(text: str, path: Path, here: Path) -> str:

@@ -17,7 +17,7 @@ from workspace import Workspace
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.documents import plain
 from llmpipe.documents.model import Document, read_documents
-from llmpipe.errors import StageError
+from llmpipe.errors import SpecError, StageError
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.sources import LocalGlob, LocalPath
 from llmpipe.spec.read import read_spec
@@ -316,6 +316,36 @@ def test_paths_outside_are_refused_unless_meant(ingest: Runner, tmp_path: Path) 
         assert caught.value.message.startswith(f"{path} lies outside of the folder of the spec")
         assert "allow_outside" in (caught.value.hint or "")
         assert len(ingest("./docs", path, allow_outside=True)[1]) == 2
+
+
+@pytest.mark.parametrize("path", ["./docs", "./docs/**/*.md", "./docs/**"])
+def test_links_that_lead_nowhere_are_counted_and_named(ingest: Runner, path: str) -> None:
+    """Of a disk that is not there all documents were missing, and nothing was said."""
+    ingest.write("docs/a.md", "# A\n\nfirst\n")
+    (ingest.folder / "docs" / "gone.md").symlink_to("nowhere.md")
+    (ingest.folder / "docs" / "round.md").symlink_to("round.md")
+    (ingest.folder / "docs" / ".#a.md").symlink_to("somebody@host.1234")
+    (ingest.folder / "docs" / "old.md").symlink_to("older.md")
+    result, documents = ingest(path, exclude=["docs/old*", "docs/none"])
+    assert [document.id for document in documents] == ["docs/a.md"]
+    told = "1 document, 2 links that lead nowhere passed over (docs/gone.md, docs/round.md), "
+    assert result.summary.startswith(told)
+    assert result.metrics["dangling"] == 2
+    assert result.metrics["dangling_links"] == ["docs/gone.md", "docs/round.md"]
+    result, _ = ingest(path)
+    assert "3 links that lead nowhere" in result.summary
+
+
+def test_a_folder_behind_a_dangling_link_is_named(ingest: Runner) -> None:
+    """What it would hold is not known; where nothing else is, that is why."""
+    ingest.write("docs/a.md", "# A\n\nfirst\n")
+    (ingest.folder / "docs" / "manuals").symlink_to("/mnt/not-there")
+    result, _ = ingest("./docs/**/*.md", "./docs")
+    assert "1 link that leads nowhere passed over (docs/manuals)" in result.summary
+    (ingest.folder / "docs" / "a.md").unlink()
+    with pytest.raises(SpecError) as caught:
+        ingest("./docs/**/*.md")
+    assert caught.value.hint == "links there lead nowhere: manuals"
 
 
 @pytest.mark.parametrize("link", ["docs/link.md", "docs/linked"])
