@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from llmpipe.cli.asking import at_terminal
-from llmpipe.cli.options import add_spec, open_project, parser, print_json
-from llmpipe.cli.stored import open_answers, stage_of_kind
+from llmpipe.cli.options import add_run, add_spec, parser, print_json
+from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
 from llmpipe.documents.model import untitled
 from llmpipe.errors import UsageError
 
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
         "terminal, it asks for one after the other, each understood by those before it.",
     )
     add_spec(arguments)
+    add_run(arguments)
     arguments.add_argument(
         "question",
         metavar="QUESTION",
@@ -53,9 +54,10 @@ def main(argv: list[str]) -> int:
     question = _question(options.question, options.json)
     if options.k is not None and options.k < 1:
         raise UsageError(f"-k takes a number of passages from 1 on, not {options.k}")
-    project = open_project(options)
-    node = stage_of_kind(project.graph, ("rag",), options.stage, EXAMPLE)
-    with open_answers(project, options.spec, node) as answerer:
+    stage = ["--stage", options.stage] if options.stage else []
+    stored = Stored(options, ["ask", options.spec, *filter(None, [options.question]), *stage])
+    node = stage_of_kind(stored.project.graph, ("rag",), options.stage, EXAMPLE)
+    with open_answers(stored, node) as answerer:
         if question is None:
             from llmpipe.cli.conversation import converse
 

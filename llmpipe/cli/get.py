@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 import shutil
 import stat
 from pathlib import Path
 
-from llmpipe.cli.options import add_spec, find_stage, open_project, parser
+from llmpipe.cli.options import add_run, add_spec, find_stage, parser
+from llmpipe.cli.stored import Stored
 from llmpipe.errors import StoreError, UsageError, did_you_mean
 from llmpipe.graph.model import Graph, StageNode
-from llmpipe.runner.plan import make_plan
 from llmpipe.runner.statcache import folder_files
 
 
@@ -21,6 +20,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser("get", "Copy what a stage made out of the store.")
     add_spec(arguments)
+    add_run(arguments)
     arguments.add_argument(
         "artifact", metavar="STAGE[.OUTPUT]", help="what to copy, as a spec would name it"
     )
@@ -30,19 +30,14 @@ def main(argv: list[str]) -> int:
         help="where to: a name that does not exist yet, or for a single file a folder that does",
     )
     options = arguments.parse_args(argv)
-    project = open_project(options)
-    node, output = _find(project.graph, options.artifact)
-    plan = make_plan(project)[node.id]
-    if plan.status != "cached" or plan.record is None:
-        raise StoreError(
-            f"{options.artifact} is not up to date in the store",
-            hint=f"make it first: llmpipe run {options.spec} --only {shlex.quote(node.id)}",
-        )
-    source = project.store.output_path(plan.record.outputs[output])
+    stored = Stored(options, ["get", options.spec, options.artifact, options.path])
+    node, output = _find(stored.project.graph, options.artifact)
+    store = stored.project.store
+    source = store.output_path(stored.record(node.id, options.artifact).outputs[output])
     target = Path(options.path)
     if target.is_dir() and source.is_file():
         target = target / source.name
-    with project.store.in_use():
+    with store.in_use():
         _copy(source, target)
     print(target)
     return 0

@@ -50,6 +50,16 @@ def add_spec(arguments: argparse.ArgumentParser) -> None:
     )
 
 
+def add_run(arguments: argparse.ArgumentParser) -> None:
+    """Add the run whose artifacts are meant."""
+    arguments.add_argument(
+        "--run",
+        metavar="RUN",
+        help="take what this run made, under its own profiles and settings: the beginning of its "
+        "name, or last",
+    )
+
+
 def add_store(arguments: argparse.ArgumentParser) -> None:
     """Add the spec whose store is meant; it need not be sound."""
     arguments.add_argument(

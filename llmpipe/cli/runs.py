@@ -11,10 +11,9 @@ from llmpipe.cli.options import find_store, parser, print_json
 from llmpipe.errors import UsageError
 from llmpipe.runner.history import (
     UNFINISHED,
+    all_runs,
     compare,
     find_run,
-    read_runs,
-    read_unfinished,
     table,
     turned,
 )
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     options = _parse(argv)
     store = find_store(options.spec)
-    runs = read_runs(store) | read_unfinished(store)
+    runs = all_runs(store)
     if options.action == "list":
         _list(runs.values(), as_json=options.json)
     elif options.action == "compare":

@@ -8,11 +8,10 @@ from argparse import Namespace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.cli.options import add_spec, open_project, parser
+from llmpipe.cli.options import add_run, add_spec, parser
 from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
 from llmpipe.contracts import reveal
 from llmpipe.graph.model import StageNode
-from llmpipe.runner.project import Project
 
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_batch import Batch
@@ -29,6 +28,7 @@ def main(argv: list[str]) -> int:
         "their citations over the same API and as a web page, until Ctrl-C.",
     )
     add_spec(arguments)
+    add_run(arguments)
     arguments.add_argument(
         "stage", metavar="STAGE", nargs="?", help="which serve or rag stage, if several"
     )
@@ -40,25 +40,25 @@ def main(argv: list[str]) -> int:
         help="environment variable with the key that callers must send; needed beyond loopback",
     )
     options = arguments.parse_intermixed_args(argv)
-    project = open_project(options)
-    node = stage_of_kind(project.graph, KINDS, options.stage, EXAMPLE)
+    stored = Stored(options, ["serve", options.spec, *filter(None, [options.stage])])
+    node = stage_of_kind(stored.project.graph, KINDS, options.stage, EXAMPLE)
     config: Any = node.config
     if options.host is None:
         options.host = config.host
     if options.port is None:
         options.port = config.port
-    (_serve_answers if node.kind == "rag" else _serve_model)(project, node, options)
+    (_serve_answers if node.kind == "rag" else _serve_model)(stored, node, options)
     return 0
 
 
-def _serve_model(project: Project, node: StageNode, options: Namespace) -> None:
+def _serve_model(stored: Stored, node: StageNode, options: Namespace) -> None:
     from llmpipe.backends.binding import read_api_key
     from llmpipe.web.server import serve_model
 
     config: Any = node.config
     api_key = read_api_key(options.api_key_env)
     serve_model(
-        Stored(project, options.spec).artifact(node.bindings["model"]).path,
+        stored.artifact(node.bindings["model"]).path,
         node.id,
         host=options.host,
         port=options.port,
@@ -72,7 +72,7 @@ def _serve_model(project: Project, node: StageNode, options: Namespace) -> None:
     )
 
 
-def _serve_answers(project: Project, node: StageNode, options: Namespace) -> None:
+def _serve_answers(stored: Stored, node: StageNode, options: Namespace) -> None:
     from llmpipe.backends.api_key import clean_key
     from llmpipe.backends.binding import read_api_key
     from llmpipe.web.server import serve_answers
@@ -82,15 +82,15 @@ def _serve_answers(project: Project, node: StageNode, options: Namespace) -> Non
     if api_key is None and config.api_key:
         api_key = clean_key(reveal(config.api_key), f"the API key of {node.id}")
     serve_answers(
-        open_answers(project, options.spec, node),
-        project.graph.spec.name,
+        open_answers(stored, node),
+        stored.project.graph.spec.name,
         node.id,
         host=options.host,
         port=options.port,
         slots=config.generator.slots,
         api_key=api_key,
         on_ready=partial(_announce, "a page to ask on, OpenAI API"),
-        index_made=lambda: Stored(project, options.spec).made(node.bindings["index"]),
+        index_made=lambda: stored.made(node.bindings["index"]),
     )
 
 

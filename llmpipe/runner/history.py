@@ -103,6 +103,17 @@ def find_run(name: str | None, runs: dict[str, dict[str, Any]], store: Store) ->
     raise UsageError(f"there is no run {name!r}", hint=hint)
 
 
+def all_runs(store: Store) -> dict[str, dict[str, Any]]:
+    """Return what is known of each run of a store, by its id: those that ended, then the others."""
+    return read_runs(store) | read_unfinished(store)
+
+
+def runs_of(store: Store, spec: Path) -> dict[str, dict[str, Any]]:
+    """Return what is known of each run of one spec, by its id, the latest last."""
+    own = (item for item in all_runs(store).items() if item[1].get("spec") == str(spec.absolute()))
+    return dict(sorted(own))
+
+
 def _from_events(path: Path) -> dict[str, Any] | None:
     """Tell of a run from its events; None where not even the first one is there."""
     events = _events(path)
