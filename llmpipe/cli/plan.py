@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
     if options.stage:
         plans = {name: plans[name] for name in find_stages(project.graph, options.stage)}
     warnings = review(project, [plan.id for plan in plans.values() if plan.status == "run"])
+    warnings += project.lock.warning()
     if options.json:
         print_json({**plan_json(project, plans), "warnings": warnings})
     elif options.stage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,11 @@ def run_stages(options: argparse.Namespace) -> int:
         plans = {name: plan for name, plan in plans.items() if name in only}
     if options.locked:
         check_locked(project, plans)
-    elif not options.settings and any(plan.status == "run" for plan in plans.values()):
+    elif not (options.settings or options.dry_run) and _stale(plans):
         project.lock.check()  # it is to be written in the end
-    stale = [plan.id for plan in plans.values() if plan.status == "run"]
+    stale = _stale(plans)
     if options.dry_run:
-        warnings = review(project, stale)
+        warnings = review(project, stale) + project.lock.warning()
         if options.json:
             print_json({**plan_json(project, plans), "warnings": warnings})
         else:
@@ -91,6 +91,10 @@ def run_stages(options: argparse.Namespace) -> int:
         with unheard(sys.stderr):
             print(_closing_line(outcome, options, report), file=sys.stderr)
     return outcome.exit_code
+
+
+def _stale(plans: Mapping[str, StagePlan]) -> list[str]:
+    return [plan.id for plan in plans.values() if plan.status == "run"]
 
 
 def run_json(project: Project, outcome: RunOutcome) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
         SpecError: something has drifted; carries all that has.
     """
     lock = project.lock
+    lock.check()
     if not lock.exists:
         raise UsageError(
             f"{lock.path} has nothing for the profiles {lock.section!r}"

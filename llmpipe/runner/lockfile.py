@@ -85,8 +85,11 @@ class Document(TypedDict):
 class LockFile:
     """The lock file of a spec, as one choice of profiles sees it. Nothing is read before it must.
 
+    One of the same name may be that of another spec in the folder: it says nothing of this one, and
+    is not written.
+
     Raises:
-        SpecError: it is not one of ours, of a newer version, or that of another spec.
+        SpecError: it is not one of ours, or of a newer version.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -99,14 +102,37 @@ class LockFile:
 
     @cached_property
     def _document(self) -> Document:
-        document = _read(self.path) or self._empty()
-        owner = document.get("spec", self._spec.name)
-        if owner != self._spec.name and _is_another(self._spec.parent / owner, self._spec):
-            what = f"this is the lock file of {owner}, which is named {self._name!r} as well"
-            rename = f"change `name:` in {self._spec.name} or {owner}"
-            leftover = f"or, if {owner} was a trial, delete {self.path.name}"
-            raise _unusable(self.path, 0, what, f"{rename},\n{leftover}")
+        document = _read(self.path)
+        if document is None or self._owner(document):
+            return self._empty()
         return {**document, "spec": self._spec.name}
+
+    def _owner(self, document: Document) -> str | None:
+        """Return which other spec, that is still there, a lock file is of."""
+        owner = document.get("spec", self._spec.name)
+        other = owner != self._spec.name and _is_another(self._spec.parent / owner, self._spec)
+        return owner if other else None
+
+    def conflict(self) -> Problem | None:
+        """Return what forbids to write the file: that it is the lock file of another spec."""
+        if self._contents() is not None:  # ours, as it was written: it need not be parsed
+            return None
+        document = _read(self.path)
+        owner = self._owner(document) if document else None
+        if owner is None:
+            return None
+        what = f"this is the lock file of {owner}, which is named {self._name!r} as well"
+        rename = f"change `name:` in {self._spec.name} or {owner}"
+        leftover = f"or, if {owner} was a trial, delete {self.path.name}"
+        return Problem(what, Location(str(self.path), 0, 0), f"{rename},\n{leftover}")
+
+    def warning(self) -> list[str]:
+        """Return a warning where the file is that of another spec, which a run is to be told."""
+        found = self.conflict()
+        if found is None:
+            return []
+        hint = (found.hint or "").replace("\n", " ")
+        return [f"{found.location}: {found.message}; a run that would write it is refused ({hint})"]
 
     def _empty(self) -> Document:
         return {
@@ -119,12 +145,13 @@ class LockFile:
         return self.section in self._document["profiles"]
 
     def check(self) -> None:
-        """Refuse a file that cannot be understood, before anything runs.
+        """Refuse a file that cannot be understood, or is another spec's, before anything runs.
 
-        One that is as it was written is not parsed: of a thousand stages that takes its time.
+        Raises:
+            SpecError: it cannot be written.
         """
-        if self._contents() is None:
-            assert self._document
+        if found := self.conflict():
+            raise SpecError([found])
 
     def stage(self, name: str) -> LockedStage | None:
         """Give what is locked of a stage."""
@@ -155,6 +182,7 @@ class LockFile:
             StoreError: the file cannot be written.
         """
         self.__dict__.pop("_document", None)  # another run may have written it meanwhile
+        self.check()
         stages = {name: _locked(record) for name, record in records.items()}
         for name in self._names - stages.keys():
             locked = self.stage(name)

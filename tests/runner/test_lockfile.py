@@ -332,13 +332,26 @@ def test_a_frozen_stage_is_as_locked(space: Any) -> None:
 
 @pytest.mark.parametrize("second", ["other.yaml", "spec.yml"])
 def test_a_lock_is_of_one_spec(space: Any, second: str) -> None:
-    """Two specs of one name in a folder would write each other's lock: the second is refused."""
+    """Two specs of one name in a folder would write each other's lock: a run of the second, which
+    would, is refused; all else works for both, and plan warns."""
     space.run()
     before = lock_of(space).read_bytes()
     assert yaml.safe_load(before)["spec"] == "spec.yaml"
     other = space.folder / second
     other.write_text(SPEC.replace("word: one", "word: two"))
-    for arguments in (["run"], ["run", "--locked"], ["plan"]):
+    assert space.call("validate", second).returncode == 0
+    for arguments in (["plan"], ["run", "--dry-run"]):
+        told = space.call(*arguments, second)
+        assert told.returncode == 0
+        assert "locked.lock.yaml: this is the lock file of spec.yaml" in told.stderr
+    assert space.call("run", second, "--set", "params.word=three").returncode == 0
+    taken = space.call("get", second, "rows", "mine.jsonl", "--run", "last")
+    assert taken.returncode == 0, taken.stderr
+    other.write_text(SPEC)
+    assert space.call("get", second, "rows", "same.jsonl").returncode == 0
+    assert space.call("get", "spec.yaml", "rows", "first.jsonl").returncode == 0
+    other.write_text(SPEC.replace("word: one", "word: two"))
+    for arguments in (["run"], ["run", "--locked"]):
         told = space.call(*arguments, second)
         assert told.returncode == 2
         assert "locked.lock.yaml: this is the lock file of spec.yaml" in told.stderr
