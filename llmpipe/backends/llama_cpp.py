@@ -36,6 +36,11 @@ BATCH = 2048
 WARNINGS, EVERY_REQUEST = 2, 3
 """How much llama.cpp logs. What is kept only for errors must not grow with every request."""
 
+WAITING = {"GOMP_SPINCOUNT": "1000"}
+"""How llama.cpp's threads wait for one another, many times a token: awake for some microseconds,
+then asleep. By default they stay awake for milliseconds, and where other programs want the cores
+they keep them from the very thread that they wait for. Replies do not depend on it."""
+
 START_TIMEOUT = 600.0
 """Seconds that loading a model may take."""
 
@@ -137,6 +142,7 @@ def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
+        env={**WAITING, **os.environ},
     )
     assert process.stdin is not None
     assert process.stdout is not None

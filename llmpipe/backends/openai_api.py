@@ -68,6 +68,9 @@ class ChatClient:
     timeout: float = 600.0
     local: bool = False
     check_alive: Callable[[], None] = lambda: None
+    on_reply: Callable[[int | None], None] = lambda tokens: None
+    """Called for every reply, in the client's thread: with its tokens (0 where the endpoint does
+    not say them), or None for one that the journal held."""
     sent: int = 0
     """Requests that the endpoint answered in this run."""
     _client: ApiClient = field(init=False)
@@ -121,6 +124,7 @@ class ChatClient:
             known = self.journal.get(self.key(request))
             if known is not None:
                 replies[index] = _known(known)
+                self.on_reply(None)
         missing = [i for i in range(len(requests)) if i not in replies]
         if missing:
             outcomes = self._client.call([requests[i] for i in missing], self._send)
@@ -165,6 +169,7 @@ class ChatClient:
             said["reasoning"] = thought
         self.journal.put(self.key(request), said)
         self.sent += 1
+        self.on_reply(completion.usage.completion_tokens if completion.usage else 0)
         return _known(said)
 
 

@@ -46,8 +46,8 @@ class ServeConfig(StageConfig, frozen=True, kw_only=True):
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
     """Conversations that are answered at the same time; each takes the memory of one context."""
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    """CPU threads that ``llmpipe serve`` computes with; by default one for each core. Threads wait
-    for one another many times a token: on cores that others use, fewer are quicker."""
+    """CPU threads that ``llmpipe serve`` computes with; by default one for each core. They leave
+    the cores to others while they wait for one another."""
     batch: Annotated[int, Meta(ge=1, le=65536)] | None = None
     """Tokens of a prompt that ``llmpipe serve`` computes in one go. The other answers pause
     meanwhile, and a caller who hangs up is not noticed. By default as many as this machine computes

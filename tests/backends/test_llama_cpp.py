@@ -33,6 +33,26 @@ def test_a_model_is_served_and_gone_afterwards(smollm2_gguf: Path) -> None:
     assert process.poll() is not None
 
 
+def test_replies_do_not_depend_on_the_threads(
+    smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The likeliest and the drawn ones; the threads wait asleep, unless the user says otherwise."""
+    said = []
+    for threads, spins in ((1, None), (2, None), (2, "5")):
+        if spins:
+            monkeypatch.setenv("GOMP_SPINCOUNT", spins)
+        with serve_gguf(smollm2_gguf, threads=threads, context=256) as server:
+            said.append(
+                [
+                    server.complete("Once upon a", max_tokens=12, temperature=temperature, seed=7)
+                    for temperature in (0.0, 0.8)
+                ]
+            )
+            environment = Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
+            assert f"GOMP_SPINCOUNT={spins or 1000}".encode() in environment
+    assert said[0] == said[1] == said[2]
+
+
 def test_a_file_that_is_no_gguf_is_named(tmp_path: Path) -> None:
     """Garbage in place of a model ends in a message with the file's name."""
     path = tmp_path / "broken.gguf"

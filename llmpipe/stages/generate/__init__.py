@@ -40,6 +40,7 @@ from llmpipe.stages.generate.evol_instruct import (
     draw_number,
 )
 from llmpipe.stages.generate.filters import normalised
+from llmpipe.stages.generate.pace import Pace
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.teacher import TeacherConfig, identity, open_teacher
 
@@ -111,6 +112,8 @@ class Generate(StageDefaults):
         config = ctx.config
         seeds = read_seeds(ctx.input("seeds"), config.map)
         gguf = ctx.inputs.get("teacher")
+        harvest = Harvest(config.count, {normalised(seed.instruction) for seed in seeds})
+        pace = Pace(lambda note: ctx.progress(len(harvest.rows), config.count, note))
         with open_teacher(
             config.teacher,
             gguf,
@@ -119,8 +122,9 @@ class Generate(StageDefaults):
             threads=ctx.threads,
             reveal=ctx.reveal,
             anew=ctx.resample,
+            on_reply=pace.replied,
         ) as client:
-            harvest = _generate(ctx, client, _shuffled(seeds, config.seed))
+            _generate(ctx, client, _shuffled(seeds, config.seed), harvest, pace)
         teacher = identity(config.teacher, gguf)
         outputs = {"rows": ctx.out / "rows.jsonl", "rejects": ctx.out / "rejects.jsonl"}
         write_rows(outputs["rows"], (_row(made, teacher) for made in harvest.rows))
@@ -175,16 +179,22 @@ class Harvest:
         }
 
 
-def _generate(ctx: StageContext[GenerateConfig], client: ChatClient, seeds: list[Seed]) -> Harvest:
+def _generate(
+    ctx: StageContext[GenerateConfig],
+    client: ChatClient,
+    seeds: list[Seed],
+    harvest: Harvest,
+    pace: Pace,
+) -> None:
     """Evolve group after group of seeds until there are rows enough, or no more are to be had."""
     config = ctx.config
-    harvest = Harvest(config.count, {normalised(seed.instruction) for seed in seeds})
     method = EvolInstruct(
         client,
         seed=config.seed,
         rounds=config.rounds,
         decoding=Decoding(config.teacher.temperature, config.teacher.max_tokens),
-        on_step=lambda note: ctx.progress(len(harvest.rows), config.count, note),
+        on_step=pace.step,
+        on_asked=pace.asked,
     )
     draw = 0
     while harvest.missing:
@@ -198,7 +208,6 @@ def _generate(ctx: StageContext[GenerateConfig], client: ChatClient, seeds: list
             _give_up(ctx, harvest, len(seeds))
             break
         draw += 1
-    return harvest
 
 
 def _one_draw(

@@ -31,6 +31,8 @@ from llmpipe.stages.generate.seeds import Seed
 if TYPE_CHECKING:
     from llmpipe.backends.openai_api import ChatClient, ChatReply, ChatRequest
 
+STEPS = 3
+"""Replies that a round takes for a seed: rewriting, judging, answering."""
 JUDGE_TOKENS = 32
 """Tokens that a judgement may take; it is one word in JSON."""
 
@@ -98,20 +100,28 @@ class EvolInstruct:
         rounds: int,
         decoding: Decoding,
         on_step: Callable[[str], None],
+        on_asked: Callable[[int, int], None] = lambda count, after: None,
     ) -> None:
+        """Prepare to evolve; ``on_asked`` hears how many replies are asked for, and come after."""
         self.client = client
         self.seed = seed
         self.rounds = rounds
         self.decoding = decoding
         self.on_step = on_step
+        self.on_asked = on_asked
+        self._after = 0
 
     def evolve(self, seeds: Sequence[Seed], draw: int) -> list[Chain]:
         """Take each seed through all the rounds; the chains hold what came of it, in order."""
         chains = [Chain(seed, draw, seed.instruction) for seed in seeds]
         for number in range(1, self.rounds + 1):
+            later = STEPS * len(chains) * (self.rounds - number)
             trials = [_Trial(chain, self._operator(chain, number)) for chain in chains]
+            self._after = later + 2 * len(trials)
             trials = self._rewrite(trials, number)
+            self._after = later + len(trials)
             trials = self._judge(trials, number)
+            self._after = later
             self._answer(trials, number)
         return chains
 
@@ -209,6 +219,7 @@ class EvolInstruct:
         self, trials: Sequence[_Trial], requests: Sequence[ChatRequest], number: int
     ) -> list[tuple[_Trial, ChatReply]]:
         """Ask, and pair each trial with its reply; those without one are rejected here."""
+        self.on_asked(len(requests), self._after)
         answered = []
         for trial, reply in zip(trials, self.client.ask(requests), strict=True):
             if reply.problem is None:

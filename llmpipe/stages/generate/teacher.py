@@ -58,11 +58,12 @@ def open_teacher(
     threads: int,
     reveal: Callable[[str], str],
     anew: bool = False,
+    on_reply: Callable[[int | None], None] = lambda tokens: None,
 ) -> Iterator[ChatClient]:
     """Give a client for the teacher, whichever engine it has; it is closed at the end.
 
     ``gguf`` is the teacher's file for llama.cpp, whose own log goes to ``log``. ``anew`` asks again
-    what the journal holds.
+    what the journal holds. ``on_reply`` is told of every reply: see `ChatClient`.
 
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
@@ -73,6 +74,7 @@ def open_teacher(
     common: Mapping[str, Any] = {
         "identity": identity(config, gguf),
         "concurrency": config.concurrency,
+        "on_reply": on_reply,
     }
     with Journal(journal, anew=anew) as replies:
         if gguf is None:
