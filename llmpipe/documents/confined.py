@@ -143,13 +143,13 @@ class _Child:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
+        self.had = _taken_by(parent)[0], 0.0
+        """The bytes and seconds that it had taken when it began with the file that it converts."""
         self._answers, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             _become_child(files, options, write, parent)
         os.close(write)
-        self.had = _taken_by(self.pid)
-        """The bytes and seconds that it had taken when it began with the file that it converts."""
         self._rest = bytearray()
         self._status: int | None = None
         os.set_blocking(self._answers, False)

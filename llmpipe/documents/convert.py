@@ -179,13 +179,14 @@ def _read(path: Path, label: str, max_bytes: int) -> bytes:
 
 
 def _check_length(found: Converted, size: int, format_: Format, label: str) -> None:
-    """Make sure that a file is not unfolded into far more than it is; names of sections count.
+    """Make sure that a file is not unfolded into far more than it is, its metadata included.
 
     Raises:
         StageError: it is.
     """
     names = sum(len(title) for section in found.sections for title in section.path)
-    length, most = len(found.text) + names, ROOM + UNFOLDED[format_.is_packed] * size
+    values = sum(len(str(value)) for value in found.metadata.values())
+    length, most = len(found.text) + names + values, ROOM + UNFOLDED[format_.is_packed] * size
     if length > most:
         raise StageError(
             f"{label}, of {_megabytes(size)}, becomes {length:,} characters in "

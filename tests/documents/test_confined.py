@@ -218,10 +218,11 @@ def is_running(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    "text", ["# title title\n\nx", f"# {'long ' * 20}\n\n" + "###### x\n\n" * 3]
-)
+    "text", ["# title title\n\nx", f"# {'long ' * 20}\n\n" + "###### x\n\n" * 3,
+     f"---\na: &a {'x' * 40}\nb: *a\nc: *a\nd: *a\n---\n# x\n"],
+)  # fmt: skip
 def test_what_unfolds_is_refused(tmp_path, monkeypatch, text):
-    """A text is not far longer than its file; the names of its sections count."""
+    """A text is not far longer than its file; the names of its sections and metadata count."""
     (tmp_path / "a.md").write_text(text)
     size = len(text.encode())
     assert convert.convert(tmp_path / "a.md", "a.md", Options())
