@@ -257,6 +257,19 @@ def _secret_value(match: re.Match[str]) -> str:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What the time of a stage grows with, as its config says."""
+
+    amount: float
+    """Steps, replies or passes over the inputs: the time is proportional to it."""
+    grows: bool = True
+    """Whether the time grows with the size of the inputs as well."""
+    covers: frozenset[str] = frozenset()
+    """The fields, dotted, that ``amount`` accounts for or that do not change the time. Where any
+    other one changes, nobody can tell how long the stage will take."""
+
+
 class Stage(Protocol):
     """What a stage kind's class offers. All members belong to the class; none is instantiated."""
 
@@ -292,6 +305,10 @@ class Stage(Protocol):
 
         A way to a block stands for all figures in it. Nothing where they are not known before.
         """
+
+    @staticmethod
+    def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
+        """Return what the time of a stage with this `fingerprint` grows with; None: unknown."""
 
     @staticmethod
     def tools(config: Any) -> tuple[str, ...]:
@@ -336,6 +353,10 @@ class StageDefaults:
     @staticmethod
     def figures(config: Any) -> Sequence[str]:
         return ()
+
+    @staticmethod
+    def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
+        return Effort(1.0)
 
     @staticmethod
     def tools(config: Any) -> tuple[str, ...]:

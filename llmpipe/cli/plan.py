@@ -90,11 +90,13 @@ def print_stage(plan: StagePlan) -> None:
 
 
 def _status(plan: StagePlan) -> str:
-    """Say what is to happen to a stage, and how long that took when it last ran."""
+    """Say what is to happen to a stage, and how long that will take."""
     if plan.kept:
         return "cached, kept as it is"
     if plan.status == "run" and plan.seconds is not None:
         return f"run, {about(plan.seconds)}"
+    if plan.status == "run" and {cause["cause"] for cause in plan.causes} != {"new"}:
+        return "run, time unknown"
     return plan.status
 
 

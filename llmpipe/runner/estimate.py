@@ -3,12 +3,80 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from llmpipe.contracts import StageDefaults
+from llmpipe.graph.model import StageNode
+from llmpipe.graph.sources import StageOutput
 from llmpipe.runner.project import Project
+from llmpipe.runner.records import KeyRecord
 
 UNKNOWN = 1.0
 """Seconds that a stage counts for which nothing is known of."""
+
+
+SAME_WORK = frozenset({"forced", "missing", "damaged", "tool", "version"})
+"""Causes that repeat what was done before."""
+
+ROWS = frozenset({"records", "dataset", "documents", "chunks", "embeddings", "file"})
+"""What a stage works through: twice the bytes take it twice the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many times the work of its last run a stage will do; ``factor`` is None where nobody can
+    tell."""
+
+    project: Project
+    node: StageNode
+    last: KeyRecord
+    made_of: Mapping[str, Any]
+    records: Mapping[str, KeyRecord]
+    upstream: Mapping[str, float | None]
+    """The factors of the stages that are to run before it."""
+
+    def factor(self, causes: Collection[Mapping[str, Any]]) -> float | None:
+        """Return the factor, given why the stage is to run."""
+        if all(cause["cause"] in SAME_WORK for cause in causes):
+            return 1.0
+        effort = getattr(self.node.stage, "effort", StageDefaults.effort)  # of another llmpipe
+        try:
+            old, new = effort(self.last.ingredients["config"]), effort(self.made_of["config"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None  # what an earlier version was made of may look otherwise
+        if old is None or new is None or old.grows != new.grows or old.amount <= 0:
+            return None
+        head = f"stages.{self.node.family}."
+        changed = {str(c["field"]).removeprefix(head) for c in causes if c["cause"] == "config"}
+        if changed - new.covers or {"new", "unresolved"} & {c["cause"] for c in causes}:
+            return None
+        ratio = self._inputs(grows=new.grows)
+        return None if ratio is None else new.amount / old.amount * ratio
+
+    def _inputs(self, *, grows: bool) -> float | None:
+        """Return how many times as much the stage has to work through."""
+        before, now = self.last.read, self.project.input_sizes(self.node, self.records)
+        old = new = 0.0
+        for port, binding in self.node.bindings.items():
+            source, rows = binding.source, binding.type in ROWS
+            factor = 1.0
+            if isinstance(source, StageOutput) and source.stage in self.upstream:
+                found = self.upstream[source.stage]
+                if found is None:
+                    return None
+                factor = found if rows else 1.0  # a model is as large after more steps
+            elif self.made_of["inputs"].get(port) != self.last.ingredients["inputs"].get(port):
+                if not before.get(port) or port not in now:
+                    return None
+                factor = now[port] / before[port]
+                if not rows and abs(factor - 1) > 0.01:
+                    return None  # another model: its pace is not known
+            if rows:
+                old += before.get(port, 1)
+                new += before.get(port, 1) * factor
+        return new / old if grows and old else 1.0
 
 
 def last_seconds(project: Project, stage: str) -> float | None:

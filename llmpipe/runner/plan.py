@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, Literal
 
 from llmpipe.canonical import digest
@@ -12,6 +13,7 @@ from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import HubRepo, LocalGlob, StageOutput
 from llmpipe.patterns import split_pattern
+from llmpipe.runner.estimate import Scale
 from llmpipe.runner.fingerprint import ingredients
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
@@ -33,7 +35,8 @@ _ABSENT = object()
 class StagePlan:
     """What is to happen to one stage. ``key`` is None while an input's content is not known.
 
-    ``seconds`` is how long the stage took when it last ran. A stage that is ``kept`` counts as
+    ``factor`` is how many times the work of its last run a stage will do, and ``seconds`` how long
+    that will take; each is None where nobody can tell. A stage that is ``kept`` counts as
     cached, whatever its ``causes`` say has changed.
     """
 
@@ -45,6 +48,7 @@ class StagePlan:
     causes: list[Cause] = field(default_factory=list)
     record: KeyRecord | None = None
     derived_for: str | None = None
+    factor: float | None = None
     seconds: float | None = None
     kept: bool = False
 
@@ -70,9 +74,14 @@ def make_plan(
     """Plan every stage, in the order in which they would run."""
     plans: dict[str, StagePlan] = {}
     records: dict[str, KeyRecord] = {}
+    factors: dict[str, float | None] = {}
     for node in project.graph.nodes.values():
-        plan = plan_stage(project, node, records, forced=node.id in forced, kept=node.id in kept)
+        plan = plan_stage(
+            project, node, records, forced=node.id in forced, kept=node.id in kept, factors=factors
+        )
         plans[node.id] = plan
+        if plan.status == "run":
+            factors[node.id] = plan.factor
         if plan.status == "cached" and plan.record is not None:
             records[node.id] = plan.record
     return plans
@@ -85,10 +94,12 @@ def plan_stage(
     *,
     forced: bool = False,
     kept: bool = False,
+    factors: Mapping[str, float | None] = MappingProxyType({}),
 ) -> StagePlan:
     """Plan one stage, given the records of those before it that are known.
 
-    ``kept`` takes what the stage made last as fresh, as ``freeze`` in its config does.
+    ``kept`` takes what the stage made last as fresh, as ``freeze`` in its config does. ``factors``
+    are those of the stages before it that are to run.
     """
     inputs = {
         port: project.input_fingerprint(binding, records) for port, binding in node.bindings.items()
@@ -104,14 +115,15 @@ def plan_stage(
     if not causes:
         return StagePlan(node.id, node.kind, "cached", key, made_of, [], record, node.derived_for)
     last = project.last_record(node.id)
-    seconds = last.seconds if last else None
+    factor = Scale(project, node, last, made_of, records, factors).factor(causes) if last else None
+    seconds = last.seconds * factor if last and factor is not None else None
     if (kept or node.config.freeze) and not forced and last and _fits(project, node, last):
         return StagePlan(
             node.id, node.kind, "cached", last.key, made_of, causes, last, node.derived_for,
-            seconds, kept=True,
+            factor, last.seconds, kept=True,
         )  # fmt: skip
     return StagePlan(
-        node.id, node.kind, "run", key, made_of, causes, record, node.derived_for, seconds
+        node.id, node.kind, "run", key, made_of, causes, record, node.derived_for, factor, seconds
     )
 
 

@@ -14,7 +14,7 @@ from llmpipe.canonical import digest
 from llmpipe.errors import Problem, SpecError
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.model import Binding, Graph, StageNode
-from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, StageOutput
+from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, Source, StageOutput
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.lockfile import LockFile
@@ -23,7 +23,7 @@ from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import complaint
 from llmpipe.runner.request import InputRequest, StageRequest
 from llmpipe.runner.resources import Grant
-from llmpipe.runner.statcache import Notice, StatCache
+from llmpipe.runner.statcache import Notice, StatCache, content_size
 from llmpipe.runner.store import Store, home_for
 from llmpipe.spec.model import Spec
 from llmpipe.spec.read import read_spec
@@ -161,11 +161,30 @@ class Project:
             log=str(log),
             threads=grant.cpus,
             environment=grant.environment(),
+            sizes=self.input_sizes(node, records),
             head=identity(),
             remote=remote,
             force=force,
             resample=resample,
         )
+
+    def input_sizes(self, node: StageNode, records: Mapping[str, KeyRecord]) -> dict[str, int]:
+        """Return the bytes of each input that lies here, by port."""
+        found = {port: self._size(bound.source, records) for port, bound in node.bindings.items()}
+        return {port: size for port, size in found.items() if size is not None}
+
+    def _size(self, source: Source, records: Mapping[str, KeyRecord]) -> int | None:
+        if isinstance(source, StageOutput):
+            record = records.get(source.stage)
+            return record.outputs[source.output].size if record else None
+        if isinstance(source, HubRepo):
+            return None
+        pattern = source.pattern if isinstance(source, LocalGlob) else None
+        path = source.root if isinstance(source, LocalGlob) else source.path
+        try:
+            return content_size(path, pattern)
+        except OSError:
+            return None
 
     def input_request(
         self, binding: Binding, shape: Mapping[str, Any], records: Mapping[str, KeyRecord]

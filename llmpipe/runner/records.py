@@ -49,6 +49,8 @@ class KeyRecord(msgspec.Struct, frozen=True):
     created: str
     kept_from: str | None = None
     """The key that it was really made under, where the user said to keep it for this one."""
+    read: dict[str, int] = {}
+    """The bytes of each input, to tell how long other ones will take; not in early records."""
     seal: str | None = None
     """The digest of the rest as it was written; None in a record of before there were seals."""
 

@@ -58,6 +58,8 @@ class StageRequest(msgspec.Struct, frozen=True):
     threads: int
     environment: dict[str, str]
     """Variables that keep the stage to its share of the machine."""
+    sizes: dict[str, int] = {}
+    """The bytes of each input, as far as they are known."""
     head: dict[str, Any] | None = None
     """The identity of the process that runs the spec; its worker may outlive it."""
     remote: str | None = None

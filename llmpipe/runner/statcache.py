@@ -273,6 +273,19 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
     return ((name, folder / name) for name, _ in sorted(_scan(str(folder))))
 
 
+def content_size(path: Path, pattern: str | None = None) -> int:
+    """Return the bytes of a file, of a folder, or of those files of it that match a pattern.
+
+    Raises:
+        OSError: something cannot be looked at.
+    """
+    if pattern is not None:
+        return sum(seen.st_size for _, seen in matching_files(path, pattern))
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for _, file in folder_files(path))
+
+
 def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stamp]]:
     """Yield the regular files of a folder and of those in it, links followed but no circles.
 

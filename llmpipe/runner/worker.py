@@ -173,6 +173,7 @@ def _publish(
         summary=answer["summary"],
         seconds=round(seconds, 3),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        read=request.sizes,
     )
     store.save(record)
     return record

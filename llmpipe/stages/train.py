@@ -27,6 +27,7 @@ from llmpipe.backends.device import detect
 from llmpipe.backends.quantization import bits_of, quantization_of
 from llmpipe.contracts import (
     ArtifactType,
+    Effort,
     Finding,
     Input,
     Output,
@@ -57,6 +58,7 @@ from llmpipe.stages.train_config import (
     made,
     port_name,
 )
+from llmpipe.stages.train_effort import effort
 from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_figures import metrics, not_the_best, summary
 from llmpipe.stages.train_product import publish, verify_kept
@@ -130,6 +132,11 @@ class Train(StageDefaults):
         device = detect()
         fields["device"] = {"kind": device.kind, "dtype": device.dtype}
         return fields
+
+    @staticmethod
+    def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
+        """Count rows in steps, or passes over the data; a file of settings may say either."""
+        return effort(fingerprint)
 
     @staticmethod
     def tools(config: TrainConfig) -> tuple[str, ...]:

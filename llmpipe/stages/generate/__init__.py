@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from llmpipe.contracts import (
+    Effort,
     Finding,
     Input,
     Output,
@@ -100,6 +101,10 @@ class Generate(StageDefaults):
             dropped.add("context")
         teacher = {k: v for k, v in data["teacher"].items() if k not in dropped}
         return {**data, "teacher": teacher}
+
+    @staticmethod
+    def effort(fingerprint: Mapping[str, Any]) -> Effort:
+        return Effort(float(fingerprint["count"]), grows=False, covers=frozenset({"count", "seed"}))
 
     @staticmethod
     def tools(config: GenerateConfig) -> tuple[str, ...]:
