@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from llmpipe.cli.options import find_store, parser, print_json
-from llmpipe.errors import UsageError
+from llmpipe.errors import StoreError, UsageError
+from llmpipe.runner.disk import write_hint
 from llmpipe.runner.history import (
     UNFINISHED,
     all_runs,
+    change,
+    change_text,
     compare,
     find_run,
+    parted,
     table,
     turned,
 )
 from llmpipe.runner.store import Store
 from llmpipe.runner.words import ended_text, overlaid, seconds_text
 
+FAILED = ("failed", "interrupted", UNFINISHED)
+
 SIDE_BY_SIDE = 3
 """Runs up to which each is a column; more are a line each."""
+
+COUNTED = ("metrics", "seconds")
+"""The parts of a comparison that are numbers, whose changes are told."""
 
 TITLES = {
     "config": "settings that differ",
@@ -39,7 +50,7 @@ def main(argv: list[str]) -> int:
     if options.action == "list":
         _list(runs.values(), as_json=options.json)
     elif options.action == "compare":
-        _compare(_compared(options, runs, store), store, options.only, as_json=options.json)
+        _compare(_compared(options, runs, store), store, options)
     else:
         name = options.runs[0] if options.runs else next(reversed(_ended(runs)), None)
         _show(find_run(name, runs, store), store, as_json=options.json)
@@ -72,6 +83,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments.add_argument(
         "--spec", metavar="SPEC", default="spec.yaml", help="whose store to look into (spec.yaml)"
     )
+    arguments.add_argument(
+        "--all", action="store_true", help="of a comparison show the figures that are equal, too"
+    )
+    arguments.add_argument(
+        "--html", metavar="FILE", type=Path, help="write the comparison as one page"
+    )
     arguments.add_argument("--json", action="store_true", help="print JSON")
     options = arguments.parse_intermixed_args(argv)
     most = {"list": 0, "show": 1}.get(options.action, len(options.runs))
@@ -79,8 +96,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         raise UsageError(f"runs {options.action} takes {'one run' if most else 'no runs'}")
     if options.last and (options.action != "compare" or options.runs):
         raise UsageError("--last goes with compare, instead of the names of runs")
-    if options.only and options.action != "compare":
-        raise UsageError("--only goes with compare")
+    for option in ("only", "all", "html"):
+        if getattr(options, option) and options.action != "compare":
+            raise UsageError(f"--{option} goes with compare")
+    if options.html is not None and options.html.is_dir():
+        raise UsageError(f"--html: {options.html} is a folder", hint="name a file")
     return options
 
 
@@ -97,8 +117,13 @@ def _ended(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _compared(
     options: argparse.Namespace, runs: dict[str, dict[str, Any]], store: Store
 ) -> list[dict[str, Any]]:
-    """Give the records of the runs to compare: those named, or the last of all."""
-    names = options.runs or list(_ended(runs))[-(options.last or 2) :]
+    """Give the records of the runs to compare: those named, or the last that are done."""
+    done = [name for name, record in runs.items() if record["status"] not in FAILED]
+    names = options.runs or done[-(options.last or 2) :]
+    passed = [name for name in runs if names and name > names[0] and runs[name]["status"] in FAILED]
+    if passed and not options.runs:
+        told = ", ".join(f"{name} ({runs[name]['status']})" for name in passed)
+        print(f"passed over: {told}; name a run to compare it", file=sys.stderr)
     chosen = [find_run(name, runs, store) for name in names]
     for record in chosen:
         if record["status"] == UNFINISHED:
@@ -106,30 +131,64 @@ def _compared(
                 f"the run {record['run']} goes on still, or was killed: it has no figures yet"
             )
     if len(chosen) < 2:
-        raise UsageError("two runs at least are needed to compare")
+        hint = "a run that failed is compared where it is named" if len(runs) > 1 else None
+        raise UsageError("two runs at least are needed to compare", hint=hint)
     return chosen
 
 
-def _compare(
-    runs: list[dict[str, Any]], store: Store, only: list[str] | None, *, as_json: bool
-) -> None:
+def _compare(runs: list[dict[str, Any]], store: Store, options: argparse.Namespace) -> None:
     found = {
-        part: {name: row for name, row in rows.items() if _wanted(name, only)}
+        part: {name: row for name, row in rows.items() if _wanted(name, options.only)}
         for part, rows in compare(runs, store).items()
     }
-    names = [run["run"] for run in runs]
-    if as_json:
-        print_json({"runs": names, **found})
-        return
+    if options.html is not None:
+        _write_page(runs, found, options.html)
+    if options.json:
+        changes = {
+            part: {name: by for name, row in found[part].items() if (by := change(row)) is not None}
+            for part in COUNTED
+        }
+        print_json({"runs": [run["run"] for run in runs], **found, "changes": changes})
+    elif options.html is None:
+        for run in runs:
+            over = shlex.join(overlaid(run["profiles"], run["set"]))
+            print(f"{run['run']}: {run['status']}, {f'with {over}' if over else 'as the spec is'}")
+        _print_comparison(found, [run["run"] for run in runs], everything=options.all)
+
+
+def _write_page(runs: list[dict[str, Any]], found: Mapping[str, Any], path: Path) -> None:
+    from llmpipe.report.comparison import write_comparison
+
+    try:
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        print(write_comparison(runs, found, path))
+    except OSError as error:
+        message = f"{path} cannot be written: {error.strerror}"
+        raise StoreError(message, hint=write_hint(error)) from None
+
+
+def _print_comparison(
+    found: Mapping[str, dict[str, list[Any]]], names: list[str], *, everything: bool
+) -> None:
+    """Print what differs; figures with their change, and of those that are equal the number."""
+    folded = 0
     for part, title in TITLES.items():
-        rows, heads = found[part], names
+        differing, equal = parted(found[part])
+        rows = {**differing, **(equal if everything else {})}
+        folded += len(equal) - (len(rows) - len(differing))
+        heads = names
+        if rows and len(names) > SIDE_BY_SIDE:
+            rows, heads = turned(rows, names)
+        elif rows and part in COUNTED:
+            rows = {name: [*row, change_text(row)] for name, row in rows.items()}
+            heads = [*names, f"change from {names[0]}"]
         if rows:
-            if len(names) > SIDE_BY_SIDE:
-                rows, heads = turned(rows, names)
             print(f"{title}:")
             print("\n".join(f"  {line}" for line in table(rows, heads)))
-    if not any(found.values()):
+    if not any(parted(rows)[0] for rows in found.values()):
         print("nothing differs")
+    if folded:
+        print(f"{folded} figures are equal; --all shows them")
 
 
 def _wanted(name: str, only: list[str] | None) -> bool:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePath
@@ -56,7 +57,13 @@ def make_page(facts: Facts) -> str:
     """Give the page."""
     run = facts.run
     parts = [section for section in _sections(facts) if section.content]
-    links = (element("li", element("a", part.title, href=f"#{part.id}")) for part in parts)
+    title, written = f"{run.name}: {run.status}, {run.run}", f"Written by llmpipe {run.llmpipe}."
+    return document(title, _header(run), parts, written)
+
+
+def document(title: str, header: Markup, sections: Sequence[Section], written: str) -> str:
+    """Return a whole page of sections, each linked from the top."""
+    links = (element("li", element("a", part.title, href=f"#{part.id}")) for part in sections)
     head = element(
         "head",
         Markup('<meta charset="utf-8">'),
@@ -65,16 +72,16 @@ def make_page(facts: Facts) -> str:
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup('<meta name="color-scheme" content="light dark">'),
         Markup('<meta name="referrer" content="no-referrer">'),
-        element("title", f"{run.name}: {run.status}, {run.run}"),
+        element("title", title),
         element("style", _style()),
     )
     body = element(
         "body",
         element("a", "To the content", href="#content", class_="skip"),
-        _header(run),
+        header,
         element("nav", element("ul", *links), aria_label="Sections"),
-        element("main", *(part.markup() for part in parts), id="content"),
-        element("footer", f"Written by llmpipe {run.llmpipe}."),
+        element("main", *(part.markup() for part in sections), id="content"),
+        element("footer", written),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 

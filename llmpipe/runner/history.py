@@ -166,6 +166,29 @@ def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[s
     }
 
 
+def parted(rows: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Part rows into those whose values differ and those whose values are equal."""
+    differing = {name: row for name, row in rows.items() if _differ(row)}
+    return differing, {name: row for name, row in rows.items() if name not in differing}
+
+
+def change(row: Sequence[Any]) -> float | None:
+    """Return the change of a figure from the first run to the last; None where one has none."""
+    first, last = row[0], row[-1]
+    if type(first) not in (int, float) or type(last) not in (int, float):
+        return None
+    return float(last - first)
+
+
+def change_text(row: Sequence[Any]) -> str:
+    """Say the change of a figure, and what part of the first run's it is; empty without one."""
+    by = change(row)
+    if not by:
+        return ""
+    part = f" ({100 * by / abs(row[0]):+.3g} %)" if row[0] else ""
+    return f"{by:+.4g}{part}"
+
+
 def flatten(value: Any) -> Iterator[tuple[str, Any]]:
     """Give the leaves of JSON data with their dotted names."""
     return ((".".join(map(str, path)), leaf) for path, leaf in leaves(value))
@@ -173,7 +196,7 @@ def flatten(value: Any) -> Iterator[tuple[str, Any]]:
 
 def table(rows: Mapping[str, Sequence[Any]], heads: Sequence[str]) -> list[str]:
     """Lay rows out as text, below their heads."""
-    cells = [["", *heads], *([name, *map(_text, values)] for name, values in rows.items())]
+    cells = [["", *heads], *([name, *map(value_text, values)] for name, values in rows.items())]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -223,7 +246,8 @@ def _seconds(run: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield name, stage["seconds"]
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """Return a value as a cell of a comparison."""
     if value is None:
         return "–"
     if isinstance(value, float):

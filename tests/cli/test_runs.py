@@ -68,7 +68,9 @@ def test_two_runs_side_by_side(sweep: Any) -> None:
     text = sweep.call("runs", "compare", one, two).stdout
     assert re.search(rf"settings that differ:\n +{one} +{two}\n", text)
     assert re.search(r"\n  params\.top +3 +7\n", text)
-    assert re.search(r"\n  best\.figure +3 +7\n", text)
+    assert re.search(rf"\nfigures:\n +{one} +{two} +change from {one}\n", text)
+    assert re.search(r"\n  best\.figure +3 +7 +\+4 \(\+133 %\)\n", text)
+    assert text.startswith(f"{one}: done, as the spec is\n{two}: done, with --set 'params.top=")
     assert "inputs that differ" not in text
 
 
@@ -101,6 +103,47 @@ def test_three_runs_and_more(sweep: Any) -> None:
     assert [line[0] for line in lines] == [one, two, three, fourth]
     column = heads.index("best.figure")
     assert [line[column + 1] for line in lines] == ["3", "7", "7", "9"]
+
+
+def test_what_is_equal_is_folded(sweep: Any) -> None:
+    """Figures that do not differ are counted, and shown when asked for."""
+    one, two, _ = sweep.names
+    text = sweep.call("runs", "compare", one, two).stdout
+    assert "rows.in" not in text
+    assert re.search(r"\n\d+ figures are equal; --all shows them\n$", text)
+    text = sweep.call("runs", "compare", one, two, "--all").stdout
+    assert re.search(r"\n  rows\.in +4 +4\n", text)
+    assert text.index("best.figure") < text.index("rows.in")
+    assert "are equal" not in text
+    changes = runs(sweep, "compare", one, two)["changes"]["metrics"]
+    assert (changes["best.figure"], changes["rows.in"]) == (4.0, 0.0)
+
+
+def test_a_comparison_as_a_page(sweep: Any) -> None:
+    """One file with the same in it: what differs with its change, what is equal folded."""
+    one, two, _ = sweep.names
+    told = sweep.call("runs", "compare", one, two, "--html", "new/page.html")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout == "new/page.html\n"
+    page = (sweep.folder / "new" / "page.html").read_text()
+    assert "+4 (+133 %)" in page
+    assert f"change from {one}" in page
+    assert page.index("best.figure") < page.index("<details>") < page.index("rows.in")
+    refused = sweep.call("runs", "compare", one, two, "--html", "new")
+    assert refused.returncode == 2
+    assert "--html: new is a folder" in refused.stderr
+
+
+def test_a_failed_run_is_compared_only_when_it_is_named(workspace: Any) -> None:
+    """By default the last runs that are done are meant; which were passed over is said."""
+    good = workspace.run()["run"]
+    again = workspace.run("--set", "params.word=two")["run"]
+    bad = workspace.run("--set", "stages.third.run='exit 3'", code=1)["run"]
+    told = workspace.call("runs", "compare")
+    assert told.stdout.startswith(f"{good}: done")
+    assert f"passed over: {bad} (failed); name a run to compare it" in told.stderr
+    assert runs(workspace, "compare")["runs"] == [good, again]
+    assert runs(workspace, "compare", good, bad)["runs"] == [good, bad]
 
 
 def test_a_run_is_named_by_its_beginning(sweep: Any) -> None:
