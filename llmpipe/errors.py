@@ -70,7 +70,7 @@ class Problem:
         """Give the problem as data; line and column are None where the file as a whole is meant."""
         where = self.location
         return {
-            "message": self.message,
+            "message": _cut(self.message),
             "file": where.file if where else None,
             "line": where.line or None if where else None,
             "column": where.column or None if where else None,

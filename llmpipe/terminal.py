@@ -74,4 +74,4 @@ def redraw(text: str, end: str = "") -> None:
 
 
 def _shown(text: str) -> str:
-    return as_text(_STEERING.sub("\N{REPLACEMENT CHARACTER}", text))
+    return as_text(_STEERING.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n")))

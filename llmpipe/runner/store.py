@@ -64,15 +64,14 @@ def home_for(spec_path: Path) -> Path:
         UsageError: ``LLMPIPE_HOME`` lies in the home of nobody, or a path is not UTF-8 text.
     """
     chosen = os.environ.get("LLMPIPE_HOME")
-    for path in (spec_path.absolute(), Path(chosen or "")):
+    spec_path = spec_path.absolute()
+    home = expanded(chosen) if chosen else spec_path.parent / ".llmpipe"
+    if str(home).startswith("~"):
+        raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
+    for path in (spec_path, home.absolute()):
         if not is_text(str(path)):  # records name what they are of by its path
             raise UsageError(f"{path}: the path is not UTF-8 text", hint="rename what is not")
-    if chosen:
-        home = expanded(chosen)
-        if str(home).startswith("~"):
-            raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
-        return home.absolute()
-    return spec_path.absolute().parent / ".llmpipe"
+    return home.absolute()
 
 
 class Store:

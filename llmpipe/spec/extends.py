@@ -13,6 +13,7 @@ from pathlib import Path
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.foreign_files import is_axolotl
 from llmpipe.paths import expanded
+from llmpipe.patterns import LOCK_FILE
 from llmpipe.spec.load import Node, load_bytes, read_bytes
 from llmpipe.spec.merge import deep_merge
 from llmpipe.spec.model import SpecFile
@@ -27,7 +28,7 @@ def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, 
     ``text`` is what the file would hold, where it is not written yet.
 
     Raises:
-        SpecError: a file cannot be read, is Axolotl's or of another version, or they extend each
+        SpecError: a file cannot be read, is no spec or of another version, or they extend each
             other in a circle.
     """
     files: dict[str, SpecFile] = {}
@@ -65,7 +66,10 @@ def _bases(root: Node) -> Iterator[Node]:
 
 
 def _check_kind(root: Node, path: Path) -> None:
-    """Refuse a file that was written for Axolotl."""
+    """Refuse a file that was written for Axolotl, and a lock file."""
+    if path.name.endswith(LOCK_FILE) and "stages" not in root.children():
+        message = f"{path} is the lock file of a spec, which `llmpipe run` writes"
+        raise SpecError([Problem(message, None, "name the spec itself, which lies beside it")])
     if is_axolotl(root.children()):
         name = shlex.quote(str(path))
         message = f"{path} is a configuration of Axolotl, not a spec of llmpipe"

@@ -57,8 +57,10 @@ def in_quotes(error: Any, where: Location) -> str | None:
     if "string" not in kinds or error.validator not in ("type", "anyOf"):
         return None
     start = where.column - 1
-    written = where.text[start : start + where.length] or str(error.instance)
-    return f'write it in quotes: "{written}"'
+    written = where.text[start : start + where.length]
+    if "${" in written:  # in quotes as well it has the parameter's own type
+        return "write the parameter's value in quotes"
+    return f'write it in quotes: "{written or error.instance}"'
 
 
 def _kinds(schema: dict[str, Any]) -> list[str]:

@@ -144,6 +144,24 @@ def test_a_file_of_axolotl_is_no_spec(folder: Path, command: str, text: str) -> 
     assert hint.startswith("   llmpipe check 'my axolotl.yml'; to train with it, ")
 
 
+def test_what_other_trainers_call_a_key(folder: Path) -> None:
+    """No letters tell that `max_seq_length` is Axolotl's `sequence_len`."""
+    text = "lora_rank: 8\nmax_seq_length: 512\nlr: 0.1\nlearning_rte: 0.1\n"
+    (folder / "mine.yml").write_text(MINE + text)
+    said = call(folder, "check", "mine.yml").stderr
+    for name in ("lora_r", "sequence_len", "learning_rate"):
+        assert f"   did you mean {name!r}?" in said
+
+
+def test_a_lock_file_is_no_spec(folder: Path) -> None:
+    """It lies beside the spec under nearly its name."""
+    text = "version: 1\nname: x\nspec: spec.yaml\nprofiles: {default: {stages: {}}}\n"
+    (folder / "x.lock.yaml").write_text(text)
+    done = call(folder, "run", "x.lock.yaml")
+    assert done.returncode == 2
+    assert done.stderr.startswith("x.lock.yaml is the lock file of a spec, which `llmpipe run`")
+
+
 def test_a_spec_that_lacks_its_stages_is_a_spec(folder: Path) -> None:
     """A key of a stage at the top is unknown there, and the rest of what is wrong is told."""
     (folder / "some.yaml").write_text("version: 1\nname: x\nbase_model: y\n")

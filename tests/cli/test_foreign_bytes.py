@@ -72,6 +72,9 @@ def test_the_store(workspace: Workspace) -> None:
     workspace.write(SPEC)
     home = str(workspace.folder / BYTES)
     assert "the path is not UTF-8 text" in refusal(workspace, "run", "spec.yaml", LLMPIPE_HOME=home)
+    assert "the path is not UTF-8 text" in refusal(
+        workspace, "run", "spec.yaml", HOME=home, LLMPIPE_HOME="~/store"
+    )
     workspace.run(HOME=home)
     workspace.call("run", "spec.yaml", HOME=home)
     assert "1 cached" in workspace.call("run", "spec.yaml", HOME=home).stderr

@@ -76,6 +76,13 @@ def test_a_number_where_a_text_is_needed(tmp_path: Path, stage: str, written: st
     assert problem(tmp_path, HEAD + stage).hint == f'write it in quotes: "{written}"'
 
 
+def test_a_number_that_a_parameter_holds(tmp_path: Path) -> None:
+    """The expression is in quotes already, and takes the parameter's type all the same."""
+    head = HEAD.replace("stages:", "params: {lr: 0.01}\nstages:")
+    stage = COMMAND.format('env: {LR: "${params.lr}"}')
+    assert problem(tmp_path, head + stage).hint == "write the parameter's value in quotes"
+
+
 @pytest.mark.parametrize(
     ("engine", "url"),
     [
