@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
 
-BACKLOG = 256
-"""Connections that may wait to be taken."""
 PATIENCE = 2
 """Seconds that answers under way are given when the server stops."""
 
@@ -150,7 +149,7 @@ def _require_packages(extra: str) -> None:
 
 def _listen(bound: socket.socket, host: str, port: int) -> None:
     try:
-        bound.listen(BACKLOG)
+        bound.listen()
     except OSError as error:  # two that began at the same time could both bind
         raise cannot_listen(host, port, error) from None
 
@@ -173,11 +172,15 @@ def _run(
     """Answer until a signal comes, or until a call in a thread of its own returns."""
     import uvicorn
 
+    from llmpipe.web.connections import Connection, bounds
+
+    bounded = bounds()
+    logging.getLogger("asyncio").addFilter(bounded.hear)
     config = uvicorn.Config(
         service,
         access_log=False,
-        backlog=BACKLOG,
-        http="h11",
+        backlog=bounded.backlog,
+        http=partial(Connection, bounds=bounded),  # type: ignore[arg-type]
         lifespan="off",
         log_config=None,
         loop="asyncio",

@@ -42,7 +42,7 @@ class Line:
             ApiError: too many wait already.
         """
         if self._free.locked() and self.waiting >= self._most:
-            raise _busy(f"{self.waiting} requests wait already")
+            raise busy(f"{self.waiting} requests wait already")
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -80,7 +80,7 @@ class Line:
             Thread(target=run, name=WORKER, daemon=True).start()
         except RuntimeError:
             self._free.release()
-            raise _busy("the system gives no more threads") from None
+            raise busy("the system gives no more threads") from None
 
 
 async def in_turn(line: Line, work: Callable[[], T]) -> T:
@@ -136,7 +136,8 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(working, hung_up, return_exceptions=True)
 
 
-def _busy(reason: str) -> ApiError:
+def busy(reason: str) -> ApiError:
+    """Return the error of a request that there is no room for just now."""
     retry = {"Retry-After": str(RETRY_AFTER)}
     return ApiError(503, "busy", f"{reason}; ask again in a while", retry)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -242,6 +245,25 @@ def test_a_signal_to_all_its_processes_is_no_failure(town: Workspace, stage: str
         assert "died" not in said
         assert "Traceback" not in said
     assert is_gone(model)
+
+
+@pytest.mark.parametrize("limit", [96, 26])
+def test_connections_are_bounded(town: Workspace, limit: int) -> None:
+    """By the limit of open files, were it so low that some cannot be taken: logged once."""
+    with served(town, "slow") as (url, process), contextlib.ExitStack() as held:
+        place = urlsplit(url)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+        for _ in range(200):
+            caller = socket.create_connection((place.hostname or "", place.port or 0), timeout=30)
+            held.enter_context(caller)
+        if limit > 50:
+            assert httpx.get(f"{url}/health", timeout=PATIENCE).status_code == 200
+        else:
+            time.sleep(3)
+        code, _, said = end(process, signal.SIGTERM)
+    assert code == 0
+    assert said.count("\n") == 1
+    assert "connections are open, as many as the limit of open files leaves room for" in said
 
 
 def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from subprocess import Popen
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -81,6 +86,52 @@ def test_the_batch_is_measured_and_said(space: Workspace) -> None:
         reply = httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=PATIENCE)
         assert reply.json()["usage"]["completion_tokens"] == 4
         assert end(process, signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\na"]
+)
+def test_connections_are_bounded(space: Workspace, sent: bytes) -> None:
+    """By the limit of open files, which is logged once: whoever sends nothing makes room."""
+    process = space.start("serve", "spec.yaml", "chat", "--port", "0")
+    assert process.stderr is not None
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (128, 128))
+    with closing(process.stderr), ExitStack() as held:
+        url = process.stderr.readline().split()[2]
+        process.stderr.readline()
+        place = urlsplit(url)
+        for _ in range(400):
+            caller = socket.create_connection((place.hostname or "", place.port or 0), timeout=30)
+            held.enter_context(caller).sendall(sent)
+        assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 110
+        reply = httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=PATIENCE)
+        assert reply.json()["usage"]["completion_tokens"] == 4
+        code, _, said = end(process, signal.SIGTERM)
+    assert code == 0
+    assert said.count("\n") == 1
+    assert "connections are open, as many as the limit of open files leaves room for" in said
+
+
+def test_where_all_are_answered_a_new_connection_is_turned_away(space: Workspace) -> None:
+    """With 503, and when to ask again; nobody who is answered is cut."""
+    process = space.start("serve", "spec.yaml", "chat", "--port", "0")
+    assert process.stderr is not None
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    with closing(process.stderr), ExitStack() as held:
+        url = process.stderr.readline().split()[2]
+        body = json.dumps(CHAT | {"max_tokens": -1, "ignore_eos": True}).encode()
+        for _ in range(60):
+            place = urlsplit(url)
+            caller = held.enter_context(
+                closing(http.client.HTTPConnection(place.hostname or "", place.port, timeout=30))
+            )
+            headers = {"Content-Type": "application/json"}
+            caller.request("POST", "/v1/chat/completions", body, headers)
+        refused = httpx.get(f"{url}/health", timeout=PATIENCE)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.json()["error"]["code"] == "busy"
+        code, _, said = end(process, signal.SIGTERM)
+    assert (code, "Traceback" in said) == (0, False)
 
 
 def test_a_model_that_dies_ends_the_service(space: Workspace) -> None:
