@@ -29,8 +29,8 @@ LISTED = 20
 
 MOST_VALUES = 1_000
 """Values that the filters of a request may hold together."""
-LONGEST_VALUE = 1_000
-"""Characters of a name or value in them."""
+LONGEST_VALUE = 8_192
+"""Characters of a name or value in them: more than any path has."""
 MOST_WILDCARDS = 32
 """Wildcards in all their patterns of documents. Each is looked for in the id of every document."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -14,6 +15,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmpipe.web.errors import ApiError, internal_error
 from llmpipe.web.guard import Admission, Guard
 from llmpipe.web.metrics import RequestMetrics
+
+
+class _Whole(Convertor[str]):
+    """The rest of a path, whatever is in it. Starlette's own ends at a line break."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("path", _Whole())
 
 
 def make_application(
