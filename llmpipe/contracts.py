@@ -14,11 +14,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
 from llmpipe.errors import StageError
+
+if TYPE_CHECKING:
+    from llmpipe.needs import Given, Need
 
 ArtifactType = Literal[
     "records",  # rows of any shape: JSONL, JSON or CSV, one file
@@ -315,6 +318,14 @@ class Stage(Protocol):
         """Name the distributions (``axolotl``) whose version shapes the artifact."""
 
     @staticmethod
+    def needs(config: Any, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        """Name the packages and programs that `run` takes, and say whether they are here.
+
+        Asked by ``run`` before anything runs and by ``doctor``: it must be quick and import none of
+        them. ``inputs`` tells by port what is known of the inputs.
+        """
+
+    @staticmethod
     def review(config: Any, folder: Path) -> list[Finding]:
         """Judge the config together with the files that it names and this machine.
 
@@ -360,6 +371,10 @@ class StageDefaults:
 
     @staticmethod
     def tools(config: Any) -> tuple[str, ...]:
+        return ()
+
+    @staticmethod
+    def needs(config: Any, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return ()
 
     @staticmethod

@@ -7,7 +7,8 @@ import os
 import socket
 
 from llmpipe.backends.api_key import clean_key
-from llmpipe.errors import StageError, UsageError
+from llmpipe.errors import LlmpipeError, StageError, UsageError
+from llmpipe.needs import Need
 
 
 def read_api_key(variable: str | None) -> str | None:
@@ -48,6 +49,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def port_need(host: str, port: int) -> Need:
+    """Return the port that ``llmpipe serve`` will listen on as a need: whether it is free."""
+    try:
+        bind(host, port).close()
+    except LlmpipeError:
+        mend = "take another: llmpipe serve SPEC --port N"
+        return Need(str(port), False, mend, "port", advisory=True)
+    return Need(str(port), True, what="port", advisory=True)
 
 
 def bind(host: str, port: int) -> socket.socket:

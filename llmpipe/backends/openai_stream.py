@@ -71,7 +71,7 @@ class OpenAIStreamer:
         Raises:
             StageError: the endpoint cannot be reached, refuses, or breaks off.
         """
-        import httpx
+        import httpx2
         import openai
 
         cancellation = cancellation or Cancellation()
@@ -86,7 +86,7 @@ class OpenAIStreamer:
             cancellation.check()
             with self._opened(body) as stream, _watched(stream, cancellation):
                 yield from _pieces(stream)
-        except (openai.OpenAIError, httpx.HTTPError, OSError) as error:
+        except (openai.OpenAIError, httpx2.HTTPError, OSError) as error:
             if cancellation.cancelled:
                 return
             raise self._failure(error) from error

@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "bring every stage of a spec up to date",
     "plan": "show what would run, and why",
     "graph": "draw the stages of a spec",
+    "doctor": "show what a spec needs of this machine, and the command that brings it",
     "validate": "check a spec and the Axolotl settings in it",
     "check": "check an Axolotl YAML file",
     "compile": "write what a training stage would run, to run it without llmpipe",

@@ -97,7 +97,9 @@ def open_store(options: argparse.Namespace) -> Store:
     return store
 
 
-def open_project(options: argparse.Namespace, *, remember: bool = False) -> Project:
+def open_project(
+    options: argparse.Namespace, *, remember: bool = False, absent: bool = False
+) -> Project:
     """Open the project that the shared arguments name; see `Project.open`."""
     from llmpipe.cli.hashing import HashProgress
     from llmpipe.runner.project import Project
@@ -108,6 +110,7 @@ def open_project(options: argparse.Namespace, *, remember: bool = False) -> Proj
         settings=options.settings,
         remember=remember,
         notice=HashProgress(),
+        absent=absent,
     )
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from llmpipe.cli.main import unheard
 from llmpipe.cli.options import find_stages, open_project, print_json, print_warnings
 from llmpipe.cli.plan import plan_json, print_plan
-from llmpipe.errors import StoreError, UsageError
+from llmpipe.errors import UsageError
 from llmpipe.runner.console import make_view
 from llmpipe.runner.drift import check_locked
-from llmpipe.runner.estimate import disk_free, disk_needed
 from llmpipe.runner.occupancy import orphans
 from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
@@ -24,7 +23,7 @@ from llmpipe.runner.preflight import preflight, review
 from llmpipe.runner.project import Project
 from llmpipe.runner.recall import remember
 from llmpipe.runner.scheduler import run_project
-from llmpipe.runner.words import closing_text, describe, overlaid, seconds_text, size_text
+from llmpipe.runner.words import closing_text, describe, overlaid, seconds_text
 
 LONG = 3600.0
 """Seconds from which on a stage is not repeated for a newer tool without asking."""
@@ -32,7 +31,8 @@ LONG = 3600.0
 
 def run_stages(options: argparse.Namespace) -> int:
     """Run what the parsed arguments of ``llmpipe run`` ask for; give the exit code."""
-    project = open_project(options, remember=not options.dry_run)
+    will_run = not options.dry_run
+    project = open_project(options, remember=will_run, absent=will_run)
     only = _wanted(project, options)
     _check_resampled(project, options)
     forced = _forced(project, options)
@@ -40,11 +40,14 @@ def run_stages(options: argparse.Namespace) -> int:
     plans = make_plan(project, forced, kept)
     if only is not None:
         plans = {name: plan for name, plan in plans.items() if name in only}
+    stale = _stale(plans)
+    lacking = project.graph.lacking_data()
+    if lacking:  # all else that is missing is told with it
+        preflight(project, list(dict.fromkeys([*stale, *lacking])), strict=True)
     if options.locked:
         check_locked(project, plans)
-    elif not (options.settings or options.dry_run) and _stale(plans):
+    elif not (options.settings or options.dry_run) and stale:
         project.lock.check()  # it is to be written in the end
-    stale = _stale(plans)
     if options.dry_run:
         warnings = review(project, stale) + project.lock.warning()
         if options.json:
@@ -53,13 +56,11 @@ def run_stages(options: argparse.Namespace) -> int:
             print_plan(plans)
             print_warnings(warnings)
         return 0
-    warnings = preflight(project, stale, strict=True)
+    warnings = preflight(project, stale, strict=True, room=not options.yes)
     warnings += [f"an earlier run's {line}" for line in orphans(project.store.home)]
     if not options.quiet:
         with unheard(sys.stderr):
             print_warnings(warnings)
-    if not options.yes:
-        _check_room(project, stale)
     if not options.yes and not _agreed(plans.values()):
         return 130
     view = make_view(quiet=options.quiet, plain=options.plain)
@@ -224,17 +225,6 @@ def _write_report(project: Project, outcome: RunOutcome) -> Path | None:
         with unheard(sys.stderr):
             print(f"the run's report could not be written: {error}", file=sys.stderr)
         return None
-
-
-def _check_room(project: Project, stages: Sequence[str]) -> None:
-    """Refuse to begin what the disk cannot hold, as far as earlier runs tell."""
-    project.store.create()
-    needed, free = disk_needed(project, stages), disk_free(project)
-    if needed > free:
-        raise StoreError(
-            f"what is to run made {size_text(needed)} last time; {size_text(free)} are free",
-            hint="free some space (llmpipe gc), or run all the same: --yes",
-        )
 
 
 def _closing_line(outcome: RunOutcome, options: argparse.Namespace, report: Path | None) -> str:

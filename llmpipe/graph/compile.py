@@ -33,18 +33,22 @@ WITH_BASE: frozenset[ArtifactType] = frozenset({"adapter", "embeddings", "index"
 """What is of use only together with a model: the one that it was trained on or embedded with."""
 
 
-def compile_spec(spec: Spec) -> Graph:
+def compile_spec(spec: Spec, *, absent: bool = False) -> Graph:
     """Give the graph of a spec.
+
+    With ``absent`` it is no problem that packages of ``pkg://`` addresses are not installed: what
+    they carry is `AbsentData` in the graph.
 
     Raises:
         SpecError: a reference leads nowhere, has the wrong type, or stages form a circle.
     """
-    return _Compiler(spec).graph()
+    return _Compiler(spec, absent=absent).graph()
 
 
 class _Compiler:
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, *, absent: bool) -> None:
         self.spec = spec
+        self.absent = absent
         self.members: dict[str, list[StageSpec]] = {}
         for stage in spec.stages.values():
             self.members.setdefault(stage.family, []).append(stage)
@@ -194,7 +198,7 @@ class _Compiler:
     def _resolve(self, stage: StageSpec, wanted: Input) -> list[Binding]:
         """Find what a reference means: one thing, or a stage's output at every point of a sweep."""
         folder = self.spec.folder_of(stage.locate(wanted.field))
-        found = meaning(wanted, folder, self.members)
+        found = meaning(wanted, folder, self.members, absent=self.absent)
         if isinstance(found, StageOutput):
             return self._output(stage, wanted, found.stage, found.output or None)
         if isinstance(found, Binding):

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from llmpipe.contracts import ArtifactType, Ports, Stage, StageConfig
-from llmpipe.graph.sources import Source, StageOutput
+from llmpipe.graph.sources import AbsentData, Source, StageOutput
 from llmpipe.spec.model import Spec, StageSpec
 
 Point = Mapping[tuple[str, str], Any]
@@ -64,10 +64,14 @@ class StageNode:
 
     def sources(self) -> Iterator[Source]:
         """Give what this stage reads from, the models below adapters included."""
+        return (binding.source for binding in self.bound())
+
+    def bound(self) -> Iterator[Binding]:
+        """Yield the bindings of the inputs, those of the models below adapters included."""
         for binding in self.bindings.values():
             current: Binding | None = binding
             while current is not None:
-                yield current.source
+                yield current
                 current = current.base
 
 
@@ -101,3 +105,11 @@ class Graph:
             if node.id in found:
                 found.update(node.upstream())
         return [name for name in self.nodes if name in found and name != stage]
+
+    def lacking_data(self) -> list[str]:
+        """Name the stages that read what a package carries which is still to be installed."""
+        return [
+            name
+            for name, node in self.nodes.items()
+            if any(isinstance(source, AbsentData) for source in node.sources())
+        ]

@@ -21,6 +21,7 @@ from llmpipe.graph.sources import (
     LocalGlob,
     LocalPath,
     StageOutput,
+    absent_data,
     package_path,
     path_type,
 )
@@ -45,7 +46,7 @@ class Trouble:
 
 
 def meaning(
-    wanted: Input, folder: Path, stages: Collection[str]
+    wanted: Input, folder: Path, stages: Collection[str], *, absent: bool = False
 ) -> StageOutput | Binding | Trouble:
     """Tell what a reference means.
 
@@ -53,12 +54,17 @@ def meaning(
         wanted: the reference and what its place accepts.
         folder: where relative paths start.
         stages: the ids of the spec's stages.
+        absent: whether a package may still be to be installed.
 
     Returns:
         an output of one of the stages, by an empty name where its default is meant; or the file,
         folder or hub repository; or what is wrong.
     """
     text = wanted.value
+    lacking = absent_data(text) if absent and text.startswith("pkg://") else None
+    if lacking:
+        shown = path_type(Path("pkg:", lacking.inner), wanted.accepts)
+        return Binding(lacking, shown or wanted.accepts[0], text)
     if text.startswith("pkg://") or is_path(text):
         return _at_path(wanted, folder)
     reference = STAGE_REFERENCE.fullmatch(text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from llmpipe.contracts import ArtifactType
+from llmpipe.needs import module_spec
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 STAGE_REFERENCE = re.compile(r"(?P<stage>[a-z][a-z0-9_-]*)(\.(?P<output>[A-Za-z0-9_-]+))?")
@@ -47,7 +47,22 @@ class HubRepo:
     """Whether a data set is meant, and not a model."""
 
 
-Source = StageOutput | LocalPath | LocalGlob | HubRepo
+@dataclass(frozen=True, slots=True)
+class AbsentData:
+    """What a package carries that is still to be installed."""
+
+    package: str
+    inner: str
+
+
+Source = StageOutput | LocalPath | LocalGlob | HubRepo | AbsentData
+
+
+def absent_data(uri: str) -> AbsentData | None:
+    """Return what a ``pkg://`` address names where its package is not installed; else None."""
+    package, _, inner = uri.removeprefix("pkg://").partition("/")
+    is_absent = package.isidentifier() and not _package_folders(package)
+    return AbsentData(package, inner) if is_absent else None
 
 
 def package_path(uri: str) -> Path | str:
@@ -72,7 +87,7 @@ def package_path(uri: str) -> Path | str:
 def _package_folders(package: str) -> tuple[Path, ...]:
     if not package.isidentifier():
         return ()
-    spec = importlib.util.find_spec(package)
+    spec = module_spec(package)
     return tuple(Path(p) for p in (spec.submodule_search_locations or ())) if spec else ()
 
 

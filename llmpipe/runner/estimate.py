@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmpipe.contracts import StageDefaults
-from llmpipe.graph.model import StageNode
-from llmpipe.graph.sources import StageOutput
+from llmpipe.graph.model import Binding, StageNode
+from llmpipe.graph.sources import LocalPath, StageOutput
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
+
+MODELS = frozenset({"model", "gguf"})
+"""The artifacts that take the room of a whole model."""
 
 UNKNOWN = 1.0
 """Seconds that a stage counts for which nothing is known of."""
@@ -96,11 +99,42 @@ def critical_paths(project: Project, dependents: Mapping[str, Sequence[str]]) ->
 
 
 def disk_needed(project: Project, stages: Iterable[str]) -> int:
-    """Give the bytes that stages will add to the store when they make as much as they did last."""
-    records = filter(None, map(project.last_record, stages))
-    return sum(output.size for record in records for output in record.outputs.values())
+    """Return the bytes that stages will add to the store, as far as that is known before.
+
+    A stage makes as much as it did last; of one that has not run, each model counts as much as the
+    file or folder that it descends from, which is no more than it will take.
+    """
+    total = 0
+    for name in stages:
+        record = project.last_record(name)
+        if record:
+            total += sum(output.size for output in record.outputs.values())
+        else:
+            total += _models_size(project, name)
+    return total
 
 
 def disk_free(project: Project) -> int:
-    """Give the bytes that are free where the store is."""
-    return shutil.disk_usage(project.store.home).free
+    """Return the bytes that are free where the store is, or will be."""
+    home = project.store.home.absolute()
+    return shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free
+
+
+def _models_size(project: Project, stage: str) -> int:
+    """Return how large the models are, at least, that a stage makes of others."""
+    node = project.graph.nodes[stage]
+    made = [o.origin for o in node.ports.outputs.values() if o.type in MODELS and o.origin]
+    return sum(_size(project, node.bindings[origin]) for origin in made)
+
+
+def _size(project: Project, binding: Binding | None) -> int:
+    """Return the size of the file or folder that a model descends from; 0 where it is not known."""
+    while binding is not None and isinstance(binding.source, StageOutput):
+        node = project.graph.nodes[binding.source.stage]
+        origin = node.ports.outputs[binding.source.output].origin
+        binding = node.bindings[origin] if origin else None
+    if binding is None or not isinstance(binding.source, LocalPath):
+        return 0
+    path = binding.source.path
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from llmpipe.canonical import digest
 from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, StageNode
-from llmpipe.graph.sources import HubRepo, LocalGlob, StageOutput
+from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, StageOutput
 from llmpipe.patterns import split_pattern
 from llmpipe.runner.estimate import Scale
 from llmpipe.runner.fingerprint import ingredients
@@ -164,9 +164,11 @@ def _pending_causes(node: StageNode, ports: Collection[str]) -> list[Cause]:
         binding = node.bindings[port]
         while binding.base is not None and not isinstance(binding.source, StageOutput):
             binding = binding.base
-        if isinstance(binding.source, HubRepo):
-            repo = binding.source.repo
-            found[repo] = {"cause": "unresolved", "path": repo}
+        if isinstance(binding.source, HubRepo | AbsentData):
+            name = binding.label
+            if isinstance(binding.source, HubRepo):
+                name = binding.source.repo
+            found[name] = {"cause": "unresolved", "path": name}
         elif isinstance(binding.source, StageOutput):
             stage = binding.source.stage
             found[stage] = {"cause": "upstream", "stage": stage, "pending": True}

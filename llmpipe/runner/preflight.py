@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from llmpipe.canonical import leaves
-from llmpipe.contracts import SECRET, Finding, StageConfig, StageDefaults
-from llmpipe.errors import MissingDependencyError, Problem, SpecError
+from llmpipe.contracts import Finding, StageConfig, StageDefaults
+from llmpipe.errors import MissingDependencyError, Problem, SpecError, StoreError
 from llmpipe.graph.model import StageNode
-from llmpipe.graph.sources import LocalGlob, LocalPath
-from llmpipe.runner.fingerprint import replace_at
+from llmpipe.needs import Need
+from llmpipe.runner.needs import Needed, missing_text, needs_of, with_paths
 from llmpipe.runner.project import Project
-from llmpipe.runner.resources import Machine, shortage
 from llmpipe.spec.load import place_in
 from llmpipe.spec.model import StageSpec
 
 
-def preflight(project: Project, stages: Collection[str], *, strict: bool) -> list[str]:
+def preflight(
+    project: Project, stages: Collection[str], *, strict: bool, room: bool = False
+) -> list[str]:
     """Check the named stages with the tools that they use; give what could only be warned of.
 
-    With ``strict``, as before a run, a tool that is not installed is an error, and so are needs
-    that this machine will never meet and secrets that are not set; what the stages will say
+    With ``strict``, as before a run, all that is missing on this machine is an error, told at once
+    and before any tool is asked; with ``room`` so is a disk too small. What the stages will say
     themselves (`Finding.in_run`) is left to them.
 
     Raises:
         SpecError: a stage's settings are wrong, a tool would refuse them, the machine is too small,
             or a secret is not set.
-        MissingDependencyError: ``strict``, and a tool is not installed.
+        MissingDependencyError: ``strict``, and packages, programs or data are missing.
+        StoreError: ``room``, and nothing but that is missing.
     """
     folder, memo = project.graph.spec.folder, project.store.memo
     told = _Told(before_run=strict)
     once = _declared(project, stages)
+    sound = [(node, declared) for node, declared in once if _reviewed(node, declared, told, folder)]
     if strict:
-        specs = [declared for _, declared in once]
-        told.problems += [*_shortages(specs), *_unset_secrets(specs)]
-    for node, declared in once:
-        config, wrong = _with_paths(node), len(told.problems)
-        told.take(declared, _judge(declared)(config, folder))
-        if len(told.problems) > wrong:
-            continue  # a tool would say the same again
-        for finding in declared.stage.preflight(config, folder, memo):
-            if finding.missing and strict:
-                message = f"stages.{declared.family}: {finding.message}"
-                raise MissingDependencyError(message, hint=finding.hint)
-            told.take(declared, [finding])
+        needed = [n for n in needs_of(project, stages) if n.blocks]
+        told.missing = [n for n in needed if room or n.need.what != "disk"]
+        told.problems += [n.problem for n in told.missing if n.problem]
+        told.require()
+    for node, declared in sound:
+        told.take(declared, declared.stage.preflight(with_paths(node), folder, memo))
     return told.result()
+
+
+def _reviewed(node: StageNode, declared: StageSpec, told: _Told, folder: Path) -> bool:
+    """Judge a stage without its tools, and tell whether it is sound."""
+    wrong = len(told.problems)
+    told.take(declared, _judge(declared)(with_paths(node), folder))
+    return len(told.problems) == wrong  # else a tool would say the same again
 
 
 def review(project: Project, stages: Collection[str]) -> list[str]:
@@ -61,7 +61,7 @@ def review(project: Project, stages: Collection[str]) -> list[str]:
     told = _Told()
     for node, declared in _declared(project, stages):
         if _judge(declared) is not StageDefaults.review:  # most kinds have nothing to say
-            told.take(declared, _judge(declared)(_with_paths(node), project.graph.spec.folder))
+            told.take(declared, _judge(declared)(with_paths(node), project.graph.spec.folder))
     return told.result()
 
 
@@ -90,11 +90,16 @@ class _Told:
     before_run: bool = False
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    missing: list[Needed] = field(default_factory=list)
 
     def take(self, declared: StageSpec, findings: Iterable[Finding]) -> None:
         """Add what was found of a stage."""
         for finding in findings:
             if finding.in_run and self.before_run:
+                continue
+            if finding.missing and self.before_run:
+                need = Need(finding.message, False, finding.hint or "", "program")
+                self.missing.append(Needed(need, {declared.family: None}))
                 continue
             if finding.missing:
                 self.warnings.append(f"stages.{declared.family}: {finding.message}")
@@ -114,45 +119,22 @@ class _Told:
                 self.problems.append(Problem(message, where, finding.hint))
 
     def result(self) -> list[str]:
-        """Return the warnings.
-
-        Raises:
-            SpecError: there are problems.
-        """
-        if self.problems:
-            raise SpecError(list(dict.fromkeys(self.problems)))
+        """Return the warnings; raises as `require` does."""
+        self.require()
         return list(dict.fromkeys(self.warnings))
 
+    def require(self) -> None:
+        """Make sure that nothing is wrong and nothing is missing.
 
-def _with_paths(node: StageNode) -> StageConfig:
-    """Give a stage's config with whole paths: each is relative to the file it is written in."""
-    data = msgspec.json.decode(msgspec.json.encode(node.config))  # lists, which can be changed
-    for port, binding in node.bindings.items():
-        if isinstance(binding.source, LocalPath):
-            replace_at(data, node.ports.inputs[port].field, str(binding.source.path))
-        elif isinstance(binding.source, LocalGlob):
-            whole = binding.source.root / binding.source.pattern
-            replace_at(data, node.ports.inputs[port].field, str(whole))
-    return msgspec.convert(data, type(node.config))
-
-
-def _shortages(specs: Iterable[StageSpec]) -> Iterator[Problem]:
-    machine = Machine.here()
-    for declared in specs:
-        lacks = shortage(machine, declared.config)
-        if lacks:
-            resource, message = lacks
-            where = declared.locate(("resources", resource))
-            yield Problem(f"stages.{declared.family}.resources.{resource}: {message}", where)
-
-
-def _unset_secrets(specs: Iterable[StageSpec]) -> Iterator[Problem]:
-    """Name the secrets that stages will need and the environment does not hold."""
-    for declared in specs:
-        for path, value in leaves(msgspec.to_builtins(declared.config)):
-            for name in SECRET.findall(value) if isinstance(value, str) else ():
-                if not os.environ.get(name):
-                    field = ".".join(map(str, ("stages", declared.family, *path)))
-                    message = f"{field}: the secret {name} is not set"
-                    hint = f"set it in the environment: export {name}=…"
-                    yield Problem(message, declared.locate(path), hint)
+        Raises:
+            SpecError: there are problems; what is missing is told with them.
+            MissingDependencyError: something is missing.
+            StoreError: nothing but room on the disk is.
+        """
+        lacking = [needed for needed in self.missing if needed.problem is None]
+        problems = list(dict.fromkeys(self.problems))
+        if problems:
+            raise SpecError([*([Problem(missing_text(lacking))] if lacking else []), *problems])
+        if lacking:
+            only_room = all(needed.need.what == "disk" for needed in lacking)
+            raise (StoreError if only_room else MissingDependencyError)(missing_text(lacking))

@@ -14,7 +14,14 @@ from llmpipe.canonical import digest
 from llmpipe.errors import Problem, SpecError
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.model import Binding, Graph, StageNode
-from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, Source, StageOutput
+from llmpipe.graph.sources import (
+    AbsentData,
+    HubRepo,
+    LocalGlob,
+    LocalPath,
+    Source,
+    StageOutput,
+)
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.lockfile import LockFile
@@ -51,11 +58,12 @@ class Project:
         settings: Sequence[str] = (),
         remember: bool = False,
         notice: Notice | None = None,
+        absent: bool = False,
     ) -> Project:
         """Read and compile a spec and open its store.
 
         ``remember`` that the spec is sound even where that means to begin a store. ``notice`` is
-        told how far the hashing of an input file is.
+        told how far the hashing of an input file is. ``absent``: see `compile_spec`.
 
         Raises:
             SpecError: the spec is wrong.
@@ -64,7 +72,7 @@ class Project:
         store = Store(home_for(Path(path)))
         memo = store.memo if remember or store.home.exists() else None
         spec = read_spec(path, profiles=profiles, settings=settings, memo=memo)
-        return cls(compile_spec(spec), store, notice)
+        return cls(compile_spec(spec, absent=absent), store, notice)
 
     @cached_property
     def statcache(self) -> StatCache:
@@ -80,6 +88,8 @@ class Project:
     ) -> dict[str, Any] | None:
         """Give what an input contributes to a cache key; None while its content is not known."""
         source = binding.source
+        if isinstance(source, AbsentData):
+            return None
         shape: dict[str, Any] = {"type": binding.type}
         if isinstance(source, StageOutput):
             record = records.get(source.stage)
@@ -177,7 +187,7 @@ class Project:
         if isinstance(source, StageOutput):
             record = records.get(source.stage)
             return record.outputs[source.output].size if record else None
-        if isinstance(source, HubRepo):
+        if isinstance(source, HubRepo | AbsentData):
             return None
         pattern = source.pattern if isinstance(source, LocalGlob) else None
         path = source.root if isinstance(source, LocalGlob) else source.path
@@ -198,7 +208,7 @@ class Project:
             path = str(source.path)
         elif isinstance(source, LocalGlob):
             path, pattern = str(source.root), source.pattern
-        else:
+        elif isinstance(source, HubRepo):
             repo, commit = source.repo, self.commit_of(source)
         base = self.input_request(binding.base, shape["base"], records) if binding.base else None
         return InputRequest(

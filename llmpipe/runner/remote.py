@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ import msgspec
 
 from llmpipe.canonical import digest
 from llmpipe.errors import LlmpipeError, MissingDependencyError, StoreError
+from llmpipe.needs import Need, install_lines, is_here, packages, with_mends
 from llmpipe.runner.disk import FULL, atomic_write
 from llmpipe.runner.records import (
     Entry,
@@ -39,8 +41,8 @@ from llmpipe.runner.trees import discard
 
 FORMAT = 1
 
-EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
-"""The extra that installs what a kind of address needs. They are object stores: a file appears
+DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
+"""The package by which fsspec reaches a kind of address. They are object stores: a file appears
 whole, and there are no folders to be made."""
 
 FIRST_ANSWER = 20.0
@@ -65,6 +67,14 @@ def complaint(address: str) -> str | None:
     return "one address is needed, not a chain of them" if "::" in address else None
 
 
+def address_needs(address: str) -> tuple[Need, ...]:
+    """Return the packages that reach an address; a run does without the remote store."""
+    driver = DRIVERS.get(urlsplit(address).scheme)
+    if driver is None:
+        return (Need("fsspec", is_here("fsspec"), "pip install fsspec", advisory=True),)
+    return tuple(replace(need, advisory=True) for need in packages("fsspec", driver))
+
+
 class Remote:
     """A remote store.
 
@@ -83,11 +93,10 @@ class Remote:
                 # listings are not remembered: other machines write there as well
                 self._fs, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
             except ImportError as error:
-                needed = f"'llmpipe[{EXTRAS[scheme]}]'" if scheme in EXTRAS else "fsspec"
-                hint = f"pip install {needed}"
+                hint = "\n".join(install_lines(with_mends(address_needs(address))))
                 raise MissingDependencyError(f"{address}: {error}", hint=hint) from None
         self._root = root.rstrip("/")
-        self._has_folders = scheme not in EXTRAS
+        self._has_folders = scheme not in DRIVERS
         self._is_local = scheme in ("", "file", "local")
 
     def reach(self, *, begin: bool = False) -> None:

@@ -8,7 +8,7 @@ a passage can be shown in its place. Not covered: cutting by meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from llmpipe.contracts import (
 )
 from llmpipe.documents.model import read_documents
 from llmpipe.errors import StageError
+from llmpipe.needs import Given, Need, packages
 from llmpipe.retrieval import chunks
 from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.reading import Reader
@@ -79,6 +80,10 @@ class Chunk(StageDefaults):
     @staticmethod
     def tools(config: ChunkConfig) -> tuple[str, ...]:
         return ("semantic-text-splitter", "tokenizers")
+
+    @staticmethod
+    def needs(config: ChunkConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return packages("regex", "semantic-text-splitter", "tokenizers")
 
     @staticmethod
     def run(ctx: StageContext[ChunkConfig]) -> StageResult:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +33,10 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import StageError, did_you_mean
 from llmpipe.gguf_parts import part_of
+from llmpipe.needs import Given, Need
 
+PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+"""A word of the shell that names a program plainly, not by a path or a variable."""
 PLACEHOLDER = re.compile(r"\$\{(inputs|outputs)\.([^}]*)\}")
 ANY_INPUT: tuple[ArtifactType, ...] = (
     "file",
@@ -100,6 +106,14 @@ class Command(StageDefaults):
         return found
 
     @staticmethod
+    def needs(config: CommandConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        program = config.run.split(maxsplit=1)[0] if config.run.strip() else ""
+        if not PROGRAM.fullmatch(program) or "PATH" in config.env:
+            return ()
+        here = _has_program(program)
+        return (Need(program, here, f"install {program}, or name another", "program"),)
+
+    @staticmethod
     def run(ctx: StageContext[CommandConfig]) -> StageResult:
         outputs = {name: ctx.out / file for name, file in ctx.config.outputs.items()}
         places = {
@@ -132,3 +146,10 @@ def _type_of(file: str) -> ArtifactType:
 def _path_with_our_python() -> str:
     """Let ``python`` in a command mean the Python that llmpipe itself runs on."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+@cache
+def _has_program(name: str) -> bool:
+    """Tell whether the shell knows a program, or a word of its own, by this name."""
+    look = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", name]
+    return subprocess.run(look, capture_output=True).returncode == 0

@@ -32,8 +32,10 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.errors import StageError
+from llmpipe.needs import Given, Need, packages
 from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.embedder import PACKAGES, EmbedderIdentity, Engine, write_identity
+from llmpipe.retrieval.needs import EMBEDDING
 from llmpipe.retrieval.reading import Reader
 from llmpipe.retrieval.survey import Survey, Unknown
 from llmpipe.retrieval.vector_memory import VectorMemory, memory_file
@@ -116,6 +118,10 @@ class Embed(StageDefaults):
     @staticmethod
     def tools(config: EmbedConfig) -> tuple[str, ...]:
         return PACKAGES[config.engine]
+
+    @staticmethod
+    def needs(config: EmbedConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return packages(*EMBEDDING[config.engine])
 
     @staticmethod
     def run(ctx: StageContext[EmbedConfig]) -> StageResult:

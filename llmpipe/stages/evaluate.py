@@ -46,6 +46,7 @@ from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import expecting
 from llmpipe.formats.overlap import question_key, question_words
 from llmpipe.formats.records import WrittenFloat, read_rows, write_rows
+from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.evaluate_models import METHOD, Progress, Result, examine, warn, work
 
 Metric = Literal["loss", "rouge_l", "exact_match", "json_match"]
@@ -166,6 +167,20 @@ class Evaluate(StageDefaults):
     @staticmethod
     def tools(config: EvaluateConfig) -> tuple[str, ...]:
         return ("peft", "regex", "rouge-score", "torch", "transformers", "xllamacpp")
+
+    @staticmethod
+    def needs(config: EvaluateConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        types = {given.type for port, given in inputs.items() if port.startswith("models.")}
+        names = ["numpy"]
+        if "rouge_l" in config.metrics:
+            names += ["regex", "rouge-score"]
+        if "gguf" in types:
+            names.append("xllamacpp")
+        if types & {"model", "adapter"}:
+            names += ["torch", "transformers"]
+        if "adapter" in types:
+            names.append("peft")
+        return packages(*names)
 
     @staticmethod
     def run(ctx: StageContext[EvaluateConfig]) -> StageResult:

@@ -45,6 +45,7 @@ from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import compact, summarise, table
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
+from llmpipe.needs import Given, Need
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion, fusion_problems
 from llmpipe.retrieval.hits import REASONS
 from llmpipe.retrieval.index import read_manifest
@@ -56,6 +57,7 @@ from llmpipe.retrieval.labelled import (
     read_judged_questions,
     read_questions,
 )
+from llmpipe.retrieval.needs import search_needs
 from llmpipe.retrieval.opening import embed_questions
 from llmpipe.retrieval.passages import Passages
 from llmpipe.retrieval.search import FETCH, SEARCH_TOOLS, Mode, Retriever, readable
@@ -160,6 +162,10 @@ class EvaluateRetrieval(StageDefaults):
     @staticmethod
     def tools(config: EvaluateRetrievalConfig) -> tuple[str, ...]:
         return SEARCH_TOOLS
+
+    @staticmethod
+    def needs(config: EvaluateRetrievalConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return search_needs(inputs)
 
     @staticmethod
     def run(ctx: StageContext[EvaluateRetrievalConfig]) -> StageResult:

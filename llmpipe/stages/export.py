@@ -28,6 +28,7 @@ from llmpipe.contracts import (
     semantic_fields,
     write_json,
 )
+from llmpipe.needs import Given, Need, packages
 
 if TYPE_CHECKING:
     from llmpipe.backends.reasoning import Reply
@@ -115,6 +116,11 @@ class Export(StageDefaults):
     @staticmethod
     def tools(config: ExportConfig) -> tuple[str, ...]:
         return ("gguf", "tokenizers", "torch", "transformers", "xllamacpp")
+
+    @staticmethod
+    def needs(config: ExportConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        names = ("gguf", "tokenizers", "torch", "transformers", "xllamacpp")
+        return (*packages(*names), converter.need())
 
     @staticmethod
     def run(ctx: StageContext[ExportConfig]) -> StageResult:

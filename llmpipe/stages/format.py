@@ -11,7 +11,7 @@ one file of rows. Not covered: near-duplicates by meaning, the splits of such a 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +47,7 @@ from llmpipe.formats.records import (
     to_json,
     write_rows,
 )
+from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.format_split import Groups, Parts, Split, shares_of, split_rows
 
 
@@ -137,6 +138,10 @@ class Format(StageDefaults):
     @staticmethod
     def tools(config: FormatConfig) -> tuple[str, ...]:
         return ("transformers",) if config.max_tokens else ()
+
+    @staticmethod
+    def needs(config: FormatConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return packages("transformers") if config.max_tokens else ()
 
     @staticmethod
     def run(ctx: StageContext[FormatConfig]) -> StageResult:

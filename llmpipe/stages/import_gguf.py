@@ -10,6 +10,8 @@ needed. About a minute for 135M parameters on two cores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llmpipe.contracts import (
     Input,
     Output,
@@ -19,6 +21,7 @@ from llmpipe.contracts import (
     StageDefaults,
     StageResult,
 )
+from llmpipe.needs import Given, Need, packages
 
 
 class ImportGgufConfig(StageConfig, frozen=True, kw_only=True):
@@ -47,6 +50,11 @@ class ImportGguf(StageDefaults):
     @staticmethod
     def tools(config: ImportGgufConfig) -> tuple[str, ...]:
         return ("gguf", "tokenizers", "transformers", "xllamacpp")
+
+    @staticmethod
+    def needs(config: ImportGgufConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        names = ("gguf", "numpy", "tokenizers", "torch", "transformers", "xllamacpp")
+        return packages(*names)
 
     @staticmethod
     def run(ctx: StageContext[ImportGgufConfig]) -> StageResult:

@@ -10,6 +10,7 @@ Not covered: adding to an index in place, and stores that several machines share
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from llmpipe.contracts import (
     StageDefaults,
     StageResult,
 )
+from llmpipe.needs import Given, Need, packages
 from llmpipe.retrieval.bm25 import Bm25Settings, Language
 from llmpipe.retrieval.index import Built, IndexSettings, build_index
 
@@ -78,6 +80,10 @@ class Index(StageDefaults):
     def tools(config: IndexConfig) -> tuple[str, ...]:
         words = ("bm25s", "regex", "PyStemmer") if config.stemming else ("bm25s", "regex")
         return ("faiss-cpu", *(words if config.bm25 else ()))
+
+    @staticmethod
+    def needs(config: IndexConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return packages("numpy", *Index.tools(config))
 
     @staticmethod
     def preflight(config: IndexConfig, folder: Path, memo: Path) -> list[Finding]:

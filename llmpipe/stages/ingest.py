@@ -34,13 +34,14 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.documents.confined import Limits, answers
-from llmpipe.documents.convert import FORMATS, Options
+from llmpipe.documents.convert import FORMATS, PLAIN, Options
 from llmpipe.documents.foreign import named_endings, numbered
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.message import MissingColumnError
+from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.ingest_files import Collection, collect, files_of_rows
 
 LISTED = 100
@@ -120,6 +121,10 @@ class Ingest(StageDefaults):
         return tuple(sorted({tool for path in config.paths for tool in _tools_for(path)}))
 
     @staticmethod
+    def needs(config: IngestConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return packages(*sorted(_read_by(config, inputs)))
+
+    @staticmethod
     def run(ctx: StageContext[IngestConfig]) -> StageResult:
         """Find the files, convert each, drop what is there twice, write.
 
@@ -165,6 +170,25 @@ def _tools_for(path: str) -> tuple[str, ...]:
     if known and not path.endswith("/"):
         return known.distributions
     return tuple(tool for format_ in FORMATS.values() for tool in format_.distributions)
+
+
+def _read_by(config: IngestConfig, inputs: Mapping[str, Given]) -> set[str]:
+    """Name the distributions that read the files, as far as they are known before the run."""
+    endings = set()
+    there = {}
+    for i, text in enumerate(config.paths):
+        given = inputs[f"paths.{i}"]
+        if given.path and given.path.exists():
+            there[text] = Artifact(given.path, given.type, "", text, pattern=given.pattern)
+        else:
+            files = getattr(given.config, "outputs", {})  # of a command, which names them
+            endings.add(Path(files.get(given.output, given.path or "rows.jsonl")).suffix)
+    try:
+        found = collect(there, config.exclude, Path(), allow_outside=True).files
+        endings |= {path.suffix for path in found.values()}
+    except StageError:  # the stage says so
+        pass
+    return {name for end in endings for name in FORMATS.get(end.lower(), PLAIN).distributions}
 
 
 def _collected(ctx: StageContext[IngestConfig]) -> Collection:

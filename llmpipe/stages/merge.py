@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl_needs import rounding_packages
 from llmpipe.backends.base_model import ADAPTER_CONFIG, load_base, put_adapter, stored_dtype
 from llmpipe.backends.quantization import (
     QUANTIZATION_CONFIG,
@@ -40,6 +42,7 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError
+from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.train_product import TOKENIZER_FILES, differing, verify_adapter
 
 
@@ -66,6 +69,12 @@ class Merge(StageDefaults):
     @staticmethod
     def tools(config: MergeConfig) -> tuple[str, ...]:
         return ("bitsandbytes", "peft", "transformers", "torch")
+
+    @staticmethod
+    def needs(config: MergeConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        base = inputs["adapter"].config
+        rounded = rounding_packages(getattr(base, "axolotl", {}))
+        return packages("numpy", "peft", "torch", "transformers", *rounded)
 
     @staticmethod
     def run(ctx: StageContext[MergeConfig]) -> StageResult:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
+from llmpipe.backends.binding import port_need
 from llmpipe.contracts import (
     Input,
     Output,
@@ -27,6 +28,7 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError
+from llmpipe.needs import Given, Need, packages
 
 if TYPE_CHECKING:
     from llmpipe.backends.reasoning import Reply
@@ -86,6 +88,10 @@ class Serve(StageDefaults):
     @staticmethod
     def tools(config: ServeConfig) -> tuple[str, ...]:
         return ("xllamacpp",)
+
+    @staticmethod
+    def needs(config: ServeConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return (*packages("xllamacpp"), port_need(config.host, config.port))
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:

@@ -22,6 +22,7 @@ from llmpipe.backends import axolotl
 from llmpipe.backends.axolotl_check import check_block, installed_version
 from llmpipe.backends.axolotl_config import KeyPath, owned_problems, to_yaml
 from llmpipe.backends.axolotl_modules import python_path
+from llmpipe.backends.axolotl_needs import packages_of
 from llmpipe.backends.axolotl_paths import paths_in
 from llmpipe.backends.device import detect
 from llmpipe.backends.quantization import bits_of, quantization_of
@@ -38,6 +39,7 @@ from llmpipe.contracts import (
     semantic_fields,
 )
 from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.train_compile import (
     HEADER,
     OUTPUT,
@@ -141,6 +143,14 @@ class Train(StageDefaults):
     @staticmethod
     def tools(config: TrainConfig) -> tuple[str, ...]:
         return ("axolotl", "transformers", "trl", "peft", "torch", "datasets", "accelerate")
+
+    @staticmethod
+    def needs(config: TrainConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        try:
+            block, _ = merged_block(config, file_of(config, Path()))
+        except StageError:  # it is the review that says so
+            block = config.axolotl
+        return packages("axolotl", "torch", "transformers", *packages_of(block))
 
     @staticmethod
     def review(config: TrainConfig, folder: Path) -> list[Finding]:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from llmpipe.backends.binding import (
     require_protection,
 )
 from llmpipe.errors import MissingDependencyError
+from llmpipe.needs import packages
 
 if TYPE_CHECKING:
     import uvicorn
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_batch import Batch
     from llmpipe.retrieval.answer import Answerer
 
-NEEDED = ("starlette", "uvicorn", "h11", "prometheus_client")
+NEEDED = ("starlette", "uvicorn", "h11", "prometheus-client")
 
 PATIENCE = 2
 """Seconds that answers under way are given when the server stops."""
@@ -142,9 +142,10 @@ def serve_model(
 
 
 def _require_packages(extra: str) -> None:
-    for package in NEEDED:
-        if find_spec(package) is None:
-            raise MissingDependencyError(f"serving needs {package}", hint=f"pip install '{extra}'")
+    missing = [need.name for need in packages(*NEEDED) if not need.here]
+    if missing:
+        message = f"serving needs {', '.join(missing)}"
+        raise MissingDependencyError(message, hint=f"pip install '{extra}'")
 
 
 def _listen(bound: socket.socket, host: str, port: int) -> None:

@@ -33,6 +33,7 @@ from llmpipe.errors import StageError
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.provenance import PROVENANCE, provenance_column
 from llmpipe.formats.records import write_rows
+from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.generate.evol_instruct import (
     Decoding,
     EvolInstruct,
@@ -109,6 +110,10 @@ class Generate(StageDefaults):
     @staticmethod
     def tools(config: GenerateConfig) -> tuple[str, ...]:
         return ("xllamacpp",) if config.teacher.engine == "llama.cpp" else ()
+
+    @staticmethod
+    def needs(config: GenerateConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        return packages("xllamacpp" if config.teacher.engine == "llama.cpp" else "openai")
 
     @staticmethod
     def run(ctx: StageContext[GenerateConfig]) -> StageResult:

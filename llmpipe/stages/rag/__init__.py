@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from llmpipe.backends.binding import port_need
 from llmpipe.contracts import (
     FieldPath,
     Finding,
@@ -35,8 +36,10 @@ from llmpipe.contracts import (
 from llmpipe.errors import StageError, remake
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
+from llmpipe.needs import Given, Need, packages
 from llmpipe.retrieval.filters import read_filters
 from llmpipe.retrieval.fusion import fusion_problems
+from llmpipe.retrieval.needs import RERANKING, search_needs
 from llmpipe.retrieval.search import SEARCH_TOOLS
 from llmpipe.stages.rag.config import RagConfig
 
@@ -128,6 +131,16 @@ class Rag(StageDefaults):
         writing = ("xllamacpp",) if config.generator.engine == "llama.cpp" else ()
         measuring = ("rouge-score",) if config.data else ()
         return (*SEARCH_TOOLS, *writing, *measuring)
+
+    @staticmethod
+    def needs(config: RagConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
+        names = ["xllamacpp" if config.generator.engine == "llama.cpp" else "openai"]
+        if config.reranker:
+            names += RERANKING
+        if config.data:
+            names += ["numpy", "regex", "rouge-score"]
+        port = port_need(config.host, config.port)
+        return (*search_needs(inputs), *packages(*names), port)
 
     @staticmethod
     def run(ctx: StageContext[RagConfig]) -> StageResult:

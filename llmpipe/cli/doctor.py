@@ -1,0 +1,110 @@
+"""``llmpipe doctor``: show what this machine has, or all that a spec needs, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from llmpipe import __version__
+from llmpipe.cli.options import open_project, parser, print_json
+from llmpipe.errors import MissingDependencyError, UsageError
+from llmpipe.needs import Need, extras, install_lines, packages, with_mends
+from llmpipe.runner.needs import Needed, needs_of, table
+from llmpipe.runner.resources import Machine
+from llmpipe.runner.words import size_text
+
+
+def main(argv: list[str]) -> int:
+    """Run the command; with a spec that lacks something the exit code is that of a run."""
+    options = _parse(argv)
+    rows = _of_spec(options) if options.spec else _of_machine()
+    missing = [row for row in rows if row.blocks]
+    commands = install_lines(row.need for row in missing)
+    if options.json:
+        found = {"ready": not missing, "needs": list(map(_as_json, rows)), "commands": commands}
+        print_json({"spec": options.spec, **found})
+    else:
+        _print(options, rows, commands)
+    return MissingDependencyError.exit_code if missing else 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    arguments = parser(
+        "doctor",
+        "Show what a spec needs of this machine, what is missing, and what brings it: packages,\n"
+        "the converter, models and data, GPUs, memory, disk, ports and secrets.",
+    )
+    arguments.add_argument(
+        "spec", metavar="SPEC", nargs="?", help="the YAML file; without it, what is installed here"
+    )
+    arguments.add_argument(
+        "--set", metavar="PATH=VALUE", action="append", default=[], dest="settings",
+        help="change a value: params.x=… or stages.sft.axolotl.max_steps=5 (repeatable)",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--profile", metavar="NAME", action="append", default=[], dest="profiles",
+        help="lay a profile of the spec over it (repeatable, in order)",
+    )  # fmt: skip
+    arguments.add_argument("--json", action="store_true", help="print JSON")
+    options = arguments.parse_args(argv)
+    if not options.spec and (options.settings or options.profiles):
+        raise UsageError("--set and --profile say nothing without SPEC")
+    return options
+
+
+def _of_spec(options: argparse.Namespace) -> list[Needed]:
+    """Return what all stages of a spec need, those that are cached included."""
+    project = open_project(options, absent=True)
+    return needs_of(project, list(project.graph.nodes))
+
+
+def _of_machine() -> list[Needed]:
+    """Return the packages of every extra and the converter; nothing says that they are needed."""
+    from dataclasses import replace
+
+    from llmpipe.backends import converter
+
+    found: dict[str, Needed] = {}
+    for extra, names in extras().items():
+        for need in packages(*sorted(names)):
+            found.setdefault(need.name, Needed(need)).stages[extra] = None
+    rows = [*found.values(), Needed(converter.need(), {"gguf": None})]
+    for row, need in zip(rows, with_mends(row.need for row in rows), strict=True):
+        row.need = replace(need, advisory=True)
+    return rows
+
+
+def _print(options: argparse.Namespace, rows: list[Needed], commands: list[str]) -> None:
+    if options.spec:
+        print(f"{options.spec} needs:")
+    else:
+        print(f"llmpipe {__version__}, Python {sys.version.split()[0]}, {_machine()}")
+        print("packages by the extras that bring them:")
+    print("\n".join(table(rows, states=True)) or "  nothing besides llmpipe")
+    if commands:
+        print("to install what is missing:", *(f"  {line}" for line in commands), sep="\n")
+    elif options.spec:
+        print("nothing is missing")
+
+
+def _machine() -> str:
+    """Describe this machine in a few words."""
+    here, free = Machine.here(), shutil.disk_usage(Path()).free
+    gpus = f"{len(here.gpus)} GPU{'s' * (len(here.gpus) > 1)}" if here.gpus else "no GPU"
+    threads = f"{here.cpus} CPU thread{'s' * (here.cpus > 1)}"
+    return f"{threads}, {size_text(here.memory)} of memory, {gpus}, {size_text(free)} of disk free"
+
+
+def _as_json(row: Needed) -> dict[str, Any]:
+    need: Need = row.need
+    return {
+        "what": need.what,
+        "name": need.name,
+        "here": need.here,
+        "needed": not need.advisory,
+        "stages": list(row.stages),
+        "mend": None if need.here else need.mend,
+    }

@@ -1,0 +1,201 @@
+"""All that stages need of this machine, asked before anything runs: one list, one table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from llmpipe.canonical import leaves
+from llmpipe.contracts import SECRET, StageConfig, StageDefaults
+from llmpipe.errors import Problem
+from llmpipe.graph.model import Binding, StageNode
+from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, LocalPath, StageOutput
+from llmpipe.needs import Given, Need, data_need, install_lines, packages, with_mends
+from llmpipe.runner.estimate import disk_free, disk_needed
+from llmpipe.runner.fingerprint import replace_at
+from llmpipe.runner.project import Project
+from llmpipe.runner.remote import address_needs
+from llmpipe.runner.resources import Machine, shortage
+from llmpipe.runner.words import size_text
+from llmpipe.spec.model import StageSpec
+
+MISSING, HERE = "missing", "ok"
+PACKAGE = "pkg://"
+
+
+@dataclass(slots=True)
+class Needed:
+    """A need with the stages that have it; ``problem`` is where the spec asks for it by itself."""
+
+    need: Need
+    stages: dict[str, None] = field(default_factory=dict)
+    problem: Problem | None = None
+
+    @property
+    def blocks(self) -> bool:
+        """Whether a run cannot do without it and has to."""
+        return not self.need.here and not self.need.advisory
+
+
+def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
+    """Return what the named stages need, each once, what is missing first."""
+    found: dict[tuple[str, str, Problem | None], Needed] = {}
+    machine = Machine.here()
+    given = _Inputs(project)
+    for node in (project.graph.nodes[name] for name in stages):
+        name = node.declared.family if node.declared else node.derived_for or node.id
+        for need, problem in _of_stage(node, given.of(node), machine):
+            place = None if need.here else problem
+            known = found.setdefault((need.what, need.name, place), Needed(need, problem=place))
+            known.stages[name] = None
+    for need in address_needs(project.remote_address) if project.remote_address else ():
+        found.setdefault((need.what, need.name, None), Needed(need)).stages["cache"] = None
+    room = _room(project, stages)
+    if room:
+        found[room.what, room.name, None] = Needed(room)
+    mended = with_mends(needed.need for needed in found.values())
+    for needed, need in zip(found.values(), mended, strict=True):
+        needed.need = need
+    return sorted(found.values(), key=lambda needed: needed.need.here)
+
+
+def missing_text(missing: Sequence[Needed]) -> str:
+    """Return the table of what is missing, as ``run`` refuses to begin with it."""
+    count = len(missing)
+    things = "1 thing is" if count == 1 else f"{count} things are"
+    lines = [f"{things} missing that the run needs; nothing has run", *table(missing)]
+    commands = install_lines(needed.need for needed in missing)
+    if count > 1:
+        lines += ["all of it:", *(f"  {command}" for command in commands)]
+    return "\n".join(lines)
+
+
+def table(rows: Iterable[Needed], *, states: bool = False) -> list[str]:
+    """Return one line for each need: what it is, its state, its stages, the command that mends."""
+    cells = [
+        (
+            needed.need.label,
+            *((HERE if needed.need.here else MISSING,) if states else ()),
+            _shown(needed.stages),
+            "" if needed.need.here else needed.need.mend,
+        )
+        for needed in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+
+
+def _shown(stages: Iterable[str]) -> str:
+    names = list(stages)
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    return ", ".join(names[: 3 if more else 4]) + more
+
+
+def _of_stage(
+    node: StageNode, inputs: Mapping[str, Given], machine: Machine
+) -> Iterator[tuple[Need, Problem | None]]:
+    """Yield the needs of a stage: its kind's, those of its inputs, of its resources and secrets."""
+    ask = getattr(node.stage, "needs", StageDefaults.needs)  # one made for an older llmpipe
+    for need in ask(with_paths(node), inputs):
+        yield need, None
+    for binding in node.bound():
+        if binding.label.startswith(PACKAGE):
+            package = binding.label.removeprefix(PACKAGE).partition("/")[0]
+            yield data_need(package, here=not isinstance(binding.source, AbsentData)), None
+        elif isinstance(binding.source, HubRepo):
+            yield from ((need, None) for need in packages("huggingface-hub"))
+    if node.declared:
+        yield from _of_resources(node.declared, machine)
+        yield from _of_secrets(node.declared)
+
+
+def _of_resources(declared: StageSpec, machine: Machine) -> Iterator[tuple[Need, Problem | None]]:
+    lacks = shortage(machine, declared.config)
+    gpus = declared.config.resources.gpus or 0
+    if lacks:
+        resource, message = lacks
+        where = declared.locate(("resources", resource))
+        text = f"stages.{declared.family}.resources.{resource}: {message}"
+        name = (
+            _gpus(gpus) if resource == "gpus" else f"{declared.config.resources.memory} of memory"
+        )
+        yield Need(name, False, f"{where}: {message}", "resource"), Problem(text, where)
+    elif gpus:
+        yield Need(_gpus(gpus), True, what="resource"), None
+
+
+def _gpus(count: int) -> str:
+    return f"{count} GPU{'s' * (count > 1)}"
+
+
+def _of_secrets(declared: StageSpec) -> Iterator[tuple[Need, Problem | None]]:
+    """Yield the secrets that a stage will need."""
+    for path, value in leaves(msgspec.to_builtins(declared.config)):
+        for name in SECRET.findall(value) if isinstance(value, str) else ():
+            here = bool(os.environ.get(name))
+            text = f"{'.'.join(map(str, ('stages', declared.family, *path)))}: "
+            hint = f"set it in the environment: export {name}=…"
+            problem = Problem(f"{text}the secret {name} is not set", declared.locate(path), hint)
+            yield Need(name, here, f"export {name}=…", "secret"), problem
+
+
+def _room(project: Project, stages: Collection[str]) -> Need | None:
+    """Return the disk that stages will fill, as far as that is known."""
+    needed, free = disk_needed(project, stages), disk_free(project)
+    if not needed:
+        return None
+    has_run = any(map(project.last_record, stages))
+    why = f"what is to run made {size_text(needed)} last time" if has_run else "models to be made"
+    mend = f"{why}; {size_text(free)} are free: llmpipe gc, or run all the same: --yes"
+    return Need(f"{size_text(needed)} of disk", needed <= free, mend, "disk")
+
+
+def with_paths(node: StageNode) -> StageConfig:
+    """Return a stage's config with whole paths: each is relative to the file it is written in."""
+    data = msgspec.json.decode(msgspec.json.encode(node.config))  # lists, which can be changed
+    for port, binding in node.bindings.items():
+        if isinstance(binding.source, LocalPath):
+            replace_at(data, node.ports.inputs[port].field, str(binding.source.path))
+        elif isinstance(binding.source, LocalGlob):
+            whole = binding.source.root / binding.source.pattern
+            replace_at(data, node.ports.inputs[port].field, str(whole))
+    return msgspec.convert(data, type(node.config))
+
+
+class _Inputs:
+    """What is known of the inputs of stages, each stage looked at once."""
+
+    def __init__(self, project: Project) -> None:
+        self.nodes = project.graph.nodes
+        self._known: dict[str, dict[str, Given]] = {}
+
+    def of(self, node: StageNode) -> Mapping[str, Given]:
+        """Return what is known of the inputs of a stage, by port."""
+        waiting = [node]
+        while waiting:  # a chain of stages may be longer than Python's stack
+            last = waiting[-1]
+            before = [self.nodes[s] for s in last.upstream() if s not in self._known]
+            if before:
+                waiting += before
+            else:
+                waiting.pop()
+                self._known[last.id] = {p: self._given(b) for p, b in last.bindings.items()}
+        return self._known[node.id]
+
+    def _given(self, binding: Binding) -> Given:
+        source = binding.source
+        if isinstance(source, StageOutput):
+            config = self.nodes[source.stage].config
+            inputs = self._known[source.stage]
+            return Given(binding.type, output=source.output, config=config, inputs=inputs)
+        if isinstance(source, LocalPath):
+            return Given(binding.type, source.path)
+        if isinstance(source, LocalGlob):
+            return Given(binding.type, source.root, source.pattern)
+        if isinstance(source, AbsentData):
+            return Given(binding.type, Path(source.package, source.inner))
+        return Given(binding.type)
