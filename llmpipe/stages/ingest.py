@@ -105,7 +105,7 @@ class Ingest(StageDefaults):
         if config.columns is None:
             return []
         named = list(named_columns(("columns",), config.columns, optional=("metadata",)))
-        files = files_of_rows(config.paths)
+        files = files_of_rows(config.paths, config.exclude, folder)
         if config.on_error == "fail":  # each must have them
             return [finding for file in files for finding in absent([file], named)]
         return list(absent(files, named))

@@ -110,22 +110,28 @@ def _named(
         yield name, path
 
 
-def files_of_rows(paths: Sequence[str]) -> list[str | None]:
+def files_of_rows(paths: Sequence[str], exclude: Sequence[str], spec_dir: Path) -> list[str | None]:
     """Return the files of rows that paths mean, whole ones; None for what is not known.
 
     Of many files nothing is known: to look at each takes time.
     """
     found: list[str | None] = []
+    here = _real(spec_dir)
+
+    def add(text: str, root: Path, name: str) -> None:
+        if not _fitting(document_id(text, root, here, name), exclude):
+            found.append(str(root / name))
+
     for text in paths:
         root, pattern = split_pattern(text) if is_pattern(text) else (text, "")
         if not Path(root).is_absolute():
             found.append(None)
         elif not pattern:
-            found.append(text)
+            add(text, Path(text).parent, Path(text).name)
         else:
             with suppress(OSError, StageError):  # the stage will say it
-                names = sorted(name for name, _ in matching_files(Path(root), pattern))
-                found += [f"{root}/{name}" for name in names]
+                for name in sorted(name for name, _ in matching_files(Path(root), pattern)):
+                    add(text, Path(root), name)
     rows = [file for file in found if file is None or _holds_rows(file)]
     return rows if len(rows) <= MOST_FILES else [None]
 
@@ -141,6 +147,18 @@ def _id(prefix: str, name: str) -> str:
 
 def _fitting(id_: str, patterns: Sequence[str]) -> set[str]:
     return {pattern for pattern in patterns if fnmatchcase(id_, pattern)}
+
+
+def document_id(text: str, path: Path, here: Path, name: str) -> str:
+    """Return the id of a document.
+
+    Args:
+        text: the file or folder that it comes from, as the spec names it.
+        path: where that is.
+        here: where the spec's folder really is.
+        name: the file's name, below the folder.
+    """
+    return _id(_prefix(text, path, here), name)
 
 
 def _prefix(text: str, path: Path, here: Path) -> str:

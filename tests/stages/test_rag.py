@@ -85,14 +85,14 @@ def test_answers_and_figures_are_kept(check: Check) -> None:
 
 @pytest.mark.heavy
 def test_the_threshold_is_found_by_unrelated_questions(check: Check) -> None:
-    """Sixty are embedded; without questions of its own the check asks about titles."""
+    """Sixty are embedded; without questions of its own the check asks about headings."""
     found = check.run()
     assert found["threshold"]["method"] == "unrelated"
     assert found["threshold"]["questions"] == 60
     assert found["threshold"]["passed"] <= 0.05
     assert [answer["question"] for answer in found["answers"]] == [
-        "What is About dogs about?",
-        "What is About kiosk about?",
+        'What is said about "Dogs"?',
+        'What is said about "Kiosk"?',
     ]
 
 

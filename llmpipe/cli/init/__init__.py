@@ -14,7 +14,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmpipe.cli.options import parser
 from llmpipe.errors import SpecError, UsageError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from llmpipe.cli.init.data import Data
     from llmpipe.cli.init.recipe import Goal, Recipe
     from llmpipe.cli.init.rows import Rows
+    from llmpipe.cli.init.trial import Trial
+    from llmpipe.graph.model import Graph
 
 
 def main(argv: list[str]) -> int:
@@ -35,13 +37,10 @@ def main(argv: list[str]) -> int:
 
     from llmpipe.cli.asking import at_terminal
     from llmpipe.cli.init.recipe import (
-        INSTALLS,
         SMOLLM2,
         choose_recipe,
         command_table,
         default_name,
-        missing_models,
-        render,
         unused,
     )
 
@@ -55,16 +54,25 @@ def main(argv: list[str]) -> int:
     recipe = choose_recipe(goal, data)
     model = _model(options.model, recipe, options.folder) if options.model else SMOLLM2
     name = options.name or default_name(spec)
-    text = render(recipe, data, file=options.file, name=name, model=model)
-    missing = missing_models(recipe, model)
-    _write(spec, text, missing, force=options.force)
+    with _folder(spec.parent):
+        text, trial = _tried(spec, recipe, data, name=name, model=model)
+        _write(spec, text, force=options.force)
+    left = ", ".join(unused(recipe, data))
+    told = [f"not used, for training takes examples: {left}"] if left else []
     _tell(
-        recipe,
-        spec,
-        unused(recipe, data),
-        [*(INSTALLS[m] for m in missing), *command_table(recipe, str(spec))],
+        recipe, spec, [*told, *trial.remarks], [*trial.missing, *command_table(recipe, str(spec))]
     )
     return 0
+
+
+def _tried(spec: Path, recipe: Recipe, data: Data, *, name: str, model: str) -> tuple[str, Trial]:
+    """Return the text of a sound spec, and what its stages tell of it, which stands in it, too."""
+    from llmpipe.cli.init.recipe import render
+    from llmpipe.cli.init.trial import MOST_ROWS, try_out
+
+    draft = render(recipe, data, file=spec.name, name=name, model=model)
+    trial = try_out(_sound(spec, draft), parts=data.examples <= MOST_ROWS)
+    return render(recipe, data, file=spec.name, name=name, model=model, trial=trial), trial
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -90,22 +98,36 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     arguments.add_argument(
         "--goal",
+        action=_Once,
         choices=["answer", "teach"],
         help="answer questions from what the data says, or teach a model by examples",
     )
     arguments.add_argument(
-        "--question", metavar="COLUMN", help="the column of rows with the question, or the title"
+        "--question",
+        action=_Once,
+        metavar="COLUMN",
+        help="the column of rows with the question, or the title",
     )
     arguments.add_argument(
-        "--answer", metavar="COLUMN", help="the column of rows with the answer, or the text"
+        "--answer",
+        action=_Once,
+        metavar="COLUMN",
+        help="the column of rows with the answer, or the text",
     )
-    arguments.add_argument("--name", help="the pipeline's name; the folder's by default")
+    arguments.add_argument(
+        "--name", action=_Once, help="the pipeline's name; the folder's by default"
+    )
     arguments.add_argument(
         "--model",
+        action=_Once,
         help="the GGUF that is to answer, or the model to train; a packaged one by default",
     )
     arguments.add_argument(
-        "--file", metavar="NAME", default="spec.yaml", help="what to call the spec (spec.yaml)"
+        "--file",
+        action=_Once,
+        metavar="NAME",
+        default="spec.yaml",
+        help="what to call the spec (spec.yaml)",
     )
     arguments.add_argument(
         "--force", action="store_true", help="replace a spec that is there already"
@@ -121,6 +143,27 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if options.question and not options.answer:
         raise UsageError("--question says nothing without --answer", hint="name both columns")
     return options
+
+
+class _Once(argparse.Action):
+    """Keeps the one value of an option, and refuses a second one."""
+
+    given = False
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if self.given:
+            before = getattr(namespace, self.dest)
+            raise UsageError(
+                f"{option_string} is given twice: {before!r} and {values!r}", hint="it takes one"
+            )
+        self.given = True
+        setattr(namespace, self.dest, values)
 
 
 def _require_text(name: str, value: str | None) -> None:
@@ -226,13 +269,18 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
         UsageError: nothing is there and it is no hub id, or it is none that can answer.
     """
     from llmpipe.cli.init.data import written_path
-    from llmpipe.graph.sources import HUB_ID
+    from llmpipe.graph.sources import HUB_ID, absent_data
+    from llmpipe.needs import DATA_PACKAGES
     from llmpipe.paths import expanded
 
     if recipe.takes_gguf and not text.endswith(".gguf"):
         hint = "give a path or a pkg:// address that ends in .gguf"
         raise UsageError(f"--model: {text} is no GGUF, which is what answers", hint=hint)
     if text.startswith("pkg://"):
+        lacking = absent_data(text)
+        if lacking and lacking.package not in DATA_PACKAGES:
+            message = f"--model: {text}: the package {lacking.package!r} is not installed"
+            raise UsageError(message, hint="install the package first, with pip")
         return text
     if expanded(text).exists():
         return written_path(text, folder)
@@ -241,20 +289,19 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
     raise UsageError(f"--model: there is no file or folder {text}")
 
 
-def _write(spec: Path, text: str, missing: Sequence[str], *, force: bool) -> None:
-    """Make sure of the spec, write it whole or not at all, and then what editors check it by."""
+def _write(spec: Path, text: str, *, force: bool) -> None:
+    """Write a sound spec whole or not at all, and then what editors check it by."""
     from llmpipe.cli.init.data import SCHEMA
     from llmpipe.registry import all_kinds
     from llmpipe.runner.disk import atomic_write
     from llmpipe.spec.schema import editor_schema
 
-    with _folder(spec.parent):
-        _require_sound(spec, text, missing)
-        _require_free(spec, force=force)
-        atomic_write(spec, text)
-        schema = spec.with_name(SCHEMA)
-        if not schema.exists():
-            atomic_write(schema, json.dumps(editor_schema(all_kinds()), indent=2) + "\n")
+    _sound(spec, text)
+    _require_free(spec, force=force)
+    atomic_write(spec, text)
+    schema = spec.with_name(SCHEMA)
+    if not schema.exists():
+        atomic_write(schema, json.dumps(editor_schema(all_kinds()), indent=2) + "\n")
 
 
 @contextlib.contextmanager
@@ -271,10 +318,10 @@ def _folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _require_sound(spec: Path, text: str, missing: Sequence[str]) -> None:
-    """Hold the text against the spec language where it is to stand.
+def _sound(spec: Path, text: str) -> Graph:
+    """Return the graph of a text, held against the spec language where it is to stand.
 
-    Models that are ``missing`` are still to be installed: that they are not there is no mistake.
+    Packages with models may still have to be installed.
 
     Raises:
         UsageError: the options do not give a spec that can run.
@@ -283,19 +330,17 @@ def _require_sound(spec: Path, text: str, missing: Sequence[str]) -> None:
     from llmpipe.spec.read import read_spec
 
     try:
-        compile_spec(read_spec(spec, text=text))
+        return compile_spec(read_spec(spec, text=text), absent=True)
     except SpecError as error:
-        wrong = [p for p in error.problems if not any(f" {m}: " in p.message for m in missing)]
-        if wrong:
-            hint = "\n".join(filter(None, [wrong[0].hint, *(p.message for p in wrong[1:])]))
-            message = f"no recipe can be made of that: {wrong[0].message}"
-            raise UsageError(message, hint=hint) from None
+        first, *others = error.problems
+        hint = "\n".join(filter(None, [first.hint, *(p.message for p in others)]))
+        message = f"no recipe can be made of that: {first.message}"
+        raise UsageError(message, hint=hint) from None
 
 
-def _tell(recipe: Recipe, spec: Path, unused: Sequence[str], commands: Sequence[str]) -> None:
+def _tell(recipe: Recipe, spec: Path, told: Sequence[str], commands: Sequence[str]) -> None:
     print(f"\n{recipe.title}")
     print(textwrap.fill(recipe.why, 96, initial_indent="  ", subsequent_indent="  "))
-    if unused:
-        print(f"  not used, for training takes examples: {', '.join(unused)}")
+    print("".join(f"  {line}\n" for line in told), end="")
     print(f"\nwritten: {shlex.quote(str(spec))}; what to change stands in its comments. Next:")
     print("\n".join(f"  {command.strip()}" for command in commands))

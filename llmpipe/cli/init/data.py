@@ -10,7 +10,8 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from glob import escape
 from itertools import islice
 from pathlib import Path
 
@@ -30,6 +31,10 @@ from llmpipe.patterns import (
     matching_files,
     split_pattern,
 )
+from llmpipe.stages.ingest_files import document_id
+
+NO_FILE: FileId = (-1, -1)
+"""What stands for a file that is still to be written."""
 
 SCHEMA = "spec.schema.json"
 """The file beside a spec by which editors check it: nobody's data."""
@@ -39,8 +44,9 @@ SCHEMA = "spec.schema.json"
 class Data:
     """All that was found. What is found again, by whatever name, counts once."""
 
-    documents: dict[str, set[FileId]] = field(default_factory=dict)
-    """The files of documents that each path or pattern means, as a spec writes it."""
+    documents: dict[str, dict[FileId, str]] = field(default_factory=dict)
+    """The files of documents that each path or pattern means, as a spec writes it, each with the
+    end of its name."""
     rows: list[Rows] = field(default_factory=list)
     passed_over: dict[FileId, str] = field(default_factory=dict)
     """Files that cannot be used, and why."""
@@ -48,6 +54,8 @@ class Data:
     """Files that are neither documents nor rows, by the end of their names."""
     columns: dict[str, None] = field(default_factory=dict)
     """All columns of all files of rows, also of those that are passed over."""
+    unread: dict[str, FileId] = field(default_factory=dict)
+    """Files of folders that `ingest` is not to read, by the ids of their documents."""
     is_outside: bool = False
     """Whether some of it lies outside of the spec's folder."""
 
@@ -64,7 +72,9 @@ class Data:
     def add(self, found: Data) -> None:
         """Add what else was found and is not here yet."""
         here = self._files_of_documents()
-        self.documents |= {w: files for w, files in found.documents.items() if not files <= here}
+        new = found.documents.items()
+        self.documents |= {written: files for written, files in new if not files.keys() <= here}
+        self.unread |= found.unread
         taken = {rows.file for rows in self.rows}
         for rows in found.rows:
             if rows.file not in taken:
@@ -78,7 +88,8 @@ class Data:
     def described(self) -> Iterator[str]:
         """Say line by line what there is."""
         for written, files in self.documents.items():
-            yield f"{written}: {counted(len(files), 'document')}"
+            more = f" ({named_endings(Counter(files.values()))})" if len(files) > 1 else ""
+            yield f"{written}: {counted(len(files), 'document')}{more}"
         for rows in self.rows:
             yield rows.described()
         taken = {rows.file for rows in self.rows}
@@ -87,6 +98,11 @@ class Data:
                 yield f"passed over: {reason}"
         if self.others:
             yield f"passed over, of other kinds: {named_endings(self.others)}"
+
+    def excluded(self) -> list[str]:
+        """Return patterns that keep `ingest` from reading files of folders that are passed over."""
+        taken = {rows.file for rows in self.rows}
+        return sorted(escape(id_) for id_, file in self.unread.items() if file not in taken)
 
     def _files_of_documents(self) -> set[FileId]:
         return set().union(*self.documents.values())
@@ -162,18 +178,18 @@ def _found(text: str, folder: Path, named: Named) -> Data:
         found = package_path(text)
         if isinstance(found, str):
             raise UsageError(f"{text}: {found}", hint="install the package first, with pip")
-        return _at_path(text, found, text, named)
+        return _at_path(text, found, text, named, folder)
     path = expanded(text)
     if not os.path.lexists(path) and is_pattern(text):
         return _of_pattern(text, folder, named)
-    data = _at_path(text, path, written_path(text, folder), named)
+    data = _at_path(text, path, written_path(text, folder), named, folder)
     data.is_outside = _is_outside(path, folder)
     return data
 
 
-def _at_path(text: str, path: Path, written: str, named: Named) -> Data:
+def _at_path(text: str, path: Path, written: str, named: Named, folder: Path) -> Data:
     if path.is_dir():
-        return _of_folder(text, path, written, named)
+        return _of_folder(text, path, written, named, folder)
     if not path.exists():
         raise UsageError(f"there is no file or folder {text}", hint=_near(path))
     data = Data()
@@ -211,7 +227,7 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
     base = written_path(root, folder)
     if not tables:
         written = _text(_joined(escaped(base), pattern))
-        data.documents[written] = {file_id(found) for found in files.values()}
+        data.documents[written] = {file_id(f): _ending(name) for name, f in files.items()}
     for name in tables:
         path = Path(root, name)
         _add_file(data, str(path), path, _text(_joined(base, name)), named)
@@ -230,22 +246,32 @@ def _below(folder: Path, pattern: str) -> dict[str, os.stat_result]:
         raise UsageError(error.message, hint=error.hint) from None
 
 
-def _of_folder(text: str, folder: Path, written: str, named: Named) -> Data:
+def _of_folder(text: str, folder: Path, written: str, named: Named, spec_dir: Path) -> Data:
+    """Look at all files of a folder, which a spec names as a whole: later runs see new ones."""
+    here = Path(os.path.realpath(spec_dir))
+
+    def unread(name: str, file: FileId) -> None:
+        data.unread[document_id(written, folder, here, name)] = file
+
     below = _below(folder, EVERYTHING)
     files = {name: found for name, found in below.items() if Path(name).name != SCHEMA}
     data = Data()
+    for name in below.keys() - files.keys():
+        unread(name, file_id(below[name]))
+    if here.is_relative_to(os.path.realpath(folder)):  # where the schema will lie
+        unread(os.path.relpath(here / SCHEMA, os.path.realpath(folder)), NO_FILE)
     for name, found in files.items():
         if _is_table(name):
             try:
                 _add_file(data, name, folder / name, _text(_joined(written, name)), named)
             except (StageError, UsageError) as error:
                 data.passed_over[file_id(found)] = error.message
+            unread(name, file_id(found))  # unless its rows are taken in the end
         elif Path(name).suffix.lower() in FORMATS:
-            pattern = _joined(escaped(written), f"**/*{Path(name).suffix}")
-            data.documents.setdefault(pattern, set()).add(file_id(found))
+            data.documents.setdefault(written, {})[file_id(found)] = _ending(name)
         else:
             data.others[_ending(name)] += 1
-    data.documents = dict(sorted(data.documents.items()))
+    data.rows = [replace(rows, folder=written) for rows in data.rows]
     _pass_over_the_untold(data)
     if not data.count:
         endings = Counter(Path(name).suffix for name in files)
@@ -266,7 +292,8 @@ def _pass_over_the_untold(found: Data) -> None:
             if rows not in told:
                 columns = ", ".join(rows.first)
                 found.passed_over[rows.file] = (
-                    f"{rows.written}: columns that say nothing: {columns}"
+                    f"{rows.written}: columns that say nothing: {columns}; to take it, name them: "
+                    "--question COLUMN --answer COLUMN"
                 )
         found.rows = told
 
@@ -278,7 +305,7 @@ def _add_file(data: Data, label: str, path: Path, written: str, named: Named) ->
     if not _is_table(path.name):
         if _ending(path.name) not in FORMATS:
             _check_is_text(label, path)
-        data.documents[written] = {file_id(path.stat())}
+        data.documents[written] = {file_id(path.stat()): _ending(path.name)}
         return
     rows = read(path, label, written, named)
     data.columns |= dict.fromkeys(rows.first)

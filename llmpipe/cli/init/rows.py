@@ -54,6 +54,8 @@ class Rows:
     first: dict[str, Any]
     question: str | None = None
     answer: str | None = None
+    folder: str | None = None
+    """The folder that it was found in, as a spec names it, where that folder was named."""
 
     @property
     def format(self) -> str | None:

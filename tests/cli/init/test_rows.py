@@ -27,7 +27,7 @@ def test_named_columns_are_those_of_the_rows_that_have_them(
     assert init(*told, "--goal", goal, "--question", "frage", "--answer", "antwort") == 0
     if goal == "answer":
         config: Any = compiled().nodes["docs"].config
-        assert set(kinds) < set(config.paths)
+        assert (config.paths, config.exclude) == (("./docs",), ("docs/settings.json",))
         assert (config.columns.title, config.columns.text) == ("frage", ("antwort",))
         return
     dataset: Any = compiled().nodes["dataset"].config
