@@ -62,7 +62,7 @@ def test_every_example_says_at_once_all_that_is_missing(
     assert result.returncode == 2, result.stderr
     first, *lines = result.stderr.splitlines()
     count = int(first.split()[0])
-    assert first.endswith("missing that the run needs; nothing has run")
+    assert first.endswith("missing; nothing has run")
     rows = lines[:count]
     assert all(row.startswith("  ") and ("install" in row) for row in rows)
     told = json.loads(base_only(tmp_path, "doctor", str(spec), "--json").stdout)
@@ -164,6 +164,32 @@ def test_a_cached_stage_needs_nothing(
     monkeypatch.chdir(tmp_path)
     assert main(["run", "spec.yaml", "--only", "d", "-q"]) == 0
     assert main(["run", "spec.yaml", "--force", "d", "-q"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["serve"], ["starlette", "bm25s"]), (["ask", "Why?"], ["bm25s"])]
+)
+def test_serving_and_asking_name_all_at_once(
+    tmp_path: Path,
+    bare: None,
+    arguments: list[str],
+    named: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the table of a run, before anything is opened."""
+    monkeypatch.chdir(tmp_path)
+    Path("index").mkdir()
+    Path("index", "index.json").write_text("{}", "utf-8")
+    Path("spec.yaml").write_text(
+        "version: 1\nname: x\nstages:\n  answers: {kind: rag, index: ./index,"
+        " generator: {engine: openai, model: m, base_url: 'http://localhost:1/v1'}}\n",
+        "utf-8",
+    )
+    assert main([arguments[0], "spec.yaml", *arguments[1:]]) == 2
+    told = capsys.readouterr().err
+    assert "missing; nothing was started" in told
+    assert all(f"package {name} " in told for name in [*named, "openai", "faiss-cpu"])
 
 
 def test_doctor_without_a_spec_shows_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:

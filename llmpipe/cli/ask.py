@@ -17,6 +17,7 @@ from llmpipe.cli.options import add_run, add_spec, parser, print_json
 from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
 from llmpipe.documents.model import untitled
 from llmpipe.errors import UsageError
+from llmpipe.runner.needs import require_installed
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.answer import Answer, Answerer
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> int:
     stage = ["--stage", options.stage] if options.stage else []
     stored = Stored(options, ["ask", options.spec, *filter(None, [options.question]), *stage])
     node = stage_of_kind(stored.project.graph, ("rag",), options.stage, EXAMPLE)
+    require_installed(stored.project, node.id)
     with open_answers(stored, node) as answerer:
         if question is None:
             from llmpipe.cli.conversation import converse

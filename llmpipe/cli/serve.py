@@ -12,6 +12,7 @@ from llmpipe.cli.options import add_run, add_spec, parser
 from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
 from llmpipe.contracts import reveal
 from llmpipe.graph.model import StageNode
+from llmpipe.runner.needs import require_installed
 
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp_batch import Batch
@@ -42,6 +43,9 @@ def main(argv: list[str]) -> int:
     options = arguments.parse_intermixed_args(argv)
     stored = Stored(options, ["serve", options.spec, *filter(None, [options.stage])])
     node = stage_of_kind(stored.project.graph, KINDS, options.stage, EXAMPLE)
+    from llmpipe.web.server import NEEDED
+
+    require_installed(stored.project, node.id, NEEDED)
     config: Any = node.config
     if options.host is None:
         options.host = config.host

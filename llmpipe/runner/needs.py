@@ -11,7 +11,7 @@ import msgspec
 
 from llmpipe.canonical import leaves
 from llmpipe.contracts import SECRET, StageConfig, StageDefaults
-from llmpipe.errors import Problem
+from llmpipe.errors import MissingDependencyError, Problem
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, LocalPath, StageOutput
 from llmpipe.needs import Given, Need, data_need, install_lines, packages, with_mends
@@ -63,11 +63,29 @@ def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
     return sorted(found.values(), key=lambda needed: needed.need.here)
 
 
-def missing_text(missing: Sequence[Needed]) -> str:
-    """Return the table of what is missing, as ``run`` refuses to begin with it."""
+def require_installed(project: Project, stage: str, more: Iterable[str] = ()) -> None:
+    """Make sure of all packages and programs of a stage that is about to be served or asked.
+
+    ``more`` are packages that the serving itself takes.
+
+    Raises:
+        MissingDependencyError: some are missing; names all of them.
+    """
+    asked = [n for n in needs_of(project, [stage]) if n.need.what in ("package", "program")]
+    known = {needed.need.name for needed in asked}
+    asked += [Needed(n, {stage: None}) for n in packages(*more) if n.name not in known]
+    missing = [needed for needed in asked if needed.blocks]
+    for needed, need in zip(missing, with_mends(n.need for n in missing), strict=True):
+        needed.need = need
+    if missing:
+        raise MissingDependencyError(missing_text(missing, begun="nothing was started"))
+
+
+def missing_text(missing: Sequence[Needed], begun: str = "nothing has run") -> str:
+    """Return the table of what is missing, with which a command refuses to begin."""
     count = len(missing)
-    things = "1 thing is" if count == 1 else f"{count} things are"
-    lines = [f"{things} missing that the run needs; nothing has run", *table(missing)]
+    things = "1 needed thing is" if count == 1 else f"{count} needed things are"
+    lines = [f"{things} missing; {begun}", *table(missing)]
     commands = install_lines(needed.need for needed in missing)
     if count > 1:
         lines += ["all of it:", *(f"  {command}" for command in commands)]
