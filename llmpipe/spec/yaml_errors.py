@@ -6,12 +6,16 @@ closed, a bracket, a line that is indented otherwise than those around it.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 Found = tuple[int, int, int, str, str | None]
 """Line and column from 1, characters to underline, message, hint."""
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""What ends a line to the parser."""
 
 _MOST_INDENTS = 4
 
@@ -22,7 +26,7 @@ def explain(text: str, error: yaml.MarkedYAMLError) -> Found:
     problem = str(error.problem or error.context or "malformed")
     if mark is None:
         return 1, 1, 1, problem, None
-    lines = text.split("\n")
+    lines = _LINE_BREAK.split(text)
     line = lines[mark.line] if mark.line < len(lines) else ""
     last = _scalar_before(text, mark)
     return (
@@ -47,7 +51,7 @@ def _quote(error: Any, mark: Any, last: Any, lines: list[str]) -> Found | None:
     if start.line < end.line:
         hint = f"so the text goes on to line {end.line + 1}, where the next quote ends it"
         return *_place(start), 1, _unclosed(lines, start), hint
-    if mark.column - end.column <= 1 and lines[mark.line][mark.column : mark.column + 1].isalnum():
+    if mark.column - end.column <= 1 and _sign(lines, mark).isalnum():
         escaped = "''" if last.style == "'" else '\\"'
         message = f"the quote of column {start.column + 1} is closed before this"
         return *_place(mark), 1, message, f"a quote inside of it is written {escaped}"
@@ -55,7 +59,7 @@ def _quote(error: Any, mark: Any, last: Any, lines: list[str]) -> Found | None:
 
 
 def _unclosed(lines: list[str], opened: Any) -> str:
-    return f"this quote ({lines[opened.line][opened.column]}) is not closed on its line"
+    return f"this quote ({_sign(lines, opened)}) is not closed on its line"
 
 
 def _bracket(error: Any, mark: Any) -> Found | None:
@@ -75,7 +79,7 @@ def _key(error: Any, lines: list[str]) -> Found | None:
     opened = error.context_mark
     if error.problem != "could not find expected ':'" or opened is None:
         return None
-    if lines[opened.line][opened.column : opened.column + 1] in ("'", '"'):
+    if _sign(lines, opened) in ("'", '"'):
         return *_place(opened), 1, _unclosed(lines, opened), None
     return *_place(opened), 1, "a key is needed here: no colon follows these words", None
 
@@ -145,6 +149,11 @@ def _hint(problem: str, line: str) -> str | None:
     if problem.startswith("mapping values are not allowed"):
         return "a text that holds a colon and a blank stands in quotes"
     return None
+
+
+def _sign(lines: list[str], mark: Any) -> str:
+    """Return the character at a place; nothing behind the end."""
+    return "".join(lines[mark.line : mark.line + 1])[mark.column : mark.column + 1]
 
 
 def _place(mark: Any) -> tuple[int, int]:

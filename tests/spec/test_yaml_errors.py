@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmpipe.errors import SpecError
 from llmpipe.spec.load import load_text
@@ -99,3 +101,12 @@ def test_a_text_over_several_lines_is_no_mistake() -> None:
     """Only what follows it on its last line makes one of it."""
     assert load_text('a: "one\n  two"\nb: 1\n').plain() == {"a": "one two", "b": 1}
     assert refusal('a: "one\n  two"\nb: [1\nc: 2\n')[:2] == (3, 4)
+
+
+@given(st.text("ab:-,'\"[]{}#&*!|>%@` \t\n\r\x85\u2028é", max_size=60))
+def test_any_text_is_read_or_told(text: str) -> None:
+    """Whatever ends a line to the parser, and wherever it stops."""
+    try:
+        load_text(text, "spec.yaml")
+    except SpecError as error:
+        error.render()
