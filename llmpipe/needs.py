@@ -79,6 +79,8 @@ class Given:
     output: str = ""
     config: StageConfig | None = None
     inputs: Mapping[str, Given] = field(default_factory=dict)
+    folder: Path = Path()
+    """The spec's: what lies below it is called by its path from there."""
 
 
 def packages(*names: str) -> tuple[Need, ...]:

@@ -116,6 +116,9 @@ def test_ingest_needs_what_reads_the_files_that_are_there(
     assert "docutils" in told
     assert "  package pypdfium2           again  pip install" in told
     assert "mammoth" not in told
+    monkeypatch.chdir(tmp_path.parent)  # as from anywhere
+    assert main(["run", f"{tmp_path.name}/spec.yaml"]) == 2
+    assert capsys.readouterr().err.replace(f"{tmp_path.name}/", "") == told
 
 
 def test_a_missing_package_hides_no_mistake_of_the_spec(

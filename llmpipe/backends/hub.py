@@ -29,6 +29,13 @@ Fetch the file that is meant by a stage, and name that as data:
 rows: {{kind: command, run: "curl -fsSL {url} -o ${{outputs.rows}}", outputs: {{rows: {file}}}}}"""
 
 
+CONVERTED = """a data set of the hub is one file of rows here: JSONL, JSON, CSV or TSV.
+Have a stage write it as one, and name that as data:
+rows: {{kind: command, run: "python -c \\"from datasets import load_dataset;
+  load_dataset('{repo}', revision='{commit}', split='train').to_json('${{outputs.rows}}')\\"",
+  outputs: {{rows: rows.jsonl}}}}"""
+
+
 def resolve_commit(repo: str, revision: str | None, *, rows: bool = False) -> str:
     """Return the commit that a revision (or the default branch) stands at now, as the hub says.
 
@@ -102,12 +109,16 @@ def download_rows(repo: str, commit: str) -> Path:
     more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
     told = f"{', '.join(shown[:NAMED])}{more}"
     has = f"{len(rows)} files of rows" if rows else "no file of rows"
-    file = rows[0] if rows else "FILE"
-    url = f"https://huggingface.co/datasets/{repo}/resolve/{commit}/{file}"
+    hint = _several(repo, commit, rows[0]) if rows else CONVERTED.format(repo=repo, commit=commit)
     raise StageError(
         f"the data set {repo!r} of the hub has {has}: {told}",
-        hint=SEVERAL.format(url=url, file=f"rows{Path(file).suffix or '.jsonl'}"),
+        hint=hint,
     )
+
+
+def _several(repo: str, commit: str, file: str) -> str:
+    url = f"https://huggingface.co/datasets/{repo}/resolve/{commit}/{file}"
+    return SEVERAL.format(url=url, file=f"rows{Path(file).suffix}")
 
 
 def _hub() -> tuple[Any, Any]:

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         damaged = list(_verify_records(store))
     if options.json:
         told = {"artifacts": len(found), "rotten": rotten, "unreadable": unreadable}
-        print_json({**told, **({"records": damaged} if damaged else {})})
+        print_json({**told, "records": damaged})
     else:
         for item in (*rotten, *unreadable):
             print(f"{item['object'][:16]} ({item['made_by'] or 'of nobody'}): {item['problem']}")

@@ -46,8 +46,8 @@ def run_stages(options: argparse.Namespace) -> int:
         preflight(project, list(dict.fromkeys([*stale, *lacking])), strict=True)
     if options.locked:
         check_locked(project, plans)
-    elif not (options.settings or options.dry_run) and stale:
-        project.lock.check()  # it is to be written in the end
+    elif not (options.settings or options.dry_run):
+        project.lock.check()  # it may be written in the end
     if options.dry_run:
         warnings = review(project, stale) + project.lock.warning()
         if options.json:

@@ -17,7 +17,6 @@ import fcntl
 import gc
 import itertools
 import os
-import resource
 import signal
 import struct
 import sys
@@ -318,7 +317,7 @@ def _converted(name: str, path: Path, options: Options) -> bytes:
 
 
 def _write(descriptor: int, answer: bytes) -> None:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    left = memoryview(_HEADER.pack(len(answer), peak, time.process_time()) + answer)
+    had = _taken_by(os.getpid())[0]  # as memory that was freed is no room for the next file
+    left = memoryview(_HEADER.pack(len(answer), had, time.process_time()) + answer)
     while left:
         left = left[os.write(descriptor, left) :]

@@ -115,16 +115,22 @@ def _chosen(forms: list[list[_Part]]) -> list[_Part]:
     """Give what is read of the forms in which a sender says the same; the last one is the best."""
     texts = [[part for part in form if isinstance(part, _Body)] for form in forms]
     best = max(range(len(forms)), key=lambda place: (_rank(texts[place]), place))
-    plain = next((text for text in texts if text and all(body.plain for body in text)), None)
-    if plain and len(plain) == len(texts[best]) == 1 and texts[best][0].formatted:
+    chosen = forms[best]
+    plain = next((text for text in texts if text and all(_is_plain(body) for body in text)), None)
+    if plain and len(plain) == len(texts[best]) == 1 and not _is_plain(texts[best][0]):
         both = _Body(plain[0].plain, texts[best][0].formatted)
-        return [both if isinstance(part, _Body) else part for part in forms[best]]
-    return forms[best]
+        chosen = [both if isinstance(part, _Body) else part for part in chosen]
+    others = (part for form in forms if form is not forms[best] for part in form)
+    return [*chosen, *(part for part in others if not isinstance(part, _Body))]
+
+
+def _is_plain(body: _Body) -> bool:
+    return body.plain is not None  # a message without headers counts as false
 
 
 def _rank(texts: list[_Body]) -> int:
     """Tell apart what programs show, other texts (such as calendars), and none."""
-    kinds = {part.get_content_type() for text in texts for part in text if part}
+    kinds = {part.get_content_type() for text in texts for part in text if part is not None}
     return 2 if kinds & {"text/plain", "text/html"} else min(len(kinds), 1)
 
 
@@ -154,7 +160,8 @@ def _read(body: _Body, label: str, remarks: list[str]) -> tuple[str, list[Headin
             raise
         text, others = "", [f"the formatted text is not read: {error.message}"]
     remarks += [*(() if text else decoded.remarks), *others]
-    is_marked = text or (body.plain and body.plain.get_content_type() == "text/markdown")
+    kind = body.plain.get_content_type() if body.plain is not None else ""
+    is_marked = text or kind == "text/markdown"
     text = (text or plain).strip("\n")
     return text, list(markdown.headings(text)) if is_marked else []
 

@@ -19,8 +19,8 @@ from llmpipe.formats.records import read_rows
 LOOKED_AT = 100
 """Rows of a file that are looked at."""
 
-MOST_BYTES = 64_000_000
-"""The size of a file above which it is not, for a JSON array is read whole."""
+MOST_BYTES = 4_000_000
+"""The size of a JSON array above which none of its rows is: it is read whole."""
 
 LISTED = 20
 """How many columns a message names."""
@@ -82,7 +82,9 @@ def absent(files: Sequence[str | None], named: Iterable[Named]) -> Iterator[Find
 def _seen(path: Path) -> tuple[int, bool, dict[str, None]] | None:
     """Return how many rows were looked at, whether those are all, and their columns."""
     try:
-        if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        if not path.is_file() or (
+            path.suffix.lower() == ".json" and path.stat().st_size > MOST_BYTES
+        ):
             return None
         reading = read_rows(path, path.name)
         rows = [row for _, row in islice(reading, LOOKED_AT)]

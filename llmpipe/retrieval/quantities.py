@@ -113,7 +113,7 @@ _HALF = re.compile(rf"\b(?:{_any_of(HALVES)})\b")
 _AND_PART = re.compile(r"(?<=\d) and (?:an? )?(?=\d+/\d)")
 _TIME = re.compile(
     r"(?<![\w.])(\d{1,2})(?:\.(\d{2})(?= ?(?:uhr|o'clock)\b)"
-    r"| uhr (?:und )?(\d{2})\b(?! uhr)| [时時点點] ?(\d{1,2}) ?分)"
+    r"| uhr ([0-5]\d)(?=[.,;:!?)]|\Z)| [时時点點] ?([0-5]?\d) ?分)"
 )
 _MINUS = re.compile(r"(?<![^\s(])[–—](?=[.\d])|\b(?:minus|moins|menos|meno) (?=[.\d])")
 _BOUND = re.compile(
@@ -150,6 +150,10 @@ _WORD_BEFORE = re.compile(r"([^\W\d_]+)\s\Z")
 _YEAR = re.compile(r"1\d{3}|20\d\d")
 _NOTATION_COUNTS = re.compile(r"0\d\d+|\d+\.\d*[1-9]\d*0|\d+(?:\.\d+){2,}")
 """Numbers of rooms and articles, of versions."""
+
+
+LONGEST_WORD = 64
+"""Characters before a number in which the word before it is looked for."""
 
 
 def in_digits(text: str) -> str:
@@ -202,7 +206,11 @@ def _quantity(match: re.Match[str]) -> Quantity:
     values = {*_values(match, has_unit=bool(unit))}
     if unit == "%" or (match["over"] and not unit):
         values |= {_share(value / 100 if unit else value) for value in _numbers(values)}
-    elif match[0].isdigit() and (word := _WORD_BEFORE.search(match.string, 0, match.start())):
+    elif match[0].isdigit() and (
+        word := _WORD_BEFORE.search(
+            match.string[max(0, match.start() - LONGEST_WORD) : match.start()]
+        )
+    ):
         values.add(f"{word[1]}{match[0]}")  # GPT 4 is GPT-4
     return Quantity(frozenset(values), unit, bound, is_year=bool(may_be_year))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -110,7 +111,9 @@ def all_runs(store: Store) -> dict[str, dict[str, Any]]:
 
 def runs_of(store: Store, spec: Path) -> dict[str, dict[str, Any]]:
     """Return what is known of each run of one spec, by its id, the latest last."""
-    own = (item for item in all_runs(store).items() if item[1].get("spec") == str(spec.absolute()))
+    real = os.path.realpath(spec)
+    known = all_runs(store).items()
+    own = (item for item in known if os.path.realpath(item[1].get("spec") or "") == real)
     return dict(sorted(own))
 
 

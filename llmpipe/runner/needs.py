@@ -189,6 +189,7 @@ class _Inputs:
 
     def __init__(self, project: Project) -> None:
         self.nodes = project.graph.nodes
+        self.folder = project.graph.spec.folder
         self._known: dict[str, dict[str, Given]] = {}
 
     def of(self, node: StageNode) -> Mapping[str, Given]:
@@ -210,10 +211,11 @@ class _Inputs:
             config = self.nodes[source.stage].config
             inputs = self._known[source.stage]
             return Given(binding.type, output=source.output, config=config, inputs=inputs)
+        folder = self.folder
         if isinstance(source, LocalPath):
-            return Given(binding.type, source.path)
+            return Given(binding.type, source.path, folder=folder)
         if isinstance(source, LocalGlob):
-            return Given(binding.type, source.root, source.pattern)
+            return Given(binding.type, source.root, source.pattern, folder=folder)
         if isinstance(source, AbsentData):
             return Given(binding.type, Path(source.package, source.inner))
         return Given(binding.type)

@@ -106,15 +106,25 @@ def users_of(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def command_of(pid: int) -> str:
-    """Return the command line of a process; of llmpipe's own, as it was typed."""
+    """Return what a process runs: llmpipe with its arguments, any other program by its name.
+
+    What follows an equals sign is left out: it may be a secret.
+    """
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").split("\0")
     except OSError:
         return "unknown"
     for i, word in enumerate(words):
         if word == "llmpipe" or word.endswith(("/llmpipe", "/llmpipe/__main__.py")):
-            return " ".join(["llmpipe", *words[i + 1 :]]).strip()
-    return " ".join(words).strip()
+            typed = (
+                f"{head}=…" if sign else head for head, sign, _ in map(_parted, words[i + 1 :])
+            )
+            return " ".join(["llmpipe", *typed]).strip()
+    return Path(words[0]).name or "unknown"
+
+
+def _parted(word: str) -> tuple[str, str, str]:
+    return word.partition("=")
 
 
 def worker_mark(run: str, pid: int) -> str:

@@ -73,7 +73,7 @@ def decode_record(text: bytes, key: str) -> KeyRecord:
     try:
         data = msgspec.json.decode(text, type=dict[str, Any])
         record = msgspec.convert(data, KeyRecord)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"it is not a record: {error}") from None
     if record.key != key:
         raise ValueError("it is the record of another key")

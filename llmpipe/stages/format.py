@@ -4,8 +4,8 @@ Rows in any known format, or with columns named under `map`, become rows of one 
 rows, duplicates and rows over the token limit are rejected; the rest is split by seed and content.
 Rows made by a model (those with the `provenance` that `generate` writes) are never held out, and
 `train` loses every row that gives a held-out one away: the same question, the question quoted
-whole, a row generated from it, or one of its group. A data set of a hub is
-one file of rows. Not covered: near-duplicates by meaning, the splits of such a set, Parquet.
+whole, a row generated from it, or one of its group. A data set of a hub is one file of rows. Not
+covered: near-duplicates by meaning, the splits of such a set, Parquet.
 """
 
 from __future__ import annotations

@@ -176,15 +176,17 @@ def _read_by(config: IngestConfig, inputs: Mapping[str, Given]) -> set[str]:
     """Name the distributions that read the files, as far as they are known before the run."""
     endings = set()
     there = {}
+    folder = Path()
     for i, text in enumerate(config.paths):
         given = inputs[f"paths.{i}"]
         if given.path and given.path.exists():
             there[text] = Artifact(given.path, given.type, "", text, pattern=given.pattern)
+            folder = given.folder
         else:
             files = getattr(given.config, "outputs", {})  # of a command, which names them
             endings.add(Path(files.get(given.output, given.path or "rows.jsonl")).suffix)
     try:
-        found = collect(there, config.exclude, Path(), allow_outside=True).files
+        found = collect(there, config.exclude, folder, allow_outside=True).files
         endings |= {path.suffix for path in found.values()}
     except StageError:  # the stage says so
         pass

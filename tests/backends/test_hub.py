@@ -148,17 +148,25 @@ def test_a_data_set_is_its_one_file_of_rows(endpoint: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "told", "way"),
     [
-        ("splits", "'org/splits' of the hub has 2 files of rows: test.csv, train.csv"),
-        ("parquet", "'org/parquet' of the hub has no file of rows: data/train-00000.parquet"),
+        (
+            "splits",
+            "'org/splits' of the hub has 2 files of rows: test.csv, train.csv",
+            'run: "curl -fsSL https://huggingface.co/datasets/org/splits/resolve/',
+        ),
+        (
+            "parquet",
+            "'org/parquet' of the hub has no file of rows: data/train-00000.parquet",
+            "load_dataset('org/parquet', revision=",
+        ),
     ],
 )
 def test_a_data_set_of_other_files_says_what_one_can_be(
-    endpoint: str, tmp_path: Path, name: str, told: str
+    endpoint: str, tmp_path: Path, name: str, told: str, way: str
 ) -> None:
-    """With a stage that fetches the file that is meant."""
+    """With a stage that fetches the file that is meant, or writes one."""
     found = ask(f"print(hub.download_rows('org/{name}', '{COMMIT}'))", endpoint, tmp_path)
     assert found.startswith(f"the data set {told}")
-    assert "no Parquet" in found
-    assert '{kind: command, run: "curl -fsSL https://huggingface.co/datasets/org/' in found
+    assert "JSONL, JSON, CSV or TSV" in found
+    assert way in found

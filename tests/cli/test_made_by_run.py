@@ -75,6 +75,19 @@ def test_what_was_made_with_settings_is_named_and_served(
     assert _got("x", "--run", run[:-1]) == "12 steps\n"
 
 
+def test_the_last_run_is_found_by_whatever_path_the_spec_was_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one file, however one gets there."""
+    (folder / "sub").mkdir()
+    monkeypatch.chdir(folder / "sub")
+    assert (
+        main(["run", "../spec.yaml", "--quiet", "--only", "sft", "--set", "params.steps=12"]) == 0
+    )
+    monkeypatch.chdir(folder)
+    assert _got("x", "--run", "last") == "12 steps\n"
+
+
 def test_the_advice_keeps_what_was_laid_over_the_spec(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

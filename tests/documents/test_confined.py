@@ -38,6 +38,8 @@ def folder(tmp_path, monkeypatch):
             case ["keep", megabytes]:
                 kept.append([bytes(1_000_000).replace(b"\0", b"x") for _ in range(int(megabytes))])
                 time.sleep(0.2)
+            case ["drop", megabytes]:
+                del bytearray(int(megabytes) * 1_000_000)[:1]
             case ["compute"]:
                 while True:
                     pass
@@ -117,6 +119,14 @@ def test_memory_of_files_before_does_not_count(folder):
     """Each file is judged by what it adds."""
     files = folder(**{f"f{at}": "keep 20" for at in range(4)})
     assert outcomes(files, SMALL._replace(seconds=30)) == ["keep 20"] * 4
+
+
+def test_memory_that_was_freed_is_no_room_for_the_next_file(folder):
+    """What a file may take does not depend on those before it."""
+    files = folder(first="drop 110", bad="allocate 140")
+    first, bad = outcomes(files, confined.Limits(memory=800_000_000, seconds=30))
+    assert first == "drop 110"
+    assert "takes more than 120 MB" in bad
 
 
 def test_documents_are_those_of_this_process(tmp_path):

@@ -54,6 +54,12 @@ UNREAD = "attachments that are not read: "
             "One.\n\nTwo.",
             (f"{UNREAD}a.pdf",),
         ),
+        (parts("alternative", "\nThe text.", part("<img src=x>", "html")), "The text.", ()),
+        (
+            parts("alternative", "Content-Type: " + parts("mixed", part("One."), PDF, name="b2"), part("<p>One.", "html")),
+            "One.",
+            (f"{UNREAD}a.pdf",),
+        ),
         (
             parts("report", part("Not sent."), "Content-Type: message/delivery-status\n\nStatus: 5.0.0"),
             "Not sent.",

@@ -121,6 +121,7 @@ def test_a_source_that_says_it_in_another_way_supports_a_claim(claim: str, sourc
     [
         ("The fee is 40 euros", "The fee is 60 euros"),
         ("half of the fee", "a fee of 50 euros"),
+        ("um 9 Uhr 30 Personen", "um 9 Uhr 50 Personen"),
         ("50 of the members", "half of the members"),
         ("1 of the members", "100 % of the members"),
         ("answered by GPT 4", "answered by GPT-3"),

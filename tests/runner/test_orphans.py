@@ -90,11 +90,14 @@ def test_a_run_with_another_key_warns_of_an_orphan(workspace: Workspace) -> None
 def test_gc_names_a_run_that_goes_on(workspace: Workspace) -> None:
     """A run that is well is named by its command line, and nobody is told to kill it."""
     workspace.write(STUCK)
-    process: Any = workspace.start("run", "spec.yaml")
+    setting = "stages.slow.env.TOKEN=sk-secret"
+    process: Any = workspace.start("run", "spec.yaml", "--set", setting)
     try:
         wait_for(lambda: holds_text(workspace.folder / "pid"))
         refused = workspace.call("gc", "spec.yaml").stderr
-        assert f"process {process.pid}: llmpipe run spec.yaml" in refused
+        told = f"process {process.pid}: llmpipe run spec.yaml --set stages.slow.env.TOKEN=…"
+        assert told in refused
+        assert "sk-secret" not in refused
         assert "which is making stage 'slow'" in refused
         assert "kill" not in refused
     finally:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from llmpipe.stages.generate.pace import Pace
 
 
-def test_it_tells_of_every_reply() -> None:
-    """By the pace of the run so far; what the journal held took no time and counts as done."""
+def test_it_tells_how_it_goes() -> None:
+    """By the pace of the run so far; what the journal held took no time and counts as done.
+
+    Replies that come at once are told of together.
+    """
     now, told = [0.0], list[str]()
     pace = Pace(told.append, clock=lambda: now[0])
     pace.step("round 1: rewriting")
@@ -18,7 +21,6 @@ def test_it_tells_of_every_reply() -> None:
     pace.replied(100)
     assert told == [
         "round 1: rewriting",
-        "round 1: rewriting, 1 of 4 replies",
         "round 1: rewriting, 2 of 4 replies, 10 tokens/s, about 4 min left",
         "round 1: rewriting, 3 of 4 replies, 10 tokens/s, about 4 min left",
     ]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+PAUSE = 1.0
+"""Seconds between two words: each is an event that stays, and a journal answers at once."""
+
 
 class Pace:
-    """Counts the replies of each step, and tells how it goes whenever one has come.
+    """Counts the replies of each step, and tells how it goes.
 
     The time left is that of the group of seeds that is asked about, at the pace of the run so far,
     where none of its prompts is eliminated.
@@ -20,7 +23,7 @@ class Pace:
         self._clock = clock
         self._note = ""
         self._asked = self._after = self._done = self._tokens = 0
-        self._sent, self._seconds, self._begun = 0, 0.0, 0.0
+        self._sent, self._seconds, self._begun, self._told = 0, 0.0, 0.0, 0.0
 
     def step(self, note: str) -> None:
         """Note what is done next."""
@@ -31,13 +34,16 @@ class Pace:
         """Note that so many replies are asked for, and how many more after them, at most."""
         self._seconds, self._begun = self._spent(), self._clock()
         self._asked, self._after, self._done, self._tokens = count, after, 0, 0
+        self._told = self._begun
 
     def replied(self, tokens: int | None) -> None:
         """Note a reply, by its tokens where they are known; None is one that the journal held."""
         self._done += 1
         if tokens is not None:
             self._sent, self._tokens = self._sent + 1, self._tokens + tokens
-        self._tell(self._text())
+        if self._done == self._asked or self._clock() - self._told >= PAUSE:
+            self._told = self._clock()
+            self._tell(self._text())
 
     def _spent(self) -> float:
         """Return the seconds that replies have taken so far in this run."""
