@@ -64,11 +64,11 @@ def test_every_example_says_at_once_all_that_is_missing(
     count = int(first.split()[0])
     assert first.endswith("missing; nothing has run")
     rows = lines[:count]
-    assert all(row.startswith("  ") and ("install" in row) for row in rows)
+    assert all(row.startswith("   ") and ("install" in row) for row in rows)
     told = json.loads(base_only(tmp_path, "doctor", str(spec), "--json").stdout)
     missing = [n for n in told["needs"] if n["needed"] and not n["here"]]
     assert not told["ready"]
-    assert [row.split("  ")[1] for row in rows] == [
+    assert [row.strip().split("  ")[0] for row in rows] == [
         f"{n['what']} {n['name']}" if "package" in n["what"] else n["name"] for n in missing
     ]
 
@@ -114,7 +114,7 @@ def test_ingest_needs_what_reads_the_files_that_are_there(
     assert main(["run", "spec.yaml"]) == 2
     told = capsys.readouterr().err
     assert "docutils" in told
-    assert "  package pypdfium2           again  pip install" in told
+    assert "   package pypdfium2           again  pip install" in told
     assert "mammoth" not in told
     monkeypatch.chdir(tmp_path.parent)  # as from anywhere
     assert main(["run", f"{tmp_path.name}/spec.yaml"]) == 2
@@ -148,7 +148,7 @@ def test_a_program_of_a_command_is_asked_for(tmp_path: Path) -> None:
     workspace.write(head + stage.format("a", "echo a") + stage.format("b", "no-such-program b"))
     result = workspace.call("run", "spec.yaml")
     assert result.returncode == 2
-    assert "  no-such-program  b  install no-such-program" in result.stderr
+    assert "   no-such-program  b  install no-such-program" in result.stderr
     assert not (tmp_path / ".llmpipe" / "objects").exists()
     workspace.write(head + stage.format("a", "FOO=no ./x") + stage.format("b", "! test -e no"))
     found = workspace.call("doctor", "spec.yaml", "--json")

@@ -83,7 +83,8 @@ def _print(options: argparse.Namespace, rows: list[Needed], commands: list[str])
     else:
         print(f"llmpipe {__version__}, Python {sys.version.split()[0]}, {_machine()}")
         print("packages by the extras that bring them:")
-    print("\n".join(table(rows, states=True)) or "  nothing besides llmpipe")
+    lines = table(rows, states=True) or ["nothing besides llmpipe"]
+    print("\n".join(f"  {line}" for line in lines))
     if commands:
         print("to install what is missing:", *(f"  {line}" for line in commands), sep="\n")
     elif options.spec:

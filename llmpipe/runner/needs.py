@@ -78,18 +78,19 @@ def require_installed(project: Project, stage: str, more: Iterable[str] = ()) ->
     for needed, need in zip(missing, with_mends(n.need for n in missing), strict=True):
         needed.need = need
     if missing:
-        raise MissingDependencyError(missing_text(missing, begun="nothing was started"))
+        told = told_missing(missing, begun="nothing was started")
+        raise MissingDependencyError(told.message, hint=told.hint)
 
 
-def missing_text(missing: Sequence[Needed], begun: str = "nothing has run") -> str:
-    """Return the table of what is missing, with which a command refuses to begin."""
+def told_missing(missing: Sequence[Needed], begun: str = "nothing has run") -> Problem:
+    """Return what is missing as a problem, with the table as its hint."""
     count = len(missing)
     things = "1 needed thing is" if count == 1 else f"{count} needed things are"
-    lines = [f"{things} missing; {begun}", *table(missing)]
-    commands = install_lines(needed.need for needed in missing)
+    lines = table(missing)
     if count > 1:
+        commands = install_lines(needed.need for needed in missing)
         lines += ["all of it:", *(f"  {command}" for command in commands)]
-    return "\n".join(lines)
+    return Problem(f"{things} missing; {begun}", hint="\n".join(lines))
 
 
 def table(rows: Iterable[Needed], *, states: bool = False) -> list[str]:
@@ -104,7 +105,7 @@ def table(rows: Iterable[Needed], *, states: bool = False) -> list[str]:
         for needed in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
 
 
 def _shown(stages: Iterable[str]) -> str:

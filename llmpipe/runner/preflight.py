@@ -10,7 +10,7 @@ from llmpipe.contracts import Finding, StageConfig, StageDefaults
 from llmpipe.errors import MissingDependencyError, Problem, SpecError, StoreError
 from llmpipe.graph.model import StageNode
 from llmpipe.needs import Need
-from llmpipe.runner.needs import Needed, missing_text, needs_of, with_paths
+from llmpipe.runner.needs import Needed, needs_of, told_missing, with_paths
 from llmpipe.runner.project import Project
 from llmpipe.spec.load import place_in
 from llmpipe.spec.model import StageSpec
@@ -134,7 +134,9 @@ class _Told:
         lacking = [needed for needed in self.missing if needed.problem is None]
         problems = list(dict.fromkeys(self.problems))
         if problems:
-            raise SpecError([*([Problem(missing_text(lacking))] if lacking else []), *problems])
+            raise SpecError([*([told_missing(lacking)] if lacking else []), *problems])
         if lacking:
+            told = told_missing(lacking)
             only_room = all(needed.need.what == "disk" for needed in lacking)
-            raise (StoreError if only_room else MissingDependencyError)(missing_text(lacking))
+            error = StoreError if only_room else MissingDependencyError
+            raise error(told.message, hint=told.hint)
