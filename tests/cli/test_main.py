@@ -64,7 +64,7 @@ def test_validate_gives_problems_as_data(folder: Path) -> None:
     """--json prints every problem with its place and hint, for editors and scripts, and exits with 2."""
     good = call(folder, "validate", "spec.yaml", "--json")
     assert json.loads(good.stdout) == {
-        "spec": "spec.yaml", "sound": True, "problems": [], "warnings": [],
+        "spec": "spec.yaml", "sound": True, "problems": [], "more": 0, "warnings": [],
     }  # fmt: skip
     (folder / "spec.yaml").write_text(SPEC.replace("to: messages", "too: messages"), "utf-8")
     bad = call(folder, "validate", "spec.yaml", "--json")
