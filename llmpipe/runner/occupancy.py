@@ -73,7 +73,10 @@ def alone(home: Path, purpose: str) -> Iterator[None]:
 
 def living_workers(home: Path) -> Iterator[Owner]:
     """Yield the owner of every key of a store on which a worker is at work."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(home / "store" / "locks") as found:
+    with (
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+        os.scandir(home / "store" / "locks") as found,
+    ):
         for entry in found:
             if entry.stat().st_size and (owner := read_owner(entry.path)) and is_alive(owner):
                 yield owner

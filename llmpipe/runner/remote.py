@@ -93,7 +93,8 @@ class Remote:
                 # listings are not remembered: other machines write there as well
                 self._fs, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
             except ImportError as error:
-                hint = "\n".join(install_lines(with_mends(address_needs(address))))
+                lacking = (replace(need, here=False) for need in address_needs(address))
+                hint = "\n".join(install_lines(with_mends(lacking)))
                 raise MissingDependencyError(f"{address}: {error}", hint=hint) from None
         self._root = root.rstrip("/")
         self._has_folders = scheme not in DRIVERS

@@ -58,7 +58,9 @@ def test_a_flipped_bit_is_found_and_its_stage_made_anew(
         f"{name[:16]} (command: o): o.txt has other bytes than were stored\n"
         "3 artifacts, 1 rotten and taken out\n"
     )
-    assert verify(workspace) == {"artifacts": 2, "rotten": [], "unreadable": []}
+    assert verify(workspace) == {
+        "artifacts": 2, "rotten": [], "unreadable": [], "records": [],
+    }  # fmt: skip
     plan = workspace.plan()
     assert plan["second"]["causes"] == [{"cause": "missing", "output": "o"}]
     assert plan["first"]["status"] == "cached"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import signal
 import subprocess
@@ -24,6 +25,14 @@ SMALL = confined.Limits(memory=200_000_000, seconds=0.9)
 """Of which the smallest file may take 30 MB and 0.3 s."""
 
 
+def fresh(megabytes: int) -> mmap.mmap:
+    """Memory of the kernel: the tests' own process may have some left that others have freed."""
+    held = mmap.mmap(-1, megabytes * 1_000_000)
+    for _ in range(megabytes):
+        held.write(b"x" * 1_000_000)
+    return held
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Text files by name, of which a word says what reading them does to the child."""
@@ -32,14 +41,14 @@ def folder(tmp_path, monkeypatch):
     def behave(data, label):
         match data.decode("utf-8", "replace").split():
             case ["allocate", megabytes]:
-                held = [bytes(1_000_000).replace(b"\0", b"x") for _ in range(int(megabytes))]
+                held = fresh(int(megabytes))
                 time.sleep(30)
-                del held
+                held.close()
             case ["keep", megabytes]:
-                kept.append([bytes(1_000_000).replace(b"\0", b"x") for _ in range(int(megabytes))])
+                kept.append(fresh(int(megabytes)))
                 time.sleep(0.2)
             case ["drop", megabytes]:
-                del bytearray(int(megabytes) * 1_000_000)[:1]
+                fresh(int(megabytes)).close()
             case ["compute"]:
                 while True:
                     pass

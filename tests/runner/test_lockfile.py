@@ -366,7 +366,7 @@ def test_a_lock_is_of_one_spec(space: Any, second: str) -> None:
 
 def test_a_first_run_that_comes_to_nothing_claims_no_name(space: Any) -> None:
     """A mistyped copy of a spec leaves no lock file that would stand in the way of the good one."""
-    (space.folder / "typo.yaml").write_text(SPEC.replace("cat ${inputs.src}", "no-such-program"))
+    (space.folder / "typo.yaml").write_text(SPEC.replace("cat ${inputs.src}", "ls no-such-file"))
     assert space.call("run", "typo.yaml").returncode == 1
     assert not lock_of(space).exists()
     space.run()

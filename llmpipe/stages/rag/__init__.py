@@ -274,7 +274,11 @@ def _made_up(retriever: Retriever) -> list[str]:
     names = retriever.passages.document_ids()
     chosen = [names[len(names) * i // SAMPLES] for i in range(min(SAMPLES, len(names)))]
     found = map(retriever.passages.document, dict.fromkeys(chosen))
-    return [_question_about(document) for document in found if document]
+    questions: dict[str, None] = {}
+    for document in filter(None, found):
+        question = _question_about(document)
+        questions[_about(document.title) if question in questions else question] = None
+    return list(questions)
 
 
 def _question_about(document: Document) -> str:
@@ -289,6 +293,10 @@ def _question_about(document: Document) -> str:
         return asked
     told = (text for text in headings if text != title)
     subject = next(told, None) or _first_sentence(document.text, {title, *headings}) or title
+    return _about(subject)
+
+
+def _about(subject: str) -> str:
     return f'What is said about "{subject}"?'
 
 
