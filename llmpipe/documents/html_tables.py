@@ -79,7 +79,7 @@ def prepare(table: Tag) -> None:
         return  # the outer one sees to what is in it
     if as_code(table) or _taken_apart(table):
         return
-    for inner in parts_of(table, {"table"}, deep=True):
+    for inner in reversed(parts_of(table, {"table"}, deep=True)):  # the innermost first
         if not inner.decomposed:
             _leave_cells_alone(inner)
             inner.replace_with(_in_a_cell(inner))

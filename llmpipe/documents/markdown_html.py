@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from html import unescape
 
-from llmpipe.documents import notation
+from llmpipe.documents import notation, simple_tables
 from llmpipe.documents.parts import one_line
 
 NEAR = 200
@@ -127,8 +127,6 @@ def _end_of_table(text: str, at: int) -> int:
 
 def _table(text: str, start: int, end: int) -> tuple[int, str | None]:
     """Give a table as Markdown, in the list or quote in which it stands, and where that begins."""
-    from llmpipe.documents import html  # it reads what is written here as Markdown
-
     source = text[start:end]
     line = text.rfind("\n", 0, start) + 1
     before = text[line:start]
@@ -136,7 +134,7 @@ def _table(text: str, start: int, end: int) -> tuple[int, str | None]:
         return start, None
     if ">" in before:
         source = _QUOTED.sub("", source)
-    lines = html.fragment(source).split("\n")
+    lines = (simple_tables.written(source) or _read(source)).split("\n")
     if not any(lines):
         return start, None
     if not before.strip(" \t>"):
@@ -144,6 +142,12 @@ def _table(text: str, start: int, end: int) -> tuple[int, str | None]:
     if _NESTED.match(before) and not _ITEM.sub("", before).strip(" \t>"):
         return start, f"\n{' ' * len(before)}".join(lines)
     return start, "\n\n" + "\n".join(lines)
+
+
+def _read(source: str) -> str:
+    from llmpipe.documents import html  # it reads what is written here as Markdown
+
+    return html.fragment(source)
 
 
 def _apart(text: str, start: int, end: int, block: str) -> str:

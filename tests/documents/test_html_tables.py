@@ -213,6 +213,13 @@ def test_all_of_a_table_in_a_cell_is_kept():
     assert rows(table) == [["a", "b"], ["c", "stray Fees: x, 5; y, 6"]]
 
 
+def test_tables_in_tables_in_a_table():
+    """The innermost are written first."""
+    innermost = "<table>deep<tr><td>1<td>2</table>"
+    table = f"<table border=1><tr><th>a<th>b<tr><td>c<td><table><tr><td>x<td>{innermost}</table></table>"
+    assert rows(table) == [["a", "b"], ["c", "x, deep 1, 2"]]
+
+
 def test_words_in_a_table_that_ends_in_another_one():
     """As damaged pages have them: no cell of it is left, and its words stay."""
     assert of_text("<table><tr><td>a<td>b<tr><table>word", "a.html").text == "a\n\nb\n\nword"
