@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-_TEXT = r"[^<>&#`|\\\[\]]"
+_TEXT = r"[^<>&#`|\\]"
 _CODE = r"<code>(?![\s<])[^<>&#`|\\]*(?<!\s)</code>"
 _LINK = rf'<a href="https?://[^\s"<>&|]+">(?!\s){_TEXT}+(?<!\s)</a>'
 _CELL = rf"<(?:th|td)>(?:{_TEXT}|{_CODE}|{_LINK})*+</(?:th|td)>"
