@@ -24,6 +24,9 @@ LONGEST_WHOLE = 64
 REMEMBERED = 1 << 17
 """Words of which a function remembers what it made: those of a text come again and again."""
 
+QUESTION_ENDS = ("?", "？", "؟")
+"""What a question ends in."""
+
 _DENSE = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆\p{Line_Break=Complex_Context}"
 _WORD = rf"[\w--[{_DENSE}]]+(?:\+\+|[+#](?!\w))?"
 _JOINT = r"(?:[-.:/@&+#^~'·]{1,3}|(?<=\d),(?=\d)|(?<=\p{Hebrew})\"(?=\p{Hebrew}))"

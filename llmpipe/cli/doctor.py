@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe import __version__
-from llmpipe.cli.options import open_project, parser, print_json
+from llmpipe.cli.options import add_spec, open_project, parser, print_json
 from llmpipe.errors import MissingDependencyError, UsageError
 from llmpipe.needs import Need, extras, install_lines, packages, with_mends
 from llmpipe.runner.needs import Needed, needs_of, table
@@ -37,17 +37,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "Show what a spec needs of this machine, what is missing, and what brings it: packages,\n"
         "the converter, models and data, GPUs, memory, disk, ports and secrets.",
     )
-    arguments.add_argument(
-        "spec", metavar="SPEC", nargs="?", help="the YAML file; without it, what is installed here"
-    )
-    arguments.add_argument(
-        "--set", metavar="PATH=VALUE", action="append", default=[], dest="settings",
-        help="change a value: params.x=… or stages.sft.axolotl.max_steps=5 (repeatable)",
-    )  # fmt: skip
-    arguments.add_argument(
-        "--profile", metavar="NAME", action="append", default=[], dest="profiles",
-        help="lay a profile of the spec over it (repeatable, in order)",
-    )  # fmt: skip
+    add_spec(arguments, without="what is installed here")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     options = arguments.parse_args(argv)
     if not options.spec and (options.settings or options.profiles):

@@ -29,9 +29,16 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     )
 
 
-def add_spec(arguments: argparse.ArgumentParser) -> None:
-    """Add the spec and what is laid over it."""
-    arguments.add_argument("spec", metavar="SPEC", help="the YAML file")
+def add_spec(arguments: argparse.ArgumentParser, *, without: str | None = None) -> None:
+    """Add the spec and what is laid over it.
+
+    Args:
+        arguments: the command's.
+        without: what the command does without a spec, where it needs none.
+    """
+    about = "the YAML file" if without is None else f"the YAML file; without it, {without}"
+    nargs = None if without is None else "?"
+    arguments.add_argument("spec", metavar="SPEC", nargs=nargs, help=about)
     arguments.add_argument(
         "--set",
         metavar="PATH=VALUE",

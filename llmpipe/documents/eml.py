@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from email import policy
 from email.message import EmailMessage
 from email.parser import BytesParser
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple
 
 from llmpipe.documents import html, markdown, plain_tables
 from llmpipe.documents.model import Scalar
@@ -91,7 +91,11 @@ def _parts(part: EmailMessage) -> Iterator[_Part]:
     """Give what a part is made of, as programs that show mails do."""
     kind, payload = part.get_content_type(), part.get_payload()
     main = part.get_content_maintype()
-    inner = [one for one in payload if isinstance(one, EmailMessage)] if _is_list(payload) else []
+    inner = (
+        [one for one in payload if isinstance(one, EmailMessage)]
+        if isinstance(payload, list)
+        else []
+    )
     if kind == "message/rfc822" and inner:
         yield inner[0]
     elif kind == "multipart/alternative" and inner:
@@ -132,10 +136,6 @@ def _rank(texts: list[_Body]) -> int:
     """Tell apart what programs show, other texts (such as calendars), and none."""
     kinds = {part.get_content_type() for text in texts for part in text if part is not None}
     return 2 if kinds & {"text/plain", "text/html"} else min(len(kinds), 1)
-
-
-def _is_list(payload: object) -> TypeGuard[list[object]]:
-    return isinstance(payload, list)
 
 
 def _header(message: EmailMessage, name: str) -> str:

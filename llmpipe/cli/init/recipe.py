@@ -22,6 +22,7 @@ from llmpipe.cli.init.trial import LONGEST_SAMPLE, Trial
 from llmpipe.errors import UsageError
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import RowError, UnusableRowError
+from llmpipe.words import QUESTION_ENDS
 
 Goal = Literal["answer", "teach"]
 
@@ -42,8 +43,6 @@ FINETUNE = "finetune.yaml"
 WIDTH = 96
 STEPS = 60
 ROWS_PER_STEP = 4
-ASKING = ("?", "？", "؟")
-"""What a question ends in."""
 HELD_OUT = 50
 """Rows that are held out, where there are ten times as many; else a tenth."""
 
@@ -268,7 +267,7 @@ def _sample(rows: Rows) -> str | None:
         raise UsageError(f"{rows.written}: {error.message}", hint=error.hint) from None
     asked = next((turn["content"] for turn in chat if turn["role"] == "user"), "")
     asked = " ".join(asked.split())
-    return asked if asked.endswith(ASKING) and len(asked) <= LONGEST_SAMPLE else None
+    return asked if asked.endswith(QUESTION_ENDS) and len(asked) <= LONGEST_SAMPLE else None
 
 
 def _wrapped(text: str) -> list[str]:

@@ -43,6 +43,7 @@ from llmpipe.retrieval.fusion import fusion_problems
 from llmpipe.retrieval.needs import RERANKING, search_needs
 from llmpipe.retrieval.search import SEARCH_TOOLS
 from llmpipe.stages.rag.config import RagConfig
+from llmpipe.words import QUESTION_ENDS
 
 if TYPE_CHECKING:
     from llmpipe.backends.journal import Journal
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.search import Retriever
     from llmpipe.retrieval.threshold import Threshold
 
-ASKING = ("?", "？", "؟")
-"""What a question ends in."""
 SENTENCE = (15, 200)
 """Characters of a sentence that a question is made of, at least and at most."""
 SAMPLES = 2
@@ -288,7 +287,7 @@ def _question_about(document: Document) -> str:
     """
     title = document.title.strip()
     headings = [section.path[-1].strip() for section in document.sections if section.path]
-    asked = next((text for text in (title, *headings) if text.endswith(ASKING)), None)
+    asked = next((text for text in (title, *headings) if text.endswith(QUESTION_ENDS)), None)
     if asked:
         return asked
     told = (text for text in headings if text != title)
