@@ -286,6 +286,9 @@ class Stage(Protocol):
     """Whether it asks for replies that could be others another time, as ``--resample`` wants."""
     looks_around: ClassVar[bool]
     """Whether its ports or fingerprint look at more than the config, such as at the machine."""
+    imports: ClassVar[tuple[str, ...]]
+    """Packages that its own process imports and that take seconds: a run imports them once for all
+    its stages."""
 
     @staticmethod
     def ports(config: Any) -> Ports:
@@ -352,6 +355,7 @@ class StageDefaults:
     cpus: ClassVar[int | None] = None
     draws: ClassVar[bool] = False
     looks_around: ClassVar[bool] = False
+    imports: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def problems(config: Any) -> list[tuple[FieldPath, str]]:

@@ -1,20 +1,25 @@
 """Starts workers fast: a small process that has imported what every worker needs and forks.
 
-``python -m llmpipe.runner.forkserver FD KIND…`` listens on a socket that it inherited. Each message
-is one request; its file descriptor becomes the new worker's standard output, which carries events.
-A worker leads a session of its own. When the head closes the socket, or dies, the server ends and
-its workers go on: what they finish is there for the next run.
+``python -m llmpipe.runner.forkserver FD MODULES KIND…`` listens on a socket that it inherited. It
+imports the modules (parted by commas, or none), greets the head, and from then on each message is
+one request; its file descriptor becomes the new worker's standard output, which carries events. A
+worker leads a session of its own. When the head closes the socket, or dies, the server ends and its
+workers go on: what they finish is there for the next run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
+import itertools
 import json
 import os
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +29,18 @@ from llmpipe.registry import stage_class
 from llmpipe.runner import worker
 from llmpipe.runner.process import mark_worker
 from llmpipe.runner.request import StageRequest
+
+GREETING = b"ready"
+"""The server's first message."""
+
+PARTS: Mapping[str, Sequence[str]] = {
+    "transformers": (
+        "transformers.generation",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+    )
+}
+"""What is imported of a library that imports its parts only when they are asked for."""
 
 _LENGTH = struct.Struct("!I")
 
@@ -54,19 +71,26 @@ def receive(channel: socket.socket) -> tuple[bytes, int | None] | None:
     return b"".join(parts), descriptors[0] if descriptors else None
 
 
-def main(descriptor: int) -> int:
-    """Serve until the head hangs up."""
+def main(descriptor: int, modules: Iterable[str]) -> int:
+    """Import ``modules`` and serve until the head hangs up."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
+    for module in itertools.chain.from_iterable(PARTS.get(name, [name]) for name in modules):
+        with contextlib.suppress(Exception):  # the stage that wants it will say so
+            importlib.import_module(module)
     gc.freeze()  # what is here already is never garbage: forks share its pages
+    with contextlib.suppress(OSError):
+        send(channel, GREETING)
+        _serve(channel)
+    return 0
+
+
+def _serve(channel: socket.socket) -> None:
     while True:
-        try:
-            received = receive(channel)
-        except OSError:
-            return 0
+        received = receive(channel)
         if received is None:
-            return 0
+            return
         message, events = received
         if events is None:
             _reap(int(message))
@@ -114,6 +138,6 @@ def _reap(pid: int) -> None:
 
 
 if __name__ == "__main__":
-    for kind in sys.argv[2:]:
+    for kind in sys.argv[3:]:
         stage_class(kind)  # light: what is heavy is imported by a stage's own run
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), filter(None, sys.argv[2].split(","))))

@@ -151,9 +151,9 @@ def _kill(pids: Collection[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def session_stats(session: int) -> list[list[str]]:
-    """Give the fields of /proc/PID/stat, from the state on, for each process of a session."""
-    return [stat for _, stat in _all_stats() if _session_of(stat) == session]
+def session_stats(session: int) -> list[tuple[int, list[str]]]:
+    """Give each process of a session: its pid, the fields of /proc/PID/stat from the state on."""
+    return [(pid, stat) for pid, stat in _all_stats() if _session_of(stat) == session]
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -34,7 +34,7 @@ from llmpipe.runner.resources import Grant, Machine, Pool
 from llmpipe.runner.running import Running
 from llmpipe.runner.settle import Settler
 from llmpipe.runner.store import file_name
-from llmpipe.runner.workers import Workers
+from llmpipe.runner.workers import Workers, shared_imports
 
 RETRY_PAUSES = (1.0, 60.0)
 """Seconds before the first retry of a stage, doubled each time, and at most."""
@@ -92,8 +92,11 @@ class _Run:
             self.folder.mkdir(parents=True)
             self.events = EventLog(self.folder / "events.jsonl", listeners)
         nodes = project.graph.nodes
-        self.workers = Workers(self.id, {node.kind for node in nodes.values()})
         machine = Machine.here()
+        wanted = nodes if options.only is None else options.only
+        coming = [nodes[name] for name in wanted if plans[name].status == "run"]
+        kinds = {node.kind for node in nodes.values()}
+        self.workers = Workers(self.id, kinds, {} if machine.gpus else shared_imports(coming))
         self.pool = Pool(machine, options.jobs)
         self.settler = Settler(project, plans, options, machine, interrupt)
         self.selector = selectors.DefaultSelector()

@@ -16,8 +16,11 @@ RSS = 21
 
 
 def session_memory(session: int) -> int:
-    """Give the bytes of memory that a session holds; what its processes share counts for each."""
-    return sum(int(stat[RSS]) for stat in session_stats(session)) * PAGE
+    """Give the bytes of memory that a stage's session holds, without the worker that leads it.
+
+    What its processes share counts for each. The worker's pages are its fork server's.
+    """
+    return sum(int(stat[RSS]) for pid, stat in session_stats(session) if pid != session) * PAGE
 
 
 def gpu_usage() -> list[dict[str, Any]]:

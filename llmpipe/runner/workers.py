@@ -1,19 +1,26 @@
-"""The head's side of its workers: start them through a fork server, read their events, end them."""
+"""The head's side of its workers: start them through fork servers, read their events, end them.
+
+What every worker needs is imported by one server. A second one, of a run in which several stages
+import the same heavy libraries, imports those, once, while others work; until it has, and should it
+die, such stages come from the first server and import for themselves.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from llmpipe.errors import StoreError
+from llmpipe.graph.model import StageNode
 from llmpipe.runner.forkserver import receive, send
 from llmpipe.runner.process import RUN_VARIABLE, kill_group, kill_marked, worker_mark
 from llmpipe.runner.request import StageRequest
@@ -25,9 +32,10 @@ WORKER_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"
 class Worker:
     """A running worker: the leader of its own session and process group, and its events."""
 
-    def __init__(self, pid: int, events: int) -> None:
+    def __init__(self, pid: int, events: int, server: _ForkServer) -> None:
         self.pid = pid
         self.events = events
+        self.server = server
         self._rest = b""
 
     def fileno(self) -> int:
@@ -43,17 +51,31 @@ class Worker:
         return [json.loads(line) for line in lines]
 
 
+def shared_imports(coming: Iterable[StageNode]) -> dict[str, tuple[str, ...]]:
+    """Give by kind what is worth importing once for the stages that are to run: for two or more.
+
+    Not on a machine with GPUs: libraries look at them when they are imported, and no process that
+    is forked after that may use them.
+    """
+    heavy = [node for node in coming if node.stage.imports]
+    return {node.kind: node.stage.imports for node in heavy} if len(heavy) > 1 else {}
+
+
 class Workers:
     """Starts and ends the workers of a run, whose stages are of the given kinds.
 
-    Its fork server is started with the first of them.
+    ``imports`` is what is worth importing once: see `shared_imports`. The fork servers are started
+    with the first worker.
     """
 
-    def __init__(self, run: str, kinds: Iterable[str]) -> None:
+    def __init__(
+        self, run: str, kinds: Iterable[str], imports: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self._run = run
         self._kinds = sorted(set(kinds))
-        self._server: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
+        self._imports = imports or {}
+        self._server: _ForkServer | None = None
+        self._prepared: _ForkServer | None = None
 
     def start(self, request: StageRequest) -> Worker:
         """Start a worker on a request.
@@ -62,10 +84,9 @@ class Workers:
             StoreError: no process can be started.
         """
         message = msgspec.json.encode(request)
-        worker = self._ask(message)
-        if worker is None:  # something killed the server: its workers live on, a new one goes on
-            self.close()
-            worker = self._ask(message)
+        worker = self._from_prepared(request.kind, message)
+        # When something has killed the server, its workers live on and a new one goes on.
+        worker = worker or self._from_plain(message) or self._from_plain(message)
         if worker is None:
             raise StoreError("no worker process can be started", hint="is there memory left?")
         return worker
@@ -79,22 +100,69 @@ class Workers:
         if stopped:
             kill_marked(worker_mark(self._run, worker.pid))
         os.close(worker.events)
-        if self._channel is not None:
-            with contextlib.suppress(OSError):
-                send(self._channel, str(worker.pid).encode())
+        worker.server.forget(worker)
 
     def close(self) -> None:
-        """End the fork server."""
-        if self._channel is not None and self._server is not None:
-            self._channel.close()
-            self._server.wait()
-            self._channel = self._server = None
+        """End the fork servers."""
+        for server in (self._server, self._prepared):
+            if server is not None:
+                server.close()
+        self._server = self._prepared = None
 
-    def _ask(self, message: bytes) -> Worker | None:
+    def _from_plain(self, message: bytes) -> Worker | None:
+        self._server = self._server or _ForkServer(self._run, self._kinds)
+        worker = self._server.fork(message)
+        if worker is None:
+            self._server.close()
+            self._server = None
+        return worker
+
+    def _from_prepared(self, kind: str, message: bytes) -> Worker | None:
+        if not self._imports:
+            return None
+        if self._prepared is None:
+            modules = dict.fromkeys(m for named in self._imports.values() for m in named)
+            self._prepared = _ForkServer(self._run, self._kinds, list(modules))
+        if kind in self._imports and self._prepared.is_ready():
+            return self._prepared.fork(message)
+        return None
+
+
+class _ForkServer:
+    """A process that forks workers, as the head sees it."""
+
+    def __init__(self, run: str, kinds: Sequence[str], modules: Sequence[str] = ()) -> None:
+        self._channel, theirs = socket.socketpair()
+        self._greeted = False
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", MODULE),
+                    *(str(theirs.fileno()), ",".join(modules), *kinds),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Libraries tell of parts that this machine has no use for.
+                stderr=subprocess.DEVNULL if modules else None,
+                start_new_session=True,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **WORKER_ENVIRONMENT, RUN_VARIABLE: run},
+            )
+
+    def is_ready(self) -> bool:
+        """Tell, without waiting, whether the server has imported what it is to import."""
+        if not self._greeted and select.select([self._channel], [], [], 0)[0]:
+            self._greet()
+        return self._greeted
+
+    def fork(self, message: bytes) -> Worker | None:
+        """Have a worker forked; None where the server is gone or can fork no more."""
         read, write = os.pipe()
         try:
-            send(self._open(), message, write)
-            answer = receive(self._open())
+            if not self._greeted:
+                self._greet()
+            send(self._channel, message, write)
+            answer = receive(self._channel)
         except OSError:
             answer = None
         finally:
@@ -102,18 +170,19 @@ class Workers:
         if answer is None:
             os.close(read)
             return None
-        return Worker(int(answer[0]), read)
+        return Worker(int(answer[0]), read, self)
 
-    def _open(self) -> socket.socket:
-        if self._channel is None:
-            self._channel, theirs = socket.socketpair()
-            with theirs:
-                self._server = subprocess.Popen(
-                    [sys.executable, "-P", "-m", MODULE, str(theirs.fileno()), *self._kinds],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                    pass_fds=[theirs.fileno()],
-                    env={**os.environ, **WORKER_ENVIRONMENT, RUN_VARIABLE: self._run},
-                )
-        return self._channel
+    def forget(self, worker: Worker) -> None:
+        """Let the server reap a worker that has ended."""
+        with contextlib.suppress(OSError):
+            send(self._channel, str(worker.pid).encode())
+
+    def close(self) -> None:
+        """End the server, whatever it is importing; its workers live on."""
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+    def _greet(self) -> None:
+        with contextlib.suppress(OSError):
+            self._greeted = receive(self._channel) is not None

@@ -110,6 +110,7 @@ class Evaluate(StageDefaults):
     VERSION = 5
     determinism = "same-machine"
     looks_around = True
+    imports = ("torch", "transformers")
 
     @staticmethod
     def ports(config: EvaluateConfig) -> Ports:

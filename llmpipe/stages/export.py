@@ -74,6 +74,7 @@ class Export(StageDefaults):
     VERSION = 2
     determinism = "same-machine"  # the GGUF is byte-equal anywhere, the recorded answers are not
     looks_around = True
+    imports = ("torch", "transformers")
 
     @staticmethod
     def ports(config: ExportConfig) -> Ports:

@@ -38,6 +38,7 @@ class ImportGguf(StageDefaults):
     Config = ImportGgufConfig
     VERSION = 2
     determinism = "exact"
+    imports = ("torch", "transformers")
 
     @staticmethod
     def ports(config: ImportGgufConfig) -> Ports:

@@ -60,6 +60,7 @@ class Merge(StageDefaults):
     Config = MergeConfig
     VERSION = 3
     determinism = "same-machine"
+    imports = ("torch", "transformers", "peft")
 
     @staticmethod
     def ports(config: MergeConfig) -> Ports:
