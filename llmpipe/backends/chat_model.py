@@ -49,11 +49,12 @@ def serve_alone(
     threads: int,
     log: Path | None,
     batch: int | None = None,
+    slots_folder: Path | None = None,
 ) -> Iterator[LlamaServer]:
     """Serve a GGUF by a key that nobody else knows, in slots of at least ``context`` tokens.
 
     ``role`` is what the model is to its stage: the server's name for it, and the field of the spec
-    that messages name.
+    that messages name. ``slots_folder`` is where beginnings of prompts are kept.
 
     Raises:
         StageError: the GGUF cannot be served, or not with so long a context.
@@ -68,6 +69,7 @@ def serve_alone(
         alias=role,
         log=log,
         batch=BATCH if batch is None else batch,
+        slots_folder=slots_folder,
     ) as server:
         require_context(server, context, gguf.label, f"{role}.context")
         yield server

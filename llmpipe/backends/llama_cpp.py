@@ -61,6 +61,7 @@ def serve_gguf(
     api_key: str | None = None,
     cache_prompt: bool = False,
     batch: int = BATCH,
+    slots_folder: Path | None = None,
 ) -> Iterator[LlamaServer]:
     """Serve ``model`` for as long as the block lasts.
 
@@ -79,6 +80,7 @@ def serve_gguf(
             quicker, but replies may then depend on what was asked before.
         batch: tokens of a prompt that are computed in one go. Only between two batches does the
             server see that a caller has hung up.
+        slots_folder: where `llmpipe.backends.llama_cpp_prefixes` keeps the beginnings of prompts.
 
     Raises:
         MissingDependencyError: xllamacpp is not installed.
@@ -103,6 +105,7 @@ def serve_gguf(
         "api_keys": [api_key],
         "cache_prompt": cache_prompt,
         "batch": max(batch, slots),
+        "slots_folder": f"{slots_folder}/" if slots_folder else "",
         "verbosity": EVERY_REQUEST if log else WARNINGS,
         "thinking": True,
     }

@@ -54,6 +54,7 @@ def _start(settings: dict[str, Any]) -> Any:
     params.model_tags = {settings["tag"]}
     params.api_keys = settings["api_keys"]
     params.cache_prompt = settings["cache_prompt"]
+    params.slot_save_path = settings["slots_folder"]
     params.cache_ram_mib = 0  # the cache of idle prompts takes up to 8 GiB by default
     params.cors_origins = ""  # no page in a browser may talk to the model
     params.ui = False

@@ -7,11 +7,13 @@ gives the replies in the order of the requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmpipe.backends.journal import Journal, request_key
 from llmpipe.backends.llama_cpp_chat import GREEDY
+from llmpipe.backends.llama_cpp_prefixes import Prefixes
 from llmpipe.backends.openai_client import ApiClient, Failure, Words
 from llmpipe.backends.reasoning import part_unseen
 from llmpipe.errors import StageError
@@ -21,7 +23,7 @@ TEACHER = Words("the teacher", "teacher.", "replies so far are journalled")
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One question; all its fields together are its identity in the journal."""
+    """One question; all its fields but ``shared`` are its identity in the journal."""
 
     messages: Sequence[Mapping[str, str]]
     temperature: float
@@ -31,6 +33,8 @@ class ChatRequest:
     """JSON Schema that constrains the reply."""
     draw: int = 0
     """Counts the answers drawn for the same question."""
+    shared: int = 0
+    """How many of the first messages other requests begin with as well; no part of the identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class ChatClient:
     api_key: str = field(default="none", repr=False)
     timeout: float = 600.0
     local: bool = False
+    prefixes: Prefixes | None = None
+    """What a server of our own computes once for all requests that begin alike."""
     check_alive: Callable[[], None] = lambda: None
     on_reply: Callable[[int | None], None] = lambda tokens: None
     """Called for every reply, in the client's thread: with its tokens (0 where the endpoint does
@@ -132,10 +138,16 @@ class ChatClient:
         return [replies[index] for index in range(len(requests))]
 
     async def _send(self, api: Any, request: ChatRequest) -> ChatReply:
-        completion = await api.chat.completions.create(**self._body(request))
+        async with self._begun(request) as extra:
+            completion = await api.chat.completions.create(**self._body(request, extra))
         return self._keep(request, completion)  # journalled before the next one is sent
 
-    def _body(self, request: ChatRequest) -> dict[str, Any]:
+    def _begun(self, request: ChatRequest) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+        if self.prefixes is None:
+            return nullcontext({})
+        return self.prefixes.begun(request.messages[: request.shared])
+
+    def _body(self, request: ChatRequest, extra: Mapping[str, Any]) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": list(request.messages),
@@ -143,8 +155,8 @@ class ChatClient:
             "max_tokens": request.max_tokens,
             "seed": request.seed,
         }
-        if neutral := self._neutral(request):
-            body["extra_body"] = neutral
+        if extra_body := {**self._neutral(request), **extra}:
+            body["extra_body"] = extra_body
         if request.schema is not None:
             shape = {"name": "reply", "strict": True, "schema": request.schema}
             body["response_format"] = {"type": "json_schema", "json_schema": shape}

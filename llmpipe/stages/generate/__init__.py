@@ -128,7 +128,7 @@ class Generate(StageDefaults):
             config.teacher,
             gguf,
             journal=ctx.journal,
-            log=ctx.work / "llama.cpp.log",
+            work=ctx.work,
             threads=ctx.threads,
             reveal=ctx.reveal,
             anew=ctx.resample,

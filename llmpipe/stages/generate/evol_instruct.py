@@ -213,6 +213,7 @@ class EvolInstruct:
             seed=self._number(trial.chain, number, purpose),
             schema=schema,
             draw=trial.chain.draw,
+            shared=0 if purpose == "answer" else len(messages) - 1,  # the worked examples
         )
 
     def _replies(

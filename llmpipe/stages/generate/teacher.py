@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
@@ -54,7 +55,7 @@ def open_teacher(
     gguf: Artifact | None,
     *,
     journal: Path,
-    log: Path,
+    work: Path,
     threads: int,
     reveal: Callable[[str], str],
     anew: bool = False,
@@ -62,13 +63,15 @@ def open_teacher(
 ) -> Iterator[ChatClient]:
     """Give a client for the teacher, whichever engine it has; it is closed at the end.
 
-    ``gguf`` is the teacher's file for llama.cpp, whose own log goes to ``log``. ``anew`` asks again
-    what the journal holds. ``on_reply`` is told of every reply: see `ChatClient`.
+    ``gguf`` is the teacher's file for llama.cpp, whose own log, and what it keeps of prompts, goes
+    into the folder ``work``. ``anew`` asks again what the journal holds. ``on_reply`` is told of
+    every reply: see `ChatClient`.
 
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
     """
     from llmpipe.backends.journal import Journal
+    from llmpipe.backends.llama_cpp_prefixes import Prefixes
     from llmpipe.backends.openai_api import ChatClient
 
     common: Mapping[str, Any] = {
@@ -83,11 +86,12 @@ def open_teacher(
                             api_key=key, **common) as client:  # fmt: skip
                 yield client
             return
-        with serve_alone(
+        with TemporaryDirectory(prefix="prompts-", dir=work) as folder, serve_alone(
             gguf, role="teacher", context=config.context, slots=config.concurrency,
-            threads=threads, log=log,
+            threads=threads, log=work / "llama.cpp.log", slots_folder=Path(folder),
         ) as server, ChatClient(
             f"{server.url}/v1", server.model, journal=replies, local=True,
+            prefixes=Prefixes(server, config.concurrency),
             api_key=server.api_key or "none", check_alive=server.check_alive, **common
         ) as client:  # fmt: skip
             yield client
