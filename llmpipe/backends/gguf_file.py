@@ -107,11 +107,27 @@ def whole_file(gguf: Gguf, work: Path) -> Iterator[Path]:
         joined.unlink(missing_ok=True)
 
 
-def _open(path: Path) -> Any:
-    from gguf import GGUFReader
+def reader(path: Path) -> Any:
+    """Open a file with gguf's own reader, made several times as quick.
 
+    It cuts the metadata of a large vocabulary into a million views of a `numpy.memmap`, which cost
+    far more than those of the plain array over the same mapped bytes.
+    """
+    import numpy as np
+    from gguf import gguf_reader
+
+    class Reader(gguf_reader.GGUFReader):  # type: ignore[misc]
+        data = property(
+            lambda self: self.__dict__["data"],
+            lambda self, mapped: self.__dict__.update(data=np.asarray(mapped)),
+        )
+
+    return Reader(path)
+
+
+def _open(path: Path) -> Any:
     with _readable(path):
-        return GGUFReader(path)
+        return reader(path)
 
 
 @contextmanager

@@ -6,12 +6,14 @@ file holds (it would be random), one of another shape, and one that the model do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.gguf_file import Gguf, whole_file
+from llmpipe.backends.gguf_file import Gguf, reader, whole_file
 from llmpipe.backends.quiet import quiet
 from llmpipe.errors import StageError
 
@@ -44,13 +46,32 @@ def write_weights(gguf: Gguf, out: Path, *, work: Path, warn: Callable[[str], No
         StageError: transformers does not know the architecture, or a tensor is missing, of the
             wrong shape, or without a place in the model.
     """
-    with whole_file(gguf, work) as path:
+    with whole_file(gguf, work) as path, _read_once(path, gguf):
         model, info = _load(path, gguf)
-    names = _hugging_face_names(model, gguf)
+        names = _hugging_face_names(model, gguf)
     _require_all(gguf, info, names)
     _require_taken(gguf, names, warn)
     with quiet():
         model.save_pretrained(out)
+
+
+@contextmanager
+def _read_once(path: Path, opened: Gguf) -> Iterator[None]:
+    """Let transformers take what is read already.
+
+    It parses a GGUF anew for the config and for the weights, which takes seconds for a vocabulary,
+    and has gguf make its table of names anew for every module of the model.
+    """
+    import gguf
+
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    known = opened.readers[0] if path == opened.path else reader(path)
+    gguf.GGUFReader = lambda place: known if Path(place) == path else reader(Path(place))
+    gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = before
 
 
 def _load(path: Path, gguf: Gguf) -> tuple[Any, Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 llama.cpp's own reuse goes on from what its slot happens to hold: a prompt is then parted where it
 stops being like the one before it, and its rounding hangs on the order of the requests. Here every
 beginning is computed alone, from nothing, and kept in a file; each request restores it into a slot
-of its own. So a reply depends on its prompt alone, in whatever order they come, and after a restart.
+of its own. So a reply depends on its prompt alone, in whatever order, and after a restart, too.
 """
 
 from __future__ import annotations

@@ -31,6 +31,24 @@ def metadata(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in fields.items() if not k.startswith(("GGUF.", "split."))}
 
 
+def test_a_file_is_read_as_by_its_own_reader(smollm2_gguf: Path) -> None:
+    """Every field and the bytes of every tensor; the quicker reader maps the file, too."""
+    import gguf
+    import numpy as np
+
+    expected = gguf.GGUFReader(smollm2_gguf)
+    opened = open_gguf(smollm2_gguf)
+    assert opened.fields == {name: field.contents() for name, field in expected.fields.items()}
+    tensors = opened.readers[0].tensors
+    assert len(tensors) == len(expected.tensors) == len(opened.shapes)
+    for found, wanted in zip(tensors, expected.tensors, strict=True):
+        assert (found.name, found.tensor_type) == (wanted.name, wanted.tensor_type)
+        assert np.array_equal(found.data, wanted.data)
+    mapped = tensors[0].data
+    while not isinstance(mapped, np.memmap):
+        mapped = mapped.base
+
+
 @pytest.mark.parametrize("empty_first", [False, True])
 def test_parts_are_read_and_joined_as_the_whole(
     whole: Path, sharp_llama: Path, tmp_path: Path, empty_first: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gguf_files import Tensors, rewrite
@@ -48,6 +49,31 @@ def test_every_tensor_arrives(sharp_llama: Path, tmp_path: Path, parts: int) -> 
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor.half().float()), name
+
+
+@pytest.mark.parametrize(("parts", "joined"), [(0, 0), (8, 1)])
+def test_a_file_is_parsed_once(
+    sharp_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, joined: int
+) -> None:
+    """transformers takes what is read already, also of parts; gguf is left as it was."""
+    import gguf
+    from gguf import gguf_reader
+
+    path = rewrite(sharp_llama / "bare.gguf", tmp_path / "m.gguf", tensors_a_part=parts)
+    parsed = []
+    build = gguf_reader.GGUFReader._build_fields
+
+    def counted(self: gguf.GGUFReader, *args: Any) -> Any:
+        parsed.append(self)
+        return build(self, *args)
+
+    monkeypatch.setattr(gguf_reader.GGUFReader, "_build_fields", counted)
+    before = gguf.GGUFReader, gguf.get_tensor_name_map
+    opened = open_gguf(path)
+    assert len(parsed) == len(opened.readers)
+    write_weights(opened, tmp_path / "out", work=tmp_path, warn=print)
+    assert len(parsed) == len(opened.readers) + joined
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
 
 
 @pytest.mark.parametrize("parts", [0, 8])
