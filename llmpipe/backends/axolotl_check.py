@@ -27,9 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl_config import (
-    LABELS_PLUGIN,
-    SEED_PLUGIN,
-    STATE_PLUGIN,
+    OWN_PLUGINS,
     BlockProblem,
 )
 from llmpipe.backends.axolotl_modules import python_path
@@ -46,8 +44,6 @@ MARK = "llmpipe-answer "
 
 NOT_LOADED = "a plugin cannot be loaded"
 """How the answer begins where a plugin is not there, or fails."""
-
-_OWN_PLUGINS = frozenset({SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN})
 
 QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -123,7 +119,7 @@ def _lasts(block: Mapping[str, Any], found: list[dict[str, Any]]) -> bool:
     """Whether an answer holds as long as what it is kept by: no foreign code had a say in it."""
     named = block.get("plugins") or []
     plugins = named if isinstance(named, list) else [named]
-    known = all(str(p).startswith("axolotl.") or p in _OWN_PLUGINS for p in plugins)
+    known = all(str(p).startswith("axolotl.") or p in OWN_PLUGINS for p in plugins)
     return known and not any(problem["message"].startswith(NOT_LOADED) for problem in found)
 
 

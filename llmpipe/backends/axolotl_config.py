@@ -65,6 +65,12 @@ STATE_PLUGIN = "axolotl_state.StatePlugin"
 LABELS_PLUGIN = "axolotl_labels.plugin.LabelsPlugin"
 """Added likewise: it looks at the labels before the first step."""
 
+STARTUP_PLUGIN = "axolotl_startup.StartupPlugin"
+"""Added likewise: it saves the prepared rows without starting another process."""
+
+OWN_PLUGINS = (SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN, STARTUP_PLUGIN)
+"""What stands before the user's own plugins in every configuration."""
+
 FEW_ROWS = 5_000
 """Up to so many rows, starting processes to tokenise them costs more than it saves."""
 
@@ -188,12 +194,7 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
     if sources.train.rows <= FEW_ROWS and "dataset_processes" not in settings:
         settings.setdefault("dataset_num_proc", 1)
     settings, notes = fit_device(settings, device)
-    settings["plugins"] = [
-        SEED_PLUGIN,
-        STATE_PLUGIN,
-        LABELS_PLUGIN,
-        *(settings.get("plugins") or []),
-    ]
+    settings["plugins"] = [*OWN_PLUGINS, *(settings.get("plugins") or [])]
     if sources.allow_untrained:
         settings["allow_untrained"] = list(sources.allow_untrained)
     if settings.get("trust_remote_code"):

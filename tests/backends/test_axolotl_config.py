@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from llmpipe.backends.axolotl_config import (
     CPU_OFF,
     DEFAULTS,
-    LABELS_PLUGIN,
+    OWN_PLUGINS,
     OWNED,
-    SEED_PLUGIN,
-    STATE_PLUGIN,
     DataFile,
     Sources,
     compile_config,
@@ -83,7 +81,7 @@ def test_a_cpu_is_not_asked_for_what_it_cannot_do_and_it_is_said() -> None:
     assert "deepspeed" not in compiled.config
     assert "liger_rope" not in compiled.config
     assert compiled.config["attn_implementation"] == "sdpa"
-    assert compiled.config["plugins"] == [SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN, "mine.Plugin"]
+    assert compiled.config["plugins"] == [*OWN_PLUGINS, "mine.Plugin"]
     assert len(compiled.notes) == 5
     assert not any(note.startswith("tf32") for note in compiled.notes)
     assert compile_config({"adapter": "lora"}, SOURCES, CPU).notes == []

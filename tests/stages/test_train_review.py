@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmpipe.backends.axolotl_config import LABELS_PLUGIN, SEED_PLUGIN, STATE_PLUGIN
+from llmpipe.backends.axolotl_config import OWN_PLUGINS
 from llmpipe.contracts import Finding
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_compile import compile_unseen
@@ -312,7 +312,7 @@ def test_what_is_checked_is_what_runs() -> None:
     document = compiled.config
     assert document["test_datasets"][0]["type"] == "chat_template"
     assert (document["val_set_size"], document["bf16"], document["eval_steps"]) == (0, False, 2)
-    assert document["plugins"] == [SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN]
+    assert document["plugins"] == list(OWN_PLUGINS)
     preference, _ = compile_unseen(config({"rl": "dpo"}), None)
     assert preference.config["datasets"][0]["type"] == "axolotl_pairs.render"
     going_on, _ = compile_unseen(config({"adapter": "lora"}, adapter_start="continue"), None)
