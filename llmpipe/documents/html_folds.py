@@ -159,6 +159,8 @@ def _head(part: Tag, control: Tag | None, level: int) -> None:
     head = control
     if control.find(HEADINGS) is None:  # else the page has made one itself
         head = control.find_parent(HEADINGS) or control
+        if head is not control and _is_in(part, head):
+            head = control  # that heading was left open: it holds the whole part
         if head is control:
             head.name = f"h{level}" if not nested else "p"
         if nested:

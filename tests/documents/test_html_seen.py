@@ -119,6 +119,19 @@ def test_what_a_click_opens(page):
     assert found.text.count("Fee?") == 1
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<h1>A<details><summary>Why?</summary><p>So.</details></h1><p>End",
+        "<h1>A<p><button aria-expanded=false aria-controls=p>Why?</button><div id=p>So.</div></h1>End",
+    ],
+)
+def test_a_heading_left_open_is_put_into_no_part_that_it_holds(page):
+    """It would hold itself, and nobody who looks for what stands above comes to an end."""
+    text = of_text(page, "a.html").text
+    assert [text.count(word) for word in ("Why?", "So.", "End")] == [1, 1, 1]
+
+
 def test_in_lists_questions_are_bold():
     """Markdown has no headings there."""
     assert shown("<ul><li><details><summary>Q</summary>A</details></ul>") == "- **Q**\n\n  A"
