@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from llmpipe.contracts import StageDefaults
 from llmpipe.errors import StoreError
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.forkserver import receive, send
@@ -57,8 +58,9 @@ def shared_imports(coming: Iterable[StageNode]) -> dict[str, tuple[str, ...]]:
     Not on a machine with GPUs: libraries look at them when they are imported, and no process that
     is forked after that may use them.
     """
-    heavy = [node for node in coming if node.stage.imports]
-    return {node.kind: node.stage.imports for node in heavy} if len(heavy) > 1 else {}
+    named = [(n.kind, getattr(n.stage, "imports", StageDefaults.imports)) for n in coming]
+    heavy = [(kind, imports) for kind, imports in named if imports]
+    return dict(heavy) if len(heavy) > 1 else {}
 
 
 class Workers:

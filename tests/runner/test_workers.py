@@ -59,6 +59,8 @@ def test_what_several_stages_import_is_shared() -> None:
     assert shared.keys() == {"merge", "evaluate"}
     assert "peft" in shared["merge"]
     assert "torch" in shared["evaluate"]
+    of_another_package = cast(StageNode, SimpleNamespace(kind="theirs", stage=object))
+    assert shared_imports([node("merge"), of_another_package, of_another_package]) == {}
 
 
 def test_stages_come_from_the_server_that_has_imported(workers: Workers, tmp_path: Path) -> None:
