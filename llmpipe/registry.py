@@ -113,6 +113,9 @@ def _lacks(found: Any) -> Iterator[str]:
         yield f"it has no {', '.join(missing)}"
     if not hasattr(found, "cpus"):
         yield "it has no cpus"
+    imports = getattr(found, "imports", ())
+    if not (isinstance(imports, tuple) and all(isinstance(name, str) for name in imports)):
+        yield "its imports are no tuple of names"
 
 
 def _unusable(kind: str, point: EntryPoint, why: str) -> PluginError:

@@ -190,6 +190,8 @@ WHO = "the stage kind 'odd' of the package odd-kinds 1.2 cannot be used: "
         ("odd:Odd", CLASS.replace("VERSION = 1", "VERSION = '1'"), "its VERSION is no whole number"),
         ("odd:Odd", CLASS.replace("frozen=True", "frozen=True, forbid_unknown_fields=False"),
          "its Config takes unknown fields"),
+        ("odd:Odd", CLASS.replace("VERSION = 1", "VERSION = 1; imports = 'torch'"),
+         "its imports are no tuple of names"),
     ],
 )  # fmt: skip
 def test_a_broken_kind_is_named_with_its_package(

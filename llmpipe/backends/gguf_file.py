@@ -66,7 +66,7 @@ def open_gguf(path: Path) -> Gguf:
     Raises:
         StageError: a part is missing, cut short, no GGUF, or not the part that its name says.
     """
-    gguf = Gguf(path, tuple(_open(part) for part in all_parts(path)))
+    gguf = Gguf(path, tuple(reader(part) for part in all_parts(path)))
     _check_parts(gguf)
     return gguf
 
@@ -112,6 +112,9 @@ def reader(path: Path) -> Any:
 
     It cuts the metadata of a large vocabulary into a million views of a `numpy.memmap`, which cost
     far more than those of the plain array over the same mapped bytes.
+
+    Raises:
+        StageError: it is cut short or no GGUF.
     """
     import numpy as np
     from gguf import gguf_reader
@@ -122,12 +125,8 @@ def reader(path: Path) -> Any:
             lambda self, mapped: self.__dict__.update(data=np.asarray(mapped)),
         )
 
-    return Reader(path)
-
-
-def _open(path: Path) -> Any:
     with _readable(path):
-        return reader(path)
+        return Reader(path)
 
 
 @contextmanager

@@ -95,21 +95,6 @@ class LlamaServer:
         body = {"prompt": prompt, "n_predict": 1, "cache_prompt": False, "temperature": 0}
         return float(self._post("/completion", body)["timings"]["prompt_ms"]) / 1000
 
-    def keep_prefix(self, messages: Sequence[Mapping[str, str]], slot: int, name: str) -> None:
-        """Compute the beginning of a conversation in a slot, from nothing, and keep it by a name.
-
-        The server must have been started with a folder for it.
-        """
-        asked = {"messages": list(messages), "add_generation_prompt": False}
-        prompt = self._post("/apply-template", asked)["prompt"]
-        body = {"prompt": prompt, "n_predict": 0, "cache_prompt": False, "id_slot": slot}
-        self._post("/completion", body)
-        self._post(f"/slots/{slot}?action=save", {"filename": name})
-
-    def restore_prefix(self, slot: int, name: str) -> None:
-        """Put what was kept by a name into a slot; a prompt that begins so goes on from there."""
-        self._post(f"/slots/{slot}?action=restore", {"filename": name})
-
     def next_tokens(self, prompt: Sequence[int], count: int) -> dict[int, float]:
         """Return the log-probabilities (nats) of the likeliest next tokens, by token id.
 

@@ -3,7 +3,7 @@
 llama.cpp's own reuse goes on from what its slot happens to hold: a prompt is then parted where it
 stops being like the one before it, and its rounding hangs on the order of the requests. Here every
 beginning is computed alone, from nothing, and kept in a file; each request restores it into a slot
-of its own. So a reply depends on its prompt alone, in whatever order, and after a restart, too.
+of its own. So a reply does not depend on what was asked before it.
 """
 
 from __future__ import annotations
@@ -11,49 +11,72 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from llmpipe.backends.llama_cpp_client import LlamaServer
-from llmpipe.errors import StageError
+log = logging.getLogger(__name__)
+
+Messages = Sequence[Mapping[str, str]]
 
 
 class Prefixes:
-    """The beginnings of prompts that a server has computed. To be used in one event loop."""
+    """The beginnings of prompts that a server of our own has computed; for one event loop.
 
-    def __init__(self, server: LlamaServer, slots: int) -> None:
-        """Keep them in the ``slots_folder`` that the server was started with."""
-        self._server = server
+    The server must have been started with a ``slots_folder`` and so many ``slots``.
+    """
+
+    def __init__(self, url: str, slots: int) -> None:
+        self._url = url
         self._free: asyncio.Queue[int] = asyncio.Queue()
         for slot in range(slots):
             self._free.put_nowait(slot)
         self._locks: dict[str, asyncio.Lock] = {}
         self._kept: set[str] = set()
+        self._refused: set[str] = set()
 
     @asynccontextmanager
-    async def begun(self, messages: Sequence[Mapping[str, str]]) -> AsyncIterator[dict[str, Any]]:
+    async def begun(self, api: Any, messages: Messages) -> AsyncIterator[dict[str, Any]]:
         """Hold a slot that has read ``messages``; give the fields that send a request to it.
 
-        The request's own messages begin with these. Where the server refuses them (they exceed the
-        context, or the model's state cannot be kept), the request computes its whole prompt.
+        ``api`` is an `openai.AsyncOpenAI` of the server. The request's own messages begin with
+        these. Where the server refuses them (they exceed the context, the disk is full, or the
+        model's state cannot be kept), this request and all later ones compute whole prompts.
         """
         slot = await self._free.get()
         try:
-            reused = bool(messages) and await self._prepare(slot, messages)
+            reused = bool(messages) and await self._prepare(api, slot, messages)
             yield {"id_slot": slot, "cache_prompt": reused}
         finally:
             self._free.put_nowait(slot)
 
-    async def _prepare(self, slot: int, messages: Sequence[Mapping[str, str]]) -> bool:
+    async def _prepare(self, api: Any, slot: int, messages: Messages) -> bool:
+        from openai import APIError
+
         name = hashlib.sha256(json.dumps(list(messages)).encode()).hexdigest()[:16]
         async with self._locks.setdefault(name, asyncio.Lock()):
+            if name in self._refused:
+                return False
             try:
-                if name not in self._kept:
-                    await asyncio.to_thread(self._server.keep_prefix, messages, slot, name)
-                    self._kept.add(name)
+                if name in self._kept:
+                    await self._post(api, f"/slots/{slot}?action=restore", {"filename": name})
                 else:
-                    await asyncio.to_thread(self._server.restore_prefix, slot, name)
-            except StageError:
+                    await self._compute(api, slot, messages)
+                    await self._post(api, f"/slots/{slot}?action=save", {"filename": name})
+                    self._kept.add(name)
+            except APIError as error:
+                self._refused.add(name)
+                log.warning("the beginning of a prompt is computed each time: %s", error)
                 return False
         return True
+
+    async def _compute(self, api: Any, slot: int, messages: Messages) -> None:
+        asked = {"messages": list(messages), "add_generation_prompt": False}
+        prompt = (await self._post(api, "/apply-template", asked))["prompt"]
+        body = {"prompt": prompt, "n_predict": 0, "cache_prompt": False, "id_slot": slot}
+        await self._post(api, "/completion", body)
+
+    async def _post(self, api: Any, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = await api.post(self._url + path, cast_to=object, body=body)
+        return answer

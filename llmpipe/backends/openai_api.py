@@ -138,14 +138,16 @@ class ChatClient:
         return [replies[index] for index in range(len(requests))]
 
     async def _send(self, api: Any, request: ChatRequest) -> ChatReply:
-        async with self._begun(request) as extra:
+        async with self._begun(api, request) as extra:
             completion = await api.chat.completions.create(**self._body(request, extra))
         return self._keep(request, completion)  # journalled before the next one is sent
 
-    def _begun(self, request: ChatRequest) -> AbstractAsyncContextManager[Mapping[str, Any]]:
+    def _begun(
+        self, api: Any, request: ChatRequest
+    ) -> AbstractAsyncContextManager[Mapping[str, Any]]:
         if self.prefixes is None:
             return nullcontext({})
-        return self.prefixes.begun(request.messages[: request.shared])
+        return self.prefixes.begun(api, request.messages[: request.shared])
 
     def _body(self, request: ChatRequest, extra: Mapping[str, Any]) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -74,7 +74,9 @@ def _opened(soup: BeautifulSoup, buttons: list[Tag]) -> Iterator[tuple[int, tupl
         if control.decomposed or control.parent is None:
             continue
         panel = _panel(soup, control)
-        if panel is not None and not panel.decomposed and control not in panel.descendants:
+        if panel is None or panel.decomposed:
+            continue
+        if not _is_in(control, panel) and not _is_in(panel, control):
             yield id(panel), (control, panel)
 
 

@@ -1,7 +1,8 @@
 """The inner half of a worker: the process in which a stage's own code runs.
 
-It is forked from the worker before anything heavy is imported. Its output goes into one of the
-worker's pipes, its events into another, and in the end its answer into a third.
+It is forked from the worker, which has imported what all workers need, or what several stages do.
+Its output goes into one of the worker's pipes, its events into another, and in the end its answer
+into a third.
 """
 
 from __future__ import annotations

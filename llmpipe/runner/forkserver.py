@@ -77,8 +77,13 @@ def main(descriptor: int, modules: Iterable[str]) -> int:
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
     for module in itertools.chain.from_iterable(PARTS.get(name, [name]) for name in modules):
-        with contextlib.suppress(Exception):  # the stage that wants it will say so
+        try:
             importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                return 1
+        except Exception:  # half of it may be loaded: let the stages import for themselves
+            return 1
     gc.freeze()  # what is here already is never garbage: forks share its pages
     with contextlib.suppress(OSError):
         send(channel, GREETING)
@@ -131,10 +136,7 @@ def _tell(event: dict[str, Any]) -> None:
 
 
 def _reap(pid: int) -> None:
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # a server before this one started it
+    os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from llmpipe.graph.model import StageNode
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
+DEVICE_FILES = ("dev/nvidia*", "dev/dxg", "dev/kfd", "dev/dri/renderD*")
+"""What lies in the root folder where a library may compute on something else than the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,13 @@ def _memory() -> int:
         return min(total, int(CGROUP_LIMIT.read_text("ascii")))
     except (OSError, ValueError):  # no limit: the file is absent or says "max"
         return total
+
+
+def device_here() -> bool:
+    """Tell whether there may be a GPU or its like, of any make, whatever the environment says."""
+    return GPU_FOLDER.is_dir() or any(
+        True for pattern in DEVICE_FILES for _ in Path("/").glob(pattern)
+    )
 
 
 def _gpus() -> tuple[str, ...]:

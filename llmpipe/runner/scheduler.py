@@ -30,11 +30,11 @@ from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
-from llmpipe.runner.resources import Grant, Machine, Pool
+from llmpipe.runner.resources import Grant, Machine, Pool, device_here
 from llmpipe.runner.running import Running
 from llmpipe.runner.settle import Settler
 from llmpipe.runner.store import file_name
-from llmpipe.runner.workers import Workers, shared_imports
+from llmpipe.runner.workers import Workers
 
 RETRY_PAUSES = (1.0, 60.0)
 """Seconds before the first retry of a stage, doubled each time, and at most."""
@@ -95,8 +95,10 @@ class _Run:
         machine = Machine.here()
         wanted = nodes if options.only is None else options.only
         coming = [nodes[name] for name in wanted if plans[name].status == "run"]
+        if device_here():  # libraries look at it when they are imported: then no fork may use it
+            coming = []
         kinds = {node.kind for node in nodes.values()}
-        self.workers = Workers(self.id, kinds, {} if machine.gpus else shared_imports(coming))
+        self.workers = Workers(self.id, kinds, coming)
         self.pool = Pool(machine, options.jobs)
         self.settler = Settler(project, plans, options, machine, interrupt)
         self.selector = selectors.DefaultSelector()

@@ -14,7 +14,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -52,30 +52,20 @@ class Worker:
         return [json.loads(line) for line in lines]
 
 
-def shared_imports(coming: Iterable[StageNode]) -> dict[str, tuple[str, ...]]:
-    """Give by kind what is worth importing once for the stages that are to run: for two or more.
-
-    Not on a machine with GPUs: libraries look at them when they are imported, and no process that
-    is forked after that may use them.
-    """
-    named = [(n.kind, getattr(n.stage, "imports", StageDefaults.imports)) for n in coming]
-    heavy = [(kind, imports) for kind, imports in named if imports]
-    return dict(heavy) if len(heavy) > 1 else {}
-
-
 class Workers:
     """Starts and ends the workers of a run, whose stages are of the given kinds.
 
-    ``imports`` is what is worth importing once: see `shared_imports`. The fork servers are started
-    with the first worker.
+    What two or more of the stages that are ``coming`` import is imported once, by a fork server of
+    its own, which ends when the last of them has started. The servers are started with the first
+    worker.
     """
 
-    def __init__(
-        self, run: str, kinds: Iterable[str], imports: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
+    def __init__(self, run: str, kinds: Iterable[str], coming: Iterable[StageNode] = ()) -> None:
         self._run = run
         self._kinds = sorted(set(kinds))
-        self._imports = imports or {}
+        heavy = [(n.kind, getattr(n.stage, "imports", StageDefaults.imports)) for n in coming]
+        self._coming = [kind for kind, imports in heavy if imports]
+        self._modules = sorted({module for _, imports in heavy for module in imports})
         self._server: _ForkServer | None = None
         self._prepared: _ForkServer | None = None
 
@@ -120,14 +110,19 @@ class Workers:
         return worker
 
     def _from_prepared(self, kind: str, message: bytes) -> Worker | None:
-        if not self._imports:
+        if self._prepared is None and len(self._coming) > 1:
+            with contextlib.suppress(OSError):  # no process, no gain: the stages go without
+                self._prepared = _ForkServer(self._run, self._kinds, self._modules)
+        if kind not in self._coming:
             return None
-        if self._prepared is None:
-            modules = dict.fromkeys(m for named in self._imports.values() for m in named)
-            self._prepared = _ForkServer(self._run, self._kinds, list(modules))
-        if kind in self._imports and self._prepared.is_ready():
-            return self._prepared.fork(message)
-        return None
+        self._coming.remove(kind)
+        worker = None
+        if self._prepared is not None and self._prepared.is_ready():
+            worker = self._prepared.fork(message)
+        if self._prepared is not None and not self._coming:
+            self._prepared.close()  # what it holds is of no more use
+            self._prepared = None
+        return worker
 
 
 class _ForkServer:
@@ -136,7 +131,8 @@ class _ForkServer:
     def __init__(self, run: str, kinds: Sequence[str], modules: Sequence[str] = ()) -> None:
         self._channel, theirs = socket.socketpair()
         self._greeted = False
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(self._channel.close)
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", MODULE),
@@ -150,6 +146,7 @@ class _ForkServer:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **WORKER_ENVIRONMENT, RUN_VARIABLE: run},
             )
+            undo.pop_all()
 
     def is_ready(self) -> bool:
         """Tell, without waiting, whether the server has imported what it is to import."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import openai
 import pytest
 
 from llmpipe.backends.journal import Journal
@@ -56,7 +61,7 @@ def client(server: LlamaServer, journal: Path, concurrency: int = 1) -> Iterator
     """Open a client with a journal of its own."""
     with Journal(journal) as replies, ChatClient(
         f"{server.url}/v1", server.model, {}, replies, concurrency,
-        api_key=server.api_key or "", local=True, prefixes=Prefixes(server, concurrency),
+        api_key=server.api_key or "", local=True, prefixes=Prefixes(server.url, concurrency),
     ) as opened:  # fmt: skip
         yield opened
 
@@ -74,26 +79,29 @@ def test_replies_are_those_of_whole_prompts(server: LlamaServer, tmp_path: Path)
     assert said[0] == said[1] == said[2] == said[3]
 
 
-def test_only_what_is_new_is_computed(
-    server: LlamaServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_only_what_is_new_is_computed(server: LlamaServer) -> None:
+    """From the third request on, all but the beginning: the server says how much it computed."""
+
+    async def computed() -> list[tuple[int, int]]:
+        prefixes, found = Prefixes(server.url, 1), []
+        api = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.api_key)
+        for asked in requests(shared=True):
+            body: dict[str, Any] = {"model": server.model, "messages": asked.messages}
+            async with prefixes.begun(api, asked.messages[: asked.shared]) as extra:
+                reply = await api.chat.completions.create(**body, max_tokens=1, extra_body=extra)
+            timings = (reply.model_extra or {})["timings"]
+            found.append((timings["cache_n"], timings["prompt_n"]))
+        return found
+
+    counts = asyncio.run(computed())
+    assert len({reused for reused, _ in counts}) == 2  # as many as there are beginnings
+    assert all(reused > 20 > new for reused, new in counts)
+
+
+def test_a_beginning_that_is_gone_is_computed_each_time(
+    server: LlamaServer, tmp_path: Path
 ) -> None:
-    """Two beginnings are computed, and four times one of them is taken up again."""
-    called: list[str] = []
-    for name in ("keep_prefix", "restore_prefix"):
-        method = getattr(LlamaServer, name)
-
-        def counted(*args: object, name: str = name, method: object = method) -> None:
-            called.append(name)
-            method(*args)  # type: ignore[operator]
-
-        monkeypatch.setattr(LlamaServer, name, counted)
-    with client(server, tmp_path / "journal") as asked:
-        asked.ask(requests(shared=True))
-    assert called == ["keep_prefix", "keep_prefix", *["restore_prefix"] * 4]
-
-
-def test_what_cannot_be_kept_is_computed_each_time(server: LlamaServer, tmp_path: Path) -> None:
-    """A beginning that is gone, or longer than the context, is no reason to fail with."""
+    """So is one that is longer than the context: neither is a reason to fail."""
     with client(server, tmp_path / "journal") as asked:
         (first,) = asked.ask([request("Add a colour: a tree", OTHERS, shared=True)])
         for file in (tmp_path / "prompts").iterdir():
@@ -104,3 +112,50 @@ def test_what_cannot_be_kept_is_computed_each_time(server: LlamaServer, tmp_path
     assert (first.problem, second.problem, third.problem) == (None, None, "too long")
     with client(server, tmp_path / "whole") as asked:
         assert asked.ask([request("Add a colour: a boat", OTHERS, shared=False)]) == [second]
+
+
+def test_what_cannot_be_kept_is_tried_once(
+    server: LlamaServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A full disk must not make every request dearer; it is logged."""
+    (tmp_path / "prompts").rmdir()
+    tried = []
+    compute = Prefixes._compute
+
+    async def counted(*given: Any) -> None:
+        tried.append(given)
+        await compute(*given)
+
+    monkeypatch.setattr(Prefixes, "_compute", counted)
+    with client(server, tmp_path / "journal") as asked:
+        replies = asked.ask(requests(shared=True))
+    assert [reply.problem for reply in replies] == [None] * 6
+    assert len(tried) == 2
+    assert caplog.text.count("is computed each time") == 2
+
+
+def test_an_interruption_waits_for_nothing(server: LlamaServer, tmp_path: Path) -> None:
+    """What a cancelled request held is free again, also while the beginning is computed."""
+
+    async def interrupted() -> float:
+        prefixes = Prefixes(server.url, 1)
+        api = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=server.api_key)
+
+        async def hold(messages: list[dict[str, str]]) -> None:
+            async with prefixes.begun(api, messages):
+                pass
+
+        task = asyncio.create_task(hold(EXAMPLES * 6))
+        await asyncio.sleep(0.05)
+        begun = time.monotonic()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        waited = time.monotonic() - begun
+        await asyncio.wait_for(hold(OTHERS), 60)
+        return waited
+
+    assert asyncio.run(interrupted()) < 0.5

@@ -124,10 +124,12 @@ def test_what_a_click_opens(page):
     [
         "<h1>A<details><summary>Why?</summary><p>So.</details></h1><p>End",
         "<h1>A<p><button aria-expanded=false aria-controls=p>Why?</button><div id=p>So.</div></h1>End",
+        "<button aria-expanded=false aria-controls=p>Why?<div id=p>So.</div></button>End",
+        "<a role=tab href=#p>Why?<div id=p>So.</div></a>End",
     ],
 )
-def test_a_heading_left_open_is_put_into_no_part_that_it_holds(page):
-    """It would hold itself, and nobody who looks for what stands above comes to an end."""
+def test_what_was_left_open_is_put_into_no_part_that_it_holds(page):
+    """It would hold itself: lost, or nobody who looks for what stands above comes to an end."""
     text = of_text(page, "a.html").text
     assert [text.count(word) for word in ("Why?", "So.", "End")] == [1, 1, 1]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
@@ -86,12 +86,23 @@ def open_teacher(
                             api_key=key, **common) as client:  # fmt: skip
                 yield client
             return
-        with TemporaryDirectory(prefix="prompts-", dir=work) as folder, serve_alone(
+        with _emptied(work / "prompts") as folder, serve_alone(
             gguf, role="teacher", context=config.context, slots=config.concurrency,
-            threads=threads, log=work / "llama.cpp.log", slots_folder=Path(folder),
+            threads=threads, log=work / "llama.cpp.log", slots_folder=folder,
         ) as server, ChatClient(
             f"{server.url}/v1", server.model, journal=replies, local=True,
-            prefixes=Prefixes(server, config.concurrency),
+            prefixes=Prefixes(server.url, config.concurrency),
             api_key=server.api_key or "none", check_alive=server.check_alive, **common
         ) as client:  # fmt: skip
             yield client
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[Path]:
+    """Give an empty folder for the time of the block; a run that was killed has left it full."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
