@@ -73,7 +73,7 @@ class Generate(StageDefaults):
     """See the module's docstring."""
 
     Config = GenerateConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "external"
     draws = True
 
