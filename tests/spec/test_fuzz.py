@@ -17,7 +17,7 @@ FUZZER = Path(__file__).parent / "fuzz_specs.py"
 
 @pytest.mark.timeout(1200)
 def test_no_spec_crashes_stalls_or_bloats_the_planner(tmp_path: Path, long_form: bool) -> None:
-    """Thousands of specs are planned within a second and 200 MB each, and nothing is written."""
+    """Thousands of specs are planned within a second and 100 MB each, and nothing is written."""
     folder = tmp_path / "specs"
     folder.mkdir()
     seconds = "600" if long_form else "10"
