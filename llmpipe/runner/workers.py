@@ -102,7 +102,10 @@ class Workers:
         self._server = self._prepared = None
 
     def _from_plain(self, message: bytes) -> Worker | None:
-        self._server = self._server or _ForkServer(self._run, self._kinds)
+        try:
+            self._server = self._server or _ForkServer(self._run, self._kinds)
+        except OSError:
+            return None
         worker = self._server.fork(message)
         if worker is None:
             self._server.close()

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 
+from llmpipe.errors import StoreError
 from llmpipe.graph.model import StageNode
 from llmpipe.registry import stage_class
 from llmpipe.runner import resources
@@ -137,16 +138,20 @@ def test_what_fails_halfway_is_handed_on_to_nobody(
 def test_a_system_that_gives_no_process_is_no_end(
     workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second server is a gain and no need."""
-    start = subprocess.Popen
+    """The second server is a gain and no need; without the first one nothing can run."""
+    start, refuse = subprocess.Popen, "heavy"
 
     def refused(command: list[str], **options: Any) -> Any:
-        if any("heavy" in word for word in command):
+        if any(refuse in word for word in command):
             raise BlockingIOError(11, "Resource temporarily unavailable")
         return start(command, **options)
 
     monkeypatch.setattr(subprocess, "Popen", refused)
     assert servers(tmp_path) <= {start_one(workers, tmp_path)}
+    workers.close()
+    refuse = "forkserver"
+    with pytest.raises(StoreError, match="no worker process can be started"):
+        start_one(workers, tmp_path)
 
 
 def test_no_server_is_left(heavy: Path, tmp_path: Path) -> None:
