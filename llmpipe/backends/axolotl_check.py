@@ -26,10 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_config import (
-    OWN_PLUGINS,
-    BlockProblem,
-)
+from llmpipe.backends.axolotl_config import OWN_PLUGINS, BlockProblem
 from llmpipe.backends.axolotl_modules import python_path
 from llmpipe.backends.device import detect
 from llmpipe.errors import StageError

@@ -56,20 +56,13 @@ PREFERENCE = ("dpo", "ipo", "simpo")
 FULL_LEARNING_RATE = 2e-5
 """The default learning rate where all weights are trained."""
 
-SEED_PLUGIN = "axolotl_seed.SeedPlugin"
-"""Added to every configuration's plugins; it lies in `llmpipe.backends.axolotl_plugins`."""
-
-STATE_PLUGIN = "axolotl_state.StatePlugin"
-"""Added likewise: it writes down how the training ended."""
-
-LABELS_PLUGIN = "axolotl_labels.plugin.LabelsPlugin"
-"""Added likewise: it looks at the labels before the first step."""
-
-STARTUP_PLUGIN = "axolotl_startup.StartupPlugin"
-"""Added likewise: it saves the prepared rows without starting another process."""
-
-OWN_PLUGINS = (SEED_PLUGIN, STATE_PLUGIN, LABELS_PLUGIN, STARTUP_PLUGIN)
-"""What stands before the user's own plugins in every configuration."""
+OWN_PLUGINS = (
+    "axolotl_seed.SeedPlugin",
+    "axolotl_state.StatePlugin",
+    "axolotl_labels.plugin.LabelsPlugin",
+    "axolotl_startup.StartupPlugin",
+)
+"""What stands before the user's own plugins in every configuration: `axolotl_plugins` says why."""
 
 FEW_ROWS = 5_000
 """Up to so many rows, starting processes to tokenise them costs more than it saves."""

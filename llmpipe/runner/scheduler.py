@@ -92,13 +92,12 @@ class _Run:
             self.folder.mkdir(parents=True)
             self.events = EventLog(self.folder / "events.jsonl", listeners)
         nodes = project.graph.nodes
-        machine = Machine.here()
         wanted = nodes if options.only is None else options.only
         coming = [nodes[name] for name in wanted if plans[name].status == "run"]
-        if device_here():  # libraries look at it when they are imported: then no fork may use it
-            coming = []
-        kinds = {node.kind for node in nodes.values()}
-        self.workers = Workers(self.id, kinds, coming)
+        # Libraries look at a device when they are imported: after that no fork may use it.
+        sharing = [] if device_here() else coming
+        self.workers = Workers(self.id, {node.kind for node in nodes.values()}, sharing)
+        machine = Machine.here()
         self.pool = Pool(machine, options.jobs)
         self.settler = Settler(project, plans, options, machine, interrupt)
         self.selector = selectors.DefaultSelector()
