@@ -282,9 +282,9 @@ class Stage(Protocol):
     determinism: ClassVar[Determinism]
     cpus: ClassVar[int | None]
     """CPU threads that it needs where its config does not say; None means all there are."""
-    draws: ClassVar[bool]
+    stochastic: ClassVar[bool]
     """Whether it asks for replies that could be others another time, as ``--resample`` wants."""
-    looks_around: ClassVar[bool]
+    reads_environment: ClassVar[bool]
     """Whether its ports or fingerprint look at more than the config, such as at the machine."""
     imports: ClassVar[tuple[str, ...]]
     """Packages that its own process imports and that take seconds: a run imports them once for all
@@ -353,8 +353,8 @@ class StageDefaults:
     """What most kinds answer to the optional questions of `Stage`."""
 
     cpus: ClassVar[int | None] = None
-    draws: ClassVar[bool] = False
-    looks_around: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    reads_environment: ClassVar[bool] = False
     imports: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod

@@ -1,7 +1,7 @@
 """The files of a split GGUF: ``X-00001-of-00003.gguf`` and its two siblings are one model.
 
 llama.cpp writes such names, and finds the other parts by the name of the first. Only names are
-looked at here; that the files belong together is for `llmpipe.backends.gguf_file` to say.
+looked at here; that the files belong together is for `llmpipe.backends.llama_cpp.gguf_file` to say.
 """
 
 from __future__ import annotations

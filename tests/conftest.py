@@ -71,7 +71,7 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
     """SmolLM2-135M-Instruct as a Hugging Face folder (float32), imported from the GGUF."""
-    from llmpipe.backends.gguf_import import import_model
+    from llmpipe.backends.huggingface.gguf_import import import_model
 
     return build_once("smollm2", lambda folder: import_model(smollm2_gguf, folder))
 
@@ -87,7 +87,12 @@ def write_llama(folder: Path, smollm2_gguf: Path, **settings: Any) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from llmpipe.backends.gguf_import import TOKENS, build_tokenizer, read_gguf, write_tokenizer
+    from llmpipe.backends.huggingface.gguf_import import (
+        TOKENS,
+        build_tokenizer,
+        read_gguf,
+        write_tokenizer,
+    )
 
     fields, _ = read_gguf(smollm2_gguf)
     shape = {
@@ -128,7 +133,7 @@ def sharp_llama(smollm2_gguf: Path, tools_dir: Path, build_once: Callable[..., P
 
 def write_f16(model: Path, gguf: Path, tools_dir: Path) -> None:
     """Convert a model folder to a GGUF of type f16."""
-    from llmpipe.backends import converter
+    from llmpipe.backends.llama_cpp import converter
 
     program = converter.find(tools_dir)
     converter.convert(model, gguf, "f16", converter=program, work=gguf.parent, threads=2)

@@ -21,7 +21,7 @@ RECORD = Path(__file__).parent / "kind_sources.json"
 ROOMS = ("stages", "formats", "backends", "evaluation", "parity", "documents", "retrieval")
 """The packages whose code shapes artifacts."""
 
-COPIED = {"llmpipe.backends.axolotl": "axolotl_plugins"}
+COPIED = {"llmpipe.backends.axolotl.training": "axolotl_plugins"}
 """Modules that copy a folder beside them for another program to import."""
 
 

@@ -43,7 +43,7 @@ def write_model(
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    from llmpipe.backends.chat_tokens import render_chat, token_ids
+    from llmpipe.backends.huggingface.chat_tokens import render_chat, token_ids
 
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of, local_files_only=True)
     tokenizer.chat_template = template
@@ -82,7 +82,7 @@ def write_model(
 
 def write_gguf(model: Path, work: Path, tools_dir: Path) -> Path:
     """Convert a model folder to an F16 GGUF beside it, by llama.cpp's converter."""
-    from llmpipe.backends import converter
+    from llmpipe.backends.llama_cpp import converter
 
     work.mkdir(exist_ok=True)
     gguf = model.with_suffix(".gguf")

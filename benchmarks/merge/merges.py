@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.merge.training import Trained
-from llmpipe.backends.axolotl import Launch, environment
+from llmpipe.backends.axolotl.training import Launch, environment
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.stages.merge import Merge
 

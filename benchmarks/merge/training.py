@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.merge.cases import NEW_TOKENS, Case
 from benchmarks.retrieval.sets import building_permits, unambiguous
-from llmpipe.backends.gguf_import import (
+from llmpipe.backends.huggingface.gguf_import import (
     TOKENS,
     build_tokenizer,
     import_model,

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.embedding_folder import count_tokens, load_tokenizer
+from llmpipe.backends.embedders.folder import count_tokens, load_tokenizer
 
 SEED = 1234
 FEWEST, MOST = 40, 400

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.rag.results import Table, load_average, seconds
 from benchmarks.serve.streams import KEY, Pauses, guarded, pauses, way
-from llmpipe.backends.llama_cpp import BATCH, serve_gguf
-from llmpipe.backends.llama_cpp_batch import serve_fluently
+from llmpipe.backends.llama_cpp.batch import serve_fluently
+from llmpipe.backends.llama_cpp.serve import BATCH, serve_gguf
 
 SLOTS = 2
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -18,8 +18,8 @@ import httpx
 import uvicorn
 
 from llmpipe.backends.binding import bind, reachable_url
-from llmpipe.backends.llama_cpp_client import LlamaServer
-from llmpipe.web.guard import Admission
+from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.web.middleware import Admission
 from llmpipe.web.model.service import make_model_service
 
 BEFORE = 15

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import socket
 
-from llmpipe.backends.api_key import clean_key
+from llmpipe.backends.openai.api_key import clean_key
 from llmpipe.errors import LlmpipeError, StageError, UsageError
 from llmpipe.needs import Need
 

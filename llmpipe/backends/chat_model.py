@@ -12,7 +12,7 @@ import msgspec
 from llmpipe.contracts import Artifact, SecretField
 
 if TYPE_CHECKING:
-    from llmpipe.backends.llama_cpp_client import LlamaServer
+    from llmpipe.backends.llama_cpp.client import LlamaServer
 
 
 class ChatModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +59,7 @@ def serve_alone(
     Raises:
         StageError: the GGUF cannot be served, or not with so long a context.
     """
-    from llmpipe.backends.llama_cpp import BATCH, require_context, serve_gguf
+    from llmpipe.backends.llama_cpp.serve import BATCH, require_context, serve_gguf
 
     with serve_gguf(
         gguf.path,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from llmpipe.backends.child import run_child
+from llmpipe.backends.subprocess import run_child
 from llmpipe.errors import MissingDependencyError, StoreError
 
 REQUIREMENTS = Path(__file__).with_name("tools.txt")

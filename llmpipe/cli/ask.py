@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llmpipe.cli.asking import at_terminal
+from llmpipe.cli.artifact_lookup import Stored, open_answers, stage_of_kind
 from llmpipe.cli.options import add_run, add_spec, parser, print_json
-from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
+from llmpipe.cli.prompts import at_terminal
 from llmpipe.documents.model import untitled
 from llmpipe.errors import UsageError
 from llmpipe.runner.needs import require_installed
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     require_installed(stored.project, node.id)
     with open_answers(stored, node) as answerer:
         if question is None:
-            from llmpipe.cli.conversation import converse
+            from llmpipe.cli.repl import converse
 
             converse(partial(_show, answerer, k=options.k))
         elif options.json:

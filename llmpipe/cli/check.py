@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_check import CheckResult, check_block
-from llmpipe.backends.axolotl_config import OWNED, BlockProblem, fit_device
-from llmpipe.backends.axolotl_file import read_axolotl_file
-from llmpipe.backends.axolotl_paths import missing_paths
+from llmpipe.backends.axolotl.check import CheckResult, check_block
+from llmpipe.backends.axolotl.config import OWNED, BlockProblem, fit_device
+from llmpipe.backends.axolotl.file import read_axolotl_file
+from llmpipe.backends.axolotl.paths import missing_paths
 from llmpipe.backends.device import detect
 from llmpipe.cli.options import parser, print_json, print_warnings
 from llmpipe.errors import (

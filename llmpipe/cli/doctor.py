@@ -12,9 +12,9 @@ from llmpipe import __version__
 from llmpipe.cli.options import add_spec, open_project, parser, print_json
 from llmpipe.errors import MissingDependencyError, UsageError
 from llmpipe.needs import Need, extras, install_lines, packages, with_mends
+from llmpipe.runner.messages import size_text
 from llmpipe.runner.needs import Needed, needs_of, table
 from llmpipe.runner.resources import Machine
-from llmpipe.runner.words import size_text
 
 
 def main(argv: list[str]) -> int:
@@ -55,7 +55,7 @@ def _of_machine() -> list[Needed]:
     """Return the packages of every extra and the converter; nothing says that they are needed."""
     from dataclasses import replace
 
-    from llmpipe.backends import converter
+    from llmpipe.backends.llama_cpp import converter
 
     found: dict[str, Needed] = {}
     for extra, names in extras().items():

@@ -6,7 +6,7 @@ import argparse
 
 from llmpipe.cli.options import add_store, open_store, parser, print_json
 from llmpipe.runner.gc import KEEP_RUNS, find_garbage, free
-from llmpipe.runner.words import size_text
+from llmpipe.runner.messages import size_text
 
 
 def main(argv: list[str]) -> int:

@@ -9,8 +9,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from llmpipe.cli.artifact_lookup import Stored
 from llmpipe.cli.options import add_run, add_spec, find_stage, parser
-from llmpipe.cli.stored import Stored
 from llmpipe.errors import StoreError, UsageError, did_you_mean
 from llmpipe.graph.model import Graph, StageNode
 from llmpipe.runner.statcache import folder_files

@@ -14,10 +14,10 @@ from llmpipe.cli.options import (
     print_json,
     print_warnings,
 )
+from llmpipe.runner.messages import describe
 from llmpipe.runner.plan import StagePlan, make_plan
 from llmpipe.runner.preflight import review
 from llmpipe.runner.project import Project
-from llmpipe.runner.words import describe
 
 SHOWN_CAUSES = 6
 """Causes of one stage that the plan of all shows; below a sweep there are hundreds."""

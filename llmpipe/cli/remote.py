@@ -10,12 +10,12 @@ from typing import Literal
 from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.graph.model import StageNode
+from llmpipe.runner.messages import size_text
 from llmpipe.runner.plan import plan_stage
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Count, Remote
 from llmpipe.runner.store import Store
-from llmpipe.runner.words import size_text
 from llmpipe.terminal import redraw
 
 

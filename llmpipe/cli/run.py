@@ -13,9 +13,9 @@ from pathlib import Path
 from llmpipe.cli.main import unheard
 from llmpipe.cli.options import add_spec, parser
 from llmpipe.runner.console import make_view
+from llmpipe.runner.messages import closing_text
 from llmpipe.runner.recall import recall, repeat
 from llmpipe.runner.store import Store, home_for
-from llmpipe.runner.words import closing_text
 
 
 def main(argv: list[str]) -> int:

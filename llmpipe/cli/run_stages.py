@@ -15,6 +15,7 @@ from llmpipe.cli.plan import plan_json, print_plan
 from llmpipe.errors import UsageError
 from llmpipe.runner.console import make_view
 from llmpipe.runner.drift import check_locked
+from llmpipe.runner.messages import closing_text, describe, overlaid, seconds_text
 from llmpipe.runner.occupancy import orphans
 from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
@@ -23,7 +24,6 @@ from llmpipe.runner.preflight import preflight, review
 from llmpipe.runner.project import Project
 from llmpipe.runner.recall import remember
 from llmpipe.runner.scheduler import run_project
-from llmpipe.runner.words import closing_text, describe, overlaid, seconds_text
 
 LONG = 3600.0
 """Seconds from which on a stage is not repeated for a newer tool without asking."""
@@ -157,7 +157,7 @@ def _check_resampled(project: Project, options: argparse.Namespace) -> None:
     """
     for name in options.resample:
         node = project.graph.nodes[find_stages(project.graph, name)[0]]
-        if not getattr(node.stage, "draws", False):  # a kind from elsewhere may not say
+        if not getattr(node.stage, "stochastic", False):  # a kind from elsewhere may not say
             what = f"--resample {name}: a stage of kind {node.kind} journals no replies"
             raise UsageError(what, hint=f"to run it again: --force {name}")
 

@@ -23,8 +23,8 @@ from llmpipe.runner.history import (
     table,
     turned,
 )
+from llmpipe.runner.messages import ended_text, overlaid, seconds_text
 from llmpipe.runner.store import Store
-from llmpipe.runner.words import ended_text, overlaid, seconds_text
 
 FAILED = ("failed", "interrupted", UNFINISHED)
 

@@ -8,14 +8,14 @@ from argparse import Namespace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from llmpipe.cli.artifact_lookup import Stored, open_answers, stage_of_kind
 from llmpipe.cli.options import add_run, add_spec, parser
-from llmpipe.cli.stored import Stored, open_answers, stage_of_kind
 from llmpipe.contracts import reveal
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.needs import require_installed
 
 if TYPE_CHECKING:
-    from llmpipe.backends.llama_cpp_batch import Batch
+    from llmpipe.backends.llama_cpp.batch import Batch
 
 KINDS = ("serve", "rag")
 EXAMPLE = "chat: {kind: serve, model: …}"
@@ -77,8 +77,8 @@ def _serve_model(stored: Stored, node: StageNode, options: Namespace) -> None:
 
 
 def _serve_answers(stored: Stored, node: StageNode, options: Namespace) -> None:
-    from llmpipe.backends.api_key import clean_key
     from llmpipe.backends.binding import read_api_key
+    from llmpipe.backends.openai.api_key import clean_key
     from llmpipe.web.server import serve_answers
 
     config: Any = node.config

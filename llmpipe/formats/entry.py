@@ -12,7 +12,7 @@ class Entry:
     """A row between reading and writing: packed as JSON, with what the decisions go by.
 
     ``source`` and ``line`` say where it comes from. ``content`` and ``question`` are the keys of
-    `llmpipe.formats.overlap`; ``seed`` is the digest of the row that a generated one was made from.
+    `llmpipe.formats.leakage`; ``seed`` is the digest of the row that a generated one was made from.
     """
 
     source: int

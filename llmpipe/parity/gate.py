@@ -14,21 +14,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.backends.chat_tokens import render_chat, token_ids, turn_ends
-from llmpipe.backends.gguf_import import (
+from llmpipe.backends.huggingface.chat_tokens import render_chat, token_ids, turn_ends
+from llmpipe.backends.huggingface.gguf_import import (
     ADD_BOS,
     CHAT_TEMPLATE,
     SPECIAL_IDS,
     TOKENS,
     read_gguf,
 )
-from llmpipe.backends.tensors import tensor_shapes
-from llmpipe.backends.transformers import load_tokenizer
+from llmpipe.backends.huggingface.inference import load_tokenizer
+from llmpipe.backends.huggingface.tensors import tensor_shapes
 from llmpipe.errors import StageError
 from llmpipe.parity.golden import GoldenChat, golden_chats, golden_texts
 
 if TYPE_CHECKING:
-    from llmpipe.backends.llama_cpp_client import LlamaServer
+    from llmpipe.backends.llama_cpp.client import LlamaServer
     from llmpipe.backends.reasoning import Reply
 
 EMBEDDINGS = "token_embd.weight"

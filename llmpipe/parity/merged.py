@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.adapter_merge import float32_blocks, hold_edges_in_float32
-from llmpipe.backends.chat_tokens import render_chat, token_ids
+from llmpipe.backends.huggingface.adapter_merge import float32_blocks, hold_edges_in_float32
+from llmpipe.backends.huggingface.chat_tokens import render_chat, token_ids
 from llmpipe.errors import StageError
 from llmpipe.parity.divergence import Divergence, divergence
 from llmpipe.parity.golden import TEXTS, golden_chats

@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.backends.gguf_file import open_gguf
-from llmpipe.backends.gguf_weights import USE_THE_ORIGINAL
-from llmpipe.backends.quiet import quiet
+from llmpipe.backends.huggingface.gguf_weights import USE_THE_ORIGINAL
+from llmpipe.backends.llama_cpp.gguf_file import open_gguf
+from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.errors import StageError
 from llmpipe.parity.divergence import Divergence, divergence
 from llmpipe.parity.golden import TEXTS
 
 if TYPE_CHECKING:
-    from llmpipe.backends.llama_cpp_client import LlamaServer
+    from llmpipe.backends.llama_cpp.client import LlamaServer
 
 TOP = 1000
 """How many of llama.cpp's likeliest tokens are compared, each by itself. On SmolLM2-135M they show
@@ -155,7 +155,7 @@ def _context(folder: Path) -> int:
 
 def _logits(folder: Path, places: Sequence[_Place], threads: int) -> list[Any]:
     """Return the folder's logits for the token after each prompt, shape (vocabulary,)."""
-    with quiet():
+    with suppress_logs():
         import torch
         from transformers import AutoModelForCausalLM
 

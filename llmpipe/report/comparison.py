@@ -13,7 +13,7 @@ from llmpipe.report.page import document
 from llmpipe.report.parts import Section, details, pairs, table
 from llmpipe.runner.disk import atomic_write
 from llmpipe.runner.history import change_text, parted, value_text
-from llmpipe.runner.words import overlaid
+from llmpipe.runner.messages import overlaid
 
 Rows = Mapping[str, list[Any]]
 

@@ -29,8 +29,8 @@ from llmpipe.report.stages import failures, lock, stage_tables
 from llmpipe.report.sweeps import sweeps
 from llmpipe.report.timeline import timeline
 from llmpipe.runner.disk import atomic_write
+from llmpipe.runner.messages import overlaid, seconds_text
 from llmpipe.runner.store import Store
-from llmpipe.runner.words import overlaid, seconds_text
 
 NAME = "report.html"
 

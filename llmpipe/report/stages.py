@@ -8,8 +8,8 @@ from pathlib import PurePath
 from llmpipe.graph.markup import Markup, element, join
 from llmpipe.report.facts import Facts, Stage
 from llmpipe.report.parts import code, details, lines, number, pairs, stage_name, status_chip, table
+from llmpipe.runner.messages import describe, seconds_text, size_text
 from llmpipe.runner.records import KeyRecord
-from llmpipe.runner.words import describe, seconds_text, size_text
 
 MAX_CAUSES = 3
 """Causes that a row shows before the rest is folded."""

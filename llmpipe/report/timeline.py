@@ -13,7 +13,7 @@ from llmpipe.graph.render import point_words
 from llmpipe.graph.svg import shortened
 from llmpipe.report.axis import moment_text, moments
 from llmpipe.report.facts import Facts, Stage
-from llmpipe.runner.words import seconds_text
+from llmpipe.runner.messages import seconds_text
 
 ROW = 36
 AXIS = 22

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from llmpipe.backends.embedding_folder import count_tokens, load_tokenizer, read_folder
+from llmpipe.backends.embedders.folder import count_tokens, load_tokenizer, read_folder
 from llmpipe.errors import StageError
 from llmpipe.retrieval.embedder import EmbedderIdentity
 from llmpipe.retrieval.reading import Reader, Reading
@@ -206,7 +206,7 @@ def open_embedder(
         "query_prefix": identity.query_prefix,
     }
     if identity.engine == "openai":
-        from llmpipe.backends.openai_embeddings import EndpointEmbedder
+        from llmpipe.backends.embedders.openai import EndpointEmbedder
 
         dimension = identity.requested_dimension
         endpoint = EndpointEmbedder(
@@ -223,10 +223,10 @@ def open_embedder(
     tokenizer = load_tokenizer(model, identity.model)
     common: dict[str, Any] = {"threads": threads, "label": identity.model, **prefixes}
     if weights is not None and identity.engine == "onnx":
-        from llmpipe.backends.onnx_embedder import OnnxEmbedder
+        from llmpipe.backends.embedders.onnx import OnnxEmbedder
 
         return OpenedEmbedder(identity, OnnxEmbedder(folder, weights, **common), tokenizer)
-    from llmpipe.backends.sentence_transformers import SentenceTransformersEmbedder
+    from llmpipe.backends.embedders.sentence_transformers import SentenceTransformersEmbedder
 
     loaded = SentenceTransformersEmbedder(folder, batch_size=batch_size, **common)
     return OpenedEmbedder(identity, loaded, tokenizer)

@@ -21,10 +21,10 @@ from llmpipe.backends.streaming import Cancellation, Piece, Pieces, Thought, Usa
 from llmpipe.contracts import Artifact
 
 if TYPE_CHECKING:
-    from llmpipe.backends.journal import Journal
-    from llmpipe.backends.journalled_stream import JournalledStreamer
-    from llmpipe.backends.llama_cpp_client import LlamaServer
-    from llmpipe.backends.openai_stream import OpenAIStreamer
+    from llmpipe.backends.llama_cpp.client import LlamaServer
+    from llmpipe.backends.openai.journal import Journal
+    from llmpipe.backends.openai.journalled_stream import JournalledStreamer
+    from llmpipe.backends.openai.stream import OpenAIStreamer
     from llmpipe.retrieval.prompt import Message
 
 BATCH = 64
@@ -128,8 +128,8 @@ def open_generator(
         ) as server:  # fmt: skip
             yield LlamaCppGenerator(server, config)
         return
-    from llmpipe.backends.journalled_stream import JournalledStreamer
-    from llmpipe.backends.openai_stream import OpenAIStreamer
+    from llmpipe.backends.openai.journalled_stream import JournalledStreamer
+    from llmpipe.backends.openai.stream import OpenAIStreamer
 
     key = reveal(config.api_key) if config.api_key else "none"
     with OpenAIStreamer(config.base_url or "", config.model, api_key=key) as endpoint:

@@ -24,9 +24,9 @@ from llmpipe.documents.model import read_documents
 from llmpipe.errors import StageError, remake
 from llmpipe.retrieval.arrays import read_array, read_rows
 from llmpipe.retrieval.bm25 import Bm25, Bm25Settings
-from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.chunks import Chunk, read_chunks
 from llmpipe.retrieval.embedder import EmbedderIdentity, read_identity
+from llmpipe.retrieval.link_or_copy import link_or_copy
 from llmpipe.retrieval.passages import Passages, write_passages
 from llmpipe.retrieval.vectors import UNREAD_ROWS
 
@@ -138,7 +138,7 @@ def build_index(
     clock.lap("passages")
     for name in ("embedder.json", "model.onnx", UNREAD_ROWS):
         if (embeddings / name).is_file():
-            carry(embeddings / name, out)
+            link_or_copy(embeddings / name, out)
     manifest = Manifest(
         format=FORMAT,
         factory=faiss_backend.resolve_factory(settings.factory, total),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from llmpipe.backends.quiet import quiet
+from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.errors import StageError
 
 BATCH = 16
@@ -34,13 +34,13 @@ class CrossEncoder:
         Raises:
             StageError: the folder holds no such model.
         """
-        from llmpipe.backends.tensors import weight_files
-        from llmpipe.backends.transformers import load_tokenizer
+        from llmpipe.backends.huggingface.inference import load_tokenizer
+        from llmpipe.backends.huggingface.tensors import weight_files
 
         weight_files(folder)
         self._tokenizer = load_tokenizer(folder)
         try:
-            with quiet():
+            with suppress_logs():
                 import torch
                 from transformers import AutoModelForSequenceClassification
 

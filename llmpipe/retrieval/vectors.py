@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.backends.embedding_folder import count_tokens
+from llmpipe.backends.embedders.folder import count_tokens
 from llmpipe.errors import StageError
 from llmpipe.retrieval.chunks import Chunk, read_chunks
 from llmpipe.retrieval.embedder import EmbedderIdentity

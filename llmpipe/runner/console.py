@@ -10,7 +10,7 @@ import time
 from typing import Protocol
 
 from llmpipe.runner.events import Event
-from llmpipe.runner.words import event_text, failure_text, progress_text
+from llmpipe.runner.messages import event_text, failure_text, progress_text
 
 PLAIN_INTERVAL = 15.0
 """Seconds between two progress lines of a stage where nothing can be redrawn."""

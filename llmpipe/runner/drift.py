@@ -8,10 +8,10 @@ from llmpipe.errors import MOST_PROBLEMS, Problem, SpecError, UsageError
 from llmpipe.graph.model import StageNode
 from llmpipe.graph.sources import StageOutput
 from llmpipe.runner.lockfile import LockedStage, LockFile
+from llmpipe.runner.messages import describe
 from llmpipe.runner.plan import StagePlan, changes
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
-from llmpipe.runner.words import describe
 
 
 def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:

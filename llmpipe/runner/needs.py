@@ -17,10 +17,10 @@ from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, LocalPath, Sta
 from llmpipe.needs import Given, Need, data_need, install_lines, packages, with_mends
 from llmpipe.runner.estimate import disk_free, disk_needed
 from llmpipe.runner.fingerprint import replace_at
+from llmpipe.runner.messages import size_text
 from llmpipe.runner.project import Project
 from llmpipe.runner.remote import address_needs
 from llmpipe.runner.resources import Machine, shortage
-from llmpipe.runner.words import size_text
 from llmpipe.spec.model import StageSpec
 
 MISSING, HERE = "missing", "ok"

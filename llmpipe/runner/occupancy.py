@@ -18,8 +18,8 @@ from typing import Any
 
 from llmpipe.errors import StoreError
 from llmpipe.runner.disk import writing
+from llmpipe.runner.messages import owner_text
 from llmpipe.runner.process import command_of, is_alive, users_of
-from llmpipe.runner.words import owner_text
 
 Owner = Mapping[str, Any]
 """The worker that holds a key: its `identity`, ``stage``, ``since`` and the identity of its

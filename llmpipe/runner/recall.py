@@ -161,7 +161,7 @@ def _can_be_kept(node: StageNode) -> bool:
     from llmpipe.graph.sources import HubRepo
     from llmpipe.registry import KINDS
 
-    if node.kind not in KINDS or node.stage.looks_around:
+    if node.kind not in KINDS or node.stage.reads_environment:
         return False
     return not any(isinstance(source, HubRepo) for source in node.sources())
 

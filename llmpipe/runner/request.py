@@ -33,7 +33,7 @@ class InputRequest(msgspec.Struct, frozen=True):
         return Artifact(path, self.type, self.digest, self.label, base, self.pattern)
 
     def _download(self) -> Path:
-        from llmpipe.backends import hub
+        from llmpipe.backends.huggingface import hub
 
         assert self.repo is not None
         assert self.commit is not None

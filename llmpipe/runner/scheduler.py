@@ -19,6 +19,7 @@ from typing import Any
 
 from llmpipe.errors import LlmpipeError
 from llmpipe.graph.model import StageNode
+from llmpipe.runner.active_stage import Running
 from llmpipe.runner.disk import writing
 from llmpipe.runner.drift import artifact_drift
 from llmpipe.runner.estimate import critical_paths
@@ -30,9 +31,8 @@ from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.replan import Settler
 from llmpipe.runner.resources import Grant, Machine, Pool, device_here
-from llmpipe.runner.running import Running
-from llmpipe.runner.settle import Settler
 from llmpipe.runner.store import file_name
 from llmpipe.runner.workers import Workers
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from llmpipe.backends.axolotl_names import COMMON, ELSEWHERE
+from llmpipe.backends.axolotl.names import COMMON, ELSEWHERE
 from llmpipe.errors import Location, did_you_mean
 
 _SERVERS = {

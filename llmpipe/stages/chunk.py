@@ -30,7 +30,7 @@ from llmpipe.documents.model import read_documents
 from llmpipe.errors import StageError
 from llmpipe.needs import Given, Need, packages
 from llmpipe.retrieval import chunks
-from llmpipe.retrieval.carry import carry
+from llmpipe.retrieval.link_or_copy import link_or_copy
 from llmpipe.retrieval.reading import Reader
 from llmpipe.retrieval.splitter import Splitter, cuts_a_word
 from llmpipe.retrieval.survey import Survey, Unknown
@@ -104,7 +104,7 @@ class Chunk(StageDefaults):
                 hint="do they hold any text? look at the rejects of the ingest stage",
             )
         figures.survey.check(ctx.input("model").label, config.unknown, ctx.warn)
-        carry(documents.path, folder, "documents.jsonl")
+        link_or_copy(documents.path, folder, "documents.jsonl")
         how = {
             "tokens": config.tokens,
             "overlap": config.overlap,
@@ -147,7 +147,7 @@ class _Figures:
 
 def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter, Reader]:
     """Give the longest text that the model takes, a splitter by its tokens, and a reader."""
-    from llmpipe.backends.embedding_folder import load_tokenizer, read_folder
+    from llmpipe.backends.embedders.folder import load_tokenizer, read_folder
 
     config, model = ctx.config, ctx.input("model")
     limit = read_folder(model.path, model.label).max_tokens

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import msgspec
 
-from llmpipe.backends.child import run_child
+from llmpipe.backends.subprocess import run_child
 from llmpipe.contracts import (
     ArtifactType,
     FieldPath,

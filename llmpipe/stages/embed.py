@@ -33,8 +33,8 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import StageError
 from llmpipe.needs import Given, Need, packages
-from llmpipe.retrieval.carry import carry
 from llmpipe.retrieval.embedder import PACKAGES, EmbedderIdentity, Engine, write_identity
+from llmpipe.retrieval.link_or_copy import link_or_copy
 from llmpipe.retrieval.needs import EMBEDDING
 from llmpipe.retrieval.reading import Reader
 from llmpipe.retrieval.survey import Survey, Unknown
@@ -148,9 +148,9 @@ class Embed(StageDefaults):
             folder / "embedder.json", msgspec.structs.replace(identity, dimension=dimension)
         )
         for name in ("chunks.jsonl", "documents.jsonl"):
-            carry(chunks / name, folder)
+            link_or_copy(chunks / name, folder)
         if "weights" in ctx.inputs:
-            carry(ctx.input("weights").path, folder, "model.onnx")
+            link_or_copy(ctx.input("weights").path, folder, "model.onnx")
         figures = {**_figures(backlog, dimension, spent), **survey.metrics()}
         return StageResult({"embeddings": folder}, figures, _summary(figures))
 
@@ -194,7 +194,7 @@ def _survey(ctx: StageContext[EmbedConfig]) -> Survey:
     Raises:
         StageError: it cannot read them.
     """
-    from llmpipe.backends.embedding_folder import load_tokenizer
+    from llmpipe.backends.embedders.folder import load_tokenizer
 
     model = ctx.inputs.get("model")
     if model is None:  # an endpoint does not show its tokenizer
@@ -215,7 +215,7 @@ def _embed(
 
     A model is not loaded when nothing is missing, or when a text would be too long for it.
     """
-    from llmpipe.backends.embedding_folder import load_tokenizer
+    from llmpipe.backends.embedders.folder import load_tokenizer
     from llmpipe.retrieval.embedders import open_embedder
 
     total = len(backlog.missing)

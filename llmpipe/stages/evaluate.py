@@ -42,9 +42,9 @@ from llmpipe.evaluation.summary import DIGITS, compact, summarise, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
 from llmpipe.formats import Message, RowError
 from llmpipe.formats.first_rows import absent, named_columns
+from llmpipe.formats.leakage import question_key, question_words
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import expecting
-from llmpipe.formats.overlap import question_key, question_words
 from llmpipe.formats.records import WrittenFloat, read_rows, write_rows
 from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.evaluate_models import METHOD, Progress, Result, examine, warn, work
@@ -109,7 +109,7 @@ class Evaluate(StageDefaults):
     Config = EvaluateConfig
     VERSION = 5
     determinism = "same-machine"
-    looks_around = True
+    reads_environment = True
     imports = ("torch", "transformers")
 
     @staticmethod

@@ -102,8 +102,8 @@ def examine(
     """Have one model score and answer the chats."""
     if model.type == "gguf":
         return _served(ctx, model, chats, progress)
-    from llmpipe.backends.chat_tokens import render_chat, token_ids
-    from llmpipe.backends.transformers import (
+    from llmpipe.backends.huggingface.chat_tokens import render_chat, token_ids
+    from llmpipe.backends.huggingface.inference import (
         answer_losses,
         greedy_answers,
         opened_model,
@@ -180,7 +180,7 @@ def _served(
 
     Several at once gain nothing on few cores, and how they fall together would sway the answers.
     """
-    from llmpipe.backends.llama_cpp import serve_gguf
+    from llmpipe.backends.llama_cpp.serve import serve_gguf
 
     config = ctx.config
     held = HeldSchema(ctx.input("json_schema")) if config.json_schema else None

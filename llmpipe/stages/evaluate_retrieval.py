@@ -46,10 +46,7 @@ from llmpipe.evaluation.summary import compact, summarise, table
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
 from llmpipe.needs import Given, Need
-from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion, fusion_problems
-from llmpipe.retrieval.hits import REASONS
-from llmpipe.retrieval.index import read_manifest
-from llmpipe.retrieval.labelled import (
+from llmpipe.retrieval.eval_questions import (
     AnsweringDocuments,
     Judged,
     Question,
@@ -57,8 +54,11 @@ from llmpipe.retrieval.labelled import (
     read_judged_questions,
     read_questions,
 )
+from llmpipe.retrieval.factory import embed_questions
+from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion, fusion_problems
+from llmpipe.retrieval.hits import REASONS
+from llmpipe.retrieval.index import read_manifest
 from llmpipe.retrieval.needs import search_needs
-from llmpipe.retrieval.opening import embed_questions
 from llmpipe.retrieval.passages import Passages
 from llmpipe.retrieval.search import FETCH, SEARCH_TOOLS, Mode, Retriever, readable
 

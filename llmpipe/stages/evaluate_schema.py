@@ -16,7 +16,7 @@ from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 
 if TYPE_CHECKING:
-    from llmpipe.backends.llama_cpp_client import LlamaServer
+    from llmpipe.backends.llama_cpp.client import LlamaServer
 
 UNHELD = (
     "llama.cpp knows no uniqueItems, not, if, contains, propertyNames, dependentRequired or "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
-from llmpipe.backends import converter
+from llmpipe.backends.llama_cpp import converter
 from llmpipe.contracts import (
     Artifact,
     Input,
@@ -73,7 +73,7 @@ class Export(StageDefaults):
     Config = ExportConfig
     VERSION = 2
     determinism = "same-machine"  # the GGUF is byte-equal anywhere, the recorded answers are not
-    looks_around = True
+    reads_environment = True
     imports = ("torch", "transformers")
 
     @staticmethod
@@ -164,7 +164,7 @@ def _answers(
     ctx: StageContext[ExportConfig], model: Artifact, reference: Any
 ) -> list[tuple[str, Reply]]:
     """Let the Hugging Face model answer the prompts: (prompt, answer), none without a template."""
-    from llmpipe.backends.transformers import greedy_answers, opened_model
+    from llmpipe.backends.huggingface.inference import greedy_answers, opened_model
 
     options = ctx.config.parity
     prompts = PROMPTS[: options.continuations] if reference.tokenizer.chat_template else ()
@@ -183,7 +183,7 @@ def _gate(
     expected: Sequence[tuple[str, Reply]],
 ) -> dict[str, Any]:
     """Serve one GGUF, compare it with the model, and give the report."""
-    from llmpipe.backends.llama_cpp import serve_gguf
+    from llmpipe.backends.llama_cpp.serve import serve_gguf
     from llmpipe.parity.gate import continuations, verify
 
     options = ctx.config.parity

@@ -34,9 +34,9 @@ from llmpipe.errors import EXCERPT, StageError
 from llmpipe.formats import FormatName, Message, RowError, from_chat
 from llmpipe.formats.entry import Entry, Rejects
 from llmpipe.formats.first_rows import Named, absent, named_columns
+from llmpipe.formats.leakage import QuotedQuestions, content_key, question_key, question_words
 from llmpipe.formats.mapping import ColumnMap, read_chat
 from llmpipe.formats.message import UnusableRowError, expecting
-from llmpipe.formats.overlap import QuotedQuestions, content_key, question_key, question_words
 from llmpipe.formats.provenance import PROVENANCE, is_unclear, source_digest
 from llmpipe.formats.records import (
     Row,
@@ -271,8 +271,8 @@ def _without_duplicates(rows: list[Entry], rejects: Rejects) -> list[Entry]:
 def _within_limit(
     ctx: StageContext[FormatConfig], rows: list[Entry], rejects: Rejects, limit: int
 ) -> list[Entry]:
-    from llmpipe.backends.chat_tokens import render_chat, token_counts
-    from llmpipe.backends.transformers import load_tokenizer
+    from llmpipe.backends.huggingface.chat_tokens import render_chat, token_counts
+    from llmpipe.backends.huggingface.inference import load_tokenizer
 
     tokenizer = load_tokenizer(ctx.input("tokenizer").path)
     sources = [source for _, source in _sources(ctx.config)]

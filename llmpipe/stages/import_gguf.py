@@ -3,9 +3,10 @@
 Weights are dequantised to float32: four bytes a parameter on disk. What the quantisation lost stays
 lost. A split GGUF is joined for a while. Every tensor must have its place in the model, and the
 model must predict what llama.cpp predicts with the file, up to rounding. Architectures are those
-that transformers can read; tokenizers are those of `llmpipe.backends.gguf_import.RECIPES`, others
-are refused by name. The compiler adds this stage by itself where a GGUF is given and a model is
-needed. About a minute for 135M parameters on two cores.
+that transformers can read; tokenizers are those of
+`llmpipe.backends.huggingface.gguf_import.RECIPES`, others are refused by name. The compiler adds
+this stage by itself where a GGUF is given and a model is needed. About a minute for 135M parameters
+on two cores.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ class ImportGguf(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[ImportGgufConfig]) -> StageResult:
-        from llmpipe.backends.gguf_import import import_model
-        from llmpipe.backends.llama_cpp import serve_gguf
+        from llmpipe.backends.huggingface.gguf_import import import_model
+        from llmpipe.backends.llama_cpp.serve import serve_gguf
         from llmpipe.parity.gate import Reference, verify
         from llmpipe.parity.predictions import compare_predictions
 

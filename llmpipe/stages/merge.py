@@ -1,8 +1,8 @@
 """Merge an adapter into the model that it was trained on; prove that the result is that model.
 
-The sum is made by PEFT on the CPU (`llmpipe.backends.adapter_merge`), on the weights that the
-adapter was trained on: after QLoRA those that bitsandbytes rounded. Then the merged folder is
-loaded as any user would, and its predictions are held against those of the adapter on its base.
+The sum is made by PEFT on the CPU (`llmpipe.backends.huggingface.adapter_merge`), on the weights
+that the adapter was trained on: after QLoRA those that bitsandbytes rounded. Then the merged folder
+is loaded as any user would, and its predictions are held against those of the adapter on its base.
 Tokenizer and generation settings come as files from the adapter and the base, untouched.
 
 In memory are the model once, in the number format of the base, its embeddings and one block in
@@ -20,16 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_needs import rounding_packages
-from llmpipe.backends.base_model import ADAPTER_CONFIG, load_base, put_adapter, stored_dtype
-from llmpipe.backends.quantization import (
+from llmpipe.backends.axolotl.needs import rounding_packages
+from llmpipe.backends.huggingface.base_model import (
+    ADAPTER_CONFIG,
+    load_base,
+    put_adapter,
+    stored_dtype,
+)
+from llmpipe.backends.huggingface.quantization import (
     QUANTIZATION_CONFIG,
     describe,
     quantization_of,
     unrecorded_hint,
 )
-from llmpipe.backends.quiet import quiet
-from llmpipe.backends.tensors import look, tensor_shapes, weight_files
+from llmpipe.backends.huggingface.tensors import look, tensor_shapes, weight_files
+from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.contracts import (
     Artifact,
     Input,
@@ -92,7 +97,7 @@ class Merge(StageDefaults):
             )
         target = ctx.out / "model"
         ctx.progress(0, 3, "merging")
-        with quiet():
+        with suppress_logs():
             trained = merge(base.path, adapter.path, target, adapter.label, threads=ctx.threads)
             _copy_files(base.path, adapter.path, target)
             ctx.progress(1, 3, "verifying")
@@ -132,7 +137,7 @@ def merge(
     """
     import torch
 
-    from llmpipe.backends.adapter_merge import hold_edges_in_float32, merge_adapter
+    from llmpipe.backends.huggingface.adapter_merge import hold_edges_in_float32, merge_adapter
     from llmpipe.parity.merged import changed_tokens, comparison_rows, learned_kl, predictions
 
     torch.manual_seed(0)  # an adapter's values are drawn at random before they are loaded
@@ -231,7 +236,7 @@ def _formats(model: Any, stored: Any) -> dict[str, Any]:
 
 def _tokenizer(base: Path, adapter: Path) -> Any | None:
     """Load the adapter's tokenizer, or the base's; None where neither has one."""
-    from llmpipe.backends.transformers import load_tokenizer
+    from llmpipe.backends.huggingface.inference import load_tokenizer
 
     for folder in (adapter, base):
         if (folder / "tokenizer_config.json").is_file():

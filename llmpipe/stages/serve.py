@@ -95,7 +95,7 @@ class Serve(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:
-        from llmpipe.backends.llama_cpp import require_context, serve_gguf
+        from llmpipe.backends.llama_cpp.serve import require_context, serve_gguf
 
         config, model = ctx.config, ctx.input("model")
         system = [{"role": "system", "content": config.system}] if config.system else []

@@ -7,7 +7,7 @@ use is published: weights, their configuration and the tokenizer; no checkpoints
 path of this machine, so that the same spec gives the same bytes again.
 
 The settings are judged before a run, by `llmpipe.stages.train_review` and, with the installed
-Axolotl, by `llmpipe.backends.axolotl_check`. No other program than Axolotl trains.
+Axolotl, by `llmpipe.backends.axolotl.check`. No other program than Axolotl trains.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends import axolotl
-from llmpipe.backends.axolotl_check import check_block, installed_version
-from llmpipe.backends.axolotl_config import KeyPath, owned_problems, to_yaml
-from llmpipe.backends.axolotl_modules import python_path
-from llmpipe.backends.axolotl_needs import packages_of
-from llmpipe.backends.axolotl_paths import paths_in
+from llmpipe.backends.axolotl import training as axolotl
+from llmpipe.backends.axolotl.check import check_block, installed_version
+from llmpipe.backends.axolotl.config import KeyPath, owned_problems, to_yaml
+from llmpipe.backends.axolotl.modules import python_path
+from llmpipe.backends.axolotl.needs import packages_of
+from llmpipe.backends.axolotl.paths import paths_in
 from llmpipe.backends.device import detect
-from llmpipe.backends.quantization import bits_of, quantization_of
+from llmpipe.backends.huggingface.quantization import bits_of, quantization_of
 from llmpipe.contracts import (
     ArtifactType,
     Effort,
@@ -62,7 +62,7 @@ from llmpipe.stages.train_config import (
 )
 from llmpipe.stages.train_effort import effort
 from llmpipe.stages.train_entry import entry_problems
-from llmpipe.stages.train_figures import metrics, not_the_best, summary
+from llmpipe.stages.train_metrics import metrics, not_the_best, summary
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
     complaints,
@@ -82,7 +82,7 @@ class Train(StageDefaults):
     Config = TrainConfig
     VERSION = 2
     determinism = "same-machine"
-    looks_around = True
+    reads_environment = True
 
     @staticmethod
     def ports(config: TrainConfig) -> Ports:

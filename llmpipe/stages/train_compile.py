@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends import axolotl
-from llmpipe.backends.axolotl_config import (
+from llmpipe.backends.axolotl import training as axolotl
+from llmpipe.backends.axolotl.config import (
     Compiled,
     DataFile,
     KeyPath,
@@ -23,10 +23,10 @@ from llmpipe.backends.axolotl_config import (
     merge_blocks,
     to_yaml,
 )
-from llmpipe.backends.axolotl_file import read_axolotl_file
-from llmpipe.backends.axolotl_paths import paths_in, replace_paths
-from llmpipe.backends.chat_tokens import has_chat_template
+from llmpipe.backends.axolotl.file import read_axolotl_file
+from llmpipe.backends.axolotl.paths import paths_in, replace_paths
 from llmpipe.backends.device import detect
+from llmpipe.backends.huggingface.chat_tokens import has_chat_template
 from llmpipe.contracts import SECRET, Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train_config import TrainConfig, made, port_name

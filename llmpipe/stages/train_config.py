@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from llmpipe.backends.axolotl_config import KeyPath
+from llmpipe.backends.axolotl.config import KeyPath
 from llmpipe.contracts import ArtifactType, StageConfig
 
 REPORTING_KEYS = frozenset(

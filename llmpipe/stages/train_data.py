@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_config import DataFile
+from llmpipe.backends.axolotl.config import DataFile
 from llmpipe.backends.parquet import Shape, joined, lacks_key, write_shaped, write_texts
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmpipe.backends.axolotl_config import with_defaults
+from llmpipe.backends.axolotl.config import with_defaults
 from llmpipe.contracts import Effort
 
 _COUNTED = ("max_steps", "num_epochs", "micro_batch_size", "gradient_accumulation_steps")

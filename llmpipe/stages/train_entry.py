@@ -2,7 +2,7 @@
 
 The entry names the file that llmpipe writes, so the keys that say where rows lie and what their
 columns are called are llmpipe's own. The rest is the user's. Which keys exist is Axolotl's to say:
-`llmpipe.backends.axolotl_check` asks it.
+`llmpipe.backends.axolotl.check` asks it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from llmpipe.backends.axolotl_config import PREFERENCE, KeyPath
+from llmpipe.backends.axolotl.config import PREFERENCE, KeyPath
 
 Kind = Literal["conversation", "text", "alpaca", "pair", "as they are"]
 """What a stage's rows are read as; "as they are" where the user names a type of their own."""

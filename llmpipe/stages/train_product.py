@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.base_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from llmpipe.backends.quantization import QUANTIZATION_CONFIG, recorded_quantization
-from llmpipe.backends.tensors import INDEX, look, tensors, weight_files
+from llmpipe.backends.huggingface.base_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from llmpipe.backends.huggingface.quantization import QUANTIZATION_CONFIG, recorded_quantization
+from llmpipe.backends.huggingface.tensors import INDEX, look, tensors, weight_files
 from llmpipe.contracts import write_json
 from llmpipe.errors import StageError
 

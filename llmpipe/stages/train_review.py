@@ -1,7 +1,7 @@
 """Say what is wrong or remarkable in a train stage's settings before anything runs.
 
 What is judged is the merged vocabulary of ``axolotl_file`` and block, as the run will use it. No
-tool is asked here: that is `llmpipe.backends.axolotl_check`. An error stops `plan`, `validate` and
+tool is asked here: that is `llmpipe.backends.axolotl.check`. An error stops `plan`, `validate` and
 `run`; a warning is told by each of them.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl_config import (
+from llmpipe.backends.axolotl.config import (
     OWNED,
     PREFERENCE,
     BlockProblem,
     packing_problem,
     with_defaults,
 )
-from llmpipe.backends.axolotl_modules import python_path
-from llmpipe.backends.axolotl_paths import bare_paths, paths_in
+from llmpipe.backends.axolotl.modules import python_path
+from llmpipe.backends.axolotl.paths import bare_paths, paths_in
 from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError

@@ -13,8 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmpipe.web.errors import ApiError, internal_error
-from llmpipe.web.guard import Admission, Guard
 from llmpipe.web.metrics import RequestMetrics
+from llmpipe.web.middleware import Admission, Guard
 
 
 class _Whole(Convertor[str]):

@@ -24,7 +24,7 @@ from llmpipe.web.asked import REFUSED, asked
 from llmpipe.web.errors import ApiError, event_of, unsupported
 from llmpipe.web.library import Library
 from llmpipe.web.model.requests import StreamOptions
-from llmpipe.web.reading import converted
+from llmpipe.web.request_parsing import converted
 
 LONGEST_QUESTION = 10_000
 """Characters that a question may have."""

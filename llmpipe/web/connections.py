@@ -17,7 +17,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llmpipe.web.errors import json_response
-from llmpipe.web.waiting import RETRY_AFTER, busy
+from llmpipe.web.queueing import RETRY_AFTER, busy
 
 log = logging.getLogger("llmpipe.web")
 

@@ -12,7 +12,7 @@ from contextlib import closing
 
 from llmpipe.backends.streaming import Cancellation
 from llmpipe.retrieval.answer import Event, Events
-from llmpipe.web.waiting import Line, call
+from llmpipe.web.queueing import Line, call
 
 Making = Callable[[Cancellation], Events]
 

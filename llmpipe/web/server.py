@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.types import ASGIApp
 
-    from llmpipe.backends.llama_cpp_batch import Batch
+    from llmpipe.backends.llama_cpp.batch import Batch
     from llmpipe.retrieval.answer import Answerer
 
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus-client")
@@ -68,7 +68,7 @@ def serve_answers(
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[rag,serve]")
-    from llmpipe.web.guard import Admission
+    from llmpipe.web.middleware import Admission
     from llmpipe.web.service import Identity, make_service
 
     with bind(host, port) as bound, opening as answerer:
@@ -121,8 +121,8 @@ def serve_model(
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[serve]")
-    from llmpipe.backends.llama_cpp_batch import serve_fluently
-    from llmpipe.web.guard import Admission
+    from llmpipe.backends.llama_cpp.batch import serve_fluently
+    from llmpipe.web.middleware import Admission
     from llmpipe.web.model.service import make_model_service
 
     with bind(host, port) as bound, serve_fluently(

@@ -13,14 +13,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from llmpipe.retrieval.answer import Answerer
-from llmpipe.web.answers import Answers
 from llmpipe.web.application import make_application
+from llmpipe.web.chat_routes import Answers
 from llmpipe.web.errors import ApiError, json_response, require_model
-from llmpipe.web.guard import Admission
 from llmpipe.web.library import Library
-from llmpipe.web.lookups import Lookups
 from llmpipe.web.metrics import Metrics
-from llmpipe.web.waiting import Line
+from llmpipe.web.middleware import Admission
+from llmpipe.web.queueing import Line
+from llmpipe.web.search_routes import Lookups
 
 WAITING = 64
 """Questions that may wait for a slot of the generator."""

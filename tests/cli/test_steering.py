@@ -197,7 +197,7 @@ def test_a_terminal_shows_a_spec_of_such_a_name(workspace: Workspace) -> None:
 def test_the_question_of_an_agent_is_shown_harmless(tmp_path: Path) -> None:
     """What is suggested as an answer is part of a prompt, which Python writes by itself."""
     program = (
-        "import builtins; from llmpipe.cli.asking import ask\n"
+        "import builtins; from llmpipe.cli.prompts import ask\n"
         "builtins.input = lambda prompt: print(ascii(prompt)) or ''\n"
         f"ask('Which file', {EVIL!r}, str)"
     )

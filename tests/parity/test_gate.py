@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from llmpipe.backends.llama_cpp import LlamaServer, serve_gguf
+from llmpipe.backends.llama_cpp.serve import LlamaServer, serve_gguf
 from llmpipe.backends.reasoning import Reply
 from llmpipe.errors import StageError
 from llmpipe.parity.gate import Parity, Reference, continuations, verify

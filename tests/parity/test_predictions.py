@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from conftest import write_f16
 
-from llmpipe.backends.gguf_import import import_model
-from llmpipe.backends.llama_cpp import serve_gguf
-from llmpipe.backends.llama_cpp_client import LlamaServer
+from llmpipe.backends.huggingface.gguf_import import import_model
+from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.backends.llama_cpp.serve import serve_gguf
 from llmpipe.errors import StageError
 from llmpipe.parity.golden import TEXTS
 from llmpipe.parity.predictions import TOP, compare_predictions

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from llmpipe.backends.axolotl_ending import Ending, Labels
+from llmpipe.backends.axolotl.ending import Ending, Labels
 from llmpipe.canonical import digest
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.summary import compact, summarise, table
@@ -23,7 +23,7 @@ from llmpipe.runner.outcome import StageOutcome, content, write_record
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.store import Store
-from llmpipe.stages import train_figures
+from llmpipe.stages import train_metrics as train_figures
 
 COMMANDS = """\
 version: 1

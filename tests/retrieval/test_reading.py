@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hashed_words import HashedWords, document, write_embeddings
 
-from llmpipe.backends.embedding_folder import load_tokenizer
+from llmpipe.backends.embedders.folder import load_tokenizer
 from llmpipe.errors import StageError
 from llmpipe.retrieval.bm25 import Bm25, Bm25Settings
 from llmpipe.retrieval.chunks import Chunk

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llmpipe.backends.embedding_folder import load_tokenizer
+from llmpipe.backends.embedders.folder import load_tokenizer
 from llmpipe.documents.model import Document, Page, Section
 from llmpipe.errors import StageError
 from llmpipe.retrieval.splitter import Splitter, cuts_a_word

@@ -87,7 +87,7 @@ def adapted(tiny_llama, tmp_path):
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from llmpipe.backends.transformers import load_model
+    from llmpipe.backends.huggingface.inference import load_model
 
     torch.manual_seed(0)
     model = get_peft_model(load_model(tiny_llama).model, LoraConfig(r=2, target_modules=["q_proj"]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmpipe.backends.llama_cpp import serve_gguf
+from llmpipe.backends.llama_cpp.serve import serve_gguf
 from llmpipe.backends.reasoning import Reply
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError

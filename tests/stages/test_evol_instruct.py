@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.backends.openai_api import ChatReply, ChatRequest
+from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 from llmpipe.stages.generate.evol_instruct import Decoding, EvolInstruct, Made, Rejected, read_field
 from llmpipe.stages.generate.filters import normalised, reject_answer, reject_rewrite
 from llmpipe.stages.generate.prompts import (

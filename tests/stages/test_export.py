@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from llmpipe.backends import converter, tools
-from llmpipe.backends.gguf_import import read_gguf
+from llmpipe.backends import tools
+from llmpipe.backends.huggingface.gguf_import import read_gguf
+from llmpipe.backends.llama_cpp import converter
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.stages.export import Export, ExportConfig, ParityOptions

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llmpipe.backends.tensors import look, weight_files
+from llmpipe.backends.huggingface.tensors import look, weight_files
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.merge import Merge, verify_merge

@@ -18,7 +18,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from llmpipe.backends.quantization import QUANTIZATION_CONFIG
+from llmpipe.backends.huggingface.quantization import QUANTIZATION_CONFIG
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.parity.divergence import divergence
@@ -362,7 +362,7 @@ def test_bitsandbytes_is_asked_for(
     tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it is missing, merging and loading say what to install."""
-    from llmpipe.backends.transformers import load_model
+    from llmpipe.backends.huggingface.inference import load_model
 
     made = qlora(base, tmp_path / "adapter", NF4)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -377,7 +377,7 @@ def test_an_evaluated_adapter_is_the_model_that_was_trained(
     tmp_path: Path, base: Path, rounded: dict[str, Any] | None
 ) -> None:
     """`load_model` rounds the base as training had it, and takes new tokens from the adapter."""
-    from llmpipe.backends.transformers import load_model
+    from llmpipe.backends.huggingface.inference import load_model
 
     lora = {"modules_to_save": BOTH, "rows": 49184, "target_modules": LINEAR}
     if rounded:

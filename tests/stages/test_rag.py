@@ -18,7 +18,7 @@ from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.evaluation import text_metrics
 from llmpipe.stages.rag import Rag, RagConfig
-from llmpipe.stages.rag.opening import read_threshold
+from llmpipe.stages.rag.factory import read_threshold
 
 LLAMA = {"engine": "llama.cpp", "model": "gguf"}
 OPENAI = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}
@@ -141,7 +141,7 @@ def test_where_no_passage_can_be_read_words_decide(check: Check) -> None:
 @pytest.mark.heavy
 def test_questions_that_cannot_be_read_are_left_out_of_the_threshold() -> None:
     """They have no cosine; where too few are left, the reason is told."""
-    from llmpipe.retrieval.labelled import Question
+    from llmpipe.retrieval.eval_questions import Question
     from llmpipe.stages.rag.calibration import _calibrated
 
     def asked(*answerable: bool) -> list[Question]:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmpipe.backends.axolotl_config import OWNED
+from llmpipe.backends.axolotl.config import OWNED
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train import Train, _other_base

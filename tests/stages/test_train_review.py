@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmpipe.backends.axolotl_config import OWN_PLUGINS
+from llmpipe.backends.axolotl.config import OWN_PLUGINS
 from llmpipe.contracts import Finding
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_compile import compile_unseen

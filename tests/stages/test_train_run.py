@@ -364,7 +364,7 @@ def test_what_was_evaluated_in_training_is_what_is_merged(
     On some CPUs a 4-bit layer that was evaluated once let no gradient through any more: after six
     steps the loss was 8.5 with `eval_data` and 7.2 without.
     """
-    from llmpipe.backends.transformers import answer_losses, load_model
+    from llmpipe.backends.huggingface.inference import answer_losses, load_model
 
     settings = {**LORA, **block, "eval_steps": 2, "micro_batch_size": 1}
     watched = Job(tmp_path / "watched", tiny_llama, settings, eval_data="e").run()

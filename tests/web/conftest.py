@@ -12,7 +12,7 @@ from hashed_words import HashedWords, write_embeddings
 from openai_endpoint import Endpoint
 from town_service import SAYS, Serve, Served, collection, running
 
-from llmpipe.backends.openai_embeddings import EndpointEmbedder
+from llmpipe.backends.embedders.openai import EndpointEmbedder
 from llmpipe.retrieval.answer import Answerer, AnswerSettings
 from llmpipe.retrieval.embedder import Embedder
 from llmpipe.retrieval.embedders import OpenedEmbedder
@@ -20,7 +20,7 @@ from llmpipe.retrieval.generator import GeneratorConfig, open_generator
 from llmpipe.retrieval.index import IndexSettings, build_index
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import Threshold
-from llmpipe.web.guard import Admission
+from llmpipe.web.middleware import Admission
 from llmpipe.web.service import Identity, make_service
 
 

@@ -16,7 +16,7 @@ from town_service import HOSTILE, PASSAGE, SAYS, WHEN, Serve, Served, waited
 
 from llmpipe.retrieval.prompt import ABSTENTION
 from llmpipe.web.chat import MOST_TURNS
-from llmpipe.web.guard import Admission
+from llmpipe.web.middleware import Admission
 
 pytestmark = pytest.mark.heavy
 

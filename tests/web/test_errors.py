@@ -12,7 +12,7 @@ from openai_endpoint import Answer
 from town_service import Serve, Served
 from web.calling import client, question
 
-from llmpipe.web.guard import Admission
+from llmpipe.web.middleware import Admission
 
 pytestmark = pytest.mark.heavy
 

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.rag.contenders import replies
 from benchmarks.rag.contenders.llmpipe_parts import chunk_of, open_minilm
 from benchmarks.rag.corpus import read_passages
-from llmpipe.backends.embedding_folder import load_tokenizer
+from llmpipe.backends.embedders.folder import load_tokenizer
 from llmpipe.retrieval.chunks import write_chunks
 from llmpipe.retrieval.vector_memory import VectorMemory
 from llmpipe.retrieval.vectors import Backlog, embed_backlog

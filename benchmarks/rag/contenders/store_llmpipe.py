@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.rag.contenders import store_plan
 from benchmarks.rag.contenders.llmpipe_parts import chunk_of, open_minilm
 from benchmarks.rag.corpus import Passage
-from llmpipe.backends.embedding_folder import load_tokenizer
+from llmpipe.backends.embedders.folder import load_tokenizer
 from llmpipe.documents.model import Document, write_documents
 from llmpipe.retrieval.chunks import write_chunks
 from llmpipe.retrieval.embedder import write_identity

@@ -35,7 +35,6 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--file: {options.file} is no name that ends in .yaml or .yml")
     _require_free(spec, force=options.force)
 
-    from llmpipe.cli.asking import at_terminal
     from llmpipe.cli.init.recipe import (
         SMOLLM2,
         choose_recipe,
@@ -43,6 +42,7 @@ def main(argv: list[str]) -> int:
         default_name,
         unused,
     )
+    from llmpipe.cli.prompts import at_terminal
 
     asks = not options.yes and at_terminal()
     if not asks and not options.yes:
@@ -204,7 +204,7 @@ def _look(texts: Sequence[str], options: argparse.Namespace) -> Data:
 
 
 def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
-    from llmpipe.cli.asking import ask
+    from llmpipe.cli.prompts import ask
 
     if not asks:
         return _look(["."], options)
@@ -216,8 +216,8 @@ def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
 
 
 def _goal(data: Data, asks: bool) -> Goal:
-    from llmpipe.cli.asking import choose
     from llmpipe.cli.init.recipe import GOALS, require_examples
+    from llmpipe.cli.prompts import choose
 
     suggested: Goal = "teach" if data.examples and not data.documents else "answer"
     if not asks:
@@ -252,7 +252,7 @@ def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: boo
 
 
 def _ask_for_columns(rows: Rows, goal: Goal) -> Rows:
-    from llmpipe.cli.asking import ask
+    from llmpipe.cli.prompts import ask
 
     first, second = ("title", "text") if goal == "answer" else ("question", "answer")
     rows = ask(f"Column with the {second}", None, lambda name: rows.named(None, name))

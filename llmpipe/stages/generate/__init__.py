@@ -47,7 +47,7 @@ from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.teacher import TeacherConfig, identity, open_teacher
 
 if TYPE_CHECKING:
-    from llmpipe.backends.openai_api import ChatClient
+    from llmpipe.backends.openai.chat import ChatClient
 
 
 class GenerateConfig(StageConfig, frozen=True, kw_only=True):
@@ -75,7 +75,7 @@ class Generate(StageDefaults):
     Config = GenerateConfig
     VERSION = 3
     determinism = "external"
-    draws = True
+    stochastic = True
 
     @staticmethod
     def ports(config: GenerateConfig) -> Ports:
@@ -117,7 +117,7 @@ class Generate(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[GenerateConfig]) -> StageResult:
-        from llmpipe.backends.journal import counted_replies
+        from llmpipe.backends.openai.journal import counted_replies
 
         config = ctx.config
         seeds = read_seeds(ctx.input("seeds"), config.map)

@@ -29,7 +29,7 @@ from llmpipe.stages.generate.prompts import (
 from llmpipe.stages.generate.seeds import Seed
 
 if TYPE_CHECKING:
-    from llmpipe.backends.openai_api import ChatClient, ChatReply, ChatRequest
+    from llmpipe.backends.openai.chat import ChatClient, ChatReply, ChatRequest
 
 STEPS = 3
 """Replies that a round takes for a seed: rewriting, judging, answering."""
@@ -203,7 +203,7 @@ class EvolInstruct:
         schema: dict[str, Any] | None,
         max_tokens: int | None = None,
     ) -> ChatRequest:
-        from llmpipe.backends.openai_api import ChatRequest
+        from llmpipe.backends.openai.chat import ChatRequest
 
         judging = purpose == "judge"
         return ChatRequest(

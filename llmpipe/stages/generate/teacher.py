@@ -16,7 +16,7 @@ from llmpipe.contracts import Artifact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llmpipe.backends.openai_api import ChatClient
+    from llmpipe.backends.openai.chat import ChatClient
 
 
 class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
@@ -70,9 +70,9 @@ def open_teacher(
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
     """
-    from llmpipe.backends.journal import Journal
-    from llmpipe.backends.llama_cpp_prefixes import Prefixes
-    from llmpipe.backends.openai_api import ChatClient
+    from llmpipe.backends.llama_cpp.prefixes import Prefixes
+    from llmpipe.backends.openai.chat import ChatClient
+    from llmpipe.backends.openai.journal import Journal
 
     common: Mapping[str, Any] = {
         "identity": identity(config, gguf),

@@ -3,7 +3,7 @@
 Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold below which nothing
 counts as found, asks the sample questions and holds every citation against its document. Where
 `data` holds questions of which the answers are known, it asks these too and measures what comes
-back, with 95 % intervals: see `llmpipe.retrieval.answer_figures` for the figures.
+back, with 95 % intervals: see `llmpipe.retrieval.answer_metrics` for the figures.
 What an endpoint answers in the check is journalled: a killed check asks again only what was not
 yet answered. ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the
 check found.
@@ -46,11 +46,11 @@ from llmpipe.stages.rag.config import RagConfig
 from llmpipe.words import QUESTION_ENDS
 
 if TYPE_CHECKING:
-    from llmpipe.backends.journal import Journal
+    from llmpipe.backends.openai.journal import Journal
     from llmpipe.documents.model import Document
     from llmpipe.retrieval.answer import Answer, Answerer
-    from llmpipe.retrieval.answer_figures import Answered
-    from llmpipe.retrieval.labelled import Question
+    from llmpipe.retrieval.answer_metrics import Answered
+    from llmpipe.retrieval.eval_questions import Question
     from llmpipe.retrieval.search import Retriever
     from llmpipe.retrieval.threshold import Threshold
 
@@ -70,7 +70,7 @@ class Rag(StageDefaults):
     Config = RagConfig
     VERSION = 7
     determinism = "same-machine"
-    draws = True
+    stochastic = True
 
     @staticmethod
     def ports(config: RagConfig) -> Ports:
@@ -156,8 +156,8 @@ class Rag(StageDefaults):
                 or a citation is not what its document says.
         """
         from llmpipe.stages.rag.calibration import find_threshold
-        from llmpipe.stages.rag.figures import Labelled
-        from llmpipe.stages.rag.opening import answering, open_retriever
+        from llmpipe.stages.rag.factory import answering, open_retriever
+        from llmpipe.stages.rag.metrics import Labelled
 
         config = ctx.config
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
@@ -180,7 +180,7 @@ class Rag(StageDefaults):
 
 def _journal(ctx: StageContext[RagConfig]) -> AbstractContextManager[Journal | None]:
     """Open the journal for the answers of an endpoint; those of llama.cpp cost nothing."""
-    from llmpipe.backends.journal import Journal
+    from llmpipe.backends.openai.journal import Journal
 
     if ctx.config.generator.engine == "llama.cpp":
         return nullcontext()
@@ -199,9 +199,9 @@ def _result(
     ``known`` answers came from the journal; where there are any, the seconds are not told, some of
     which are only those of looking there.
     """
-    from llmpipe.backends.journal import counted_replies
+    from llmpipe.backends.openai.journal import counted_replies
     from llmpipe.retrieval.citations import supported_share
-    from llmpipe.stages.rag.figures import lines, measure
+    from llmpipe.stages.rag.metrics import lines, measure
 
     answers = [*samples, *(one.answer for one in answered)]
     figures: dict[str, Any] = {

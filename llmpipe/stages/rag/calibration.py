@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from llmpipe.contracts import StageContext
 from llmpipe.errors import StageError
-from llmpipe.retrieval.labelled import Question, QuestionColumns, read_questions
+from llmpipe.retrieval.eval_questions import Question, QuestionColumns, read_questions
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import (
     Threshold,

@@ -9,9 +9,9 @@ from msgspec import Meta
 
 from llmpipe.contracts import SecretField, StageConfig
 from llmpipe.documents.model import Scalar
+from llmpipe.retrieval.eval_questions import QuestionColumns
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
 from llmpipe.retrieval.generator import GeneratorConfig
-from llmpipe.retrieval.labelled import QuestionColumns
 from llmpipe.retrieval.search import FETCH, Mode
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmpipe.backends.llama_cpp_client import LlamaServer
+from llmpipe.backends.llama_cpp.client import LlamaServer
 from llmpipe.errors import StageError
 
 NAME = "Quillfeather"

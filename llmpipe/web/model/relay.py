@@ -26,7 +26,7 @@ from llmpipe.web.model.cached import WithoutCached
 from llmpipe.web.model.edits import Edit, EditedStream, edited
 from llmpipe.web.model.one_call import OneCall
 from llmpipe.web.model.upstream import Reply, Upstream
-from llmpipe.web.waiting import Line, unless_gone
+from llmpipe.web.queueing import Line, unless_gone
 
 STREAM = "text/event-stream"
 CONTEXT = "exceed_context_size_error"

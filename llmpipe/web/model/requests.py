@@ -35,7 +35,7 @@ from llmpipe.web.model.fields import (
 from llmpipe.web.model.schemas import require_heeded
 from llmpipe.web.model.tools import CHOICE, NamedTool, Tool, require_choice, settled
 from llmpipe.web.model.wording import as_llguidance_reads
-from llmpipe.web.reading import converted
+from llmpipe.web.request_parsing import converted
 
 LARGEST_SEED = 2**32 - 1
 TOP = Annotated[int, Meta(ge=-1)]

@@ -33,7 +33,7 @@ from llmpipe.web.model.tools import (
     require_choice,
     settled,
 )
-from llmpipe.web.reading import converted
+from llmpipe.web.request_parsing import converted
 
 INPUT, OUTPUT = "input_text", "output_text"
 """What the route calls a text, by who wrote it."""

@@ -15,19 +15,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from llmpipe.backends.llama_cpp_client import LlamaServer
+from llmpipe.backends.llama_cpp.client import LlamaServer
 from llmpipe.web.application import make_application
 from llmpipe.web.errors import json_response
-from llmpipe.web.guard import Admission
 from llmpipe.web.metrics import RequestMetrics
+from llmpipe.web.middleware import Admission
 from llmpipe.web.model import requests
 from llmpipe.web.model.checks import Served
 from llmpipe.web.model.names import named_roles
 from llmpipe.web.model.relay import Relay
 from llmpipe.web.model.responses import ResponsesRequest
 from llmpipe.web.model.upstream import Upstream
-from llmpipe.web.reading import read_data
-from llmpipe.web.waiting import Line
+from llmpipe.web.queueing import Line
+from llmpipe.web.request_parsing import read_data
 
 WAITING = 256
 """Requests that may wait for a slot."""

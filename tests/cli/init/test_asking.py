@@ -10,7 +10,7 @@ import pytest
 from init_command import compiled, init
 from terminal import Terminal
 
-from llmpipe.cli.asking import ask
+from llmpipe.cli.prompts import ask
 
 
 def test_a_terminal_is_asked(folder: Path) -> None:
@@ -53,7 +53,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
             return answer
 
         monkeypatch.setattr("builtins.input", typed)
-        monkeypatch.setattr("llmpipe.cli.asking.at_terminal", lambda: True)
+        monkeypatch.setattr("llmpipe.cli.prompts.at_terminal", lambda: True)
         return prompts
 
     return types

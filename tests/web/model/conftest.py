@@ -12,9 +12,9 @@ import pytest
 from gguf_files import rewrite
 from town_service import running
 
-from llmpipe.backends.llama_cpp import serve_gguf
-from llmpipe.backends.llama_cpp_client import LlamaServer
-from llmpipe.web.guard import Admission
+from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.backends.llama_cpp.serve import serve_gguf
+from llmpipe.web.middleware import Admission
 from llmpipe.web.model.service import make_model_service
 
 TOOLS_TEMPLATE = Path(__file__).with_name("tools.jinja")

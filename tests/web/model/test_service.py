@@ -14,12 +14,12 @@ from town_service import running
 from web.calling import error_of, until
 from web.model.conftest import ServedModel
 
-from llmpipe.backends.llama_cpp_client import LlamaServer
-from llmpipe.web.guard import Admission
+from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.web.middleware import Admission
 from llmpipe.web.model.relay import Relay
 from llmpipe.web.model.service import GENERATIONS, LOOKUPS, make_model_service
 from llmpipe.web.model.upstream import Upstream
-from llmpipe.web.waiting import Line
+from llmpipe.web.queueing import Line
 
 pytestmark = pytest.mark.heavy
 

@@ -17,9 +17,9 @@ from town_service import running
 from web.calling import error_of, until
 from web.model.conftest import BATCH, SLOTS, ServedModel
 
-from llmpipe.backends.llama_cpp import serve_gguf
-from llmpipe.backends.llama_cpp_client import LlamaServer
-from llmpipe.web.guard import Admission
+from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.backends.llama_cpp.serve import serve_gguf
+from llmpipe.web.middleware import Admission
 from llmpipe.web.model.service import make_model_service
 
 pytestmark = pytest.mark.heavy

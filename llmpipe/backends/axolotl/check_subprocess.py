@@ -1,0 +1,334 @@
+"""Answer whether the installed Axolotl takes a configuration: run with ``-m``, as a child process.
+
+It does what ``axolotl train`` does before it loads a model: it registers the configuration's
+plugins and validates it with what this machine's device can do. Beyond that it finds the keys that
+Axolotl would drop without a word. A key that Axolotl does not list but reads all the same, under
+another name, is told from those by asking: a key is read if Axolotl makes something else of it than
+of a key that nobody knows.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+import re
+import select
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NoReturn
+
+from llmpipe.backends.axolotl.check import MARK, NOT_LOADED
+from llmpipe.backends.axolotl.config import (
+    GPU_PLUGINS,
+    OWNED,
+    BlockProblem,
+    DataFile,
+    KeyPath,
+    Sources,
+    compile_config,
+)
+from llmpipe.backends.axolotl.keys import entry_problems, of_an_entry, path_in, unknown_keys
+from llmpipe.backends.axolotl.modules import search_path
+from llmpipe.backends.axolotl.paths import leaves
+from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
+from llmpipe.backends.device import Device
+
+IDLE = 5.0
+"""Seconds after which the child ends when it is not asked again: it holds hundreds of megabytes."""
+
+NOBODY = "llmpipe_no_such_key"
+"""A key that Axolotl certainly does not read."""
+
+ESSENTIAL = frozenset(OWNED) | {
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "max_steps",
+    "micro_batch_size",
+    "num_epochs",
+    "plugins",
+}
+"""The keys of a document without which Axolotl refuses it, whatever else it holds."""
+
+_AGED = re.compile(r"deprecat|superseded|ignor|no longer", re.IGNORECASE)
+
+
+def main() -> int:
+    """Answer questions, one a line on standard input, until nobody asks any more.
+
+    Each is answered in a fork: what plugins do to Axolotl does not reach the next question.
+    """
+    if not sys.flags.safe_path:
+        sys.path.pop(0)  # the folder that llmpipe runs in, where a training does not look
+    with tempfile.TemporaryDirectory(prefix="llmpipe-plugins-") as folder:
+        write_plugins(Path(folder))
+        sys.path.insert(0, str(Path(folder) / PLUGINS))
+        _warm_up()
+        while select.select([sys.stdin], [], [], IDLE)[0]:
+            question = sys.stdin.readline()
+            if not question:
+                break
+            fork = os.fork()
+            if fork == 0:
+                _answer(question)
+            if os.waitpid(fork, 0)[1]:
+                return 1
+    return 0
+
+
+def _warm_up() -> None:
+    """Import once what takes seconds; what asks the device is left to the forks."""
+    import axolotl.cli.config
+    import axolotl.integrations.base  # noqa: F401
+
+    data = DataFile("rows.jsonl", {"type": "chat_template"})
+    compiled = compile_config(
+        {}, Sources("base", data, "out", "prepared"), Device("cpu", "float32")
+    )
+    _outcome({key: value for key, value in compiled.config.items() if key != "plugins"}, {})
+
+
+def _answer(question: str) -> NoReturn:
+    """Print the problems found as one marked line, and end."""
+    status = 1
+    try:
+        asked = json.loads(question)
+        sys.path[1:] = search_path(asked["modules"])  # behind llmpipe's plugins, as in a training
+        block, owner = asked["block"], f"axolotl {asked['axolotl']}"
+        entry = list(entry_problems(asked["dataset"], block, owner))
+        told = {problem.message for problem in entry}
+        whole = _problems(asked["document"], block, owner)  # says of no key what the entry says
+        found = [*(p for p in whole if p.path or p.message not in told), *entry]
+        print(f"\n{MARK}{json.dumps([asdict(problem) for problem in found])}", flush=True)
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _problems(
+    document: dict[str, Any], block: dict[str, Any], owner: str
+) -> Iterator[BlockProblem]:
+    try:
+        _register(document.get("plugins") or [])
+    except Exception as error:  # a plugin is anybody's code and may fail in any way
+        yield BlockProblem(("plugins",), f"{NOT_LOADED}: {_one_line(error)}")
+        return
+    given = _capabilities(document)
+    with _Aged() as aged:
+        refused = list(_refused(document, block, given))
+    unchecked = _register_left_out(document, block)
+    found = unknown_keys(_config_model(document), block, (), owner)
+    unknown = [p for p in found if not str(p.path[-1]).startswith(unchecked)]
+    said = {p.path: _read_as(document, block, p.path, given) for p in unknown}
+    whole = "datasets" in block
+    yield from (of_an_entry(p, whole) for p in unknown if said[p.path] is None)
+    yield from (p for path, names in said.items() for p in _renamed(path, names))
+    yield from (problem for problem in dict.fromkeys(refused) if problem.path not in said)
+    for message in dict.fromkeys(aged.messages):
+        path = _named_in(block, message)
+        if path and path[0] not in {place[0] for place in said}:
+            yield BlockProblem(path, message, warning=True)
+
+
+def _register(plugins: Iterable[str]) -> None:
+    """Load plugins as Axolotl does, and raise where it would only go on without one."""
+    from axolotl.integrations.base import PluginManager
+
+    manager = PluginManager.get_instance()
+    for plugin in plugins:
+        manager.register(plugin)
+        if plugin not in manager.plugins:
+            raise ImportError(f"no plugin {plugin!r}")
+
+
+def _register_left_out(document: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str, ...]:
+    """Load plugins that this machine leaves out, for their keys; return the prefixes of the rest.
+
+    What is not used need not be installed: its keys stay unchecked then.
+    """
+    unchecked = []
+    for plugin in block.get("plugins") or []:
+        if plugin in (document.get("plugins") or []):
+            continue
+        try:
+            _register([plugin])
+        except Exception:
+            unchecked += [keys for name, keys in GPU_PLUGINS.items() if plugin.startswith(name)]
+    return tuple(unchecked)
+
+
+def _config_model(document: Mapping[str, Any]) -> Any:
+    """Return Axolotl's config class, with the fields of every plugin registered so far."""
+    from axolotl.integrations.config import merge_input_args
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    return merge_input_args()[1] if document.get("plugins") else AxolotlInputConfig
+
+
+def _capabilities(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Axolotl knows of the machine when it validates, as arguments."""
+    if document.get("use_ray"):
+        return {}  # Axolotl asks on the node that trains
+    from axolotl.cli.config import gpu_capabilities
+
+    capabilities, env_capabilities = gpu_capabilities()
+    return {"capabilities": capabilities, "env_capabilities": env_capabilities}
+
+
+def _validate(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    from axolotl.utils.config import validate_config
+    from axolotl.utils.dict import DictDefault
+
+    made = validate_config(DictDefault(copy.deepcopy(dict(document))), **given)
+    plain: dict[str, Any] = made.to_dict()
+    return plain
+
+
+def _refused(
+    document: Mapping[str, Any], block: Mapping[str, Any], given: Mapping[str, Any]
+) -> Iterator[BlockProblem]:
+    """Let Axolotl validate the document; yield what it refuses, at its place in the block."""
+    from pydantic import ValidationError
+
+    try:
+        _validate(document, given)
+    except ValidationError as error:
+        for found in error.errors(include_url=False, include_input=False):
+            message = found["msg"].removeprefix("Value error, ")
+            yield BlockProblem(path_in(block, found["loc"]) or _named_in(block, message), message)
+    except Exception as error:  # Axolotl's validators also raise whatever they like
+        message = _one_line(error)
+        yield BlockProblem(_named_in(block, message), message)
+
+
+def _outcome(document: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """Return what Axolotl makes of a document: a mapping, or what it says against it."""
+    from pydantic import ValidationError
+
+    try:
+        return _validate(document, given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        return [(problem["loc"], problem["msg"]) for problem in found]
+    except Exception as error:
+        return _one_line(error)
+
+
+def _read_as(
+    document: Mapping[str, Any], block: Mapping[str, Any], path: KeyPath, given: Mapping[str, Any]
+) -> list[str] | None:
+    """Return the names under which Axolotl reads a key that it does not list.
+
+    None where it does not read it; an empty list where it does and the name is not to be seen.
+    """
+    value = _at(block, path)
+    alone = {key: item for key, item in document.items() if key in ESSENTIAL}
+    top, is_read = str(path[0]), False
+    for whole in ({**document, top: block[top]}, alone):
+        for probe in (value, _another(value)):
+            read = _outcome(_with(whole, path, probe), given)
+            unread = _outcome(_with(_without(whole, path), (*path[:-1], NOBODY), probe), given)
+            if read == unread:
+                continue
+            is_read = True
+            if not isinstance(read, dict) or not isinstance(unread, dict):
+                continue  # refused with it or without it: that tells no name
+            before = dict(leaves(unread))
+            return [
+                str(place[-1])
+                for place, item in leaves(read)
+                if place not in before and (type(item), item) == (type(probe), probe)
+            ]
+    return [] if is_read else None
+
+
+def _renamed(path: KeyPath, names: list[str] | None) -> Iterator[BlockProblem]:
+    """Yield the warning for a key that Axolotl reads under another name."""
+    if names is None or path[-1] in names:
+        return
+    message = (
+        f"Axolotl reads {path[-1]!r} as {' and '.join(names)}"
+        if names
+        else (f"Axolotl reads {path[-1]!r}, although it does not list it")
+    )
+    yield BlockProblem(path, message, f"write {names[0]}" if names else None, warning=True)
+
+
+class _Aged(logging.Handler):
+    """Collects what Axolotl logs of keys that are out of date, while it validates."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = " ".join(record.getMessage().split())
+        if _AGED.search(message):
+            self.messages.append(message)
+
+    def __enter__(self) -> _Aged:
+        logging.getLogger("axolotl").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("axolotl").removeHandler(self)
+
+
+def _named_in(block: Mapping[str, Any], message: str) -> KeyPath:
+    """Give the first key of the block that a message about the whole names, as its place."""
+    words = re.findall(r"\w+", message)
+    return next(((word,) for word in words if word in block), ())
+
+
+def _at(value: Any, path: KeyPath) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def _with(value: Any, path: KeyPath, leaf: Any) -> Any:
+    """Return a copy with another value at a path; mappings missing on the way are made."""
+    if not path:
+        return leaf
+    step, rest = path[0], path[1:]
+    if isinstance(value, list):
+        return [_with(item, rest, leaf) if i == step else item for i, item in enumerate(value)]
+    below = value if isinstance(value, dict) else {}
+    return {**below, step: _with(below.get(step), rest, leaf)}
+
+
+def _without(value: Any, path: KeyPath) -> Any:
+    """Return a copy without the key at a path."""
+    step, rest = path[0], path[1:]
+    if isinstance(value, list):
+        return [_without(item, rest) if i == step else item for i, item in enumerate(value)]
+    if not isinstance(value, dict) or step not in value:
+        return value
+    if rest:
+        return {**value, step: _without(value[step], rest)}
+    return {key: item for key, item in value.items() if key != step}
+
+
+def _another(value: Any) -> Any:
+    """Return another value of the same type, where a default may be equal to the one given."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return f"{value}-" if isinstance(value, str) else value
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

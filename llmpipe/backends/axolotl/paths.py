@@ -1,0 +1,202 @@
+"""Find the paths in an Axolotl block, and the texts that name a file without being written as one.
+
+A path starts with ``./``, ``../``, ``/`` or ``~``; only then is it resolved against the spec, read
+as an input and part of the cache key. Axolotl itself takes any text for a path where a file of that
+name lies in its working folder, and otherwise, without a word, for something else: a template's
+name becomes the template. So a text is looked at here by its key, and by what lies beside the spec.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
+from llmpipe.backends.axolotl.modules import search_path
+
+FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
+"""Keys whose text Axolotl reads as a file or folder, and as nothing else."""
+
+TEMPLATES = frozenset({"chat_template_jinja"})
+"""Keys whose text is a Jinja template where no file has that name."""
+
+MODELS = frozenset({"base_model_config", "lora_model_dir", "processor_config", "tokenizer_config"})
+"""Keys that take a folder or a repository of the hub."""
+
+MODULES = frozenset({"plugins", "reward_funcs"})
+"""Keys that take names of Python objects: ``module.Name``."""
+
+REPORTING = frozenset({"mlflow_tracking_uri"})
+"""Keys that take a folder to write reports to, or an address."""
+
+_PATH_BY_NAME = re.compile(r"(^|_)(path|paths|dir|dirs|file|files|folder)$")
+_FILE_NAME = re.compile(
+    r"\.(bin|cfg|csv|gguf|ini|j2|jinja2?|jsonl?|md|model|parquet|pt|pth|py|safetensors|toml|txt|ya?ml)$",
+    re.IGNORECASE,
+)
+_JINJA = re.compile(r"\{[{%#]")
+_LONGEST = 255
+"""Characters of a file's name, beyond which a text is not looked for on the disk."""
+
+_NO_PATH = re.compile(
+    r"^(hub|wandb|mlflow|comet|trackio|swanlab|otel)_|^push_dataset_to_hub$"
+    r"|tokens|system_message|^chat_template_kwargs$"
+)
+"""Keys that never name a file that a training reads."""
+
+HOW = "a path starts with ./, ../, / or ~"
+
+
+def is_path(value: object) -> bool:
+    """Whether a value of the block is a path: it starts with ``./``, ``../``, ``/`` or ``~``."""
+    return isinstance(value, str) and value.startswith(("./", "../", "/", "~"))
+
+
+def holds_no_path(where: KeyPath) -> bool:
+    """Whether a key, or one above it, holds names, tokens or prose, however they begin."""
+    names = [str(step) for step in where]
+    return any(_NO_PATH.search(name) and not _PATH_BY_NAME.search(name) for name in names)
+
+
+def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
+    """Find every path in a block, as {path of keys: the value as written}."""
+    return {
+        where: value
+        for where, value in leaves(block)
+        if is_path(value) and not holds_no_path(where)
+    }
+
+
+def replace_paths(block: Mapping[str, Any], resolved: Mapping[KeyPath, str]) -> dict[str, Any]:
+    """Give a copy of the block in which the values at the given places are replaced."""
+    return {key: _replaced(value, (key,), resolved) for key, value in block.items()}
+
+
+def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield every value below a mapping or list that is neither, with its path of keys."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves(item, (*where, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from leaves(item, (*where, index))
+    else:
+        yield where, value
+
+
+def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator[BlockProblem]:
+    """Yield what names a file in ``folder`` but is not written as a path, or names none at all.
+
+    Args:
+        block: Axolotl's vocabulary, as a stage's block or a file holds it.
+        folder: where relative paths start: the spec's folder.
+        modules: the training's ``PYTHONPATH`` (`modules.python_path`).
+    """
+    for where, value in leaves(block):
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            continue
+        complaint = None
+        if _key(where) in MODULES:
+            complaint = _module_problem(value, folder, modules)
+        elif holds_no_path(where):
+            complaint = _reporting_problem(_key(where), value)
+        elif not is_path(value):
+            complaint = _path_problem(_key(where), value, folder)
+        if complaint:
+            yield BlockProblem(where, *complaint)
+
+
+def missing_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
+    """Yield the texts that Axolotl, run in ``folder``, would take for a file that is not there."""
+    for where, value in leaves(block):
+        key = _key(where)
+        if not isinstance(value, str) or not value.strip() or _lies(folder, value):
+            continue
+        if _must_exist(key, value) or (key in MODELS and is_path(value)):
+            yield BlockProblem(where, f"no such file or folder: {_short(value)}", _advice(key))
+
+
+def _replaced(value: Any, where: KeyPath, resolved: Mapping[KeyPath, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _replaced(item, (*where, key), resolved) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replaced(item, (*where, i), resolved) for i, item in enumerate(value)]
+    return resolved.get(where, value)
+
+
+def _key(where: KeyPath) -> str:
+    """Return the innermost key: that of the list where a list's item is meant."""
+    return next((step for step in reversed(where) if isinstance(step, str)), "")
+
+
+def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
+    """Return message and hint for a text that is not written as a path."""
+    reads_path = key in FILES | TEMPLATES | MODELS or bool(_PATH_BY_NAME.search(key))
+    file_like = "/" in value or bool(_FILE_NAME.search(value))
+    if (reads_path or file_like) and _lies(folder, value):
+        return f"{value} lies beside the spec, but is not written as a path", f"write ./{value}"
+    if _must_exist(key, value):
+        return f"no such file or folder: {_short(value)}", f"{HOW}; {_advice(key)}"
+    return None
+
+
+def _reporting_problem(key: str, value: str) -> tuple[str, str] | None:
+    """Return message and hint for a place to report to that would lie in the training's folder."""
+    if key in REPORTING and value.startswith(("./", "../")):
+        message = f"{value} would lie in the training's own folder, which is not kept"
+        return message, "write the whole path, from / on"
+    return None
+
+
+def _must_exist(key: str, value: str) -> bool:
+    """Whether a text can only be meant as a path of something that is there."""
+    if key in FILES:
+        return True
+    if key in TEMPLATES:  # one without an expression would say the same to every chat
+        return not _JINJA.search(value)
+    return key in MODELS and (bool(_FILE_NAME.search(value)) or value.count("/") > 1)
+
+
+def _module_problem(value: str, folder: Path, modules: str) -> tuple[str, str] | None:
+    if is_path(value) or "/" in value or value.endswith(".py"):
+        name = Path(value).stem
+        return (
+            f"{value} is a file; Axolotl takes the name of a Python object here",
+            f"write {name}.NAME, and let launch.env.PYTHONPATH name the folder of {name}.py",
+        )
+    top = value.partition(".")[0]
+    found = next((name for name in (f"{top}.py", top) if _lies(folder, name)), None)
+    if found is None or PathFinder.find_spec(top, search_path(modules)):
+        return None
+    launch = f"launch: {{env: {{PYTHONPATH: {folder.absolute()}}}}}"
+    return (
+        f"{found} lies beside the spec, where the training process does not look for modules",
+        f"install it, or write {launch} in the stage (no change of it is noticed then)",
+    )
+
+
+def _lies(folder: Path, value: str) -> bool:
+    """Whether a file or folder of that name is there."""
+    if len(value) > _LONGEST or "\n" in value:
+        return False
+    try:
+        return (folder / os.path.expanduser(value)).exists()  # noqa: PTH111 (that of pathlib raises)
+    except OSError:
+        return False
+
+
+def _advice(key: str) -> str:
+    if key in TEMPLATES:
+        return "a template that is written out holds {{ … }} or {% … %}"
+    if key in MODELS:
+        return "a repository of the hub is written as org/name"
+    return "it is relative to the spec"
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}…"

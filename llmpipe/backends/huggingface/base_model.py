@@ -1,0 +1,208 @@
+"""Load a base model and put an adapter on it, so that the two compute what training computed.
+
+Nothing is drawn at random in place of what is missing: weights that a folder lacks, adapter
+tensors that find no place, and rows of new tokens that an adapter does not hold are errors.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmpipe.backends.huggingface.quantization import loading_arguments, recorded_quantization
+from llmpipe.backends.huggingface.tensors import tensor_shapes, tensors, weight_files
+from llmpipe.errors import StageError
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def load_base(
+    model: Path,
+    dtype: Any,
+    label: str,
+    *,
+    quantization: Mapping[str, Any] | None = None,
+) -> Any:
+    """Load a model folder on the CPU, its linear layers rounded first where training had them so.
+
+    Args:
+        model: The folder; safetensors only, and no code that it brings along.
+        dtype: The number format of the weights, or "auto" for the folder's own. Layers that are
+            rounded come in the format that they were computed in.
+        label: What messages call the model.
+        quantization: How the base was rounded in training (`quantization_of`).
+
+    Raises:
+        StageError: the folder is not a causal language model, or lacks weights.
+        MissingDependencyError: bitsandbytes is needed and not installed.
+    """
+    rounded = quantization or recorded_quantization(model)
+    arguments: dict[str, Any] = {"dtype": dtype}
+    if rounded:
+        arguments |= loading_arguments(rounded, model)
+    loaded, info = _from_pretrained(model, label, arguments)
+    missing = sorted(info["missing_keys"])
+    if missing:  # transformers would go on with random numbers in their place
+        raise StageError(f"{label}: weights are missing ({len(missing)}: {missing[0]} …)")
+    if rounded:
+        loaded = _dequantised(loaded)
+        if dtype != "auto":
+            loaded = loaded.to(dtype)
+    return loaded
+
+
+def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
+    """Put a PEFT adapter on a loaded base model, tied weights as they are, as training had it.
+
+    Args:
+        model: The base model as `load_base` gives it.
+        base: The folder that it came from.
+        adapter: The adapter's folder.
+        label: What messages call the two.
+
+    Raises:
+        StageError: they do not fit, or the adapter lacks rows for tokens that it adds.
+    """
+    from peft import PeftModel
+
+    _resize(model, base, adapter, label)
+    fault = ""
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            tuned = PeftModel.from_pretrained(model, str(adapter), local_files_only=True)
+        spoken = (str(warning.message) for warning in told)
+        fault = next((text for text in spoken if "missing adapter keys" in text), "")
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        fault = (str(error).splitlines() or [type(error).__name__])[0]
+    fault = _lacking_module(adapter) or fault
+    if fault:
+        raise StageError(
+            f"{label}: the adapter does not fit: {fault[:200]}",
+            hint="is this the model that the adapter was trained on?",
+        ) from None
+    return tuned
+
+
+def _dequantised(model: Any) -> Any:
+    """Turn layers of bitsandbytes into ordinary ones with the same weights, before any is used.
+
+    On a CPU with AVX512-BF16 their first forward pass repacks the weights, and what is dequantised
+    after it is noise (bitsandbytes 0.50). What transformers and PEFT would do only for a model of
+    rounded weights is taken off it.
+    """
+    model = model.dequantize()
+    model.__dict__.pop("hf_device_map", None)  # PEFT would spread the model over devices
+    model._weight_conversions = [
+        conversion
+        for conversion in getattr(model, "_weight_conversions", None) or []
+        if not any(type(op).__name__.startswith("Bnb") for op in _operations(conversion))
+    ]
+    return model
+
+
+def _operations(conversion: Any) -> list[Any]:
+    return list(getattr(conversion, "operations", None) or [])
+
+
+def stored_dtype(model: Path) -> Any:
+    """Return the number format of a model folder: what its config.json says, or its weights have.
+
+    Of a folder that bitsandbytes rounded it is the format that its layers compute in.
+    """
+    import torch
+
+    config = _read(model / "config.json")
+    named = config.get("dtype") or config.get("torch_dtype")
+    if named:
+        return getattr(torch, str(named).removeprefix("torch."))
+    return next(
+        tensor.dtype for _, tensor in tensors(weight_files(model)) if tensor.is_floating_point()
+    )
+
+
+def _resize(model: Any, base: Path, adapter: Path, label: str) -> None:
+    """Give the embeddings as many rows as the adapter holds; it holds the new ones itself.
+
+    Raises:
+        StageError: the adapter's tokenizer has tokens that neither of the two has a row for.
+    """
+    rows = _embedding_rows(model, adapter)
+    present = model.get_input_embeddings().num_embeddings
+    if rows is None:
+        tokens, before = _token_count(adapter), _token_count(base)
+        if tokens > max(present, before):
+            raise StageError(
+                f"{label}: the adapter adds {tokens - before} tokens and holds no rows for them",
+                hint="train it with modules_to_save: [embed_tokens, lm_head]",
+            )
+    elif rows != present:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def _embedding_rows(model: Any, adapter: Path) -> int | None:
+    """Return how many tokens the adapter's own embedding or head has; None where it has neither."""
+    ends = tuple(
+        f"{name}{part}"
+        for name, module in model.named_modules()
+        if module is model.get_input_embeddings() or module is model.get_output_embeddings()
+        for part in (".weight", ".base_layer.weight")
+    )
+    for name, shape in _shapes(adapter).items():
+        if name.endswith(ends):
+            return shape[0]
+    return None
+
+
+def _lacking_module(adapter: Path) -> str:
+    """Name a module that the adapter should carry whole and does not, or return ''.
+
+    PEFT leaves the base's weights in its place without a word.
+    """
+    wanted = _read(adapter / ADAPTER_CONFIG).get("modules_to_save") or []
+    held = _shapes(adapter)
+    lacking = [name for name in wanted if not any(f"{name}." in key for key in held)]
+    return f"it holds no weights of {lacking[0]}" if lacking else ""
+
+
+def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
+    return tensor_shapes([adapter / ADAPTER_WEIGHTS])
+
+
+def _token_count(folder: Path) -> int:
+    """Return how many tokens the folder's tokenizer has; 0 without one."""
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer_config.json").is_file():
+        return 0
+    return len(AutoTokenizer.from_pretrained(str(folder), local_files_only=True))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return found
+
+
+def _from_pretrained(model: Path, label: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded, info = AutoModelForCausalLM.from_pretrained(
+            str(model),
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **arguments,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise StageError(
+            f"{label}: cannot be loaded as a causal language model: {line}",
+            hint="the folder needs config.json and safetensors weights",
+        ) from None
+    return loaded, info

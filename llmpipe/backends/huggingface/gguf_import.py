@@ -1,0 +1,165 @@
+"""Turn a GGUF file into a Hugging Face folder that can be trained: weights, config, tokenizer.
+
+The weights are read by transformers (`llmpipe.backends.huggingface.gguf_weights`) and written as
+float32, the one type that holds what the quantised blocks mean exactly. The tokenizer is rebuilt
+from the GGUF's own tokens, merges and ids: transformers' reader of GGUF tokenizers takes the wrong
+end token and switches byte fallback on. The recipe depends on ``tokenizer.ggml.pre``, so only those
+listed in `RECIPES` are accepted.
+
+Nothing here proves that the tokenizer is right: `llmpipe.parity` does. A GGUF is untrusted: call
+this in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.backends.huggingface.gguf_weights import USE_THE_ORIGINAL, write_weights
+from llmpipe.backends.llama_cpp.gguf_file import open_gguf, read_gguf
+from llmpipe.contracts import write_json
+from llmpipe.errors import StageError
+
+__all__ = ["build_tokenizer", "import_model", "read_gguf", "write_tokenizer"]
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+CHAT_TEMPLATE = "tokenizer.chat_template"
+TOKENIZER_MODEL = "tokenizer.ggml.model"
+PRE_TOKENIZER = "tokenizer.ggml.pre"
+TOKENS = "tokenizer.ggml.tokens"
+TOKEN_TYPES = "tokenizer.ggml.token_type"
+MERGES = "tokenizer.ggml.merges"
+ADD_BOS = "tokenizer.ggml.add_bos_token"
+SPECIAL_IDS = {
+    "bos_token": "tokenizer.ggml.bos_token_id",
+    "eos_token": "tokenizer.ggml.eos_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id",
+    "pad_token": "tokenizer.ggml.padding_token_id",
+}
+"""Hugging Face's name of each special token, and the GGUF field that holds its id."""
+
+
+class TokenType(IntEnum):
+    """What GGUF says of each token; the values are the file format's."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+
+
+def import_model(
+    gguf: Path,
+    out: Path,
+    *,
+    work: Path | None = None,
+    warn: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Write the Hugging Face folder of ``gguf``, a file or the first of its parts, into ``out``.
+
+    Args:
+        gguf: the file.
+        out: the folder to write.
+        work: a folder in which the parts of a split GGUF are joined for a while; by default the
+            one that ``out`` lies in.
+        warn: told of tensors that are left out.
+
+    Raises:
+        StageError: the file is unreadable, its architecture or tokenizer has no recipe, or its
+            tensors are not those of the model.
+    """
+    opened = open_gguf(gguf)
+    tokenizer = build_tokenizer(opened.fields, gguf.name)  # the cheap refusal comes first
+    out.mkdir(parents=True, exist_ok=True)
+    write_weights(opened, out, work=work or out.parent, warn=warn)
+    write_tokenizer(tokenizer, opened.fields, out)
+
+
+def build_tokenizer(fields: Mapping[str, Any], label: str) -> Tokenizer:
+    """Rebuild the tokenizer that a GGUF's fields describe.
+
+    Raises:
+        StageError: no recipe here is known to give llama.cpp's ids for this kind of tokenizer.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models
+
+    kind, pre = fields.get(TOKENIZER_MODEL), fields.get(PRE_TOKENIZER)
+    recipe = RECIPES.get((str(kind), str(pre)))
+    if recipe is None:
+        known = ", ".join(f"{model}/{name}" for model, name in sorted(RECIPES))
+        raise StageError(
+            f"{label} has a tokenizer of kind {kind}/{pre}, which cannot be imported ({known} can)",
+            hint=USE_THE_ORIGINAL,
+        )
+    tokens: list[str] = fields[TOKENS]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={token: index for index, token in enumerate(tokens)},
+            merges=[_split_merge(merge) for merge in fields[MERGES]],
+        )
+    )
+    tokenizer.pre_tokenizer = recipe()
+    tokenizer.decoder = decoders.ByteLevel()
+    types = fields[TOKEN_TYPES]
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, types, strict=True)
+            if kind == TokenType.CONTROL
+        ]
+    )
+    tokenizer.add_tokens(
+        [
+            AddedToken(token, special=False, normalized=False)
+            for token, kind in zip(tokens, types, strict=True)
+            if kind == TokenType.USER_DEFINED
+        ]
+    )
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: Tokenizer, fields: Mapping[str, Any], out: Path) -> None:
+    """Write a rebuilt tokenizer, its special tokens and its chat template as Hugging Face files."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokens: list[str] = fields[TOKENS]
+    special = {name: tokens[fields[key]] for name, key in SPECIAL_IDS.items() if key in fields}
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=fields.get(CHAT_TEMPLATE),
+        add_bos_token=bool(fields.get(ADD_BOS, False)),
+        **special,
+    ).save_pretrained(out)
+    path = out / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    # The generic class takes tokenizer.json as it is. A named one (GPT2Tokenizer) would put its own
+    # pre-tokenizer in place of ours without a word, and two spaces before a digit would come apart.
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    write_json(path, config)
+
+
+def _split_merge(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
+
+
+def _smollm() -> PreTokenizer:
+    from tokenizers import pre_tokenizers
+
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
+
+
+RECIPES: Mapping[tuple[str, str], Callable[[], PreTokenizer]] = {("gpt2", "smollm"): _smollm}
+"""How text is split before BPE, by GGUF tokenizer model and pre-tokenizer. An entry belongs here
+only when its ids were shown to equal llama.cpp's on the golden texts."""

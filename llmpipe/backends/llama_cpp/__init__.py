@@ -1,0 +1,1 @@
+"""llama.cpp, which serves GGUF files and writes them."""

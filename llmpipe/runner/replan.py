@@ -1,0 +1,96 @@
+"""Decides in the course of a run what becomes of a stage once all that it reads from has concluded.
+
+It was planned before the run began, but where something above it had to run, only now is it known
+what it would be made of: it may turn out cached after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from llmpipe.backends.huggingface import hub
+from llmpipe.canonical import digest
+from llmpipe.errors import LlmpipeError
+from llmpipe.graph.model import StageNode
+from llmpipe.graph.sources import HubRepo
+from llmpipe.runner.interrupt import Interrupt
+from llmpipe.runner.options import RunOptions
+from llmpipe.runner.outcome import StageOutcome
+from llmpipe.runner.plan import StagePlan, plan_stage
+from llmpipe.runner.project import Project
+from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.resources import Machine, shortage
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Settles the stages of one run. ``plans`` is the plan that was made before it began."""
+
+    project: Project
+    plans: Mapping[str, StagePlan]
+    options: RunOptions
+    machine: Machine
+    interrupt: Interrupt
+
+    def settle(
+        self, node: StageNode, records: Mapping[str, KeyRecord], outcome: StageOutcome
+    ) -> StagePlan | None:
+        """Plan one stage and note in its outcome what came of that; None when it cannot go on.
+
+        ``records`` holds those of the stages that have concluded.
+        """
+        try:
+            plan = self._plan(node, records)
+        except LlmpipeError as error:
+            outcome.status = "failed"
+            outcome.error = {"message": error.message, "hint": error.hint}
+            return None
+        except KeyboardInterrupt:
+            outcome.status = "interrupted"
+            return None
+        lacks = shortage(self.machine, node.config) if plan.status == "run" else None
+        if lacks:
+            outcome.status, outcome.error = "failed", {"message": lacks[1], "hint": None}
+            return None
+        if plan.status == "cached":
+            outcome.status, outcome.record = "cached", plan.record
+            outcome.key, outcome.causes, outcome.kept = plan.key, plan.causes, plan.kept
+            if plan.kept and node.id in self.options.kept:
+                self._keep(node, plan, outcome)
+            elif plan.record is not None and plan.record.seal is None:
+                self.project.store.save(plan.record)  # as it was found it is from now on
+        return plan
+
+    def _plan(self, node: StageNode, records: Mapping[str, KeyRecord]) -> StagePlan:
+        plan = self.plans.get(node.id)
+        if plan is not None and plan.status == "cached" and not plan.kept:
+            return plan
+        with self.interrupt.raising():
+            self._resolve_hub(node)
+        return plan_stage(
+            self.project,
+            node,
+            records,
+            forced=node.id in self.options.forced,
+            kept=node.id in self.options.kept,
+        )
+
+    def _resolve_hub(self, node: StageNode) -> None:
+        """Resolve unpinned hub repositories to commits, once and for all."""
+        for source in node.sources():
+            if isinstance(source, HubRepo) and self.project.commit_of(source) is None:
+                commit = hub.resolve_commit(source.repo, source.revision, rows=source.holds_rows)
+                self.project.remember_commit(source, commit)
+
+    def _keep(self, node: StageNode, plan: StagePlan, outcome: StageOutcome) -> None:
+        """Record what a stage made last as what it would make now."""
+        assert plan.record is not None
+        if plan.made_of["inputs"].keys() == node.bindings.keys():  # else the key is not known yet
+            outcome.key = digest(plan.made_of)
+            outcome.record = msgspec.structs.replace(
+                plan.record, key=outcome.key, ingredients=dict(plan.made_of), kept_from=plan.key
+            )
+            self.project.store.save(outcome.record)

@@ -1,0 +1,75 @@
+"""The figures of a finished training, and the words that say them.
+
+A step's training loss is measured on one batch and is noise: how the loss began and ended are means
+over fifths of the run (`llmpipe.trend`). An evaluation's loss is over all rows of ``eval_data``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmpipe.backends.axolotl.ending import Ending, Labels
+from llmpipe.trend import WINDOW, trend
+
+COUNTED = ("rows", "tokens", "trained_tokens")
+"""What is counted in the labels and stands in the figures."""
+
+
+def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
+    """Return a training's figures; curves are lists of [step, loss].
+
+    Args:
+        ended: how the training ended.
+        labels: what was counted in its labels.
+    """
+    figures: dict[str, Any] = {"steps": ended.step}
+    figures |= {name: count for name in COUNTED if (count := getattr(labels, name))}
+    if ended.stopped_early:
+        figures["planned_steps"] = ended.planned
+    if loss := ended.curve("loss"):
+        figures["loss"] = [list(point) for point in loss]
+        figures["loss_last_fifth"] = trend([value for _, value in loss])[1]
+    if eval_loss := ended.curve("eval_loss"):
+        figures["eval_loss"] = [list(point) for point in eval_loss]
+        figures["eval_loss_last"] = eval_loss[-1][1]
+    if ended.best_step is not None:
+        figures["best_step"] = ended.best_step
+        figures[f"best_{_metric(ended)}"] = ended.best_value
+        figures["kept_step"] = ended.kept_step
+    return figures
+
+
+def summary(ended: Ending) -> str:
+    """Say how far training went, how the loss went, and which step's weights were kept."""
+    early = f" of {ended.planned}, stopped early" if ended.stopped_early else ""
+    words = [f"{ended.step} steps{early}"]
+    if loss := ended.curve("loss"):
+        first, last = trend([value for _, value in loss])
+        words.append(f"loss {first:.2f} → {last:.2f} ({WINDOW})")
+    if eval_loss := ended.curve("eval_loss"):
+        words.append(f"last eval_loss {eval_loss[-1][1]:.4g}")
+    if ended.best_step is not None:
+        words.append(f"kept step {ended.kept_step}; {_best(ended)}")
+    return ", ".join(words)
+
+
+def not_the_best(ended: Ending, settings: Mapping[str, Any]) -> str | None:
+    """Say why the weights kept are not those of the best evaluation; None where they are."""
+    if ended.best_step in (None, ended.kept_step):
+        return None
+    if settings.get("load_best_model_at_end") or settings.get("early_stopping_patience"):
+        cause = "no checkpoint was saved at that step: set save_steps to the value of eval_steps"
+    else:
+        cause = "the last weights were to be kept: for the best, set load_best_model_at_end: true"
+    return f"the weights kept are those of step {ended.kept_step}; {_best(ended)}, and {cause}"
+
+
+def _best(ended: Ending) -> str:
+    at = "" if ended.best_step == ended.kept_step else f" at step {ended.best_step}"
+    return f"the best {_metric(ended)}{at} was {ended.best_value:.4g}"
+
+
+def _metric(ended: Ending) -> str:
+    name = ended.best_metric or "loss"
+    return name if name.startswith("eval_") else f"eval_{name}"

@@ -1,0 +1,35 @@
+"""Which rows count as the same, and which give a held-out question away."""
+
+from __future__ import annotations
+
+from llmpipe.formats.leakage import QuotedQuestions, content_key, question_key, question_words
+
+
+def chat(question: str, answer: str = "Yes.") -> list[dict[str, str]]:
+    """One question and its answer."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_content_is_compared_normalised():
+    """Case, white space and compatible forms do not make a row another one; words do."""
+    assert content_key(chat("What  is\nﬁre?")) == content_key(chat("what is fire?"))
+    assert content_key(chat("What is fire?")) != content_key(chat("What is fire"))
+    assert content_key(chat("a", "b")) != content_key(chat("b", "a"))
+
+
+def test_questions_are_compared_without_outer_punctuation():
+    """A question mark more or less is the same question; an operator is not."""
+    same = [question_key(question_words(chat(q))) for q in ("Is it so?", "is it so", '"Is it so"')]
+    assert len(set(same)) == 1
+    other = {question_key(question_words(chat(q))) for q in ("3+4", "3*4", "C", "C++", "x < 5")}
+    assert len(other) == 5
+
+
+def test_quoted_question_is_found():
+    """A held-out question of eight words or more is found inside a longer one, whole only."""
+    held = question_words(chat("How long does it take to get a building permit?"))
+    quoted = QuotedQuestions([held, question_words(chat("What is it?"))])
+    inside = "Please explain: how long does it take to get a building permit, in Spain and Sweden?"
+    assert quoted.quoted_in(question_words(chat(inside)))
+    assert not quoted.quoted_in(question_words(chat("How long does it take to get a building?")))
+    assert not quoted.quoted_in(question_words(chat("Tell me: what is it?")))
