@@ -1,1 +1,1 @@
-"""Documents as text with structure: what `ingest` makes of files and what `chunk` cuts up."""
+"""Documents as structured text: `ingest` converts files to them, and `chunk` splits them."""

@@ -1,4 +1,4 @@
-"""Files that are archives of XML, as Office and e-books write them, unpacked within limits."""
+"""Unpack files that are archives of XML, such as Office files and e-books, within limits."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from llmpipe.documents.plain import MARKS
 from llmpipe.errors import StageError
 
 MOST_XML = 50_000_000
-"""Bytes of unpacked XML; taken apart they need some forty times as much memory."""
+"""Limit in bytes of unpacked XML; parsing needs about forty times as much memory."""
 
 MOST_PARTS = 10_000
-"""Files in one archive."""
+"""Limit of files in one archive."""
 
 OLE = bytes.fromhex("d0cf11e0a1b11ae1")
-"""How the old formats of Office begin, and the new ones when they are encrypted."""
+"""First bytes of the old Office formats, and of encrypted files in the new ones."""
 
 XML = (".opf", ".rels", ".xml")
-"""How the names of parts end that are parsed as XML."""
+"""Suffixes of parts that are parsed as XML."""
 
 DECLARED = b'<?xml version="1.0" encoding="UTF-8"?>'
-"""Stands above XML that was looked at; a second declaration, of another encoding, is an error."""
+"""Put before checked XML; a second declaration with another encoding is an error."""
 
 _STARTS = (
     *MARKS,
@@ -44,17 +44,17 @@ _ATTRIBUTE = re.compile(r"""\b(Id|Target|Type)\s*=\s*["']([^"']*)["']""")
 def unpacked(
     data: bytes, label: str, pages: tuple[str, ...] = (), *, doctypes: bool = False
 ) -> dict[str, bytes]:
-    """Return the parts of an archive that are XML, in UTF-8, and its pages.
+    """Return the XML parts of an archive, in UTF-8, and its pages, unchanged.
 
     Args:
         data: the archive.
-        label: what it is called in messages.
-        pages: how the names of other parts end, in small letters, that are wanted as they are.
-        doctypes: whether XML may name its document type, as that of books does.
+        label: what messages call it.
+        pages: lowercase suffixes of other parts to return unchanged.
+        doctypes: whether XML may have a document type, as in e-books.
 
     Raises:
-        StageError: there is too much of it, it is packed in a strange way, or XML is no text or
-            declares entities.
+        StageError: the archive is too large or uses an unusual compression, or a part cannot be
+            decoded or declares entities.
     """
     parts: dict[str, bytes] = {}
     left = MOST_XML
@@ -64,16 +64,16 @@ def unpacked(
             if not name.lower().endswith((*XML, *pages)):
                 continue
             if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise StageError(f"{label} packs {name} in a way that such files never do")
-            part.file_size = sys.maxsize  # what it says itself may be a lie: it is read to its end
+                raise StageError(f"{label} compresses {name} in a way that such files never use")
+            part.file_size = sys.maxsize  # the declared size may be wrong: read to the end
             with archive.open(part) as stream:
                 found = stream.read(left + 1)
             left -= len(found)
             if left < 0 or len(parts) == MOST_PARTS:
                 raise StageError(
                     f"{label} unpacks to more than {MOST_XML / 1e6:,.0f} MB of XML or "
-                    f"{MOST_PARTS:,} parts, which are the most that are read",
-                    hint="split it, or leave it out by `exclude`",
+                    f"{MOST_PARTS:,} parts, which is the limit",
+                    hint="split it, or leave it out with `exclude`",
                 )
             is_page = name.lower().endswith(pages)
             parts[name] = found if is_page else _plain(found, name, label, doctypes=doctypes)
@@ -81,18 +81,18 @@ def unpacked(
 
 
 def _plain(xml: bytes, name: str, label: str, *, doctypes: bool) -> bytes:
-    """Return XML in UTF-8, so that its parser sees the text that was looked at and no other.
+    """Return XML in UTF-8, so that its parser sees exactly the text that was checked.
 
     Raises:
-        StageError: it is no text in the encoding that it has, or declares entities.
+        StageError: it is not text in its encoding, or declares entities.
     """
     encoding = _encoding(xml)
     try:
         text = xml.decode(encoding).removeprefix("\ufeff")
     except (LookupError, UnicodeError):
         raise StageError(
-            f"{label} holds {name}, which is no text in {encoding}",
-            hint="save it anew, or leave it out by `exclude`",
+            f"{label} contains {name}, which is not valid {encoding}",
+            hint="save it again, or leave it out with `exclude`",
         ) from None
     if "<!ENTITY" in text or ("<!DOCTYPE" in text and not doctypes):
         raise StageError(f"{label} declares entities in {name}, which such files never do")
@@ -100,7 +100,7 @@ def _plain(xml: bytes, name: str, label: str, *, doctypes: bool) -> bytes:
 
 
 def _encoding(xml: bytes) -> str:
-    """Tell the encoding of XML: by its first bytes, or by what it declares of those after them."""
+    """Return the encoding of XML, from its first bytes or its declaration."""
     for start, encoding in _STARTS:
         if xml.startswith(start):
             return encoding
@@ -110,7 +110,7 @@ def _encoding(xml: bytes) -> str:
 
 
 def parsed(xml: bytes) -> Any:
-    """Return the root of a part; nothing outside of it is looked at."""
+    """Return the root of a part; nothing outside the part is loaded."""
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True)
@@ -118,7 +118,7 @@ def parsed(xml: bytes) -> Any:
 
 
 def relations(parts: Mapping[str, bytes], name: str) -> dict[str, tuple[str, str]]:
-    """Return what a part refers to: by id the kind of the reference and the name of the part."""
+    """Return the references of a part: by id, the kind and the name of the target part."""
     folder, file = posixpath.split(name)
     xml = parts.get(f"{folder}/_rels/{file}.rels", b"").decode("utf-8", "replace")
     found = {}

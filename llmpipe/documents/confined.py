@@ -1,13 +1,13 @@
-"""Convert files in a child process, so that no file takes the stage down with it.
+"""Convert files in a child process, so that no file can crash the stage.
 
-A few hundred bytes can ask for gigabytes, or make a library crash. The child converts one file
-after the other and writes what it makes of each into a pipe; this process watches what the child
-takes meanwhile. A file that takes too much, or whose reader crashes, is refused with its reason,
-and a new child goes on with the next file. The documents are those that `convert` returns.
+A file of a few hundred bytes can use gigabytes of memory or crash a library. The child converts one
+file after the other and writes each result to a pipe, while this process monitors the child. If a
+file uses too much, or its reader crashes, it is refused with the reason, and a new child continues
+with the next file. The documents are those that `convert` returns.
 
-Memory is watched rather than limited by the kernel: a library that is denied memory may go on
-without what it could not read, and nobody would be told. Time is that of the processor: what a busy
-machine refuses should not depend on what else it does.
+Memory is monitored rather than limited by the kernel, because a library that gets no memory may
+silently skip what it could not read. Time is processor time, so that other load on the machine does
+not decide what is refused.
 """
 
 from __future__ import annotations
@@ -34,50 +34,50 @@ from llmpipe.errors import LlmpipeError, MissingDependencyError, StageError
 from llmpipe.formats.message import MissingColumnError
 
 NAP = 0.005
-"""Seconds between two looks into the pipe: to be woken by each answer would cost small files more
-than to be converted."""
+"""Seconds between reads of the pipe: waking up for each answer would cost more than converting a
+small file."""
 
 NAPS = 10
-"""How many of them lie between two looks at what the child takes."""
+"""How many naps lie between two checks of the child's resource use."""
 
 PATIENCE = 10
-"""How much longer than its time of the processor a file may take, as one on a slow network does."""
+"""How much longer in real time than its processor time a file may take, on a slow network."""
 
 LEAST_MEMORY = 0.15
-"""The share of the memory that the smallest file may take: 300 MB of 2 GB. The libraries take up
-to 100 MB, and XML some forty times its size."""
+"""The share of the memory limit for the smallest file: 300 MB of 2 GB. Libraries take up to 100 MB,
+and XML takes about forty times its size."""
 
 LEAST_SECONDS = 1 / 3
-"""The share of the time that the smallest file may take: 40 s of 120 s. Libraries take a second to
-be imported, and packed text may be a hundred times as large as its file."""
+"""The share of the time limit for the smallest file: 40 s of 120 s. Imports take about a second,
+and unpacked text may be a hundred times as large as its file."""
 
 MEGABYTE = 1_000_000
-"""Bytes of a file from which on it may take all of the memory, and more time in proportion."""
+"""Size in bytes from which a file may use all of the memory, and proportionally more time."""
 
 RAISED = {error.__name__: error for error in (MissingColumnError, MissingDependencyError)}
-"""The errors of `convert` that are told apart; any other is a `StageError`."""
+"""Errors of `convert` that keep their class; any other becomes a `StageError`."""
 
 PIPE = 1 << 20
-"""Bytes of answers that the child may be ahead."""
+"""Bytes of answers that the child may have waiting in the pipe."""
 
 _HEADER = struct.Struct("!QQd")
-"""Stands before an answer: its length, and the bytes and seconds that the child took so far."""
+"""Precedes an answer: its length, and the bytes and seconds that the child has used so far."""
 
 _END_WITH_PARENT = 1
 """PR_SET_PDEATHSIG in linux/prctl.h."""
 
 
 class Limits(NamedTuple):
-    """What converting a file of a megabyte may take: bytes of memory, seconds of the processor.
+    """What converting a file of a megabyte may use: bytes of memory and seconds of processor time.
 
-    Smaller files may take less, larger ones the same memory and more time in proportion.
+    Smaller files may use less of both; larger ones the same memory and proportionally more time.
     """
 
     memory: int = 2_000_000_000
     seconds: float = 120
 
     def of(self, size: int) -> Limits:
-        """Return the limits for a file of a size."""
+        """Return the limits for a file of ``size`` bytes."""
         share = size / MEGABYTE
         return Limits(
             int(self.memory * min(1, LEAST_MEMORY + (1 - LEAST_MEMORY) * share)),
@@ -86,12 +86,12 @@ class Limits(NamedTuple):
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
-    """What became of a file: its documents and what to say of them, or why there are none."""
+    """The result for a file: its documents and remarks, or why it was refused."""
 
     documents: tuple[Document, ...] = ()
     remarks: tuple[str, ...] = ()
     refusal: tuple[str, str, str | None] | None = None
-    """The class of the error, its message and its hint."""
+    """Class, message and hint of the error."""
 
     @property
     def error(self) -> LlmpipeError | None:
@@ -108,12 +108,12 @@ _ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Answer)
 def answers(
     files: Sequence[tuple[str, Path]], options: Options, limits: Limits
 ) -> Generator[Answer, None, None]:
-    """Yield what becomes of each file, in order. Closing the iterator ends the child.
+    """Yield the answer for each file, in order. Closing the iterator ends the child.
 
     Args:
-        files: what files are called in messages and ids, and where they are.
-        options: how to read them.
-        limits: what converting one of them may take.
+        files: name in messages and ids, and path, of each file.
+        options: how to read the files.
+        limits: what converting a file may use.
     """
     done = 0
     while done < len(files):
@@ -136,14 +136,14 @@ def answers(
 
 
 class _Child:
-    """A process that converts files until it is ended or has done all of them."""
+    """A process that converts files until it is killed or has converted all of them."""
 
     def __init__(self, files: Sequence[tuple[str, Path]], options: Options) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
         self.had = _taken_by(parent)[0], 0.0
-        """The bytes and seconds that it had taken when it began with the file that it converts."""
+        """Bytes and seconds that it had used when it began with the current file."""
         self._answers, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -152,14 +152,14 @@ class _Child:
         self._rest = bytearray()
         self._status: int | None = None
         os.set_blocking(self._answers, False)
-        with contextlib.suppress(OSError):  # the user has too many pipes
+        with contextlib.suppress(OSError):  # the user's pipe limit is reached
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE)
 
     def answer(self, look: Callable[[], None]) -> Answer:
-        """Return the next answer; ``look`` is called now and then until it is there.
+        """Return the next answer; ``look`` is called regularly until it arrives.
 
         Raises:
-            EOFError: the child ended without it.
+            EOFError: the child ended without an answer.
         """
         length, *had = _HEADER.unpack(self._taken(_HEADER.size, look))
         answer = _DECODER.decode(self._taken(length, look))
@@ -167,7 +167,7 @@ class _Child:
         return answer
 
     def end(self) -> int:
-        """End the child; return how it ended, negative for a signal."""
+        """Kill the child and return its exit status, negative for a signal."""
         if self._status is None:
             os.close(self._answers)
             with contextlib.suppress(ProcessLookupError):
@@ -197,13 +197,13 @@ class _Child:
         raise AssertionError
 
     def _wait(self) -> None:
-        """Let a child that has closed its pipe end by itself: how it ends is the reason."""
+        """Wait for a child that has closed its pipe: its exit status says why."""
         self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self._answers)
 
 
 class _Watch:
-    """Looks at what a child takes for one file."""
+    """Checks what a child uses for one file."""
 
     def __init__(self, child: _Child, name: str, path: Path, limits: Limits) -> None:
         self._child = child
@@ -213,7 +213,7 @@ class _Watch:
         self._looks = 0
 
     def look(self) -> None:
-        """Make sure that the file has not taken too much yet.
+        """Check that the file has not used too much.
 
         Raises:
             StageError: it has.
@@ -223,24 +223,24 @@ class _Watch:
         if self._looks == 0:
             with contextlib.suppress(OSError):
                 self._limits = self._limits.of(self._path.stat().st_size)
-        self._looks += 1  # looks and no clock: while the processes are stopped, nothing counts
+        self._looks += 1  # count checks, not time: a stopped process must not run out of time
         if memory > self._limits.memory:
             raise StageError(
                 f"reading {self._name} takes more than {self._limits.memory / 1e6:,.0f} MB of "
                 "memory, the share of `max_memory` for a file of its size",
-                hint="split it, leave it out by `exclude`, or raise `max_memory`",
+                hint="split it, leave it out with `exclude`, or raise `max_memory`",
             )
         waited = self._looks * NAP * NAPS / PATIENCE
         if max(seconds, waited) > self._limits.seconds:
             raise StageError(
                 f"reading {self._name} takes more than {self._limits.seconds:,.3g} s, "
                 "the share of `max_seconds` for a file of its size",
-                hint="split it, leave it out by `exclude`, or raise `max_seconds`",
+                hint="split it, leave it out with `exclude`, or raise `max_seconds`",
             )
 
 
 def _taken_by(pid: int) -> tuple[int, float]:
-    """Return the bytes that a process holds and its seconds of the processor; zeros at its end."""
+    """Return the memory in bytes and processor seconds of a process; zeros if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace")
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
@@ -257,26 +257,26 @@ def _refused(error: LlmpipeError, remarks: Sequence[str] = ()) -> Answer:
 
 
 def _crash(name: str, status: int) -> StageError:
-    """Return the refusal of a file at which the child died by itself."""
+    """Return the error for a file on which the child crashed."""
     how = f"status {status}"
     if status < 0:
         with contextlib.suppress(ValueError):
             how = signal.Signals(-status).name
-    killed = ": most often by the kernel, when memory runs out" if how == "SIGKILL" else ""
+    killed = ", most often by the kernel when memory runs out" if how == "SIGKILL" else ""
     return StageError(
         f"the process that read {name} ended with {how}{killed}",
-        hint="leave it out by `exclude`, or save it anew with another program",
+        hint="leave it out with `exclude`, or save it again with another program",
     )
 
 
 def _become_child(
     files: Sequence[tuple[str, Path]], options: Options, answers: int, parent: int
 ) -> NoReturn:
-    """Convert the files and end."""
+    """Convert the files in the child process, then exit."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the child
-        gc.freeze()  # what is here already is shared with the parent
+        gc.freeze()  # existing objects are shared with the parent
         _end_with(parent)
         for name, path in files:
             _write(answers, _converted(name, path, options))
@@ -288,7 +288,7 @@ def _become_child(
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, and first when memory runs out."""
+    """Ask the kernel to kill this process with its parent, and first when memory runs out."""
     import ctypes
 
     ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
@@ -306,18 +306,18 @@ def _converted(name: str, path: Path, options: Options) -> bytes:
         return _ENCODER.encode(found)
     except LlmpipeError as error:
         refused = error
-    except BaseException as error:  # libraries raise what they like; the other files go on
+    except BaseException as error:  # libraries raise anything; the other files go on
         traceback.print_exc()
         sys.stderr.flush()
         refused = StageError(
             f"{name} cannot be read: {type(error).__name__}: {error}",
-            hint="leave it out by `exclude`; the log shows where its reader failed",
+            hint="leave it out with `exclude`; the log shows where its reader failed",
         )
     return _ENCODER.encode(_refused(refused, remarks))
 
 
 def _write(descriptor: int, answer: bytes) -> None:
-    had = _taken_by(os.getpid())[0]  # as memory that was freed is no room for the next file
+    had = _taken_by(os.getpid())[0]  # memory that was freed still counts for the process
     left = memoryview(_HEADER.pack(len(answer), had, time.process_time()) + answer)
     while left:
         left = left[os.write(descriptor, left) :]

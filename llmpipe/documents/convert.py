@@ -1,4 +1,4 @@
-"""Make documents of a file: which converter reads it is told by its name and its first bytes."""
+"""Convert a file to documents; its name and first bytes decide which converter reads it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
 ROOM = 1_000_000
-"""Characters that the smallest file may become."""
+"""Characters that any file may become, however small."""
 
 UNFOLDED = {False: 100, True: 1000}
-"""Characters that a byte of a file may become besides, in text and in what is packed: merged cells
-and substitutions are repeated."""
+"""Additional characters per byte of a text file and of a packed file: repeated merged cells and
+substitutions lengthen the text."""
 
 
 class Format(NamedTuple):
-    """A kind of file: its media type, the module that reads it, and what shapes the text."""
+    """A file format: its media type, the module that reads it, and the packages it depends on."""
 
     media_type: str
     module: str
     distributions: tuple[str, ...] = ()
     is_text: bool = False
-    """Whether any text could be one, so that its first bytes have to say what else it may be."""
+    """Whether any text could have this format, so that its first bytes must be checked."""
     is_packed: bool = False
-    """Whether its text is packed, by deflate that is, to a thousandth at the least."""
+    """Whether its text is compressed; deflate reaches at most a factor of a thousand."""
 
 
 MARKDOWN = Format("text/markdown", "markdown", ("charset-normalizer", *PAGE), is_text=True)
@@ -85,16 +85,16 @@ FORMATS = {
     ".xlsm": XLSX,
     ".xlsx": XLSX,
 }
-"""What is taken from folders, by the end of its name."""
+"""The formats that are read from folders, by file suffix."""
 
 
 ARCHIVES = {EPUB: b"application/epub+zip", PPTX: b"ppt/presentation", XLSX: b"xl/workbook",
             DOCX: b"word/"}  # fmt: skip
-"""Formats that are archives, with what only they hold."""
+"""Formats that are archives, with bytes that only they contain."""
 
 
 class Options(msgspec.Struct, frozen=True):
-    """How to read files: the columns of rows, and the bytes of the largest file that is read."""
+    """How to read files: the columns of rows, and the size limit of a file in bytes."""
 
     columns: rows.Columns | None = None
     max_bytes: int = 100_000_000
@@ -103,17 +103,16 @@ class Options(msgspec.Struct, frozen=True):
 def convert(
     path: Path, name: str, options: Options, tell: Callable[[str], object] = lambda remark: None
 ) -> list[Document]:
-    """Give the document that a file holds, or one for each of its rows; a row may be blank.
+    """Return the document in a file, or one for each of its rows; a row may be blank.
 
     Args:
         path: where the file is.
-        name: what it is called in messages, and the id of its document.
+        name: what messages call it, and the id of its document.
         options: how to read it.
-        tell: hears what a person should know of the conversion, such as a guess.
-
+        tell: called with remarks for the user, such as a guessed encoding.
     Raises:
-        StageError: the file is too large, damaged, encrypted, binary, holds no text, or becomes far
-            more than it is.
+        StageError: the file is too large, damaged, encrypted or binary, contains no text, or
+            becomes much longer text than its size allows.
         MissingColumnError: its rows do not have the columns.
         MissingDependencyError: the package that reads such files is not installed.
     """
@@ -123,7 +122,7 @@ def convert(
     if format_ is PLAIN:
         what = foreign.ENDINGS.get(path.suffix.lower(), what)
     if what is not None:
-        raise StageError(f"{name} is {what}, which is not read", hint=foreign.HINT)
+        raise StageError(f"{name} is {what}, which cannot be read", hint=foreign.HINT)
     digest = hashlib.sha256(data).hexdigest()
     try:
         if format_.module == "rows":
@@ -138,7 +137,7 @@ def convert(
         tell(remark)
     _check_length(found, len(data), format_, name)
     if not found.text.strip():
-        raise StageError(f"{name} holds no text", hint="leave it out by `exclude`")
+        raise StageError(f"{name} contains no text", hint="leave it out with `exclude`")
     return [
         Document(
             id=name,
@@ -154,7 +153,7 @@ def convert(
 
 
 def format_of(path: Path, data: bytes) -> Format:
-    """Tell what a file is: by its first bytes where these are plain, else by its name."""
+    """Return the format of a file, from its first bytes if they are clear, else from its name."""
     if data.startswith(b"%PDF-"):
         return PDF
     known = FORMATS.get(path.suffix.lower())
@@ -171,7 +170,7 @@ def _read(path: Path, label: str, max_bytes: int) -> bytes:
         if size > max_bytes:
             raise StageError(
                 f"{label} is {_megabytes(size)}; files of up to {_megabytes(max_bytes)} are read",
-                hint="split it, leave it out by `exclude`, or raise `max_bytes`",
+                hint="split it, leave it out with `exclude`, or raise `max_bytes`",
             )
         return path.read_bytes()
     except OSError as error:
@@ -179,10 +178,10 @@ def _read(path: Path, label: str, max_bytes: int) -> bytes:
 
 
 def _check_length(found: Converted, size: int, format_: Format, label: str) -> None:
-    """Make sure that a file is not unfolded into far more than it is, its metadata included.
+    """Check that a file's text and metadata are not much longer than the file.
 
     Raises:
-        StageError: it is.
+        StageError: they are.
     """
     names = sum(len(title) for section in found.sections for title in section.path)
     values = sum(len(str(value)) for value in found.metadata.values())
@@ -190,8 +189,8 @@ def _check_length(found: Converted, size: int, format_: Format, label: str) -> N
     if length > most:
         raise StageError(
             f"{label}, of {_megabytes(size)}, becomes {length:,} characters in "
-            f"{len(found.sections):,} sections; at most {most:,} are taken of its size",
-            hint="it repeats itself: leave it out by `exclude`",
+            f"{len(found.sections):,} sections; the limit for its size is {most:,}",
+            hint="its content repeats itself: leave it out with `exclude`",
         )
 
 

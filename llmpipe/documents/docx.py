@@ -1,9 +1,9 @@
-"""Word documents: their styles and tables as HTML, and that as Markdown.
+"""Convert Word documents to HTML, and that to Markdown.
 
-Numbers of lists, equations, and the headers and footers of pages are text, what is hidden is not.
-Images are left out, and so are comments, charts and diagrams, which is said. Of the archive only
-the XML is looked at, after its size unpacked was, and a part that declares entities is refused:
-Word writes none.
+List numbers, equations and page headers and footers become text; hidden text is left out. Images,
+comments, charts and diagrams are left out; all but images are reported. Only the XML of the archive
+is read, after a check of its unpacked size. A part that declares entities is refused: Word writes
+none.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from llmpipe.errors import StageError
 STYLES = "p[style-name='Title'] => h1:fresh"
 
 _LABEL = re.compile(f"{docx_xml.LABEL}([^{docx_xml.LABEL}]*){docx_xml.LABEL}")
-_LABELLED_ITEM = re.compile(f"<li>{_LABEL.pattern}")
+_LABELED_ITEM = re.compile(f"<li>{_LABEL.pattern}")
 _UNREAD = re.compile(
     r"An unrecognised element was ignored: (?:w|m):(?!background|continuationSeparator|customXml|"
     r"fldData|perm|pgNum|ptab|separator|tblPrEx)(\w+)"
     r"|A w:sym element with an unsupported (character)"
 )
-"""What the library says of elements that may hold words."""
+"""Messages of the library about elements that may contain text."""
 
 _PROPERTY = r"<dc:{0}(?:\s[^>]*)?>([^<]*)</dc:{0}>"
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a Word document; title and author come from its properties where they are set.
+    """Convert a Word document; title and author come from its properties if set.
 
     Raises:
-        StageError: it is none, is encrypted, or is too large unpacked.
+        StageError: it is not a Word document, is encrypted, or is too large when unpacked.
     """
     if data.startswith(OLE):
         raise StageError(
@@ -52,7 +52,7 @@ def convert(data: bytes, label: str) -> Converted:
         found = html.of_text(page, label)
     except StageError:
         raise
-    except Exception as error:  # whatever the libraries make of a broken archive
+    except Exception as error:  # the libraries raise anything for a broken archive
         raise StageError(f"{label} is not a Word document that can be read: {error}") from None
     properties = parts.get("docProps/core.xml", b"").decode("utf-8", "replace")
     title, author = _property(properties, "title"), _property(properties, "creator")
@@ -63,7 +63,7 @@ def convert(data: bytes, label: str) -> Converted:
 
 
 def _as_html(parts: dict[str, bytes]) -> tuple[str, list[str]]:
-    """Give a document as HTML, and what to say of it: words that are not in there."""
+    """Return a document as HTML, and remarks about text that it lacks."""
     import mammoth
 
     shown, left_out = docx_xml.explicit(parts)
@@ -79,13 +79,13 @@ def _as_html(parts: dict[str, bytes]) -> tuple[str, list[str]]:
         unread = _UNREAD.match(message.message)
         if unread:
             left_out[unread[1] or unread[2]] += 1
-    page = _LABELLED_ITEM.sub(_labelled, str(found.value))
+    page = _LABELED_ITEM.sub(_labeled, str(found.value))
     page = _LABEL.sub(lambda label: f"{label[1]} " if label[1] else "", page)
     named = ", ".join(f"{name} ({count})" for name, count in sorted(left_out.items()))
     return page, [f"not read: {named}"] if named else []
 
 
-def _labelled(match: re.Match[str]) -> str:
+def _labeled(match: re.Match[str]) -> str:
     return f'<li {LABEL}="{match[1].replace(chr(34), "&quot;")}">'
 
 

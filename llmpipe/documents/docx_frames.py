@@ -1,7 +1,7 @@
-"""Headers and footers of Word's pages: once for each section that has its own.
+"""Add Word's page headers and footers to the text, once for each section that has its own.
 
-They stand before and behind the text of the section. Numbers of pages are left out: a text has
-other pages than the paper.
+They are put before and after the text of the section. Page numbers are left out, because the
+converted text has no pages.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from llmpipe.documents import archive
 from llmpipe.documents.docx_names import R, W
 
 FRAMES = ("hdr", "ftr")
-"""The roots of parts with headers and footers."""
+"""Roots of header and footer parts."""
 
 COUNTED = {"PAGE", "NUMPAGES", "SECTIONPAGES"}
-"""Fields that count pages."""
+"""Fields that insert page numbers or counts."""
 
 
 def of(document: str, roots: Mapping[str, Any], parts: Mapping[str, bytes]) -> dict[str, Any]:
-    """Return the headers and footers that a document refers to, by the ids of the references."""
+    """Return the headers and footers that a document refers to, by reference id."""
     related = archive.relations(parts, document).items()
     found = {id_: roots.get(target) for id_, (_, target) in related}
     return {
@@ -32,7 +32,7 @@ def of(document: str, roots: Mapping[str, Any], parts: Mapping[str, bytes]) -> d
 
 
 def put_in(document: Any, frames: Mapping[str, Any]) -> None:
-    """Put headers before, and footers behind, the text of the sections that they belong to."""
+    """Insert headers before, and footers after, the text of the sections they belong to."""
     body = document.find(W + "body")
     if body is None or not frames:
         return
@@ -52,7 +52,7 @@ def put_in(document: Any, frames: Mapping[str, Any]) -> None:
 
 
 def _end(body: Any, section: Any) -> int | None:
-    """Give the place in the body where a section ends."""
+    """Return the index in the body at which a section ends."""
     element = section
     while element is not None and element.getparent() is not body:
         element = element.getparent()
@@ -64,7 +64,7 @@ def _end(body: Any, section: Any) -> int | None:
 def _paragraphs(
     section: Any, kind: str, frames: Mapping[str, Any], seen: set[str]
 ) -> Iterator[Any]:
-    """Give what frames a section and was not there before, as new paragraphs."""
+    """Yield the lines of a section's header or footer that were not seen before, as paragraphs."""
     from lxml import etree
 
     for reference in section.findall(W + kind):
@@ -81,9 +81,9 @@ def _paragraphs(
 
 
 def _text(paragraph: Any) -> str:
-    """Give the words of a paragraph; nothing where they only say which page it is."""
+    """Return the text of a paragraph; empty if it only gives a page number."""
     pieces: list[str] = []
-    fields: list[str] = []  # those that are open, by their instructions
+    fields: list[str] = []  # instructions of the open fields
     counts = False
     for element in paragraph.iter():
         name = element.tag.removeprefix(W) if isinstance(element.tag, str) else ""

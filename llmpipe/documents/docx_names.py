@@ -1,4 +1,4 @@
-"""Names of Word's XML, and the styles by which it formats text."""
+"""Names in Word's XML, and the styles that format text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 
 DEEPEST_STYLE = 20
-"""Styles that a style may be based on, one on the other."""
+"""How many styles may be based on each other."""
 
 SMALLER = 0.9
-"""The size of a superscript's letters as a share of those beside it, at most."""
+"""Largest size of superscript letters as a share of the letters beside them."""
 
 CLEARLY_MOVED = 4
-"""Half points from which letters of unchanged size count as moved off their line."""
+"""Half points from which letters of normal size count as raised or lowered."""
 
 HEADING = "heading "
-"""How the names of the styles of headings begin."""
+"""Prefix of the names of heading styles."""
 
 
 @dataclass(slots=True)
 class Style:
-    """What a style says that shapes the text; ``None`` where it leaves it to the one below it."""
+    """The properties of a style that affect text; ``None`` means inherited."""
 
     name: str = ""
     based_on: str = ""
@@ -40,7 +40,7 @@ class Styles:
     by_id: dict[str, Style] = field(default_factory=dict)
 
     def value(self, id_: str | None, attribute: str) -> Any:
-        """Return what a style, or the nearest one below it, says."""
+        """Return a property of a style, or of the nearest style it is based on that has one."""
         for _ in range(DEEPEST_STYLE):
             style = self.by_id.get(id_ or "")
             if style is None:
@@ -52,7 +52,7 @@ class Styles:
         return None
 
     def is_heading(self, id_: str | None) -> bool:
-        """Tell whether a style is one of a heading."""
+        """Return whether a style is a heading style."""
         style = self.by_id.get(id_ or "")
         return style is not None and style.name.lower().startswith(HEADING)
 
@@ -75,10 +75,10 @@ def read_styles(root: Any) -> Styles:
 
 
 def raised_of(properties: Any, beside: int | None = None) -> str | None:
-    """Return how properties put text above or below its line; None where they do not say.
+    """Return whether properties raise or lower text, or None if they do not say.
 
-    LibreOffice writes a superscript as letters in a smaller size that are moved up. Letters as
-    large as those ``beside`` them, in half points where that is known, are moved to align them.
+    LibreOffice writes a superscript as smaller letters that are moved up. Moved letters that are
+    as large as those ``beside`` them (in half points, if known) are only aligned.
     """
     said = value_of(properties, "vertAlign")
     moved = integer(value_of(properties, "position"), 0)  # half points
@@ -90,7 +90,7 @@ def raised_of(properties: Any, beside: int | None = None) -> str | None:
 
 
 def number_of(properties: Any) -> tuple[str, int] | None:
-    """Return the list and level that properties of a paragraph name."""
+    """Return the list and level that paragraph properties name."""
     if properties is None:
         return None
     numbering = properties.find(W + "numPr")
@@ -102,19 +102,19 @@ def number_of(properties: Any) -> tuple[str, int] | None:
 
 
 def value_of(element: Any, name: str) -> str | None:
-    """Return the value of a child element."""
+    """Return the value of a child element, or None."""
     child = None if element is None else element.find(W + name)
     return None if child is None else str(child.get(W + "val", ""))
 
 
 def switched(element: Any, name: str) -> bool | None:
-    """Return whether a property is on; None where it is not there."""
+    """Return whether a property is on; None if it is absent."""
     child = None if element is None else element.find(W + name)
     return None if child is None else child.get(W + "val", "1") not in ("0", "false", "off")
 
 
 def integer(text: str | None, otherwise: int) -> int:
-    """Return a number as Word writes it."""
+    """Parse an integer as Word writes it, or return ``otherwise``."""
     try:
         return int(text or "")
     except ValueError:

@@ -1,7 +1,7 @@
-"""Numbers of lists and headings in Word, counted as Word counts them.
+"""Number lists and headings as Word does.
 
-A list goes on after a paragraph between its items; two lists of one definition share their
-counters, unless one starts anew.
+A list continues after a paragraph between its items. Two lists with the same definition share
+counters, unless one of them restarts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PLACE = re.compile(r"%([1-9])")
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How the items of a level are counted and shown."""
+    """How the items of a level are counted and displayed."""
 
     start: int = 1
     format: str = "decimal"
@@ -27,12 +27,12 @@ class Level:
     style: str | None = None
     restarts_after: int | None = None
     plain: bool = False
-    """Whether the levels above are shown in digits, whatever their own format."""
+    """Whether the numbers of higher levels are shown as digits, whatever their own format."""
 
 
 @dataclass(slots=True)
 class Definition:
-    """Levels that lists share, and how far they are counted."""
+    """The levels that lists share, and their counters."""
 
     levels: dict[int, Level] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Definition:
 
 
 class Numbers:
-    """Gives the paragraphs of a document, in order, their numbers."""
+    """Numbers the paragraphs of a document, in order."""
 
     def __init__(self, root: Any, styles: Styles) -> None:
         self._styles = styles
@@ -50,7 +50,7 @@ class Numbers:
             self._read(root)
 
     def of(self, paragraph: Any) -> str | None:
-        """Count a paragraph; return its number as shown, None where it is in no numbered list."""
+        """Count a paragraph and return its displayed number, or None outside a numbered list."""
         properties = paragraph.find(W + "pPr")
         style = value_of(properties, "pStyle")
         number = number_of(properties) or self._styles.value(style, "number")
@@ -74,7 +74,7 @@ class Numbers:
         starts: dict[int, int],
     ) -> None:
         counts = definition.counts
-        if level in starts:  # the list's own start counts once
+        if level in starts:  # a list's own start value applies once
             counts[level] = starts.pop(level)
         elif level in counts:
             counts[level] += 1

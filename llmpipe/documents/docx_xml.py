@@ -1,7 +1,7 @@
-"""Make Word's XML say outright what Word only shows: numbers, equations, page headers, hidden text.
+"""Make explicit in Word's XML what Word only displays: numbers, equations, headers, hidden text.
 
-The library that reads it afterwards (mammoth) knows none of these: it counts each list from 1,
-leaves equations and fields out, and takes what is hidden.
+The library that reads the XML afterwards (mammoth) does not handle these: it numbers each list from
+1, leaves out equations and fields, and keeps hidden text.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from llmpipe.documents.docx_names import (
 from llmpipe.documents.docx_numbers import Numbers
 
 LABEL = "\ufdd2"
-"""Stands around the number of a paragraph; Unicode keeps it for use inside of programs."""
+"""Surrounds the number of a paragraph; Unicode reserves this character for internal use."""
 
 STORIES = ("document", "footnotes", "endnotes")
-"""The roots of parts with text."""
+"""Roots of parts with text."""
 
 LEFT_OUT = {
     "{http://schemas.openxmlformats.org/drawingml/2006/chart}chart": "chart",
@@ -36,11 +36,11 @@ LEFT_OUT = {
     W + "altChunk": "embedded file",
     W + "commentReference": "comment",
 }
-"""What holds words that are not read."""
+"""Elements with text that is not read."""
 
 
 def explicit(parts: Mapping[str, bytes]) -> tuple[dict[str, bytes], Counter[str]]:
-    """Return the parts of a Word file with all that is shown in them, and counts of what is not."""
+    """Return the parts of a Word file with all displayed text, and counts of what is left out."""
     from lxml import etree
 
     found = dict(parts)
@@ -92,7 +92,7 @@ class _Story:
         }
 
     def rewrite(self, root: Any) -> None:
-        """Go through a part in the order of its text."""
+        """Rewrite a part in the order of its text."""
         for element in list(root.iter(MC + "AlternateContent")):
             _choose(element)
         for element in list(root.iter()):
@@ -133,7 +133,7 @@ class _Story:
 
 
 def _size_beside(run: Any) -> int | None:
-    """Return the size of the letters beside a run that was moved off their line, if said."""
+    """Return the size of the letters beside a raised or lowered run, if known."""
     if value_of(run.find(W + "rPr"), "position") is None:
         return None
     others = [*run.itersiblings(W + "r", preceding=True), *run.itersiblings(W + "r")]
@@ -144,7 +144,7 @@ def _size_beside(run: Any) -> int | None:
 
 
 def _choose(element: Any) -> None:
-    """Leave one of two forms of the same thing: the one for readers that know nothing new."""
+    """Keep one of several alternatives: the fallback for older readers."""
     choices = element.findall(MC + "Choice")
     if element.find(MC + "Fallback") is None and choices:
         first = choices.pop(0)
@@ -191,7 +191,7 @@ def _unwrap(element: Any) -> None:
 
 
 def _not_in_table(element: Any) -> None:
-    """Let a table hold rows and a row cells only, or merged cells are not put together."""
+    """Unwrap an element unless tables and rows may contain it: merged cells depend on that."""
     if element.getparent().tag not in (W + "tbl", W + "tr"):
         return
     content = element.find(W + "sdtContent")
@@ -199,7 +199,7 @@ def _not_in_table(element: Any) -> None:
 
 
 def _ruby(element: Any) -> None:
-    """Put the reading of characters behind them, in brackets."""
+    """Put the reading of characters after them, in parentheses."""
     base, reading = (
         "".join(text.text or "" for text in part.iter(W + "t")) if part is not None else ""
         for part in (element.find(W + "rubyBase"), element.find(W + "rt"))
@@ -210,7 +210,7 @@ def _ruby(element: Any) -> None:
 
 
 def _row(row: Any) -> None:
-    """Fill the columns that a row leaves out, so that its cells stand in their own."""
+    """Fill the columns that a row skips, so that its cells are in the right columns."""
     properties = row.find(W + "trPr")
     if properties is None:
         return

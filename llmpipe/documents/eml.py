@@ -1,7 +1,7 @@
-"""Messages (EML): who wrote what when, and the text; attachments are named.
+"""Convert mail messages (EML): the headers and the text; attachments are reported by name.
 
-Every text that a reader sees is read, and messages within others are. What lies in a damaged mail,
-in one without the boundaries that it tells of, is read as it stands.
+All displayed text is read, including messages inside messages. A damaged message, for example
+without the boundaries that it declares, is read as it is.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from llmpipe.errors import StageError
 HEADERS = ("From", "To", "Cc", "Date")
 
 _UNREAD = re.compile(r"(?is)<(style|script|title)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>|&#?\w+;")
-"""What is surely no word of a page; it is taken out to tell without reading the page."""
+"""Parts of an HTML page that are certainly not words; removing them is cheaper than parsing."""
 _ADDRESS = re.compile(r"https?://[^\s()]+")
 _WORD = re.compile(r"\w+")
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a message and those that it forwards.
+    """Convert a message and the messages that it forwards.
 
     Raises:
-        StageError: its text is no text.
+        StageError: its text cannot be decoded.
     """
     message = BytesParser(policy=policy.default).parsebytes(data)
     assert isinstance(message, EmailMessage)
@@ -61,24 +61,24 @@ def convert(data: bytes, label: str) -> Converted:
         name.lower(): value for name in ("From", "To", "Date") if (value := _header(message, name))
     }
     if unread:
-        remarks.append(f"attachments that are not read: {', '.join(unread)}")
+        remarks.append(f"attachments not read: {', '.join(unread)}")
     title = one_line(_header(message, "Subject"))
     return Converted(whole, sections_of(whole, headings), title, (), metadata, tuple(remarks))
 
 
 class _Body(NamedTuple):
-    """A text of a message, in one form or in both."""
+    """A text of a message, in plain form, formatted form or both."""
 
     plain: EmailMessage | None
     formatted: EmailMessage | None = None
 
 
 _Part = _Body | EmailMessage | str
-"""A text, a message within another one, or what a part is called that is not read."""
+"""A text, a nested message, or the name of a part that is not read."""
 
 
 def _messages(message: EmailMessage, level: int) -> Iterator[tuple[int, EmailMessage, list[_Part]]]:
-    """Give a message and those in it, each with its level and its parts."""
+    """Yield a message and those inside it, each with its level and parts."""
     is_text = message.get_content_maintype() == "text"
     parts: list[_Part] = [_body(message)] if is_text else list(_parts(message))
     yield level, message, parts
@@ -88,7 +88,7 @@ def _messages(message: EmailMessage, level: int) -> Iterator[tuple[int, EmailMes
 
 
 def _parts(part: EmailMessage) -> Iterator[_Part]:
-    """Give what a part is made of, as programs that show mails do."""
+    """Yield the contents of a part, as mail programs show them."""
     kind, payload = part.get_content_type(), part.get_payload()
     main = part.get_content_maintype()
     inner = (
@@ -105,7 +105,7 @@ def _parts(part: EmailMessage) -> Iterator[_Part]:
             yield from _parts(one)
     elif main == "text" and not part.is_attachment() and not part.get_filename():
         yield _body(part)
-    elif main == "multipart" and part.get_payload():  # its boundary is missing or another one
+    elif main == "multipart" and part.get_payload():  # its boundary is missing or wrong
         yield _Body(part)
     elif main != "multipart":
         yield one_line(part.get_filename() or kind)
@@ -116,7 +116,7 @@ def _body(part: EmailMessage) -> _Body:
 
 
 def _chosen(forms: list[list[_Part]]) -> list[_Part]:
-    """Give what is read of the forms in which a sender says the same; the last one is the best."""
+    """Return the parts to read from alternative forms of the same text; the last is preferred."""
     texts = [[part for part in form if isinstance(part, _Body)] for form in forms]
     best = max(range(len(forms)), key=lambda place: (_rank(texts[place]), place))
     chosen = forms[best]
@@ -133,7 +133,7 @@ def _is_plain(body: _Body) -> bool:
 
 
 def _rank(texts: list[_Body]) -> int:
-    """Tell apart what programs show, other texts (such as calendars), and none."""
+    """Rank displayed text above other text (such as calendars), and that above none."""
     kinds = {part.get_content_type() for text in texts for part in text if part is not None}
     return 2 if kinds & {"text/plain", "text/html"} else min(len(kinds), 1)
 
@@ -141,7 +141,7 @@ def _rank(texts: list[_Body]) -> int:
 def _header(message: EmailMessage, name: str) -> str:
     try:
         value = message.get(name, "")
-    except Exception:  # the parser of headers fails on some that are broken
+    except Exception:  # the header parser fails on some malformed headers
         return ""
     when = getattr(value, "datetime", None) if name == "Date" else None
     if when is not None:
@@ -150,7 +150,7 @@ def _header(message: EmailMessage, name: str) -> str:
 
 
 def _read(body: _Body, label: str, remarks: list[str]) -> tuple[str, list[Heading]]:
-    """Give a text as Markdown; the formatted one where the plain one says much less, or none."""
+    """Return a text as Markdown, formatted only if the plain form is missing or says much less."""
     decoded = _decoded(body.plain, label)
     plain = plain_tables.as_markdown(clean(decoded.text)).strip("\n")
     try:
@@ -167,7 +167,7 @@ def _read(body: _Body, label: str, remarks: list[str]) -> tuple[str, list[Headin
 
 
 def _formatted(body: _Body, label: str, plain: str) -> tuple[str, list[str]]:
-    """Give the formatted text and what to say of it; it is empty where the plain one will do."""
+    """Return the formatted text and remarks; empty if the plain text is enough."""
     page = _decoded(body.formatted, label)
     if plain and not _says_more(_UNREAD.sub(" ", page.text), plain):
         return "", []
@@ -190,7 +190,7 @@ def _decoded(part: EmailMessage | None, label: str) -> Decoded:
 
 
 def _says_more(formatted: str, plain: str) -> bool:
-    """Tell whether a text has more words than another one, most of them not in there."""
+    """Return whether a text has more words than another, most of them not in the other."""
     more, less = (_WORD.findall(_ADDRESS.sub(" ", text.casefold())) for text in (formatted, plain))
     words = set(more)
     is_other = 2 * len(words.difference(less)) > len(words)

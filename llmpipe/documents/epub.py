@@ -1,4 +1,4 @@
-"""E-books (EPUB): their pages in the order of reading, as Markdown."""
+"""Convert e-books (EPUB): their pages in reading order, as Markdown."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from llmpipe.documents.parts import Converted, one_line
 from llmpipe.errors import StageError
 
 PAGES = (".xhtml", ".html", ".htm", ".css")
-"""How the names of parts end that are read as pages; there entities are text."""
+"""Suffixes of parts that are pages or style sheets; entities in them are treated as text."""
 
 _DC = "{http://purl.org/dc/elements/1.1/}"
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a book.
+    """Convert a book.
 
     Raises:
-        StageError: it is none, is protected, or is too large unpacked.
+        StageError: it is not a book, is protected, or is too large when unpacked.
     """
     try:
         parts = archive.unpacked(data, label, PAGES, doctypes=True)
@@ -38,14 +38,14 @@ def convert(data: bytes, label: str) -> Converted:
         ]
     except StageError:
         raise
-    except Exception as error:  # whatever the libraries make of a broken archive
+    except Exception as error:  # the libraries raise anything for a broken archive
         raise StageError(f"{label} is not a book that can be read: {error}") from None
     missing = [page for page in pages if page not in parts]
     found = markdown.sectioned("\n\n".join(filter(None, texts)))
     values = {key: one_line(package.findtext(f".//{_DC}{key}") or "") for key in _KEPT}
     metadata: dict[str, Scalar] = {_KEPT[key]: value for key, value in values.items() if value}
     title = str(metadata.pop("title", "")) or found.title
-    remarks = (f"pages that are missing: {', '.join(missing)}",) if missing else ()
+    remarks = (f"missing pages: {', '.join(missing)}",) if missing else ()
     return Converted(found.text, found.sections, title, metadata=metadata, remarks=remarks)
 
 
@@ -53,7 +53,7 @@ _KEPT = {"title": "title", "creator": "author", "language": "language", "publish
 
 
 def _package(parts: Mapping[str, bytes]) -> str:
-    """Give the name of the part that lists all others."""
+    """Return the name of the part that lists all others."""
     container = archive.parsed(parts["META-INF/container.xml"])
     return str(next(root.get("full-path") for root in _named(container, "rootfile")))
 
@@ -63,7 +63,7 @@ def _named(root: Any, name: str) -> Iterator[Any]:
 
 
 def _pages(package: Any, name: str) -> Iterator[str]:
-    """Give the pages in the order of reading; the table of contents is none."""
+    """Yield the pages in reading order, without the table of contents."""
     folder = posixpath.dirname(name)
     items = {item.get("id"): item for item in _named(package, "item")}
     for reference in _named(package, "itemref"):
@@ -78,13 +78,13 @@ def _joined(folder: str, address: str) -> str:
 
 
 def _sheet(parts: Mapping[str, bytes], page: str, address: str) -> str:
-    """Give a style sheet that a page links to."""
+    """Return a style sheet that a page links to."""
     sheet = parts.get(_joined(posixpath.dirname(page), address), b"")
     return sheet.decode("utf-8", "replace")
 
 
 def _check_protection(parts: Mapping[str, bytes], pages: list[str], label: str) -> None:
-    """Make sure that pages can be read; fonts may be scrambled.
+    """Check that the pages are not encrypted; fonts may be.
 
     Raises:
         StageError: a page is encrypted.

@@ -1,4 +1,4 @@
-"""Files of formats that are not read: they are named as what they are, and never taken for text."""
+"""Recognize unsupported file formats, so that they are named and never read as text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ ENDINGS = {
     ".svg": "a drawing (SVG)", ".vcf": "contacts", ".wpd": "WordPerfect",
     ".xls": "Excel's old format", ".xlsb": "Excel's binary format", ".xml": "XML", ".xps": "XPS",
 }  # fmt: skip
-"""What files are by the end of their names."""
+"""Unsupported formats by file suffix."""
 
-HINT = (
-    "save it in a format that is read (HTML, DOCX, PDF, plain text), or leave it out by `exclude`"
-)
+HINT = "save it in a supported format (HTML, DOCX, PDF, plain text), or leave it out with `exclude`"
 
 _BEGINNINGS = (
     (rb"\{\\rtf", ENDINGS[".rtf"]),
@@ -39,18 +37,18 @@ _KINDS = tuple(
 
 
 def told(data: bytes) -> str | None:
-    """Return what a file is by its first bytes, None where they may be text."""
+    """Return the format of a file from its first bytes, or None if they may be text."""
     head = data[:4096].replace(b"\r\n", b"\n")
     return next((what for begins, what in _KINDS if begins.match(head)), None)
 
 
 def numbered(count: int, one: str, many: str) -> str:
-    """Return how many there are of what has a name for one and a name for many."""
+    """Return a count with the right form of its noun."""
     return f"{count:,} {one if count == 1 else many}"
 
 
 def named_endings(passed_over: Counter[str], most: int = 10) -> str:
-    """Return how many files there are of each ending, as a line; the rarer ones in one sum."""
+    """Return the number of files per suffix as a line; rare suffixes are added up."""
     common = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))[:most]
     rest = passed_over.total() - sum(count for _, count in common)
     named = [f"{count:,} {ending}" for ending, count in common]

@@ -1,8 +1,8 @@
-"""What stands above a Markdown text between rules: YAML between ``---``, TOML between ``+++``.
+"""Read front matter above a Markdown text: YAML between ``---`` lines, TOML between ``+++`` lines.
 
-Templates and people write what no parser takes (``title: {{ x }}``, a colon in a title). Such a
-value is kept as the text that it is, and said; it is never a part of the document. What YAML
-1.1 would make another value of (``1.20``, ``NO``, ``12:30``) is kept as text, too.
+Some front matter cannot be parsed (``title: {{ x }}``, a colon in a title). Such a value is kept as
+text and reported; it never becomes part of the document. A value that YAML 1.1 would convert
+(``1.20``, ``NO``, ``12:30``) is kept as text, too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TOML_KEY = re.compile(r"""(?P<key>[\w.-]+|"[^"\n]+"|'[^'\n]+')[ \t]*=""")
 
 
 class FrontMatter(NamedTuple):
-    """The values, how many characters of the text they take, and what could not be parsed."""
+    """The values, their length in characters of the text, and remarks about unparsed values."""
 
     values: Mapping[Any, Any] = {}
     length: int = 0
@@ -27,7 +27,7 @@ class FrontMatter(NamedTuple):
 
 
 def read(text: str) -> FrontMatter:
-    """Return the front matter of a text; of length 0 where there is none."""
+    """Return the front matter of a text; its length is 0 if there is none."""
     for kind, pattern, key, parse in (
         ("YAML", _YAML, _YAML_KEY, _yaml),
         ("TOML", _TOML, _TOML_KEY, _toml),
@@ -44,13 +44,13 @@ def read(text: str) -> FrontMatter:
 def _remarks(kind: str, as_text: list[str]) -> tuple[str, ...]:
     if not as_text:
         return ()
-    return (f"front matter that is no {kind} is kept as text: {', '.join(as_text)}",)
+    return (f"front matter that is not valid {kind} is kept as text: {', '.join(as_text)}",)
 
 
 def _values(
     block: str, key: re.Pattern[str], parse: Callable[[str], Any]
 ) -> tuple[Mapping[Any, Any], list[str]] | None:
-    """Give the values of a block and the names of those that are text; None for other text."""
+    """Return the values of a block and the names of those kept as text; None for other text."""
     found = parse(block)
     if isinstance(found, dict):
         return found, []
@@ -72,7 +72,7 @@ def _values(
 
 
 def _entries(block: str, key: re.Pattern[str]) -> list[tuple[str, str]] | None:
-    """Give the entries of a block by their names; None where it does not begin with one."""
+    """Return the entries of a block with their names; None if it does not begin with one."""
     entries: list[tuple[str, str]] = []
     for line in block.splitlines(keepends=True):
         match = key.match(line)
@@ -86,7 +86,7 @@ def _entries(block: str, key: re.Pattern[str]) -> list[tuple[str, str]] | None:
 
 
 def _written(entry: str, key: re.Pattern[str]) -> str:
-    """Give the value of an entry as it is written, without quotes around all of it."""
+    """Return the value of an entry as written, without surrounding quotes."""
     match = key.match(entry)
     value = " ".join(entry[match.end() if match else 0 :].split())
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
@@ -104,7 +104,7 @@ def _yaml(block: str) -> Any:
 
 @cache
 def _loader() -> Any:
-    """Return a loader to which only plain numbers, true, false and null are no text."""
+    """Return a loader that converts only plain numbers, true, false and null."""
     import yaml
 
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -121,7 +121,7 @@ def _loader() -> Any:
 
 
 def _number(written: str) -> int | float | str:
-    """Return a number where it would be written so; else its text: 1.20 is not 1.2."""
+    """Return a number if it would be written the same way, else the text: 1.20 is not 1.2."""
     for kind in (int, float):
         try:
             number = kind(written)

@@ -1,7 +1,7 @@
-"""Which encoding bytes are in that are not UTF-8 and do not say it.
+"""Guess the encoding of bytes that are not UTF-8 and have no declared encoding.
 
-Statistics over bytes need long texts. Here each encoding is tried with the languages that are
-written in it: their letters have to stand where letters stand, and their commonest words count.
+Byte statistics need long texts. Instead, each encoding is tried with the languages written in it:
+their letters must occur where letters are expected, and their most common words add to the score.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from functools import cache
 from typing import NamedTuple
 
 SAMPLE = 1 << 20
-"""Bytes that are looked at."""
+"""How many bytes are examined."""
 
 MOST_WORDS = 2000
-"""Words that are looked at."""
+"""How many words are examined."""
 
 LEAST = 0.35
-"""The score below which no language fits."""
+"""The score below which no language matches."""
 
 FEW = 50
-"""Bytes beyond ASCII that are too few to tell an unknown language by; most texts have cp1252."""
+"""Up to this many bytes beyond ASCII are too few to identify a language; most texts are cp1252."""
 
 
 OWN = {
@@ -30,20 +30,20 @@ OWN = {
     "pl": "cp1250", "ro": "cp1250", "ru": "cp1251", "sk": "cp1250", "sl": "cp1250", "sr": "cp1251",
     "th": "cp874", "tr": "cp1254", "uk": "cp1251", "zh": "gb18030",
 }  # fmt: skip
-"""The encoding that a language had before UTF-8, where it is not cp1252."""
+"""The legacy encoding of languages that did not use cp1252."""
 
 
 class Guess(NamedTuple):
-    """An encoding, and how sure it is that it is this one, from 0 to 1."""
+    """An encoding and its probability from 0 to 1."""
 
     encoding: str
     sure: float
 
 
 class _Language(NamedTuple):
-    """Letters beyond ASCII, common words, and pairs of letters that are found often.
+    """Letters beyond ASCII, common words, and frequent pairs of letters of a language.
 
-    Letters of scripts other than Latin are in the order of how common they are.
+    Letters of scripts other than Latin are ordered by frequency.
     """
 
     encoding: str
@@ -101,7 +101,7 @@ _INSIDE = re.compile(
     r"|(?<=[^\W\d_])[ªº¹²³µ](?=[^\W\d_])"
     r"|\d[^\W\d_\x00-\x7f]|[^\W\d_\x00-\x7f]\d"
 )
-"""Signs and odd letters where no language has them."""
+"""Signs and unusual letters at positions where no language has them."""
 _SIGNS = re.compile(
     rb"""(?xs)[\x80-\xff](?:
         (?<![A-Za-z\x80-\xff].)(?:
@@ -116,7 +116,7 @@ _SIGNS = re.compile(
       | (?<=[A-Za-z][\x99\xa9\xae])             # trade marks
     )(?![@-~\x80-\xff])"""
 )
-"""Bytes that stand where the signs of cp1252 stand, and where no other encoding has a letter."""
+"""Bytes where cp1252 has a sign in its usual place, and no other encoding has a letter."""
 
 _CONTROL = re.compile(r"[\x80-\x9f]")
 _FINALS = re.compile(r"[םןץףךς]\b")
@@ -125,11 +125,11 @@ _MARKS = set("€£§°©®™«»„“”‚‘’‹›–—…•·¿¡½¼
 
 
 def guess(data: bytes, language: str = "") -> Guess | None:
-    """Return the encoding that fits best, None where none does.
+    """Return the encoding that matches best, or None.
 
     Args:
-        data: the bytes, which are no UTF-8.
-        language: the code of the language that the text says it is in.
+        data: bytes that are not UTF-8.
+        language: the code of the language that the text declares.
     """
     sample = data[:SAMPLE]
     words = _SIGNS.sub(b" ", sample)
@@ -148,14 +148,14 @@ def guess(data: bytes, language: str = "") -> Guess | None:
     own = OWN.get(language[:2].lower())
     if own in scores:
         scores[own] += 0.3
-    best = max(scores, key=scores.__getitem__, default="")  # the first of equals: the likeliest
+    best = max(scores, key=scores.__getitem__, default="")  # the first of equals is most common
     beyond = len(words) - len(words.translate(None, _BEYOND_ASCII))
     if not best or scores[best] < LEAST:
         is_western = beyond <= min(FEW, len(words) // 3) and "cp1252" in scores
         return Guess("cp1252", 0.3) if is_western else None
     others = [score for name, score in scores.items() if whole[name] != whole[best]]
     margin = scores[best] - max(others, default=0)
-    most = 1 - 1 / (beyond + 2)  # what so few bytes can tell
+    most = 1 - 1 / (beyond + 2)  # the certainty that so few bytes allow
     return Guess(best, round(min(most, 0.99, 0.5 + margin / 2 * min(1, scores[best])), 2))
 
 
@@ -169,7 +169,7 @@ def _decoded(sample: bytes, encoding: str) -> str | None:
 
 
 def _alphabetic(text: str, language: _Language) -> float:
-    """Score a text as one of a language with an alphabet."""
+    """Score a text for a language with an alphabet."""
     weights = _weights(language)
     score = total = 0.0
     for _, match in zip(range(MOST_WORDS), _WORD.finditer(text), strict=False):
@@ -183,7 +183,7 @@ def _alphabetic(text: str, language: _Language) -> float:
 
 @cache
 def _weights(language: _Language) -> dict[str, float]:
-    """Give how much each letter speaks for a language."""
+    """Return how much each letter speaks for a language."""
     if language.letters[0] < "\u0250":
         own = dict.fromkeys(language.letters + language.letters.upper(), 1.0)
         return own | dict.fromkeys("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", 0.0)
@@ -193,7 +193,7 @@ def _weights(language: _Language) -> dict[str, float]:
 
 
 def _word(word: str, weights: dict[str, float], *, is_latin: bool) -> tuple[float, int]:
-    """Score one word; give how many of its letters are no ASCII, too."""
+    """Score a word; also return how many of its characters are not ASCII."""
     score, total, before = 0.0, 0, ""
     alone = sum(letter.isalpha() for letter in word) == 1
     for letter in word:
@@ -214,7 +214,7 @@ def _word(word: str, weights: dict[str, float], *, is_latin: bool) -> tuple[floa
 
 
 def _familiar(text: str, language: _Language) -> float:
-    """Give up to .5 for the share of a language's commonest words and pairs of letters."""
+    """Return up to 0.5 for the share of a language's most common words and letter pairs."""
     known, pairs = set(language.words.split()), language.pairs.split()
     words = _ANY_WORD.findall(text[:20_000].lower())
     if not words:
@@ -225,7 +225,7 @@ def _familiar(text: str, language: _Language) -> float:
 
 
 def _asian(text: str, encoding: str) -> float:
-    """Score a text as Chinese, Japanese or Korean by the share of its common characters."""
+    """Score a text for Chinese, Japanese or Korean by the share of common characters."""
     common = _common(encoding)
     total = score = 0.0
     before = ""
@@ -243,7 +243,7 @@ def _asian(text: str, encoding: str) -> float:
 
 @cache
 def _common(encoding: str) -> Callable[[str], float]:
-    """Give how much a character speaks for an encoding."""
+    """Return a function that scores how much a character speaks for an encoding."""
     plain = set("、。，．！？；：「」『』（）《》“”‘’　…—・ー％")
     often = {
         "gb18030": "的一是不了在人有我他这中大来上国个到说们为子和你地出道也时年",

@@ -1,7 +1,7 @@
-"""HTML: what a reader of the page would see, as Markdown.
+"""Convert HTML to Markdown with the text that a reader of the page would see.
 
-Scripts, styles, navigation and hidden elements go; where the page marks its main part, only that is
-taken. Links keep their address where it is a whole one, images are what their description says.
+Scripts, styles, navigation and hidden elements are removed. If the page marks its main part, only
+that part is kept. Links keep absolute addresses, and images are replaced by their descriptions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from llmpipe.documents.plain import decode
 from llmpipe.errors import StageError
 
 MOST_TAGS = 500_000
-"""Tags of one page; each takes some kilobytes of memory."""
+"""Limit of tags in a page; each takes some kilobytes of memory."""
 
 _LANGUAGE = re.compile(rb"""(?i)<html\b[^>]*\blang\s*=\s*["']?([a-z]{2})""")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -27,15 +27,15 @@ _MARKS = re.compile(f"[{html_folds.OPENS}{html_folds.CLOSES}]\n*")
 
 
 def convert(data: bytes, label: str, linked: Linked | None = None) -> Converted:
-    """Read a page.
+    """Convert a page.
 
     Args:
         data: the page.
-        label: what it is called in messages.
-        linked: gives the style sheets that it links to.
+        label: what messages call it.
+        linked: returns a linked style sheet.
 
     Raises:
-        StageError: it is no text, or too large to be taken apart.
+        StageError: it is not text, or too large to parse.
     """
     from bs4.dammit import EncodingDetector
 
@@ -47,25 +47,25 @@ def convert(data: bytes, label: str, linked: Linked | None = None) -> Converted:
 
 
 def of_text(html: str, label: str, linked: Linked | None = None) -> Converted:
-    """Give HTML as Markdown text with its sections; see `convert`.
+    """Convert HTML text to Markdown with its sections; see `convert`.
 
     Raises:
-        StageError: it is too large to be taken apart.
+        StageError: it is too large to parse.
     """
     tags = html.count("<")
     if tags > MOST_TAGS:
         raise StageError(
-            f"{label} holds {tags:,} tags; at most {MOST_TAGS:,} of one page are read",
-            hint="split it, or leave it out by `exclude`",
+            f"{label} contains {tags:,} tags; the limit for a page is {MOST_TAGS:,}",
+            hint="split it, or leave it out with `exclude`",
         )
     html = _MARKS.sub("", clean(html))
     title, text = _as_markdown(html, linked)
-    if not text:  # a page that is nothing but links has them
+    if not text:  # a page with nothing but links keeps them
         title, text = _as_markdown(html, linked, navigation=True)
     text, marks = _without_marks(text)
     headings = list(markdown.headings(text))
     names = {heading.title for heading in headings if heading.level == 1}
-    if len(names) == 1 or not title:  # several are its chapters
+    if len(names) == 1 or not title:  # several level-1 headings are chapters
         title = next((heading.title for heading in headings if heading.level == 1), title)
     if marks:
         headings = html_folds.unmarked(text, headings, marks)
@@ -73,7 +73,7 @@ def of_text(html: str, label: str, linked: Linked | None = None) -> Converted:
 
 
 def fragment(html: str) -> str:
-    """Return a part of a page as Markdown; empty where it is too large or shows nothing."""
+    """Return a part of a page as Markdown; empty if it is too large or shows nothing."""
     if html.count("<") > MOST_TAGS:
         return ""
     soup = _soup(html)
@@ -84,7 +84,7 @@ def fragment(html: str) -> str:
 def _as_markdown(
     html: str, linked: Linked | None = None, *, navigation: bool = False
 ) -> tuple[str, str]:
-    """Give the title that the browser shows, and the page as Markdown."""
+    """Return the title that the browser shows, and the page as Markdown."""
     soup = _soup(html)
     title = one_line(soup.title.get_text()) if soup.title else ""
     _make_plain(soup, Seen(soup, navigation=navigation, linked=linked))
@@ -92,7 +92,7 @@ def _as_markdown(
 
 
 def _make_plain(soup: Any, seen: Seen) -> None:
-    """Make of the elements that were noted what Markdown can hold."""
+    """Convert the collected elements to what Markdown supports."""
     found = seen.found
     for math in found["math"]:
         html_notation.write_formula(math)
@@ -126,7 +126,7 @@ def _main_part(soup: Any) -> Any:
 
 
 def _without_marks(text: str) -> tuple[str, list[tuple[int, str]]]:
-    """Take the marks out of a text; give them with the places where they stood."""
+    """Remove the marks from a text; return it and the marks with their positions."""
     if not _MARKS.search(text):
         return text, []
     pieces: list[str] = []

@@ -1,4 +1,4 @@
-"""Code of a page: its lines and indentation, without the numbers of lines beside it."""
+"""Extract the code of a page with its lines and indentation, without line numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LINE_NUMBERS = {
     "line-number", "line-numbers-rows", "linenodiv", "ln", "lnt", "normal", "rouge-gutter",
     "special",
 }  # fmt: skip
-"""Classes by which highlighters mark the number of a line."""
+"""Classes by which syntax highlighters mark line numbers."""
 
 CELLS = {"td", "th"}
 
@@ -26,7 +26,7 @@ _CODE = re.compile(r"(?:^|[-_])(?:code|source|hljs|highlight\w*|blob|linenos?)(?
 
 
 def as_code(table: Tag) -> bool:
-    """Replace a table of line numbers and code by the code; tell whether it was one."""
+    """Replace a table of line numbers and code by the code; return whether it was one."""
     from bs4 import Tag
 
     rows: list[list[Tag]] = []
@@ -46,7 +46,7 @@ def as_code(table: Tag) -> bool:
 
 
 def parts_of(element: Tag, names: Collection[str], *, deep: bool = False) -> list[Tag]:
-    """Give the elements in another one that have one of the names, only right in it unless deep."""
+    """Return the children (or, with ``deep``, descendants) of an element with given names."""
     from bs4 import Tag  # its own search takes several times as long
 
     within = element.descendants if deep else element.contents
@@ -54,13 +54,13 @@ def parts_of(element: Tag, names: Collection[str], *, deep: bool = False) -> lis
 
 
 def flatten(pre: Tag) -> None:
-    """Make one string of preformatted text, which highlighters cut into many elements."""
+    """Join preformatted text into one string; syntax highlighters split it into elements."""
     if not pre.decomposed and pre.find(True) is not None:
         pre.string = text(pre)
 
 
 def text(element: Tag) -> str:
-    """Return code as it is shown, without the numbers of its lines."""
+    """Return code as displayed, without line numbers."""
     if element.find(True) is None:
         return element.get_text()
     return re.sub(r"\n\Z", "", "".join(_pieces(element)))

@@ -1,7 +1,8 @@
-"""Parts of a page that open by a click: what is clicked becomes the heading of what it opens.
+"""Convert parts of a page that open with a click: the control becomes the part's heading.
 
-A question in an accordion heads its answer, the name of a tab its panel. What follows the part
-belongs to the section around it again: marks in the text, which no page holds, say where.
+A question in an accordion becomes the heading of its answer, the name of a tab that of its panel.
+The text after the part belongs to the surrounding section again. Marks in the text, which no page
+contains, delimit the part.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 OPENS, CLOSES = "\ufdd0", "\ufdd1"
-"""Marks of where a part begins and ends; Unicode keeps these for use inside of programs."""
+"""Marks for the start and end of a part; Unicode reserves these characters for internal use."""
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 
 _COMMAND = re.compile(r"(?i)(?:click|collapse|expand|hide|show|toggle|view)\b")
-"""What says that something opens, not what it is."""
+"""Words for the action of opening, which do not name the part."""
 
 _NESTED = ["blockquote", "dd", "dl", "li", "ol", "table", "td", "ul"]
-"""In these, Markdown has no headings."""
+"""Elements in which Markdown has no headings."""
 
 
 def write(soup: BeautifulSoup, folds: list[Tag], buttons: list[Tag]) -> None:
-    """Write the headings of all parts; ``folds`` are ``details``, ``buttons`` may open others."""
+    """Write the headings of all parts; ``folds`` are ``details``, ``buttons`` may open panels."""
     panels = dict(_opened(soup, buttons))
     if not folds and not panels:
         return
@@ -41,7 +42,7 @@ def write(soup: BeautifulSoup, folds: list[Tag], buttons: list[Tag]) -> None:
 
 
 def unmarked(text: str, headings: list[Heading], marks: list[tuple[int, str]]) -> list[Heading]:
-    """Add to headings, for each part that ends, the one in whose section it lies."""
+    """Add a heading at the end of each part that continues the surrounding section."""
     above: list[Heading] = []
     around: list[Heading] = []
     found: list[Heading] = []
@@ -69,7 +70,7 @@ def _summary(fold: Tag) -> Tag | None:
 
 
 def _opened(soup: BeautifulSoup, buttons: list[Tag]) -> Iterator[tuple[int, tuple[Tag, Tag]]]:
-    """Give the parts that buttons and tabs open, each with its control."""
+    """Yield the panels that buttons and tabs open, each with its control."""
     for control in buttons:
         if control.decomposed or control.parent is None:
             continue
@@ -96,7 +97,7 @@ def _panel(soup: BeautifulSoup, control: Tag) -> Tag | None:
 
 
 def _beside(label: Tag) -> Tag | None:
-    """Give what a label shows that stands in a list of labels beside a list of parts."""
+    """Return the part for a label in a list of labels beside a list of parts."""
     strip = label.parent
     if strip is None or strip.parent is None:
         return None
@@ -118,7 +119,7 @@ def _with_role(within: Tag, role: str) -> list[Tag]:
 
 
 def _in_order(tab: Tag) -> Tag | None:
-    """Give the panel of a tab that has the same place in its list as the tab."""
+    """Return the panel with the same index in its list as a tab."""
     strip = next((parent for parent in tab.parents if parent.get("role") == "tablist"), None)
     if strip is None or strip.parent is None:
         return None
@@ -129,7 +130,7 @@ def _in_order(tab: Tag) -> Tag | None:
 
 
 def _levels(soup: BeautifulSoup, parts: dict[int, Tag | None]) -> Iterator[tuple[int, int]]:
-    """Give the level of each part's heading: one below the section that it lies in."""
+    """Yield the level of each part's heading: one below the section that contains it."""
     from bs4 import Tag
 
     level = 0
@@ -141,7 +142,7 @@ def _levels(soup: BeautifulSoup, parts: dict[int, Tag | None]) -> Iterator[tuple
             level = closing.pop()[1]
         if id(tag) in parts:
             closing.append((tag, level))
-            level = max(2, min(level + 1, 6))  # the first heading of level 1 names the document
+            level = max(2, min(level + 1, 6))  # the first heading of level 1 is the title
             yield id(tag), level
         elif tag.name in HEADINGS:
             level = int(tag.name[1])
@@ -152,17 +153,17 @@ def _is_in(tag: Tag, part: Tag) -> bool:
 
 
 def _head(part: Tag, control: Tag | None, level: int) -> None:
-    """Make a heading of the words by which a part is opened, and put it above what they open."""
+    """Turn the text of a control into a heading and put it above the part that it opens."""
     if control is None or not (words := control.get_text(" ", strip=True)):
         return
     if _COMMAND.match(words) and len(words.split()) <= 4:
         return
     nested = part.find_parent(_NESTED) is not None
     head = control
-    if control.find(HEADINGS) is None:  # else the page has made one itself
+    if control.find(HEADINGS) is None:  # otherwise the page already has a heading
         head = control.find_parent(HEADINGS) or control
         if head is not control and _is_in(part, head):
-            head = control  # that heading was left open: it holds the whole part
+            head = control  # that heading is not closed: it contains the whole part
         if head is control:
             head.name = f"h{level}" if not nested else "p"
         if nested:

@@ -1,4 +1,4 @@
-"""Superscripts, subscripts and formulas of a page, as text in their places."""
+"""Write superscripts, subscripts and formulas of a page as text in place."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ INLINE = {
     "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "time", "tt",
     "u", "var",
 }  # fmt: skip
-"""Elements that do not end the words before them."""
+"""Elements that do not end the preceding words."""
 
 NEAR = 80
-"""Characters before a superscript that tell what it is."""
+"""How many characters before a superscript decide what it is."""
 
 _OF_NOTES = {"cite", "footnote", "footnote-ref", "footnote-reference", "footnoteref", "noteref",
              "reference"}  # fmt: skip
@@ -27,7 +27,7 @@ _BARS = ("/", "⁄", "∕")
 
 
 def write_formula(math: Tag) -> None:
-    """Put a formula in MathML as text in its place."""
+    """Replace a MathML formula by text."""
     if not math.decomposed:
         is_block = math.get("display") == "block"
         text = mathml.linear(math)
@@ -36,7 +36,7 @@ def write_formula(math: Tag) -> None:
 
 
 def write(tag: Tag) -> None:
-    """Put a superscript, a subscript, or the link to a note as text in its place."""
+    """Replace a superscript, a subscript or a link to a note by text."""
     if tag.decomposed or tag.parent is None:
         return
     for inner in tag.find_all(SCRIPTS):
@@ -56,7 +56,7 @@ def write(tag: Tag) -> None:
 
 
 def _is_fraction(tag: Tag) -> bool:
-    """Tell whether it is the upper part of a fraction; takes the lower part out of its element."""
+    """Return whether it is the numerator of a fraction; unwrap the denominator if so."""
     from bs4 import Tag
 
     bar = tag.next_sibling
@@ -88,9 +88,9 @@ def _is_note(tag: Tag) -> bool:
 
 
 def text_before(tag: Tag) -> str:
-    """Return the end of the text that stands before it in its own paragraph."""
+    """Return the end of the text before an element in its own paragraph."""
     pieces: list[str] = []
-    for piece in _neighbours(tag, "previous_sibling"):
+    for piece in _neighbors(tag, "previous_sibling"):
         pieces.append(piece)
         if sum(map(len, pieces)) > NEAR:
             break
@@ -98,11 +98,11 @@ def text_before(tag: Tag) -> str:
 
 
 def text_after(tag: Tag) -> str:
-    return next((piece for piece in _neighbours(tag, "next_sibling") if piece), "")
+    return next((piece for piece in _neighbors(tag, "next_sibling") if piece), "")
 
 
-def _neighbours(tag: Tag, direction: str) -> Iterator[str]:
-    """Give the texts beside an element, from near to far, up to the next block or script."""
+def _neighbors(tag: Tag, direction: str) -> Iterator[str]:
+    """Yield the texts beside an element, nearest first, up to the next block or script."""
     from bs4 import Tag
     from bs4.element import NavigableString, PreformattedString
 

@@ -1,7 +1,7 @@
-"""What a reader sees of a page: what is hidden or leads elsewhere goes, forms become text.
+"""Keep what a reader sees of a page: hidden parts and navigation are removed, forms become text.
 
-A part that a click opens (a tab, an accordion) is seen. Where words are there twice, for the eye
-and for a screen reader, those for the screen reader are taken.
+A part that a click opens (a tab, an accordion) counts as seen. If text is there twice, for display
+and for screen readers, the version for screen readers is kept.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ UNREAD = {
     "audio", "canvas", "datalist", "embed", "head", "iframe", "link", "meta", "noscript", "object",
     "param", "progress", "meter", "script", "style", "svg", "template", "video",
 }  # fmt: skip
-"""Elements that hold nothing to read."""
+"""Elements without readable text."""
 
 BLOCKS = {
     "address", "article", "aside", "body", "button", "center", "details", "dialog", "dir",
     "fieldset", "figure", "footer", "form", "header", "hgroup", "label", "legend", "main", "menu",
     "optgroup", "option", "search", "section", "select", "summary", "textarea",
 }  # fmt: skip
-"""What stands in lines of its own, besides what Markdown has a form for."""
+"""Elements that take lines of their own, besides those with a form in Markdown."""
 
 INLINE_TOO = {"button", "label"}
-"""Those of them that stand in a line of text where there is some around them."""
+"""Of these, elements that are inline if there is text around them."""
 
 COLLECTED = {"details", "math", "pre", "sub", "sup", "table"}
-"""Elements that are worked on after the walk."""
+"""Elements that are converted after the walk."""
 
 SCOPES = {
     "article", "aside", "blockquote", "details", "dialog", "fieldset", "figure", "main", "section",
     "td",
 }  # fmt: skip
-"""Elements whose header and footer are theirs, not the page's."""
+"""Elements with their own header and footer, which are not those of the page."""
 
 NAVIGATION = {"banner", "contentinfo", "directory", "menu", "menubar", "navigation", "search"}
-"""Roles of what leads elsewhere or frames every page."""
+"""Roles of navigation and of frames that every page shares."""
 
 NAVIGATION_CLASSES = {"breadcrumb", "breadcrumbs", "nav-panel", "navbar", "navfooter", "navheader",
                       "skip-link", "sphinxsidebar"}  # fmt: skip
@@ -52,19 +52,19 @@ FOR_SCREEN_READERS = {
     "a-offscreen", "cdk-visually-hidden", "katex-mathml", "mwe-math-mathml-inline",
     "screen-reader-text", "sr-only", "visually-hidden", "visuallyhidden",
 }  # fmt: skip
-"""Classes of what is said and not shown."""
+"""Classes of text for screen readers only."""
 
 TYPED = {"button", "date", "email", "number", "reset", "submit", "tel", "text", "time", "url", ""}
-"""Kinds of fields that show their value."""
+"""Input types that display their value."""
 
 CONTROLS = ("aria-controls", "data-target", "data-bs-target")
 """Attributes that name what a click opens."""
 
 PERMALINKS = {"¶", "#", "§", "🔗", "\uf0c1", "↑", "↩", "↩︎", "⏎", "⇑"}
-"""What links beside headings to the headings themselves look like, and those back from notes."""
+"""Texts of links from headings to themselves, and of links back from notes."""
 
 DEEPEST = 100
-"""How deep elements may be nested; the structure of what lies deeper is not kept, its text is."""
+"""How deep elements may be nested; of deeper ones only the text is kept."""
 
 _LINES = ["p", "div", "ul", "center", "td", "li"]
 _COPIES = re.compile(r"(?i)cop(?:y|ied)\b(?:\s\w+){0,3}!?")
@@ -76,7 +76,7 @@ _DISPLAY = re.compile(r"(?i)(?:^|;)\s*display\s*:\s*([a-z-]+)")
 
 
 class Seen:
-    """One walk over a page: takes out what is not seen, and remembers what needs more work."""
+    """One walk over a page that removes what is not seen and collects elements to convert."""
 
     def __init__(
         self, soup: BeautifulSoup, *, navigation: bool = False, linked: Linked | None = None
@@ -85,15 +85,15 @@ class Seen:
 
         Args:
             soup: the page.
-            navigation: keeps what leads elsewhere; some pages hold nothing else.
-            linked: gives the style sheets that the page links to.
+            navigation: keep navigation; some pages contain nothing else.
+            linked: returns a linked style sheet.
         """
         self._soup = soup
         self._styles = Styles(soup, linked)
         self._navigation = navigation
         self._opened: set[str] | None = None
         self.found: dict[str, list[Tag]] = defaultdict(list)
-        """Tags of a kind in the order of the page."""
+        """Collected elements by kind, in page order."""
         self._walk(soup, 0, scoped=False)
         if not navigation:
             _drop_steps(self.found["step"])
@@ -118,12 +118,12 @@ class Seen:
                 _place(tag, is_item=holds_items)
 
     def _raise(self, tag: Tag) -> None:
-        """Make an element a superscript or a subscript if the page's styles make it one."""
+        """Turn an element into a superscript or subscript if the styles display it as one."""
         from bs4 import Tag
 
         script = self._styles.script(tag)
         if script and tag.name == "a":
-            self.found[script].append(tag.wrap(Tag(name=script)))  # it is a link, too
+            self.found[script].append(tag.wrap(Tag(name=script)))  # it is also a link
         elif script:
             tag.name = script
 
@@ -165,7 +165,7 @@ class Seen:
         return not NAVIGATION_CLASSES.isdisjoint(attributes.get("class") or ())
 
     def _frames(self, tag: Tag) -> bool:
-        """Tell whether a header frames every page alike; one with a heading is the page's own."""
+        """Return whether a header is shared by all pages; one with a heading is the page's own."""
         return not self._navigation and tag.find(["h1", "h2"]) is None
 
     def _keeps_formula(self, tag: Tag) -> bool:
@@ -175,10 +175,10 @@ class Seen:
         return True
 
     def _field(self, tag: Tag) -> bool:
-        """Put what a field shows in its place; tell whether it shows nothing."""
+        """Replace a field by what it displays; return whether it displays nothing."""
         kind = str(tag.get("type", "")).lower()
         if kind in ("checkbox", "radio"):
-            if kind == "checkbox" and "disabled" in tag.attrs:  # the tick of a list of tasks
+            if kind == "checkbox" and "disabled" in tag.attrs:  # the box of a task list
                 tag.replace_with("[x] " if "checked" in tag.attrs else "[ ] ")
                 return False
             return True
@@ -189,7 +189,7 @@ class Seen:
         return False
 
     def _is_opened(self, tag: Tag) -> bool:
-        """Tell whether a click on something shows a hidden part."""
+        """Return whether a click shows a hidden part."""
         if tag.get("role") == "tabpanel":
             return True
         own = str(tag.get("id", ""))
@@ -205,7 +205,7 @@ class Seen:
         return own in self._opened
 
     def _is_double(self, tag: Tag) -> bool:
-        """Tell whether what screen readers skip is said beside it in other words, or is no word."""
+        """Return whether text hidden from screen readers is repeated beside it, or has no words."""
         text = tag.get_text().strip()
         if not any(letter.isalnum() for letter in text) or tag.name == "i":
             return True
@@ -227,7 +227,7 @@ class Seen:
         elif _is_control(tag):
             self.found["button"].append(tag)
         elif name == "rt" and tag.find_previous_sibling("rp") is None:
-            tag.string = f"({tag.get_text()})"  # a reading of characters: not glued to them
+            tag.string = f"({tag.get_text()})"  # the reading of characters must not touch them
         if name == "a" and (step(tag) or "rel" in tag.attrs or "accesskey" in tag.attrs):
             self.found["step"].append(tag)
 
@@ -241,28 +241,28 @@ class Seen:
 
 
 def _display(tag: Tag) -> str:
-    """Give how the style of an element itself says that it is shown."""
+    """Return the display value in an element's own style."""
     style = tag.attrs.get("style")
     found = _DISPLAY.search(str(style)) if style else None
     return found[1].lower() if found else ""
 
 
 def _place(tag: Tag, *, is_item: bool) -> None:
-    """Put an element of a line in lines of its own, or beside others, if its style does so."""
+    """Put an inline element on lines of its own, or apart from others, if its style does so."""
     from bs4 import Tag
 
     display = _display(tag)
     if display in _OWN_LINES:
         if tag.name == "span":
             tag.name = "div"
-        else:  # it is a link, or bold, too
+        else:  # it is also a link, or bold
             tag.wrap(Tag(name="div"))
     elif (is_item or display == "table-cell") and tag.find_parent("pre") is None:
         _part_words(tag)
 
 
 def _flatten(tag: Tag) -> None:
-    """Make plain text of what is nested too deeply for functions that call themselves."""
+    """Replace elements that are nested too deeply for recursion by plain text."""
     for inner in tag.find_all(list(UNREAD)):
         if not inner.decomposed:
             inner.decompose()
@@ -270,14 +270,14 @@ def _flatten(tag: Tag) -> None:
 
 
 def _is_control(tag: Tag) -> bool:
-    """Tell whether a click on it may open something."""
+    """Return whether a click on an element may open something."""
     if tag.name == "label" and tag.parent is not None:
         return "tabbed-labels" in (tag.parent.get("class") or ())
     return tag.name == "button" or tag.attrs.get("role") == "tab"
 
 
 def _keeps_labels(tag: Tag) -> bool:
-    """Make a drawing the words in it; tell whether there are any."""
+    """Replace a drawing by the words in it; return whether there are any."""
     if tag.name != "svg" or tag.get("aria-hidden") == "true":
         return False
     words = [part.get_text(" ", strip=True) for part in tag.find_all(["text", "foreignobject"])]
@@ -294,7 +294,7 @@ def _holds_tabs(tag: Tag) -> bool:
 
 
 def _drop_steps(links: list[Tag]) -> None:
-    """Take out lines that hold nothing but links to the pages around."""
+    """Remove lines that contain only links to neighboring pages."""
     lines = {id(line): line for link in links if (line := link.find_parent(_LINES)) is not None}
     for line in lines.values():
         if line.decomposed or line.find([*_LINES, "table", "pre"]) is not None:
@@ -313,7 +313,7 @@ def _is_permalink(tag: Tag) -> bool:
 
 
 def _speaks(tag: Tag | None) -> bool:
-    """Tell whether an element has the words for a screen reader."""
+    """Return whether an element has text for a screen reader."""
     if tag is None:
         return False
     return tag.name == "math" or not FOR_SCREEN_READERS.isdisjoint(tag.get("class") or ())
@@ -330,7 +330,7 @@ def _beside(tag: Tag) -> tuple[object, object]:
 
 
 def _part_words(tag: Tag) -> None:
-    """Put spaces around an element that looks like a block in its line."""
+    """Put spaces around an inline element that looks like a block."""
     before, after = _beside(tag)
     if before is not None and not (isinstance(before, str) and before[-1:].isspace()):
         tag.insert_before(" ")

@@ -1,7 +1,7 @@
-"""What a page's styles raise or lower: powers, indices and note marks that are no elements.
+"""Find text that a page's styles raise or lower: powers, indices and note marks.
 
-Of a style sheet only the few declarations that move letters are read. Elements are looked up by
-the last class, id or name of a selector; the whole selector is held against what is found so.
+Only the few declarations that move letters are read from a style sheet. Elements are first looked
+up by the last class, id or name of a selector, then matched against the whole selector.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 Linked = Callable[[str], str]
-"""Gives the style sheet that an address leads to, empty where there is none."""
+"""Returns the style sheet at an address, or an empty string."""
 
 MOVED = 0.1
-"""How far small letters are moved at least to be a script, as a share of the line's size."""
+"""Least shift of a script in small letters, as a share of the line's font size."""
 
 MOVED_LARGE = 0.2
-"""The same of letters whose size no style makes smaller."""
+"""Least shift of a script in letters of normal size."""
 
 SMALLER = 0.9
-"""The size of small letters at most."""
+"""Largest font size of small letters, as a share of normal size."""
 
 LONGEST = 300
-"""Characters of a selector that is looked at, at most."""
+"""Length limit of a selector, in characters."""
 
 SMALL_WORDS = {"smaller", "small", "x-small", "xx-small"}
 
@@ -45,11 +45,11 @@ _KEY = re.compile(r"[.#][\w-]+|\A[\w-]+")
 
 
 class Rule(NamedTuple):
-    """A selector and what it declares."""
+    """A selector and its declarations."""
 
     selector: str
     key: str
-    """A class (``.name``), an id (``#name``) or a name that what is selected has."""
+    """A class (``.name``), an id (``#name``) or an element name that selected elements have."""
     declared: dict[str, str]
 
 
@@ -57,7 +57,7 @@ class Styles:
     """The style sheets of a page."""
 
     def __init__(self, soup: BeautifulSoup, linked: Linked | None = None) -> None:
-        """``linked`` gives the sheets that the page links to."""
+        """Read the style sheets; ``linked`` returns those that the page links to."""
         rules = [rule for css in _sheets(soup, linked) for rule in _rules(css)]
         self._moving = {rule.key for rule in rules if _may_move(rule.declared)}
         self._rules: dict[str, list[tuple[int, Rule]]] = defaultdict(list)
@@ -65,7 +65,7 @@ class Styles:
             self._rules[rule.key].append((number, rule))
 
     def script(self, tag: Tag) -> str:
-        """Return ``sup`` or ``sub`` if an element is raised or lowered, else nothing."""
+        """Return ``sup`` or ``sub`` if an element is raised or lowered, else an empty string."""
         style = tag.attrs.get("style")
         keys = self._keys(tag) if self._moving else []
         is_moved = not self._moving.isdisjoint(keys)
@@ -98,7 +98,7 @@ def _sheets(soup: BeautifulSoup, linked: Linked | None) -> Iterator[str]:
 
 @lru_cache(maxsize=16)
 def _rules(css: str) -> tuple[Rule, ...]:
-    """Give the rules of a sheet that may move letters; none where no one does."""
+    """Return the rules of a style sheet; empty if none of them can move letters."""
     lower = css.lower()
     if "vertical-align" not in lower and "relative" not in lower:
         return ()
@@ -153,7 +153,7 @@ def _compiled(selector: str) -> Any:
 
 
 def _is_one(tag: Tag) -> bool:
-    """Tell whether an element is a script, or holds one, whatever its style."""
+    """Return whether an element is already inside a script, or contains one."""
     return tag.find_parent(SCRIPTS) is not None or tag.find(SCRIPTS) is not None
 
 
@@ -182,7 +182,7 @@ def _length(written: str) -> float:
 
 
 def _follows(tag: Tag) -> bool:
-    """Tell whether what an element holds follows without a space, or is a number at a word."""
+    """Return whether an element's text follows without a space, or is a number beside a word."""
     text = tag.get_text()
     if not text.strip() or tag.find(["img", "br", "p", "div", "table"]) is not None:
         return False

@@ -1,8 +1,8 @@
-"""Tables of a page: merged cells are repeated, code gets its lines back, frames are taken apart.
+"""Prepare tables of a page: repeat merged cells, restore code lines, unwrap layout tables.
 
-Markdown knows no merged cells. A cell that spans rows or columns is true of all of them, so that
-each gets its text. A table that only arranges a page (one with headings or tables in its cells)
-is no table to a reader. Rows of names above each other are one row.
+Markdown has no merged cells. A cell that spans rows or columns applies to all of them, so its text
+is repeated in each. A table that only lays out a page (its cells contain headings or tables) is
+unwrapped. Several header rows become one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from bs4 import Tag
 
 MOST_REPEATED = 1_000_000
-"""Characters that the repeated cells of one table may add; the further ones stay empty."""
+"""Limit of characters that repeated cells may add to a table; further cells stay empty."""
 
 TAG = 10
-"""Characters that an element in a repeated cell counts as, whatever is in it."""
+"""How many characters an element in a repeated cell counts as, in addition to its text."""
 
 STEPS = {
     "back", "contents", "first", "home", "index", "last", "next", "next page", "prev", "previous",
     "previous page", "top", "up",
 }  # fmt: skip
-"""What links to the pages around a page are called."""
+"""Texts of links to neighboring pages."""
 
 FEW_CELLS = 10
-"""Cells of a table of links to the pages around, at most."""
+"""Limit of cells in a table of links to neighboring pages."""
 
 COLUMNS = "data-columns"
-"""Says of a table's first row how many columns the table has."""
+"""Attribute of a table's first row with the number of columns."""
 
 _MARKS = re.compile(r"[\s«»<>|:,\[\]()←→↑‹›·•/-]+")
 _BORDER = re.compile(r"(?i)\bborder(?:ed\b|\s*:\s*(?!0|none|hidden))")
@@ -45,14 +45,14 @@ _HOLDS = {
     "table": {"caption", "thead", "tbody", "tfoot", "tr"}, "thead": {"tr"}, "tbody": {"tr"},
     "tfoot": {"tr"}, "tr": CELLS,
 }  # fmt: skip
-"""What the parts of a table are made of."""
+"""What each part of a table may contain."""
 
 _AROUND_CELLS = {*_HOLDS, *CELLS}
 _HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
 
 
 def is_navigation(table: Tag) -> bool:
-    """Tell whether a table holds links only, such as those to the pages before and after."""
+    """Return whether a table contains only links, such as those to neighboring pages."""
     if str(table.attrs.get("summary", "")).lower().startswith("navigation"):
         return True
     links = table.find_all("a", href=True)
@@ -67,16 +67,16 @@ def is_navigation(table: Tag) -> bool:
 
 
 def step(link: Tag) -> bool:
-    """Tell whether a link leads to a page around, by what it is called."""
+    """Return whether a link's text says that it leads to a neighboring page."""
     return _MARKS.sub(" ", link.get_text()).strip().lower() in STEPS
 
 
 def prepare(table: Tag) -> None:
-    """Make a table one that Markdown can hold: the same columns in each row, text in each cell."""
+    """Convert a table to what Markdown supports: equal columns per row and text in cells."""
     if table.decomposed or table.parent is None or table.name != "table":
-        return  # it is gone, or written already
+        return  # it was removed or converted
     if table.find_parent("table") is not None:
-        return  # the outer one sees to what is in it
+        return  # the outer table converts it
     if as_code(table) or _taken_apart(table):
         return
     for inner in reversed(parts_of(table, {"table"}, deep=True)):  # the innermost first
@@ -88,7 +88,7 @@ def prepare(table: Tag) -> None:
 
 
 def _taken_apart(table: Tag) -> bool:
-    """Take a table apart that arranges a page; tell whether it was one."""
+    """Unwrap a table that lays out a page; return whether it was one."""
     is_frame = table.get("role") in ("presentation", "none")
     if not is_frame and (table.find([*_HEADINGS, "table", "pre"]) is None or _is_data(table)):
         return False
@@ -104,7 +104,7 @@ def _taken_apart(table: Tag) -> bool:
 
 
 def _is_data(table: Tag) -> bool:
-    """Tell whether a table says that it is one, or has lines around cells without headings."""
+    """Return whether a table is marked as one, or has visible borders and no headings."""
     own = table.find_all(["th", "thead", "caption"])
     if table.get("role") in _TABLES or any(part.find_parent("table") is table for part in own):
         return True
@@ -122,9 +122,9 @@ def _has_lines(table: Tag) -> bool:
 
 
 def _in_a_cell(table: Tag) -> str:
-    """Give a table in a cell of another one in a line: cells by commas, rows by semicolons.
+    """Return a nested table as one line: cells separated by commas, rows by semicolons.
 
-    Its caption stands before them.
+    Its caption comes first.
     """
     captions = [part.get_text(" ", strip=True) for part in parts_of(table, {"caption"})]
     rows = (
@@ -135,7 +135,7 @@ def _in_a_cell(table: Tag) -> str:
 
 
 def _leave_cells_alone(table: Tag) -> None:
-    """Take out what stands between the cells; words go before the table, as in browsers."""
+    """Remove what stands between the cells; text moves before the table, as in browsers."""
     from bs4 import Tag
     from bs4.element import PreformattedString
 
@@ -153,7 +153,7 @@ def _leave_cells_alone(table: Tag) -> None:
 
 
 def _put_in_its_place(part: Tag) -> None:
-    """Move a row or a cell out of forms around it, and of what was not closed before it."""
+    """Move a row or cell out of forms around it, and out of unclosed elements before it."""
     from bs4 import Tag
 
     while (around := part.parent) is not None and part.name not in _HOLDS.get(around.name, ()):
@@ -180,7 +180,7 @@ def _rows(table: Tag) -> Iterator[Tag]:
 
 
 def _fill(rows: list[Tag]) -> None:
-    """Put into every row the cells that reach into it, and say how many columns there are."""
+    """Add to every row the cells that span into it, and store the number of columns."""
     from bs4 import Tag
 
     lines: list[list[Tag | None]] = []
@@ -217,7 +217,7 @@ def _fill(rows: list[Tag]) -> None:
 
 
 def _join_names(rows: list[Tag], lines: list[list[Tag | None]]) -> None:
-    """Make the rows of names above the others one row."""
+    """Merge several header rows into one."""
     count = _rows_of_names(rows, lines)
     names = lines[:count]
     if not 1 < count < len(rows) or _size(names) > MOST_REPEATED:
@@ -231,14 +231,14 @@ def _join_names(rows: list[Tag], lines: list[list[Tag | None]]) -> None:
 
 
 def _rows_of_names(rows: list[Tag], lines: list[list[Tag | None]]) -> int:
-    """Count the rows of names: those of the table's head, else the first ones of header cells."""
+    """Count the header rows: those in the table's head, else the first rows of header cells."""
     count = len(
         list(takewhile(lambda row: row.parent is not None and row.parent.name == "thead", rows))
     )
     if count:
         return count
     count = len(list(takewhile(_holds_names, rows)))
-    while count > 1 and len(set(map(id, lines[count - 1]))) == 1:  # the label of a group of rows
+    while count > 1 and len(set(map(id, lines[count - 1]))) == 1:  # label of a group of rows
         count -= 1
     return count
 
@@ -246,7 +246,7 @@ def _rows_of_names(rows: list[Tag], lines: list[list[Tag | None]]) -> int:
 def _holds_names(row: Tag) -> bool:
     cells = parts_of(row, CELLS)
     if len(cells) > 1 and cells[0].name == "td" and not cells[0].get_text(strip=True):
-        del cells[0]  # the corner above the names of rows
+        del cells[0]  # the corner cell above the row headers
     return bool(cells) and all(
         cell.name == "th" and cell.get("scope") not in ("row", "rowgroup") for cell in cells
     )
@@ -257,7 +257,7 @@ def _size(lines: Sequence[Sequence[Tag | None]]) -> int:
 
 
 def _name(column: Sequence[Tag | None]) -> Tag:
-    """Give the cell that names a column, from the outermost name to the innermost."""
+    """Return the header cell of a column, with names from the outermost to the innermost."""
     from bs4 import Tag
 
     whole = Tag(name="th")
@@ -277,7 +277,7 @@ def _twice(line: list[Tag | None]) -> bool:
 
 
 def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
-    """Give for each row of a group the cell of every column, one that spans several repeatedly."""
+    """Return for each row of a group the cell in every column, with spanning cells repeated."""
     return spread(
         [
             [
@@ -294,6 +294,6 @@ def _grid(rows: list[Tag]) -> list[list[Tag | None]]:
 
 
 def _span(cell: Tag, attribute: str) -> int:
-    """Give how many rows or columns a cell says that it spans."""
+    """Return the number of rows or columns that a cell spans."""
     written = _DIGITS.match(str(cell.attrs.get(attribute, "")))
     return int(written[1]) if written else 1

@@ -1,4 +1,4 @@
-"""Write a page that has been made plain as Markdown."""
+"""Write a prepared page as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmpipe.documents.numbers import letters, roman
 from llmpipe.documents.parts import one_line
 
 LABEL = "data-label"
-"""The number of a list's item as the file shows it, where it is no plain number."""
+"""Attribute with the displayed number of a list item, if it is not a plain number."""
 
 _HEADING_LIKE = re.compile(r"(?m)^(\s*)(#{1,6}\s)")
 _BACKTICKS = re.compile(r"`{3,}")
@@ -20,7 +20,7 @@ _LINE = re.compile(r"(?m)^(?=.)")
 
 @cache
 def converter() -> Any:
-    """Return the converter; it holds no state of a page."""
+    """Return the converter; it keeps no state between pages."""
     from markdownify import MarkdownConverter
 
     class Converter(MarkdownConverter):  # type: ignore[misc, unused-ignore]
@@ -77,7 +77,7 @@ def converter() -> Any:
 
 
 def _mark(item: Any) -> str:
-    """Give what stands before an item of a numbered list."""
+    """Return the marker of an item in a numbered list."""
     if LABEL not in item.attrs:
         _number(item.parent)
     label = item.attrs[LABEL]

@@ -1,6 +1,6 @@
-"""Jupyter notebooks: each cell is a section, code with what it printed.
+"""Convert Jupyter notebooks: each cell is a section, and code includes its output.
 
-Pictures that cells drew are left out, which is said.
+Pictures in the output are left out and reported.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from llmpipe.documents.parts import Converted, Heading, clean, sections_of
 from llmpipe.errors import StageError
 
 BELOW_ALL = 7
-"""The level of a cell of code: below every heading."""
+"""The level of a code cell: below every heading."""
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _BACKTICKS = re.compile(r"`{3,}")
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a notebook of any version.
+    """Convert a notebook of any version.
 
     Raises:
-        StageError: it is none.
+        StageError: it is not a notebook.
     """
     try:
         notebook = msgspec.json.decode(data.removeprefix(b"\xef\xbb\xbf"))
@@ -73,13 +73,13 @@ def _converted(notebook: Any) -> Converted:
 
 
 def _name(cell: Mapping[str, Any], number: int) -> str:
-    """Give what a reader sees beside a cell, or its place where it never ran."""
+    """Return the label beside a cell, or its number if it never ran."""
     counted = cell.get("execution_count", cell.get("prompt_number"))
     return f"In [{counted}]" if counted else f"Cell {number}"
 
 
 def _cells(notebook: Any) -> Iterator[Mapping[str, Any]]:
-    """Give the cells; those of old versions lie in worksheets."""
+    """Yield the cells; old versions keep them in worksheets."""
     if "cells" in notebook:
         yield from notebook["cells"]
     for sheet in notebook.get("worksheets", ()):
@@ -106,7 +106,7 @@ def _source(cell: Mapping[str, Any]) -> str:
 
 
 def _code(cell: Mapping[str, Any], language: str, left_out: Counter[str]) -> str:
-    """Give a cell of code with what it printed; a raw one as it is."""
+    """Return a code cell with its output, or a raw cell unchanged."""
     source = _source(cell).strip("\n")
     if cell.get("cell_type") != "code":
         return source
@@ -119,7 +119,7 @@ def _output(output: Mapping[str, Any], left_out: Counter[str]) -> str:
     from llmpipe.documents import html
 
     if "ename" in output:
-        return _fenced(f"{output['ename']}: {_COLOURS.sub('', str(output.get('evalue', '')))}", "")
+        return _fenced(f"{output['ename']}: {_COLORS.sub('', str(output.get('evalue', '')))}", "")
     data = output.get("data") or {}
     if "text/markdown" in data:
         return _joined(data["text/markdown"]).strip("\n")
@@ -130,7 +130,7 @@ def _output(output: Mapping[str, Any], left_out: Counter[str]) -> str:
         left_out["picture"] += 1
         if not text or text.startswith("<"):
             return ""
-    return _fenced(_COLOURS.sub("", text), "")
+    return _fenced(_COLORS.sub("", text), "")
 
 
 def _fenced(code: str, language: str) -> str:

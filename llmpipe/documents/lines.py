@@ -1,4 +1,4 @@
-"""Files of one JSON value a line, each of the same type: documents, and what is made of them."""
+"""Read and write files with one JSON value of the same type per line, such as documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def write_lines(path: Path, values: Iterable[T]) -> int:
-    """Write one value a line; give how many there were."""
+    """Write one value per line and return their number."""
     count, encoder = 0, msgspec.json.Encoder()
     with path.open("wb") as file:
         for value in values:
@@ -24,10 +24,10 @@ def write_lines(path: Path, values: Iterable[T]) -> int:
 
 
 def read_lines(path: Path, type_: type[T]) -> Iterator[T]:
-    """Give the values of a file that `write_lines` wrote.
+    """Yield the values of a file that `write_lines` wrote.
 
     Raises:
-        StageError: a line is no such value.
+        StageError: a line does not contain such a value.
     """
     decoder = msgspec.json.Decoder(type_)
     with path.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Markdown: the text stays as it is written; headings divide it, front matter becomes metadata.
+"""Convert Markdown: the text is kept, headings divide it, and front matter becomes metadata.
 
-HTML in it becomes Markdown where it means something: headings, powers. Comments go.
+Embedded HTML with a meaning, such as headings and powers, becomes Markdown. Comments are removed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _PLAIN = re.compile(r"(?:[^\\`*_!&<\[\]]|`[^\s`](?:[^`]*[^\s`])?`(?!`))*+")
-"""A line of text with no markup but short code."""
+"""A line of text without markup except short code."""
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read Markdown (CommonMark, with tables).
+    """Convert Markdown (CommonMark with tables).
 
     Raises:
-        StageError: it is no text.
+        StageError: it is not text.
     """
     decoded = decode(data, label)
     found = of_text(clean(decoded.text))
@@ -36,13 +36,13 @@ def convert(data: bytes, label: str) -> Converted:
 
 
 def of_text(text: str) -> Converted:
-    """Give Markdown text with its sections; front matter is cut off and read."""
+    """Convert Markdown text; front matter is cut off and read."""
     matter = front_matter.read(text)
     values = dict(matter.values)
     named = values.get("title")
-    if type(named) in (int, float):  # 1984 is a title, too
+    if type(named) in (int, float):  # 1984 is a valid title
         named = str(named)
-    if isinstance(named, str) and "{{" not in named:  # else a template's, for a title to come
+    if isinstance(named, str) and "{{" not in named:  # otherwise it is a template
         del values["title"]
     else:
         named = None
@@ -56,14 +56,14 @@ def of_text(text: str) -> Converted:
 
 
 def sectioned(text: str) -> Converted:
-    """Give a text as it is with the sections of its headings; the first one of level 1 names it."""
+    """Return a text with its sections; the first heading of level 1 is the title."""
     found = list(headings(text))
     title = next((heading.title for heading in found if heading.level == 1), "")
     return Converted(text, sections_of(text, found), title)
 
 
 def headings(text: str) -> Iterator[Heading]:
-    """Give the headings of a Markdown text, in order of their place."""
+    """Yield the headings of a Markdown text, in order of position."""
     line_starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
     tokens = _block_parser().parse(text)
     for opening, content in pairwise(tokens):
@@ -74,8 +74,8 @@ def headings(text: str) -> Iterator[Heading]:
 
 
 def _words(token: Token) -> str:
-    """Give the text of a heading without its markup."""
-    if _PLAIN.fullmatch(token.content):  # as most are; the parser takes its time
+    """Return the text of a heading without its markup."""
+    if _PLAIN.fullmatch(token.content):  # most headings: parsing is slow
         return one_line(token.content.replace("`", ""))
     inline = _parser().parseInline(token.content)[0]
     pieces = ((" " if part.type == "softbreak" else part.content) for part in inline.children or ())
@@ -91,7 +91,7 @@ def _parser() -> MarkdownIt:
 
 @cache
 def _block_parser() -> MarkdownIt:
-    """Give a parser that leaves alone what stands inside blocks: it matters in headings only."""
+    """Return a parser that skips inline markup, which matters only in headings."""
     from markdown_it import MarkdownIt
 
     return MarkdownIt("commonmark").enable("table").disable("inline")

@@ -1,6 +1,6 @@
-"""HTML inside of Markdown: headings and tables in Markdown's own form, powers as text, no comments.
+"""Convert HTML inside Markdown: headings and tables to Markdown, powers to text, no comments.
 
-Code stays as it is, and so do elements that only format and tables with blocks of code in them.
+Code is unchanged, and so are elements that only format text and tables with code blocks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from llmpipe.documents import notation, simple_tables
 from llmpipe.documents.parts import one_line
 
 NEAR = 200
-"""Characters of a line that tell what follows them."""
+"""How many characters of a line decide how the following element is written."""
 
 LONGEST_SPAN = 2000
-"""Characters of code in a line of text; what is longer is taken for a stray mark."""
+"""Limit in characters of inline code; a longer span is taken as a stray backtick."""
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 
@@ -59,7 +59,7 @@ _NESTED = re.compile(r"[ \t]*(?:[-*+>|]|\d+[.)])")
 
 
 def plain(text: str) -> str:
-    """Return a Markdown text in which HTML says what it would show."""
+    """Return a Markdown text in which HTML is replaced by what it displays."""
     if not _OF_INTEREST.search(text):
         return text
     pieces: list[str] = []
@@ -75,8 +75,8 @@ def plain(text: str) -> str:
 
 
 def _rewritten(text: str) -> Iterator[tuple[int, int, str]]:
-    """Give the stretches that change, each with what stands in its place."""
-    closed = dict.fromkeys(_CLOSERS, True)  # whether an end of the kind may still come
+    """Yield the spans that change, each with its replacement."""
+    closed = dict.fromkeys(_CLOSERS, True)  # whether another closing tag may follow
     at = 0
     while match := _TOKENS.search(text, at):
         at = match.end()
@@ -103,7 +103,7 @@ def _rewritten(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _element(opening: re.Match[str], name: str, inner: str) -> str | None:
-    """Give an element as Markdown, a block between blank lines; None where it stays."""
+    """Return an element as Markdown, blocks between blank lines; None to keep it."""
     if name == "comment":
         return ""
     if name == "summary":
@@ -114,7 +114,7 @@ def _element(opening: re.Match[str], name: str, inner: str) -> str | None:
 
 
 def _end_of_table(text: str, at: int) -> int:
-    """Find where a table ends, with those in its cells; the last end of any if its own lacks."""
+    """Return where a table with its nested tables ends; the last closing tag if its own lacks."""
     depth = 1
     for match in _TABLE_TAG.finditer(text, at):
         depth += -1 if match[1] else 1
@@ -126,7 +126,7 @@ def _end_of_table(text: str, at: int) -> int:
 
 
 def _table(text: str, start: int, end: int) -> tuple[int, str | None]:
-    """Give a table as Markdown, in the list or quote in which it stands, and where that begins."""
+    """Return where a table starts and its Markdown, indented like its list or quote."""
     source = text[start:end]
     line = text.rfind("\n", 0, start) + 1
     before = text[line:start]
@@ -145,13 +145,13 @@ def _table(text: str, start: int, end: int) -> tuple[int, str | None]:
 
 
 def _read(source: str) -> str:
-    from llmpipe.documents import html  # it reads what is written here as Markdown
+    from llmpipe.documents import html  # html imports the markdown module, which imports this one
 
     return html.fragment(source)
 
 
 def _apart(text: str, start: int, end: int, block: str) -> str:
-    """Put a block between blank lines, as far as there are none."""
+    """Put a block between blank lines, unless they exist."""
     before = text[max(0, start - 2) : start]
     after = text[end : end + 2]
     left = "" if not before or before == "\n\n" else "\n" if before.endswith("\n") else "\n\n"
@@ -160,7 +160,7 @@ def _apart(text: str, start: int, end: int, block: str) -> str:
 
 
 def _is_alone(text: str, start: int, end: int) -> bool:
-    """Tell whether nothing else stands in the lines of a stretch."""
+    """Return whether a span is alone on its lines."""
     before = text[max(0, start - NEAR) : start].rpartition("\n")[2]
     return not before.strip() and text[end : end + 1] in ("\n", "")
 
@@ -169,7 +169,7 @@ def _heading(inner: str, level: int, before: str) -> str | None:
     title = _title(inner)
     if not title:
         return None
-    if _NESTED.match(before):  # in a list or a quote: no heading of the document
+    if _NESTED.match(before):  # in a list or a quote, not a heading of the document
         return f"**{title}**"
     return f"\n\n{'#' * level} {title}\n\n"
 
@@ -182,7 +182,7 @@ def _summary(inner: str) -> str:
 
 
 def _title(html: str) -> str:
-    """Give the words of an element, or what its pictures show."""
+    """Return the text of an element, or the descriptions of its pictures."""
     words = one_line(unescape(_TAG.sub("", html)))
     if words:
         return words

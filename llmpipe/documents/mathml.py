@@ -1,4 +1,4 @@
-"""MathML as a line of plain text: what stands above, below and under roots keeps its place."""
+"""Write MathML as a line of plain text, with scripts, limits and roots in place."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from bs4 import Tag
 
 OPERATORS = set("=<>+−±∓×⋅·÷≤≥≠≈≡∼≃→⇒⇔↔←∈∉⊂⊆∪∩∧∨∝≪≫∖∗") | {"-", ":=", "==", "&lt;"}
-"""What has spaces around it between two operands."""
+"""Operators with spaces around them between two operands."""
 
 ACCENTS = {"¯": "mean", "‾": "mean", "_": "mean", "^": "hat", "ˆ": "hat", "~": "tilde",
            "˜": "tilde", "→": "vec", "⃗": "vec", "˙": "dot", "¨": "ddot"}  # fmt: skip
-"""What a sign above a letter is called."""
+"""Names of signs above a letter."""
 
 _NO_BAR = re.compile(r"\s*0*\.?0+\s*(?:[a-z]+|%)?\s*")
 _UNSEEN = re.compile("[⁡-⁤​]")
@@ -30,7 +30,7 @@ def linear(node: Tag) -> str:
 
 
 def accented(base: str, mark: str) -> str:
-    """Return a letter with the sign above it; what is no sign stands there as a limit."""
+    """Return a letter with the sign above it; anything else above it becomes a power."""
     mark = mark.strip()
     if mark in ACCENTS:
         return f"{ACCENTS[mark]}({base})"
@@ -38,27 +38,27 @@ def accented(base: str, mark: str) -> str:
 
 
 def scripts(written: Sequence[str], base: str = "") -> str:
-    """Return a letter with what stands below and above it, in pairs; each may be empty."""
+    """Return a letter with its lower and upper scripts in turn; each may be empty."""
     marks = ((mark, script) for mark, script in zip(cycle("_^"), written, strict=False) if script)
     return base + "".join(mark + notation.grouped(script) for mark, script in marks)
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Return the parts of a row in a line, with spaces where they would run into each other."""
+    """Return the parts of a row as one line, with spaces where they would run together."""
     line = before = ""
     for part in filter(None, parts):
         if part in OPERATORS:
             sign = not line or line.endswith((" ", "(", "[", ","))
             line += part if sign else f" {part} "
         else:
-            stands_before = before.startswith(("^", "_"))  # of what follows: ^14C
+            stands_before = before.startswith(("^", "_"))  # a script of what follows: ^14C
             line += part if stands_before or _touches(line, part) else f" {part}"
         before = part
     return line
 
 
 def _touches(line: str, part: str) -> bool:
-    """Tell whether a part follows a row without a space."""
+    """Return whether a part follows a row without a space."""
     if not line or line[-1] in "([{|√ " or part[0] in ")]},;.!'′|":
         return True
     return line[-1] in "+−-±" or (part[0] in "([{" and line[-1].isalnum())
@@ -102,7 +102,7 @@ def _fenced(parts: list[str]) -> str:
 
 
 def _multiscripts(node: Tag) -> str:
-    """Write what stands behind a letter above and below it, and what stands before it."""
+    """Write the scripts after a letter, and those before it."""
     parts = _parts(node)
     if not parts:
         return ""
@@ -123,7 +123,7 @@ def _fraction(node: Tag) -> str:
 
 
 def _is_in_brackets(node: Tag) -> bool:
-    """Tell whether nothing but a pair of round brackets stands around a node."""
+    """Return whether a node is directly inside a pair of parentheses."""
     while node.parent is not None and _name(node) != "math":
         parts = _parts(node.parent)
         if len(parts) > 1 or _name(node.parent) == "mfenced":

@@ -1,7 +1,7 @@
-"""A document as text, with where its sections and pages lie in that text.
+"""A document as text, with the positions of its sections and pages.
 
-All offsets count characters (Unicode code points) of `Document.text`, so that a passage found later
-can be opened at the very place that it comes from.
+All offsets count characters (Unicode code points) of `Document.text`, so that a passage that is
+found later can be opened exactly where it comes from.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import msgspec
 from llmpipe.documents.lines import read_lines, write_lines
 
 Scalar = str | int | float | bool
-"""A value of a document's metadata, which searches can be filtered by."""
+"""A metadata value, by which searches can be filtered."""
 
 
 class Section(msgspec.Struct, frozen=True):
-    """The text from one heading up to the next heading of any level.
+    """The text from one heading to the next heading of any level.
 
-    ``path`` holds the titles from the outermost heading to its own. What stands before the first
-    heading is a section too, with an empty path. Sections follow each other without gaps.
+    ``path`` contains the headings from the outermost to its own. The text before the first heading
+    is a section with an empty path. Sections follow each other without gaps.
     """
 
     path: tuple[str, ...]
@@ -30,7 +30,7 @@ class Section(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """One page of a paged document; ``number`` counts from 1."""
+    """A page of a paged document; ``number`` starts at 1."""
 
     number: int
     start: int
@@ -38,12 +38,13 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Document(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One document.
+    """A document.
 
-    ``id`` says where it comes from: its path below the input, with ``#3`` for the third row of a
-    file of rows, or what a column of the row says in the place of the 3. ``source_digest`` is the
-    SHA-256 of the bytes that it was read from, ``row`` the number of its row in them, from 1; 0
-    where it is all of a file.
+    Attributes:
+        id: where it comes from: its path relative to the input. A row adds its number, such as
+            ``#3``, or the value of a column.
+        source_digest: SHA-256 of the file that it was read from.
+        row: its row number in the file, from 1; 0 if it is the whole file.
     """
 
     id: str
@@ -57,25 +58,25 @@ class Document(msgspec.Struct, frozen=True, omit_defaults=True):
     row: int = 0
 
     def pages_of(self, start: int, end: int) -> tuple[int, int] | None:
-        """Give the numbers of the first and last page that a stretch of text touches."""
+        """Return the numbers of the first and last page that a range of text touches."""
         touched = [page.number for page in self.pages if page.start < end and start < page.end]
         return (touched[0], touched[-1]) if touched else None
 
 
 def untitled(file: str, row: str = "") -> str:
-    """Give the title of a document that says none itself, from its file's name and its row's."""
+    """Return the title of a document without one, from the names of its file and row."""
     return f"{PurePath(file).stem} {row}".rstrip()
 
 
 def write_documents(path: Path, documents: Iterable[Document]) -> int:
-    """Write one document a line; give how many there were."""
+    """Write one document per line and return their number."""
     return write_lines(path, documents)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """Give the documents of a file that `write_documents` wrote.
+    """Yield the documents of a file that `write_documents` wrote.
 
     Raises:
-        StageError: it is not such a file.
+        StageError: the file was not written by `write_documents`.
     """
     return read_lines(path, Document)

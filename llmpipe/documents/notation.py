@@ -1,10 +1,9 @@
-"""Powers, indices, fractions and note marks as a line of plain text.
+"""Write powers, indices, fractions and note marks as plain text.
 
-What stands above or below the line in a file means something: 2³¹ is not 231, a 3 behind a word
-points to a note, ½ written as a fraction keeps its bar. An index of a formula is put in the line
-(H2O), since that is how people search for it. Where the page does not say what a raised number is,
-the word before it decides: behind a digit, a variable or a unit it is a power, behind any other
-word the mark of a note.
+Raised and lowered characters have a meaning: 2³¹ is not 231, a raised 3 after a word refers to a
+note, and a fraction such as ½ keeps its bar. A chemical index is written in line (H2O), as people
+search for it. If the page does not say what a raised number is, the word before it decides: after a
+digit, a variable or a unit it is a power, after any other word a note mark.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 import unicodedata
 
 NOTE_MARK = re.compile(r"\(?\d{1,3}(?:\s?[,;–-]\s?\d{1,3})*\)?|[*†‡§¶‖#]+|[a-h]\)?|[ivx]{1,4}")
-"""What marks of notes look like."""
+"""Note marks."""
 
 MEASURED = {
     "acre", "alpha", "angstrom", "atm", "bar", "beta", "cal", "centimeter", "centimeters",
@@ -25,18 +24,18 @@ MEASURED = {
     "mètres", "omega", "phi", "pixel", "pixels", "psi", "rad", "rho", "sec", "second", "seconds",
     "sigma", "sin", "sinh", "tan", "tanh", "tau", "theta", "var", "yard", "yards", "zeta",
 }  # fmt: skip
-"""Words of three letters and more that have powers: units, functions, names of letters."""
+"""Words of three or more letters that can have powers: units, functions, names of letters."""
 
 SHORT_WORDS = {"am", "an", "as", "at", "be", "by", "do", "go", "he", "if", "is", "it", "me", "my",
                "no", "of", "on", "or", "so", "to", "up", "us", "we"}  # fmt: skip
-"""Words of two letters that are neither units nor products of variables."""
+"""Two-letter words that are neither units nor products of variables."""
 
 SUFFIXES = {"st", "nd", "rd", "th", "er", "re", "e", "ère", "è", "ème", "ième", "eme", "nde",
             "ª", "º", "a", "de", "ste"}  # fmt: skip
-"""What stands raised behind a number to make an ordinal of it."""
+"""Raised suffixes that make a number an ordinal."""
 
 ABBREVIATED = {"me", "mes", "le", "lle", "lles", "gr", "ie", "te", "rs", "sr", "os"}
-"""What stands raised behind letters as the end of a word: Mme, Mgr, Cie."""
+"""Raised endings of abbreviated words: Mme, Mgr, Cie."""
 
 SIGNS = {"TM": "™", "tm": "™", "SM": "℠", "™": "™", "℠": "℠", "®": "®", "©": "©", "(R)": "®"}
 
@@ -52,7 +51,7 @@ _HAS_CENTS = re.compile(r"[.,]\d{1,2}$")
 _NEW_SENTENCE = re.compile(r"\s*(?:$|[^\W\d_a-z])")
 
 LARGE = {"6", "9", "12", "15", "18"}
-"""Powers of ten in which amounts are told."""
+"""Powers of ten in which amounts are given."""
 
 _WORD = re.compile(r"[^\W\d_]+$")
 _ORDINARY = re.compile(r"[^\W\d_]{3,}")
@@ -65,13 +64,13 @@ _IDEOGRAPHS = re.compile(r"[぀-ヿ㐀-鿿가-힣]$")
 
 
 def raised(before: str, content: str, after: str = "", *, is_note: bool = False) -> str:
-    """Return what a superscript reads in the line.
+    """Return how a superscript is written in line.
 
     Args:
-        before: the text in front of it, in its own paragraph.
+        before: the text before it in its paragraph.
         content: the superscript.
-        after: the text that follows it.
-        is_note: whether the file itself says that it is the mark of a note.
+        after: the text after it.
+        is_note: whether the file marks it as a note mark.
     """
     content = " ".join(content.split())
     base = "".join(letter for letter in before if not unicodedata.combining(letter)).rstrip()
@@ -101,7 +100,7 @@ def raised(before: str, content: str, after: str = "", *, is_note: bool = False)
 
 
 def lowered(before: str, content: str, after: str = "") -> str:
-    """Return what a subscript reads in the line; see `raised`."""
+    """Return how a subscript is written in line; see `raised`."""
     content = " ".join(content.split())
     if not content:
         return ""
@@ -121,7 +120,7 @@ def fraction(above: str, below: str) -> str:
 
 
 def stacked(above: str, below: str, *, in_brackets: bool = False) -> str:
-    """Return what stands above each other without a bar; in brackets it is a binomial."""
+    """Return two expressions above each other without a bar; a binomial if in parentheses."""
     between = "choose" if in_brackets else "over"
     line = f"{grouped(above)} {between} {grouped(below)}"
     return line if in_brackets else f"({line})"
@@ -147,13 +146,13 @@ def root(radicand: str, degree: str = "") -> str:
 
 
 def grouped(text: str) -> str:
-    """Return an expression in brackets, unless it is a single number, letter or word."""
+    """Return an expression in parentheses, unless it is a single number, letter or word."""
     text = text.strip()
     return text if not text or _ATOM.fullmatch(text) else f"({text})"
 
 
 def _priced(base: str, content: str, after: str) -> str | None:
-    """Give what is raised behind an amount of money: cents, or the mark of a note."""
+    """Return what is raised after an amount of money, cents or a note mark, else None."""
     found = _AMOUNT.search(base)
     if re.fullmatch(_MONEY, content):
         return content if found or after[:1].isdigit() else None
@@ -167,7 +166,7 @@ def _priced(base: str, content: str, after: str) -> str | None:
     if not has_sign and not _MONEY_LAST.match(after):
         return None
     if amount == "10" and (content in LARGE or (len(content) == 1 and not comes_first)):
-        return None  # of ten it is a power
+        return None  # a power of ten
     ends = amount.endswith(".") and before.strip(" $€£¥") and _NEW_SENTENCE.match(after)
     if cents and not ends and not _HAS_CENTS.search(amount):
         has_point = sign or cents[1] or cents["between"] or amount.endswith((".", ","))
@@ -194,7 +193,7 @@ def _apart(before: str, content: str, after: str) -> str:
 
 
 def _is_prose(before: str, content: str) -> bool:
-    """Tell whether it is words in small print: several, or one behind an ordinary word."""
+    """Return whether it is text in small print: several words, or one after an ordinary word."""
     if all(found.lower() in MEASURED for found in _ORDINARY.findall(content)):
         return False
     word = _WORD.search(before)
@@ -203,12 +202,12 @@ def _is_prose(before: str, content: str) -> bool:
 
 
 def _ends_a_word(before: str, content: str, after: str) -> bool:
-    """Tell whether raised letters are the end of a word: an ordinal, or an abbreviation."""
+    """Return whether raised letters end a word: an ordinal or an abbreviation."""
     if after[:1].isalpha():
         return False
     word = _WORD.search(before)
     if content in SUFFIXES and (before[-1:].isdigit() or _ROMAN.search(before)):
-        # A single letter may be a power or the mark of a note: an ordinal has its noun behind it.
+        # A single letter may be a power or a note mark. An ordinal is followed by its noun.
         return len(content) > 1 or content in "ªº" or re.match(r"\s+[^\W\d_]", after) is not None
     if word is None:
         return False
@@ -219,13 +218,13 @@ def _ends_a_word(before: str, content: str, after: str) -> bool:
 
 
 def _has_powers(base: str, content: str) -> bool:
-    """Tell whether a number behind such a text is a power of it."""
+    """Return whether a raised number after this text is a power."""
     word = _WORD.search(base)
     if word:
         if _IDEOGRAPHS.search(base):
             return False
         name = word[0].lower()
-        if not content.isdigit() and content.isalpha():  # a letter: x^a, but a note behind a word
+        if not content.isdigit() and content.isalpha():  # x^a is a power, a word's letter a note
             return len(name) < 3 and name not in SHORT_WORDS
         if name in MEASURED:
             return True

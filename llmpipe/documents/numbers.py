@@ -1,4 +1,4 @@
-"""Numbers of lists as letters and as Roman numerals."""
+"""Write list numbers as letters and Roman numerals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def repeated(number: int) -> str:
 
 
 def roman(number: int) -> str:
-    """Return a number as a Roman numeral in small letters; above 3,999 as digits."""
+    """Return a number as a lowercase Roman numeral; above 3,999 as digits."""
     if not 0 < number < 4000:
         return str(number)
     text = ""

@@ -1,4 +1,4 @@
-"""Equations of Word and PowerPoint (OMML) as a line of plain text."""
+"""Write equations of Word and PowerPoint (OMML) as a line of plain text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _name(element: Any) -> str:
 
 
 def _of(element: Any, name: str) -> str:
-    """Give one part of a construct, its base say, as text."""
+    """Return one part of a construct, such as its base, as text."""
     return _row(element.find(NAMESPACE + name))
 
 
@@ -60,7 +60,7 @@ def _fraction(element: Any) -> str:
 
 
 def _is_in_brackets(element: Any) -> bool:
-    """Tell whether an element is all that stands in round brackets."""
+    """Return whether an element is alone in a pair of parentheses."""
     part = element.getparent()
     around = part.getparent() if part is not None and len(part) == 1 else None
     if around is None or _name(around) != "d" or len(around.findall(part.tag)) > 1:

@@ -1,7 +1,7 @@
-"""What every converter makes of a file, and the rules that all of them keep.
+"""The result of every converter, and the rules that all converters follow.
 
-A text has ``\\n`` as its only line end, no NUL and no lone surrogate. Its sections follow each
-other without gaps and cover all of it.
+A text has ``\\n`` as its only line ending, and contains no NUL and no lone surrogate. Its sections
+follow each other without gaps and cover the whole text.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 from llmpipe.documents.model import Page, Scalar, Section
 
 TITLE_LENGTH = 200
-"""Characters of a title that are kept; who writes more has written no title."""
+"""Length in characters at which a title is cut."""
 
 _LINE_END = re.compile(r"\r\n?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Heading(NamedTuple):
-    """A heading: its level from 1, its words, and where its line begins.
+    """A heading: its level from 1, its text, and where its line begins.
 
-    One of level 0 ends all sections: what follows stands below no heading.
+    A heading of level 0 ends all sections: the text after it belongs to no heading.
     """
 
     level: int
@@ -35,7 +35,7 @@ class Heading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A file as text. ``title`` is empty where the file does not say what it is called."""
+    """A file as text; ``title`` is empty if the file has none."""
 
     text: str
     sections: tuple[Section, ...]
@@ -43,25 +43,25 @@ class Converted:
     pages: tuple[Page, ...] = ()
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-    """What a person should know of it: what was guessed, and what is not in the text."""
+    """Remarks for the user: what was guessed, and what the text lacks."""
 
 
 def clean(text: str) -> str:
-    """Give a text as documents hold it: plain line ends, no byte order mark, no NUL."""
+    """Return a text as documents contain it: plain line endings, no byte order mark, no NUL."""
     text = _LINE_END.sub("\n", text.removeprefix("\ufeff"))
     return _SURROGATE.sub("\ufffd", text.replace("\0", ""))
 
 
 def one_line(text: str) -> str:
-    """Give a title as one line of bounded length."""
+    """Return a title as one line of limited length."""
     line = " ".join(clean(text).split())
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1] + "…"
 
 
 def sections_of(text: str, headings: Iterable[Heading]) -> tuple[Section, ...]:
-    """Give the sections that headings, in order of their place, divide a text into.
+    """Return the sections into which headings, in order of position, divide a text.
 
-    A heading of which nothing is left before the next one has no section of its own.
+    A heading without text before the next one has no section of its own.
     """
     sections: list[Section] = []
     above: list[Heading] = []
@@ -79,7 +79,7 @@ def sections_of(text: str, headings: Iterable[Heading]) -> tuple[Section, ...]:
 
 
 def scalar(value: Any) -> Scalar | None:
-    """Give a value as metadata holds it, or None where it is no single value."""
+    """Return a value as metadata contains it, or None if it is not a single value."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, datetime.date | datetime.time):
@@ -94,6 +94,6 @@ def scalar(value: Any) -> Scalar | None:
 
 
 def scalars(values: Mapping[Any, Any]) -> dict[str, Scalar]:
-    """Give the single values of a mapping; lists, mappings and nothing are left out."""
+    """Return the single values of a mapping; lists, mappings and nulls are left out."""
     found = ((clean(str(name)), scalar(value)) for name, value in values.items())
     return {name: value for name, value in found if value is not None}

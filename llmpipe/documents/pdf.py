@@ -1,4 +1,4 @@
-"""PDF: the text of each page; sections from the outline where the file has one."""
+"""Convert PDF: the text of each page, with sections from the outline if there is one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from llmpipe.errors import StageError
 UNTITLED = re.compile(
     r"(?i)untitled\b.*|.*\.(docx?|odt|tex|dvi|indd|pptx?|xlsx?)|microsoft word - .*"
 )
-"""What programs write as the title of a file that nobody gave one."""
+"""Titles that programs write when the author gave none."""
 
 _NUMBERING = re.compile(
     r"[^\S\n]*(?:(?:Chapter|Section|Appendix|Part)[^\S\n]+)?(?:[A-Z]|[\dIVX.]*)[.:)]?[^\S\n]*"
 )
-"""What may stand before a heading's words in its line."""
+"""What may precede a heading's text on its line."""
 
 _ALIKE = str.maketrans({mark: marks[0] for marks in ("'‘’", '"“”', "-‐‑–—") for mark in marks})
-"""Quotes and dashes in which outline and page may differ."""
+"""Quotes and dashes that may differ between outline and page."""
 
 HYPHEN = "\x02"
-"""What pdfium puts where a line ends in a hyphen, a soft one or one of the word alike."""
+"""What pdfium writes for a hyphen at the end of a line, whether a soft hyphen or not."""
 
 _CONTROLS = {code: None for code in range(32) if chr(code) not in f"\t\n\r{HYPHEN}"} | {
     0xFFFE: HYPHEN
@@ -37,11 +37,11 @@ _BEGINS = re.compile(r"\w*")
 _WORD = re.compile(rf"[\w{HYPHEN}-]+")
 
 LONGEST_WORD = 100
-"""Letters before a hyphen that are looked at."""
+"""How many letters before a hyphen are examined."""
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a PDF.
+    """Convert a PDF.
 
     Raises:
         StageError: it is damaged, encrypted, or has no text.
@@ -53,7 +53,7 @@ def convert(data: bytes, label: str) -> Converted:
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == pypdfium2.raw.FPDF_ERR_PASSWORD:
             raise StageError(
-                f"{label} is encrypted: it opens only with its password",
+                f"{label} is encrypted and needs its password",
                 hint="save it without one, for example: qpdf --password=… --decrypt OLD NEW",
             ) from None
         raise StageError(f"{label} is not a PDF that can be read: {error}") from None
@@ -91,7 +91,7 @@ def _read(pdf: Any, label: str) -> Converted:
 
 
 def _decoded(read: Callable[[], str | None], what: str, unread: list[str]) -> str:
-    """Give a text that stands outside of the pages; note what it is of where it is none."""
+    """Return a text outside the pages; if it is damaged, note its name and return nothing."""
     try:
         return read() or ""
     except UnicodeDecodeError:
@@ -109,10 +109,10 @@ def _page_text(page: Any) -> str:
 
 
 def _mended(texts: Sequence[str]) -> Sequence[str]:
-    """Put words together that a hyphen divides at the end of a line.
+    """Join words that are hyphenated at the end of a line.
 
-    The hyphen is one of the word, and stays, where the whole word stands nowhere else in the
-    document (over-the-counter), or has a digit or a capital in it (COVID-19, Wi-Fi).
+    The hyphen belongs to the word, and stays, if the joined word occurs nowhere else in the
+    document (over-the-counter), or contains a digit or a capital (COVID-19, Wi-Fi).
     """
     if not any(HYPHEN in text for text in texts):
         return texts
@@ -121,7 +121,7 @@ def _mended(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _joined(pieces: Sequence[str], words: Container[str]) -> str:
-    """Join what stands between hyphens at the ends of lines, with or without a hyphen."""
+    """Join pieces of text at line-end hyphens, with or without the hyphen."""
     joined = [pieces[0]]
     for before, after in pairwise(pieces):
         left, right = _ENDS.search(before[-LONGEST_WORD:]), _BEGINS.match(after)
@@ -133,7 +133,7 @@ def _joined(pieces: Sequence[str], words: Container[str]) -> str:
 
 
 def _is_one_word(left: str, right: str, words: Container[str]) -> bool:
-    """Tell whether two parts of a line are a word that was only divided."""
+    """Return whether two parts of a word belong together without a hyphen."""
     whole = left + right
     if whole[1:] != whole[1:].lower() or any(letter.isdigit() for letter in whole):
         return False
@@ -141,7 +141,7 @@ def _is_one_word(left: str, right: str, words: Container[str]) -> bool:
 
 
 def _paged(texts: Sequence[str]) -> tuple[str, tuple[Page, ...]]:
-    """Put the pages one after the other; each ends where the next one begins."""
+    """Join the pages; each ends where the next one begins."""
     whole = [text + "\n" if text else "" for text in texts]
     pages, start = [], 0
     for number, text in enumerate(whole, 1):
@@ -151,9 +151,9 @@ def _paged(texts: Sequence[str]) -> tuple[str, tuple[Page, ...]]:
 
 
 def _headings(pdf: Any, text: str, pages: Sequence[Page], unread: list[str]) -> Iterator[Heading]:
-    """Give the outline's entries where their words stand, or else where their page begins.
+    """Yield the outline's entries at their text, or else at the start of their page.
 
-    What is found in neither place has no section of its own: it would take another one's.
+    An entry that is found in neither place gets no section: it would take another one's.
     """
     last = -1
     alike = " ".join(text.translate(_ALIKE).split("\n"))
@@ -173,14 +173,14 @@ def _headings(pdf: Any, text: str, pages: Sequence[Page], unread: list[str]) -> 
 
 
 def _line_of(words: str, alike: str, text: str, start: int, end: int) -> int | None:
-    """Return where the line begins in which words stand, with no more than a number before them.
+    """Return where the line begins that contains the words after at most a number, or None.
 
     Args:
-        words: what is looked for.
-        alike: the text in which they stand as they are written, in one line.
-        text: the text in its lines.
-        start: where the line may begin at the earliest.
-        end: where the words end at the latest.
+        words: the words to find.
+        alike: the text on one line with normalized quotes and dashes.
+        text: the text with its lines.
+        start: the earliest position of the line.
+        end: the latest end of the words.
     """
     at = alike.find(words, start, end)
     while at >= 0:

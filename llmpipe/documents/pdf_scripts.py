@@ -1,4 +1,4 @@
-"""Powers, indices and note marks of a PDF's page, which has only places and sizes of letters."""
+"""Find powers, indices and note marks on a PDF page from the positions and sizes of letters."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any, NamedTuple
 from llmpipe.documents import notation
 
 SMALLER = (0.4, 0.87)
-"""The size of a script's letters as a share of the size of the letter before them."""
+"""Range of a script's letter size, as a share of the size of the letter before it."""
 
 HIGHER = (0.12, 0.9)
-"""How far a superscript is above its line, as a share of the size of the line's letters."""
+"""Range of a superscript's height above its line, as a share of the line's letter size."""
 
 LOWER = (-0.6, -0.04)
-"""The same of a subscript."""
+"""The same for a subscript."""
 
 SAME_LINE = 0.1
-"""Points by which baselines of one line differ at most."""
+"""Largest difference between baselines of one line, in points."""
 
 GAP = (-0.4, 0.35)
-"""How far a letter may stand from the one before it to follow it, as a share of a line's size."""
+"""Range of the gap between adjacent letters, as a share of the line's letter size."""
 
 BREAK = "\r\n"
-"""What pdfium puts between lines, and between a short base and its script."""
+"""What pdfium writes between lines, and between a short base and its script."""
 
 NEAR = 80
-"""Characters before a script that tell what it is."""
+"""How many characters before a script decide what it is."""
 
 _FROM_DIGIT = re.compile(r"\d\S*")
 _TO_NEXT = {"\r": 2, "\n": 1}
@@ -37,14 +37,14 @@ _DIGITS = re.compile(r"\d+")
 
 
 class Letter(NamedTuple):
-    """Where a letter stands: its baseline and its size, in points."""
+    """The baseline and size of a letter, in points."""
 
     baseline: float
     size: float
 
 
 class Script(NamedTuple):
-    """Where a superscript (``sup``) or subscript (``sub``) begins and ends in a text."""
+    """The start and end of a superscript (``sup``) or subscript (``sub``) in a text."""
 
     start: int
     end: int
@@ -52,7 +52,7 @@ class Script(NamedTuple):
 
 
 class Letters:
-    """The letters of a page as pdfium places them."""
+    """The letters of a page with the positions from pdfium."""
 
     def __init__(self, found: Any) -> None:
         import pypdfium2.raw
@@ -62,33 +62,33 @@ class Letters:
         self._matrix = pypdfium2.raw.FS_MATRIX()
 
     def baseline(self, at: int) -> float:
-        """Return how high a letter stands on its page."""
+        """Return the height of a letter's baseline on its page."""
         self._pdfium.FPDFText_GetCharOrigin(self._found.raw, at, self._x, self._y)
         return self._y.value
 
     def at(self, at: int) -> Letter:
-        """Return the place and size of a letter; the size in a font may be scaled on the page."""
+        """Return the position of a letter and its size as scaled on the page."""
         size = self._pdfium.FPDFText_GetFontSize(self._found.raw, at)
         has_matrix = self._pdfium.FPDFText_GetMatrix(self._found.raw, at, self._matrix)
         return Letter(self.baseline(at), size * abs(self._matrix.d if has_matrix else 1))
 
     def is_beside(self, left: int, right: int, size: float) -> bool:
-        """Tell whether a letter stands right behind another one, in a line of a size."""
+        """Return whether a letter directly follows another in a line of the given letter size."""
         gap = self._found.get_charbox(right)[0] - self._found.get_charbox(left)[2]
         return bool(GAP[0] * size <= gap <= GAP[1] * size)
 
 
 def marked(found: Any, shown: str) -> str:
-    """Write what stands above or below the lines of a page as text in its place.
+    """Write raised and lowered text of a page in line.
 
-    Only words with a digit in them are looked at: there it changes what is read (10²³ is not 1023).
+    Only words with a digit are examined: there, scripts change the meaning (10²³ is not 1023).
 
     Args:
         found: pdfium's text page.
-        shown: the text of it that lies on the page, as pdfium gives it.
+        shown: the text of it within the page, from pdfium.
     """
     whole = found.get_text_range()
-    if len(whole) != found.count_chars():  # letters and places do not go together
+    if len(whole) != found.count_chars():  # letters and positions do not match
         return shown
     letters = Letters(found)
     words = _words_with_digits(letters, whole)
@@ -99,7 +99,7 @@ def marked(found: Any, shown: str) -> str:
 
 
 def _words_with_digits(letters: Letters, text: str) -> Iterator[tuple[int, int]]:
-    """Give where words begin and end; a break that parts a script from its base ends none."""
+    """Yield the start and end of words; a break between base and script does not end one."""
     for match in _FROM_DIGIT.finditer(text):
         start = match.start()
         while start and (not text[start - 1].isspace() or _is_parted(letters, text, start)):
@@ -109,7 +109,7 @@ def _words_with_digits(letters: Letters, text: str) -> Iterator[tuple[int, int]]
 
 
 def _is_parted(letters: Letters, text: str, at: int) -> bool:
-    """Tell whether a script begins behind a break, beside its base."""
+    """Return whether a script begins after a break, beside its base."""
     before = at - len(BREAK) - 1
     if before < 0 or text[before + 1 : at] != BREAK or text[before].isspace():
         return False
@@ -118,7 +118,7 @@ def _is_parted(letters: Letters, text: str, at: int) -> bool:
 
 
 def _scripts(letters: Letters, text: str, start: int, end: int) -> Iterator[Script]:
-    """Give each script in a word, with the breaks that part it from its line."""
+    """Yield each script in a word, with the breaks that separate it from its line."""
     word = text[start:end]
     if not _is_uneven(letters, start, word):
         return
@@ -138,7 +138,7 @@ def _scripts(letters: Letters, text: str, start: int, end: int) -> Iterator[Scri
 
 
 def _with_break(letters: Letters, text: str, end: int, base: Letter) -> int:
-    """Give where a script ends: behind the break if its line goes on beside it."""
+    """Return where a script ends: after the break if its line continues beside it."""
     after = end + len(BREAK)
     if after >= len(text) or text[end:after] != BREAK:
         return end
@@ -147,7 +147,7 @@ def _with_break(letters: Letters, text: str, end: int, base: Letter) -> int:
 
 
 def _is_uneven(letters: Letters, start: int, word: str) -> bool:
-    """Tell whether digits of a word stand on another line than its first character."""
+    """Return whether digits of a word have another baseline than its first character."""
     line = letters.baseline(start)
     for run in _DIGITS.finditer(word):
         first, last = run.start(), run.end() - 1
@@ -168,8 +168,8 @@ def _kind(letter: Letter, base: Letter) -> str:
 
 
 def _found_again(whole: str, shown: str, scripts: list[Script]) -> Iterator[Script]:
-    """Give the scripts where they stand in the text that lies on the page."""
-    shown = shown.replace("\x02", "\ufffe")  # pdfium's two names for a hyphen at a line's end
+    """Yield the scripts at their positions in the text within the page."""
+    shown = shown.replace("\x02", "\ufffe")  # pdfium's two codes for a hyphen at a line's end
     done = 0
     for start, end, kind in scripts:
         near = max(start - NEAR, 0)
@@ -184,7 +184,7 @@ def _found_again(whole: str, shown: str, scripts: list[Script]) -> Iterator[Scri
 
 
 def _pattern(text: str) -> str:
-    """Give a pattern of a text in which pdfium may have left out breaks."""
+    """Return a pattern for a text in which pdfium may have left out breaks."""
     return f"(?:{BREAK})?".join(map(re.escape, text.split(BREAK)))
 
 

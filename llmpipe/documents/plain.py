@@ -1,6 +1,6 @@
-"""Plain text: by its byte order mark, as UTF-8, as it declares, or as its letters suggest.
+"""Decode plain text: by byte order mark, as UTF-8, by its declaration, or by a guess.
 
-A guess is said, with how sure it is.
+A guess is reported with its probability.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from llmpipe.errors import StageError
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as that of UTF-16 does: it must come first
+    (codecs.BOM_UTF32_LE, "utf-32"),  # must come before UTF-16, whose mark begins the same
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
 CONTROLS = bytes(sorted({*range(1, 32), 127} - set(b"\t\n\v\f\r\b\x1a\x1b")))
-"""Bytes that text has no use for."""
+"""Bytes that do not occur in text."""
 
 BINARY_SHARE = 0.005
-"""The share of such bytes from which on a file is no text."""
+"""Share of such bytes above which a file is binary."""
 
 SAMPLE = 1 << 20
-"""Bytes by which an unknown encoding is told."""
+"""How many bytes are examined for an unknown encoding."""
 
 MEANT = {
     "ascii": "cp1252", "big5": "big5hkscs", "euc-kr": "cp949", "gb2312": "gb18030",
@@ -37,32 +37,32 @@ MEANT = {
     "ks_c_5601-1987": "cp949", "latin-1": "cp1252", "latin1": "cp1252", "shift-jis": "cp932",
     "shift_jis": "cp932", "tis-620": "cp874", "us-ascii": "cp1252", "x-sjis": "cp932",
 }  # fmt: skip
-"""What files mean by the names of encodings, as browsers take them."""
+"""The encodings that declared names stand for in practice, as in browsers."""
 
 SEVEN_BITS = {"iso-2022-jp", "iso-2022-kr", "hz-gb-2312", "hz"}
-"""Encodings whose bytes are valid UTF-8, too, and mean something else there."""
+"""Encodings whose bytes are also valid UTF-8, with another meaning."""
 
 WIDE = ("utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le", "utf_7")
-"""Encodings that few bytes look like by chance, and that text has with a mark or with zeros."""
+"""Encodings that a guess must not return: text in them has a mark or zero bytes."""
 
 BAD_SHARE = 0.2
-"""The share of what is no ASCII that may be damaged in a text that is UTF-8 all the same."""
+"""Share of the characters beyond ASCII that may be damaged in UTF-8 text."""
 
 _COOKIE = re.compile(rb"\b(?:file)?(?:en)?coding[:=][ \t]*([-\w.]+)")
 
 
 class Decoded(NamedTuple):
-    """Bytes as text, and what a person should know of how they were read."""
+    """Decoded text, and remarks for the user about how it was decoded."""
 
     text: str
     remarks: tuple[str, ...] = ()
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read plain text, with its drawn tables as Markdown's; all of it is one section.
+    """Convert plain text as one section, with drawn tables as Markdown tables.
 
     Raises:
-        StageError: it is no text.
+        StageError: it is not text.
     """
     decoded = decode(data, label)
     text = plain_tables.as_markdown(clean(decoded.text))
@@ -70,23 +70,23 @@ def convert(data: bytes, label: str) -> Converted:
 
 
 def decode(data: bytes, label: str, declared: str | None = None, language: str = "") -> Decoded:
-    """Return bytes as text.
+    """Decode bytes.
 
     Args:
         data: the bytes of a file.
-        label: what the file is called in messages.
-        declared: the encoding that the text itself claims to be in.
-        language: the code of the language that it claims to be in.
+        label: what messages call the file.
+        declared: the encoding that the text declares.
+        language: the code of the language that it declares.
 
     Raises:
-        StageError: they are no text.
+        StageError: they are not text.
     """
     for mark, encoding in MARKS:
         if data.startswith(mark):
             return Decoded(data.decode(encoding, "replace"))
     wide = _wide(data)
     if wide is None and is_binary(data):
-        raise StageError(f"{label} is a binary file, not text", hint="leave it out by `exclude`")
+        raise StageError(f"{label} is a binary file, not text", hint="leave it out with `exclude`")
     if wide is not None:
         return Decoded(data.decode(wide, "replace"), (_remark(wide, 0.95),))
     declared = (declared or _cookie(data) or "").strip().lower()
@@ -100,7 +100,7 @@ def decode(data: bytes, label: str, declared: str | None = None, language: str =
 
 
 def is_binary(data: bytes) -> bool:
-    """Tell whether bytes without a byte order mark are no text."""
+    """Return whether bytes without a byte order mark are binary."""
     if b"\0" in data:
         return True
     controls = len(data) - len(data.translate(None, CONTROLS))
@@ -108,7 +108,7 @@ def is_binary(data: bytes) -> bool:
 
 
 def _wide(data: bytes) -> str | None:
-    """Tell whether bytes are UTF-16 without a mark: every other one of Latin text is 0."""
+    """Return the UTF-16 variant of bytes without a mark: in Latin text, every other byte is 0."""
     sample = data[:SAMPLE]
     if b"\0" not in sample[:64] or len(data) % 2:
         return None
@@ -120,14 +120,14 @@ def _wide(data: bytes) -> str | None:
 
 
 def _cookie(data: bytes) -> str | None:
-    """Give the encoding that the first or last lines name for editors."""
+    """Return the encoding that the first or last lines declare for editors."""
     lines = [*data[:1024].split(b"\n")[:2], *data[-1024:].split(b"\n")[-5:]]
     found = next(filter(None, map(_COOKIE.search, lines)), None)
     return found[1].decode("ascii", "replace") if found else None
 
 
 def _damaged(data: bytes) -> Decoded | None:
-    """Give bytes as UTF-8 where only few are none, as where a file was cut or put together."""
+    """Decode bytes as UTF-8 if few are invalid, for example in a file that was cut or joined."""
     text = data.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     whole = len(text) - len(text.encode("ascii", "ignore")) - bad
@@ -146,7 +146,7 @@ def _guessed(data: bytes, label: str, language: str) -> Decoded:
     best = from_bytes(data[:SAMPLE], cp_exclusion=list(WIDE)).best()
     if best is None:
         raise StageError(
-            f"{label} is text in no encoding that can be told",
+            f"{label} is in an encoding that is not recognized",
             hint="convert it first, for example: iconv -f cp1252 -t utf-8 OLD > NEW",
         )
     return Decoded(data.decode(best.encoding, "replace"), (_remark(best.encoding, 0.3),))
@@ -155,5 +155,5 @@ def _guessed(data: bytes, label: str, language: str) -> Decoded:
 def _remark(encoding: str, sure: float) -> str:
     return (
         f"neither UTF-8 nor marked as anything else: read as {encoding}, {sure:.0%} sure "
-        f"(convert it to be sure: iconv -f {encoding} -t utf-8)"
+        f"(to be sure, convert it: iconv -f {encoding} -t utf-8)"
     )

@@ -1,7 +1,7 @@
-"""Tables that are drawn with characters, as databases and reStructuredText do, as Markdown's.
+"""Convert tables drawn with characters, as in database output or reStructuredText, to Markdown.
 
-Only whole drawings with a line below names are taken: every bar stands in its place, and no cell
-spans others. All else stays as it is written.
+Only complete drawings with a line below the column names are converted: every bar must be in its
+place, and no cell may span others. Other text is unchanged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from llmpipe.documents.tables import table
 
 _DRAWN = str.maketrans("┌┬┐├┼┤└┴┘╔╦╗╠╬╣╚╩╝╞╪╡╒╤╕╘╧╛┏┳┓┡╇┩━─═│┃║", "+" * 33 + "--=|||")
 _CORNERS = ("-+", "=+", "─┐", "─┤", "═╗", "═╣", "═╕", "═╡", "━┓", "━┩")
-"""What ends a border or a rule below names."""
+"""What ends a border, or a rule below the column names."""
 _BORDER = re.compile(r"\+(?:[-=]+\+)+")
 _RULE = re.compile(r"[ \t]*\|?-+(?:\+-+)+\|?[ \t]*")
 
 
 def as_markdown(text: str) -> str:
-    """Return a text in which tables that are drawn are Markdown's."""
+    """Return a text with drawn tables converted to Markdown tables."""
     if not any(corner in text for corner in _CORNERS):
         return text
     written: list[str] = []
@@ -31,13 +31,13 @@ def as_markdown(text: str) -> str:
 
 
 def _is_drawn(line: str) -> bool:
-    """Tell whether a line may be one of a table with lines around it."""
+    """Return whether a line may belong to a table with borders."""
     inner = line.strip().translate(_DRAWN)
     return len(inner) > 1 and inner[0] in "+|" and inner[-1] in "+|"
 
 
 def _ruled(lines: list[str]) -> list[str]:
-    """Give lines in which the rule below names has bars, as Markdown's has."""
+    """Return lines in which the rule below the column names has bars, as in Markdown."""
     return [
         line.replace("+", "|")
         if _RULE.fullmatch(line) and above.count("|") == line.count("+") + line.count("|")
@@ -47,7 +47,7 @@ def _ruled(lines: list[str]) -> list[str]:
 
 
 def _grid(lines: Sequence[str]) -> list[str] | None:
-    """Give a table with lines around it as Markdown; None where it is none."""
+    """Return a table with borders as Markdown, or None if it is not a table."""
     lines = [line.strip() for line in lines]
     drawn = [line.translate(_DRAWN) for line in lines]
     borders = [line for line in drawn if _BORDER.fullmatch(line)]
@@ -62,7 +62,7 @@ def _grid(lines: Sequence[str]) -> list[str] | None:
     has_names = len(borders) == 3 or "=" in borders[1]
     if not groups or not has_names or not any(map(str.isalnum, "".join(map("".join, names)))):
         return None
-    if len(groups) > 1:  # lines between all rows: each may have several lines of text
+    if len(groups) > 1:  # lines between all rows: each row may have several lines of text
         rows = [_joined(group) for group in groups]
     elif "=" in borders[1]:
         rows = [_joined(row) for row in _continued(groups[0])]
@@ -72,7 +72,7 @@ def _grid(lines: Sequence[str]) -> list[str] | None:
 
 
 def _rows(lines: Sequence[str], drawn: Sequence[str], bars: list[int]) -> Iterator[list[list[str]]]:
-    """Give the cells of each line, in groups between borders."""
+    """Yield the cells of each line, in groups between borders."""
     pairs = zip(lines, drawn, strict=True)
     for is_border, group in groupby(pairs, key=lambda pair: _BORDER.fullmatch(pair[1]) is not None):
         if not is_border:
@@ -80,7 +80,7 @@ def _rows(lines: Sequence[str], drawn: Sequence[str], bars: list[int]) -> Iterat
 
 
 def _continued(lines: list[list[str]]) -> list[list[list[str]]]:
-    """Give the lines of each row: one without a first cell goes on with the row above."""
+    """Return the lines of each row; a line with an empty first cell continues the row above."""
     rows: list[list[list[str]]] = []
     for line in lines:
         if rows and not line[0].strip():

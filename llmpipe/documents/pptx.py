@@ -1,7 +1,7 @@
-"""PowerPoint: each slide is a page and a section, with its tables, charts, diagrams and notes.
+"""Convert PowerPoint: each slide is a page and a section, with tables, charts, diagrams and notes.
 
-Hidden slides are left out, and so are pictures without a description and embedded objects: both is
-said. The XML is walked as it is: libraries of shapes pass over groups, equations and diagrams.
+Hidden slides, pictures without a description and embedded objects are left out and reported. The
+XML is read directly, because shape libraries skip groups, equations and diagrams.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
 DC = "{http://purl.org/dc/elements/1.1/}"
 
 FRAMES = {"dt", "ftr", "hdr", "sldNum"}
-"""Placeholders that frame every slide alike."""
+"""Placeholders that are the same on every slide."""
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a presentation.
+    """Convert a presentation.
 
     Raises:
-        StageError: it is none, is encrypted, or is too large unpacked.
+        StageError: it is not a presentation, is encrypted, or is too large when unpacked.
     """
     if data.startswith(archive.OLE):
         raise StageError(
@@ -44,12 +44,12 @@ def convert(data: bytes, label: str) -> Converted:
         return _Presentation(parts, label).converted()
     except StageError:
         raise
-    except Exception as error:  # whatever the libraries make of a broken archive
+    except Exception as error:  # the libraries raise anything for a broken archive
         raise StageError(f"{label} is not a presentation that can be read: {error}") from None
 
 
 class _Presentation:
-    """One presentation, slide by slide."""
+    """Converts a presentation slide by slide."""
 
     def __init__(self, parts: Mapping[str, bytes], label: str) -> None:
         self._parts = parts
@@ -57,7 +57,7 @@ class _Presentation:
         self._left_out: Counter[str] = Counter()
 
     def converted(self) -> Converted:
-        """Put the slides one after the other; each ends where the next one begins."""
+        """Return the slides in order; each ends where the next one begins."""
         texts: list[str] = []
         pages: list[Page] = []
         place = 0
@@ -101,7 +101,7 @@ class _Presentation:
         return "" if generic else title, {"author": author} if author else {}
 
     def _slide(self, root: Any, name: str, number: int) -> str:
-        """Give a slide as HTML: its title, what is on it, and the speaker's notes."""
+        """Return a slide as HTML: its title, its content and the speaker's notes."""
         related = archive.relations(self._parts, name)
         tree = root.find(f"{P}cSld/{P}spTree")
         title = next(filter(None, map(_plain, self._titles(tree))), "") or f"Slide {number}"
@@ -163,7 +163,7 @@ class _Presentation:
 
 
 def _placeholder(shape: Any) -> str | None:
-    """Give the kind of a placeholder, empty where it is one of content, None where it is none."""
+    """Return the kind of a placeholder, '' for content, or None if the shape is not one."""
     found = shape.find(f"{P}nvSpPr/{P}nvPr/{P}ph")
     return None if found is None else str(found.get("type", ""))
 
@@ -174,7 +174,7 @@ def _plain(shape: Any) -> str:
 
 
 def _paragraphs(shape: Any, *, listed: bool) -> Iterator[str]:
-    """Give the paragraphs of a shape as HTML, those of an outline as items of a list."""
+    """Yield the paragraphs of a shape as HTML; those of an outline become list items."""
     items: list[tuple[int, str]] = []
     for paragraph in shape.iter(A + "p"):
         line = _line(paragraph)
@@ -191,7 +191,7 @@ def _paragraphs(shape: Any, *, listed: bool) -> Iterator[str]:
 
 
 def _depth(paragraph: Any, *, listed: bool) -> int | None:
-    """Give the level of an item of a list; None where the paragraph is none."""
+    """Return the level of a list item, or None if the paragraph is not one."""
     properties = paragraph.find(A + "pPr")
     if properties is None:
         return 0 if listed else None
@@ -202,7 +202,7 @@ def _depth(paragraph: Any, *, listed: bool) -> int | None:
 
 
 def _list(items: list[tuple[int, str]]) -> str:
-    """Give items as nested lists; none is more than one level below the one before it."""
+    """Return items as nested lists; an item is at most one level deeper than the previous one."""
     html, here = "", -1
     for depth, line in items:
         if depth > here:
@@ -214,7 +214,7 @@ def _list(items: list[tuple[int, str]]) -> str:
 
 
 def _line(paragraph: Any) -> str:
-    """Give a paragraph as HTML: its runs, raised and lowered ones, and its equations."""
+    """Return a paragraph as HTML: its runs, scripts and equations."""
     return "".join(_runs(paragraph))
 
 
@@ -261,7 +261,7 @@ def _table(element: Any) -> str:
 
 
 def _chart(root: Any) -> str:
-    """Give a chart as a table: a row for each category, a column for each series."""
+    """Return a chart as a table with a row per category and a column per series."""
     title = "".join(text.text or "" for text in root.findall(f".//{C}title//{A}t"))
     series = list(root.iter(C + "ser"))
     head = [_points(one, "tx").get("0", "") for one in series]
@@ -281,7 +281,7 @@ def _chart(root: Any) -> str:
 
 
 def _points(series: Any, name: str) -> dict[str, str]:
-    """Give the values of a part of a series by their places."""
+    """Return the values of a part of a series by index."""
     found = series.find(C + name)
     if found is None:
         return {}

@@ -1,7 +1,7 @@
-"""Files of rows: every row is one document, told by the columns that hold its text.
+"""Convert files of rows: every row is one document, and columns provide its text.
 
-Without named columns a row must be in a known format: the question of an Alpaca, ShareGPT or chat
-row is the title, what follows it the text; a row with a column ``text`` is that text.
+Without named columns, a row must have a known format. The question of an Alpaca, ShareGPT or chat
+row becomes the title and the rest the text; a row with a column ``text`` is that text.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ READ_AS_TEXT = {
     "alpaca": {"instruction", "input", "output", "system"},
     "completion": {"text", "title"},
 }
-"""The columns of known formats that are no metadata."""
+"""Columns of known formats that do not become metadata."""
 
 
 class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which columns of a row make a document."""
+    """Which columns of a row make up a document."""
 
     text: tuple[str, ...]
-    """Columns with the text, in order, a blank line between them; of several each is named."""
+    """Columns with the text, in order, separated by blank lines. Several columns are labeled with
+    their names."""
     title: str | None = None
-    """Column with the title; without it the document is called after its file and row."""
+    """Column with the title. Default: the names of the file and the row."""
     id: str | None = None
-    """Column that tells rows apart; it stands after `#` in the ids in place of the row's number."""
+    """Column with a unique value per row, which replaces the row number after `#` in ids."""
     metadata: tuple[str, ...] | None = None
-    """Columns kept as metadata; without it all others that hold a single value."""
+    """Columns that become metadata. Default: all others with a single value."""
 
 
 class ReadRow(NamedTuple):
-    """A row as text. ``name`` is what stands after ``#`` in its id, ``number`` counts from 1."""
+    """A row as text; ``name`` is the part of its id after ``#``, ``number`` starts at 1."""
 
     number: int
     name: str
@@ -60,14 +61,14 @@ class ReadRow(NamedTuple):
 def read(
     path: Path, label: str, columns: Columns | None, tell: Callable[[str], object]
 ) -> Iterator[ReadRow]:
-    """Give the rows of a file as texts; that of a row which says nothing is empty.
+    """Yield the rows of a file as texts; a row that says nothing has an empty text.
 
-    ``tell`` hears in what encoding a table was read that does not say it.
+    ``tell`` is called with a remark if the encoding of a CSV file had to be guessed.
 
     Raises:
         StageError: the file cannot be read.
-        MissingColumnError: the first row, and so likely every other, lacks a column.
-        RowError: a row, which is named, does not have what the columns promise.
+        MissingColumnError: the first row, and so probably every row, lacks a column.
+        RowError: a row, which is named, does not fit the columns.
     """
 
     def decode(data: bytes) -> str:
@@ -94,11 +95,11 @@ def _mapped(row: Mapping[str, Any], number: int, columns: Columns) -> ReadRow:
     title = _column(row, columns.title) if columns.title else ""
     name = one_line(_column(row, columns.id)) if columns.id else str(number)
     if not name:
-        raise RowError(f"column {columns.id!r} is empty: it must tell the rows apart")
+        raise RowError(f"column {columns.id!r} is empty: it must distinguish the rows")
     taken = {*columns.text, columns.title, columns.id}
     kept = [c for c in row if c not in taken] if columns.metadata is None else columns.metadata
     metadata = scalars({column: row.get(column) for column in kept})
-    named = len(texts) > 1  # a number or a word says little without the name of its column
+    named = len(texts) > 1  # a number or word says little without its column name
     text = "\n\n".join(
         f"{one_line(name)}: {text}" if named else text
         for name, text in texts.items()
@@ -117,7 +118,7 @@ def _known(row: Mapping[str, Any], number: int) -> ReadRow:
     format_ = detect(row)
     if format_ is None:
         has = ", ".join(map(repr, row)) or "no columns"
-        raise RowError(f"which column holds the text? The row has {has}")
+        raise RowError(f"which column contains the text? The row has {has}")
     turns = [turn for turn in to_chat(row, format_) if turn["role"] != "system"]
     title = text_column(row, "title", required=False) if format_ == "completion" else ""
     if len(turns) > 1 and turns[0]["role"] == "user":

@@ -1,7 +1,7 @@
-"""reStructuredText, that of Sphinx included, as text with Markdown's headings and code fences.
+"""Convert reStructuredText, including that of Sphinx, to text with Markdown headings and code.
 
-What docutils does not know, it would leave out with a warning; here an unknown role becomes its
-text, and an unknown directive its argument and its content. Nothing is included from other files.
+docutils leaves out what it does not know, with a warning. Here, an unknown role becomes its text,
+and an unknown directive its argument and content. Other files are never included.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from llmpipe.documents.plain import decode
 from llmpipe.errors import StageError
 
 SETTINGS = {
-    "_disable_config": True,  # no docutils.conf of the machine
-    "doctitle_xform": False,  # the title of the document stays a section
+    "_disable_config": True,  # ignore the machine's docutils.conf
+    "doctitle_xform": False,  # the document title stays a section
     "docinfo_xform": False,
     "file_insertion_enabled": False,
     "halt_level": 5,
@@ -34,16 +34,16 @@ DROPPED = {
     "codeauthor", "currentmodule", "default-domain", "highlight", "index", "literalinclude",
     "module", "moduleauthor", "sectionauthor", "tabularcolumns", "toctree",
 }  # fmt: skip
-"""Directives of Sphinx that say nothing to a reader of this text."""
+"""Sphinx directives without text for a reader."""
 
 CODE = {
     "code", "code-block", "doctest", "ipython", "math", "productionlist", "prompt", "sourcecode",
     "testcode", "testoutput",
 }  # fmt: skip
-"""Directives whose content is kept as it stands."""
+"""Directives whose content is kept as it is."""
 
 OTHER_IN_SPHINX = {"class", "code", "code-block", "math", "sourcecode"}
-"""Directives that docutils knows too, for something else or with fewer options."""
+"""Directives that docutils also knows, with another meaning or fewer options."""
 
 SIGNATURES = {
     "attribute", "class", "classmethod", "cmdoption", "data", "decorator", "decoratormethod",
@@ -61,10 +61,10 @@ LABELS = {
     "versionadded": "New in version",
     "versionchanged": "Changed in version",
 }
-"""What directives of Sphinx print before their argument."""
+"""Text that Sphinx directives print before their argument."""
 
 ROOM = 1_000_000
-"""Characters that the substitutions of the shortest text may add."""
+"""Limit of characters that the substitutions of any text may add, however short."""
 
 _TARGET = re.compile(r"(?s)(.+?)\s*(?<!\\)<[^<>]*>")
 _COLUMN = re.compile("-+")
@@ -72,10 +72,10 @@ _DOMAIN = re.compile(r"^(?:py|c|cpp|js|rst|std):")
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read reStructuredText.
+    """Convert reStructuredText.
 
     Raises:
-        StageError: it is no text, docutils cannot read it, or its substitutions multiply it.
+        StageError: it is not text, docutils cannot read it, or substitutions make it too long.
     """
     from docutils.core import publish_doctree
 
@@ -89,10 +89,10 @@ def convert(data: bytes, label: str) -> Converted:
         text, headings = written(tree)
     except StageError:
         raise
-    except Exception as error:  # docutils has no error of its own for what it cannot read
+    except Exception as error:  # docutils has no error class for what it cannot read
         raise StageError(
             f"{label} cannot be read as reStructuredText: {type(error).__name__}: {error}",
-            hint="leave it out by `exclude`",
+            hint="leave it out with `exclude`",
         ) from None
     title = next((heading.title for heading in headings), "")
     remarks = [*decoded.remarks, *([f"not read in tables: {', '.join(lost)}"] if lost else [])]
@@ -101,10 +101,10 @@ def convert(data: bytes, label: str) -> Converted:
 
 @contextlib.contextmanager
 def _taking_everything() -> Iterator[list[str]]:
-    """Let docutils take roles and directives that it does not know, as long as this lasts.
+    """Make docutils accept unknown roles and directives inside this context.
 
-    In simple tables it takes rows whose first cell is blank, too. The lines of tables that it
-    leaves out all the same are given. What is no table after all is kept as it stands.
+    It also accepts rows of simple tables whose first cell is blank, and keeps malformed tables as
+    they are written. Yields a list to which table lines are added that it drops nevertheless.
     """
     from docutils.parsers.rst import directives, roles, states, tableparser
 
@@ -143,9 +143,9 @@ def _taking_everything() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def _substituting_within(most: int, label: str) -> Iterator[None]:
-    """Bound what docutils puts in the place of substitutions, which may hold others.
+    """Limit the text that docutils inserts for substitutions, which may be nested.
 
-    A node counts as 50 characters, as some hold none.
+    A node counts as 50 characters, since some have no text.
     """
     from docutils import nodes
 
@@ -156,8 +156,8 @@ def _substituting_within(most: int, label: str) -> Iterator[None]:
         left -= len(definition.astext()) + 50 * sum(1 for _ in definition.findall())
         if left < 0:
             raise StageError(
-                f"{label} multiplies itself by substitutions to more than {most:,} characters",
-                hint="leave it out by `exclude`",
+                f"{label} grows by substitutions to more than {most:,} characters",
+                hint="leave it out with `exclude`",
             )
         return copied(definition)
 
@@ -165,15 +165,15 @@ def _substituting_within(most: int, label: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del nodes.substitution_definition.deepcopy  # it is the one of its class again
+        del nodes.substitution_definition.deepcopy  # restores the inherited method
 
 
 def _table_parser(known: Any, lost: list[str]) -> Any:
-    """Give a parser of simple tables that drops no line, but those over several columns.
+    """Return a parser of simple tables that drops only lines that span columns.
 
-    A blank first cell goes on with the row above. Where there is none, docutils drops the line;
-    often it is the one of the names. A backslash in the cell begins a row, and is not shown.
-    ``lost`` takes the lines that are dropped.
+    A line with a blank first cell continues the row above. If there is none, docutils drops the
+    line, which often contains the column names. A backslash in the cell begins a row and is not
+    displayed. Dropped lines are added to ``lost``.
     """
 
     class TableParser(known):  # type: ignore[misc, unused-ignore]
@@ -194,7 +194,7 @@ def _table_parser(known: Any, lost: list[str]) -> Any:
             super().parse_table()
 
         def _layouts(self) -> list[list[tuple[int, int]]]:
-            """Give for each line where the cells of its row begin and end."""
+            """Return for each line where the cells of its row begin and end."""
             border = layout = _cells(self.block[0])
             found = []
             for line in reversed(self.block):
@@ -209,7 +209,7 @@ def _table_parser(known: Any, lost: list[str]) -> Any:
 
 
 def _as_it_stands(messages: list[Any]) -> list[Any]:
-    """Give what docutils has written into its messages of a table that it cannot read."""
+    """Return the source that docutils puts into its messages about an unreadable table."""
     from docutils import nodes
 
     return [node for message in messages for node in message.findall(nodes.literal_block)]
@@ -226,7 +226,7 @@ def _plain_name(name: str) -> str:
 def _unknown_role(
     name: str, raw: str, text: str, line: int, inliner: Any, options: Any = None, content: Any = ()
 ) -> tuple[list[Any], list[Any]]:
-    """Give what a reference shows: its title, or the name without the marks before it."""
+    """Return what a reference displays: its title, or the name without the marks before it."""
     from docutils import nodes
     from docutils.utils import unescape
 
@@ -235,7 +235,7 @@ def _unknown_role(
 
 
 class _AnyOption(dict[str, Any]):
-    """The options of a directive, and any other, whose value is taken as it stands."""
+    """The options of a directive; any other option is accepted with its value unchanged."""
 
     def __bool__(self) -> bool:
         return True

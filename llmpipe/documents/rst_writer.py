@@ -1,4 +1,4 @@
-"""Write docutils' tree of a document as plain text, and say where its headings stand."""
+"""Write the docutils tree of a document as plain text, with the positions of its headings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BACKTICKS = re.compile(r"`{3,}")
 
 
 def written(tree: Any) -> tuple[str, list[Heading]]:
-    """Give a document as text with its headings; ``tree`` is a ``docutils.nodes.document``."""
+    """Return a ``docutils.nodes.document`` as text, with its headings."""
     parts: list[str] = []
     headings: list[Heading] = []
     place = 0
@@ -32,7 +32,7 @@ def written(tree: Any) -> tuple[str, list[Heading]]:
 
 
 def _top(node: Any, level: int) -> Iterator[tuple[int, str]]:
-    """Give the headings of a section, each with its level, and its blocks with the level 0."""
+    """Yield the headings of a section with their levels, and its blocks with level 0."""
     for child in node.children:
         kind = type(child).__name__
         if kind == "section":
@@ -44,7 +44,7 @@ def _top(node: Any, level: int) -> Iterator[tuple[int, str]]:
 
 
 def _block(node: Any) -> str:
-    """Give a block as text, without the blank lines around it."""
+    """Return a block as text, without surrounding blank lines."""
     kind = type(node).__name__
     if kind in _SILENT or (kind == "topic" and "contents" in node.get("classes", ())):
         return ""
@@ -83,7 +83,7 @@ def _inline(node: Any) -> str:
 
 
 def _joined(children: Sequence[Any]) -> str:
-    """Give what stands in a line; what is raised or lowered by what stands around it."""
+    """Return inline nodes as text; scripts are written according to the text around them."""
     text = ""
     for at, child in enumerate(children):
         script = _SCRIPTS.get(type(child).__name__)
@@ -108,7 +108,7 @@ def _bullets(node: Any) -> str:
 
 
 def _numbers(node: Any) -> str:
-    """Give a list with the numbers that its source has: what it begins with may be a date."""
+    """Return a list with the numbers of its source, since a first number may be a date."""
     first, kind = node.get("start", 1), str(node.get("enumtype", "arabic"))
     prefix, suffix = node.get("prefix", ""), node.get("suffix") or "."
     shown = roman if kind.endswith("roman") else letters if kind.endswith("alpha") else str
@@ -155,7 +155,7 @@ def _quote(node: Any) -> str:
 
 
 def _lines(node: Any) -> str:
-    """Give a block whose lines are as its author broke them."""
+    """Return a block with the line breaks of its source."""
     return "\n".join(
         _indented(_lines(child)) if type(child).__name__ == "line_block" else _inline(child)
         for child in node.children
@@ -163,7 +163,7 @@ def _lines(node: Any) -> str:
 
 
 def _note(node: Any) -> str:
-    """Give a footnote or citation."""
+    """Return a footnote or citation."""
     label, *rest = node.children
     texts = [_block(child) for child in rest]
     return _hanging(f"[{label.astext()}] ", "\n\n".join(text for text in texts if text))

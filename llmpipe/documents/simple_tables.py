@@ -1,8 +1,8 @@
-"""Tables of HTML that hold nothing but words, code and links, as Markdown.
+"""Convert HTML tables that contain only words, code and links to Markdown.
 
-They are most of the tables in Markdown, and to load what reads whole pages takes longer than to
-read a document. What is written is what `llmpipe.documents.html.fragment` writes of them; any other
-table is left to that.
+Most tables inside Markdown are like that, and importing the HTML converter takes longer than
+reading a document. The result is the same as that of `llmpipe.documents.html.fragment`, which
+converts all other tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LINKED = re.compile(r'<a href="([^"]*)">([^<]*)</a>')
 
 
 def written(source: str) -> str:
-    """Return a simple table as Markdown; nothing for any other one."""
+    """Return a simple table as Markdown, or an empty string for any other."""
     if not _TABLE.fullmatch(source):
         return ""
     rows = [_CELLS.findall(row) for row in _ROWS.findall(source)]

@@ -1,4 +1,4 @@
-"""Tables: merged cells spread over all that they cover, and rows as Markdown."""
+"""Repeat merged table cells in all columns and rows they span, and write rows as Markdown."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Generic, NamedTuple, TypeVar
 T = TypeVar("T")
 
 WIDEST = 1000
-"""Columns that a cell may span, as in browsers."""
+"""Limit of columns that a cell may span, as in browsers."""
 
 MOST_CELLS = 100_000
-"""Cells of a table after repetition; in one that would have more, none is repeated."""
+"""Limit of cells in a table after repetition; in a larger one, no cell is repeated."""
 
 MOST_TIMES = 20
-"""Cells of a table after repetition for each that it has before, besides 50: a span that is only
-meant to be wide enough covers columns that are not there."""
+"""Limit of cells after repetition for each original cell, in addition to 50: a span that is only
+meant to be wide enough covers columns that do not exist."""
 
 
 class Cell(NamedTuple, Generic[T]):
-    """What stands in a cell, and how many columns and rows it covers."""
+    """The content of a cell, and how many columns and rows it spans."""
 
     content: T
     across: int = 1
@@ -28,14 +28,14 @@ class Cell(NamedTuple, Generic[T]):
 
 
 def spread(rows: Sequence[Sequence[Cell[T]]]) -> list[list[T | None]]:
-    """Return for each row what every column holds, a merged cell in all that it covers.
+    """Return for each row the content of every column, with merged cells repeated.
 
-    No cell reaches beyond the last row. Where none reaches, there is None.
+    No cell extends beyond the last row. A position without a cell is None.
     """
     if _size(rows) > min(MOST_CELLS, 50 + MOST_TIMES * sum(map(len, rows))):
         return [[cell.content for cell in row] for row in rows]
     lines: list[list[T | None]] = []
-    above: dict[int, tuple[T, int]] = {}  # by column: what reaches down, and how far
+    above: dict[int, tuple[T, int]] = {}  # by column: content that extends down, and how far
     for row in rows:
         line: list[T | None] = []
         for cell in row:
@@ -61,19 +61,19 @@ def _size(rows: Sequence[Sequence[Cell[T]]]) -> int:
 def _take_from_above(
     line: list[T | None], above: Mapping[int, tuple[T, int]], width: int = 0
 ) -> None:
-    """Add what comes next from above in a row, or all of it within a width."""
+    """Add the next content from above to a row, or all of it up to a width."""
     while len(line) in above or len(line) < width:
         line.append(above[len(line)][0] if len(line) in above else None)
 
 
 def joined_names(rows: Iterable[Sequence[str | None]]) -> list[str]:
-    """Return what a table's columns are called that has several rows of names, outermost first."""
+    """Return the column names of a table with several header rows, outermost first."""
     columns = zip_longest(*rows)
     return [" / ".join(dict.fromkeys(filter(None, column))) for column in columns]
 
 
 def table(rows: Iterable[Sequence[str | None]]) -> str:
-    """Return rows as a table in Markdown, the first one of which is its header."""
+    """Return rows as a Markdown table; the first row is the header."""
     taken = list(rows)
     if not taken:
         return ""

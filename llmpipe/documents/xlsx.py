@@ -1,7 +1,7 @@
-"""Excel: each sheet is a section, each block of cells a table, as its reader sees them.
+"""Convert Excel: each sheet is a section, and each block of cells a table, as displayed.
 
-Hidden sheets, rows and columns are left out, which is said; merged cells are repeated. A formula
-that was never calculated is kept as its text. Not covered: charts, comments on cells.
+Hidden sheets, rows and columns are left out and reported; merged cells are repeated. A formula that
+was never calculated is kept as its text. Not covered: charts and cell comments.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Place = tuple[int, int]
 UNCALCULATED = re.compile(
     rb"<c\b[^>]*>\s*<f\b[^>]*(?:/>|>[^<]*</f>)\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>"
 )
-"""A cell with a formula and without its value."""
+"""A cell with a formula but no value."""
 
 
 def convert(data: bytes, label: str) -> Converted:
-    """Read a workbook.
+    """Convert a workbook.
 
     Raises:
-        StageError: it is none, is encrypted, or is too large unpacked.
+        StageError: it is not a workbook, is encrypted, or is too large when unpacked.
     """
     if data.startswith(archive.OLE):
         raise StageError(
@@ -48,19 +48,19 @@ def convert(data: bytes, label: str) -> Converted:
             len(UNCALCULATED.findall(xml)) for name, xml in parts.items() if "worksheets/" in name
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what the library will not write back
+            warnings.simplefilter("ignore")  # about what the library would not write back
             checked = _packed(parts, data)
             book = openpyxl.load_workbook(checked, data_only=True, rich_text=True)
             formulas = openpyxl.load_workbook(checked) if pending else None
         return _converted(book, formulas, pending)
     except StageError:
         raise
-    except Exception as error:  # whatever the libraries make of a broken archive
+    except Exception as error:  # the libraries raise anything for a broken archive
         raise StageError(f"{label} is not a workbook that can be read: {error}") from None
 
 
 def _packed(parts: Mapping[str, bytes], data: bytes) -> io.BytesIO:
-    """Return a workbook's archive with the parts that were checked; the other ones are empty."""
+    """Return a workbook's archive with the checked parts; all others are empty."""
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(packed, "w") as checked:
         for name in dict.fromkeys(archive.namelist()):
@@ -83,7 +83,7 @@ def _converted(book: Any, formulas: Any, pending: int) -> Converted:
     named = ", ".join(f"{name} ({count})" for name, count in sorted(left_out.items()))
     remarks = [f"not read: {named}"] if named else []
     if pending:
-        remarks.append(f"{pending} formulas were never calculated: their text stands for the value")
+        remarks.append(f"{pending} formulas were never calculated: their text is kept instead")
     title = one_line(book.properties.title or "")
     author = one_line(book.properties.creator or "")
     metadata = {"author": author} if author and author != "openpyxl" else {}
@@ -91,7 +91,7 @@ def _converted(book: Any, formulas: Any, pending: int) -> Converted:
 
 
 def _rows(sheet: Any, formulas: Any, left_out: Counter[str]) -> Iterator[list[str]]:
-    """Give the rows of a sheet that are seen, with the texts of their cells."""
+    """Yield the visible rows of a sheet, with the texts of their cells."""
     from openpyxl.utils import get_column_letter
 
     merged = {
@@ -138,7 +138,7 @@ def _rows(sheet: Any, formulas: Any, left_out: Counter[str]) -> Iterator[list[st
 
 
 def _width(sheets: Iterable[Any], merged: Mapping[Place, Place]) -> int:
-    """Count the columns up to the last one with a text: many a sheet has formats far outside."""
+    """Return the last column with text: many sheets have formatted cells far beyond."""
     filled = {
         place for sheet in sheets for place, cell in sheet._cells.items() if cell.value is not None
     }
@@ -151,7 +151,7 @@ def _is_hidden(dimensions: Any, letter: str) -> bool:
 
 
 def _shown(cell: Any) -> str:
-    """Give the text of a cell, nearly as its format shows it."""
+    """Return the text of a cell, almost as its format displays it."""
     value = cell.value
     if value is None:
         return ""
@@ -170,7 +170,7 @@ def _shown(cell: Any) -> str:
 
 
 def _in_line(parts: list[Any]) -> str:
-    """Give the text of a cell with several formats, what is raised or lowered among them."""
+    """Return the text of a cell with several formats, including scripts."""
     runs = [(str(part), getattr(getattr(part, "font", None), "vertAlign", "")) for part in parts]
     text = ""
     for at, (run, place) in enumerate(runs):
@@ -185,7 +185,7 @@ def _in_line(parts: list[Any]) -> str:
 
 
 def _blocks(rows: list[list[str]]) -> Iterator[list[list[str]]]:
-    """Give the blocks of rows between empty ones, without empty columns around them."""
+    """Yield the blocks of rows between empty ones, without empty columns around them."""
     block: list[list[str]] = []
     for row in [*rows, []]:
         if any(text.strip() for text in row):

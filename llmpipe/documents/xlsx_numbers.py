@@ -1,8 +1,8 @@
-"""Numbers, dates and durations of Excel's cells, as their formats show them.
+"""Format numbers, dates and durations of Excel cells as their formats display them.
 
-What a format adds is shown: zeros before a number, words and units beside it, a scale, a currency.
-A fraction keeps all its digits, and days are written year first. Not covered: separators of
-thousands, rounding to decimals, exponents, fractions.
+What a format adds is kept: leading zeros, words, units, a scale, a currency. A fraction keeps all
+its digits, and dates begin with the year. Not covered: thousands separators, rounding to decimals,
+exponents, fractions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _TOKEN = re.compile(
 _RELATIONS = {"<": operator.lt, "<=": operator.le, "=": operator.eq, "<>": operator.ne,
               ">": operator.gt, ">=": operator.ge}  # fmt: skip
 _UNITS = {"h": (3600, 24), "m": (60, 60), "s": (1, 60)}
-"""Seconds of a unit, and how many of it the next larger one has."""
+"""Seconds in a unit, and how many of it the next larger unit has."""
 
 _PLACES = frozenset("0#?.")
 
 LARGEST = 1e15
-"""Numbers from here on have more digits than Excel keeps; they are not formatted."""
+"""Numbers from this one on have more digits than Excel keeps; they are not formatted."""
 
 
 _Piece = tuple[bool, str]
@@ -39,30 +39,30 @@ _Piece = tuple[bool, str]
 
 
 class _Section(NamedTuple):
-    """How numbers of a kind are shown: what stands before, among and behind their digits."""
+    """How some numbers are displayed: the text before, among and after their digits."""
 
     before: str
     places: str
-    """The placeholders, whatever stands among them."""
+    """The placeholders, without the text among them."""
     behind: str
     thousands: int
-    """How many thousands are left out."""
+    """How many factors of a thousand are left out."""
     whole: tuple[_Piece, ...]
-    """What the digits before the point are put into, from the right; none where they need not."""
+    """Placeholders and text for the digits before the point; empty if there is no text."""
     relation: str
     limit: float
     percent: bool
 
 
 def number(value: float, format_: str) -> str:
-    """Return a number as its format shows it."""
+    """Return a number as its format displays it."""
     if not abs(value) < LARGEST:
         return str(value)
     if format_ == "General":
         return _digits(value)
     sections = _sections(format_)
     section = _chosen(value, sections)
-    if not section.places:  # a word in place of the number
+    if not section.places:  # a word instead of the number
         return " ".join(section.before.split()) or _digits(value)
     beside = section.before + section.behind
     shown = float(f"{abs(value) * 100:.12g}") if section.percent else abs(value)
@@ -74,7 +74,7 @@ def number(value: float, format_: str) -> str:
 
 
 def duration(value: datetime.timedelta, format_: str) -> str:
-    """Return a duration as its format shows it: ``[h]:mm`` goes on after 24 hours."""
+    """Return a duration as its format displays it: ``[h]:mm`` continues after 24 hours."""
     seconds = round(value.total_seconds())
     left, text = abs(seconds), ""
     for match in _TOKEN.finditer(format_.partition(";")[0]):
@@ -89,11 +89,11 @@ def duration(value: datetime.timedelta, format_: str) -> str:
 
 
 def moment(value: datetime.datetime | datetime.time, format_: str) -> str:
-    """Return a day, a time of day, or both, as far as the format shows them."""
+    """Return a date, a time of day, or both, as the format displays them."""
     if isinstance(value, datetime.time):
         value = datetime.datetime.combine(datetime.date(2000, 1, 1), value)
         format_ = re.sub("[dDyY]", "", format_)
-    if value.microsecond:  # a moment is a fraction of days in the file, and nearly what was meant
+    if value.microsecond:  # stored as a fraction of days, which is not exact
         with contextlib.suppress(OverflowError):  # the last moment of the calendar
             value += datetime.timedelta(milliseconds=500)
         value = value.replace(microsecond=0)
@@ -111,7 +111,7 @@ def moment(value: datetime.datetime | datetime.time, format_: str) -> str:
 
 @cache
 def _sections(format_: str) -> tuple[_Section, ...]:
-    """Take a format apart: for positive numbers, negative ones, zero; or by conditions."""
+    """Parse a format: sections for positive numbers, negative ones and zero, or by condition."""
     sections: list[_Section] = []
     pieces: list[_Piece] = []
     relation, limit, percent = "", 0.0, False
@@ -143,7 +143,7 @@ def _section(pieces: list[_Piece], relation: str, limit: float, percent: bool) -
 
 
 def _written(match: re.Match[str]) -> str:
-    """Give what a part of a format puts beside the digits."""
+    """Return the text that a part of a format adds to the digits."""
     if match["space"]:
         return " "
     words = (match[name] for name in ("quoted", "escaped", "currency", "unit", "literal"))
@@ -165,7 +165,7 @@ def _digits(value: float) -> str:
 
 
 def _masked(value: float, section: _Section) -> str:
-    """Put the digits of a number into places; where there is no digit, a zero may stand."""
+    """Put the digits of a number into placeholders; an empty one may become a zero."""
     if value == 0 and "?" in section.places and "0" not in section.places:
         return ""
     digits, point, rest = _digits(value).partition(".")

@@ -62,7 +62,7 @@ def test_parts_that_are_there_several_times(monkeypatch):
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_packings_that_office_never_uses(method):
     """They are unpacked in one piece, however large it is."""
-    with pytest.raises(StageError, match=r"packs a\.xml in a way that such files never do"):
+    with pytest.raises(StageError, match=r"compresses a\.xml in a way that such files never use"):
         archive.unpacked(packed({"a.xml": b"<a/>"}, method), "a.docx")
 
 
@@ -104,7 +104,7 @@ def test_entities_are_refused_in_every_encoding(kind, encoding):
     with pytest.raises(StageError) as caught:
         convert(packed(parts), "a.x")
     assert caught.value.message.startswith(
-        (f"a.x declares entities in {name}", f"a.x holds {name}, which is no text in ")
+        (f"a.x declares entities in {name}", f"a.x contains {name}, which is not valid ")
     ) or (encoding == "UTF-7 behind another" and "that can be read" in caught.value.message)
 
 

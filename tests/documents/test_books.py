@@ -166,7 +166,7 @@ def test_a_message():
     )
     assert [s.path for s in found.sections][-1] == ("Fwd: Füße", "Fees", "Now")
     assert found.metadata["from"] == "a@example.org"
-    assert found.remarks == ("attachments that are not read: bill.pdf",)
+    assert found.remarks == ("attachments not read: bill.pdf",)
 
 
 def test_a_message_with_damaged_formatted_text():

@@ -92,7 +92,7 @@ def outcomes(files, limits=SMALL):
         ("allocate 80", "reading bad.txt takes more than 30 MB of memory, the share of `max_memory`"),
         ("compute", "reading bad.txt takes more than 0.3 s, the share of `max_seconds`"),
         ("die 11", "the process that read bad.txt ended with SIGSEGV"),
-        ("die 9", "the process that read bad.txt ended with SIGKILL: most often by the kernel"),
+        ("die 9", "the process that read bad.txt ended with SIGKILL, most often by the kernel"),
         ("leave", "the process that read bad.txt ended with status 0"),
         ("raise", "bad.txt cannot be read: ZeroDivisionError: by zero"),
     ],
@@ -250,4 +250,4 @@ def test_what_unfolds_is_refused(tmp_path, monkeypatch, text):
     with pytest.raises(StageError) as caught:
         convert.convert(tmp_path / "a.md", "a.md", Options())
     assert caught.value.message.startswith(f"a.md, of {size} bytes, becomes ")
-    assert caught.value.message.endswith(f"sections; at most {size} are taken of its size")
+    assert caught.value.message.endswith(f"sections; the limit for its size is {size}")

@@ -22,7 +22,7 @@ def parts(kind: str, *inner: str, name: str = "b1") -> str:
 
 
 INNER = "From: bob@example.org\nSubject: Valves\n\nThe inner text."
-UNREAD = "attachments that are not read: "
+UNREAD = "attachments not read: "
 
 
 @pytest.mark.parametrize(

@@ -117,5 +117,7 @@ def test_nesting_without_end():
 def test_too_many_tags(monkeypatch):
     """A page that would fill the memory is refused by its number of tags."""
     monkeypatch.setattr(html, "MOST_TAGS", 1000)
-    with pytest.raises(StageError, match=r"a\.html holds 1,001 tags; at most 1,000"):
+    with pytest.raises(
+        StageError, match=r"a\.html contains 1,001 tags; the limit for a page is 1,000"
+    ):
         of_text("<b>" * 1001, "a.html")

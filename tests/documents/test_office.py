@@ -198,7 +198,7 @@ def test_sheets_are_sections():
     assert [section.path for section in found.sections] == [("Prices",)]
     assert found.remarks == (
         "not read: hidden column (1), hidden row (1), hidden sheet (1)",
-        "1 formulas were never calculated: their text stands for the value",
+        "1 formulas were never calculated: their text is kept instead",
     )
 
 

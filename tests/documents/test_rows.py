@@ -91,7 +91,7 @@ def test_tables_and_arrays(tmp_path, name):
 @pytest.mark.parametrize(
     ("row", "columns", "told", "hint"),
     [
-        ({"q": "a"}, {}, "which column holds the text? The row has 'q'", "columns: {text"),
+        ({"q": "a"}, {}, "which column contains the text? The row has 'q'", "columns: {text"),
         ({"body": "a"}, {"text": ["bodi"]}, "no column 'bodi'; the row has 'body'", "did you mean"),
         ({"b": "a"}, {"text": ["b"], "title": "t"}, "no column 't'", ""),
         ({"b": "a", "i": ""}, {"text": ["b"], "id": "i"}, "column 'i' is empty", ""),

@@ -191,7 +191,7 @@ def test_substitutions_that_multiply(leaf: str, order: int) -> None:
     source = "\n".join(["|a0|", "", *lines[::order], ""])
     with pytest.raises(StageError) as caught:
         convert(source.encode(), "a.rst")
-    assert caught.value.message.startswith("a.rst multiplies itself by substitutions")
+    assert caught.value.message.startswith("a.rst grows by substitutions")
 
 
 def test_many_substitutions() -> None:
