@@ -1,1 +1,1 @@
-"""Find the passages of documents that answer a question, and answer with citations of them."""
+"""Retrieve passages of documents for a question and answer it with citations."""

@@ -1,12 +1,11 @@
-"""Answer questions from an index: search, ask the model, cite; or say that nothing was found.
+"""Answer questions from an index: search, ask the model, cite the sources, or abstain.
 
-`Answerer.stream` gives what happens as it happens, `Answerer.answer` the end of it. Both may be
-called from several threads at once: the generator takes as many questions as it has slots, a
-reranker one, and the others wait. Whoever stops taking events, or cancels, ends the work behind
-them.
+`Answerer.stream` yields events as they happen; `Answerer.answer` returns the final answer. Several
+threads may call both at once. The generator takes as many questions as it has slots and a reranker
+takes one; other callers wait. The work stops when the caller closes the iterator or cancels.
 
-A question that finds nothing by itself is searched once more together with the question before it,
-so that "and on Sundays?" is understood.
+A question that finds nothing by itself is searched once more together with the previous question of
+the conversation, so that a follow-up such as "and on Sundays?" is understood.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ from llmpipe.retrieval.search import FETCH, Mode, Retriever, readable
 from llmpipe.retrieval.threshold import Threshold
 
 STILL_THINKING = "There is no answer: the model's reply ended while it was still thinking."
-"""What stands for an answer that the model did not come to."""
+"""The text of an answer whose reply ended while the model was still reasoning."""
 
 _UNFINISHED = re.compile(r"\s*\[\d*$")
-"""A citation that an answer which is cut ends in."""
+"""An incomplete citation at the end of an answer that was cut."""
 
 
 class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How to search for an answer and ask for it; see the fields of the rag stage."""
+    """How to search for passages and ask the model; see the fields of the rag stage."""
 
     mode: Mode = "hybrid"
     k: int = 4
@@ -62,7 +61,11 @@ class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """Seconds that each step took. The prompt is made and measured; the model then reads it."""
+    """Seconds that each step took.
+
+    ``prompt`` is the time to build the prompt and count its tokens. The time that the model takes
+    to read it is part of ``generate``.
+    """
 
     retrieve: float = 0.0
     rerank: float = 0.0
@@ -71,11 +74,11 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer and what it rests on.
+    """An answer with its citations and the passages that were retrieved for it.
 
-    The number of a citation is the rank of the hit that it quotes. ``abstained`` says that the
-    documents do not hold an answer, be it that nothing was found or that the model says so. Where
-    ``usage.unfinished``, the model came to no answer, and the text says that.
+    The number of a citation is the rank of the hit that it quotes. ``abstained`` means that the
+    documents do not contain an answer: the search found nothing, or the model said so. When
+    ``usage.unfinished`` is true, the model did not finish its reasoning, and ``text`` says so.
     """
 
     question: str
@@ -86,28 +89,28 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
     timings: Timings
     reasoning: str = ""
-    """What the model thought before it answered; it is neither cited from nor compared."""
+    """What the model wrote before its answer. It is not searched for citations or compared."""
 
     def words_alone(self) -> WordsAlone | None:
-        """Return why a hybrid search for it had only the words; None where it had the meaning."""
+        """Return why a hybrid search used BM25 only, or None when it used the vectors too."""
         return self.hits[0].words_alone if self.hits else None
 
 
 class Retrieved(msgspec.Struct, frozen=True):
-    """The search is done."""
+    """The search has finished."""
 
     hits: tuple[Hit, ...]
     timings: Timings
 
 
 class Token(msgspec.Struct, frozen=True):
-    """The answer goes on with this text."""
+    """The next piece of the answer's text."""
 
     text: str
 
 
 class Thinking(msgspec.Struct, frozen=True):
-    """The model thinks on, before it answers."""
+    """The next piece of the model's reasoning, before the answer."""
 
     text: str
 
@@ -123,7 +126,7 @@ Events = abc.Generator[Event, None, None]
 
 
 class SearchError(StageError):
-    """The passages for an answer could not be searched; the model was not asked."""
+    """The index could not be searched, so the model was not asked."""
 
 
 class Answerer:
@@ -142,12 +145,12 @@ class Answerer:
         self.settings = settings
         self.threshold = threshold
         self.reranker = reranker
-        self._reranking = threading.Lock()  # its tokenizer takes one caller at a time
+        self._reranking = threading.Lock()  # its tokenizer serves one caller at a time
 
     def answer(
         self, question: str, history: Sequence[Turn] = (), *, k: int | None = None
     ) -> Answer:
-        """Give the answer to a question; ``history`` holds the conversation before it.
+        """Return the answer to a question; ``history`` is the conversation before it.
 
         Raises:
             QuestionError: the question is empty or too long.
@@ -166,9 +169,15 @@ class Answerer:
         k: int | None = None,
         cancellation: Cancellation | None = None,
     ) -> Events:
-        """Answer a question step by step; ``k`` takes another number of sources than the settings.
+        """Answer a question and yield each step.
 
-        After a cancellation the events just end, without `Done`.
+        After a cancellation the events end without `Done`.
+
+        Args:
+            question: the question as the user typed it.
+            history: earlier turns of the conversation.
+            k: how many sources to retrieve, if not as many as in the settings.
+            cancellation: stops the work when it is triggered.
 
         Raises:
             QuestionError: the question is empty or too long.
@@ -200,14 +209,14 @@ class Answerer:
         filters: Filters | None = None,
         cancellation: Cancellation | None = None,
     ) -> tuple[Hit, ...]:
-        """Give the passages that a question finds, however far off; nothing is answered.
+        """Return the passages for a question, without a threshold and without an answer.
 
-        What is not given is as in the settings. A cancellation is heeded before the search, and
-        wherever it has waited for its turn, at the embedder or the reranker; not in between.
+        An argument that is left out comes from the settings. Cancellation is checked before the
+        search and after each wait for the embedder or the reranker, not during their work.
 
         Raises:
-            StageError: the question is empty, or cannot be searched so.
-            CancelledError: nobody wants it any more.
+            StageError: the question is empty, or this kind of search is not possible.
+            CancelledError: the search was canceled.
         """
         check = (cancellation or Cancellation()).check
         return self._search(question, k, self._queued(check), check, mode=mode, filters=filters)
@@ -215,11 +224,11 @@ class Answerer:
     def _found(
         self, question: str, history: Sequence[Turn], k: int, cancellation: Cancellation
     ) -> tuple[tuple[Hit, ...], Timings]:
-        """Give the passages that a question finds; none where the nearest is too far off.
+        """Return the passages for a question, or none when the nearest is below the threshold.
 
         Raises:
             SearchError: the index cannot be searched.
-            CancelledError: nobody wants them any more; see `search`.
+            CancelledError: the search was canceled; see `search`.
         """
         begun, check = time.monotonic(), cancellation.check
         reranker, passes = self._queued(check), self.threshold.passes
@@ -247,7 +256,7 @@ class Answerer:
         filters: Filters | None = None,
         passes: Callable[[float], bool] | None = None,
     ) -> tuple[Hit, ...]:
-        """Search as the settings say where nothing else is given."""
+        """Search with the settings, except for the arguments that are given."""
         settings = self.settings
         return tuple(
             self.retriever.search(
@@ -273,7 +282,7 @@ class Answerer:
         timings: Timings,
         cancellation: Cancellation,
     ) -> Events:
-        """Have the model write the answer, then cite."""
+        """Ask the model for the answer, then find its citations."""
         begun = time.monotonic()
         try:
             prompt = build_prompt(
@@ -299,7 +308,7 @@ class Answerer:
                 elif isinstance(piece, str):
                     yield Token(piece)
         if not said or not isinstance(usage := said[-1], Usage):
-            return  # cancelled
+            return  # canceled
         reply = whole(said)
         if not (self.generator.sees_prompt or reply.reasoning):
             reply = _parted(reply)
@@ -335,7 +344,7 @@ class Answerer:
 
 
 class _QueuedReranker:
-    """A reranker that is waited for, and says how long it then took."""
+    """A reranker that serves one caller at a time and measures its own time, without the wait."""
 
     def __init__(self, reranker: Reranker, lock: threading.Lock, check: Callable[[], None]) -> None:
         self._reranker = reranker
@@ -354,7 +363,7 @@ class _QueuedReranker:
 
 
 def abstention(question: str, timings: Timings) -> Answer:
-    """Give the answer to a question that finds nothing, or cannot be asked."""
+    """Return the answer for a question that found nothing or cannot be asked."""
     return Answer(
         question=question,
         text=ABSTENTION,
@@ -367,17 +376,18 @@ def abstention(question: str, timings: Timings) -> Answer:
 
 
 def _parted(reply: Reply) -> Reply:
-    """Take reasoning out that an endpoint left in the answer, closed by a tag that nothing opened.
+    """Move reasoning that an endpoint left in the answer to the reply's ``reasoning``.
 
-    It has been streamed by then: only the end of the answer shows what it was. Where the prompt is
-    known, or the endpoint has told reasoning apart, such a tag is one that the answer speaks of.
+    Such reasoning ends with a closing tag that has no opening tag. It was already streamed as part
+    of the answer: only the end of the answer shows what it was. This is not done when the prompt is
+    known or the endpoint separates reasoning itself; the answer then just mentions the tag.
     """
     found = part_unseen(reply.answer)
     return dataclasses.replace(reply, answer=found.answer, reasoning=found.reasoning)
 
 
 def _says_nothing(text: str) -> bool:
-    """Tell whether an answer says no more than that the sources hold none."""
+    """Return whether an answer says only that the sources do not contain one."""
     return text.strip("\"'. ").casefold() in ("", ABSTENTION.rstrip(".").casefold())
 
 

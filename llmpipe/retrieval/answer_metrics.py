@@ -1,12 +1,11 @@
-"""What answers to labelled questions are worth: words, citations, and knowing when to be silent.
+"""Compute metrics of answers to labeled questions: text overlap, citations and abstentions.
 
-The words of an answer are compared with the reference, where there is one, without the numbers of
-its citations. Who abstains has said nothing, which scores 0. So does a reply that ends inside the
-model's reasoning, which is neither an answer nor an abstention. Of citations it counts whether they
-are of a document that answers; citations are the sources that the answer itself names, not those
-that are inferred for it. Numbers that no source has are none either: generators keep them out of
-every answer. Each figure is over the questions that it can be told of, and is left out where there
-are none.
+An answer is compared with its reference, if it has one, without citation numbers. An abstention
+counts as empty text and scores 0, and so does a reply that ended inside the model's reasoning; the
+latter is neither an answer nor an abstention. A citation is right when its document answers the
+question. Only sources that the answer names count, not inferred citations; generators prevent
+numbers that match no source. Each metric covers the questions it applies to, and is omitted when
+there are none.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from llmpipe.retrieval.answer import Answer
 from llmpipe.retrieval.citations import without_numbers
 from llmpipe.retrieval.eval_questions import Judged, Question
 
-TEXT_FIGURES: Mapping[str, Callable[[str, str], float]] = {
+TEXT_METRICS: Mapping[str, Callable[[str, str], float]] = {
     "rouge_l": rouge_l,
     "token_f1": token_f1,
     "exact_match": exact_match,
@@ -30,30 +29,30 @@ TEXT_FIGURES: Mapping[str, Callable[[str, str], float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A labelled question, the documents that answer it, and the answer that was given."""
+    """A labeled question, the documents that answer it, and the answer that was returned."""
 
     question: Question
     judged: Judged
     answer: Answer
 
     def said(self) -> str:
-        """Give the words of the answer: none where it abstains, or came to no answer."""
+        """Return the text of the answer, or an empty string if there is no answer."""
         return without_numbers(self.answer.text) if self.answers() else ""
 
     def answers(self) -> bool:
-        """Tell whether it says something."""
+        """Return whether it is an answer: neither an abstention nor unfinished."""
         return not (self.answer.abstained or self.answer.usage.unfinished)
 
     def cited(self) -> list[str]:
-        """Give the document of each citation that the answer makes."""
+        """Return the document of each citation that the answer names."""
         return [c.document for c in self.answer.citations if not c.inferred]
 
     def right_citations(self) -> list[bool]:
-        """Tell for each citation whether its document is one of those that answer."""
+        """Return for each citation whether its document answers the question."""
         return [self.judged.get(document, 0) > 0 for document in self.cited()]
 
     def as_row(self) -> dict[str, Any]:
-        """Give what became of the question as data."""
+        """Return the question, the answer and its documents as a row of JSON values."""
         return {
             "id": self.question.id,
             "question": self.question.text,
@@ -69,20 +68,21 @@ class Answered:
 
 
 def answer_scores(answered: Sequence[Answered]) -> dict[str, RowScores]:
-    """Give the scores of every figure that the questions allow.
+    """Return the scores of every metric that applies to these questions.
 
-    ``rouge_l``, ``token_f1`` and ``exact_match`` are of answerable questions with a reference;
-    ``citation_rate`` is the share of given answers that cite anything, ``citation_precision`` that
-    of their citations whose document answers; ``abstention_accuracy`` is the share of questions
-    that are answered just where they can be, ``answered`` and ``abstained`` its halves: over the
-    answerable questions and over those that are not.
+    - ``rouge_l``, ``token_f1``, ``exact_match``: over answerable questions with a reference.
+    - ``citation_rate``: the share of answers that cite a source.
+    - ``citation_precision``: the share of citations whose document answers the question.
+    - ``abstention_accuracy``: the share of questions that are answered if answerable, and abstained
+      from otherwise. Its two parts are ``answered``, over answerable questions, and ``abstained``,
+      over the others.
     """
     return {name: scores for name, scores in _scores(answered) if scores.numerators}
 
 
 def _scores(answered: Sequence[Answered]) -> Iterator[tuple[str, RowScores]]:
     compared = [one for one in answered if one.question.answerable and one.question.answer.strip()]
-    for name, compare in TEXT_FIGURES.items():
+    for name, compare in TEXT_METRICS.items():
         yield name, RowScores.mean([_of(one, compare) for one in compared])
     given = [one for one in answered if one.answers()]
     yield "citation_rate", RowScores.mean([float(bool(one.cited())) for one in given])

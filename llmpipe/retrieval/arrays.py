@@ -1,4 +1,4 @@
-"""Read arrays of NumPy's format from files that may be damaged."""
+"""Read NumPy arrays from files that may be damaged."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DAMAGED = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile)
-"""What NumPy raises where a file is not what it should be."""
+"""Exceptions that NumPy raises for a damaged file."""
 
 
 def read_array(path: Path, what: str, hint: str) -> NDArray[Any]:
-    """Map an array into memory; nothing is unpickled.
+    """Memory-map an array; pickled objects are refused.
 
     Raises:
-        StageError: the file holds no array.
+        StageError: the file does not contain an array.
     """
     import numpy as np
 
@@ -29,16 +29,16 @@ def read_array(path: Path, what: str, hint: str) -> NDArray[Any]:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGED as error:
         raise StageError(f"{path} cannot be read as {what}: {error}", hint=hint) from None
-    if not isinstance(found, np.ndarray):  # a zip file of several
-        raise StageError(f"{path} cannot be read as {what}: it is no single array", hint=hint)
+    if not isinstance(found, np.ndarray):  # a zip file of several arrays
+        raise StageError(f"{path} cannot be read as {what}: it is not a single array", hint=hint)
     return found
 
 
 def read_rows(path: Path, count: int, hint: str) -> NDArray[np.int64]:
-    """Read rows of ``count``, sorted; none where there is no file.
+    """Read sorted row numbers below ``count``; none when the file does not exist.
 
     Raises:
-        StageError: the file holds something else.
+        StageError: the file contains something else.
     """
     import numpy as np
 
@@ -46,9 +46,9 @@ def read_rows(path: Path, count: int, hint: str) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     rows = read_array(path, "a list of rows", hint)
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-        told = f"{path} holds {rows.dtype} of shape {rows.shape}, not a list of whole numbers"
+        told = f"{path} contains {rows.dtype} of shape {rows.shape}, not a list of integers"
         raise StageError(told, hint=hint)
     if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (rows[1:] > rows[:-1]).all()):
-        told = f"{path} does not hold rows from 0 to {count - 1} in their order, each once"
+        told = f"{path} does not contain distinct rows from 0 to {count - 1} in ascending order"
         raise StageError(told, hint=hint)
     return rows.astype(np.int64)

@@ -1,8 +1,9 @@
-"""Find passages by their words with BM25, through bm25s.
+"""Search passages by their words with BM25, through the bm25s library.
 
-Words are those of `llmpipe.words`, less the stop words of the language, and stemmed; a word with
-accents is found with and without them. A question is taken apart as the passages were: the settings
-lie beside the index. All files are JSON or plain arrays; nothing is pickled.
+Texts are split into words by `llmpipe.words`; stop words are dropped and the rest is stemmed. A
+word with accents is found with and without them. Questions are processed with the same settings as
+the passages, which are stored beside the index. All files are JSON or plain arrays; nothing is
+pickled.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ Language = Literal[
     "none", "danish", "dutch", "english", "french", "german", "italian", "norwegian",
     "portuguese", "russian", "spanish", "swedish", "turkish",
 ]  # fmt: skip
-"""The languages of which both stop words and a stemmer are at hand; ``none`` has neither."""
+"""Languages with both stop words and a stemmer; ``none`` uses neither."""
 
 QUESTION_WORDS = 1000
-"""Words of a question that count; more make it slow and no clearer."""
+"""How many words of a question are searched; more make the search slow and not more precise."""
 
 _SETTINGS = "settings.json"
 
 
 class Bm25Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How texts become words, and BM25's two parameters: saturation and weight of the length."""
+    """How texts are split into words, and BM25's ``k1`` (saturation) and ``b`` (length weight)."""
 
     language: Language = "english"
     stemming: bool = True
@@ -49,10 +50,10 @@ class Bm25Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def terms_of(settings: Bm25Settings) -> Callable[[str], Iterator[str]]:
-    """Return a function from a text to the terms that it is indexed under, one by one.
+    """Return a function that yields the terms under which a text is indexed.
 
-    A word counts by its stem, and without its accents too; stop words do not count. The function
-    remembers what it gave, and belongs to one thread: stemmers do not share theirs.
+    Each word yields its stem, with and without accents; stop words yield nothing. The function
+    caches its results and must stay on one thread, because stemmers are not thread-safe.
     """
     words = _words_of(settings)
     return lambda text: chain.from_iterable(
@@ -62,7 +63,7 @@ def terms_of(settings: Bm25Settings) -> Callable[[str], Iterator[str]]:
 
 
 def _words_of(settings: Bm25Settings) -> Callable[[str], Iterator[list[tuple[str, ...]]]]:
-    """Return a function from a text to its compounds: the forms of each of their words."""
+    """Return a function that yields for each compound of a text the forms of each of its words."""
     stop_words, stem = _stop_words(settings.language), _stemmer(settings)
     turkish = settings.language == "turkish"
     stemmed = settings.language != "none" and settings.stemming
@@ -80,7 +81,7 @@ def _words_of(settings: Bm25Settings) -> Callable[[str], Iterator[list[tuple[str
 
 
 class Bm25:
-    """An index of the words of passages, by row. Safe to use from several threads."""
+    """A BM25 index of passages by row. It is thread-safe."""
 
     def __init__(self, index: Any, settings: Bm25Settings) -> None:
         self._index = index
@@ -93,28 +94,28 @@ class Bm25:
         settings: Bm25Settings,
         progress: Callable[[int], None] = lambda done: None,
     ) -> Bm25:
-        """Index texts. ``progress`` is told how many are done."""
+        """Index texts; ``progress`` receives the number of texts done."""
         import bm25s
         import numpy as np
 
         terms = terms_of(settings)
-        vocabulary = {"": 0}  # no word; an index of texts without any would be empty else
+        vocabulary = {"": 0}  # no word: without it, texts without words would give an empty index
         ids: list[list[int]] = []
         for text in texts:
             ids.append([vocabulary.setdefault(w, len(vocabulary)) for w in terms(text)])
             if len(ids) % 1000 == 0:
                 progress(len(ids))
         index = bm25s.BM25(k1=settings.k1, b=settings.b, method="lucene")
-        with np.errstate(invalid="ignore"):  # the mean length is 0 where no text has a word
+        with np.errstate(invalid="ignore"):  # the mean length is 0 when no text has a word
             index.index((ids, vocabulary), create_empty_token=False, show_progress=False)
         return cls(index, settings)
 
     @classmethod
     def open(cls, folder: Path) -> Bm25:
-        """Open an index that `save` wrote; its arrays stay in their files.
+        """Open an index that `save` wrote; its arrays are memory-mapped.
 
         Raises:
-            StageError: the folder holds none that can be read.
+            StageError: the folder does not contain a readable index.
         """
         import bm25s
         import numpy as np
@@ -127,7 +128,7 @@ class Bm25:
                 f"{folder} cannot be read as a BM25 index: {error}",
                 hint=remake("index"),
             ) from None
-        # Plain arrays over the same memory: numpy makes a new mapping of every slice otherwise.
+        # Use plain arrays over the same memory: NumPy makes a new mapping of every slice otherwise.
         index.scores = {
             name: np.asarray(part) if isinstance(part, np.memmap) else part
             for name, part in index.scores.items()
@@ -135,27 +136,27 @@ class Bm25:
         return cls(index, settings)
 
     def save(self, folder: Path) -> None:
-        """Write the index into a folder."""
+        """Write the index to a folder."""
         self._index.save(folder, show_progress=False)
         write_json(folder / _SETTINGS, msgspec.to_builtins(self.settings))
 
     @property
     def count(self) -> int:
-        """How many texts are indexed."""
+        """The number of indexed texts."""
         return int(self._index.scores["num_docs"])
 
     def scores(self, question: str) -> Scores:
-        """Give every row's score for a question: 0 where no word of the question stands in it."""
+        """Return the score of every row for a question; 0 when it shares no word with it."""
         asked = islice(terms_of(self.settings)(question), QUESTION_WORDS)
         known = self._index.get_tokens_ids(list(asked))
         scores: Scores = self._index.get_scores_from_ids(known)
         return scores
 
     def shares(self, question: str, rows: Sequence[int]) -> Scores:
-        """Return for each of some rows the share of the question's words that stand in it.
+        """Return for each of the given rows the share of the question's words that it contains.
 
-        A word weighs as much as its inverse document frequency, one that stands in no row as much
-        as one that stands in one. It is found by any of its forms.
+        Each word is weighted by its inverse document frequency. A word that no row contains weighs
+        as much as one that a single row contains. Any form of a word counts.
         """
         import numpy as np
 
@@ -170,7 +171,7 @@ class Bm25:
         return found / weight if weight else found
 
     def _rows_with(self, forms: Sequence[str]) -> Rows:
-        """Return the rows that hold any of some terms."""
+        """Return the rows that contain any of the given terms."""
         import numpy as np
 
         starts, rows = self._index.scores["indptr"], self._index.scores["indices"]

@@ -1,4 +1,4 @@
-"""A chunk: a stretch of one document that is embedded, found and cited as a whole."""
+"""A chunk: a part of one document that is embedded, retrieved and cited as a unit."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from llmpipe.documents.model import Scalar
 
 
 class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A stretch of a document: ``text`` is the document's text from ``start`` to ``end``.
+    """A part of a document: ``text`` is the document's text from ``start`` to ``end``.
 
-    ``id`` is a digest of document, place and text. ``section`` holds the titles above the chunk,
-    ``pages`` the first and last page that it touches. ``context`` is put before the text where it
-    is embedded and indexed (the title and section); ``header`` too, between both, where the text
-    goes on with a table that began before it: the names of the columns. ``tokens`` counts all
-    together, special tokens included, with the tokenizer that the chunks were cut by.
+    Attributes:
+        id: digest of document, position and text.
+        tokens: number of tokens of context, header and text together, special tokens included,
+            counted with the tokenizer that the chunks were cut with.
+        section: headings above the chunk.
+        pages: first and last page that the chunk touches.
+        context: title and section, put before the text for embedding and indexing.
+        header: column names, put between context and text when the text continues a table that
+            began before it.
     """
 
     id: str
@@ -34,25 +38,25 @@ class Chunk(msgspec.Struct, frozen=True, omit_defaults=True):
     header: str = ""
 
     def embedded_text(self) -> str:
-        """Give the text that stands for the chunk in every index."""
+        """Return the text that represents the chunk in every index."""
         return below(self.context, self.header, self.text)
 
 
 def below(context: str, header: str, text: str) -> str:
-    """Put a text below its context and the header of its table."""
+    """Return a text below its context and its table header."""
     text = f"{header}\n{text}" if header else text
     return f"{context}\n\n{text}" if context else text
 
 
 def write_chunks(path: Path, chunks: Iterable[Chunk]) -> int:
-    """Write one chunk a line; give how many there were."""
+    """Write one chunk per line and return their number."""
     return write_lines(path, chunks)
 
 
 def read_chunks(path: Path) -> Iterator[Chunk]:
-    """Give the chunks of a file that `write_chunks` wrote.
+    """Yield the chunks of a file that `write_chunks` wrote.
 
     Raises:
-        StageError: it is not such a file.
+        StageError: the file was not written by `write_chunks`.
     """
     return read_lines(path, Chunk)

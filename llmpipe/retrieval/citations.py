@@ -1,15 +1,14 @@
-"""From the numbers in an answer to the sentences of the sources that they stand for.
+"""Map the source numbers in an answer to the sentences of the sources that support it.
 
-A number belongs to the sentence that it ends, or to the one that it begins on a line of its own.
-Of the source that it names, the sentences are quoted that share most with the sentence of the
-answer; words that many sentences of the sources have count little. A sentence without a number is
-given the source that shares enough with it, has all of its figures, dates and negations (see
-`llmpipe.retrieval.facts`) and has the figures beside the same words (see
-`llmpipe.retrieval.clauses`); it is marked as ``inferred``. Numbers stay those of the sources in the
-prompt.
+A number belongs to the sentence that it ends, or to the sentence that follows when it starts a
+line. From the named source, the sentences that share most words with the answer's sentence are
+quoted; words that occur in many sentences of the sources weigh little. A sentence without a number
+gets a citation marked ``inferred`` when a source shares enough of its words, contains all of its
+quantities, dates and negations (see `llmpipe.retrieval.facts`), and has the quantities beside the
+same words (see `llmpipe.retrieval.clauses`). Numbers are those of the sources in the prompt.
 
-It compares words, not meanings. Where the answer itself names the source, it is believed: `support`
-is then the share of words, also for a sentence that turns its source into the opposite.
+This compares words, not meanings. A source that the answer itself names is always cited: `support`
+is then just the share of words, even if the sentence says the opposite of its source.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ from llmpipe.retrieval.unit_words import UNITS
 from llmpipe.words import bare, compounds, plain_words
 
 SUPPORTED = 0.5
-"""Share of a sentence's words, by weight, from which on a quote is taken to support it."""
+"""The weighted share of a sentence's words that a quote must contain to support it."""
 INFERRED_WORDS = 3
-"""Words that a sentence must have to be given a source: shorter ones are found anywhere."""
+"""Words that a sentence needs for an inferred citation: shorter ones match anywhere."""
 LONGEST_QUOTE = 3
-"""Sentences that a quote has at most."""
+"""The highest number of sentences in a quote."""
 WORTH_A_SENTENCE = 0.2
-"""What one more sentence must add to the share to be quoted with the others."""
+"""How much a further sentence must add to the share of words to extend a quote."""
 
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
-"""What a sentence that is whole ends with."""
+"""Characters that a complete sentence can end with."""
 
 _NUMBER = re.compile(r"\[(\d{1,4})\]")
 
@@ -51,7 +50,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A passage as an answer may name it: by its number in the prompt."""
+    """A passage and its number in the prompt, by which an answer can name it."""
 
     number: int
     chunk: Chunk
@@ -59,11 +58,13 @@ class Source:
 
 
 class Citation(msgspec.Struct, frozen=True):
-    """A stretch of a document that stands behind a stretch of the answer.
+    """A part of a document that supports a part of the answer.
 
-    ``quote`` is the document's text from ``start`` to ``end``, word for word. ``claim`` is where
-    the sentence that it is for lies in the answer, and ``support`` the share of that sentence's
-    words which the quote has. ``inferred`` says that the answer itself names no source there.
+    Attributes:
+        quote: the document's text from ``start`` to ``end``, verbatim.
+        claim: start and end of the supported sentence in the answer.
+        support: the weighted share of that sentence's words that the quote contains.
+        inferred: whether the answer names no source for this sentence.
     """
 
     number: int
@@ -81,10 +82,10 @@ class Citation(msgspec.Struct, frozen=True):
 
 
 def cite(answer: str, sources: Sequence[Source], *, is_cut: bool = False) -> tuple[Citation, ...]:
-    """Return what the sentences of an answer rest on, in their order.
+    """Return the citations of an answer, sentence by sentence.
 
-    No source is inferred for the last sentence of an answer that ``is_cut`` within it: nobody knows
-    what it would have said.
+    With ``is_cut``, no source is inferred for an incomplete last sentence, because its end is
+    unknown.
     """
     quoting = _Quoting(sources)
     by_number = {source.number: source for source in sources}
@@ -104,17 +105,17 @@ def cite(answer: str, sources: Sequence[Source], *, is_cut: bool = False) -> tup
 
 
 def without_numbers(answer: str) -> str:
-    """Give an answer without the numbers of its sources, and without the blanks before them."""
+    """Return an answer without its source numbers and the spaces before them."""
     return re.sub(rf"\s*{_NUMBER.pattern}", "", answer)
 
 
 def is_statement(sentence: str) -> bool:
-    """Tell whether a sentence says enough to need a source."""
+    """Return whether a sentence says enough to need a source."""
     return len({*plain_words(sentence)}) >= INFERRED_WORDS
 
 
 def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
-    """Give the sentences of an answer and the numbers that each one names, each number once."""
+    """Yield each sentence of an answer with the distinct numbers that it names."""
     spoken = _NUMBER.sub(lambda match: " " * len(match[0]), answer)
     spans = sentence_spans(spoken)
     named: list[list[int]] = [[] for _ in spans]
@@ -126,10 +127,14 @@ def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
 
 
 def supported_share(answers: Iterable[Iterable[Citation]]) -> float | None:
-    """Give the share of sentences that name sources which one of them supports; None without any.
+    """Return the share of sentences naming sources that one of these sources supports.
 
-    Each of the ``answers`` is given by its citations. Those that are inferred do not count: they
-    are made of nothing but support.
+    Args:
+        answers: the citations of each answer. Inferred citations do not count, because they exist
+            only where there is support.
+
+    Returns:
+        None if no sentence names a source.
     """
     best: dict[tuple[int, Span], float] = {}
     for number, citations in enumerate(answers):
@@ -141,7 +146,7 @@ def supported_share(answers: Iterable[Iterable[Citation]]) -> float | None:
 
 
 def _owner(answer: str, spans: Sequence[Span], at: int) -> int:
-    """Find the sentence that a number at some place belongs to."""
+    """Return the index of the sentence that a number at a position belongs to."""
     before = max((i for i, (start, _) in enumerate(spans) if start <= at), default=None)
     if before is None:
         return 0
@@ -150,7 +155,7 @@ def _owner(answer: str, spans: Sequence[Span], at: int) -> int:
 
 
 class _Quoting:
-    """Finds quotes among the sentences of some sources, which also weigh the words."""
+    """Finds quotes in the sentences of some sources, and weighs words by these sentences."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sentences = {s.number: sentence_spans(s.chunk.text) for s in sources}
@@ -165,7 +170,7 @@ class _Quoting:
     def citation(
         self, source: Source, claim: Span, words: frozenset[str], facts: Facts | None = None
     ) -> Citation:
-        """Quote a source for a claim; where ``facts`` are given, it is inferred by them."""
+        """Quote a source for a claim; with ``facts``, as an inferred citation."""
         chunk = source.chunk
         (start, end), support = self._quote(source, words, facts)
         start, end = chunk.start + start, chunk.start + end
@@ -185,7 +190,7 @@ class _Quoting:
         )
 
     def inferred(self, claim: Span, words: frozenset[str], spoken: str) -> list[Citation]:
-        """Cite the source that supports a sentence best, where it does so well enough."""
+        """Return the citation of the source that supports a sentence best, if it is enough."""
         facts, said = facts_of(spoken), clauses(spoken)
         candidates = [
             self.citation(source, claim, words, facts)
@@ -196,7 +201,7 @@ class _Quoting:
         return [best] if best and best.support >= SUPPORTED else []
 
     def _clauses_of(self, source: Source) -> list[Clause]:
-        """Return the clauses of a source that have quantities."""
+        """Return the clauses of a source that contain quantities."""
         if source.number not in self._clauses:
             spans, names = self._sentences[source.number], self._names[source.number]
             self._clauses[source.number] = [
@@ -209,10 +214,10 @@ class _Quoting:
     def _quote(
         self, source: Source, words: frozenset[str], facts: Facts | None
     ) -> tuple[Span, float]:
-        """Give the sentences of a source that support a claim best: few, and the first of equals.
+        """Return the shortest span of sentences that supports a claim best, and its support.
 
-        Where ``facts`` are given, only those that have them count. Where none shares a word with
-        the claim, the whole source is quoted.
+        The first of equal spans wins. With ``facts``, only spans that state them count. If no
+        sentence shares a word with the claim, the span is the whole source.
         """
         text, spans = source.chunk.text, self._sentences[source.number]
         names = self._names[source.number]
@@ -237,9 +242,9 @@ class _Quoting:
 
 
 def _names(chunk: Chunk, sentences: Sequence[Span]) -> list[str]:
-    """Return the column names above each sentence that is a row of a table; empty for the others.
+    """Return the column names above each sentence that is a table row; empty for the others.
 
-    They are part of what the row says, and not of the quote.
+    They belong to what the row says, but not to the quote.
     """
     tables = find_tables(chunk.text)
     first = tables[0].start if tables else len(chunk.text)

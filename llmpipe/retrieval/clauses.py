@@ -1,9 +1,9 @@
-"""Which words a quantity belongs to: *adults pay 5 euros and children 3* is not *children pay 5*.
+"""Find the words that a quantity belongs to: *adults 5 euros, children 3* is not *children 5*.
 
-A text is cut into clauses with a quantity each; words before a quantity belong to it, and so do the
-years and dates beside it. In a source, the further clauses of a sentence go on about what the first
-one speaks of. The clause of a source that shares most words with a clause of the claim is the one
-that speaks of the same thing: it must give the same quantity, where it gives any of that kind.
+A text is split into clauses with one quantity each. The words before a quantity belong to it, and
+so do years and dates beside it. In a source, later clauses of a sentence share the subject of the
+first one. The clause of a source that shares most words with a clause of the claim is taken to be
+about the same thing. It must state the same quantity, if it states any of that kind.
 
 Not covered: *adults and children pay 5 and 3 euros*.
 """
@@ -32,12 +32,12 @@ _BREAK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A stretch of a text with the quantities in it.
+    """A part of a text with its quantities.
 
     Attributes:
-        quantities: its quantities, without those that read like years.
-        words: stems of the other words, and the years and days that are named beside them.
-        is_cell: whether it is a cell of a table, whose column's name need not be repeated.
+        quantities: its quantities, except those that read like years.
+        words: stems of the other words, and the years and days named beside them.
+        is_cell: whether it is a table cell. A claim need not repeat the name of its column.
     """
 
     quantities: tuple[Quantity, ...]
@@ -45,12 +45,12 @@ class Clause:
     is_cell: bool = False
 
     def likeness(self, other: Clause) -> tuple[int, float]:
-        """Return how many words both share, and which part of the other's these are."""
+        """Return the number of shared words, and their share of the other clause's words."""
         shared = len(self.words & other.words)
         return shared, 1.0 if other.is_cell else shared / max(1, len(other.words))
 
     def agrees(self, other: Clause) -> bool:
-        """Tell whether another gives each of these quantities, where it gives any of that kind."""
+        """Return whether another clause states each of these quantities, or none of that kind."""
         return all(
             any(given.agrees(wanted) for given in other.quantities)
             for wanted in self.quantities
@@ -58,15 +58,15 @@ class Clause:
         )
 
     def speaks_of(self, wanted: Quantity) -> bool:
-        """Tell whether it has a quantity of the same kind."""
+        """Return whether it has a quantity of the same kind."""
         return any(quantity.comparable(wanted) for quantity in self.quantities)
 
 
 def clauses(text: str, names: str = "") -> list[Clause]:
-    """Return the clauses of a text that have quantities.
+    """Return the clauses of a text that contain quantities.
 
     Args:
-        text: a sentence, or the row of a table.
+        text: a sentence, or a table row.
         names: the row of column names above it; empty for a sentence.
     """
     if names:
@@ -85,7 +85,7 @@ def clauses(text: str, names: str = "") -> list[Clause]:
 
 
 def clauses_of_source(text: str, names: str = "") -> list[Clause]:
-    """Return the same of a passage's sentence; its further clauses have the first one's words."""
+    """Return the clauses of a passage's sentence; later ones include the words of the first."""
     found = clauses(text, names)
     return [*found[:1], *(_after(found[0], clause) for clause in found[1:])]
 
@@ -95,7 +95,7 @@ def _after(first: Clause, clause: Clause) -> Clause:
 
 
 def misplaced(claim: Iterable[Clause], source: Sequence[Clause]) -> bool:
-    """Tell whether a quantity of a claim stands in its source beside other words than there."""
+    """Return whether a claim states a quantity beside other words than its source does."""
     return any(_elsewhere(clause, source) for clause in claim)
 
 
@@ -108,7 +108,7 @@ def _elsewhere(clause: Clause, source: Sequence[Clause]) -> bool:
 
 
 def _clauses_of_row(cells: Sequence[str], names: Sequence[str]) -> list[Clause]:
-    """Return a clause for each cell: with its column's name, the first cell and those in words."""
+    """Return a clause for each cell, with its column name, the first cell and the text cells."""
     named = list(zip_longest(names, cells, fillvalue=""))
     in_words = " ".join(cell for cell in cells if not _DIGIT.search(cell))
     label = f"{' '.join(named[0])} {in_words}"

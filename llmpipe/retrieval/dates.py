@@ -1,4 +1,4 @@
-"""Dates in a text: `5 March 2024`, `2024-03-05`, `3/5/24`, `2024年3月5日` in one notation."""
+"""Find dates in a text, such as `5 March 2024`, `2024-03-05`, `3/5/24` and `2024年3月5日`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llmpipe.retrieval.fact_words import MONTHS, SHORT_MONTHS, UNSURE_MONTHS
 
 FIRST_SHORT_YEAR = 70
-"""Years of two digits from this one on are of the last century."""
+"""Two-digit years from this one on belong to the last century."""
 
 _ALL_MONTHS = {**SHORT_MONTHS, **MONTHS}
 _MONTH = "|".join(sorted(_ALL_MONTHS, key=len, reverse=True))
@@ -35,12 +35,12 @@ _VERBS = re.compile(r"(?<!\d )\b(?:may|march)\b(?! \d)")
 
 @dataclass(frozen=True, slots=True)
 class Date:
-    """A date as it may be read, each reading as year, month and day; 0 for what it does not say."""
+    """A date with its possible readings as (year, month, day); 0 stands for an unstated part."""
 
     readings: frozenset[tuple[int, int, int]]
 
     def gives(self, other: Date) -> bool:
-        """Tell whether this date says all that the other says: `2024-03-05` gives `5 March`."""
+        """Return whether this date states all that the other does: `2024-03-05` and `5 March`."""
         return any(
             all(theirs in (0, mine) for mine, theirs in zip(ours, others, strict=True))
             for ours in self.readings
@@ -48,17 +48,17 @@ class Date:
         )
 
     def years(self) -> set[int]:
-        """Return the years of the readings that say one."""
+        """Return the years of the readings that state one."""
         return {year for year, _, _ in self.readings if year}
 
 
 def without_verbs(text: str) -> str:
-    """Return a text without the words that are hardly months in small letters: *may*, *march*."""
+    """Return a text without lowercase words that are hardly months: *may*, *march*."""
     return _VERBS.sub(" ", text)
 
 
 def take_dates(text: str) -> tuple[list[Date], str]:
-    """Return the dates of a text, and the text with a blank for each of them.
+    """Return the dates of a text, and the text with each of them replaced by a space.
 
     Args:
         text: a text as `llmpipe.retrieval.quantities.in_digits` returns it.
@@ -69,7 +69,7 @@ def take_dates(text: str) -> tuple[list[Date], str]:
 
 
 def begins_with_a_date(text: str) -> bool:
-    """Tell whether a text begins with a date, whose number is none of a list: `5. March`."""
+    """Return whether a text begins with a date; `5. March` is then not a list number."""
     return bool(_DATE.match(text.lstrip()))
 
 
@@ -80,6 +80,6 @@ def _date(match: re.Match[str]) -> Date:
     if match["y2"]:
         year += 1900 if year >= FIRST_SHORT_YEAR else 2000
     readings = {(year, month, day)}
-    if (match["mark"] == "/" or match["y2"]) and day <= 12:  # the other side of the Atlantic
+    if (match["mark"] == "/" or match["y2"]) and day <= 12:  # month/day or day/month
         readings.add((year, day, month))
     return Date(frozenset(readings))

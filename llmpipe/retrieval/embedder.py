@@ -1,4 +1,4 @@
-"""What an embedder is: who it is, to be compared, and what it does."""
+"""The embedder interface, and the identity by which two embedders are compared."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ PACKAGES: Mapping[Engine, tuple[str, ...]] = {
     "onnx": ("onnxruntime", "tokenizers"),
     "openai": (),
 }
-"""The distributions that shape the vectors of an engine, and tell what it cannot read."""
+"""Packages of each engine whose versions affect the vectors and what cannot be read."""
 
 
 class EmbedderIdentity(msgspec.Struct, frozen=True):
-    """All that two sets of vectors must have in common for their distances to mean anything.
+    """What two sets of vectors must have in common for their distances to be meaningful.
 
-    ``digest`` is that of the model's content (``hub:repo@commit`` for one from the hub, the name
-    for an endpoint), ``weights`` that of an ONNX file used in the place of the model's own.
-    ``max_tokens`` is the longest text that the model takes, special tokens included; 0 where only
-    an endpoint knows. ``requested_dimension`` is what an endpoint was asked to shorten its vectors
-    to; 0 where it was asked for nothing.
+    Attributes:
+        digest: digest of the model's content, ``hub:repo@commit`` for a hub model, or the model
+            name for an endpoint.
+        weights: digest of an ONNX file that replaces the model's own weights.
+        max_tokens: the longest text that the model takes, special tokens included; 0 if only the
+            endpoint knows.
+        requested_dimension: the dimension that an endpoint was asked for; 0 for its default.
     """
 
     engine: Engine
@@ -53,56 +55,56 @@ class EmbedderIdentity(msgspec.Struct, frozen=True):
     requested_dimension: int = 0
 
     def differs_from(self, other: EmbedderIdentity) -> list[str]:
-        """Name the fields in which the two differ; the label ``model`` is none of them."""
+        """Return the names of the fields that differ, without the label ``model``."""
         fields = [name for name in self.__struct_fields__ if name != "model"]
         return [name for name in fields if getattr(self, name) != getattr(other, name)]
 
 
 class Embedder(Protocol):
-    """Turns texts into vectors. The rows of an answer follow the order of the texts."""
+    """Turns texts into vectors. Rows of the result are in the order of the texts."""
 
     identity: EmbedderIdentity
     callers: int
-    """How many threads may embed a question at the same time."""
+    """How many threads may embed a question at once."""
 
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = ...
     ) -> Vectors:
-        """Embed what is searched; float32 of shape (texts, dimension).
+        """Return the vectors of passages: float32 of shape (texts, dimension).
 
-        ``progress`` is told how many texts are done.
+        ``progress`` receives the number of texts done.
 
         Raises:
-            StageError: a text is longer than the model takes, or an endpoint fails.
+            StageError: a text is longer than the model takes, or the endpoint fails.
         """
 
     def embed_query(self, text: str) -> Vectors:
-        """Embed a question; float32 of shape (dimension,). A longer one than fits is cut."""
+        """Return the vector of a question: float32 of shape (dimension,). Long ones are cut."""
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed several questions at once; float32 of shape (texts, dimension)."""
+        """Return the vectors of several questions: float32 of shape (texts, dimension)."""
 
 
 @runtime_checkable
 class ReadingEmbedder(Protocol):
-    """An embedder that can tell how it reads a text, as one with a tokenizer at hand can."""
+    """An embedder that can report how it reads a text, because it has a tokenizer."""
 
     def read(self, text: str) -> Reading:
-        """Return how it reads a question, less what it puts before it."""
+        """Return how it reads a question, without the prefix that it adds."""
 
 
 def write_identity(path: Path, identity: EmbedderIdentity) -> Path:
-    """Write who the embedder was."""
+    """Write the identity of an embedder."""
     return write_json(path, msgspec.to_builtins(identity))
 
 
 def read_identity(path: Path) -> EmbedderIdentity:
-    """Read who the embedder was.
+    """Read the identity of an embedder.
 
     Raises:
-        StageError: the file does not say.
+        StageError: the file does not contain one.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=EmbedderIdentity)
     except (OSError, msgspec.MsgspecError) as error:
-        raise StageError(f"{path} does not say which embedder it is of: {error}") from None
+        raise StageError(f"{path} does not say which embedder it belongs to: {error}") from None

@@ -1,8 +1,8 @@
-"""From a choice of embedder to who it is, and from who it is to one that embeds.
+"""Identify an embedder from its configuration, and load one from its identity.
 
-`identify_folder` and `identify_endpoint` read nothing heavy: who an embedder is can be said, and
-compared, without loading it. `open_embedder` loads one, for whoever has its identity (the
-``embedder.json`` of embeddings and of an index) and the files that it names.
+`identify_folder` and `identify_endpoint` are cheap: they return an identity, which can be compared,
+without loading the model. `open_embedder` loads a model from its identity (the ``embedder.json`` of
+embeddings or of an index) and the files that it names.
 """
 
 from __future__ import annotations
@@ -42,13 +42,20 @@ def identify_folder(
     passage_prefix: str | None = None,
     query_prefix: str | None = None,
 ) -> EmbedderIdentity:
-    """Say who the embedder in a model folder is.
+    """Return the identity of the embedder in a model folder.
 
-    ``digest`` and ``weights`` are the digests of the folder and of an ONNX file in the place of its
-    weights, ``label`` is what messages call it. A prefix that is None is the model's own.
+    Args:
+        engine: the engine that runs the model.
+        folder: the model folder.
+        digest: digest of the folder.
+        label: what messages call the model.
+        weights: digest of an ONNX file that replaces the folder's weights.
+        normalize: whether to scale vectors to length 1; some models always do.
+        passage_prefix: put before passages; None for the model's own prefix.
+        query_prefix: put before questions; None for the model's own prefix.
 
     Raises:
-        StageError: the folder is no embedder.
+        StageError: the folder does not contain an embedder.
     """
     found = read_folder(folder, label)
     return EmbedderIdentity(
@@ -74,9 +81,9 @@ def identify_endpoint(
     passage_prefix: str | None = None,
     query_prefix: str | None = None,
 ) -> EmbedderIdentity:
-    """Say who the embedder behind an endpoint is.
+    """Return the identity of the embedder behind an endpoint.
 
-    Where no ``dimension`` is asked for, the identity's is 0 until the first vector tells it.
+    Without ``dimension``, the identity's dimension is 0 until the first vector arrives.
     """
     return EmbedderIdentity(
         engine="openai",
@@ -94,7 +101,7 @@ def identify_endpoint(
 
 
 class OpenedEmbedder:
-    """A loaded embedder that has checked what it embeds. Follows `Embedder`; a context manager."""
+    """A loaded embedder that checks its vectors. It implements `Embedder` and is closable."""
 
     def __init__(self, identity: EmbedderIdentity, backend: Any, tokenizer: Any = None) -> None:
         self.identity = identity
@@ -111,7 +118,7 @@ class OpenedEmbedder:
         self.close()
 
     def close(self) -> None:
-        """Free what the embedder holds: memory, threads, connections."""
+        """Release memory, threads and connections."""
         self._closing.__exit__(None, None, None)
 
     def embed_passages(
@@ -121,13 +128,13 @@ class OpenedEmbedder:
         *,
         counted: bool = False,
     ) -> Vectors:
-        """Embed what is searched; float32 of shape (texts, dimension).
+        """Return the vectors of passages: float32 of shape (texts, dimension).
 
-        ``progress`` is told how many texts are done. With ``counted`` the caller has seen to it
-        that no text is too long.
+        ``progress`` receives the number of texts done. With ``counted``, the caller has already
+        checked that no text is too long.
 
         Raises:
-            StageError: a text is longer than the model takes, or an endpoint fails.
+            StageError: a text is longer than the model takes, or the endpoint fails.
         """
         import numpy as np
 
@@ -138,23 +145,23 @@ class OpenedEmbedder:
         return self._checked(self._backend.embed_passages(texts, progress))
 
     def embed_query(self, text: str) -> Vectors:
-        """Embed a question; float32 of shape (dimension,). A longer one than fits is cut.
+        """Return the vector of a question: float32 of shape (dimension,). Long ones are cut.
 
         Raises:
-            StageError: an endpoint fails.
+            StageError: the endpoint fails.
         """
         return self._checked(self._backend.embed_query(text))
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Embed several questions at once; float32 of shape (texts, dimension).
+        """Return the vectors of several questions: float32 of shape (texts, dimension).
 
         Raises:
-            StageError: an endpoint fails.
+            StageError: the endpoint fails.
         """
         return self._checked(self._backend.embed_queries(texts))
 
     def read(self, text: str) -> Reading:
-        """Return how a question is read; an endpoint does not tell, and is taken to read it all."""
+        """Return how a question is read; an endpoint is assumed to read all of it."""
         return Reading() if self._reader is None else self._reader.read([text])[0]
 
     def _require_room(self, texts: Sequence[str]) -> None:
@@ -175,10 +182,10 @@ class OpenedEmbedder:
         name, dimension = self.identity.model, self.identity.dimension
         if dimension and vectors.shape[-1] != dimension:
             raise StageError(
-                f"{name} gave vectors of {vectors.shape[-1]} dimensions, not of {dimension}"
+                f"{name} returned vectors of dimension {vectors.shape[-1]} instead of {dimension}"
             )
         if not np.isfinite(vectors).all():
-            raise StageError(f"{name} gave vectors that are not all of numbers")
+            raise StageError(f"{name} returned vectors with values that are not finite numbers")
         return vectors
 
 
@@ -193,11 +200,16 @@ def open_embedder(
 ) -> OpenedEmbedder:
     """Load the embedder that an identity names.
 
-    ``model`` is its folder, ``weights`` its ONNX file; neither is needed for an endpoint, for which
-    there is ``api_key``.
+    Args:
+        identity: the embedder to load.
+        model: its folder; not needed for an endpoint.
+        weights: its ONNX file, for the ``onnx`` engine.
+        threads: CPU threads per call.
+        batch_size: texts per batch.
+        api_key: key for an endpoint.
 
     Raises:
-        StageError: it cannot be loaded, or is not given.
+        StageError: it cannot be loaded, or its files are not given.
         MissingDependencyError: a package that it needs is not installed.
     """
     prefixes: dict[str, Any] = {
@@ -216,7 +228,7 @@ def open_embedder(
         return OpenedEmbedder(identity, endpoint)
     if model is None or (identity.engine == "onnx" and weights is None):
         raise StageError(
-            f"the embedder {identity.model} is not at hand",
+            f"the files of the embedder {identity.model} are not given",
             hint="name the model that the vectors were made with",
         )
     folder = read_folder(model, identity.model)

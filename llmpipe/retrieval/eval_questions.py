@@ -1,10 +1,10 @@
-"""Questions with what is known of them, and the documents of an index that answer them.
+"""Read questions with their labels, and find the documents of an index that answer them.
 
-A row says its question and, as far as it knows, the reference answer, whether the documents hold
-an answer at all, and which documents do. A document is called by its id, or, where it was a row, by
-what stands after the ``#`` in its id. A row that names none is answered by the document that was
-made of it, where its file is one that was ingested: its own answer, as in a collection of questions
-and answers of which only the answers were made documents.
+A row has a question and, optionally, a reference answer, whether the documents contain an answer,
+and which documents do. A document is named by its id or, if it was made from a row, by the part of
+its id after ``#``. A row that names no document is answered by the document made from that same
+row, if the questions' file was also ingested. This fits a collection of questions and answers of
+which only the answers became documents.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ from llmpipe.formats.records import read_rows
 from llmpipe.retrieval.passages import Passages
 
 NAMED = 3
-"""How many documents that are not there a message names."""
+"""How many missing documents a message names."""
 
 Judged = dict[str, int]
-"""Relevance by document; above 0 is relevant."""
+"""Relevance by document; above 0 means relevant."""
 
 
 class QuestionColumns(
     msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
 ):
-    """Which columns of a row hold the question and what is known of it."""
+    """Which columns of a row contain the question and its labels."""
 
     question: str | None = None
-    """Column with the question. Without it `question`, or the user's turn of a row in a known
+    """Column with the question. Default: `question`, or the user's turn of a row in a known
     format."""
     answer: str | None = None
-    """Column with the reference answer. Without it `answer`, or the last turn of a row in a known
+    """Column with the reference answer. Default: `answer`, or the last turn of a row in a known
     format."""
     answerable: str | None = None
-    """Column that says true or false: whether the documents hold an answer. Without it
-    `answerable`; where a row has no such column, true unless its column of documents is empty."""
+    """Column with true or false: whether the documents contain an answer. Default: `answerable`; a
+    row without that column counts as answerable unless its documents column is empty."""
     documents: str | None = None
-    """Column that names the documents which answer: one or a list, each by its id or by what stands
-    after the `#` in it; empty where none does. Without it `documents`; without such a column a
-    row's own document."""
+    """Column that names the documents which answer the question: one or a list, each by its id or
+    by the part of its id after `#`; empty if there are none. Default: `documents`; without that
+    column, the document made from the same row."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """A question. ``documents`` is relevance as named in the file; None where it names none.
+    """A question with its labels.
 
-    ``id`` is a BEIR question's own or the number of the row, ``place`` where it stands.
+    Attributes:
+        id: the id of a BEIR question, or the row number.
+        place: where the question is in its file, for messages.
+        documents: relevance by document as named in the file; None if the row names none.
     """
 
     id: str
@@ -68,10 +71,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_questions(source: Artifact, columns: QuestionColumns | None) -> list[Question]:
-    """Read rows with questions.
+    """Read rows with questions and labels.
 
     Raises:
-        StageError: a row cannot be read or asks nothing, or there are no rows.
+        StageError: a row cannot be read, a question is empty, or there are no rows.
     """
     questions = []
     for number, (line, row) in enumerate(read_rows(source.path, source.label), 1):
@@ -86,10 +89,10 @@ def read_questions(source: Artifact, columns: QuestionColumns | None) -> list[Qu
 
 
 def read_judged_questions(source: Artifact, qrels: Artifact) -> tuple[list[Question], int]:
-    """Read BEIR's questions with judgements; give them, and how many judged ones are not there.
+    """Read BEIR questions and judgments; return them and the number of unknown judged questions.
 
     Raises:
-        StageError: a file is not of its form, a question is empty, or none is judged.
+        StageError: a file has the wrong format, a question is empty, or none is judged.
     """
     texts, judged = read_beir_queries(source.path), read_qrels(qrels.path)
     for name, text in texts.items():
@@ -114,7 +117,7 @@ class AnsweringDocuments:
     def __init__(
         self, passages: Passages, index: str, questions: Artifact, qrels: Artifact | None = None
     ) -> None:
-        """Read the ids of the documents. ``index`` is what messages call the index."""
+        """Read the ids of the documents; ``index`` is what messages call the index."""
         self._passages = passages
         self._index = index
         self._questions = questions
@@ -126,12 +129,13 @@ class AnsweringDocuments:
                 self._called_short[name.partition("#")[2]].append(name)
 
     def of_each(self, questions: Iterable[Question], *, required: bool) -> list[Judged]:
-        """Give the relevance of documents for each question, by their ids in the index.
+        """Return for each question the relevance of documents, by their ids in the index.
 
-        ``required`` says that a question which names no document must have one of its own.
+        With ``required``, an answerable question that names no document must have one made from
+        its row.
 
         Raises:
-            StageError: the index lacks a document, or has several of a name.
+            StageError: the index lacks a document, or has several of the same short name.
         """
         judged: list[Judged] = []
         missing: list[tuple[Question, str | None]] = []
@@ -148,7 +152,7 @@ class AnsweringDocuments:
                 found = self._called(name, question)
                 if found:
                     judged[-1][found] = max(gain, judged[-1].get(found, gain))
-                elif gain > 0:  # what is not relevant need not be there
+                elif gain > 0:  # an irrelevant document may be missing
                     missing.append((question, name))
         if missing:
             raise self._missing(missing)
@@ -156,7 +160,7 @@ class AnsweringDocuments:
 
     @cached_property
     def _made_of_rows(self) -> Mapping[int, str]:
-        """The documents that were made of the very file of the questions, by row."""
+        """Documents made from the questions' own file, by row."""
         with self._questions.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return self._passages.made_of_rows(digest)
@@ -174,14 +178,14 @@ class AnsweringDocuments:
         return found[0] if found else None
 
     def _missing(self, missing: Sequence[tuple[Question, str | None]]) -> StageError:
-        """Tell of questions and the documents that they name; None stands for a row's own."""
+        """Return the error for missing documents; a name of None stands for the row's own."""
         question, name = missing[0]
         if name is None:
             more = f" ({len(missing)} such rows)" if len(missing) > 1 else ""
             return StageError(
-                f"{question.place}: no document of {self._index} was made of this row{more}",
+                f"{question.place}: no document of {self._index} was made from this row{more}",
                 hint="name the column that says which documents answer: map: {documents: COLUMN}; "
-                "or ask the very file that was ingested. `ingest` leaves out rows without text "
+                "or use the file that was ingested as questions. `ingest` skips rows without text "
                 "and, unless it says dedup: false, copies of an answer",
             )
         place = self._place(question, name)
@@ -190,12 +194,12 @@ class AnsweringDocuments:
         example = min(self._ids, default="")
         return StageError(
             f"{place}: {self._index} has no document {', '.join(named[:NAMED])}{others}",
-            hint=f"its documents are called like {example!r}; one that was a row may be called by "
-            "what stands after `#`. Copies of a text are left out without dedup: false",
+            hint=f"its documents have ids like {example!r}; one made from a row may be named by "
+            "the part after `#`. Copies of a text are skipped unless ingest says dedup: false",
         )
 
     def _place(self, question: Question, name: str) -> str:
-        """Say where a document is named."""
+        """Return where a document is named, for messages."""
         if self._qrels is None:
             return question.place
         return f"{self._qrels.label}:{line_of(self._qrels.path, question.id, name)}"
@@ -220,7 +224,7 @@ def _question(
 
 
 def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
-    """Give the question and the reference answer, which may be empty."""
+    """Return the question and the reference answer, which may be empty."""
     if columns.answer and columns.answer not in row:
         raise missing_column(row, columns.answer)
     if columns.question or "question" in row:
@@ -235,7 +239,7 @@ def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
     chat = read_chat(row)
     asked = [turn["content"] for turn in chat if turn["role"] == "user"]
     if not asked:
-        raise RowError("raw text asks nothing", hint="name the column: map: {question: COLUMN}")
+        raise RowError("raw text has no question", hint="name the column: map: {question: COLUMN}")
     if columns.answer:
         return asked[-1], text_column(row, columns.answer, required=False)
     return asked[-1], chat[-1]["content"]
@@ -245,7 +249,7 @@ def _truth(row: Mapping[str, Any], column: str) -> bool:
     if column not in row:
         raise missing_column(row, column)
     truths = {"true": True, "false": False, "1": True, "0": False}
-    said = str(row[column]).strip().casefold()  # a table holds words alone
+    said = str(row[column]).strip().casefold()  # a CSV file contains only text
     if said not in truths:
         raise RowError(f"column {column!r} must say true or false, not {row[column]!r}")
     return truths[said]

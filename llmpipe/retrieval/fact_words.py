@@ -1,7 +1,7 @@
-"""Words that name months, days and negations, in the languages of `Bm25Settings`.
+"""Words for months, days and negations, in the languages of `Bm25Settings`.
 
-They are written as `llmpipe.words.bare` gives them. A word that means something else in another of
-these languages is left out.
+They are in the form that `llmpipe.words.bare` returns. A word that means something else in another
+of these languages is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MONTHS = numbered(
     "ocak subat mart nisan mayis haziran temmuz agustos eylul ekim kasim aralik",
 )
 UNSURE_MONTHS = frozenset({"mars", "marco", "mart"})
-"""These count only beside the number of a day or year, and so do the short names."""
+"""Month names that count only beside the number of a day or year, like the short names."""
 SHORT_MONTHS = numbered(
     1,
     "jan feb mar apr may jun jul aug sep oct nov dec",
@@ -64,14 +64,14 @@ degil degildir yok yoktur asla
 안 못
 """
 NEGATIONS = frozenset(_NEGATIONS.split())
-"""Words that negate what stands beside them, and those of other scripts. What a language puts into
-the endings of its verbs, as Turkish does, is not covered."""
+"""Words that negate a word beside them, including those of other scripts. Negation by verb endings,
+as in Turkish, is not covered."""
 
 _BEHIND = ("ない", "なく", "ません", "않", "없", "못하", "못합", "아니", "아닙")
 DENSE_NEGATIONS = ("不", "没", "沒", "未", "勿", "ไม่", *_BEHIND)
-"""Negations within words and in languages without spaces, and where they stand."""
+"""Negations inside words and in languages without spaces."""
 NEGATED_BEFORE = frozenset({"degil", "degildir", "yok", "yoktur", *_BEHIND})
-"""Those that follow what they negate."""
+"""Negations that follow the word they negate."""
 
 _PASSED_OVER = """
 be been to a an the any yet ein eine einen der die das le la les de un une el los il
@@ -80,15 +80,15 @@ mehr immer noch sehr ganz unbedingt derzeit oft fall weise mas piu mais toujours
 siempre sempre altijd meer alltid mer lenger lengre уже больше всегда daha
 """
 PASSED_OVER = frozenset(_PASSED_OVER.split())
-"""Words between a negation and what it negates."""
+"""Words that may stand between a negation and the word it negates."""
 ADVERB_ENDINGS = ("ally", "ely", "ntly", "arly", "ement", "amment", "mente", "weise")
 """Endings of adverbs, which may stand there too."""
 _CARRIERS = "allo perm poss erla gest mogl admi auto toeg till tilg разр"
 CARRIERS = frozenset(_CARRIERS.split())
-"""Stems of what is denied of another word: *no pets are allowed*, *pets are not allowed*."""
+"""Stems such as *allow*, where *no pets are allowed* equals *pets are not allowed*."""
 _NOT_ONLY = "only just merely nur bloss seulement solo solamente so soltanto alleen"
 NOT_ONLY = frozenset(_NOT_ONLY.split())
-"""Words after which a negation negates nothing."""
+"""Words that cancel the negation before them, as in *not only*."""
 
 _CONJUNCTIONS = """
 and but while whereas und aber wahrend et mais tandis y pero e ma en maar och men og и а но ve
@@ -104,4 +104,4 @@ o os as um uma do da dos das no na em e para com het een is zijn van voor met op
 i pa for till av er det den
 """
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
-"""Words that tell nothing of what a clause is about."""
+"""Words that say nothing about the topic of a clause."""

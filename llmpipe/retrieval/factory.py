@@ -1,4 +1,4 @@
-"""Open the embedder that an index was made with, so that questions are embedded as its passages."""
+"""Open the embedder that an index was built with, to embed questions in the same way."""
 
 from __future__ import annotations
 
@@ -31,12 +31,17 @@ def open_embedder_of(
     threads: int,
     api_key: str | None,
 ) -> Iterator[Embedder]:
-    """Open the embedder of an index, to search it in some modes: for words alone none is opened.
+    """Open the embedder of an index; if all modes search by words only, none is loaded.
 
-    ``model`` is needed where the index does not come with the very model.
+    Args:
+        index: the index to search.
+        model: the embedder's model; needed if the index does not refer to one.
+        modes: the modes in which the index will be searched.
+        threads: CPU threads per call.
+        api_key: key for an endpoint.
 
     Raises:
-        StageError: the embedder is not at hand, is another one, or cannot be loaded.
+        StageError: the model is not given, is a different one, or cannot be loaded.
     """
     identity = read_identity(index.path / "embedder.json")
     if not _embeds(modes):
@@ -66,10 +71,10 @@ def embed_questions(
     threads: int,
     api_key: str | None,
 ) -> KnownQuestions:
-    """Embed all questions at once by the embedder of an index; see `open_embedder_of`.
+    """Embed all questions at once with the embedder of an index; see `open_embedder_of`.
 
     Raises:
-        StageError: the embedder is not at hand, is another one, or cannot be loaded.
+        StageError: the model is not given, is a different one, or cannot be loaded.
     """
     needed = questions if _embeds(modes) else ()
     with open_embedder_of(index, model, modes, threads=threads, api_key=api_key) as embedder:
@@ -84,9 +89,9 @@ def embed_questions(
 
 
 class KnownQuestions:
-    """Stands for an embedder that has embedded all the questions to come, and may be closed.
+    """Replaces an embedder once all questions are embedded, so that its model can be unloaded.
 
-    Where only words are searched, these are none.
+    It is empty if the index is searched by words only.
     """
 
     callers = 1
@@ -105,7 +110,7 @@ class KnownQuestions:
         return self._readings.get(text, Reading())
 
     def embed_passages(self, texts: Any, progress: Any = None) -> Any:
-        raise AssertionError("passages are not embedded while questions are asked")
+        raise AssertionError("passages are not embedded while an index is searched")
 
     def embed_query(self, text: str) -> Vectors:
         return self._vectors[text]
@@ -127,5 +132,5 @@ def _require_model(index: Artifact, name: str, digest: str, model: Artifact | No
     if model.digest != digest:
         raise StageError(
             f"{index.label} was embedded with {name}, and {model.label} is another model",
-            hint="name the very model, or embed the documents with this one",
+            hint="name that model, or embed the documents with this one",
         )

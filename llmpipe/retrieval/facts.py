@@ -1,10 +1,11 @@
-"""What must be the same in a sentence and in what it is said to rest on: numbers, dates, negations.
+"""Compare what two sentences state: numbers, dates and negations.
 
-Words that are shared make two sentences alike; one number or one *not* makes them opposites. A
-sentence may say less than its source: `5 March` is in `2024-03-05`, and `40` in *at most 40 euros*.
+Shared words make two sentences similar, but one number or one *not* can make them contradict. A
+sentence may say less than its source: `5 March` follows from `2024-03-05`, and `40` from *at most
+40 euros*.
 
-Not covered: what is only meant (*closed* for *not open*), and what the modules of the parts leave
-out: `llmpipe.retrieval.quantities`, `llmpipe.retrieval.dates`, `llmpipe.retrieval.negations`.
+Not covered: implied meaning (*closed* for *not open*), and what the parts do not cover:
+`llmpipe.retrieval.quantities`, `llmpipe.retrieval.dates`, `llmpipe.retrieval.negations`.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class Facts:
     Attributes:
         quantities: its numbers and codes.
         dates: its dates.
-        weekdays: the days of the week that it names, Monday as 1.
-        negations: how many negations it has.
-        negated: stems of the words that a negation belongs to.
-        affirmed: stems of the words that stand without one.
+        weekdays: days of the week that it names, Monday as 1.
+        negations: number of negations.
+        negated: stems of negated words.
+        affirmed: stems of words without a negation.
     """
 
     quantities: tuple[Quantity, ...]
@@ -45,7 +46,7 @@ class Facts:
     affirmed: frozenset[str]
 
     def support(self, claim: Facts) -> bool:
-        """Tell whether nothing that a claim states is missing here, or said the other way round."""
+        """Return whether this states everything that a claim states, and denies none of it."""
         return (
             all(map(self.gives, claim.quantities))
             and all(any(date.gives(wanted) for date in self.dates) for wanted in claim.dates)
@@ -54,7 +55,7 @@ class Facts:
         )
 
     def gives(self, wanted: Quantity) -> bool:
-        """Tell whether a quantity is among those stated, or the year of a date."""
+        """Return whether a quantity is stated, as such or as the year of a date."""
         years = {Fraction(year) for date in self.dates for year in date.years()}
         return any(quantity.agrees(wanted) for quantity in self.quantities) or (
             wanted.is_year and not years.isdisjoint(wanted.values)
@@ -64,7 +65,7 @@ class Facts:
         if claim.negations and not self.negations:
             return True
         if self.negated & claim.negated:
-            return False  # they deny the same
+            return False  # both deny the same
         denied = self.negated - self.affirmed - claim.negated
         return bool(denied & claim.affirmed or (claim.negated - self.negated) & self.affirmed)
 
@@ -76,7 +77,7 @@ def facts_of(text: str) -> Facts:
 
 
 def normalized(text: str) -> str:
-    """Return a text in the form in which its facts are read: see `in_digits`."""
+    """Return a text in the form from which its facts are read; see `in_digits`."""
     item = _LIST_ITEM.match(text)
     if item and not begins_with_a_date(in_digits(text)):
         text = text[item.end() :]

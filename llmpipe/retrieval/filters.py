@@ -1,9 +1,9 @@
-"""What a search may be narrowed to, read from the plain data that a spec or a request holds.
+"""Read search filters from the plain data of a spec or a request.
 
-``document`` takes a pattern of document ids or several (see `llmpipe.retrieval.globs`), ``section``
-a title or the titles from the outermost inwards, and what stands below is part of it. Every other
-name is a key of the metadata: a value, several of which any may match, or ``{min: …, max: …}``,
-both bounds included, of numbers or of texts such as dates.
+``document`` takes one or several patterns of document ids (see `llmpipe.retrieval.globs`).
+``section`` takes a heading, or the headings from the outermost inwards; subsections are included.
+Every other name is a metadata key. Its filter is a value, a list of values of which any may match,
+or a range ``{min: …, max: …}`` of numbers or of strings such as dates, both bounds included.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ SECTION = "section"
 EXAMPLE = "{document: 'docs/*.md', section: Install, year: {min: 2020}, language: [en, de]}"
 
 LISTED = 20
-"""Names that a message lists."""
+"""How many names a message lists."""
 
 MOST_VALUES = 1_000
-"""Values that the filters of a request may hold together."""
+"""How many values the filters of one request may contain in total."""
 LONGEST_VALUE = 8_192
-"""Characters of a name or value in them: more than any path has."""
+"""Length limit in characters of a name or value: longer than any path."""
 MOST_WILDCARDS = 32
-"""Wildcards in all their patterns of documents. Each is looked for in the id of every document."""
+"""How many wildcards the document patterns may contain in total. Each one is matched against the id
+of every document."""
 
 _LARGEST = int(sys.float_info.max)
 
 
 class FilterError(StageError):
-    """A filter cannot be used: it is of no known form, or asks for what no document has."""
+    """A filter is malformed, or its key is in no document's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """A range of numbers or of texts; None is no bound."""
+    """A range of numbers or strings; None means no bound."""
 
     low: Scalar | None
     high: Scalar | None
@@ -51,34 +52,34 @@ class Between:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What a chunk must meet. An empty field asks for nothing."""
+    """What a chunk must match. An empty field matches everything."""
 
     documents: tuple[str, ...] = ()
     section: tuple[str, ...] = ()
     metadata: tuple[tuple[str, tuple[Scalar, ...] | Between], ...] = ()
 
     def admits_documents(self, ids: Sequence[str]) -> list[bool]:
-        """Tell for each document id whether one of the patterns matches it."""
+        """Return for each document id whether one of the patterns matches it."""
         named = {pattern for pattern in self.documents if not has_wildcards(pattern)}
         globs = [Glob(pattern) for pattern in self.documents if has_wildcards(pattern)]
         return [name in named or any(glob.matches(name) for glob in globs) for name in ids]
 
 
 def read_filters(filters: Filters) -> Conditions:
-    """Read filters.
+    """Parse filters.
 
     Raises:
-        FilterError: one of them is of no known form.
+        FilterError: a filter is malformed.
     """
     metadata = [(k, _condition(k, v)) for k, v in filters.items() if k not in (DOCUMENT, SECTION)]
     return Conditions(_texts(filters, DOCUMENT), _texts(filters, SECTION), tuple(metadata))
 
 
 def require_moderate(filters: Filters) -> None:
-    """Make sure that filters of a caller, who is anybody, keep no others waiting.
+    """Check that the filters of a request are cheap enough not to delay other requests.
 
     Raises:
-        FilterError: they have too many values or wildcards, or too long ones.
+        FilterError: they contain too many values or wildcards, or too long ones.
     """
     values = [value for given in filters.values() for value in _values(given)]
     if len(values) > MOST_VALUES:
@@ -130,24 +131,24 @@ def _condition(key: str, value: Any) -> tuple[Scalar, ...] | Between:
 
 
 def _require_room(key: str, values: Sequence[Any]) -> None:
-    """Make sure that whole numbers can be compared with the others; JSON knows no largest one."""
+    """Check that integers are small enough to compare with floats; JSON has no upper limit."""
     if any(isinstance(value, int) and abs(value) > _LARGEST for value in values):
         raise FilterError(f"the filter {key!r} has a number that is larger than any in an index")
 
 
 def require_key(key: str, keys: Sequence[str]) -> None:
-    """Make sure that a key of the metadata is one of those that the documents have.
+    """Check that a metadata key occurs in the documents.
 
     Raises:
-        FilterError: it is not; with the one that may be meant.
+        FilterError: it does not; the hint suggests a similar key.
     """
     if key in keys:
         return
     known = [DOCUMENT, SECTION, *keys]
     listed = ", ".join(known[:LISTED]) + (", …" if len(known) > LISTED else "")
     raise FilterError(
-        f"the filter {key!r} is of no use: no document has that in its metadata",
-        hint=did_you_mean(key, known) or f"what can be filtered by: {listed}",
+        f"the filter {key!r} matches nothing: no document has this key in its metadata",
+        hint=did_you_mean(key, known) or f"available filters: {listed}",
     )
 
 

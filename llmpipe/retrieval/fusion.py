@@ -1,4 +1,4 @@
-"""Make one ranking of several, and a varied one of a repetitive one: pure functions of numbers."""
+"""Combine rankings, and diversify a ranking. All functions are pure."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ Fusion = Literal["relative_score", "rrf"]
 RELATIVE_SCORE: Fusion = "relative_score"
 
 ALPHA = 0.75
-"""What the meaning counts beside the words. On whole questions the order is then about as good as
-that by meaning alone, and half of the names and codes that meaning misses are found; less of it
-finds more of them: `benchmarks.retrieval` measures both."""
+"""Weight of the vector score in a hybrid search. With whole questions, this order is about as good
+as that of vectors alone, and half of the names and codes that vectors miss are found. A lower
+weight finds more of those: `benchmarks.retrieval` measures both."""
 
 RRF_K = 60
-"""The constant of the paper: how little the first places count more than those after them."""
+"""The constant of the paper: a higher one lowers the advantage of the first ranks."""
 
 
 def fusion_problems(
     fusion: Fusion, alpha: float, *, hybrid: bool
 ) -> list[tuple[tuple[str, ...], str]]:
-    """Say which of the settings ``fusion`` and ``alpha`` have no effect, and why."""
+    """Return which of the settings ``fusion`` and ``alpha`` have no effect, and why."""
     changed = {"fusion": fusion != RELATIVE_SCORE, "alpha": alpha != ALPHA}
     if not hybrid:
         why = "has no effect: no search is `hybrid`"
         return [((name,), why) for name, is_changed in changed.items() if is_changed]
     if fusion == "rrf" and changed["alpha"]:
-        return [(("alpha",), "has no effect: `rrf` looks at places alone")]
+        return [(("alpha",), "has no effect: `rrf` uses only ranks")]
     return []
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = RRF_K) -> dict[int, float]:
-    """Give the fused score of everything ranked, best first, ties by number.
+    """Return the fused score of each item, best first; ties are ordered by item number.
 
-    A thing's score is the sum of ``1 / (k + rank)`` over the rankings that hold it, ranks counted
-    from 1 (Cormack, Clarke and Büttcher 2009). Each ranking holds a thing once at most.
+    The score of an item is the sum of ``1 / (k + rank)`` over the rankings that contain it, with
+    ranks from 1 (Cormack, Clarke and Büttcher 2009). A ranking contains an item at most once.
     """
     scores: dict[int, float] = {}
     for ranking in rankings:
@@ -47,12 +47,12 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], k: int = RRF_K) ->
 def relative_score_fusion(
     dense: Mapping[int, float], bm25: Mapping[int, float], alpha: float = ALPHA
 ) -> dict[int, float]:
-    """Give the fused score, 0 to 1, of everything scored, best first, ties by number.
+    """Return the fused score of each item from 0 to 1, best first; ties are ordered by item number.
 
-    It is ``alpha`` × the dense score, stretched so that the least is 0 and the greatest 1, plus
-    (1 − ``alpha``) × BM25's score as a part of the greatest: a convex combination of scores
-    (Bruch, Gai and Ingber 2023), which keeps what ranks lose, by how much one thing is better
-    than the next. Both score the same things.
+    score = alpha × scaled dense score + (1 − alpha) × BM25 score ÷ highest BM25 score. Dense
+    scores are scaled so that the lowest is 0 and the highest is 1. Unlike ranks, this convex
+    combination (Bruch, Gai and Ingber 2023) keeps how much better one item is than the next. Both
+    mappings score the same items.
     """
     greatest = max(bm25.values(), default=0.0) or 1.0
     scores = {
@@ -68,11 +68,11 @@ def maximal_marginal_relevance(
     count: int,
     trade_off: float,
 ) -> list[int]:
-    """Give ``count`` positions in the order of their maximal marginal relevance.
+    """Return ``count`` positions in the order of maximal marginal relevance.
 
-    Each next one has the most of ``trade_off`` × its relevance less (1 − ``trade_off``) × its
-    greatest similarity to those before it (Carbonell and Goldstein 1998); of equals the first.
-    1 gives the order of relevance, 0 asks for variety alone.
+    Each step takes the position with the highest ``trade_off`` × relevance − (1 − ``trade_off``) ×
+    highest similarity to those already taken (Carbonell and Goldstein 1998); ties go to the first.
+    A trade-off of 1 keeps the order of relevance, 0 considers only variety.
     """
     waiting = list(range(len(relevance)))
     closest = [0.0] * len(relevance)
@@ -88,7 +88,7 @@ def maximal_marginal_relevance(
 
 
 def scaled(scores: Sequence[float]) -> list[float]:
-    """Stretch scores over 0 to 1; equal ones are all 1."""
+    """Scale scores to the range from 0 to 1; if all are equal, they become 1."""
     low, high = min(scores, default=0.0), max(scores, default=0.0)
     return [(score - low) / (high - low) if high > low else 1.0 for score in scores]
 

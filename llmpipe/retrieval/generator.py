@@ -1,8 +1,8 @@
-"""The model that writes the answers: a GGUF served here by llama.cpp, or an endpoint.
+"""The model that writes the answers: a GGUF served by llama.cpp on this machine, or an endpoint.
 
-Either may be used by several threads at once. llama.cpp is held by a grammar to the numbers of the
-sources that it was given; from an endpoint's answer other numbers are taken out. Neither holds for
-reasoning, which comes as pieces of its own.
+Both may be used by several threads at once. A grammar restricts llama.cpp to the numbers of the
+given sources; for an endpoint, other numbers are removed from its answer. Neither applies to
+reasoning, which is streamed as separate pieces.
 """
 
 from __future__ import annotations
@@ -28,64 +28,64 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.prompt import Message
 
 BATCH = 64
-"""Tokens of a prompt that llama.cpp computes in one go. Only in between does it see that a caller
-has hung up; a slow core computes so many of a small model in a second. It is not measured, as
-``llmpipe serve`` does for a model: a check's answers must not hang on how quick the machine was."""
+"""Prompt tokens that llama.cpp processes per batch. It notices a closed connection only between
+batches; a slow core takes about a second for one with a small model. ``llmpipe serve`` measures the
+best size for a model. Here it is constant: a check's answers must not depend on machine speed."""
 
 BYTES_PER_TOKEN = 3
-"""What an endpoint's tokens are reckoned by: most tokenizers make longer ones of most languages."""
+"""Estimate for endpoints: most tokenizers use more bytes per token in most languages."""
 
 TOKENS_PER_MESSAGE = 8
-"""What a chat template is reckoned to put around a message at an endpoint."""
+"""Estimate for endpoints: tokens that the chat template adds to a message."""
 
 _LISTED = re.compile(r"(\s*)\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
 _UNFINISHED = re.compile(r"\s*(?:\[[\d\s,;]*)?$")
 
 
 class GeneratorConfig(ChatModelConfig, frozen=True, kw_only=True):
-    """The model that writes the answers, and how it is decoded."""
+    """The model that writes the answers, and its decoding settings."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0
-    """Randomness of the wording. With 0 the same question gets the same answer."""
+    """Randomness of the wording. With 0, the same question gets the same answer."""
     max_tokens: Annotated[int, Meta(ge=1)] = 256
-    """Tokens that a reply may take, reasoning included; a longer one is cut. One that is cut inside
-    its reasoning has no answer."""
+    """Maximum tokens of a reply, reasoning included; a longer reply is cut. A reply that is cut
+    inside its reasoning has no answer."""
     context: Annotated[int, Meta(ge=256)] = 2048
-    """Tokens of sources, question and answer together. Those of an endpoint are reckoned, three
+    """Tokens of sources, question and answer together. For an endpoint they are estimated at three
     bytes each."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
-    """Questions that are answered at the same time; for llama.cpp each takes the memory of one
-    context, and others wait."""
+    """Questions answered at the same time; others wait. With llama.cpp, each slot takes the memory
+    of one context."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """List the fields that do not go together, as (field, message)."""
+        """Yield fields that conflict, as (field, message)."""
         yield from ChatModelConfig.problems(self)
         if self.max_tokens * 2 > self.context:
             yield "max_tokens", f"leaves no room for sources in a context of {self.context}"
 
 
 class Generator(Protocol):
-    """Writes an answer. Whoever stops taking its pieces ends the work behind them."""
+    """Writes an answer. Closing the stream of its pieces stops the work."""
 
     context: int
     """Tokens of prompt and answer together."""
     max_tokens: int
-    """Tokens that an answer may take."""
+    """Maximum tokens of an answer."""
     sees_prompt: bool
-    """Whether it sees the prompt as the model reads it, and so knows where reasoning begins."""
+    """Whether it sees the rendered prompt, and therefore knows where reasoning begins."""
 
     def check_alive(self) -> None:
-        """Find out at once whether it is still there, as far as that can be seen from here.
+        """Check that the model still runs, without a request.
 
         Raises:
-            StageError: it is not.
+            StageError: it does not.
         """
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """Give how many tokens a conversation takes, with what the chat template adds."""
+        """Return the number of tokens of a conversation, chat template included."""
 
     def reads_as_text(self, text: str) -> bool:
-        """Tell whether the model reads nothing in a text as a token that steers it."""
+        """Return whether the model reads a text without any control tokens."""
 
     def stream(
         self,
@@ -94,12 +94,12 @@ class Generator(Protocol):
         citations: int,
         cancellation: Cancellation | None = None,
     ) -> Pieces:
-        """Answer piece by piece, then say what it took; cite numbers up to ``citations`` alone.
+        """Yield the answer piece by piece, then its usage; cite only numbers up to ``citations``.
 
-        After a cancellation the pieces just end.
+        After a cancellation the pieces end.
 
         Raises:
-            StageError: the model cannot be asked, or breaks off.
+            StageError: the model cannot be reached, or its reply breaks off.
         """
 
 
@@ -113,10 +113,15 @@ def open_generator(
     log: Path | None = None,
     journal: Journal | None = None,
 ) -> Iterator[Generator]:
-    """Give the generator, whichever engine it has; it is closed at the end.
+    """Open the generator for the configured engine, and close it at the end.
 
-    ``gguf`` is the file for llama.cpp, whose own log goes to ``log``. Of an endpoint ``journal``
-    keeps every answer, and gives it again.
+    Args:
+        config: the model and its decoding settings.
+        gguf: the model file for llama.cpp; None for an endpoint.
+        threads: CPU threads for llama.cpp.
+        reveal: returns the value of a secret.
+        log: the log file of llama.cpp.
+        journal: records the answers of an endpoint and replays them.
 
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
@@ -138,7 +143,7 @@ def open_generator(
 
 
 class LlamaCppGenerator:
-    """A GGUF that llama.cpp serves."""
+    """A GGUF model served by llama.cpp."""
 
     sees_prompt = True
 
@@ -194,17 +199,17 @@ class EndpointGenerator:
         self.max_tokens = config.max_tokens
 
     def check_alive(self) -> None:
-        """See `Generator`. Whether an endpoint answers is seen when it is asked."""
+        """See `Generator`. An endpoint is only checked when it is asked."""
 
     def count_tokens(self, messages: Sequence[Message]) -> int:
-        """See `Generator`. They are reckoned."""
+        """See `Generator`. The number is an estimate."""
         return sum(
             TOKENS_PER_MESSAGE - -len(message["content"].encode()) // BYTES_PER_TOKEN
             for message in messages
         )
 
     def reads_as_text(self, text: str) -> bool:
-        """See `Generator`. An endpoint is trusted to keep its control tokens to itself."""
+        """See `Generator`. Endpoints are trusted to escape control tokens."""
         return True
 
     def stream(
@@ -227,15 +232,15 @@ class EndpointGenerator:
 
 
 def citation_grammar(citations: int) -> str:
-    """Give the GBNF of text whose only square brackets are the numbers from 1 to ``citations``."""
+    """Return a GBNF grammar whose only square brackets are the numbers 1 to ``citations``."""
     numbers = " | ".join(f'"{number}"' for number in range(1, citations + 1))
     return f'root ::= (text | "[" ({numbers}) "]")*\ntext ::= [^\\[\\]]'
 
 
 def without_other_numbers(pieces: Iterable[Piece], citations: int) -> Iterator[Piece]:
-    """Take numbers in brackets that are no source's out of a stream; ``[1, 2]`` becomes two.
+    """Remove bracketed numbers that name no source from a stream; split ``[1, 2]`` into two.
 
-    What may yet become such a number is held back until it is known. Reasoning stays as it is.
+    Text that may become such a number is held back until that is clear. Reasoning is unchanged.
     """
     held = ""
     for piece in pieces:

@@ -1,7 +1,7 @@
-"""Patterns of document ids: ``*``, ``?`` and ``[a-z]`` match, also across ``/`` and line breaks.
+"""Match patterns of document ids: ``*``, ``?`` and ``[a-z]``, also across ``/`` and line breaks.
 
-They mean what `fnmatch.fnmatchcase` makes of them, without a regular expression: matching takes
-time in proportion to the id for each wildcard, whatever a caller of a service writes.
+The patterns mean the same as in `fnmatch.fnmatchcase`, but no regular expression is used: matching
+takes time proportional to the id for each wildcard, whatever pattern a client sends.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WILDCARDS = "*?["
-"""What begins a wildcard."""
+"""Characters that begin a wildcard."""
 
 
 @dataclass(frozen=True, slots=True)
 class _OneOf:
-    """One character of some ranges, or of all others."""
+    """One character that is in some ranges, or in none of them."""
 
     ranges: tuple[tuple[str, str], ...]
     others: bool
@@ -25,7 +25,7 @@ class _OneOf:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What stands between two asterisks: texts and ranges by their places; `?` is a gap."""
+    """The part between two asterisks: strings and ranges by position; `?` leaves a gap."""
 
     length: int
     parts: tuple[tuple[int, str | _OneOf], ...]
@@ -39,7 +39,7 @@ class _Piece:
         )
 
     def find(self, text: str, start: int, end: int) -> int:
-        """Return the first place inside a stretch, or -1."""
+        """Return the first match between two positions, or -1."""
         place, words = self.parts[0] if len(self.parts) == 1 else (0, None)
         if isinstance(words, str):
             at = text.find(words, start + place, end - (self.length - place - len(words)))
@@ -49,13 +49,13 @@ class _Piece:
 
 
 class Glob:
-    """A pattern, read."""
+    """A parsed pattern."""
 
     def __init__(self, pattern: str) -> None:
         self._first, *self._rest = _pieces(pattern)
 
     def matches(self, text: str) -> bool:
-        """Tell whether the pattern matches the whole of a text."""
+        """Return whether the pattern matches an entire text."""
         at, end = self._first.length, len(text)
         if not self._rest:
             return at == end and self._first.is_at(text, 0)
@@ -72,7 +72,7 @@ class Glob:
 
 
 def has_wildcards(pattern: str) -> bool:
-    """Tell whether a pattern may match anything but itself."""
+    """Return whether a pattern can match anything but itself."""
     return any(sign in pattern for sign in WILDCARDS)
 
 
@@ -106,7 +106,7 @@ def _pieces(pattern: str) -> list[_Piece]:
 
 
 def _end_of_ranges(pattern: str, at: int) -> int:
-    """Return where a bracket closes, or -1; one right at the beginning stands for itself."""
+    """Return where a bracket closes, or -1; a bracket at the very start is literal."""
     at += pattern.startswith("!", at)
     return pattern.find("]", at + pattern.startswith("]", at))
 

@@ -1,4 +1,4 @@
-"""What a search gives: passages, each with the reasons that it was found for."""
+"""The results of a search: passages with their scores and ranks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 from llmpipe.retrieval.chunks import Chunk
 
 WordsAlone = Literal["question", "passages", "distance"]
-"""Why a hybrid search went by the words alone: the embedder cannot read the question, or any of the
-passages, or those that it can read are all too far off."""
+"""Why a hybrid search used BM25 only: the embedder cannot read the question, or any passage, or
+every passage that it can read is below the threshold."""
 REASONS: Mapping[WordsAlone, str] = {
     "question": "the embedder cannot read the question",
     "passages": "the embedder can read none of the passages",
@@ -20,14 +20,17 @@ REASONS: Mapping[WordsAlone, str] = {
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage that was found, and why.
+    """A retrieved passage with its scores.
 
-    ``score`` is what it was ordered by: the reranker's where there is one, else the fused score,
-    the dense or BM25's, by mode. ``dense_rank`` and ``bm25_rank`` are its places in the two
-    rankings, None where a ranking does not hold it or was not asked. ``dense_score`` is the inner
-    product with the question, which is the cosine for an embedder that normalises; it and
-    ``bm25_score`` are there for every hit of a search that asked for them. ``words_alone`` says why
-    a hybrid search did not.
+    Attributes:
+        score: what the results are ordered by: the reranker's score if there is one, else the
+            fused, dense or BM25 score, depending on the mode.
+        dense_rank: its rank by vectors; None if it is not in that ranking.
+        dense_score: inner product with the question; the cosine if the embedder normalizes. Every
+            hit has one when the search used vectors.
+        bm25_rank: its rank by BM25; None if it is not in that ranking.
+        bm25_score: its BM25 score. Every hit has one when the search used words.
+        words_alone: why a hybrid search did not use vectors.
     """
 
     chunk: Chunk

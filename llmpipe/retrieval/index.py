@@ -1,9 +1,8 @@
-"""The folder that is searched: vectors, words, passages, and who embedded them.
+"""The folder that is searched: vectors, BM25 index, passages and the identity of the embedder.
 
-It is made whole from embeddings every time, in their order, so that an index after an update
-answers exactly as one made afresh; what an update saves is the embedding of chunks that stay as
-they were. ``index.json`` holds the SHA-256 of every other file, and an index whose files are not
-those is not opened.
+It is always built as a whole from embeddings, in their order, so that an updated index answers
+exactly like a new one. An update saves only the embedding of unchanged chunks. ``index.json``
+contains the SHA-256 of every other file, and an index with altered files is not opened.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
 
 MANIFEST = "index.json"
 FORMAT = 3
-"""2: words are those of `llmpipe.words`; 3: with numbers apart from their units, and ``U.S.A.``."""
+"""2: words are split by `llmpipe.words`. 3: numbers are split from units; ``U.S.A.`` is a word."""
 LENGTH_TOLERANCE = 1e-3
-"""How far from one the length of a vector may be that is said to be normalised."""
+"""Allowed deviation from length one of a vector that should be normalized."""
 
 Progress = Callable[[float, float | None, str], None]
 
 
 class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What an index is made like. ``bm25`` is None where words are not indexed."""
+    """How an index is built. ``bm25`` is None if words are not indexed."""
 
     factory: str = faiss_backend.AUTO
     ef_search: int | None = None
@@ -56,7 +55,7 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``index.json`` says. ``factory`` is the one that was built, not ``auto``."""
+    """The contents of ``index.json``. ``factory`` is the one that was built, not ``auto``."""
 
     format: int
     factory: str
@@ -69,9 +68,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An index that was just made: what it says of itself, and what making it cost and reached.
+    """An index that was just built.
 
-    ``recall`` is the part of the ten nearest that it finds, None where it compares every vector.
+    Attributes:
+        manifest: the contents of ``index.json``.
+        seconds: the time of each part of the work.
+        recall: the share of the ten nearest vectors that it finds; None if the search is exact.
     """
 
     manifest: Manifest
@@ -83,8 +85,9 @@ class Built:
 class OpenIndex:
     """The parts of an index, ready to be searched.
 
-    ``unread`` are the rows of the passages that the embedder cannot read, sorted; ``written`` is
-    when its file was written, in seconds since 1970.
+    Attributes:
+        unread: sorted rows of passages that the embedder cannot read.
+        written: when the manifest was written, in seconds since 1970.
     """
 
     manifest: Manifest
@@ -102,17 +105,17 @@ def build_index(
     settings: IndexSettings,
     progress: Progress = lambda done, total, note: None,
 ) -> Built:
-    """Make the index of an embeddings folder in the folder ``out``.
+    """Build the index of an embeddings folder in the folder ``out``.
 
     Raises:
-        StageError: the embeddings are not what they say, or FAISS refuses the factory string.
+        StageError: the embeddings are inconsistent, or FAISS refuses the factory string.
     """
     out.mkdir(parents=True, exist_ok=True)
     clock = _Clock()
     identity = read_identity(embeddings / "embedder.json")
     vectors = load_vectors(embeddings / "vectors.npy", identity)
     total = len(vectors)
-    read_rows(embeddings / UNREAD_ROWS, total, remake("embed"))  # it is carried as it is
+    read_rows(embeddings / UNREAD_ROWS, total, remake("embed"))  # checked here, copied unchanged
     index = faiss_backend.build(
         vectors,
         settings.factory,
@@ -154,10 +157,10 @@ def build_index(
 
 
 def open_index(folder: Path, *, verify: bool = True, threads: int = 1) -> OpenIndex:
-    """Open an index. ``verify`` reads every file once to compare its digest.
+    """Open an index; ``verify`` reads every file once to compare its digest.
 
     Raises:
-        StageError: it is no index, or one of its files has been altered.
+        StageError: the folder is not an index, or a file was altered.
     """
     manifest = read_manifest(folder)
     if verify:
@@ -178,10 +181,10 @@ def open_index(folder: Path, *, verify: bool = True, threads: int = 1) -> OpenIn
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what an index says of itself.
+    """Read the manifest of an index.
 
     Raises:
-        StageError: the folder is no index, or one of a newer format.
+        StageError: the folder is not an index, or has another format.
     """
     try:
         data = msgspec.json.decode((folder / MANIFEST).read_bytes())
@@ -192,23 +195,23 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return msgspec.convert(data, Manifest)
     except (OSError, msgspec.MsgspecError) as error:
-        raise StageError(f"{folder} is no index: {error}") from None
+        raise StageError(f"{folder} is not an index: {error}") from None
 
 
 def load_vectors(path: Path, identity: EmbedderIdentity) -> Vectors:
-    """Map the vectors of embeddings into memory.
+    """Memory-map the vectors of embeddings.
 
     Raises:
-        StageError: they are not float32 rows of the embedder's dimension, finite, and of length one
-            where the embedder normalises.
+        StageError: they are not finite float32 rows of the embedder's dimension, or not of length
+            one although the embedder normalizes.
     """
     import numpy as np
 
     vectors = read_array(path, "vectors", remake("embed"))
     if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] != identity.dimension:
         raise StageError(
-            f"{path} holds {vectors.dtype} of shape {vectors.shape}; "
-            f"{identity.model} gives float32 rows of {identity.dimension}",
+            f"{path} contains {vectors.dtype} of shape {vectors.shape}; "
+            f"{identity.model} returns float32 rows of {identity.dimension}",
             hint=remake("embed"),
         )
     for begin in range(0, len(vectors), faiss_backend.BATCH):
@@ -219,26 +222,26 @@ def load_vectors(path: Path, identity: EmbedderIdentity) -> Vectors:
         if wrong.any():
             row = int(wrong.argmax())
             raise StageError(
-                f"{path}: the vector of row {begin + row} has the length {lengths[row]}",
+                f"{path}: the vector of row {begin + row} has length {lengths[row]}",
                 hint=remake("embed"),
             )
     return np.asarray(vectors)
 
 
 def _chunks(embeddings: Path, rows: int) -> Iterator[Chunk]:
-    """Give the chunks, and make sure that there are as many as vectors."""
+    """Yield the chunks, and check that there are as many as vectors."""
     count = 0
     for count, chunk in enumerate(read_chunks(embeddings / "chunks.jsonl"), 1):  # noqa: B007
         yield chunk
     if count != rows:
         raise StageError(
-            f"{embeddings} holds {count} chunks and {rows} vectors",
+            f"{embeddings} contains {count} chunks and {rows} vectors",
             hint=remake("embed"),
         )
 
 
 class _Clock:
-    """Notes what each part of the work takes, in seconds."""
+    """Measures the seconds of each part of the work."""
 
     def __init__(self) -> None:
         self.laps: dict[str, float] = {}
@@ -250,7 +253,7 @@ class _Clock:
 
 
 def _digests(folder: Path) -> Iterator[tuple[str, str]]:
-    """Give every file below the folder, but for the manifest, with its SHA-256."""
+    """Yield every file in the folder except the manifest, with its SHA-256."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path != folder / MANIFEST:
             yield path.relative_to(folder).as_posix(), _digest(path)
@@ -269,6 +272,6 @@ def _verify(folder: Path, manifest: Manifest) -> None:
             raise StageError(f"{folder / name} cannot be read: {error.strerror}") from None
         if found != digest:
             raise StageError(
-                f"{folder / name} is not the file that the index was made with",
+                f"{folder / name} is not the file that the index was built with",
                 hint=f"it was altered; {remake('index')}",
             )

@@ -1,4 +1,4 @@
-"""Take a file over from the artifact that a stage was given into the one that it makes."""
+"""Add a file of an input artifact to an output artifact."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def link_or_copy(source: Path, folder: Path, name: str = "") -> Path:
-    """Put a file into ``folder``, under its own name or another, and give its new path.
+    """Link or copy a file into ``folder``, optionally under another name; return its new path.
 
-    A file of the store, which nobody may write to, is linked and takes no space. Any other is
-    copied: its owner may change it, and what we publish must not change with it.
+    A read-only file from the store is linked, which takes no space. Any other file is copied,
+    because its owner may change it and a published artifact must not change.
     """
     target = folder / (name or source.name)
     if not source.stat().st_mode & 0o222:
-        with contextlib.suppress(OSError):  # another file system, or one without links
+        with contextlib.suppress(OSError):  # another file system, or one without hard links
             os.link(source, target)
             return target
     shutil.copyfile(source, target)

@@ -1,4 +1,4 @@
-"""The packages that embedding and searching import, as far as that is known before a run."""
+"""The packages that embedding and searching import, as far as they are known before a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RERANKING = ("torch", "transformers")
 
 
 def search_needs(indexes: Mapping[str, Given]) -> tuple[Need, ...]:
-    """Return what searching the indexes takes, the embedders of their questions included."""
+    """Return the packages needed to search the indexes, including the embedders of questions."""
     engines = [engine_of(given) for given in indexes.values() if given.type == "index"]
     names = [name for engine in engines if engine for name in EMBEDDING[engine]]
     return packages(*dict.fromkeys(("faiss-cpu", "numpy", *WORDS, *names)))
 
 
 def engine_of(given: Given) -> Engine | None:
-    """Return what embedded an index, by the stage that did or the folder's own word; else None."""
+    """Return the engine that embedded an index, from its stage or its folder, or None."""
     step: Given | None = given
     while step is not None:
         if step.path is not None:
@@ -44,6 +44,6 @@ def _engine_at(given: Given) -> Engine | None:
     assert given.path is not None
     try:
         found = json.loads((given.path / "embedder.json").read_bytes())["engine"]
-    except (OSError, ValueError, KeyError, TypeError):  # whoever opens it says what is wrong
+    except (OSError, ValueError, KeyError, TypeError):  # opening the index reports the problem
         return None
     return found if found in EMBEDDING else None

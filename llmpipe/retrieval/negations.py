@@ -1,6 +1,6 @@
-"""Negations in a text, and the words that they negate.
+"""Find negations in a text and the words that they negate.
 
-Not covered: what is only meant (*closed* for *not open*), most negation by the endings of words.
+Not covered: implied negation (*closed* for *not open*) and most negation by word endings.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from llmpipe.retrieval.number_words import SPACELESS
 from llmpipe.words import plain_words
 
 STEM = 4
-"""Letters by which a negated word is known again: *open*, *opens*, *opened*."""
+"""Letters that identify a negated word in other forms: *open*, *opens*, *opened*."""
 DENSE_STEM = 2
-"""The same where a letter is a syllable or a word."""
+"""The same for scripts in which a letter is a syllable or a word."""
 
 LONGEST_WORD = 40
-"""Characters in which the word before a negation is looked for."""
+"""How many characters before a negation are searched for a word."""
 REACH = 5
-"""Words after a negation in which it reaches what carries it: *no pets are allowed*."""
+"""How many words after a negation are searched for its verb: *no pets are allowed*."""
 VERB_ENDING = 6
-"""Letters between a Japanese verb's sign and its negation, at most."""
+"""Most letters between the character of a Japanese verb and its negation."""
 
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _CONTRACTED = re.compile(r"(?:(?<=\w)n't|(?<=can)not)\b")
@@ -42,21 +42,21 @@ _DENSE_LETTER = re.compile(rf"[{SPACELESS}]")
 
 
 def spelled_out(text: str) -> str:
-    """Return a text in small letters with its contracted negations as words."""
+    """Return a lowercase text with its contracted negations as words."""
     text = _LIMIT.sub(" ", text)
     return _NO_LONGER.sub(r"\1pas", _CONTRACTED.sub(" not", text))
 
 
 def negated_stems(text: str) -> list[str]:
-    """Return the stems of what each negation of a text negates; empty for one beside no word.
+    """Return the stem that each negation of a text negates; empty if there is no word beside it.
 
-    An adverb between counts too: *not usually open* negates both of the words.
+    Adverbs in between count too: *not usually open* negates both words.
     """
     return [*_negated(plain_words(text)), *_negated_in_dense(text)]
 
 
 def stem(word: str) -> str:
-    """Return the letters by which a word is known again."""
+    """Return the letters that identify a word in other forms."""
     return word[: DENSE_STEM if _DENSE_LETTER.match(word) else STEM]
 
 
@@ -75,7 +75,7 @@ def _negated(words: Sequence[str]) -> Iterator[str]:
 
 
 def _first_that_counts(words: Sequence[str]) -> tuple[list[str], str]:
-    """Return the adverbs before the first word that is neither an adverb nor an article, and it."""
+    """Return the first word that is not an adverb or article, and the adverbs before it."""
     passed = []
     for word in words:
         if word.endswith(ADVERB_ENDINGS) and len(word) > STEM:

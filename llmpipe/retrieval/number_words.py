@@ -1,20 +1,20 @@
-"""Words that name numbers, in the languages of `Bm25Settings`.
+"""Words for numbers, in the languages of `Bm25Settings`.
 
-They are written as `llmpipe.words.bare` gives them. A word that means something else in another of
-these languages is left out, as far as we know of one: *due* is Italian for two, *once* Spanish for
-eleven, *neuf* French for nine and new; *dez* and *sept* are months, too.
+They are in the form that `llmpipe.words.bare` returns. A word that means something else in another
+of these languages is left out if we know of it: *due* is Italian for two, *once* Spanish for
+eleven, *neuf* French for nine and new; *dez* and *sept* are also months.
 """
 
 from __future__ import annotations
 
 SPACELESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-"""Letters of scripts in which digits and words touch."""
+"""Letters of scripts that put no space between digits and words."""
 
 
 def numbered(first: int, *lines: str) -> dict[str, int]:
-    """Return the words of some lines with their numbers, counted in each line from ``first``.
+    """Map the words of each line to consecutive numbers from ``first``.
 
-    A `-` takes a number that no word is given for.
+    A `-` skips a number without a word.
     """
     return {word: n for line in lines for n, word in enumerate(line.split(), first) if word != "-"}
 
@@ -122,12 +122,12 @@ CARDINALS = {
     **dict.fromkeys(("dozen", "dutzend", "douzaine", "docena", "dozzina"), 12),
     **dict.fromkeys(("thousand", "tausend", "тысяча"), 1000),
 }
-"""Numbers by their names. One is left out: it is an article in many languages."""
+"""Numbers by name. *One* is left out: it is an article in many languages."""
 NUMERALS = {**CARDINALS, **_ORDINALS}
-"""The same, and what is counted by them: *third*."""
+"""Numbers and ordinals by name: *third*."""
 ACCENTED = {"dört": " 4 ", "très": " "}
-"""Words that are a number, or none, by their accents alone: *dört* is not German *dort*, and *très*
-not Spanish *tres*."""
+"""Words that differ from a number, or from another word, only by accents: *dört* is not German
+*dort*, and *très* is not Spanish *tres*."""
 
 _ONES = """
 a an one: minute hour day week month year mile percent million billion euro dollar
@@ -138,7 +138,7 @@ um uma: minuto hora dia semana mes ano euro
 een: minuut uur dag week maand jaar miljoen euro
 """
 ONES = [[words.split() for words in line.split(":")] for line in _ONES.strip().splitlines()]
-"""Articles, and the units before which they are a number: *an hour*."""
+"""Articles, and the units before which they mean one: *an hour*."""
 _RATES = "once twice times half mal fois veces volte vezes keer ganger"
 RATES = frozenset(_RATES.split())
 """Words after which an article means *per*: *twice a week*."""
@@ -150,4 +150,4 @@ FRACTIONS = {
     **dict.fromkeys(("fifth", "fifths", "funftel"), 5),
     **dict.fromkeys(("tenth", "tenths", "zehntel"), 10),
 }
-"""Parts of one, behind the number of them."""
+"""Denominators of fractions by name."""

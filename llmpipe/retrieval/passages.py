@@ -1,8 +1,8 @@
-"""Documents and chunks in one SQLite file, read by row or id and narrowed by filters.
+"""Store documents and chunks in one SQLite file, read by row or id and narrowed by filters.
 
-The file is written once, in the order of its input, and is the same to the byte for the same
-input and SQLite. It is opened as immutable: nothing is locked and nothing written beside it. What a
-filter asks for is always bound as a parameter; the SQL itself is fixed.
+The file is written once, in input order. The same input and SQLite version give the same bytes. It
+is opened as immutable, without locks or extra files. Filter values are always bound as parameters;
+the SQL itself is fixed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 _ROW = "<u4"
-"""How a row is written in a blob of rows."""
+"""The type of a row number inside a blob."""
 
 _TABLES = """
 CREATE TABLE documents (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body BLOB NOT NULL);
@@ -55,7 +55,7 @@ WITH RECURSIVE keys(key) AS (
 )
 SELECT key FROM keys WHERE key IS NOT NULL
 """
-"""One step through the table for each key, however many values it has."""
+"""Takes one index lookup per key, however many values a key has."""
 _EQUAL_ROWS = "SELECT rows FROM metadata WHERE key = ? AND type = ? AND value = ?"
 _BETWEEN_ROWS = """
 SELECT rows FROM metadata WHERE key = :key AND type = :type
@@ -64,14 +64,14 @@ SELECT rows FROM metadata WHERE key = :key AND type = :type
 
 
 def write_passages(path: Path, documents: Iterable[Document], chunks: Iterable[Chunk]) -> int:
-    """Write the file; a chunk's row is its place among the chunks. Give how many documents it has.
+    """Write the file and return the number of documents; a chunk's row is its position.
 
     Raises:
-        StageError: two have the same id, or a chunk is of no document there.
+        StageError: two have the same id, or a chunk belongs to an unknown document.
     """
     db = sqlite3.connect(path, isolation_level=None)
     with contextlib.closing(db):
-        # A part of an artifact that is being made: no journal, and it is synced as a whole later.
+        # The file is part of an unfinished artifact: no journal, and it is synced as a whole later.
         db.executescript(
             "PRAGMA page_size=4096; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             "PRAGMA user_version=1; BEGIN;" + _TABLES
@@ -94,7 +94,7 @@ _no_rows = functools.partial(array, "I")
 
 
 def _write_documents(db: sqlite3.Connection, documents: Iterable[Document]) -> Described:
-    """Write the documents; give the number and metadata of each by its id."""
+    """Write the documents; return the number and metadata of each by its id."""
     encoder, described = msgspec.json.Encoder(), Described()
     for number, document in enumerate(documents):
         row = (number, document.id, encoder.encode(document))
@@ -104,12 +104,12 @@ def _write_documents(db: sqlite3.Connection, documents: Iterable[Document]) -> D
 
 
 def _write_chunks(db: sqlite3.Connection, chunks: Iterable[Chunk], documents: Described) -> None:
-    """Write the chunks, and for each section and value of metadata the rows that have it."""
+    """Write the chunks, and the rows of each section and metadata value."""
     encoder = msgspec.json.Encoder()
     sections, metadata = _Postings(_no_rows), _Postings(_no_rows)
     for row, chunk in enumerate(chunks):
         if chunk.document not in documents:
-            raise StageError(f"the chunk {chunk.id} is of {chunk.document!r}, which is not there")
+            raise StageError(f"the document {chunk.document!r} of the chunk {chunk.id} is missing")
         number, inherited = documents[chunk.document]
         values = (row, chunk.id, number, encoder.encode(chunk))
         db.execute("INSERT INTO chunks VALUES (?, ?, ?, ?)", values)
@@ -121,7 +121,7 @@ def _write_chunks(db: sqlite3.Connection, chunks: Iterable[Chunk], documents: De
 
 
 def _packed(postings: _Postings) -> Iterator[tuple[Any, ...]]:
-    """Give what rows have in common, in order, each with the rows as one blob."""
+    """Yield each key in order with its rows as one blob."""
     import numpy as np
 
     for common in sorted(postings):
@@ -129,14 +129,14 @@ def _packed(postings: _Postings) -> Iterator[tuple[Any, ...]]:
 
 
 class _Origin(msgspec.Struct, frozen=True):
-    """What of a document says where it comes from; its text is passed over."""
+    """The fields of a document that say where it comes from; its text is not decoded."""
 
     source_digest: str
     row: int = 0
 
 
 class Passages:
-    """The documents and chunks of an index. Safe to use from several threads."""
+    """The documents and chunks of an index. It is thread-safe."""
 
     def __init__(self, path: Path) -> None:
         """Open the file.
@@ -157,14 +157,14 @@ class Passages:
         except sqlite3.Error as error:
             raise self._unreadable(error) from None
         self.count = int(self._query("SELECT count(*) FROM chunks")[0][0])
-        """How many chunks there are."""
+        """The number of chunks."""
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
     def chunk(self, row: int) -> Chunk:
-        """Give the chunk of a row.
+        """Return the chunk of a row.
 
         Raises:
             KeyError: there is no such row.
@@ -175,20 +175,20 @@ class Passages:
         return self._chunk(found[0][0])
 
     def chunks(self, rows: Iterable[int]) -> list[Chunk]:
-        """Give the chunks of some rows, in their order."""
+        """Return the chunks of the given rows, in their order."""
         return [self.chunk(row) for row in rows]
 
     def document(self, name: str) -> Document | None:
-        """Give the document with an id, or None where there is none."""
+        """Return the document with an id, or None."""
         found = self._query("SELECT body FROM documents WHERE id = ?", (name,))
         return self._document(found[0][0]) if found else None
 
     def document_ids(self) -> list[str]:
-        """Give the ids of all documents, in their order."""
+        """Return the ids of all documents, in order."""
         return [name for (name,) in self._query("SELECT id FROM documents ORDER BY number")]
 
     def made_of_rows(self, source_digest: str) -> dict[int, str]:
-        """Give the ids of the documents that are rows of a file, by the number of the row."""
+        """Return the ids of the documents made from rows of a file, by row number."""
         made: dict[int, str] = {}
         for name in self.document_ids():
             ((body,),) = self._query("SELECT body FROM documents WHERE id = ?", (name,))
@@ -198,18 +198,18 @@ class Passages:
         return made
 
     def chunk_ids(self) -> list[str]:
-        """Give the ids of all chunks, by row."""
+        """Return the ids of all chunks, by row."""
         return [name for (name,) in self._query("SELECT id FROM chunks ORDER BY row")]
 
     def metadata_keys(self) -> list[str]:
-        """Give the keys that any document or chunk has in its metadata, sorted."""
+        """Return the sorted metadata keys of all documents and chunks."""
         return [key for (key,) in self._query(_KEYS)]
 
     def rows_matching(self, filters: Filters) -> Rows:
-        """Give the rows of the chunks that meet every one of the filters, sorted.
+        """Return the sorted rows of the chunks that match every filter.
 
         Raises:
-            FilterError: a filter is of no known form, or of a key that no document has.
+            FilterError: a filter is malformed, or its key is in no document's metadata.
         """
         import numpy as np
 
@@ -243,7 +243,7 @@ class Passages:
 
     @functools.cached_property
     def _documents(self) -> Rows:
-        """The number of the document of every row."""
+        """The document number of every row."""
         import numpy as np
 
         found = self._query("SELECT document FROM chunks ORDER BY row")
@@ -277,7 +277,7 @@ class Passages:
 
 
 def _comparable(value: Scalar) -> tuple[str, str | int | float]:
-    """Give a value of metadata with the name of its type: 1, "1" and true are three values."""
+    """Return a metadata value with its type, so that 1, "1" and true are three values."""
     if isinstance(value, bool):
         return "truth", int(value)
     if isinstance(value, str):

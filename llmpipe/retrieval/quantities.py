@@ -1,10 +1,10 @@
-"""Quantities in a text: a number with its sign, scale, unit and bound, in one notation.
+"""Find quantities in a text: numbers with sign, scale, unit and bound, in one notation.
 
-`1,000` is `1000`, *forty* is `40`, `2.5 million` is `2500000`, `1e6` is `10⁶`, `½` is `0.5`. A
-number as it is written counts where its notation matters: `3.10` is another version than `3.1`.
+`1,000` is `1000`, *forty* is `40`, `2.5 million` is `2500000`, `1e6` is `10⁶`, `½` is `0.5`. Where
+notation matters, the number is kept as written: version `3.10` is not version `3.1`.
 
-Not covered: conversions between units, arithmetic, `1.500` for one and a half (it is read as 1500),
-and most names of numbers that are written as one word.
+Not covered: unit conversion, arithmetic, `1.500` for one and a half (it is read as 1500), and most
+number names that are written as one word.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from llmpipe.retrieval.unit_words import (
 from llmpipe.words import bare, folded
 
 LONGEST_NUMBER = 40
-"""Characters above which a number counts as it is written."""
+"""Characters above which a number is compared as written."""
 LONGEST_EXPONENT = 3
-"""The same for the exponent of a power of ten, with its sign."""
+"""The same for a power of ten's exponent, sign included."""
 LONGEST_UNIT = 20
-"""Letters in which a word like *times* is looked for."""
+"""How many letters are searched for a word like *times*."""
 MONEY = {"m": 6, "b": 9}
-"""Powers of ten by a letter, beside the sign of a currency."""
+"""Powers of ten by letter, beside a currency sign."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number as it may be read, its unit and its bound.
+    """A number with its possible readings, its unit and its bound.
 
     Attributes:
-        values: its readings: numbers, and texts where the notation itself counts.
-        unit: the unit by its name in `UNITS`; empty where none is known.
-        bound: `≥` for *at least* and the like, `≤` for *at most*; empty without one.
-        is_year: whether it reads like a year.
+        values: its readings: numbers, and strings where the notation matters.
+        unit: name of the unit in `UNITS`; empty if unknown.
+        bound: `≥` for *at least* and similar, `≤` for *at most*; empty without one.
+        is_year: whether it looks like a year.
     """
 
     values: frozenset[Fraction | str]
@@ -62,7 +62,7 @@ class Quantity:
     is_year: bool = False
 
     def agrees(self, other: Quantity) -> bool:
-        """Tell whether both can be the same; a unit or bound that only one has is no difference."""
+        """Return whether both can be equal; a unit or bound of only one of them is ignored."""
         return (
             not self.values.isdisjoint(other.values)
             and self.comparable(other)
@@ -70,7 +70,7 @@ class Quantity:
         )
 
     def comparable(self, other: Quantity) -> bool:
-        """Tell whether both can count the same thing."""
+        """Return whether both can have the same unit."""
         return self.unit == other.unit or not (self.unit and other.unit)
 
 
@@ -149,15 +149,15 @@ _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([.,])\d{3})(?:\1\d{3})*")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)\s\Z")
 _YEAR = re.compile(r"1\d{3}|20\d\d")
 _NOTATION_COUNTS = re.compile(r"0\d\d+|\d+\.\d*[1-9]\d*0|\d+(?:\.\d+){2,}")
-"""Numbers of rooms and articles, of versions."""
+"""Room, article and version numbers."""
 
 
 LONGEST_WORD = 64
-"""Characters before a number in which the word before it is looked for."""
+"""How many characters before a number are searched for the word before it."""
 
 
 def in_digits(text: str) -> str:
-    """Return a text in small letters without accents, numbers in digits and bounds as signs.
+    """Return a text in lowercase without accents, with numbers in digits and bounds as signs.
 
     *At least forty euros* becomes `≥40 euros`.
     """
@@ -183,7 +183,7 @@ def in_digits(text: str) -> str:
 
 
 def quantities(text: str) -> list[Quantity]:
-    """Return the quantities of a text in their order.
+    """Return the quantities of a text in order.
 
     Args:
         text: a text as `in_digits` returns it.
@@ -220,12 +220,12 @@ def _numbers(values: Iterable[Fraction | str]) -> Iterator[Fraction]:
 
 
 def _share(part: Fraction) -> str:
-    """Return the reading of a fraction or percentage: half of them are 50 % of them, not 50."""
+    """Return the reading of a fraction or percentage: *half of them* is 50 % of them, not 50."""
     return f"{part} of all"
 
 
 def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]:
-    """Yield the readings of a number; that of its notation alone where it may be no number."""
+    """Yield the readings of a number; only the written form if it may not be a number."""
     sign = match["sign"] or ""
     if match["over"]:
         part = Fraction(int(match["over"]), int(match["under"]))
@@ -246,7 +246,7 @@ def _values(match: re.Match[str], *, has_unit: bool) -> Iterator[Fraction | str]
 
 
 def _in_one_notation(number: str) -> str:
-    """Return a number with a point before its decimals and no other mark."""
+    """Return a number with a decimal point and no other marks."""
     number = number.replace(" ", "").replace("'", "")
     marks = re.findall("[.,]", number)
     if _THOUSANDS.fullmatch(number):
@@ -257,7 +257,7 @@ def _in_one_notation(number: str) -> str:
 
 
 def _time(match: re.Match[str]) -> Fraction | str:
-    """Return a time of day by 24 hours: a full hour as a number, others as a text."""
+    """Return a 24-hour time of day: a full hour as a number, other times as a string."""
     hour = int(match["hour"] or match["hour12"])
     minutes = match["minute"] or match["minute12"] or "00"
     if half := match["half"] or match["half12"]:
@@ -282,7 +282,7 @@ def _digits(match: re.Match[str]) -> str:
 
 
 def _numerals(words: Iterable[str]) -> Iterator[int]:
-    """Yield the numbers that words name; `twenty five` and `two hundred` as one."""
+    """Yield the numbers that words name; `twenty five` and `two hundred` are one number each."""
     value: int | None = None
     for word in words:
         follows = NUMERALS[word]

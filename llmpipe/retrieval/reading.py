@@ -1,9 +1,8 @@
-"""Tell how much of a text an embedder reads: its tokenizer may not know the words, or the script.
+"""Measure how much of a text an embedder can read: its tokenizer may not know words or scripts.
 
-A word that a tokenizer does not know is one token that all such words share, so that a model sees
-no difference between them. Where it knows the letters of a script and none of its words, it spells
-them: what comes out tells little of the meaning. Byte-level tokenizers know every text and spell
-what they have not seen.
+All words that a tokenizer does not know share one token, so the model cannot tell them apart. If it
+knows the letters of a script but none of the words, it splits words into letters, which tell little
+about the meaning. Byte-level tokenizers know every text, and split unknown words into bytes.
 """
 
 from __future__ import annotations
@@ -18,23 +17,23 @@ from typing import Any
 from llmpipe.words import sets_spaces
 
 WARN = 0.05
-"""Share of unknown tokens from which on it is said."""
+"""Share of unknown tokens from which on a warning is shown."""
 UNREAD = 0.5
-"""Share of unknown tokens from which on a text counts as one that the embedder cannot read."""
+"""Share of unknown tokens from which on a text counts as unreadable for the embedder."""
 SHORTEST_WORD = 3
-"""Letters of a word that can be spelled: a token of one letter may be a word."""
+"""Fewest letters of a word that counts as spelled: a one-letter token may be a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a tokenizer makes of a text: tokens, and the letters that they stand for."""
+    """How a tokenizer splits a text: counts of tokens and of the letters that they cover."""
 
     tokens: int = 0
     unknown_tokens: int = 0
     letters: int = 0
     unknown_letters: int = 0
     words: int = 0
-    """Letters of words that could be spelled, in scripts that have words."""
+    """Letters of words that could be spelled, in scripts that put spaces between words."""
     spelled: int = 0
     """Those of them that are tokens of their own."""
 
@@ -49,9 +48,9 @@ class Reading:
 
     @property
     def unknown_share(self) -> float:
-        """The share of unknown tokens, or of letters in them where that is more.
+        """Share of unknown tokens, or of the letters in them if that is higher.
 
-        A sentence without spaces may be one token.
+        A sentence in a script without spaces may be a single token.
         """
         of_tokens = self.unknown_tokens / self.tokens if self.tokens else 0.0
         of_letters = self.unknown_letters / self.letters if self.letters else 0.0
@@ -59,7 +58,7 @@ class Reading:
 
     @property
     def spelled_share(self) -> float:
-        """The share of letters that are read one by one."""
+        """Share of letters that are read one by one."""
         return self.spelled / self.words if self.words else 0.0
 
     @property
@@ -69,9 +68,9 @@ class Reading:
 
     @property
     def weight(self) -> float:
-        """What the meaning of such a text is worth beside its words, 0 to 1.
+        """Weight of the vector score beside the words, from 0 to 1.
 
-        0 for one that is not read, one half for one that is spelled.
+        It is 0 for an unreadable text and one half for a spelled one.
         """
         if self.unread:
             return 0.0
@@ -79,14 +78,14 @@ class Reading:
 
 
 class Reader:
-    """Reads texts as an embedder does. ``tokenizer`` is one of the ``tokenizers`` library."""
+    """Reads texts as an embedder does; ``tokenizer`` comes from the ``tokenizers`` library."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._unknown = _unknown_id(tokenizer)
 
     def read(self, texts: Sequence[str]) -> list[Reading]:
-        """Return how each text is read, special tokens aside."""
+        """Return how each text is read, without special tokens."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [self._reading(text, one) for text, one in zip(texts, encodings, strict=True)]
 
@@ -100,7 +99,7 @@ class Reader:
 
 
 def _unknown_id(tokenizer: Any) -> int | None:
-    """Return the token that stands for what is unknown; None where everything is known."""
+    """Return the id of the unknown token; None if the tokenizer knows everything."""
     token = getattr(tokenizer.model, "unk_token", None)
     if token is not None:
         found: int | None = tokenizer.token_to_id(token)

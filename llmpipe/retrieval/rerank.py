@@ -1,7 +1,7 @@
-"""Score passages against a question with a cross-encoder, which reads both at once.
+"""Score passages for a question with a cross-encoder, which reads both together.
 
-Slower and surer than vectors: it puts what a search has found into a better order. The model is
-read from a local folder, safetensors only, and gives one score for a pair.
+It is slower and more accurate than vectors, and reorders what a search has found. The model is
+loaded from a local folder, safetensors only, and returns one score per pair.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from llmpipe.errors import StageError
 
 BATCH = 16
 CHARACTERS_PER_TOKEN = 8
-"""Of a question longer than this times the tokens that a model takes, the rest is not looked at."""
+"""A question is cut after this many characters per token that the model takes."""
 
 
 class Reranker(Protocol):
-    """Scores passages against a question; a higher score is a better answer."""
+    """Scores passages for a question; a higher score means a better match."""
 
     def scores(self, question: str, passages: Sequence[str]) -> list[float]:
-        """Give a score for each passage, in their order."""
+        """Return a score for each passage, in order."""
 
 
 class CrossEncoder:
@@ -32,7 +32,7 @@ class CrossEncoder:
         """Load the model.
 
         Raises:
-            StageError: the folder holds no such model.
+            StageError: the folder does not contain such a model.
         """
         from llmpipe.backends.huggingface.inference import load_tokenizer
         from llmpipe.backends.huggingface.tensors import weight_files
@@ -54,14 +54,14 @@ class CrossEncoder:
         labels = self._model.config.num_labels
         if labels != 1:
             raise StageError(
-                f"{folder.name} cannot be used to rerank: it gives a pair {labels} scores, not one",
-                hint="take a cross-encoder that was trained to rank, with a single label",
+                f"{folder.name} cannot be used to rerank: it returns {labels} scores per pair",
+                hint="use a cross-encoder that was trained to rank, with a single label",
             )
         positions = getattr(self._model.config, "max_position_embeddings", 512)
         self._tokens = min(self._tokenizer.model_max_length, positions)
 
     def scores(self, question: str, passages: Sequence[str]) -> list[float]:
-        """Give the model's score for each passage; a pair that is too long is cut."""
+        """Return the model's score for each passage; a pair that is too long is cut."""
         import torch
 
         question = question[: self._tokens * CHARACTERS_PER_TOKEN]

@@ -1,14 +1,14 @@
-"""Search an index: by meaning, by words or by both, and say why each passage was found.
+"""Search an index by vectors, by words or by both, and report how each passage was found.
 
-A search goes through up to four steps. Filters choose the rows that may be found at all; vectors
-and words each rank the best of them; the two rankings are fused; a reranker, then maximal marginal
-relevance, may put what was found into another order. Equal scores are ordered by row, so that the
-same index gives the same answer to the same question.
+A search has up to four steps. Filters select the rows that may be found. Vectors and BM25 each rank
+the best of them. The two rankings are fused. A reranker, then maximal marginal relevance, may
+reorder the result. Equal scores are ordered by row, so that the same index returns the same answer
+to the same question.
 
-A vector of what the embedder cannot read tells nothing. In a hybrid search such passages, and all
-passages for such a question, are ranked by their words alone; see `llmpipe.retrieval.reading`.
-Where a threshold is set, words alone have found something if one passage holds `ENOUGH` of those of
-the question.
+The vector of a text that the embedder cannot read says nothing about it. In a hybrid search, such
+passages are ranked by BM25 only, and so are all passages for such a question; see
+`llmpipe.retrieval.reading`. When there is a threshold, a search by words alone counts as successful
+if one passage contains `ENOUGH` of the question's words.
 """
 
 from __future__ import annotations
@@ -55,52 +55,51 @@ if TYPE_CHECKING:
 Mode = Literal["hybrid", "dense", "bm25"]
 
 FETCH = 50
-"""Passages that each ranking brings in before they are fused, reranked and cut to those wanted."""
+"""How many passages each ranking contributes before fusion, reranking and the cut to ``k``."""
 
 ENOUGH = 1 / 3
-"""The share of a question's words, by the weight of `Bm25.shares`, that is found where words alone
-decide. Among texts in six languages the one that answers has 0.36 or more, the others 0.25 at most
-(`tests/retrieval/languages.json`)."""
+"""The share of a question's words, weighted as in `Bm25.shares`, that a passage must contain when
+only words decide. In texts in six languages, the passage with the answer has 0.36 or more and all
+others have 0.25 or less (`tests/retrieval/languages.json`)."""
 
 _EMBEDDING = dict.fromkeys(chain.from_iterable(PACKAGES.values()))
 SEARCH_TOOLS = ("bm25s", "faiss-cpu", "PyStemmer", "regex", *_EMBEDDING)
-"""The distributions that shape what is found. Which of them embeds the questions is known when the
-index is there."""
+"""Packages whose versions affect what is found. The embedder of the questions is known once the
+index exists."""
 
 
 Scores = Mapping[str, Mapping[int, float]]
-"""What each way of searching thinks of rows that any of them brought in."""
+"""The score of each row by each ranking, for all rows that any ranking contributed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """One way of searching: its best rows with their ranks, and its scores of any rows."""
+    """One ranking: the ranks of its best rows, and a function that scores any rows."""
 
     ranks: Mapping[int, int]
     scores_of: Callable[[Sequence[int]], list[float]]
 
     def best(self) -> float:
-        """Return the score of its first row; -1 where it has none."""
+        """Return the score of the first row; -1 without rows."""
         return next(iter(self.scores_of(list(self.ranks)[:1])), -1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
-    """The ways that a search went; none where it found nothing."""
+    """The rankings of a search; empty if nothing was found."""
 
     by_name: Mapping[str, _Side]
     words_alone: WordsAlone | None = None
 
 
 class Retriever:
-    """An index together with the embedder that its vectors are of.
+    """An index together with the embedder of its vectors.
 
-    Safe to use from several threads: so many embed a question at once as the embedder takes, and
-    the others wait.
+    It is thread-safe. As many threads embed a question at once as the embedder allows; others wait.
     """
 
     def __init__(self, index: OpenIndex, embedder: Embedder) -> None:
-        """Join the two.
+        """Combine an index with its embedder.
 
         Raises:
             StageError: the index was made with another embedder.
@@ -119,16 +118,16 @@ class Retriever:
     def open(
         cls, folder: Path, embedder: Embedder, *, verify: bool = True, threads: int = 1
     ) -> Retriever:
-        """Open the index in a folder for searching with its embedder.
+        """Open the index in a folder for searching.
 
         Raises:
-            StageError: it cannot be read, was altered, or was made with another embedder.
+            StageError: it cannot be read, was altered, or was built with another embedder.
         """
         return cls(open_index(folder, verify=verify, threads=threads), embedder)
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The modes that this index can be searched in, the best first."""
+        """The modes in which this index can be searched, best first."""
         return ("hybrid", "dense", "bm25") if self._bm25 else ("dense",)
 
     def search(
@@ -146,17 +145,26 @@ class Retriever:
         passes: Callable[[float], bool] | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> list[Hit]:
-        """Give the ``k`` passages that suit a question best.
+        """Return the ``k`` passages that match a question best.
 
-        ``fusion`` and ``alpha`` say how a hybrid search joins its two rankings; see
-        `llmpipe.retrieval.fusion`. ``mmr`` from 0 to 1 asks for varied passages: 1 changes nothing,
-        0 looks at variety alone. Where the cosine of the nearest passage does not pass, nothing is
-        found, unless passages that the embedder cannot read hold `ENOUGH` of the question's words;
-        the mode ``bm25`` knows no such limit. ``check`` is called first of all, and again when the
-        turn to embed the question has come; what it raises ends the search.
+        Args:
+            question: the question to search for.
+            k: how many passages to return.
+            mode: whether to use vectors, words or both.
+            fetch: how many passages each ranking contributes.
+            fusion: how a hybrid search combines its rankings; see `llmpipe.retrieval.fusion`.
+            alpha: weight of the vector score in the fusion.
+            filters: which passages may be found; see `llmpipe.retrieval.filters`.
+            mmr: from 0 (only variety) to 1 (only relevance); None keeps the order.
+            reranker: reorders what was found.
+            passes: whether the cosine of the nearest passage is high enough. If not, nothing is
+                found, unless passages that the embedder cannot read contain `ENOUGH` of the
+                question's words. It does not apply to the mode ``bm25``.
+            check: called at the start and when the embedder is free; an exception from it ends the
+                search.
 
         Raises:
-            StageError: the question is empty, a filter makes no sense, or words were not indexed.
+            StageError: the question is empty, a filter is malformed, or words were not indexed.
         """
         check()
         question = readable(question)
@@ -188,9 +196,10 @@ class Retriever:
         passes: Callable[[float], bool] | None,
         check: Callable[[], None],
     ) -> _Sides:
-        """Ask each way of searching that the mode names for its best rows.
+        """Rank rows in each way that the mode names.
 
-        Where the nearest passage does not pass, only those are searched that cannot be read.
+        If the nearest passage does not pass, only passages that the embedder cannot read are
+        searched.
         """
         if mode == "bm25":
             return _Sides({"bm25": self._by_words(question, count, rows)})
@@ -210,16 +219,17 @@ class Retriever:
         return _Sides({"dense": dense, "bm25": self._by_words(question, count, rows)})
 
     def words_alone(self, question: str) -> WordsAlone | None:
-        """Return why a hybrid search of all passages has only the words; None where it has both."""
+        """Return why a hybrid search of all passages uses BM25 only; None if it uses vectors."""
         return self._why_words_alone(question, self._apart(None)[0])
 
     def nearest_cosine(self, question: str, filters: Filters | None = None) -> float | None:
-        """Return the cosine of the nearest passage of those that the embedder can read.
+        """Return the cosine of the nearest passage that the embedder can read.
 
-        None where it can read none of them, or not the question.
+        Returns:
+            None if the embedder cannot read the question, or any passage.
 
         Raises:
-            StageError: the question is empty, or a filter makes no sense.
+            StageError: the question is empty, or a filter is malformed.
         """
         question = readable(question)
         read, _ = self._apart(self.passages.rows_matching(filters) if filters else None)
@@ -228,7 +238,7 @@ class Retriever:
         return self._by_meaning(self._embedded(question), 1, read).best()
 
     def unread_passages(self, filters: Filters | None = None) -> tuple[int, int]:
-        """Return how many passages that may be found the embedder cannot read, and how many all."""
+        """Return how many of the passages the embedder cannot read, and how many there are."""
         rows = self.passages.rows_matching(filters) if filters else None
         _, unread = self._apart(rows)
         return len(unread), self.passages.count if rows is None else len(rows)
@@ -246,9 +256,9 @@ class Retriever:
         rows: Rows | None,
         passes: Callable[[float], bool] | None,
     ) -> _Sides:
-        """Search by words what cannot be searched by meaning; see `ENOUGH`."""
+        """Search with BM25 what cannot be searched with vectors; see `ENOUGH`."""
         side = self._by_words(question, count, rows)
-        if passes and not passes(-1.0):  # the lowest cosine: some questions are to find nothing
+        if passes and not passes(-1.0):  # the lowest cosine: there is a threshold
             assert self._bm25 is not None
             if not (self._bm25.shares(question, list(side.ranks)) >= ENOUGH).any():
                 return _Sides({})
@@ -259,7 +269,7 @@ class Retriever:
         return embedder.read(question) if isinstance(embedder, ReadingEmbedder) else Reading()
 
     def _apart(self, rows: Rows | None) -> tuple[Rows | None, Rows]:
-        """Part rows into those that the embedder can read, None for all, and the others."""
+        """Split rows into those that the embedder can read (None for all) and the others."""
         import numpy as np
 
         if not len(self._unread):
@@ -269,14 +279,14 @@ class Retriever:
         return among[~unread], among[unread]
 
     def _less_unread(self, scores: Scores) -> Scores:
-        """Put the passages that the embedder cannot read last by meaning."""
+        """Lower the vector score of passages that the embedder cannot read to the lowest one."""
         dense = scores["dense"]
         unread = dense.keys() & self._unread_set
         least = min((score for row, score in dense.items() if row not in unread), default=0.0)
         return {**scores, "dense": {**dense, **dict.fromkeys(unread, least)}}
 
     def _hits(self, sides: _Sides, scores: Scores, found: Sequence[tuple[int, float]]) -> list[Hit]:
-        """Give the passages of rows, each with what every side says of it."""
+        """Return the passages of rows with their scores and ranks."""
 
         def evidence(row: int) -> dict[str, Any]:
             ranks = {f"{name}_rank": side.ranks.get(row) for name, side in sides.by_name.items()}
@@ -305,7 +315,7 @@ class Retriever:
 
         if self._bm25 is None:
             raise StageError(
-                "this index holds no words to search by",
+                "this index was built without BM25",
                 hint="set `bm25: true` in the index stage, or search with the mode `dense`",
             )
         scores = self._bm25.scores(question)
@@ -314,7 +324,7 @@ class Retriever:
         return _Side(_ranks(best), lambda found: [float(scores[row]) for row in found])
 
     def _varied(self, hits: list[Hit], k: int, trade_off: float) -> list[Hit]:
-        """Put hits into the order of maximal marginal relevance, scores stretched over 0 to 1."""
+        """Return hits in the order of maximal marginal relevance, with scores scaled to 0–1."""
         import numpy as np
 
         if not 0 <= trade_off <= 1:
@@ -333,7 +343,7 @@ class Retriever:
 
 
 def _scores(sides: Mapping[str, _Side]) -> Scores:
-    """Give what every side thinks of all that any of them brought in, in their order."""
+    """Return the score of each row by each ranking, for all rows of any ranking."""
     pool = list(dict.fromkeys(chain.from_iterable(side.ranks for side in sides.values())))
     return {
         name: dict(zip(pool, side.scores_of(pool), strict=True)) for name, side in sides.items()
@@ -343,7 +353,7 @@ def _scores(sides: Mapping[str, _Side]) -> Scores:
 def _fused(
     sides: Mapping[str, _Side], scores: Scores, fusion: Fusion, alpha: float
 ) -> Mapping[int, float]:
-    """Make one order of two: the fused score of each row, best first."""
+    """Return the fused score of each row, best first."""
     if fusion == "rrf":
         return reciprocal_rank_fusion([list(side.ranks) for side in sides.values()])
     return relative_score_fusion(scores["dense"], scores["bm25"], alpha)
@@ -363,14 +373,14 @@ def _reranked(hits: list[Hit], question: str, reranker: Reranker) -> list[Hit]:
 
 
 def readable(question: str) -> str:
-    """Give the question as text that any tokenizer takes: a command line may hold broken bytes.
+    """Return the question as valid Unicode: a command line may contain broken bytes.
 
     Raises:
-        StageError: there is nothing in it.
+        StageError: it is empty.
     """
     question = question.encode("utf-8", "replace").decode().strip()
     if not question:
-        raise StageError("the question is empty", hint="ask something")
+        raise StageError("the question is empty", hint="write a question")
     return question
 
 
@@ -379,7 +389,7 @@ def _require_same(index: EmbedderIdentity, embedder: EmbedderIdentity) -> None:
     if fields:
         changes = (f"{f}: {getattr(index, f)!r} → {getattr(embedder, f)!r}" for f in fields)
         raise StageError(
-            f"the index was made with {index.model}; the question would be embedded with "
+            f"the index was built with {index.model}; the question would be embedded with "
             f"{embedder.model}, which differs ({', '.join(changes)})",
             hint="embed the chunks with this model, or ask with the model of the index",
         )

@@ -1,9 +1,8 @@
-"""Where sentences lie in a text.
+"""Find the sentences of a text.
 
-Lines that are only wrapped belong together; an empty line, the next item of a list or row of a
-table ends a sentence, as a heading has no full stop. A full stop before a small letter ends none
-("e.g. this"), nor does one in a date ("5. März") or between an abbreviation and a number
-("Art. 5").
+Wrapped lines belong together. An empty line, a list item or a table row ends a sentence, because a
+heading has no period. A period does not end a sentence before a lowercase letter ("e.g.
+this"), in a date ("5. März") or between an abbreviation and a number ("Art. 5").
 """
 
 from __future__ import annotations
@@ -14,29 +13,29 @@ from llmpipe.retrieval.dates import begins_with_a_date
 from llmpipe.retrieval.quantities import in_digits
 
 NEAR = 20
-"""Characters around a full stop that tell what it is."""
+"""How many characters around a period are examined."""
 
 _DAY = re.compile(r"(?<![\d.,])\d{1,2}\.$")
 _ABBREVIATED = re.compile(
     r"(?i)\b(?:abb|abs|approx|art|bd|ca|ch|eq|fig|figs|kap|no|nos|nr|num|p|pp|pos|sec|tab|vol|vols"
     r"|jan|feb|mar|apr|aug|sept?|oct|okt|nov|dec|dez)\.$"
 )
-"""Abbreviations that stand before a number."""
+"""Abbreviations that come before a number."""
 _BREAK = re.compile(
     r"""
-    (?<=[.!?…])["'”’»)\]]*(?P<gap>\s+)     # the end of a sentence, perhaps of a quoted one
+    (?<=[.!?…])["'”’»)\]]*(?P<gap>\s+)     # the end of a sentence, possibly of a quoted one
     | (?<=[。！？])                          # scripts without spaces
     | \n[^\S\n]*(?:\n\s*)                   # an empty line
-    | \n(?=[^\S\n]*(?:[-*+•]|\d+[.)])\s)    # the next item of a list
-    | \n(?=[^\S\n]*\|)                     # the next row of a table
-    | (?<=\|)\n                            # the end of the last one
+    | \n(?=[^\S\n]*(?:[-*+•]|\d+[.)])\s)    # the next list item
+    | \n(?=[^\S\n]*\|)                     # the next table row
+    | (?<=\|)\n                            # the end of the last table row
     """,
     re.VERBOSE,
 )
 
 
 def sentence_spans(text: str) -> list[tuple[int, int]]:
-    """Give the start and end of every sentence, without the white space around it."""
+    """Return the start and end of every sentence, without surrounding whitespace."""
     spans, start = [], 0
     for match in _BREAK.finditer(text):
         if match["gap"] and "\n\n" not in match["gap"] and _goes_on(text, match):
@@ -49,7 +48,7 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _goes_on(text: str, match: re.Match[str]) -> bool:
-    """Tell whether a full stop ends no sentence: before a small letter, in a date, after *Art.*"""
+    """Return whether a sentence continues: before lowercase, in a date, after *Art.*"""
     after = text[match.end() : match.end() + NEAR]
     if after[:1].islower():
         return True

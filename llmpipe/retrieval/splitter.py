@@ -1,17 +1,18 @@
-"""Cut documents into chunks by the tokens of the model that will embed them.
+"""Split documents into chunks, measured in tokens of the model that will embed them.
 
-A chunk is an exact slice of its document and never crosses a section. Within one, cuts fall between
-paragraphs, list items or blocks of code where that fits, else between sentences, then words, and
-inside a word only where nothing else is left. Neighbours in a section share up to `overlap` tokens.
-What is embedded is the chunk below its context, the document's title and the titles of its section;
-both together, special tokens included, are within `tokens`: each chunk is counted again in the end.
+A chunk is an exact slice of its document and never crosses a section. Inside a section, cuts fall
+between paragraphs, list items or code blocks if possible, else between sentences, then between
+words, and inside a word as a last resort. Neighbors in a section share up to `overlap` tokens. The
+embedded text is the context (the document's title and the headings of the section) and the chunk.
+Both together, special tokens included, have at most `tokens` tokens: each chunk is counted again at
+the end.
 
 A table that does not fit into one chunk is cut between rows, and a row that does not fit between
-cells; they share no tokens. What begins inside a table carries the names of the columns that it
-lies in, as its `header`, within the same room.
+cells, without overlap. A chunk that begins inside a table carries the names of its columns as its
+`header`, which counts toward `tokens`.
 
-A section that is nothing but its heading goes with the next one, and a heading with the text below
-it. Blank stretches give no chunk. Not covered: cutting by meaning.
+A section that consists only of its heading is joined to the next one, and a heading stays with the
+text below it. Whitespace gives no chunk. Not covered: splitting by meaning.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from llmpipe.retrieval.chunks import Chunk, below
 from llmpipe.retrieval.tables import Span, Table, find_tables, table_at, tables_between
 
 CHARACTERS_PER_TOKEN = 16
-"""A stretch counts for one token in so many characters at least: a tokenizer may see one unknown
-token in a word of ten thousand letters, and a chunk of such words would suit nobody."""
+"""Every so many characters count as at least one token: a tokenizer may see one unknown token in a
+word of ten thousand letters, and a chunk of such words would be useless."""
 CONTEXT_SHARE = 3
-"""The context may take one part in so many of the tokens."""
+"""The context may take one in so many of the tokens."""
 SCRAP = 10
-"""A piece of less than one part in so many of the room is joined to a neighbour."""
+"""A piece smaller than one in so many of the available tokens is joined to a neighbor."""
 WRAPPED = 40
-"""A line of prose of so many characters, followed by another, ends because it is full."""
+"""A line of prose of at least this length, followed by another line, counts as wrapped."""
 
 _SOFT_BREAK = re.compile(rf"(?<=\n)(\S[^\n]{{{WRAPPED},}}?)(\r?\n)(?=[^\W\d_])")
 _MARKUP = re.compile(r"[\W_]+")
@@ -46,7 +47,7 @@ _MARKUP = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A stretch that chunks do not cross; ``heading`` is where its headings end."""
+    """A span that chunks do not cross; ``heading`` is where its headings end."""
 
     path: tuple[str, ...]
     start: int
@@ -56,7 +57,7 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """The text of a document, its tables, and the context of the unit that is being cut."""
+    """The text of a document, its tables, and the context of the unit that is being split."""
 
     whole: str
     tables: Sequence[Table]
@@ -66,7 +67,7 @@ class _Text:
         return self.whole[slice(*span)]
 
     def rest_of_row(self, span: Span) -> int | None:
-        """Return where the next row begins, for what begins inside one and goes on with that."""
+        """Return where the next row begins if a span begins inside a row and reaches past it."""
         table = table_at(self.tables, span[0])
         if table is None:
             return None
@@ -75,7 +76,7 @@ class _Text:
 
 
 class Splitter:
-    """Cuts documents. ``tokenizer`` is one of the ``tokenizers`` library that truncates nothing."""
+    """Splits documents; ``tokenizer`` is from the ``tokenizers`` library, without truncation."""
 
     def __init__(self, tokenizer: Any, *, tokens: int, overlap: int, context: bool = True) -> None:
         self.tokens = tokens
@@ -91,7 +92,7 @@ class Splitter:
         return len(self._tokenizer.encode(text))
 
     def split(self, document: Document) -> list[Chunk]:
-        """Give the chunks of a document, in the order of the text."""
+        """Return the chunks of a document in text order."""
         chunks: list[Chunk] = []
         tables = find_tables(document.text)
         for unit in _units(document):
@@ -121,7 +122,7 @@ class Splitter:
         return below(text.context, self._header(text, span), text[span])
 
     def _header(self, text: _Text, span: Span) -> str:
-        """Return the column names above a stretch; names that take too many tokens are cut off."""
+        """Return the column names above a span, shortened if they take too many tokens."""
         table = table_at(text.tables, span[0])
         return self._shortened(table.header(*span), self._share) if table else ""
 
@@ -130,7 +131,7 @@ class Splitter:
         return self.tokens // CONTEXT_SHARE
 
     def _spans(self, text: _Text, unit: _Unit) -> Iterator[Span]:
-        """Cut one unit into stretches that fit below the context."""
+        """Split a unit into spans that fit below the context."""
         whole = _trimmed(text, (unit.start, unit.end))
         if self._excess(text, whole) <= 0:
             yield whole
@@ -140,23 +141,23 @@ class Splitter:
         heading = self._size(text[unit.start, unit.heading])
         if not heading or heading * 2 > room:
             spans = self._cut(text, (unit.start, unit.end), room)
-        else:  # the first stretch begins with the headings, so that none stands alone
+        else:  # the first span includes the headings, so that they do not become a chunk
             spans = self._cut(text, (unit.heading, unit.end), room - heading)
             spans[0] = _trimmed(text, (unit.start, spans[0][1]))
         for span in spans:
             yield from self._fitting(text, span)
 
     def _headers(self, text: _Text, unit: _Unit, room: int) -> Iterator[str]:
-        """Yield the headers of the tables of a unit that do not fit into one chunk."""
+        """Yield the headers of tables that do not fit into one chunk."""
         for table in tables_between(text.tables, unit.start, unit.end):
             if not self._fits(text[table.start, table.end], room):
                 yield self._header(text, (table.rows[1], table.end))
 
     def _fitting(self, text: _Text, span: Span) -> Iterator[Span]:
-        """Cut a stretch further that, with what stands above it, turns out to have too many tokens.
+        """Split a span further if it has too many tokens together with the text above it.
 
-        Tokens are counted piece by piece while cutting; where they merge across the seam, the sum
-        is off by some.
+        While splitting, tokens are counted piece by piece. Tokens can merge across pieces, which
+        makes the sum slightly wrong.
         """
         excess = self._excess(text, span)
         if excess <= 0:
@@ -166,16 +167,16 @@ class Splitter:
         parts = self._cut(text, span, room) if room > 0 else [span]
         if parts == [span]:
             raise StageError(
-                f"{self.tokens} tokens have no room for {text[span][:20]!r}",
+                f"{text[span][:20]!r} does not fit into {self.tokens} tokens",
                 hint="raise `tokens`, or set `context: false`",
             )
         for part in parts:
             yield from self._fitting(text, part)
 
     def _cut(self, text: _Text, span: Span, room: int) -> list[Span]:
-        """Cut a stretch into pieces within ``room``, if possible without scraps such as a fence.
+        """Split a span into pieces within ``room``, if possible without scraps such as a fence.
 
-        A scrap that finds no room beside its neighbours gets it when the pieces are cut smaller.
+        If a scrap does not fit beside its neighbors, the pieces are made smaller.
         """
         spans = self._joined(text, self._pieces(text, span, room), room)
         if room >= SCRAP and any(self._is_scrap(text, span, room) for span in spans):
@@ -184,7 +185,7 @@ class Splitter:
         return spans
 
     def _joined(self, text: _Text, spans: Iterable[Span], room: int) -> list[Span]:
-        """Join scraps to the piece before or after them, where both together fit."""
+        """Join scraps to the piece before or after them if both fit together."""
         joined: list[Span] = []
         for span in spans:
             both = (joined[-1][0], span[1]) if joined else span
@@ -199,18 +200,18 @@ class Splitter:
         return self._size(text[span]) * SCRAP < room
 
     def _pieces(self, text: _Text, span: Span, room: int) -> Iterator[Span]:
-        """Cut a stretch; what begins inside a row of a table ends with it."""
+        """Split a span; a piece that begins inside a table row ends with that row."""
         done = 0
         for start, end in self._uneven_pieces(text, span, room):
             if rest := text.rest_of_row((start, end)):
-                if rest > done:  # else it was part of the piece before
+                if rest > done:  # otherwise the previous piece contains it
                     yield _trimmed(text, (start, rest))
                 start = rest
             yield start, end
             done = end
 
     def _uneven_pieces(self, text: _Text, span: Span, room: int) -> list[Span]:
-        """Cut tables that do not fit by their rows, and all else as Markdown."""
+        """Split tables that do not fit by rows, and everything else as Markdown."""
         at, stop = span
         spans: list[Span] = []
         for table in tables_between(text.tables, *span):
@@ -224,7 +225,7 @@ class Splitter:
     def _add_rows(
         self, text: _Text, spans: list[Span], table: Table, span: Span, room: int
     ) -> None:
-        """Put rows into the last stretch and new ones; cut those that fit into none."""
+        """Add rows to the last span and to new ones; split rows that do not fit at all."""
 
         def fits(row: Span) -> bool:
             return self._fits(text[row], room)
@@ -260,20 +261,20 @@ class Splitter:
         return size
 
     def _measure(self, text: str) -> int:
-        """Measure a stretch in tokens, none of them special."""
+        """Count the tokens of a text without special tokens."""
         tokens = len(self._tokenizer.encode(text, add_special_tokens=False))
         return max(tokens, -(-len(text) // CHARACTERS_PER_TOKEN))
 
     def _excess(self, text: _Text, span: Span) -> int:
-        """Say by how many tokens a stretch and what stands above it exceed what is allowed."""
+        """Return how many tokens a span and the text above it have over the limit."""
         tokens = self.count(self._embedded(text, span))
         least = -(-(span[1] - span[0]) // CHARACTERS_PER_TOKEN)
         return max(tokens, least) - self.tokens
 
     def _context(self, title: str, path: tuple[str, ...]) -> str:
-        """Name the place of a section; a name that takes too many tokens is shortened.
+        """Return the path of a section, shortened if it takes too many tokens.
 
-        The outer sections go first, then the document's title, and last the end of what is left.
+        The outer sections are dropped first, then the document's title, then the end of the rest.
         """
         parts = [" ".join(part.split()) for part in (title, *path)]
         parts = [part for i, part in enumerate(parts) if part and part not in parts[:i]]
@@ -286,7 +287,7 @@ class Splitter:
         return self._shortened(parts[-1], self._share)
 
     def _shorten(self, text: str, budget: int) -> str:
-        """Leave words out at the end of a text until it is within so many tokens."""
+        """Drop words at the end of a text until it has at most ``budget`` tokens."""
 
         def size(count: int) -> int:
             return self._size(" ".join(words[:count]))
@@ -295,7 +296,7 @@ class Splitter:
         kept = len(words)
         if size(kept) > budget:
             kept = bisect_right(range(kept), budget, key=size) - 1
-        while kept and size(kept) > budget:  # a word more may be a token less
+        while kept and size(kept) > budget:  # one more word can mean one token less
             kept -= 1
         return " ".join(words[:kept])
 
@@ -306,7 +307,7 @@ def _packed(
     fits: Callable[[Span], bool],
     cut: Callable[[Span], list[Span]],
 ) -> list[Span]:
-    """Add parts to the last stretch as far as they fit, else as new ones; cut what never fits."""
+    """Append parts to the last span while they fit, else as new spans; split oversized ones."""
     growing = bool(spans)
     for part in parts:
         both = (spans[-1][0], part[1]) if growing else part
@@ -322,7 +323,7 @@ def _packed(
 
 
 def cuts_a_word(document: Document, chunk: Chunk) -> bool:
-    """Tell whether a chunk ends inside a word, in a script that puts spaces between words."""
+    """Return whether a chunk ends inside a word, in a script with spaces between words."""
     around = document.text[chunk.end - 1 : chunk.end + 1]
     return len(around) == 2 and all(
         letter.isalnum() and unicodedata.east_asian_width(letter) not in "WF" for letter in around
@@ -330,24 +331,24 @@ def cuts_a_word(document: Document, chunk: Chunk) -> bool:
 
 
 def _trimmed(text: _Text, span: Span) -> Span:
-    """Move both ends of a stretch inwards past white space."""
+    """Return a span without surrounding whitespace."""
     (start, end), stretch = span, text[span]
     start += len(stretch) - len(stretch.lstrip())
     return start, max(start, end - (len(stretch) - len(stretch.rstrip())))
 
 
 def _unwrapped(text: str) -> str:
-    """Put spaces for the line breaks inside wrapped prose, so that sentences run on across lines.
+    """Replace line breaks inside wrapped prose by spaces, so that sentences continue across lines.
 
-    The length stays the same: offsets in the result are offsets in the text.
+    The length is unchanged: offsets in the result are offsets in the text.
     """
     return _SOFT_BREAK.sub(lambda m: m[1] + " " * len(m[2]), f"\n{text}")[1:]
 
 
 def _units(document: Document) -> list[_Unit]:
-    """Give the stretches that chunks may not cross: the sections, bare headings with the next one.
+    """Return the sections; a section that is only a heading is joined to the next one.
 
-    What is left of headings at the end of a document goes with the section before.
+    Headings at the end of a document are joined to the section before them.
     """
     units: list[_Unit] = []
     begin: int | None = None
@@ -372,10 +373,10 @@ def _units(document: Document) -> list[_Unit]:
 
 
 def _end_of_heading(text: str, section: Section) -> int | None:
-    """Find where the heading that a section begins with ends; None when it begins with none.
+    """Return where the heading at the start of a section ends; None if there is none.
 
-    A heading is the section's title, whatever its markup, or a line that Markdown takes for one;
-    lines without a letter or digit around it (``====``) belong to it.
+    A heading is the section's title in any markup, or a line that Markdown reads as a heading.
+    Adjacent lines without letters or digits (``====``) belong to it.
     """
     if not section.path:
         return None

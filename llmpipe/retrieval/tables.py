@@ -1,7 +1,7 @@
-"""Find the tables of a text, so that what is cut out of one can be shown below its column names.
+"""Find the tables of a text, so that a part of one can be shown with its column names.
 
-A table is Markdown's, as all documents are written here: a row of names, a row of dashes, then rows
-with bars up to a line without one. A bar behind a backslash is part of its cell.
+Tables are in Markdown, as in all converted documents: a row of names, a row of dashes, then rows
+with bars until a line without one. A bar after a backslash is part of its cell.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 from operator import attrgetter
 
 _BEFORE_A_ROW = "> \t"
-"""A table may stand in a quote."""
+"""Characters that may precede a row: a table may be inside a quote."""
 _RULE = frozenset("|-:" + _BEFORE_A_ROW)
 _BAR = re.compile(r"\\[^\w\s]|(\|)")
 
@@ -24,10 +24,12 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where a table lies in a text.
+    """A table in a text.
 
-    ``names`` are those of its columns, ``rows`` the places of the first letter of each row, those
-    of the names and the dashes included, and ``bars`` the places of the bars between cells.
+    Attributes:
+        names: the column names.
+        rows: the position of the first letter of each row, including the names and the dashes.
+        bars: the positions of the bars between cells.
     """
 
     start: int
@@ -37,13 +39,13 @@ class Table:
     bars: Sequence[int]
 
     def row(self, at: int) -> Span:
-        """Return where the row of a place begins, and where the next one does."""
+        """Return where the row at a position begins, and where the next one does."""
         following = bisect_right(self.rows, at)
         end = self.rows[following] if following < len(self.rows) else self.end
         return self.rows[following - 1], end
 
     def rows_between(self, start: int, end: int) -> Iterator[Span]:
-        """Yield the rows between two places; the first and last may be parts of one."""
+        """Yield the rows between two positions; the first and last may be partial."""
         inside = self.rows[bisect_right(self.rows, start) : bisect_left(self.rows, end)]
         return pairwise((start, *inside, end))
 
@@ -53,10 +55,10 @@ class Table:
         return pairwise((start, *inside, end))
 
     def header(self, start: int, end: int) -> str:
-        """Return the names of the columns that a stretch of it lies in, on one line.
+        """Return the names of the columns that a part of the table covers, on one line.
 
-        Those are all columns, unless the stretch lies within one row. The names themselves have
-        none above them.
+        These are all columns, unless the part lies within one row. The names themselves have no
+        header.
         """
         row, following = self.row(start)
         if row == self.rows[0]:
@@ -69,14 +71,14 @@ class Table:
         return " ".join(["|", *(f"{name} |".strip() for name in names)])
 
     def _column(self, row: int, at: int) -> int:
-        """Count the bars of a row up to a place, the one that it may begin with aside."""
+        """Return the number of bars in a row before a position, without a leading one."""
         first = bisect_left(self.bars, row)
         leading = first < len(self.bars) and self.bars[first] == row
         return max(0, bisect_left(self.bars, at) - first - leading)
 
 
 def find_tables(text: str) -> list[Table]:
-    """Return the tables of a text that have names for their columns, in their order."""
+    """Return the tables of a text that have column names, in order."""
     if "|" not in text:
         return []
     lines = text.split("\n")
@@ -96,19 +98,19 @@ def find_tables(text: str) -> list[Table]:
 
 
 def table_at(tables: Sequence[Table], at: int) -> Table | None:
-    """Return the table that goes on at some place, having begun before it."""
+    """Return the table that contains a position after its start."""
     before = bisect_left(tables, at, key=attrgetter("start"))
     return tables[before - 1] if before and at < tables[before - 1].end else None
 
 
 def tables_between(tables: Sequence[Table], start: int, end: int) -> Sequence[Table]:
-    """Return the tables of which a part lies between two places."""
+    """Return the tables that overlap a range."""
     first = bisect_right(tables, start, key=attrgetter("end"))
     return tables[first : bisect_left(tables, end, key=attrgetter("start"))]
 
 
 def names_above(tables: Sequence[Table], at: int) -> str:
-    """Return the names of all columns of the table that goes on at some place, or nothing."""
+    """Return the column names of the table that contains a position after its start, or ''."""
     table = table_at(tables, at)
     return table.header(at, table.end) if table else ""
 
@@ -124,7 +126,7 @@ def _table(lines: Sequence[str], start: int) -> Table:
 
 
 def cells_of(row: str) -> tuple[str, ...]:
-    """Return the texts of the cells of a row, each without needless blanks."""
+    """Return the texts of the cells of a row, with whitespace collapsed."""
     cells = [row[begin + 1 : end] for begin, end in pairwise((-1, *_bars(row), len(row)))]
     inner = cells[not cells[0] : len(cells) - (not cells[-1])]
     return tuple(" ".join(cell.split()) for cell in inner)

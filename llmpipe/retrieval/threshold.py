@@ -1,14 +1,14 @@
-"""When a search has found nothing: a threshold on the cosine of the nearest passage.
+"""Decide when a search has found nothing: a threshold on the cosine of the nearest passage.
 
-With labelled questions, the threshold is the one that tells those with an answer in the documents
-from those without best. Without any, everyday questions of many fields are asked which hardly any
-collection answers: the threshold is the cosine that one in twenty of them exceeds. So about one
-unrelated question in twenty still reaches the model, and a collection that is about one of the
-fields loses nothing, as three of the sixty may be answered by it.
+With labeled questions, it is the threshold that best separates questions with an answer in the
+documents from those without. Otherwise, everyday questions from many fields are searched, which
+hardly any collection answers, and the threshold is the cosine that one in twenty of them exceeds.
+About one unrelated question in twenty therefore still reaches the model. A collection about one of
+these fields loses nothing, since it can answer only three of the sixty questions.
 
-Passages and questions that the embedder cannot read have no part in it: their cosines tell nothing.
-A hybrid search judges them by their words, see `llmpipe.retrieval.search.ENOUGH`. In the mode
-``bm25`` only a search that finds no passage at all has found nothing.
+Passages and questions that the embedder cannot read are left out, because their cosines say
+nothing. A hybrid search judges them by their words; see `llmpipe.retrieval.search.ENOUGH`. In the
+mode ``bm25``, a search has found nothing only if no passage shares a word with the question.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ import msgspec
 from llmpipe.errors import StageError
 
 UNRELATED_SHARE = 0.05
-"""Share of the unrelated questions that the threshold lets through."""
+"""The share of unrelated questions that the threshold lets through."""
 DIGITS = 4
-"""Decimals of a threshold: no cosine is more exact than that on another machine."""
+"""Decimals of a threshold: cosines are not more exact than that across machines."""
 
 
 class Threshold(msgspec.Struct, frozen=True):
-    """The lowest cosine that counts as found, and how it was come by.
+    """The lowest cosine that counts as found, and how it was determined.
 
-    ``cosine`` is None where only words are searched, with the method ``words`` because the embedder
-    reads no passage: no cosine passes then. ``passed`` is the share of questions without an answer
-    that it lets through, ``refused`` the share of questions with an answer that it holds back; both
-    are of the questions it was calibrated by. ``unread`` questions and ``unread_passages`` had no
-    part in it.
+    Attributes:
+        cosine: the threshold. None means no threshold, or, with the method ``words``, that the
+            embedder can read no passage, so that no cosine passes.
+        questions: how many questions it was calibrated with.
+        passed: the share of questions without an answer that it lets through.
+        refused: the share of questions with an answer that it refuses.
+        unread: how many questions were left out because the embedder cannot read them.
+        unread_passages: how many passages were left out for the same reason.
     """
 
     method: Literal["labelled", "unrelated", "given", "words", "none"]
@@ -48,11 +51,11 @@ class Threshold(msgspec.Struct, frozen=True):
     unread_passages: int = 0
 
     def passes(self, cosine: float) -> bool:
-        """Tell whether a question whose nearest passage has this cosine has found anything."""
+        """Return whether a question with this cosine of the nearest passage has found anything."""
         return self.method == "none" if self.cosine is None else cosine >= self.cosine
 
     def summary(self) -> list[str]:
-        """Return what there is to say of it as lines of text."""
+        """Return a description as lines of text."""
         if self.method == "words":
             return ["no threshold: the embedder can read none of the passages; words alone decide"]
         if self.cosine is None:
@@ -66,11 +69,11 @@ class Threshold(msgspec.Struct, frozen=True):
 def from_labelled(
     cosines: Sequence[float], answerable: Sequence[bool], *, unread: int = 0
 ) -> Threshold:
-    """Give the threshold that tells both kinds of questions apart best.
+    """Return the threshold that separates both kinds of questions best.
 
-    That is the one whose two error rates are least together; of equals the lowest, which refuses
-    fewest questions. It lies halfway between the two cosines next to it. ``unread`` questions are
-    not among them.
+    It has the lowest sum of both error rates, and of equal ones it is the lowest, which refuses
+    the fewest questions. It lies halfway between two neighboring cosines. ``unread`` questions are
+    not part of ``cosines``.
 
     Raises:
         StageError: one of the two kinds is missing.
@@ -80,8 +83,8 @@ def from_labelled(
     if not good or not bad:
         raise StageError(
             f"the calibration has {len(good)} questions with an answer and {len(bad)} without"
-            + (f", {unread} that the embedder cannot read aside" if unread else ""),
-            hint="it needs some of both, as answerable: true and answerable: false",
+            + (f", not counting {unread} that the embedder cannot read" if unread else ""),
+            hint="it needs some of both: answerable: true and answerable: false",
         )
     levels = sorted({*cosines})
     between = [round((low + high) / 2, DIGITS) for low, high in pairwise(levels)]
@@ -95,11 +98,11 @@ def from_labelled(
 
 
 def from_unrelated(cosines: Sequence[float]) -> Threshold:
-    """Give the threshold that one in twenty of these cosines, of unrelated questions, passes."""
+    """Return the threshold that one in twenty of these unrelated questions passes."""
     allowed = math.floor(len(cosines) * UNRELATED_SHARE)
     highest = sorted(cosines, reverse=True)
     cosine = round(highest[allowed], DIGITS)
-    if cosine <= highest[allowed]:  # it must not pass itself
+    if cosine <= highest[allowed]:  # the question at the limit must not pass
         cosine = round(cosine + 10**-DIGITS, DIGITS)
     return Threshold(
         "unrelated", cosine, len(cosines), passed=round(_share_from(cosines, cosine), 4)
@@ -107,7 +110,7 @@ def from_unrelated(cosines: Sequence[float]) -> Threshold:
 
 
 def unrelated_questions() -> tuple[str, ...]:
-    """Give the questions that hardly any collection of documents answers."""
+    """Return questions that hardly any collection of documents answers."""
     text = files("llmpipe.retrieval").joinpath("unrelated_questions.txt").read_text("utf-8")
     return tuple(text.splitlines())
 

@@ -1,14 +1,14 @@
-"""Words and signs of units, scales and bounds, in the languages of `Bm25Settings`.
+"""Words and signs for units, scales and bounds, in the languages of `Bm25Settings`.
 
-They are written as `llmpipe.words.bare` gives them, in small letters. What means several things is
-left out: *pound* is a weight and a currency, *m* a metre, a minute and a million.
+They are in the form that `llmpipe.words.bare` returns, in lowercase. Ambiguous words are left out:
+*pound* is a weight and a currency, *m* a meter, a minute and a million.
 """
 
 from __future__ import annotations
 
 
 def _by_word(lines: str) -> dict[str, str]:
-    """Map each word to the first one of its line; a line with blanks before it goes on."""
+    """Map each word to the first word of its line; an indented line continues the previous one."""
     entries = [entry.split() for entry in lines.strip().replace("\n  ", " ").splitlines()]
     return {word.replace("_", " "): entry[0] for entry in entries for word in entry}
 
@@ -74,12 +74,12 @@ khz
 mhz
 ghz
 """)
-"""Each name of a unit, and the one that stands for all of them."""
+"""Every name of a unit, and the name that represents the unit."""
 UNITS |= {"m": "", "t": "", "w": "", "v": ""}
-"""Letters that follow a number directly and stand for several units."""
+"""Letters that directly follow a number and stand for several units."""
 
 SIGNS = ("€", "$", "us$", "£", "₩", "₹", "₽", "₺", "%", "eur", "usd", "gbp", "chf")
-"""Units that are also written before the number."""
+"""Units that may also come before the number."""
 
 SCALES = {
     word: int(power)
@@ -97,7 +97,7 @@ SCALES = {
 """).items()
     if not word.isdigit()
 }
-"""Powers of ten by their names."""
+"""Powers of ten by name."""
 
 AT_LEAST = (
     "at least|no less than|not less than|no fewer than|not fewer than|more than|a minimum of"
@@ -112,7 +112,7 @@ AT_MOST = (
     "|non piu di|meno di|no maximo|ate|hoogstens|niet meer dan|minder dan|hogst|hojst"
     "|не более|менее|меньше|en fazla|最多|不超过|少于"
 )
-"""Bounds that are written before a number, as alternatives of a pattern."""
+"""Bounds that come before a number, as alternatives of a pattern."""
 OR_MORE = "or more|and more|or above|and above|oder mehr|ou plus|o mas|o piu|ou mais|of meer|以上"
 OR_LESS = "or less|or fewer|or below|and below|oder weniger|ou moins|o menos|o meno|以下|以内"
-"""Bounds that are written after a number and its unit."""
+"""Bounds that come after a number and its unit."""

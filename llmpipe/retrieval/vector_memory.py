@@ -1,10 +1,10 @@
-"""The memory of what was embedded: no text is embedded twice by the same embedder.
+"""Cache vectors, so that the same embedder never embeds a text twice.
 
-One SQLite file for each embedder, in the store's journal, shared by all stages, specs and runs. It
-maps the SHA-256 of a text, prefix included, to its vector. What is put is there for good, so that
-an embedding that was killed goes on where it was, and an edited document costs only the chunks that
-changed. Several processes may use it at once. A file that is damaged is begun anew, with a warning:
-it holds nothing that cannot be computed again.
+There is one SQLite file per embedder, in the store's journal, shared by all stages, specs and runs.
+It maps the SHA-256 of a text, prefix included, to its vector. Entries are permanent: a killed
+embedding resumes where it stopped, and an edited document costs only its changed chunks. Several
+processes may use the file at once. A damaged file is replaced by a new one, with a warning, since
+everything in it can be computed again.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.embedder import Vectors
 
 FOLDER = "embeddings"
-"""Where the files lie in the journal."""
+"""The folder of these files in the journal."""
 FORMAT = 1
-"""Raised when the files are laid out in another way."""
+"""Raised when the layout of the files changes."""
 AT_ONCE = 900
-"""How many vectors one query asks for."""
+"""How many vectors one query reads."""
 PATIENCE = 60.0
-"""Seconds to wait for others that use the file."""
+"""Seconds to wait for other processes that use the file."""
 
 _ELSEWHERE = ("model", "dimension", "max_tokens", "passage_prefix", "query_prefix")
-"""What of an embedder's identity does not shape the vector of a text that has its prefix."""
+"""Identity fields that do not affect the vector of a text that already includes its prefix."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def text_key(text: str) -> bytes:
-    """Give the key of a text, prefix included."""
+    """Return the key of a text, prefix included."""
     return hashlib.sha256(text.encode()).digest()
 
 
 def memory_file(journal: Path, identity: EmbedderIdentity) -> Path:
-    """Name the file of an embedder."""
+    """Return the cache file of an embedder."""
     fields = msgspec.to_builtins(identity)
     shaping = {name: value for name, value in fields.items() if name not in _ELSEWHERE}
     return journal / FOLDER / f"{digest({'format': FORMAT, **shaping})[:32]}.sqlite"
@@ -73,24 +73,24 @@ class VectorMemory:
         self._connection.close()
 
     def known(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Tell which of the keys have a vector."""
+        """Return which of the keys have a vector."""
         return {key for key, _ in self._rows("key, 0", keys)}
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """Give the vectors of those keys that have one."""
+        """Return the vectors of the keys that have one."""
         import numpy as np
 
         rows = self._rows("key, vector", keys)
         return {key: np.frombuffer(vector, np.float32) for key, vector in rows}
 
     def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:
-        """Remember a vector for each key, all or none of them."""
+        """Store a vector for each key, all or none."""
         rows = [(key, row.tobytes()) for key, row in zip(keys, vectors, strict=True)]
         with self._explained():
             try:
                 self._insert(rows)
             except sqlite3.DatabaseError as error:
-                self._begin_anew(error)
+                self._recreate(error)
                 self._insert(rows)
 
     def _insert(self, rows: Sequence[tuple[bytes, bytes]]) -> None:
@@ -107,7 +107,7 @@ class VectorMemory:
                     query = f"SELECT {columns} FROM vectors WHERE key IN ({marks})"
                     found += self._connection.execute(query, part)
             except sqlite3.DatabaseError as error:
-                self._begin_anew(error)
+                self._recreate(error)
                 return []
         return found
 
@@ -118,16 +118,16 @@ class VectorMemory:
             self._discard(error)
             return _opened(self.path)
 
-    def _begin_anew(self, error: sqlite3.DatabaseError) -> None:
+    def _recreate(self, error: sqlite3.DatabaseError) -> None:
         self._connection.close()
         self._discard(error)
         self._connection = _opened(self.path)
 
     def _discard(self, error: sqlite3.DatabaseError) -> None:
-        """Remove a damaged file; any other error is raised again."""
+        """Remove a damaged file; raise any other error again."""
         if error.sqlite_errorcode & 0xFF not in _DAMAGED:
             raise error
-        self._warn(f"{self.path} is damaged ({error}); it is begun anew, and embedded again")
+        self._warn(f"{self.path} is damaged ({error}); it is replaced and filled again")
         for name in ("", "-wal", "-shm"):
             self.path.with_name(self.path.name + name).unlink(missing_ok=True)
 
@@ -137,8 +137,8 @@ class VectorMemory:
             yield
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
-                f"the memory of vectors {self.path} cannot be used: {error}",
-                hint="check the free space and the permissions; what was embedded is kept",
+                f"the vector cache {self.path} cannot be used: {error}",
+                hint="check the free space and the permissions; finished vectors are kept",
             ) from error
 
 
@@ -158,9 +158,10 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Let readers and a writer go together. Others may be opening the new file in this moment.
+    """Switch to write-ahead logging, so that readers do not block a writer.
 
-    SQLite waits for every other lock by itself, and for the one of this change it does not.
+    Another process may be opening the new file at the same time. SQLite waits for every other
+    lock, but not for the one that this change needs.
     """
     deadline = time.monotonic() + PATIENCE
     while True:

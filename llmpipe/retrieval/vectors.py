@@ -1,7 +1,7 @@
-"""Give every chunk of a folder its vector, each text once, through the memory of vectors.
+"""Compute the vector of every chunk, each distinct text once, with a cache of vectors.
 
-`Backlog.read` finds which texts the memory lacks, `embed_backlog` embeds those shard by shard, and
-`write_vectors` writes all out of the memory. Only the texts that are missing are held in memory.
+`Backlog.read` finds the texts that are not cached, `embed_backlog` embeds them in shards, and
+`write_vectors` writes all vectors from the cache. Only uncached texts are kept in memory.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.embedders import OpenedEmbedder
 
 SHARD = 128
-"""Texts that are embedded, and remembered, at a time; a killed run loses no more."""
+"""How many texts are embedded and cached at a time; a killed run loses at most these."""
 UNREAD_ROWS = "unread.npy"
-"""The file with the rows that the embedder cannot read, where there are any."""
+"""The file with the rows that the embedder cannot read; absent if it can read all."""
 BLOCK = 4096
-"""Chunks that are looked up, and vectors that are written, at a time."""
+"""How many chunks are looked up, and how many vectors are written, at a time."""
 
 
 @dataclass(slots=True)
 class Passage:
-    """A text to be embedded, its length, and the first place that it stands at."""
+    """A text to embed, its length in tokens, and the first place where it occurs."""
 
     text: str
     tokens: int
@@ -42,21 +42,21 @@ class Passage:
 
 @dataclass(slots=True)
 class Backlog:
-    """The key of every chunk's text, in the order of the chunks, and the texts to be embedded."""
+    """The text keys of all chunks, in order, and the texts that are not cached."""
 
     keys: list[bytes] = field(default_factory=list)
     missing: dict[bytes, Passage] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
-        """How many tokens are to be embedded."""
+        """The number of tokens to embed."""
         return sum(passage.tokens for passage in self.missing.values())
 
     @classmethod
     def read(cls, file: Path, prefix: str, memory: VectorMemory) -> Backlog:
-        """Read chunks and find out which of their texts the memory lacks.
+        """Read chunks and find the texts that are not cached.
 
-        ``prefix`` is what the embedder puts before a passage; it belongs to the keys.
+        ``prefix`` is what the embedder puts before a passage; the keys include it.
         """
         backlog = cls()
         for chunks in _blocks(read_chunks(file)):
@@ -69,10 +69,10 @@ class Backlog:
         return backlog
 
     def count_again(self, tokenizer: Any, identity: EmbedderIdentity) -> None:
-        """Count the texts with the embedder's own tokenizer.
+        """Count the tokens of the texts with the embedder's own tokenizer.
 
         Raises:
-            StageError: one is longer than the embedder takes: it would be cut without a word.
+            StageError: a text is longer than the embedder takes, and would be cut silently.
         """
         passages = list(self.missing.values())
         texts = [identity.passage_prefix + passage.text for passage in passages]
@@ -87,7 +87,7 @@ class Backlog:
 
 
 def read_as(reader: Reader, file: Path) -> Survey:
-    """Read the chunks of a file as their embedder does."""
+    """Survey the chunks of a file with the tokenizer of their embedder."""
     survey = Survey()
     for chunks in _blocks(read_chunks(file)):
         for chunk, reading in zip(chunks, reader.read([c.text for c in chunks]), strict=True):
@@ -96,7 +96,7 @@ def read_as(reader: Reader, file: Path) -> Survey:
 
 
 def write_unread(folder: Path, rows: Sequence[int]) -> None:
-    """Write which rows the embedder cannot read; no file where there are none."""
+    """Write the rows that the embedder cannot read; no file if there are none."""
     import numpy as np
 
     if rows:
@@ -109,7 +109,7 @@ def embed_backlog(
     memory: VectorMemory,
     progress: Callable[[int], None],
 ) -> None:
-    """Embed what is missing, texts of like length together, and remember it.
+    """Embed uncached texts, those of similar length together, and cache their vectors.
 
     Raises:
         StageError: as `OpenedEmbedder.embed_passages`.
@@ -126,10 +126,10 @@ def embed_backlog(
 
 
 def write_vectors(path: Path, keys: Sequence[bytes], memory: VectorMemory) -> int:
-    """Write the vector of every key, in their order, as one float32 array; give its width.
+    """Write the vectors of all keys, in order, as one float32 array; return its width.
 
     Raises:
-        StageError: the memory holds none for a key, or vectors of several widths.
+        StageError: a vector is missing, or the vectors differ in width.
     """
     import numpy as np
 
@@ -147,7 +147,7 @@ def write_vectors(path: Path, keys: Sequence[bytes], memory: VectorMemory) -> in
         widths.add(array.shape[1])
         if len(widths) > 1:
             raise StageError(
-                f"{memory.path} holds vectors of several widths: {sorted(widths)}",
+                f"{memory.path} contains vectors of several widths: {sorted(widths)}",
                 hint="the endpoint's model has changed: remove the file, and run again",
             )
         array[begin : begin + len(block)] = rows

@@ -45,7 +45,7 @@ def source(number: int, text: str) -> Source:
 def figures(*answers: str) -> dict[str, float]:
     """The figures of the citations of some answers."""
     scores = answer_scores([answered(text) for text in answers])
-    return {name: rows.figure for name, rows in scores.items() if name.startswith("citation")}
+    return {name: rows.value for name, rows in scores.items() if name.startswith("citation")}
 
 
 def test_what_an_answer_cites_is_what_it_names() -> None:

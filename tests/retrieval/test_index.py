@@ -65,7 +65,9 @@ def test_an_altered_file_is_named(tmp_path: Path) -> None:
     for name in names:
         whole = (index / name).read_bytes()
         (index / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(StageError, match="not the file that the index was made with") as caught:
+        with pytest.raises(
+            StageError, match="not the file that the index was built with"
+        ) as caught:
             open_index(index)
         assert name in caught.value.message
         (index / name).write_bytes(whole)
@@ -79,7 +81,7 @@ def test_an_altered_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
 def test_what_is_no_index_or_another_one_is_refused(tmp_path: Path, other: int) -> None:
     """By what it is; one of another format, whose words are others, with what to do."""
-    with pytest.raises(StageError, match="is no index"):
+    with pytest.raises(StageError, match="is not an index"):
         open_index(tmp_path)
     index = built(tmp_path)
     manifest = json.loads((index / "index.json").read_text("utf-8"))
@@ -89,7 +91,7 @@ def test_what_is_no_index_or_another_one_is_refused(tmp_path: Path, other: int) 
         open_index(index)
     assert "--force" in (caught.value.hint or "")
     (index / "index.json").write_text("[]")
-    with pytest.raises(StageError, match="is no index"):
+    with pytest.raises(StageError, match="is not an index"):
         open_index(index)
 
 
@@ -143,8 +145,8 @@ def test_the_settings_reach_the_index(tmp_path: Path) -> None:
     [
         (np.zeros((40, 8), np.float32), r"float32 of shape \(40, 8\).* rows of 64"),
         (np.ones((40, DIMENSION)), "holds float64"),
-        (np.full((40, DIMENSION), np.nan, np.float32), "row 0 has the length nan"),
-        (np.ones((40, DIMENSION), np.float32), "row 0 has the length 8"),
+        (np.full((40, DIMENSION), np.nan, np.float32), "row 0 has length nan"),
+        (np.ones((40, DIMENSION), np.float32), "row 0 has length 8"),
         (np.full((39, DIMENSION), 1 / 8, np.float32), "40 chunks and 39 vectors"),
         (np.full((41, DIMENSION), 1 / 8, np.float32), "40 chunks and 41 vectors"),
         (np.array([{}] * 40), "cannot be read as vectors"),
@@ -163,8 +165,8 @@ def test_broken_embeddings_are_refused(vectors: np.ndarray, message: str, tmp_pa
     [
         (np.array([1.0, 2.0]), "holds float64 of shape"),
         (np.array([[1, 2]]), r"holds int64 of shape \(1, 2\)"),
-        (np.array(["1"]), "not a list of whole numbers"),
-        (np.array([2, 1]), "rows from 0 to 39 in their order"),
+        (np.array(["1"]), "not a list of integers"),
+        (np.array([2, 1]), "rows from 0 to 39 in ascending order"),
         (np.array([1, 1]), "each once"),
         (np.array([-1, 1]), "rows from 0 to 39"),
         (np.array([1, 40]), "rows from 0 to 39"),

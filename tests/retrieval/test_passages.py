@@ -104,7 +104,7 @@ def test_the_keys_of_the_metadata(passages: Passages, tmp_path: Path) -> None:
     [
         ("langauge", "did you mean 'language'?"),
         ("Section", "did you mean 'section'?"),
-        ("x' OR '1'='1", f"what can be filtered by: document, section, {', '.join(KEYS)}"),
+        ("x' OR '1'='1", f"available filters: document, section, {', '.join(KEYS)}"),
     ],
 )
 @pytest.mark.parametrize("condition", ["en", ["en", "de"], {"min": 3}])
@@ -112,9 +112,9 @@ def test_a_key_that_no_document_has_is_told(
     passages: Passages, key: str, hint: str, condition: Any
 ) -> None:
     """With the one that may be meant, or all that there are."""
-    with pytest.raises(FilterError, match=r"no document has that in its metadata") as caught:
+    with pytest.raises(FilterError, match=r"no document has this key in its metadata") as caught:
         passages.rows_matching({"document": "docs/*", key: condition})
-    assert caught.value.message.startswith(f"the filter {key!r} is of no use")
+    assert caught.value.message.startswith(f"the filter {key!r} matches nothing")
     assert caught.value.hint == hint
 
 
@@ -216,7 +216,9 @@ def test_threads_read_at_the_same_time(passages: Passages) -> None:
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     """A chunk of an unknown document; an id that stands twice."""
     one, two = DOCUMENTS[:2]
-    with pytest.raises(StageError, match=r"is of 'docs/deep/b\.md', which is not there"):
+    with pytest.raises(
+        StageError, match=r"the document 'docs/deep/b\.md' of the chunk .* is missing"
+    ):
         write_passages(tmp_path / "a", [one], [chunk_of(two)])
     with pytest.raises(StageError, match="share an id"):
         write_passages(tmp_path / "b", [one, one], [])

@@ -90,7 +90,7 @@ def test_a_collection_that_cannot_be_read_is_refused_unless_allowed() -> None:
         survey((10, 10), (0, 10)).check("M", "refuse", said.append)
     assert "mode: bm25" in (caught.value.hint or "")
     survey((10, 10), (0, 10)).check("M", "allow", said.append)
-    assert "1 of 2 chunks it cannot read" in said.pop()
+    assert "cannot read 1 of 2 chunks" in said.pop()
 
 
 class Halting(HashedWords):

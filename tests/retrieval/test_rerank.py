@@ -102,5 +102,5 @@ def test_what_is_no_reranker_is_refused(tmp_path: Path) -> None:
     """A folder without weights; a classifier of three classes."""
     with pytest.raises(StageError, match="no weights as safetensors"):
         CrossEncoder(tmp_path)
-    with pytest.raises(StageError, match="gives a pair 3 scores, not one"):
+    with pytest.raises(StageError, match="returns 3 scores per pair"):
         CrossEncoder(cross_encoder(tmp_path / "three", labels=3))

@@ -220,7 +220,7 @@ def test_tokens_too_few_for_one_letter() -> None:
         def encode(self, text: str, add_special_tokens: bool = True) -> str:
             return text * 20
 
-    with pytest.raises(StageError, match="have no room"):
+    with pytest.raises(StageError, match="does not fit into"):
         Splitter(Wasteful(), tokens=16, overlap=0).split(document(((), "abc")))
 
 
