@@ -1,1 +1,1 @@
-"""What an answer is worth, and how sure one can be of it: pure functions of texts and numbers."""
+"""Score answers and rankings, and compute confidence intervals: pure functions."""

@@ -1,11 +1,11 @@
-"""Percentile bootstrap intervals over rows, for one model and for the difference of two.
+"""Compute percentile bootstrap intervals over rows, for one model and for the difference of two.
 
-For a share of rows that are right or wrong `llmpipe.evaluation.proportion` has a better interval; a
-difference is always bootstrapped: where two models agree on every row, its interval is [0, 0].
+Each row has a numerator and a denominator. The metric is the sum of the numerators divided by the
+sum of the denominators: a mean if every denominator is 1, a loss per token if it is the number of
+tokens. The same seed and number of rows give the same resamples, so models are compared row by row.
 
-Every row gives a numerator and a denominator, and the figure is the sum of the one over the sum
-of the other: a mean where each denominator is 1, a loss per token where it counts tokens. The same
-seed and number of rows give the same resamples, so that two models are compared row by row.
+For a share of rows that are right or wrong, `llmpipe.evaluation.proportion` has a better interval.
+A difference is always bootstrapped: if two models agree on every row, its interval is [0, 0].
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ _AT_ONCE = 200
 
 @dataclass(frozen=True, slots=True)
 class RowScores:
-    """What every row contributes to one figure of one model."""
+    """What each row contributes to one metric of one model."""
 
     numerators: Sequence[float]
     denominators: Sequence[float]
 
     @classmethod
     def mean(cls, values: Sequence[float]) -> RowScores:
-        """Give the scores whose figure is the plain mean of ``values``."""
+        """Return the scores whose metric is the mean of ``values``."""
         return cls(values, [1.0] * len(values))
 
     @property
-    def figure(self) -> float:
-        """The figure over all rows as they are."""
+    def value(self) -> float:
+        """The metric over all rows."""
         return sum(self.numerators) / sum(self.denominators)
 
 
-def resampled_figures(scores: RowScores, seed: int, resamples: int = RESAMPLES) -> Resampled:
-    """Give the figure over many resamples of the rows, each drawn with replacement."""
+def resampled_metrics(scores: RowScores, seed: int, resamples: int = RESAMPLES) -> Resampled:
+    """Return the metric over many resamples of the rows, drawn with replacement."""
     import numpy as np
 
     rows = len(scores.numerators)
@@ -53,18 +53,18 @@ def resampled_figures(scores: RowScores, seed: int, resamples: int = RESAMPLES) 
     parts: list[Any] = []
     for begin in range(0, resamples, _AT_ONCE):
         size = min(_AT_ONCE, resamples - begin)
-        # How often each row is drawn; the sums are then one product of matrices.
+        # Counts how often each row is drawn. The sums are then one matrix product.
         draws = generator.multinomial(rows, np.full(rows, 1 / rows), size=size)
         sums = draws.astype(np.float64) @ both
         parts.append(sums[:, 0] / sums[:, 1])
-    figures: Resampled = np.concatenate(parts)
-    return figures
+    values: Resampled = np.concatenate(parts)
+    return values
 
 
-def interval(figures: Resampled, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Give the lower and upper percentile between which ``confidence`` of the figures lie."""
+def interval(values: Resampled, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the lower and upper percentile between which ``confidence`` of the values lie."""
     import numpy as np
 
     tail = (1 - confidence) / 2
-    low, high = np.quantile(figures, [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

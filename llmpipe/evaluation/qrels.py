@@ -1,8 +1,8 @@
-"""Read questions, what answers them, and collections: TREC's qrels and the files of BEIR.
+"""Read questions, relevance judgments and collections: TREC qrels and BEIR files.
 
-TREC: ``query iteration document relevance`` a line, between blanks or, where ids hold blanks, tabs.
-BEIR: ``queries.jsonl`` and ``corpus.jsonl`` with ``_id`` and ``text``, and a table of relevance
-with a header and tabs. Blank lines do not count.
+TREC: one ``query iteration document relevance`` per line, separated by spaces, or by tabs if ids
+contain spaces. BEIR: ``queries.jsonl`` and ``corpus.jsonl`` with ``_id`` and ``text``, and a
+tab-separated table of relevance with a header. Blank lines are ignored.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import msgspec
 from llmpipe.errors import StageError
 
 Qrels = dict[str, dict[str, int]]
-"""Relevance by query and document; above 0 is relevant."""
+"""Relevance by query and document; above 0 means relevant."""
 
 
 class Passage(msgspec.Struct, frozen=True):
-    """A question or a document of a collection in BEIR's form."""
+    """A question or a document of a BEIR collection."""
 
     id: str = msgspec.field(name="_id")
     text: str
@@ -30,19 +30,19 @@ BEIR_HEADER = ["query-id", "corpus-id", "score"]
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Read relevance in either form, told apart by BEIR's header.
+    """Read relevance judgments in either format; BEIR has a header.
 
     Raises:
-        StageError: a line is not of the form, or judges a pair again and otherwise.
+        StageError: a line has the wrong format, or a pair is judged twice with different relevance.
     """
     _, first = next(_lines(path), (0, ""))
     return read_beir_qrels(path) if first.split("\t") == BEIR_HEADER else read_trec_qrels(path)
 
 
 def line_of(path: Path, query: str, document: str) -> int:
-    """Give the number of the line of a qrels file that judges a document for a query; 0 for none.
+    """Return the line of a qrels file that judges a document for a query, or 0.
 
-    In both forms the query stands first and the document last but one.
+    In both formats, the query is the first column and the document the last but one.
     """
     lines = ((n, line.split("\t") if "\t" in line else line.split()) for n, line in _lines(path))
     judged = (n for n, parts in lines if (parts[0], parts[-2]) == (query, document))
@@ -50,10 +50,10 @@ def line_of(path: Path, query: str, document: str) -> int:
 
 
 def read_trec_qrels(path: Path) -> Qrels:
-    """Read relevance as TREC writes it.
+    """Read relevance judgments in TREC's format.
 
     Raises:
-        StageError: a line is not of that form, or judges a pair again and otherwise.
+        StageError: a line has the wrong format, or a pair is judged twice with different relevance.
     """
     qrels: Qrels = {}
     for number, line in _lines(path):
@@ -66,16 +66,16 @@ def read_trec_qrels(path: Path) -> Qrels:
 
 
 def read_beir_qrels(path: Path) -> Qrels:
-    """Read relevance as BEIR writes it: a header, then ``query-id``, ``corpus-id``, ``score``.
+    """Read relevance judgments in BEIR's format: ``query-id``, ``corpus-id``, ``score``.
 
     Raises:
-        StageError: a line is not of that form, or judges a pair again and otherwise.
+        StageError: a line has the wrong format, or a pair is judged twice with different relevance.
     """
     qrels: Qrels = {}
     for place, (number, line) in enumerate(_lines(path)):
         parts = line.split("\t")
         if len(parts) != 3:
-            raise _wrong(path, number, "not three columns with tabs between them")
+            raise _wrong(path, number, "not three columns separated by tabs")
         if place:
             query, document, relevance = parts
             _judge(qrels, query, document, relevance, (path, number))
@@ -85,19 +85,19 @@ def read_beir_qrels(path: Path) -> Qrels:
 
 
 def read_beir_queries(path: Path) -> dict[str, str]:
-    """Read the questions by id.
+    """Read BEIR questions by id.
 
     Raises:
-        StageError: a line is no query, or an id stands twice.
+        StageError: a line is not a question, or an id occurs twice.
     """
     return {entry.id: entry.text for entry in _entries(path)}
 
 
 def read_beir_corpus(path: Path) -> Iterator[Passage]:
-    """Give the documents one by one.
+    """Yield the documents of a BEIR collection.
 
     Raises:
-        StageError: a line is no document, or an id stands twice.
+        StageError: a line is not a document, or an id occurs twice.
     """
     return _entries(path)
 
@@ -108,9 +108,11 @@ def _judge(
     try:
         level = int(relevance)
     except ValueError:
-        raise _wrong(*place, f"the relevance {relevance!r} is no whole number") from None
+        raise _wrong(*place, f"the relevance {relevance!r} is not an integer") from None
     if qrels.setdefault(query, {}).setdefault(document, level) != level:
-        raise _wrong(*place, f"{document!r} was judged before for {query!r}, and otherwise")
+        raise _wrong(
+            *place, f"{document!r} is judged twice for {query!r}, with different relevance"
+        )
 
 
 def _entries(path: Path) -> Iterator[Passage]:
@@ -119,15 +121,15 @@ def _entries(path: Path) -> Iterator[Passage]:
         try:
             entry = msgspec.json.decode(line, type=Passage)
         except msgspec.MsgspecError as error:
-            raise _wrong(path, number, f"no entry of a collection: {error}") from None
+            raise _wrong(path, number, f"not an entry of a collection: {error}") from None
         if entry.id in seen:
-            raise _wrong(path, number, f"the id {entry.id!r} stands there twice")
+            raise _wrong(path, number, f"the id {entry.id!r} occurs twice")
         seen.add(entry.id)
         yield entry
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Give the lines that are not blank, with their numbers."""
+    """Yield the lines that are not blank, with their numbers."""
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as file:
             for number, line in enumerate(file, 1):

@@ -1,4 +1,4 @@
-"""Draw rows that stay the same rows: by a hash of seed and content, not by their order."""
+"""Draw a stable sample of rows: by a hash of seed and content, not by position."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ def drawn(
     seed: int,
     content: Callable[[Row], Any] = lambda row: row,
 ) -> list[Row]:
-    """Draw ``count`` rows and leave them in their order; all where there are no more, or for None.
+    """Return a sample of ``count`` rows in their order, or all rows if there are not more.
 
-    ``content`` gives what of a row is hashed, as data that JSON can hold. A row that is added or
-    removed changes the draw by one row at most.
+    Args:
+        rows: the rows.
+        count: the size of the sample; None for all rows.
+        seed: selects the sample.
+        content: returns the JSON-compatible part of a row that is hashed. Adding or removing a row
+            then changes the sample by at most one row.
     """
     if count is None or count >= len(rows):
         return list(rows)

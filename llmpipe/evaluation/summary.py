@@ -1,4 +1,4 @@
-"""From the scores of several models on the same rows to figures, intervals and a table."""
+"""Summarize the scores of several models on the same rows: metrics, intervals and a table."""
 
 from __future__ import annotations
 
@@ -6,35 +6,33 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_figures
+from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_metrics
 from llmpipe.evaluation.proportion import share_of_rows, wilson_interval
 
 if TYPE_CHECKING:
     from llmpipe.evaluation.bootstrap import Resampled
 
 Scores = Mapping[str, Mapping[str, RowScores]]
-"""Scores by model and metric. A model may lack a metric; the rows are the same everywhere."""
+"""Scores by model and metric. A model may lack a metric; the rows are always the same."""
 
 DIGITS = 6
 
 
 def summarise(scores: Scores, seed: int) -> dict[str, Any]:
-    """Give every figure with its 95 % interval, and the difference of every two models.
+    """Return every metric with its 95 % interval, and the difference of every pair of models.
 
-    The interval of a share of rows is Wilson's; of other figures, and of every difference, it is
-    bootstrapped. ``n`` counts rows.
-
-    ``difference`` is that of ``b`` less that of ``a``, ``a`` being the model listed first; its
-    interval is paired: both models are looked at on the same resampled rows.
+    Shares of rows have Wilson's interval; other metrics and all differences are bootstrapped. ``n``
+    is the number of rows. ``difference`` is ``b`` minus ``a``, where ``a`` is listed first. Its
+    interval is paired: both models are compared on the same resampled rows.
     """
     resampled = {
-        model: {name: resampled_figures(rows, seed) for name, rows in metrics.items()}
+        model: {name: resampled_metrics(rows, seed) for name, rows in metrics.items()}
         for model, metrics in scores.items()
     }
-    figures = {
+    models = {
         model: {
             name: _rounded(
-                mean=rows.figure,
+                mean=rows.value,
                 **_bounds(_interval(rows, resampled[model][name])),
             )
             | {"n": len(rows.numerators)}
@@ -45,22 +43,22 @@ def summarise(scores: Scores, seed: int) -> dict[str, Any]:
     paired = [
         {"a": a, "b": b, "metric": name}
         | _rounded(
-            difference=scores[b][name].figure - scores[a][name].figure,
+            difference=scores[b][name].value - scores[a][name].value,
             **_bounds(interval(resampled[b][name] - resampled[a][name])),
         )
         for a, b in itertools.combinations(scores, 2)
         for name in scores[a]
         if name in scores[b]
     ]
-    return {"models": figures, "paired": paired}
+    return {"models": models, "paired": paired}
 
 
 def compact(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the figures without their intervals, and what each later model has over the first."""
+    """Return the metrics without intervals, and the differences of later models to the first."""
     models = summary["models"]
     first = next(iter(models))
-    figures = {
-        model: {name: figure["mean"] for name, figure in metrics.items()}
+    means = {
+        model: {name: metric["mean"] for name, metric in metrics.items()}
         for model, metrics in models.items()
     }
     against_first = {
@@ -72,7 +70,7 @@ def compact(summary: Mapping[str, Any]) -> dict[str, Any]:
         for pair in summary["paired"]
         if pair["a"] == first
     }
-    return {**figures, "paired": {first: against_first}} if against_first else figures
+    return {**means, "paired": {first: against_first}} if against_first else means
 
 
 def table(
@@ -81,14 +79,18 @@ def table(
     what: str = "model",
     pairs: Iterable[tuple[str, str]] | None = None,
 ) -> str:
-    """Give the figures as a table of text: a line for every model, intervals in brackets.
+    """Return the metrics as a text table with a line per model and intervals in brackets.
 
-    ``what`` heads the first column. Below stands, with paired intervals, what the second of each of
-    ``pairs`` has over the first; without them, every model over the one listed before it.
+    Args:
+        summary: the result of `summarise`.
+        metrics: the metrics to show, as columns.
+        what: header of the first column.
+        pairs: models to compare, as (first, second): the lines below show second − first with
+            paired intervals. Default: each model with the one listed before it.
     """
     lines = [[what, *metrics]]
-    for model, figures in summary["models"].items():
-        lines.append([model, *(cell(figures.get(name)) for name in metrics)])
+    for model, values in summary["models"].items():
+        lines.append([model, *(cell(values.get(name)) for name in metrics)])
     for a, b in itertools.pairwise(summary["models"]) if pairs is None else pairs:
         over = {p["metric"]: p for p in summary["paired"] if (p["a"], p["b"]) == (a, b)}
         if over:
@@ -100,14 +102,14 @@ def table(
     )
 
 
-def cell(figure: Mapping[str, float] | None) -> str:
-    """Give a figure or a difference as text, its interval in brackets; a dash for none."""
-    if figure is None:
+def cell(metric: Mapping[str, float] | None) -> str:
+    """Return a metric or a difference as text with its interval in brackets; a dash for None."""
+    if metric is None:
         return "–"
-    if "difference" in figure:
-        text = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**figure)
+    if "difference" in metric:
+        text = "{difference:+.3f} [{low:+.3f}, {high:+.3f}]".format(**metric)
         return text.replace("-", "−")
-    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
+    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**metric)
 
 
 def _interval(rows: RowScores, resampled: Resampled) -> tuple[float, float]:
@@ -119,5 +121,5 @@ def _bounds(low_high: tuple[float, float]) -> dict[str, float]:
     return {"low": low_high[0], "high": low_high[1]}
 
 
-def _rounded(**figures: float) -> dict[str, float]:
-    return {name: round(value, DIGITS) for name, value in figures.items()}
+def _rounded(**values: float) -> dict[str, float]:
+    return {name: round(value, DIGITS) for name, value in values.items()}

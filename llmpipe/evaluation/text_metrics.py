@@ -1,6 +1,6 @@
-"""Compare an answer with the reference: ROUGE-L, token F1, exact match, equal JSON; each 0 to 1.
+"""Compare an answer with its reference: ROUGE-L, token F1, exact match, JSON match; 0 to 1.
 
-Not covered: meaning. A right answer in other words scores low on all of them.
+Not covered: meaning. A right answer in other words has a low score on all of them.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class _WordTokenizer:
-    """Splits text as rouge-score's own tokenizer does, but not only where it is ASCII."""
+    """Splits text like rouge-score's own tokenizer, but not only ASCII."""
 
     def tokenize(self, text: str) -> list[str]:
         return plain_words(text)
 
 
 def require_rouge() -> None:
-    """Make sure that ROUGE-L can be computed, before answers are paid for.
+    """Check that ROUGE-L can be computed, before answers are paid for.
 
     Raises:
         MissingDependencyError: the package is not installed.
@@ -36,9 +36,9 @@ def require_rouge() -> None:
 
 
 def rouge_l(reference: str, answer: str) -> float:
-    """Give the F-measure of ROUGE-L: the longest common subsequence of words, case folded.
+    """Return the F-measure of ROUGE-L: the longest common subsequence of case-folded words.
 
-    A reference without any word is compared by `exact_match`.
+    A reference without words is compared by `exact_match`.
     """
     if not _WordTokenizer().tokenize(reference):
         return exact_match(reference, answer)
@@ -46,15 +46,15 @@ def rouge_l(reference: str, answer: str) -> float:
 
 
 def exact_match(reference: str, answer: str) -> float:
-    """Give 1.0 when the texts are equal but for white space around them, else 0.0."""
+    """Return 1.0 if the texts are equal except for surrounding whitespace, else 0.0."""
     return float(reference.strip() == answer.strip())
 
 
 def token_f1(reference: str, answer: str) -> float:
-    """Give the F1 of the words that the texts share, each as often as both have it.
+    """Return the F1 of the words that the texts share, with multiplicity.
 
-    Words are those of SQuAD's evaluation (Rajpurkar et al. 2016): in small letters, without ASCII
-    punctuation and English articles. Where one text has no words, both must have none.
+    Words are those of SQuAD's evaluation (Rajpurkar et al. 2016): lowercase, without ASCII
+    punctuation and English articles. If a text has no words, the score is 1 only if both have none.
     """
     expected, given = Counter(_squad_words(reference)), Counter(_squad_words(answer))
     if not expected or not given:
@@ -64,7 +64,7 @@ def token_f1(reference: str, answer: str) -> float:
 
 
 def json_match(reference: str, answer: str) -> float:
-    """Give 1.0 when the answer is JSON and equal to the reference but for layout and key order.
+    """Return 1.0 if the answer is JSON and equals the reference except for layout and key order.
 
     Raises:
         ValueError: the reference is not JSON.
@@ -81,7 +81,7 @@ def _squad_words(text: str) -> list[str]:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)  # as text: in Python, 1 == 1.0 == True
+    return json.dumps(value, sort_keys=True)  # compare as text: in Python, 1 == 1.0 == True
 
 
 @cache

@@ -1,7 +1,4 @@
-"""How far two models' predictions lie apart, token by token: pure arithmetic on arrays.
-
-What the rows are and which models they come from is the caller's business.
-"""
+"""Measure how far the predictions of two models differ per token: pure arithmetic on arrays."""
 
 from __future__ import annotations
 
@@ -18,17 +15,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """How far a candidate's predictions lie from a reference's, over some tokens."""
+    """The difference between the predictions of a candidate and a reference, over some tokens."""
 
     tokens: int
     mean_kl: float
-    """Mean Kullback-Leibler divergence of the candidate from the reference, nats a token."""
+    """Mean Kullback-Leibler divergence of the candidate from the reference, in nats per token."""
     max_kl: float
-    """The same of the token where it is largest."""
+    """The divergence of the token where it is largest."""
     max_difference: float
-    """Largest difference of two logits (or log-probabilities, if those were given)."""
+    """Largest difference between two logits (or log-probabilities, if those were given)."""
     same_first: float
-    """Share of tokens where both hold the same one for the likeliest, 0 to 1."""
+    """Share of tokens for which both predict the same most likely token, from 0 to 1."""
 
 
 def divergence(reference: Predictions, candidate: Predictions) -> Divergence:
@@ -36,19 +33,19 @@ def divergence(reference: Predictions, candidate: Predictions) -> Divergence:
 
     Args:
         reference: Logits or log-probabilities, shape (tokens, vocabulary).
-        candidate: The same of the model that is compared.
+        candidate: The same for the model that is compared.
 
     Raises:
-        ValueError: the shapes differ, or there is no token.
+        ValueError: the shapes differ, or there are no tokens.
     """
     import numpy as np
 
     if reference.shape != candidate.shape or reference.ndim != 2 or not len(reference):
         raise ValueError(f"cannot compare predictions of {reference.shape} and {candidate.shape}")
     kl, largest, same = [], [], []
-    for one, other in zip(reference, candidate, strict=True):  # a row at a time: little memory
+    for one, other in zip(reference, candidate, strict=True):  # row by row, to save memory
         p, q = _log_softmax(one), _log_softmax(other)
-        possible = p > -np.inf  # what the reference holds for impossible adds nothing
+        possible = p > -np.inf  # tokens that the reference rules out add nothing
         kl.append(float(np.sum(np.exp(p[possible]) * (p[possible] - q[possible]))))
         largest.append(float(np.max(np.abs(one.astype(np.float64) - other))))
         same.append(bool(np.argmax(p) == np.argmax(q)))

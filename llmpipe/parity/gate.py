@@ -1,9 +1,10 @@
-"""The gate that an export passes only when llama.cpp reads what Hugging Face reads, id for id.
+"""Check that llama.cpp reads a GGUF exactly as Hugging Face reads the model, token id by token id.
 
-`verify` holds the tokenizer of a model folder against a GGUF that llama.cpp serves: vocabulary and
+`verify` compares the tokenizer of a model folder with a GGUF that llama.cpp serves: vocabulary and
 special ids, the golden texts and chats, special tokens, the begin token (once, not twice) and the
-token that ends a turn. The first difference fails it. `continuations` compares what the two sides
-go on to say; that is recorded, never judged: rounding makes honest models part sooner or later.
+token that ends a turn. It fails at the first difference. `continuations` compares the replies of
+both sides. They are recorded but not judged, because rounding makes even equal models diverge
+sooner or later.
 """
 
 from __future__ import annotations
@@ -37,32 +38,32 @@ CONTEXT_TOKENS = 8
 """How many tokens before a difference are shown as text."""
 TURN_ENDS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id")
 MAX_PROBED_SPECIAL = 64
-"""Special tokens that are also set amid text; all of them are checked on their own."""
+"""How many special tokens are also tested inside text; all of them are tested on their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The side that was trained: a model folder's tokenizer and what its config says of ids."""
+    """The trained side: a model folder's tokenizer and the ids in its config."""
 
     tokenizer: Any
     vocab_rows: int
-    """Rows of the embedding matrix; may exceed the tokens that have a name."""
+    """Rows of the embedding matrix; there may be more rows than named tokens."""
     eos_ids: frozenset[int]
     own_head: bool = False
-    """Whether the output head has weights of its own, not those of the embedding."""
+    """Whether the output head has its own weights instead of those of the embedding."""
 
     @classmethod
     def load(cls, folder: Path) -> Reference:
         """Read a model folder.
 
         Raises:
-            StageError: the folder holds no usable tokenizer or config.
+            StageError: the folder does not contain a usable tokenizer or config.
         """
         tokenizer = load_tokenizer(folder)
         config = _read_json(folder / "config.json")
         rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
         if not isinstance(rows, int):
-            raise StageError(f"{folder.name}/config.json says no vocab_size")
+            raise StageError(f"{folder.name}/config.json has no vocab_size")
         generation = folder / "generation_config.json"
         stops = _read_json(generation).get("eos_token_id") if generation.is_file() else None
         declared = {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])}
@@ -73,21 +74,21 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What was compared and found equal."""
+    """What was compared and is equal."""
 
     chats: int
     refused_chats: tuple[str, ...]
-    """Golden chats that the model's own template refuses (no system turns, say)."""
+    """Golden chats that the model's own template refuses, for example because of a system turn."""
     texts: int
     tokens: int
-    """Token ids compared over all chats and texts."""
+    """Number of token ids compared over all chats and texts."""
     special_tokens: int
     vocabulary: int
     end_of_turn: int | None
-    """The id that ends a turn; None without a chat template or where plain text ends it."""
+    """The id that ends a turn; None without a chat template or if plain text ends a turn."""
 
     def as_json(self) -> dict[str, Any]:
-        """Give the figures as JSON data."""
+        """Return the result as JSON data."""
         return {"parity": "exact", **asdict(self), "refused_chats": list(self.refused_chats)}
 
 
@@ -100,11 +101,19 @@ def verify(
     require_end_of_turn: bool = True,
     warn: Callable[[str], None] = lambda message: None,
 ) -> Parity:
-    """Compare a model folder with the GGUF that ``server`` serves; ``label`` names it in messages.
+    """Compare a model folder with the GGUF that ``server`` serves.
+
+    Args:
+        reference: the model folder's side.
+        gguf: the GGUF file.
+        server: llama.cpp serving that file.
+        label: what messages call the GGUF.
+        require_end_of_turn: whether to fail if the token that ends a turn in the chat template does
+            not end generation.
+        warn: called with warnings.
 
     Raises:
-        StageError: the two differ, with the first difference, or the token that ends a turn in the
-            chat template is not one that ends generation (unless ``require_end_of_turn`` is off).
+        StageError: the two differ; the message shows the first difference.
     """
     fields, shapes = read_gguf(gguf)
     comparison = _Comparison(reference, fields, server, label)
@@ -136,9 +145,9 @@ def verify(
 def continuations(
     prompts: Sequence[str], expected: Sequence[Reply], actual: Sequence[Reply], tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """Say for each prompt how many tokens the two sides' greedy replies have in common.
+    """Return for each prompt how many tokens the greedy replies of both sides have in common.
 
-    Reasoning counts as what was written before the answer, and is shown apart from it.
+    Reasoning counts as text before the answer, and is shown separately.
     """
     rows = []
     for prompt, ours, theirs in zip(prompts, expected, actual, strict=True):
@@ -162,7 +171,7 @@ def _written(reply: Reply) -> str:
 
 
 def first_difference(expected: Sequence[Any], actual: Sequence[Any]) -> int | None:
-    """Give the first position where two sequences differ, or None when they are equal."""
+    """Return the first position at which two sequences differ, or None if they are equal."""
     for position, (left, right) in enumerate(zip(expected, actual, strict=False)):
         if left != right:
             return position
@@ -171,7 +180,7 @@ def first_difference(expected: Sequence[Any], actual: Sequence[Any]) -> int | No
 
 @dataclass(slots=True)
 class _Comparison:
-    """One run of the gate. Every method raises StageError at the first difference it sees."""
+    """One run of the gate. Every method raises StageError at the first difference it finds."""
 
     reference: Reference
     fields: Mapping[str, Any]
@@ -180,13 +189,13 @@ class _Comparison:
     tokens: int = 0
 
     def head(self, present: bool) -> None:
-        """Make sure that a head that was trained apart from the embedding is in the file.
+        """Check that the file contains an output head that differs from the embedding.
 
-        For some architectures (Gemma) llama.cpp knows only heads that are the embedding.
+        For some architectures (Gemma), llama.cpp only supports heads equal to the embedding.
         """
         if self.reference.own_head and not present:
             raise self._failure(
-                "the model's output head was left out, and the embedding would stand in for it",
+                "the model's output head is missing, and llama.cpp would use the embedding instead",
                 "train without lm_head and embed_tokens among the adapter's modules",
             )
 
@@ -212,11 +221,11 @@ class _Comparison:
                 )
 
     def special_tokens(self) -> list[str]:
-        """Check that every added token is one and the same token on both sides; list the texts."""
+        """Check that every added token is the same single token on both sides; return the texts."""
         texts = []
         for token_id, token in sorted(self.reference.tokenizer.added_tokens_decoder.items()):
             text, theirs = token.content, self._piece(token_id)
-            # The converter writes SentencePiece's sign for a space as a plain space.
+            # The converter writes SentencePiece's space character as a plain space.
             if theirs not in (text, text.replace("▁", " ")):
                 raise self._failure(f"token {token_id} is {text!r}, but {theirs!r} in the GGUF")
             self.text(f"special token {text!r}", text)
@@ -224,7 +233,7 @@ class _Comparison:
         return texts
 
     def has_template(self) -> bool:
-        """Say whether both sides have a chat template, or neither."""
+        """Return whether both sides have a chat template; fail if only one has."""
         ours, theirs = self.reference.tokenizer.chat_template, self.fields.get(CHAT_TEMPLATE)
         if ours and not theirs:
             raise self._failure("the GGUF has lost the model's chat template")
@@ -233,7 +242,7 @@ class _Comparison:
         return bool(ours)
 
     def text(self, name: str, text: str, *, add_special: bool = False) -> None:
-        """Compare the ids of a text as it stands."""
+        """Compare the ids of a text."""
         ours = (
             self.reference.tokenizer(text)["input_ids"]
             if add_special
@@ -242,33 +251,33 @@ class _Comparison:
         self._ids(name, ours, self.server.tokenize(text, add_special=add_special))
 
     def chat(self, chat: GoldenChat) -> bool:
-        """Compare a chat as text and as the ids that serving feeds; False if HF refuses it."""
+        """Compare a chat as text and as ids; return False if its template refuses it."""
         try:
             ours = render_chat(self.reference.tokenizer, chat.messages, answer_next=True)
         except StageError:
             return False
         name, expected = f"chat {chat.name!r}", token_ids(self.reference.tokenizer, ours)
         theirs = self.server.apply_template(chat.messages)
-        ids = self.server.tokenize(theirs, add_special=True)  # as serving does
+        ids = self.server.tokenize(theirs, add_special=True)  # as during serving
         begin = self._begin_token()
         if begin and ours.startswith(begin) and not theirs.startswith(begin):
-            theirs = begin + theirs  # llama.cpp leaves it to its tokenizer
+            theirs = begin + theirs  # llama.cpp's tokenizer adds it later
         self._rendered(name, ours, theirs)
         if begin and ids[1:] == expected:
             raise self._failure(
-                f"{name}: llama.cpp puts {begin!r} before what the template writes",
-                "it was trained without: set `add_bos_token: false` in tokenizer_config.json",
+                f"{name}: llama.cpp puts {begin!r} before the output of the template",
+                "training did not: set `add_bos_token: false` in tokenizer_config.json",
             )
         self._ids(name, expected, ids)
         return True
 
     def _begin_token(self) -> str | None:
-        """Give the token that llama.cpp's tokenizer puts before every prompt, if it does."""
+        """Return the token that llama.cpp puts before every prompt, or None."""
         bos = self.fields.get(SPECIAL_IDS["bos_token"])
         return self._piece(bos) if bos is not None and self.fields.get(ADD_BOS) else None
 
     def end_of_turn(self, required: bool, warn: Callable[[str], None]) -> int | None:
-        """Check that the token which ends a turn in the template also ends generation."""
+        """Check that the token that ends a turn in the template also ends generation."""
         tokenizer = self.reference.tokenizer
         try:
             ends = turn_ends(tokenizer)

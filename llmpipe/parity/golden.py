@@ -1,8 +1,8 @@
-"""The chats and texts that both sides of an export must read alike.
+"""Chats and texts that both sides of an export must read in the same way.
 
-They are chosen for where tokenizers and chat templates are known to part: seams between spaces,
-digits, letters and signs; scripts and emoji; special tokens written as text; empty and padded
-contents. They say nothing about how good a model's answers are.
+They cover cases in which tokenizers and chat templates are known to differ: boundaries between
+spaces, digits, letters and signs; scripts and emoji; special tokens written as text; empty and
+padded contents. They do not measure the quality of a model's answers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FRAGMENTS = (
     "1", "23", "2026", "٣", "½", "日本", "กำ", "क्ष", "عربى", "😀", "👩‍👩‍👧",
     "'s", "'LL", "_", ".", "...", "--", "(", "{",
 )  # fmt: skip
-"""Pieces of text. Pre-tokenizers differ at the seams, so every piece is set before every other."""
+"""Pieces of text. Pre-tokenizers differ at boundaries, so every piece precedes every other."""
 
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
@@ -40,14 +40,14 @@ TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class GoldenChat:
-    """A chat that ends with a user's turn, and what messages call it."""
+    """A chat that ends with a user's turn, and its name in messages."""
 
     name: str
     messages: tuple[dict[str, str], ...]
 
 
 def golden_texts(special: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Give named texts; ``special`` are special tokens, set where they may be mistaken."""
+    """Yield named texts; the ``special`` tokens are put where they may be misread."""
     for number, text in enumerate(TEXTS, 1):
         yield f"text {number}", text
     for fragment in FRAGMENTS:
@@ -57,7 +57,7 @@ def golden_texts(special: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
 
 
 def golden_chats(special: Sequence[str] = ()) -> list[GoldenChat]:
-    """Give the chats; ``special`` are special tokens that users might type."""
+    """Return the golden chats; ``special`` are special tokens that users might type."""
     system = {"role": "system", "content": "Answer in one short sentence."}
     chats = [
         _chat("one turn", "Where is the Ebro?"),

@@ -1,9 +1,9 @@
-"""Hold a merged model against what was trained, token by token: are they one model?
+"""Verify that a merged model equals the trained one, by their predictions per token.
 
-Both sides read the same rows of token ids in float32: golden chats and texts, and a row of the
-tokens whose embeddings the adapter changed most (tokens that it added among them). The limit tells
-a wrong merge from rounding (see `LIMITS`), and is no more than half of what the adapter changes: a
-merge that loses an adapter which changes little is lost all the same.
+Both sides read the same rows of token ids in float32: golden chats and texts, and a row with the
+tokens whose embeddings the adapter changed most, including tokens that it added. The limit
+separates a wrong merge from rounding (see `LIMITS`). It is also at most half of what the adapter
+changes, so that a merge that loses an adapter with a small effect is detected.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from llmpipe.parity.divergence import Divergence, divergence
 from llmpipe.parity.golden import TEXTS, golden_chats
 
 ROW_TOKENS = 48
-"""Longer rows are cut to so many tokens: a wrong merge shows in each of them."""
+"""Longer rows are cut to this length: a wrong merge shows in any row."""
 GOLDEN_CHATS = ("one turn", "system", "several turns")
 GOLDEN_TEXTS = TEXTS[:5] + TEXTS[8:10]
 
 LIMITS = {"float32": 1e-5, "float16": 5e-4, "bfloat16": 5e-3}
-"""The largest mean KL divergence, nats a token, that rounding explains, by the number format that
-the merged weights are stored in.
+"""The largest mean KL divergence that rounding explains, in nats per token, by the number format of
+the merged weights.
 
 Measured on SmolLM2-135M: 1e-13 in float32, 3e-6 in float16, 2e-4 to 3e-4 in bfloat16. The mildest
-wrong merge that was measured, embeddings and head rounded to 4 bits as well, has 0.047.
+wrong merge that was measured, with embeddings and head also rounded to 4 bits, has 0.047.
 """
 
 
@@ -36,7 +36,7 @@ def comparison_rows(tokenizer: Any | None, changed: Sequence[int] = ()) -> list[
     """Return the rows of token ids that both sides read.
 
     Args:
-        tokenizer: The adapter's tokenizer; None where there is none, which leaves ``changed``.
+        tokenizer: The adapter's tokenizer; None for only the ``changed`` ids.
         changed: Token ids that must be among the rows.
     """
     rows = [list(changed)]
@@ -47,9 +47,9 @@ def comparison_rows(tokenizer: Any | None, changed: Sequence[int] = ()) -> list[
 
 
 def changed_tokens(tuned: Any) -> list[int]:
-    """Return the tokens whose embeddings an adapter changes most, beginning with the most changed.
+    """Return the tokens whose embeddings an adapter changes most, most changed first.
 
-    Where it changes none, they are spread evenly over the vocabulary.
+    If it changes none, the tokens are spread evenly over the vocabulary.
     """
     import torch
 
@@ -70,8 +70,7 @@ def changed_tokens(tuned: Any) -> list[int]:
 def predictions(model: Any, rows: Sequence[Sequence[int]]) -> Any:
     """Return a model's logits for every token of the rows, in float32.
 
-    Embeddings and head of the model stay in float32 afterwards; its blocks are as before.
-
+    Afterwards, the model's embeddings and head stay in float32; its blocks are as before.
     Returns:
         An array of shape (tokens of all rows, vocabulary).
     """
@@ -79,7 +78,7 @@ def predictions(model: Any, rows: Sequence[Sequence[int]]) -> Any:
 
     width = max(map(len, rows))
     ids = torch.zeros((len(rows), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)  # padded on the right, where a causal model's tokens do not look
+    mask = torch.zeros_like(ids)  # padded on the right, which a causal model does not see
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row)
         mask[number, : len(row)] = 1
@@ -91,7 +90,7 @@ def predictions(model: Any, rows: Sequence[Sequence[int]]) -> Any:
 
 
 def folder_predictions(model: Path, rows: Sequence[Sequence[int]]) -> tuple[Any, str]:
-    """Load a merged folder as any user would; return its predictions and its number format."""
+    """Load a merged folder as a user would; return its predictions and number format."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -106,7 +105,7 @@ def folder_predictions(model: Path, rows: Sequence[Sequence[int]]) -> tuple[Any,
 
 
 def learned_kl(tuned: Any, trained: Any, rows: Sequence[Sequence[int]]) -> float:
-    """Return how far an adapter moves its base's predictions: mean KL divergence, nats a token.
+    """Return how far an adapter moves its base's predictions: mean KL divergence, nats per token.
 
     Args:
         tuned: The base with the adapter on it, a PEFT model.
@@ -118,20 +117,19 @@ def learned_kl(tuned: Any, trained: Any, rows: Sequence[Sequence[int]]) -> float
 
 
 def verify_same(trained: Any, merged: Any, dtype: str, label: str, *, learned: float) -> Divergence:
-    """Make sure that two models' predictions differ by no more than the rounding of weights.
+    """Check that the predictions of two models differ by no more than the rounding of weights.
 
-    Nor may they differ by half of what the adapter changed: then it is rather the base.
-
+    The difference must also be at most half of what the adapter changed; otherwise the merged model
+    is closer to the base.
     Args:
         trained: `predictions` of the adapter on its base.
         merged: `predictions` of the merged folder.
-        dtype: The number format that the merged weights are stored in, such as ``bfloat16``.
+        dtype: The number format of the merged weights, such as ``bfloat16``.
         label: What messages call the merged model.
         learned: `learned_kl` of the adapter.
 
     Raises:
-        StageError: they differ by more than the limit for the format, or by too much of what the
-            adapter changed, or are not finite.
+        StageError: they differ by more than one of the limits, or are not finite.
     """
     if trained.shape != merged.shape:
         raise StageError(
@@ -143,15 +141,16 @@ def verify_same(trained: Any, merged: Any, dtype: str, label: str, *, learned: f
     if not found.mean_kl <= limit:  # NaN must fail, too
         raise StageError(
             f"{label} is not the model that was trained: over {found.tokens} tokens its "
-            f"predictions are {found.mean_kl:.2g} nats a token away, {found.max_kl:.2g} at worst; "
-            f"rounding to {dtype} explains {limit:g}",
-            hint="use base and adapter unmerged, and report it: llmpipe should merge rightly",
+            f"predictions differ by {found.mean_kl:.2g} nats per token, {found.max_kl:.2g} at "
+            f"most; rounding to {dtype} explains {limit:g}",
+            hint="use base and adapter unmerged, and report this: it is a bug in llmpipe's merge",
         )
     if not found.mean_kl <= learned / 2:
         raise StageError(
-            f"{label} has lost what the adapter learned: that is {learned:.2g} nats a token, and "
-            f"its predictions are {found.mean_kl:.2g} away from it; the adapter's change is "
-            f"smaller than what the rounding of the base's number format ({dtype}) may take",
+            f"{label} has lost what the adapter learned: the adapter moves predictions by "
+            f"{learned:.2g} nats per token, and the merged model differs from it by "
+            f"{found.mean_kl:.2g}; the adapter's change is smaller than the rounding of the "
+            f"base's number format ({dtype}) may be",
             hint="train more or at a higher learning rate, train on a float32 base, or use base "
             "and adapter unmerged",
         )
@@ -165,5 +164,5 @@ def _chats(tokenizer: Any) -> Iterator[str]:
         if chat.name in GOLDEN_CHATS:
             try:
                 yield render_chat(tokenizer, chat.messages, answer_next=True)
-            except StageError:  # a template may know no system turn
+            except StageError:  # a template may not support system turns
                 continue

@@ -1,9 +1,9 @@
-"""Compare what a model folder and a GGUF predict next, at several places of a few texts.
+"""Compare the next-token predictions of a model folder and a GGUF at several places of some texts.
 
-Equal token ids say nothing about the weights. Here both sides give the log-probabilities of the
-next token: llama.cpp those of its likeliest `TOP` tokens, and the model folder, computed in float32
-on the CPU, those of the same ones. What is left over on either side counts as one more token.
-Rounding inside llama.cpp makes honest models differ a little; `LIMITS` says how much.
+Equal token ids say nothing about the weights. Here, both sides return the log-probabilities of the
+next token: llama.cpp for its `TOP` most likely tokens, and the model folder, computed in float32 on
+the CPU, for the same tokens. The remaining probability of each side counts as one more token.
+Rounding in llama.cpp makes even equal models differ slightly; `LIMITS` says by how much.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp.client import LlamaServer
 
 TOP = 1000
-"""How many of llama.cpp's likeliest tokens are compared, each by itself. On SmolLM2-135M they show
-96 % of the divergence over the whole vocabulary."""
+"""How many of llama.cpp's most likely tokens are compared. On SmolLM2-135M, they account for 96 %
+of the divergence over the whole vocabulary."""
 
 LONGEST = 400
-"""Tokens of the longest text: some errors show only far from the beginning."""
+"""Length in tokens of the longest text: some errors show only far from the beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What rounding explains at the most.
+    """The most that rounding explains.
 
     Attributes:
-        mean_kl: mean KL divergence, nats a token.
-        spread: median over the places of the distance between the two sides' log-probabilities,
-            as a share of how far these are spread. It tells where a model finds all tokens about
-            equally likely, as an untrained one does, and the divergence is always small.
+        mean_kl: mean KL divergence in nats per token.
+        spread: median over the places of the distance between the log-probabilities of both sides,
+            divided by the spread of the log-probabilities. It detects differences in a model that
+            finds all tokens about equally likely, such as an untrained one, whose divergence is
+            always small.
     """
 
     mean_kl: float
@@ -47,16 +48,16 @@ class Limits:
 
 
 LIMITS = {False: Limits(mean_kl=0.001, spread=0.03), True: Limits(mean_kl=0.02, spread=0.2)}
-"""By whether the GGUF holds quantised tensors, for which llama.cpp rounds activations as well."""
+"""By whether the GGUF has quantized tensors, for which llama.cpp also rounds activations."""
 
 _PLAIN = frozenset({"F64", "F32", "F16", "BF16"})
 _LEAST = 1e-9
-"""The probability that is left over at the least: what a sum of floats lacks to 1 is noise."""
+"""The least remaining probability: below it, the difference of a sum of floats to 1 is noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far the predictions of the two sides lie apart, and what they were held against."""
+    """How far the predictions of both sides differ, and the limits that apply."""
 
     divergence: Divergence
     spread: float
@@ -64,12 +65,12 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """Whether rounding explains it; what is not a number it does not explain."""
+        """Whether rounding explains the difference; it never explains NaN."""
         kl, spread = self.divergence.mean_kl, self.spread
         return kl <= self.limits.mean_kl and spread <= self.limits.spread
 
     def as_json(self) -> dict[str, Any]:
-        """Return the figures as JSON data."""
+        """Return the result as JSON data."""
         return {
             "places": self.divergence.tokens,
             "mean_kl": self.divergence.mean_kl,
@@ -88,30 +89,30 @@ def compare_predictions(
     Args:
         folder: the Hugging Face folder.
         gguf: the GGUF, or the first of its parts.
-        server: a server of the GGUF, whose predictions are the reference.
+        server: llama.cpp serving the GGUF; its predictions are the reference.
         label: what messages call the GGUF.
         threads: CPU threads to compute on.
 
     Raises:
         StageError: the predictions differ by more than rounding explains.
     """
-    quantised = not open_gguf(gguf).types <= _PLAIN
+    quantized = not open_gguf(gguf).types <= _PLAIN
     places = [_Place(ids, server.next_tokens(ids, TOP)) for ids in _prompts(server, folder)]
-    found = _agreement(places, _logits(folder, places, threads), LIMITS[quantised])
+    found = _agreement(places, _logits(folder, places, threads), LIMITS[quantized])
     if not found.holds:
         raise StageError(
-            f"{label} became a model that predicts otherwise than llama.cpp does with the file: at "
-            f"{found.divergence.tokens} places they lie {found.divergence.mean_kl:.3g} nats a "
-            f"token apart (KL divergence) and {found.spread:.2g} of the spread; rounding explains "
-            f"{found.limits.mean_kl:g} and {found.limits.spread:g}",
-            hint=f"transformers does not compute what the file means: {USE_THE_ORIGINAL}",
+            f"{label} became a model that predicts differently than llama.cpp does with the file: "
+            f"at {found.divergence.tokens} places they differ by {found.divergence.mean_kl:.3g} "
+            f"nats per token (KL divergence) and {found.spread:.2g} of the spread; rounding "
+            f"explains {found.limits.mean_kl:g} and {found.limits.spread:g}",
+            hint=f"transformers does not interpret the file correctly: {USE_THE_ORIGINAL}",
         )
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A prompt as token ids, and the log-probabilities that llama.cpp gives for the next token."""
+    """A prompt as token ids, and llama.cpp's log-probabilities for the next token."""
 
     ids: list[int]
     expected: dict[int, float]
@@ -135,7 +136,7 @@ def _agreement(places: Sequence[_Place], logits: Sequence[Any], limits: Limits) 
 
 
 def _prompts(server: LlamaServer, folder: Path) -> Iterator[list[int]]:
-    """Yield the beginnings of some texts, 2, 4, 8 … tokens long, and each text whole."""
+    """Yield prefixes of some texts, 2, 4, 8 … tokens long, and each whole text."""
     longest = min(LONGEST, _context(folder) - 1)
     for text in (TEXTS[0], TEXTS[8], TEXTS[9], " ".join(TEXTS)):
         ids = server.tokenize(text, add_special=True)[:longest]
@@ -171,7 +172,7 @@ def _logits(folder: Path, places: Sequence[_Place], threads: int) -> list[Any]:
 
 
 def _with_rest(log_probabilities: Any) -> Any:
-    """Add what is left over to 1 as the log-probability of one more token."""
+    """Add the log-probability of one more token that has the remaining probability."""
     import numpy as np
 
     rest = max(1 - float(np.exp(log_probabilities).sum()), _LEAST)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_figures
+from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_metrics
 from llmpipe.evaluation.summary import compact, summarise, table
 
 pytestmark = pytest.mark.heavy  # numpy is one of the extras
@@ -21,8 +21,8 @@ def gaussian(rows: int, mean: float) -> list[float]:
 def test_interval_has_the_width_of_the_normal_theory():
     """For 400 rows of unit variance the interval is the mean ± 1.96/20, nearly."""
     scores = RowScores.mean(gaussian(400, 5))
-    low, high = interval(resampled_figures(scores, seed=0))
-    assert low < scores.figure < high
+    low, high = interval(resampled_metrics(scores, seed=0))
+    assert low < scores.value < high
     assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.1)
 
 
@@ -32,7 +32,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     hits = 0
     for seed in range(200):
         scores = RowScores.mean([draw.gauss(0, 1) for _ in range(60)])
-        low, high = interval(resampled_figures(scores, seed, resamples=1000))
+        low, high = interval(resampled_metrics(scores, seed, resamples=1000))
         hits += low <= 0 <= high
     assert 180 <= hits <= 198
 
@@ -40,7 +40,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 def test_figure_is_weighted_by_denominators():
     """A loss is per token over the set: a row of nine tokens weighs nine times one of one."""
     scores = RowScores([9.0, 3.0], [9, 1])
-    assert scores.figure == pytest.approx(1.2)
+    assert scores.value == pytest.approx(1.2)
 
 
 def test_pairing_narrows_the_interval():

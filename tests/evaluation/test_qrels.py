@@ -66,8 +66,8 @@ def test_what_is_written_is_read(file: Path, qrels: dict[str, dict[str, int]]) -
     ("read", "text", "message"),
     [
         (read_trec_qrels, "1 0 a 1\n1 a 1\n", ":2: not `query iteration document relevance`"),
-        (read_trec_qrels, "1 0 a yes\n", ":1: the relevance 'yes' is no whole number"),
-        (read_trec_qrels, "1 0 a 1\n\n1 0 a 2\n", ":3: 'a' was judged before for '1'"),
+        (read_trec_qrels, "1 0 a yes\n", ":1: the relevance 'yes' is not an integer"),
+        (read_trec_qrels, "1 0 a 1\n\n1 0 a 2\n", ":3: 'a' is judged twice for '1'"),
         (read_beir_qrels, "q\td\t1\n", ":1: the header must be"),
         (read_beir_qrels, "query-id\tcorpus-id\tscore\nq d 1\n", ":2: not three columns"),
         (read_beir_qrels, "query-id\tcorpus-id\tscore\nq\td\t1.5\n", ":2: the relevance '1.5'"),
@@ -76,9 +76,9 @@ def test_what_is_written_is_read(file: Path, qrels: dict[str, dict[str, int]]) -
             '{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}',
             ":2: the id '1'",
         ),
-        (read_beir_queries, '{"id": "1", "text": "a"}', ":1: no entry of a collection"),
-        (read_beir_queries, '{"_id": "1"', ":1: no entry of a collection"),
-        (read_beir_queries, "[]", ":1: no entry of a collection"),
+        (read_beir_queries, '{"id": "1", "text": "a"}', ":1: not an entry of a collection"),
+        (read_beir_queries, '{"_id": "1"', ":1: not an entry of a collection"),
+        (read_beir_queries, "[]", ":1: not an entry of a collection"),
     ],
 )
 def test_a_wrong_line_is_named(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.evaluation.bootstrap import interval, resampled_figures
+from llmpipe.evaluation.bootstrap import interval, resampled_metrics
 from llmpipe.evaluation.ranking import hit, ndcg, ranking_scores, recall, reciprocal_rank
 
 JUDGED = {"a": 3, "b": 2, "c": 3, "d": 0, "e": 1, "f": 2}
@@ -47,9 +47,9 @@ def test_queries_and_rows() -> None:
     scores = ranking_scores(rankings, qrels, ("recall@3", "mrr@10", "hit@1"))
     assert list(scores["recall@3"].numerators) == [1.0, 0.0]  # x, a, b
     assert list(scores["mrr@10"].numerators) == [0.5, 0.0]
-    assert scores["recall@3"].figure == 0.5
+    assert scores["recall@3"].value == 0.5
     for wrong in ("ndcg", "ndcg@0", "map@10", "ndcg@x"):
-        with pytest.raises(ValueError, match="is no metric"):
+        with pytest.raises(ValueError, match="is not a metric"):
             ranking_scores(rankings, qrels, (wrong,))
     with pytest.raises(ValueError, match="no query"):
         ranking_scores(rankings, {"q3": {"a": 0}})
@@ -61,8 +61,8 @@ def test_the_figures_have_intervals() -> None:
     qrels = {f"q{n}": {"a": 1} for n in range(50)}
     rankings = {f"q{n}": ["a", "b"] if n % 2 else ["b", "a"] for n in range(50)}
     scores = ranking_scores(rankings, qrels, ("hit@1",))["hit@1"]
-    low, high = interval(resampled_figures(scores, seed=0))
-    assert scores.figure == 0.5
+    low, high = interval(resampled_metrics(scores, seed=0))
+    assert scores.value == 0.5
     assert low == pytest.approx(0.36, abs=0.03)
     assert high == pytest.approx(0.64, abs=0.03)
 

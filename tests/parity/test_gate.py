@@ -75,7 +75,7 @@ def test_a_head_that_was_left_out(gate: Gate, folder: Path) -> None:
     save_file({"lm_head.weight": zeros(1)}, folder / "model.safetensors")
     assert not Reference.load(folder).own_head  # tied: the file's tensor is of no account
     edit_json(folder / "config.json", tie_word_embeddings=False)
-    with pytest.raises(StageError, match="output head was left out"):
+    with pytest.raises(StageError, match="output head is missing"):
         gate(Reference.load(folder))
 
 

@@ -102,7 +102,7 @@ def test_a_wrong_model_is_told(
 ) -> None:
     """Every tensor is there and of its shape, and yet the model is another."""
     wrong = spoiled(imported, tmp_path / "wrong", change)
-    with pytest.raises(StageError, match="m became a model that predicts otherwise"):
+    with pytest.raises(StageError, match="m became a model that predicts differently"):
         compare_predictions(wrong, sharp_llama / "f16.gguf", served, label="m", threads=2)
 
 

@@ -69,7 +69,7 @@ def test_frequency_factors_that_are_lost(sharp_llama: Path, tmp_path: Path) -> N
     ctx = context(gguf, tmp_path)
     events: list[Any] = []
     ctx.emit = events.append
-    with pytest.raises(StageError, match="predicts otherwise than llama"):
+    with pytest.raises(StageError, match="predicts differently than llama"):
         ImportGguf.run(ctx)
     assert any("rope_freqs.weight" in event.get("message", "") for event in events)
 

@@ -157,7 +157,7 @@ def test_a_named_file_of_another_format_is_told(
     ingest.write(name, content)
     with pytest.raises(StageError) as caught:
         ingest(f"./{name}")
-    assert caught.value.message == f"{name} is {what}, which is not read"
+    assert caught.value.message == f"{name} is {what}, which cannot be read"
 
 
 def test_guesses_are_said(ingest: Runner) -> None:
@@ -229,7 +229,7 @@ BAD = {
     "secret.pdf": (pdf_bytes([["x"]], encrypted=True), "is encrypted"),
     "broken.docx": (b"PK\x03\x04word/", "is not a Word document that can be read"),
     "notes.txt": (b"text\0\1\2", "is a binary file, not text"),
-    "blank.md": (b"\n\n", "holds no text"),
+    "blank.md": (b"\n\n", "contains no text"),
     "rows.jsonl": (b'{"text": "a"}\n{"text"\n', ":2: not JSON"),
 }
 
@@ -258,8 +258,8 @@ def test_all_that_cannot_be_read_is_named_at_once(ingest: Runner) -> None:
         ingest.write(f"docs/{number}.md", "")
     with pytest.raises(StageError) as caught:
         ingest("./docs")
-    assert caught.value.message == "docs/0.md holds no text"
-    assert "docs/5.md holds no text\nand 2 more files\n" in (caught.value.hint or "")
+    assert caught.value.message == "docs/0.md contains no text"
+    assert "docs/5.md contains no text\nand 2 more files\n" in (caught.value.hint or "")
 
 
 def test_a_gigabyte_is_refused_unread(ingest: Runner) -> None:

@@ -151,7 +151,9 @@ def test_questions_that_cannot_be_read_are_left_out_of_the_threshold() -> None:
     assert (found.cosine, found.questions, found.unread) == (0.5, 2, 2)
     found = _calibrated([None, *[0.1] * 59], [])
     assert (found.questions, found.unread) == (59, 1)
-    with pytest.raises(StageError, match="and 0 without, 1 that the embedder cannot read aside"):
+    with pytest.raises(
+        StageError, match="and 0 without, not counting 1 that the embedder cannot read"
+    ):
         _calibrated([0.9, None], asked(True, False))
     with pytest.raises(StageError, match="can read none of the 2 questions"):
         _calibrated([None, None], [])
@@ -317,7 +319,7 @@ def test_words_alone_have_no_threshold(check: Check) -> None:
 @pytest.mark.parametrize("fields", [{}, {"mode": "bm25"}])
 def test_a_filter_on_what_no_document_has_is_told(check: Check, fields: dict[str, Any]) -> None:
     """With what may be meant, before anything is embedded or asked."""
-    with pytest.raises(StageError, match=r"the filter 'langauge' is of no use") as caught:
+    with pytest.raises(StageError, match=r"the filter 'langauge' matches nothing") as caught:
         check.run(filters={"langauge": "en"}, **fields)
     assert caught.value.hint == "did you mean 'language'?"
     assert check.endpoint.received == []
