@@ -1,8 +1,8 @@
-"""Throw damaged documents at the converters for a while: no traceback, no endless reading.
+"""Feed damaged documents to the converters for a while: no traceback, no endless loop.
 
-A program of its own: ``python fuzz_documents.py SECONDS FOLDER SEED...``. Each seed is a file, or a
-folder of files, that is read as it is first and then damaged over and over. What fails is left in
-FOLDER. It prints how many files it tried of each ending, and how many of them had text.
+This is a separate program: ``python fuzz_documents.py SECONDS FOLDER SEED...``. Each seed is a file
+or a folder of files. It is read unchanged first, then damaged again and again. Files that fail are
+written to FOLDER. It prints the number of files tried for each suffix, and how many had text.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ STRANGE = [
 
 
 def damaged(data: bytes, others: Sequence[bytes], chance: random.Random) -> bytes:
-    """Give the bytes of a file with a few places changed; those of a ZIP change within its files."""
+    """Return the bytes of a file with a few places changed; in a ZIP, inside its files."""
     if data.startswith(b"PK\x03\x04") and chance.random() < 0.9:
         return _within_archive(data, others, chance)
     change = chance.choice([_bytes_changed, _tokens_changed])
@@ -111,10 +111,10 @@ def _tokens_changed(data: bytes, others: Sequence[bytes], chance: random.Random)
 
 
 def try_one(path: Path) -> bool:
-    """Read a file as `ingest` does; tell whether it has text.
+    """Read a file as `ingest` does; return whether it has text.
 
     Raises:
-        AssertionError: what it gives is not what a document promises, or it takes too long.
+        AssertionError: the result is not a valid document, or reading takes too long.
     """
     begun = time.process_time()
     try:
@@ -134,7 +134,7 @@ def try_one(path: Path) -> bool:
 
 
 def in_child(work: Callable[[], None], seconds: float) -> str:
-    """Do something in a process of its own; say how it ended badly, or nothing."""
+    """Run a function in its own process; return how it failed, or an empty string."""
     child = os.fork()
     if not child:
         status = 1
@@ -158,7 +158,7 @@ def in_child(work: Callable[[], None], seconds: float) -> str:
 
 
 def fuzz(seconds: float, folder: Path, seeds: dict[str, list[bytes]], start: int) -> Counter[str]:
-    """Try damaged files for so long, a fair share of each ending; count them by their ending."""
+    """Try damaged files for some time, with a fair share for each suffix; count them by suffix."""
     tried: Counter[str] = Counter()
     deadline = time.monotonic() + seconds
     endings = sorted(seeds)
@@ -185,7 +185,7 @@ def fuzz(seconds: float, folder: Path, seeds: dict[str, list[bytes]], start: int
 
 
 def seeds_of(paths: Sequence[str]) -> dict[str, list[bytes]]:
-    """Give the files that are known by their endings, those that are not too large."""
+    """Return the files with known suffixes that are not too large."""
     found: dict[str, list[bytes]] = {}
     for path in map(Path, paths):
         files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -1,4 +1,4 @@
-"""Archives that lie about their sizes, and XML that would multiply itself, in any encoding."""
+"""Archives with false sizes, and XML with entities, in any encoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READERS = {
 
 
 def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """An archive of parts."""
+    """Return an archive of parts."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as made:
         for name, data in parts.items():
@@ -33,7 +33,7 @@ def packed(parts: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes
 
 
 def with_size(data: bytes, claimed: bytes, true: bytes) -> bytes:
-    """An archive of one part that says it is as long as another text, and has its checksum."""
+    """Return an archive of one part that declares the size and checksum of another text."""
     return data.replace(
         struct.pack("<I", zlib.crc32(true)), struct.pack("<I", zlib.crc32(claimed))
     ).replace(struct.pack("<I", len(true)), struct.pack("<I", len(claimed)))
@@ -42,7 +42,7 @@ def with_size(data: bytes, claimed: bytes, true: bytes) -> bytes:
 @pytest.mark.parametrize("xml", [b"<a/>" + b" " * 5000, b"<a>" + b"x" * 5000 + b"</a>"])
 @pytest.mark.parametrize("forged", [True, False])
 def test_no_more_is_unpacked_than_may_be(monkeypatch, xml, forged):
-    """Whatever a header says, with a fitting checksum or without: the size is found by reading."""
+    """Whatever header and checksum say: the size is measured by reading."""
     data = with_size(packed({"a.xml": xml}), xml[:10], xml) if forged else packed({"a.xml": xml})
     with zipfile.ZipFile(io.BytesIO(data)) as made:
         assert (made.infolist()[0].file_size == 10) is forged
@@ -52,7 +52,7 @@ def test_no_more_is_unpacked_than_may_be(monkeypatch, xml, forged):
 
 
 def test_parts_that_are_there_several_times(monkeypatch):
-    """Each counts, also where a thousand names lead to the same bytes."""
+    """Each one counts, even if a thousand names lead to the same bytes."""
     monkeypatch.setattr(archive, "MOST_XML", 10_000)
     data = packed({f"{at}.xml": b"<a>" + b"x" * 990 + b"</a>" for at in range(11)})
     with pytest.raises(StageError, match="unpacks to more than"):
@@ -61,13 +61,13 @@ def test_parts_that_are_there_several_times(monkeypatch):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_packings_that_office_never_uses(method):
-    """They are unpacked in one piece, however large it is."""
+    """They are unpacked in one piece, however large."""
     with pytest.raises(StageError, match=r"compresses a\.xml in a way that such files never use"):
         archive.unpacked(packed({"a.xml": b"<a/>"}, method), "a.docx")
 
 
 def declared(text: str, encoding: str, name: str) -> bytes:
-    """XML in an encoding that it declares."""
+    """Return XML in an encoding that it declares."""
     return f'<?xml version="1.0" encoding="{name}"?>{text}'.encode(encoding)
 
 
@@ -87,7 +87,7 @@ ENCODINGS = {
     "EBCDIC": declared(DOCTYPE, "cp037", "cp037"),
     "EBCDIC of another country": declared(DOCTYPE, "cp500", "IBM500"),
     "Shift JIS": declared(DOCTYPE, "shift_jis", "Shift_JIS"),
-    "of nobody": declared(DOCTYPE, "utf-8", "x-nobody"),
+    "unknown": declared(DOCTYPE, "utf-8", "x-nobody"),
     "not of text": declared(DOCTYPE, "utf-8", "base64"),
 }
 
@@ -95,7 +95,7 @@ ENCODINGS = {
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_entities_are_refused_in_every_encoding(kind, encoding):
-    """They are looked for in the text that the parser will see, and it sees no other."""
+    """They are searched in exactly the text that the parser will see."""
     convert, name = READERS[kind]
     parts = {
         "META-INF/container.xml": b'<container><rootfile full-path="OEBPS/b.opf"/></container>',
@@ -116,7 +116,7 @@ def test_entities_are_refused_in_every_encoding(kind, encoding):
     ],
 )  # fmt: skip
 def test_text_in_other_encodings_is_read(encoding, name):
-    """As UTF-16 by the standard, and what single programs write."""
+    """UTF-16 as in the standard, and as some programs write it."""
     with zipfile.ZipFile(io.BytesIO(docx_bytes([(0, "Größe in Zoll")]))) as made:
         parts = {part: made.read(part) for part in made.namelist()}
     for part, xml in parts.items():
@@ -128,7 +128,7 @@ def test_text_in_other_encodings_is_read(encoding, name):
 
 
 def test_a_sheet_by_another_name_is_not_read_unchecked():
-    """The library that reads workbooks gets what was checked, and nothing else."""
+    """The library that reads workbooks only gets checked parts."""
     import openpyxl
 
     book = openpyxl.Workbook()

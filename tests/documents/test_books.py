@@ -1,4 +1,4 @@
-"""Notebooks, e-books and messages: their own parts are sections, what is not read is said."""
+"""Notebooks, e-books and messages: their parts are sections, and what is not read is reported."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from llmpipe.errors import StageError
 
 
 def notebook(*cells: dict[str, object]) -> bytes:
-    """A notebook in Python."""
+    """Return a notebook in Python."""
     metadata = {"language_info": {"name": "python"}}
     return json.dumps({"nbformat": 4, "metadata": metadata, "cells": cells}).encode()
 
 
 def markdown_cell(*lines: str) -> dict[str, object]:
-    """A cell of text."""
+    """Return a text cell."""
     return {"cell_type": "markdown", "source": list(lines)}
 
 
 def code_cell(source: str, *outputs: dict[str, object], count: int = 1) -> dict[str, object]:
-    """A cell of code."""
+    """Return a code cell."""
     return {"cell_type": "code", "source": source, "outputs": outputs, "execution_count": count}
 
 
 def test_cells_are_sections():
-    """Below the headings that stand above them; code with what it printed, pictures are said."""
+    """Below the headings before them; code has its output, and pictures are reported."""
     found = ipynb.convert(
         notebook(
             markdown_cell("# Fees\n", "In euros, 10<sup>6</sup>."),
@@ -60,7 +60,7 @@ def test_cells_are_sections():
 
 
 def test_notebooks_of_old_versions():
-    """Their cells lie in worksheets, and headings are cells of their own."""
+    """Their cells are in worksheets, and headings are separate cells."""
     cells = [
         {"cell_type": "heading", "level": 2, "source": ["Fees"]},
         {"cell_type": "code", "input": "1", "prompt_number": 3, "outputs": [{"text": "1"}]},
@@ -72,7 +72,7 @@ def test_notebooks_of_old_versions():
 
 @given(st.recursive(st.none() | st.text(max_size=3), lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["cells", "source", "outputs", "cell_type", "data"]), inner)))  # fmt: skip
 def test_any_json_is_a_notebook_or_told(value):
-    """There is no third way."""
+    """Any JSON is read or gives an error message."""
     found = read_or_told(ipynb.convert, json.dumps(value).encode(), "a.ipynb")
     if isinstance(found, str):
         assert found.startswith("a.ipynb is not a notebook")
@@ -81,14 +81,14 @@ def test_any_json_is_a_notebook_or_told(value):
 
 
 def test_a_notebook_nested_without_end():
-    """It is refused like other JSON that is no notebook."""
+    """It is refused like any JSON that is not a notebook."""
     for data in (b"[" * 100_000, b'{"cells": ' * 100_000):
         with pytest.raises(StageError, match=r"^a\.ipynb is not a notebook"):
             ipynb.convert(data, "a.ipynb")
 
 
 def book(*pages: str, encryption: str = "", css: str = "") -> bytes:
-    """An e-book of pages."""
+    """Return an e-book of pages."""
     items = "".join(f'<item id="p{at}" href="p%20{at}.xhtml"/>' for at in range(len(pages)))
     order = "".join(f'<itemref idref="p{at}"/>' for at in reversed(range(len(pages))))
     out = io.BytesIO()
@@ -114,7 +114,7 @@ def book(*pages: str, encryption: str = "", css: str = "") -> bytes:
 
 
 def test_the_style_sheet_of_a_book_raises():
-    """LibreOffice writes powers so; a sheet that is missing is none."""
+    """LibreOffice writes powers like that; a missing style sheet is ignored."""
     css = ".s2 { font-size: 0.58em; position: relative; top: -0.33em; vertical-align: baseline }"
     page = (
         '<html><head><link rel="stylesheet" href="st%20yles/a.css"/><link rel="stylesheet" href="b"/>'
@@ -125,7 +125,7 @@ def test_the_style_sheet_of_a_book_raises():
 
 
 def test_pages_of_a_book_in_the_order_of_reading():
-    """As the book has them, not as the archive lists them; notes are set apart."""
+    """In the order of the book, not of the archive; notes are separated."""
     found = epub.convert(
         book(
             "<!DOCTYPE html><html><body><h1>Two</h1><p>40 euros<a epub:type='noteref' href='#n'>1</a></p></body></html>",
@@ -139,7 +139,7 @@ def test_pages_of_a_book_in_the_order_of_reading():
 
 
 def test_books_that_cannot_be_read():
-    """Protected and damaged ones are told apart."""
+    """Protected and damaged ones have different messages."""
     with pytest.raises(StageError, match="is protected"):
         epub.convert(book("<p>x", encryption="<x URI='OEBPS/p 0.xhtml'/>"), "a.epub")
     with pytest.raises(StageError, match="is not a book"):
@@ -147,7 +147,7 @@ def test_books_that_cannot_be_read():
 
 
 def test_a_message():
-    """Its headers, its text in plain form, and what it forwards; attachments are named."""
+    """Headers, plain text and forwarded messages; attachments are listed."""
     inner = EmailMessage()
     inner["Subject"], inner["From"] = "Fees", "b@example.org"
     inner.set_content("<h1>Now</h1><p>10<sup>6</sup> €", subtype="html", charset="iso-8859-15")
@@ -170,7 +170,7 @@ def test_a_message():
 
 
 def test_a_message_with_damaged_formatted_text():
-    """Its plain text is read all the same."""
+    """Its plain text is read nevertheless."""
     message = EmailMessage()
     message.set_content("See below.")
     message.add_alternative("<p>x", subtype="html")
@@ -198,7 +198,7 @@ ORDER = "<p>Your order of <b>three lamps</b> for 40 € arrives on 5 March; send
     ],
 )  # fmt: skip
 def test_a_message_whose_plain_text_says_nothing(plain, formatted, is_plain):
-    """The formatted text is read where the plain one stands in for it, which is said."""
+    """The formatted text is read if the plain text is only a placeholder, and this is reported."""
     message = EmailMessage()
     message["Subject"] = "S"
     message.set_content(plain)

@@ -1,4 +1,4 @@
-"""Files that ask for too much, or crash their reader, are refused; the others are as ever."""
+"""Files that use too much or crash their reader are refused; others are read as usual."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL = confined.Limits(memory=200_000_000, seconds=0.9)
 
 
 def fresh(megabytes: int) -> mmap.mmap:
-    """Memory of the kernel: the tests' own process may have some left that others have freed."""
+    """Use fresh memory from the kernel: the test process may hold freed memory."""
     held = mmap.mmap(-1, megabytes * 1_000_000)
     for _ in range(megabytes):
         held.write(b"x" * 1_000_000)
@@ -35,7 +35,7 @@ def fresh(megabytes: int) -> mmap.mmap:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Text files by name, of which a word says what reading them does to the child."""
+    """Write text files by name; a word in each decides what reading it does to the child."""
     real, kept = plain.convert, []
 
     def behave(data, label):
@@ -76,12 +76,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def children() -> set[str]:
-    """The children of this process."""
+    """Return the children of this process."""
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split())
 
 
 def outcomes(files, limits=SMALL):
-    """The text of each file, or why there is none."""
+    """Return the text of each file, or why there is none."""
     found = confined.answers(files, Options(), limits)
     return [answer.error.message if answer.error else answer.documents[0].text for answer in found]
 
@@ -98,7 +98,7 @@ def outcomes(files, limits=SMALL):
     ],
 )  # fmt: skip
 def test_one_file_is_refused_and_the_others_are_read(folder, text, reason):
-    """Memory, time, crashes, and what nobody expected: with a reason, and no child is left."""
+    """Memory, time, crashes and unexpected errors: each has a reason, and no child is left."""
     before = children()
     files = folder(first="one", bad=text, second="two", worse=text, third="three")
     first, bad, second, worse, third = outcomes(files)
@@ -109,7 +109,7 @@ def test_one_file_is_refused_and_the_others_are_read(folder, text, reason):
 
 
 def test_a_file_that_waits_is_refused(folder, monkeypatch):
-    """One that takes no time of the processor is not waited for without end."""
+    """A file that uses no processor time is not waited for endlessly."""
     monkeypatch.setattr(confined, "PATIENCE", 1)
     bad, good = outcomes(folder(bad="wait", good="one"))
     assert "takes more than 0.3 s" in bad
@@ -131,7 +131,7 @@ def test_memory_of_files_before_does_not_count(folder):
 
 
 def test_memory_that_was_freed_is_no_room_for_the_next_file(folder):
-    """What a file may take does not depend on those before it."""
+    """The limit of a file does not depend on previous files."""
     files = folder(first="drop 110", bad="allocate 140")
     first, bad = outcomes(files, confined.Limits(memory=800_000_000, seconds=30))
     assert first == "drop 110"
@@ -139,7 +139,7 @@ def test_memory_that_was_freed_is_no_room_for_the_next_file(folder):
 
 
 def test_documents_are_those_of_this_process(tmp_path):
-    """Documents, remarks and errors are the same, whatever the format."""
+    """Documents, remarks and errors are the same for every format."""
     files = {
         "a.md": b"---\nn: 1\nf: 1.5\nb: true\nt: x\n---\n# A\n\nOne.\n\n## B\n\nTwo \xf0\x9f\x98\x80.\n",
         "b.pdf": pdf_bytes([["Page one"], ["Page two"]], [("Page one", 0)], "Title"),
@@ -168,13 +168,13 @@ def test_documents_are_those_of_this_process(tmp_path):
 
 
 def as_told(documents, remarks, error):
-    """All of an outcome that can be compared."""
+    """Return all parts of a result that can be compared."""
     told = (isinstance(error, MissingColumnError), error.message, error.hint) if error else None
     return list(documents), list(remarks), told
 
 
 def in_process(path, name, options):
-    """What `convert` makes of a file."""
+    """Return the result of `convert` in this process."""
     remarks: list[str] = []
     try:
         return as_told(convert.convert(path, name, options, remarks.append), remarks, None)
@@ -183,7 +183,7 @@ def in_process(path, name, options):
 
 
 def test_a_package_that_is_missing_is_told_from_a_bad_file(tmp_path, monkeypatch):
-    """The stage cannot go on without it."""
+    """The stage cannot continue without it."""
     (tmp_path / "a.pdf").write_bytes(pdf_bytes([["x"]]))
     monkeypatch.setitem(sys.modules, "pypdfium2", None)
     (answer,) = confined.answers([("a.pdf", tmp_path / "a.pdf")], Options(), confined.Limits())
@@ -191,7 +191,7 @@ def test_a_package_that_is_missing_is_told_from_a_bad_file(tmp_path, monkeypatch
 
 
 def test_nothing_is_left_of_who_closes(folder):
-    """Ctrl-C raises where the answers are awaited; a caller may have had enough, too."""
+    """Ctrl-C raises while waiting for answers, and a caller may stop early, too."""
     before = children()
     found = confined.answers(folder(good="one", bad="wait"), Options(), SMALL)
     next(found)
@@ -202,7 +202,7 @@ def test_nothing_is_left_of_who_closes(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_child_ends_with_its_parent(tmp_path, number):
-    """However the parent ends, in the middle of a file that never does."""
+    """However the parent ends, even while a file is being read."""
     (tmp_path / "a.txt").write_text("x")
     code = (
         "import sys, time, pathlib\n"
@@ -228,7 +228,7 @@ def test_the_child_ends_with_its_parent(tmp_path, number):
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether there is such a process; one that nobody has reaped yet is gone."""
+    """Return whether a process exists and is not a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:
@@ -241,7 +241,7 @@ def is_running(pid: int) -> bool:
      f"---\na: &a {'x' * 40}\nb: *a\nc: *a\nd: *a\n---\n# x\n"],
 )  # fmt: skip
 def test_what_unfolds_is_refused(tmp_path, monkeypatch, text):
-    """A text is not far longer than its file; the names of its sections and metadata count."""
+    """Text must not be far longer than its file; section titles and metadata count."""
     (tmp_path / "a.md").write_text(text)
     size = len(text.encode())
     assert convert.convert(tmp_path / "a.md", "a.md", Options())

@@ -1,4 +1,4 @@
-"""Which converter reads a file, and what no converter gets to see."""
+"""Which converter reads a file, and what is refused before any converter."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llmpipe.errors import StageError
     ],
 )  # fmt: skip
 def test_a_file_is_told_by_its_bytes_and_its_name(tmp_path, name, data, media_type):
-    """Bytes that leave no doubt count more than the end of the name."""
+    """Clear bytes count more than the suffix."""
     (tmp_path / name).write_bytes(data)
     (document,) = convert(tmp_path / name, name, Options())
     assert document.media_type == media_type
@@ -39,14 +39,14 @@ def test_a_file_is_told_by_its_bytes_and_its_name(tmp_path, name, data, media_ty
 
 
 def test_the_title_of_last_resort(tmp_path):
-    """A file that says nothing of itself is called by its name."""
+    """A document without a title is called by its file name."""
     (tmp_path / "opening hours.txt").write_text("9 to 5")
     (document,) = convert(tmp_path / "opening hours.txt", "x", Options())
     assert document.title == "opening hours"
 
 
 def test_a_huge_file_is_refused_unread(tmp_path):
-    """A gigabyte is refused by its size, with both figures."""
+    """A file of a gigabyte is refused by its size; the message has size and limit."""
     path = tmp_path / "big.txt"
     with path.open("wb") as file:
         file.truncate(1_000_000_000)
@@ -57,7 +57,7 @@ def test_a_huge_file_is_refused_unread(tmp_path):
 
 
 def test_a_file_without_text(tmp_path):
-    """Blank is as good as missing, and named."""
+    """A blank file counts as missing text, and is named."""
     for name, data in (("a.md", b"---\ntitle: x\n---\n \n"), ("a.html", b"<script>x</script>")):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(StageError, match=rf"^{name} contains no text$"):
@@ -65,7 +65,7 @@ def test_a_file_without_text(tmp_path):
 
 
 def test_nothing_heavy_is_imported():
-    """The planner may ask what reads a file without loading it."""
+    """The planner may ask what reads a file without importing it."""
     code = "import sys, llmpipe.stages.ingest; print([m for m in sys.modules if m in {heavy}])"
     heavy = {
         "bs4",

@@ -23,7 +23,7 @@ def test_sections_cover_the_text(paragraphs):
 
 
 def test_headings_tables_and_title():
-    """Heading styles give sections, tables stay tables, the properties name the document."""
+    """Heading styles give sections, tables stay tables, and properties give the title."""
     table = "".join(
         f"<w:tr><w:tc><w:p><w:r><w:t>{a}</w:t></w:r></w:p></w:tc></w:tr>" for a in ("head", "cell")
     )
@@ -38,7 +38,7 @@ def test_headings_tables_and_title():
 
 
 def test_what_is_no_word_document():
-    """An old or encrypted file, rubbish, and a damaged archive are told apart."""
+    """Old or encrypted files, rubbish and damaged archives have different messages."""
     for data, told in (
         (docx.OLE + b"\0" * 600, "is encrypted or in Word's old format"),
         (b"PK\x03\x04 rubbish", "is not a Word document that can be read"),
@@ -61,14 +61,14 @@ def test_a_bomb_is_refused_by_its_size_unpacked():
 
 
 def test_entities_are_refused():
-    """XML that multiplies itself has no place in a Word file."""
+    """Word files do not need XML entities."""
     hostile = b'<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
     with pytest.raises(StageError, match=r"declares entities in word/endnotes\.xml"):
         convert(docx_bytes([(0, "x")], **{"word/endnotes.xml": hostile}), "a.docx")
 
 
 def test_nesting_without_end():
-    """A table in a table in a table, five hundred deep, is refused and not followed."""
+    """Tables nested five hundred deep are refused, not followed."""
     deep = "<w:tbl><w:tr><w:tc>" * 1500 + "</w:tc></w:tr></w:tbl>" * 1500
     with pytest.raises(StageError, match="is not a Word document that can be read"):
         convert(docx_bytes([(0, "x")], extra=deep), "a.docx")

@@ -1,4 +1,4 @@
-"""Word: what the page shows is in the text, and what it hides is not."""
+"""Word: the text contains what the page displays, and not what it hides."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
 
 
 def run(text: str, properties: str = "") -> str:
-    """A run of text."""
+    """Return a run of text."""
     shown = f"<w:rPr>{properties}</w:rPr>" if properties else ""
     return f'<w:r>{shown}<w:t xml:space="preserve">{text}</w:t></w:r>'
 
 
 def paragraph(*runs: str, properties: str = "") -> str:
-    """A paragraph of runs."""
+    """Return a paragraph of runs."""
     shown = f"<w:pPr>{properties}</w:pPr>" if properties else ""
     return f"<w:p>{shown}{''.join(runs)}</w:p>"
 
 
 def item(text: str, list_: int = 1, level: int = 0) -> str:
-    """An item of a list."""
+    """Return a list item."""
     number = f'<w:numPr><w:ilvl w:val="{level}"/><w:numId w:val="{list_}"/></w:numPr>'
     return paragraph(run(text), properties=number)
 
 
 def level(at: int, text: str, format_: str = "decimal", start: int = 1, more: str = "") -> str:
-    """The definition of a level of a list."""
+    """Return the definition of a list level."""
     return (
         f'<w:lvl w:ilvl="{at}"><w:start w:val="{start}"/><w:numFmt w:val="{format_}"/>{more}'
         f'<w:lvlText w:val="{text}"/></w:lvl>'
@@ -39,7 +39,7 @@ def level(at: int, text: str, format_: str = "decimal", start: int = 1, more: st
 
 
 def numbering(*levels: str, more: str = "") -> bytes:
-    """Two lists of one definition, the second of which starts anew, and a third one of bullets."""
+    """Return two lists with one definition, the second of which restarts, and a bullet list."""
     return (
         f'<w:numbering {NAMESPACE}><w:abstractNum w:abstractNumId="0">{"".join(levels)}</w:abstractNum>'
         f'<w:abstractNum w:abstractNumId="1">{level(0, "•", "bullet")}</w:abstractNum>'
@@ -58,7 +58,7 @@ def read(*paragraphs: str, **parts: bytes) -> Converted:
 
 
 def test_a_list_goes_on_after_a_paragraph():
-    """It is counted as Word counts it: on, anew where the list says so, levels below anew."""
+    """As in Word, it continues, or restarts where the list or a higher level says so."""
     found = read(
         item("one"), item("two"), paragraph(run("Between.")), item("three"), item("inner", level=1),
         item("inner too", level=1), item("four"), item("inner", level=1), item("anew", 2), item("dot", 3),
@@ -72,7 +72,7 @@ def test_a_list_goes_on_after_a_paragraph():
 
 
 def test_numbers_in_letters_and_words():
-    """As the file formats them, in the text of the level; legal numbers in digits."""
+    """As the file formats them, in the text of the level; legal numbering in digits."""
     levels = (
         level(0, "Article %1:", "upperRoman", 3),
         level(1, "(%2)", "lowerLetter"),
@@ -87,7 +87,7 @@ def test_numbers_in_letters_and_words():
 
 
 def test_numbered_headings():
-    """The number that a reader sees is part of the heading, and of the section's title."""
+    """The displayed number is part of the heading, and of the section's title."""
     levels = tuple(
         level(at, ".".join(f"%{i + 1}" for i in range(at + 1)), more=f'<w:pStyle w:val="Heading{at + 1}"/>')
         for at in range(2)
@@ -113,17 +113,17 @@ def test_numbered_headings():
 
 
 def equation(inner: str) -> str:
-    """An equation in a paragraph."""
+    """Return an equation in a paragraph."""
     return f"<m:oMath {M}>{inner}</m:oMath>"
 
 
 def mrun(text: str) -> str:
-    """A run of an equation."""
+    """Return a run of an equation."""
     return f"<m:r><m:t>{text}</m:t></m:r>"
 
 
 def test_equations_are_text():
-    """Inside of sentences and on their own; nothing of them vanishes."""
+    """Inside sentences and on their own, without losing anything."""
     half = f"<m:f><m:num>{mrun('1')}</m:num><m:den>{mrun('2')}</m:den></m:f>"
     square = f"<m:sSup><m:e>{mrun('h')}</m:e><m:sup>{mrun('2')}</m:sup></m:sSup>"
     root = f"<m:rad><m:deg/><m:e>{mrun('a+b')}</m:e></m:rad>"
@@ -146,7 +146,7 @@ def test_equations_are_text():
 
 
 def test_powers_and_notes():
-    """Raised by hand or by a style; a note's mark is set apart from the amount before it."""
+    """Raised directly or by a style; a note mark is separated from the amount before it."""
     styles = (
         f'<w:styles {NAMESPACE}><w:style w:type="character" w:styleId="Up"><w:name w:val="Up"/>'
         '<w:rPr><w:vertAlign w:val="superscript"/></w:rPr></w:style></w:styles>'
@@ -172,7 +172,7 @@ def test_powers_and_notes():
 
 
 def test_letters_moved_off_their_line():
-    """As LibreOffice writes powers: smaller letters, moved up; a kerned line is none."""
+    """LibreOffice writes powers like that: smaller and moved up. Kerned lines are not scripts."""
     up, down = (
         '<w:position w:val="8"/><w:sz w:val="19"/>',
         '<w:position w:val="-2"/><w:sz w:val="19"/>',
@@ -193,7 +193,7 @@ def test_letters_moved_off_their_line():
 
 
 def test_hidden_text_is_out():
-    """By its own formatting or by a style; what a style hides can be shown."""
+    """By direct formatting or by a style; direct formatting can show what a style hides."""
     styles = (
         f'<w:styles {NAMESPACE}><w:style w:type="character" w:styleId="H"><w:name w:val="H"/><w:rPr>'
         '<w:vanish/></w:rPr></w:style><w:style w:type="paragraph" w:styleId="P"><w:name w:val="P"/>'
@@ -209,7 +209,7 @@ def test_hidden_text_is_out():
 
 
 def test_merged_cells():
-    """Down, across, and where a row begins later; bookmarks and controls between do not matter."""
+    """Down, across, and in rows that start later; bookmarks and controls in between are ignored."""
 
     def cell(text: str, properties: str = "") -> str:
         return f"<w:tc><w:tcPr>{properties}</w:tcPr>{paragraph(run(text))}</w:tc>"
@@ -228,12 +228,12 @@ def test_merged_cells():
 
 
 def frame(kind: str, *paragraphs: str) -> bytes:
-    """A header or footer."""
+    """Return a header or footer."""
     return f"<w:{kind} {NAMESPACE}>{''.join(paragraphs)}</w:{kind}>".encode()
 
 
 def test_headers_and_footers_once_per_section():
-    """Those of a section stand around its text; the same ones are not repeated, numbers of pages go."""
+    """Around the text of their section, without repetition and page numbers."""
     refers = f'xmlns:r="{RELATION}"'
     page = (
         '<w:r><w:fldChar w:fldCharType="begin"/></w:r><w:r><w:instrText> PAGE </w:instrText></w:r>'
@@ -263,7 +263,7 @@ def test_headers_and_footers_once_per_section():
 
 
 def test_fields_and_new_forms():
-    """What fields show is text, and so is a box for which there is no old form."""
+    """The text of fields is kept, and so is a text box without a fallback."""
     mc = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
     box = (
         f'<w:r><mc:AlternateContent {mc}><mc:Choice Requires="wps"><w:drawing><w:txbxContent>'
@@ -275,7 +275,7 @@ def test_fields_and_new_forms():
 
 
 def test_what_is_not_read_is_said():
-    """Comments and charts, by their number."""
+    """Comments and charts, with their counts."""
     chart = '<c:chart xmlns:c="http://schemas.openxmlformats.org/drawingml/2006/chart"/>'
     found = read(
         paragraph(run("x"), f"<w:r><w:drawing>{chart}</w:drawing></w:r>", '<w:r><w:commentReference w:id="1"/></w:r>')

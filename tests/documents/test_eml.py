@@ -1,4 +1,4 @@
-"""What is read of messages: all that a reader sees; what is not read is named."""
+"""Messages: everything that a reader sees is read, and what is not read is listed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PDF = "Content-Type: application/pdf; name=a.pdf\n\n%PDF"
 
 
 def part(text: str, kind: str = "plain") -> str:
-    """Give a part of a message."""
+    """Return a part of a message."""
     return f"Content-Type: text/{kind}\n\n{text}"
 
 
 def parts(kind: str, *inner: str, name: str = "b1") -> str:
-    """Give a content type and the parts of a message that has several."""
+    """Return a content type and the parts of a multipart message."""
     body = "".join(f"--{name}\n{one}\n" for one in inner)
     return f"multipart/{kind}; boundary={name}\n\n{body}--{name}--\n"
 
@@ -68,14 +68,14 @@ UNREAD = "attachments not read: "
     ],
 )  # fmt: skip
 def test_all_that_a_reader_sees_is_read(content: str, text: str, remarks: tuple[str, ...]) -> None:
-    """Whatever the parts are made of, and where the sender's program made them wrongly."""
+    """Whatever the parts contain, even if the sender's program wrote them wrongly."""
     found = eml.convert((HEAD + content).encode(), "a.eml")
     assert found.text.strip() == f"# Pumps\n\nFrom: ann@example.org\n\n{text}".strip()
     assert found.remarks == remarks
 
 
 def test_messages_in_messages_are_read_however_deep() -> None:
-    """Their headings go no deeper than the sixth level."""
+    """Their headings stop at level six."""
     message = "Subject: Last\n\nThe innermost text."
     for level in range(9):
         message = f"Subject: At {level}\nContent-Type: message/rfc822\n\n{message}"

@@ -1,4 +1,4 @@
-"""Front matter is metadata, whatever state it is in."""
+"""Front matter becomes metadata, in whatever state it is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_
     ],
 )  # fmt: skip
 def test_what_no_parser_takes_is_metadata_as_text(matter, title, metadata, as_text):
-    """Templates, colons and TOML: the text begins below, and what was not parsed is named."""
+    """Templates, colons and TOML: the text begins below, and unparsed values are listed."""
     found = of_text(f"{matter}# H\n\ntext\n")
     assert (found.text, found.title, dict(found.metadata)) == ("# H\n\ntext\n", title, metadata)
     assert [remark.partition(": ")[2] for remark in found.remarks] == ([as_text] if as_text else [])
@@ -39,7 +39,7 @@ def test_what_no_parser_takes_is_metadata_as_text(matter, title, metadata, as_te
      "12345678901234567890.1", "0.00001", "=", "Yes, of course"],
 )  # fmt: skip
 def test_values_stay_as_written(value):
-    """A version, a code with its zeros, a time, a country: what is no plain number is text."""
+    """A version, a code with zeros, a time, a country: only plain numbers become numbers."""
     assert of_text(f"---\nkey: {value}\nother: x\n---\n").metadata == {"key": value, "other": "x"}
 
 
@@ -60,7 +60,7 @@ def test_toml_stays_as_written():
 
 
 def test_keys_and_titles_stay_as_written():
-    """Where they look like something else, too."""
+    """Also if they look like something else."""
     found = of_text("---\nNO: Norway\non: x\n1.20: y\nnothing: ~\ntitle: 1984\n---\ntext\n")
     assert found.metadata == {"NO": "Norway", "on": "x", "1.20": "y"}
     assert found.title == "1984"
@@ -68,7 +68,7 @@ def test_keys_and_titles_stay_as_written():
 
 @given(st.lists(st.tuples(st.from_regex(r"\A[a-z]{1,5}\Z"), WORDS), min_size=1, max_size=6))
 def test_no_value_becomes_text(entries):
-    """Whatever stands behind the keys, none of it is in the document."""
+    """Nothing after the keys becomes part of the document."""
     matter = "".join(f"{key}: {value}\n" for key, value in entries)
     found = of_text(f"---\n{matter}---\nbody\n")
     check_parts(found.text, found.sections)

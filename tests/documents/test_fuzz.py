@@ -1,6 +1,6 @@
-"""Documents at random: what programs write damaged is never a traceback, nor read without end.
+"""Random damage to real documents: no traceback, no endless loop.
 
-``--long`` goes on for ten minutes.
+``--long`` continues for ten minutes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TEXTS = {
 
 
 def book() -> bytes:
-    """Give a sheet with merged cells, a date and a formula."""
+    """Return a sheet with merged cells, a date and a formula."""
     made = openpyxl.Workbook()
     sheet = made.active
     for row in (["Year", "Fee", None], ["2023", 5.5, "=B2*2"], [True, 1e6, "x"]):
@@ -71,7 +71,7 @@ def book() -> bytes:
 
 
 def slides() -> bytes:
-    """Give two slides: a title with a list, and a table with merged cells."""
+    """Return two slides: a title with a list, and a table with merged cells."""
     table = (
         "<p:graphicFrame><a:graphic><a:graphicData><a:tbl><a:tr><a:tc gridSpan='2'><a:txBody><a:p><a:r>"
         "<a:t>Fee</a:t></a:r></a:p></a:txBody></a:tc><a:tc hMerge='1'><a:txBody><a:p/></a:txBody></a:tc>"
@@ -81,7 +81,7 @@ def slides() -> bytes:
 
 
 def novel() -> bytes:
-    """Give an e-book of two chapters."""
+    """Return an e-book of two chapters."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as target:
         target.writestr("mimetype", "application/epub+zip")
@@ -103,7 +103,7 @@ def novel() -> bytes:
 
 
 def mail() -> bytes:
-    """Give a message in two forms, with one that it forwards."""
+    """Return a message in two forms that forwards another one."""
     inner = EmailMessage()
     inner["Subject"], inner["From"] = "Valves", "bob@example.org"
     inner.set_content("The inner text.")
@@ -119,7 +119,7 @@ def mail() -> bytes:
 @pytest.mark.heavy  # the packages are of the extra `rag`
 @pytest.mark.timeout(1200)
 def test_no_document_crashes_or_stalls_its_converter(tmp_path: Path, long_form: bool) -> None:
-    """Files of every kind with a few places changed are read, or refused with a word."""
+    """Files of every kind with a few changed places are read, or refused with a message."""
     seeds, failed = tmp_path / "seeds", tmp_path / "failed"
     seeds.mkdir()
     failed.mkdir()

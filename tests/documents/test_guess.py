@@ -1,4 +1,4 @@
-"""Encodings of short texts: the right one, or one that is said to be unsure."""
+"""Encodings of short texts: the right one, or a guess with a low probability."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEXTS = {
     ("encoding", "text"), [(encoding, text) for encoding, texts in TEXTS.items() for text in texts]
 )
 def test_a_few_words_tell_the_encoding(encoding, text):
-    """Letters stand where letters do; a remark says what was guessed and how sure it is."""
+    """Letters are where letters belong; a remark has the encoding and its probability."""
     found = convert(text.encode(encoding), "a.txt")
     assert found.text == text
     (remark,) = found.remarks
@@ -62,7 +62,7 @@ WESTERN = [
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("words", WESTERN)
 def test_signs_beside_ascii_are_western(sign, words):
-    """A sign where a sign stands is no letter of another alphabet, and no certainty either."""
+    """A sign in its usual place is not a letter of another alphabet, and gives no certainty."""
     for text in (f"{words} {sign}", f"{sign} {words}", f"{sign}\n" * 20):
         found = guess(text.encode("cp1252"))
         assert (found.encoding, text) == ("cp1252", text)
@@ -71,7 +71,7 @@ def test_signs_beside_ascii_are_western(sign, words):
 
 @given(st.lists(st.sampled_from([*"abc 5,\n", *map(chr, range(0x80, 0x100))]), max_size=30))
 def test_few_bytes_are_never_wide(letters):
-    """UTF-16 and UTF-32 are told by their marks or their zeros, not by chance; few bytes tell little."""
+    """UTF-16 and UTF-32 are recognized by marks or zeros, not by chance; few bytes say little."""
     data = "".join(letters).encode("latin-1")
     found = read_or_told(convert, data, "a.txt")
     for remark in () if isinstance(found, str) else found.remarks:
@@ -81,7 +81,7 @@ def test_few_bytes_are_never_wide(letters):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_have_a_guess_or_none(data):
-    """A guess decodes, and its share of certainty is one."""
+    """A guess decodes the bytes, and its probability is between 0 and 1."""
     found = guess(data)
     if found is not None:
         data.decode(found.encoding)
@@ -89,7 +89,7 @@ def test_any_bytes_have_a_guess_or_none(data):
 
 
 def test_the_language_of_a_page_counts():
-    """Letters that fit two languages are read as the page's own."""
+    """Letters that fit two languages are read in the page's own."""
     html = "<html lang=pl><p>będę"
     assert page(html.encode("cp1250"), "a.html").text == "będę"
 
@@ -105,14 +105,14 @@ def test_the_language_of_a_page_counts():
     ],
 )
 def test_what_a_text_declares(data, text):
-    """Editors' lines count where the text is not UTF-8; Latin-1 means what browsers mean by it."""
+    """Editors' lines count if the text is not UTF-8; Latin-1 means what it means in browsers."""
     found = convert(data, "a.txt")
     assert text in found.text
     assert not found.remarks
 
 
 def test_damaged_utf_8_stays_utf_8():
-    """A byte that is cut off does not turn all other letters into something else."""
+    """A truncated character does not change how all others are decoded."""
     found = convert("Größe über fünf Füße, schön".encode() + b"\xc3", "a.txt")
     assert found.text == "Größe über fünf Füße, schön\ufffd"
     assert "damaged" in found.remarks[0]
@@ -120,7 +120,7 @@ def test_damaged_utf_8_stays_utf_8():
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_its_mark(encoding):
-    """Every other byte of it is 0; that is told from a binary file, and said."""
+    """Every other byte of it is 0; this differs from a binary file, and is reported."""
     found = convert("Preis: fünf €, und mehr".encode(encoding), "a.txt")
     assert found.text == "Preis: fünf €, und mehr"
     assert encoding in found.remarks[0]

@@ -37,13 +37,13 @@ PIECES = st.sampled_from([f"<{mark}{tag}>" for tag in TAGS for mark in ("", "/")
 @settings(max_examples=60)
 @given(st.lists(PIECES, max_size=30).map("".join))
 def test_any_tangle_of_tags_is_covered_by_sections(page):
-    """Whatever is open or closed, the sections hold the whole text."""
+    """Whatever is open or closed, the sections cover the whole text."""
     found = of_text(page, "a.html")
     check_parts(found.text, found.sections)
 
 
 def test_a_page_as_its_reader_sees_it():
-    """Scripts, styles, navigation and hidden words are gone; structure is Markdown."""
+    """Scripts, styles, navigation and hidden words are removed; structure becomes Markdown."""
     found = of_text(
         """<!doctype html><html><head><title>Page title</title><style>p{}</style></head><body>
         <script>alert("run me")</script><nav>Home</nav><template>later</template>
@@ -64,12 +64,12 @@ def test_a_page_as_its_reader_sees_it():
 
 
 def test_the_title_of_a_page_without_a_heading():
-    """It is the one that the browser's tab shows."""
+    """It is the one in the browser's tab."""
     assert of_text("<title>A &amp; B</title><p>text", "a.html").title == "A & B"
 
 
 def test_the_title_of_a_page_of_several_chapters():
-    """A heading names the page only where no other one does."""
+    """A heading is the title only if it is the only one of its level."""
     chapters = "<h1>1. Pages</h1><p>a<h1>2. Cells</h1><p>b"
     assert of_text(f"<title>File Format</title>{chapters}", "a.html").title == "File Format"
     assert of_text(chapters, "a.html").title == "1. Pages"
@@ -77,13 +77,13 @@ def test_the_title_of_a_page_of_several_chapters():
 
 
 def test_only_the_main_part():
-    """Where the page marks one, what stands around it is left out."""
+    """If the page marks one, everything around it is left out."""
     found = of_text("<div>menu</div><main><h1>T</h1><p>body</main><footer>end</footer>", "a.html")
     assert found.text == "# T\n\nbody"
 
 
 def test_links_and_images():
-    """Whole addresses stay; others, and pictures in the page itself, leave their words."""
+    """Absolute addresses stay; of other links and embedded pictures only the text stays."""
     found = of_text(
         '<p><a href="https://a.example/x">there</a> <a href="b.html">here</a>'
         '<a href="javascript:run()">do</a> <img src="data:image/png;base64,AAAA" alt="a plot">',
@@ -101,7 +101,7 @@ def test_a_number_sign_in_a_paragraph_is_no_heading():
 
 
 def test_the_declared_encoding_counts():
-    """A page says in itself how it is encoded."""
+    """A page may declare its own encoding."""
     page = "<meta charset=windows-1251><p>Привет, мир"
     assert convert(page.encode("windows-1251"), "a.html").text == "Привет, мир"
     with pytest.raises(StageError, match="binary"):
@@ -109,13 +109,13 @@ def test_the_declared_encoding_counts():
 
 
 def test_nesting_without_end():
-    """Ten thousand elements in each other cost their structure, not the stage."""
+    """Ten thousand nested elements lose their structure, but the stage continues."""
     found = of_text("<div>" * 10_000 + "deep" + "</div>" * 10_000 + "<p>after", "a.html")
     assert found.text.split() == ["deep", "after"]
 
 
 def test_too_many_tags(monkeypatch):
-    """A page that would fill the memory is refused by its number of tags."""
+    """A page that would fill the memory is refused because of its number of tags."""
     monkeypatch.setattr(html, "MOST_TAGS", 1000)
     with pytest.raises(
         StageError, match=r"a\.html contains 1,001 tags; the limit for a page is 1,000"

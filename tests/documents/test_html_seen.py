@@ -1,4 +1,4 @@
-"""What a reader sees of a page is in its text, and blocks part words."""
+"""The text of a page contains what a reader sees, and blocks separate words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from llmpipe.documents.html import of_text
 
 
 def shown(html: str) -> str:
-    """The text of a page."""
+    """Return the text of a page."""
     return of_text(html, "a.html").text
 
 
 def test_forms_are_text():
-    """Buttons, legends, labels and options are words of their own; hidden fields are none."""
+    """Buttons, legends, labels and options are separate words; hidden fields are left out."""
     page = """<form><fieldset><legend>Plans</legend><label>Name</label><label>Mail</label>
         <button>Windows</button><button>winget</button><p>Press <button>OK</button>now.</p>
         <select><option>Basic 5 €<option>Pro 9 €</select><textarea>Your words</textarea>
@@ -28,7 +28,7 @@ def test_forms_are_text():
     "tag", ["section", "header", "main", "address", "center", "hgroup", "figure", "my-card", "dt"]
 )
 def test_blocks_part_words(tag):
-    """What browsers show in lines of its own does not run into its neighbour."""
+    """Elements that browsers show on separate lines do not run together."""
     assert shown(f"<article><{tag}>one</{tag}><{tag}>two</{tag}></article>").split() == [
         "one",
         "two",
@@ -41,7 +41,7 @@ def test_blocks_part_words(tag):
     ["display:block", "color:red; DISPLAY : Flex;", "display:grid!important", "display:table"],
 )
 def test_lines_made_by_a_style(tag, style):
-    """What a style puts in lines of its own does not run into what stands beside it."""
+    """Elements that a style puts on separate lines do not run together."""
     page = f"<p>none<{tag} style='{style}'>one</{tag}><{tag} style='{style}'>two</{tag}>three"
     assert shown(page).replace("*", "").replace("`", "").split("\n\n") == [
         "none",
@@ -56,7 +56,7 @@ def test_lines_made_by_a_style(tag, style):
 
 
 def test_other_styles_part_no_words():
-    """Items of a row are words of their own; letters in boxes are one word, code has its lines."""
+    """Flex items are separate words; boxed letters form one word; code keeps its lines."""
     assert shown("<div style='display:flex'><span>one</span><a href=x>two</a><b>3</b></div>") == (
         "one two **3**"
     )
@@ -81,7 +81,7 @@ def test_other_styles_part_no_words():
 
 
 def test_an_accordion_heads_its_answers():
-    """Each question is the heading of its answer, and what follows belongs to the page again."""
+    """Each question becomes the heading of its answer; the text after it belongs to the page."""
     page = """<h1>FAQ</h1><p>intro<details><summary>How <b>much</b>?</summary>40 euros</details>
         <details><summary>When?</summary>Now<details><summary>Where?</summary>Here</details>
         </details><p>After all."""
@@ -112,7 +112,7 @@ def test_an_accordion_heads_its_answers():
     ],
 )  # fmt: skip
 def test_what_a_click_opens(page):
-    """Tabs and accordions of all makes: their names are the headings of what they show."""
+    """Tabs and accordions of all kinds: their names become the headings of what they show."""
     found = of_text(f"<p>before</p>{page}<p>after", "a.html")
     section = next(s for s in found.sections if "40" in found.text[s.start : s.end])
     assert section.path == ("Fee?",)
@@ -129,7 +129,7 @@ def test_what_a_click_opens(page):
     ],
 )
 def test_what_was_left_open_is_put_into_no_part_that_it_holds(page):
-    """It would hold itself: lost, or nobody who looks for what stands above comes to an end."""
+    """Regression: an element was moved into itself, which lost it or caused an endless loop."""
     text = of_text(page, "a.html").text
     assert [text.count(word) for word in ("Why?", "So.", "End")] == [1, 1, 1]
 
@@ -140,12 +140,12 @@ def test_in_lists_questions_are_bold():
 
 
 def test_what_only_says_that_something_opens_is_no_heading():
-    """A command is not what the text below it is about."""
+    """A command is not the topic of the text below it."""
     assert shown("<details><summary>Show more</summary>text</details>") == "Show more\n\ntext"
 
 
 def test_navigation_goes():
-    """By its element, role or class; the header and footer of an article are part of it."""
+    """By element, role or class; the header and footer of an article stay."""
     page = """<header><a href=/>Site</a></header><div role=navigation>n1</div><nav>n2</nav>
         <div class=breadcrumbs>n3</div><article><header><h2>In</h2></header>text
         <footer>by A.</footer></article><footer>n4</footer><div role=contentinfo>n5</div>"""
@@ -154,12 +154,12 @@ def test_navigation_goes():
 
 
 def test_a_page_of_links_has_them():
-    """Where nothing else is there, navigation is what the page says."""
+    """If a page contains only navigation, it is kept."""
     assert shown("<nav><a href=a>One</a> <a href=b>Two</a></nav>") == "One Two"
 
 
 def test_words_for_the_eye_and_for_the_ear():
-    """They are taken once; what only looks hidden to programs and is seen stays."""
+    """They are read once; text that only looks hidden to programs is kept."""
     page = "<p><span class=sr-only>five euros</span><span aria-hidden=true>5 €</span>"
     assert shown(page) == "five euros"
     assert shown("<p>x <b aria-hidden=true>seen</b> <i aria-hidden=true>expand_more</i>") == (
@@ -169,14 +169,14 @@ def test_words_for_the_eye_and_for_the_ear():
 
 
 def test_lists_are_numbered_as_browsers_do():
-    """From where they start, by the value of an item, in letters, and down."""
+    """From their start, by the value of an item, in letters, and in reverse."""
     assert shown("<ol start=3><li>a<li>b<li value=9>c</ol>") == "3. a\n4. b\n9. c"
     assert shown("<ol type=a><li>x<li>y</ol>") == "a. x\nb. y"
     assert shown("<ol reversed><li>x<li>y</ol>") == "2. x\n1. y"
 
 
 def test_ticks_of_a_list_of_tasks():
-    """Whether a task is done can be seen."""
+    """The state of a task is visible."""
     page = (
         "<ul><li><input type=checkbox checked disabled>done<li><input type=checkbox disabled>open"
     )
@@ -184,7 +184,7 @@ def test_ticks_of_a_list_of_tasks():
 
 
 def test_lines_of_links_to_the_pages_around_go():
-    """By what they are called or how they are marked; a line with other words stays."""
+    """By their text or attributes; a line with other words stays."""
     steps = "<p><a href=a>Prev</a> | <a href=b>Up</a> | <a href=c>Next</a></p>"
     named = (
         "<div><p>Next: <a rel=next href=x>Using</a>, Previous: <a rel=prev href=y>Intro</a>, "
@@ -197,7 +197,7 @@ def test_lines_of_links_to_the_pages_around_go():
 
 
 def test_drawings_and_readings():
-    """Words in a drawing are seen; how characters are read is set apart from them."""
+    """Words in a drawing are visible; the reading of characters is separated from them."""
     assert shown("<svg><title>icon</title><text>Peak 40 °C</text></svg>") == "Peak 40 °C"
     assert shown("<ruby>漢<rt>かん</rt></ruby>") == "漢(かん)"
     assert shown("<p>a<?php secret ?>b") == "ab"

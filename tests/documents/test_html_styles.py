@@ -1,4 +1,4 @@
-"""Powers and indices that only a page's styles raise or lower."""
+"""Powers and indices that are raised or lowered only by a page's styles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shown(body: str, css: str = "") -> str:
     ],
 )
 def test_what_an_element_says_itself(style: str, text: str) -> None:
-    """By name, by a length or share, or moved as a whole: then it is smaller, too."""
+    """By keyword, length or percentage, or by position, if it is also smaller."""
     assert shown(f"10<span style='{style}'>5</span> km") == text
 
 
@@ -51,7 +51,7 @@ def test_what_an_element_says_itself(style: str, text: str) -> None:
     ],
 )
 def test_what_the_sheet_of_a_page_says(css: str) -> None:
-    """By class, id or name, over several rules, whatever else the sheet holds."""
+    """By class, id or name, over several rules, whatever else the sheet contains."""
     assert shown("10<span class=up id=u>5</span> km", css) == "10^5 km"
 
 
@@ -66,7 +66,7 @@ def test_what_the_sheet_of_a_page_says(css: str) -> None:
     ],
 )
 def test_rules_that_do_not_hold(css: str) -> None:
-    """A selector that selects something else, one taken back, ones that are none."""
+    """A selector for something else, a rule that is overridden, and invalid ones."""
     assert shown("10<span class=up>5</span> km", css) == "105 km"
 
 
@@ -83,5 +83,5 @@ def test_rules_that_do_not_hold(css: str) -> None:
     ],
 )
 def test_what_is_a_script(body: str, text: str) -> None:
-    """What follows its base; a badge behind a space and a picture are none."""
+    """Text that follows its base; a badge after a space and a picture are not scripts."""
     assert shown(body, ".up{position:relative; top:-4px; font-size:.7em}") == text

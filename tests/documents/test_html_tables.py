@@ -1,4 +1,4 @@
-"""Tables of pages: merged cells, code with line numbers, frames, links."""
+"""Tables of pages: merged cells, code with line numbers, layout tables, links."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from llmpipe.documents.html import of_text
 
 
 def rows(html: str) -> list[list[str]]:
-    """The cells of the one table of a page, without the line below the header."""
+    """Return the cells of the only table of a page, without the line below the header."""
     lines = [line for line in of_text(html, "a.html").text.split("\n") if line.startswith("|")]
     return [line[2:-2].split(" | ") for line in lines if "---" not in line]
 
 
 def test_merged_cells_are_repeated():
-    """In every row and column that they cover, header cells included."""
+    """In every row and column that they span, including header cells."""
     table = """<table><thead><tr><th rowspan=2>Region<th colspan=2>2023<th>2024
         <tr><th>Q1<th>Q2<th>Q1<tbody><tr><td rowspan=2>North<td>1<td>2<td>3<tr><td>4<td>5<td>6
         <tr><td colspan=2>none<td>7<td>8</table>"""
@@ -30,14 +30,14 @@ def test_merged_cells_are_repeated():
 
 
 def test_a_span_ends_with_its_group():
-    """0 means to the end of the rows below one head; a larger number does not go beyond."""
+    """0 means until the end of the row group; a larger number does not exceed it."""
     table = """<table><tbody><tr><td rowspan=0>a<td>1<tr><td>2</tbody>
         <tbody><tr><td rowspan=9>b<td>3<tr><td>4</tbody></table>"""
     assert rows(table) == [["a", "1"], ["a", "2"], ["b", "3"], ["b", "4"]]
 
 
 def test_a_span_of_no_columns_is_one():
-    """Only rows may span 0; of what is no whole number the digits before it count, as in browsers."""
+    """Only rows may span 0; of other text, the leading digits count, as in browsers."""
     table = "<table><tr><td colspan=0>a<td>b<tr><td colspan='2px'>c<tr><td colspan=x>d<td>e</table>"
     assert rows(table) == [["a", "b"], ["c", "c"], ["d", "e"]]
 
@@ -61,14 +61,14 @@ def test_a_span_of_no_columns_is_one():
     ],
 )  # fmt: skip
 def test_rows_of_names_are_one(table, expected):
-    """A column is named by all that stands above it; a label of a group or of a row names none."""
+    """All header cells above a column name it; a label of a row group or a row does not."""
     assert rows(f"<table>{table}</table>") == expected
 
 
 @settings(max_examples=60)
 @given(st.data())
 def test_any_tiling_is_read_as_it_is_drawn(data):
-    """Rectangles that tile a grid give each place the name of the one that covers it."""
+    """Each position in a grid tiled with rectangles has the name of its rectangle."""
     height, width = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 5))
     grid = [[""] * width for _ in range(height)]
     html = ""
@@ -88,7 +88,7 @@ def test_any_tiling_is_read_as_it_is_drawn(data):
 
 
 def test_spans_without_end(monkeypatch):
-    """A table that would fill the memory has its cells once; long ones are not repeated for ever."""
+    """In a table that would fill the memory, cells are not repeated; nor are very long cells."""
     monkeypatch.setattr(tables, "MOST_CELLS", 100)
     assert of_text("<table>" + "<tr><td colspan=1000>x" * 5 + "</table>", "a").text.count("x") == 5
     monkeypatch.setattr(html_tables, "MOST_REPEATED", 100)
@@ -121,17 +121,17 @@ def test_bars_in_cells_are_escaped():
     ],
 )  # fmt: skip
 def test_code_keeps_its_lines(table):
-    """However highlighters lay out the numbers of lines, these go and the lines stay."""
+    """Whatever markup highlighters use, line numbers are removed and lines are kept."""
     assert of_text(table, "a.html").text == "```\ndef f():\n    return 1\n\nf()\n```"
 
 
 def test_a_numbered_table_is_no_code():
-    """Numbers in the first column of other tables are part of them."""
+    """Numbers in the first column of other tables are kept."""
     assert rows("<table><tr><td>1<td>red<tr><td>2<td>blue</table>") == [["1", "red"], ["2", "blue"]]
 
 
 def test_links_to_other_pages_go():
-    """A table of links only is no text; one of data that has links is."""
+    """A table of only links is removed; a data table with links is kept."""
     steps = "<table><tr><td><a href=a>Prev</a><td><a href=b>Up</a><td><a href=c>Next</a></table>"
     framed = steps.replace("<tr>", "<tr><th colspan=3>Chapter 1</th></tr><tr>")
     data = "<table><tr><th>Version<tr><td><a href=a>1.2</a></table>"
@@ -144,14 +144,14 @@ def test_links_to_other_pages_go():
               "<table class='table table-bordered'>", "<table><caption>Plans</caption>"]
 )  # fmt: skip
 def test_tables_in_tables_of_data(outer):
-    """What has lines around its cells, or says what it is, keeps its rows, whatever is in them."""
+    """A table with borders or a role keeps its rows, whatever they contain."""
     inner = "<table><tr><td>1<td>2<tr><td>3<td>4</table>"
     page = f"{outer}<tr><td>Plan<td>Prices<tr><td>Basic<td>{inner}</table>"
     assert rows(page)[-2:] == [["Plan", "Prices"], ["Basic", "1, 2; 3, 4"]]
 
 
 def test_a_box_is_a_frame():
-    """Lines around a single cell or row, or headings in cells, make no table of data."""
+    """Borders around a single cell or row, or headings in cells, do not make a data table."""
     inner = "<table><tr><th>a<th>b<tr><td>1<td>2</table>"
     assert rows(f"<table border=1><tr><td>menu<td>{inner}</table>") == [["a", "b"], ["1", "2"]]
     page = f"<table border=1><tr><td>x<td>y<tr><td><h2>T</h2><td>{inner}</table>"
@@ -159,7 +159,7 @@ def test_a_box_is_a_frame():
 
 
 def test_frames_are_taken_apart():
-    """A table that arranges a page has its headings; a table in one of data stays in its cell."""
+    """A layout table keeps its headings; a table inside a data table stays in its cell."""
     frame = (
         "<table><tr><td>menu<td><h1>T</h1>body<table><tr><th>a<th>b<tr><td>1<td>2</table></table>"
     )
@@ -186,12 +186,12 @@ def test_frames_are_taken_apart():
     ],
 )  # fmt: skip
 def test_nothing_stands_between_the_cells_of_a_row(table: str, expected: str) -> None:
-    """White space, comments, words, forms: a row is one line."""
+    """Whitespace, comments, words, forms: a row is one line."""
     assert of_text(f"<table>{table}</table>", "a").text == expected
 
 
 def test_spans_that_are_only_wide_enough():
-    """No column is made that is none: in a table of three, and in many that are nothing else."""
+    """No columns are added in a table of three columns, or in many rows of one cell."""
     rows = "<tr><td>a<td>b<td>c" * 3 + "<tr><td colspan=1000>all"
     assert of_text(f"<table>{rows}</table>", "a").text.endswith(
         "\n| a | b | c |\n| a | b | c |\n| all |"
@@ -200,28 +200,28 @@ def test_spans_that_are_only_wide_enough():
 
 
 def test_repeated_cells_full_of_elements(monkeypatch):
-    """Those count too, though no text is in them."""
+    """Elements count, even if they have no text."""
     monkeypatch.setattr(html_tables, "MOST_REPEATED", 500)
     table = f"<table><tr><td rowspan=9>x{'<b></b>' * 20}<td>1{'<tr><td>2' * 8}</table>"
     assert of_text(table, "a").text.count("x") == 4
 
 
 def test_all_of_a_table_in_a_cell_is_kept():
-    """Its caption, and words that stand outside of its cells, which browsers show before it."""
+    """Its caption, and words outside its cells, which browsers show before it."""
     inner = "<table>stray<caption>Fees</caption><tr><td>x<td>5<tr><td>y<td>6</table>"
     table = f"<table border=1><tr><th>a<th>b<tr><td>c<td>{inner}</table>"
     assert rows(table) == [["a", "b"], ["c", "stray Fees: x, 5; y, 6"]]
 
 
 def test_tables_in_tables_in_a_table():
-    """The innermost are written first."""
+    """The innermost is converted first."""
     innermost = "<table>deep<tr><td>1<td>2</table>"
     table = f"<table border=1><tr><th>a<th>b<tr><td>c<td><table><tr><td>x<td>{innermost}</table></table>"
     assert rows(table) == [["a", "b"], ["c", "x, deep 1, 2"]]
 
 
 def test_words_in_a_table_that_ends_in_another_one():
-    """As damaged pages have them: no cell of it is left, and its words stay."""
+    """As in damaged pages: the table has no cells left, and its words stay."""
     assert of_text("<table><tr><td>a<td>b<tr><table>word", "a.html").text == "a\n\nb\n\nword"
     table = "<table border=1><tr><th>a<th>b<tr><td>c<td>d<tr><table>word</table></table>"
     assert "word" in of_text(table, "a.html").text

@@ -1,4 +1,4 @@
-"""Markdown: sections by headings, front matter as metadata, the text as it is written."""
+"""Markdown: sections by headings, front matter as metadata, the text unchanged."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MARKUP = st.lists(st.sampled_from(LINES) | WORDS).map("\n".join)
 
 @given(MARKUP)
 def test_sections_cover_whatever_is_written(text):
-    """Whatever the text, its sections follow each other and hold all of it."""
+    """Whatever the text, its sections follow each other and cover all of it."""
     found = convert(text.encode(), "a.md")
     check_parts(found.text, found.sections)
 
 
 def test_headings_divide_and_nest():
-    """A section reaches to the next heading; its path names the headings above it."""
+    """A section ends at the next heading; its path has the headings above it."""
     text = "Before.\n\n# A `b`\n\none\n\n### C\n\ntwo\n\n## D\n\nthree\n\nE\n=\nfour\n"
     found = of_text(text)
     paths = [section.path for section in found.sections]
@@ -37,7 +37,7 @@ def test_headings_divide_and_nest():
 
 
 def test_what_only_looks_like_a_heading_divides_nothing():
-    """Code, quotes and lists hold no headings of the document."""
+    """Headings inside code, quotes and lists are not headings of the document."""
     text = "```\n# no\n```\n\n> # no\n\n- # no\n\n    # no\n\n#no\n"
     assert [section.path for section in of_text(text).sections] == [()]
 
@@ -52,7 +52,7 @@ def test_front_matter_becomes_metadata():
 
 
 def test_a_rule_at_the_top_is_no_front_matter():
-    """What lies between two rules and is no mapping stays text."""
+    """Text between two rules that is not a mapping stays text."""
     for text in (
         "---\nJust words.\n---\nmore\n",
         "---\n[: broken\n---\nmore\n",
@@ -62,7 +62,7 @@ def test_a_rule_at_the_top_is_no_front_matter():
 
 
 def test_line_ends_of_windows():
-    """Lines end in a line feed, whatever they ended in."""
+    """Lines end in a line feed, whatever the file has."""
     found = convert(b"# A\r\n\r\none\r\n## B\r\ntwo", "a.md")
     assert found.text == "# A\n\none\n## B\ntwo"
     assert [section.path for section in found.sections] == [("A",), ("A", "B")]

@@ -1,4 +1,4 @@
-"""HTML inside of Markdown means what it shows; code is left alone."""
+"""HTML inside Markdown is converted to what it displays; code is unchanged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_any_tangle_is_covered_by_sections(text):
 
 
 def paths(text: str) -> list[tuple[str, ...]]:
-    """The paths of a text's sections."""
+    """Return the paths of a text's sections."""
     return [section.path for section in of_text(text).sections]
 
 
@@ -38,7 +38,7 @@ def paths(text: str) -> list[tuple[str, ...]]:
     ],
 )
 def test_html_headings_are_headings(heading):
-    """With attributes, inside of other elements, as pictures with a description."""
+    """With attributes, inside other elements, and as pictures with a description."""
     found = of_text(f"{heading}\n\nForty euros.\n\n<h2>More</h2>\n\ntext")
     sections = [section.path for section in found.sections if section.path]
     assert sections == [("Fees",), ("Fees", "More")]
@@ -46,7 +46,7 @@ def test_html_headings_are_headings(heading):
 
 
 def test_comments_are_not_text():
-    """In lines of their own or within, over blank lines and fences; those in code are code."""
+    """On their own lines or inside others, across blank lines and fences; in code they are code."""
     text = (
         "One <!-- gone --> two.\n<!--\ngone\n\n```\ngone\n```\n-->\n[//]: # (gone)\nThree.\n\n"
         "```html\n<!-- kept -->\n<h1>kept</h1>\n```\n\n    <!-- kept -->\n\n`<!-- kept -->`\n"
@@ -59,13 +59,13 @@ def test_comments_are_not_text():
 
 
 def test_powers_notes_and_formulas():
-    """As in pages."""
+    """The same as in pages."""
     text = "H<sub>2</sub>O, 2<sup>31</sup>, 40 euros<sup>[1](#fn1)</sup> and `x<sup>2</sup>`."
     assert of_text(text).text == "H2O, 2^31, 40 euros [1] and `x<sup>2</sup>`."
 
 
 def test_accordions():
-    """A question stands above its answer."""
+    """A question comes before its answer."""
     text = "a\n<details>\n<summary>How much?</summary>\n\n40 euros.\n</details>\n"
     assert [line for line in of_text(text).text.split("\n") if line] == [
         "a",
@@ -96,7 +96,7 @@ ROWS = ["| Plan | Price |", "| --- | --- |", "| **Basic** | 40 \\| 50 |"]
     ],
 )  # fmt: skip
 def test_html_tables_are_tables(text, lines):
-    """In a list or a quote, too; whatever stands in a cell."""
+    """Also in a list or a quote, and with any content in cells."""
     assert of_text(text).text.split("\n") == lines
 
 
@@ -111,7 +111,7 @@ def test_html_tables_are_tables(text, lines):
     ],
 )
 def test_tables_that_stay(text):
-    """Code is not a table, and a table with code in it, or without an end, is none that is read."""
+    """A table in code, a table with code in it, and a table without an end."""
     assert of_text(text).text == text
 
 
@@ -121,5 +121,5 @@ def test_a_table_that_arranges_is_taken_apart():
 
 
 def test_in_lists_headings_are_bold():
-    """They head no section there."""
+    """They are not headings of a section there."""
     assert of_text("- <h2>In</h2> a list\n").text == "- **In** a list\n"

@@ -1,4 +1,4 @@
-"""Powers, indices, note marks and fractions keep their meaning in a line of text."""
+"""Powers, indices, note marks and fractions keep their meaning in plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmpipe.documents.html import of_text
 
 
 def shown(html: str) -> str:
-    """What becomes of a paragraph."""
+    """Return the text of a paragraph."""
     return of_text(f"<p>{html}</p>", "a.html").text
 
 
@@ -37,7 +37,7 @@ def shown(html: str) -> str:
     ],
 )
 def test_powers_stay_powers(html, text):
-    """What is raised behind a number, a variable or a unit never runs into it."""
+    """A raised number after a number, a variable or a unit never runs into it."""
     assert shown(html) == text
 
 
@@ -61,7 +61,7 @@ def test_powers_stay_powers(html, text):
     ],
 )  # fmt: skip
 def test_marks_of_notes_are_set_apart(html, text):
-    """A number behind a word is no part of it, and none of the amount before it."""
+    """A number after a word belongs neither to the word nor to the amount before it."""
     assert shown(html).strip() == text
 
 
@@ -85,12 +85,12 @@ def test_marks_of_notes_are_set_apart(html, text):
     ],
 )  # fmt: skip
 def test_cents_are_part_of_a_price(html, text):
-    """They are not its exponent; the mark of a note behind an amount is set apart from it."""
+    """They are not an exponent; a note mark after an amount is separated from it."""
     assert shown(html) == text
 
 
 def test_prices_elsewhere():
-    """In Markdown, reStructuredText and PDF, too."""
+    """Also in Markdown, reStructuredText and PDF."""
     assert markdown.of_text("$40<sup>99</sup>, 40<sup>99</sup> €, 1<sup>a</sup> vez\n").text == (
         "$40.99, 40.99 €, 1a vez\n"
     )
@@ -117,7 +117,7 @@ def test_prices_elsewhere():
     ],
 )
 def test_other_raised_and_lowered_letters(html, text):
-    """Ordinals and abbreviations stay words, formulas are found as people write them."""
+    """Ordinals and abbreviations stay words; formulas are written as people search for them."""
     assert shown(html) == text
 
 
@@ -150,12 +150,12 @@ def test_other_raised_and_lowered_letters(html, text):
     ],
 )  # fmt: skip
 def test_formulas_in_mathml(mathml, text):
-    """A fraction keeps its bar, a root its reach; what is there for programs is not said twice."""
+    """Fractions keep their bar and roots their extent; annotations for programs are left out."""
     assert shown(f"<math><mrow>{mathml}</mrow></math>") == text
 
 
 def test_binomials_of_word():
-    """They have no bar either; what stands before a letter is written before it."""
+    """They have no bar either; scripts before a letter are written before it."""
     name = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
     run = "<m:r><m:t>{}</m:t></m:r>".format
     stacked = f"<m:f><m:fPr><m:type m:val='noBar'/></m:fPr><m:num>{run('n')}</m:num><m:den>{run('k')}</m:den></m:f>"
@@ -171,14 +171,14 @@ def test_binomials_of_word():
 
 
 def test_headings_and_cells():
-    """Also there, a title of a section included."""
+    """There too, including a section's title."""
     found = of_text("<h2>CO<sub>2</sub> up to 10<sup>6</sup></h2><table><tr><th>m<sup>2</sup>", "a")
     assert found.sections[0].path == ("CO2 up to 10^6",)
     assert "| m^2 |" in found.text
 
 
 def test_katex_says_a_formula_once():
-    """The copy for the eye goes where the formula is there as such."""
+    """The visible copy is removed if the formula itself is there."""
     html = (
         '<span class="katex"><span class="katex-mathml"><math><mi>x</mi></math></span>'
         '<span class="katex-html" aria-hidden="true"><span>x</span></span></span>'
@@ -187,7 +187,7 @@ def test_katex_says_a_formula_once():
 
 
 def test_groups():
-    """Brackets only where they are needed."""
+    """Parentheses are only added where needed."""
     assert notation.fraction("a + b", "2") == "(a + b)/2"
     assert notation.power("(a + b)", "2") == "(a + b)^2"
     assert notation.power("f", "′") == "f′"

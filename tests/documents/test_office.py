@@ -1,4 +1,4 @@
-"""Presentations and workbooks: all that their readers see, and what they do not is said."""
+"""Presentations and workbooks: everything visible is read, and what is left out is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RELATION = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def relations(targets: dict[str, tuple[str, str]]) -> str:
-    """What a part refers to: by id the kind and the target."""
+    """Return the references of a part: by id the kind and the target."""
     return "<Relationships>{}</Relationships>".format(
         "".join(
             f'<Relationship Id="{id_}" Type="{RELATION}/{kind}" Target="{target}"/>'
@@ -41,7 +41,7 @@ def relations(targets: dict[str, tuple[str, str]]) -> str:
 
 
 def presentation(*slides: str, **parts: str) -> bytes:
-    """A presentation of slides, each the XML of its shapes."""
+    """Return a presentation of slides, each given as the XML of its shapes."""
     listed = "".join(f'<p:sldId r:id="s{at}"/>' for at in range(len(slides)))
     files = {
         "ppt/presentation.xml": f"<p:presentation {NAMES}><p:sldIdLst>{listed}</p:sldIdLst></p:presentation>",
@@ -62,12 +62,12 @@ def presentation(*slides: str, **parts: str) -> bytes:
 
 
 def shown(shapes: str, attributes: str = "") -> str:
-    """A slide."""
+    """Return a slide."""
     return f"<p:sld {NAMES} {attributes}><p:cSld><p:spTree>{shapes}</p:spTree></p:cSld></p:sld>"
 
 
 def shape(*paragraphs: str, kind: str | None = None) -> str:
-    """A shape with paragraphs; the kind is that of a placeholder."""
+    """Return a shape with paragraphs; the kind is that of a placeholder."""
     holder = "" if kind is None else f'<p:ph type="{kind}"/>'
     lines = "".join(
         p if p.startswith("<a:p") else f"<a:p><a:r><a:t>{p}</a:t></a:r></a:p>" for p in paragraphs
@@ -78,7 +78,7 @@ def shape(*paragraphs: str, kind: str | None = None) -> str:
 
 
 def test_slides_are_pages_and_sections():
-    """Titles head them, outlines are lists, groups and notes are read, numbers of slides are not."""
+    """Titles are headings, outlines are lists, groups and notes are read, slide numbers are not."""
     inner = '<a:p><a:pPr lvl="1"/><a:r><a:t>10</a:t></a:r><a:r><a:rPr baseline="30000"/><a:t>6</a:t></a:r></a:p>'
     data = presentation(
         shape("Fees", kind="title") + shape("first", inner, "second", kind="body") + shape("7", kind="sldNum"),
@@ -98,7 +98,7 @@ def test_slides_are_pages_and_sections():
 
 
 def test_tables_charts_diagrams_and_equations_of_slides():
-    """What loops over shapes lose: merged cells, charts, SmartArt, equations inside of sentences."""
+    """What shape libraries lose: merged cells, charts, SmartArt, equations inside sentences."""
     cells = (
         '<a:tr><a:tc rowSpan="2"><a:p><a:r><a:t>R</a:t></a:r></a:p></a:tc><a:tc gridSpan="2"><a:p><a:r><a:t>2023'
         '</a:t></a:r></a:p></a:tc><a:tc hMerge="1"/></a:tr><a:tr><a:tc vMerge="1"/><a:tc><a:p><a:r><a:t>1</a:t></a:r>'
@@ -141,7 +141,7 @@ def test_tables_charts_diagrams_and_equations_of_slides():
 
 
 def test_formats_far_outside_of_a_sheet():
-    """A border in its last row or column does not make a million rows of it."""
+    """A border in the last row or column does not add a million rows."""
     book = openpyxl.Workbook()
     sheet = book.active
     for place, value in (("A1", "a"), ("C1", "c"), ("A3", "x"), ("C3", "z"), ("B4", "m")):
@@ -160,7 +160,7 @@ def test_formats_far_outside_of_a_sheet():
 
 
 def workbook() -> openpyxl.Workbook:
-    """A workbook of all that libraries lose."""
+    """Return a workbook with everything that libraries lose."""
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.title = "Prices"
@@ -186,7 +186,7 @@ def workbook() -> openpyxl.Workbook:
 
 
 def test_sheets_are_sections():
-    """Merged cells repeat, values look as in their formats, what is hidden is left out and said."""
+    """Merged cells repeat, values look like their formats, hidden content is reported."""
     out = io.BytesIO()
     workbook().save(out)
     found = xlsx.convert(out.getvalue(), "a.xlsx")
@@ -203,7 +203,7 @@ def test_sheets_are_sections():
 
 
 def test_powers_in_a_cell():
-    """A cell may hold several formats; 10 with a raised 6 is not 106."""
+    """A cell may have several formats; 10 with a raised 6 is not 106."""
     book = openpyxl.Workbook()
     up, down = (InlineFont(vertAlign=place) for place in ("superscript", "subscript"))
     book.active.append([CellRichText("10", TextBlock(up, "6"), " cells"), "bold"])
@@ -279,7 +279,7 @@ def test_powers_in_a_cell():
     ],
 )
 def test_cells_look_as_their_formats_show_them(value, format_, text):
-    """Zeros before a number, units beside it, durations beyond a day, scales, signs."""
+    """Leading zeros, units, durations of more than a day, scales, signs."""
     book = openpyxl.Workbook()
     book.active.append([value])
     book.active["A1"].number_format = format_
@@ -290,7 +290,7 @@ def test_cells_look_as_their_formats_show_them(value, format_, text):
 
 @given(st.integers() | st.floats(), st.text('0#?.,%/@E+-;"\\_*[]$h€ General<>=1', max_size=12))
 def test_any_format_shows_something(value, format_):
-    """Whatever it is, a number is never lost for its format."""
+    """Whatever the format, the number is never lost."""
     assert xlsx_numbers.number(value, format_)
     duration = datetime.timedelta(seconds=value % 1e6 if abs(value) < 1e15 else 0)
     xlsx_numbers.duration(duration, format_)
@@ -306,7 +306,7 @@ def test_rubbish_is_told(module, what, data):
 
 
 def test_encrypted_files_say_so():
-    """The password is what is missing."""
+    """The message says that the password is missing."""
     for module in (pptx, xlsx):
         with pytest.raises(StageError, match="is encrypted or in"):
             module.convert(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600), "a")

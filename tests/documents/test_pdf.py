@@ -1,4 +1,4 @@
-"""PDF: pages, sections from the outline, and what cannot be read."""
+"""PDF: pages, sections from the outline, and unreadable files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_pages_and_sections_cover_the_text(data):
 
 
 def test_pages_outline_and_title():
-    """A section begins at the line of its heading, numbered or not, on the page that it is on."""
+    """A section begins at the line of its heading, numbered or not, on the right page."""
     pages = [
         ["Cover"],
         ["1. Setup", "Install it.", "1.1 Linux", "Use apt."],
@@ -59,8 +59,8 @@ def test_an_entry_without_its_words_begins_with_its_page():
 
 
 @pytest.mark.parametrize("title", ["untitled", "Microsoft Word - draft7.doc", "main.tex", ""])
-def test_titles_that_nobody_gave(title):
-    """What a program wrote for want of a title is none."""
+def test_default_titles_are_ignored(title):
+    """A default title written by a program is ignored."""
     assert convert(pdf_bytes([["x"]], title=title), "a.pdf").title == ""
 
 
@@ -72,7 +72,7 @@ def test_a_scan_says_what_it_needs():
 
 
 def test_an_encrypted_file_says_so():
-    """The password is what is missing, not a repair."""
+    """The message says that the password is missing."""
     with pytest.raises(StageError, match=r"^secret\.pdf is encrypted"):
         convert(pdf_bytes([["x"]], encrypted=True), "secret.pdf")
 
@@ -85,7 +85,7 @@ def test_rubbish_is_no_pdf(data):
 
 
 def test_hyphens_at_the_end_of_a_line():
-    """A word is put together where it stands whole elsewhere; other hyphens belong to the word."""
+    """A word is joined if it occurs as a whole elsewhere; other hyphens belong to the word."""
     pages = [
         [
             "Cases of COVID-",
@@ -111,7 +111,7 @@ def test_hyphens_at_the_end_of_a_line():
 
 
 def test_titles_that_are_no_text_are_named():
-    """Half a pair of UTF-16 is none; the pages are read."""
+    """Half a UTF-16 pair is not text; the pages are read nevertheless."""
     half = "\xfe\xff\xd8\x00\x00A"
     found = convert(pdf_bytes([["One."], ["Two."]], [(half, 0), ("Two", 1)], half), "a.pdf")
     assert found.text == "One.\nTwo.\n"

@@ -1,4 +1,4 @@
-"""PDF: what stands above or below a line is known by the places and sizes of letters alone."""
+"""PDF: scripts are recognized only by the positions and sizes of letters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(stream: str) -> str:
 
 
 def test_powers_indices_and_notes() -> None:
-    """10 with a raised 23 is not 1023; a mark behind a word points to a note."""
+    """10 with a raised 23 is not 1023; a mark after a word refers to a note."""
     text = read(
         page(
             (BIG, "6.02 x 10"), (f"{UP} {SMALL}", "23"), (BIG, " mol"), (f"{UP} {SMALL}", "-1"),
@@ -39,7 +39,7 @@ def test_powers_indices_and_notes() -> None:
     [("$40", "99", "$40.99"), ("$50.00", "3", "$50.00 [3]"), ("40 euros", "4", "40 euros [4]")],
 )
 def test_prices(amount: str, raised: str, text: str) -> None:
-    """Raised cents are part of a price, the mark of a note behind it is not."""
+    """Raised cents are part of a price; a note mark after it is not."""
     shown = page((BIG, f"Only {amount}"), (f"3 Ts {SMALL}", raised), (BIG, " a year"))
     assert read(shown) == f"Only {text} a year\n"
 
@@ -53,7 +53,7 @@ def test_prices(amount: str, raised: str, text: str) -> None:
     ],
 )
 def test_other_letters_are_no_scripts(shown: list[tuple[str, str]]) -> None:
-    """Small print, letters that dance, initials over several lines."""
+    """Small print, uneven letters, drop caps over several lines."""
     found = read(page(*shown))
     assert "^" not in found
     assert "_" not in found
@@ -69,7 +69,7 @@ def test_a_size_that_the_page_scales() -> None:
 
 
 def test_text_beside_the_page_moves_nothing() -> None:
-    """What lies outside the page is not in its text, and shifts no place in it."""
+    """Text outside the page is left out and does not shift positions in the text."""
     beside = "BT /F1 12 Tf 50 900 Td (cut off 5) Tj ET\n"
     assert read(beside + page((BIG, "at 10"), (f"{UP} {SMALL}", "6"), (BIG, " x"))) == "at 10^6 x\n"
 
@@ -87,7 +87,7 @@ def test_text_beside_the_page_moves_nothing() -> None:
 def test_a_single_letter_that_begins_a_line_keeps_its_script(
     shown: list[tuple[str, str]], text: str
 ) -> None:
-    """There pdfium puts breaks around the script."""
+    """There pdfium writes breaks around the script."""
     assert read(page(*shown)) == f"{text}\n"
     before = "BT /F1 12 Tf 50 750 Td (max) Tj 0 -15 Td (2 m) Tj ET\n"
     after = "\nBT /F1 12 Tf 50 650 Td (9) Tj ET"
@@ -95,6 +95,6 @@ def test_a_single_letter_that_begins_a_line_keeps_its_script(
 
 
 def test_small_print_in_another_line_is_no_script() -> None:
-    """It stands below or above its neighbour, not beside it."""
+    """It is below or above the word, not beside it."""
     assert read("BT /F1 12 Tf 50 700 Td (5) Tj /F1 8 Tf 0 8 Td (2 x) Tj ET") == "5\n2 x\n"
     assert read("BT /F1 12 Tf 90 700 Td (5) Tj /F1 8 Tf -40 -9 Td (2 x) Tj ET") == "5\n2 x\n"

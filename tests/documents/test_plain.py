@@ -1,4 +1,4 @@
-"""Plain text: encodings are told, binary files refused."""
+"""Plain text: encodings are recognized, binary files are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GERMAN = (
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_any_text_is_one_section(text):
-    """UTF-8 is read as it is."""
+    """UTF-8 is read unchanged."""
     found = convert(text.encode(), "a.txt")
     assert found.text == text.removeprefix("\ufeff")
     check_parts(found.text, found.sections)
@@ -28,7 +28,7 @@ def test_any_text_is_one_section(text):
 
 @given(st.binary())
 def test_any_bytes_are_text_or_refused(data):
-    """There is no third way."""
+    """There is no other outcome."""
     found = read_or_told(convert, data, "a.txt")
     if isinstance(found, str):
         assert found.startswith("a.txt is ")
@@ -40,12 +40,12 @@ def test_any_bytes_are_text_or_refused(data):
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252"]
 )
 def test_encodings(encoding):
-    """By its mark, as UTF-8, or by what the bytes suggest."""
+    """By byte order mark, as UTF-8, or by a guess."""
     assert convert(GERMAN.encode(encoding), "a.txt").text == GERMAN
 
 
 def test_dates_at_the_beginning_of_a_line():
-    """They are no items of a list; nor are they in Markdown, where the text stays as it is."""
+    """They are not list items; in Markdown, the text also stays as it is."""
     text = "Die Frist endet am\n5. März 2024.\n\n3. Mai ist Feiertag.\n5. Juni nicht.\n"
     assert convert(text.encode(), "a.txt").text == text
     assert markdown.convert(text.encode(), "a.md").text == text
@@ -64,6 +64,6 @@ def test_utf_16_by_its_mark():
     ids=["a picture", "noise", "a NUL", "short noise"],
 )  # fmt: skip
 def test_binary_is_refused(data):
-    """A picture by the name of a text is named."""
+    """A picture with the suffix of a text file is named."""
     with pytest.raises(StageError, match=r"^notes\.txt is a binary file, not text$"):
         convert(data, "notes.txt")

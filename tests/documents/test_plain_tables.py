@@ -1,4 +1,4 @@
-"""Tables drawn with characters become tables with names; other drawings stay."""
+"""Tables drawn with characters become Markdown tables; other drawings stay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmpipe.documents.plain import convert
 
 
 def shown(text: str) -> str:
-    """What becomes of a plain text."""
+    """Return the converted plain text."""
     found = convert(text.encode(), "a.txt")
     check_parts(found.text, found.sections)
     return found.text
@@ -35,7 +35,7 @@ ROWS = "| id | name |\n| --- | --- |\n| 1 | Basic |\n| 2 | a\\|b |"
     ],
 )  # fmt: skip
 def test_drawn_tables(drawn, table):
-    """Of databases, of reStructuredText, of terminals."""
+    """From databases, reStructuredText and terminals."""
     assert shown(f"Before.\n\n{drawn}\nAfter.\n") == f"Before.\n\n{table}\nAfter.\n"
 
 
@@ -54,7 +54,7 @@ def test_drawn_tables(drawn, table):
     ],
 )
 def test_other_drawings_stay(text):
-    """Boxes, merged cells, tables without a line below names."""
+    """Boxes, merged cells, tables without a line below the names."""
     assert shown(text) == text
 
 

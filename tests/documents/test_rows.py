@@ -30,7 +30,7 @@ def write(path, rows):
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.fixed_dictionaries({"a": TEXT, "b": VALUES}), max_size=4))
 def test_any_rows(tmp_path, rows):
-    """Every row is one document whose one section is all its text."""
+    """Every row is one document with one section."""
     found = documents(write(tmp_path / "a.jsonl", rows), text=["a"])
     assert [document.id for document in found] == [f"a.jsonl#{n + 1}" for n in range(len(rows))]
     assert [document.row for document in found] == [n + 1 for n in range(len(rows))]
@@ -39,7 +39,7 @@ def test_any_rows(tmp_path, rows):
 
 
 def test_named_columns(tmp_path):
-    """Texts are joined, the title and id are taken, and other single values become metadata."""
+    """Texts are joined, title and id are taken, and other single values become metadata."""
     row = {
         "h": "Head  line",
         "p": "One.",
@@ -59,7 +59,7 @@ def test_named_columns(tmp_path):
 
 
 def test_known_formats(tmp_path):
-    """A question is the title, what follows the text."""
+    """The question is the title and the rest the text."""
     rows = [
         {"instruction": "Why?", "input": "", "output": "Because.", "topic": "x"},
         {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "Who?"},
@@ -77,7 +77,7 @@ def test_known_formats(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json"])
 def test_tables_and_arrays(tmp_path, name):
-    """CSV, TSV and JSON hold rows too."""
+    """CSV, TSV and JSON contain rows too."""
     rows = [{"q": "One?", "a": "1"}, {"q": "Two?", "a": "2"}]
     mark = "\t" if name.endswith("tsv") else ","
     table = "\n".join(mark.join(row) for row in [rows[0], *(r.values() for r in rows)])
@@ -99,7 +99,7 @@ def test_tables_and_arrays(tmp_path, name):
     ],
 )  # fmt: skip
 def test_rows_that_do_not_fit(tmp_path, row, columns, told, hint):
-    """The row is named, what it has, and what was meant."""
+    """The message has the row, its columns, and what to do."""
     path = write(tmp_path / "a.jsonl", [row])
     with pytest.raises(StageError) as caught:
         documents(path, **columns)
@@ -108,7 +108,7 @@ def test_rows_that_do_not_fit(tmp_path, row, columns, told, hint):
 
 
 def test_a_row_that_says_nothing_is_a_blank_document(tmp_path):
-    """Who reads the rows counts and drops it."""
+    """The caller counts and drops it."""
     path = write(tmp_path / "a.jsonl", [{"text": " "}, {"text": "x"}])
     assert [document.text.strip() for document in documents(path)] == ["", "x"]
 
@@ -124,7 +124,7 @@ def test_a_row_that_says_nothing_is_a_blank_document(tmp_path):
     ],
 )
 def test_tables_as_spreadsheets_save_them(tmp_path, encoding, is_guess):
-    """In the encoding of a country, or in UTF-16; a guess is said."""
+    """In a regional encoding, or in UTF-16; a guess is reported."""
     path, heard = tmp_path / "a.csv", []
     text = "sep=;\r\ntitle;text\r\nLöhne;Größe für 40 €, Größe\r\n"
     path.write_bytes(text.encode(encoding))
@@ -134,7 +134,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path, encoding, is_guess):
 
 
 def test_rows_that_are_no_text(tmp_path):
-    """A binary file by the name of a table is named; JSON is UTF-8."""
+    """A binary file with the suffix of a CSV file is named; JSON is UTF-8."""
     (tmp_path / "a.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     with pytest.raises(StageError, match=r"^a\.csv is a binary file, not text$"):
         documents(tmp_path / "a.csv")

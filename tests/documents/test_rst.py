@@ -1,4 +1,4 @@
-"""reStructuredText: Sphinx's too, without anything from outside."""
+"""reStructuredText, including Sphinx, without anything from other files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def read(text):
 @settings(max_examples=100)
 @given(MARKUP)
 def test_sections_cover_whatever_is_written(text):
-    """Whatever the text, its sections follow each other and hold all of it."""
+    """Whatever the text, its sections follow each other and cover all of it."""
     found = read(text)
     check_parts(found.text, found.sections)
 
 
 def test_sections_and_their_places():
-    """Headings become Markdown's, each where its section begins."""
+    """Headings become Markdown headings at the start of their sections."""
     found = read("Top\n===\n\nOne.\n\nInner\n-----\n\nTwo.\n\nNext\n====\n\nThree.\n")
     assert found.text == "# Top\n\nOne.\n\n## Inner\n\nTwo.\n\n# Next\n\nThree.\n"
     assert [section.path for section in found.sections] == [("Top",), ("Top", "Inner"), ("Next",)]
@@ -60,7 +60,7 @@ def test_what_sphinx_adds():
 
 
 def test_blocks():
-    """Lists, definitions, tables, fields, notes and footnotes read as plain text."""
+    """Lists, definitions, tables, fields, notes and footnotes become plain text."""
     found = read(
         "- one\n- two\n\n  more\n\n3. three\n4. four\n\nterm\n  What it means.\n\n:name: value\n\n"
         ".. note:: Take care.\n\n=== ===\nA   B\n=== ===\n1   2\n=== ===\n\nSee [1]_.\n\n.. [1] The note.\n\n"
@@ -75,7 +75,7 @@ def test_blocks():
 
 
 def test_nothing_is_taken_from_other_files(tmp_path, monkeypatch):
-    """Neither `include` nor `raw` nor a table's file is followed."""
+    """`include`, `raw` and table files are not followed."""
     secret = tmp_path / "secret.txt"
     secret.write_text("the password, a column\n")
     monkeypatch.chdir(tmp_path)
@@ -93,7 +93,7 @@ def test_nothing_is_taken_from_other_files(tmp_path, monkeypatch):
 
 
 def test_docutils_is_as_it_was():
-    """What a reading lets docutils take, it takes only as long as it lasts."""
+    """The changes to docutils end with the conversion."""
     before = docutils.parsers.rst.directives.directive
     read(".. unknown::\n\n   x\n")
     assert docutils.parsers.rst.directives.directive is before
@@ -105,24 +105,24 @@ def test_docutils_is_as_it_was():
      "3) Mai", "(12) x", "1986. A great year"],
 )  # fmt: skip
 def test_what_looks_like_an_item_keeps_its_number(line):
-    """A date, a name or a century at the beginning of a line is read as a list, and stays as it is."""
+    """A date, a name or a century at the start of a line parses as a list, but stays as it is."""
     assert read(f"Before.\n\n{line}\n\nAfter.\n").text == f"Before.\n\n{line}\n\nAfter.\n"
 
 
 def test_items_are_numbered_as_they_are_written():
-    """In letters, in Roman numerals, in brackets; those without a number get one."""
+    """In letters, Roman numerals and brackets; items without a number get one."""
     text = "y. one\nz. two\n\n(iv) four\n(v) five\n\n#. first\n#. second\n"
     assert read(text).text == "y. one\nz. two\n\n(iv) four\n(v) five\n\n1. first\n2. second\n"
 
 
 def test_nesting_without_end():
-    """Quotes in quotes, a thousand deep, are refused and not followed."""
+    """Quotes nested a thousand deep are refused, not followed."""
     with pytest.raises(StageError, match=r"^a\.rst cannot be read as reStructuredText"):
         read("\n\n".join(f"{' ' * depth}x" for depth in range(1000)))
 
 
 def test_powers_and_merged_cells():
-    """What is raised stays so; a cell that spans rows or columns is repeated, rows of names are one."""
+    """Scripts stay scripts; spanning cells are repeated, and header rows are joined."""
     text = """2\\ :sup:`31` bytes of H\\ :sub:`2`\\ O
 
 +--------+-----------+
@@ -153,13 +153,13 @@ def test_powers_and_merged_cells():
     ],
 )  # fmt: skip
 def test_names_of_columns_beside_a_blank_cell(table: str, expected: str) -> None:
-    """A line whose first cell is blank begins a row where there is none to go on with."""
+    """A line with a blank first cell begins a row if there is no row above to continue."""
     found = convert(table.encode(), "a.rst")
     assert (found.text.strip(), found.remarks) == (expected, ())
 
 
 def test_a_line_over_several_columns_is_named() -> None:
-    """With an underline it is a cell of its own; without one it is none, and not passed over silently."""
+    """With an underline it is one cell; without one it is reported as lost."""
     table = "===== ==== ====\n      In grams\n{}      Min  Max\n===== ==== ====\nAsh:  1.36 3.23\n===== ==== ====\n"
     named = convert(table.format("----- ---------\n").encode(), "a.rst")
     assert named.text.split("\n")[0] == "|  | In grams / Min | In grams / Max |"
@@ -178,14 +178,14 @@ def test_a_line_over_several_columns_is_named() -> None:
     ],
 )
 def test_a_table_that_cannot_be_read_stays_as_it_is(table: str) -> None:
-    """Cells out of their columns, borders that are missing: nothing of it is lost."""
+    """Misaligned cells, missing borders: nothing is lost."""
     assert convert(f"a\n\n{table}\n".encode(), "a.rst").text == f"a\n\n```\n{table}\n```\n"
 
 
 @pytest.mark.parametrize("leaf", ["x", "image:: x.png"])
 @pytest.mark.parametrize("order", [1, -1])
 def test_substitutions_that_multiply(leaf: str, order: int) -> None:
-    """Twenty definitions, each of two of the next one, would be a million words or pictures."""
+    """Twenty nested definitions would give a million words or pictures."""
     last = f".. |a20| {leaf if '::' in leaf else 'replace:: ' + leaf}"
     lines = [*(f".. |a{at}| replace:: |a{at + 1}| |a{at + 1}|" for at in range(20)), last]
     source = "\n".join(["|a0|", "", *lines[::order], ""])
@@ -195,7 +195,7 @@ def test_substitutions_that_multiply(leaf: str, order: int) -> None:
 
 
 def test_many_substitutions() -> None:
-    """A name that a text uses everywhere does not, nor does one within another."""
+    """A name that is used everywhere is fine, and so is a nested one."""
     names = "\n\n.. |name| replace:: |first| *Name*\n.. |first| replace:: First\n"
     found = convert(("|name|\n\n" * 300 + names).encode(), "a.rst")
     assert found.text.count("First Name") == 300

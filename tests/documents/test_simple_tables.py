@@ -1,4 +1,4 @@
-"""Simple tables are written as the reader of pages writes them."""
+"""Simple tables are converted exactly as by the HTML converter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CELLS = st.lists(PIECES, max_size=4).map("".join)
 
 @st.composite
 def tables(draw: st.DrawFn) -> str:
-    """Tables of cells with or without names, all rows alike."""
+    """Tables of cells with or without names, with equal rows."""
     width = draw(st.integers(1, 3))
     gap = draw(st.sampled_from(["", "\n  "]))
     first = draw(st.sampled_from(["th", "td"]))
@@ -38,12 +38,12 @@ def tables(draw: st.DrawFn) -> str:
 @settings(max_examples=300, deadline=None)
 @given(tables())
 def test_both_ways_write_the_same(table: str) -> None:
-    """Where the quick one writes anything."""
+    """Whenever the fast converter returns anything."""
     assert written(table) in ("", fragment(table))
 
 
 def test_most_tables_are_simple() -> None:
-    """Words, code and links, in rows of the same length."""
+    """Words, code and links, in rows of equal length."""
     link = '<a href="https://example.org">the\nmanual</a>'
     table = f"<table>\n<tr><th>Name</th><th>What</th></tr>\n<tr><td><code>x</code></td><td>{link}</td></tr></table>"
     assert written(table) == (
@@ -66,5 +66,5 @@ def test_most_tables_are_simple() -> None:
     ],
 )
 def test_all_else_is_left_to_the_reader_of_pages(table: str) -> None:
-    """Merged cells, powers, marks and entities among it."""
+    """Including merged cells, powers, special characters and entities."""
     assert written(table) == ""

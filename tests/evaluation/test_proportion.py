@@ -1,4 +1,4 @@
-"""The interval of a share of rows: published figures, coverage, and which figures are shares."""
+"""The interval of a share of rows: published values, coverage, and which metrics are shares."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from llmpipe.evaluation.summary import summarise
 def test_the_interval_is_that_of_the_literature(
     right: int, rows: int, low: float, high: float
 ) -> None:
-    """Newcombe (1998) gives these for the score method; what is wrong mirrors what is right."""
+    """Newcombe (1998) publishes these for the score method; wrong rows mirror right rows."""
     assert wilson_interval(right, rows) == pytest.approx((low, high), abs=5e-5)
     assert wilson_interval(rows - right, rows) == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
 @pytest.mark.parametrize("rows", [5, 12, 50])
 def test_it_holds_the_truth_as_often_as_it_says(rows: int) -> None:
-    """On average over shares, that is: computed, not drawn."""
+    """On average over shares, computed exactly."""
     spans = [wilson_interval(right, rows) for right in range(rows + 1)]
 
     def coverage(share: float) -> float:
@@ -51,21 +51,21 @@ def test_it_holds_the_truth_as_often_as_it_says(rows: int) -> None:
         ([812.4, 96.0], [300, 41], None),  # a loss: nats and tokens
     ],
 )
-def test_which_figures_are_shares(
+def test_which_metrics_are_shares(
     numerators: list[float], denominators: list[float], share: tuple[int, int] | None
 ) -> None:
-    """Rows that are all or nothing, and of one weight or one mind."""
+    """Rows that are all or nothing, and either have equal weight or all agree."""
     assert share_of_rows(RowScores(numerators, denominators)) == share
 
 
 @pytest.mark.heavy
 def test_twelve_right_of_twelve_are_no_certainty() -> None:
-    """The figure says what it leaves open; the difference of two such models stays bootstrapped."""
+    """The interval shows the uncertainty; a difference of such models is still bootstrapped."""
     right, ranks = RowScores.mean([1.0] * 12), RowScores.mean([1.0, 0.5, 0.25, 1.0])
     summary = summarise({"a": {"hit@1": right}, "b": {"hit@1": right, "mrr@10": ranks}}, seed=0)
-    figure = summary["models"]["a"]["hit@1"]
-    assert figure == {"mean": 1.0, "low": 0.757506, "high": 1.0, "n": 12}
+    metric = summary["models"]["a"]["hit@1"]
+    assert metric == {"mean": 1.0, "low": 0.757506, "high": 1.0, "n": 12}
     (pair,) = summary["paired"]
     assert (pair["difference"], pair["low"], pair["high"]) == (0, 0, 0)
-    figure = summary["models"]["b"]["mrr@10"]
-    assert 0.25 < figure["low"] < figure["mean"] < figure["high"] <= 1
+    metric = summary["models"]["b"]["mrr@10"]
+    assert 0.25 < metric["low"] < metric["mean"] < metric["high"] <= 1

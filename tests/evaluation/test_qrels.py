@@ -1,4 +1,4 @@
-"""Judgements and collections in TREC's and BEIR's forms: read back as written, errors by line."""
+"""Judgments and collections in TREC's and BEIR's formats: round trips, and errors by line."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ QRELS = st.dictionaries(IDS, st.dictionaries(IDS, st.integers(-2, 4), min_size=1
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to write into again and again."""
+    """A file to write to repeatedly."""
     return tmp_path_factory.mktemp("qrels") / "file"
 
 
 def test_trec(file: Path) -> None:
-    """Blanks of any width, blank lines, Windows' line ends; tabs where ids hold blanks."""
+    """Spaces of any width, blank lines, Windows line endings; tabs if ids contain spaces."""
     file.write_text("1 0 a 1\r\n1  0   b\t0\n\n2 Q0 a 2\n".replace("\t", " "))
     assert read_trec_qrels(file) == {"1": {"a": 1, "b": 0}, "2": {"a": 2}}
     file.write_text("1\t0\tmy file.md\t1\n")
@@ -41,7 +41,7 @@ def test_trec(file: Path) -> None:
 
 
 def test_beir(file: Path) -> None:
-    """A header, then tabs; questions and documents one a line, with more keys than we need."""
+    """A header, then tabs; questions and documents one per line, with additional keys."""
     file.write_text("query-id\tcorpus-id\tscore\nq1\tmy doc\t1\nq1\tother\t0\n")
     assert read_beir_qrels(file) == {"q1": {"my doc": 1, "other": 0}}
     rows = [{"_id": "q1", "text": "Why?", "metadata": {"x": 1}}, {"_id": "q2", "text": "Ü"}]
@@ -53,7 +53,7 @@ def test_beir(file: Path) -> None:
 
 @given(QRELS)
 def test_what_is_written_is_read(file: Path, qrels: dict[str, dict[str, int]]) -> None:
-    """In both forms, whatever the ids."""
+    """In both formats, whatever the ids."""
     rows = [(q, d, r) for q, judged in qrels.items() for d, r in judged.items()]
     file.write_text("".join(f"{q} 0 {d} {r}\n" for q, d, r in rows), "utf-8")
     assert read_trec_qrels(file) == qrels
@@ -102,7 +102,7 @@ def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_read_or_refused(file: Path, text: str) -> None:
-    """Never anything but judgements or a message."""
+    """The result is either judgments or an error message."""
     file.write_text(text.replace("\ud800", ""), "utf-8", errors="replace")
     for read in (read_trec_qrels, read_beir_qrels, read_beir_queries):
         try:
@@ -116,7 +116,7 @@ def test_any_text_is_read_or_refused(file: Path, text: str) -> None:
 
 
 def test_both_forms_are_told_apart(file: Path) -> None:
-    """By BEIR's header; the line of a judgement is found in both."""
+    """By BEIR's header; the line of a judgment is found in both."""
     file.write_text("\nb 0 a 1\n1 0 b 1\n2 0 b 1\n")
     assert read_qrels(file) == {"b": {"a": 1}, "1": {"b": 1}, "2": {"b": 1}}
     assert (line_of(file, "1", "b"), line_of(file, "2", "b"), line_of(file, "2", "a")) == (3, 4, 0)

@@ -1,4 +1,4 @@
-"""Measures of a ranking: the textbook's numbers, and what must always hold."""
+"""Ranking metrics: textbook values, and properties that always hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RANKING = st.lists(NAMES, unique=True)
 
 
 def test_the_worked_example_of_ndcg() -> None:
-    """Six documents judged 3, 2, 3, 0, 1, 2 in this order: DCG 6.861, the best 7.141 (Järvelin's form)."""
+    """Six documents judged 3, 2, 3, 0, 1, 2 in this order: DCG 6.861, the best 7.141 (Järvelin)."""
     gained = sum(g / math.log2(i + 1) for i, g in enumerate([3, 2, 3, 0, 1, 2], 1))
     assert gained == pytest.approx(6.861, abs=1e-3)
     assert ndcg(list("abcdef"), JUDGED, 6) == pytest.approx(6.861 / 7.141, abs=1e-3)
@@ -41,7 +41,7 @@ def test_the_others_by_hand() -> None:
 
 
 def test_queries_and_rows() -> None:
-    """One without a ranking scores 0, one without anything relevant is left out; doubles count once."""
+    """Without a ranking: 0. Without relevant items: left out. Repeats count once."""
     qrels = {"q1": {"a": 1, "b": 1}, "q2": {"a": 1}, "q3": {"a": 0}, "q4": {}}
     rankings = {"q1": ["x", "x", "x", "a", "a", "b"], "q3": ["a"], "unasked": ["a"]}
     scores = ranking_scores(rankings, qrels, ("recall@3", "mrr@10", "hit@1"))
@@ -56,8 +56,8 @@ def test_queries_and_rows() -> None:
 
 
 @pytest.mark.heavy
-def test_the_figures_have_intervals() -> None:
-    """A row for every query is what the bootstrap takes."""
+def test_the_metrics_have_intervals() -> None:
+    """The bootstrap takes one row per query."""
     qrels = {f"q{n}": {"a": 1} for n in range(50)}
     rankings = {f"q{n}": ["a", "b"] if n % 2 else ["b", "a"] for n in range(50)}
     scores = ranking_scores(rankings, qrels, ("hit@1",))["hit@1"]
@@ -75,7 +75,7 @@ def test_the_figures_have_intervals() -> None:
 def test_between_0_and_1_and_1_for_the_best(
     ranking: list[str], judged: dict[str, int], depth: int
 ) -> None:
-    """No ranking beats that by relevance; looking deeper never loses what was found."""
+    """The order of relevance is the best; a greater depth never loses what was found."""
     best = sorted(judged, key=lambda name: -judged[name])
     for measure in (recall, hit, reciprocal_rank, ndcg):
         score = measure(ranking, judged, depth)
@@ -91,7 +91,7 @@ def test_between_0_and_1_and_1_for_the_best(
 def test_any_rankings_give_a_row_for_each_query_with_something_relevant(
     rankings: dict[str, list[str]], qrels: dict[str, dict[str, int]]
 ) -> None:
-    """Or say that there is none."""
+    """Or an error if there is none."""
     asked = [query for query, judged in qrels.items() if any(judged.values())]
     if not asked:
         with pytest.raises(ValueError, match="no query"):

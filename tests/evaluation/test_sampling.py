@@ -1,4 +1,4 @@
-"""Drawing rows: by content, so that the others stay where one comes or goes."""
+"""Sampling rows by content, so that adding or removing a row keeps the others."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from llmpipe.evaluation.sampling import drawn
 ROWS = [{"n": n} for n in range(20)]
 
 
-def test_a_draw_hangs_on_seed_and_content() -> None:
-    """Not on the order; without need to draw, all rows come back."""
+def test_a_sample_depends_on_seed_and_content() -> None:
+    """Not on the order; if all rows are wanted, all are returned."""
     first = drawn(ROWS, 5, 0)
     assert len(first) == 5
     assert first == sorted(first, key=lambda row: row["n"])
@@ -18,7 +18,7 @@ def test_a_draw_hangs_on_seed_and_content() -> None:
 
 
 def test_a_row_more_changes_one_at_most() -> None:
-    """What was drawn before is drawn again, but for one that gives way."""
+    """All other rows stay in the sample, except at most one."""
     first = drawn(ROWS, 5, 0, lambda row: row["n"])
     more = drawn([*ROWS, {"n": 99}], 5, 0, lambda row: row["n"])
     assert len([row for row in first if row in more]) >= 4

@@ -31,7 +31,7 @@ def test_rouge_l(reference, answer, score):
 
 
 def test_rouge_l_agrees_with_the_package():
-    """On English text our word splitting changes nothing of what rouge-score computes."""
+    """On English text, our word splitting gives the same scores as rouge-score."""
     from rouge_score.rouge_scorer import RougeScorer
 
     reference = "A bygglov is an official decision; it's needed for 2 new buildings (PBL 9 kap.)."
@@ -41,7 +41,7 @@ def test_rouge_l_agrees_with_the_package():
 
 
 def test_exact_match_ignores_white_space_around_only():
-    """Case and inner space count."""
+    """Case and inner whitespace count."""
     assert exact_match("Yes", " Yes\n") == 1.0
     assert exact_match("Yes", "yes") == 0.0
 
@@ -58,18 +58,18 @@ def test_exact_match_ignores_white_space_around_only():
     ],
 )
 def test_json_match(answer, score):
-    """Layout and the order of keys do not matter; values and their types do."""
+    """Layout and key order do not matter; values and their types do."""
     assert json_match('{"a": "é", "b": [1, 2]}', answer) == score
 
 
 def test_json_match_needs_a_json_reference():
-    """A reference that is no JSON is the caller's mistake."""
+    """A reference that is not JSON is the caller's mistake."""
     with pytest.raises(ValueError):
         json_match("not JSON", "{}")
 
 
 @pytest.mark.parametrize(
-    ("reference", "answer", "figure"),
+    ("reference", "answer", "score"),
     [
         ("The Normans", "normans!", 1.0),
         ("in the 10th and 11th centuries", "10th century", 2 / 7),  # of 5 and 2 words one is shared
@@ -81,7 +81,7 @@ def test_json_match_needs_a_json_reference():
         ("something", "", 0.0),
     ],
 )
-def test_token_f1(reference: str, answer: str, figure: float) -> None:
-    """Shared words over all words, without case, punctuation and articles; each so often as both."""
-    assert token_f1(reference, answer) == pytest.approx(figure)
-    assert token_f1(answer, reference) == pytest.approx(figure)
+def test_token_f1(reference: str, answer: str, score: float) -> None:
+    """Shared words over all words, without case, punctuation and articles, with multiplicity."""
+    assert token_f1(reference, answer) == pytest.approx(score)
+    assert token_f1(answer, reference) == pytest.approx(score)

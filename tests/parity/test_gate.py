@@ -1,6 +1,6 @@
-"""The parity gate: it passes what is equal, and fails on every sabotage that it is there for.
+"""The parity gate passes equal sides and fails on every kind of sabotage.
 
-One real GGUF is served; what is sabotaged is the model folder that it is held against.
+One real GGUF is served; the model folder that it is compared with is sabotaged.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def server(smollm2_gguf: Path) -> Iterator[LlamaServer]:
 
 @pytest.fixture
 def gate(smollm2_gguf: Path, server: LlamaServer) -> Gate:
-    """Hold a reference against the served GGUF."""
+    """Compare a reference with the served GGUF."""
     return lambda reference: verify(reference, smollm2_gguf, server, label="q4_1.gguf")
 
 
 @pytest.fixture
 def folder(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A copy of a model folder with the GGUF's own tokenizer, to be sabotaged; without weights."""
+    """A copy of a model folder with the GGUF's own tokenizer, without weights."""
     copy = tmp_path / "model"
     shutil.copytree(tiny_llama, copy, ignore=shutil.ignore_patterns("*.safetensors"))
     return copy
@@ -60,7 +60,7 @@ def test_equal_sides_pass(gate: Gate, folder: Path) -> None:
 
 
 def test_wrong_end_token(gate: Gate, folder: Path) -> None:
-    """Another EOS fails, and both sides' tokens are shown."""
+    """Another EOS fails, and the message shows both tokens."""
     edit_json(folder / "tokenizer_config.json", eos_token="<|im_start|>")
     with pytest.raises(StageError, match="eos_token differs") as caught:
         gate(Reference.load(folder))
@@ -68,7 +68,7 @@ def test_wrong_end_token(gate: Gate, folder: Path) -> None:
 
 
 def test_a_head_that_was_left_out(gate: Gate, folder: Path) -> None:
-    """An untied model whose GGUF has no head, as the converter writes Gemma's, is refused."""
+    """An untied model whose GGUF has no head, as the converter writes for Gemma, is refused."""
     from safetensors.torch import save_file
     from torch import zeros
 
@@ -80,7 +80,7 @@ def test_a_head_that_was_left_out(gate: Gate, folder: Path) -> None:
 
 
 def test_named_tokenizer_class_splits_otherwise(gate: Gate, folder: Path) -> None:
-    """Regression: as GPT2Tokenizer, transformers drops the split of digits: 'a  1' comes apart."""
+    """Regression: GPT2Tokenizer in transformers drops the split of digits in 'a  1'."""
     edit_json(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
     with pytest.raises(StageError, match="token 1 of 51 differs") as caught:
         gate(Reference.load(folder))
@@ -102,7 +102,7 @@ def test_tokenizer_imported_by_transformers(gate: Gate, folder: Path, smollm2_gg
 
 
 def test_changed_template(gate: Gate, folder: Path) -> None:
-    """A template that writes one space less is found, and the place is shown."""
+    """A template that writes one space less is found, and the message shows where."""
     path = folder / "chat_template.jinja"
     path.write_text(
         path.read_text("utf-8").replace("message['content']", "message['content'] | trim")
@@ -114,14 +114,14 @@ def test_changed_template(gate: Gate, folder: Path) -> None:
 
 
 def test_lost_template(gate: Gate, folder: Path) -> None:
-    """A template on one side only is a difference."""
+    """A template on only one side is a difference."""
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(StageError, match="the GGUF has a chat template and the model has none"):
         gate(Reference.load(folder))
 
 
 def test_template_that_refuses(gate: Gate, folder: Path) -> None:
-    """Chats that the model's template refuses could not be trained on; they are counted apart."""
+    """Chats that the model's template refuses are counted separately."""
     path = folder / "chat_template.jinja"
     refusal = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
@@ -132,7 +132,7 @@ def test_template_that_refuses(gate: Gate, folder: Path) -> None:
 
 
 def test_more_tokens_than_embeddings(gate: Gate, folder: Path) -> None:
-    """A token that was added without resizing the model fails before anything is tokenised."""
+    """A token that was added without resizing the model fails before anything is tokenized."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -143,7 +143,7 @@ def test_more_tokens_than_embeddings(gate: Gate, folder: Path) -> None:
 
 
 def test_resized_model(gate: Gate, folder: Path) -> None:
-    """More embedding rows than the GGUF has are found."""
+    """More embedding rows than in the GGUF are found."""
     edit_json(folder / "config.json", vocab_size=49153)
     with pytest.raises(StageError, match="49153 embedding rows, the GGUF 49152"):
         gate(Reference.load(folder))
@@ -152,7 +152,7 @@ def test_resized_model(gate: Gate, folder: Path) -> None:
 def test_end_of_turn_that_does_not_stop(
     folder: Path, smollm2_gguf: Path, server: LlamaServer
 ) -> None:
-    """A turn that ends with a token which does not end generation fails, or warns if allowed."""
+    """A turn whose last token does not end generation fails, or warns if allowed."""
     reference = replace(Reference.load(folder), eos_ids=frozenset({0}))
     with pytest.raises(StageError, match=r"ends a turn with 2 '<\|im_end\|>'"):
         verify(reference, smollm2_gguf, server, label="m")
@@ -169,7 +169,7 @@ def test_end_of_turn_that_does_not_stop(
 
 
 def test_begin_token_too_many(folder: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
-    """A GGUF whose tokenizer adds a BOS that the model was not trained with is found."""
+    """A GGUF whose tokenizer adds a BOS that training did not have is found."""
     from gguf import GGUFReader
 
     changed = tmp_path / "bos.gguf"

@@ -9,7 +9,7 @@ from llmpipe.parity.golden import FRAGMENTS, golden_chats, golden_texts
 
 
 def test_every_chat_can_be_answered() -> None:
-    """Chats end with the user and take turns, as most chat templates demand."""
+    """Chats end with the user and alternate roles, as most chat templates require."""
     for chat in golden_chats(["<|im_end|>"]):
         roles = [message["role"] for message in chat.messages]
         turns = roles[1:] if roles[0] == "system" else roles
@@ -17,7 +17,7 @@ def test_every_chat_can_be_answered() -> None:
 
 
 def test_names_are_unique() -> None:
-    """A failure names one chat or text."""
+    """A failure names exactly one chat or text."""
     special = ["<a>", "<b>"]
     names = [chat.name for chat in golden_chats(special)]
     names += [name for name, _ in golden_texts(special)]
@@ -25,7 +25,7 @@ def test_names_are_unique() -> None:
 
 
 def test_every_pair_of_fragments_meets() -> None:
-    """Each piece of text stands right before each other one."""
+    """Each piece of text comes directly before every other one."""
     together = "\0".join(text for _, text in golden_texts())
     assert all(a + b in together for a in FRAGMENTS for b in FRAGMENTS)
 
@@ -48,5 +48,5 @@ def test_special_tokens_are_typed_by_users() -> None:
     ],
 )
 def test_first_difference(expected: list[int], actual: list[int], position: int | None) -> None:
-    """A missing or additional end is a difference at the place where the shorter one stops."""
+    """A missing or additional end is a difference at the end of the shorter one."""
     assert first_difference(expected, actual) == position

@@ -1,4 +1,4 @@
-"""Predictions of a model folder beside those of a GGUF: honest ones agree, others are told."""
+"""Predictions of a model folder and a GGUF: correct imports agree, wrong ones are detected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def served(sharp_llama: Path) -> Iterator[LlamaServer]:
 
 @pytest.fixture(scope="module")
 def imported(sharp_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the import makes of it."""
+    """The result of the import."""
     folder = tmp_path_factory.mktemp("imported") / "model"
     import_model(sharp_llama / "f16.gguf", folder)
     return folder
@@ -47,7 +47,7 @@ def spoiled(model: Path, folder: Path, change: Callable[[dict[str, Any]], None])
 
 
 def test_an_honest_import(imported: Path, sharp_llama: Path, served: LlamaServer) -> None:
-    """The figures are small, and are given with their limits."""
+    """The values are small, and are returned with their limits."""
     gguf = sharp_llama / "f16.gguf"
     found = compare_predictions(imported, gguf, served, label="m", threads=2).as_json()
     assert found["places"] > 20
@@ -57,7 +57,7 @@ def test_an_honest_import(imported: Path, sharp_llama: Path, served: LlamaServer
 
 
 def random_values(tensors: dict[str, Any]) -> None:
-    """Random values of the same size, in one tensor."""
+    """Put random values of the same size into one tensor."""
     import torch
 
     torch.manual_seed(1)
@@ -66,26 +66,26 @@ def random_values(tensors: dict[str, Any]) -> None:
 
 
 def permuted_heads(tensors: dict[str, Any]) -> None:
-    """The rows of one layer's keys in the order in which GGUF has them."""
+    """Put the rows of one layer's keys into GGUF's order."""
     tensor = tensors["model.layers.1.self_attn.k_proj.weight"]
     tensor.copy_(tensor.view(2, 2, 8, 64).swapaxes(1, 2).reshape(32, 64).clone())
 
 
 def swapped_layers(tensors: dict[str, Any]) -> None:
-    """The two layers in each other's place."""
+    """Swap the two layers."""
     for name in [name for name in tensors if ".layers.0." in name]:
         other = name.replace(".layers.0.", ".layers.1.")
         tensors[name], tensors[other] = tensors[other], tensors[name]
 
 
 def swapped_projections(tensors: dict[str, Any]) -> None:
-    """Gate and up of one layer's feed-forward part in each other's place."""
+    """Swap gate and up of one layer's feed-forward part."""
     gate, up = (f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up"))
     tensors[gate], tensors[up] = tensors[up], tensors[gate]
 
 
 def not_a_number(tensors: dict[str, Any]) -> None:
-    """A damaged value."""
+    """Damage one value."""
     tensors["model.norm.weight"][0] = float("nan")
 
 
@@ -100,14 +100,14 @@ def test_a_wrong_model_is_told(
     tmp_path: Path,
     change: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Every tensor is there and of its shape, and yet the model is another."""
+    """Every tensor exists and has its shape, but the model is different."""
     wrong = spoiled(imported, tmp_path / "wrong", change)
     with pytest.raises(StageError, match="m became a model that predicts differently"):
         compare_predictions(wrong, sharp_llama / "f16.gguf", served, label="m", threads=2)
 
 
 def test_a_model_that_knows_nothing(tiny_llama: Path, tools_dir: Path, tmp_path: Path) -> None:
-    """Where all tokens are about equally likely, the divergence is small and the spread tells."""
+    """If all tokens are about equally likely, the divergence is small but the spread is not."""
     gguf = tmp_path / "f16.gguf"
     write_f16(tiny_llama, gguf, tools_dir)
     wrong = spoiled(tiny_llama, tmp_path / "wrong", swapped_layers)
@@ -119,7 +119,7 @@ def test_a_model_that_knows_nothing(tiny_llama: Path, tools_dir: Path, tmp_path:
 
 
 def test_a_quantised_model(smollm2: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
-    """Of SmolLM2 in Q4_1, two layers that changed places are more than rounding explains."""
+    """In SmolLM2 in Q4_1, two swapped layers are more than rounding explains."""
 
     def swap(tensors: dict[str, Any]) -> None:
         for name in [name for name in tensors if ".layers.14." in name]:
@@ -133,9 +133,9 @@ def test_a_quantised_model(smollm2: Path, smollm2_gguf: Path, tmp_path: Path) ->
 
 
 def test_the_next_tokens(served: LlamaServer, imported: Path) -> None:
-    """The server tells of the token that comes next, also where that is a part of a letter.
+    """The server returns the next token even if it is only a part of a character.
 
-    llama.cpp by itself leaves it out then, and tells of the one behind.
+    On its own, llama.cpp leaves it out and returns the token after it.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -1,4 +1,4 @@
-"""Answers: events as they happen, citations of what was found, and silence where nothing was."""
+"""Answers: events in order, citations of what was found, and abstentions when nothing was found."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WHEN = "When does the kiosk open?"
 
 
 class Town:
-    """An endpoint, an index that it embedded, and a generator that it plays."""
+    """An endpoint, an index embedded with it, and a generator that uses it."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.endpoint = stack.enter_context(Endpoint())
@@ -59,7 +59,7 @@ class Town:
         )
 
     def answerer(self, threshold: Threshold = ALL, **settings: Any) -> Answerer:
-        """Give an answerer; ``says`` is what its model answers."""
+        """Return an answerer; ``says`` is what its model answers."""
         says = settings.pop("says", "The kiosk opens at nine in the morning [1].")
         self.endpoint.reply = lambda body: (says, "stop")
         reranker = settings.pop("reranker", None)
@@ -68,7 +68,7 @@ class Town:
         )
 
     def held(self, question: str) -> tuple[threading.Event, threading.Event]:
-        """Hold the embedding of a question up; give what tells that it has come, and what lets go."""
+        """Delay the embedding of a question; return events for its arrival and its release."""
         come, let_go = threading.Event(), threading.Event()
 
         def hold(body: dict[str, Any], number: int) -> Answer | None:
@@ -81,12 +81,12 @@ class Town:
         return come, let_go
 
     def asked(self) -> list[dict[str, Any]]:
-        """Give what the model was asked, without what was embedded."""
+        """Return the requests to the model, without those for embeddings."""
         return [body for body in self.endpoint.received if "messages" in body]
 
 
 class Noted(Cancellation):
-    """One that tells when it is looked at."""
+    """Records whether it is used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,20 +98,20 @@ class Noted(Cancellation):
 
 
 def stands_in(thread: threading.Thread, function: str) -> bool:
-    """Tell whether a thread is in a function of a name, or waits there."""
+    """Return whether a thread is inside a function with the given name."""
     frame = sys._current_frames().get(thread.ident or 0)
     return any(each.f_code.co_name == function for each, _ in traceback.walk_stack(frame))
 
 
 @pytest.fixture
 def town(tmp_path: Path) -> Iterator[Town]:
-    """A town to ask about."""
+    """Yield a town to ask about."""
     with ExitStack() as stack:
         yield Town(tmp_path, stack)
 
 
 def test_an_answer_comes_with_its_place(town: Town) -> None:
-    """What was found, the words as they are written, and the sentence that they rest on."""
+    """It has the hits, the verbatim quotes, and the sentences that they support."""
     events: list[Event] = list(town.answerer(k=2).stream(WHEN))
     assert isinstance(events[0], Retrieved)
     assert events[0].hits[0].chunk.document == "kiosk.md"
@@ -132,7 +132,7 @@ def test_an_answer_comes_with_its_place(town: Town) -> None:
 
 
 def test_an_answer_is_data(town: Town) -> None:
-    """It goes through JSON and comes back the same."""
+    """It survives a round trip through JSON."""
     answer = town.answerer().answer(WHEN)
     assert msgspec.json.decode(msgspec.json.encode(answer), type=type(answer)) == answer
 
@@ -148,7 +148,7 @@ def test_what_nothing_is_near_does_not_reach_the_model(town: Town) -> None:
 
 @pytest.mark.parametrize("says", ["The sources do not say.", '"the sources do not say"', " "])
 def test_a_model_that_finds_nothing_abstains(town: Town, says: str) -> None:
-    """In its own words, or by saying nothing at all; nothing is cited then."""
+    """Whether in its own words or with an empty reply; nothing is cited then."""
     answer = town.answerer(says=says).answer(WHEN)
     assert answer.abstained
     assert answer.citations == ()
@@ -157,7 +157,7 @@ def test_a_model_that_finds_nothing_abstains(town: Town, says: str) -> None:
 
 
 def test_filters_narrow_what_is_found(town: Town) -> None:
-    """A document that the filter leaves out is not given to the model; none left is no answer."""
+    """An excluded document is not given to the model; without any document there is no answer."""
     answer = town.answerer(filters={"document": "permits.*"}).answer(WHEN)
     assert [hit.chunk.document for hit in answer.hits] == ["permits.md"]
     assert "nine in the morning" not in town.asked()[0]["messages"][1]["content"]
@@ -165,12 +165,12 @@ def test_filters_narrow_what_is_found(town: Town) -> None:
 
 
 def test_another_number_of_sources(town: Town) -> None:
-    """A question may ask for more or fewer than the settings say."""
+    """A question may ask for more or fewer sources than the settings."""
     assert len(town.answerer(k=1).answer(WHEN, k=3).hits) == 3
 
 
 def test_words_alone_need_no_vector(town: Town) -> None:
-    """A search by words abstains only where no passage has any of them."""
+    """A search by words abstains only if no passage contains any of them."""
     answerer = town.answerer(Threshold("none"), mode="bm25")
     assert answerer.answer(WHEN).hits[0].chunk.document == "kiosk.md"
     assert answerer.answer("zebra xylophone").abstained
@@ -178,7 +178,7 @@ def test_words_alone_need_no_vector(town: Town) -> None:
 
 
 def test_a_reranker_is_clocked(town: Town) -> None:
-    """Its order counts, and its time is told apart."""
+    """Its order is used, and its time is reported separately."""
 
     class ByLength:
         def scores(self, question: str, passages: Sequence[str]) -> list[float]:
@@ -191,7 +191,7 @@ def test_a_reranker_is_clocked(town: Town) -> None:
 
 
 def test_a_follow_up_is_searched_with_the_question_before(town: Town) -> None:
-    """Where it finds nothing by itself; the model is told the conversation."""
+    """Only if it finds nothing by itself; the model receives the conversation."""
     alone, together = "zz?", f"{WHEN}\nzz?"
     answerer = town.answerer(ALL)
     low, high = (town.retriever.nearest_cosine(text) for text in (alone, together))
@@ -207,7 +207,7 @@ def test_a_follow_up_is_searched_with_the_question_before(town: Town) -> None:
 
 
 def test_an_order_in_a_source_stays_a_source(town: Town) -> None:
-    """It is in no system message, and its control token is none any more."""
+    """It is not in the system message, and its control token is broken up."""
     town.answerer(k=3).answer("May dogs walk in parks?")
     system, user = town.asked()[0]["messages"]
     assert "HACKED" not in system["content"]
@@ -217,13 +217,13 @@ def test_an_order_in_a_source_stays_a_source(town: Town) -> None:
 
 @pytest.mark.parametrize("question", ["", " \n"])
 def test_an_empty_question_is_refused(town: Town, question: str) -> None:
-    """Before anything is searched."""
+    """The error comes before any search."""
     with pytest.raises(QuestionError, match="empty"):
         town.answerer().answer(question)
 
 
 def test_a_question_of_broken_bytes_is_asked_as_text(town: Town) -> None:
-    """What no text can hold does not reach the model, whatever the way of searching."""
+    """Invalid bytes never reach the model, in any search mode."""
     answer = town.answerer(mode="bm25").answer("When does the kiosk open \udcff?")
     assert answer.question == "When does the kiosk open ??"
     assert town.asked()[0]["messages"][-1]["content"].endswith(answer.question)
@@ -252,7 +252,7 @@ def test_a_cancellation_leaves_the_answer_undone(town: Town) -> None:
 
 
 def test_several_ask_at_once(town: Town) -> None:
-    """Each gets its own answer, and no more than the slots are under way."""
+    """Each gets its own answer, and there are never more requests than slots."""
     answerer = town.answerer()
     town.endpoint.reply = lambda body: (body["messages"][-1]["content"].split("\n")[-1], "stop")
     found: dict[int, str] = {}
@@ -270,7 +270,7 @@ def test_several_ask_at_once(town: Town) -> None:
 
 
 def test_a_slow_endpoint_holds_up_no_other_search(town: Town) -> None:
-    """While one question is being embedded, others are, too."""
+    """While one question is being embedded, others are embedded too."""
     answerer = town.answerer()
     come, let_go = town.held("slow")
     slow = threading.Thread(target=lambda: answerer.search("slow", k=1))
@@ -284,7 +284,7 @@ def test_a_slow_endpoint_holds_up_no_other_search(town: Town) -> None:
 
 
 def test_who_no_longer_waits_is_not_searched_for(town: Town) -> None:
-    """By words alone, too, for which nobody is waited."""
+    """This also holds for a search by words, which does not wait for anything."""
     answerer, cancellation = town.answerer(Threshold("none"), mode="bm25"), Cancellation()
     cancellation.cancel()
     with pytest.raises(CancelledError):
@@ -293,7 +293,7 @@ def test_who_no_longer_waits_is_not_searched_for(town: Town) -> None:
 
 
 def test_who_no_longer_waits_for_the_embedder_is_not_searched_for(town: Town) -> None:
-    """One that takes one question at a time is not given those that nobody wants any more."""
+    """An embedder that takes one question at a time never receives canceled ones."""
     town.embedder.callers = 1
     town.retriever = Retriever.open(town.index, town.embedder)
     answerer, cancellation = town.answerer(), Noted()
@@ -331,7 +331,7 @@ def test_who_no_longer_waits_for_the_embedder_is_not_searched_for(town: Town) ->
 
 
 def test_a_reranker_takes_one_at_a_time(town: Town) -> None:
-    """Whoever hangs up before it is their turn is not ranked for."""
+    """A caller that disconnects before its turn is not reranked for."""
 
     class Slow:
         let_go = threading.Event()
@@ -366,7 +366,7 @@ def test_a_reranker_takes_one_at_a_time(town: Town) -> None:
     ids=["told apart", "in tags", "only closed"],
 )
 def test_reasoning_is_no_part_of_the_answer(town: Town, thought: str, says: str) -> None:
-    """It is kept, and nothing is cited from it, however the endpoint tells it."""
+    """It is kept separately and never cited, whatever form the endpoint uses."""
     town.endpoint.thought = ("reasoning_content", thought)
     events = list(town.answerer(says=says, k=2).stream(WHEN))
     done = events[-1]
@@ -384,9 +384,9 @@ def test_reasoning_is_no_part_of_the_answer(town: Town, thought: str, says: str)
 def test_an_answer_may_speak_of_a_closing_tag(
     town: Town, sees_prompt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Regression: its beginning was taken for reasoning, though it was known that none is there.
+    """Regression: the start of an answer was taken for reasoning although there was none.
 
-    It is known where the prompt is, and where an endpoint has told reasoning apart.
+    This is known if the prompt is known, or if the endpoint separates reasoning.
     """
     said = "At nine [1]. Use `</think>` to close."
     town.endpoint.thought = ("reasoning_content", "" if sees_prompt else "Hm.")
@@ -398,7 +398,7 @@ def test_an_answer_may_speak_of_a_closing_tag(
 
 
 def test_a_reply_that_ends_while_thinking_is_no_answer(town: Town) -> None:
-    """Nor is it an abstention: nobody knows what the model would have said."""
+    """It is not an abstention either, because the end of the reply is unknown."""
     answerer = town.answerer()
     town.endpoint.reply = lambda body: ("<think>The kiosk [1]", "length")
     answer = answerer.answer(WHEN)

@@ -1,4 +1,4 @@
-"""Figures of answers to labelled questions: which rows and which citations each one counts."""
+"""Metrics of answers to labeled questions: which rows and which citations each one counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.heavy  # the package regex is of the extra `rag`
 
 
 def answered(text: str) -> Answered:
-    """A question, and an answer that cites as it does in use."""
+    """Return a question and an answer with citations as in production."""
     question = Question(id="1", place="q.jsonl:1", text="When does the kiosk open?")
     sources = [source(number, text) for number, text in enumerate(TEXTS, 1)]
     answer = Answer(
@@ -31,7 +31,7 @@ def answered(text: str) -> Answered:
 
 
 def source(number: int, text: str) -> Source:
-    """A document that is one passage."""
+    """Return a document that consists of one passage."""
     name, end = f"{number}.md", len(text)
     chunk = Chunk(
         id=name, document=name, start=0, end=end, text=text, tokens=9, section=(), pages=None,
@@ -42,25 +42,25 @@ def source(number: int, text: str) -> Source:
     )
 
 
-def figures(*answers: str) -> dict[str, float]:
-    """The figures of the citations of some answers."""
+def metrics(*answers: str) -> dict[str, float]:
+    """Return the citation metrics of some answers."""
     scores = answer_scores([answered(text) for text in answers])
     return {name: rows.value for name, rows in scores.items() if name.startswith("citation")}
 
 
 def test_what_an_answer_cites_is_what_it_names() -> None:
-    """Half of the answers cite; of three numbers one is of the document that answers."""
-    found = figures("It opens at nine [1][2].", "The kiosk opens [2].", "Who knows?", "Nobody.")
+    """Half of the answers cite a source; one of three numbers names a document that answers."""
+    found = metrics("It opens at nine [1][2].", "The kiosk opens [2].", "Who knows?", "Nobody.")
     assert found == {"citation_rate": 0.5, "citation_precision": pytest.approx(1 / 3)}
 
 
 def test_a_source_that_is_inferred_is_none_that_the_answer_cites() -> None:
-    """A sentence without a number is given the passage that says it, which speaks for the search."""
+    """A citation that was inferred for a sentence says nothing about the answer's own citations."""
     without = answered("The kiosk opens at nine.")
     assert [c.inferred for c in without.answer.citations] == [True]
-    assert figures(without.answer.text) == {"citation_rate": 0}
+    assert metrics(without.answer.text) == {"citation_rate": 0}
     assert without.as_row()["cited"] == []
-    assert figures("The kiosk opens at nine. Dogs are kept on a lead [2].") == {
+    assert metrics("The kiosk opens at nine. Dogs are kept on a lead [2].") == {
         "citation_rate": 1,
         "citation_precision": 0,
     }

@@ -23,7 +23,7 @@ ENGLISH = Bm25Settings()
 
 
 def test_long_words_are_not_remembered() -> None:
-    """A service would keep what its callers write, up to 10,000 characters a question."""
+    """Otherwise a service would keep what clients send, up to 10,000 characters per question."""
     words = terms_of(PLAIN)
     tracemalloc.start()
     try:
@@ -48,7 +48,7 @@ def test_long_words_are_not_remembered() -> None:
     ],
 )
 def test_words(text: str, settings: Bm25Settings, expected: list[str]) -> None:
-    """Case, stop words, endings, identifiers, scripts without spaces, Unicode's other forms."""
+    """Case, stop words, endings, identifiers, scripts without spaces, other Unicode forms."""
     assert list(terms_of(settings)(text)) == expected
 
 
@@ -56,7 +56,7 @@ def test_words(text: str, settings: Bm25Settings, expected: list[str]) -> None:
     ("one", "other"), [("USA", "U.S.A."), ("100GB", "100 GB"), ("10km", "10 km"), ("5км", "5 км")]
 )
 def test_two_spellings_find_each_other(one: str, other: str) -> None:
-    """Whichever stands in the text; each finds its own spelling at least as well."""
+    """Whichever is in the text; each finds its own spelling at least as well."""
     for asked, written in ((one, other), (other, one)):
         index = Bm25.build([f"It is {written} now", "It is now", f"It is {asked} now"], ENGLISH)
         scores = index.scores(asked)
@@ -75,7 +75,7 @@ def test_scores_are_the_formula() -> None:
 
 
 def test_shares_are_of_the_weight_of_the_words() -> None:
-    """A word that hardly any text has weighs most; any of its forms will do; unknown ones count."""
+    """A rare word weighs most, any of its forms counts, and unknown words count too."""
     index = Bm25.build(["red fish", "blue fish", "résumé of a fish"], PLAIN)
     fish, red = (math.log(1 + (3 - n + 0.5) / (n + 0.5)) for n in (3, 1))
     assert index.shares("red fish", [0, 1]).tolist() == pytest.approx([1, fish / (red + fish)])
@@ -88,7 +88,7 @@ def test_shares_are_of_the_weight_of_the_words() -> None:
 
 
 def test_what_is_remembered_does_not_grow_with_the_text() -> None:
-    """Whole runs of Han letters were remembered, each of which hardly comes again."""
+    """Regression: whole runs of Han characters were cached, each of which hardly ever recurs."""
     drawn = np.random.default_rng(0).integers(0, 99, (1000, 200))
     texts = ["".join(chr(0x4E00 + n) for n in row) for row in drawn.tolist()]
     terms = terms_of(ENGLISH)
@@ -103,7 +103,7 @@ def test_what_is_remembered_does_not_grow_with_the_text() -> None:
 
 
 def test_saved_and_opened_it_scores_the_same(tmp_path: Path) -> None:
-    """The settings come along; the files are JSON and arrays, the same for the same texts."""
+    """The settings are saved too; the files are JSON and arrays, the same for the same texts."""
     texts = ["Installing on Linux", "Removing from Linux", "El Niño"]
     for name in ("a", "b"):
         Bm25.build(texts, ENGLISH).save(tmp_path / name)
@@ -123,7 +123,7 @@ def test_saved_and_opened_it_scores_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("texts", [["one passage"], ["…", "!!"], ["the", "and"], ["", "word"]])
 def test_tiny_and_wordless_collections(texts: list[str], tmp_path: Path) -> None:
-    """One passage, or none with a word: nothing is found and nothing breaks."""
+    """With one passage, or without any word, nothing is found and nothing fails."""
     Bm25.build(texts, ENGLISH).save(tmp_path)
     opened = Bm25.open(tmp_path)
     assert not opened.scores("nothing like it").any()
@@ -132,7 +132,7 @@ def test_tiny_and_wordless_collections(texts: list[str], tmp_path: Path) -> None
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=5), st.text(max_size=30))
 def test_any_text_can_be_indexed_and_asked(texts: list[str], question: str) -> None:
-    """Scores are finite and never below 0, and 0 just where no word is shared."""
+    """Scores are finite and never negative, and 0 exactly if no word is shared."""
     scores = Bm25.build(texts, PLAIN).scores(question)
     asked = set(terms_of(PLAIN)(question))
     shared = [bool(asked & set(terms_of(PLAIN)(text))) for text in texts]
@@ -141,7 +141,7 @@ def test_any_text_can_be_indexed_and_asked(texts: list[str], question: str) -> N
 
 
 def test_a_question_of_100_000_characters_is_quick() -> None:
-    """Only its first words count; a book as a question must not hold up a server."""
+    """Only its first words count: a book as a question must not block a server."""
     index = Bm25.build([f"passage {n} of many words" for n in range(2000)], ENGLISH)
     begin = time.process_time()
     scores = index.scores("word " * QUESTION_WORDS + "1999 " * 20_000)
@@ -150,7 +150,7 @@ def test_a_question_of_100_000_characters_is_quick() -> None:
 
 
 def test_what_is_no_index_is_named(tmp_path: Path) -> None:
-    """A missing or torn file is a message."""
+    """A missing or damaged file gives an error message."""
     with pytest.raises(StageError, match="cannot be read as a BM25 index"):
         Bm25.open(tmp_path)
     Bm25.build(["text"], ENGLISH).save(tmp_path)
@@ -174,7 +174,7 @@ def test_what_is_no_index_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_words_are_found_as_people_write_them(text: str, question: str, language: Any) -> None:
-    """Another spelling, or a part of a name, finds the passage; the other one is not found."""
+    """Another spelling or a part of a name finds the passage, and not the other passage."""
     index = Bm25.build([text, "Something else"], Bm25Settings(language=language))
     found, other = index.scores(question)
     assert found > 0
@@ -182,14 +182,14 @@ def test_words_are_found_as_people_write_them(text: str, question: str, language
 
 
 def test_a_whole_name_is_better_than_its_parts() -> None:
-    """Asked for C++, the passage about C++ comes before those about C# and C."""
+    """A search for C++ ranks the passage about C++ before those about C# and C."""
     index = Bm25.build(["It is in C#.", "It is in C.", "It is in C++.", "Nothing"], PLAIN)
     assert index.scores("C++").argmax() == 2
     assert index.scores("c#").argmax() == 0
 
 
 def test_the_article_of_arabic_and_hebrew_is_no_hindrance() -> None:
-    """It is written onto the word."""
+    """It is written as part of the word."""
     index = Bm25.build(["تفتح المكتبة صباحا", "הספרייה פתוחה", "x"], ENGLISH)
     assert index.scores("مكتبة").argmax() == 0
     assert index.scores("בספרייה").argmax() == 1

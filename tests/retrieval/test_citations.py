@@ -1,4 +1,4 @@
-"""Citations: which sentence a number belongs to, and that quotes are the documents' own words."""
+"""Citations: which sentence a number belongs to, and that quotes are verbatim."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POOL = "The pool costs 4.50 euros for adults. Children under twelve pay 2 euros.
 
 
 def document(text: str, name: str = "a.md") -> Document:
-    """Make a document of two pages: its first thirty characters and the rest."""
+    """Return a document of two pages: its first thirty characters and the rest."""
     pages = (Page(1, 0, 30), Page(2, 30, len(text)))
     return Document(
         name, f"Title of {name}", "text/plain", "", text, (Section((), 0, len(text)),), pages
@@ -26,7 +26,7 @@ def document(text: str, name: str = "a.md") -> Document:
 
 
 def source(number: int, text: str, before: str = "") -> Source:
-    """Make a source of a document that has some text before the chunk."""
+    """Return a source whose document has some text before the chunk."""
     whole = document(before + text, f"{number}.md")
     start = len(before)
     chunk = Chunk(f"c{number}", whole.id, start, start + len(text), text, 9, ("Part",), (1, 9))
@@ -34,12 +34,12 @@ def source(number: int, text: str, before: str = "") -> Source:
 
 
 def numbers(answer: str) -> list[tuple[str, tuple[int, ...]]]:
-    """Give the sentences of an answer with their numbers."""
+    """Return the sentences of an answer with their numbers."""
     return [(answer[a:b], named) for (a, b), named in claims(answer)]
 
 
 def test_a_number_belongs_to_the_sentence_that_it_ends() -> None:
-    """Before the full stop or behind it; at the start of a line to what follows."""
+    """Before or after the period; at the start of a line, it belongs to what follows."""
     assert numbers("It opens at nine [1]. It closes at eight. [2][3] Then?") == [
         ("It opens at nine [1].", (1,)),
         ("It closes at eight.", (2, 3)),
@@ -51,7 +51,7 @@ def test_a_number_belongs_to_the_sentence_that_it_ends() -> None:
 
 
 def test_the_sentence_that_says_it_is_quoted() -> None:
-    """The quote is the one sentence that the answer rests on, with its own place and page."""
+    """The quote is the one sentence that supports the answer, with its own position and page."""
     (found,) = cite(
         "The kiosk closes at eight in the evening [1].", [source(1, KIOSK, "Preface. ")]
     )
@@ -64,13 +64,13 @@ def test_the_sentence_that_says_it_is_quoted() -> None:
 
 
 def test_several_sentences_are_quoted_where_each_adds_something() -> None:
-    """A summary of two sentences quotes both; a third that adds nothing is left out."""
+    """A summary of two sentences quotes both; a third one that adds nothing is left out."""
     (found,) = cite("It opens at nine and closes at eight in the evening [1].", [source(1, KIOSK)])
     assert found.quote == "The kiosk opens at nine. It closes at eight in the evening."
 
 
 def test_a_sentence_without_a_number_gets_the_source_that_says_it() -> None:
-    """It is marked as inferred; what no source says gets none."""
+    """It is marked as inferred; a sentence that no source supports gets no citation."""
     sources = [source(1, KIOSK), source(2, POOL)]
     (found,) = cite("Children under twelve pay only 2 euros. The mayor likes chess.", sources)
     assert (found.number, found.inferred) == (2, True)
@@ -78,8 +78,8 @@ def test_a_sentence_without_a_number_gets_the_source_that_says_it() -> None:
     assert cite("Yes.", sources) == ()
 
 
-def test_an_inferred_source_has_the_figures_of_the_sentence() -> None:
-    """\"The fee is 40 euros\" was given a passage that says 60; in which sentence counts as well."""
+def test_an_inferred_source_has_the_quantities_of_the_sentence() -> None:
+    """Regression: "The fee is 40 euros" got a passage that says 60. The sentence matters too."""
     sixty = source(1, "The fee is 60 euros.")
     assert cite("The fee is 40 euros.", [sixty]) == ()
     assert cite("The fee is not 60 euros.", [sixty]) == ()
@@ -94,7 +94,7 @@ def test_an_inferred_source_has_the_figures_of_the_sentence() -> None:
 
 
 def test_the_rest_of_a_cut_answer_gets_no_source() -> None:
-    """Nobody knows what it would have said."""
+    """Its end is unknown."""
     sources = [source(1, "The Kestrel K2 is a survey drone. The drone carrier was repaired.")]
     answer = "The Kestrel K2 is a survey drone. The drone carrier was"
     assert [c.quote for c in cite(answer, sources, is_cut=True)] == [
@@ -104,14 +104,14 @@ def test_the_rest_of_a_cut_answer_gets_no_source() -> None:
 
 
 def test_units_are_known_by_all_their_names() -> None:
-    """A table says `min` where an answer says minutes."""
+    """A table may say `min` where an answer says minutes."""
     table = source(1, "| Battery | Flight time |\n| --- | --- |\n| Arctic | 47 min |\n")
     (found,) = cite("The flight time of the Arctic battery is 47 minutes.", [table])
     assert found.quote == "| Arctic | 47 min |"
 
 
 def test_a_row_of_a_table_is_quoted_by_its_column_names() -> None:
-    """Also where the names stand in the chunk before; the quote is the row alone."""
+    """Also if the names are in the previous chunk; the quote is only the row."""
     rows = "| Anna | 40 euros |\n| Bob | 60 euros |\n"
     whole = source(1, f"| Name | Yearly fee |\n| --- | --- |\n{rows}")
     below = source(1, rows)
@@ -125,7 +125,7 @@ def test_a_row_of_a_table_is_quoted_by_its_column_names() -> None:
 
 
 def test_words_are_compared_as_they_are_searched() -> None:
-    """Scripts without spaces, points, accents and names with marks."""
+    """Scripts without spaces, vowel points, accents and names with punctuation."""
     for answer, text in (
         ("图书馆九点到六点开放。", "市图书馆早上九点到下午六点开放。"),
         ("قال محمد هذا اليوم.", "قال مُحَمَّد هذا اليوم."),
@@ -142,20 +142,20 @@ def test_words_are_compared_as_they_are_searched() -> None:
 
 
 def test_what_shares_no_word_quotes_the_whole_source() -> None:
-    """A number is believed: the whole passage is shown, and that it supports nothing is said."""
+    """The number is trusted: the whole passage is quoted, with a support of 0."""
     (found,) = cite("Quite so [2].", [source(1, KIOSK), source(2, POOL)])
     assert found.quote == POOL
     assert found.support == 0
 
 
 def test_numbers_that_are_no_source_are_passed_over() -> None:
-    """They name nothing, so that the sentence counts as one without a number."""
+    """Such a sentence counts as one without a number."""
     (found,) = cite("The kiosk opens at nine [7].", [source(1, KIOSK)])
     assert (found.number, found.inferred) == (1, True)
 
 
 def test_the_share_of_supported_sentences() -> None:
-    """A sentence counts once, by its best quote, in each answer; no citations, no share."""
+    """A sentence counts once per answer, by its best quote; without citations there is no share."""
     sources = [source(1, KIOSK), source(2, POOL)]
     cited = cite("The kiosk opens at nine [1][2]. Elephants fly over Paris today [2].", sources)
     assert len(cited) == 3
@@ -167,7 +167,7 @@ def test_the_share_of_supported_sentences() -> None:
 
 
 def test_sources_that_an_answer_does_not_name_support_nothing() -> None:
-    """An inferred citation is there because it supports its sentence: counting it says nothing."""
+    """An inferred citation exists only because it supports its sentence, so it is not counted."""
     sources = [source(1, KIOSK), source(2, POOL)]
     unnamed = cite("The kiosk opens at nine. Children under twelve pay 2 euros.", sources)
     assert [citation.inferred for citation in unnamed] == [True, True]
@@ -182,7 +182,7 @@ def test_sources_that_an_answer_does_not_name_support_nothing() -> None:
     st.lists(st.text(alphabet="abc .!?\né。", min_size=1, max_size=60), min_size=1, max_size=3),
 )
 def test_quotes_are_the_documents_own_text(answer: str, texts: list[str]) -> None:
-    """Whatever is cited stands at its place in its document, within its chunk, the same each time."""
+    """A quote is at its position in the document, inside its chunk, and always the same."""
     sources = [source(i, text, "x" * i) for i, text in enumerate(texts, 1)]
     found = cite(answer, sources)
     assert found == cite(answer, sources)

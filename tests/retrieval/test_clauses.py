@@ -1,4 +1,4 @@
-"""Clauses: a figure belongs to the words beside it, in a sentence, a passage and a table."""
+"""Clauses: a quantity belongs to the words beside it, in a sentence, a passage and a table."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def of(text: str, names: str = "") -> list[Clause]:
         ("儿童票3元", "成人票3元，儿童票2元。"),
     ],
 )
-def test_a_figure_of_other_words_is_misplaced(claim: str, source: str) -> None:
-    """It stands in the source, of something else."""
+def test_a_quantity_of_other_words_is_misplaced(claim: str, source: str) -> None:
+    """The source contains it, but about something else."""
     assert misplaced(clauses(claim), of(source))
 
 
@@ -73,13 +73,13 @@ def test_a_figure_of_other_words_is_misplaced(claim: str, source: str) -> None:
         ("It costs 3 euros", PRICES),
     ],
 )
-def test_a_figure_of_the_same_words_is_not(claim: str, source: str) -> None:
-    """Also where the claim says less, or says it in another order."""
+def test_a_quantity_of_the_same_words_is_not(claim: str, source: str) -> None:
+    """Also if the claim says less, or in another order."""
     assert not misplaced(clauses(claim), of(source))
 
 
 def test_a_cell_belongs_to_its_row_and_column() -> None:
-    """The year of another column, or the fruit of another row, is another figure."""
+    """The year of another column and the fruit of another row are different facts."""
     table = of("| Pear | 40 | 60 |\n| Plum | 70 | 90 |", YEARS)
     assert not misplaced(clauses("In 2024, 60 pears were sold"), table)
     assert not misplaced(clauses("Pears sold in 2023: 40"), table)
@@ -88,7 +88,7 @@ def test_a_cell_belongs_to_its_row_and_column() -> None:
 
 
 def test_a_row_may_be_named_by_a_number() -> None:
-    """The number of one row and a figure of another one are no fact."""
+    """The number of one row and a quantity of another one do not form a fact."""
     names = "| VEI | Ejected volume | Column |"
     rows = "| 6 | 10^10 m^3 | 30 km |\n| 7 | 10^11 m^3 | 40 km |\n| 8 | 10^12 m^3 | 50 km |"
     table = of(rows, names)
@@ -99,5 +99,5 @@ def test_a_row_may_be_named_by_a_number() -> None:
 
 @given(st.text(alphabet="ab 12,.;|and不3元", max_size=40))
 def test_nothing_is_misplaced_in_itself(text: str) -> None:
-    """Whatever stands in it stands beside its own words."""
+    """Every quantity of a text is beside its own words."""
     assert not misplaced(clauses(text), clauses_of_source(text))

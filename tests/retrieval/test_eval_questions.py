@@ -1,4 +1,4 @@
-"""Rows with questions: what a row says of its question, and what it must say."""
+"""Rows with questions: what a row may say about its question, and what it must say."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def read_row(folder: Path, row: dict[str, Any], **columns: str) -> Question:
 
 
 @pytest.mark.parametrize("documents", [[], "", None])
-def test_whom_no_document_answers_is_not_answerable(tmp_path: Path, documents: Any) -> None:
-    """Unless the row says so itself; where it names no column of documents, nothing is known."""
+def test_a_question_that_no_document_answers_is_not_answerable(
+    tmp_path: Path, documents: Any
+) -> None:
+    """Unless the row says so itself; without a documents column, it counts as answerable."""
     row = {"question": "How far is the moon?", "documents": documents}
     assert not read_row(tmp_path, row).answerable
     told = read_row(tmp_path, {**row, "answerable": True})
@@ -37,7 +39,7 @@ def test_whom_no_document_answers_is_not_answerable(tmp_path: Path, documents: A
 
 
 def test_a_row_that_asks_nothing_names_the_columns(tmp_path: Path) -> None:
-    """As this stage's own `map` takes them."""
+    """The hint shows them as the stage's own `map`."""
     with pytest.raises(StageError, match=r"no column 'question' and is in no known format") as told:
         read_row(tmp_path, {"q": "Why?", "id": 1})
     assert "map: {question: COLUMN" in str(told.value.hint)
@@ -53,7 +55,7 @@ CHAT = [
 def test_the_answer_of_a_known_format_may_stand_in_a_column(
     tmp_path: Path, row: dict[str, Any]
 ) -> None:
-    """The last turn unless a column is named; that must be there."""
+    """The default is the last turn; a named column must exist."""
     row = {**row, "reference": "Because."}
     assert read_row(tmp_path, row).answer == "So."
     question = read_row(tmp_path, row, answer="reference")
@@ -64,7 +66,7 @@ def test_the_answer_of_a_known_format_may_stand_in_a_column(
 
 @pytest.mark.parametrize("word", ["True", "true", "TRUE ", "1"])
 def test_a_table_may_spell_true_as_programs_do(tmp_path: Path, word: str) -> None:
-    """A table holds words alone; small and capital letters are one."""
+    """CSV contains only text; case does not matter."""
     false = {"True": "False", "true": "false", "TRUE ": "FALSE ", "1": "0"}[word]
     table = f"question,answerable\nWhy?,{word}\nHow?,{false}\n"
     assert [q.answerable for q in read(tmp_path, table, "q.csv")] == [True, False]

@@ -1,4 +1,4 @@
-"""The embedder of an index: it comes with the index, or is named, or is not needed."""
+"""The embedder of an index: it comes with the index, is named, or is not needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUESTIONS = ["When does it open?", "Who may park?"]
 
 
 def index_of(folder: Path, minilm: Path, weights: Path, base: Artifact | None = None) -> Artifact:
-    """What of an index says which embedder it is of: the ONNX file is its own, the folder is not."""
+    """Return an index that identifies its embedder and has its own ONNX file but no model."""
     identity = identify_folder("onnx", minilm, "right", label="minilm", weights="w")
     write_identity(folder / "embedder.json", identity)
     (folder / "model.onnx").symlink_to(weights)
@@ -28,7 +28,7 @@ def index_of(folder: Path, minilm: Path, weights: Path, base: Artifact | None = 
 
 @pytest.mark.heavy
 def test_the_model_that_fits_is_taken(tmp_path: Path, minilm: Path, minilm_int8: Path) -> None:
-    """Of the one that comes with the index and the one that is named for others beside it."""
+    """The model that comes with the index is preferred to a named one for other indexes."""
     right = Artifact(minilm, "model", "right", "./minilm")
     wrong = Artifact(tmp_path, "model", "wrong", "./other")
     for number, (base, named) in enumerate([(right, wrong), (wrong, right), (right, None)]):
@@ -47,7 +47,7 @@ def test_the_model_that_fits_is_taken(tmp_path: Path, minilm: Path, minilm_int8:
 
 @pytest.mark.heavy
 def test_words_alone_need_no_embedder(tmp_path: Path, minilm: Path, minilm_int8: Path) -> None:
-    """Not even one that is there."""
+    """Not even an existing one is loaded."""
     index = index_of(tmp_path, minilm, minilm_int8)
     with open_embedder_of(index, None, ("bm25",), threads=1, api_key=None) as embedder:
         assert embedder.identity.model == "minilm"

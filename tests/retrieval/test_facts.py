@@ -1,4 +1,4 @@
-"""Facts: the same in another notation is the same; another number, day or negation is not."""
+"""Facts: notation does not matter; another number, date or negation does."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ pytestmark = pytest.mark.heavy  # the package regex is of the extra `rag`
     ],
 )
 def test_a_source_that_says_it_in_another_way_supports_a_claim(claim: str, source: str) -> None:
-    """Numbers, dates and times in several notations; what the source says besides is no matter."""
+    """Numbers, dates and times in several notations; the source may say more."""
     assert facts_of(source).support(facts_of(claim))
 
 
@@ -215,18 +215,18 @@ def test_a_source_that_says_it_in_another_way_supports_a_claim(claim: str, sourc
     ],
 )
 def test_a_source_that_says_something_else_does_not(claim: str, source: str) -> None:
-    """One number, day or negation of difference, in either direction."""
+    """One different number, date or negation is enough, in either direction."""
     assert not facts_of(source).support(facts_of(claim))
 
 
 @given(st.text(alphabet="019,. :-/'^apm may notd不Ex十年½%€≥", max_size=40))
 def test_any_text_supports_itself(text: str) -> None:
-    """Whatever stands in it is read the same way twice."""
+    """Reading a text twice gives the same facts."""
     assert facts_of(text).support(facts_of(text))
 
 
 def test_a_number_of_any_length_is_read() -> None:
-    """Python turns no text of over 4,300 digits into a number."""
+    """Python does not convert text with more than 4,300 digits to a number."""
     for text in (
         "9" * 5000,
         "1e999999",

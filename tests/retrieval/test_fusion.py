@@ -1,4 +1,4 @@
-"""Fusing rankings and choosing varied ones: the papers' formulas, and what must hold for any input."""
+"""Fusing rankings and diversifying results: the papers' formulas, and properties for any input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS = st.floats(0, 1)
 
 
 def test_the_formula_of_reciprocal_rank_fusion() -> None:
-    """By hand: 1/(60+rank), summed; the thing on both lists wins over two firsts."""
+    """By hand: sum of 1/(60+rank); an item in both lists beats both first ones."""
     fused = reciprocal_rank_fusion([[7, 3, 5], [9, 3]])
     assert fused == pytest.approx({3: 2 / 62, 7: 1 / 61, 9: 1 / 61, 5: 1 / 63})
     assert list(fused) == [3, 7, 9, 5]  # 7 before 9: equal scores by number
@@ -31,7 +31,7 @@ def test_the_formula_of_reciprocal_rank_fusion() -> None:
 
 @given(RANKINGS)
 def test_fusion_holds_everything_once_best_first(rankings: list[list[int]]) -> None:
-    """Nothing is lost or made up, and scores only fall."""
+    """Nothing is lost or added, and scores never increase."""
     fused = reciprocal_rank_fusion(rankings)
     assert set(fused) == {item for ranking in rankings for item in ranking}
     assert list(fused.values()) == sorted(fused.values(), reverse=True)
@@ -41,7 +41,7 @@ def test_fusion_holds_everything_once_best_first(rankings: list[list[int]]) -> N
 def test_fusion_does_not_ask_which_ranking_came_first(
     rankings: list[list[int]], draw: object
 ) -> None:
-    """The order of the rankings is no matter."""
+    """The order of the rankings does not matter."""
     shuffled = rankings.copy()
     draw.shuffle(shuffled)  # type: ignore[attr-defined]
     assert reciprocal_rank_fusion(shuffled) == pytest.approx(reciprocal_rank_fusion(rankings))
@@ -54,7 +54,7 @@ def test_one_ranking_stays_as_it_is(ranking: list[int]) -> None:
 
 
 def test_the_formula_of_relative_score_fusion() -> None:
-    """By hand: cosines stretched over 0 to 1, BM25's scores as parts of the greatest."""
+    """By hand: cosines scaled to 0–1, BM25 scores divided by the highest."""
     dense = {4: 0.5, 7: 0.3, 2: 0.1}
     bm25 = {4: 0.0, 7: 5.0, 2: 10.0}
     fused = relative_score_fusion(dense, bm25, alpha=0.75)
@@ -69,7 +69,7 @@ def test_the_formula_of_relative_score_fusion() -> None:
 def test_relative_scores_hold_everything_best_first(
     scores: dict[int, tuple[float, float]], alpha: float
 ) -> None:
-    """Nothing is lost or made up; without a say of the meaning the words' order stays."""
+    """Nothing is lost or added; with a vector weight of 0, the order is that of BM25."""
     dense = {item: near for item, (near, _) in scores.items()}
     bm25 = {item: words for item, (_, words) in scores.items()}
     fused = relative_score_fusion(dense, bm25, alpha)
@@ -94,14 +94,14 @@ def test_relative_scores_hold_everything_best_first(
 def test_settings_without_effect(
     fusion: Fusion, alpha: float, hybrid: bool, fields: list[str]
 ) -> None:
-    """What a spec sets in vain is told."""
+    """Settings of a spec that change nothing are reported."""
     found = fusion_problems(fusion, alpha, hybrid=hybrid)
     assert [path for path, _ in found] == [(name,) for name in fields]
     assert all("has no effect" in message for _, message in found)
 
 
 def test_the_formula_of_maximal_marginal_relevance() -> None:
-    """By hand: the second is a copy of the first, so that the third comes before it."""
+    """By hand: the second is a copy of the first, so the third comes before it."""
     relevance = [0.9, 0.89, 0.5]
     similarity = [[1, 1, 0.1], [1, 1, 0.1], [0.1, 0.1, 1]]
     # Second place: 0.5·0.89 − 0.5·1 = −0.055 against 0.5·0.5 − 0.5·0.1 = 0.2.
@@ -111,7 +111,7 @@ def test_the_formula_of_maximal_marginal_relevance() -> None:
 
 
 def test_being_unlike_counts_too() -> None:
-    """A passage opposite to all that was chosen goes before one that is merely different."""
+    """A passage opposite to those chosen comes before one that is merely different."""
     similarity = [[1, 0, -0.5], [0, 1, 0], [-0.5, 0, 1]]
     assert maximal_marginal_relevance([1, 0.5, 0.5], similarity, 2, 0.5) == [0, 2]
 
@@ -120,7 +120,7 @@ def test_being_unlike_counts_too() -> None:
 def test_varied_choices_are_a_choice(
     data: st.DataObject, relevance: list[float], trade_off: float, count: int
 ) -> None:
-    """As many different positions as asked for or as there are; a longer choice begins the same."""
+    """As many positions as requested or available; a longer choice begins with the shorter one."""
     n = len(relevance)
     rows = st.lists(UNITS, min_size=n, max_size=n)
     similarity = data.draw(st.lists(rows, min_size=n, max_size=n))
@@ -132,7 +132,7 @@ def test_varied_choices_are_a_choice(
 
 @given(st.lists(UNITS, max_size=8))
 def test_trade_off_one_is_the_order_of_relevance(relevance: list[float]) -> None:
-    """Similarity has no say then."""
+    """Similarity does not matter then."""
     similarity = [[0.5] * len(relevance)] * len(relevance)
     order = maximal_marginal_relevance(relevance, similarity, len(relevance), 1.0)
     assert [relevance[i] for i in order] == sorted(relevance, reverse=True)
@@ -140,7 +140,7 @@ def test_trade_off_one_is_the_order_of_relevance(relevance: list[float]) -> None
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=8))
 def test_scaled_scores_keep_their_order_between_0_and_1(scores: list[float]) -> None:
-    """The largest is 1; where they differ, the least is 0."""
+    """The highest is 1; if they differ, the lowest is 0."""
     stretched = scaled(scores)
     assert all(0 <= score <= 1 for score in stretched)
     for (a, x), (b, y) in itertools.pairwise(zip(scores, stretched, strict=True)):

@@ -1,4 +1,4 @@
-"""The generator: what it may cite, and how an endpoint's answers are kept to it."""
+"""The generator: what it may cite, and how an endpoint's answers are restricted to that."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ QUESTION = [{"role": "user", "content": "When does it open?"}]
 
 
 def config(url: str = "https://example.org/v1", **fields: object) -> GeneratorConfig:
-    """Make the config of an endpoint."""
+    """Return the config of an endpoint."""
     return GeneratorConfig(engine="openai", model="m", base_url=url, **fields)  # type: ignore[arg-type]
 
 
 def kept(text: str, citations: int, *, size: int = 2) -> str:
-    """Pass a text through in pieces."""
+    """Pass a text through the filter in pieces."""
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     return "".join(map(str, without_other_numbers(pieces, citations)))
 
@@ -45,21 +45,21 @@ def kept(text: str, citations: int, *, size: int = 2) -> str:
     ],
 )
 def test_only_numbers_of_sources_are_kept(text: str, expected: str) -> None:
-    """However the text is cut into pieces."""
+    """However the text is split into pieces."""
     for size in (1, 2, 5, 100):
         assert kept(text, 2, size=size) == expected
 
 
 @given(st.text(alphabet="a [],;123\n", max_size=40), st.integers(1, 9))
 def test_the_pieces_do_not_matter(text: str, size: int) -> None:
-    """The result is that of the whole text, and holds no number but those of the sources."""
+    """The result is that of the whole text, and contains only numbers of sources."""
     found = kept(text, 2, size=size)
     assert found == kept(text, 2, size=1000)
     assert set(re.findall(r"\[(\d+)\]", found)) <= {"1", "2"}
 
 
 def test_the_usage_comes_last() -> None:
-    """What was held back comes before it."""
+    """Text that was held back comes before it."""
     assert list(without_other_numbers(["a ", "[1", Usage(1, 2)], 1)) == ["a", " [1", Usage(1, 2)]
 
 
@@ -70,7 +70,7 @@ def test_the_grammar_names_the_numbers() -> None:
 
 @pytest.mark.heavy
 def test_an_endpoint_answers_within_its_sources() -> None:
-    """Its stream is filtered, its key revealed only for it, its tokens reckoned on the safe side."""
+    """Its stream is filtered, its key revealed only for it, its tokens overestimated."""
     with Endpoint() as endpoint:
         endpoint.reply = lambda body: ("It opens at nine [1][4].", "stop")
         settings = config(endpoint.url, api_key="${secret:KEY}", max_tokens=9)
@@ -85,7 +85,7 @@ def test_an_endpoint_answers_within_its_sources() -> None:
 
 
 def test_fields_that_do_not_go_together_are_named() -> None:
-    """Those of another engine, and an answer that leaves no room for sources."""
+    """Fields of another engine, and an answer that leaves no room for sources."""
     wrong = GeneratorConfig(engine="llama.cpp", model="m", base_url="ftp://x", max_tokens=2000)
     assert [field for field, _ in wrong.problems()] == ["base_url", "base_url", "max_tokens"]
     assert [field for field, _ in config(None).problems()] == ["base_url"]  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ def test_fields_that_do_not_go_together_are_named() -> None:
 
 @pytest.mark.heavy
 def test_an_endpoint_that_is_not_there_is_named() -> None:
-    """Its address stands in the message."""
+    """The message contains its address."""
     with (
         open_generator(config("http://127.0.0.1:9/v1"), None, threads=1, reveal=str) as generator,
         pytest.raises(StageError, match=r"127\.0\.0\.1:9"),

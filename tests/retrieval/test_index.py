@@ -1,4 +1,4 @@
-"""The index folder: whole, the same every time, and refused when a file of it is another."""
+"""The index folder: complete, reproducible, and refused if a file was altered."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ DOCUMENTS = [document(f"d{n:02}", f"passage number {n} about {n % 5}") for n in 
 
 
 def built(folder: Path, documents: list[Document] | None = None, **settings: object) -> Path:
-    """Embeddings and their index, in a folder of their own."""
+    """Embeddings and their index in separate folders."""
     embeddings = write_embeddings(folder / "embeddings", documents or DOCUMENTS)
     build_index(embeddings, folder / "index", IndexSettings(**settings))  # type: ignore[arg-type]
     return folder / "index"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file with its bytes."""
+    """Return every file with its bytes."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def test_it_stands_alone(tmp_path: Path) -> None:
-    """Moved elsewhere, with the embeddings gone, it opens and holds everything."""
+    """It opens after it was moved and the embeddings were deleted, and contains everything."""
     index = built(tmp_path)
     shutil.move(index, tmp_path / "moved")
     shutil.rmtree(tmp_path / "embeddings")
@@ -51,14 +51,14 @@ def test_it_stands_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("factory", ["auto", "HNSW32", "IVF4,SQ8"])
 def test_two_builds_are_the_same_to_the_byte(factory: str, tmp_path: Path) -> None:
-    """All of its files."""
+    """This holds for all of its files."""
     assert contents(built(tmp_path / "a", factory=factory)) == contents(
         built(tmp_path / "b", factory=factory)
     )
 
 
 def test_an_altered_file_is_named(tmp_path: Path) -> None:
-    """Each one, by a single bit; the check can be left out where the store has made it."""
+    """For a single changed bit in each; the check can be skipped for an index in the store."""
     index = built(tmp_path)
     names = sorted(set(contents(index)) - {"index.json"})
     assert {"vectors.faiss", "passages.sqlite", "embedder.json"} < set(names)
@@ -80,7 +80,7 @@ def test_an_altered_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [FORMAT - 1, FORMAT + 1])
 def test_what_is_no_index_or_another_one_is_refused(tmp_path: Path, other: int) -> None:
-    """By what it is; one of another format, whose words are others, with what to do."""
+    """The message says what it is; for another format, it also says what to do."""
     with pytest.raises(StageError, match="is not an index"):
         open_index(tmp_path)
     index = built(tmp_path)
@@ -96,7 +96,7 @@ def test_what_is_no_index_or_another_one_is_refused(tmp_path: Path, other: int) 
 
 
 def test_parts_of_several_indexes_do_not_mix(tmp_path: Path) -> None:
-    """Also where nobody compares digests."""
+    """Also without a comparison of digests."""
     index = built(tmp_path / "a")
     other = built(tmp_path / "b", DOCUMENTS[:3])
     shutil.copy(other / "passages.sqlite", index)
@@ -105,7 +105,7 @@ def test_parts_of_several_indexes_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_an_onnx_file_comes_along(tmp_path: Path) -> None:
-    """It is a part of the embedder, so of the index, and of what is checked."""
+    """It is part of the embedder, and therefore of the index and of what is verified."""
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
     (embeddings / "model.onnx").write_bytes(b"weights")
     build_index(embeddings, tmp_path / "index", IndexSettings())
@@ -116,14 +116,14 @@ def test_an_onnx_file_comes_along(tmp_path: Path) -> None:
 
 
 def test_without_words(tmp_path: Path) -> None:
-    """Nothing of BM25 is written."""
+    """No BM25 files are written."""
     index = built(tmp_path, bm25=None)
     assert open_index(index).bm25 is None
     assert not (index / "bm25").exists()
 
 
 def test_the_settings_reach_the_index(tmp_path: Path) -> None:
-    """A wide search of a graph finds what a narrow one misses; the language is remembered."""
+    """A wide search of a graph finds what a narrow one misses; the language is stored."""
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
     one_list, all_lists = (
         build_index(
@@ -153,7 +153,7 @@ def test_the_settings_reach_the_index(tmp_path: Path) -> None:
     ],
 )
 def test_broken_embeddings_are_refused(vectors: np.ndarray, message: str, tmp_path: Path) -> None:
-    """Another shape or number, what is not finite or not of length one, and never a pickle."""
+    """Wrong shape, dtype or length, values that are not finite, and pickles."""
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
     np.save(embeddings / "vectors.npy", vectors, allow_pickle=True)
     with pytest.raises(StageError, match=message):
@@ -179,7 +179,7 @@ def test_broken_embeddings_are_refused(vectors: np.ndarray, message: str, tmp_pa
 def test_rows_that_are_none_of_the_index_are_refused(
     rows: np.ndarray | bytes, message: str, tmp_path: Path
 ) -> None:
-    """Where the embeddings are indexed, and where an index is opened unverified."""
+    """When embeddings are indexed, and when an index is opened without verification."""
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
     build_index(embeddings, tmp_path / "index", IndexSettings())
     for folder in (embeddings, tmp_path / "index"):
@@ -195,7 +195,7 @@ def test_rows_that_are_none_of_the_index_are_refused(
 
 
 def test_damaged_words_are_refused(tmp_path: Path) -> None:
-    """Also where nobody compares digests."""
+    """Also without a comparison of digests."""
     index = built(tmp_path)
     for path in sorted((index / "bm25").iterdir()):
         whole = path.read_bytes()
@@ -207,7 +207,7 @@ def test_damaged_words_are_refused(tmp_path: Path) -> None:
 
 
 def test_lengths_are_free_where_the_embedder_does_not_normalise(tmp_path: Path) -> None:
-    """A longer vector counts for more then."""
+    """Longer vectors then count for more."""
     embeddings = write_embeddings(
         tmp_path / "embeddings", DOCUMENTS, embedder=HashedWords(normalize=False)
     )
@@ -221,7 +221,7 @@ def test_lengths_are_free_where_the_embedder_does_not_normalise(tmp_path: Path) 
 
 
 def test_several_chunks_of_a_document(tmp_path: Path) -> None:
-    """Rows are the places in chunks.jsonl."""
+    """Rows are line numbers of chunks.jsonl."""
     whole = document("a", "first half second half")
     parts = [
         chunk_of(whole, id="1", text=whole.text[:10], end=10),
@@ -234,7 +234,7 @@ def test_several_chunks_of_a_document(tmp_path: Path) -> None:
 
 
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Part by part, up to the whole."""
+    """Part by part, up to the total."""
     monkeypatch.setattr(backend, "BATCH", 16)
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
     told: list[tuple[float, float | None, str]] = []

@@ -1,4 +1,4 @@
-"""Passages in SQLite: what was written is read, the file is the same every time, filters choose."""
+"""Passages in SQLite: written data is read back, the file is reproducible, filters select."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def passages(tmp_path: Path) -> Passages:
 
 
 def test_all_that_was_written_is_read(passages: Passages) -> None:
-    """Chunks by row, in the order asked for; documents by id."""
+    """Chunks by row in the requested order; documents by id."""
     assert passages.count == 4
     assert passages.chunk(1).document == "docs/deep/b.md"
     assert [chunk.text for chunk in passages.chunks([2, 0])] == ["third text", "first text"]
@@ -87,12 +87,12 @@ def test_all_that_was_written_is_read(passages: Passages) -> None:
     ],
 )
 def test_filters(passages: Passages, filters: dict[str, Any], rows: list[int]) -> None:
-    """Each kind of condition, several at once, and quotes that mean nothing special."""
+    """Each kind of condition, several at once, and quotes without special meaning."""
     assert passages.rows_matching(filters).tolist() == rows
 
 
 def test_the_keys_of_the_metadata(passages: Passages, tmp_path: Path) -> None:
-    """Each once, of whatever document; none where there is no metadata."""
+    """Each once, from any document; none without metadata."""
     assert passages.metadata_keys() == KEYS
     bare = document("a", "text")
     write_passages(tmp_path / "bare", [bare], [chunk_of(bare)])
@@ -111,7 +111,7 @@ def test_the_keys_of_the_metadata(passages: Passages, tmp_path: Path) -> None:
 def test_a_key_that_no_document_has_is_told(
     passages: Passages, key: str, hint: str, condition: Any
 ) -> None:
-    """With the one that may be meant, or all that there are."""
+    """With the most similar key, or a list of all keys."""
     with pytest.raises(FilterError, match=r"no document has this key in its metadata") as caught:
         passages.rows_matching({"document": "docs/*", key: condition})
     assert caught.value.message.startswith(f"the filter {key!r} matches nothing")
@@ -119,7 +119,7 @@ def test_a_key_that_no_document_has_is_told(
 
 
 def test_of_many_keys_some_are_listed(tmp_path: Path) -> None:
-    """A table may have hundreds of columns."""
+    """A CSV file may have hundreds of columns."""
     wide = document("a", "text", **{f"column {n:03}": 1 for n in range(300)})
     write_passages(tmp_path / "p", [wide], [chunk_of(wide)])
     with pytest.raises(FilterError) as caught:
@@ -145,7 +145,7 @@ def test_of_many_keys_some_are_listed(tmp_path: Path) -> None:
     ],
 )
 def test_filters_that_make_no_sense(filters: dict[str, Any], wanted: str) -> None:
-    """Each is named, with what would do."""
+    """Each is named, with what is allowed."""
     with pytest.raises(StageError, match="the filter") as caught:
         read_filters(filters)
     assert wanted in caught.value.message
@@ -162,7 +162,7 @@ JSON = st.recursive(
 def test_any_filters_give_rows_or_a_message(
     tmp_path_factory: pytest.TempPathFactory, filters: dict[str, Any]
 ) -> None:
-    """Whatever JSON a request holds."""
+    """Whatever JSON a request contains."""
     path = tmp_path_factory.getbasetemp() / "any.sqlite"
     if not path.exists():
         write_passages(path, DOCUMENTS, map(chunk_of, DOCUMENTS))
@@ -177,13 +177,13 @@ def test_any_filters_give_rows_or_a_message(
 
 
 def test_a_pattern_with_many_stars_is_quick() -> None:
-    """It is matched without going back and forth for ever."""
+    """Matching does not backtrack."""
     conditions = read_filters({"document": "*a" * 40 + "b"})
     assert conditions.admits_documents(["a" * 200]) == [False]
 
 
 def test_a_chunk_has_its_documents_metadata_too(tmp_path: Path) -> None:
-    """Its own wins where both have a key."""
+    """Its own value wins if both have a key."""
     whole = document("a", "text", year=2019, language="en")
     write_passages(tmp_path / "p", [whole], [chunk_of(whole, metadata={"year": 2020})])
     passages = Passages(tmp_path / "p")
@@ -192,7 +192,7 @@ def test_a_chunk_has_its_documents_metadata_too(tmp_path: Path) -> None:
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    """And nothing stands beside the file, also while it is read."""
+    """There is no other file beside it, not even while it is read."""
     for name in ("a", "b"):
         write_passages(tmp_path / name, DOCUMENTS, map(chunk_of, DOCUMENTS))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -214,7 +214,7 @@ def test_threads_read_at_the_same_time(passages: Passages) -> None:
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
-    """A chunk of an unknown document; an id that stands twice."""
+    """A chunk of an unknown document; a duplicate id."""
     one, two = DOCUMENTS[:2]
     with pytest.raises(
         StageError, match=r"the document 'docs/deep/b\.md' of the chunk .* is missing"
@@ -227,7 +227,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_database_is_named(tmp_path: Path) -> None:
-    """Neither a missing nor a torn file ends in a traceback."""
+    """A missing or damaged file does not end in a traceback."""
     with pytest.raises(StageError, match="cannot be read"):
         Passages(tmp_path / "missing")
     write_passages(tmp_path / "p", DOCUMENTS, map(chunk_of, DOCUMENTS))

@@ -1,4 +1,4 @@
-"""How much of a text an embedder reads, and what becomes of what it cannot read."""
+"""How much of a text an embedder can read, and how unreadable text is handled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THAI = "ห้องสมุดเทศบาลเปิดวันธรร
 
 @pytest.fixture(scope="module")
 def reader(minilm: Path) -> Reader:
-    """A reader as the default embedder."""
+    """The reader of the default embedder."""
     return Reader(load_tokenizer(minilm))
 
 
@@ -49,7 +49,7 @@ def reader(minilm: Path) -> Reader:
 def test_what_the_default_embedder_reads(
     reader: Reader, text: str, unknown: float, spelled: float
 ) -> None:
-    """Its own scripts whole; others letter by letter or not at all, however few tokens they are."""
+    """Its own scripts as a whole; others letter by letter or not at all, even if in few tokens."""
     (reading,) = reader.read([text])
     assert reading.unknown_share == pytest.approx(unknown, abs=0.02)
     assert reading.spelled_share == pytest.approx(spelled, abs=0.1)
@@ -57,7 +57,7 @@ def test_what_the_default_embedder_reads(
 
 @pytest.mark.parametrize("kind", ["unigram", "wordlevel", "bpe"])
 def test_every_kind_of_tokenizer_says_what_it_does_not_know(kind: str) -> None:
-    """The unknown token is found where each kind keeps it; byte-level ones have none."""
+    """Each kind stores its unknown token in another place; byte-level ones have none."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = {
@@ -72,7 +72,7 @@ def test_every_kind_of_tokenizer_says_what_it_does_not_know(kind: str) -> None:
 
 
 def survey(*shares: tuple[int, int]) -> Survey:
-    """Make a survey of chunks with so many unknown tokens of so many."""
+    """Return a survey of chunks with a given share of unknown tokens."""
     made = Survey()
     for unknown, tokens in shares:
         made.add(Reading(tokens, unknown), Chunk("c", "a.csv#2", 0, 4, THAI, tokens))
@@ -80,7 +80,7 @@ def survey(*shares: tuple[int, int]) -> Survey:
 
 
 def test_a_collection_that_cannot_be_read_is_refused_unless_allowed() -> None:
-    """From 5 % on it is said, from one half on it takes a setting, and the way out is told."""
+    """It warns from 5 % on and needs a setting from one half on; the message says what to do."""
     said: list[str] = []
     survey((1, 100)).check("M", "refuse", said.append)
     assert said == []
@@ -94,7 +94,7 @@ def test_a_collection_that_cannot_be_read_is_refused_unless_allowed() -> None:
 
 
 class Halting(HashedWords):
-    """An embedder that reads no word with a letter q in it."""
+    """An embedder that cannot read words with a letter q."""
 
     def read(self, text: str) -> Reading:
         words = text.split()
@@ -119,7 +119,7 @@ def _retriever(folder: Path, unread: Sequence[int]) -> Retriever:
 
 
 def test_a_question_that_cannot_be_read_is_searched_by_words_alone(retriever: Retriever) -> None:
-    """The nearest vector has no say, neither in the order nor in whether anything is found."""
+    """The nearest vector affects neither the order nor whether anything is found."""
     hits = retriever.search("qit fish qum", passes=lambda cosine: False)
     assert retriever.words_alone("qit fish qum") == "question"
     assert {hit.words_alone for hit in hits} == {"question"}
@@ -130,7 +130,7 @@ def test_a_question_that_cannot_be_read_is_searched_by_words_alone(retriever: Re
 
 
 def test_passages_that_cannot_be_read_are_found_by_words(retriever: Retriever) -> None:
-    """They come last by meaning; where no other passes the threshold, they are still looked at."""
+    """They rank last by vectors; if no other passage passes the threshold, they are searched."""
     hits = retriever.search("fish qat swim birds")
     assert retriever.words_alone("fish qat swim birds") is None
     ranks = {hit.row: hit.dense_rank for hit in hits}
@@ -157,14 +157,14 @@ def test_passages_that_cannot_be_read_are_found_by_words(retriever: Retriever) -
 def test_a_shared_word_is_not_enough_where_words_alone_decide(
     retriever: Retriever, question: str, found: list[int]
 ) -> None:
-    """A third of the question's words must stand in a passage; without a threshold, one is."""
+    """A passage must contain a third of the question's words; without a threshold, one word."""
     hits = retriever.search(question, passes=lambda cosine: False)
     assert [hit.row for hit in hits] == found
     assert retriever.search(question, passes=lambda cosine: True) != []
 
 
 def test_what_cannot_be_read_has_no_part_in_the_threshold(retriever: Retriever) -> None:
-    """Neither a passage nor a question: their cosines tell nothing."""
+    """Neither passages nor questions: their cosines say nothing."""
     alone = retriever.nearest_cosine("qat qog x")
     assert alone is None
     near = retriever.nearest_cosine("qat fish swim")
@@ -182,7 +182,7 @@ def test_what_cannot_be_read_has_no_part_in_the_threshold(retriever: Retriever) 
 
 
 def test_where_no_passage_can_be_read_only_words_count(tmp_path: Path) -> None:
-    """Also for a question that can be."""
+    """Also for a question that can be read."""
     retriever = _retriever(tmp_path, [0, 1, 2, 3])
     assert retriever.words_alone("fish swim") == "passages"
     assert [hit.row for hit in retriever.search("fish swim")] == [2]
@@ -195,7 +195,7 @@ LANGUAGES = json.loads((Path(__file__).parent / "languages.json").read_text("utf
 def test_in_six_languages_the_right_text_is_found(
     language: str, minilm: Path, tmp_path: Path
 ) -> None:
-    """By words nearly always; by both hardly ever less often than by the better one."""
+    """Almost always by words; with both, hardly ever less often than with the better one."""
     from llmpipe.retrieval.embedders import identify_folder, open_embedder
 
     texts, questions = LANGUAGES[language]["texts"], LANGUAGES[language]["questions"]
@@ -220,7 +220,7 @@ def test_in_six_languages_the_right_text_is_found(
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_in_six_languages_enough_words_tell_the_right_text(language: str) -> None:
-    """It alone holds a third of the question's words; without it, no text does."""
+    """Only that text contains a third of the question's words; without it, none does."""
     texts, questions = LANGUAGES[language]["texts"], LANGUAGES[language]["questions"]
     index = Bm25.build(texts, Bm25Settings())
     for question, row in questions:

@@ -1,7 +1,7 @@
-"""A cross-encoder in a search: its order is that of its scores; what is none is refused.
+"""A cross-encoder in a search: its scores decide the order, and other models are refused.
 
-No package carries a trained one: these are tiny and random, so that their order means nothing and
-can be foreseen only by asking the model itself.
+No package contains a trained one. These are tiny and random: their order has no meaning, and the
+tests get the expected order from the model itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PASSAGES = [
 
 
 def cross_encoder(folder: Path, labels: int = 1) -> Path:
-    """A random BERT of one layer that takes 32 tokens."""
+    """Write a random BERT of one layer that takes 32 tokens."""
     from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
     folder.mkdir()
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_are_the_models_own(folder: Path) -> None:
-    """Those that transformers gives pair by pair, whatever the batches and the padding."""
+    """Those that transformers returns pair by pair, whatever the batches and the padding."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -78,7 +78,7 @@ def test_scores_are_the_models_own(folder: Path) -> None:
 
 
 def test_a_search_follows_it(folder: Path, tmp_path: Path) -> None:
-    """Its order of what was found is the order that comes out."""
+    """The search returns its order of what was found."""
     documents = [document(str(n), text) for n, text in enumerate(PASSAGES)]
     embeddings = write_embeddings(tmp_path / "embeddings", documents)
     build_index(embeddings, tmp_path / "index", IndexSettings())
@@ -93,13 +93,13 @@ def test_a_search_follows_it(folder: Path, tmp_path: Path) -> None:
 
 
 def test_pairs_that_are_too_long_are_cut(folder: Path) -> None:
-    """Whichever of the two is long, both of them included."""
+    """Whether the question, the passage or both are too long."""
     scores = CrossEncoder(folder).scores("cats " * 20_000, ["dogs " * 100, "dogs"])
     assert len(scores) == 2
 
 
 def test_what_is_no_reranker_is_refused(tmp_path: Path) -> None:
-    """A folder without weights; a classifier of three classes."""
+    """A folder without weights; a classifier with three classes."""
     with pytest.raises(StageError, match="no weights as safetensors"):
         CrossEncoder(tmp_path)
     with pytest.raises(StageError, match="returns 3 scores per pair"):

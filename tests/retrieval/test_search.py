@@ -1,4 +1,4 @@
-"""Searching: what is found, why, in which order; filters, variety, and what is refused."""
+"""Searching: what is found, why and in which order; filters, variety, and errors."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def retriever(index: Path) -> Retriever:
 
 
 def names(hits: Sequence[object]) -> list[str]:
-    """What was found, in order."""
+    """Return what was found, in order."""
     return [hit.chunk.document for hit in hits]  # type: ignore[attr-defined]
 
 
 def test_by_meaning(retriever: Retriever) -> None:
-    """Ordered by the cosine of the question and each passage, which is told."""
+    """Ordered by the cosine of the question and each passage, which is reported."""
     embedder = HashedWords()
     question = "cats sleep on warm roofs"
     hits = retriever.search(question, k=3, mode="dense")
@@ -76,7 +76,7 @@ def test_by_meaning(retriever: Retriever) -> None:
 
 
 def test_by_words(retriever: Retriever) -> None:
-    """Forms of a word are one; a passage that shares none is not found; no vector is made."""
+    """Forms of a word are equal; without shared words nothing is found; nothing is embedded."""
     hits = retriever.search("the install of programs", mode="bm25")
     assert names(hits) == ["install", "remove"]
     assert hits[0].score == hits[0].bm25_score
@@ -88,7 +88,7 @@ def test_by_words(retriever: Retriever) -> None:
 
 
 def test_by_both(retriever: Retriever) -> None:
-    """The fused score is that of both scores; each hit tells them, and its places."""
+    """The fused score is computed from both scores; each hit has both, and its ranks."""
     hits = retriever.search("E4711 disk", k=8)
     assert names(hits)[0] == "error"
     assert (hits[0].dense_rank, hits[0].bm25_rank, hits[0].score) == (1, 1, pytest.approx(1))
@@ -103,7 +103,7 @@ def test_by_both(retriever: Retriever) -> None:
 
 
 def test_by_both_places(retriever: Retriever) -> None:
-    """Reciprocal rank fusion looks at the places alone."""
+    """Reciprocal rank fusion uses only the ranks."""
     hits = retriever.search("E4711 disk", k=8, fusion="rrf")
     assert names(hits)[0] == "error"
     first = hits[0]
@@ -118,7 +118,7 @@ def test_by_both_places(retriever: Retriever) -> None:
 
 
 def test_what_only_words_found_has_its_cosine_too(retriever: Retriever) -> None:
-    """A ranking that does not hold a passage still says what it thinks of it."""
+    """A hit has a score for each ranking, even if a ranking does not contain it."""
     hits = retriever.search("disk? full? cats", k=2, fetch=2, alpha=0.2)
     only_words = [hit for hit in hits if hit.dense_rank is None]
     assert names(only_words) == ["error"]
@@ -127,7 +127,7 @@ def test_what_only_words_found_has_its_cosine_too(retriever: Retriever) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_filters_come_before_ranking(mode: Mode, retriever: Retriever) -> None:
-    """With one passage fetched, it is still the best of those that may be found."""
+    """With only one passage fetched, it is still the best of those allowed."""
     question = "cats sleep on warm roofs"
     hits = retriever.search(question, k=1, fetch=1, mode=mode, filters={"document": "[rb]*"})
     assert names(hits)[0] in ("roofs", "birds")
@@ -144,7 +144,7 @@ def test_filters_come_before_ranking(mode: Mode, retriever: Retriever) -> None:
 
 
 def test_variety(retriever: Retriever) -> None:
-    """The near copy gives way; a trade-off of one changes nothing."""
+    """The near copy ranks lower; a trade-off of one changes nothing."""
     question = "cats sleep on warm roofs"
     assert names(retriever.search(question, k=2)) == ["cats", "cats again"]
     varied = retriever.search(question, k=2, mmr=0.3)
@@ -157,7 +157,7 @@ def test_variety(retriever: Retriever) -> None:
 
 
 def test_a_reranker_has_the_last_word(retriever: Retriever) -> None:
-    """It sees what was found, and its order stands; it may bring up what lay behind."""
+    """It sees what was found, and its order is final; it may raise lower passages."""
 
     class Shortest:
         """Prefers short passages."""
@@ -177,7 +177,7 @@ def test_a_reranker_has_the_last_word(retriever: Retriever) -> None:
 
 @given(st.text(min_size=1), st.sampled_from(MODES), st.integers(1, 10), st.integers(1, 10))
 def test_any_question(retriever: Retriever, question: str, mode: Mode, k: int, fetch: int) -> None:
-    """As many hits as asked for at most, each once, best first, the same each time."""
+    """At most as many hits as requested, each once, best first, and always the same."""
     if not question.strip():
         return
     hits = retriever.search(question, k=k, mode=mode, fetch=fetch)
@@ -198,12 +198,12 @@ def test_an_empty_question_is_refused(question: str, mode: Mode, retriever: Retr
 
 
 def test_broken_bytes_of_a_command_line_are_no_traceback(retriever: Retriever) -> None:
-    """They come as lone surrogates."""
+    """They arrive as lone surrogates."""
     assert names(retriever.search("dogs park \udcff", mode="bm25")) == ["dogs"]
 
 
 def test_a_question_of_100_000_characters_is_quick(retriever: Retriever) -> None:
-    """And its beginning still counts."""
+    """Its beginning still counts."""
     begin = time.process_time()
     hits = retriever.search("dogs park " * 10_000, k=1)
     assert time.process_time() - begin < 1
@@ -211,7 +211,7 @@ def test_a_question_of_100_000_characters_is_quick(retriever: Retriever) -> None
 
 
 def test_an_index_without_words_is_searched_by_meaning_alone(tmp_path: Path) -> None:
-    """The other modes say what to do; the index says what it can."""
+    """The other modes say what to do; the index says which modes it has."""
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS)
     build_index(embeddings, tmp_path / "index", IndexSettings(bm25=None))
     retriever = Retriever.open(tmp_path / "index", HashedWords())
@@ -224,7 +224,7 @@ def test_an_index_without_words_is_searched_by_meaning_alone(tmp_path: Path) -> 
 
 
 def test_another_embedder_is_refused(index: Path) -> None:
-    """By the names of both and the fields that differ; a new label alone is no difference."""
+    """The message has both names and the differing fields; a new label alone is allowed."""
     with pytest.raises(StageError) as caught:
         Retriever.open(index, HashedWords(model="./other", digest="2", query_prefix="query: "))
     message = caught.value.message
@@ -237,7 +237,7 @@ def test_another_embedder_is_refused(index: Path) -> None:
 
 
 def test_a_single_passage(tmp_path: Path) -> None:
-    """The least that there can be."""
+    """The smallest possible index."""
     embeddings = write_embeddings(tmp_path / "embeddings", DOCUMENTS[:1])
     build_index(embeddings, tmp_path / "index", IndexSettings())
     retriever = Retriever.open(tmp_path / "index", HashedWords())
@@ -246,7 +246,7 @@ def test_a_single_passage(tmp_path: Path) -> None:
 
 
 def test_an_update_answers_as_a_fresh_build(tmp_path: Path) -> None:
-    """A document goes, one changes, one comes: the index is that of those documents."""
+    """One document is removed, one changed, one added: the index equals a new one."""
     after = [*DOCUMENTS[1:4], document("dogs2", "dogs bark"), *DOCUMENTS[5:]]
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:

@@ -1,4 +1,4 @@
-"""Sentences are found in prose, lists and wrapped lines, and together they hold all the words."""
+"""Sentences are found in prose, lists and wrapped lines, and together contain all words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmpipe.retrieval.sentences import sentence_spans
 
 
 def sentences(text: str) -> list[str]:
-    """Give the sentences themselves."""
+    """Return the text of the sentences."""
     return [text[start:end] for start, end in sentence_spans(text)]
 
 
@@ -33,13 +33,13 @@ def sentences(text: str) -> list[str]:
     ],
 )
 def test_where_sentences_end(text: str, expected: list[str]) -> None:
-    """Full stops, empty lines and items of lists end a sentence; small letters do not begin one."""
+    """Periods, empty lines and list items end a sentence; lowercase letters do not begin one."""
     assert sentences(text) == expected
 
 
 @given(st.text(alphabet="aB .!?。\n-1)”", max_size=80))
 def test_no_word_is_lost(text: str) -> None:
-    """The sentences follow each other, and nothing but white space lies between them."""
+    """The sentences follow each other, with only whitespace between them."""
     end = 0
     for start, stop in sentence_spans(text):
         assert end <= start < stop
@@ -59,12 +59,12 @@ def test_no_word_is_lost(text: str) -> None:
     ],
 )
 def test_a_full_stop_in_a_date_or_abbreviation_ends_no_sentence(text: str) -> None:
-    """The day was cut from its month, so that any date of that day supported the sentence."""
+    """Regression: the day was cut from its month, so any date with that day was support."""
     assert sentence_spans(text) == [(0, len(text))]
 
 
 def test_a_number_may_end_a_sentence() -> None:
-    """What follows is no month."""
+    """The text after it is not a month."""
     assert (
         len(sentence_spans("It costs 40. Children pay 20. Der Preis ist 5. Hunde zahlen 3.")) == 4
     )

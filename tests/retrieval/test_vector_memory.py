@@ -1,4 +1,4 @@
-"""The memory of vectors: what was put is there, for everybody, and damage costs only work."""
+"""The vector cache: entries are permanent and shared, and damage costs only computing time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from llmpipe.retrieval.vector_memory import VectorMemory, memory_file, text_key
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
-    """Make vectors of eight numbers."""
+    """Return vectors of eight numbers."""
     return np.random.default_rng(seed).random((count, 8), np.float32)
 
 
 def keys(count: int, prefix: str = "text") -> list[bytes]:
-    """Make the keys of some texts."""
+    """Return the keys of some texts."""
     return [text_key(f"{prefix} {i}") for i in range(count)]
 
 
 def test_what_was_put_comes_back_to_the_bit(tmp_path: Path) -> None:
-    """Another process finds it, more than one query's worth; unknown keys are passed over."""
+    """Another process finds more than one query's worth; unknown keys are skipped."""
     path = tmp_path / "embeddings" / "a.sqlite"
     rows = vectors(2000)
     with VectorMemory(path) as memory:
@@ -50,7 +50,7 @@ with VectorMemory(Path(sys.argv[1])) as memory:
 
 
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
-    """Three writers and a reader do not stand in each other's way, and nothing is lost."""
+    """Three writers and a reader do not block each other, and nothing is lost."""
     path = tmp_path / "a.sqlite"
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITE, str(path), name]) for name in ("a", "b", "c")
@@ -61,8 +61,8 @@ def test_several_processes_write_at_once(tmp_path: Path) -> None:
             assert memory.known(keys(100, name)) == set(keys(100, name))
 
 
-def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
-    """No database at all, and one with a page overwritten: a warning, an empty memory, no error."""
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
+    """Not a database, or one with a damaged page: a warning, an empty cache, no error."""
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"this is no database" * 100)
     told: list[str] = []
@@ -83,14 +83,14 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file in the way of the folder is an error with its path."""
+    """A file in place of the folder is an error with its path."""
     (tmp_path / "embeddings").write_text("in the way")
     with pytest.raises(StoreError, match=r"embeddings/a\.sqlite cannot be used"):
         VectorMemory(tmp_path / "embeddings" / "a.sqlite")
 
 
 def test_embedders_share_a_file_only_where_their_vectors_are_the_same(tmp_path: Path) -> None:
-    """Content, normalisation, weights and address tell; the label and the prefixes do not."""
+    """They differ by content, normalization, weights and address, not by label or prefixes."""
     base = EmbedderIdentity("onnx", "./minilm", "d1", 384, 256, "mean", normalize=True)
 
     def file(**changes: object) -> Path:
