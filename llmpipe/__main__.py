@@ -1,4 +1,4 @@
-"""``python -m llmpipe`` is the command ``llmpipe``."""
+"""Run the command ``llmpipe`` with ``python -m llmpipe``."""
 
 import sys
 

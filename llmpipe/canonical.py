@@ -1,4 +1,4 @@
-"""JSON data: its one canonical text and digest, what cache keys are made of, and its leaves."""
+"""Canonical JSON: one text and one digest for equal values, as cache keys need; and JSON leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Path = tuple[str | int, ...]
-"""Where a value stands inside JSON data."""
+"""The keys and positions that lead to a value inside JSON data."""
 
 _ENCODER = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -17,31 +17,31 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def canonical_json(value: Any) -> str:
-    """Give JSON text that is the same for equal values: sorted keys, ``1.0`` as ``1``.
+    """Return JSON text that is the same for equal values: sorted keys, ``1.0`` as ``1``.
 
     Raises:
-        TypeError: the value is not JSON; nothing is ever pickled into a key.
-        ValueError: it holds infinity or not-a-number.
+        TypeError: The value is not JSON. Keys never contain pickled objects.
+        ValueError: The value contains infinity or not-a-number.
     """
     return _ENCODER.encode(canonical(value))
 
 
 def digest(value: Any) -> str:
-    """Give the SHA-256 of a value's canonical JSON, in hex."""
+    """Return the SHA-256 of a value's canonical JSON, in hex."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def canonical(value: Any) -> Any:
-    """Give JSON data in the form that all equal values have, as a copy: sorted keys, no tuples.
+    """Return a copy of JSON data in canonical form: sorted keys, lists instead of tuples.
 
     Raises:
-        TypeError: a mapping has a key that is not a text.
+        TypeError: A mapping has a key that is not a string.
     """
     if type(value) in _PLAIN:
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
-    if isinstance(value, (dict, Mapping)):  # dict first: to ask an abstract class is slow
+    if isinstance(value, (dict, Mapping)):  # dict first: the abstract class is slow
         for key in value:
             if not isinstance(key, str):
                 raise TypeError("a key that is not a text cannot enter a cache key")
@@ -55,7 +55,7 @@ def canonical(value: Any) -> Any:
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Give the single values of JSON data with the ways to them."""
+    """Yield each leaf value of JSON data with its path."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(item, (*path, key))

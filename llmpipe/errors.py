@@ -1,15 +1,15 @@
-"""Every error that llmpipe raises on purpose, and the exit code that each one ends in.
+"""The errors that llmpipe raises on purpose, and the exit code of each.
 
     LlmpipeError                    2   base class: message, location, hint
-    ├── UsageError                  2   the command line asks for something that makes no sense
-    ├── SpecError                   2   the spec is wrong; carries every Problem, sorted by place
-    ├── MissingDependencyError      2   a package or tool that this work needs is not installed
+    ├── UsageError                  2   the command line is wrong
+    ├── SpecError                   2   the spec is wrong; holds every Problem, sorted by place
+    ├── MissingDependencyError      2   a required package or tool is not installed
     ├── PluginError                 2   an installed package offers a stage kind that cannot be used
     ├── StoreError                  1   the store cannot be read or written
-    └── StageError                  1   a stage could not do its work; its user can act on it
-        └── ModelServerError        1   a model's server failed; may quote what it was asked
+    └── StageError                  1   a stage failed, and its user can do something about it
+        └── ModelServerError        1   a model's server failed; its message may quote the request
 
-Ctrl-C ends in 130. Anything else that escapes is a bug in llmpipe and shows its traceback.
+Ctrl-C exits with 130. Any other exception is a bug in llmpipe and shows its traceback.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 EXCERPT = 100
-"""Characters of a line that a message shows."""
+"""The number of characters of a line that a message shows."""
 _NO_TEXT = re.compile("[\ud800-\udfff]")
-"""How Python shows the bytes of a name that is not UTF-8."""
+"""Surrogates: Python decodes bytes that are not UTF-8 into these."""
 AROUND = 40
-"""Characters that a message shows on both sides of what is no text."""
+"""The number of characters that a message shows on each side of invalid text."""
 LONGEST_LINE = 2000
-"""Characters of a message, or of a line of a hint, that are shown."""
+"""The number of characters that are shown of a message, or of a line of a hint."""
 MOST_PROBLEMS = 100
-"""Problems of a file that are told, by their places; the others are counted."""
+"""The number of problems of a file that are shown; the others are only counted."""
 LONGEST_WORD = 1000
-"""Characters of a word that may be a mistyped one; to compare a longer text only takes time."""
+"""The number of characters up to which a word is compared with known words."""
 
 
 class Location(NamedTuple):
     """A place in a text file. Lines and columns count from 1; ``length`` is what to underline.
 
-    Line 0 is the file as a whole. A tuple, because a spec has several for each of its values.
+    Line 0 means the file as a whole. This is a tuple because a spec has several for each value.
     """
 
     file: str
@@ -49,7 +49,7 @@ class Location(NamedTuple):
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def excerpt(self) -> tuple[str, str]:
-        """Give the line, or what of a long one lies around the place, and its underline."""
+        """Return the line and its underline; of a long line, only the part around the place."""
         start = max(0, self.column - 1 - EXCERPT // 2) if len(self.text) > EXCERPT else 0
         text = self.text[start : start + EXCERPT].rstrip()
         before, after = "…" * (start > 0), "…" * (start + EXCERPT < len(self.text.rstrip()))
@@ -60,14 +60,14 @@ class Location(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a spec, where it stands, and what to do about it."""
+    """One mistake in a spec: what is wrong, where, and what to do about it."""
 
     message: str
     location: Location | None = None
     hint: str | None = None
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Give the problem as data; line and column are None where the file as a whole is meant."""
+        """Return the problem as data; line and column are None if the whole file is meant."""
         where = self.location
         return {
             "message": _cut(self.message),
@@ -78,7 +78,7 @@ class Problem:
         }
 
     def render(self) -> str:
-        """Give the problem as text: place and message, the line with its underline, the hint."""
+        """Return the problem as text: place and message, the underlined line, the hint."""
         message = _cut(self.message)
         lines = [f"{self.location}: {message}" if self.location else message]
         if self.location and self.location.text.strip():
@@ -91,7 +91,7 @@ class Problem:
 
 
 class LlmpipeError(Exception):
-    """Base class. ``hint`` says what to try next; ``exit_code`` is what the command ends with."""
+    """The base class. ``hint`` says what to try next; the command exits with ``exit_code``."""
 
     exit_code = 2
 
@@ -104,7 +104,7 @@ class LlmpipeError(Exception):
         self.hint = hint and as_text(hint)
 
     def render(self) -> str:
-        """Give the error as a user should read it."""
+        """Return the error as text for users."""
         return Problem(self.message, self.location, self.hint).render()
 
 
@@ -113,7 +113,7 @@ class UsageError(LlmpipeError):
 
 
 class SpecError(LlmpipeError):
-    """A spec cannot be used. ``problems`` holds all that was found, sorted by file and line."""
+    """A spec cannot be used. ``problems`` holds every mistake, sorted by file and line."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = sorted(problems, key=_place)
@@ -133,30 +133,29 @@ class SpecError(LlmpipeError):
 
 
 class MissingDependencyError(LlmpipeError):
-    """A package, extra or outside tool is missing; the hint is the command that installs it."""
+    """A package, extra or external tool is missing; the hint is the command that installs it."""
 
 
 class PluginError(LlmpipeError):
-    """A stage kind that an installed package offers breaks on import or lacks the contract."""
+    """A stage kind of an installed package fails on import or does not follow the contract."""
 
 
 class StoreError(LlmpipeError):
-    """The store is unreadable, of a newer format, or could not be written (a full disk, say)."""
+    """The store is unreadable, has a newer format, or cannot be written (a full disk, say)."""
 
     exit_code = 1
 
 
 class StageError(LlmpipeError):
-    """A stage failed for a reason that its user can act on. Raised inside the stage's worker."""
+    """A stage failed, and its user can do something about it. Raised inside the stage's worker."""
 
     exit_code = 1
 
 
 class ModelServerError(StageError):
-    """A server that computes for us failed or refused.
+    """A model's server failed or refused a request.
 
-    Its own words in the message may quote what it was asked. ``gist`` is what can be told without
-    them, in a log for instance.
+    The message may quote the request. ``gist`` is the message without quotes, for logs.
     """
 
     def __init__(self, message: str, *, gist: str, hint: str | None = None) -> None:
@@ -165,7 +164,7 @@ class ModelServerError(StageError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """Name the known word closest to ``word`` as a hint, or None when nothing is close."""
+    """Return a hint with the known word closest to ``word``, or None if none is close."""
     import difflib
 
     if len(str(word)) > LONGEST_WORD:
@@ -175,17 +174,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
 
 def is_text(text: str) -> bool:
-    """Return whether a name or value that the system handed over is UTF-8, as all we write is."""
+    """Return whether a name or value from the operating system is valid UTF-8."""
     return text.isascii() or _NO_TEXT.search(text) is None
 
 
 def as_text(text: str) -> str:
-    """Return a name or value with U+FFFD for each byte that is no text."""
+    """Return a name or value with U+FFFD for each byte that is not UTF-8."""
     return text if text.isascii() else _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def foreign_text(error: BaseException) -> tuple[str, str] | None:
-    """Return message and hint where an error comes of writing what is no text, else None."""
+    """Return message and hint if an error comes from text that is not UTF-8, else None."""
     if not isinstance(error, UnicodeEncodeError) or is_text(error.object):
         return None
     around = error.object[max(0, error.start - AROUND) : error.end + AROUND]
@@ -193,7 +192,7 @@ def foreign_text(error: BaseException) -> tuple[str, str] | None:
 
 
 def _cut(line: str) -> str:
-    """Return a line, or the beginning of a long one and how long it is."""
+    """Return a line; of a long line, return the beginning and its length."""
     return (
         line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… ({len(line):,} characters)"
     )
@@ -205,5 +204,5 @@ def _place(problem: Problem) -> tuple[str, int, int]:
 
 
 def remake(kind: str) -> str:
-    """Give the hint for an artifact that is not as its stage made it."""
-    return f"make it anew: llmpipe run SPEC --force and the {kind} stage's name"
+    """Return the hint for an artifact that has changed since its stage made it."""
+    return f"make it again: llmpipe run SPEC --force and the {kind} stage's name"

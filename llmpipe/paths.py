@@ -1,4 +1,4 @@
-"""Paths as people write them, in a spec, in the environment or on the command line."""
+"""Paths as users write them: in a spec, in the environment or on the command line."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from llmpipe.gguf_parts import part_of
 
 
 def is_path(text: str) -> bool:
-    """Tell whether a reference is written as a path; no path holds a NUL."""
+    """Return whether a reference is written as a path. A path cannot contain NUL."""
     begins = text.startswith(("./", "../", "/", "~")) or text in (".", "..")
     return begins and "\0" not in text
 
 
 def expanded(text: str) -> Path:
-    """Give the path that a text means: ``~`` and ``~name`` are homes.
+    """Return a path with ``~`` and ``~name`` replaced by home folders.
 
-    A home that is nobody's stays as it is written, as in a shell; no file lies there.
+    As in a shell, a ``~name`` without such a user stays as it is written.
     """
     return Path(os.path.expanduser(text))  # noqa: PTH111 (that of pathlib raises)
 
@@ -25,9 +25,9 @@ def expanded(text: str) -> Path:
 def local_path(text: str, folder: Path) -> Path:
     """Resolve a path as written in a spec that lies in ``folder``.
 
-    Links that lead round in a circle stay as they are: no file lies there. A link to a GGUF keeps
-    its own name, as in the cache of the Hugging Face hub, where what it leads to has none: by the
-    name a GGUF is known, and the parts of a split one are found.
+    Links in a circle are not resolved. A link to a GGUF keeps its own name, because the name shows
+    that it is a GGUF and leads to the parts of a split one. In the cache of the Hugging Face hub
+    only the links have such names.
     """
     written = folder / expanded(text)
     path = Path(os.path.realpath(written))

@@ -1,11 +1,11 @@
-"""Patterns of file names, as people write them in a spec: ``./docs/**/*.md``.
+"""Patterns of file names in a spec: ``./docs/**/*.md``.
 
-    *        any characters of one name           [abc], [!abc]   one character of these, of others
-    ?        one character of a name              **              any folders, also none
+    *        any characters of one name           [abc], [!abc]   one of these characters, or not
+    ?        one character of a name              **              any number of folders
 
-``**`` at the end means every file below; ``[*]``, ``[?]`` and ``[[]`` mean the characters
-themselves. Names with a dot in front match only what begins with a dot itself. The planner takes
-the digest of what matches and the stage reads it: both ask here.
+``**`` at the end means every file below. ``[*]``, ``[?]`` and ``[[]`` mean the characters
+themselves. A name that begins with a dot matches only a pattern that begins with a dot. The planner
+hashes the matching files and the stage reads them; both use this module.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from llmpipe.errors import StageError
 
 UNSEEN = (".git", ".llmpipe", "__pycache__")
-"""Folders in an input folder that are no part of anybody's data."""
+"""Folders inside an input folder that do not count as data."""
 
 LOCK_FILE = ".lock.yaml"
-"""What the names of lock files end in: every run writes one beside its spec, as no one's data."""
+"""The ending of lock files. Every run writes one beside its spec; it does not count as data."""
 
 REPORT = "report.html"
 REPORT_MARK = b'<meta name="generator" content="llmpipe">'
-"""What tells the page of a run from another file of its name, near its beginning."""
+"""A tag near the beginning of a run's page that no other file of that name has."""
 
 SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -37,7 +37,7 @@ SPECIAL = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-"""What is neither file, folder nor link."""
+"""Names for entries that are neither files, folders nor links."""
 
 EVERYTHING = "**"
 """The pattern of all files below a folder."""
@@ -46,24 +46,24 @@ _WILDCARD = re.compile(r"[*?]|\[.[^]]*\]")
 _ESCAPED = re.compile(r"\[([*?[])\]")
 
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""What following a link ends in that leads to no file, as editors leave it for a lock."""
+"""Errors of a link that leads to no file. Some editors leave such links as locks."""
 
 Above = tuple[tuple[int, int], ...]
-"""Device and inode of each folder on the way to one."""
+"""Device and inode of each folder on the path to a folder."""
 
 
 def is_pattern(text: str) -> bool:
-    """Tell whether a path holds wildcards."""
+    """Return whether a path contains wildcards."""
     return _WILDCARD.search(text) is not None
 
 
 def escaped(text: str) -> str:
-    """Give the pattern that means a path itself, whatever characters are in it."""
+    """Return a pattern that matches only this path."""
     return re.sub(r"[*?[]", r"[\g<0>]", text)
 
 
 def split_pattern(text: str) -> tuple[str, str]:
-    """Give the longest part of a path without wildcards, as a path, and the pattern below it."""
+    """Split a path into its longest beginning without wildcards and the pattern below it."""
     parts = text.split("/")
     first = next((i for i in range(len(parts)) if _begins_pattern(parts[i:])), len(parts))
     root = "/".join(_ESCAPED.sub(r"\1", part) for part in parts[:first]) or ("/" if first else ".")
@@ -71,7 +71,7 @@ def split_pattern(text: str) -> tuple[str, str]:
 
 
 def _begins_pattern(parts: Sequence[str]) -> bool:
-    """Tell whether the first of the parts needs matching: of a folder, an escaped name does not."""
+    """Return whether the first part needs matching. An escaped folder name does not."""
     first = parts[0] if len(parts) == 1 else _ESCAPED.sub("", parts[0])
     return is_pattern(first)
 
@@ -79,17 +79,17 @@ def _begins_pattern(parts: Sequence[str]) -> bool:
 def matching_files(
     root: Path, pattern: str, dangling: set[str] | None = None
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Give the regular files below a folder that match, each once: relative name and stat.
+    """Yield the matching regular files below a folder, each once: relative name and stat.
 
-    Links are followed, but no circles. Their order is that of the disk.
+    Links are followed unless they lead in a circle. The order is that of the disk.
 
     Args:
-        root: the folder.
-        pattern: what names must match.
-        dangling: takes the names of links that match, or may hold what does, and lead nowhere.
+        root: The folder.
+        pattern: The pattern that names must match.
+        dangling: Collects the names of links that lead nowhere and match or could lead to matches.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: A folder cannot be read.
     """
     parts = pattern.split("/")
     if parts[-1] == EVERYTHING:
@@ -116,7 +116,7 @@ def _matches(
     done: set[tuple[str, int]],
     nowhere: set[str],
 ) -> Iterator[tuple[str, os.stat_result]]:
-    """Give what matches in one folder; ``done`` holds each folder with the parts left for it."""
+    """Yield the matches in one folder. ``done`` holds each folder with its remaining parts."""
     if (below, len(parts)) in done:
         return
     done.add((below, len(parts)))
@@ -145,7 +145,7 @@ def _matches(
 
 
 def is_own(entry: os.DirEntry[str]) -> bool:
-    """Tell whether a file is what llmpipe itself writes beside a spec: a lock file or a report."""
+    """Return whether llmpipe wrote a file beside a spec: a lock file or a report."""
     if entry.name != REPORT or not entry.is_file():
         return entry.name.endswith(LOCK_FILE)
     with Path(entry.path).open("rb") as page:
@@ -153,10 +153,10 @@ def is_own(entry: os.DirEntry[str]) -> bool:
 
 
 def followed(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the stat of an entry, links followed; None for a link that leads nowhere or round.
+    """Return the stat of an entry, following links; None if a link leads nowhere or in a circle.
 
     Raises:
-        OSError: what a link leads to cannot be looked at.
+        OSError: The target of a link cannot be read.
     """
     try:
         return entry.stat()
@@ -167,17 +167,17 @@ def followed(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 
 def refuse_special(mode: int, path: str | Path) -> None:
-    """Refuse what is neither file nor folder: to read it may never end.
+    """Refuse an entry that is neither file nor folder, because reading it may never end.
 
     Raises:
-        StageError: it is a pipe, socket or device.
+        StageError: The entry is a pipe, socket or device.
     """
     if kind := SPECIAL.get(stat.S_IFMT(mode)):
         raise StageError(f"{path} is {kind}: only files and folders are inputs")
 
 
 def is_circle(entry: os.DirEntry[str], found: os.stat_result, above: Above) -> bool:
-    """Tell whether an entry is a link that leads back to one of the folders that it is in."""
+    """Return whether an entry is a link back to one of the folders above it."""
     return entry.is_symlink() and (found.st_dev, found.st_ino) in above
 
 

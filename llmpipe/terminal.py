@@ -1,8 +1,8 @@
-"""The way of every message to a terminal, which obeys none of it.
+"""Keep control characters in messages from steering the terminal.
 
-Names of files, ids of stages, excerpts of specs, logs and what other machines report may hold
-control characters. A command runs with a `Guard` before standard output and standard error, which
-shows each as U+FFFD. Only what draws on the terminal itself goes around it, and guards its texts.
+File names, stage ids, excerpts of specs, logs and replies of other machines may contain control
+characters. A command runs with a `Guard` in front of standard output and standard error, which
+replaces each with U+FFFD. Only code that draws on the terminal bypasses it, and guards its texts.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import Any, TextIO, cast
 from llmpipe.errors import as_text
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but for tab and line break; what breaks a line, or turns its direction."""
-_COLOUR = re.compile("\x1b\\[[0-9;:]*m")
+"""Control characters except tab and line feed, line separators, and marks of text direction."""
+_COLOR = re.compile("\x1b\\[[0-9;:]*m")
 
 
 def guarded(text: str) -> str:
-    """Return a text as a terminal may be given it."""
+    """Return a text that is safe to print on a terminal."""
     return text if text.isascii() and text.isprintable() else _shown(text)
 
 
 def uncoloured(line: str) -> str:
-    """Return a line of a program's output without its colours."""
-    return _COLOUR.sub("", line)
+    """Return a line of a program's output without its colors."""
+    return _COLOR.sub("", line)
 
 
 def json_safe(text: str) -> str:
-    """Return JSON text that means the same and in which no character steers a terminal."""
+    """Return equivalent JSON text with control characters escaped."""
     return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 class Guard:
-    """A text stream that writes what it is given to another one, guarded."""
+    """A text stream that guards texts and writes them to another stream."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -47,7 +47,7 @@ class Guard:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write texts one after the other."""
+        """Write several texts."""
         for line in lines:
             self.write(line)
 
@@ -57,7 +57,7 @@ class Guard:
 
 @contextlib.contextmanager
 def guarding() -> Iterator[None]:
-    """Put guards before standard output and standard error, those that are open."""
+    """Put guards in front of standard output and standard error, if they are open."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and cast(TextIO, Guard(stream)) for stream in before)
     try:
@@ -67,12 +67,12 @@ def guarding() -> Iterator[None]:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """Return the stream behind a guard, for what draws on the terminal itself."""
+    """Return the stream behind a guard, for code that draws on the terminal."""
     return stream.stream if isinstance(stream, Guard) else stream
 
 
 def redraw(text: str, end: str = "") -> None:
-    """Write a line over the one that stands on standard error, where that is a terminal."""
+    """Replace the current line on standard error, if it is a terminal."""
     if sys.stderr.isatty():
         stream = unguarded(sys.stderr)
         print(f"\r\x1b[K{guarded(text)}", end=end, file=stream, flush=True)

@@ -1,7 +1,7 @@
-"""Say how a noisy curve began and how it ended: the one definition that every place shows.
+"""How a noisy curve began and ended, defined once for the summary and the report.
 
-A training loss is measured on one batch a step: a single step's value is noise. The mean over the
-first and over the last fifth of what was logged is compared instead.
+A training loss is measured on one batch per step, so single values are noisy. The mean over the
+first fifth of the logged steps is compared with the mean over the last fifth.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 WINDOW = "means of the first and last fifth"
-"""What the two figures of `trend` are, in the words that stand beside them."""
+"""The label of the two values of `trend`."""
 
 
 def trend(values: Sequence[float]) -> tuple[float, float]:

@@ -1,13 +1,13 @@
-"""Take the words of a text apart, in any script: for searches, citations and ROUGE alike.
+"""Split a text into words, in any script, for searches, citations and ROUGE.
 
-A word is a run of what Unicode counts to words (UTS #18: letters, marks, digits, connectors).
-Words that marks join (``foo.bar``, ``e-mail``, ``v1.2.3``) and those with marks of their own
-(``C++``, ``.NET``) are a compound, which counts whole and in its parts, as does a number with its
-unit (``100GB``). Dotted letters (``U.S.A.``) count without the dots too. Chinese, Japanese, Thai,
-Lao, Khmer and Burmese set no spaces: their letters count one by one and in pairs, as pairs in
-Korean words count too. What nobody sees in a word, such as a soft hyphen, is not part of it.
+A word is a run of Unicode word characters (UTS #18: letters, marks, digits, connectors). Words
+joined by punctuation (``foo.bar``, ``e-mail``, ``v1.2.3``), words with signs of their own
+(``C++``, ``.NET``) and a number with its unit (``100GB``) are compounds: the whole and its parts
+both count. Abbreviations (``U.S.A.``) also count without the dots. Chinese, Japanese, Thai, Lao,
+Khmer and Burmese do not put spaces between words: their letters count one by one and in pairs.
+Pairs count in Korean words too. Invisible characters, such as a soft hyphen, are removed.
 
-Not covered: dictionaries of the languages without spaces, simplified beside traditional Chinese.
+Not covered: dictionaries for languages without spaces; simplified versus traditional Chinese.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 LONGEST_WHOLE = 64
-"""Characters of a compound above which only its parts count: nobody asks for a whole address."""
+"""The length above which only the parts of a compound count, as in a long address."""
 
 REMEMBERED = 1 << 17
-"""Words of which a function remembers what it made: those of a text come again and again."""
+"""The number of words whose results a function caches, since words repeat in a text."""
 
 QUESTION_ENDS = ("?", "？", "؟")
-"""What a question ends in."""
+"""Characters that end a question."""
 
 _DENSE = r"\p{Han}\p{Hiragana}\p{Katakana}ー々〆\p{Line_Break=Complex_Context}"
 _WORD = rf"[\w--[{_DENSE}]]+(?:\+\+|[+#](?!\w))?"
@@ -47,7 +47,7 @@ _PATTERNS = {
     "prefix": r"^(?:[وف]?(?:ال|بال|كال|لل)|ו?[הבכלמש])(?=\p{L}{3})",
     "indic": r"[नम]्(?=\p{L})|ँ",
 }
-"""Patterns of the package ``regex``, which knows Unicode's properties."""
+"""Patterns for the package ``regex``, which supports Unicode properties."""
 
 _ALIKE = str.maketrans(
     {"’": "'", "‘": "'", "ʼ": "'", "՚": "'", "׳": "'", "״": '"', "‐": "-", "‑": "-", "−": "-"}
@@ -57,16 +57,16 @@ _PLAIN_LETTERS = str.maketrans(
     {"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ħ": "h", "ı": "i"}
     | {"ى": "ي", "ة": "ه", "ک": "ك", "ی": "ي"}
 )
-"""Letters that no rule of Unicode takes apart, as people write them without."""
+"""Letters that Unicode does not decompose, with their common plain spellings."""
 _TURKISH = str.maketrans({"I": "ı", "İ": "i"})
 
 T = TypeVar("T")
 
 
 def remembering(function: Callable[[str], T]) -> Callable[[str], T]:
-    """Return a function of words that remembers what came of the last ones, but of long ones.
+    """Return a cached version of a function of words.
 
-    What callers of a service write would fill the memory.
+    Long words are not cached, because callers of a service could fill the memory with them.
     """
     remembered = lru_cache(maxsize=REMEMBERED)(function)
 
@@ -78,26 +78,26 @@ def remembering(function: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def compounds(text: str, *, turkish: bool = False) -> Iterator[tuple[str, ...]]:
-    """Yield the words of a text, those of a compound together: the whole first, then its parts.
+    """Yield the words of a text as tuples; a compound is one tuple, the whole before its parts.
 
     Args:
-        text: any text.
-        turkish: take `I` for the capital of `ı`.
+        text: Any text.
+        turkish: Whether `I` is the capital of `ı`.
     """
     for match in _pattern("words").finditer(folded(text, turkish=turkish)):
         yield _groups(match[0]) if match["dense"] else _compound(match[0])
 
 
 def plain_words(text: str) -> list[str]:
-    """Return the parts alone, and single letters of a script without spaces."""
+    """Return only the parts of words, and single letters of scripts without spaces."""
     found: list[str] = _pattern("plain").findall(folded(text))
     return found
 
 
 def folded(text: str, *, turkish: bool = False) -> str:
-    """Return a text in one form: case, Unicode's variants, digits, unseen characters.
+    """Normalize case, Unicode variants, digits and invisible characters of a text.
 
-    A raised number stays apart: `10⁶` becomes `10^6`.
+    A superscript stays separate: `10⁶` becomes `10^6`.
     """
     if not text.isascii():
         text = _pattern("superscript").sub(
@@ -117,9 +117,10 @@ def folded(text: str, *, turkish: bool = False) -> str:
 
 @remembering
 def bare(word: str) -> str:
-    """Return a folded word without accents, vowel points and the like: `résumé` as `resume`.
+    """Return a folded word without accents and vowel points: `resume` for `résumé`.
 
-    Vowel signs of Indic scripts, and marks that make another Japanese or Cyrillic letter, stay.
+    Vowel signs of Indic scripts stay, and so do marks that form a different Japanese or Cyrillic
+    letter.
     """
     if word.isascii():
         return word
@@ -128,12 +129,12 @@ def bare(word: str) -> str:
 
 
 def unprefixed(word: str) -> str:
-    """Return an Arabic or Hebrew word without the article or particle that is written onto it."""
+    """Return an Arabic or Hebrew word without its attached article or particle."""
     return word if word.isascii() else str(_pattern("prefix").sub("", word))
 
 
 def sets_spaces(text: str) -> bool:
-    """Tell whether a text has no letter of a script that sets no spaces between words."""
+    """Return whether all scripts of a text put spaces between words."""
     return not _pattern("dense").search(text)
 
 
@@ -151,7 +152,7 @@ def _without_accent(letter: str) -> str:
 
 
 def _is_accent(sign: str) -> bool:
-    """Tell accents, points and nuktas by their combining class; that of kana's voicing is 8."""
+    """Return whether a sign is an accent, point or nukta; the voicing of kana, class 8, is not."""
     kind = unicodedata.combining(sign)
     return kind == 7 or 10 <= kind <= 36 or kind >= 200
 
@@ -174,7 +175,7 @@ def _compound(text: str) -> tuple[str, ...]:
         wholes.append(text.replace(".", ""))
     if text[:1] == "v" and text[1:2].isdigit():
         wholes.append(text[1:])
-    if "^" in text and text[0].isalpha():  # m² is asked for as m2; 10⁶ is not 106
+    if "^" in text and text[0].isalpha():  # people search m² as m2; 10⁶ is not 106
         wholes.append(text.replace("^", ""))
     if "'" in text:  # the rest of l'eau, don't and İzmir'de
         parts = [part for part in parts if len(part) > 1]
@@ -185,7 +186,7 @@ def _compound(text: str) -> tuple[str, ...]:
 
 
 def _number_and_unit(text: str) -> Iterator[str]:
-    """Yield both as if a space stood between them, in either order."""
+    """Yield a number and its unit separately, in either order."""
     if measure := _pattern("measure").fullmatch(text):
         yield from filter(None, measure.groups())
 

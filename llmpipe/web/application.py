@@ -1,4 +1,4 @@
-"""What the services have in common: their routes behind the guard, and errors told alike."""
+"""What the services share: routes behind the guard, and errors in one format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmpipe.web.middleware import Admission, Guard
 
 
 class _Whole(Convertor[str]):
-    """The rest of a path, whatever is in it. Starlette's own ends at a line break."""
+    """The rest of a path, including line breaks, at which Starlette's own convertor ends."""
 
     regex = r"(?s:.*)"
 
@@ -39,13 +39,13 @@ def make_application(
     *,
     open_paths: Collection[str],
 ) -> ASGIApp:
-    """Return routes as a guarded ASGI application.
+    """Return the routes as a guarded ASGI application.
 
     Args:
-        routes: what is served.
-        admission: who may call.
-        metrics: what counts the requests.
-        open_paths: the paths that need no key.
+        routes: The routes to serve.
+        admission: Who may call.
+        metrics: Counts the requests.
+        open_paths: The paths that need no key.
     """
     app = Starlette(
         routes=routes,
@@ -89,7 +89,7 @@ async def _broken(request: Request, error: Exception) -> Response:
 
 
 class _Silence(Response):
-    """Says nothing: nobody listens."""
+    """A response that sends nothing, for a client that has disconnected."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         pass

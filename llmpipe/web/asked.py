@@ -1,8 +1,8 @@
-"""What a request asks for, without what asks for nothing.
+"""Drop the fields of a request that ask for nothing.
 
-Clients send many fields that say nothing: null, an empty list, the value that is OpenAI's default,
-and the empty fields of an earlier answer, sent back. They are left out. llama.cpp must not see them
-either: it fails on a null in a message or a tool (status 500).
+Clients send many such fields: null, an empty list, OpenAI's default value, and the empty fields of
+an earlier answer that they send back. llama.cpp must not see them, because it fails on a null in a
+message or a tool (status 500).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmpipe.web.errors import unsupported
 NO_EFFECT = frozenset(
     ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "user")
 )
-"""Fields of OpenAI's that change no answer anywhere: they are taken, and dropped."""
+"""OpenAI's fields that never change an answer. They are accepted and dropped."""
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "background": (False,),
@@ -42,7 +42,7 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-"""Fields of OpenAI's, and of llama.cpp's, that cannot be had here, with the values that ask for
+"""Fields of OpenAI and llama.cpp that this service does not support, with the values that ask for
 nothing."""
 NOTHING = frozenset(("grammar", "reasoning", "stream_options", "text", "tools"))
 """Fields that ask for nothing when they are empty."""
@@ -50,15 +50,15 @@ OBJECTS = (
     "input", "messages", "reasoning", "response_format", "stream_options", "text", "tool_choice",
     "tools",
 )  # fmt: skip
-"""Fields with fields of their own, of which the null ones are left out."""
+"""Fields with nested fields, of which the null ones are dropped."""
 VALUES = frozenset(("arguments", "parameters", "schema"))
-"""Fields whose value is JSON of the caller's, in which null is a value."""
+"""Fields that contain the caller's own JSON, in which null is a value."""
 DEEPEST = 8
-"""Objects and lists inside one another, down to the last field that is heeded."""
+"""The nesting depth down to the deepest field that is read."""
 TELLING = frozenset(
     ("arguments", "call_id", "content", "output", "role", "summary", "text", "tool_call_id", "type")
 )
-"""Fields of a message, and of its parts, that say something, or are wrong, when they are empty."""
+"""Fields of a message and its parts that have a meaning, or are wrong, when they are empty."""
 
 
 def asked(
@@ -69,12 +69,12 @@ def asked(
     """Return the fields of a request without those that ask for nothing.
 
     Args:
-        data: the request.
-        known: the names of the fields that its route knows.
-        refused: fields that cannot be had, with the values that ask for nothing.
+        data: The request.
+        known: The names of the fields that the route supports.
+        refused: Unsupported fields, with the values that ask for nothing.
 
     Raises:
-        ApiError: a field asks for what cannot be had.
+        ApiError: A field asks for something unsupported.
     """
     fields = {}
     for name, value in data.items():
@@ -92,7 +92,7 @@ def asked(
 
 
 def _without_nulls(value: Any, depth: int) -> Any:
-    """Leave out the fields that are null, but in JSON that is the caller's own."""
+    """Drop null fields, except in the caller's own JSON."""
     if depth and isinstance(value, list):
         return [_without_nulls(each, depth - 1) for each in value]
     if depth and isinstance(value, dict):
@@ -105,7 +105,7 @@ def _without_nulls(value: Any, depth: int) -> Any:
 
 
 def _messages(given: Any) -> Any:
-    """Leave out the empty fields of messages, which clients send back from an answer."""
+    """Drop the empty fields of messages, which clients send back from an answer."""
     if not isinstance(given, list):
         return given
     return [_message(each) if isinstance(each, dict) else each for each in given]

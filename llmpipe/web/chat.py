@@ -1,9 +1,9 @@
-"""OpenAI's chat completions: what callers send, and answers in the shape that their clients read.
+"""OpenAI's chat completions: read requests, and write answers in the format that clients expect.
 
-What OpenAI's protocol has no word for stands in one field more, ``llmpipe``, which clients pass
-over. System messages of callers are passed over here: what the model is told is the stage's matter.
-So are the fields of `PASSED_OVER`, and what an earlier answer holds besides its words: clients send
-it back. Any other field that would have no effect is refused.
+Data that OpenAI's protocol does not define is in one more field, ``llmpipe``, which clients ignore.
+The service ignores callers' system messages, because the stage decides the prompt. It also ignores
+the fields in `PASSED_OVER`, and fields besides the text of an earlier answer that clients send
+back. It refuses any other field that would have no effect.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from llmpipe.web.model.requests import StreamOptions
 from llmpipe.web.request_parsing import converted
 
 LONGEST_QUESTION = 10_000
-"""Characters that a question may have."""
+"""The maximum number of characters of a question."""
 LONGEST_HISTORY = 20_000
-"""Characters of earlier turns that are heeded, the last ones."""
+"""The number of characters of earlier turns that are used, from the end."""
 MOST_TURNS = 20
-"""Earlier turns that are heeded, the last ones."""
+"""The number of earlier turns that are used, from the end."""
 
 PASSED_OVER = frozenset(
     (
@@ -40,7 +40,7 @@ PASSED_OVER = frozenset(
         "reasoning_effort", "cache_control", "service_tier", "store",
     )
 )  # fmt: skip
-"""Fields that clients send whatever is asked: how an answer is made is the stage's matter."""
+"""Fields that clients always send. They are ignored, because the stage decides how to answer."""
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     **{name: nothing for name, nothing in REFUSED.items() if name not in PASSED_OVER},
     "logit_bias": ({}, []),
@@ -54,7 +54,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of a message's content; what is no text is known so that it is refused by its type."""
+    """A part of a message's content. Other types than text are defined to be refused by name."""
 
     type: str
     text: str = ""
@@ -64,17 +64,17 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_control: Any = None
 
     def require_text(self) -> None:
-        """Make sure that the part is a text and nothing else.
+        """Require that the part is only a text.
 
         Raises:
-            ApiError: it is something else.
+            ApiError: It is something else.
         """
         if self.type != "text" or any((self.image_url, self.input_audio, self.file)):
             raise unsupported("content of the type", self.type)
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message of the conversation. Its role and its words are heeded, and nothing else in it."""
+    """A message of the conversation. Only its role and its text are used."""
 
     role: str
     content: str | list[Part] | None = None
@@ -86,10 +86,10 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     llmpipe: Any = None
 
     def text(self) -> str:
-        """Give the message's text.
+        """Return the message's text.
 
         Raises:
-            ApiError: it holds something else.
+            ApiError: It contains something else.
         """
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
@@ -99,7 +99,7 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields that are heeded, and those that are refused with a word of their own."""
+    """The fields that are used, and those that are refused with their own message."""
 
     messages: list[ChatMessage]
     stream: bool | None = None
@@ -107,13 +107,13 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: list[Any] | None = None
     response_format: dict[str, Any] | None = None
     filters: Any = None
-    """Of a search, and not of a chat: to pass it over would widen what was to be narrowed."""
+    """Only searches have filters. Ignoring them in a chat would widen the search."""
 
     def question(self) -> tuple[str, list[Turn]]:
-        """Give the question, and the turns of the conversation before it.
+        """Return the question and the earlier turns of the conversation.
 
         Raises:
-            ApiError: there is none, it is too long, or something else is asked for.
+            ApiError: There is no question, it is too long, or the request asks for something else.
         """
         self._require_an_answer_in_words()
         spoken = [m for m in self.messages if m.role not in ("system", "developer")]
@@ -136,10 +136,10 @@ class ChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_chat(data: Any) -> ChatRequest:
-    """Read what was sent.
+    """Read a chat request.
 
     Raises:
-        ApiError: it is no conversation, or asks for what cannot be had.
+        ApiError: It is not a conversation, or asks for something unsupported.
     """
     if isinstance(data, dict):
         known = set(ChatRequest.__struct_fields__)
@@ -149,7 +149,7 @@ def read_chat(data: Any) -> ChatRequest:
 
 
 class Reply:
-    """An answer as it is told: whole, or piece by piece as it is written."""
+    """An answer in OpenAI's format: whole, or as chunks of a stream."""
 
     def __init__(self, model: str, library: Library, *, include_usage: bool = False) -> None:
         self._shape = {
@@ -162,7 +162,7 @@ class Reply:
         self._said = ""
 
     def whole(self, answer: Answer) -> dict[str, Any]:
-        """Give the answer as one object."""
+        """Return the answer as one object."""
         message = {"role": "assistant", "content": answer.text}
         if answer.reasoning:
             message["reasoning_content"] = answer.reasoning
@@ -175,7 +175,7 @@ class Reply:
         }
 
     def chunks(self, event: Event) -> Iterator[bytes]:
-        """Give what a stream says of an event."""
+        """Yield the chunks of a stream for an event."""
         match event:
             case Retrieved():
                 hits = {"hits": self._library.hits(event.hits)}
@@ -194,7 +194,7 @@ class Reply:
             yield self._chunk({"content": text})
 
     def _end(self, answer: Answer) -> Iterator[bytes]:
-        if not self._said:  # a model that says nothing has said that the sources do not
+        if not self._said:  # an empty reply counts as an abstention
             yield from self._words(answer.text)
         rest = {"text": answer.text, **_rest(answer)}
         yield self._chunk({}, finish=_finish(answer), llmpipe=rest)
@@ -211,10 +211,10 @@ class Reply:
 
 
 def stripped(question: str) -> str:
-    """Give a question without the space around it.
+    """Return a question without surrounding whitespace.
 
     Raises:
-        ApiError: it is empty or too long.
+        ApiError: It is empty or too long.
     """
     question = question.strip()
     if not question:
@@ -227,12 +227,12 @@ def stripped(question: str) -> str:
 
 
 def too_long(message: str) -> ApiError:
-    """Give the error of a question that there is no room for."""
+    """Return the error for a question that is too long."""
     return ApiError(400, "question_too_long", message)
 
 
 def _turns(messages: list[ChatMessage]) -> list[Turn]:
-    """Give the questions that were answered, with their answers, as far back as is heeded."""
+    """Return the last answered questions with their answers, within the limits."""
     pairs = itertools.pairwise(messages)
     answered = [(a, b) for a, b in pairs if (a.role, b.role) == ("user", "assistant")]
     turns: list[Turn] = []
@@ -247,7 +247,7 @@ def _turns(messages: list[ChatMessage]) -> list[Turn]:
 
 
 def _rest(answer: Answer) -> dict[str, Any]:
-    """Give what OpenAI's protocol has no word for, but for the hits."""
+    """Return the fields that OpenAI's protocol does not define, except the hits."""
     return {
         "abstained": answer.abstained,
         "citations": answer.citations,
@@ -260,7 +260,7 @@ def _finish(answer: Answer) -> str:
 
 
 def _usage(usage: Usage) -> dict[str, int] | None:
-    """Give the tokens; None where the model's server does not say."""
+    """Return the token counts, or None if the model's server does not report them."""
     if usage.prompt_tokens is None or usage.completion_tokens is None:
         return None
     return {

@@ -1,7 +1,7 @@
-"""The route that answers questions, as OpenAI's clients ask them.
+"""The chat completions route: answer questions in OpenAI's format.
 
-Questions wait in line for a slot of the generator. Whoever hangs up leaves the line, and ends the
-work that was done for them.
+Questions wait in line for a slot of the generator. When a client disconnects, its question leaves
+the line or its answer is stopped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from llmpipe.web.running import Running
 
 
 class Answers:
-    """Answers under one name, so many at the same time as the line has places."""
+    """Answers questions, as many at once as the line has places."""
 
     def __init__(
         self, answerer: Answerer, name: str, library: Library, metrics: Metrics, line: Line
@@ -49,7 +49,7 @@ class Answers:
         self._line = line
 
     async def chat(self, request: Request) -> Response:
-        """Answer a question, as it is written or at once."""
+        """Answer a question, as a stream or as a whole."""
         asked = read_chat(await read_data(request))
         question, history = asked.question()
         self.require_generator()
@@ -73,30 +73,30 @@ class Answers:
         return _Stream(first, running, reply, self)
 
     def _made(self, question: str, history: list[Turn], cancellation: Cancellation) -> Events:
-        """Make an answer, in the thread that waits for it."""
+        """Yield the events of an answer; runs in its own thread."""
         with closing(self._answerer.stream(question, history, cancellation=cancellation)) as events:
             for event in events:
                 if isinstance(event, Retrieved):
-                    self._library.hits(event.hits)  # their titles are at hand from now on
+                    self._library.hits(event.hits)  # caches their titles
                 yield event
 
     def require_generator(self) -> None:
-        """Make sure that the generator has not died.
+        """Require that the generator is alive.
 
         Raises:
-            ApiError: it has; with what to do about it.
+            ApiError: It has died.
         """
         try:
             self._answerer.generator.check_alive()
-        except StageError as error:  # its hint is the end of a log, which is not for callers
+        except StageError as error:  # callers must not see its hint, the end of a log
             message = f"{error.message}; start `llmpipe serve` again"
             raise ApiError(503, "generator_unavailable", message) from None
 
     async def next(self, running: Running) -> Event | None:
-        """Give the next event of an answer; None when there are no more.
+        """Return the next event of an answer, or None at the end.
 
         Raises:
-            ApiError: the answer came to nothing.
+            ApiError: The answer failed.
         """
         try:
             event = await running.next()
@@ -109,7 +109,7 @@ class Answers:
         return event
 
     def _failed(self, error: StageError) -> ApiError:
-        """Give the error of an answer that failed."""
+        """Return the error of a failed answer."""
         if isinstance(error, SearchError):
             return search_failed(error)
         self.require_generator()
@@ -119,18 +119,18 @@ class Answers:
         while event := await self.next(running):
             if isinstance(event, Done):
                 return event.answer
-        raise ClientDisconnect  # what ends without an end was stopped
+        raise ClientDisconnect  # without `Done` it was stopped
 
 
 class _Stream(Response):
-    """An answer as it is written. What goes wrong once it has begun is an event like any other."""
+    """An answer as a stream. An error after the first event is sent as an event."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self, first: Event | None, running: Running, reply: Reply, answers: Answers
     ) -> None:
-        super().__init__(headers={"X-Accel-Buffering": "no"})  # a proxy must pass it on at once
+        super().__init__(headers={"X-Accel-Buffering": "no"})  # proxies must not buffer it
         del self.headers["content-length"]
         self._first = first
         self._running = running
@@ -141,7 +141,7 @@ class _Stream(Response):
         try:
             await unless_gone(receive, self._write(send))
         except ClientDisconnect:
-            pass  # what was said was said
+            pass  # the client is gone
         finally:
             self._running.stop()
 
@@ -158,7 +158,7 @@ class _Stream(Response):
         except ApiError as error:
             error.note()
             last = event_of(error.data())
-        except asyncio.CancelledError:  # the server ends, or nobody listens
+        except asyncio.CancelledError:  # the server stops, or the client is gone
             await self._say_last(send, event_of(stopping().data()))
             raise
         except Exception:

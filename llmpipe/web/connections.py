@@ -1,8 +1,8 @@
-"""Bound the connections of a service by the files that its process may open.
+"""Limit the connections of a service by the number of files that its process may open.
 
-Where there are too many, the oldest of those that a request is still awaited from is closed: idle
-ones, and callers that stopped in the middle of a request. Where all are being answered, the new one
-is turned away. Either is logged once.
+At the limit, the oldest connection that has not sent a whole request is closed: it is idle, or its
+client stopped in the middle of a request. If all connections are being answered, the new one is
+refused. This is logged once.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ log = logging.getLogger("llmpipe.web")
 
 MOST_CONNECTIONS = 4096
 BACKLOG = 256
-"""Connections that may wait to be taken. asyncio takes all that wait in one go."""
+"""The number of connections that may wait to be accepted. asyncio accepts all of them at once."""
 KEPT = 16
-"""Files beside the connections that a service may open at any time."""
+"""The number of files that a service may open besides its connections."""
 PER_CONNECTION = 2
-"""Files that one takes: its own, and one to the model's server."""
+"""The number of files per connection: its own, and one to the model's server."""
 
 
 @dataclass(slots=True)
 class Bounds:
-    """How many connections there may be, and how many may wait to be taken."""
+    """The maximum number of open connections, and of connections that wait to be accepted."""
 
     connections: int
     backlog: int
     told: bool = False
 
     def tell(self) -> None:
-        """Log, the first time, that there are too many."""
+        """Log once that there are too many connections."""
         if not self.told:
             log.warning(
-                "%d connections are open, as many as the limit of open files leaves room for "
-                "(ulimit -n): idle ones are closed, or new ones turned away; this is logged once",
+                "%d connections are open, as many as the limit of open files allows (ulimit -n): "
+                "idle ones are closed, or new ones refused; this is logged once",
                 self.connections,
             )
         self.told = True
 
     def hear(self, record: logging.LogRecord) -> bool:
-        """Filter asyncio's log: that a connection cannot be taken is told once, not each time."""
+        """Filter asyncio's log, so that it reports a refused connection only once."""
         if "out of system resource" not in record.getMessage():
             return True
         self.tell()
@@ -57,7 +57,7 @@ class Bounds:
 
 
 def bounds() -> Bounds:
-    """Return what the limit of open files leaves room for."""
+    """Return the bounds that the limit of open files allows."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = MOST_CONNECTIONS * 4 if limit == resource.RLIM_INFINITY else limit
     room = limit - sum(1 for _ in Path("/proc/self/fd").iterdir()) - KEPT
@@ -66,7 +66,7 @@ def bounds() -> Bounds:
 
 
 class Connection(H11Protocol):
-    """A connection that makes room for itself, or is turned away."""
+    """A connection that closes an idle one when there are too many, or is refused."""
 
     def __init__(self, *args: Any, bounds: Bounds, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -74,7 +74,7 @@ class Connection(H11Protocol):
         self._number = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Take the connection; see the module's docstring."""
+        """Accept the connection; see the module's docstring."""
         super().connection_made(transport)
         everyone: set[Any] = self.connections
         others = [each for each in everyone if each is not self and not each.is_closing()]
@@ -89,11 +89,11 @@ class Connection(H11Protocol):
             self._turn_away()
 
     def is_closing(self) -> bool:
-        """Tell whether the connection is about to end."""
+        """Return whether the connection is about to end."""
         return self.transport.is_closing()
 
     def is_awaited(self) -> bool:
-        """Tell whether the caller has yet to send a request, or the rest of one."""
+        """Return whether the client has yet to send a request, or the rest of one."""
         return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
 
     def _turn_away(self) -> None:

@@ -1,6 +1,6 @@
-"""What callers get to see of an index: what was found in it, and the documents around that.
+"""What callers can see of an index: search results, and the documents around them.
 
-The stage's own filters bound it: a document that no answer may come from is not shown either.
+The stage's own filters apply: a document that is excluded from answers is not shown either.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from llmpipe.retrieval.passages import Passages
 from llmpipe.web.errors import told
 
 AROUND = 20_000
-"""Characters of a document that are given on either side of a passage."""
+"""The number of characters of a document that are shown on each side of a passage."""
 LONGEST_PASSAGE = 20_000
-"""Characters that are given of a passage."""
+"""The number of characters of a passage that are shown."""
 
 _SCORES = ("score", "dense_rank", "dense_score", "bm25_rank", "bm25_score", "rerank_score")
 
 
 class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
-    """A passage with what stands around it in its document.
+    """A passage with the text around it in its document.
 
-    ``cut_before`` and ``cut_after`` say that the document goes on beyond that; a passage that is
-    too long to be given as a whole is cut itself, and nothing stands after it.
+    ``cut_before`` and ``cut_after`` say whether the document continues beyond that. A passage that
+    is too long is cut itself; then ``after`` is empty.
     """
 
     document: str
@@ -45,7 +45,7 @@ class Excerpt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Library:
-    """The documents of an index, as far as the filters let them be seen."""
+    """The documents of an index that the stage's filters allow."""
 
     def __init__(self, passages: Passages, filters: Filters) -> None:
         self._passages = passages
@@ -53,31 +53,31 @@ class Library:
         self._title = functools.lru_cache(maxsize=10_000)(self._read_title)
 
     def document(self, name: str) -> Document | None:
-        """Give a document; None where there is none of this id that may be seen."""
+        """Return a document, or None if there is no visible document with this id."""
         return self._passages.document(name) if self._may_be_seen(name) else None
 
     def hits(self, hits: Iterable[Hit]) -> list[dict[str, Any]]:
-        """Give what was found as data."""
+        """Return search results as data."""
         return [self._hit(hit) for hit in hits]
 
     def narrowed(self, filters: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the stage's filters together with those of a request.
+        """Return the stage's filters combined with those of a request.
 
         Raises:
-            FilterError: one is of no known form, or narrows what the stage narrows already; or they
-                are more than a request may have.
+            FilterError: A filter has an unknown form, the stage already filters its key, or there
+                are more filters than a request may have.
         """
         require_moderate(filters)
         read_filters(filters)
         for name in filters:
             if name in self._filters:
-                raise FilterError(f"the service narrows {name!r} already; leave it out")
+                raise FilterError(f"the service already filters by {name!r}; leave it out")
         return {**self._filters, **filters}
 
     def told(self, error: FilterError) -> str:
-        """Say what is wrong with a filter.
+        """Return the message of a filter error, with its hint if all documents are visible.
 
-        A hint may name the metadata of any document: there is none where some are not to be seen.
+        The hint may name metadata of any document, also of a hidden one.
         """
         return error.message if self._filters else told(error)
 
@@ -110,10 +110,10 @@ class Library:
 
 
 def excerpt(document: Document, start: int, end: int) -> Excerpt:
-    """Give a stretch of a document with what stands around it.
+    """Return a span of a document with the text around it.
 
     Raises:
-        ValueError: there is no such stretch.
+        ValueError: The document does not have this span.
     """
     length = len(document.text)
     if not 0 <= start <= end <= length:

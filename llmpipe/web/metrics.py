@@ -1,4 +1,4 @@
-"""What the service counts, for Prometheus to collect."""
+"""Prometheus metrics of the services."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100
 
 
 class RequestMetrics:
-    """What every service counts: its requests."""
+    """The metrics of every service: its requests."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
         self.count = Counter(
             "llmpipe_requests",
-            "Requests by route and status; 499 is a client that hung up.",
+            "Requests by route and status; 499 is a client that disconnected.",
             ("route", "status"),
             registry=registry,
         )
         self.seconds = Histogram(
             "llmpipe_request_seconds",
-            "Seconds from a request to the end of its answer.",
+            "Seconds from a request to the end of its response.",
             ("route",),
             registry=registry,
             buckets=_SECONDS,
         )
         self.in_flight = Gauge(
-            "llmpipe_requests_in_flight", "Requests under way.", registry=registry
+            "llmpipe_requests_in_flight", "Requests in progress.", registry=registry
         )
 
     async def show(self, request: Request) -> Response:
-        """Return every figure of the registry as Prometheus reads them."""
+        """Return all metrics of the registry in Prometheus' format."""
         return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class Metrics:
-    """The figures of a service that answers questions."""
+    """The metrics of a service that answers questions."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -52,10 +52,12 @@ class Metrics:
             "llmpipe_questions_waiting", "Questions that wait for a slot.", registry=registry
         )
         self._answers = Counter(
-            "llmpipe_answers", "Questions that were answered, abstentions too.", registry=registry
+            "llmpipe_answers", "Answered questions, including abstentions.", registry=registry
         )
         self._abstentions = Counter(
-            "llmpipe_abstentions", "Answers that say that the sources do not.", registry=registry
+            "llmpipe_abstentions",
+            "Answers that say that the sources do not contain one.",
+            registry=registry,
         )
         self._tokens = Counter(
             "llmpipe_generated_tokens", "Tokens of the answers.", registry=registry
@@ -74,7 +76,7 @@ class Metrics:
         )
 
     def count_answer(self, answer: Answer) -> None:
-        """Note an answer that came to its end."""
+        """Count a completed answer."""
         self._answers.inc()
         self._retrieval.observe(answer.timings.retrieve + answer.timings.rerank)
         if answer.abstained:

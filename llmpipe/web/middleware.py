@@ -1,8 +1,8 @@
-"""What stands before every route: who may call, what is told to browsers, and what is counted.
+"""The guard in front of every route: check who may call, set security headers, count requests.
 
-A page of another site that a browser shows may send requests to this machine, too. It is refused by
-its origin, and by the host that it calls where it has given its own name our address (DNS
-rebinding). No other site may read an answer: there are no CORS headers.
+A page of another site in a browser can also send requests to this machine. The guard refuses it by
+its origin, and by the host that it calls if that site's name points to our address (DNS rebinding).
+No other site can read an answer, because there are no CORS headers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmpipe.web.errors import ApiError, json_response, stopping
 from llmpipe.web.metrics import RequestMetrics
 
 HUNG_UP = 499
-"""The status of a request whose client hung up before anything was said."""
+"""The status of a request whose client disconnected before the response began."""
 
 POLICY = "; ".join(
     (
@@ -46,16 +46,16 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who may call. ``loopback`` says that only this machine can reach the service."""
+    """Who may call. ``loopback`` means that only this machine can reach the service."""
 
     loopback: bool = True
     api_key: str | None = None
 
     def check_place(self, headers: Headers) -> None:
-        """Make sure that no other site's page is behind a request.
+        """Refuse requests that may come from another site's page.
 
         Raises:
-            ApiError: one may be.
+            ApiError: The host or the origin is not this service's.
         """
         host = headers.get("host", "")
         if self.loopback and not is_loopback(_name(host)):
@@ -66,10 +66,10 @@ class Admission:
             raise ApiError(403, "wrong_origin", "pages of other sites may not call this service")
 
     def check_key(self, headers: Headers) -> None:
-        """Make sure that the caller has the key.
+        """Require the API key, if there is one.
 
         Raises:
-            ApiError: it is missing or another one.
+            ApiError: The key is missing or wrong.
         """
         if self.api_key is None:
             return
@@ -86,7 +86,7 @@ class Admission:
 
 
 class Guard:
-    """Lets requests through to the routes, and counts them."""
+    """Checks requests, passes them to the routes, and counts them."""
 
     def __init__(
         self,
@@ -121,11 +121,11 @@ class Guard:
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._let_through(scope, receive, send_guarded)
-            except asyncio.CancelledError:  # the server ends
+            except asyncio.CancelledError:  # the server stops
                 if status != HUNG_UP:
                     raise
                 error = stopping()
-                told = json_response(error.data(), error.status)  # no failure to note
+                told = json_response(error.data(), error.status)  # intended, so not logged
                 await told(scope, receive, send_guarded)
             finally:
                 route = self._route_of(scope)
@@ -146,7 +146,7 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """Give the name or address of a Host header, without its port; empty where it is none."""
+    """Return the name or address of a Host header without its port, or "" if it is invalid."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
@@ -154,7 +154,7 @@ def _name(host: str) -> str:
 
 
 def _place(origin: str) -> str | None:
-    """Give the name and port of an Origin header; None where it has none."""
+    """Return the name and port of an Origin header, or None if it has none."""
     try:
         return urlsplit(origin).netloc or None
     except ValueError:

@@ -1,8 +1,7 @@
-"""Waiting: for a place, for work in a thread, and no longer than the client does.
+"""Wait for a place in a queue and for work in a thread, but only while the client waits.
 
-All of it happens in the event loop's one thread. Work goes on in threads that do not keep the
-program from ending. A thread has the place that was waited for until it ends, whoever has hung up
-meanwhile: places are what bounds the threads.
+All waiting happens in the thread of the event loop. Work runs in daemon threads. A thread keeps its
+place until it ends, even if the client disconnects, because places limit the number of threads.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ from starlette.types import Receive
 from llmpipe.web.errors import ApiError
 
 RETRY_AFTER = 5
-"""Seconds after which it makes sense to ask a busy service again."""
+"""Seconds after which a client should retry a busy service."""
 WORKER = "llmpipe-worker"
-"""The name of every thread that works."""
+"""The name of every worker thread."""
 
 T = TypeVar("T")
 
 
 class Line:
-    """So many places, and so many who may wait for one; first come, first served."""
+    """A queue with limits on places and on waiting requests; first come, first served."""
 
     def __init__(self, places: int, waiting: int) -> None:
         self._free = asyncio.Semaphore(places)
         self._most = waiting
         self.waiting = 0
-        """How many wait."""
+        """The number of waiting requests."""
 
     async def enter(self) -> None:
         """Wait for a place.
 
         Raises:
-            ApiError: too many wait already.
+            ApiError: Too many requests are waiting.
         """
         if self._free.locked() and self.waiting >= self._most:
-            raise busy(f"{self.waiting} requests wait already")
+            raise busy(f"{self.waiting} requests are already waiting")
         self.waiting += 1
         try:
             await self._free.acquire()
@@ -51,10 +50,10 @@ class Line:
 
     @contextlib.asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Wait for a place, and have it for as long as the block lasts.
+        """Wait for a place and hold it during the block.
 
         Raises:
-            ApiError: too many wait already.
+            ApiError: Too many requests are waiting.
         """
         await self.enter()
         try:
@@ -63,10 +62,10 @@ class Line:
             self._free.release()
 
     def occupy(self, work: Callable[[], None]) -> None:
-        """Do what would block in a thread of its own; at its end the place goes to the next one.
+        """Run blocking work in its own thread, and release the place when it ends.
 
         Raises:
-            ApiError: the system gives no more threads; the place is given up.
+            ApiError: The system cannot start another thread; the place is released.
         """
         loop = asyncio.get_running_loop()
 
@@ -80,14 +79,14 @@ class Line:
             Thread(target=run, name=WORKER, daemon=True).start()
         except RuntimeError:
             self._free.release()
-            raise busy("the system gives no more threads") from None
+            raise busy("the system cannot start another thread") from None
 
 
 async def in_turn(line: Line, work: Callable[[], T]) -> T:
-    """Wait for a place, and give what some work in a thread comes to.
+    """Wait for a place, run work in a thread, and return its result.
 
     Raises:
-        ApiError: too many wait already.
+        ApiError: Too many requests are waiting.
     """
     await line.enter()
     loop = asyncio.get_running_loop()
@@ -110,18 +109,18 @@ async def in_turn(line: Line, work: Callable[[], T]) -> T:
 
 
 def call(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *given: Any) -> None:
-    """Call a function in the loop's thread, from another one."""
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+    """Call a function in the loop's thread, from another thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(function, *given)
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Give what some work comes to, as long as the client waits for it.
+    """Return the result of some work, unless the client disconnects.
 
     The body of the request must have been read.
 
     Raises:
-        ClientDisconnect: the client has hung up; the work is cancelled.
+        ClientDisconnect: The client has disconnected, and the work was canceled.
     """
     working = asyncio.ensure_future(work)
     hung_up = asyncio.ensure_future(_hang_up(receive))
@@ -137,9 +136,9 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 def busy(reason: str) -> ApiError:
-    """Return the error of a request that there is no room for just now."""
+    """Return the error for a request that cannot be accepted at the moment."""
     retry = {"Retry-After": str(RETRY_AFTER)}
-    return ApiError(503, "busy", f"{reason}; ask again in a while", retry)
+    return ApiError(503, "busy", f"{reason}; try again later", retry)
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -1,4 +1,4 @@
-"""Read what a request says."""
+"""Read and validate the JSON and the parameters of requests."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from llmpipe.web.errors import ApiError
 from llmpipe.web.validation_errors import complaint
 
 LARGEST_BODY = 1_000_000
-"""Bytes that a request may have."""
+"""The maximum number of bytes of a request."""
 DRAINED = 15 * LARGEST_BODY
-"""Bytes beyond that which are read and dropped, so that the sender gets to hear the refusal."""
+"""Bytes beyond that which are read and dropped, so that the client reads the error response."""
 
 T = TypeVar("T")
 
 
 async def read_json(request: Request, kind: type[T]) -> T:
-    """Read the JSON of a request.
+    """Read the JSON of a request as a type.
 
     Raises:
-        ApiError: it is too large, no JSON, or not what the route takes.
+        ApiError: It is too large, not JSON, or not of the type.
     """
     return converted(await read_data(request), kind)
 
 
 async def read_data(request: Request, largest: int = LARGEST_BODY) -> Any:
-    """Read the JSON of a request, whatever it says; it has at most so many bytes.
+    """Read the JSON of a request with at most ``largest`` bytes.
 
     Raises:
-        ApiError: it is too large, or no JSON.
+        ApiError: It is too large, or not JSON.
     """
     size, parts = 0, []
     async for part in request.stream():
@@ -49,22 +49,22 @@ async def read_data(request: Request, largest: int = LARGEST_BODY) -> Any:
 
 
 def converted(data: Any, kind: type[T], place: str = "") -> T:
-    """Make data into what a route takes.
+    """Convert data to the type that a route takes.
 
     Args:
-        data: what was sent.
-        kind: what the route takes.
-        place: where the data stands in the request; the whole of it by default.
+        data: The data that was sent.
+        kind: The type that the route takes.
+        place: The position of the data in the request; empty for the whole request.
 
     Raises:
-        ApiError: it is something else.
+        ApiError: The data does not fit the type.
     """
     try:
         try:
             return msgspec.convert(data, kind)
         except msgspec.ValidationError as error:
             message, reason = complaint(error, data, kind)
-    except RecursionError:  # in reading, or in showing what was read
+    except RecursionError:  # in the conversion, or in the error message
         raise _too_deep() from None
     where = f"{place}: " if place else ""
     raise ApiError(400, "invalid_request", where + message, reason=where + reason)
@@ -84,10 +84,10 @@ def _decoded(body: bytes) -> Any:
 
 
 def read_place(request: Request, name: str, default: int) -> int:
-    """Read the number of a character from a request's address.
+    """Read a character position from a request's query.
 
     Raises:
-        ApiError: it is none.
+        ApiError: It is not a position.
     """
     given = request.query_params.get(name)
     if given is None:

@@ -1,7 +1,7 @@
-"""An answer that is made in a thread of its own, and read in the event loop.
+"""Generate an answer in its own thread and read its events in the event loop.
 
-The thread has the place in the line, and gives it up when it has ended, however that came: whoever
-stops the answer wakes it.
+The thread holds the place in the line and releases it when it ends. Stopping the answer wakes the
+thread.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Making = Callable[[Cancellation], Events]
 
 
 class Running:
-    """The events of an answer that is being made. An answer is short: they are kept until read."""
+    """The events of an answer in progress. They are buffered until read, as answers are short."""
 
     def __init__(self, make: Making, line: Line) -> None:
-        """Begin; a place in the line must have been taken, and is given up in the end.
+        """Start the thread. It takes over a place that the caller holds in the line.
 
         Raises:
-            ApiError: the system gives no more threads.
+            ApiError: The system cannot start another thread.
         """
         self._make = make
         self._cancellation = Cancellation()
@@ -33,10 +33,10 @@ class Running:
         line.occupy(self._work)
 
     async def next(self) -> Event | None:
-        """Give the next event; None when there are no more.
+        """Return the next event, or None at the end.
 
         Raises:
-            StageError: the answer came to nothing.
+            StageError: The answer failed.
         """
         event = await self._events.get()
         if isinstance(event, Exception):
@@ -44,7 +44,7 @@ class Running:
         return event
 
     def stop(self) -> None:
-        """End the work, if it has not ended."""
+        """Stop the work if it has not ended."""
         self._cancellation.cancel()
 
     def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""The routes that look something up in the index: passages, and documents around them."""
+"""The routes that read from the index: searches and documents."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class SearchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to search for. ``mode`` is the stage's by default, and its filters stay in force."""
+    """A search. ``mode`` is the stage's by default, and the stage's filters always apply."""
 
     query: str
     k: Annotated[int, Meta(ge=1, le=100)] = 10
@@ -38,17 +38,17 @@ class SearchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lookups:
-    """Searches and documents, some at a time."""
+    """Answers searches and requests for documents, a limited number at a time."""
 
     def __init__(self, answerer: Answerer, library: Library) -> None:
         self._answerer = answerer
         self._library = library
         self._line = Line(PLACES, WAITING)
-        by_words = answerer.settings.mode == "bm25"  # there is no embedder then
+        by_words = answerer.settings.mode == "bm25"  # then there is no embedder
         self.modes: tuple[Mode, ...] = ("bm25",) if by_words else answerer.retriever.modes
 
     async def search(self, request: Request) -> Response:
-        """Give the passages that suit a query best."""
+        """Return the passages that match a query best."""
         asked = await read_json(request, SearchRequest)
         query = stripped(asked.query)
         mode = asked.mode or self._answerer.settings.mode
@@ -70,7 +70,7 @@ class Lookups:
         return json_response({"hits": await self._looked_up(request, find)})
 
     async def document(self, request: Request) -> Response:
-        """Give a stretch of a document with what stands around it."""
+        """Return a span of a document with the text around it."""
         name: str = request.path_params["id"]
         start = read_place(request, "start", 0)
         end = read_place(request, "end", start)
@@ -82,7 +82,7 @@ class Lookups:
         try:
             found = await self._looked_up(request, read)
         except ValueError as error:
-            reason = "there is no such stretch"
+            reason = "the document does not have this span"
             raise ApiError(400, "invalid_place", str(error), reason=reason) from None
         if found is None:
             message = f"there is no document {name!r}"
@@ -90,7 +90,7 @@ class Lookups:
         return json_response(found)
 
     async def _looked_up(self, request: Request, work: Callable[[Cancellation], T]) -> T:
-        """Read something from the index, in turn."""
+        """Run work on the index when its turn in the line comes."""
         cancellation = Cancellation()
         try:
             turn = in_turn(self._line, partial(work, cancellation))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NEEDED = ("starlette", "uvicorn", "h11", "prometheus-client")
 
 PATIENCE = 2
-"""Seconds that answers under way are given when the server stops."""
+"""Seconds that answers in progress get to finish when the server stops."""
 
 
 def serve_answers(
@@ -48,23 +48,24 @@ def serve_answers(
     on_ready: Callable[[str], None],
     index_made: Callable[[], float | None] = lambda: None,
 ) -> None:
-    """Serve the answers of a stage until SIGINT or SIGTERM ends it.
+    """Serve the answers of a stage until SIGINT or SIGTERM.
 
     Args:
-        opening: opens what answers; it is entered when the address is ours.
-        name: the spec's name.
-        stage: the stage's name.
-        host: the address to bind.
-        port: the port to bind; 0 lets the system choose a free one.
-        slots: questions that are answered at the same time.
-        api_key: when given, callers must send it as a bearer token.
-        on_ready: is called with the URL when the server answers.
-        index_made: tells when the index was made, in seconds since 1970; None goes by its file.
+        opening: Opens the answerer, after the address is bound.
+        name: The spec's name.
+        stage: The stage's name.
+        host: The address to bind.
+        port: The port to bind; 0 lets the system choose a free one.
+        slots: The number of questions that are answered at the same time.
+        api_key: The key that callers must send as a bearer token, if any.
+        on_ready: Called with the URL when the server answers.
+        index_made: Returns when the index was made, in seconds since 1970, or None to use the time
+            of its file.
 
     Raises:
-        UsageError: other machines could reach the address and no key is asked for.
-        MissingDependencyError: a package is not installed.
-        StageError: the address is taken, or what answers cannot be opened.
+        UsageError: Other machines could reach the address, and there is no key.
+        MissingDependencyError: A package is not installed.
+        StageError: The address is in use, or the answerer cannot be opened.
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[rag,serve]")
@@ -96,28 +97,28 @@ def serve_model(
     tells_cached: bool,
     on_ready: Callable[[str, Batch], None],
 ) -> None:
-    """Serve a GGUF over the OpenAI API until SIGINT or SIGTERM ends it.
+    """Serve a GGUF over the OpenAI API until SIGINT or SIGTERM.
 
-    llama.cpp's server listens on loopback, by a key that only this process knows. What callers
-    reach is the guard before it.
+    llama.cpp's server listens on loopback with a key that only this process knows. Callers reach
+    the guard in front of it.
 
     Args:
-        model: the GGUF file.
-        stage: the stage's name, which callers name the model by.
-        host: the address to bind.
-        port: the port to bind; 0 lets the system choose a free one.
-        context: tokens that one conversation may hold, prompt and reply together.
-        slots: conversations that are answered at the same time.
-        threads: CPU threads that compute.
-        batch: tokens of a prompt that are computed in one go; None has them measured.
-        api_key: when given, callers must send it as a bearer token.
-        tells_cached: whether callers read how much of a prompt was computed before.
-        on_ready: is called with the URL and the batch when the server answers.
+        model: The GGUF file.
+        stage: The stage's name, which is also the model's name.
+        host: The address to bind.
+        port: The port to bind; 0 lets the system choose a free one.
+        context: The maximum tokens of one conversation, prompt and reply together.
+        slots: The number of conversations that are answered at the same time.
+        threads: The number of CPU threads.
+        batch: The tokens of a prompt that are computed at once; None measures a good number.
+        api_key: The key that callers must send as a bearer token, if any.
+        tells_cached: Whether callers can see how much of a prompt was cached.
+        on_ready: Called with the URL and the batch when the server answers.
 
     Raises:
-        UsageError: other machines could reach the address and no key is asked for.
-        MissingDependencyError: a package is not installed.
-        StageError: the address is taken, the model cannot be served, or its server dies.
+        UsageError: Other machines could reach the address, and there is no key.
+        MissingDependencyError: A package is not installed.
+        StageError: The address is in use, the model cannot be served, or its server dies.
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[serve]")
@@ -151,12 +152,12 @@ def _require_packages(extra: str) -> None:
 def _listen(bound: socket.socket, host: str, port: int) -> None:
     try:
         bound.listen()
-    except OSError as error:  # two that began at the same time could both bind
+    except OSError as error:  # two services started together can both bind
         raise cannot_listen(host, port, error) from None
 
 
 def _end_by_signals(server: uvicorn.Server) -> None:
-    """Let signals end a server, and nothing else: uvicorn would raise them once more afterwards."""
+    """Let signals only stop the server; uvicorn would raise them again afterward."""
 
     @contextmanager
     def captured() -> Iterator[None]:
@@ -170,7 +171,7 @@ def _end_by_signals(server: uvicorn.Server) -> None:
 def _run(
     service: ASGIApp, listening: socket.socket, until: Callable[[], object] | None = None
 ) -> None:
-    """Answer until a signal comes, or until a call in a thread of its own returns."""
+    """Serve until a signal arrives, or until ``until`` returns in its own thread."""
     import uvicorn
 
     from llmpipe.web.connections import Connection, bounds
@@ -192,7 +193,7 @@ def _run(
     )
     server = uvicorn.Server(config)
     _end_by_signals(server)
-    # What is cut short at the end is no failure, and uvicorn would report it with its traceback.
+    # An answer cut off by the end is not a failure, but uvicorn would log its traceback.
     logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
     if until is not None:
 
@@ -204,4 +205,4 @@ def _run(
     try:
         server.run(sockets=[listening])
     finally:
-        gc.freeze()  # the end of Python looks for garbage in all that is loaded: seconds of waiting
+        gc.freeze()  # saves seconds of garbage collection when Python ends

@@ -1,4 +1,4 @@
-"""The service of a rag stage as one application: its routes, what guards and what counts them."""
+"""The service of a rag stage as one application: its routes, guard and metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from llmpipe.web.queueing import Line
 from llmpipe.web.search_routes import Lookups
 
 WAITING = 64
-"""Questions that may wait for a slot of the generator."""
+"""The number of questions that may wait for a slot of the generator."""
 
 PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
 _MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -31,10 +31,10 @@ _MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the service says of itself: the spec's name, and the stage as the name of its model.
+    """How the service identifies itself: the spec's name, and the stage as the model's name.
 
-    ``index_made`` is when the index was made, in seconds since 1970, where the store knows; else
-    the time of its file counts.
+    ``index_made`` is when the index was made, in seconds since 1970. If it is None, the time of the
+    index file is used.
     """
 
     name: str
@@ -50,14 +50,14 @@ def make_service(
     slots: int,
     waiting: int = WAITING,
 ) -> ASGIApp:
-    """Give the service as an ASGI application.
+    """Return the service as an ASGI application.
 
     Args:
-        answerer: what answers.
-        identity: what it is called.
-        admission: who may call.
-        slots: questions that are answered at the same time.
-        waiting: questions that may wait for that.
+        answerer: Answers the questions.
+        identity: The names of the service.
+        admission: Who may call.
+        slots: The number of questions that are answered at the same time.
+        waiting: The number of questions that may wait for a slot.
     """
     metrics, line = Metrics(), Line(slots, waiting)
     metrics.waiting.set_function(lambda: line.waiting)
@@ -79,7 +79,7 @@ def make_service(
 
 
 class _About:
-    """The routes by which the service says what it is, and whether it is well."""
+    """The routes that describe the service and its health."""
 
     def __init__(
         self, answerer: Answerer, identity: Identity, admission: Admission, modes: Sequence[str]

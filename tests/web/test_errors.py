@@ -81,7 +81,7 @@ def test_no_name_of_a_document_is_noted(serve: Serve, caplog: pytest.LogCaptureF
     assert noted(caplog) == [
         ("WARNING", "404 not_found: there is no such document"),
         ("WARNING", "400 invalid_place: `start` is a number of characters"),
-        ("WARNING", "400 invalid_place: there is no such stretch"),
+        ("WARNING", "400 invalid_place: the document does not have this span"),
     ]
 
 

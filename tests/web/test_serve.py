@@ -263,7 +263,7 @@ def test_connections_are_bounded(town: Workspace, limit: int) -> None:
         code, _, said = end(process, signal.SIGTERM)
     assert code == 0
     assert said.count("\n") == 1
-    assert "connections are open, as many as the limit of open files leaves room for" in said
+    assert "connections are open, as many as the limit of open files allows" in said
 
 
 def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:

@@ -1,1 +1,1 @@
-"""The HTTP service of a served model: a guard before llama.cpp's own server."""
+"""The HTTP service of a served model: a guard in front of llama.cpp's own server."""

@@ -1,4 +1,4 @@
-"""What in a JSON Schema no answer can be held to: bounds, choices and references."""
+"""Find keywords of a JSON Schema that no answer can satisfy: bounds, choices and references."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from llmpipe.web.model.patterns import PatternError, repetitions
 
 MOST_REPETITIONS = 10_000
-"""Characters of a text, or items of a list, that a bound or a pattern may count."""
+"""The maximum number of characters or items that a bound or a pattern may count."""
 LARGEST_BOUND = 2**53
-"""The whole numbers up to which every program reads JSON alike."""
+"""The limit up to which all programs read whole numbers in JSON exactly."""
 REFERENCED = re.compile(r"(?!oneOf$)[A-Za-z0-9_.$-]+")
-"""A step of a reference that llama.cpp and llguidance read alike. (``oneOf`` is rewritten.)"""
+"""A step of a reference that llama.cpp and llguidance read the same. (``oneOf`` is rewritten.)"""
 COUNTS = (("minLength", "maxLength"), ("minItems", "maxItems"))
 LOWS = {"minimum": 0, "exclusiveMinimum": 1}
 HIGHS = {"maximum": 0, "exclusiveMaximum": 1}
@@ -29,14 +29,14 @@ HOLDS: Mapping[str, tuple[type, ...]] = {
 
 
 def weight(schema: Mapping[str, Any]) -> int:
-    """Return how much of a grammar a schema takes, without those that stand in it."""
+    """Return how large a schema's grammar is, without its nested schemas."""
     counts = [schema[name] for pair in COUNTS for name in pair if _is_count(schema.get(name))]
     choices = schema.get("enum")
     return 1 + max(counts, default=0) + (len(choices) if isinstance(choices, list) else 0)
 
 
 def unsound(schema: Mapping[str, Any], places: Collection[str]) -> Iterator[tuple[str, str]]:
-    """List the keywords that cannot be kept to, as (keyword, why).
+    """Yield the keywords that no answer can satisfy, as (keyword, reason).
 
     ``places`` are the schemas that a reference may name.
     """
@@ -69,9 +69,9 @@ def unsound(schema: Mapping[str, Any], places: Collection[str]) -> Iterator[tupl
 def mistyped(
     keyword: str, values: list[Any], kinds: str | list[str] | None
 ) -> Iterator[tuple[str, str]]:
-    """List the values that are of none of the types that stand beside them.
+    """Yield the values that have none of the schema's types, as (keyword, reason).
 
-    ``kinds`` are those of a schema that is not `unsound`.
+    ``kinds`` are the types of a schema without `unsound` keywords.
     """
     names = [kinds] if isinstance(kinds, str) else kinds or HOLDS
     held = {each for name in names for each in HOLDS[name]}
@@ -87,7 +87,7 @@ def _of_types(given: Any) -> Iterator[tuple[str, str]]:
         if not isinstance(name, str) or name not in HOLDS:
             yield (
                 "type",
-                f"{name!r} is no type of JSON Schema; it must be one of {', '.join(HOLDS)}",
+                f"{name!r} is not a type of JSON Schema; it must be one of {', '.join(HOLDS)}",
             )
 
 
@@ -107,7 +107,7 @@ def _of_integers(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if schema.get("type") != "integer" and not (
         isinstance(schema.get("type"), list) and "integer" in schema["type"]
     ):
-        return  # elsewhere they bind nobody
+        return  # for other types they have no effect
     for name in (*LOWS, *HIGHS):
         value = schema.get(name, 0)
         if type(value) is not int or abs(value) > LARGEST_BOUND:

@@ -1,7 +1,7 @@
-"""Leave out of a reply how much of its prompt was computed before.
+"""Remove from a reply how much of its prompt was cached.
 
-The slots' caches are shared: such a count tells a caller how the prompts of others begin. So does
-how many tokens of the prompt were computed, and in how long.
+Callers share the slots' caches, so this count reveals how other callers' prompts begin. So do the
+number of prompt tokens that were computed and the time for them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Any
 DETAILS = ("prompt_tokens_details", "input_tokens_details")
 CACHED = "cached_tokens"
 TELLING = ("cache_", "prompt_")
-"""How the names of such figures among the timings begin."""
+"""The prefixes of such values among the timings."""
 
 
 class WithoutCached:
-    """Takes the figures out, wherever llama.cpp puts them. OpenAI's required fields stay, as 0."""
+    """Removes these values wherever llama.cpp puts them. OpenAI's required fields become 0."""
 
     marks = (b'"timings"', b'"usage"', b'"prompt_progress"')
 
     def of_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """Return a reply, or the data of an event, without the figures."""
+        """Return a reply, or the data of an event, without these values."""
         kept = {name: value for name, value in reply.items() if name != "prompt_progress"}
         if isinstance(kept.get("timings"), dict):
             timings = kept["timings"].items()

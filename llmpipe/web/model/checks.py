@@ -1,4 +1,4 @@
-"""What can be had of a model, and how a request is held against it."""
+"""Check a request against what the served model supports."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from llmpipe.web.errors import ApiError, require_model, unsupported
 from llmpipe.web.model.schemas import require_heeded, require_sound
 
 MOST_DIGITS = 12
-"""Digits of a token that is given as a text: more than any vocabulary needs."""
+"""The maximum digits of a token in a text; no vocabulary needs more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What is known of the model that answers."""
+    """The served model."""
 
     name: str
-    """What callers name it by: the stage."""
+    """Its name for callers: the stage."""
     vocabulary: int
-    """Tokens that it knows."""
+    """The number of its tokens."""
     template: str
     """The source of its chat template."""
     abilities: Mapping[str, bool] = field(default_factory=dict)
-    """What llama.cpp found that the template can do, such as ``supports_tools``."""
+    """What the template supports according to llama.cpp, such as ``supports_tools``."""
     named_roles: Collection[str] = ()
     """The roles whose ``name`` the template reads."""
     tells_cached: bool = False
-    """Whether callers read how much of a prompt was computed before."""
+    """Whether callers can see how much of a prompt was cached."""
 
     def require_name(self, name: str | None) -> None:
-        """Make sure that a caller means this model; who names none does.
+        """Require that a caller names this model or none.
 
         Raises:
-            ApiError: it is another one.
+            ApiError: The caller names another model.
         """
         if name is not None:
             require_model(name, self.name)
 
     def require_token(self, token: int) -> None:
-        """Make sure that a token is one of the model's.
+        """Require that the model has a token.
 
         Raises:
-            ApiError: it is not.
+            ApiError: It does not.
         """
         if not 0 <= token < self.vocabulary:
             told = f"the model has no token {token}; they go from 0 to {self.vocabulary - 1}"
@@ -53,22 +53,24 @@ class Served:
 
 
 def require_tools(served: Served, *, parallel: bool = False) -> None:
-    """Make sure that the template tells the model of tools.
+    """Require that the chat template supports tools.
 
     Raises:
-        ApiError: it does not, or not of several calls at once.
+        ApiError: It does not, or it does not support several calls at once.
     """
     if not served.abilities.get("supports_tools"):
-        raise unsupported("tools: the chat template of the model knows none")
+        raise unsupported("tools: the chat template of the model does not support them")
     if parallel and not served.abilities.get("supports_parallel_tool_calls"):
-        raise unsupported("`parallel_tool_calls`: the chat template of the model knows none")
+        raise unsupported(
+            "`parallel_tool_calls`: the chat template of the model does not support them"
+        )
 
 
 def require_parameters(schema: Mapping[str, Any] | None, *, strict: bool, place: str) -> None:
-    """Make sure that a call of a tool can be held to its parameters.
+    """Require that calls of a tool can follow its parameters.
 
     Raises:
-        ApiError: it cannot; or it would not be held to all of them, and is to be (``strict``).
+        ApiError: They cannot; or, with ``strict``, some keywords would not be enforced.
     """
     if schema is not None:
         require = require_heeded if strict else require_sound
@@ -76,10 +78,10 @@ def require_parameters(schema: Mapping[str, Any] | None, *, strict: bool, place:
 
 
 def require_template_knows(name: str, served: Served) -> None:
-    """Make sure that the template reads a variable.
+    """Require that the chat template reads a variable.
 
     Raises:
-        ApiError: it does not.
+        ApiError: It does not.
     """
     if name not in _words_of(served.template):
         raise unsupported("what the chat template of the model does not read:", name)
@@ -91,10 +93,10 @@ def _words_of(template: str) -> frozenset[str]:
 
 
 def require_format(given: Mapping[str, Any] | None) -> None:
-    """Make sure that an answer will have the format that is asked for.
+    """Require that an answer will have the requested format.
 
     Raises:
-        ApiError: llama.cpp would pass it over, or a part of it.
+        ApiError: llama.cpp would ignore the format, or a part of it.
     """
     if given is None:
         return
@@ -118,10 +120,10 @@ def require_format(given: Mapping[str, Any] | None) -> None:
 
 
 def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Served) -> None:
-    """Make sure that every bias is of a token, or of a text, and is a number (or false: never).
+    """Require that every bias names a token or a text and is a number (or false for never).
 
     Raises:
-        ApiError: llama.cpp would pass one over.
+        ApiError: llama.cpp would ignore a bias.
     """
     pairs = list(given.items()) if isinstance(given, Mapping) else given or []
     for pair in pairs:
@@ -137,10 +139,10 @@ def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Se
 
 
 def _token_of(digits: str) -> int:
-    """Return the token that a text of digits names.
+    """Return the token of a text of digits.
 
     Raises:
-        ApiError: it has more digits than any token.
+        ApiError: It has more digits than any token.
     """
     if len(digits) > MOST_DIGITS:
         raise misplaced(f"`logit_bias` holds a token with more than {MOST_DIGITS} digits")
@@ -148,7 +150,7 @@ def _token_of(digits: str) -> int:
 
 
 def _is_bias(pair: Any) -> bool:
-    """Tell whether something is a token, or a text, with its bias."""
+    """Return whether a value is a token, or a text, with its bias."""
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         return False
     what, bias = pair
@@ -156,10 +158,10 @@ def _is_bias(pair: Any) -> bool:
 
 
 def require_text_parts(parts: list[dict[str, Any]]) -> None:
-    """Make sure that the parts of a message are texts: the model reads nothing else.
+    """Require that the parts of a message are texts, the only type that the model reads.
 
     Raises:
-        ApiError: one is something else, or llama.cpp would pass a part of it over.
+        ApiError: A part is something else, or llama.cpp would ignore one of its fields.
     """
     for part in parts:
         if part.get("type") != "text":
@@ -171,10 +173,10 @@ def require_text_parts(parts: list[dict[str, Any]]) -> None:
 
 
 def require_one_prompt(prompt: str | list[Any]) -> None:
-    """Make sure that a prompt is one text, or the tokens of one.
+    """Require that a prompt is one text, or the tokens of one.
 
     Raises:
-        ApiError: it is none, or several.
+        ApiError: It is empty, or several prompts.
     """
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
@@ -186,5 +188,5 @@ def require_one_prompt(prompt: str | list[Any]) -> None:
 
 
 def misplaced(message: str) -> ApiError:
-    """Refuse a field that is not what it must be."""
-    return ApiError(400, "invalid_request", message, reason="a field is not what it must be")
+    """Return the error for a field with an invalid value."""
+    return ApiError(400, "invalid_request", message, reason="a field has an invalid value")

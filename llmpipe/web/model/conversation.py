@@ -1,4 +1,4 @@
-"""The messages of a conversation, as chats and responses have them: what the template reads."""
+"""The messages of chats and responses, checked against what the chat template reads."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class ToolCall(Fields, frozen=True, kw_only=True):
     function: CalledFunction
     id: str | None = None
     index: int | None = None
-    """Its place in a stream: clients that put a call together from one send it back."""
+    """Its index in a stream: clients that assemble a call from a stream send it back."""
 
 
 class ChatMessage(Fields, frozen=True, kw_only=True):
-    """A message of a conversation, as templates read it."""
+    """A message of a conversation, in the form that templates read."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[dict[str, Any]] | None = None
@@ -47,15 +47,15 @@ class ChatMessage(Fields, frozen=True, kw_only=True):
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = None
-    """OpenAI's clients send back the empty fields of an answer; these are for none but them."""
+    """These four fields are accepted only empty, as OpenAI's clients send them back."""
 
     def check(self, served: Served, place: str) -> None:
-        """Make sure that the template reads all of the message.
+        """Require that the template reads all of the message.
 
-        Reasoning of an earlier answer is the template's: most leave it out of finished turns.
+        The reasoning of an earlier answer is an exception: most templates leave it out.
 
         Raises:
-            ApiError: it would pass a part of it over.
+            ApiError: The template would ignore a part of the message.
         """
         self._check_role(served, place)
         if isinstance(self.content, list):
@@ -66,37 +66,37 @@ class ChatMessage(Fields, frozen=True, kw_only=True):
             _require_arguments(call.function.arguments, served, f"{place}.tool_calls[{number}]")
 
     def _check_role(self, served: Served, place: str) -> None:
-        """Make sure that the message has the fields of its role, and no others."""
+        """Require that the message has the fields of its role, and no others."""
         if self.role == "tool" or self.tool_calls:
             require_tools(served)
         if self.role != "assistant":
             if self.content is None:
                 raise misplaced(f"{place}: `content` is missing")
             if self.reasoning_content or self.tool_calls:
-                raise unsupported("`reasoning_content` or `tool_calls` but of the assistant")
+                raise unsupported("`reasoning_content` or `tool_calls` except of the assistant")
         if self.role != "tool" and self.tool_call_id is not None:
-            raise unsupported("`tool_call_id` but of a tool")
+            raise unsupported("`tool_call_id` except of a tool")
         if self.name is not None and self.role not in ("tool", *served.named_roles):
             raise unsupported(
-                "the `name` of who speaks, which the chat template of the model does not read;"
+                "the `name` of the speaker, which the chat template of the model does not read;"
                 " write it into the `content`"
             )
 
 
 def require_conversation(messages: Sequence[ChatMessage], served: Served, place: str) -> None:
-    """Make sure that the model reads all of a conversation.
+    """Require that the model reads all of a conversation.
 
     Args:
-        messages: its messages.
-        served: the model.
-        place: where they stand in the request.
+        messages: The messages.
+        served: The model.
+        place: The position of the messages in the request.
 
     Raises:
-        ApiError: something in it would be passed over.
+        ApiError: A part of the conversation would be ignored.
     """
     for number, message in enumerate(messages):
         message.check(served, f"{place}[{number}]")
-    for message in reversed(messages):  # what the model is to continue, and not an earlier answer
+    for message in reversed(messages):  # only the messages that the model continues
         if message.role != "assistant":
             break
         if message.reasoning_content:
@@ -104,7 +104,7 @@ def require_conversation(messages: Sequence[ChatMessage], served: Served, place:
 
 
 def _require_arguments(given: str | dict[str, Any], served: Served, place: str) -> None:
-    """Make sure that a template that takes the arguments of a call apart can do so."""
+    """Require a JSON object as arguments if the template reads their keys."""
     if isinstance(given, dict) or not served.abilities.get("supports_object_arguments"):
         return
     try:

@@ -1,4 +1,4 @@
-"""Change what llama.cpp replies before a caller reads it: whole replies, and events of streams."""
+"""Edit llama.cpp's replies before a caller reads them: whole replies, and events of streams."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 END = b"\n\n"
-"""What ends an event of a stream."""
+"""The end of an event of a stream."""
 
 
 class Edit(Protocol):
-    """A change of one reply. It may remember what it has seen of a stream."""
+    """An edit of one reply. It may keep state between the events of a stream."""
 
     @property
     def marks(self) -> Sequence[bytes]:
-        """Return texts one of which stands in every event that may need a change."""
+        """Return texts; every event that may need the edit contains one of them."""
 
     def of_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """Return a whole reply as the caller is to read it."""
+        """Return a whole reply, edited."""
 
     def of_event(self, told: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the data of an event as the caller is to read it; None where nothing is left."""
+        """Return the data of an event, edited; None if nothing is left."""
 
 
 def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
-    """Return a whole reply with all edits; the same bytes where there are none."""
+    """Return a whole reply with all edits applied, or the same bytes if there are none."""
     reply = json.loads(body) if edits else None
     if not isinstance(reply, dict):
         return body
@@ -35,25 +35,25 @@ def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
 
 
 class EditedStream:
-    """Edits the events of a stream, whose parts end anywhere. All else is passed on as it is."""
+    """Edits the events of a stream, whose parts can end anywhere. Other lines stay unchanged."""
 
     def __init__(self, edits: Sequence[Edit]) -> None:
         self._edits = edits
         self._held = b""
 
     def feed(self, part: bytes) -> bytes:
-        """Take a part; return the events that are whole by now."""
+        """Add a part, and return the events that are now complete."""
         if not self._edits:
             return part
         *whole, self._held = (self._held + part).split(END)
         return b"".join(event + END for event in map(self._kept, whole) if event)
 
     def close(self) -> bytes:
-        """Return what came after the last whole event."""
+        """Return the rest after the last complete event."""
         return self._held
 
     def _kept(self, event: bytes) -> bytes:
-        """Return an event as it is passed on; nothing where nothing of it is left."""
+        """Return an event, edited; empty if nothing is left."""
         lines = event.split(b"\n")
         for at, line in enumerate(lines):
             wanted = [edit for edit in self._edits if any(mark in line for mark in edit.marks)]

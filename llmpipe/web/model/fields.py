@@ -1,4 +1,4 @@
-"""The shapes of which requests to a served model are made: typed, bounded fields and no others."""
+"""Base types for requests to a served model: typed, bounded fields; others are refused."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ SHARE = Annotated[float, Meta(ge=0, le=1)]
 AMOUNT = Annotated[float, Meta(ge=0)]
 TEXT = Annotated[str, Meta(min_length=1)]
 TOKENS = Annotated[int, Meta(ge=-1)]
-"""Tokens that may be written; -1 is as many as the context has room for."""
+"""The maximum number of new tokens; -1 is as many as fit in the context."""
 
 
 class Fields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Fields that are heeded, by their names; others are refused."""
+    """The supported fields of an object; others are refused."""
 
 
 class Request(Fields, frozen=True):
-    """A request as a whole."""
+    """A whole request."""
 
     def check(self, served: Served) -> None:
-        """Make sure that all that is asked for can be had of this model.
+        """Require that the model supports everything in the request.
 
         Raises:
-            ApiError: something cannot, or has no effect as it is asked for.
+            ApiError: Something is unsupported, or would have no effect.
         """
 
     def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of a checked request as llama.cpp is to be sent them."""
+        """Return the fields of a checked request in the form to send to llama.cpp."""
         return fields
 
 
 class Checked(Protocol):
-    """A request that can be held against the model that is to answer it."""
+    """A request that can be checked against the served model."""
 
     __struct_fields__: ClassVar[tuple[str, ...]]
 

@@ -1,4 +1,7 @@
-"""Find out whose name a chat template reads, by rendering one: it may be spelt in many ways."""
+"""Find out for which roles a chat template reads a name, by rendering one.
+
+The source of a template does not tell, since it can read a name in many ways.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from llmpipe.backends.llama_cpp.client import LlamaServer
 from llmpipe.errors import StageError
 
 NAME = "Quillfeather"
-"""A name that no template holds."""
+"""A name that no template contains."""
 OTHERS = {"role": "user", "content": "a"}
 
 
@@ -22,5 +25,5 @@ def _is_written(server: LlamaServer, role: str) -> bool:
     after = [] if role == "user" else [OTHERS]
     try:
         return NAME in server.apply_template([*before, named, *after])
-    except StageError:  # a template that refuses the role, such as system, reads no name of it
+    except StageError:  # a template that refuses the role reads no name for it
         return False

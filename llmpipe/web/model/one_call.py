@@ -1,8 +1,8 @@
-"""Leave the first tool call alone in a reply, where a request allows no second beside it.
+"""Keep only the first tool call of a reply if the request does not allow parallel calls.
 
-With ``parallel_tool_calls: false`` llama.cpp still writes several calls by the grammar of some
-templates. What comes after the first one is left out here, of a whole reply and of a stream, on the
-routes of chats and of responses.
+With ``parallel_tool_calls: false``, llama.cpp's grammar for some templates still allows several
+calls. This edit removes the calls after the first, from whole replies and from streams, of the
+chat and the responses routes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 CALL = "function_call"
-"""The type of a call among the output of a response."""
+"""The type of a call in the output of a response."""
 
 
 class OneCall:
-    """Takes the calls after the first out of one reply; knows the first by its id."""
+    """Removes the calls after the first from one reply; remembers the first by its id."""
 
     marks = (b"call",)
 
@@ -22,7 +22,7 @@ class OneCall:
         self._id: str | None = None
 
     def of_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """Return a reply of a chat or a response with its first call alone."""
+        """Return a reply of a chat or a response with only its first call."""
         for choice in reply.get("choices") or []:
             message = choice.get("message") or {}
             if message.get("tool_calls"):
@@ -32,7 +32,7 @@ class OneCall:
         return reply
 
     def of_event(self, told: dict[str, Any]) -> dict[str, Any] | None:
-        """Return what an event tells without further calls; None where nothing is left."""
+        """Return the data of an event without further calls; None if nothing is left."""
         if isinstance(told.get("response"), dict):
             return told | {"response": self.of_reply(told["response"])}
         if isinstance(told.get("item"), dict):

@@ -1,4 +1,4 @@
-"""Read the pattern of a JSON Schema: whether it is well-formed, how far it repeats, what binds."""
+"""Check the pattern of a JSON Schema: its syntax, how often it repeats, and what is enforced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 HELD_ESCAPES = frozenset("^$.[]()|{}*+?")
-"""Characters that llama.cpp takes for themselves behind a backslash."""
+"""Characters that llama.cpp reads literally after a backslash."""
 CLASS_ESCAPES = frozenset("[]")
 """The same inside a class."""
 ANCHORS = ("^", "$")
@@ -25,12 +25,12 @@ class PatternError(ValueError):
 
 
 def repetitions(pattern: str) -> int:
-    """Return how often the innermost part of a pattern may have to be repeated.
+    """Return how many repetitions a pattern expands to.
 
-    Counts inside one another multiply, and counts beside one another add up.
+    Nested counts multiply; counts side by side add up.
 
     Raises:
-        PatternError: the pattern is not well-formed.
+        PatternError: The pattern is not well-formed.
     """
     groups, last, repeatable = [0], 0, False
     for token in _tokens(pattern):
@@ -60,12 +60,12 @@ def repetitions(pattern: str) -> int:
 
 
 def unheld(pattern: str) -> Iterator[str]:
-    """List what makes llama.cpp, or llguidance, hold no answer to a pattern that is well-formed."""
+    """Yield the parts of a well-formed pattern that llama.cpp or llguidance would not enforce."""
     if not (pattern.startswith("^") and pattern.endswith("$") and not pattern.endswith(r"\$")):
         yield "must begin with ^ and end with $"
         return
     if "(?" in pattern:
-        yield "groups that begin with (? are not held to"
+        yield "groups that begin with (? are not enforced"
         return
     if '"' in pattern:
         yield 'a quotation mark (") cannot be part of it'
@@ -79,9 +79,9 @@ def unheld(pattern: str) -> Iterator[str]:
             if inside[1] not in CLASS_ESCAPES:
                 yield _not_held(inside)
         if token["text"] in ANCHORS:
-            yield f"{token[0]} is held to at the beginning and at the end only"
+            yield f"{token[0]} is enforced only at the beginning and at the end"
         if token["times"] and token["times"].endswith("?") and len(token["times"]) > 1:
-            yield f"{token[0]} is not held to; leave out the last ?"
+            yield f"{token[0]} is not enforced; leave out the last ?"
         if token["or"] and depth == 0:
             yield "alternatives must stand in a group: ^(a|b)$"
         if before == "(" and token["close"]:
@@ -100,7 +100,7 @@ def _tokens(pattern: str) -> Iterator[re.Match[str]]:
 
 
 def _most(times: str) -> int:
-    """Return how many repetitions a quantifier makes: the larger of its two numbers."""
+    """Return the maximum repetitions of a quantifier: the larger of its two numbers."""
     if not times.startswith("{"):
         return 1
     numbers = times.rstrip("?")[1:-1].split(",")
@@ -114,7 +114,7 @@ def _most(times: str) -> int:
 
 
 def _require_ordered(members: str) -> None:
-    """Make sure that every range of a class goes upwards."""
+    """Require that every range of a class is ascending."""
     one = r"(?:\\.|[^\\])"
     for low, high in re.findall(f"({one})-({one})", members.removeprefix("^"), re.DOTALL):
         if low[-1] > high[-1]:
@@ -123,4 +123,4 @@ def _require_ordered(members: str) -> None:
 
 def _not_held(escaped: str) -> str:
     instead = "a class such as [0-9]" if escaped[1].isalnum() else "the character itself"
-    return f"{escaped} is not held to; write {instead}"
+    return f"{escaped} is not enforced; write {instead}"

@@ -1,9 +1,9 @@
-"""Pass a request on to llama.cpp, and its reply to the caller, as it is written.
+"""Pass a request on to llama.cpp, and stream its reply to the caller.
 
-Left out are calls that a request allows none of (`one_call`), and how much of a prompt was computed
-before (`cached`).
+Two things are removed from replies: calls after the first if the request does not allow them
+(`one_call`), and how much of a prompt was cached (`cached`).
 
-A caller who hangs up frees the slot: the connection to llama.cpp is closed at once.
+When a caller disconnects, the connection to llama.cpp is closed at once, which frees the slot.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from llmpipe.web.queueing import Line, unless_gone
 
 STREAM = "text/event-stream"
 CONTEXT = "exceed_context_size_error"
-"""What llama.cpp calls a prompt for which the context has no room."""
+"""llama.cpp's error type for a prompt that does not fit in the context."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """The way to llama.cpp, and back."""
+    """Sends requests to llama.cpp and returns its replies."""
 
     upstream: Upstream
     line: Line
-    """The slots. Generations wait for one here, so that a caller may leave while waiting."""
+    """The slots. Generations wait for one here, so that a caller can disconnect while waiting."""
     model: Path
     stage: str
     tells_cached: bool = False
-    """Whether callers read how much of a prompt was computed before."""
+    """Whether callers can see how much of a prompt was cached."""
 
     def answer(self, path: str, fields: Mapping[str, Any], *, takes_slot: bool) -> Response:
-        """Give what llama.cpp replies to a request, as a response that asks when it is sent."""
+        """Return a response that asks llama.cpp when it is sent."""
         edits: list[Edit] = [WithoutCached()] if takes_slot and not self.tells_cached else []
         if fields.get("tools") and fields.get("parallel_tool_calls") is False:
             edits.append(OneCall())
         return _Relayed(self, path, msgspec.json.encode(fields), takes_slot, edits)
 
     def unreachable(self) -> ApiError:
-        """Give the error of a server that does not answer."""
+        """Return the error for a server that does not answer."""
         return ApiError(503, "model_unavailable", "the model's server does not answer")
 
     def refusal(self, path: str, status: int, body: bytes) -> ApiError:
-        """Give llama.cpp's refusal as an error of ours, without the places of this machine."""
+        """Return llama.cpp's refusal as an API error, without paths of this machine."""
         try:
             error = json.loads(body)["error"]
             kind, said = str(error.get("type")), str(error["message"])
@@ -78,7 +78,7 @@ class Relay:
 
 
 class _Relayed(Response):
-    """What llama.cpp replies. It is asked when the response is sent."""
+    """A reply of llama.cpp, requested when the response is sent."""
 
     def __init__(
         self, relay: Relay, path: str, body: bytes, takes_slot: bool, edits: Sequence[Edit]
@@ -91,13 +91,13 @@ class _Relayed(Response):
         self._edits = edits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(ClientDisconnect):  # nobody listens
+        with contextlib.suppress(ClientDisconnect):  # the client is gone
             response = await unless_gone(receive, self._relayed(send))
             if response is not None:
                 await response(scope, receive, send)
 
     async def _relayed(self, send: Send) -> Response | None:
-        """Pass a stream on; give any other reply as a response."""
+        """Pass a stream on, or return any other reply as a response."""
         async with contextlib.AsyncExitStack() as held:
             if self._takes_slot:
                 await held.enter_async_context(self._relay.line.place())
@@ -115,7 +115,7 @@ class _Relayed(Response):
         return Response(edited(body, self._edits), media_type=reply.media_type)
 
     async def _pass_on(self, reply: Reply, send: Send) -> None:
-        """Pass a stream on, part by part. What breaks it is told in its last event."""
+        """Pass a stream on, part by part. An error is sent as its last event."""
         headers = [(b"content-type", reply.media_type.encode()), (b"x-accel-buffering", b"no")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         events = EditedStream(self._edits)

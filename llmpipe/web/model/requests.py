@@ -1,9 +1,9 @@
-"""What callers may ask of a served model: the fields that llama.cpp heeds, typed and bounded.
+"""Requests to a served model: the fields that llama.cpp supports, typed and bounded.
 
-llama.cpp passes fields over that it does not know, or that cannot be had, and answers with status
-200; numbers out of range it moves into it, and of a field that is given twice it takes the first.
-Here every such request is refused, so that what is let through has its effect. A field that is null
-counts as left out, and so does one that asks for what happens anyway (``n: 1``, ``tools: []``).
+llama.cpp answers with status 200 even if it does not know or support a field. It clips numbers that
+are out of range, and of several names for one setting it uses the first. This module refuses such
+requests, so every accepted field has its effect. A null field counts as absent, and so does one
+that asks for the default (``n: 1``, ``tools: []``).
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from llmpipe.web.request_parsing import converted
 
 LARGEST_SEED = 2**32 - 1
 TOP = Annotated[int, Meta(ge=-1)]
-"""Tokens to choose from; llama.cpp reads -1 as 0: all of them."""
+"""The number of tokens to sample from; llama.cpp reads -1 as 0, which is all tokens."""
 SAMPLER = Literal[
     "dry", "min_p", "penalties", "temperature", "top_k", "top_n_sigma", "top_p", "typ_p", "xtc"
 ]
 
 
 class StreamOptions(Fields, frozen=True, kw_only=True):
-    """What a stream holds besides the answer."""
+    """What a stream contains besides the answer."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
     def check(self, *, stream: bool) -> None:
-        """Make sure that what is asked for will come.
+        """Require that the options have an effect.
 
         Raises:
-            ApiError: it will not.
+            ApiError: An option is unsupported, or needs a stream.
         """
         if self.include_obfuscation:
             raise unsupported("`stream_options.include_obfuscation: true`")
@@ -64,7 +64,7 @@ class StreamOptions(Fields, frozen=True, kw_only=True):
 
 
 class Generation(Request, frozen=True, kw_only=True):
-    """What every request for a text may say: how it is drawn, how far, and how it is told."""
+    """The fields of every request for a text: sampling, length and output."""
 
     model: str | None = None
     stream: bool | None = None
@@ -115,7 +115,9 @@ class Generation(Request, frozen=True, kw_only=True):
         if self.return_progress and not self.stream:
             raise unsupported("`return_progress` without `stream: true`")
         if self.return_progress and not served.tells_cached:
-            told = "`return_progress`; it tells what is cached: `cached_tokens` of the stage is off"
+            told = (
+                "`return_progress`, which shows what is cached: `cached_tokens` of the stage is off"
+            )
             raise unsupported(told)
         require_known_biases(self.logit_bias, served)
         if self.json_schema is not None:
@@ -133,7 +135,7 @@ class Generation(Request, frozen=True, kw_only=True):
 
 
 class ChatRequest(Generation, frozen=True, kw_only=True):
-    """A chat completion, or the conversation of which only the prompt is wanted."""
+    """A chat completion, or a conversation to render as a prompt."""
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     tools: list[Tool] | None = None
@@ -176,7 +178,7 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         return worded
 
     def _shapes(self) -> list[Any]:
-        """List what the answer is to be shaped by; any text is no shape."""
+        """Return the grammars and schemas that shape the answer."""
         shapes = [self.grammar, self.json_schema]
         if self.response_format is not None and self.response_format.get("type") != "text":
             shapes.append(self.response_format)
@@ -184,14 +186,14 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
 
 
 def _with_content(message: dict[str, Any]) -> dict[str, Any]:
-    """Give an answer that says nothing an empty content: llama.cpp wants one where no call is."""
+    """Add an empty content to a message without content and calls, as llama.cpp requires."""
     return (
         message if "content" in message or "tool_calls" in message else {**message, "content": ""}
     )
 
 
 class CompletionRequest(Generation, frozen=True, kw_only=True):
-    """A completion of OpenAI's older kind."""
+    """A completion in OpenAI's older format."""
 
     prompt: str | list[Any]
     logprobs: Annotated[int, Meta(ge=1)] | None = None
@@ -207,7 +209,7 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
 
 
 class NativeRequest(Generation, frozen=True, kw_only=True):
-    """A completion as llama.cpp words it."""
+    """A completion in llama.cpp's own format."""
 
     prompt: str | list[Any]
     n_probs: COUNT | None = None
@@ -233,7 +235,7 @@ def _for_llguidance(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 class TokenizeRequest(Request, frozen=True, kw_only=True):
-    """A text of which the tokens are wanted."""
+    """A text to tokenize."""
 
     content: str
     add_special: bool | None = None
@@ -242,7 +244,7 @@ class TokenizeRequest(Request, frozen=True, kw_only=True):
 
 
 class DetokenizeRequest(Request, frozen=True, kw_only=True):
-    """Tokens of which the text is wanted."""
+    """Tokens to convert to text."""
 
     tokens: list[Annotated[int, Meta(ge=0)]]
 
@@ -253,10 +255,10 @@ class DetokenizeRequest(Request, frozen=True, kw_only=True):
 
 
 def read_request(data: Any, kind: type[Checked], served: Served) -> dict[str, Any]:
-    """Read a request, and return the fields that llama.cpp is to be sent.
+    """Read and check a request, and return the fields to send to llama.cpp.
 
     Raises:
-        ApiError: it is not what the route takes, or asks for what cannot be had.
+        ApiError: The request is invalid, or asks for something unsupported.
     """
     known = set(kind.__struct_fields__)
     fields = asked(data, known) if isinstance(data, dict) else data

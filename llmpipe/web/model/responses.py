@@ -1,7 +1,7 @@
-"""OpenAI's responses, as far as llama.cpp makes chats of them; it drops what it has no chat for.
+"""OpenAI's responses, as far as llama.cpp converts them to chats; it silently drops the rest.
 
-What came before is judged as the messages of a chat are: each item as the message that llama.cpp
-makes of it.
+Each input item is converted to the chat message that llama.cpp makes of it, and checked like the
+messages of a chat.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from llmpipe.web.model.tools import (
 from llmpipe.web.request_parsing import converted
 
 INPUT, OUTPUT = "input_text", "output_text"
-"""What the route calls a text, by who wrote it."""
+"""The types of texts: those of the caller, and those of the model."""
 FORMAT_FIELDS = {
     "text": frozenset[str](),
     "json_object": frozenset[str](),
@@ -45,7 +45,7 @@ FORMAT_FIELDS = {
 
 
 class _Item(Fields, frozen=True, kw_only=True):
-    """What came before. Clients send its `id` and `status` back; the model reads neither."""
+    """An input item. Clients send back its `id` and `status`, which the model does not read."""
 
     id: str | None = None
     status: str | None = None
@@ -81,7 +81,7 @@ class Call(_Item, frozen=True, kw_only=True):
 
 
 class CallOutput(_Item, frozen=True, kw_only=True):
-    """What a function gave."""
+    """The output of a function."""
 
     type: Literal["function_call_output"]
     call_id: str
@@ -94,7 +94,7 @@ class CallOutput(_Item, frozen=True, kw_only=True):
 
 
 class Thought(_Item, frozen=True, kw_only=True):
-    """What the model thought."""
+    """The model's reasoning."""
 
     type: Literal["reasoning"]
     summary: list[Any]
@@ -104,10 +104,10 @@ class Thought(_Item, frozen=True, kw_only=True):
         """Return the message that llama.cpp makes of it.
 
         Raises:
-            ApiError: it would leave a part of it out.
+            ApiError: llama.cpp would drop a part of it.
         """
         if self.summary or len(self.content) > 1:
-            raise unsupported("reasoning but as one text in its `content`")
+            raise unsupported("reasoning except as one text in its `content`")
         text = self.content[0].get("text")
         if self.content[0].keys() - {"type", "text"} or not isinstance(text, str):
             raise misplaced("the `content` of reasoning is not a text")
@@ -123,22 +123,22 @@ ITEMS: Mapping[str, type[Message | Call | CallOutput | Thought]] = {
 
 
 class Reasoning(Fields, frozen=True):
-    """How much the model thinks."""
+    """How much the model reasons."""
 
     effort: str | None = None
 
 
 class Text(Fields, frozen=True, kw_only=True):
-    """What shape the answer has."""
+    """The format of the answer."""
 
     format: dict[str, Any] | None = None
     verbosity: Literal["medium"] | None = None
 
     def check(self) -> None:
-        """Make sure that the answer will have the shape.
+        """Require that the answer will have the format.
 
         Raises:
-            ApiError: it will not.
+            ApiError: It will not.
         """
         if self.format is None:
             return
@@ -154,7 +154,7 @@ class Text(Fields, frozen=True, kw_only=True):
 
     @property
     def shape(self) -> dict[str, Any] | None:
-        """The shape as a chat words it, which llama.cpp heeds here too; None for any text."""
+        """The format as a chat's `response_format`, which llama.cpp reads; None for any text."""
         if self.format is None or self.format["type"] == "text":
             return None
         kind = self.format["type"]
@@ -163,7 +163,7 @@ class Text(Fields, frozen=True, kw_only=True):
 
 
 class ResponsesRequest(Request, frozen=True, kw_only=True):
-    """A response to a text or a conversation, of which nothing is kept."""
+    """A response to a text or a conversation. Nothing is stored."""
 
     input: TEXT | Annotated[list[dict[str, Any]], Meta(min_length=1)]
     model: str | None = None
@@ -184,7 +184,7 @@ class ResponsesRequest(Request, frozen=True, kw_only=True):
         served.require_name(self.model)
         if self.stream_options is not None:
             if self.stream_options.include_usage is not None:
-                raise unsupported("`stream_options.include_usage`; a response always tells it")
+                raise unsupported("`stream_options.include_usage`; a response always includes it")
             self.stream_options.check(stream=bool(self.stream))
         if self.text is not None:
             self.text.check()
@@ -219,21 +219,21 @@ class ResponsesRequest(Request, frozen=True, kw_only=True):
                 typed = {"type": "message"} | item
                 messages.append(converted(typed, kind, f"input[{number}]").as_message())
         if not messages:
-            raise misplaced("`input` holds no message")
+            raise misplaced("`input` contains no message")
         return messages
 
 
 def _is_empty_thought(item: Mapping[str, Any]) -> bool:
-    """Tell whether an item is reasoning without a text, as OpenAI's models give it."""
+    """Return whether an item is reasoning without text, as OpenAI's models send it."""
     said = item.keys() - {"type", "id", "status"}
     return item.get("type") == "reasoning" and not any(item[name] for name in said)
 
 
 def _texts(content: str | list[dict[str, Any]], kinds: tuple[str, ...]) -> Any:
-    """Word the parts that are texts as a chat does.
+    """Return content with its text parts in a chat's format.
 
     Raises:
-        ApiError: one is of another type.
+        ApiError: A part has another type.
     """
     if isinstance(content, str):
         return content

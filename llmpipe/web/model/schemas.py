@@ -1,10 +1,10 @@
-"""Which JSON Schemas llama.cpp holds an answer to; it passes other keywords over without a word.
+"""Check JSON Schemas, because llama.cpp silently ignores keywords that it does not support.
 
-`require_heeded` lets a schema through when every keyword in it binds. Annotations bind nobody and
-may stand anywhere. ``oneOf`` is read as ``anyOf``, and an object with ``properties`` has no others
-unless ``additionalProperties`` says so: both are llama.cpp's reading, stricter or as strict.
-`require_sound` asks less: keywords that bind nobody may stand, as in the parameters of a tool, but
-no bound, pattern or reference may be one that cannot be kept to.
+`require_heeded` accepts a schema if every keyword in it is enforced. Annotations enforce nothing
+and are allowed anywhere. As in llama.cpp, ``oneOf`` is read as ``anyOf``, and an object with
+``properties`` has no others unless ``additionalProperties`` allows them. `require_sound` is less
+strict, for the parameters of a tool: it accepts keywords that are not enforced, but no bound,
+pattern or reference that no answer can satisfy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OF_TYPE = {
     "null": set[str](),
 }
 ALONE = ("$ref", "anyOf", "oneOf")
-"""Keywords beside which llama.cpp reads no other."""
+"""Keywords that make llama.cpp ignore all others beside them."""
 CHOICES = ("const", "enum")
 FORMATS = ("date", "time", "date-time", "uuid")
 EXCLUSIVE = (
@@ -43,22 +43,22 @@ EXCLUSIVE = (
     ("minimum", "exclusiveMinimum"),
     ("maximum", "exclusiveMaximum"),
 )
-"""Keywords of which the first makes llama.cpp pass the second over."""
+"""Pairs of keywords of which the first makes llama.cpp ignore the second."""
 DEEPEST = 64
-"""Schemas inside one another."""
+"""The maximum nesting depth of schemas."""
 HEAVIEST = 100_000
-"""Schemas, values of `enum` and repetitions, all together."""
+"""The maximum number of schemas, values of `enum` and repetitions together."""
 
 Steps = tuple[str | int, ...]
 
 
 def require_heeded(schema: Any, place: str) -> None:
-    """Make sure that an answer will be held to the whole of a schema.
+    """Require that every keyword of a schema is enforced.
 
-    ``place`` is where the schema stands in the request.
+    ``place`` is the position of the schema in the request.
 
     Raises:
-        ApiError: it is no schema, or llama.cpp would pass a part of it over.
+        ApiError: It is not a schema, or llama.cpp would ignore a part of it.
     """
     found = require_sound(schema, place)
     for steps, each in found.items():
@@ -68,17 +68,17 @@ def require_heeded(schema: Any, place: str) -> None:
 
 
 def require_sound(schema: Any, place: str) -> Mapping[Steps, Mapping[str, Any]]:
-    """Make sure that every bound, pattern and reference of a schema can be kept to.
+    """Require that an answer can satisfy every bound, pattern and reference of a schema.
 
     Args:
-        schema: what stands in the request for a schema.
-        place: where it stands there.
+        schema: The schema in the request.
+        place: Its position there.
 
     Returns:
-        The schema and all that stand in it, by the way to them.
+        The schema and all its nested schemas, by their paths.
 
     Raises:
-        ApiError: it is no schema, it is too large, or something in it cannot be kept to.
+        ApiError: It is not a schema, it is too large, or no answer can satisfy a part of it.
     """
     found = dict(_walk(schema, place, (), DEEPEST))
     if sum(weight(each) for each in found.values()) > HEAVIEST:
@@ -95,7 +95,7 @@ def require_sound(schema: Any, place: str) -> Mapping[Steps, Mapping[str, Any]]:
 
 
 def _require_no_loop(found: Mapping[Steps, Mapping[str, Any]], place: str) -> None:
-    """Make sure that no schema is, by references and choices alone, itself again."""
+    """Require that no schema leads back to itself by references and choices alone."""
     names = {"#/" + "/".join(map(str, steps)): steps for steps in found}
     ways: dict[Steps, list[Steps]] = {}
     for steps, each in found.items():
@@ -113,7 +113,7 @@ def _require_no_loop(found: Mapping[Steps, Mapping[str, Any]], place: str) -> No
 def _walk(
     schema: Any, place: str, steps: Steps, depth: int
 ) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
-    """List a schema and all that stand in it."""
+    """Yield a schema and all its nested schemas, with their paths."""
     if not isinstance(schema, dict):
         raise _refusal(f"{_place(place, steps)}: a JSON Schema must be an object")
     if depth == 0:
@@ -124,7 +124,7 @@ def _walk(
 
 
 def _can_be_named(steps: Steps) -> bool:
-    """Tell whether llama.cpp and llguidance find a place alike by its name."""
+    """Return whether llama.cpp and llguidance both resolve a reference to this place."""
     return bool(steps) and all(REFERENCED.fullmatch(str(step)) for step in steps)
 
 
@@ -133,7 +133,7 @@ def _place(place: str, steps: Steps) -> str:
 
 
 def _problems(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """List the keywords that would be passed over, as (keyword, why)."""
+    """Yield the keywords that would be ignored, as (keyword, reason)."""
     for alone in ALONE:
         if alone in schema:
             yield from _ignored(schema, {alone}, f"beside {alone}")
@@ -147,7 +147,7 @@ def _problems(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds] if kinds else []
     heeded = {"type"}.union(*(OF_TYPE[kind] for kind in kinds))
-    where = f"for the type {' or '.join(kinds)}" if kinds else "where no type is said"
+    where = f"for the type {' or '.join(kinds)}" if kinds else "without a type"
     yield from _ignored(schema, heeded, where)
     yield from _combinations(schema)
 
@@ -155,18 +155,18 @@ def _problems(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _ignored(schema: Mapping[str, Any], heeded: set[str], where: str) -> Iterator[tuple[str, str]]:
     for name in schema:
         if name not in heeded:
-            yield name, f"llama.cpp holds no answer to this {where}; leave it out"
+            yield name, f"llama.cpp does not enforce this {where}; leave it out"
 
 
 def _combinations(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """List what would be passed over because of its value, or of what stands beside it."""
+    """Yield the keywords that would be ignored because of their value or of another keyword."""
     for name in schema.get("required", ()):
         if name not in schema.get("properties", {}):
-            yield "required", f"{name!r} is not among the properties and would be passed over"
+            yield "required", f"{name!r} is not among the properties and would be ignored"
     if "prefixItems" in schema:
         yield from _of_tuple(schema, schema["prefixItems"])
     if schema.get("format", FORMATS[0]) not in FORMATS:
-        yield "format", f"only {', '.join(FORMATS)} are held to; leave it out, or use a pattern"
+        yield "format", f"only {', '.join(FORMATS)} are enforced; leave it out, or use a pattern"
     if "pattern" in schema:
         yield from (("pattern", problem) for problem in unheld(schema["pattern"]))
     for one, other in EXCLUSIVE:
@@ -176,14 +176,14 @@ def _combinations(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _of_tuple(schema: Mapping[str, Any], items: list[Any]) -> Iterator[tuple[str, str]]:
     if "items" in schema:
-        yield "items", "has no effect beside prefixItems, which says all that there is"
+        yield "items", "has no effect beside prefixItems, which lists all items"
     for bound in ("minItems", "maxItems"):
         if schema.get(bound, len(items)) != len(items):
-            yield bound, f"has no effect beside prefixItems, which makes it {len(items)}"
+            yield bound, f"has no effect beside prefixItems, which sets it to {len(items)}"
 
 
 def _below(schema: Mapping[str, Any]) -> Iterator[tuple[Steps, Any]]:
-    """List the schemas that stand in one, with the way to them."""
+    """Yield the direct subschemas of a schema, with their paths."""
     for name in ("properties", "$defs", "definitions"):
         if isinstance(schema.get(name), dict):
             yield from (((name, key), below) for key, below in schema[name].items())

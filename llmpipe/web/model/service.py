@@ -1,4 +1,4 @@
-"""The service of a served model as one application: its routes, and what each takes."""
+"""The service of a served model as one application: its routes and their requests."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from llmpipe.web.queueing import Line
 from llmpipe.web.request_parsing import read_data
 
 WAITING = 256
-"""Requests that may wait for a slot."""
+"""The number of requests that may wait for a slot."""
 LARGEST_BODY = 16_000_000
-"""Bytes that a request may have: long contexts, written as escapes."""
+"""The maximum number of bytes of a request: room for long contexts written as escapes."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a route of llama.cpp's takes, and whether it computes in a slot."""
+    """A route of llama.cpp: its request type, and whether it computes in a slot."""
 
     path: str
     fields: Any
@@ -69,12 +69,12 @@ def make_model_service(
     """Return the service as an ASGI application.
 
     Args:
-        server: llama.cpp's server, which nobody else may call.
-        model: the file that it serves; its place is nobody's business.
-        admission: who may call.
-        slots: conversations that are answered at the same time.
-        waiting: requests that may wait for that.
-        tells_cached: whether callers read how much of a prompt was computed before.
+        server: llama.cpp's server, which only this service may call.
+        model: The file that it serves; callers do not see its path.
+        admission: Who may call.
+        slots: The number of conversations that are answered at the same time.
+        waiting: The number of requests that may wait for a slot.
+        tells_cached: Whether callers can see how much of a prompt was cached.
     """
     props = server.props()
     described = server.described()
@@ -118,7 +118,7 @@ def _endpoint(
 
 
 class _About:
-    """The routes by which the service says what it is, and whether it is well."""
+    """The routes that describe the service and its health."""
 
     def __init__(
         self, server: LlamaServer, described: Mapping[str, Any], *, key_required: bool
@@ -134,7 +134,7 @@ class _About:
         }
 
     async def health(self, request: Request) -> Response:
-        """Tell whether the model's server lives, without asking it: it may be busy."""
+        """Return whether the model's server is alive, without asking it, as it may be busy."""
         if self._server.process.poll() is not None:
             return json_response({"status": "failed", "message": "the model's server died"}, 503)
         return json_response(
@@ -142,10 +142,10 @@ class _About:
         )
 
     async def models(self, request: Request) -> Response:
-        """Give the list of the one model."""
+        """Return the list of the one model."""
         return json_response({"object": "list", "data": [self._model]})
 
     async def model(self, served: Served, request: Request) -> Response:
-        """Give the one model by its name."""
+        """Return the one model by its name."""
         served.require_name(request.path_params["id"])
         return json_response(self._model)

@@ -1,4 +1,4 @@
-"""The tools that a model may call, and the choice among them, of chats and of responses."""
+"""The tools of chats and responses, and the choice among them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Tool(Fields, frozen=True, kw_only=True):
 
 
 class ResponseTool(Function, frozen=True, kw_only=True):
-    """A tool of a response; those that OpenAI runs are not to be had."""
+    """A tool of a response; tools that OpenAI runs itself are not supported."""
 
     type: Literal["function"]
 
@@ -41,14 +41,14 @@ class Named(Fields, frozen=True):
 
 
 class NamedTool(Fields, frozen=True, kw_only=True):
-    """The one tool that must be called, as a chat names it."""
+    """The one tool that must be called, in the format of a chat."""
 
     type: Literal["function"]
     function: Named
 
 
 class NamedResponseTool(Named, frozen=True, kw_only=True):
-    """The same as a response names it."""
+    """The one tool that must be called, in the format of a response."""
 
     type: Literal["function"]
 
@@ -58,27 +58,27 @@ class Tooled(Protocol):
 
     @property
     def tools(self) -> Sequence[Tool | ResponseTool] | None:
-        """What the model may call."""
+        """The tools that the model may call."""
 
     @property
     def tool_choice(self) -> str | NamedTool | NamedResponseTool | None:
-        """Whether it must, and what."""
+        """Whether it must call a tool, and which."""
 
     @property
     def parallel_tool_calls(self) -> bool | None:
-        """Whether it may call several at once."""
+        """Whether it may call several tools at once."""
 
 
 def require_choice(request: Tooled, served: Served, *, shaped: bool) -> None:
-    """Make sure that the tools of a request can be called as it says.
+    """Require that the model can call the tools of a request as it asks.
 
     Args:
-        request: the request.
-        served: the model.
-        shaped: whether the answer has to have a shape: llama.cpp then allows no call.
+        request: The request.
+        served: The model.
+        shaped: Whether a schema or a grammar shapes the answer; llama.cpp then allows no call.
 
     Raises:
-        ApiError: they cannot.
+        ApiError: The model cannot.
     """
     named = _name_of(request.tool_choice)
     tools = [_function_of(tool) for tool in request.tools or []]
@@ -103,10 +103,10 @@ def require_choice(request: Tooled, served: Served, *, shaped: bool) -> None:
 
 
 def settled(request: Tooled, fields: dict[str, Any]) -> dict[str, Any]:
-    """Word the tools of a checked request as llama.cpp heeds them.
+    """Return the fields of a checked request with the tools in a form that llama.cpp supports.
 
-    It knows no named choice: the tool that is named is then the only one, and required. Without
-    tools there is nothing to choose.
+    llama.cpp does not support a named choice, so the named tool becomes the only tool, and a call
+    is required. Without tools, the fields about tools are dropped.
     """
     if not request.tools:
         without = ("tools", "tool_choice", "parallel_tool_calls")

@@ -1,7 +1,7 @@
-"""Ask llama.cpp's server from the event loop, and read its replies piece by piece as they come.
+"""Send requests to llama.cpp's server from the event loop, and read its replies as they arrive.
 
-Every request has a connection of its own. To leave the block closes it, which is how llama.cpp is
-told to stop computing.
+Every request has its own connection. Leaving the block closes the connection, which stops
+llama.cpp's computation.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import h11
 
 READ = 65_536
-"""Bytes that are read at once."""
+"""The number of bytes to read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where llama.cpp listens, and the key that it wants."""
+    """The address and the key of llama.cpp's server."""
 
     host: str
     port: int
@@ -27,10 +27,10 @@ class Upstream:
 
     @asynccontextmanager
     async def post(self, path: str, body: bytes) -> AsyncIterator[Reply]:
-        """Send a request and give its reply for as long as the block lasts.
+        """Send a request and yield its reply, which stays open during the block.
 
         Raises:
-            OSError: nobody listens, or the connection broke before the reply began.
+            OSError: The server does not listen, or the connection broke before the reply began.
         """
         reader, writer = await asyncio.open_connection(self.host, self.port)
         try:
@@ -57,7 +57,7 @@ class Upstream:
 
 
 class Reply:
-    """A reply whose head has come."""
+    """A reply whose head has arrived."""
 
     def __init__(
         self, connection: h11.Connection, reader: asyncio.StreamReader, head: h11.Response
@@ -73,7 +73,7 @@ class Reply:
         """Wait for the head of a reply.
 
         Raises:
-            ConnectionError: the connection broke before it came.
+            ConnectionError: The connection broke before it arrived.
         """
         head = await _next(connection, reader)
         if not isinstance(head, h11.Response):
@@ -81,10 +81,10 @@ class Reply:
         return cls(connection, reader, head)
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """Give the body, each part as soon as it has come.
+        """Yield the parts of the body as they arrive.
 
         Raises:
-            ConnectionError: the connection broke before the end.
+            ConnectionError: The connection broke before the end.
         """
         while True:
             match await _next(self._connection, self._reader):
@@ -96,12 +96,12 @@ class Reply:
                     raise ConnectionError("llama.cpp hung up in the middle of a reply")
 
     async def body(self) -> bytes:
-        """Give the whole body."""
+        """Return the whole body."""
         return b"".join([part async for part in self.parts()])
 
 
 async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> object:
-    """Give the next event of a reply, but for news that are no reply yet (1xx)."""
+    """Return the next event of a reply, skipping informational responses (1xx)."""
     try:
         while True:
             event = connection.next_event()
@@ -109,5 +109,5 @@ async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> obj
                 connection.receive_data(await reader.read(READ))
             elif not isinstance(event, h11.InformationalResponse):
                 return event
-    except h11.RemoteProtocolError as error:  # it ended before it was done
+    except h11.RemoteProtocolError as error:  # it ended too early
         raise ConnectionError(f"llama.cpp broke off: {error}") from error

@@ -1,8 +1,8 @@
-"""Word a JSON Schema so that the raw routes read it as the chat does.
+"""Rewrite a JSON Schema so that the completion routes read it as the chat route does.
 
-Chats go through llama.cpp's own converter. On ``/completion`` and ``/v1/completions`` llguidance
-compiles the schema: it drops the whole of one with an overlapping ``oneOf`` or an unknown
-``$schema``, allows further properties, and lets a list end before its ``prefixItems`` do.
+Chats use llama.cpp's own converter. On ``/completion`` and ``/v1/completions``, llguidance
+compiles the schema. It drops a whole schema with an overlapping ``oneOf`` or an unknown
+``$schema``, allows additional properties, and lets a list end before its ``prefixItems`` do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BINDING = frozenset(
 
 
 def as_llguidance_reads(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema that `require_heeded` lets through, worded for llguidance."""
+    """Return a schema that `require_heeded` accepts, rewritten for llguidance."""
     worded: dict[str, Any] = {}
     for name, value in schema.items():
         if name in SCHEMAS:

@@ -141,12 +141,12 @@ def test_what_a_response_gave_can_be_sent_back() -> None:
         (
             {"role": "assistant", "tool_calls": [CALL]},
             CALL_ITEM,
-            "the chat template of the model knows none",
+            "the chat template of the model does not support them",
         ),
         (
             {"role": "tool", "content": "5", "tool_call_id": "a"},
             {"type": "function_call_output", "call_id": "a", "output": "5"},
-            "the chat template of the model knows none",
+            "the chat template of the model does not support them",
         ),
     ],
 )

@@ -48,7 +48,7 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"tools": [TOOL]}, "take tools: the chat template of the model knows none"),
+        ({"tools": [TOOL]}, "take tools: the chat template of the model does not support them"),
         ({"tool_choice": "required"}, "`tool_choice: required` without `tools`"),
         ({"tool_choice": "required", "tools": []}, "`tool_choice: required` without `tools`"),
         ({"tool_choice": NAMED}, "`tool_choice` names 'g', which is not among the tools: there are none"),
@@ -63,7 +63,7 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"response_format": {"schema": SCHEMA}}, "is one of text, json_object, json_schema"),
         ({"response_format": SHAPE, "grammar": 'root ::= "a"'}, "exclude one another"),
         ({"json_schema": SCHEMA, "grammar": 'root ::= "a"'}, "exclude each other"),
-        ({"json_schema": {"type": "number", "minimum": 1}}, "json_schema.minimum: llama.cpp holds no answer to this"),
+        ({"json_schema": {"type": "number", "minimum": 1}}, "json_schema.minimum: llama.cpp does not enforce this"),
         ({"n": 2}, "`n` other than 1"),
         ({"best_of": 2}, "`best_of` other than 1"),
         ({"echo": True}, "`echo` other than false"),
@@ -123,8 +123,8 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         (said("user", content=[{"type": "text"}]), "lacks its `text`"),
         (said("user", content=[{"type": "text", "text": "a", "cache_control": {"a": 1}}]), "the field 'cache_control'"),
         (said("assistant", refusal="no"), "messages[1].refusal: null is needed, not \"no\""),
-        (said("assistant", tool_calls=[CALL]), "the chat template of the model knows none"),
-        (said("tool", content="5", tool_call_id="a"), "the chat template of the model knows none"),
+        (said("assistant", tool_calls=[CALL]), "the chat template of the model does not support them"),
+        (said("tool", content="5", tool_call_id="a"), "the chat template of the model does not support them"),
         (said("assistant", content="a", reasoning_content="b"), "does not read: 'reasoning_content'"),
         (said("user", content="a", reasoning_content="b"), "but of the assistant"),
         (said("user", content="a", tool_call_id="b"), "`tool_call_id` but of a tool"),

@@ -110,7 +110,7 @@ def test_connections_are_bounded(space: Workspace, sent: bytes) -> None:
         code, _, said = end(process, signal.SIGTERM)
     assert code == 0
     assert said.count("\n") == 1
-    assert "connections are open, as many as the limit of open files leaves room for" in said
+    assert "connections are open, as many as the limit of open files allows" in said
 
 
 def test_where_all_are_answered_a_new_connection_is_turned_away(space: Workspace) -> None:
