@@ -1,4 +1,4 @@
-"""Where a server listens and who may call it: what every server that stays up must settle first."""
+"""The address and the API key of a server: read, check and bind them before it starts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from llmpipe.needs import Need
 
 
 def read_api_key(variable: str | None) -> str | None:
-    """Give the key that an environment variable holds; None where none is named.
+    """Return the API key in an environment variable, or None if no variable is named.
 
     Raises:
-        UsageError: the variable is not set, or holds what cannot be sent as a key.
+        UsageError: The variable is not set, or its value cannot be sent as a key.
     """
     if variable is None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UsageError(
-            f"the environment variable {variable} holds no API key", hint=f"export {variable}=…"
+            f"the environment variable {variable} has no API key", hint=f"export {variable}=…"
         )
     try:
         return clean_key(key, f"the API key in {variable}")
@@ -31,10 +31,10 @@ def read_api_key(variable: str | None) -> str | None:
 
 
 def require_protection(host: str, api_key: str | None) -> None:
-    """Make sure that what other machines can reach asks for a key.
+    """Require an API key for an address that other machines can reach.
 
     Raises:
-        UsageError: it does not.
+        UsageError: There is no key.
     """
     if api_key is None and not is_loopback(host):
         raise UsageError(
@@ -44,7 +44,7 @@ def require_protection(host: str, api_key: str | None) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether an address can be reached from this machine alone."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -52,21 +52,21 @@ def is_loopback(host: str) -> bool:
 
 
 def port_need(host: str, port: int) -> Need:
-    """Return the port that ``llmpipe serve`` will listen on as a need: whether it is free."""
+    """Return the port of ``llmpipe serve`` as a need: whether it is free."""
     try:
         bind(host, port).close()
     except LlmpipeError:
-        mend = "take another: llmpipe serve SPEC --port N"
+        mend = "use another: llmpipe serve SPEC --port N"
         return Need(str(port), False, mend, "port", advisory=True)
     return Need(str(port), True, what="port", advisory=True)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take an address before anything costly begins; whoever gets the socket listens and closes.
+    """Bind an address before costly work begins. The caller listens on the socket and closes it.
 
     Raises:
-        UsageError: there is no such port.
-        StageError: somebody else has the address, or it is none of ours.
+        UsageError: The port does not exist.
+        StageError: The address is in use or not available on this machine.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"there is no port {port}", hint="they go from 1 to 65535")
@@ -76,7 +76,7 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise cannot_listen(host, port, error) from None
     try:
-        # A port that was just given up may be taken; one that is listened on may not.
+        # Reuse a port that was just released, but not one that a server listens on.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
@@ -86,19 +86,19 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def cannot_listen(host: str, port: int, error: Exception | None = None) -> StageError:
-    """Give the error of a server that does not get its address."""
-    reason = "the port is in use or the address is not ours"
+    """Return the error of a server that cannot listen on its address."""
+    reason = "the port is in use or the address is not on this machine"
     if isinstance(error, (socket.gaierror, UnicodeError)):
-        reason = "no address is known by that name"
+        reason = "the host name is unknown"
     elif isinstance(error, PermissionError):
-        reason = "it is not given to everybody"
+        reason = "permission denied"
     return StageError(
         f"cannot listen on {host}:{port}: {reason}",
-        hint="choose another port, or stop what listens there",
+        hint="choose another port, or stop the program that listens there",
     )
 
 
 def reachable_url(host: str, port: int) -> str:
-    """Give the address to call: what is bound to every interface is called by loopback."""
+    """Return the URL to call; for all interfaces, that of the loopback address."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

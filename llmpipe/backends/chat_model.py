@@ -1,4 +1,4 @@
-"""The model that a stage asks: a GGUF that llama.cpp serves for it alone, or an endpoint."""
+"""The chat model of a stage: a GGUF that llama.cpp serves for it, or an endpoint."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class ChatModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which model is asked, and where."""
+    """A chat model, and where it runs."""
 
     engine: Literal["llama.cpp", "openai"]
-    """``llama.cpp`` serves a GGUF for the time that it is needed; ``openai`` asks an endpoint."""
+    """``llama.cpp`` serves a GGUF while it is needed; ``openai`` calls an endpoint."""
     model: str
     """For llama.cpp a GGUF (a path, ``pkg://…`` or a stage); for openai the model's name."""
     base_url: str | None = None
-    """The endpoint, up to and with its ``/v1``. Only for openai, where it is required."""
+    """The endpoint's URL, including ``/v1``. Required for openai; not allowed otherwise."""
     api_key: SecretField = None
     """The endpoint's key as ``${secret:NAME}``. Only for openai."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """List the fields that do not go together, as (field, message)."""
+        """Yield the fields that conflict with others, as (field, message)."""
         if self.engine == "openai" and not self.base_url:
             yield "base_url", "is required for the openai engine: https://…/v1"
         if self.base_url and not self.base_url.startswith(("http://", "https://")):
@@ -51,13 +51,21 @@ def serve_alone(
     batch: int | None = None,
     slots_folder: Path | None = None,
 ) -> Iterator[LlamaServer]:
-    """Serve a GGUF by a key that nobody else knows, in slots of at least ``context`` tokens.
+    """Serve a GGUF with a secret key, in slots of at least ``context`` tokens.
 
-    ``role`` is what the model is to its stage: the server's name for it, and the field of the spec
-    that messages name. ``slots_folder`` is where beginnings of prompts are kept.
+    Args:
+        gguf: The GGUF.
+        role: The model's role in its stage, which is its name on the server and its field in the
+            spec.
+        context: The minimum tokens of a slot.
+        slots: The number of slots.
+        threads: The number of CPU threads.
+        log: The file for llama.cpp's log, if any.
+        batch: The tokens of a prompt that are computed at once; None for llama.cpp's default.
+        slots_folder: The folder that keeps computed prompt prefixes, if any.
 
     Raises:
-        StageError: the GGUF cannot be served, or not with so long a context.
+        StageError: The GGUF cannot be served, or not with such a long context.
     """
     from llmpipe.backends.llama_cpp.serve import BATCH, require_context, serve_gguf
 

@@ -1,4 +1,4 @@
-"""What this machine can compute on, found without importing torch."""
+"""Detect the compute device of this machine without importing torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The class of device that a run computes on, and the number format that suits it."""
+    """The device class of a run, and the best number format for it."""
 
     kind: Literal["cpu", "cuda"]
     dtype: Literal["float32", "float16", "bfloat16"]
@@ -21,7 +21,7 @@ class Device:
 
 @cache
 def detect() -> Device:
-    """Find the device class: the first NVIDIA GPU that may be used, else the CPU.
+    """Return the first visible NVIDIA GPU, or else the CPU.
 
     ``bfloat16`` needs compute capability 8.0 or newer; older GPUs get ``float16``.
     """

@@ -1,12 +1,12 @@
-"""Find the nearest of many vectors with FAISS: build an index, keep it in a file, search it.
+"""Build, save and search vector indexes with FAISS.
 
-Which index suits how many vectors is `resolve_factory`'s to say, unless a factory string of
-FAISS's own is given. The measure is always the inner product, which is the cosine where vectors
-have length one; of a model that does not normalise, longer vectors count for more, as it means it.
+`resolve_factory` chooses the index type by the number of vectors, unless a FAISS factory string is
+given. The metric is always the inner product. For vectors of length one it equals the cosine; for
+a model that does not normalize, longer vectors count for more, as intended.
 
-An index is built on one thread: with several, an HNSW index has another graph each time. Opened,
-it stays on disk and is mapped into memory where its type allows that. FAISS's reader is not proof
-against hostile files: check a file's digest before opening it.
+An index is built on one thread, because several threads give a different HNSW graph each time. An
+opened index stays on disk and is memory-mapped if its type allows it. FAISS's reader is not safe
+against malicious files: check a file's digest before opening it.
 """
 
 from __future__ import annotations
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 AUTO = "auto"
 EXAMPLES = "Flat, HNSW32, IVF1024,Flat, IVF4096,SQ8, OPQ48_384,IVF4096,PQ48"
 FLAT_UP_TO = 100_000
-"""Vectors that are compared one by one: a few milliseconds for a question, and never a miss."""
+"""The number of vectors up to which a search compares all: exact, and a few milliseconds."""
 HNSW_UP_TO = 2_000_000
-"""Vectors that are held whole in a graph; above, they are held as one byte a number in lists.
+"""The number of vectors up to which a graph holds them in full; above, lists hold one byte a value.
 
-By product quantisation (`PQ48`) they would take a sixth of that, and most of the ten nearest would
-be missed unless the whole vectors are kept beside; `benchmarks.rag` measures both.
+Product quantization (`PQ48`) would take a sixth of that, but miss most of the ten nearest vectors
+unless the full vectors are kept as well; `benchmarks.rag` measures both.
 """
 EF_CONSTRUCTION = 200
 EF_SEARCH = 64
 LISTS_PROBED, LEAST_LISTS = 1 / 32, 8
-"""How many of an IVF index's lists a search looks into unless told: a part, and never fewer."""
+"""The default share of an IVF index's lists that a search probes, and their minimum number."""
 EXACT_ROWS = 10_000
-"""A search among no more rows than this compares them all, whatever the index."""
+"""The number of rows up to which a restricted search compares them all, whatever the index."""
 TABLES = 2**31
-"""Bytes that an index may take beside what its file holds: tables of distances made beforehand."""
+"""Bytes that an index may take besides its file, for precomputed tables of distances."""
 SEED = 1234
 BATCH = 20_000
 
 
 def resolve_factory(factory: str, count: int) -> str:
-    """Give the factory string that ``auto`` stands for with so many vectors."""
+    """Return the factory string, choosing one by the number of vectors for ``auto``."""
     if factory != AUTO:
         return factory
     if count <= FLAT_UP_TO:
@@ -61,7 +61,7 @@ def resolve_factory(factory: str, count: int) -> str:
 
 
 def factory_problem(factory: str) -> str | None:
-    """Say what FAISS finds wrong with the spelling of a factory string, whatever the vectors."""
+    """Return the syntax error that FAISS finds in a factory string, if any."""
     import faiss
 
     try:
@@ -73,7 +73,7 @@ def factory_problem(factory: str) -> str | None:
 
 
 class VectorIndex:
-    """Vectors by row, to be searched by another one. Safe to use from several threads."""
+    """A searchable index of vectors by row. Safe to use from several threads."""
 
     def __init__(self, index: Any, threads: int = 1) -> None:
         self._index = index
@@ -81,29 +81,29 @@ class VectorIndex:
 
     @property
     def count(self) -> int:
-        """How many vectors there are."""
+        """The number of vectors."""
         return int(self._index.ntotal)
 
     @property
     def dimension(self) -> int:
-        """How many numbers a vector has."""
+        """The dimension of a vector."""
         return int(self._index.d)
 
     @property
     def approximate(self) -> bool:
-        """Whether a search can miss one of the nearest."""
+        """Whether a search can miss one of the nearest vectors."""
         import faiss
 
         return not isinstance(faiss.downcast_index(self._index), faiss.IndexFlat)
 
     def search(self, vector: Vectors, k: int, rows: Rows | None = None) -> tuple[Rows, Scores]:
-        """Give the rows with the largest inner products and these, best first, ties by row.
+        """Return the rows with the largest inner products, and these; best first, ties by row.
 
-        ``rows`` (sorted) restricts the search to some rows.
+        ``rows`` (sorted) restricts the search to these rows.
         """
         import faiss
 
-        faiss.omp_set_num_threads(self._threads)  # a setting of the calling thread alone
+        faiss.omp_set_num_threads(self._threads)  # applies only to the calling thread
         if rows is None:
             scores, found = self._index.search(vector[None, :], min(k, self.count))
         elif self.approximate and len(rows) <= EXACT_ROWS:
@@ -114,13 +114,13 @@ class VectorIndex:
                 scores, found = self._index.search(
                     vector[None, :], min(k, len(rows)), params=selected
                 )
-            except RuntimeError:  # a type of index whose search cannot be restricted
+            except RuntimeError:  # this index type does not support restricted searches
                 return self._compare(vector, k, rows)
         there = found[0] >= 0
         return best_first(found[0][there], scores[0][there], k)
 
     def vectors(self, rows: Rows) -> Vectors:
-        """Give the vectors of some rows, as exactly as the index holds them."""
+        """Return the vectors of some rows, in the precision of the index."""
         found: Vectors = self._index.reconstruct_batch(rows)
         return found
 
@@ -131,7 +131,7 @@ class VectorIndex:
         faiss.write_index(self._index, str(path))
 
     def _compare(self, vector: Vectors, k: int, rows: Rows) -> tuple[Rows, Scores]:
-        """Search by comparing every one of the rows."""
+        """Search by comparing all given rows."""
         import numpy as np
 
         parts = [rows[begin : begin + BATCH] for begin in range(0, len(rows), BATCH)]
@@ -140,7 +140,7 @@ class VectorIndex:
 
 
 def best_first(rows: Rows, scores: Scores, k: int) -> tuple[Rows, Scores]:
-    """Give the ``k`` rows with the highest scores and these, best first, ties by row."""
+    """Return the ``k`` rows with the highest scores and their scores, best first, ties by row."""
     import numpy as np
 
     if k < len(rows):
@@ -160,11 +160,15 @@ def build(
 ) -> VectorIndex:
     """Build an index of vectors, row by row. The same vectors give the same index, to the byte.
 
-    ``ef_search`` is how many candidates a search of an HNSW index keeps in view, ``nprobe`` how
-    many lists one of an IVF index looks into; kinds of index without them take no notice.
+    Args:
+        vectors: The vectors, one a row.
+        factory: A FAISS factory string, or ``auto``.
+        ef_search: The number of candidates in a search of an HNSW index; others ignore it.
+        nprobe: The number of lists that a search of an IVF index probes; others ignore it.
+        progress: Called with the number of vectors added so far.
 
     Raises:
-        StageError: FAISS cannot make this index of these vectors.
+        StageError: FAISS cannot build this index from these vectors.
     """
     import faiss
     import numpy as np
@@ -183,7 +187,7 @@ def build(
         if lists:
             probed = nprobe or max(LEAST_LISTS, math.ceil(lists.nlist * LISTS_PROBED))
             lists.nprobe = min(probed, lists.nlist)
-            lists.make_direct_map()  # so that vectors can be given back by row
+            lists.make_direct_map()  # so that `vectors` can read them by row
     except RuntimeError as error:
         raise _refused(factory, error, len(vectors)) from None
     return VectorIndex(index)
@@ -193,12 +197,12 @@ def open_index(path: Path, threads: int = 1) -> VectorIndex:
     """Open an index that `VectorIndex.save` wrote; its vectors stay in the file.
 
     Raises:
-        StageError: the file cannot be read as an index.
+        StageError: The file cannot be read as an index.
     """
     import faiss
 
     try:
-        # No part of an index is larger than its file: a torn one must not ask for all the memory.
+        # No part of an index is larger than its file, so a corrupt one cannot claim all memory.
         size = path.stat().st_size
         faiss.set_deserialization_vector_byte_limit(size + TABLES)
         faiss.set_deserialization_loop_limit(size)
@@ -212,7 +216,7 @@ def open_index(path: Path, threads: int = 1) -> VectorIndex:
 
 
 def recall(index: VectorIndex, vectors: Vectors, k: int = 10, queries: int = 200) -> float:
-    """Give the part of the true ``k`` nearest that the index finds, for vectors of its own."""
+    """Return the share of the true ``k`` nearest that the index finds, for its own vectors."""
     import numpy as np
 
     drawn = np.random.default_rng(SEED).choice(
@@ -240,18 +244,18 @@ def _made(factory: str, dimension: int) -> Any:
     except RuntimeError as error:
         raise _refused(factory, error) from None
     if index.metric_type != faiss.METRIC_INNER_PRODUCT:
-        raise _refused(factory, ValueError("it does not know the inner product"))
+        raise _refused(factory, ValueError("it does not support the inner product"))
     lists = faiss.try_extract_index_ivf(index)
     if lists and isinstance(faiss.downcast_index(lists), faiss.IndexIVFFastScan):
-        # Read from a file, it ends the process when it is asked for a vector (1.15.1).
-        raise _refused(factory, ValueError("lists with fast scan cannot give vectors back"))
+        # Read from a file, it crashes the process when a vector is read from it (1.15.1).
+        raise _refused(factory, ValueError("vectors cannot be read from lists with fast scan"))
     return index
 
 
 def _refused(factory: str, error: Exception, count: int | None = None) -> StageError:
     vectors = "" if count is None else f" of {count} vectors"
     return StageError(
-        f"FAISS cannot make an index {factory!r}{vectors}: {_reason(error)}",
+        f"FAISS cannot build an index {factory!r}{vectors}: {_reason(error)}",
         hint=f"`factory: {AUTO}` chooses by size; others are, for example: {EXAMPLES}",
     )
 
@@ -263,7 +267,7 @@ def _reason(error: Exception) -> str:
 
 
 def _hnsw(index: Any) -> Any | None:
-    """Give the graph of an HNSW index, also where the vectors are transformed first."""
+    """Return the graph of an HNSW index, also if the vectors are transformed first."""
     import faiss
 
     inner = faiss.downcast_index(index)
@@ -273,7 +277,7 @@ def _hnsw(index: Any) -> Any | None:
 
 
 def _sample(vectors: Vectors, lists: int) -> Vectors:
-    """Draw the vectors that an index is trained on: as many as k-means makes use of."""
+    """Return a random sample of vectors to train an index on, as many as k-means uses."""
     import numpy as np
 
     size = min(len(vectors), max(64 * lists, 65_536))
@@ -292,9 +296,9 @@ def _selector(rows: Rows, count: int) -> Any:
 
 
 def _restricted(index: Any, selector: Any, rows: int) -> Any:
-    """Give the parameters of a search among so many selected rows.
+    """Return the search parameters for a selection of rows.
 
-    The fewer they are, the wider an approximate search must look to meet as many of them.
+    The fewer rows are selected, the wider an approximate search must look to find as many of them.
     """
     import faiss
 

@@ -1,8 +1,8 @@
-"""Write rows as Parquet with the column types that their JSON values have.
+"""Write rows as Parquet with the column types of their JSON values.
 
 The ``datasets`` library guesses types when it reads JSON: texts that all look like dates become
-timestamps, ``1`` among fractions becomes ``1.0``, and the first 10 MiB fix the shape, so that a
-column which comes later is an error. A Parquet file says its types itself, and nothing is guessed.
+timestamps, ``1`` among fractions becomes ``1.0``, and a column that first appears after 10 MiB is
+an error. A Parquet file states its types, so nothing is guessed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llmpipe.errors import MissingDependencyError, StageError
 
 BATCH_ROWS = 1_000
 BATCH_BYTES = 64 << 20
-"""A batch of rows is closed at either limit: Arrow holds at most 2 GiB of text in one."""
+"""A batch of rows ends at either limit, because Arrow allows at most 2 GiB of text in one."""
 
 NAMES: Mapping[Any, str] = {
     str: "a text",
@@ -27,19 +27,19 @@ NAMES: Mapping[Any, str] = {
 }
 
 Shape = Any
-"""What a column holds: None (nothing yet), a Python type, ``[shape]`` of a list's items, or
-``{key: shape}`` of an object's."""
+"""The type of a column: None (not known yet), a Python type, ``[shape]`` of a list's items, or
+``{key: shape}`` of an object's values."""
 
 
 def write_texts(
     path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, str | None]]
 ) -> int:
-    """Write rows whose columns all hold text or null, and return how many there were."""
+    """Write rows whose columns all contain text or null, and return the number of rows."""
     return write_shaped(path, dict.fromkeys(columns, str), rows)
 
 
 def write_shaped(path: Path, shape: Mapping[str, Shape], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows of a known shape (see `joined`) and return how many there were."""
+    """Write rows of a known shape (see `joined`) and return the number of rows."""
     pa, pq = _arrow()
     schema = pa.schema([(name, _arrow_type(pa, part)) for name, part in shape.items()])
     count = 0
@@ -55,10 +55,15 @@ def write_shaped(path: Path, shape: Mapping[str, Shape], rows: Iterable[Mapping[
 
 
 def joined(shape: Shape, value: Any, place: str) -> Shape:
-    """Return the shape of a column that has held ``shape`` so far and now holds ``value``.
+    """Return the shape of a column with a shape so far and one more value.
+
+    Args:
+        shape: The shape of the earlier values.
+        value: The value.
+        place: The position of the value, for errors.
 
     Raises:
-        StageError: no one type holds both as written; ``place`` says where ``value`` stands.
+        StageError: No type can hold both the earlier values and this one as written.
     """
     if value is None:
         return shape
@@ -80,7 +85,7 @@ def joined(shape: Shape, value: Any, place: str) -> Shape:
 
 
 def lacks_key(shape: Shape, value: Any) -> bool:
-    """Whether an object inside a value lacks a key that ``shape`` has: Parquet gives it as null."""
+    """Return whether an object in a value lacks a key of ``shape``; Parquet stores it as null."""
     if isinstance(value, list):
         return any(lacks_key(shape[0], item) for item in value)
     if isinstance(value, Mapping):
@@ -116,7 +121,7 @@ def _arrow_type(pa: Any, shape: Shape) -> Any:
         return pa.list_(_arrow_type(pa, shape[0]))
     if isinstance(shape, Mapping):
         if not shape:
-            raise StageError("a column holds nothing but empty objects", hint="leave it out")
+            raise StageError("a column contains only empty objects", hint="leave it out")
         return pa.struct([(key, _arrow_type(pa, part)) for key, part in shape.items()])
     types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     return types.get(shape, pa.string())  # a column of nulls may be any type

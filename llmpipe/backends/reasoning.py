@@ -1,13 +1,13 @@
-"""Part what a model thinks from what it answers: one way for every engine, whole or in pieces.
+"""Separate a model's reasoning from its answer, the same way for every engine and for streams.
 
 A reasoning model writes ``<think>…</think>`` before its answer, or its chat template opens the tag
 and the model only closes it. Engines treat that differently: llama.cpp moves the text to
-``reasoning_content`` for the templates that it recognises and strips the answer; transformers does
-nothing. So raw text is taken from both, and parted here.
+``reasoning_content`` for the templates that it recognizes and strips the answer; transformers does
+nothing. llmpipe therefore takes raw text from both and separates it here.
 
-Reasoning stands before the answer. Tags amid an answer are part of it: it may speak of them.
-Not covered: reasoning without tags of its own (Granite's "Here is my thought process:") and the
-channels of gpt-oss.
+Reasoning comes before the answer. Tags inside an answer belong to it, since it may talk about them.
+Not covered: reasoning without tags (Granite's "Here is my thought process:") and the channels of
+gpt-oss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from enum import Enum, auto
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What stands around a model's reasoning."""
+    """The tags around a model's reasoning."""
 
     start: str
     end: str
@@ -37,25 +37,25 @@ TAGS = (
     Tags("<|inner_prefix|>", "<|inner_suffix|>"),
     Tags("<|channel>thought", "<channel|>"),
 )
-"""The tags that are known; no start is the beginning of another one."""
+"""All known tags. No start tag is a prefix of another one."""
 
 TAG_TEXTS = tuple(text for tags in TAGS for text in (tags.start, tags.end))
-"""All of them: where one is a special token of a model, it has to be kept in the text."""
+"""The texts of all tags. If one is a special token of a model, decoding must keep it."""
 
 REPLACEMENT = "\ufffd"
-"""What stands for bytes that are no character. For half of one only some engines write it."""
+"""The replacement for invalid bytes. Some engines write it for an incomplete last character."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model wrote: the answer, without space around it, and its reasoning apart."""
+    """A model's reply: the answer and the reasoning, both without surrounding whitespace."""
 
     answer: str
     reasoning: str = ""
     unfinished: bool = False
-    """Whether the text ends inside the reasoning, so that there is no answer."""
+    """Whether the text ends inside the reasoning, so there is no answer."""
     truncated: bool = False
-    """Whether it ends because there was no room for more, not because the model ended it."""
+    """Whether the text was cut off by a limit instead of ended by the model."""
 
 
 class _Place(Enum):
@@ -65,14 +65,14 @@ class _Place(Enum):
 
 
 class Parter:
-    """Parts a text that comes in pieces. The pieces' borders change nothing.
+    """Separates the reasoning in a text that arrives in pieces, wherever they are cut.
 
-    `feed` gives stretches of text with whether they are reasoning. What may yet become a tag is
-    held back, and white space before the answer is dropped. `close` gives what was held back.
+    `feed` yields spans of text, each with whether it is reasoning. It holds back text that may
+    become a tag, and drops whitespace before the answer. `close` yields the text held back.
     """
 
     def __init__(self, opened: Tags | None = None) -> None:
-        """Begin before the answer, or inside reasoning that the prompt has ``opened``."""
+        """Start before the answer, or inside reasoning that the prompt has ``opened``."""
         self._tags = opened
         self._place = _Place.REASONING if opened else _Place.BEFORE
         self._held = ""
@@ -84,16 +84,16 @@ class Parter:
 
     @property
     def reasoned(self) -> bool:
-        """Whether reasoning has ended."""
+        """Whether there was reasoning and it has ended."""
         return self._tags is not None and not self.reasoning
 
     @property
     def answering(self) -> bool:
-        """Whether the answer has begun, or is what comes next."""
+        """Whether the answer has begun, or comes next."""
         return self.reasoned or self._place is _Place.ANSWER
 
     def feed(self, piece: str) -> Iterator[tuple[str, bool]]:
-        """Take the next piece; give the text that is certain, and whether it is reasoning."""
+        """Add a piece; yield the text that is certain, and whether it is reasoning."""
         self._held += piece
         moved = True
         while moved:
@@ -109,27 +109,27 @@ class Parter:
                 self._held, moved = "", False
 
     def close(self) -> Iterator[tuple[str, bool]]:
-        """End the text; give what was held back."""
+        """End the text; yield what was held back."""
         held = self._held if self.reasoning else self._held.lstrip()
         self._held = ""
         if held:
             yield held, self.reasoning
 
     def _begin(self) -> bool:
-        """See whether reasoning or the answer begins; False where more has to be known."""
+        """Decide whether reasoning or the answer begins; return False if more text is needed."""
         text = self._held.lstrip()
         for tags in TAGS:
             if text.startswith(tags.start):
                 self._tags, self._place = tags, _Place.REASONING
                 self._held = text.removeprefix(tags.start)
                 return True
-        if any(tags.start.startswith(text) for tags in TAGS):  # no text at all, too
+        if any(tags.start.startswith(text) for tags in TAGS):  # also if there is no text yet
             return False
         self._held, self._place = text, _Place.ANSWER
         return True
 
     def _until_end(self) -> tuple[str, bool]:
-        """Take reasoning up to its end; the second value says whether the end was there."""
+        """Return the reasoning up to its end tag, and whether the end tag was found."""
         assert self._tags is not None
         end = self._tags.end
         text, found, rest = self._held.partition(end)
@@ -142,7 +142,7 @@ class Parter:
 
 
 def part(text: str, opened: Tags | None = None, *, truncated: bool = False) -> Reply:
-    """Part a whole text; ``opened`` is the tag that its prompt ends in, if any."""
+    """Separate the reasoning in a whole text; ``opened`` is the tag that its prompt ends with."""
     parter = Parter(opened)
     stretches = [*parter.feed(text), *parter.close()]
     return reply_of(
@@ -156,24 +156,24 @@ def part(text: str, opened: Tags | None = None, *, truncated: bool = False) -> R
 def reply_of(
     answer: str, reasoning: str, *, unfinished: bool = False, truncated: bool = False
 ) -> Reply:
-    """Make a reply of parted texts: without space around them, or a character cut at the end."""
+    """Return a reply without surrounding whitespace, and without an incomplete last character."""
     if truncated:
         answer, reasoning = answer.rstrip(REPLACEMENT), reasoning.rstrip(REPLACEMENT)
     return Reply(answer.strip(), reasoning.strip(), unfinished, truncated)
 
 
 def part_unseen(text: str, *, truncated: bool = False) -> Reply:
-    """Part a text whose prompt is not known, such as an endpoint's reply or a row of a data set.
+    """Separate the reasoning in a text whose prompt is unknown, such as an endpoint's reply.
 
-    A closing tag before any opening one shows that the prompt had opened it.
+    A closing tag before any opening one means that the prompt had opened it.
     """
     return part(text, _closed_first(text), truncated=truncated)
 
 
 def opened_by(prompt: str, question: str = "") -> Tags | None:
-    """Find the tag that a prompt leaves open, so that the answer begins inside reasoning.
+    """Return the tag that a prompt leaves open, so that the reply begins inside reasoning.
 
-    ``question`` is the last message in it; it, and what stands before it, may speak of tags.
+    ``question`` is the last message of the prompt. Tags in it and before it do not count.
     """
     last = next((tags for tags in TAGS if prompt.rstrip().endswith(tags.start)), None)
     said = question.strip()
@@ -186,7 +186,7 @@ def opened_by(prompt: str, question: str = "") -> Tags | None:
 
 
 def may_reason(template: str) -> bool:
-    """Say whether a chat template knows of reasoning: whether a tag stands in it."""
+    """Return whether a chat template contains a reasoning tag."""
     return any(text in template for text in TAG_TEXTS)
 
 

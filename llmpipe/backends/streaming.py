@@ -1,4 +1,4 @@
-"""What streams of text from a model have in common: how they are stopped and what they cost."""
+"""Types that all streams of generated text share: their pieces, usage and cancellation."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from llmpipe.backends.reasoning import Reply, reply_of
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What an answer took. Tokens are None where the model's server does not say."""
+    """The usage of an answer. Tokens are None if the model's server does not report them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     truncated: bool = False
-    """Whether the answer ends because there was no room for more of it."""
+    """Whether a limit cut the answer off."""
     unfinished: bool = False
-    """Whether the model stopped, or was cut, inside its reasoning, so that there is no answer."""
+    """Whether the reply ends inside the reasoning, so there is no answer."""
 
 
 class Thought(msgspec.Struct, frozen=True):
-    """A piece of what the model thinks before it answers; it is no part of the answer."""
+    """A piece of the reasoning before the answer."""
 
     text: str
 
 
 Piece = str | Thought | Usage
-"""A piece of the answer, one of the reasoning before it, or what both took."""
+"""A piece of the answer, a piece of the reasoning, or the usage of both."""
 
 Pieces = Generator[Piece, None, None]
-"""The pieces of a text as they are written, then what it took. To close it ends the work."""
+"""The pieces of a reply as they are generated, then its usage. Closing it stops the work."""
 
 
 def whole(pieces: Iterable[Piece]) -> Reply:
-    """Return what all the pieces of a stream make together."""
+    """Return the whole reply from the pieces of a stream."""
     answer, reasoning, usage = "", "", Usage()
     for piece in pieces:
         if isinstance(piece, Usage):
@@ -50,14 +50,14 @@ def whole(pieces: Iterable[Piece]) -> Reply:
 
 
 class CancelledError(ConnectionAbortedError):
-    """An answer is no longer wanted."""
+    """The answer was canceled."""
 
 
 class Cancellation:
-    """Lets one thread stop the answer that another one is waiting for.
+    """Lets one thread cancel the answer that another thread waits for.
 
-    Whoever waits does so at a socket; `cancel` shuts it down, which wakes the waiting thread and
-    tells the server at the other end to stop computing.
+    The other thread waits at a socket. `cancel` shuts the socket down, which wakes the thread and
+    makes the server at the other end stop computing.
     """
 
     def __init__(self) -> None:
@@ -67,16 +67,16 @@ class Cancellation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the answer is no longer wanted."""
+        """Whether the answer was canceled."""
         return self._cancelled
 
     def check(self) -> None:
-        """Raise `CancelledError` where the answer is no longer wanted."""
+        """Raise `CancelledError` if the answer was canceled."""
         if self._cancelled:
             raise CancelledError("the answer is no longer wanted")
 
     def cancel(self) -> None:
-        """Stop what is under way, and whatever would begin later."""
+        """Stop the current work, and any work that would begin later."""
         with self._lock:
             self._cancelled = True
             for each in self._sockets:
@@ -84,7 +84,7 @@ class Cancellation:
 
     @contextlib.contextmanager
     def watching(self, connected: socket.socket) -> Iterator[None]:
-        """Have `cancel` shut a socket down for as long as the block lasts."""
+        """Let `cancel` shut a socket down during the block."""
         with self._lock:
             self._sockets.add(connected)
             if self._cancelled:
@@ -97,5 +97,5 @@ class Cancellation:
 
 
 def _shut_down(connected: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the other end was quicker
+    with contextlib.suppress(OSError):  # the other end closed it first
         connected.shutdown(socket.SHUT_RDWR)

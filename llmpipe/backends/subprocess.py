@@ -1,4 +1,4 @@
-"""Run an outside program as a child, see its lines as they come, and keep them in the log."""
+"""Run an external program as a subprocess, and pass on its output line by line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ChildResult:
-    """How a child ended: its exit status and its last lines."""
+    """The result of a subprocess: its exit code and its last lines."""
 
     returncode: int
     tail: list[str]
@@ -27,11 +27,17 @@ def run_child(
     on_line: Callable[[str], None] | None = None,
     tail_lines: int = 40,
 ) -> ChildResult:
-    """Run ``command``; pass every line of its output on to our own output and to ``on_line``.
+    """Run a command, and pass every line of its output to our own output and to ``on_line``.
 
-    ``env`` is added to the environment. The child stays in our process group, so that whoever
-    stops us stops it; an exception from ``on_line`` kills it and passes on. A carriage return
-    ends a line too: progress bars become lines.
+    The subprocess stays in our process group, so it is stopped together with us. An exception in
+    ``on_line`` kills it. A carriage return also ends a line, so progress bars become lines.
+
+    Args:
+        command: The command and its arguments.
+        cwd: The working folder; by default ours.
+        env: Variables that are added to the environment.
+        on_line: Called with every line.
+        tail_lines: The number of last lines that are kept.
     """
     tail: collections.deque[str] = collections.deque(maxlen=tail_lines)
     with subprocess.Popen(
@@ -48,7 +54,7 @@ def run_child(
     ) as process:
         assert process.stdout is not None
         try:
-            for raw in process.stdout:  # universal newlines: \r ends a line as well
+            for raw in process.stdout:  # universal newlines: \r also ends a line
                 line = raw.rstrip("\n")
                 if line.strip():
                     tail.append(line)
@@ -56,7 +62,7 @@ def run_child(
                 if on_line:
                     on_line(line)
         except BaseException:
-            process.kill()  # else leaving the block would wait for it to end by itself
+            process.kill()  # otherwise leaving the block would wait for it
             raise
     sys.stdout.flush()
     return ChildResult(process.returncode, list(tail))

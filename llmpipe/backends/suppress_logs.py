@@ -1,7 +1,7 @@
-"""Keep what transformers and its companions say of themselves out of logs and off the terminal.
+"""Suppress warnings and progress bars of transformers and related libraries.
 
-Imported, torchao, bitsandbytes and torch tell of parts that a CPU has no use for; at work,
-transformers draws progress bars of its own. Errors are raised and not logged, so none is lost.
+On import, torchao, bitsandbytes and torch warn about parts that a CPU does not need. At work,
+transformers draws its own progress bars. No error is lost, because errors are raised, not logged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def suppress_logs() -> Iterator[None]:
-    """Keep their warnings and progress bars quiet; what was set before is set again after."""
+    """Suppress warnings and progress bars in the block, and restore the settings afterward."""
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

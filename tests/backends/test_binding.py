@@ -17,7 +17,7 @@ def test_a_key_is_read_without_the_space_around_it(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("\n", "TOWN_KEY holds no API key"),
+        ("\n", "TOWN_KEY has no API key"),
         ("s3cret-ü", "the API key in TOWN_KEY has characters that cannot be sent"),
         ("s3cret\nkey", "the API key in TOWN_KEY has characters that cannot be sent"),
     ],
@@ -35,5 +35,5 @@ def test_a_key_that_no_caller_could_send_is_refused(
 @pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example", "no\0host", "\udcff"])
 def test_what_is_no_name_of_a_host_is_said(host: str) -> None:
     """However it fails to be one."""
-    with pytest.raises(StageError, match="no address is known by that name"):
+    with pytest.raises(StageError, match="the host name is unknown"):
         bind(host, 0)

@@ -160,14 +160,14 @@ def test_a_single_vector() -> None:
         ("IVF16,PQ7", "should be a multiple of"),
         ("IVF5000,Flat", "Number of training points"),
         ("LSH", "METRIC_L2"),
-        ("HNSW32_PQ8", "does not know the inner product"),
+        ("HNSW32_PQ8", "does not support the inner product"),
         ("IDMap,Flat", "use add_with_ids"),
-        ("IVF16,PQ8x4fs", "cannot give vectors back"),
+        ("IVF16,PQ8x4fs", "vectors cannot be read from lists with fast scan"),
     ],
 )
 def test_a_factory_that_cannot_be_is_refused(factory: str, reason: str, vectors: Vectors) -> None:
     """By FAISS's own reason, without the place in its source, and with examples."""
-    with pytest.raises(StageError, match="FAISS cannot make an index") as caught:
+    with pytest.raises(StageError, match="FAISS cannot build an index") as caught:
         build(vectors, factory)
     assert reason in caught.value.message
     assert ".cpp" not in caught.value.message

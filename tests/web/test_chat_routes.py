@@ -165,10 +165,10 @@ def test_an_embedder_that_fails_is_told(
             assert error_of(response) == (503, "server_error", "search_failed")
             message = response.json()["error"]["message"]
             assert message.startswith("the embedder at")
-            assert "does not take a question of 13 characters" in message
+            assert "refuses a question of 13 characters" in message
     noted = {record.getMessage() for record in caplog.records}
     place = f"the embedder at {served.endpoint.url}"
-    assert noted == {f"503 search_failed: {place} does not take a question of 13 characters"}
+    assert noted == {f"503 search_failed: {place} refuses a question of 13 characters"}
     assert len(caplog.records) == 3
     assert "Alice" not in caplog.text + capfd.readouterr().err
 

@@ -119,7 +119,7 @@ def test_a_refusal_of_the_model_is_an_error(
                 model="m", messages=question(SECRET), stream=stream
             )
         )
-    reason = f"the endpoint {served.endpoint.url} gave no answer: HTTP 400"
+    reason = f"the endpoint {served.endpoint.url} did not answer: HTTP 400"
     assert noted(caplog) == [("ERROR", f"503 generator_unavailable: {reason}")]
 
 
@@ -136,4 +136,4 @@ def test_an_answer_that_breaks_off_is_noted_once(
         list(client(served).chat.completions.create(model="m", messages=question(), stream=True))
     ((level, line),) = noted(caplog)
     assert level == "ERROR"
-    assert line.endswith("gave no answer: ConnectionError")
+    assert line.endswith("did not answer: ConnectionError")

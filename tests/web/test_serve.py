@@ -279,7 +279,7 @@ def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:
     ("arguments", "code", "message"),
     [
         (["answers", "--host", "0.0.0.0"], 2, "no API key protects it"),
-        (["answers", "--api-key-env", "NOT_SET"], 2, "NOT_SET holds no API key"),
+        (["answers", "--api-key-env", "NOT_SET"], 2, "NOT_SET has no API key"),
         (["answers", "--port", "70000"], 2, "there is no port 70000"),
         (["answers", "--host", "no.such.host.invalid"], 2, "no API key protects it"),
         ([], 2, "several serve and rag stages\n   say which: answers, other, slow, chat"),

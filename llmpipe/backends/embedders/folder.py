@@ -1,10 +1,10 @@
-"""What a sentence-transformers folder says about its embedder, read without loading the model.
+"""Read the settings of a sentence-transformers folder without loading the model.
 
-The folder's JSON files name the modules that a text passes through, the longest text, the way in
-which tokens become one vector, and the prompts that belong before passages and questions. A folder
-of a plain encoder, without ``modules.json``, is pooled by the mean, as sentence-transformers does.
+The folder's JSON files contain the modules, the maximum length of a text, the pooling of tokens
+into one vector, and the prompts for passages and questions. A folder of a plain encoder, without
+``modules.json``, uses mean pooling, as in sentence-transformers.
 
-Its tokens are counted by the ``tokenizers`` library alone, which loads in some milliseconds.
+Tokens are counted with the ``tokenizers`` library, which loads in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmpipe.errors import MissingDependencyError, StageError
 Pooling = Literal["mean", "cls", "max", "lasttoken", "unknown"]
 
 PASSAGE_PROMPTS = ("document", "passage", "corpus")
-"""The names under which a model may keep the prompt of its passages, the first wins."""
+"""The names that models use for the prompt of passages; the first one found is used."""
 
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -35,11 +35,10 @@ _KNOWN_POOLING = ("mean", "cls", "max", "lasttoken")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingFolder:
-    """A model folder's own words.
+    """The settings of a model folder.
 
-    ``max_tokens`` counts special tokens too. ``plain`` says that the modules are an encoder, one
-    pooling and perhaps a normalisation, and nothing else, so that the encoder's output alone
-    determines the vectors.
+    ``max_tokens`` includes special tokens. ``plain`` means that the modules are only an encoder,
+    one pooling and perhaps a normalization, so that the encoder's output determines the vectors.
     """
 
     path: Path
@@ -53,10 +52,10 @@ class EmbeddingFolder:
 
 
 def read_folder(path: Path, label: str = "") -> EmbeddingFolder:
-    """Read what the folder says. ``label`` is what messages call it.
+    """Read the settings of a folder. ``label`` is its name in messages.
 
     Raises:
-        StageError: it is no embedder, or does not say how long a text may be.
+        StageError: It is not an embedder, or does not state the maximum length of a text.
     """
     name = label or path.name
     config = _read(path / "config.json", name)
@@ -80,11 +79,11 @@ def read_folder(path: Path, label: str = "") -> EmbeddingFolder:
 
 
 def load_tokenizer(path: Path, label: str = "") -> Any:
-    """Load the folder's tokenizer with truncation and padding switched off.
+    """Load the folder's tokenizer without truncation and padding.
 
     Raises:
-        StageError: the folder holds no tokenizer.json, or one that cannot be read.
-        MissingDependencyError: the package ``tokenizers`` is not installed.
+        StageError: The folder has no tokenizer.json, or it cannot be read.
+        MissingDependencyError: The package ``tokenizers`` is not installed.
     """
     try:
         from tokenizers import Tokenizer, normalizers
@@ -96,7 +95,7 @@ def load_tokenizer(path: Path, label: str = "") -> Any:
     if not file.is_file():
         raise StageError(
             f"{name}: no tokenizer.json",
-            hint="save the tokenizer anew: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+            hint="save the tokenizer again: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
         )
     try:
         tokenizer = Tokenizer.from_file(str(file))
@@ -116,7 +115,7 @@ def count_tokens(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 
 
 def _read(file: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object; one that is not there is empty."""
+    """Read a JSON object; return an empty one if the file does not exist."""
     try:
         value = json.loads(file.read_text("utf-8"))
     except FileNotFoundError:
@@ -127,7 +126,7 @@ def _read(file: Path, name: str) -> dict[str, Any]:
 
 
 def _modules(path: Path, name: str) -> dict[str, str]:
-    """Give the folder of each module by the last word of its type, in their order."""
+    """Return the folder of each module by the last word of its type, in order."""
     file = path / "modules.json"
     if not file.exists():
         return {"Transformer": "", "Pooling": ""}
@@ -148,11 +147,11 @@ def _max_tokens(path: Path, config: dict[str, Any], sentence: dict[str, Any], na
         return stated
     tokenizer = _read(path / "tokenizer_config.json", name)
     bounds = (tokenizer.get("model_max_length"), config.get("max_position_embeddings"))
-    # A tokenizer without a limit says 1e30, and one of absolute positions may say too much.
+    # A tokenizer without a limit says 1e30, and its limit may exceed the absolute positions.
     known = [int(bound) for bound in bounds if isinstance(bound, int | float) and bound < 1e9]
     if not known:
         raise StageError(
-            f"{name}: does not say how long a text may be",
+            f"{name}: does not state the maximum length of a text",
             hint='write it into sentence_bert_config.json: {"max_seq_length": 512}',
         )
     return min(known)
@@ -178,7 +177,7 @@ def _pooling(config: dict[str, Any]) -> Pooling:
 
 
 def _pooling_modes(config: dict[str, Any]) -> list[str]:
-    """Give the ways in which tokens are pooled; several are put one after the other."""
+    """Return the pooling modes; the vectors of several modes are concatenated."""
     stated = config.get("pooling_mode")
     if isinstance(stated, str):
         return [stated]
@@ -188,7 +187,7 @@ def _pooling_modes(config: dict[str, Any]) -> list[str]:
 
 
 def _prompts(path: Path, name: str) -> tuple[str, str]:
-    """Give the prompts that the model puts before passages and before questions."""
+    """Return the model's prompts for passages and for questions."""
     config = _read(path / "config_sentence_transformers.json", name)
     prompts = config.get("prompts") or {}
     default = config.get("default_prompt_name")
@@ -196,7 +195,7 @@ def _prompts(path: Path, name: str) -> tuple[str, str]:
         raise StageError(
             f"{name}: config_sentence_transformers.json names the prompt {default!r} as its "
             f"default and has no such prompt",
-            hint="set passage_prefix and query_prefix, or mend the file",
+            hint="set passage_prefix and query_prefix, or fix the file",
         )
     fallback = str(prompts.get(default) or "")
     passage = next((prompts[key] for key in PASSAGE_PROMPTS if key in prompts), fallback)

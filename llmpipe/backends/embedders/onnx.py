@@ -1,10 +1,10 @@
-"""Embed texts by an ONNX file, such as an int8 one, without torch: it loads in half a second.
+"""Embed texts with an ONNX file, such as an int8 one, without torch. It loads in half a second.
 
-The file stands for the weights of a model folder, whose tokenizer, pooling and normalisation are
-used. Where a file quantises while it computes, the scale is taken over the whole batch, and a text
-would get another vector in other company. So each text is computed alone, in one thread, several
-texts at a time in as many threads as there are: its vector depends on nothing else. On a CPU this
-is as fast as batches are (measured: 0.09 s a passage alone, 0.09 to 0.10 s in batches of 2 to 8).
+The file replaces the weights of a model folder, whose tokenizer, pooling and normalization are
+used. A file that quantizes at run time computes the scale over the whole batch, so the vector of a
+text would depend on the other texts. Each text is therefore computed alone, in one thread, with
+several threads in parallel. On a CPU this is as fast as batches (measured: 0.09 s a passage alone,
+0.09 to 0.10 s in batches of 2 to 8).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class OnnxEmbedder:
     """An encoder in one ONNX file. Use it as a context manager.
 
     Raises:
-        StageError: the file cannot be loaded, or does not belong to such a model.
+        StageError: The file cannot be loaded, or does not fit the model folder.
         MissingDependencyError: onnxruntime is not installed.
     """
 
@@ -51,8 +51,7 @@ class OnnxEmbedder:
         self.label = label or weights.name
         if not folder.plain or folder.pooling == "unknown":
             raise StageError(
-                f"{folder.path.name} does more than to pool and normalise what the ONNX file "
-                f"computes",
+                f"{folder.path.name} does more than pool and normalize the output of the ONNX file",
                 hint="use the engine sentence-transformers",
             )
         self._tokenizer = load_tokenizer(folder.path)
@@ -71,18 +70,18 @@ class OnnxEmbedder:
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None
     ) -> NDArray[np.float32]:
-        """Give a vector for every text.
+        """Return a vector for every text.
 
-        A text that is longer than the model takes would be cut: the caller sees to it.
+        The model would cut a text that is too long, so the caller must pass shorter ones.
         """
         return self._vectors([self.passage_prefix + text for text in texts], progress)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Give the vector of a question; what of it the model does not take is cut off."""
+        """Return the vector of a question; one that is too long for the model is cut."""
         return self._vector(self.query_prefix + text)
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the vectors of several questions, as many at once as there are threads."""
+        """Return the vectors of several questions, as many in parallel as there are threads."""
         return self._vectors([self.query_prefix + text for text in texts], lambda done: None)
 
     def _vectors(
@@ -127,23 +126,23 @@ def _open(weights: Path, label: str) -> Any:
         return onnxruntime.InferenceSession(
             str(weights), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its exceptions have no common base of their own
+    except Exception as error:  # its exceptions have no common base class
         raise StageError(
             f"{label}: not an ONNX model that can be loaded: {str(error)[:300]}",
-            hint="it must be one file that holds its own weights",
+            hint="it must be one file that contains its weights",
         ) from None
 
 
 def _check(session: Any, folder: EmbeddingFolder, label: str) -> tuple[set[str], str]:
-    """Give the names of the inputs to fill and of the output to use.
+    """Return the names of the inputs to fill and of the output to use.
 
     Raises:
-        StageError: the file is no encoder of texts, or of another width than the model.
+        StageError: The file is not a text encoder, or its dimension differs from the model's.
     """
     inputs = {item.name for item in session.get_inputs()}
     if "input_ids" not in inputs or inputs - {*INPUTS}:
         raise StageError(
-            f"{label}: not an encoder of texts: its inputs are {', '.join(sorted(inputs))}",
+            f"{label}: not a text encoder: its inputs are {', '.join(sorted(inputs))}",
             hint=f"export the model with the inputs {', '.join(INPUTS)}",
         )
     shapes = {item.name: item.shape for item in session.get_outputs()}
@@ -151,12 +150,12 @@ def _check(session: Any, folder: EmbeddingFolder, label: str) -> tuple[set[str],
     output = "sentence_embedding" if "sentence_embedding" in shapes else next(iter(vectors), None)
     if output is None:
         raise StageError(
-            f"{label}: gives no vector for each token: its outputs are {', '.join(shapes)}"
+            f"{label}: outputs no vector for each token: its outputs are {', '.join(shapes)}"
         )
     width = shapes[output][-1]
     if isinstance(width, int) and width != folder.dimension:
         raise StageError(
-            f"{label}: gives vectors of {width} dimensions; the model {folder.path.name} has "
+            f"{label}: outputs vectors of {width} dimensions; the model {folder.path.name} has "
             f"{folder.dimension}",
             hint="`weights` must be the same model as `model`, in another format",
         )
@@ -164,7 +163,7 @@ def _check(session: Any, folder: EmbeddingFolder, label: str) -> tuple[set[str],
 
 
 def _pooled(tokens: NDArray[np.float32], pooling: str) -> Any:
-    """Make one vector of those of the tokens; there is no padding among them."""
+    """Pool the vectors of the tokens, which include no padding, into one vector."""
     if pooling == "cls":
         return tokens[0]
     if pooling == "lasttoken":

@@ -1,9 +1,8 @@
-"""Embed texts by an OpenAI-compatible endpoint, several texts in each request.
+"""Embed texts with an OpenAI-compatible endpoint, several texts in each request.
 
-Requests go out by `llmpipe.backends.openai.client`. When the endpoint refuses a request, its texts
-are sent one by one, so that the error names the one that it does not take. Vectors are checked: one
-for each text, all of one length. How long a text may be, only the endpoint
-knows.
+`llmpipe.backends.openai.client` sends the requests. When the endpoint refuses a request, its texts
+are sent one by one, so that the error names the refused text. The vectors are checked: one for each
+text, all of the same length. Only the endpoint knows the maximum length of a text.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CONCURRENCY = 4
-"""Requests under way at the same time."""
-EMBEDDER = Words("the embedder", "", "what was embedded so far is kept")
+"""The number of concurrent requests."""
+EMBEDDER = Words("the embedder", "", "the vectors so far are kept")
 
 
 class _RefusedError(StageError):
-    """The endpoint does not take a text; ``detail`` is its own word on that."""
+    """The endpoint refuses a text; ``detail`` is its own message."""
 
     def __init__(self, where: str, text: str, detail: str) -> None:
         super().__init__(
-            f"the embedder at {where} does not take the text {text[:60]!r} "
+            f"the embedder at {where} refuses the text {text[:60]!r} "
             f"({len(text)} characters): {detail}",
             hint="if it is too long, lower `tokens` of the chunk stage",
         )
@@ -38,8 +37,8 @@ class _RefusedError(StageError):
 class EndpointEmbedder:
     """A model behind an endpoint. Use it as a context manager.
 
-    It may be used by several threads at once. ``dimension`` is what to ask the endpoint to shorten
-    its vectors to; 0 asks for nothing.
+    Several threads can use it at once. ``dimension`` asks the endpoint to shorten its vectors; 0
+    does not ask.
     """
 
     callers = CONCURRENCY
@@ -73,21 +72,21 @@ class EndpointEmbedder:
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None
     ) -> NDArray[np.float32]:
-        """Give a vector for every text; ``progress`` is told how many are done, in another thread.
+        """Return a vector for every text; ``progress`` gets the number done, in another thread.
 
         Raises:
-            MissingDependencyError: the ``openai`` package is not installed.
-            StageError: the endpoint cannot be reached or refuses, or its vectors are of no use.
+            MissingDependencyError: The ``openai`` package is not installed.
+            StageError: The endpoint cannot be reached or refuses, or its vectors are unusable.
         """
         return self._embed([self.passage_prefix + text for text in texts], progress)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Give the vector of a question; it fails as passages do, without showing it."""
+        """Return the vector of a question; it fails like `embed_passages`, without quoting it."""
         try:
             return self.embed_queries([text]).reshape(-1)
         except _RefusedError as error:
             where, length = self._client.base_url, len(text)
-            gist = f"the embedder at {where} does not take a question of {length} characters"
+            gist = f"the embedder at {where} refuses a question of {length} characters"
             raise ModelServerError(
                 f"{gist}: {error.detail}",
                 gist=gist,
@@ -95,7 +94,7 @@ class EndpointEmbedder:
             ) from None
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the vectors of several questions, in requests of `batch_size`."""
+        """Return the vectors of several questions, in requests of `batch_size`."""
         return self._embed([self.query_prefix + text for text in texts], lambda done: None)
 
     def _embed(self, texts: list[str], progress: Callable[[int], None]) -> NDArray[np.float32]:
@@ -120,7 +119,7 @@ class EndpointEmbedder:
         """Send the texts of a refused request one by one.
 
         Raises:
-            StageError: one of them is refused again.
+            StageError: A text is refused again.
         """
         rows: list[list[float]] = []
         for text in batch:
@@ -140,7 +139,7 @@ class EndpointEmbedder:
         items = sorted(answer.data or (), key=lambda item: item.index)
         if [item.index for item in items] != list(range(count)):
             raise StageError(
-                f"{self._client.base_url} gave {len(items)} vectors for {count} texts",
+                f"{self._client.base_url} returned {len(items)} vectors for {count} texts",
                 hint="is it an OpenAI-compatible endpoint? base_url usually ends in /v1",
             )
         return [item.embedding for item in items]
@@ -151,12 +150,12 @@ class EndpointEmbedder:
         where = self._client.base_url
         widths = {len(row) for row in rows}
         if len(widths) > 1:
-            raise StageError(f"{where} gave vectors of several lengths: {sorted(widths)}")
+            raise StageError(f"{where} returned vectors of several lengths: {sorted(widths)}")
         vectors = np.array(rows, np.float32)
         if self.dimension and widths - {self.dimension}:
             raise StageError(
-                f"{where} gave vectors of {vectors.shape[1]} dimensions, not of {self.dimension}",
-                hint="leave `dimensions` out, or name what the model can be shortened to",
+                f"{where} returned vectors of {vectors.shape[1]} dimensions, not {self.dimension}",
+                hint="leave `dimensions` out, or use a length that the model supports",
             )
         if self.normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -1,8 +1,8 @@
-"""Embed texts by a model folder of sentence-transformers, on the CPU or the first GPU.
+"""Embed texts with a sentence-transformers model folder, on the CPU or the first GPU.
 
-The folder is read as it lies on the disk: nothing from the network, no code that a model brings
-along, no pickled weights. It computes in float32 everywhere, so that a vector of one machine can be
-compared with one of another. How tokens become a vector is up to the model's own modules.
+The folder is loaded from disk only: nothing from the network, no code of the model, no pickled
+weights. It computes in float32, so that vectors of different machines can be compared. The model's
+own modules turn tokens into a vector.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCHES_PER_CALL = 4
-"""Batches that are embedded between two reports of progress."""
+"""The number of batches between two reports of progress."""
 
 
 class SentenceTransformersEmbedder:
     """A loaded model. ``threads`` bounds the CPU threads of the whole process.
 
     Raises:
-        StageError: the folder cannot be loaded as an embedder.
+        StageError: The folder cannot be loaded as an embedder.
         MissingDependencyError: sentence-transformers is not installed.
     """
 
@@ -55,14 +55,14 @@ class SentenceTransformersEmbedder:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._model.to("meta")  # whoever still holds the object holds no weights
+        self._model.to("meta")  # frees the weights even if the object is still referenced
 
     def embed_passages(
         self, texts: Sequence[str], progress: Callable[[int], None] = lambda done: None
     ) -> NDArray[np.float32]:
-        """Give a vector for every text, texts of like length computed together.
+        """Return a vector for every text; texts of similar length are computed together.
 
-        A text that is longer than the model takes would be cut: the caller sees to it.
+        The model would cut a text that is too long, so the caller must pass shorter ones.
         """
         import numpy as np
 
@@ -81,12 +81,12 @@ class SentenceTransformersEmbedder:
         return np.empty((0, 0), np.float32) if vectors is None else vectors
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Give the vector of a question; what of it the model does not take is cut off."""
+        """Return the vector of a question; one that is too long for the model is cut."""
         vector: NDArray[np.float32] = self.embed_queries([text])[0]
         return vector
 
     def embed_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the vectors of several questions, computed in batches."""
+        """Return the vectors of several questions, computed in batches."""
         import numpy as np
 
         found = self._model.encode_query(list(texts), prompt=self.query_prefix, **self._options())
@@ -122,7 +122,7 @@ def _load(folder: EmbeddingFolder, threads: int, label: str) -> Any:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True, "dtype": "float32"},
             )
-        model.default_prompt_name = None  # prompts are ours to put
+        model.default_prompt_name = None  # we add the prompts ourselves
         model.max_seq_length = folder.max_tokens
     except Exception as error:  # whatever the modules of a model raise
         raise StageError(
@@ -137,8 +137,8 @@ def _refuse_pickles(folder: EmbeddingFolder, label: str) -> None:
     for pickled in sorted(folder.path.rglob("pytorch_model*.bin")):
         if not list(pickled.parent.glob("*.safetensors")):
             raise StageError(
-                f"{label}: {pickled.relative_to(folder.path)} holds pickled weights",
-                hint="save the model anew with safetensors: model.save_pretrained(…)",
+                f"{label}: {pickled.relative_to(folder.path)} contains pickled weights",
+                hint="save the model again with safetensors: model.save_pretrained(…)",
             )
 
 

@@ -1,1 +1,1 @@
-"""llama.cpp, which serves GGUF files and writes them."""
+"""llama.cpp: serve GGUF files, read them and convert models to them."""

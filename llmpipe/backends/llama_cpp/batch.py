@@ -1,14 +1,13 @@
-"""Serve a GGUF so that no prompt, however long, stops the other answers for long.
+"""Serve a GGUF so that a long prompt does not stop the other answers for long.
 
-llama.cpp's server works in rounds. A round takes the next token of every answer under way, fills up
-with tokens of the prompts that have come, ``n_batch`` in all, and is computed in one go. Only
-between two rounds are words sent, and is it seen that a caller has hung up: the longest pause of a
-stream is the time of one round, whatever the prompts. llama.cpp's own 2,048 tokens take a small
-model on two cores ten seconds and more.
+llama.cpp's server works in rounds. A round contains the next token of every answer in progress,
+filled up with tokens of new prompts to ``n_batch`` tokens. The server sends words and notices
+disconnects only between two rounds, so the longest pause of a stream is one round. With
+llama.cpp's default of 2,048 tokens, a small model on two cores takes ten seconds and more.
 
-Here the batch is chosen by how quick this model is on this machine: a round of prompt tokens is to
-take `ROUND` seconds where the context is almost full, which is when it takes longest. How quick the
-machine will be while others work on it is not known: the aim leaves a factor of four to a second.
+This module chooses the batch by the measured speed of the model on this machine. A round of prompt
+tokens should take `ROUND` seconds when the context is almost full, which is the slowest case. This
+leaves a factor of four to one second, for other work on the machine.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from llmpipe.backends.llama_cpp.client import LlamaServer
 from llmpipe.backends.llama_cpp.serve import BATCH, require_context, serve_gguf
 
 ROUND = 0.25
-"""Seconds that a round of a long prompt is to take."""
+"""The target time of a round of a long prompt, in seconds."""
 SMALLEST = 16
-"""Tokens of a prompt that a round takes at least: fewer make long prompts slow."""
+"""The minimum tokens of a prompt in a round; fewer make long prompts slow."""
 TRIED = 64
-"""The batch that is measured with; where it suits, the server need not be started again."""
+"""The batch of the measurement. If it fits, the server does not have to start again."""
 NEAR = 32
-"""Tokens of the first prompt that is measured."""
+"""The tokens of the first measured prompt."""
 FAR = 1024
-"""Tokens of the second one, at most."""
+"""The maximum tokens of the second measured prompt."""
 PATIENCE = 2.0
-"""Seconds that the second prompt may take."""
+"""The maximum expected seconds of the second prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """A prompt that was computed: its tokens, and the seconds that it took."""
+    """A computed prompt: its tokens, and the time for them in seconds."""
 
     tokens: int
     seconds: float
@@ -45,11 +44,11 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """How many tokens of prompts a round takes."""
+    """The number of prompt tokens in a round."""
 
     tokens: int
     speed: float | None = None
-    """Tokens a second, where the context is full; None where the batch was given."""
+    """Tokens per second at the end of the context; None if the batch was not measured."""
 
 
 @contextmanager
@@ -63,12 +62,12 @@ def serve_fluently(
     batch: int | None,
     api_key: str | None = None,
 ) -> Iterator[tuple[LlamaServer, Batch]]:
-    """Serve ``model`` for as long as the block lasts, by a batch that is given or measured.
+    """Serve ``model`` during the block, with a given or a measured batch.
 
-    See `llmpipe.backends.llama_cpp.serve.serve_gguf` for the rest.
+    See `llmpipe.backends.llama_cpp.serve.serve_gguf` for the other arguments.
 
     Raises:
-        StageError: the model cannot be served, or not with so long a context.
+        StageError: The model cannot be served, or not with such a long context.
     """
     with ExitStack() as held:
 
@@ -81,7 +80,7 @@ def serve_fluently(
                 alias=alias,
                 api_key=api_key,
                 cache_prompt=True,
-                batch=tokens + slots - 1,  # the others' tokens take no room from the prompt's
+                batch=tokens + slots - 1,  # room for the tokens of the other answers
             )
             return held.enter_context(serving)
 
@@ -95,7 +94,7 @@ def serve_fluently(
 
 
 def measured(server: LlamaServer, context: int) -> Batch:
-    """Choose a batch by how long a short prompt and a longer one take."""
+    """Choose a batch by measuring a short prompt and a longer one."""
     near = _computed(server, min(NEAR, context // 2))
     tokens = min(FAR, context - 2, int(near.tokens / near.seconds * PATIENCE))
     far = _computed(server, tokens) if tokens >= 2 * near.tokens else None
@@ -105,12 +104,12 @@ def measured(server: LlamaServer, context: int) -> Batch:
 def choose(near: Prefill, far: Prefill | None, context: int) -> Batch:
     """Choose the largest power of two of tokens that a round computes in time.
 
-    A token takes so much, and so much more for each one before it: two prompts tell both. The last
-    token that the context has room for decides.
+    The time for a token has a constant part and a part for each token before it. Two prompts
+    determine both. The time for the last token of the context decides.
     """
     cost = near.seconds / near.tokens
     if far is not None:
-        mean = far.seconds / far.tokens  # of a token in the middle of that prompt
+        mean = far.seconds / far.tokens  # for a token in the middle of that prompt
         slope = (mean - cost) / ((far.tokens - near.tokens) / 2)
         cost = cost + slope * (context - near.tokens / 2) if slope > 0 else mean
     tokens = SMALLEST

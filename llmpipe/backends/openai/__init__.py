@@ -1,1 +1,1 @@
-"""OpenAI-compatible endpoints: requests, streams, and the journal that keeps every reply."""
+"""OpenAI-compatible endpoints: requests, streams, and the journal of replies."""

@@ -1,22 +1,22 @@
-"""API keys: what can be one, and how they stay out of messages."""
+"""Check API keys, and keep them out of messages."""
 
 from __future__ import annotations
 
 from llmpipe.errors import StageError
 
 NO_KEY = "none"
-"""What is sent where there is no key: clients insist on sending one."""
+"""The key that is sent if there is none, because clients always send one."""
 SHORTEST_SECRET = 3
-"""Characters below which a key is no secret: it would be found in every message."""
+"""The length below which a key is not a secret: it would match in every message."""
 
 
 def clean_key(key: str, name: str) -> str:
-    """Give a key without the space around it: files and clipboards add a line break.
+    """Return a key without surrounding whitespace, which files and clipboards add.
 
-    ``name`` is what messages call it.
+    ``name`` is the key's name in messages.
 
     Raises:
-        StageError: nothing is left, or it cannot be sent in a header.
+        StageError: The key is empty, or cannot be sent in a header.
     """
     key = key.strip()
     if not key:
@@ -24,13 +24,13 @@ def clean_key(key: str, name: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise StageError(
             f"{name} has characters that cannot be sent",
-            hint="keys are of ASCII's letters, digits and signs; copy it once more",
+            hint="keys consist of ASCII letters, digits and signs; copy it again",
         )
     return key
 
 
 def without_key(text: str, key: str) -> str:
-    """Give a text with the key taken out, be it written as it is or as Python quotes it."""
+    """Return a text with the key replaced, both in plain form and as Python quotes it."""
     if key == NO_KEY or len(key) < SHORTEST_SECRET:
         return text
     return text.replace(key, "[key]").replace(repr(key)[1:-1], "[key]")

@@ -1,7 +1,7 @@
 """Ask a teacher behind an OpenAI-compatible endpoint many questions, none of them twice.
 
-`ChatClient.ask` sends what the journal does not hold, by `llmpipe.backends.openai.client`, and
-gives the replies in the order of the requests.
+`ChatClient.ask` sends the requests that are not in the journal, through
+`llmpipe.backends.openai.client`, and returns the replies in the order of the requests.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from llmpipe.backends.openai.journal import Journal, request_key
 from llmpipe.backends.reasoning import part_unseen
 from llmpipe.errors import StageError
 
-TEACHER = Words("the teacher", "teacher.", "replies so far are journalled")
+TEACHER = Words("the teacher", "teacher.", "replies so far are journaled")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One question; all its fields but ``shared`` are its identity in the journal."""
+    """A request; all its fields except ``shared`` are its identity in the journal."""
 
     messages: Sequence[Mapping[str, str]]
     temperature: float
     max_tokens: int
     seed: int
     schema: Mapping[str, Any] | None = None
-    """JSON Schema that constrains the reply."""
+    """A JSON Schema that constrains the reply."""
     draw: int = 0
-    """Counts the answers drawn for the same question."""
+    """The number of this sample, if the same question is asked several times."""
     shared: int = 0
-    """How many of the first messages other requests begin with as well; no part of the identity."""
+    """The number of first messages that other requests share; not part of the identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """What came of a request: ``text``, or a ``problem`` of this request alone."""
+    """The result of a request: ``text``, or a ``problem`` of this request."""
 
     text: str = ""
-    """The answer alone."""
+    """The answer without the reasoning."""
     truncated: bool = False
-    """Whether the reply ends because ``max_tokens`` or the context was used up."""
+    """Whether ``max_tokens`` or the context cut the reply off."""
     problem: str | None = None
     """``too long``: the prompt exceeds the context; ``refused``: a 400; ``failed``: no attempt
-    succeeded. None when the teacher answered."""
+    succeeded. None if the teacher answered."""
     detail: str = ""
-    """The endpoint's own words on the problem."""
+    """The endpoint's own message about the problem."""
     reasoning: str = ""
-    """What the teacher thought first: what the endpoint tells apart, or what stands in tags."""
+    """The teacher's reasoning, from the endpoint's own field or from tags."""
 
 
 @dataclass(slots=True)
 class ChatClient:
     """A teacher behind an OpenAI-compatible endpoint. Use it as a context manager.
 
-    ``identity`` is what tells the teacher from others in the journal (JSON). ``local`` is for a
-    server of our own: no proxy, no kept-alive connections. ``check_alive`` is called, in the
-    client's thread, when the endpoint cannot be reached, and may raise a better error than ours.
+    ``identity`` (JSON) identifies the teacher in the journal. ``local`` is for our own server: no
+    proxy, no keep-alive. ``check_alive`` is called in the client's thread when the endpoint cannot
+    be reached, and may raise a more precise error.
     """
 
     base_url: str
@@ -72,13 +72,13 @@ class ChatClient:
     timeout: float = 600.0
     local: bool = False
     prefixes: Prefixes | None = None
-    """What a server of our own computes once for all requests that begin alike."""
+    """Prompt prefixes that our own server computes once for all requests that share them."""
     check_alive: Callable[[], None] = lambda: None
     on_reply: Callable[[int | None], None] = lambda tokens: None
-    """Called for every reply, in the client's thread: with its tokens (0 where the endpoint does
-    not say them), or None for one that the journal held."""
+    """Called for every reply, in the client's thread: with its tokens (0 if the endpoint does not
+    report them), or None for a reply from the journal."""
     sent: int = 0
-    """Requests that the endpoint answered in this run."""
+    """The number of requests that the endpoint answered in this run."""
     _client: ApiClient = field(init=False)
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class ChatClient:
         self._client.__exit__(*exc_info)
 
     def key(self, request: ChatRequest) -> str:
-        """Give the key under which the request's reply is journalled."""
+        """Return the journal key of a request."""
         decoding = {
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
@@ -117,13 +117,13 @@ class ChatClient:
         )
 
     def ask(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        """Give a reply for every request, in their order.
+        """Return a reply for every request, in order.
 
         Raises:
-            MissingDependencyError: the ``openai`` package is not installed.
-            StageError: the endpoint cannot be reached, refuses the key or the model, or fails half
+            MissingDependencyError: The ``openai`` package is not installed.
+            StageError: The endpoint cannot be reached, refuses the key or the model, or fails half
                 of the requests.
-            StoreError: the journal cannot be used.
+            StoreError: The journal cannot be used.
         """
         replies: dict[int, ChatReply] = {}
         for index, request in enumerate(requests):
@@ -140,7 +140,7 @@ class ChatClient:
     async def _send(self, api: Any, request: ChatRequest) -> ChatReply:
         async with self._begun(api, request) as extra:
             completion = await api.chat.completions.create(**self._body(request, extra))
-        return self._keep(request, completion)  # journalled before the next one is sent
+        return self._keep(request, completion)  # journaled before the next one is sent
 
     def _begun(
         self, api: Any, request: ChatRequest
@@ -165,13 +165,13 @@ class ChatClient:
         return body
 
     def _neutral(self, request: ChatRequest) -> dict[str, Any]:
-        """Return what llama.cpp is asked besides, so that temperature 0 is the likeliest token."""
+        """Return the extra fields with which llama.cpp decodes greedily at temperature 0."""
         return dict(GREEDY) if self.local and request.temperature == 0 else {}
 
     def _keep(self, request: ChatRequest, completion: Any) -> ChatReply:
         if not completion.choices:
             raise StageError(
-                f"{self.base_url} gave a reply without choices",
+                f"{self.base_url} returned a reply without choices",
                 hint="is it an OpenAI-compatible endpoint? base_url usually ends in /v1",
             )
         choice = completion.choices[0]
@@ -188,13 +188,13 @@ class ChatClient:
 
 
 def _thought(message: Any) -> str:
-    """Return the reasoning that an endpoint tells apart, under whichever of the names in use."""
+    """Return the reasoning in an endpoint's own field, under either of its common names."""
     said = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
     return next((text for text in said if isinstance(text, str)), "")
 
 
 def _known(said: Mapping[str, Any]) -> ChatReply:
-    """Make a reply of what is journalled: the message as it came, tags of reasoning and all."""
+    """Return a reply from a journal entry, which keeps the original text with reasoning tags."""
     parted = part_unseen(said["text"])
     thoughts = filter(None, (said.get("reasoning", "").strip(), parted.reasoning))
     return ChatReply(parted.answer, said["truncated"], reasoning="\n".join(thoughts))

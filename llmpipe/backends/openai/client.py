@@ -1,11 +1,11 @@
-"""Send many requests to any OpenAI-compatible endpoint: concurrently, patiently, giving up in time.
+"""Send many concurrent requests to an OpenAI-compatible endpoint, with retries and throttling.
 
-`ApiClient.call` gives the outcomes in the order of the requests. Concurrency follows AIMD: three
-quarters after a 429, one more after 25 successes. What fails for a passing reason is sent again
-after the rest, with growing pauses. An endpoint that is dead, or refuses us, ends the work with an
-error that names it. What is sent, and what becomes of an answer, is up to the caller.
+`ApiClient.call` returns the outcomes in the order of the requests. Concurrency follows AIMD: three
+quarters after a 429, one more after 25 successes. Temporary failures are retried after all other
+requests, with growing pauses. If the endpoint is down or refuses access, the work ends with an
+error that names it. The caller decides what to send and how to use an answer.
 
-It does not stream, does not count money, and never writes the API key anywhere.
+The client does not stream, does not count money, and never writes the API key anywhere.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from llmpipe.backends.openai.loop_thread import LoopClosedError, LoopThread
 from llmpipe.errors import MissingDependencyError, ModelServerError, StageError
 
 COOL_DOWN = 2.0
-"""Seconds without new requests after a 429 that names no time of its own."""
+"""Seconds without new requests after a 429 without a Retry-After header."""
 SUCCESSES_PER_STEP = 25
-"""Successes after which one more request may be under way."""
+"""The number of successes after which one more concurrent request is allowed."""
 BACK_OFF = (0.5, 2.0, 5.0, 10.0)
 """Seconds before the second, third … round of attempts."""
 ATTEMPTS = len(BACK_OFF) + 1
-"""How often a request is sent before it counts as failed."""
+"""The number of attempts before a request counts as failed."""
 WINDOW = 20
-"""When half of so many finished requests in a row have failed, the work stops."""
+"""The number of last requests; if half of them failed, the work stops."""
 
 _TOO_LONG = ("exceed_context_size_error", "context_length_exceeded")
-_FATAL = {401: "refuses the API key", 403: "refuses access", 404: "knows no such model or path"}
+_FATAL = {401: "refuses the API key", 403: "refuses access", 404: "does not know the model or path"}
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")
@@ -43,7 +43,7 @@ AnswerT = TypeVar("AnswerT")
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How messages call the endpoint, its fields in the spec, and what became of earlier work."""
+    """Words for messages: the endpoint, its fields in the spec, and what is kept on failure."""
 
     who: str
     fields: str
@@ -52,10 +52,10 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is wrong with one request alone.
+    """A failure of one request.
 
     ``problem`` is ``too long``: it exceeds the context; ``refused``: a 400; ``failed``: no attempt
-    succeeded. ``detail`` holds the endpoint's own words.
+    succeeded. ``detail`` is the endpoint's own message.
     """
 
     problem: str
@@ -64,7 +64,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Throttle:
-    """How many requests may be under way: additive increase, multiplicative decrease."""
+    """The limit of concurrent requests: additive increase, multiplicative decrease."""
 
     ceiling: int
     limit: float = 0.0
@@ -77,7 +77,7 @@ class Throttle:
         self.limit = float(self.ceiling)
 
     async def enter(self) -> None:
-        """Wait for a free place and for the end of a cool-down, and take the place."""
+        """Wait for a free place and for the end of a cool-down, then take the place."""
         while True:
             async with self.changed:
                 await self.changed.wait_for(lambda: self.in_flight < int(self.limit))
@@ -88,21 +88,21 @@ class Throttle:
             await asyncio.sleep(pause)
 
     async def leave(self) -> None:
-        """Give the place back."""
+        """Release the place."""
         async with self.changed:
             self.in_flight -= 1
             self.changed.notify_all()
 
     def succeeded(self) -> None:
-        """Note a success; every 25th opens one more place, up to the ceiling."""
+        """Count a success; every 25th adds one place, up to the ceiling."""
         self.successes += 1
         if self.successes % SUCCESSES_PER_STEP == 0:
             self.limit = min(float(self.ceiling), self.limit + 1)
 
     def overloaded(self, retry_after: float | None) -> None:
-        """Note a 429: fewer places, and none before the cool-down is over."""
+        """Handle a 429: fewer places, and none before the end of the cool-down."""
         now = time.monotonic()
-        if now >= self.not_before:  # a burst of 429s is one message, not many
+        if now >= self.not_before:  # a burst of 429s counts once
             self.limit = max(1.0, self.limit * 0.75)
         self.not_before = max(self.not_before, now + (retry_after or COOL_DOWN))
 
@@ -111,9 +111,9 @@ class Throttle:
 class ApiClient:
     """An OpenAI-compatible endpoint. Use it as a context manager.
 
-    It may be used by several threads at once; ``concurrency`` bounds what they all send. ``local``
-    is for a server of our own: no proxy, no kept-alive connections. ``check_alive`` is called when
-    the endpoint cannot be reached, in the client's thread, and may raise a better error than ours.
+    Several threads can use it at once; ``concurrency`` limits all their requests together.
+    ``local`` is for our own server: no proxy, no keep-alive. ``check_alive`` is called in the
+    client's thread when the endpoint cannot be reached, and may raise a more precise error.
     """
 
     base_url: str
@@ -131,10 +131,10 @@ class ApiClient:
     _api: Any = None
 
     def __post_init__(self) -> None:
-        """Prepare to ask.
+        """Check the key and prepare the client.
 
         Raises:
-            StageError: the key is none that can be sent.
+            StageError: The key cannot be sent in a header.
         """
         self.api_key = clean_key(self.api_key, f"the API key for {self.base_url}")
         self._throttle = Throttle(self.concurrency)
@@ -146,7 +146,7 @@ class ApiClient:
     def __exit__(self, *exc_info: object) -> None:
         try:
             if self._api is not None:
-                with contextlib.suppress(LoopClosedError):  # it was closed before
+                with contextlib.suppress(LoopClosedError):  # already closed
                     self._loop.run(self._api.close())
         finally:
             self._loop.close()
@@ -154,27 +154,26 @@ class ApiClient:
     def call(
         self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]
     ) -> list[AnswerT | Failure]:
-        """Give what ``send`` makes of every request, or why the endpoint did not take it.
+        """Return the result of ``send`` for every request, or its `Failure`.
 
-        ``send`` is given the ``openai`` package's client; it may be called several times for one
-        request, and is done with an answer before the next request goes out in its place. It is
-        called in the client's thread.
+        ``send`` gets the ``openai`` package's client and runs in the client's thread. It may be
+        called several times for one request. It finishes before another request takes its place.
 
         Raises:
-            MissingDependencyError: the ``openai`` package is not installed.
-            StageError: the endpoint cannot be reached, refuses the key or the model, or fails half
+            MissingDependencyError: The ``openai`` package is not installed.
+            StageError: The endpoint cannot be reached, refuses the key or the model, or fails half
                 of the requests; or the client was closed.
         """
         try:
             return self._loop.run(self._call_all(requests, send))
         except LoopClosedError:
-            what = f"{self.words.who} at {self.base_url} is not asked any more"
-            raise StageError(f"{what}: the connection to it was closed") from None
+            what = f"{self.words.who} at {self.base_url} can no longer be asked"
+            raise StageError(f"{what}: the client was closed") from None
 
     async def _call_all(
         self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]
     ) -> list[AnswerT | Failure]:
-        """Send in waves: what failed for a passing reason goes again after all the rest."""
+        """Send in rounds: retry temporary failures after all other requests."""
         if self._api is None:
             self._api = self._open()
         outcomes: dict[int, AnswerT | Failure] = {}
@@ -201,7 +200,7 @@ class ApiClient:
             base_url=self.base_url,
             api_key=self.api_key,
             timeout=self.timeout,
-            max_retries=0,  # retries are ours: they must wait for the rest and be counted
+            max_retries=0,  # our own retries wait for the others and are counted
             default_headers={"Connection": "close"} if self.local else None,
             http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.local),
         )
@@ -209,7 +208,7 @@ class ApiClient:
     async def _attempt(
         self, request: RequestT, send: Callable[[Any, RequestT], Awaitable[AnswerT]], last: bool
     ) -> AnswerT | Failure | None:
-        """Send one request once. None means: try again later."""
+        """Send a request once; return None to try again later."""
         import openai
 
         await self._throttle.enter()
@@ -218,7 +217,7 @@ class ApiClient:
             self._throttle.succeeded()
             self._recent.append(True)
             return answer
-        except openai.APIConnectionError as error:  # a timeout, too
+        except openai.APIConnectionError as error:  # also a timeout
             self.check_alive()
             if last:
                 raise self._unreachable(error) from error
@@ -272,7 +271,7 @@ class ApiClient:
 
 
 async def _gather(work: Sequence[Awaitable[Any]]) -> list[Any]:
-    """Await all; at the first exception cancel the others, then raise it."""
+    """Await all; at the first exception, cancel the others and raise it."""
     tasks = [asyncio.ensure_future(item) for item in work]
     try:
         return list(await asyncio.gather(*tasks))

@@ -1,11 +1,11 @@
-"""The journal of replies from outside: what was answered once is never asked, or paid for, again.
+"""The journal of endpoint replies, so that no request is sent, or paid for, twice.
 
-One file, ``replies.jsonl``, in a folder that all stages and runs share. A line holds the SHA-256 of
-a request and its reply; lines are only ever added. A line goes out in one write under a file lock,
-so that several processes may write at once; a process killed in the middle of a write leaves a torn
-line, which the next writer closes off and every reader passes over.
+It is one file, ``replies.jsonl``, in a folder that all stages and runs share. Each line has the
+SHA-256 of a request and its reply. Lines are only appended, each in one write under a file lock, so
+several processes can write at once. A process killed during a write leaves a torn line. The next
+writer ends that line, and readers skip it.
 
-The journal does not expire anything and does not look into replies.
+Entries never expire, and the journal does not look into replies.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FILE = "replies.jsonl"
 
 
 def request_key(request: Mapping[str, Any]) -> str:
-    """Give the SHA-256 (hex) of a request's canonical JSON.
+    """Return the SHA-256 (hex) of a request's canonical JSON.
 
-    The request must hold all that shapes the reply: teacher, messages, decoding, schema, draw.
-    A value that is not JSON raises `TypeError` or `ValueError`.
+    The request must contain everything that shapes the reply: teacher, messages, decoding, schema,
+    draw. A value that is not JSON raises `TypeError` or `ValueError`.
     """
     text = json.dumps(
         request, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -40,17 +40,17 @@ def request_key(request: Mapping[str, Any]) -> str:
 class Journal:
     """Replies by request key. Safe to use from several threads and several processes.
 
-    Only the places of the replies are held in memory, not the replies. ``anew`` passes over what
-    the journal holds already: it is asked for, and journalled, again. Use it as a context manager.
+    Only the positions of the replies are in memory, not the replies. ``anew`` ignores the existing
+    replies, so that all are requested and journaled again. Use it as a context manager.
 
     Raises:
-        StoreError: the folder cannot be written, the disk is full, or a reply cannot be read.
+        StoreError: The folder cannot be written, the disk is full, or a reply cannot be read.
     """
 
     def __init__(self, folder: Path, *, anew: bool = False) -> None:
         self.path = folder / FILE
         self.reused = 0
-        """Replies given that it held already when it was opened."""
+        """The number of returned replies that were journaled before it was opened."""
         self._places: dict[str, tuple[int, int]] = {}
         self._read_to = 0
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class Journal:
         self._file.close()
 
     def get(self, key: str) -> Any | None:
-        """Give the reply journalled under ``key``, by whatever process, or None."""
+        """Return the reply journaled under ``key`` by any process, or None."""
         with self._lock, self._explained():
             if key not in self._places:
                 self._catch_up()
@@ -80,7 +80,7 @@ class Journal:
             return reply
 
     def put(self, key: str, reply: Any) -> None:
-        """Add a reply; when this returns it is on the disk."""
+        """Add a reply; it is on disk when this returns."""
         line = json.dumps({"key": key, "reply": reply}, ensure_ascii=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -95,13 +95,13 @@ class Journal:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _write(self, data: bytes) -> None:
-        """Write all of ``data``: a disk that fills up takes a part, and only then says so."""
+        """Write all of ``data``; a nearly full disk accepts a part before it reports an error."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._file.fileno(), view) :]
 
     def _catch_up(self) -> None:
-        """Take in the lines added since the last look, by us or by others."""
+        """Read the lines that this or other processes have added since the last call."""
         start = self._read_to
         size = os.fstat(self._file.fileno()).st_size
         if size <= start:
@@ -110,7 +110,7 @@ class Journal:
             file.seek(start)
             for line in file:
                 if not line.endswith(b"\n"):
-                    return  # being written, or torn: look again next time
+                    return  # being written, or torn: read it again next time
                 entry = _decode(line)
                 if isinstance(entry, dict) and "key" in entry and "reply" in entry:
                     self._places[entry["key"]] = (start, len(line))
@@ -127,12 +127,12 @@ class Journal:
         except OSError as error:
             raise StoreError(
                 f"the journal {self.path} cannot be used: {error.strerror}",
-                hint="check the free space and the permissions; what was journalled is kept",
+                hint="check the free space and the permissions; journaled replies are kept",
             ) from error
 
 
 def counted_replies(count: int) -> str:
-    """Say how many replies there are."""
+    """Return a count of replies as text."""
     return f"{count} {'reply' if count == 1 else 'replies'}"
 
 
@@ -140,4 +140,4 @@ def _decode(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8", "surrogatepass"))
     except ValueError:
-        return None  # a torn line that a later writer closed off
+        return None  # a torn line

@@ -1,4 +1,4 @@
-"""Stream answers from an endpoint, none of them paid for twice."""
+"""Stream answers from an endpoint through the journal, so that none is paid for twice."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from llmpipe.backends.streaming import Cancellation, Pieces, Thought, Usage
 
 
 class JournalledStreamer:
-    """An endpoint of which the journal holds every whole answer.
+    """An endpoint with a journal of all complete answers.
 
-    One that breaks off, and one without a word, is asked for again another time.
+    An answer that breaks off, and an empty one, is requested again the next time.
     """
 
     def __init__(self, endpoint: OpenAIStreamer, journal: Journal) -> None:
@@ -33,11 +33,11 @@ class JournalledStreamer:
         seed: int = 0,
         cancellation: Cancellation | None = None,
     ) -> Pieces:
-        """Answer as `OpenAIStreamer.stream_chat` does; what is journalled comes in one piece.
+        """Answer like `OpenAIStreamer.stream_chat`; a journaled answer comes in one piece.
 
         Raises:
-            StageError: the endpoint cannot be reached, refuses, or breaks off.
-            StoreError: the journal cannot be used.
+            StageError: The endpoint cannot be reached, refuses, or breaks off.
+            StoreError: The journal cannot be used.
         """
         decoding = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
         key = self._key(messages, decoding)
@@ -59,14 +59,14 @@ class JournalledStreamer:
                     thought += piece.text
                 elif not isinstance(piece, Usage):
                     text += piece
-                elif (text + thought).strip():  # journalled before it is used
+                elif (text + thought).strip():  # journaled before it is used
                     usage = msgspec.to_builtins(piece)
                     reasoning = {"reasoning": thought} if thought else {}
                     self._journal.put(key, {"text": text, "usage": usage, **reasoning})
                 yield piece
 
     def _key(self, messages: Sequence[Mapping[str, str]], decoding: Mapping[str, float]) -> str:
-        """Give the key under which an answer is journalled."""
+        """Return the journal key of an answer."""
         who = {"model": self._endpoint.model, "base_url": self._endpoint.base_url}
         return request_key(
             {"generator": who, "messages": list(messages), "decoding": dict(decoding)}
@@ -74,7 +74,7 @@ class JournalledStreamer:
 
 
 def _known(reply: Mapping[str, Any]) -> Pieces:
-    """Tell a journalled answer again; in old journals, reasoning still stands in the text."""
+    """Yield a journaled answer; in old journals, the text still contains the reasoning."""
     parted = part_unseen(reply["text"])
     if thought := reply.get("reasoning") or parted.reasoning:
         yield Thought(thought)

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers in any thread."""
+"""An event loop in its own thread, for callers in any thread."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class LoopClosedError(RuntimeError):
 
 
 class LoopThread:
-    """Runs what several threads ask for, side by side. It keeps no program from ending.
+    """Runs coroutines for several threads concurrently, in a daemon thread.
 
-    Its thread begins with the first work.
+    The thread starts with the first coroutine.
     """
 
     def __init__(self) -> None:
@@ -29,22 +29,22 @@ class LoopThread:
         self._closed = False
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Give what some work comes to; it is cancelled where its caller is interrupted.
+        """Run a coroutine and return its result; cancel it if the caller is interrupted.
 
         Raises:
-            LoopClosedError: the loop is closed, or another thread closes it meanwhile.
+            LoopClosedError: The loop is closed, or another thread closes it during the work.
         """
         future = self._begun(work)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise LoopClosedError("closed while the work was under way") from None
+            raise LoopClosedError("closed during the work") from None
         except BaseException:
             future.cancel()
             raise
 
     def close(self) -> None:
-        """Cancel what is left, and end the thread. To close it again does nothing."""
+        """Cancel the remaining work and end the thread. Closing again has no effect."""
         with self._lock:
             if self._loop and not self._closed:
                 self._loop.call_soon_threadsafe(self._closing.set)

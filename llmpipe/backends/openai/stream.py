@@ -17,24 +17,24 @@ from llmpipe.backends.streaming import Cancellation, Piece, Pieces, Thought, Usa
 from llmpipe.errors import MissingDependencyError, ModelServerError
 
 EXCERPT = 300
-"""Characters of an event that a message shows."""
+"""The number of characters of an event that a message shows."""
 TIMEOUT = 300.0
-"""Seconds without a word after which an endpoint is given up."""
+"""Seconds without data after which a request fails."""
 
 
 class OpenAIStreamer:
-    """Asks one model of one endpoint; may be used by several threads at once.
+    """Streams answers of one model of an endpoint; several threads can use it at once.
 
-    What fails before the first word for a passing reason is sent again, twice. A connection that
-    breaks later is an error of that answer.
+    A temporary failure before the first word is retried twice. A connection that breaks later is
+    an error.
     """
 
     def __init__(self, base_url: str, model: str, *, api_key: str) -> None:
-        """Prepare to ask.
+        """Check the key and prepare the client.
 
         Raises:
-            MissingDependencyError: the ``openai`` package is not installed.
-            StageError: the key is none that can be sent.
+            MissingDependencyError: The ``openai`` package is not installed.
+            StageError: The key cannot be sent in a header.
         """
         if find_spec("openai") is None:
             raise MissingDependencyError(
@@ -62,14 +62,13 @@ class OpenAIStreamer:
         seed: int = 0,
         cancellation: Cancellation | None = None,
     ) -> Pieces:
-        """Answer a conversation, piece by piece, and say in the end what it took.
+        """Yield the pieces of an answer to a conversation, and its `Usage` at the end.
 
-        Whoever stops taking pieces, or cancels, closes the connection; until the endpoint has sent
-        its first word a cancellation has to wait for it. After one the pieces just end, without a
-        `Usage`.
+        Closing the generator or canceling closes the connection. A cancellation has to wait for the
+        endpoint's first word. After it the pieces end without a `Usage`.
 
         Raises:
-            StageError: the endpoint cannot be reached, refuses, or breaks off.
+            StageError: The endpoint cannot be reached, refuses, or breaks off.
         """
         import httpx2
         import openai
@@ -93,7 +92,7 @@ class OpenAIStreamer:
 
     @contextmanager
     def _opened(self, body: dict[str, Any]) -> Iterator[Any]:
-        """Open the stream; an endpoint that does not know how to tell the usage is not asked."""
+        """Open the stream; do not request the usage if the endpoint does not support it."""
         import openai
 
         create = self._api.chat.completions.create
@@ -109,7 +108,7 @@ class OpenAIStreamer:
     def _failure(self, error: Exception) -> ModelServerError:
         cause = error.__cause__ or error
         status = getattr(error, "status_code", None)
-        what = f"the endpoint {self.base_url} gave no answer"
+        what = f"the endpoint {self.base_url} did not answer"
         return ModelServerError(
             f"{what}: {without_key(str(cause), self._api_key)}",
             gist=f"{what}: {f'HTTP {status}' if status else type(cause).__name__}",
@@ -119,7 +118,7 @@ class OpenAIStreamer:
 
 @contextmanager
 def _watched(stream: Any, cancellation: Cancellation) -> Iterator[None]:
-    """Have a cancellation shut the connection of a stream."""
+    """Let a cancellation shut down the connection of a stream."""
     network = stream.response.extensions.get("network_stream")
     connected = network.get_extra_info("socket") if network else None
     with ExitStack() as stack:
@@ -134,7 +133,7 @@ class _Delta(msgspec.Struct, frozen=True):
     reasoning: Any = None
 
     def thought(self) -> str:
-        """Return what it says of the reasoning, under whichever of the names in use."""
+        """Return the reasoning, under either of its common names."""
         said = (self.reasoning_content, self.reasoning)
         return next((text for text in said if isinstance(text, str)), "")
 
@@ -150,14 +149,14 @@ class _Tokens(msgspec.Struct, frozen=True):
 
 
 class _Chunk(msgspec.Struct, frozen=True):
-    """What of an event is heeded."""
+    """The fields of an event that are used."""
 
     choices: list[_Choice] | None
     usage: _Tokens | None = None
 
 
 def _pieces(stream: Any) -> Iterator[Piece]:
-    """Read the pieces of an answer; reasoning is known by its field or by its tags."""
+    """Read the pieces of an answer; recognize reasoning by its field or by its tags."""
     tokens, finished, parter = _Tokens(), None, Parter()
     thought = answered = False
     for chunk in _chunks(stream):
@@ -184,10 +183,10 @@ def _pieces(stream: Any) -> Iterator[Piece]:
 
 
 def _chunks(stream: Any) -> Iterator[_Chunk]:
-    """Read the events of a stream; ``openai`` hands on whatever JSON they hold.
+    """Read the events of a stream; ``openai`` passes on any JSON in them.
 
     Raises:
-        ConnectionError: one is no chunk of an answer.
+        ConnectionError: An event is not a chunk of an answer.
     """
     try:
         for event in stream:

@@ -146,7 +146,7 @@ def test_wrong_onnx_files(minilm: Path, minilm_int8: Path, tmp_path: Path) -> No
     with pytest.raises(StageError, match="vectors of 384 dimensions; the model other has 768"):
         load(other, minilm_int8)
     pooling.write_text(json.dumps({"embedding_dimension": 384, "pooling_mode": "weightedmean"}))
-    with pytest.raises(StageError, match="other does more than to pool") as caught:
+    with pytest.raises(StageError, match="other does more than pool") as caught:
         load(other, minilm_int8)
     assert caught.value.hint == "use the engine sentence-transformers"
 
@@ -157,7 +157,7 @@ def test_pickled_weights_are_refused(minilm: Path, tmp_path: Path) -> None:
     shutil.copytree(minilm, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     identity = identify_folder("sentence-transformers", folder, "d", label="p")
-    with pytest.raises(StageError, match=r"p: pytorch_model\.bin holds pickled weights"):
+    with pytest.raises(StageError, match=r"p: pytorch_model\.bin contains pickled weights"):
         open_embedder(identity, model=folder)
 
 
@@ -215,6 +215,6 @@ def test_an_endpoint_s_failures(no_waiting: None) -> None:
     with (
         Endpoint(too_long) as endpoint,
         endpoint_embedder(endpoint.url) as embedder,
-        pytest.raises(StageError, match=r"does not take the text 'p: long' .*9000 tokens"),
+        pytest.raises(StageError, match=r"refuses the text 'p: long' .*9000 tokens"),
     ):
         embedder.embed_passages(["a", "long", "b"])

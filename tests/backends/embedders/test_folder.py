@@ -85,7 +85,7 @@ def test_folders_that_cannot_be_used(folder: Path, tmp_path: Path) -> None:
     for name in ("sentence_bert_config.json", "tokenizer_config.json"):
         (folder / name).unlink()
     write(folder / "config.json", {"hidden_size": 384})
-    with pytest.raises(StageError, match="does not say how long a text may be"):
+    with pytest.raises(StageError, match="does not state the maximum length of a text"):
         read_folder(folder)
     (folder / "modules.json").write_text("{")
     with pytest.raises(StageError, match=r"modules\.json cannot be read"):

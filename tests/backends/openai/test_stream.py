@@ -151,7 +151,7 @@ def test_what_is_no_chunk_of_an_answer_is_an_error(event: str) -> None:
     with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
         endpoint.reply = says("Yes.")
         endpoint.first_event = event
-        with pytest.raises(StageError, match="gave no answer: it sent") as caught:
+        with pytest.raises(StageError, match="did not answer: it sent") as caught:
             list(streamer.stream_chat(HELLO, max_tokens=7))
     assert event.strip("{}") in caught.value.message.replace("'", '"')
 

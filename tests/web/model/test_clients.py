@@ -191,7 +191,7 @@ def test_a_name_is_read_where_the_template_does(caller: ServedModel, model: Serv
     named: Any = {"role": "user", "content": "hi", "name": "ann"}
     prompt = caller.http.post("/apply-template", json={"messages": [named]}).json()["prompt"]
     assert "<|im_start|>user ann\nhi" in prompt
-    with pytest.raises(openai.BadRequestError, match="the `name` of who speaks"):
+    with pytest.raises(openai.BadRequestError, match="the `name` of the speaker"):
         model.openai.chat.completions.create(messages=[named], **CHAT)
 
 

@@ -84,7 +84,7 @@ def test_a_name_is_taken_where_the_template_reads_it() -> None:
     named = ASKED | {"name": "ann"}
     assert sent(named, ABLE) == named
     assert sent_items(named, served=ABLE) == [ITEM | {"name": "ann"}]
-    with pytest.raises(ApiError, match="the `name` of who speaks"):
+    with pytest.raises(ApiError, match="the `name` of the speaker"):
         sent({"role": "assistant", "content": "x", "name": "ann"}, ABLE)
 
 
@@ -121,7 +121,7 @@ def test_what_a_response_gave_can_be_sent_back() -> None:
         (ASKED | {"role": "robot"}, ASKED | {"role": "robot"}, "role: one of"),
         (ASKED | {"content": 5}, ASKED | {"content": 5}, "content: a text or a list is needed"),
         ({"role": "user"}, {"role": "user"}, "is missing"),
-        (ASKED | {"name": "ann"}, ASKED | {"name": "ann"}, "the `name` of who speaks"),
+        (ASKED | {"name": "ann"}, ASKED | {"name": "ann"}, "the `name` of the speaker"),
         (ASKED | {"foo": 1}, ASKED | {"foo": 1}, 'unknown field "foo"'),
         (
             ASKED | {"content": [{"type": "image_url", "image_url": {"url": "x"}}]},
@@ -179,8 +179,8 @@ def test_the_arguments_of_a_call_must_be_an_object(arguments: str) -> None:
     [
         ({"type": "item_reference", "id": "x"}, "an item of the type 'item_reference'"),
         ({"type": ["message"]}, "an item of the type"),
-        (THOUGHT | {"summary": [{"type": "summary_text", "text": "s"}]}, "reasoning but as one text"),
-        (THOUGHT | {"content": THOUGHT["content"] * 2}, "reasoning but as one text"),  # type: ignore[operator]
+        (THOUGHT | {"summary": [{"type": "summary_text", "text": "s"}]}, "reasoning except as one text"),
+        (THOUGHT | {"content": THOUGHT["content"] * 2}, "reasoning except as one text"),  # type: ignore[operator]
         (THOUGHT | {"encrypted_content": "x"}, 'unknown field "encrypted_content"'),
         (THOUGHT | {"content": [{"type": "reasoning_text", "text": 5}]}, "reasoning is not a text"),
         (ASKED | {"content": [{"type": "output_text", "text": "a"}]}, "content of the type 'output_text'"),

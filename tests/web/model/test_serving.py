@@ -167,7 +167,7 @@ def test_a_port_in_use_is_said_before_anything_loads(space: Workspace) -> None:
     ("arguments", "code", "message"),
     [
         (["chat", "--host", "0.0.0.0"], 2, "no API key protects it"),
-        (["chat", "--api-key-env", "NOT_SET"], 2, "NOT_SET holds no API key"),
+        (["chat", "--api-key-env", "NOT_SET"], 2, "NOT_SET has no API key"),
         (["vast", "--port", "0"], 1, "served with a context of 8192 tokens, not 9000"),
     ],
 )
