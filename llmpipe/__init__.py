@@ -1,3 +1,43 @@
 """A pipeline engine: one YAML file from raw data to a fine-tuned model or a retrieval service."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmpipe.api.pipeline import Pipeline, load
+    from llmpipe.api.plan import Plan
+    from llmpipe.api.rows import Rows, Table
+    from llmpipe.api.running import Run
+    from llmpipe.api.services import Service
+    from llmpipe.errors import LlmpipeError
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "load": "llmpipe.api.pipeline",
+    "Pipeline": "llmpipe.api.pipeline",
+    "Plan": "llmpipe.api.plan",
+    "Run": "llmpipe.api.running",
+    "Rows": "llmpipe.api.rows",
+    "Table": "llmpipe.api.rows",
+    "Service": "llmpipe.api.services",
+    "LlmpipeError": "llmpipe.errors",
+}
+"""The module of each public name; it is imported when the name is first used."""
+
+__all__ = [
+    "LlmpipeError", "Pipeline", "Plan", "Rows", "Run", "Service", "Table", "__version__", "load",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'llmpipe' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

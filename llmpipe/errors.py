@@ -6,6 +6,7 @@
     ├── MissingDependencyError      2   a required package or tool is not installed
     ├── PluginError                 2   an installed package offers a stage kind that cannot be used
     ├── StoreError                  1   the store cannot be read or written
+    ├── RunError                    1   a stage of a run failed; carries the run (Python API only)
     └── StageError                  1   a stage failed, and its user can do something about it
         └── ModelServerError        1   a model's server failed; its message may quote the request
 
@@ -107,6 +108,12 @@ class LlmpipeError(Exception):
         """Return the error as text for users."""
         return Problem(self.message, self.location, self.hint).render()
 
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        """Where it is and what to do about it: Python shows this below a traceback."""
+        text = self.render()
+        return [] if text == self.message else [text]
+
 
 class UsageError(LlmpipeError):
     """The command line names something that does not exist or options that exclude each other."""
@@ -144,6 +151,16 @@ class StoreError(LlmpipeError):
     """The store is unreadable, has a newer format, or cannot be written (a full disk, say)."""
 
     exit_code = 1
+
+
+class RunError(LlmpipeError):
+    """A stage of a run failed. ``run`` tells of all its stages; what is finished is kept."""
+
+    exit_code = 1
+
+    def __init__(self, run: Any, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.run = run
 
 
 class StageError(LlmpipeError):

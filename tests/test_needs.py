@@ -40,8 +40,8 @@ sys.exit(main(sys.argv[1:]))
 """
 """llmpipe as installed without any extra."""
 
-TOLD_OTHERWISE = {"pynvml"}
-"""Imported where it is there, and never needed: figures of GPUs."""
+TOLD_OTHERWISE = {"IPython", "pandas", "pynvml"}
+"""Imported where it is there, and never needed: notebooks, data frames, figures of GPUs."""
 IN_AXOLOTL = ("axolotl/plugins/", "axolotl/check_subprocess.py", "axolotl/keys.py")
 """Code that runs in Axolotl's own process and imports what Axolotl brings."""
 

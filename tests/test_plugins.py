@@ -181,17 +181,17 @@ WHO = "the stage kind 'odd' of the package odd-kinds 1.2 cannot be used: "
         ("odd:Odd", "raise SystemExit(3)", "SystemExit: 3"),
         ("odd:Odd", "x = 1", "AttributeError: module 'odd' has no attribute 'Odd'"),
         ("nowhere.odd:Odd", "", "ModuleNotFoundError: No module named 'nowhere'"),
-        ("odd:Odd", "Odd = 3", "it is no class"),
-        ("odd:Odd", "class Odd: pass", "its Config is no subclass of llmpipe.contracts.StageConfig"),
-        ("odd:Odd", "class Odd: pass", "its VERSION is no whole number"),
-        ("odd:Odd", "class Odd: pass", "it has no ports, problems, fingerprint, tools, preflight, run"),
-        ("odd:Odd", CLASS.replace('"exact"', '"always"'), "its determinism is none of exact, same-machine"),
+        ("odd:Odd", "Odd = 3", "it is not a class"),
+        ("odd:Odd", "class Odd: pass", "its Config is not a subclass of llmpipe.contracts.StageConfig"),
+        ("odd:Odd", "class Odd: pass", "its VERSION is not a whole number"),
+        ("odd:Odd", "class Odd: pass", "it does not inherit from llmpipe.contracts.StageDefaults"),
+        ("odd:Odd", CLASS.replace('"exact"', '"always"'), "its determinism is not one of exact, same-machine"),
         ("odd:Odd", CLASS.replace("def run", "def walk"), "it has no run"),
-        ("odd:Odd", CLASS.replace("VERSION = 1", "VERSION = '1'"), "its VERSION is no whole number"),
+        ("odd:Odd", CLASS.replace("VERSION = 1", "VERSION = True"), "its VERSION is not a whole number"),
         ("odd:Odd", CLASS.replace("frozen=True", "frozen=True, forbid_unknown_fields=False"),
          "its Config takes unknown fields"),
         ("odd:Odd", CLASS.replace("VERSION = 1", "VERSION = 1; imports = 'torch'"),
-         "its imports are no tuple of names"),
+         "its imports are not a tuple of names"),
     ],
 )  # fmt: skip
 def test_a_broken_kind_is_named_with_its_package(
@@ -202,6 +202,52 @@ def test_a_broken_kind_is_named_with_its_package(
     assert message.startswith(WHO), message
     assert why in message
     assert f"it is the entry point {point} in the group llmpipe.stages; ask its authors" in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("def ports(config): return 1 / 0", "ports raised ZeroDivisionError: division by zero"),
+        ("def ports(config): return {}", "ports returned {}, not Ports"),
+        ("def ports(config): return Ports({}, {'o': 'metrics'})", "ports: the output 'o' is 'metrics', not an Output"),
+        ("def ports(config): return Ports({}, {'o': Output('metric')})", "ports: the output 'o' is of type 'metric', not records, dataset"),
+        ("def ports(config): return Ports({}, {'o': Output('gguf', origin='m')})", "the output 'o' comes from 'm', which is not an input"),
+        ("def ports(config): return Ports({'i': Input(('i',), './x', ('rows',))}, {})", "the input 'i' accepts 'rows', not one of records"),
+        ("def ports(config): return Ports({}, {'o': Output('file')}, 'p')", "the default output 'p' is not one of o"),
+        ("def problems(config): return ['wrong']", "problems returned something else than a list of (path, message)"),
+        ("def fingerprint(config): return {'a': {1, 2}}", "fingerprint returned what is not JSON"),
+        ("def tools(config): return 'torch'", "tools returned 'torch', not a list of str"),
+        ("def needs(config, inputs): raise KeyError('x')", "needs raised KeyError: 'x'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_answer_is_blamed_on_the_package(tmp_path: Path, answer: str, why: str) -> None:
+    """The spec is sound: whose fault it is stands in the message, and no traceback."""
+    code = CLASS.replace("import Ports,", "import Input, Output, Ports,")
+    added = "    @staticmethod\n    def run"
+    if answer.startswith("def ports"):
+        code = code.replace("def ports(config): return Ports({}, {})", answer)
+    else:
+        code = code.replace(added, f"    @staticmethod\n    {answer}\n{added}")
+    message = refused(tmp_path, offer(tmp_path, "odd = odd:Odd", code))
+    assert message.startswith(WHO), message
+    assert why in message
+
+
+@pytest.mark.parametrize(
+    ("ability", "why"),
+    [
+        ("Servable", "its Config is not a subclass of llmpipe.contracts.ServedConfig"),
+        ("Servable", "it declares Servable and has no serve"),
+        ("Answers", "it declares Answers and has no answerer"),
+        ("Compilable", "it declares Compilable and has no compile_to"),
+        ("Estimates", "it declares Estimates and has no estimate"),
+    ],
+)
+def test_an_ability_is_what_a_kind_must_have(tmp_path: Path, ability: str, why: str) -> None:
+    """What is declared and not there is told when the kind is used, not when it is served."""
+    code = CLASS.replace("import Ports,", f"import {ability}, Ports,")
+    code = code.replace("Odd(StageDefaults)", f"Odd(StageDefaults, {ability})")
+    assert why in refused(tmp_path, offer(tmp_path, "odd = odd:Odd", code))
 
 
 def test_a_broken_kind_harms_no_one_who_does_not_use_it(folder: Path) -> None:

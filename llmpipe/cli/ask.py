@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llmpipe.cli.artifact_lookup import Stored, open_answers, stage_of_kind
-from llmpipe.cli.options import add_run, add_spec, parser, print_json
+from llmpipe.cli.options import add_run, add_spec, open_pipeline, parser, print_json
 from llmpipe.cli.prompts import at_terminal
 from llmpipe.documents.model import untitled
 from llmpipe.errors import UsageError
-from llmpipe.runner.needs import require_installed
 
 if TYPE_CHECKING:
     from llmpipe.retrieval.answer import Answer, Answerer
     from llmpipe.retrieval.citations import Citation
     from llmpipe.retrieval.prompt import Turn
-
-EXAMPLE = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model: …}}"
 
 TITLE = 80
 """Characters that are shown of a title; that of a row may be a whole question."""
@@ -56,10 +52,9 @@ def main(argv: list[str]) -> int:
     if options.k is not None and options.k < 1:
         raise UsageError(f"-k takes a number of passages from 1 on, not {options.k}")
     stage = ["--stage", options.stage] if options.stage else []
-    stored = Stored(options, ["ask", options.spec, *filter(None, [options.question]), *stage])
-    node = stage_of_kind(stored.project.graph, ("rag",), options.stage, EXAMPLE)
-    require_installed(stored.project, node.id)
-    with open_answers(stored, node) as answerer:
+    command = ["ask", options.spec, *filter(None, [options.question]), *stage]
+    with open_pipeline(options, command) as pipeline:
+        answerer = pipeline.answering(options.stage).answerer
         if question is None:
             from llmpipe.cli.repl import converse
 

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_anything()
         if sys.argv[1:2] == [SERVES]:
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, _leave)
+                signal.signal(number, leave)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
@@ -125,7 +125,7 @@ def _complain(text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _leave(number: int, frame: object) -> None:
+def leave(number: int, frame: object) -> None:
     """End without a failure, as a server is meant to be ended; what is opened ends with us.
 
     An exception would not do: raised in the middle of an import, it may be lost.

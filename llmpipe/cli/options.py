@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.errors import MOST_PROBLEMS, UsageError, did_you_mean
+from llmpipe.errors import MOST_PROBLEMS, UsageError
+from llmpipe.runner.messages import overlaid
 from llmpipe.runner.store import Store, home_for
 from llmpipe.terminal import json_safe
 
 if TYPE_CHECKING:
-    from llmpipe.graph.model import Graph
+    from llmpipe.api.pipeline import Pipeline
     from llmpipe.runner.project import Project
 
 
@@ -121,31 +123,57 @@ def open_project(
     )
 
 
-def find_stages(graph: Graph, name: str) -> list[str]:
-    """Give the stage of this name, or all those that it is made as over a sweep.
+def open_pipeline(
+    options: argparse.Namespace,
+    command: Sequence[str] = (),
+    *,
+    remember: bool = False,
+    absent: bool = False,
+) -> Pipeline:
+    """Open the pipeline that the shared arguments name; see `Pipeline.open`.
 
-    Raises:
-        UsageError: the graph has none.
+    Args:
+        options: the shared arguments, with those of `add_run` where the command has them.
+        command: the words of the command, to say how to call it again for an earlier run.
+        remember: see `Pipeline.open`.
+        absent: see `Pipeline.open`.
     """
-    if name in graph.nodes:
-        return [name]
-    if name in graph.families:
-        return graph.families[name]
-    known = [*graph.families, *graph.nodes]
-    hint = did_you_mean(name, known) or f"stages: {', '.join(graph.families)}"
-    raise UsageError(f"{graph.spec.path.name} has no stage {name!r}", hint=hint)
+    from llmpipe.api.pipeline import Pipeline
+    from llmpipe.cli.hashing import HashProgress
+
+    return Pipeline.open(
+        options.spec,
+        profiles=options.profiles,
+        settings=options.settings,
+        run=getattr(options, "run", None),
+        advice=CommandAdvice(options, command),
+        remember=remember,
+        absent=absent,
+        notice=HashProgress(),
+        warn=print_warning,
+    )
 
 
-def find_stage(graph: Graph, name: str) -> str:
-    """Give the one stage of this name.
+class CommandAdvice:
+    """Says what to do by the command line; see `llmpipe.api.stored.Advice`."""
 
-    Raises:
-        UsageError: the graph has none, or a sweep makes several of it.
-    """
-    found = find_stages(graph, name)
-    if len(found) > 1:
-        raise UsageError(f"{name!r} is made at several points: say which", hint="\n".join(found))
-    return found[0]
+    def __init__(self, options: argparse.Namespace, command: Sequence[str]) -> None:
+        self._spec = options.spec
+        self._over = overlaid(options.profiles, options.settings)
+        self._command = ["llmpipe", *command]
+
+    def make(self, stage: str | None) -> str:
+        """Say how to make what a stage makes, or all of it."""
+        only = ["--only", stage] if stage else []
+        return shlex.join(["llmpipe", "run", self._spec, *self._over, *only])
+
+    def take(self, run: str) -> str:
+        """Say how to take what an earlier run made."""
+        return shlex.join([*self._command, "--run", run])
+
+    def runs(self) -> str:
+        """Say how to list the runs of the store."""
+        return f"llmpipe runs --spec {shlex.quote(self._spec)} lists the runs"
 
 
 def print_json(value: Any) -> None:
@@ -157,6 +185,11 @@ def print_json(value: Any) -> None:
 def print_warnings(warnings: Sequence[str]) -> None:
     """Print on standard error what was found remarkable before anything runs."""
     for warning in warnings[:MOST_PROBLEMS]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print_warning(warning)
     if len(warnings) > MOST_PROBLEMS:
         print(f"and {len(warnings) - MOST_PROBLEMS:,} more warnings", file=sys.stderr)
+
+
+def print_warning(warning: str) -> None:
+    """Print one warning on standard error."""
+    print(f"warning: {warning}", file=sys.stderr)

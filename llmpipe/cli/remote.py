@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from llmpipe.cli.options import add_spec, find_stages, open_project, parser, print_json
+from llmpipe.api.selection import find_stages
+from llmpipe.cli.options import add_spec, open_project, parser, print_json
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.messages import size_text

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from llmpipe.contracts import ArtifactType, Input, Ports, StageDefaults
+from llmpipe.contracts import ArtifactType, Input, Ports
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
@@ -237,7 +237,7 @@ class _Compiler:
         """Check that a stage measures a figure, as far as its kind says what it measures."""
         way = f"{figure.removeprefix('models.')}."
         for node in made:
-            measured = getattr(node.stage, "figures", StageDefaults.figures)(node.config)
+            measured = node.stage.figures(node.config)
             if measured and not any(way.startswith(f"{name}.") for name in measured):
                 hint = did_you_mean(figure, measured) or f"it has: {', '.join(measured)}"
                 self._fail(stage, wanted, f"{wanted.value} measures no {figure!r}", hint)

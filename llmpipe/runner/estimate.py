@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmpipe.contracts import StageDefaults
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import LocalPath, StageOutput
 from llmpipe.runner.project import Project
@@ -44,7 +43,7 @@ class Scale:
         """Return the factor, given why the stage is to run."""
         if all(cause["cause"] in SAME_WORK for cause in causes):
             return 1.0
-        effort = getattr(self.node.stage, "effort", StageDefaults.effort)  # of another llmpipe
+        effort = self.node.stage.effort
         try:
             old, new = effort(self.last.ingredients["config"]), effort(self.made_of["config"])
         except (KeyError, TypeError, ValueError, AttributeError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from llmpipe.canonical import leaves
-from llmpipe.contracts import SECRET, StageConfig, StageDefaults
+from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import MissingDependencyError, Problem
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, LocalPath, StageOutput
@@ -118,8 +118,7 @@ def _of_stage(
     node: StageNode, inputs: Mapping[str, Given], machine: Machine
 ) -> Iterator[tuple[Need, Problem | None]]:
     """Yield the needs of a stage: its kind's, those of its inputs, of its resources and secrets."""
-    ask = getattr(node.stage, "needs", StageDefaults.needs)  # one made for an older llmpipe
-    for need in ask(with_paths(node), inputs):
+    for need in node.stage.needs(with_paths(node), inputs):
         yield need, None
     for binding in node.bound():
         if binding.label.startswith(PACKAGE):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmpipe.contracts import Finding, StageConfig, StageDefaults
+from llmpipe.contracts import Finding, StageDefaults
 from llmpipe.errors import MissingDependencyError, Problem, SpecError, StoreError
 from llmpipe.graph.model import StageNode
 from llmpipe.needs import Need
@@ -48,7 +48,7 @@ def preflight(
 def _reviewed(node: StageNode, declared: StageSpec, told: _Told, folder: Path) -> bool:
     """Judge a stage without its tools, and tell whether it is sound."""
     wrong = len(told.problems)
-    told.take(declared, _judge(declared)(with_paths(node), folder))
+    told.take(declared, declared.stage.review(with_paths(node), folder))
     return len(told.problems) == wrong  # else a tool would say the same again
 
 
@@ -58,10 +58,10 @@ def review(project: Project, stages: Collection[str]) -> list[str]:
     Raises:
         SpecError: a stage's settings are wrong.
     """
-    told = _Told()
+    told, folder = _Told(), project.graph.spec.folder
     for node, declared in _declared(project, stages):
-        if _judge(declared) is not StageDefaults.review:  # most kinds have nothing to say
-            told.take(declared, _judge(declared)(with_paths(node), project.graph.spec.folder))
+        if declared.stage.review is not StageDefaults.review:  # most kinds have nothing to say
+            told.take(declared, declared.stage.review(with_paths(node), folder))
     return told.result()
 
 
@@ -74,13 +74,6 @@ def _declared(project: Project, stages: Collection[str]) -> list[tuple[StageNode
     return list(
         {node.declared.id: (node, node.declared) for node in found if node.declared}.values()
     )
-
-
-def _judge(declared: StageSpec) -> Callable[[StageConfig, Path], list[Finding]]:
-    """Return the kind's `Stage.review`, which one made for an older llmpipe does not have."""
-    judge: Callable[[StageConfig, Path], list[Finding]]
-    judge = getattr(declared.stage, "review", StageDefaults.review)
-    return judge
 
 
 @dataclass(slots=True)

@@ -63,6 +63,8 @@ def _kind(kind: str, shared: set[str]) -> Iterator[str]:
     definitions = schema["$defs"]
     own = definitions.pop(schema["$ref"].rpartition("/")[2])
     fields = {k: v for k, v in own["properties"].items() if k not in shared}
+    declared = [name for name in fields if name in cls.Config.__annotations__]
+    fields = {name: fields[name] for name in dict.fromkeys([*declared, *fields])}
     yield f"{own['description']}\n"
     yield _table({**own, "properties": fields}, kind)
     for name, definition in definitions.items():

@@ -2,7 +2,7 @@
 
 Inside ``llmpipe run`` this is an ordinary cached check. What stays up is ``llmpipe serve``, which
 takes what concerns callers (host, port, context, slots, threads, batch, ``cached_tokens``) from the
-same stage and calls `llmpipe.web.server.serve_model`.
+same stage.
 
 Reasoning is kept apart from the answers. The check does not judge them: the ``evaluate`` stage
 does.
@@ -11,16 +11,20 @@ does.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
 from llmpipe.backends.binding import port_need
 from llmpipe.contracts import (
+    Endpoint,
     Input,
     Output,
     Ports,
-    StageConfig,
+    Servable,
+    ServeContext,
+    ServedConfig,
     StageContext,
     StageDefaults,
     StageResult,
@@ -28,21 +32,17 @@ from llmpipe.contracts import (
     write_json,
 )
 from llmpipe.errors import StageError
-from llmpipe.needs import Given, Need, packages
+from llmpipe.needs import SERVING, Given, Need, packages
 
 if TYPE_CHECKING:
     from llmpipe.backends.reasoning import Reply
 
 
-class ServeConfig(StageConfig, frozen=True, kw_only=True):
+class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     """What to serve, where, and what to ask it in the check."""
 
     model: str
     """The GGUF to serve."""
-    host: str = "127.0.0.1"
-    """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
-    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
-    """Port that ``llmpipe serve`` listens on. The check takes any free one."""
     context: Annotated[int, Meta(ge=16)] = 2048
     """Tokens that one conversation may hold, question and answer together."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -65,12 +65,13 @@ class ServeConfig(StageConfig, frozen=True, kw_only=True):
     """Tokens that a reply to a sample question may take, reasoning included."""
 
 
-class Serve(StageDefaults):
+class Serve(StageDefaults, Servable):
     """Start the server once, ask the sample questions, keep the answers."""
 
     Config = ServeConfig
     VERSION = 2
     determinism = "same-machine"
+    SERVE_NEEDS = SERVING
 
     @staticmethod
     def ports(config: ServeConfig) -> Ports:
@@ -82,7 +83,7 @@ class Serve(StageDefaults):
 
     @staticmethod
     def fingerprint(config: ServeConfig) -> Mapping[str, Any]:
-        callers = ("host", "port", "slots", "threads", "batch", "cached_tokens")
+        callers = ("slots", "threads", "batch", "cached_tokens")
         return semantic_fields(config, without=frozenset(callers))
 
     @staticmethod
@@ -92,6 +93,23 @@ class Serve(StageDefaults):
     @staticmethod
     def needs(config: ServeConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return (*packages("xllamacpp"), port_need(config.host, config.port))
+
+    @staticmethod
+    def serve(ctx: ServeContext[ServeConfig]) -> AbstractContextManager[Endpoint]:
+        from llmpipe.web.server import serve_model
+
+        return serve_model(
+            ctx.inputs["model"].path,
+            ctx.stage,
+            host=ctx.host,
+            port=ctx.port,
+            context=ctx.config.context,
+            slots=ctx.config.slots,
+            threads=ctx.config.threads or ctx.threads,
+            batch=ctx.config.batch,
+            api_key=ctx.api_key,
+            tells_cached=ctx.config.cached_tokens,
+        )
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:

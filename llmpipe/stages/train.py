@@ -28,6 +28,7 @@ from llmpipe.backends.device import detect
 from llmpipe.backends.huggingface.quantization import bits_of, quantization_of
 from llmpipe.contracts import (
     ArtifactType,
+    Compilable,
     Effort,
     Finding,
     Input,
@@ -76,7 +77,7 @@ NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
 """What a path in the block may name; it goes to Axolotl as it is."""
 
 
-class Train(StageDefaults):
+class Train(StageDefaults, Compilable):
     """The stage kind ``train``."""
 
     Config = TrainConfig

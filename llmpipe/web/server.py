@@ -1,11 +1,10 @@
-"""Serve a model, or the answers of a rag stage, until Ctrl-C."""
+"""Serve a model, or the answers of a rag stage, in a thread of its own until the context ends."""
 
 from __future__ import annotations
 
-import gc
 import logging
-import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -20,8 +19,9 @@ from llmpipe.backends.binding import (
     reachable_url,
     require_protection,
 )
+from llmpipe.contracts import Endpoint
 from llmpipe.errors import MissingDependencyError
-from llmpipe.needs import packages
+from llmpipe.needs import SERVING, packages
 
 if TYPE_CHECKING:
     import uvicorn
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp.batch import Batch
     from llmpipe.retrieval.answer import Answerer
 
-NEEDED = ("starlette", "uvicorn", "h11", "prometheus-client")
-
 PATIENCE = 2
 """Seconds that answers in progress get to finish when the server stops."""
 
 
+@contextmanager
 def serve_answers(
     opening: AbstractContextManager[Answerer],
     name: str,
@@ -45,10 +44,9 @@ def serve_answers(
     port: int,
     slots: int,
     api_key: str | None,
-    on_ready: Callable[[str], None],
-    index_made: Callable[[], float | None] = lambda: None,
-) -> None:
-    """Serve the answers of a stage until SIGINT or SIGTERM.
+    index_made: float | None = None,
+) -> Iterator[Endpoint]:
+    """Serve the answers of a stage.
 
     Args:
         opening: Opens the answerer, after the address is bound.
@@ -58,9 +56,8 @@ def serve_answers(
         port: The port to bind; 0 lets the system choose a free one.
         slots: The number of questions that are answered at the same time.
         api_key: The key that callers must send as a bearer token, if any.
-        on_ready: Called with the URL when the server answers.
-        index_made: Returns when the index was made, in seconds since 1970, or None to use the time
-            of its file.
+        index_made: When the index was made, in seconds since 1970, or None to use the time of its
+            file.
 
     Raises:
         UsageError: Other machines could reach the address, and there is no key.
@@ -75,14 +72,14 @@ def serve_answers(
     with bind(host, port) as bound, opening as answerer:
         address, port = bound.getsockname()[:2]
         admission = Admission(loopback=is_loopback(address), api_key=api_key)
-        service = make_service(
-            answerer, Identity(name, stage, index_made()), admission, slots=slots
-        )
+        service = make_service(answerer, Identity(name, stage, index_made), admission, slots=slots)
         _listen(bound, host, port)
-        on_ready(reachable_url(address, port))
-        _run(service, bound)
+        url = reachable_url(address, port)
+        with _answering(service, bound) as ended:
+            yield Endpoint(url, f"a page to ask on, OpenAI API at {url}/v1", ended=ended)
 
 
+@contextmanager
 def serve_model(
     model: Path,
     stage: str,
@@ -95,9 +92,8 @@ def serve_model(
     batch: int | None,
     api_key: str | None,
     tells_cached: bool,
-    on_ready: Callable[[str, Batch], None],
-) -> None:
-    """Serve a GGUF over the OpenAI API until SIGINT or SIGTERM.
+) -> Iterator[Endpoint]:
+    """Serve a GGUF over the OpenAI API.
 
     llama.cpp's server listens on loopback with a key that only this process knows. Callers reach
     the guard in front of it.
@@ -112,13 +108,12 @@ def serve_model(
         threads: The number of CPU threads.
         batch: The tokens of a prompt that are computed at once; None measures a good number.
         api_key: The key that callers must send as a bearer token, if any.
-        tells_cached: Whether callers can see how much of a prompt was cached.
-        on_ready: Called with the URL and the batch when the server answers.
+        tells_cached: whether callers read how much of a prompt was computed before.
 
     Raises:
-        UsageError: Other machines could reach the address, and there is no key.
-        MissingDependencyError: A package is not installed.
-        StageError: The address is in use, the model cannot be served, or its server dies.
+        UsageError: other machines could reach the address and no key is asked for.
+        MissingDependencyError: a package is not installed.
+        StageError: the address is taken, the model cannot be served, or its server died.
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[serve]")
@@ -136,14 +131,33 @@ def serve_model(
             server, model, admission, slots=slots, tells_cached=tells_cached
         )
         _listen(bound, host, port)
-        on_ready(reachable_url(address, port), chosen)
-        _run(service, bound, until=server.process.wait)
+        url = reachable_url(address, port)
+        with _answering(service, bound) as ended:
+            _set_after(server.process, ended)
+            yield Endpoint(url, f"OpenAI API at {url}/v1", (_told(chosen),), ended)
         if server.process.poll() is not None:
             server.check_alive()
 
 
+def _told(batch: Batch) -> str:
+    reason = "as the stage says"
+    if batch.speed is not None:
+        reason = f"measured: {batch.speed:,.0f} tokens a second where the context is full"
+    return f"prompts are computed {batch.tokens} tokens at a time ({reason})"
+
+
+def _set_after(process: subprocess.Popen[bytes], ended: threading.Event) -> None:
+    """Set an event when a process is gone."""
+
+    def watch() -> None:
+        process.wait()
+        ended.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _require_packages(extra: str) -> None:
-    missing = [need.name for need in packages(*NEEDED) if not need.here]
+    missing = [need.name for need in packages(*SERVING) if not need.here]
     if missing:
         message = f"serving needs {', '.join(missing)}"
         raise MissingDependencyError(message, hint=f"pip install '{extra}'")
@@ -156,28 +170,14 @@ def _listen(bound: socket.socket, host: str, port: int) -> None:
         raise cannot_listen(host, port, error) from None
 
 
-def _end_by_signals(server: uvicorn.Server) -> None:
-    """Let signals only stop the server; uvicorn would raise them again afterward."""
-
-    @contextmanager
-    def captured() -> Iterator[None]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, server.handle_exit)
-        yield
-
-    server.capture_signals = captured  # type: ignore[method-assign]
-
-
-def _run(
-    service: ASGIApp, listening: socket.socket, until: Callable[[], object] | None = None
-) -> None:
-    """Serve until a signal arrives, or until ``until`` returns in its own thread."""
+@contextmanager
+def _answering(service: ASGIApp, listening: socket.socket) -> Iterator[threading.Event]:
+    """Answer in a thread with an event loop of its own; yield the event of its end."""
     import uvicorn
 
     from llmpipe.web.connections import Connection, bounds
 
-    bounded = bounds()
-    logging.getLogger("asyncio").addFilter(bounded.hear)
+    bounded, ended = bounds(), threading.Event()
     config = uvicorn.Config(
         service,
         access_log=False,
@@ -192,17 +192,35 @@ def _run(
         ws="none",
     )
     server = uvicorn.Server(config)
-    _end_by_signals(server)
-    # An answer cut off by the end is not a failure, but uvicorn would log its traceback.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
-    if until is not None:
 
-        def watch(wait: Callable[[], object]) -> None:
-            wait()
+    def answer() -> None:
+        try:
+            server.run(sockets=[listening])
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=answer, name="llmpipe serve", daemon=True)
+    with _quiet(server, bounded.hear):
+        thread.start()
+        try:
+            yield ended
+        finally:
             server.should_exit = True
+            thread.join()
 
-        threading.Thread(target=watch, args=(until,), daemon=True).start()
+
+@contextmanager
+def _quiet(server: uvicorn.Server, hear: Callable[[logging.LogRecord], bool]) -> Iterator[None]:
+    """Keep off the log what is not a failure: connections that are refused or cut short."""
+
+    def unless_ending(record: logging.LogRecord) -> bool:
+        return not server.should_exit  # uvicorn reports what is cut short with its traceback
+
+    filters = {"asyncio": hear, "uvicorn.error": unless_ending}
+    for name, each in filters.items():
+        logging.getLogger(name).addFilter(each)
     try:
-        server.run(sockets=[listening])
+        yield
     finally:
-        gc.freeze()  # saves seconds of garbage collection when Python ends
+        for name, each in filters.items():
+            logging.getLogger(name).removeFilter(each)

@@ -252,7 +252,10 @@ def test_a_failure_is_not_the_end(town: Town) -> None:
         ([], "there is nobody to ask for a question"),
         (["--json"], "--json takes a question"),
         ([WHEN, "-k", "0"], "from 1 on"),
-        ([WHEN, "--stage", "plain"], "plain is a stage of kind command, not rag"),
+        (
+            [WHEN, "--stage", "plain"],
+            "plain is a stage of kind command, which cannot answer questions",
+        ),
         ([WHEN, "--stage", "answer"], "did you mean 'answers'?"),
     ],
 )

@@ -290,4 +290,4 @@ def test_serve_needs_a_model_that_was_made(folder: Path) -> None:
     assert "llmpipe run spec.yaml --only gguf" in missing.stderr
     wrong = call(folder, "serve", "spec.yaml", "sft")
     assert wrong.returncode == 2
-    assert "sft is a stage of kind train, not serve or rag" in wrong.stderr
+    assert "sft is a stage of kind train, which cannot be served" in wrong.stderr

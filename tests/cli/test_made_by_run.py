@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from workspace import Workspace
 
 from llmpipe.cli import serve
 from llmpipe.cli.main import main
+from llmpipe.contracts import Endpoint
 
 SPEC = """\
 version: 1
@@ -50,9 +54,12 @@ def _served(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     """Return what would be served: nothing is."""
     found: list[Path] = []
 
-    def serve_model(model: Path, *_: Any, **__: Any) -> int:
+    @contextmanager
+    def serve_model(model: Path, *_: Any, **__: Any) -> Iterator[Endpoint]:
         found.append(model)
-        return 0
+        ended = Event()
+        ended.set()
+        yield Endpoint("http://127.0.0.1:1", ended=ended)
 
     monkeypatch.setattr("llmpipe.web.server.serve_model", serve_model)
     assert serve.main(["spec.yaml", *arguments]) == 0

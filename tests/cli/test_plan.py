@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmpipe.cli.plan import about
+from llmpipe.api.plan import about
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_what_cannot_be_kept_is_refused(workspace: Any) -> None:
     workspace.run()
     told = workspace.call("run", "spec.yaml", "--keep", "second", "--from", "first")
     assert told.returncode == 2
-    assert "--keep second: it is to be run again by --force or --from" in told.stderr
+    assert "--keep second: the stage is also to be run again" in told.stderr
     told = workspace.call("run", "spec.yaml", "--keep", "secnod")
     assert "did you mean 'second'?" in told.stderr
 

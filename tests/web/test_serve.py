@@ -72,9 +72,13 @@ def town(tmp_path_factory: pytest.TempPathFactory, endpoint: Endpoint) -> Worksp
 
 
 @contextmanager
-def served(town: Workspace, stage: str = "answers") -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Serve on any free port; give the address and the process."""
+def served(
+    town: Workspace, stage: str = "answers", *, files: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Serve on any free port, with so many open files; return the address and the process."""
     process = town.start("serve", "spec.yaml", stage, "--port", "0")
+    if files is not None:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (files, files))
     assert process.stderr is not None
     assert process.stdout is not None
     try:
@@ -250,9 +254,8 @@ def test_a_signal_to_all_its_processes_is_no_failure(town: Workspace, stage: str
 @pytest.mark.parametrize("limit", [96, 26])
 def test_connections_are_bounded(town: Workspace, limit: int) -> None:
     """By the limit of open files, were it so low that some cannot be taken: logged once."""
-    with served(town, "slow") as (url, process), contextlib.ExitStack() as held:
+    with served(town, "slow", files=limit) as (url, process), contextlib.ExitStack() as held:
         place = urlsplit(url)
-        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, limit))
         for _ in range(200):
             caller = socket.create_connection((place.hostname or "", place.port or 0), timeout=30)
             held.enter_context(caller)
@@ -282,8 +285,8 @@ def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:
         (["answers", "--api-key-env", "NOT_SET"], 2, "NOT_SET has no API key"),
         (["answers", "--port", "70000"], 2, "there is no port 70000"),
         (["answers", "--host", "no.such.host.invalid"], 2, "no API key protects it"),
-        ([], 2, "several serve and rag stages\n   say which: answers, other, slow, chat"),
-        (["docs"], 2, "docs is a stage of kind ingest, not serve or rag"),
+        ([], 2, "several stages that can be served\n   say which: answers, other, slow, chat"),
+        (["docs"], 2, "docs is a stage of kind ingest, which cannot be served"),
         (["other"], 1, "the secret TOWN_KEY is not set"),
     ],
 )

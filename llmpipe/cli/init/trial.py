@@ -16,11 +16,10 @@ from llmpipe.errors import StageError, UsageError
 from llmpipe.formats.records import read_rows
 from llmpipe.graph.model import Graph, StageNode
 from llmpipe.graph.sources import LocalPath
-from llmpipe.needs import install_lines, packages, with_mends
+from llmpipe.needs import SERVING, install_lines, packages, with_mends
 from llmpipe.runner.needs import needs_of
 from llmpipe.runner.project import Project
 from llmpipe.runner.store import Store
-from llmpipe.web.server import NEEDED as SERVING
 
 MOST_ROWS = 200_000
 """Rows up to which they are parted, in memory; of more it is reckoned."""

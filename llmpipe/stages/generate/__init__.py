@@ -27,6 +27,7 @@ from llmpipe.contracts import (
     StageContext,
     StageDefaults,
     StageResult,
+    Stochastic,
     semantic_fields,
 )
 from llmpipe.errors import StageError
@@ -69,13 +70,12 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     """Which operators are drawn, in which order seeds are taken, and how the teacher samples."""
 
 
-class Generate(StageDefaults):
+class Generate(StageDefaults, Stochastic):
     """See the module's docstring."""
 
     Config = GenerateConfig
     VERSION = 3
     determinism = "external"
-    stochastic = True
 
     @staticmethod
     def ports(config: GenerateConfig) -> Ports:

@@ -13,8 +13,7 @@ Not covered: judging answers by another model. What a search finds, ``evaluate_r
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,54 +22,53 @@ import msgspec
 
 from llmpipe.backends.binding import port_need
 from llmpipe.contracts import (
+    Answers,
+    Endpoint,
     FieldPath,
     Finding,
     Input,
     Output,
     Ports,
+    Servable,
+    ServeContext,
     StageContext,
     StageDefaults,
     StageResult,
+    Stochastic,
+    reveal,
     semantic_fields,
     write_json,
 )
 from llmpipe.errors import StageError, remake
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
-from llmpipe.needs import Given, Need, packages
+from llmpipe.needs import SERVING, Given, Need, packages
 from llmpipe.retrieval.filters import read_filters
 from llmpipe.retrieval.fusion import fusion_problems
 from llmpipe.retrieval.needs import RERANKING, search_needs
 from llmpipe.retrieval.search import SEARCH_TOOLS
 from llmpipe.stages.rag.config import RagConfig
-from llmpipe.words import QUESTION_ENDS
 
 if TYPE_CHECKING:
     from llmpipe.backends.openai.journal import Journal
-    from llmpipe.documents.model import Document
     from llmpipe.retrieval.answer import Answer, Answerer
     from llmpipe.retrieval.answer_metrics import Answered
     from llmpipe.retrieval.eval_questions import Question
     from llmpipe.retrieval.search import Retriever
     from llmpipe.retrieval.threshold import Threshold
 
-SENTENCE = (15, 200)
-"""Characters of a sentence that a question is made of, at least and at most."""
-SAMPLES = 2
-"""Questions that the check makes up where the spec names none."""
-
 NOT_A_GGUF = "llama.cpp writes with a GGUF: add an `export` stage for the model and name its output"
 
-NOT_IN_THE_KEY = frozenset({"host", "port", "api_key", "embedder_api_key"})
+NOT_IN_THE_KEY = frozenset({"embedder_api_key"})
 
 
-class Rag(StageDefaults):
+class Rag(StageDefaults, Servable, Answers, Stochastic):
     """See the module's docstring."""
 
     Config = RagConfig
     VERSION = 7
     determinism = "same-machine"
-    stochastic = True
+    SERVE_NEEDS = SERVING
 
     @staticmethod
     def ports(config: RagConfig) -> Ports:
@@ -148,6 +146,28 @@ class Rag(StageDefaults):
         return (*search_needs(inputs), *packages(*names), port)
 
     @staticmethod
+    def answerer(ctx: ServeContext[RagConfig]) -> AbstractContextManager[Answerer]:
+        from llmpipe.stages.rag.factory import open_answerer, read_threshold
+
+        threshold = read_threshold(ctx.output("check"))
+        return open_answerer(ctx.config, ctx.inputs, threshold, threads=ctx.threads, reveal=reveal)
+
+    @staticmethod
+    def serve(ctx: ServeContext[RagConfig]) -> AbstractContextManager[Endpoint]:
+        from llmpipe.web.server import serve_answers
+
+        return serve_answers(
+            Rag.answerer(ctx),
+            ctx.pipeline,
+            ctx.stage,
+            host=ctx.host,
+            port=ctx.port,
+            slots=ctx.config.generator.slots,
+            api_key=ctx.api_key,
+            index_made=ctx.created.get("index"),
+        )
+
+    @staticmethod
     def run(ctx: StageContext[RagConfig]) -> StageResult:
         """Open everything, find the threshold, ask the sample questions.
 
@@ -158,6 +178,7 @@ class Rag(StageDefaults):
         from llmpipe.stages.rag.calibration import find_threshold
         from llmpipe.stages.rag.factory import answering, open_retriever
         from llmpipe.stages.rag.metrics import Labelled
+        from llmpipe.stages.rag.sample_questions import sample_questions
 
         config = ctx.config
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
@@ -167,7 +188,7 @@ class Rag(StageDefaults):
                 config, ctx.inputs, retriever, threshold, threads=ctx.threads, reveal=ctx.reveal,
                 log=ctx.work / "llama.cpp.log", journal=journal,
             ) as answerer:  # fmt: skip
-                questions = config.questions or (() if config.data else _made_up(retriever))
+                questions = config.questions or (() if config.data else sample_questions(retriever))
                 samples = _ask(ctx, answerer, questions)
                 answers = _ask_labelled(ctx, answerer, labelled.questions)
         _require_speech(ctx, [*samples, *answers])
@@ -266,46 +287,6 @@ def _faithful_answer(answerer: Answerer, question: str) -> Answer:
     answer = answerer.answer(question)
     _require_faithful(answer, answerer.retriever)
     return answer
-
-
-def _made_up(retriever: Retriever) -> list[str]:
-    """Ask what some documents are about, which their index should be able to say."""
-    names = retriever.passages.document_ids()
-    chosen = [names[len(names) * i // SAMPLES] for i in range(min(SAMPLES, len(names)))]
-    found = map(retriever.passages.document, dict.fromkeys(chosen))
-    questions: dict[str, None] = {}
-    for document in filter(None, found):
-        question = _question_about(document)
-        questions[_about(document.title) if question in questions else question] = None
-    return list(questions)
-
-
-def _question_about(document: Document) -> str:
-    """Return a question that a document answers: its own, or one by its first heading or sentence.
-
-    Its title says too little to be searched by, and may be no more than a file's name.
-    """
-    title = document.title.strip()
-    headings = [section.path[-1].strip() for section in document.sections if section.path]
-    asked = next((text for text in (title, *headings) if text.endswith(QUESTION_ENDS)), None)
-    if asked:
-        return asked
-    told = (text for text in headings if text != title)
-    subject = next(told, None) or _first_sentence(document.text, {title, *headings}) or title
-    return _about(subject)
-
-
-def _about(subject: str) -> str:
-    return f'What is said about "{subject}"?'
-
-
-def _first_sentence(text: str, headings: Collection[str]) -> str | None:
-    """Return the first sentence of a text that is no heading and has the length of one."""
-    for line in text.splitlines():
-        sentence = re.split(r"(?<=[.!?。])\s", line.strip(), maxsplit=1)[0]
-        if sentence.lstrip("# ") not in headings and SENTENCE[0] <= len(sentence) <= SENTENCE[1]:
-            return sentence.rstrip(".。")
-    return None
 
 
 def _require_faithful(answer: Answer, retriever: Retriever) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llmpipe.contracts import SecretField, StageConfig
+from llmpipe.contracts import SecretField, ServedConfig
 from llmpipe.documents.model import Scalar
 from llmpipe.retrieval.eval_questions import QuestionColumns
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
@@ -26,7 +26,7 @@ class FilterRange(
     """The highest value."""
 
 
-class RagConfig(StageConfig, frozen=True, kw_only=True):
+class RagConfig(ServedConfig, frozen=True, kw_only=True):
     """Which index to answer from, by which model, and how to search."""
 
     index: str
@@ -77,12 +77,6 @@ class RagConfig(StageConfig, frozen=True, kw_only=True):
     """The model that the index was embedded with, where the index is a folder that does not say."""
     embedder_api_key: SecretField = None
     """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
-    host: str = "127.0.0.1"
-    """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
-    port: Annotated[int, Meta(ge=1, le=65535)] = 8080
-    """Port that ``llmpipe serve`` listens on."""
-    api_key: SecretField = None
-    """Key that callers of ``llmpipe serve`` must send, as ``${secret:NAME}``."""
 
     def plain_filters(self) -> dict[str, Any]:
         """Give the filters as a search takes them."""

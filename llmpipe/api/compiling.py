@@ -1,0 +1,59 @@
+"""Write what a stage would run, so that it runs without llmpipe."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmpipe.api.stored import Advice
+from llmpipe.contracts import Compilable
+from llmpipe.errors import StoreError, UsageError
+from llmpipe.graph.model import StageNode
+from llmpipe.runner.plan import make_plan
+from llmpipe.runner.project import Project
+from llmpipe.runner.resources import Grant, Machine
+
+
+def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) -> list[str]:
+    """Write into a new folder what a stage would run; return what is worth knowing about it.
+
+    Raises:
+        UsageError: the kind runs inside llmpipe, or the folder is not empty.
+        StoreError: what the stage needs is not up to date.
+    """
+    if not issubclass(node.stage, Compilable):
+        raise UsageError(
+            f"a stage of kind {node.kind} runs inside llmpipe: there is nothing to compile"
+        )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", hint="name a new folder")
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty", hint="name a new folder")
+    plans = make_plan(project)
+    plan = plans[node.id]
+    if plan.key is None:
+        missing = [name for name in node.upstream() if plans[name].status == "run"]
+        raise StoreError(
+            f"{node.id} needs {', '.join(missing) or 'what is not looked up yet'}",
+            hint="\n".join(map(advice.make, missing)) or None,
+        )
+    records = {name: p.record for name, p in plans.items() if p.record is not None}
+    notes: list[str] = []
+
+    def note(event: Mapping[str, Any]) -> None:
+        if event["event"] == "warning":
+            notes.append(event["message"])
+
+    with tempfile.TemporaryDirectory() as scratch:
+        request = project.request(
+            node,
+            plan.key,
+            plan.made_of,
+            records,
+            log=Path(scratch) / "log",
+            grant=Grant(Machine.here().cpus),
+        )
+        context = request.context(Path(scratch), Path(scratch), note)
+        return [*notes, *node.stage.compile_to(context, out.absolute())]

@@ -1,0 +1,162 @@
+"""A plan as a person reads it: as text, or as a table in a notebook."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from llmpipe.runner.messages import describe
+from llmpipe.runner.plan import StagePlan
+from llmpipe.runner.project import Project
+
+SHOWN_CAUSES = 6
+"""Causes of one stage that the plan of all shows; below a sweep there are hundreds."""
+
+
+class Plan(Mapping[str, StagePlan]):
+    """What a run would do: for every stage, cached or to run, and why.
+
+    It is a mapping of the stages' names to their plans, each with ``status`` (``cached`` or
+    ``run``), ``causes``, ``key`` and ``seconds``. Printed, it is text; in a notebook it is a table.
+
+    Attributes:
+        warnings: what is worth knowing before a run.
+    """
+
+    def __init__(
+        self, project: Project, stages: Mapping[str, StagePlan], warnings: Sequence[str] = ()
+    ) -> None:
+        self._spec = str(project.graph.spec.path)
+        self._stages = stages
+        self.warnings = list(warnings)
+
+    def __getitem__(self, stage: str) -> StagePlan:
+        return self._stages[stage]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stages)
+
+    def __len__(self) -> int:
+        return len(self._stages)
+
+    @property
+    def to_run(self) -> list[str]:
+        """The stages that would run, in the order in which they would."""
+        return [plan.id for plan in self._stages.values() if plan.status == "run"]
+
+    @property
+    def status(self) -> str:
+        """``run`` when a stage would run, else ``cached``."""
+        return "run" if self.to_run else "cached"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as ``llmpipe plan --json`` prints it."""
+        return {
+            "spec": self._spec,
+            "status": self.status,
+            "stages": {name: plan.as_json() for name, plan in self._stages.items()},
+            "warnings": self.warnings,
+        }
+
+    def __repr__(self) -> str:
+        """Return a line per stage and a line per cause; in the end, how much there is to do."""
+        width = max(map(len, self._stages), default=0)
+        lines = []
+        for plan in self._stages.values():
+            derived = f"  (derived for {plan.derived_for})" if plan.derived_for else ""
+            lines.append(f"{plan.id:<{width}}  {plan.kind:<11}  {_status(plan)}{derived}")
+            lines += _causes(plan, " " * (width + 2), SHOWN_CAUSES)
+        return "\n".join([*lines, self._total()])
+
+    def _total(self) -> str:
+        to_run = [plan for plan in self._stages.values() if plan.status == "run"]
+        count = f"{len(self)} stage{'' if len(self) == 1 else 's'}"
+        cached = len(self) - len(to_run)
+        return f"{count}: {len(to_run)} to run{_in_all(to_run)}, {cached} cached"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for plan in self._stages.values():
+            causes = [escape(describe(cause)) for cause in plan.causes[:SHOWN_CAUSES]]
+            if left := len(plan.causes) - len(causes):
+                causes.append(f"and {left} more")
+            derived = f" (for {plan.derived_for})" if plan.derived_for else ""
+            cells = (escape(plan.id), escape(plan.kind + derived), escape(_status(plan)))
+            rows.append([*cells, "<br>".join(causes)])
+        notes = [self._total(), *(f"warning: {warning}" for warning in self.warnings)]
+        return html_table(["stage", "kind", "status", "because"], rows, notes)
+
+
+def html_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+) -> str:
+    """Return a table for a notebook. Its cells are HTML; heads and notes are text."""
+    head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in heads)
+    lines = (
+        "<tr>"
+        + "".join(f"<td style='text-align:left;vertical-align:top'>{cell}</td>" for cell in row)
+        + "</tr>"
+        for row in rows
+    )
+    told = "".join(f"<div>{escape(note)}</div>" for note in notes)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{told}"
+
+
+def stage_text(plan: StagePlan) -> str:
+    """Return all that is known of one stage: its key, what that is made of, why it would run."""
+    import yaml
+
+    text = yaml.safe_dump(dict(plan.made_of), sort_keys=True, allow_unicode=True, width=100)
+    return "\n".join(
+        [
+            f"{plan.id} ({plan.kind}): {_status(plan)}",
+            *_causes(plan, "  "),
+            f"key: {plan.key or 'not known before what it needs has run'}",
+            "made of:",
+            *(f"  {line}" for line in text.splitlines()),
+        ]
+    )
+
+
+def _status(plan: StagePlan) -> str:
+    """Say what is to happen to a stage, and how long that will take."""
+    if plan.kept:
+        return "cached, kept as it is"
+    if plan.status == "run" and plan.seconds is not None:
+        return f"run, {about(plan.seconds)}"
+    if plan.status == "run" and {cause["cause"] for cause in plan.causes} != {"new"}:
+        return "run, time unknown"
+    return plan.status
+
+
+def _causes(plan: StagePlan, indent: str, most: int | None = None) -> Iterator[str]:
+    word = "although" if plan.kept else "because"
+    for cause in plan.causes[:most]:
+        yield f"{indent}{word} {describe(cause)}"
+    left = 0 if most is None else len(plan.causes) - most
+    if left > 0:
+        yield f"{indent}and for {left} more: llmpipe plan SPEC {shlex.quote(plan.id)} lists them"
+
+
+def _in_all(plans: Sequence[StagePlan]) -> str:
+    """Say how long stages take one after the other, as far as that is known."""
+    known = [plan.seconds for plan in plans if plan.seconds is not None]
+    if not known:
+        return ""
+    unknown = len(plans) - len(known)
+    rest = f" and {unknown} of unknown length" if unknown else ""
+    return f" ({about(sum(known))}{rest})"
+
+
+def about(seconds: float) -> str:
+    """Return an estimate of time, no more exact than earlier runs tell it."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 60:
+        return f"about {seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60} min"

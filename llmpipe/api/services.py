@@ -1,0 +1,142 @@
+"""Keep a stage up as a service, or open what answers questions for it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.api.selection import find_able
+from llmpipe.api.stored import Stored
+from llmpipe.backends.binding import require_protection
+from llmpipe.backends.openai.api_key import NO_KEY, clean_key
+from llmpipe.contracts import Answers, Servable, ServeContext, ServedConfig, reveal
+from llmpipe.graph.model import Graph, StageNode
+from llmpipe.runner.needs import require_installed
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+
+class Service:
+    """A stage that is being served, until `close` or the end of its ``with`` block.
+
+    Attributes:
+        stage: the stage's name; callers name the model by it.
+        url: where it answers; OpenAI clients add ``/v1``.
+        offers: what can be called there, in a few words.
+        notes: what else is worth knowing.
+    """
+
+    def __init__(
+        self,
+        stored: Stored,
+        node: StageNode,
+        *,
+        host: str | None,
+        port: int | None,
+        api_key: str | None,
+    ) -> None:
+        assert issubclass(node.stage, Servable)
+        assert isinstance(node.config, ServedConfig)
+        require_installed(stored.project, node.id, node.stage.SERVE_NEEDS)
+        key = node.config.api_key
+        if api_key is None and key:
+            api_key = clean_key(reveal(key), f"the API key of {node.id}")
+        host = node.config.host if host is None else host
+        port = node.config.port if port is None else port
+        require_protection(host, api_key)
+        self.stage = node.id
+        self._api_key = api_key
+        with ExitStack() as opened:
+            opened.enter_context(stored.project.store.in_use())
+            context = serve_context(stored, node, host=host, port=port, api_key=api_key)
+            self._endpoint = opened.enter_context(node.stage.serve(context))
+            self._opened = opened.pop_all()
+        self.url = self._endpoint.url
+        self.offers = self._endpoint.offers
+        self.notes = self._endpoint.notes
+
+    @cached_property
+    def client(self) -> OpenAI:
+        """A client of the openai package that calls the service."""
+        from openai import OpenAI
+
+        return OpenAI(base_url=f"{self.url}/v1", api_key=self._api_key or NO_KEY)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until the service ends by itself; return whether it has."""
+        return self._endpoint.ended.wait(seconds)
+
+    def close(self) -> None:
+        """Stop the service.
+
+        Raises:
+            StageError: it had ended by itself.
+        """
+        self._opened.close()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{self.stage}, served on {self.url}>"
+
+
+def serve_context(
+    stored: Stored,
+    node: StageNode,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key: str | None = None,
+) -> ServeContext[Any]:
+    """Return what a kind's `Servable.serve` and `Answers.answerer` are given.
+
+    Raises:
+        StoreError: a stage that makes an input is not up to date.
+    """
+    return ServeContext(
+        config=node.config,
+        stage=node.id,
+        pipeline=stored.project.graph.spec.name,
+        inputs={port: stored.artifact(binding) for port, binding in node.bindings.items()},
+        created=stored.created(node),
+        output=lambda name: stored.path(node, name),
+        threads=len(os.sched_getaffinity(0)),
+        host=host,
+        port=port,
+        api_key=api_key,
+    )
+
+
+def find_servable(graph: Graph, name: str | None) -> StageNode:
+    """Return the stage that is to be served; see `find_able`."""
+    example = "chat: {kind: serve, model: …}"
+    return find_able(graph, Servable, name, can="be served", example=example)
+
+
+def find_answering(graph: Graph, name: str | None) -> StageNode:
+    """Return the stage that is to be asked; see `find_able`."""
+    example = "answers: {kind: rag, index: …, generator: {engine: llama.cpp, model: …}}"
+    return find_able(graph, Answers, name, can="answer questions", example=example)
+
+
+class Answering:
+    """What answers for a stage, opened once: models stay loaded until `close`."""
+
+    def __init__(self, stored: Stored, node: StageNode) -> None:
+        assert issubclass(node.stage, Answers)
+        with ExitStack() as opened:
+            opened.enter_context(stored.project.store.in_use())
+            context = serve_context(stored, node)
+            self.answerer = opened.enter_context(node.stage.answerer(context))
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Free what was loaded."""
+        self._opened.close()

@@ -1,0 +1,63 @@
+"""The terms that every part of llmpipe shares: artifacts, ports, stages and what a stage is given.
+
+A stage kind is one class that follows `Stage`. The compiler reads its `ports`, the planner its
+`fingerprint` and `tools`, and the worker calls its `run` with a `StageContext`. What only some
+kinds can do, they declare by inheriting from a class of `llmpipe.contracts.abilities`. Nothing here
+imports anything heavy, and nothing here knows how the engine works.
+"""
+
+from llmpipe.contracts.abilities import (
+    Answers,
+    Compilable,
+    Endpoint,
+    Estimates,
+    Needs,
+    Servable,
+    ServeContext,
+    Stochastic,
+)
+from llmpipe.contracts.artifacts import Artifact, ArtifactType
+from llmpipe.contracts.config import (
+    NON_SEMANTIC,
+    Resources,
+    ServedConfig,
+    StageConfig,
+    semantic_fields,
+)
+from llmpipe.contracts.context import StageContext, StageResult, write_json
+from llmpipe.contracts.ports import FieldPath, Input, Output, Ports
+from llmpipe.contracts.secret import SECRET, SecretField, reveal
+from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults
+
+__all__ = [
+    "NON_SEMANTIC",
+    "SECRET",
+    "Answers",
+    "Artifact",
+    "ArtifactType",
+    "Compilable",
+    "Determinism",
+    "Effort",
+    "Endpoint",
+    "Estimates",
+    "FieldPath",
+    "Finding",
+    "Input",
+    "Needs",
+    "Output",
+    "Ports",
+    "Resources",
+    "SecretField",
+    "Servable",
+    "ServeContext",
+    "ServedConfig",
+    "Stage",
+    "StageConfig",
+    "StageContext",
+    "StageDefaults",
+    "StageResult",
+    "Stochastic",
+    "reveal",
+    "semantic_fields",
+    "write_json",
+]

@@ -1,0 +1,176 @@
+"""Check a stage kind's class, and each of its answers, against the contract.
+
+The registry does so for the kinds of other packages, `llmpipe.testing` for all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import wraps
+from typing import Any, cast, get_args
+
+from llmpipe.contracts.abilities import ABILITIES, Needs, Servable
+from llmpipe.contracts.artifacts import ArtifactType
+from llmpipe.contracts.config import ServedConfig, StageConfig
+from llmpipe.contracts.ports import Input, Output, Ports
+from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults
+from llmpipe.errors import LlmpipeError
+from llmpipe.needs import Need
+
+REQUIRED = ("ports", "run")
+"""What a class has to answer itself; `StageDefaults` answers the rest."""
+
+Blame = Callable[[str], LlmpipeError]
+"""Makes the error that says what is wrong with a kind, and whose it is."""
+
+
+def shortcomings(found: Any) -> Iterator[str]:
+    """Say what an object lacks of the contract of a stage kind."""
+    if not isinstance(found, type):
+        yield "it is not a class"
+        return
+    if not issubclass(found, StageDefaults):
+        yield "it does not inherit from llmpipe.contracts.StageDefaults"
+    config = getattr(found, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, StageConfig)):
+        yield "its Config is not a subclass of llmpipe.contracts.StageConfig"
+    elif not config.__struct_config__.forbid_unknown_fields:
+        yield "its Config takes unknown fields"
+    elif issubclass(found, Servable) and not issubclass(config, ServedConfig):
+        yield "it is Servable and its Config is not a subclass of llmpipe.contracts.ServedConfig"
+    if type(getattr(found, "VERSION", None)) is not int:
+        yield "its VERSION is not a whole number"
+    if getattr(found, "determinism", None) not in get_args(Determinism):
+        yield f"its determinism is not one of {', '.join(get_args(Determinism))}"
+    missing = [name for name in REQUIRED if not callable(getattr(found, name, None))]
+    if missing:
+        yield f"it has no {', '.join(missing)}"
+    yield from _undelivered(found)
+    imports = getattr(found, "imports", ())
+    if not (isinstance(imports, tuple) and all(isinstance(name, str) for name in imports)):
+        yield "its imports are not a tuple of names"
+
+
+def _undelivered(found: type) -> Iterator[str]:
+    """Say which abilities a class declares and does not have."""
+    for ability in ABILITIES:
+        if issubclass(found, ability):
+            for name, member in vars(ability).items():
+                wanted = getattr(member, "__isabstractmethod__", False)
+                if wanted and getattr(getattr(found, name), "__isabstractmethod__", False):
+                    yield f"it declares {ability.__name__} and has no {name}"
+
+
+def checked(stage: type, blame: Blame) -> type[Stage]:
+    """Return the kind with its answers checked: what it raises or answers wrongly is its own fault.
+
+    ``run`` is left alone: it runs in a process of its own, and its failure is that of the stage.
+    """
+
+    def guarded(name: str, complaint: Callable[[Any], str | None]) -> Any:
+        ask = getattr(stage, name)
+
+        @wraps(ask)
+        def answer(*args: Any) -> Any:
+            try:
+                found = ask(*args)
+            except LlmpipeError:
+                raise
+            except Exception as error:
+                raise blame(f"{name} raised {type(error).__name__}: {error}") from error
+            if wrong := complaint(found):
+                raise blame(wrong)
+            return found
+
+        return staticmethod(answer)
+
+    own = {name: guarded(name, check) for name, check in ANSWERS.items() if hasattr(stage, name)}
+    names = {"__module__": stage.__module__, "__doc__": stage.__doc__}
+    return cast("type[Stage]", type(stage.__name__, (stage,), {**names, **own}))
+
+
+def ports_complaint(ports: Any) -> str | None:
+    """Say what is wrong with what ``ports`` returned."""
+    if not isinstance(ports, Ports):
+        return f"ports returned {_shown(ports)}, not Ports"
+    known = get_args(ArtifactType)
+    inputs: Mapping[str, Any] = ports.inputs
+    outputs: Mapping[str, Any] = ports.outputs
+    for name, wanted in inputs.items():
+        if not isinstance(wanted, Input):
+            return f"ports: the input {name!r} is {_shown(wanted)}, not an Input"
+        for accepted in wanted.accepts:
+            if accepted not in known:
+                return (
+                    f"ports: the input {name!r} accepts {accepted!r}, not one of {_listed(known)}"
+                )
+    for name, made in outputs.items():
+        if not isinstance(made, Output):
+            return f"ports: the output {name!r} is {_shown(made)}, not an Output"
+        if made.type not in known:
+            return f"ports: the output {name!r} is of type {made.type!r}, not {_listed(known)}"
+        for link in filter(None, (made.origin, made.like)):
+            if link not in inputs:
+                return f"ports: the output {name!r} comes from {link!r}, which is not an input"
+    if ports.default is not None and ports.default not in outputs:
+        return f"ports: the default output {ports.default!r} is not one of {_listed(outputs)}"
+    return None
+
+
+def _fingerprint_complaint(found: Any) -> str | None:
+    try:
+        json.dumps(found, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        return f"fingerprint returned what is not JSON: {error}"
+    return None if isinstance(found, Mapping) else f"fingerprint returned {_shown(found)}"
+
+
+def _problems_complaint(found: Any) -> str | None:
+    if isinstance(found, list):
+        pairs = all(isinstance(one, tuple) and len(one) == 2 for one in found)
+        if pairs and all(isinstance(p, tuple) and isinstance(text, str) for p, text in found):
+            return None
+    return "problems returned something else than a list of (path, message)"
+
+
+def _each(name: str, kind: type) -> Callable[[Any], str | None]:
+    def complaint(found: Any) -> str | None:
+        if isinstance(found, (list, tuple)) and all(isinstance(one, kind) for one in found):
+            return None
+        return f"{name} returned {_shown(found)}, not a list of {kind.__name__}"
+
+    return complaint
+
+
+def _one(name: str, kind: type, *, optional: bool = False) -> Callable[[Any], str | None]:
+    def complaint(found: Any) -> str | None:
+        if isinstance(found, kind) or (optional and found is None):
+            return None
+        return f"{name} returned {_shown(found)}, not {kind.__name__}"
+
+    return complaint
+
+
+ANSWERS: Mapping[str, Callable[[Any], str | None]] = {
+    "ports": ports_complaint,
+    "problems": _problems_complaint,
+    "fingerprint": _fingerprint_complaint,
+    "figures": _each("figures", str),
+    "tools": _each("tools", str),
+    "needs": _each("needs", Need),
+    "review": _each("review", Finding),
+    "preflight": _each("preflight", Finding),
+    "effort": _one("effort", Effort, optional=True),
+    "estimate": _one("estimate", Needs),
+}
+"""What is wrong with the answer to each of the engine's questions, if anything."""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,81 @@
+"""The base classes of a kind's config: the fields that every stage has."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+
+from llmpipe.contracts.secret import SecretField
+
+_MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([kMGT])(i?)B")
+_MEMORY_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4}
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a stage needs of the machine while it runs. Stages that fit together run together."""
+
+    cpus: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """CPU threads; without it as many as its kind needs: one, or all that there are."""
+    memory: Annotated[str, msgspec.Meta(pattern=f"^{_MEMORY.pattern}$")] | None = None
+    """Main memory, such as 8GB or 512MiB; stages whose needs exceed the machine's take turns."""
+    gpus: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """GPUs of its own, through CUDA_VISIBLE_DEVICES; without it the stage sees all there are."""
+
+    def memory_bytes(self) -> int:
+        """Return the memory in bytes; 0 where none is named."""
+        match = _MEMORY.fullmatch(self.memory or "")
+        if not match:
+            return 0
+        base = 1024 if match[3] else 1000
+        return int(float(match[1]) * base ** _MEMORY_POWERS[match[2]])
+
+
+class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The fields that every stage has. A kind's config class inherits from this one."""
+
+    kind: str
+    """Which kind of stage this is."""
+    description: str = ""
+    """What the stage is for, in the words of the spec's author."""
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
+    """Seconds after which the stage is stopped and counts as failed."""
+    retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    """How often the stage is tried again when it fails, each time after a longer pause."""
+    resources: Resources = Resources()
+    """What the stage needs of the machine while it runs."""
+    freeze: bool = False
+    """Take what the stage made last as fresh, whatever has changed since; the plan says so."""
+    matrix: dict[str, Any] | None = None
+    """Axes (paths inside the stage) with lists of values: the stage, and what depends on it, runs
+    at every point; also `exclude`, `include` and `max_parallel`."""
+
+
+class ServedConfig(StageConfig, frozen=True, kw_only=True):
+    """The fields that every stage has which ``llmpipe serve`` serves (`Servable`)."""
+
+    host: str = "127.0.0.1"
+    """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
+    """Port that ``llmpipe serve`` listens on. The check in a run takes any free one."""
+    api_key: SecretField = None
+    """Key that callers of ``llmpipe serve`` must send, as ``${secret:NAME}``."""
+
+
+NON_SEMANTIC = frozenset(
+    {"kind", "description", "timeout", "retries", "resources", "freeze", "matrix"}
+)
+"""Config fields that never change an artifact and so never enter a cache key."""
+
+_SERVED = frozenset({"host", "port", "api_key"})
+"""Those of a `ServedConfig`."""
+
+
+def semantic_fields(
+    config: StageConfig, *, without: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Return the config as JSON data, without the fields that never change an artifact."""
+    data: dict[str, Any] = msgspec.to_builtins(config)
+    left_out = NON_SEMANTIC | without | (_SERVED if isinstance(config, ServedConfig) else set())
+    return {name: value for name, value in data.items() if name not in left_out}

@@ -1,0 +1,74 @@
+"""What a running stage is given, and what it returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from llmpipe.contracts.artifacts import Artifact
+from llmpipe.contracts.config import StageConfig
+from llmpipe.contracts.secret import reveal
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+@dataclass(slots=True)
+class StageContext(Generic[ConfigT]):
+    """All that a running stage may know and touch.
+
+    ``out`` is an empty folder that is published when `run` returns; ``work`` belongs to this key
+    and survives a crash (checkpoints); ``journal`` is the store's folder of paid replies, shared by
+    all keys; ``tools`` is where ``llmpipe tools install`` puts programs; ``resample`` says to ask
+    again for what the journal holds.
+    """
+
+    config: ConfigT
+    stage: str
+    inputs: Mapping[str, Artifact]
+    out: Path
+    work: Path
+    journal: Path
+    tools: Path
+    spec_dir: Path
+    threads: int
+    emit: Callable[[Mapping[str, Any]], None] = lambda event: None
+    resample: bool = False
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Report how far the stage is; ``note`` is a few words such as ``loss 2.31``."""
+        self.emit({"event": "progress", "done": done, "total": total, "note": note})
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that they should know and that is not an error."""
+        self.emit({"event": "warning", "message": message})
+
+    def reveal(self, text: str) -> str:
+        """See `llmpipe.contracts.reveal`."""
+        return reveal(text)
+
+    def input(self, name: str) -> Artifact:
+        """Return the input called ``name``."""
+        return self.inputs[name]
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a stage returns.
+
+    ``outputs`` maps every declared output to a path under `StageContext.out`; ``metrics`` are its
+    metrics as JSON data; ``summary`` is what a person should read: a few words or a small table.
+    """
+
+    outputs: Mapping[str, Path]
+    metrics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    summary: str = ""
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write a small JSON file the same way every time: sorted keys, two spaces, a final newline."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    return path
