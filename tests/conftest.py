@@ -23,6 +23,9 @@ settings.register_profile("shared machine", deadline=None)  # a slow disk is no 
 settings.load_profile("shared machine")
 
 
+collect_ignore = ["plugin"]
+"""The sample package has tests of its own: `test_plugins` runs them where it is installed."""
+
 ALL_CORES = os.sched_getaffinity(0)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -46,16 +49,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def path_with(packages: Path) -> str:
+    """Return a PYTHONPATH that has these packages, too."""
+    return os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH", "")]))
+
+
 def llmpipe(
-    folder: Path, packages: Path | None, *arguments: str
+    folder: Path, packages: Path | None, *arguments: str, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line where these packages are installed, too."""
-    named = [str(packages), os.environ.get("PYTHONPATH", "")]
-    path = {} if packages is None else {"PYTHONPATH": os.pathsep.join(filter(None, named))}
+    path = {} if packages is None else {"PYTHONPATH": path_with(packages)}
     return subprocess.run(
         [sys.executable, "-m", "llmpipe", *arguments],
         cwd=folder,
-        env={**os.environ, **path},
+        env={**os.environ, **path, **env},
         capture_output=True,
         text=True,
     )
@@ -98,6 +105,45 @@ def test_a_kind_of_a_package_runs_like_our_own(folder: Path, plugins: Path) -> N
     assert "because top: 2 → 1" in told
 
 
+def test_it_is_served_like_our_own(folder: Path, plugins: Path) -> None:
+    """By the same command, with the key that its spec asks for, until a signal ends it."""
+    (folder / "spec.yaml").write_text(SPEC.replace("top: 2", "api_key: '${secret:COUNT_KEY}'"))
+    early = llmpipe(folder, plugins, "serve", "spec.yaml", "words")
+    assert early.returncode == 1
+    assert "the secret COUNT_KEY is not set" in early.stderr
+    env = {"COUNT_KEY": "k", "PYTHONPATH": path_with(plugins)}
+    early = llmpipe(folder, plugins, "serve", "spec.yaml", COUNT_KEY="k")
+    assert early.returncode == 1
+    assert "llmpipe run spec.yaml --only words" in early.stderr
+    assert llmpipe(folder, plugins, "run", "spec.yaml", COUNT_KEY="k").returncode == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmpipe", "serve", "spec.yaml", "--port", "0"],
+        cwd=folder, env={**os.environ, **env}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    with process:
+        line = process.stderr.readline()
+        url = line.split()[2]
+        assert line == f"serving on {url} (the count of a word at {url}/WORD); Ctrl-C stops\n"
+        asking = Request(f"{url}/rose", headers={"Authorization": "Bearer k"})
+        with urlopen(asking, timeout=10) as answer:
+            assert json.load(answer) == {"word": "rose", "count": 2}
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"{url}/rose", timeout=10)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == ""
+
+
+def test_its_own_tests_pass(plugins: Path) -> None:
+    """As its authors would run them, with what `llmpipe.testing` offers."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    env = {**os.environ, "PYTHONPATH": path_with(plugins)}
+    found = subprocess.run(command, cwd=PACKAGE, env=env, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+    assert "10 passed" in found.stdout
+
+
 def test_its_fields_are_held_against_its_own_schema(folder: Path, plugins: Path) -> None:
     """All problems at once, each at its place, as for our own kinds."""
     (folder / "spec.yaml").write_text(
@@ -124,7 +170,10 @@ def test_its_failure_is_shown_like_any(folder: Path, plugins: Path) -> None:
     (folder / "spec.yaml").write_text(SPEC.replace("column: text", "column: body"))
     result = llmpipe(folder, plugins, "run", "spec.yaml")
     assert result.returncode == 1
-    assert "stage words failed: row 1 has no column 'body'\n   it has: text" in result.stderr
+    assert (
+        "stage words failed: ./rows.jsonl:1: the row has no column 'body'\n   it has: text"
+        in result.stderr
+    )
 
 
 def test_it_is_in_the_schemas(folder: Path, plugins: Path) -> None:

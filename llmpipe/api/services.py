@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from llmpipe.backends.openai.api_key import NO_KEY, clean_key
 from llmpipe.contracts import Answers, Servable, ServeContext, ServedConfig, reveal
 from llmpipe.graph.model import Graph, StageNode
 from llmpipe.runner.needs import require_installed
+from llmpipe.runner.store import Store
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -50,7 +51,7 @@ class Service:
         self.stage = node.id
         self._api_key = api_key
         with ExitStack() as opened:
-            opened.enter_context(stored.project.store.in_use())
+            opened.enter_context(_held(stored.project.store))
             context = serve_context(stored, node, host=host, port=port, api_key=api_key)
             self._endpoint = opened.enter_context(node.stage.serve(context))
             self._opened = opened.pop_all()
@@ -114,6 +115,11 @@ def serve_context(
     )
 
 
+def _held(store: Store) -> AbstractContextManager[None]:
+    """Hold a store, so that nothing of it is freed; who serves files of their own may have none."""
+    return store.in_use() if store.objects.is_dir() else nullcontext()
+
+
 def find_servable(graph: Graph, name: str | None) -> StageNode:
     """Return the stage that is to be served; see `find_able`."""
     example = "chat: {kind: serve, model: …}"
@@ -132,7 +138,7 @@ class Answering:
     def __init__(self, stored: Stored, node: StageNode) -> None:
         assert issubclass(node.stage, Answers)
         with ExitStack() as opened:
-            opened.enter_context(stored.project.store.in_use())
+            opened.enter_context(_held(stored.project.store))
             context = serve_context(stored, node)
             self.answerer = opened.enter_context(node.stage.answerer(context))
             self._opened = opened.pop_all()

@@ -1,0 +1,182 @@
+"""Run a stage kind in this process, without a pipeline and without a store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmpipe.contracts import Artifact, Input, StageContext, StageResult
+
+Inputs = Mapping[str, Path | str | Artifact]
+"""Inputs by port. A path becomes an artifact of the first type that the port accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a stage made, and what it told on the way."""
+
+    result: StageResult
+    events: list[Mapping[str, Any]]
+
+    @property
+    def outputs(self) -> Mapping[str, Path]:
+        """Where each output lies."""
+        return self.result.outputs
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """The stage's metrics."""
+        return self.result.metrics
+
+    @property
+    def summary(self) -> str:
+        """What a person should read."""
+        return self.result.summary
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the stage warned of."""
+        return [event["message"] for event in self.events if event["event"] == "warning"]
+
+
+def make_config(stage: Any, fields: Mapping[str, Any]) -> Any:
+    """Return the config of a stage as a spec would give it.
+
+    Raises:
+        AssertionError: a field is unknown or has the wrong type, or `problems` finds something.
+    """
+    kind = {"kind": stage.__name__.lower(), **fields}
+    try:
+        config = msgspec.convert(kind, stage.Config)
+    except msgspec.ValidationError as error:
+        raise AssertionError(f"the config {dict(fields)} is not valid: {error}") from None
+    problems = [f"{'.'.join(map(str, path))}: {text}" for path, text in stage.problems(config)]
+    assert not problems, f"the config {dict(fields)} has problems: {'; '.join(problems)}"
+    return config
+
+
+def make_context(
+    stage: Any,
+    fields: Mapping[str, Any],
+    folder: Path,
+    inputs: Inputs | None = None,
+    *,
+    name: str = "stage",
+    threads: int = 1,
+    resample: bool = False,
+    events: list[Mapping[str, Any]] | None = None,
+) -> StageContext[Any]:
+    """Return the context that a stage runs with.
+
+    Args:
+        stage: the kind's class.
+        fields: the stage's config as a spec would write it, without ``kind``.
+        folder: the spec's folder: inputs that the config names by path lie here. What the stage
+            writes goes into new folders below it.
+        inputs: the inputs by port; those left out are read from the config.
+        name: the stage's name.
+        threads: its share of the machine.
+        resample: whether it is to ask again for what its journal holds.
+        events: a list that takes what it tells: progress and warnings.
+
+    Raises:
+        AssertionError: the config is not valid, or an input is not there.
+    """
+    config = make_config(stage, fields)
+    given = inputs or {}
+    found = {
+        port: _artifact(port, wanted, given.get(port, folder / wanted.value))
+        for port, wanted in stage.ports(config).inputs.items()
+    }
+    unknown = given.keys() - found.keys()
+    assert not unknown, f"there is no input {', '.join(sorted(unknown))}"
+    places = {part: _new_folder(folder / ".testing", part) for part in ("out", "work")}
+    journal = folder / ".testing" / "journal"
+    journal.mkdir(exist_ok=True)
+    return StageContext(
+        config,
+        name,
+        found,
+        **places,
+        journal=journal,
+        tools=folder / ".testing" / "tools",
+        spec_dir=folder,
+        threads=threads,
+        emit=(lambda event: None) if events is None else events.append,
+        resample=resample,
+    )
+
+
+def run_stage(
+    stage: Any,
+    fields: Mapping[str, Any],
+    folder: Path,
+    inputs: Inputs | None = None,
+    **options: Any,
+) -> Done:
+    """Run a stage and check what it returns; see `make_context` for the arguments.
+
+    Raises:
+        AssertionError: the config is not valid, or the result is not what `ports` declares.
+        StageError: as the stage itself raises it.
+    """
+    events: list[Mapping[str, Any]] = []
+    context = make_context(stage, fields, folder, inputs, events=events, **options)
+    result = stage.run(context)
+    declared = stage.ports(context.config).outputs
+    assert isinstance(result, StageResult), f"run returned {result!r}, not a StageResult"
+    assert result.outputs.keys() == declared.keys(), (
+        f"run made {', '.join(result.outputs) or 'nothing'}; ports declares {', '.join(declared)}"
+    )
+    for output, path in result.outputs.items():
+        assert path.exists(), f"the output {output!r} was not made: {path}"
+        inside = path.resolve().is_relative_to(context.out.resolve())
+        assert inside, f"the output {output!r} lies outside of ctx.out: {path}"
+    json.dumps(dict(result.metrics), allow_nan=False)
+    json.dumps(events)
+    return Done(result, events)
+
+
+def require_same_twice(
+    stage: Any, fields: Mapping[str, Any], folder: Path, inputs: Inputs | None = None
+) -> None:
+    """Make sure that a stage makes the same bytes twice, as ``exact`` and ``same-machine`` promise.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    made = [run_stage(stage, fields, folder, inputs).outputs for _ in range(2)]
+    first, second = ({name: _content(path) for name, path in one.items()} for one in made)
+    differing = [name for name in first if first[name] != second[name]]
+    assert not differing, f"made of the same inputs, these differ: {', '.join(differing)}"
+
+
+def _content(path: Path) -> dict[str, str]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {
+        str(file.relative_to(path.parent)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
+
+
+def _artifact(port: str, wanted: Input, given: Path | str | Artifact) -> Artifact:
+    if isinstance(given, Artifact):
+        return given
+    path = Path(given)
+    assert path.exists(), f"the input {port!r} is not there: {path}"
+    return Artifact(path, wanted.accepts[0], f"test:{port}", wanted.value)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Make a folder whose name is still free."""
+    number = 1
+    while (folder := parent / f"{name}-{number}").exists():
+        number += 1
+    folder.mkdir(parents=True)
+    return folder
