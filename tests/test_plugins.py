@@ -102,6 +102,7 @@ def test_a_kind_of_a_package_runs_like_our_own(folder: Path, plugins: Path) -> N
     (folder / "spec.yaml").write_text(SPEC.replace("top: 2", "top: 1, case: keep"))
     told = llmpipe(folder, plugins, "plan", "spec.yaml").stdout
     assert "because case: fold → keep" in told
+    assert "words  word_count   run, under 1 s (estimated)" in told
     assert "because top: 2 → 1" in told
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from html import escape
+from types import MappingProxyType
 from typing import Any
 
-from llmpipe.runner.messages import describe
+from llmpipe.contracts import Needs
+from llmpipe.runner.messages import describe, size_text
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.project import Project
 
@@ -23,14 +26,21 @@ class Plan(Mapping[str, StagePlan]):
 
     Attributes:
         warnings: what is worth knowing before a run.
+        needs: what the stages that are to run will take, of those whose kind estimates it:
+            ``memory``, ``gpu_memory``, ``disk``, ``seconds``, ``money``.
     """
 
     def __init__(
-        self, project: Project, stages: Mapping[str, StagePlan], warnings: Sequence[str] = ()
+        self,
+        project: Project,
+        stages: Mapping[str, StagePlan],
+        warnings: Sequence[str] = (),
+        needs: Mapping[str, Needs] = MappingProxyType({}),
     ) -> None:
         self._spec = str(project.graph.spec.path)
         self._stages = stages
         self.warnings = list(warnings)
+        self.needs = needs
 
     def __getitem__(self, stage: str) -> StagePlan:
         return self._stages[stage]
@@ -56,9 +66,16 @@ class Plan(Mapping[str, StagePlan]):
         return {
             "spec": self._spec,
             "status": self.status,
-            "stages": {name: plan.as_json() for name, plan in self._stages.items()},
+            "stages": {name: self._stage_json(plan) for name, plan in self._stages.items()},
             "warnings": self.warnings,
         }
+
+    def _stage_json(self, plan: StagePlan) -> dict[str, Any]:
+        data, needs = plan.as_json(), self.needs.get(plan.id)
+        return data if needs is None else {**data, "needs": asdict(needs)}
+
+    def _status(self, plan: StagePlan) -> str:
+        return status_text(plan, self.needs.get(plan.id))
 
     def __repr__(self) -> str:
         """Return a line per stage and a line per cause; in the end, how much there is to do."""
@@ -66,7 +83,7 @@ class Plan(Mapping[str, StagePlan]):
         lines = []
         for plan in self._stages.values():
             derived = f"  (derived for {plan.derived_for})" if plan.derived_for else ""
-            lines.append(f"{plan.id:<{width}}  {plan.kind:<11}  {_status(plan)}{derived}")
+            lines.append(f"{plan.id:<{width}}  {plan.kind:<11}  {self._status(plan)}{derived}")
             lines += _causes(plan, " " * (width + 2), SHOWN_CAUSES)
         return "\n".join([*lines, self._total()])
 
@@ -74,7 +91,8 @@ class Plan(Mapping[str, StagePlan]):
         to_run = [plan for plan in self._stages.values() if plan.status == "run"]
         count = f"{len(self)} stage{'' if len(self) == 1 else 's'}"
         cached = len(self) - len(to_run)
-        return f"{count}: {len(to_run)} to run{_in_all(to_run)}, {cached} cached"
+        seconds = [_seconds(plan, self.needs.get(plan.id)) for plan in to_run]
+        return f"{count}: {len(to_run)} to run{_in_all(seconds)}, {cached} cached"
 
     def _repr_html_(self) -> str:
         rows = []
@@ -83,7 +101,7 @@ class Plan(Mapping[str, StagePlan]):
             if left := len(plan.causes) - len(causes):
                 causes.append(f"and {left} more")
             derived = f" (for {plan.derived_for})" if plan.derived_for else ""
-            cells = (escape(plan.id), escape(plan.kind + derived), escape(_status(plan)))
+            cells = (escape(plan.id), escape(plan.kind + derived), escape(self._status(plan)))
             rows.append([*cells, "<br>".join(causes)])
         notes = [self._total(), *(f"warning: {warning}" for warning in self.warnings)]
         return html_table(["stage", "kind", "status", "because"], rows, notes)
@@ -111,7 +129,7 @@ def stage_text(plan: StagePlan) -> str:
     text = yaml.safe_dump(dict(plan.made_of), sort_keys=True, allow_unicode=True, width=100)
     return "\n".join(
         [
-            f"{plan.id} ({plan.kind}): {_status(plan)}",
+            f"{plan.id} ({plan.kind}): {status_text(plan)}",
             *_causes(plan, "  "),
             f"key: {plan.key or 'not known before what it needs has run'}",
             "made of:",
@@ -120,15 +138,34 @@ def stage_text(plan: StagePlan) -> str:
     )
 
 
-def _status(plan: StagePlan) -> str:
-    """Say what is to happen to a stage, and how long that will take."""
+def status_text(plan: StagePlan, needs: Needs | None = None) -> str:
+    """Say what is to happen to a stage, and what that will take."""
     if plan.kept:
         return "cached, kept as it is"
-    if plan.status == "run" and plan.seconds is not None:
-        return f"run, {about(plan.seconds)}"
-    if plan.status == "run" and {cause["cause"] for cause in plan.causes} != {"new"}:
-        return "run, time unknown"
-    return plan.status
+    if plan.status == "cached":
+        return "cached"
+    seconds = _seconds(plan, needs)
+    if seconds is not None:
+        parts = [about(seconds) if plan.seconds is not None else f"{about(seconds)} (estimated)"]
+    else:
+        parts = [] if {cause["cause"] for cause in plan.causes} == {"new"} else ["time unknown"]
+    return ", ".join(["run", *parts, *_resources(needs)])
+
+
+def _seconds(plan: StagePlan, needs: Needs | None) -> float | None:
+    """Return how long a stage will take: as earlier runs tell it, or as its kind estimates it."""
+    return plan.seconds if plan.seconds is not None or needs is None else needs.seconds
+
+
+def _resources(needs: Needs | None) -> Iterator[str]:
+    if needs is not None and needs.memory is not None:
+        yield f"{size_text(needs.memory)} of memory"
+    if needs is not None and needs.gpu_memory is not None:
+        yield f"{size_text(needs.gpu_memory)} of GPU memory"
+    if needs is not None and needs.disk is not None:
+        yield f"{size_text(needs.disk)} of disk"
+    if needs is not None and needs.money is not None:
+        yield f"{needs.money:,.2f} USD"
 
 
 def _causes(plan: StagePlan, indent: str, most: int | None = None) -> Iterator[str]:
@@ -140,12 +177,12 @@ def _causes(plan: StagePlan, indent: str, most: int | None = None) -> Iterator[s
         yield f"{indent}and for {left} more: llmpipe plan SPEC {shlex.quote(plan.id)} lists them"
 
 
-def _in_all(plans: Sequence[StagePlan]) -> str:
+def _in_all(seconds: Sequence[float | None]) -> str:
     """Say how long stages take one after the other, as far as that is known."""
-    known = [plan.seconds for plan in plans if plan.seconds is not None]
+    known = [each for each in seconds if each is not None]
     if not known:
         return ""
-    unknown = len(plans) - len(known)
+    unknown = len(seconds) - len(known)
     rest = f" and {unknown} of unknown length" if unknown else ""
     return f" ({about(sum(known))}{rest})"
 

@@ -11,6 +11,7 @@ from llmpipe.errors import RunError
 from llmpipe.runner.drift import check_locked
 from llmpipe.runner.events import Listener
 from llmpipe.runner.messages import closing_text, failure_text
+from llmpipe.runner.needs import estimates_of
 from llmpipe.runner.occupancy import orphans
 from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, StageOutcome
@@ -136,7 +137,7 @@ class PlannedRun:
         shown = self.stages if only is None else {name: self.stages[name] for name in only}
         stale = [name for name in self._stale if name in shown]
         warnings = review(self.project, stale) + self.project.lock.warning()
-        return Plan(self.project, shown, warnings)
+        return Plan(self.project, shown, warnings, estimates_of(self.project, stale))
 
     def check(self, *, room: bool = True) -> list[str]:
         """Check all that the run takes; return what is only warned of.

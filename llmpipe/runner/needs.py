@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
 from llmpipe.canonical import leaves
-from llmpipe.contracts import SECRET, StageConfig
+from llmpipe.contracts import SECRET, Estimates, Needs, StageConfig
 from llmpipe.errors import MissingDependencyError, Problem
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, LocalPath, StageOutput
@@ -54,6 +54,13 @@ def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
             known.stages[name] = None
     for need in address_needs(project.remote_address) if project.remote_address else ():
         found.setdefault((need.what, need.name, None), Needed(need)).stages["cache"] = None
+    for name, estimate in estimates_of(project, stages).items():
+        if estimate.memory is not None:
+            here = estimate.memory <= machine.memory
+            mend = f"this machine has {size_text(machine.memory)}: {name} may run out of it"
+            label = f"about {size_text(estimate.memory)} of memory"
+            need = Need(label, here, mend, "resource", advisory=True)
+            found.setdefault((need.what, need.name, None), Needed(need)).stages[name] = None
     room = _room(project, stages)
     if room:
         found[room.what, room.name, None] = Needed(room)
@@ -61,6 +68,22 @@ def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
     for needed, need in zip(found.values(), mended, strict=True):
         needed.need = need
     return sorted(found.values(), key=lambda needed: needed.need.here)
+
+
+def estimates_of(project: Project, stages: Iterable[str]) -> dict[str, Needs]:
+    """Return what executions of the named stages will take, of those whose kind says so."""
+    given = _Inputs(project)
+    found = {}
+    for node in (project.graph.nodes[name] for name in stages):
+        if issubclass(node.stage, Estimates):
+            last = {name: project.last_record(name) for name in node.upstream()}
+            records = {name: record for name, record in last.items() if record is not None}
+            sizes = project.input_sizes(node, records)
+            inputs = {
+                port: replace(known, size=sizes.get(port)) for port, known in given.of(node).items()
+            }
+            found[node.id] = node.stage.estimate(with_paths(node), inputs)
+    return found
 
 
 def require_installed(project: Project, stage: str, more: Iterable[str] = ()) -> None:
@@ -163,7 +186,10 @@ def _of_secrets(declared: StageSpec) -> Iterator[tuple[Need, Problem | None]]:
 
 def _room(project: Project, stages: Collection[str]) -> Need | None:
     """Return the disk that stages will fill, as far as that is known."""
-    needed, free = disk_needed(project, stages), disk_free(project)
+    new = [name for name in stages if project.last_record(name) is None]
+    estimated = {n: e.disk for n, e in estimates_of(project, new).items() if e.disk is not None}
+    needed = disk_needed(project, [name for name in stages if name not in estimated])
+    needed, free = needed + sum(estimated.values()), disk_free(project)
     if not needed:
         return None
     has_run = any(map(project.last_record, stages))
