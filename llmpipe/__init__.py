@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # a type checker knows better; the module `typing` takes a while to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from llmpipe.api.pipeline import Pipeline, load
     from llmpipe.api.plan import Plan
     from llmpipe.api.rows import Rows, Table

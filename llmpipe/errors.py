@@ -111,8 +111,9 @@ class LlmpipeError(Exception):
     @property
     def __notes__(self) -> list[str]:  # type: ignore[override]
         """Where it is and what to do about it: Python shows this below a traceback."""
-        text = self.render()
-        return [] if text == self.message else [text]
+        if self.location is not None:
+            return [self.render()]
+        return [self.hint] if self.hint else []
 
 
 class UsageError(LlmpipeError):
