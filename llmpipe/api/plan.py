@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from html import escape
 from types import MappingProxyType
 from typing import Any
 
@@ -95,6 +94,8 @@ class Plan(Mapping[str, StagePlan]):
         return f"{count}: {len(to_run)} to run{_in_all(seconds)}, {cached} cached"
 
     def _repr_html_(self) -> str:
+        from html import escape
+
         rows = []
         for plan in self._stages.values():
             causes = [escape(describe(cause)) for cause in plan.causes[:SHOWN_CAUSES]]
@@ -111,6 +112,8 @@ def html_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
 ) -> str:
     """Return a table for a notebook. Its cells are HTML; heads and notes are text."""
+    from html import escape
+
     head = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in heads)
     lines = (
         "<tr>"

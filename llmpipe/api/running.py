@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpipe.api.plan import Plan
 from llmpipe.errors import RunError
-from llmpipe.runner.drift import check_locked
-from llmpipe.runner.events import Listener
 from llmpipe.runner.messages import closing_text, failure_text
 from llmpipe.runner.needs import estimates_of
-from llmpipe.runner.occupancy import orphans
 from llmpipe.runner.options import RunOptions
-from llmpipe.runner.outcome import RunOutcome, StageOutcome
 from llmpipe.runner.plan import StagePlan, make_plan
 from llmpipe.runner.preflight import preflight, review
 from llmpipe.runner.project import Project
-from llmpipe.runner.recall import remember
+
+if TYPE_CHECKING:
+    from llmpipe.runner.events import Listener
+    from llmpipe.runner.outcome import RunOutcome, StageOutcome
 
 
 class Run:
@@ -126,6 +125,8 @@ class PlannedRun:
         if lacking:  # all else that is missing is told with it
             preflight(project, list(dict.fromkeys([*self._stale, *lacking])), strict=True)
         if options.locked:
+            from llmpipe.runner.drift import check_locked
+
             check_locked(project, self.stages)
 
     def plan(self, only: Sequence[str] | None = None) -> Plan:
@@ -150,6 +151,8 @@ class PlannedRun:
             MissingDependencyError: packages, programs or data are missing.
             StoreError: the disk seems too small.
         """
+        from llmpipe.runner.occupancy import orphans
+
         if self._locks:
             self.project.lock.check()  # it may be written in the end
         warnings = preflight(self.project, self._stale, strict=True, room=room)
@@ -171,6 +174,7 @@ class PlannedRun:
         Raises:
             StoreError: the store cannot be written.
         """
+        from llmpipe.runner.recall import remember
         from llmpipe.runner.scheduler import run_project
 
         project = self.project
