@@ -108,12 +108,12 @@ def serve_model(
         threads: The number of CPU threads.
         batch: The tokens of a prompt that are computed at once; None measures a good number.
         api_key: The key that callers must send as a bearer token, if any.
-        tells_cached: whether callers read how much of a prompt was computed before.
+        tells_cached: Whether callers can see how much of a prompt was cached.
 
     Raises:
-        UsageError: other machines could reach the address and no key is asked for.
-        MissingDependencyError: a package is not installed.
-        StageError: the address is taken, the model cannot be served, or its server died.
+        UsageError: Other machines could reach the address, and there is no key.
+        MissingDependencyError: A package is not installed.
+        StageError: The address is in use, the model cannot be served, or its server dies.
     """
     require_protection(host, api_key)
     _require_packages("llmpipe[serve]")
