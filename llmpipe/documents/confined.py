@@ -31,7 +31,7 @@ import msgspec
 from llmpipe.documents.convert import Options, convert
 from llmpipe.documents.model import Document
 from llmpipe.errors import LlmpipeError, MissingDependencyError, StageError
-from llmpipe.formats.message import MissingColumnError
+from llmpipe.formats.row import MissingColumnError
 
 NAP = 0.005
 """Seconds between reads of the pipe: waking up for each answer would cost more than converting a

@@ -15,23 +15,15 @@ import msgspec
 from llmpipe.documents import plain
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import clean, one_line, scalars
-from llmpipe.formats import detect, to_chat
-from llmpipe.formats.message import (
+from llmpipe.formats import Conversation, Text, read_example
+from llmpipe.formats.records import read_rows
+from llmpipe.formats.row import (
     MissingColumnError,
     RowError,
     UnusableRowError,
     missing_column,
     text_column,
 )
-from llmpipe.formats.records import read_rows
-
-READ_AS_TEXT = {
-    "messages": {"messages"},
-    "sharegpt": {"conversations"},
-    "alpaca": {"instruction", "input", "output", "system"},
-    "completion": {"text", "title"},
-}
-"""Columns of known formats that do not become metadata."""
 
 
 class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -115,14 +107,16 @@ def _column(row: Mapping[str, Any], name: str) -> str:
 
 
 def _known(row: Mapping[str, Any], number: int) -> ReadRow:
-    format_ = detect(row)
-    if format_ is None:
+    reading = read_example(row)
+    example = reading.example
+    if not isinstance(example, Conversation | Text):
         has = ", ".join(map(repr, row)) or "no columns"
         raise RowError(f"which column contains the text? The row has {has}")
-    turns = [turn for turn in to_chat(row, format_) if turn["role"] != "system"]
-    title = text_column(row, "title", required=False) if format_ == "completion" else ""
-    if len(turns) > 1 and turns[0]["role"] == "user":
-        title, turns = turns[0]["content"], turns[1:]
-    text = "\n\n".join(clean(turn["content"]) for turn in turns)
-    others = {name: value for name, value in row.items() if name not in READ_AS_TEXT[format_]}
+    turns = [turn for turn in example.said() if turn.role != "system"]
+    title = text_column(row, "title", required=False) if isinstance(example, Text) else ""
+    if len(turns) > 1 and turns[0].role == "user":
+        title, turns = turns[0].text, turns[1:]
+    text = "\n\n".join(clean(turn.text) for turn in turns)
+    read_as_title = {"title"} if isinstance(example, Text) else set()
+    others = {name: row[name] for name in reading.left if name in row and name not in read_as_title}
     return ReadRow(number, str(number), one_line(title), text, scalars(others))

@@ -1,176 +1,242 @@
-"""A conversation as a model is trained on it: whole turns, and the tools on offer.
+"""A conversation: turns in order, and the tools that the assistant may call.
 
-The other readers here take who speaks and what they say. Training reads the rest of a turn as well
-(``tool_calls``, ``name``, whether to train on it), so a turn keeps all its keys as written; only
-speaker and text get the names ``role`` and ``content``. Roles that no reader knows pass through:
-a chat template may have its own. Images and other parts that are not text are refused.
+Read from ``messages`` and ``conversations`` (turns), and from columns that hold one question and
+its answer: Alpaca (``instruction``, ``input``, ``history``, ``output``), Dolly (``context``,
+``response``), SQuAD (``question``, ``context``, ``answers``), ``prompt`` with ``completion``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
-from llmpipe.formats import FormatName, alpaca, chat, detect, sharegpt
-from llmpipe.formats.message import RowError, kind_of, system_column, with_system
+import msgspec
 
-Turn = dict[str, Any]
-
-COLUMNS: Mapping[FormatName, frozenset[str]] = {
-    "messages": frozenset({"messages", "system", "tools"}),
-    "sharegpt": frozenset({"conversations", "system", "tools"}),
-    "alpaca": frozenset({"instruction", "input", "output", "system", "tools"}),
-}
-"""The columns that a conversation is read from, by the row's format."""
-
-NAMES: Mapping[str, str] = {**chat.NAMES, **sharegpt.NAMES}
-"""The names of speakers that are known, and the role of each."""
-
-TURN_KEYS = frozenset(
-    {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content"}
+from llmpipe.formats.records import to_json
+from llmpipe.formats.row import (
+    RowError,
+    UnusableRowError,
+    kind_of,
+    left_behind,
+    list_column,
+    read_tools,
+    text_column,
 )
-"""Keys of a turn that chat templates commonly read."""
+from llmpipe.formats.turn import (
+    RULES,
+    Turn,
+    TurnRules,
+    keys_beside_text,
+    read_turn,
+    read_turns,
+    with_system,
+    write_turn,
+)
 
-AS_WRITTEN: Mapping[str, str] = {}
-"""Roles for `read_turns_whole` that rename no speaker."""
+BESIDE = frozenset({"system", "tools"})
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """The turns of a conversation in order, and the tools that the assistant may call."""
+class Conversation(msgspec.Struct, frozen=True):
+    """Turns in order, and the tools on offer."""
 
-    messages: list[Turn]
+    kind: ClassVar[str] = "a conversation"
+    columns: ClassVar[tuple[str, ...]] = ("messages", "tools")
+    entry: ClassVar[Mapping[str, Any]] = {"type": "chat_template", "field_messages": "messages"}
+
+    turns: list[Turn]
     tools: list[Any] | None = None
 
+    def prompt(self) -> Sequence[Turn]:
+        """Return the turns that ask."""
+        return [turn for turn in self.turns if turn.role == "user"]
 
-def read_conversation(row: Mapping[str, Any], *, rename: bool = True) -> Conversation:
-    """Read a row in the format ``messages``, ``sharegpt`` or ``alpaca``.
+    def said(self) -> Sequence[Turn]:
+        """Return all turns, for comparing the whole example."""
+        return self.turns
 
-    A turn may be blank: that is for the caller to judge.
+    def write(self) -> dict[str, Any]:
+        """Return the row of the format ``messages``."""
+        return _beside({"messages": [write_turn(turn) for turn in self.turns]}, self.tools)
 
-    Args:
-        row: the row; a ``system`` column becomes the first turn.
-        rename: whether speakers get the names of their roles (``human`` → ``user``).
+    def layout(self, place: str) -> dict[str, str | None]:
+        """Return the columns that Axolotl gets, all of text."""
+        turns = to_json([write_turn(turn) for turn in self.turns])
+        return {"messages": turns, "tools": to_json(self.tools) if self.tools else None}
 
-    Raises:
-        RowError: the row is in none of these formats, or a column or turn holds the wrong thing.
-    """
-    name = detect(row)
-    roles = NAMES if rename else AS_WRITTEN
-    if name == "alpaca":
-        messages = [dict(turn) for turn in alpaca.to_chat(row, blank=True)]
-    elif name == "sharegpt":
-        messages = with_system(
-            read_turns_whole(row["conversations"], "conversations", roles), system_column(row)
-        )
-    elif name == "messages":
-        messages = with_system(
-            read_turns_whole(row["messages"], "messages", roles), system_column(row)
-        )
-    else:
-        raise RowError(f"no conversation in the columns {', '.join(sorted(row)) or '(none)'}")
-    return Conversation(messages, read_tools(row))
+    def write_sharegpt(self) -> dict[str, Any]:
+        """Return the row of the format ``sharegpt``."""
+        turns = [write_turn(turn, sharegpt=True) for turn in self.turns]
+        return _beside({"conversations": turns}, self.tools)
 
 
-def read_turns_whole(turns: Any, column: str, roles: Mapping[str, str]) -> list[Turn]:
-    """Read a list of turns, each with all its keys; ``roles`` renames speakers that it knows.
+def read_chat_columns(
+    row: Mapping[str, Any], column: str, rules: TurnRules = RULES
+) -> tuple[Conversation, tuple[str, ...]]:
+    """Read turns under ``column``, a ``system`` text and ``tools`` beside them.
 
     Raises:
-        RowError: it is no list of turns, or one of them has no speaker or no text.
+        RowError: a column or turn holds the wrong thing.
     """
-    if not isinstance(turns, list) or not turns:
-        raise RowError(f"column {column!r} must hold a list of turns, not {_found(turns)}")
-    return [read_turn(turn, f"{column}[{i}]", roles) for i, turn in enumerate(turns)]
+    turns = read_turns(list_column(row, column), column, rules)
+    if len(row) == 1:
+        return Conversation(turns), ()
+    turns = with_system(turns, text_column(row, "system", required=False))
+    return Conversation(turns, read_tools(row)), left_behind(row, BESIDE | {column})
 
 
-def read_turn(turn: Any, place: str, roles: Mapping[str, str]) -> Turn:
-    """Read a turn written with ``role`` and ``content``, or with ``from`` and ``value``.
+class PairColumns(msgspec.Struct, frozen=True):
+    """The columns of one question and its answer."""
+
+    question: str
+    answer: str
+    below: tuple[str, ...] = ()
+    """Columns whose text stands below the question, after a blank line."""
+
+    def reads(self) -> frozenset[str]:
+        """Return all columns that are read."""
+        return frozenset({self.question, self.answer, *self.below, "history"}) | BESIDE
+
+
+ALPACA = PairColumns("instruction", "output", ("input",))
+DOLLY = PairColumns("instruction", "response", ("context", "input"))
+COMPLETION = PairColumns("prompt", "completion")
+PAIRS = (ALPACA, DOLLY, COMPLETION)
+
+
+def read_pair(
+    row: Mapping[str, Any], columns: PairColumns, rules: TurnRules = RULES
+) -> tuple[Conversation, tuple[str, ...]]:
+    """Read one question and its answer; an answer may be blank.
 
     Raises:
-        RowError: it has no speaker or no text; ``place`` says which turn.
+        RowError: a column is missing or holds the wrong thing.
     """
-    if not isinstance(turn, Mapping):
-        raise RowError(f"{place} must be an object with 'role' and 'content', not {_found(turn)}")
-    sharegpt_keys = "from" in turn and "role" not in turn
-    speaker, text = ("from", "value") if sharegpt_keys else ("role", "content")
-    role = turn.get(speaker)
-    if not isinstance(role, str) or not role.strip():
-        raise RowError(f"{place} needs the text {speaker!r}, who speaks; it has {_keys(turn)}")
-    others = {key: value for key, value in turn.items() if key not in (speaker, text)}
-    _check_calls(turn, place)
-    content = turn.get(text)
-    if content is None and turn.get("tool_calls"):  # it calls and says nothing
-        return {"role": roles.get(role, role), "content": None, **others}
-    if text not in turn:
-        raise RowError(f"{place} needs the text {text!r}; it has {_keys(turn)}")
-    if not isinstance(content, str) and not _is_parts(content):
-        raise RowError(f"{place}: {text!r} must hold text, not {_found(content)}")
-    return {"role": roles.get(role, role), "content": content, **others}
+    asked = question_turns(row, columns.question, columns.below, rules)
+    turns = [*read_history(row), *asked, read_answer(row, columns.answer, rules)]
+    turns = with_system(turns, text_column(row, "system", required=False))
+    return Conversation(turns, read_tools(row)), left_behind(row, columns.reads())
 
 
-def read_tools(row: Mapping[str, Any]) -> list[Any] | None:
-    """Return the ``tools`` of a row: a list of objects, or that list as JSON text.
+def question_turns(
+    row: Mapping[str, Any], column: str, below: Sequence[str] = (), rules: TurnRules = RULES
+) -> list[Turn]:
+    """Return a question as turns: a list of turns as it is, a text as the user's turn."""
+    value = list_column(row, column)
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        return read_turns(value, column, rules)
+    texts = [text_column(row, column, blank=True)]
+    texts += [text_column(row, name, required=False) for name in below]
+    return [Turn("user", "\n\n".join([texts[0], *(text for text in texts[1:] if text.strip())]))]
+
+
+def read_answer(row: Mapping[str, Any], column: str, rules: TurnRules = RULES) -> Turn:
+    """Return an answer: a text, one turn, or a list of one turn.
+
+    Raises:
+        RowError: it is something else, or not the assistant's.
+    """
+    value = list_column(row, column) if _is_turn_text(row.get(column)) else row.get(column)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, Mapping):
+        if isinstance(value, list):
+            raise RowError(f"column {column!r} must hold text or one turn, not {kind_of(value)}")
+        return Turn("assistant", text_column(row, column, blank=True))
+    turn = read_turn(value, column, rules)
+    if turn.role != "assistant":
+        raise RowError(f"{column} must hold the assistant's turn, not the {turn.role}'s")
+    return turn
+
+
+def read_squad(row: Mapping[str, Any]) -> tuple[Conversation, tuple[str, ...]]:
+    """Read a question about a passage; of several answers the first is the answer.
+
+    Raises:
+        UnusableRowError: the passage does not answer the question.
+        RowError: a column is missing or holds the wrong thing.
+    """
+    answers = list_column(row, "answers")
+    texts = answers.get("text") if isinstance(answers, Mapping) else answers
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise RowError("column 'answers' must hold an object with the list 'text'")
+    if not texts:
+        raise UnusableRowError("no answer", "the list of answers is empty")
+    context = text_column(row, "context", required=False)
+    question = text_column(row, "question")
+    asked = f"{context}\n\n{question}" if context.strip() else question
+    turns = with_system(
+        [Turn("user", asked), Turn("assistant", texts[0])],
+        text_column(row, "system", required=False),
+    )
+    left = left_behind(row, frozenset({"question", "context", "answers"}) | BESIDE)
+    keys = [f"answers.{key}" for key in answers if key != "text"] if texts is not answers else []
+    others = ["answers after the first"] if set(texts[1:]) - {texts[0]} else []
+    return Conversation(turns, read_tools(row)), (*left, *keys, *others)
+
+
+def read_history(row: Mapping[str, Any]) -> Iterator[Turn]:
+    """Yield the earlier turns of a column ``history``: a list of pairs ``[question, answer]``.
 
     Raises:
         RowError: the column holds anything else.
     """
-    value = row.get("tools")
-    if isinstance(value, str) and value.strip():
-        value = _from_json(value, "column 'tools'")
-    if value is None or value in ("", []):
-        return None
-    if not isinstance(value, list) or not all(isinstance(tool, Mapping) for tool in value):
-        raise RowError(f"column 'tools' must hold a list of objects, not {_found(value)}")
-    return value
-
-
-def is_blank(turn: Turn) -> bool:
-    """Whether a turn neither says anything nor calls a tool."""
-    content = turn.get("content")
-    return not turn.get("tool_calls") and isinstance(content, str) and not content.strip()
-
-
-def _check_calls(turn: Mapping[str, Any], place: str) -> None:
-    """Make sure that tool calls are objects, and that arguments written as text are JSON."""
-    calls = turn.get("tool_calls")
-    if calls is None:
+    value = list_column(row, "history")
+    if value in (None, "", []):
         return
-    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise RowError(f"{place}: 'tool_calls' must hold a list of objects, not {_found(calls)}")
-    for number, call in enumerate(calls):
-        function = call.get("function")
-        arguments = function.get("arguments") if isinstance(function, Mapping) else None
-        if isinstance(arguments, str):
-            _from_json(arguments, f"{place}.tool_calls[{number}]: the text 'arguments'")
+    for pair in value if isinstance(value, list) else [value]:
+        texts = pair if isinstance(pair, list) else None
+        if not texts or len(texts) != 2 or not all(isinstance(text, str) for text in texts):
+            raise RowError("column 'history' must hold a list of pairs [question, answer]")
+        yield Turn("user", texts[0])
+        yield Turn("assistant", texts[1])
 
 
-def _from_json(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RowError(f"{place} is not JSON: {error}") from None
+def write_alpaca(conversation: Conversation) -> tuple[dict[str, Any], list[str]]:
+    """Return an Alpaca row and the keys that it has no place for.
 
+    Earlier questions and answers become the ``history``.
 
-def _is_parts(content: Any) -> bool:
-    """Whether content is a list of parts that all hold text, as Axolotl joins them."""
-    return (
-        isinstance(content, list)
-        and bool(content)
-        and all(
-            isinstance(part, Mapping)
-            and any(isinstance(part.get(key), str) for key in ("text", "content", "value"))
-            for part in content
+    Raises:
+        RowError: turns do not alternate, or one calls a tool.
+    """
+    turns = conversation.turns
+    system = turns[0].text if turns[0].role == "system" else None
+    asked = turns[1:] if system is not None else turns
+    roles = [turn.role for turn in asked]
+    if len(asked) % 2 or roles != ["user", "assistant"] * (len(asked) // 2) or not asked:
+        raise RowError(
+            f"an alpaca row holds questions, each with its answer, not {', '.join(roles)}",
+            hint="use `to: messages` for conversations",
+            reason="does not fit alpaca",
         )
-    )
+    require_text(conversation, "alpaca")
+    *earlier, question, answer = (turn.text for turn in asked)
+    row: dict[str, Any] = {"instruction": question, "input": "", "output": answer}
+    if earlier:
+        row["history"] = [list(pair) for pair in zip(earlier[::2], earlier[1::2], strict=True)]
+    if system is not None:
+        row["system"] = system
+    return row, keys_beside_text(turns)
 
 
-def _keys(turn: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, turn)) or "nothing"
+def require_text(conversation: Conversation, name: str) -> None:
+    """Refuse tools and tool calls where a format holds text only.
+
+    Raises:
+        RowError: there are some.
+    """
+    if conversation.tools or any(turn.tool_calls for turn in conversation.turns):
+        raise RowError(
+            f"a {name} row has no place for tools and tool calls",
+            hint="use `to: messages`",
+            reason=f"tools do not fit {name}",
+        )
 
 
-def _found(value: Any) -> str:
-    if value in ([], {}):
-        return "an empty list" if isinstance(value, list) else "an empty object"
-    return kind_of(value)
+def _beside(row: dict[str, Any], tools: list[Any] | None) -> dict[str, Any]:
+    return {**row, "tools": tools} if tools else row
+
+
+def _is_turn_text(value: Any) -> bool:
+    """Whether an answer is the JSON text of turns, and not an answer that happens to be JSON."""
+    return isinstance(value, str) and value.lstrip()[:2] in ("[{",) and '"role"' in value

@@ -1,4 +1,4 @@
-"""Tell when two rows say the same, and when a training row gives a held-out question away.
+"""Tell when two examples say the same, and when a training row gives a held-out question away.
 
 Two normalisations are used. *Content* (for duplicates): Unicode NFKC, case folded, every run of
 white space one space. *Question* (for held-out rows): the same for the user's turns only, and
@@ -7,11 +7,16 @@ each word without the punctuation around it. Paraphrases are not covered.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any
 
-from llmpipe.formats.message import Message
+import msgspec
+
+from llmpipe.formats.example import Example
+from llmpipe.formats.text import Text
+from llmpipe.formats.turn import Turn
 
 PUNCTUATION = ".,;:?!…\"'“”‘’()[]。，？！¿¡"
 SHORTEST_QUOTE = 8
@@ -19,25 +24,33 @@ SHORTEST_QUOTE = 8
 
 
 def normalise(text: str) -> str:
-    """Give text as duplicates are compared: NFKC, case folded, white space collapsed."""
+    """Return text as duplicates are compared: NFKC, case folded, white space collapsed."""
+    if text.isascii():  # most text is, and its other forms need no table
+        return " ".join(text.lower().split())
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def content_key(chat: Sequence[Message]) -> bytes:
-    """Give 16 bytes that two chats share when their normalised turns are equal."""
-    turns = (f"{message['role']}\x1f{normalise(message['content'])}" for message in chat)
-    return _digest("\x1e".join(turns))
+def content_key(example: Example) -> bytes:
+    """Return 16 bytes that two examples share when all that they say is equal, normalised."""
+    texts = [_turn_text(turn) for turn in example.said()]
+    if not isinstance(example, Text) and example.tools:
+        texts.append(_json(example.tools))
+    return _digest("\x1e".join(texts))
 
 
-def question_words(chat: Sequence[Message]) -> list[str]:
-    """Give the words that the user says, as questions are compared; of raw text, all words."""
-    asked = [message["content"] for message in chat if message["role"] == "user"]
-    text = " ".join(asked or [message["content"] for message in chat])
+def question_words(example: Example) -> list[str]:
+    """Return the words of the prompt, as questions are compared; of raw text, all words."""
+    asked = example.prompt() or example.said()
+    return words_of(" ".join([turn.text for turn in asked]))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text as questions are compared."""
     return [word.strip(PUNCTUATION) or word for word in normalise(text).split()]
 
 
 def question_key(words: Sequence[str]) -> bytes:
-    """Give 16 bytes that two lists of question words share when they are equal."""
+    """Return 16 bytes that two lists of question words share when they are equal."""
     return _digest(" ".join(words))
 
 
@@ -62,5 +75,16 @@ class QuotedQuestions:
         return False
 
 
+def _turn_text(turn: Turn) -> str:
+    text = f"{turn.role}\x1f{normalise(turn.text)}"
+    if turn.reasoning_content:
+        text += f"\x1f{normalise(turn.reasoning_content)}"
+    return f"{text}\x1f{_json(turn.tool_calls)}" if turn.tool_calls else text
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value, enc_hook=float, order="deterministic").decode()
+
+
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

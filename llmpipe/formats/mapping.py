@@ -1,4 +1,4 @@
-"""Read a row as a chat: by the columns that its author names, or by its own format."""
+"""Which columns hold what, for rows in none of the known formats."""
 
 from __future__ import annotations
 
@@ -7,15 +7,32 @@ from typing import Any
 
 import msgspec
 
-from llmpipe.errors import did_you_mean
-from llmpipe.formats import detect, to_chat
-from llmpipe.formats.message import Message, RowError, UnusableRowError, text_column
+from llmpipe.formats.row import missing_column, text_column
 
-_KNOWN_COLUMNS = ("messages", "conversations", "instruction", "output", "text")
+_CANONICAL = {"user": "instruction", "assistant": "output"}
+"""The columns of known formats that parts of a map stand for; the others have their own name."""
+
+_SHAPES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
+    (frozenset(needed), frozenset(allowed))
+    for needed, allowed in (
+        (("text",), ()),
+        (("messages",), ("system", "tools")),
+        (("user", "assistant"), ("system", "input", "history", "tools", "reasoning")),
+        (("chosen", "rejected"), ("prompt", "system", "tools")),
+        (("prompt", "completion", "label"), ("system", "tools")),
+        (("prompt",), ("system", "tools", "keep")),
+    )
+)
+"""Parts that make an example together, and those that may stand beside them."""
+
+OPTIONAL = ("system", "input", "history", "tools", "reasoning")
+"""Parts that a row may leave out."""
 
 
 class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which column holds what, for rows in none of the known formats."""
+    """Which column holds what. Name `user` and `assistant`, or `messages`, or `text`, or `chosen`
+    and `rejected`, or `prompt`, `completion` and `label`, or `prompt` alone.
+    """
 
     user: str | None = None
     """Column with the question."""
@@ -23,57 +40,69 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Column with the answer."""
     system: str | None = None
     """Column with the system message; rows where it is empty get none."""
+    input: str | None = None
+    """Column with text that belongs below the question: a passage, a record."""
+    history: str | None = None
+    """Column with earlier turns, a list of pairs `[question, answer]`."""
+    reasoning: str | None = None
+    """Column with the reasoning before the answer; it becomes `reasoning_content`."""
+    messages: str | None = None
+    """Column with turns: `role` and `content`, or `from` and `value`."""
+    tools: str | None = None
+    """Column with the tools on offer, a list of objects or its JSON text."""
     text: str | None = None
-    """Column with raw text to go on training on; excludes the other three."""
+    """Column with raw text to go on training on; excludes all others."""
+    prompt: str | None = None
+    """Column with the prompt of a preference, of a labelled answer, or of a prompt alone."""
+    chosen: str | None = None
+    """Column with the preferred answer."""
+    rejected: str | None = None
+    """Column with the other answer."""
+    completion: str | None = None
+    """Column with a labelled answer."""
+    label: str | None = None
+    """Column that says whether `completion` is good."""
+    keep: tuple[str, ...] = ()
+    """Columns that a reward function needs, beside `prompt` alone."""
+
+    def named(self) -> dict[str, str]:
+        """Return the parts that are named, each with its column."""
+        fields = msgspec.structs.asdict(self)
+        return {name: value for name, value in fields.items() if isinstance(value, str)}
 
     def problem(self) -> str | None:
-        """Say what is wrong with the combination of columns, or None."""
-        turns = [name for name in ("user", "assistant", "system") if getattr(self, name)]
-        if self.text and turns:
-            return f"`text` is raw text and cannot stand beside `{turns[0]}`"
-        if not self.text and not (self.user and self.assistant):
-            return "name both the `user` and the `assistant` column, or `text` for raw text"
+        """Return what is wrong with the combination of columns, or None."""
+        named = {*self.named(), *(("keep",) if self.keep else ())}
+        if "text" in named and len(named) > 1:
+            other = sorted(named - {"text"})[0]
+            return f"`text` is raw text and cannot stand beside `{other}`"
+        fits = [needed | allowed for needed, allowed in _SHAPES if needed <= named]
+        if not fits:
+            return (
+                "name both the `user` and the `assistant` column, or `messages`, `text`, "
+                "`chosen` and `rejected`, or `prompt`"
+            )
+        extra = min((named - parts for parts in fits), key=len)
+        if extra:
+            return f"`{sorted(extra)[0]}` has no place beside the other columns"
         return None
 
+    def canonical(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parts of a row under the columns of a known format.
 
-def read_chat(row: Mapping[str, Any], columns: ColumnMap | None = None) -> list[Message]:
-    """Read a row as messages: by ``columns`` where given, else in the format its columns show.
-
-    Raises:
-        UnusableRowError: a turn that must say something is blank, or nobody answers at the end.
-        RowError: a column is missing or holds the wrong type, or the format is not known.
-    """
-    chat = _mapped_chat(row, columns) if columns else _known_chat(row)
-    for message in chat:
-        if message["role"] in ("user", "assistant") and not message["content"].strip():
-            raise UnusableRowError("empty", f"the {message['role']}'s turn is empty")
-    if chat[-1]["role"] != "assistant":
-        raise UnusableRowError("no answer", f"the last turn is the {chat[-1]['role']}'s")
-    return chat
-
-
-def _known_chat(row: Mapping[str, Any]) -> list[Message]:
-    name = detect(row)
-    if name is None:
-        has = ", ".join(map(repr, row)) or "no columns"
-        close = next(filter(None, (did_you_mean(column, _KNOWN_COLUMNS) for column in row)), None)
-        raise RowError(
-            f"the row is in no known format; it has {has}",
-            hint=(f"{close}\n" if close else "")
-            + "the formats are told by 'messages', 'conversations', 'instruction' with 'output', "
-            + "or 'text';\nother columns are named under `map: {user: …, assistant: …}`",
-        )
-    return to_chat(row, name)
-
-
-def _mapped_chat(row: Mapping[str, Any], columns: ColumnMap) -> list[Message]:
-    if columns.text:
-        return to_chat({"text": text_column(row, columns.text)}, "completion")
-    # `ColumnMap.problem` has seen to it that both are named.
-    user, assistant = columns.user or "", columns.assistant or ""
-    chat: list[Message] = [
-        {"role": "user", "content": text_column(row, user)},
-        {"role": "assistant", "content": text_column(row, assistant)},
-    ]
-    system = text_column(row, columns.system, required=False) if columns.system else ""
-    return [{"role": "system", "content": system}, *chat] if system.strip() else chat
+        Raises:
+            RowError: a column is missing, or one that must hold text does not.
+        """
+        found: dict[str, Any] = {}
+        for part, column in self.named().items():
+            if column not in row and part not in OPTIONAL:
+                raise missing_column(row, column)
+            value = row.get(column)
+            if part in ("user", "assistant", "system", "input", "text", "reasoning"):
+                value = text_column(row, column, required=part not in OPTIONAL, blank=True)
+            found[_CANONICAL.get(part, part)] = value
+        for column in self.keep:
+            if column not in row:
+                raise missing_column(row, column)
+            found[column] = row[column]
+        return found

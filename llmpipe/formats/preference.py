@@ -1,189 +1,190 @@
-"""Preference rows: a question, the answer that was chosen, and the one that was rejected.
+"""A preference (for DPO and reward models): a prompt, a chosen answer and a rejected one.
 
-Public sets write the question in many ways: as text (``prompt``, ``question``, ``instruction`` with
-``input``, ``input`` alone), as turns (``messages``, ``conversations``, ``prompt``), inside
-``chosen`` and ``rejected`` as whole conversations, or in several of these at once. All places that
-a row has are read and must agree. What contradicts itself is refused, not guessed.
-
-Not covered: rows with more than two answers, and answers of several turns.
+Public sets write the prompt as text (``prompt``, ``question``, ``instruction`` with ``input``,
+``input`` alone), as turns (``messages``, ``conversations``, ``prompt``), or inside ``chosen`` and
+``rejected`` as whole conversations. Lists of rated ``completions``, as in UltraFeedback, become the
+best against the worst. Not covered: answers of several turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-from llmpipe.formats import alpaca
-from llmpipe.formats.conversation import (
-    NAMES,
-    TURN_KEYS,
-    Turn,
+import msgspec
+
+from llmpipe.formats.prompt import (
+    PLACES,
+    Question,
+    agreed,
+    as_question,
+    questions,
+    read_prompt_turns,
+    same,
+)
+from llmpipe.formats.records import to_json
+from llmpipe.formats.row import (
+    RowError,
+    UnusableRowError,
+    left_behind,
+    list_column,
     read_tools,
-    read_turn,
-    read_turns_whole,
+    text_column,
 )
-from llmpipe.formats.message import RowError, system_column, text_column, with_system
+from llmpipe.formats.turn import RULES, Turn, TurnRules, read_turn, read_turns, write_turn
 
-CHATS = ("messages", "conversations", "prompt")
-"""Columns that may hold the question as turns."""
+READS = frozenset({*PLACES, "system", "chosen", "rejected", "tools"})
 
-COLUMNS = (
-    *("messages", "conversations", "prompt", "question", "instruction", "input"),
-    *("system", "chosen", "rejected", "tools"),
-)
-"""All columns that a preference row is read from."""
+SCORES = ("overall_score", "score", "rating", "fine-grained_score")
+"""Keys of a rated completion that may hold its score; the first that all have is used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """The turns up to the question, and the two answers to it, each one assistant's turn."""
+class Preference(msgspec.Struct, frozen=True):
+    """The turns up to the question, and two answers to it, each one assistant's turn."""
 
-    prompt: list[Turn]
+    kind: ClassVar[str] = "a pair of answers"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "tools", "row")
+    entry: ClassVar[Mapping[str, Any]] = {"type": "axolotl_pairs.render"}
+
+    turns: list[Turn]
     chosen: Turn
     rejected: Turn
     tools: list[Any] | None = None
 
+    def prompt(self) -> Sequence[Turn]:
+        """Return the turns that ask."""
+        return [turn for turn in self.turns if turn.role == "user"]
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """What one place of a row says was asked: ``turns`` without their system text."""
+    def said(self) -> Sequence[Turn]:
+        """Return the prompt and both answers, for comparing."""
+        return [*self.turns, self.chosen, self.rejected]
 
-    column: str
-    turns: list[Turn]
-    system: str | None
-    whole: bool
-    """Whether it is a conversation, which a single text may quote a turn of."""
+    def layout(self, place: str) -> dict[str, str | None]:
+        """Return the columns that Axolotl gets, all of text; ``row`` is the row's place."""
+        return {
+            "prompt": to_json([write_turn(turn) for turn in self.turns]),
+            "chosen": to_json(write_turn(self.chosen)),
+            "rejected": to_json(write_turn(self.rejected)),
+            "tools": to_json(self.tools) if self.tools else None,
+            "row": place,
+        }
+
+    def write(self) -> dict[str, Any]:
+        """Return the row of the format ``preference``."""
+        row: dict[str, Any] = {
+            "prompt": [write_turn(turn) for turn in self.turns],
+            "chosen": [write_turn(self.chosen)],
+            "rejected": [write_turn(self.rejected)],
+        }
+        return {**row, "tools": self.tools} if self.tools else row
 
 
-def read_preference(row: Mapping[str, Any]) -> Preference:
-    """Read a preference row.
+def read_preference(
+    row: Mapping[str, Any], rules: TurnRules = RULES
+) -> tuple[Preference, tuple[str, ...]]:
+    """Read a pair of answers; an answer may be blank.
 
     Raises:
-        RowError: an answer or the question is missing, or two columns contradict each other.
+        RowError: an answer or the prompt is missing, or two columns contradict each other.
     """
-    before_chosen, chosen = _answer(row, "chosen")
-    before_rejected, rejected = _answer(row, "rejected")
-    if before_chosen and before_rejected and not _same(before_chosen, before_rejected):
+    before_chosen, chosen = _answer(row, "chosen", rules)
+    before_rejected, rejected = _answer(row, "rejected", rules)
+    if before_chosen and before_rejected and not same(before_chosen, before_rejected):
         raise RowError(
             "chosen and rejected differ before their last turn",
             hint="the prompt is their common beginning; only the answer at the end may differ",
+            reason="contradiction",
         )
-    asked = [
-        _as_question(column, turns)
+    asked: list[Question] = [
+        as_question(column, turns)
         for column, turns in (("chosen", before_chosen), ("rejected", before_rejected))
         if turns
     ]
-    asked += _questions(row, chosen)
+    asked += questions(row, rules, chosen)
     if not asked:
         raise RowError(
             "a preference row needs a question beside chosen and rejected",
             hint="as text in prompt, question, instruction or input; as turns in messages; or "
             "chosen and rejected as whole conversations",
+            reason="no prompt",
         )
-    return Preference(_agreed(asked, system_column(row)), chosen, rejected, read_tools(row))
+    turns = agreed(asked, text_column(row, "system", required=False))
+    return Preference(turns, chosen, rejected, read_tools(row)), left_behind(row, READS)
 
 
-def _answer(row: Mapping[str, Any], column: str) -> tuple[list[Turn], Turn]:
+def is_rated(row: Mapping[str, Any]) -> bool:
+    """Whether the row has a list of rated completions."""
+    found = row.get("completions")
+    return isinstance(found, list) and bool(found) and all(isinstance(f, Mapping) for f in found)
+
+
+def read_rated(
+    row: Mapping[str, Any], rules: TurnRules = RULES
+) -> tuple[Preference, tuple[str, ...]]:
+    """Read rated completions as a pair: the best one against the worst.
+
+    Raises:
+        UnusableRowError: all have the same score.
+        RowError: a completion has no text or no score.
+    """
+    turns, read = read_prompt_turns(row, rules)
+    completions = row["completions"]
+    scored = [(_score(completions, i), _response(each, i)) for i, each in enumerate(completions)]
+    best, worst = max(scored, key=lambda s: s[0]), min(scored, key=lambda s: s[0])
+    if best[0] == worst[0]:
+        raise UnusableRowError("no preference", "all completions have the same score")
+    chosen, rejected = (Turn("assistant", text) for _, text in (best, worst))
+    left = left_behind(row, READS | read | {"completions"})
+    keys = {key for each in completions for key in each} - {"response", _score_key(completions)}
+    others = ["completions between the best and the worst"] if len(completions) > 2 else []
+    named = [f"completions.{key}" for key in sorted(keys)]
+    return Preference(turns, chosen, rejected, read_tools(row)), (*left, *named, *others)
+
+
+def _answer(row: Mapping[str, Any], column: str, rules: TurnRules) -> tuple[list[Turn], Turn]:
     """Read an answer: the turns that stand before it, and itself as one assistant's turn."""
-    value = row.get(column)
-    if value is None:
+    if row.get(column) is None:
         raise RowError(
             f"a preference row needs {column}",
             hint="chosen and rejected: text, one turn {role: assistant, content: …}, or a "
             "conversation that ends with it",
+            reason="missing column",
         )
+    value = row[column]
+    if isinstance(value, str) and value.lstrip()[:2] == "[{" and '"role"' in value:
+        value = list_column(row, column)
     if isinstance(value, list):
-        turns = read_turns_whole(value, column, NAMES)
+        turns = read_turns(value, column, rules)
     elif isinstance(value, Mapping):
-        turns = [read_turn(value, column, NAMES)]
+        turns = [read_turn(value, column, rules)]
     else:
-        text = text_column(row, column, blank=True)
-        turns = [{"role": "assistant", "content": text}]
-    if turns[-1]["role"] != "assistant":
-        raise RowError(
-            f"{column} must end with the assistant's turn, not the {turns[-1]['role']}'s"
-        )
+        turns = [Turn("assistant", text_column(row, column, blank=True))]
+    if turns[-1].role != "assistant":
+        raise RowError(f"{column} must end with the assistant's turn, not the {turns[-1].role}'s")
     return turns[:-1], turns[-1]
 
 
-def _questions(row: Mapping[str, Any], chosen: Turn) -> Iterator[_Question]:
-    """Yield every place outside the answers that says what was asked."""
-    for column in CHATS:
-        value = row.get(column)
-        if isinstance(value, list) and value:
-            turns = read_turns_whole(value, column, NAMES)
-            if turns[-1]["role"] == "assistant":
-                if _said(turns[-1]) != _said(chosen):
-                    raise RowError(f"{column} ends with an answer that is not the chosen one")
-                turns = turns[:-1]
-            if turns:
-                yield _as_question(column, turns)
-        elif value:
-            yield _text_question(column, text_column(row, column))
-    if row.get("question"):
-        yield _text_question("question", text_column(row, "question"))
-    if row.get("instruction"):
-        yield _text_question("instruction", alpaca.question(row))
-    elif row.get("input"):
-        yield _text_question("input", text_column(row, "input"))
+def _score_key(completions: Sequence[Mapping[str, Any]]) -> str | None:
+    return next((key for key in SCORES if all(key in each for each in completions)), None)
 
 
-def _text_question(column: str, text: str) -> _Question:
-    return _Question(column, [{"role": "user", "content": text}], None, whole=False)
+def _score(completions: Sequence[Mapping[str, Any]], number: int) -> float:
+    key = _score_key(completions)
+    if key is None:
+        raise RowError(
+            f"completions need a score under one key: {', '.join(SCORES)}", reason="no score"
+        )
+    try:
+        return float(completions[number][key])
+    except (TypeError, ValueError):
+        found = completions[number][key]
+        raise RowError(
+            f"completions[{number}].{key} must be a number, not {found!r}", reason="no score"
+        ) from None
 
 
-def _as_question(column: str, turns: list[Turn]) -> _Question:
-    opens = turns[0]["role"] == "system"
-    system = str(turns[0].get("content")) if opens else None
-    return _Question(column, turns[1:] if opens else turns, system, whole=True)
-
-
-def _agreed(asked: list[_Question], system: str | None) -> list[Turn]:
-    """Return the turns that all places agree on, the system text first.
-
-    Raises:
-        RowError: two places ask different things, or nobody asks.
-    """
-    asked.sort(key=lambda question: not question.whole)
-    first = asked[0]
-    for other in asked[1:]:
-        if not _quotes(other, first):
-            raise RowError(
-                f"{first.column} and {other.column} ask different things",
-                hint=f"leave out one of the columns {first.column} and {other.column}",
-            )
-    systems = {question.system for question in asked if question.system is not None}
-    systems |= {system} if system is not None else set()
-    if len(systems) > 1:
-        raise RowError("the row has two different system texts")
-    if not first.turns or first.turns[-1]["role"] == "assistant":
-        raise RowError(f"{first.column}: nobody asks before the answer")
-    return with_system(first.turns, systems.pop() if systems else None)
-
-
-def _quotes(other: _Question, first: _Question) -> bool:
-    """Whether ``other`` says the same as ``first``, or quotes its first or last question."""
-    if other.whole or not first.whole:
-        return _same(other.turns, first.turns)
-    text = _text_of(other.turns[0])
-    said = [_text_of(turn) for turn in first.turns if turn["role"] == "user"]
-    return text in (said[:1] + said[-1:])
-
-
-def _same(one: list[Turn], other: list[Turn]) -> bool:
-    """Whether turns say the same, white space at their ends aside."""
-    return [_said(turn) for turn in one] == [_said(turn) for turn in other]
-
-
-def _said(turn: Turn) -> tuple[Any, ...]:
-    """Return all that a turn says; an empty ``name`` or list of calls is none."""
-    return turn["role"], _text_of(turn), *(turn.get(key) or None for key in _BESIDE_TEXT)
-
-
-def _text_of(turn: Turn) -> Any:
-    content = turn.get("content")
-    return content.strip() if isinstance(content, str) else content
-
-
-_BESIDE_TEXT = sorted(TURN_KEYS - {"role", "content"})
+def _response(completion: Any, number: int) -> str:
+    text = completion.get("response") if isinstance(completion, Mapping) else None
+    if not isinstance(text, str):
+        raise RowError(f"completions[{number}] needs the text 'response'")
+    return text

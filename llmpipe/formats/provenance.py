@@ -1,61 +1,105 @@
-"""The column ``provenance``, by which a row says that a model made it, and of which row.
+"""The column ``llmpipe_provenance``: which row this is, and which rows it was made from.
 
-    {"provenance": {"seed": "<SHA-256 of the source row>", "operators": [...], "teacher": {...}}}
+    {"llmpipe_provenance": {"id": "9f2c…", "parents": ["41d0…"], "method": "evol-instruct", …}}
 
-`generate` writes it. People have columns of that name, too (``"provenance": "wiki"``): a row
-counts as made by a model only where the column has this shape, as an object, or as the JSON text
-of one in a table.
+Every stage that writes rows carries it on. ``id`` is the digest of the row as it was first read, so
+a row keeps it through all stages. ``parents`` are the ids of all rows that a generated row descends
+from, its parents' parents included. Further keys say how the row was made. A person's own column
+``provenance`` is an ordinary column.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-PROVENANCE = "provenance"
+from llmpipe.formats.row import RowError, json_text, kind_of
+
+PROVENANCE = "llmpipe_provenance"
 """The column's name."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_OURS = frozenset({"seed", "operators", "rounds", "teacher"})
+
+class Provenance(msgspec.Struct, frozen=True):
+    """Where a row comes from.
+
+    Attributes:
+        id: the row's own id.
+        parents: the ids of all rows that it descends from.
+        details: how it was made: method, teacher and so on.
+    """
+
+    id: str
+    parents: tuple[str, ...] = ()
+    details: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    @property
+    def generated(self) -> bool:
+        """Whether a model made the row."""
+        return bool(self.parents) or "method" in self.details
+
+    def lineage(self) -> tuple[str, ...]:
+        """Return the row's id and those of its parents: the parents of a row made from it."""
+        return (self.id, *self.parents)
+
+    def column(self) -> dict[str, Any]:
+        """Return the value of the column; a row of a person's own has only an id."""
+        parents = {"parents": list(self.parents)} if self.parents else {}
+        return {"id": self.id, **parents, **self.details}
 
 
 def provenance_column(
-    seed: str, operators: tuple[str, ...], teacher: Mapping[str, str]
+    row: Mapping[str, Any], made_from: Iterable[Provenance], **details: Any
 ) -> dict[str, Any]:
     """Return the column of a generated row.
 
     Args:
-        seed: the digest of the source row (`llmpipe.formats.records.row_digest`).
-        operators: how the row was made of it, one for each round.
-        teacher: the model that wrote it.
+        row: the new row without the column; its id is its digest.
+        made_from: the provenance of each row that it was made from.
+        details: how it was made: at least ``method``.
     """
-    return {
-        "seed": seed,
-        "operators": list(operators),
-        "rounds": len(operators),
-        "teacher": dict(teacher),
-    }
+    parents = tuple(dict.fromkeys(parent for each in made_from for parent in each.lineage()))
+    return Provenance(row_id(row), parents, details).column()
 
 
-def source_digest(row: Mapping[str, Any]) -> str | None:
-    """Return the digest of the row that a generated row was made of; None of any other row."""
-    seed = _as_object(row.get(PROVENANCE)).get("seed")
-    return seed if isinstance(seed, str) and _DIGEST.fullmatch(seed) else None
+def read_provenance(row: Mapping[str, Any]) -> Provenance:
+    """Return where a row comes from; a row without the column gets its id.
+
+    Raises:
+        RowError: the column is not what llmpipe writes.
+    """
+    value = row.get(PROVENANCE)
+    if value is None or value == "":
+        return Provenance(row_id(row))
+    if isinstance(value, str):
+        value = json_text(value, f"column {PROVENANCE!r}")
+    if not isinstance(value, Mapping):
+        raise _malformed(f"must hold an object, not {kind_of(value)}")
+    details = dict(value)
+    own, parents = details.pop("id", None), details.pop("parents", [])
+    if not isinstance(own, str) or not own:
+        raise _malformed("needs the text 'id'")
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise _malformed("must hold a list of ids under 'parents'")
+    return Provenance(own, tuple(parents), details)
 
 
-def is_unclear(row: Mapping[str, Any]) -> bool:
-    """Whether the column has fields that `generate` writes, but no digest of a source row."""
-    fields = _as_object(row.get(PROVENANCE))
-    return bool(_OURS & set(fields)) and source_digest(row) is None
+def row_id(row: Mapping[str, Any]) -> str:
+    """Return the id of a row: 32 hex digits of its canonical JSON, without its provenance.
+
+    The order of columns and the spelling of fractions (``1.10``) do not matter.
+    """
+    if PROVENANCE in row:
+        row = {name: value for name, value in row.items() if name != PROVENANCE}
+    text = msgspec.json.encode(row, enc_hook=float, order="deterministic")
+    return blake2b(text, digest_size=16).hexdigest()
 
 
-def _as_object(value: Any) -> Mapping[str, Any]:
-    if isinstance(value, str) and value.lstrip().startswith("{"):
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
-            return {}
-    return value if isinstance(value, Mapping) else {}
+def _malformed(problem: str) -> RowError:
+    return RowError(
+        f"column {PROVENANCE!r} {problem}",
+        hint="llmpipe's stages write this column; leave it as they wrote it, or take it out",
+        reason="malformed provenance",
+    )

@@ -20,10 +20,9 @@ import msgspec
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.evaluation.qrels import line_of, read_beir_queries, read_qrels
-from llmpipe.formats import detect
-from llmpipe.formats.mapping import read_chat
-from llmpipe.formats.message import RowError, missing_column, text_column
+from llmpipe.formats import detect, read_conversation
 from llmpipe.formats.records import read_rows
+from llmpipe.formats.row import RowError, missing_column, text_column
 from llmpipe.retrieval.passages import Passages
 
 NAMED = 3
@@ -236,13 +235,13 @@ def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
             f"the row has no column 'question' and is in no known format; it has {has}",
             hint="name the columns: map: {question: COLUMN, documents: COLUMN}",
         )
-    chat = read_chat(row)
-    asked = [turn["content"] for turn in chat if turn["role"] == "user"]
+    chat = read_conversation(row).turns
+    asked = [turn.text for turn in chat if turn.role == "user"]
     if not asked:
         raise RowError("raw text has no question", hint="name the column: map: {question: COLUMN}")
     if columns.answer:
         return asked[-1], text_column(row, columns.answer, required=False)
-    return asked[-1], chat[-1]["content"]
+    return asked[-1], chat[-1].text
 
 
 def _truth(row: Mapping[str, Any], column: str) -> bool:

@@ -40,14 +40,15 @@ from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import DIGITS, compact, summarise, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
-from llmpipe.formats import Message, RowError
+from llmpipe.formats import RowError, read_conversation
 from llmpipe.formats.first_rows import absent, named_columns
-from llmpipe.formats.leakage import question_key, question_words
-from llmpipe.formats.mapping import ColumnMap, read_chat
-from llmpipe.formats.message import expecting
+from llmpipe.formats.leakage import question_key, words_of
+from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.records import WrittenFloat, read_rows, write_rows
+from llmpipe.formats.row import expecting
+from llmpipe.formats.turn import message_of
 from llmpipe.needs import Given, Need, packages
-from llmpipe.stages.evaluate_models import METHOD, Progress, Result, examine, warn, work
+from llmpipe.stages.evaluate_models import METHOD, Chat, Progress, Result, examine, warn, work
 
 Metric = Literal["loss", "rouge_l", "exact_match", "json_match"]
 TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
@@ -143,8 +144,10 @@ class Evaluate(StageDefaults):
             if model == "base" and config.json_schema:
                 found.append((("models", i), CONSTRAINED))
         problem = config.map.problem() if config.map else None
-        if problem or (config.map and config.map.text):
-            found.append((("map",), problem or "raw text asks nothing; name question and answer"))
+        if config.map and not problem and not (config.map.user or config.map.messages):
+            problem = "evaluation needs a question and its answer: name `user` and `assistant`"
+        if problem:
+            found.append((("map",), problem))
         if config.json_schema and set(config.metrics) <= {"loss"}:
             found.append((("json_schema",), "has no effect on `loss`; measure an answer metric"))
         return found
@@ -192,7 +195,7 @@ class Evaluate(StageDefaults):
         """
         config = ctx.config
         compared = set(config.metrics) > {"loss"} or "loss" not in config.metrics
-        rows = _read(ctx.input("data"), config.map, answers=compared)
+        rows = _read(ctx, ctx.input("data"), config.map, answers=compared)
         chats = drawn(rows, config.limit, config.seed)
         if "json_match" in config.metrics:
             _check_json_references(ctx, chats)
@@ -217,23 +220,30 @@ class Evaluate(StageDefaults):
 
 
 def _read(
-    source: Artifact, columns: ColumnMap | None, *, answers: bool = False
-) -> list[list[Message]]:
+    ctx: StageContext[EvaluateConfig],
+    source: Artifact,
+    columns: ColumnMap | None,
+    *,
+    answers: bool = False,
+) -> list[Chat]:
     """Read rows as chats that ask something and answer it; ``answers`` must follow reasoning.
 
     Raises:
         StageError: a row cannot be read or has no question or answer, or there are no rows.
     """
-    chats = []
+    chats: list[Chat] = []
+    tools = 0
     system = columns.system if columns else None
     rows = read_rows(source.path, source.label, floats=WrittenFloat)  # as training reads them
     for line, row in expecting(rows, system, source.label):
         try:
-            chat = read_chat(row, columns)
+            conversation = read_conversation(row, columns)
         except RowError as error:
             place = f"{source.label}:{line}"
             raise StageError(f"{place}: {error.message}", hint=error.hint) from None
-        if not any(message["role"] == "user" for message in chat):
+        chat = [message_of(turn) for turn in conversation.turns]
+        tools += conversation.tools is not None
+        if not conversation.prompt():
             raise StageError(
                 f"{source.label}:{line}: raw text asks nothing, so nothing can be answered",
                 hint="evaluate on rows with a question and an answer",
@@ -246,22 +256,25 @@ def _read(
         chats.append(chat)
     if not chats:
         raise StageError(f"{source.label}: no rows to evaluate on")
+    if tools:
+        ctx.warn(
+            f"{source.label}: {tools} rows name tools, which no model is shown here: answers that "
+            "call one are compared by their text alone"
+        )
     return chats
 
 
-def _with_shots(
-    ctx: StageContext[EvaluateConfig], chats: list[list[Message]]
-) -> list[list[Message]]:
+def _with_shots(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> list[Chat]:
     """Put the examples before every chat, after its system message."""
     few = ctx.config.few_shot
     if few is None:
         return chats
     source = ctx.input("few_shot.data")
-    evaluated = {question_key(question_words(chat)) for chat in chats}
+    evaluated = {_question_key(chat) for chat in chats}
     others = [
         chat
-        for chat in _read(source, ctx.config.map if few.data == ctx.config.data else None)
-        if question_key(question_words(chat)) not in evaluated
+        for chat in _read(ctx, source, ctx.config.map if few.data == ctx.config.data else None)
+        if _question_key(chat) not in evaluated
     ]
     if len(others) < few.count:
         raise StageError(
@@ -280,9 +293,12 @@ def _with_shots(
     ]
 
 
-def _check_json_references(
-    ctx: StageContext[EvaluateConfig], chats: Sequence[Sequence[Message]]
-) -> None:
+def _question_key(chat: Chat) -> bytes:
+    asked = [turn["content"] for turn in chat if turn["role"] == "user"]
+    return question_key(words_of(" ".join(asked)))
+
+
+def _check_json_references(ctx: StageContext[EvaluateConfig], chats: Sequence[Chat]) -> None:
     for chat in chats:
         answer = _reference(chat).answer
         try:
@@ -295,12 +311,12 @@ def _check_json_references(
             ) from None
 
 
-def _reference(chat: Sequence[Message]) -> Reply:
+def _reference(chat: Chat) -> Reply:
     """Part the reference: reasoning that it begins with is no part of what is compared."""
     return part(chat[-1]["content"])
 
 
-def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[list[Message]]) -> None:
+def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> None:
     """Tell of references with a closing tag that nothing opened: thoughts, or a tag spoken of."""
     unopened = [
         chat for chat in chats if part_unseen(chat[-1]["content"]).answer != _reference(chat).answer
@@ -327,16 +343,14 @@ def _scores(
     return scores
 
 
-def _counts(
-    results: Mapping[str, Result], chats: Sequence[Sequence[Message]]
-) -> dict[str, dict[str, Any]]:
+def _counts(results: Mapping[str, Result], chats: Sequence[Chat]) -> dict[str, dict[str, Any]]:
     """Count by model what became of the replies, and the references that hold reasoning."""
     counts = {label: result.counts() for label, result in results.items() if result.replies}
     with_reasoning = sum(bool(_reference(chat).reasoning) for chat in chats)
     return {**counts, "references": {"with_reasoning": with_reasoning}}
 
 
-def _prediction(row: int, chat: Sequence[Message], results: Mapping[str, Result]) -> dict[str, Any]:
+def _prediction(row: int, chat: Chat, results: Mapping[str, Result]) -> dict[str, Any]:
     """Give what every model made of one row; a loss is nats per token of the reference."""
     asked = [turn["content"] for turn in chat if turn["role"] == "user"]
     losses = {

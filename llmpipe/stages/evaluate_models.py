@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from llmpipe.backends.reasoning import Reply
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
-from llmpipe.formats import Message
 from llmpipe.stages.evaluate_schema import HeldSchema
 
 if TYPE_CHECKING:
     from llmpipe.stages.evaluate import EvaluateConfig
+
+Chat = list[dict[str, Any]]
+"""The turns of a conversation as chat templates take them."""
 
 PROMPTS = 8
 """Rows whose prompts are compared between the engines, as token ids."""
@@ -96,7 +98,7 @@ def work(ctx: StageContext[EvaluateConfig], model: Artifact) -> list[str]:
 def examine(
     ctx: StageContext[EvaluateConfig],
     model: Artifact,
-    chats: list[list[Message]],
+    chats: list[Chat],
     progress: Progress,
 ) -> Result:
     """Have one model score and answer the chats."""
@@ -173,7 +175,7 @@ def _unlike_prompts(results: Mapping[str, Result], ggufs: Container[str]) -> Ite
 def _served(
     ctx: StageContext[EvaluateConfig],
     model: Artifact,
-    chats: list[list[Message]],
+    chats: list[Chat],
     progress: Progress,
 ) -> Result:
     """Ask the GGUF as it will be served, one question at a time.
@@ -204,7 +206,7 @@ def _served(
     return result
 
 
-def _context(chats: Sequence[Sequence[Message]], config: EvaluateConfig) -> int:
+def _context(chats: Sequence[Chat], config: EvaluateConfig) -> int:
     """Give a context that surely holds the longest chat: no token is shorter than a byte."""
     longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
     return -(-(longest + 256 + config.max_new_tokens) // 256) * 256

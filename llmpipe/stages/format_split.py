@@ -16,8 +16,8 @@ import msgspec
 
 from llmpipe.errors import StageError
 from llmpipe.formats.entry import Entry
-from llmpipe.formats.message import missing_column
 from llmpipe.formats.records import Row
+from llmpipe.formats.row import missing_column
 from llmpipe.formats.split import Candidate, Part, choose_held_out
 
 Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]

@@ -40,7 +40,7 @@ from llmpipe.documents.model import Document, write_documents
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import StageError
 from llmpipe.formats.first_rows import absent, named_columns
-from llmpipe.formats.message import MissingColumnError
+from llmpipe.formats.row import MissingColumnError
 from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.ingest_files import Collection, collect, files_of_rows
 

@@ -13,23 +13,21 @@ their columns as they are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llmpipe.backends.axolotl.config import DataFile
 from llmpipe.backends.parquet import Shape, joined, lacks_key, write_shaped, write_texts
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
-from llmpipe.formats import FORMATS, detect
-from llmpipe.formats.conversation import COLUMNS as CONVERSATION_COLUMNS
-from llmpipe.formats.conversation import NAMES as SPEAKER_NAMES
-from llmpipe.formats.conversation import Conversation, read_conversation
-from llmpipe.formats.message import RowError, text_column
-from llmpipe.formats.preference import COLUMNS as PREFERENCE_COLUMNS
-from llmpipe.formats.preference import Preference, read_preference
-from llmpipe.formats.records import WrittenFloat, read_rows, to_json
+from llmpipe.formats import Conversation, Example, Preference, RowError, Text, read_example
+from llmpipe.formats.preference import read_preference
+from llmpipe.formats.records import WrittenFloat, read_rows
+from llmpipe.formats.row import left_behind, text_column
+from llmpipe.formats.text import read_text
+from llmpipe.formats.turn import NAMES, RULES, Turn, TurnRules
 from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, given, idle, kind_of_rows
 from llmpipe.stages.train_speakers import Speakers
 from llmpipe.stages.train_tally import Tally
@@ -38,50 +36,28 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """Raw text to go on training on."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Alpaca:
-    """A row for Axolotl's own Alpaca prompts."""
+    """A row for Axolotl's own Alpaca prompts, where the stage's ``type`` asks for them."""
+
+    kind: ClassVar[str] = "an Alpaca row"
+    columns: ClassVar[tuple[str, ...]] = ("system", "instruction", "input", "output")
+    entry: ClassVar[Mapping[str, Any]] = {"type": "alpaca"}
 
     instruction: str
     input: str
     output: str
     system: str
 
+    def layout(self, place: str) -> dict[str, str | None]:
+        """Return the columns that Axolotl gets."""
+        return {name: getattr(self, name) for name in self.columns}
 
-Example = Conversation | Text | Alpaca | Preference
-Reader = Callable[[Row], Example]
 
-NAMES: Mapping[type[Example], str] = {
-    Conversation: "a conversation",
-    Text: "raw text",
-    Alpaca: "an Alpaca row",
-    Preference: "a pair of answers",
-}
-
-ENTRIES: Mapping[type[Example], Mapping[str, Any]] = {
-    Conversation: {"type": "chat_template", "field_messages": "messages"},
-    Text: {"type": "completion", "field": "text"},
-    Alpaca: {"type": "alpaca"},
-    Preference: {"type": "axolotl_pairs.render"},
-}
-"""How Axolotl reads each kind of example: keys of its ``datasets`` entry."""
+Trained = Example | Alpaca
+Reader = Callable[[Row], tuple[Trained, Sequence[str]]]
 
 REWARD_TYPE = "axolotl_pairs.reward"
 """The ``type`` of pairs that a reward model is trained on."""
-
-COLUMNS: Mapping[type[Example], tuple[str, ...]] = {
-    Conversation: ("messages", "tools"),
-    Text: ("text",),
-    Alpaca: ("system", "instruction", "input", "output"),
-    Preference: ("prompt", "chosen", "rejected", "tools", "row"),
-}
-"""The columns of the file, all of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +94,11 @@ def prepare(
     reader = _reader(block, dataset)
     if reader is None:
         return _passed_on(artifact, target, path, dataset)
-    training = (dataset.get(f"message_field_training{end}") for end in ("", "_detail"))
-    thinking = dataset.get("field_thinking")
-    tally = Tally(artifact.label, {str(key) for key in (*training, thinking) if key})
+    read_by_templates = (
+        dataset.get("message_field_training_detail"),
+        dataset.get("field_thinking"),
+    )
+    tally = Tally(artifact.label, {str(key) for key in read_by_templates if key})
     speakers = Speakers(dataset)
     examples = _examples(artifact, reader, tally, speakers)
     first = next(examples, None)
@@ -128,24 +106,32 @@ def prepare(
         raise StageError(f"{artifact.label} has no rows to train on")
     kind = type(first[1])
     _refuse_idle_keys(dataset, kind, artifact.label)
-    rows = (_columns(example, place) for place, example in itertools.chain([first], examples))
-    count = write_texts(target, COLUMNS[kind], rows)
+    rows = (example.layout(place) for place, example in itertools.chain([first], examples))
+    count = write_texts(target, kind.columns, rows)
     chat = kind in (Conversation, Preference)
-    file = DataFile(path, entry_of(kind, block, dataset), count)
-    return Prepared(file, chat, tally.notes(), speakers)
+    entry = entry_of(kind, block, dataset, marked=tally.marked)
+    return Prepared(DataFile(path, entry, count), chat, tally.notes(), speakers)
 
 
 def entry_of(
-    kind: type[Example], block: Mapping[str, Any], dataset: Mapping[str, Any]
+    kind: type[Trained],
+    block: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    *,
+    marked: bool = False,
 ) -> dict[str, Any]:
-    """Return the keys of Axolotl's ``datasets`` entry for one kind of example."""
-    entry = {**ENTRIES[kind], **dataset}
+    """Return the keys of Axolotl's ``datasets`` entry for one kind of example.
+
+    ``marked`` says that turns tell whether they are trained on: their key is ``weight`` then,
+    whatever the rows called it.
+    """
+    entry = {**kind.entry, **dataset}
+    if marked:
+        entry["message_field_training"] = "weight"
     if kind is Conversation:
         entry["message_property_mappings"] = _turn_keys(dataset)
         if trained := dataset.get("roles_to_train"):
-            names = (
-                {} if dataset.get("roles") else SPEAKER_NAMES
-            )  # the rows have these names' roles
+            names = {} if dataset.get("roles") else NAMES  # the rows have these names' roles
             entry["roles_to_train"] = [names.get(name, name) for name in trained]
     if block.get("reward_model"):
         entry["type"] = REWARD_TYPE
@@ -161,42 +147,57 @@ def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict
     kind = kind_of_rows(block, dataset)
     if kind == "as they are":
         return dataset
-    kinds: Mapping[Kind, type[Example]] = {"pair": Preference, "text": Text, "alpaca": Alpaca}
+    kinds: Mapping[Kind, type[Trained]] = {"pair": Preference, "text": Text, "alpaca": Alpaca}
     return entry_of(kinds.get(kind or "conversation", Conversation), block, dataset)
 
 
 def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | None:
     """Return the reader of the stage's rows; None where they go through as they are."""
     kind = kind_of_rows(block, dataset)
-    rename = not dataset.get("roles")  # who maps speakers to roles needs them as written
-    if kind == "pair":
-        return read_preference
-    if kind == "conversation":
-        return lambda row: read_conversation(row, rename=rename)
-    if kind == "text":
-        return _read_text
+    if kind == "as they are":
+        return None
     if kind == "alpaca":
         named = str(dataset["type"])
         return lambda row: _read_alpaca(row, named)
-    return None if kind == "as they are" else lambda row: _read_by_columns(row, rename=rename)
+    if kind == "text":
+        return read_text
+    expected: Mapping[Kind | None, tuple[type[Example], ...]] = {
+        "pair": (Preference,),
+        "conversation": (Conversation,),
+    }
+    rules = _rules(dataset)
+    wanted = expected.get(kind, (Conversation, Text))
+    return lambda row: _read_wanted(row, rules, wanted)
 
 
-def _read_by_columns(row: Row, *, rename: bool) -> Example:
-    """Read a row as what its columns say it is."""
-    name = detect(row)
-    if name is None:
+def _rules(dataset: Mapping[str, Any]) -> TurnRules:
+    """Return how turns are read: a stage that maps speakers to roles needs them as written."""
+    named = dataset.get("message_field_training")
+    return TurnRules(
+        names={} if dataset.get("roles") else NAMES,
+        strict=False,
+        trained=(str(named),) if named else RULES.trained,
+    )
+
+
+def _read_wanted(
+    row: Row, rules: TurnRules, wanted: tuple[type[Example], ...]
+) -> tuple[Example, Sequence[str]]:
+    """Read a row as what its columns say; it must be of a kind that this training takes."""
+    example, left = (
+        read_preference(row, rules) if wanted == (Preference,) else read_example(row, None, rules)
+    )
+    if not isinstance(example, wanted):
+        kinds = " or ".join(kind.kind for kind in wanted)
         raise RowError(
-            f"the columns {', '.join(sorted(row)) or '(none)'} fit no format",
-            hint=f"known formats: {', '.join(FORMATS)}; a stage of kind format writes them",
+            f"the row is {example.kind}; this training takes {kinds}",
+            hint="a stage of kind format writes rows of another format; `rl` in the axolotl block "
+            "says how to train",
         )
-    return _read_text(row) if name == "completion" else read_conversation(row, rename=rename)
+    return example, left
 
 
-def _read_text(row: Row) -> Text:
-    return Text(text_column(row, "text", blank=True))
-
-
-def _read_alpaca(row: Row, named: str) -> Alpaca:
+def _read_alpaca(row: Row, named: str) -> tuple[Alpaca, Sequence[str]]:
     system = text_column(row, "system", required=False)
     if system.strip() and named not in SYSTEM_TYPES:
         raise RowError(
@@ -204,91 +205,59 @@ def _read_alpaca(row: Row, named: str) -> Alpaca:
             hint="leave type out: the chat template has one; or write type: "
             "alpaca_w_system.load_instruct, which writes another prompt for all rows",
         )
-    return Alpaca(
+    alpaca = Alpaca(
         text_column(row, "instruction", blank=True),
         text_column(row, "input", required=False),
         text_column(row, "output", blank=True),
         system,
     )
+    return alpaca, left_behind(row, frozenset(Alpaca.columns))
 
 
 def _examples(
     artifact: Artifact, reader: Reader, tally: Tally, speakers: Speakers
-) -> Iterator[tuple[str, Example]]:
+) -> Iterator[tuple[str, Trained]]:
     """Yield every row as an example, with its place as ``FILE:LINE``; count what is not trained.
 
     Raises:
         StageError: a row cannot be read, or is of another kind than the first one.
     """
-    first: tuple[type[Example], int] | None = None
+    first: tuple[type[Trained], int] | None = None
     for line, row in read_rows(artifact.path, artifact.label, floats=WrittenFloat):
         place = f"{artifact.label}:{line}"
         try:
-            example = reader(row)
+            example, left = reader(row)
         except RowError as error:
             raise StageError(f"{place}: {error.message}", hint=error.hint) from None
         first = first or (type(example), line)
         if type(example) is not first[0]:
             raise StageError(
-                f"{place}: {NAMES[type(example)]}, but the row of line {first[1]} is "
-                f"{NAMES[first[0]]}",
+                f"{place}: {example.kind}, but the row of line {first[1]} is {first[0].kind}",
                 hint="bring all rows into one format with a stage of kind format",
             )
-        tally.columns(row, _columns_read(row, example))
+        tally.columns(left)
         if isinstance(example, Conversation):
-            speakers.look(example.messages, place)
+            speakers.look(example.turns, place)
         if _counted(example, line, tally):
             yield place, example
 
 
-def _counted(example: Example, line: int, tally: Tally) -> bool:
-    """Count what an example has that teaches nothing; say whether it is to be trained on."""
+def _counted(example: Trained, line: int, tally: Tally) -> bool:
+    """Count what an example has that teaches nothing; return whether it is to be trained on."""
     match example:
-        case Conversation(messages):
-            tally.turns(messages)
-            tally.answers(messages, line)
-        case Preference(prompt, chosen, rejected):
-            tally.turns([*prompt, chosen, rejected])
+        case Conversation(turns=turns):
+            tally.turns(turns)
+            tally.answers(turns, line)
+        case Preference(turns=turns, chosen=chosen, rejected=rejected):
+            tally.turns([*turns, chosen, rejected])
             if chosen == rejected:
                 tally.rows("whose two answers are the same, which teaches nothing", line)
         case Alpaca(output=answer):
-            tally.answers([{"role": "assistant", "content": answer}], line)
-        case Text(text) if not text.strip():
+            tally.answers([Turn("assistant", answer)], line)
+        case Text(text=text) if not text.strip():
             tally.rows("of empty text, left out", line)
             return False
     return True
-
-
-def _columns_read(row: Row, example: Example) -> frozenset[str]:
-    if isinstance(example, Conversation):
-        name = detect(row)
-        return CONVERSATION_COLUMNS[name] if name else frozenset()
-    read = PREFERENCE_COLUMNS if isinstance(example, Preference) else COLUMNS[type(example)]
-    return frozenset(read)
-
-
-def _columns(example: Example, place: str) -> dict[str, str | None]:
-    """Return an example as columns of text."""
-    match example:
-        case Conversation(messages, tools):
-            return {"messages": to_json(messages), "tools": to_json(tools) if tools else None}
-        case Preference(prompt, chosen, rejected, tools):
-            return {
-                "prompt": to_json(prompt),
-                "chosen": to_json(chosen),
-                "rejected": to_json(rejected),
-                "tools": to_json(tools) if tools else None,
-                "row": place,
-            }
-        case Text(text):
-            return {"text": text}
-        case Alpaca(instruction, given, output, system):
-            return {
-                "system": system,
-                "instruction": instruction,
-                "input": given,
-                "output": output,
-            }
 
 
 def _turn_keys(dataset: Mapping[str, Any]) -> dict[str, str]:
@@ -304,7 +273,7 @@ def _turn_keys(dataset: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Example], label: str) -> None:
+def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Trained], label: str) -> None:
     """Refuse keys that are read for conversations only, where the rows are raw text.
 
     What the configuration alone shows is found earlier: `train_entry.entry_problems`.

@@ -1,6 +1,6 @@
 """Find speakers that Axolotl does not know: it passes on what they say, and trains none of it.
 
-Looks at the turns of conversations as `llmpipe.formats.conversation` reads them. What the chat
+Looks at the turns of conversations as `llmpipe.formats.turn` reads them. What the chat
 template makes of a role is the template's matter.
 """
 
@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from llmpipe.errors import StageError, did_you_mean
-from llmpipe.formats.conversation import NAMES, Turn
-from llmpipe.formats.message import ROLES
+from llmpipe.formats.turn import NAMES, ROLES, Turn
 
 ALLOWED = "speakers"
 """The word of ``allow_untrained`` that lets unknown speakers pass."""
@@ -33,7 +32,7 @@ class Speakers:
     def look(self, turns: Iterable[Turn], place: str) -> None:
         """Note who speaks in the conversation at ``place``."""
         for number, turn in enumerate(turns, 1):
-            speaker = turn["role"]
+            speaker = turn.role
             if speaker not in self._known:
                 self._first.setdefault(speaker, f"{place}: turn {number}")
                 self._turns[speaker] += 1

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from llmpipe.formats.conversation import TURN_KEYS, Turn, is_blank
-
-OWN_COLUMNS = frozenset({"provenance"})
-"""Columns that llmpipe's own stages write, for no training to read."""
+from llmpipe.formats.provenance import PROVENANCE
+from llmpipe.formats.turn import Turn
 
 
 class Tally:
@@ -16,25 +14,27 @@ class Tally:
 
     def __init__(self, label: str, turn_keys: Iterable[str] = ()) -> None:
         self._label = label
-        self._turn_keys = TURN_KEYS | frozenset(turn_keys)
+        self._turn_keys = frozenset(turn_keys)
+        self.marked = False
+        """Whether a turn says if it is trained on."""
         self._columns: Counter[str] = Counter()
         self._keys: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
         self._first: dict[str, int] = {}
 
-    def columns(self, row: Mapping[str, object], read: frozenset[str]) -> None:
-        """Count the columns of a row that nobody reads; one without a value is none."""
-        unread = (name for name in row if name not in read and name not in OWN_COLUMNS)
-        self._columns.update(name for name in unread if row[name] not in (None, "", [], {}))
+    def columns(self, left: Iterable[str]) -> None:
+        """Count the columns of a row that training does not read."""
+        self._columns.update(name for name in left if name != PROVENANCE)
 
     def turns(self, turns: Iterable[Turn]) -> None:
         """Count the keys of turns that a chat template may not read."""
         for turn in turns:
-            self._keys.update(key for key in turn if key not in self._turn_keys)
+            self._keys.update(key for key in turn.extra if key not in self._turn_keys)
+            self.marked |= turn.trained is not None
 
     def answers(self, turns: Iterable[Turn], line: int) -> None:
         """Count a conversation in which the assistant says nothing somewhere."""
-        if any(turn["role"] == "assistant" and is_blank(turn) for turn in turns):
+        if any(turn.role == "assistant" and turn.is_blank for turn in turns):
             self.rows("with an empty answer, which teaches the model to answer nothing", line)
 
     def rows(self, what: str, line: int) -> None:

@@ -20,8 +20,8 @@ from llmpipe.cli.init.data import Data
 from llmpipe.cli.init.rows import MANY, Rows, counted
 from llmpipe.cli.init.trial import LONGEST_SAMPLE, Trial
 from llmpipe.errors import UsageError
-from llmpipe.formats.mapping import ColumnMap, read_chat
-from llmpipe.formats.message import RowError, UnusableRowError
+from llmpipe.formats import RowError, UnusableRowError, read_conversation
+from llmpipe.formats.mapping import ColumnMap
 from llmpipe.words import QUESTION_ENDS
 
 Goal = Literal["answer", "teach"]
@@ -260,12 +260,12 @@ def _sample(rows: Rows) -> str | None:
         return None
     columns = ColumnMap(user=rows.question, assistant=rows.answer) if rows.answer else None
     try:
-        chat = read_chat(rows.first, columns)
+        chat = read_conversation(rows.first, columns)
     except UnusableRowError:
         return None  # it will be passed over
     except RowError as error:
         raise UsageError(f"{rows.written}: {error.message}", hint=error.hint) from None
-    asked = next((turn["content"] for turn in chat if turn["role"] == "user"), "")
+    asked = next((turn.text for turn in chat.turns if turn.role == "user"), "")
     asked = " ".join(asked.split())
     return asked if asked.endswith(QUESTION_ENDS) and len(asked) <= LONGEST_SAMPLE else None
 

@@ -60,7 +60,10 @@ class Rows:
     @property
     def format(self) -> str | None:
         """The known format that the columns show, if any."""
-        return detect(self.first)
+        name = detect(self.first)
+        if name == "alpaca" and "output" not in self.first:
+            return None  # a pair of columns, which the recipe names
+        return name if name in ("messages", "sharegpt", "alpaca", "completion") else None
 
     @property
     def are_examples(self) -> bool:

@@ -270,10 +270,12 @@ def _row(made: Made, teacher: Mapping[str, str]) -> dict[str, Any]:
     ]
     if made.seed.system:
         messages.insert(0, {"role": "system", "content": made.seed.system})
-    provenance = provenance_column(made.seed.digest, made.operators, teacher)
+    row = {"messages": messages}
+    details: dict[str, Any] = {"operators": list(made.operators), "teacher": dict(teacher)}
     if made.reasoning:
-        provenance["reasoning"] = made.reasoning
-    return {"messages": messages, PROVENANCE: provenance}
+        details["reasoning"] = made.reasoning
+    provenance = provenance_column(row, [made.seed.provenance], method="evol-instruct", **details)
+    return {**row, PROVENANCE: provenance}
 
 
 def _reject(rejected: Rejected) -> dict[str, Any]:

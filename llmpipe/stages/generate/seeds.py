@@ -10,9 +10,10 @@ import msgspec
 
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
-from llmpipe.formats import detect, to_chat
-from llmpipe.formats.message import RowError, UnusableRowError, expecting, text_column
+from llmpipe.formats import Conversation, Prompt, read_example
+from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import read_rows, row_digest
+from llmpipe.formats.row import RowError, UnusableRowError, expecting, text_column
 
 
 class SeedMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -29,6 +30,7 @@ class Seed:
     """One prompt, with the SHA-256 of its row and where it stands (``seeds.jsonl:3``)."""
 
     digest: str
+    provenance: Provenance
     place: str
     instruction: str
     system: str
@@ -63,7 +65,9 @@ def _read(source: Artifact, columns: SeedMap | None) -> Iterator[Seed]:
                 hint=error.hint or "name the column of the prompt: map: {user: COLUMN}",
             ) from None
         if instruction.strip():
-            yield Seed(row_digest(row), place, instruction.strip(), system.strip())
+            provenance = read_provenance(row)
+            bare = {name: value for name, value in row.items() if name != PROVENANCE}
+            yield Seed(row_digest(bare), provenance, place, instruction.strip(), system.strip())
 
 
 def _mapped(row: Mapping[str, Any], columns: SeedMap) -> tuple[str, str]:
@@ -72,9 +76,10 @@ def _mapped(row: Mapping[str, Any], columns: SeedMap) -> tuple[str, str]:
 
 
 def _known(row: Mapping[str, Any]) -> tuple[str, str]:
-    name = detect(row)
-    if name in (None, "completion"):
+    if "instruction" in row and "output" not in row:
         return "", text_column(row, "instruction")
-    chat = to_chat(row, name)
-    said = {message["role"]: message["content"] for message in reversed(chat)}
+    example = read_example(row).example
+    if not isinstance(example, Conversation | Prompt):
+        raise RowError(f"the row is {example.kind}, which has no prompt to evolve")
+    said = {turn.role: turn.text for turn in reversed(example.turns)}
     return said.get("system", ""), said.get("user", "")

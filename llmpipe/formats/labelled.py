@@ -1,0 +1,82 @@
+"""A labelled answer (for KTO): a prompt, a completion, and whether the completion is good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from llmpipe.formats.conversation import read_answer
+from llmpipe.formats.prompt import read_prompt_turns
+from llmpipe.formats.records import to_json
+from llmpipe.formats.row import RowError, left_behind, missing_column, read_tools
+from llmpipe.formats.turn import RULES, Turn, TurnRules, write_turn
+
+READS = frozenset({"completion", "label", "system", "tools"})
+
+_LABELS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
+
+
+class Labelled(msgspec.Struct, frozen=True):
+    """The turns up to the question, one answer to it, and whether it is a good one."""
+
+    kind: ClassVar[str] = "a labelled answer"
+    columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "tools", "row")
+    entry: ClassVar[Mapping[str, Any]] = {"type": "axolotl_pairs.labelled"}
+
+    turns: list[Turn]
+    completion: Turn
+    label: bool
+    tools: list[Any] | None = None
+
+    def prompt(self) -> Sequence[Turn]:
+        """Return the turns that ask."""
+        return [turn for turn in self.turns if turn.role == "user"]
+
+    def said(self) -> Sequence[Turn]:
+        """Return all turns and the label, for comparing."""
+        return [*self.turns, self.completion, Turn("label", str(self.label))]
+
+    def layout(self, place: str) -> dict[str, str | None]:
+        """Return the columns that Axolotl gets, all of text; ``row`` is the row's place."""
+        return {
+            "prompt": to_json([write_turn(turn) for turn in self.turns]),
+            "completion": to_json(write_turn(self.completion)),
+            "label": to_json(self.label),
+            "tools": to_json(self.tools) if self.tools else None,
+            "row": place,
+        }
+
+    def write(self) -> dict[str, Any]:
+        """Return the row of the format ``labelled``."""
+        row = {
+            "prompt": [write_turn(turn) for turn in self.turns],
+            "completion": [write_turn(self.completion)],
+            "label": self.label,
+        }
+        return {**row, "tools": self.tools} if self.tools else row
+
+
+def read_labelled(
+    row: Mapping[str, Any], rules: TurnRules = RULES
+) -> tuple[Labelled, tuple[str, ...]]:
+    """Read a labelled answer; it may be blank.
+
+    Raises:
+        RowError: a column is missing, holds the wrong thing, or contradicts another.
+    """
+    turns, read = read_prompt_turns(row, rules)
+    completion = read_answer(row, "completion", rules)
+    example = Labelled(turns, completion, _read_label(row), read_tools(row))
+    return example, left_behind(row, READS | read)
+
+
+def _read_label(row: Mapping[str, Any]) -> bool:
+    if "label" not in row:
+        raise missing_column(row, "label")
+    value = row["label"]
+    label = value if isinstance(value, bool) else _LABELS.get(str(value).strip().lower())
+    if label is None:
+        raise RowError(f"column 'label' must be true or false, 1 or 0, not {value!r}")
+    return label
