@@ -14,6 +14,7 @@ import msgspec
 
 from llmpipe.contracts import FieldPath, Finding
 from llmpipe.errors import StageError, did_you_mean
+from llmpipe.formats.mapping import OPTIONAL
 from llmpipe.formats.records import read_rows
 
 LOOKED_AT = 100
@@ -36,7 +37,7 @@ class Named(NamedTuple):
 
 
 def named_columns(
-    block: FieldPath, columns: msgspec.Struct | None, optional: Collection[str] = ("system",)
+    block: FieldPath, columns: msgspec.Struct | None, optional: Collection[str] = OPTIONAL
 ) -> Iterator[Named]:
     """Yield the columns that a block of a stage names, each at its field.
 

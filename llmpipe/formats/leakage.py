@@ -8,8 +8,10 @@ each word without the punctuation around it. Paraphrases are not covered.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from math import inf
 from typing import Any
 
 import msgspec
@@ -55,24 +57,28 @@ def question_key(words: Sequence[str]) -> bytes:
 
 
 class QuotedQuestions:
-    """An index of held-out questions that tells, in one pass, whether a text quotes one whole."""
+    """An index of held-out questions that tells, in one pass, whether a text quotes one whole.
+
+    Each question is looked for only in texts that have its rarest word.
+    """
 
     def __init__(self, questions: Iterable[Sequence[str]]) -> None:
-        self._by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-        for words in questions:
-            if len(words) >= SHORTEST_QUOTE:
-                start = tuple(words[:SHORTEST_QUOTE])
-                self._by_start.setdefault(start, []).append(tuple(words))
+        long = [list(words) for words in questions if len(words) >= SHORTEST_QUOTE]
+        counts = Counter(word for words in long for word in set(words))
+        self._by_word: dict[str, list[str]] = {}
+        for words in long:
+            rarest = min(words, key=lambda word: (counts[word], word))
+            self._by_word.setdefault(rarest, []).append(f" {' '.join(words)} ")
+        self.shortest: float = min(map(len, long), default=inf)
+        """The number of words of the shortest question in the index."""
 
     def quoted_in(self, words: Sequence[str]) -> bool:
         """Whether a whole question of eight words or more stands in ``words``, word for word."""
-        if not self._by_start:
+        found = self._by_word.keys() & set(words)
+        if not found:
             return False
-        for i in range(len(words) - SHORTEST_QUOTE + 1):
-            for question in self._by_start.get(tuple(words[i : i + SHORTEST_QUOTE]), ()):
-                if tuple(words[i : i + len(question)]) == question:
-                    return True
-        return False
+        text = f" {' '.join(words)} "
+        return any(question in text for word in found for question in self._by_word[word])
 
 
 def _turn_text(turn: Turn) -> str:

@@ -42,6 +42,11 @@ class Part:
     wanted: int
     too_large: tuple[int, ...] = ()
 
+    def renumbered(self, positions: Sequence[int]) -> Part:
+        """Return the part with each position replaced by the one that stands there."""
+        taken, large = (tuple(positions[i] for i in p) for p in (self.positions, self.too_large))
+        return Part(taken, self.wanted, large)
+
 
 def choose_held_out(
     rows: Sequence[Candidate], shares: Mapping[str, Share], seed: int
@@ -55,16 +60,26 @@ def choose_held_out(
     members: dict[bytes, list[int]] = {}
     for position, row in enumerate(rows):
         members.setdefault(row.unit, []).append(position)
-    waiting = sorted(members, key=lambda unit: hashlib.sha256(b"%d:%b" % (seed, unit)).digest())
+    waiting = sorted(members, key=lambda unit: _draw(unit, seed))
     units = {unit: tuple(members[unit]) for unit in waiting}
     parts: dict[str, Part] = {}
     for name, share in shares.items():
-        parts[name] = _take(units, rows, _row_count(share, len(rows)))
+        parts[name] = _take(units, rows, row_count(share, len(rows)))
         units = _without(units, rows, parts[name].positions)
     return parts
 
 
-def _row_count(share: Share, rows: int) -> int:
+def order_of(unit: bytes, seed: int) -> int:
+    """Return a unit's place in the order of the draw, from 0 to 2**64."""
+    return int.from_bytes(_draw(unit, seed)[:8], "big")
+
+
+def _draw(unit: bytes, seed: int) -> bytes:
+    return hashlib.sha256(b"%d:%b" % (seed, unit)).digest()
+
+
+def row_count(share: Share, rows: int) -> int:
+    """Return how many rows a share of so many is."""
     return share if isinstance(share, int) else max(1, round(share * rows))
 
 

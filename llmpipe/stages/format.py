@@ -1,25 +1,24 @@
 """Make one training set of one or several files of rows, and hold rows out of it.
 
-Rows in any known format, or with columns named under `map`, become rows of one format. Blank
-rows, duplicates and rows over the token limit are rejected; the rest is split by seed and content.
-Rows made by a model (those with the `provenance` that `generate` writes) are never held out, and
-`train` loses every row that gives a held-out one away: the same question, the question quoted
-whole, a row generated from it, or one of its group. A data set of a hub is one file of rows. Not
-covered: near-duplicates by meaning, the splits of such a set, Parquet.
+Rows in any known format, or with columns named under `map`, become rows of one format. A row that
+cannot be read, a blank row, a duplicate and a row over the token limit are rejected with a reason;
+columns that no example holds are counted by name. The rest is split by seed and content. Each row
+says in `llmpipe_provenance` which row it is and which rows it was made from. Rows made by a model
+are never held out, and `train` loses every row that gives a held-out one away: the same question,
+the question quoted whole, a row generated from it over any number of steps, or one of its group. A
+data set of a hub is one file of rows. Not covered: near-duplicates by meaning, the splits of such a
+set.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from llmpipe.contracts import (
-    Artifact,
     FieldPath,
     Finding,
     Input,
@@ -31,33 +30,27 @@ from llmpipe.contracts import (
     StageResult,
 )
 from llmpipe.errors import EXCERPT, StageError
-from llmpipe.formats import FormatName, Message, RowError, from_chat
-from llmpipe.formats.entry import Entry, Rejects
+from llmpipe.formats import Example, FormatName, Labelled, Preference, Text
+from llmpipe.formats.example import write_example
 from llmpipe.formats.first_rows import Named, absent, named_columns
-from llmpipe.formats.leakage import QuotedQuestions, content_key, question_key, question_words
-from llmpipe.formats.mapping import ColumnMap, read_chat
-from llmpipe.formats.message import UnusableRowError, expecting
-from llmpipe.formats.provenance import PROVENANCE, is_unclear, source_digest
-from llmpipe.formats.records import (
-    Row,
-    WrittenFloat,
-    from_json,
-    read_rows,
-    row_digest,
-    to_json,
-    write_rows,
-)
+from llmpipe.formats.leakage import question_words
+from llmpipe.formats.mapping import ColumnMap
+from llmpipe.formats.turn import message_of
 from llmpipe.needs import Given, Need, packages
-from llmpipe.stages.format_split import Groups, Parts, Split, shares_of, split_rows
+from llmpipe.stages.format_leaks import duplicates, leaks
+from llmpipe.stages.format_read import Reader, SourceRows, Told, listed
+from llmpipe.stages.format_rows import Rejects, Rows
+from llmpipe.stages.format_split import Parts, Split, shares_of, split_rows
+from llmpipe.stages.format_write import repeated, write_part, write_rejects
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One of several files that a training set is made of."""
 
     data: str
-    """Rows to take: a file (JSONL, JSON or CSV), or a stage's records or dataset."""
+    """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
     map: ColumnMap | None = None
-    """Which columns hold the question and the answer, or the text; known formats need none."""
+    """Which column holds what; known formats need none."""
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How many times each of the source's rows stands in `train` (never in what is held out)."""
     sample: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -70,13 +63,15 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     """Rows from `data` or several `sources` to one training set, and what is held out of it."""
 
     data: str | None = None
-    """Rows to take: a file (JSONL, JSON or CSV), or a stage's records or dataset."""
+    """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
     map: ColumnMap | None = None
-    """Which columns of `data` hold the question and the answer, or the text."""
+    """Which column of `data` holds what; known formats need none."""
     sources: tuple[Source, ...] = ()
     """Several inputs instead of `data`, each with its own `map`, `repeat` and `sample`."""
     to: FormatName = "messages"
-    """The format of the rows that come out."""
+    """The format of the rows that come out: `messages`, `sharegpt` and `alpaca` hold conversations,
+    `completion` raw text, `preference` pairs of answers (for `rl: dpo` and reward models),
+    `labelled` answers that are good or not (KTO), `prompt` prompts alone (GRPO)."""
     split: Split | None = None
     """What to hold out as `eval` and `test`."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -85,13 +80,18 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     """The model whose tokens `max_tokens` counts: the one that will be trained."""
     dedup: bool = True
     """Keep the first of rows that differ in nothing but case, white space and Unicode forms."""
+    max_rejects: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
+    """The share of rows that may be unreadable, each rejected with its reason; above it the stage
+    fails. Blank rows, duplicates and leaks do not count."""
+    unknown_columns: Literal["count", "error"] = "count"
+    """What becomes of columns and keys that no example holds: counted by name, or an error."""
 
 
 class Format(StageDefaults):
     """See the module's docstring."""
 
     Config = FormatConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "exact"
     cpus = 1
 
@@ -148,193 +148,115 @@ class Format(StageDefaults):
         """Read, reject, split, write.
 
         Raises:
-            StageError: a file or row cannot be read, or nothing is left to train on or hold out.
+            StageError: a file cannot be read, too many rows cannot, or nothing is left to train on
+                or hold out.
         """
-        rejects = Rejects()
-        rows = _read(ctx, rejects)
-        total = len(rows) + len(rejects)
+        rows, rejects, told = _read(ctx)
+        kept: Sequence[int] = range(len(rows))
         if ctx.config.dedup:
-            rows = _without_duplicates(rows, rejects)
+            kept = rejects.partition(rows, kept, duplicates(rows, kept))
         if ctx.config.max_tokens:
-            rows = _within_limit(ctx, rows, rejects, ctx.config.max_tokens)
-        parts = _split(ctx, rows)
-        parts.rows["train"] = _without_leaks(ctx, parts.rows, rejects)
+            kept = _within_limit(ctx, rows, kept, rejects, ctx.config.max_tokens)
+        parts = _split(ctx, rows, kept)
+        held = [i for part, positions in parts.rows.items() if part != "train" for i in positions]
+        training = parts.rows["train"]
+        parts.rows["train"] = rejects.partition(rows, training, leaks(rows, training, held))
         if not parts.rows["train"]:
-            raise _nothing_left(ctx, total, rejects)
-        return _write(ctx, parts, rejects, total)
+            raise _nothing_left(ctx, told.total, rejects)
+        return _write(ctx, rows, parts, rejects, told)
 
 
 def _sources(config: FormatConfig) -> list[tuple[FieldPath, Source]]:
-    """Give every source with the path of its reference inside the config."""
+    """Return every source with the path of its reference inside the config."""
     if config.data:
         return [(("data",), Source(data=config.data, map=config.map))]
     return [(("sources", i, "data"), source) for i, source in enumerate(config.sources)]
 
 
+def _inputs(ctx: StageContext[FormatConfig]) -> list[SourceRows]:
+    return [
+        SourceRows(ctx.input(".".join(map(str, path))), source.map, source.sample, source.seed)
+        for path, source in _sources(ctx.config)
+    ]
+
+
 def _labels(ctx: StageContext[FormatConfig]) -> list[str]:
-    return [ctx.input(".".join(map(str, path))).label for path, _ in _sources(ctx.config)]
+    return [source.artifact.label for source in _inputs(ctx)]
 
 
-def _read(ctx: StageContext[FormatConfig], rejects: Rejects) -> list[Entry]:
-    rows: list[Entry] = []
-    groups = Groups(ctx.config.split)
-    for index, (path, source) in enumerate(_sources(ctx.config)):
-        artifact = ctx.input(".".join(map(str, path)))
-        system = source.map.system if source.map else None
-        found = expecting(_rows(artifact), system, artifact.label)
-        unclear: list[int] = []
-        for line, row in _sampled(ctx, found, source, artifact.label):
-            try:
-                entry = _examine(row, index, line, source, ctx.config)
-                entry.group = groups.of(row, artifact.label, line, generated=entry.generated)
-                rows.append(entry)
-                if is_unclear(row):
-                    unclear.append(line)
-            except UnusableRowError as error:
-                rejects.add(index, line, error.reason, _packed(row))
-            except RowError as error:
-                place = f"{artifact.label}:{line}"
-                raise StageError(f"{place}: {error.message}", hint=error.hint) from None
-            if len(rows) % 10_000 == 0:
-                ctx.progress(len(rows), note=f"reading {artifact.label}")
-        _warn_of_unclear(ctx, artifact.label, unclear)
-    groups.check()
-    for warning in groups.warnings():
-        ctx.warn(warning)
-    if not rows and not len(rejects):
+def _read(ctx: StageContext[FormatConfig]) -> tuple[Rows, Rejects, Told]:
+    reader = Reader(ctx.work, ctx.config.to, ctx.config.split)
+    for number, source in enumerate(_inputs(ctx)):
+        for done in reader.read(number, source):
+            ctx.progress(done, note=f"reading {source.artifact.label}")
+    if not reader.told.total:
         raise StageError(f"{', '.join(_labels(ctx))}: no rows at all")
-    return rows
-
-
-def _rows(artifact: Artifact) -> Iterator[tuple[int, Row]]:
-    """Yield the rows; an answer ``1.10`` stays one, as it does where training reads it."""
-    return read_rows(artifact.path, artifact.label, floats=WrittenFloat)
-
-
-def _packed(row: Row) -> bytes:
-    return to_json(row).encode("utf-8")
-
-
-def _warn_of_unclear(ctx: StageContext[FormatConfig], label: str, lines: Sequence[int]) -> None:
-    if lines:
-        ctx.warn(
-            f"{label}: {len(lines)} rows (the first in line {lines[0]}) have a column "
-            f"{PROVENANCE!r} that resembles what `generate` writes, but names no source row by a "
-            "SHA-256 `seed`: they count as rows that no model made, and may be held out"
-        )
-
-
-def _sampled(
-    ctx: StageContext[FormatConfig], rows: Iterator[tuple[int, Row]], source: Source, label: str
-) -> Iterable[tuple[int, Row]]:
-    """Draw rows by a hash of seed and content, so that their order does not matter."""
-    if source.sample is None:
-        return rows
-
-    def draw(numbered: tuple[int, Row]) -> tuple[bytes, int]:
-        text = b"%d:%b" % (source.seed, _packed(numbered[1]))
-        return blake2b(text, digest_size=16).digest(), numbered[0]
-
-    drawn = heapq.nsmallest(source.sample, rows, key=draw)
-    if len(drawn) < source.sample:
-        ctx.warn(f"{label}: sample asks for {source.sample} rows; it has {len(drawn)}")
-    return sorted(drawn, key=lambda numbered: numbered[0])
-
-
-def _examine(row: Row, index: int, line: int, source: Source, config: FormatConfig) -> Entry:
-    chat = read_chat(row, source.map)
-    from_chat(chat, config.to)  # what the format cannot hold is an error at this row
-    seed = source_digest(row)
-    return Entry(
-        source=index,
-        line=line,
-        packed=_packed(row),
-        content=content_key(chat) if config.dedup else b"",
-        question=question_key(question_words(chat)),
-        group=None,
-        generated=seed is not None,
-        seed=seed,
-    )
-
-
-def _without_duplicates(rows: list[Entry], rejects: Rejects) -> list[Entry]:
-    """Keep the first of equal rows; a generated one gives way to one that is not."""
-    first: dict[bytes, Entry] = {}
-    for row in rows:
-        holder = first.get(row.content)
-        if holder is None or (holder.generated and not row.generated):
-            first[row.content] = row
-    reasons = (None if first[row.content] is row else "duplicate" for row in rows)
-    return rejects.partition(rows, reasons)
+    reader.told.check(ctx.config.max_rejects)
+    if ctx.config.unknown_columns == "error":
+        reader.told.refuse_left()
+    told = reader.finish()
+    for warning in told.warnings:
+        ctx.warn(warning)
+    return reader.rows, reader.rejects, told
 
 
 def _within_limit(
-    ctx: StageContext[FormatConfig], rows: list[Entry], rejects: Rejects, limit: int
-) -> list[Entry]:
+    ctx: StageContext[FormatConfig],
+    rows: Rows,
+    positions: Sequence[int],
+    rejects: Rejects,
+    limit: int,
+) -> Sequence[int]:
     from llmpipe.backends.huggingface.chat_tokens import render_chat, token_counts
     from llmpipe.backends.huggingface.inference import load_tokenizer
 
     tokenizer = load_tokenizer(ctx.input("tokenizer").path)
-    sources = [source for _, source in _sources(ctx.config)]
     raw = ctx.config.to == "completion"
 
     def texts() -> Iterator[str]:
-        for done, row in enumerate(rows):
+        for done, position in enumerate(positions):
             if done % 1000 == 0:
-                ctx.progress(done, len(rows), "counting tokens")
-            chat = _chat(row, sources)
-            yield (
-                str(from_chat(chat, "completion")["text"]) if raw else render_chat(tokenizer, chat)
-            )
+                ctx.progress(done, len(positions), "counting tokens")
+            example = rows.example(position)
+            if raw:
+                yield str(write_example(example, "completion").row["text"])
+            else:
+                yield max((render_chat(tokenizer, c, tools=t) for c, t in _chats(example)), key=len)
 
     reason = f"over {limit} tokens"
     counts = token_counts(tokenizer, texts())
-    return rejects.partition(rows, (reason if count > limit else None for count in counts))
+    return rejects.partition(
+        rows, positions, (reason if count > limit else None for count in counts)
+    )
 
 
-def _chat(row: Entry, sources: Sequence[Source]) -> list[Message]:
-    return read_chat(from_json(row.packed), sources[row.source].map)
+def _chats(example: Example) -> list[tuple[list[dict[str, Any]], list[Any] | None]]:
+    """Return the chats that a model reads of an example: one for each of its answers."""
+    if isinstance(example, Text):
+        return [([message_of(turn) for turn in example.said()], None)]
+    answers: list[list[Any]] = [[]]
+    if isinstance(example, Preference):
+        answers = [[example.chosen], [example.rejected]]
+    elif isinstance(example, Labelled):
+        answers = [[example.completion]]
+    return [
+        ([message_of(turn) for turn in (*example.turns, *answer)], example.tools)
+        for answer in answers
+    ]
 
 
-def _split(ctx: StageContext[FormatConfig], rows: list[Entry]) -> Parts:
-    sources = [source for _, source in _sources(ctx.config)]
+def _split(ctx: StageContext[FormatConfig], rows: Rows, positions: Sequence[int]) -> Parts:
     labels = _labels(ctx)
 
-    def describe(row: Entry) -> str:
-        words = " ".join(question_words(_chat(row, sources)))
+    def describe(position: int) -> str:
+        words = " ".join(question_words(rows.example(position)))
         quoted = words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
-        return f'"{quoted}" ({labels[row.source]}:{row.line})'
+        return f'"{quoted}" ({labels[rows.source[position]]}:{rows.line[position]})'
 
-    parts = split_rows(ctx.config.split, rows, describe)
+    parts = split_rows(ctx.config.split, rows, positions, describe)
     for warning in parts.warnings:
         ctx.warn(warning)
     return parts
-
-
-def _without_leaks(
-    ctx: StageContext[FormatConfig], parts: dict[str, list[Entry]], rejects: Rejects
-) -> list[Entry]:
-    held = [row for part, rows in parts.items() if part != "train" for row in rows]
-    if not held:
-        return parts["train"]
-    sources = [source for _, source in _sources(ctx.config)]
-    questions = {row.question for row in held}
-    groups = {row.group for row in held} - {None}
-    digests = {row_digest(from_json(row.packed)) for row in held}
-    quoted = QuotedQuestions(question_words(_chat(row, sources)) for row in held)
-
-    def reason(row: Entry) -> str | None:
-        if row.seed in digests:
-            return "generated from a held-out row"
-        if row.group in groups:
-            return "in a held-out group"
-        if row.question in questions:
-            return "repeats a held-out question"
-        if quoted.quoted_in(question_words(_chat(row, sources))):
-            return "quotes a held-out question"
-        return None
-
-    return rejects.partition(parts["train"], map(reason, parts["train"]))
 
 
 def _nothing_left(ctx: StageContext[FormatConfig], total: int, rejects: Rejects) -> StageError:
@@ -348,59 +270,49 @@ def _nothing_left(ctx: StageContext[FormatConfig], total: int, rejects: Rejects)
 
 
 def _write(
-    ctx: StageContext[FormatConfig], split: Parts, rejects: Rejects, total: int
+    ctx: StageContext[FormatConfig], rows: Rows, split: Parts, rejects: Rejects, told: Told
 ) -> StageResult:
     parts = split.rows
-    sources = [source for _, source in _sources(ctx.config)]
-    # Sources by their place in the config: a renamed stage must leave the artifact as it was.
-    places = [".".join(map(str, path)) for path, _ in _sources(ctx.config)]
-
-    def formatted(rows: Iterable[Entry]) -> Iterator[dict[str, Any]]:
-        return (from_chat(_chat(row, sources), ctx.config.to) for row in rows)
-
+    repeats = [source.repeat for _, source in _sources(ctx.config)]
     outputs = {part: ctx.out / f"{part}.jsonl" for part in (*parts, "rejects")}
     written = {
-        part: write_rows(
-            outputs[part], formatted(_repeated(rows, sources) if part == "train" else rows)
+        part: write_part(
+            outputs[part],
+            rows,
+            repeated(rows, positions, repeats) if part == "train" else positions,
+            ctx.config.to,
         )
-        for part, rows in parts.items()
+        for part, positions in parts.items()
     }
-    write_rows(outputs["rejects"], (_reject(places, *reject) for reject in sorted(rejects.rows)))
+    # Sources by their place in the config: a renamed stage must leave the artifact as it was.
+    places = [".".join(map(str, path)) for path, _ in _sources(ctx.config)]
+    write_rejects(outputs["rejects"], rejects, places, _inputs(ctx))
     metrics = {
-        "in": total,
-        "kept": {part: len(rows) for part, rows in parts.items()},
+        "in": told.total,
+        "kept": {part: len(positions) for part, positions in parts.items()},
         "dropped": rejects.counts(),
-        "generated": sum(row.generated for row in parts["train"]),
+        "generated": sum(rows.generated[i] for i in parts["train"]),
     }
+    left = told.left_behind()
+    if left:
+        metrics["left_behind"] = left
     if written["train"] != len(parts["train"]):
         metrics["train_with_repeats"] = written["train"]
     if split.short:
         metrics["too_few"] = split.short
-    return StageResult(outputs, metrics, _summary(total, split, rejects))
+    return StageResult(outputs, metrics, _summary(split, rejects, told))
 
 
-def _summary(total: int, split: Parts, rejects: Rejects) -> str:
+def _summary(split: Parts, rejects: Rejects, told: Told) -> str:
     """Say in a line where the rows went."""
     kept = ", ".join(
         f"{len(rows)} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
         for part, rows in split.rows.items()
     )
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejects.counts().items())
-    return f"{total} rows: {kept}" + (f"; rejected: {reasons}" if reasons else "")
-
-
-def _repeated(rows: Sequence[Entry], sources: Sequence[Source]) -> Iterator[Entry]:
-    """Give the rows once, then those to be repeated again, and so on: copies stand far apart."""
-    for turn in range(max(source.repeat for source in sources)):
-        yield from (row for row in rows if sources[row.source].repeat > turn)
-
-
-def _reject(
-    places: Sequence[str], source: int, line: int, reason: str, packed: bytes
-) -> dict[str, Any]:
-    return {
-        "source": places[source],
-        "line": line,
-        "reason": reason,
-        "row": msgspec.Raw(packed),
-    }
+    left = told.left_behind()
+    return (
+        f"{told.total} rows: {kept}"
+        + (f"; rejected: {reasons}" if reasons else "")
+        + (f"; left behind: {listed(left)}" if left else "")
+    )

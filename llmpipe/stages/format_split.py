@@ -6,19 +6,19 @@ group, and nor is a column that the row lacks. `llmpipe.formats.split` makes the
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Annotated, Any
 
 import msgspec
 
 from llmpipe.errors import StageError
-from llmpipe.formats.entry import Entry
 from llmpipe.formats.records import Row
 from llmpipe.formats.row import missing_column
-from llmpipe.formats.split import Candidate, Part, choose_held_out
+from llmpipe.formats.split import Candidate, Part, choose_held_out, order_of, row_count
+from llmpipe.stages.format_rows import Rows
 
 Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
@@ -105,21 +105,22 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The rows of each part, ``train`` first, and how many rows a held-out part gets too few."""
+    """The positions of each part, ``train`` first, and how many rows a held-out part lacks."""
 
-    rows: dict[str, list[Entry]]
+    rows: dict[str, Sequence[int]]
     short: dict[str, int]
     warnings: tuple[str, ...] = ()
 
 
 def split_rows(
-    split: Split | None, rows: Sequence[Entry], describe: Callable[[Entry], str]
+    split: Split | None, rows: Rows, positions: Sequence[int], describe: Callable[[int], str]
 ) -> Parts:
     """Hold rows out. The rows of one group, or with one question, count as one.
 
     Args:
         split: what to hold out; None for nothing.
-        rows: all rows. Generated ones are never held out.
+        rows: all rows.
+        positions: the rows to part. Generated ones are never held out.
         describe: quotes a row's question and says where the row stands, for messages.
 
     Raises:
@@ -128,46 +129,58 @@ def split_rows(
     """
     shares = shares_of(split)
     if split is None or not shares:
-        return Parts({"train": list(rows)}, {})
-    eligible = [row for row in rows if not row.generated]
+        return Parts({"train": positions}, {})
+    eligible = array("Q", (i for i in positions if not rows.generated[i]))
+    generated = len(positions) - len(eligible)
     if split.one_per_question:
-        eligible = _one_per_question(eligible)
-    chosen = _choose(split, eligible)
-    told = _Told(split, eligible, chosen, describe)
+        eligible = array("Q", _one_per_question(rows, eligible))
+    chosen = _choose(split, rows, eligible)
+    told = _Told(split, rows, eligible, chosen, describe)
     for name in chosen:
-        told.check(name, generated=sum(row.generated for row in rows))
-    held = {name: [eligible[i] for i in part.positions] for name, part in chosen.items()}
-    taken = {id(row) for part in held.values() for row in part}
+        told.check(name, generated=generated)
+    held = {name: array("Q", sorted(part.positions)) for name, part in chosen.items()}
+    taken = {i for part in held.values() for i in part}
     short = {name: part.wanted - len(part.positions) for name, part in chosen.items()}
     return Parts(
-        {"train": [row for row in rows if id(row) not in taken], **held},
+        {"train": array("Q", (i for i in positions if i not in taken)), **held},
         {name: count for name, count in short.items() if count},
         tuple(told.shortfall(name) for name, count in short.items() if count),
     )
 
 
-def _choose(split: Split, rows: Sequence[Entry]) -> dict[str, Part]:
-    candidates = [Candidate(_unit(row), row.question) for row in rows]
-    return choose_held_out(candidates, shares_of(split), split.seed)
+def _choose(split: Split, rows: Rows, positions: Sequence[int]) -> dict[str, Part]:
+    """Choose by the first units in the order of the draw, and by more where those do not do.
+
+    A part that is full needs no further unit, so most rows are never looked at.
+    """
+    counts = {name: row_count(share, len(positions)) for name, share in shares_of(split).items()}
+    order = array("Q", (order_of(_unit(rows, i), split.seed) for i in positions))
+    share = 2 * (sum(counts.values()) + 50) / max(1, len(positions))
+    while True:
+        cut = int(share * 2**64)
+        near = [i for i, place in zip(positions, order, strict=True) if place < cut]
+        candidates = [Candidate(_unit(rows, i), rows.question(i)) for i in near]
+        chosen = choose_held_out(candidates, counts, split.seed)
+        full = all(len(part.positions) == part.wanted for part in chosen.values())
+        if full or share >= 1:
+            return {name: part.renumbered(near) for name, part in chosen.items()}
+        share *= 4
 
 
-def _unit(row: Entry) -> bytes:
+def _unit(rows: Rows, position: int) -> bytes:
     """Return what the row stays together with; a group is JSON text, a question 16 bytes."""
-    return row.question if row.group is None else row.group
+    return rows.group(position) or rows.question(position)
 
 
-def _one_per_question(rows: Iterable[Entry]) -> list[Entry]:
-    """Return one row of each question, whatever their order: the one whose content comes first."""
-    first: dict[bytes, Entry] = {}
-    for row in rows:
-        holder = first.setdefault(row.question, row)
-        if _rank(row) < _rank(holder):
-            first[row.question] = row
+def _one_per_question(rows: Rows, positions: Iterable[int]) -> list[int]:
+    """Return one row of each question, whatever their order: the one whose id comes first."""
+    first: dict[bytes, int] = {}
+    for position in positions:
+        question = rows.question(position)
+        holder = first.setdefault(question, position)
+        if rows.id(position) < rows.id(holder):
+            first[question] = position
     return list(first.values())
-
-
-def _rank(row: Entry) -> bytes:
-    return blake2b(row.packed, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,16 +188,17 @@ class _Told:
     """What is said of parts that do not get what they ask for."""
 
     split: Split
-    rows: Sequence[Entry]
+    rows: Rows
+    eligible: Sequence[int]
     chosen: Mapping[str, Part]
-    describe: Callable[[Entry], str]
+    describe: Callable[[int], str]
 
     def check(self, name: str, *, generated: int) -> None:
         part, what = self.chosen[name], self._counted()
-        if part.wanted > len(self.rows):
+        if part.wanted > len(self.eligible):
             without = f"; {generated} generated rows are never held out" if generated else ""
             raise StageError(
-                f"split.{name} asks for {part.wanted} {what}, but only {len(self.rows)} can be "
+                f"split.{name} asks for {part.wanted} {what}, but only {len(self.eligible)} can be "
                 f"held out{without}",
                 hint="lower the count or give a fraction",
             )
@@ -212,22 +226,24 @@ class _Told:
         return "questions" if self.split.one_per_question else "rows"
 
     def _unit(self, part: Part) -> str:
-        first = self.rows[part.too_large[0]]
+        first = part.too_large[0]
+        group = self.rows.group(first)
         size = f"with {len(part.too_large)} {self._counted()}"
-        if first.group is None:
+        if group is None:
             return f"the question {self.describe(first)} {size}"
-        return f"the group {first.group.decode()} of {self.split.group!r} {size}"
+        return f"the group {group.decode()} of {self.split.group!r} {size}"
 
     def _ways_out(self, name: str, part: Part) -> str:
         """Name what would help: of that only what these rows really allow."""
-        needed, grouped = len(part.too_large), self.rows[part.too_large[0]].group is not None
+        needed, grouped = len(part.too_large), self.rows.group(part.too_large[0]) is not None
         elsewhere = sum(len(other.positions) for other in self.chosen.values())
         ways = []
-        if needed + elsewhere < len(self.rows):
+        if needed + elsewhere < len(self.eligible):
             ways.append(f"raise split.{name} to {needed}")
         if not self.split.one_per_question:
-            thinned = _choose(self.split, _one_per_question(self.rows))[name]
-            if thinned.positions and thinned.wanted < len({row.question for row in self.rows}):
+            questions = _one_per_question(self.rows, self.eligible)
+            thinned = _choose(self.split, self.rows, questions)[name]
+            if thinned.positions and thinned.wanted < len(questions):
                 ways.append("hold out one row of each question: split.one_per_question: true")
         if grouped:
             ways.append("name a column with smaller groups, or leave `group` out")

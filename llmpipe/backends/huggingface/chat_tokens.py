@@ -42,7 +42,9 @@ def has_chat_template(folder: Path) -> bool:
     return isinstance(config, dict) and bool(config.get("chat_template"))
 
 
-def render_chat(tokenizer: Any, chat: Chat, *, answer_next: bool = False) -> str:
+def render_chat(
+    tokenizer: Any, chat: Chat, *, answer_next: bool = False, tools: list[Any] | None = None
+) -> str:
     """Give a chat as the text that the model reads; ``answer_next`` opens the assistant's turn.
 
     Raises:
@@ -57,7 +59,10 @@ def render_chat(tokenizer: Any, chat: Chat, *, answer_next: bool = False) -> str
 
     try:
         text: str = tokenizer.apply_chat_template(
-            [dict(message) for message in chat], tokenize=False, add_generation_prompt=answer_next
+            [dict(message) for message in chat],
+            tokenize=False,
+            add_generation_prompt=answer_next,
+            tools=tools,
         )
     except TemplateError as error:
         raise StageError(
