@@ -11,7 +11,8 @@ import pytest
 
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
-from llmpipe.formats.records import row_digest, write_rows
+from llmpipe.formats.provenance import PROVENANCE, row_id
+from llmpipe.formats.records import write_rows
 from llmpipe.stages.format import Format, FormatConfig
 
 
@@ -152,10 +153,10 @@ def test_train_gives_no_held_out_row_away(run_format, faq, tmp_path):
     source = next(row for row in faq if row["q"] == held[0])
     kept = next(row for row in faq if row["q"] not in held)
     made = [
-        ("A new one about the held-out row", row_digest(source)),
+        ("A new one about the held-out row", row_id(source)),
         (held[1].lower().rstrip("?"), "0" * 64),
         (f"Explain in detail: {held[2]} Give examples.", "0" * 64),
-        ("A new one about a row in train", row_digest(kept)),
+        ("A new one about a row in train", row_id(kept)),
     ]
     write_rows(
         tmp_path / "made.jsonl",
@@ -165,7 +166,7 @@ def test_train_gives_no_held_out_row_away(run_format, faq, tmp_path):
                     {"role": "user", "content": question},
                     {"role": "assistant", "content": "Made."},
                 ],
-                "provenance": {"seed": seed, "round": 1},
+                PROVENANCE: {"id": question, "parents": [seed], "method": "evol-instruct"},
             }
             for question, seed in made
         ],
@@ -189,7 +190,7 @@ def test_generated_duplicate_gives_way_to_the_original(run_format, faq, tmp_path
         {"role": "user", "content": faq[0]["q"]},
         {"role": "assistant", "content": faq[0]["a"]},
     ]
-    write_rows(tmp_path / "made.jsonl", [{"messages": chat, "provenance": {"seed": "0" * 64}}])
+    write_rows(tmp_path / "made.jsonl", [{"messages": chat, PROVENANCE: {"id": "x", "parents": ["0" * 32]}}])
     result, rows = run_format(
         sources=[{"data": "made.jsonl"}, {"data": "faq.jsonl", "map": COLUMNS}]
     )
@@ -242,7 +243,7 @@ def test_a_row_with_a_fraction_is_found_by_its_digest(run_format, tmp_path):
     """`generate` names a source row by a digest that knows nothing of how fractions are written."""
     rows = [{"instruction": f"Price of {n}?", "output": n / 4} for n in range(1, 20)]
     made = [
-        {"instruction": f"New {n}?", "output": "x", "provenance": {"seed": row_digest(row)}}
+        {"instruction": f"New {n}?", "output": "x", PROVENANCE: {"id": f"m{n}", "parents": [row_id(row)]}}
         for n, row in enumerate(rows)
     ]
     text = "\n".join(json.dumps(row) for row in rows).replace(".5}", ".50}")
@@ -254,13 +255,74 @@ def test_a_row_with_a_fraction_is_found_by_its_digest(run_format, tmp_path):
     assert result.metrics["dropped"] == {"generated from a held-out row": 5}
 
 
-def test_missing_column_is_an_error_at_its_row(run_format, tmp_path):
-    """A row without the needed column fails the stage: file, line, column, and what was meant."""
-    write_rows(tmp_path / "a.jsonl", [{"q": "One?", "a": "1"}, {"q": "Two?", "aa": "2"}])
+def test_a_row_that_cannot_be_read_is_rejected(run_format, faq, tmp_path):
+    """With its reason, as far as `max_rejects` allows; above it the first of each kind is shown."""
+    rows = [*faq, {"q": "Two?", "aa": "2"}, {"q": ["x"], "a": "3"}]
+    lines = [*(json.dumps(row) for row in rows), '{"q": "broken']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
     with pytest.raises(StageError) as caught:
         run_format(data="a.jsonl", map=COLUMNS)
-    assert caught.value.message == "a.jsonl:2: no column 'a'; the row has 'q', 'aa'"
-    assert caught.value.hint == "did you mean 'aa'?"
+    assert caught.value.message.splitlines() == [
+        "3 of 43 rows cannot be read, and max_rejects allows 0.05 of the rows:",
+        "a.jsonl:41: no column 'a'; the row has 'q', 'aa' (1 row: missing column)",
+        "a.jsonl:42: column 'q' must hold text, not a list (1 row: wrong shape)",
+        "a.jsonl:43: not JSON: Input data was truncated (1 row: not JSON)",
+    ]
+    assert caught.value.hint.startswith("did you mean 'aa'?\n")
+    result, out = run_format(data="a.jsonl", map=COLUMNS, max_rejects=0.1)
+    assert len(out["train"]) == 40
+    assert result.metrics["dropped"] == {"missing column": 1, "not JSON": 1, "wrong shape": 1}
+    assert [row["row"] for row in out["rejects"]] == [*rows[40:], '{"q": "broken']
+
+
+def test_what_is_left_behind_is_counted_by_name(run_format, faq):
+    """Columns that no example holds stand in metrics and summary, and can be refused."""
+    result, _ = run_format(data="faq.jsonl", map=COLUMNS)
+    assert result.metrics["left_behind"] == {"topic": 40}
+    assert result.summary == "40 rows: 40 train; left behind: topic (40 rows)"
+    result, _ = run_format(data="faq.jsonl", map=COLUMNS, split={"test": 4, "group": "topic"})
+    assert "left_behind" not in result.metrics
+    with pytest.raises(StageError, match=r"topic \(40 rows\) \(first: faq.jsonl:1\)"):
+        run_format(data="faq.jsonl", map=COLUMNS, unknown_columns="error")
+
+
+def test_the_leak_check_follows_parents_over_several_stages(run_format, faq, tmp_path):
+    """A row made from a row that was made from a held-out one goes, whichever stages lie between."""
+    _, first = run_format(data="faq.jsonl", map=COLUMNS)
+    by_id = {row[PROVENANCE]["id"]: row for row in first["train"]}
+    assert set(by_id) == {row_id(row) for row in faq}
+
+    def generated(number, parents):
+        turns = [("user", f"Generated {number}?"), ("assistant", "x")]
+        messages = [{"role": role, "content": text} for role, text in turns]
+        return {"messages": messages, PROVENANCE: {"id": f"g{number}", "parents": parents}}
+
+    made = [generated(number, [own]) for number, own in enumerate(by_id)]
+    made += [generated(100 + number, ["other", f"g{number}"]) for number in range(40)]
+    write_rows(tmp_path / "made.jsonl", made)
+    _, again = run_format(data="made.jsonl", to="sharegpt")
+    write_rows(tmp_path / "again.jsonl", again["train"])
+    sources = [{"data": "again.jsonl"}, {"data": "faq.jsonl", "map": COLUMNS}]
+    result, rows = run_format(sources=sources, split={"test": 5})
+    held = {row[PROVENANCE]["id"] for row in rows["test"]}
+    assert len(held) == 5
+    assert result.metrics["dropped"] == {"generated from a held-out row": 10}
+    assert result.metrics["generated"] == 70
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["wiki"], "must hold an object, not a list"),
+        ({"parents": []}, "needs the text 'id'"),
+        ({"id": "x", "parents": "y"}, "must hold a list of ids under 'parents'"),
+    ],
+)
+def test_a_provenance_column_that_is_not_ours(run_format, tmp_path, value, told):
+    """The column of that name is llmpipe's: what it did not write is refused."""
+    write_rows(tmp_path / "a.jsonl", [{"text": "x", PROVENANCE: value}])
+    with pytest.raises(StageError, match=f"a.jsonl:1: column 'llmpipe_provenance' {told}"):
+        run_format(data="a.jsonl", to="completion")
 
 
 def test_a_system_column_that_no_row_has(run_format, tmp_path):
@@ -314,15 +376,6 @@ def test_a_provenance_column_of_the_users_own(run_format, faq, tmp_path, value):
     assert len(rows["test"]) == 8
     assert result.metrics["generated"] == 0
     assert result.warnings == []
-
-
-def test_a_provenance_that_is_unclear_is_said(run_format, faq, tmp_path):
-    """A column that resembles ours without a source row counts as the user's, with a warning."""
-    made = ({**row, "provenance": {"teacher": "some model"}} for row in faq)
-    write_rows(tmp_path / "own.jsonl", made)
-    result, rows = run_format(data="own.jsonl", map=COLUMNS, split={"test": 0.2})
-    assert len(rows["test"]) == 8
-    assert result.warnings[0].startswith("own.jsonl: 40 rows (the first in line 1) have a column")
 
 
 def many_answers(path, counts):
