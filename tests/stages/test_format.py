@@ -190,7 +190,10 @@ def test_generated_duplicate_gives_way_to_the_original(run_format, faq, tmp_path
         {"role": "user", "content": faq[0]["q"]},
         {"role": "assistant", "content": faq[0]["a"]},
     ]
-    write_rows(tmp_path / "made.jsonl", [{"messages": chat, PROVENANCE: {"id": "x", "parents": ["0" * 32]}}])
+    write_rows(
+        tmp_path / "made.jsonl",
+        [{"messages": chat, PROVENANCE: {"id": "x", "parents": ["0" * 32]}}],
+    )
     result, rows = run_format(
         sources=[{"data": "made.jsonl"}, {"data": "faq.jsonl", "map": COLUMNS}]
     )
@@ -243,7 +246,11 @@ def test_a_row_with_a_fraction_is_found_by_its_digest(run_format, tmp_path):
     """`generate` names a source row by a digest that knows nothing of how fractions are written."""
     rows = [{"instruction": f"Price of {n}?", "output": n / 4} for n in range(1, 20)]
     made = [
-        {"instruction": f"New {n}?", "output": "x", PROVENANCE: {"id": f"m{n}", "parents": [row_id(row)]}}
+        {
+            "instruction": f"New {n}?",
+            "output": "x",
+            PROVENANCE: {"id": f"m{n}", "parents": [row_id(row)]},
+        }
         for n, row in enumerate(rows)
     ]
     text = "\n".join(json.dumps(row) for row in rows).replace(".5}", ".50}")
