@@ -21,6 +21,7 @@ from llmpipe.formats.row import (
     list_column,
     read_tools,
     text_column,
+    turns_column,
 )
 from llmpipe.formats.turn import (
     RULES,
@@ -121,7 +122,7 @@ def question_turns(
     row: Mapping[str, Any], column: str, below: Sequence[str] = (), rules: TurnRules = RULES
 ) -> list[Turn]:
     """Return a question as turns: a list of turns as it is, a text as the user's turn."""
-    value = list_column(row, column)
+    value = turns_column(row, column)
     if isinstance(value, list) and value and isinstance(value[0], Mapping):
         return read_turns(value, column, rules)
     texts = [text_column(row, column, blank=True)]
@@ -135,7 +136,7 @@ def read_answer(row: Mapping[str, Any], column: str, rules: TurnRules = RULES) -
     Raises:
         RowError: it is something else, or not the assistant's.
     """
-    value = list_column(row, column) if _is_turn_text(row.get(column)) else row.get(column)
+    value = turns_column(row, column)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if not isinstance(value, Mapping):
@@ -235,8 +236,3 @@ def require_text(conversation: Conversation, name: str) -> None:
 
 def _beside(row: dict[str, Any], tools: list[Any] | None) -> dict[str, Any]:
     return {**row, "tools": tools} if tools else row
-
-
-def _is_turn_text(value: Any) -> bool:
-    """Whether an answer is the JSON text of turns, and not an answer that happens to be JSON."""
-    return isinstance(value, str) and value.lstrip()[:2] in ("[{",) and '"role"' in value

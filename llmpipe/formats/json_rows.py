@@ -57,7 +57,7 @@ def read_document(
         content = file.read().removeprefix(BOM)
     decoder = msgspec.json.Decoder(float_hook=floats)
     try:
-        value = decoder.decode(content)
+        value = decoder.decode(content.decode())
     except UnicodeDecodeError as error:
         raise not_utf8(label, content.count(b"\n", 0, error.start) + 1) from None
     except (msgspec.DecodeError, RecursionError) as error:

@@ -27,9 +27,9 @@ from llmpipe.formats.row import (
     RowError,
     UnusableRowError,
     left_behind,
-    list_column,
     read_tools,
     text_column,
+    turns_column,
 )
 from llmpipe.formats.turn import RULES, Turn, TurnRules, read_turn, read_turns, write_turn
 
@@ -150,9 +150,7 @@ def _answer(row: Mapping[str, Any], column: str, rules: TurnRules) -> tuple[list
             "conversation that ends with it",
             reason="missing column",
         )
-    value = row[column]
-    if isinstance(value, str) and value.lstrip()[:2] == "[{" and '"role"' in value:
-        value = list_column(row, column)
+    value = turns_column(row, column)
     if isinstance(value, list):
         turns = read_turns(value, column, rules)
     elif isinstance(value, Mapping):

@@ -13,7 +13,7 @@ import msgspec
 
 from llmpipe.formats.conversation import question_turns
 from llmpipe.formats.records import to_json
-from llmpipe.formats.row import EMPTY, RowError, list_column, read_tools, text_column
+from llmpipe.formats.row import EMPTY, RowError, read_tools, text_column, turns_column
 from llmpipe.formats.turn import RULES, Turn, TurnRules, read_turns, with_system, write_turn
 
 PLACES = ("messages", "conversations", "prompt", "question", "instruction", "input")
@@ -107,7 +107,7 @@ def questions(
         RowError: turns end with an answer that is not ``answer``.
     """
     for column in PLACES[:3]:
-        value = list_column(row, column)
+        value = turns_column(row, column)
         if isinstance(value, list) and value:
             turns = read_turns(value, column, rules)
             if turns[-1].role == "assistant":

@@ -78,6 +78,19 @@ def list_column(row: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def turns_column(row: Mapping[str, Any], name: str) -> Any:
+    """Return a column that holds turns or text: the turns, too, where they stand there as JSON."""
+    value = row.get(name)
+    if not isinstance(value, str) or value.lstrip()[:1] != "[":
+        return value
+    try:
+        turns = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    has_speaker = [isinstance(t, Mapping) and bool({"role", "from"} & t.keys()) for t in turns]
+    return turns if has_speaker and all(has_speaker) else value
+
+
 def json_text(text: str, place: str) -> Any:
     """Return the value of JSON text.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from llmpipe.formats import Conversation, Turn
 from llmpipe.formats.leakage import QuotedQuestions, content_key, question_key, question_words
 
 
-def chat(question: str, answer: str = "Yes.") -> list[dict[str, str]]:
+def chat(question: str, answer: str = "Yes.", **keys: Any) -> Conversation:
     """One question and its answer."""
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Conversation([Turn("user", question), Turn("assistant", answer, **keys)])
 
 
 def test_content_is_compared_normalised():
@@ -15,6 +18,9 @@ def test_content_is_compared_normalised():
     assert content_key(chat("What  is\nﬁre?")) == content_key(chat("what is fire?"))
     assert content_key(chat("What is fire?")) != content_key(chat("What is fire"))
     assert content_key(chat("a", "b")) != content_key(chat("b", "a"))
+    called = [chat("a", "", tool_calls=[{"function": {"name": name}}]) for name in ("f", "g")]
+    assert len({content_key(each) for each in called}) == 2
+    assert content_key(Conversation(called[0].turns, [{"name": "f"}])) != content_key(called[0])
 
 
 def test_questions_are_compared_without_outer_punctuation():

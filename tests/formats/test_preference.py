@@ -8,10 +8,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.formats import RowError
-from llmpipe.formats.preference import read_preference
+from llmpipe.formats import Preference, RowError, UnusableRowError, read_example
+from llmpipe.formats.turn import write_turn
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda t: t.strip())
+
+
+def read_preference(row: dict[str, Any]) -> Preference:
+    """The row, which is read as a preference."""
+    example = read_example(row).example
+    assert isinstance(example, Preference)
+    return example
+
+
+def prompt(pair: Preference) -> list[dict[str, Any]]:
+    """The turns of the prompt as objects."""
+    return [write_turn(turn) for turn in pair.turns]
+
+
+def written(pair: Preference) -> tuple[Any, Any, Any]:
+    """The prompt and both answers as objects."""
+    return prompt(pair), write_turn(pair.chosen), write_turn(pair.rejected)
+
 
 USER = {"role": "user", "content": "q"}
 GOOD = {"role": "assistant", "content": "a"}
@@ -52,27 +70,27 @@ def test_the_question_and_the_answers_are_found(
 ) -> None:
     """In every place and form, and in several places at once when they agree."""
     pair = read_preference({**question, **answers, "score_chosen": 7.5})
-    assert (pair.prompt, pair.chosen, pair.rejected) == ([USER], GOOD, BAD)
+    assert written(pair) == ([USER], GOOD, BAD)
 
 
 def test_conversations_need_no_question_beside_them() -> None:
     """The prompt is what both begin with, its system text included."""
     before = [SYSTEM, USER, {"role": "assistant", "content": "and?"}, USER]
     pair = read_preference({"chosen": [*before, GOOD], "rejected": [*before, BAD]})
-    assert (pair.prompt, pair.chosen, pair.rejected) == (before, GOOD, BAD)
+    assert written(pair) == (before, GOOD, BAD)
 
 
 @pytest.mark.parametrize("answers", [("a", "b"), ([USER, GOOD], [USER, BAD])])
 def test_the_system_text_opens_the_prompt(answers: tuple[Any, Any]) -> None:
     """From its own column, beside texts and beside conversations that have none."""
     row = {"system": "s", "prompt": "q", "chosen": answers[0], "rejected": answers[1]}
-    assert read_preference(row).prompt == [SYSTEM, USER]
+    assert prompt(read_preference(row)) == [SYSTEM, USER]
 
 
 def test_an_input_stands_below_its_instruction() -> None:
     """As in Alpaca rows."""
     row = {"instruction": "Add", "input": "1, 2", "chosen": "3", "rejected": "4"}
-    assert read_preference(row).prompt == [{"role": "user", "content": "Add\n\n1, 2"}]
+    assert prompt(read_preference(row)) == [{"role": "user", "content": "Add\n\n1, 2"}]
 
 
 def test_a_text_may_quote_a_question_of_a_conversation() -> None:
@@ -80,19 +98,18 @@ def test_a_text_may_quote_a_question_of_a_conversation() -> None:
     before = [{"role": "user", "content": "one"}, GOOD, {"role": "user", "content": "two"}]
     for quoted in ("one", "two "):
         row = {"prompt": quoted, "chosen": [*before, GOOD], "rejected": [*before, BAD]}
-        assert read_preference(row).prompt == before
+        assert prompt(read_preference(row)) == before
 
 
 def test_a_number_is_an_answer_and_so_is_nothing() -> None:
     """An answer may be a number or empty: that is what the model said."""
     pair = read_preference({"prompt": "q", "chosen": 42, "rejected": ""})
-    assert (pair.chosen["content"], pair.rejected["content"]) == ("42", "")
+    assert (pair.chosen.text, pair.rejected.text) == ("42", "")
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "q", "chosen": "a"}, "needs rejected"),
         ({"prompt": "q", "chosen": None, "rejected": "b"}, "needs chosen"),
         ({"chosen": "a", "rejected": "b"}, "needs a question"),
         ({"prompt": "", "chosen": "a", "rejected": "b"}, "needs a question"),
@@ -111,7 +128,7 @@ def test_a_number_is_an_answer_and_so_is_nothing() -> None:
             "differ before their last turn",
         ),
         ({"chosen": [USER, GOOD], "rejected": [USER]}, "rejected must end with the assistant's"),
-        ({"chosen": [GOOD], "rejected": [BAD], "messages": [SYSTEM]}, "nobody asks"),
+        ({"chosen": [GOOD], "rejected": [BAD], "messages": [SYSTEM]}, "no question before the answer"),
         ({"prompt": "q", "system": "t", "messages": [SYSTEM, USER], "chosen": "a",
           "rejected": "b"}, "two different system texts"),
         ({"prompt": "q", "chosen": ["a"], "rejected": "b"}, r"chosen\[0\] must be an object"),
@@ -132,9 +149,9 @@ def test_answers_arrive_as_written(
     """Whatever the texts are, dates and white space included."""
     row = {"prompt": question, "chosen": chosen, "rejected": rejected, "system": system}
     pair = read_preference(row)
-    assert pair.prompt[-1]["content"] == question
-    assert (pair.chosen["content"], pair.rejected["content"]) == (chosen, rejected)
-    assert [turn["content"] for turn in pair.prompt[:-1]] == ([system] if system else [])
+    assert pair.turns[-1].text == question
+    assert (pair.chosen.text, pair.rejected.text) == (chosen, rejected)
+    assert [turn.text for turn in pair.turns[:-1]] == ([system] if system else [])
 
 
 def _called(place: str, **keys: Any) -> list[dict[str, Any]]:
@@ -173,4 +190,28 @@ def test_a_text_quotes_a_turn_by_its_text() -> None:
     answers = [{"role": "assistant", "content": text} for text in ("Yes.", "No.")]
     plain = {key: asked[key] for key in ("role", "content", "name")}
     row = {"prompt": "Warm?", "chosen": [asked, answers[0]], "rejected": [plain, answers[1]]}
-    assert read_preference(row).prompt == [asked]
+    assert prompt(read_preference(row)) == [plain]
+
+
+def test_rated_completions_become_the_best_against_the_worst() -> None:
+    """As in UltraFeedback; what lies between, and other keys, are named as left behind."""
+    row = {
+        "instruction": "q",
+        "models": ["x", "y", "z"],
+        "completions": [
+            {"model": m, "response": r, "overall_score": s}
+            for m, r, s in (("x", "so", 5), ("y", "best", 8.5), ("z", "worst", 1))
+        ],
+    }
+    reading = read_example(row)
+    assert isinstance(reading.example, Preference)
+    best, worst = ({"role": "assistant", "content": text} for text in ("best", "worst"))
+    assert written(reading.example) == ([USER], best, worst)
+    named = ("models", "completions.model", "completions between the best and the worst")
+    assert reading.left == named
+    for completion in row["completions"]:
+        completion["overall_score"] = 3  # type: ignore[index]
+    with pytest.raises(UnusableRowError, match="same score"):
+        read_example(row)
+    with pytest.raises(RowError, match="need a score under one key"):
+        read_example({"prompt": "q", "completions": [{"response": "a"}, {"response": "b"}]})

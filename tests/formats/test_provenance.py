@@ -1,56 +1,65 @@
-"""Which rows count as made by a model: those with the column that `generate` writes."""
+"""Which row a row is, and which rows it was made from."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.formats.provenance import is_unclear, provenance_column, source_digest
-
-SEED = "0123456789abcdef" * 4
-OURS = provenance_column(SEED, ("deepen",), {"engine": "llama.cpp", "model": "m"})
-
-
-@pytest.mark.parametrize(
-    "value", [OURS, json.dumps(OURS), {**OURS, "reviewed": True}, {"seed": SEED}]
+from llmpipe.formats import RowError
+from llmpipe.formats.provenance import (
+    PROVENANCE,
+    Provenance,
+    provenance_column,
+    read_provenance,
+    row_id,
 )
-def test_what_generate_writes_is_recognised(value):
-    """As an object, as its JSON text in a table, and with columns added by a person."""
-    assert source_digest({"provenance": value}) == SEED
-    assert not is_unclear({"provenance": value})
-
-
-@pytest.mark.parametrize(
-    "value", ["wiki", "", " {", "{]", None, 7, 1.5, True, [], ["seed"], {}, {"source": "wiki"}]
-)
-def test_a_column_of_the_users_own(value):
-    """A column of that name with other content says nothing about a model."""
-    assert source_digest({"provenance": value}) is None
-    assert not is_unclear({"provenance": value})
-
-
-@pytest.mark.parametrize(
-    "value", [{"seed": "x"}, {"seed": SEED.upper()}, {"seed": 42}, {"teacher": "gpt"}]
-)
-def test_what_resembles_it_is_unclear(value):
-    """An object with one of our fields and no digest is no generated row, and is reported."""
-    assert source_digest({"provenance": value}) is None
-    assert is_unclear({"provenance": value})
-    assert is_unclear({"provenance": json.dumps(value)})
-
+from llmpipe.formats.records import WrittenFloat
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.just("seed"), inner),
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
+ROW = st.dictionaries(st.text(), JSON)
 
 
-@given(JSON)
-def test_any_value_can_be_asked(value):
-    """Whatever stands in the column, it is one of three: ours, unclear, or the user's."""
-    row = {"provenance": value}
-    assert source_digest(row) is None
-    assert is_unclear(row) in (True, False)
+@given(ROW, st.randoms())
+def test_a_row_keeps_its_id_through_all_stages(row: dict[str, Any], random: Any) -> None:
+    """The order of columns does not matter, and what a stage carries on is what counts."""
+    names = list(row)
+    random.shuffle(names)
+    own = row_id({name: row[name] for name in names})
+    assert own == row_id(row)
+    assert row_id({**row, "one more": 1}) != own
+    first = read_provenance(row)
+    assert first == Provenance(own)
+    carried = {"messages": [], PROVENANCE: first.column()}
+    assert read_provenance(carried) == first
+    assert read_provenance({PROVENANCE: json.dumps(first.column())}) == first
+
+
+def test_the_spelling_of_a_fraction_does_not_matter() -> None:
+    """`generate` and `format` read fractions in different ways."""
+    assert row_id({"a": WrittenFloat("1.10")}) == row_id({"a": 1.1})
+
+
+def test_a_generated_row_descends_from_all_before_it() -> None:
+    """Its parents are those that it was made from, and theirs."""
+    seed = read_provenance({"instruction": "q"})
+    column = provenance_column({"text": "a"}, [seed], method="evol-instruct", rounds=2)
+    made = read_provenance({"text": "a", PROVENANCE: column})
+    assert (made.parents, made.generated) == ((seed.id,), True)
+    assert made.details == {"method": "evol-instruct", "rounds": 2}
+    again = provenance_column({"text": "b"}, [made, seed], method="self-instruct")
+    assert again["parents"] == [made.id, seed.id]
+    assert not seed.generated
+
+
+@pytest.mark.parametrize("value", ["wiki", 7, [], {"parents": []}, {"id": "x", "parents": [1]}])
+def test_a_column_that_llmpipe_did_not_write(value: Any) -> None:
+    """It is refused, with the name of the column."""
+    with pytest.raises(RowError, match=PROVENANCE):
+        read_provenance({PROVENANCE: value})
