@@ -15,7 +15,7 @@ import msgspec
 from llmpipe.documents import plain
 from llmpipe.documents.model import Scalar
 from llmpipe.documents.parts import clean, one_line, scalars
-from llmpipe.formats import Conversation, Text, read_example
+from llmpipe.formats import Conversation, Text, detect, read_example
 from llmpipe.formats.records import read_rows
 from llmpipe.formats.row import (
     MissingColumnError,
@@ -24,6 +24,9 @@ from llmpipe.formats.row import (
     missing_column,
     text_column,
 )
+
+FORMATS = ("messages", "sharegpt", "alpaca", "completion")
+"""The formats of rows that are read as texts without named columns."""
 
 
 class Columns(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -107,11 +110,11 @@ def _column(row: Mapping[str, Any], name: str) -> str:
 
 
 def _known(row: Mapping[str, Any], number: int) -> ReadRow:
-    reading = read_example(row)
-    example = reading.example
-    if not isinstance(example, Conversation | Text):
+    reading = read_example(row) if detect(row) in FORMATS else None
+    if reading is None or not isinstance(reading.example, Conversation | Text):
         has = ", ".join(map(repr, row)) or "no columns"
         raise RowError(f"which column contains the text? The row has {has}")
+    example = reading.example
     turns = [turn for turn in example.said() if turn.role != "system"]
     title = text_column(row, "title", required=False) if isinstance(example, Text) else ""
     if len(turns) > 1 and turns[0].role == "user":

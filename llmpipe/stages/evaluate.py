@@ -108,7 +108,7 @@ class Evaluate(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateConfig
-    VERSION = 5
+    VERSION = 6
     determinism = "same-machine"
     reads_environment = True
     imports = ("torch", "transformers")
@@ -145,7 +145,7 @@ class Evaluate(StageDefaults):
                 found.append((("models", i), CONSTRAINED))
         problem = config.map.problem() if config.map else None
         if config.map and not problem and not (config.map.user or config.map.messages):
-            problem = "evaluation needs a question and its answer: name `user` and `assistant`"
+            problem = "raw text and pairs have no one answer: name `user` and `assistant`"
         if problem:
             found.append((("map",), problem))
         if config.json_schema and set(config.metrics) <= {"loss"}:

@@ -87,7 +87,7 @@ class Ingest(StageDefaults):
     """The ``ingest`` kind."""
 
     Config = IngestConfig
-    VERSION = 6
+    VERSION = 7
     determinism = "exact"
     cpus = 1
 

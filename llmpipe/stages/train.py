@@ -81,7 +81,7 @@ class Train(StageDefaults, Compilable):
     """The stage kind ``train``."""
 
     Config = TrainConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"
     reads_environment = True
 

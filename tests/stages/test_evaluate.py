@@ -168,7 +168,7 @@ def test_served_gguf_answers_shots_and_schema(run_evaluate, smollm2_gguf, tmp_pa
     ("rows", "fields", "told"),
     [
         ([], {}, "no rows to evaluate on"),
-        ([{"text": "Once."}], {}, r"test\.jsonl:1: raw text asks nothing"),
+        ([{"text": "Once."}], {}, r"test\.jsonl:1: the row is raw text"),
         ([{"a": 1}], {}, r"test\.jsonl:1: the row is in no known format"),
         ([ROWS[0], {"instruction": "a", "output": ""}], {}, r"test\.jsonl:2: .* is empty"),
         ([{"instruction": "a", "output": "b"}], {"metrics": ["json_match"]}, "needs reference"),

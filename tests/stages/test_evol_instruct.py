@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.backends.openai.chat import ChatReply, ChatRequest
+from llmpipe.formats.provenance import Provenance
 from llmpipe.stages.generate.evol_instruct import Decoding, EvolInstruct, Made, Rejected, read_field
 from llmpipe.stages.generate.filters import normalised, reject_answer, reject_rewrite
 from llmpipe.stages.generate.prompts import (
@@ -22,7 +23,10 @@ from llmpipe.stages.generate.prompts import (
 )
 from llmpipe.stages.generate.seeds import Seed
 
-SEEDS = [Seed(f"{i:064x}", f"seeds.jsonl:{i}", f"How heavy is item {i}?", "") for i in range(1, 7)]
+SEEDS = [
+    Seed(f"{i:064x}", f"seeds.jsonl:{i}", f"How heavy is item {i}?", "", Provenance(f"{i:032x}"))
+    for i in range(1, 7)
+]
 
 
 class Teacher:

@@ -14,6 +14,8 @@ import pytest
 from openai_endpoint import Endpoint, evolving_reply
 from processes import kill, run_processes
 
+from llmpipe.formats.provenance import PROVENANCE
+
 pytestmark = pytest.mark.heavy
 
 SPEC = """\
@@ -78,8 +80,8 @@ def test_rows_carry_their_provenance_and_no_secret(recipe: Recipe) -> None:
         sent = {headers["authorization"] for headers in endpoint.headers}
     rows = rows_of(stage)
     assert len(rows) == 6
-    assert all(set(row) == {"messages", "provenance"} for row in rows)
-    assert all(len(row["provenance"]["seed"]) == 64 for row in rows)
+    assert all(set(row) == {"messages", PROVENANCE} for row in rows)
+    assert all(len(row[PROVENANCE]["parents"][0]) == 32 for row in rows)
     assert len({row["messages"][0]["content"] for row in rows}) == 6
     assert sent == {"Bearer canary-5b1e"}
     files = [path for path in recipe.folder.rglob("*") if path.is_file()]
@@ -166,4 +168,4 @@ def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) ->
     (row,) = rows_of(stage)
     assert row["messages"][0]["content"].strip()
     assert row["messages"][1]["content"].strip()
-    assert row["provenance"]["teacher"]["engine"] == "llama.cpp"
+    assert row[PROVENANCE]["teacher"]["engine"] == "llama.cpp"

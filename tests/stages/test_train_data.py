@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
+from llmpipe.formats.provenance import PROVENANCE
 from llmpipe.stages.train_data import Prepared, prepare
 
 pytestmark = pytest.mark.heavy
@@ -76,7 +77,11 @@ CALL = st.fixed_dictionaries(
 )
 TURN = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "tool"]), "content": TEXT},
-    optional={"tool_calls": st.lists(CALL, min_size=1, max_size=2), "name": TEXT, "weight": VALUE},
+    optional={
+        "tool_calls": st.lists(CALL, min_size=1, max_size=2),
+        "name": TEXT,
+        "weight": st.sampled_from([0, 1]),
+    },
 )
 ROW = st.fixed_dictionaries(
     {"messages": st.lists(TURN, min_size=1, max_size=3)},
@@ -286,14 +291,24 @@ def test_formats_may_stand_in_one_file(tmp_path: Path) -> None:
     [
         ([], {}, {}, r"\./rows\.jsonl has no rows"),
         ([{"text": " "}], {}, {}, r"\./rows\.jsonl has no rows"),
-        ([{"text": "a"}, {"question": "b"}], {}, {}, r"rows\.jsonl:2: the columns question fit no"),
+        (
+            [{"text": "a"}, {"question": "b"}],
+            {},
+            {},
+            r"rows\.jsonl:2: the row is in no known format",
+        ),
         ([{"text": "a"}, {"messages": CHAT}], {}, {}, r"rows\.jsonl:2: a conversation, but"),
         ([{"messages": [{"role": "user", "content": 4}]}], {}, {}, r"rows\.jsonl:1: messages\[0\]"),
         ([{"instruction": "q", "output": None}], {}, {}, r"rows\.jsonl:1: column 'output'"),
         ([{"prompt": "q", "chosen": "a"}], {"rl": "dpo"}, {}, r"rows\.jsonl:1: .* needs rejected"),
         ([{"input": "q"}], {"reward_model": True}, {}, r"rows\.jsonl:1: .* needs chosen"),
         ([{"text": "t"}], {}, {"train_on_eos": "all"}, "train_on_eos is read for conversations"),
-        ([{"text": "t"}], {}, {"type": "chat_template"}, r"rows\.jsonl:1: no conversation"),
+        (
+            [{"text": "t"}],
+            {},
+            {"type": "chat_template"},
+            r"rows\.jsonl:1: the row is raw text; this training takes a conversation",
+        ),
         ([{"messages": CHAT}], {}, {"type": "completion"}, r"rows\.jsonl:1: no column 'text'"),
         ([{"messages": CHAT}], {}, {"type": "alpaca"}, r"rows\.jsonl:1: no column 'instruction'"),
         (
@@ -326,8 +341,8 @@ def test_rows_that_cannot_be_trained_on_are_named(
 def test_what_training_makes_nothing_of_is_said(tmp_path: Path) -> None:
     """Columns and keys that nobody reads, empty answers; not llmpipe's own provenance."""
     rows = [
-        {"messages": CHAT, "id": 7, "provenance": {"seed": "x"}, "note": ""},
-        {"messages": [CHAT[0], {"role": "assistant", "content": "", "weight": 0}], "id": 8},
+        {"messages": CHAT, "id": 7, PROVENANCE: {"id": "x"}, "note": ""},
+        {"messages": [CHAT[0], {**CHAT[1], "content": "", "mood": 0}], "id": 8},
         {"messages": CHAT, "text": "t"},
     ]
     empty = "1 row with an empty answer, which teaches the model to answer nothing (first: line {})"
@@ -335,11 +350,11 @@ def test_what_training_makes_nothing_of_is_said(tmp_path: Path) -> None:
         f"./rows.jsonl: {said}"
         for said in (
             "training does not read the columns id (2 rows), text (1 row)",
-            "keys of turns that only a chat template that names them reads: weight (1 turn)",
+            "keys of turns that only a chat template that names them reads: mood (1 turn)",
             empty.format(2),
         )
     ]
-    marked = prepared(tmp_path, rows[1:2], dataset={"message_field_training": "weight"})
+    marked = prepared(tmp_path, rows[1:2], dataset={"message_field_training_detail": "mood"})
     assert marked.notes == [
         "./rows.jsonl: training does not read the columns id (1 row)",
         f"./rows.jsonl: {empty.format(1)}",

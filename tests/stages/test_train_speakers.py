@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llmpipe.errors import StageError
-from llmpipe.formats.conversation import read_conversation
+from llmpipe.formats import Conversation, read_example
+from llmpipe.formats.turn import NAMES, TurnRules
 from llmpipe.stages.train_speakers import Speakers
 
 
@@ -17,8 +18,10 @@ def seen(*rows: dict[str, Any], dataset: Mapping[str, Any] | None = None) -> Spe
     own = dataset or {}
     speakers = Speakers(own)
     for line, row in enumerate(rows, 1):
-        turns = read_conversation(row, rename=not own.get("roles")).messages
-        speakers.look(turns, f"./rows.jsonl:{line}")
+        rules = TurnRules({} if own.get("roles") else NAMES, strict=False)
+        example = read_example(row, None, rules).example
+        assert isinstance(example, Conversation)
+        speakers.look(example.turns, f"./rows.jsonl:{line}")
     return speakers
 
 

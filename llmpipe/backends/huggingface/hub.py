@@ -14,7 +14,8 @@ PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 """What a model folder needs; pickled weights are never fetched."""
 
 
-ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+ROWS = (*PLAIN, *(f"{ending}.gz" for ending in PLAIN), ".parquet", ".arrow", ".feather")
 """Endings of files that hold rows."""
 
 ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
@@ -23,13 +24,13 @@ ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.
 NAMED = 5
 """How many files a message names."""
 
-SEVERAL = """a data set of the hub is one file of rows here: JSONL, JSON, CSV or TSV,
-no Parquet, no choice of configurations or splits.
+SEVERAL = """a data set of the hub is one file of rows here: JSON, CSV, TSV, Parquet or Arrow;
+configurations and splits cannot be chosen.
 Fetch the file that is meant by a stage, and name that as data:
 rows: {{kind: command, run: "curl -fsSL {url} -o ${{outputs.rows}}", outputs: {{rows: {file}}}}}"""
 
 
-CONVERTED = """a data set of the hub is one file of rows here: JSONL, JSON, CSV or TSV.
+CONVERTED = """a data set of the hub is one file of rows here: JSON, CSV, TSV, Parquet or Arrow.
 Have a stage write it as one, and name that as data:
 rows: {{kind: command, run: "python -c \\"from datasets import load_dataset;
   load_dataset('{repo}', revision='{commit}', split='train').to_json('${{outputs.rows}}')\\"",

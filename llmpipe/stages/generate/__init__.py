@@ -74,7 +74,7 @@ class Generate(StageDefaults, Stochastic):
     """See the module's docstring."""
 
     Config = GenerateConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "external"
 
     @staticmethod

@@ -30,10 +30,10 @@ class Seed:
     """One prompt, with the SHA-256 of its row and where it stands (``seeds.jsonl:3``)."""
 
     digest: str
-    provenance: Provenance
     place: str
     instruction: str
     system: str
+    provenance: Provenance
 
 
 def read_seeds(source: Artifact, columns: SeedMap | None) -> list[Seed]:
@@ -57,6 +57,7 @@ def _read(source: Artifact, columns: SeedMap | None) -> Iterator[Seed]:
         place = f"{source.label}:{line}"
         try:
             system, instruction = _mapped(row, columns) if columns else _known(row)
+            provenance = read_provenance(row)
         except UnusableRowError:
             continue
         except RowError as error:
@@ -65,9 +66,9 @@ def _read(source: Artifact, columns: SeedMap | None) -> Iterator[Seed]:
                 hint=error.hint or "name the column of the prompt: map: {user: COLUMN}",
             ) from None
         if instruction.strip():
-            provenance = read_provenance(row)
             bare = {name: value for name, value in row.items() if name != PROVENANCE}
-            yield Seed(row_digest(bare), provenance, place, instruction.strip(), system.strip())
+            digest = row_digest(bare)
+            yield Seed(digest, place, instruction.strip(), system.strip(), provenance)
 
 
 def _mapped(row: Mapping[str, Any], columns: SeedMap) -> tuple[str, str]:

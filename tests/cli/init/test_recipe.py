@@ -95,7 +95,7 @@ def test_what_becomes_of_rows_is_told(folder: Path, capsys: pytest.CaptureFixtur
     assert "passed over, of the rows: " in out
     assert "10 duplicate" in out
     assert "it takes 9 steps to go once through the 36 rows" in text
-    write_rows(folder / "bad.jsonl", [*FAQ[:40], {"question": "Why?"}])
+    write_rows(folder / "bad.jsonl", [*FAQ[:40], *[{"question": "Why?"}] * 3])
     assert "bad.jsonl:41: " in refused(capsys, "new", "--data", "bad.jsonl", "--goal", "teach")
 
 
