@@ -28,6 +28,7 @@ from llmpipe.contracts.context import StageContext, StageResult, write_json
 from llmpipe.contracts.ports import FieldPath, Input, Output, Ports
 from llmpipe.contracts.secret import SECRET, SecretField, reveal
 from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults
+from llmpipe.contracts.variants import Variants
 
 __all__ = [
     "NON_SEMANTIC",
@@ -57,6 +58,7 @@ __all__ = [
     "StageDefaults",
     "StageResult",
     "Stochastic",
+    "Variants",
     "reveal",
     "semantic_fields",
     "write_json",

@@ -52,6 +52,15 @@ def shortcomings(found: Any) -> Iterator[str]:
         yield "its imports are not a tuple of names"
 
 
+def variant_shortcomings(found: Any, base: type[StageConfig]) -> Iterator[str]:
+    """Say what an object lacks of the contract of a variant; ``base`` is its kind's config."""
+    config = getattr(found, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, base)):
+        yield f"its Config is not a subclass of {base.__module__}.{base.__name__}"
+    elif not config.__struct_config__.forbid_unknown_fields:
+        yield "its Config takes unknown fields"
+
+
 def _undelivered(found: type) -> Iterator[str]:
     """Say which abilities a class declares and does not have."""
     for ability in ABILITIES:

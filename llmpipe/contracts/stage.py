@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from llmpipe.contracts.config import StageConfig, semantic_fields
 from llmpipe.contracts.context import StageResult
 from llmpipe.contracts.ports import FieldPath, Ports
+from llmpipe.contracts.variants import Variants
 
 if TYPE_CHECKING:
     from llmpipe.needs import Given, Need
@@ -54,6 +55,8 @@ class Stage(Protocol):
     """What a stage kind's class offers. All members belong to the class; none is instantiated."""
 
     Config: ClassVar[type[StageConfig]]
+    variants: ClassVar[Variants | None]
+    """The forms of the config, where one field decides which other fields there are."""
     VERSION: ClassVar[int]
     """Raised by one whenever the code would make another artifact of the same inputs."""
     determinism: ClassVar[Determinism]
@@ -127,6 +130,7 @@ class Stage(Protocol):
 class StageDefaults:
     """The answers of most kinds to the optional questions. Every kind inherits from it."""
 
+    variants: ClassVar[Variants | None] = None
     cpus: ClassVar[int | None] = None
     reads_environment: ClassVar[bool] = False
     imports: ClassVar[tuple[str, ...]] = ()

@@ -10,7 +10,7 @@ import msgspec
 
 from llmpipe.backends.tools import default_folder
 from llmpipe.contracts import Artifact, ArtifactType, StageContext
-from llmpipe.registry import stage_class
+from llmpipe.registry import convert_config, stage_class
 
 
 class InputRequest(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class StageRequest(msgspec.Struct, frozen=True):
     ) -> StageContext[Any]:
         """Give the context that the stage's code runs with."""
         return StageContext(
-            config=msgspec.convert(self.config, stage_class(self.kind).Config),
+            config=convert_config(stage_class(self.kind), self.config),
             stage=self.stage,
             inputs={port: item.artifact() for port, item in self.inputs.items()},
             out=out,

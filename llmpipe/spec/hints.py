@@ -8,6 +8,7 @@ from typing import Any
 
 from llmpipe.backends.axolotl.names import COMMON, ELSEWHERE
 from llmpipe.errors import Location, did_you_mean
+from llmpipe.registry import config_class, stage_class, variant_names
 
 _SERVERS = {
     "ollama": 11434,
@@ -66,6 +67,20 @@ def in_quotes(error: Any, where: Location) -> str | None:
 def _kinds(schema: dict[str, Any]) -> list[str]:
     kind = schema.get("type", [])
     return kind if isinstance(kind, list) else [kind]
+
+
+def of_another_variant(stage: Any, key: str) -> str | None:
+    """Return the variant of the stage's kind that does have an unknown key, as a hint."""
+    try:
+        kind = stage_class(stage["kind"])
+    except KeyError:
+        return None  # not a stage, but the spec's top level
+    if kind.variants is None:
+        return None
+    field = kind.variants.field
+    others = (name for name in variant_names(kind) if name != stage.get(field))
+    having = [name for name in others if key in config_class(kind, name).__struct_fields__]
+    return f"it belongs to {field}: {' or '.join(having)}; remove it" if having else None
 
 
 def for_unknown(

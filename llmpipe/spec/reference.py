@@ -11,9 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from llmpipe.contracts import Resources, StageConfig
-from llmpipe.registry import KINDS, stage_class
-from llmpipe.spec.schema import SHARED, described_schema, prose
+from llmpipe.registry import KINDS, stage_class, variant_class
+from llmpipe.spec.described import described_schema, prose
+from llmpipe.spec.schema import SHARED
 
 HEAD = """\
 # The stage kinds
@@ -59,16 +62,31 @@ def _kind(kind: str, shared: set[str]) -> Iterator[str]:
     cls = stage_class(kind)
     story = prose(sys.modules[cls.__module__].__doc__ or "")
     yield f"## {kind}\n\n{story}\n\n{SAME[cls.determinism]}\n"
-    schema = described_schema(cls.Config)
+    told = set(shared)
+    yield from _struct(cls.Config, kind, told)
+    for name in sorted(cls.variants.classes) if cls.variants else ():
+        variant = variant_class(cls, name)
+        yield f"### {kind}: {name}\n\n{prose(sys.modules[variant.__module__].__doc__ or '')}\n"
+        yield from _struct(variant.Config, kind, told)
+
+
+def _struct(cls: type[msgspec.Struct], kind: str, told: set[str]) -> Iterator[str]:
+    """Yield the tables of a config class and of the classes that it uses, each once.
+
+    ``told`` holds the fields of the stage and the classes that have a table already.
+    """
+    schema = described_schema(cls)
     definitions = schema["$defs"]
     own = definitions.pop(schema["$ref"].rpartition("/")[2])
-    fields = {k: v for k, v in own["properties"].items() if k not in shared}
-    declared = [name for name in fields if name in cls.Config.__annotations__]
+    fields = {k: v for k, v in own["properties"].items() if k not in told}
+    declared = [name for name in fields if name in cls.__annotations__]
     fields = {name: fields[name] for name in dict.fromkeys([*declared, *fields])}
     yield f"{own['description']}\n"
     yield _table({**own, "properties": fields}, kind)
+    told.update(fields)
     for name, definition in definitions.items():
-        if name not in SHARED:
+        if name not in SHARED and name not in told:
+            told.add(name)
             about = definition.get("description", "")
             yield f"### {kind}: {name}\n" + (f"\n{about}\n" if about else "")
             yield _table(definition, kind)

@@ -8,20 +8,17 @@ apart by ``if`` and ``then``, so that a mistake is reported against the one kind
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
-import textwrap
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from llmpipe.contracts import Resources
-from llmpipe.registry import KINDS, stage_class
+from llmpipe.registry import KINDS, config_class, stage_class, variants_of
+from llmpipe.spec.described import described_schema
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 STAGE_ID = "^[a-z][a-z0-9_-]*$"
@@ -77,13 +74,13 @@ class SpecDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 @cache
-def strict_schema(kind: str) -> dict[str, Any]:
-    """Give the schema of a resolved stage of this kind, without descriptions.
+def strict_schema(kind: str, variant: str | None = None) -> dict[str, Any]:
+    """Return the schema of a resolved stage of this kind, without descriptions.
 
     Raises:
-        KeyError: there is no such kind.
+        KeyError: there is no such kind, or it has no such variant.
     """
-    return _of_kind(msgspec.json.schema(stage_class(kind).Config), kind)
+    return _of_kind(msgspec.json.schema(config_class(kind, variant)), kind)
 
 
 @cache
@@ -141,23 +138,39 @@ def _any_stage(kinds: Sequence[str]) -> dict[str, Any]:
         "required": ["kind"],
         "properties": {"kind": _kind_field(kinds)},
         "if": {"required": ["matrix"]},
-        "then": {"allOf": [_when_kind(kind, f"overlay.{kind}") for kind in kinds]},
-        "else": {"allOf": [_when_kind(kind, f"stage.{kind}") for kind in kinds]},
+        "then": {"allOf": [_when("kind", kind, f"overlay.{kind}") for kind in kinds]},
+        "else": {"allOf": [_when("kind", kind, f"stage.{kind}") for kind in kinds]},
     }
 
 
 def _any_overlay(kinds: Sequence[str], definitions: dict[str, Any]) -> dict[str, Any]:
     """Describe what is laid over a stage: by its kind, or where it names none, by all of them."""
+    forms = {kind: f"overlay.{kind}" for kind in kinds}
+    return _overlay_by("kind", _kind_field(kinds), forms, definitions)
+
+
+def _overlay_by(
+    field: str, choice: dict[str, Any], forms: dict[str, str], definitions: dict[str, Any]
+) -> dict[str, Any]:
+    """Describe a part of a stage by the form that ``field`` names, or by all where it is absent.
+
+    Args:
+        field: the field that names the form.
+        choice: the schema of that field.
+        forms: the name of each form's definition, by the field's value.
+        definitions: all definitions so far.
+    """
     fields: dict[str, Any] = {}
-    for kind in kinds:
-        for name, field in definitions[f"overlay.{kind}"]["properties"].items():
-            fields[name] = field if fields.get(name, field) == field else {}
+    for form in forms.values():
+        definition = definitions[form]
+        for name, schema in definition.get("else", definition)["properties"].items():
+            fields[name] = schema if fields.get(name, schema) == schema else {}
     return {
         "type": "object",
-        "properties": {"kind": _kind_field(kinds)},
-        "if": {"required": ["kind"]},
-        "then": {"allOf": [_when_kind(kind, f"overlay.{kind}") for kind in kinds]},
-        "else": {"additionalProperties": False, "properties": fields},
+        "properties": {field: choice},
+        "if": {"required": [field]},
+        "then": {"allOf": [_when(field, value, form) for value, form in forms.items()]},
+        "else": {"additionalProperties": False, "properties": {**fields, field: choice}},
     }
 
 
@@ -197,16 +210,42 @@ def stale_schemas(folder: Path) -> list[str]:
     return sorted((expected.keys() ^ found) | changed)
 
 
-def _when_kind(kind: str, definition: str) -> dict[str, Any]:
+def _when(field: str, value: str, definition: str) -> dict[str, Any]:
     return {
-        "if": {"required": ["kind"], "properties": {"kind": {"const": kind}}},
+        "if": {"required": [field], "properties": {field: {"const": value}}},
         "then": {"$ref": f"#/definitions/{definition}"},
     }
 
 
 def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> dict[str, Any]:
-    """Give a stage's editor schema; its nested classes are added to ``definitions``."""
-    schema = _of_kind(described_schema(stage_class(kind).Config), kind)
+    """Return a stage's editor schema; what it refers to is added to ``definitions``."""
+    variants = variants_of(kind)
+    if variants is None:
+        return _editor_struct(stage_class(kind).Config, kind, definitions, complete=complete)
+    forms = {}
+    for name in sorted(variants.classes):
+        forms[name] = f"{'stage' if complete else 'overlay'}.{kind}.{name}"
+        config = config_class(kind, name)
+        definitions[forms[name]] = _editor_struct(config, kind, definitions, complete=complete)
+    field = variants.field
+    common = described_schema(stage_class(kind).Config)["$defs"]
+    about = common[stage_class(kind).Config.__name__]["properties"][field]["description"]
+    choice = _or_expression({"enum": list(forms), "description": about})
+    if not complete:
+        return _overlay_by(field, choice, forms, definitions)
+    return {
+        "type": "object",
+        "required": [field],
+        "properties": {field: choice},
+        "allOf": [_when(field, name, form) for name, form in forms.items()],
+    }
+
+
+def _editor_struct(
+    cls: type[msgspec.Struct], kind: str, definitions: dict[str, Any], *, complete: bool
+) -> dict[str, Any]:
+    """Return the editor schema of a config class; its nested ones are added to ``definitions``."""
+    schema = _of_kind(described_schema(cls), kind)
     name = schema["$ref"].rpartition("/")[2]
     fields = schema["$defs"][name]["properties"]
     fields["matrix"] = {**fields["matrix"], "anyOf": [MATRIX, {"type": "null"}]}
@@ -217,6 +256,7 @@ def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> 
         body = _relink(definition, renamed)
         if not complete:
             body.pop("required", None)
+        assert definitions.get(renamed[old], body) == body, f"two classes are called {old}"
         definitions[renamed[old]] = body
     root: dict[str, Any] = definitions.pop(renamed[name])
     return root
@@ -298,75 +338,3 @@ def _of_kind(schema: Any, kind: str) -> dict[str, Any]:
     field.pop("type", None)
     field["const"] = kind
     return dict(schema)
-
-
-def described_schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
-    """Give msgspec's schema of a class, with the attribute docstrings as descriptions."""
-    schema = msgspec.json.schema(cls)
-    for struct in _structs(cls):
-        definition = schema["$defs"].get(struct.__name__)
-        if definition is None:
-            continue
-        definition.pop("title", None)
-        if "description" in definition:
-            definition["description"] = prose(definition["description"])
-        for name, text in _field_docs(struct).items():
-            if name in definition["properties"]:
-                definition["properties"][name].setdefault("description", prose(text))
-    return schema
-
-
-def prose(docstring: str) -> str:
-    """Give a docstring as Markdown: each paragraph on one line, code as it stands."""
-    paragraphs = inspect.cleandoc(docstring).replace("``", "`").split("\n\n")
-    return "\n\n".join(
-        paragraph if paragraph.startswith(" ") else " ".join(paragraph.split())
-        for paragraph in paragraphs
-    )
-
-
-def _structs(cls: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
-    """List a config class and every struct class that its fields hold."""
-    found: list[type[msgspec.Struct]] = []
-
-    def visit(info: Any) -> None:
-        if isinstance(info, msgspec.inspect.StructType):
-            if info.cls in found:
-                return
-            found.append(info.cls)
-        for name in getattr(info, "__struct_fields__", ()):
-            value = getattr(info, name)
-            for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, (msgspec.inspect.Type, msgspec.inspect.Field)):
-                    visit(item)
-
-    visit(msgspec.inspect.type_info(cls))
-    return found
-
-
-def _field_docs(cls: type) -> dict[str, str]:
-    """Read the docstrings that stand below the fields of a class and of its bases."""
-    docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
-            docs |= _own_field_docs(base)
-    return docs
-
-
-@cache  # every kind has the same bases, and finding a class means parsing its file
-def _own_field_docs(cls: type) -> dict[str, str]:
-    try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except OSError:  # somebody else's class, installed without its source
-        return {}
-    tree = ast.parse(source).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    return {
-        statement.target.id: following.value.value
-        for statement, following in pairwise(tree.body)
-        if isinstance(statement, ast.AnnAssign)
-        and isinstance(statement.target, ast.Name)
-        and isinstance(following, ast.Expr)
-        and isinstance(following.value, ast.Constant)
-        and isinstance(following.value.value, str)
-    }

@@ -13,8 +13,15 @@ import msgspec
 
 from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import Location, Problem, did_you_mean
-from llmpipe.registry import all_kinds, stage_class
-from llmpipe.spec.hints import for_unknown, in_quotes, other_engine
+from llmpipe.registry import (
+    all_kinds,
+    convert_config,
+    stage_class,
+    variant_class,
+    variant_names,
+    variants_of,
+)
+from llmpipe.spec.hints import for_unknown, in_quotes, of_another_variant, other_engine
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
@@ -85,7 +92,7 @@ def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Proble
         data, node = variant.node.plain(), variant.node
         stage = stage_class(data["kind"])
         try:
-            config: StageConfig = msgspec.convert(data, stage.Config)
+            config: StageConfig = convert_config(data)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$")
             path = _steps(where.rstrip("`"))
@@ -129,10 +136,52 @@ def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
             hint = did_you_mean(kind, all_kinds()) or _kinds_hint()
             where = node.locate(("kind",))
             yield Problem(f"{_dotted(path)}: unknown kind {kind!r}", where, hint)
-        else:
-            schema = strict_schema(kind)
+        elif problem := _variant_problem(kind, node, path):
+            yield problem
+        elif form := _form(node):
+            schema = strict_schema(*form)
             yield from _schema_problems(schema, data, node, path)
             yield from _misplaced_secrets(data, schema, node, path)
+
+
+def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
+    """Return what is wrong with the field that chooses the form of a stage's config, if anything.
+
+    That is the ``method`` of a ``generate`` stage.
+    """
+    variants = variants_of(kind)
+    if variants is None or _form(node):
+        return None
+    field, known = variants.field, variant_names(kind)
+    named = node.find((field,))
+    listed = f"{field}s: {', '.join(known)}"
+    if named is None:
+        return Problem(f"{_dotted(path)}: {field!r} is missing", node.location, listed)
+    value = named.plain()
+    hint = (did_you_mean(value, known) if isinstance(value, str) else None) or listed
+    message = f"{_dotted((*path, field))}: unknown {field} {_shown(value)}"
+    return Problem(message, named.location, hint)
+
+
+def _form(node: Node) -> tuple[str, str | None] | None:
+    """Return a stage's kind and, if the kind has variants, its variant; None if it is unknown."""
+    kind = _text_at(node, "kind")
+    if not _known(kind):
+        return None
+    variants = variants_of(kind)
+    if variants is None:
+        return kind, None
+    name = _text_at(node, variants.field)
+    try:
+        variant_class(kind, name)
+    except KeyError:
+        return None
+    return kind, name
+
+
+def _text_at(node: Node, field: str) -> str:
+    found = node.find((field,))
+    return found.value if found and isinstance(found.value, str) else ""
 
 
 def _schema_problems(
@@ -156,7 +205,9 @@ def _explain(error: Any, node: Node, base: Path_, root: dict[str, Any]) -> Itera
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         for key in [k for k in error.instance if k not in known]:
-            hint = for_unknown(key, error.instance[key], root, known, top=not path)
+            hint = (None if path else of_another_variant(error.instance, key)) or for_unknown(
+                key, error.instance[key], root, known, top=not path
+            )
             where = node.locate((*path, key), key=True)
             yield Problem(f"{prefix}unknown key {key!r}", where, hint)
     elif error.validator == "required":
@@ -304,9 +355,8 @@ def _known(kind: Any) -> bool:
 def _memo_ticket(plain: dict[str, Any], variants: list[Variant], memo: Path | None) -> Path | None:
     if memo is None:
         return None
-    found = (variant.node.find(("kind",)) for variant in variants)
-    kinds = {str(node.value) for node in found if node and _known(node.value)}
-    schemas = [document_schema(), *(strict_schema(kind) for kind in sorted(kinds))]
+    forms = {form for variant in variants if (form := _form(variant.node))}
+    schemas = [document_schema(), *(strict_schema(*form) for form in sorted(forms, key=str))]
     text = msgspec.json.encode([plain, schemas], order="deterministic")
     return memo / hashlib.sha256(text).hexdigest()
 

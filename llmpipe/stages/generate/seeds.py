@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,53 +22,92 @@ class SeedMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     user: str
     """Column with the prompt to evolve."""
     system: str | None = None
-    """Column with the system message that goes with it; rows where it is empty get none."""
+    """Column with the system message of the prompt; rows where it is empty have none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One prompt, with the SHA-256 of its row and where it stands (``seeds.jsonl:3``)."""
+    """One prompt and the row that it stands in."""
 
     digest: str
+    """The SHA-256 of the row: every random draw for the seed depends on it."""
+    provenance: Provenance
     place: str
+    """Where the row is: ``seeds.jsonl:3``."""
     instruction: str
     system: str
-    provenance: Provenance
 
 
-def read_seeds(source: Artifact, columns: SeedMap | None) -> list[Seed]:
-    """Give the seeds of a file, each row once; rows whose prompt is blank are passed over.
+def read_seeds(
+    source: Artifact,
+    columns: SeedMap | None,
+    warn: Callable[[str], None],
+    *,
+    instruction_only: bool = False,
+) -> list[Seed]:
+    """Return the seeds of a file, each row once.
 
-    Without ``columns`` a row is in a known format, whose first user turn is the prompt, or has a
-    column ``instruction``.
+    Args:
+        source: the file.
+        columns: where the prompt is. Without it a row is in a known format, whose first user turn
+            is the prompt, or has a column ``instruction``.
+        warn: told how many rows are not used, and why.
+        instruction_only: whether a column ``instruction`` is the whole prompt, without an input
+            that stands beside it.
 
     Raises:
-        StageError: a row cannot be read as such (it is named), or the file has no usable row.
+        StageError: a row cannot be read (its line is named), or the file has no usable row.
     """
-    seeds = {seed.digest: seed for seed in _read(source, columns)}
+    seeds: dict[str, Seed] = {}
+    blank: list[str] = []
+    repeated: list[str] = []
+    for seed in _read(source, columns, instruction_only):
+        if not seed.instruction:
+            blank.append(seed.place)
+            continue
+        if seed.digest in seeds:
+            repeated.append(seed.place)
+        seeds[seed.digest] = seed
+    for places, what in ((blank, "without a prompt"), (repeated, "that repeat another")):
+        if places:
+            warn(f"{source.label}: rows {what}, not used: {len(places)} (first: {places[0]})")
     if not seeds:
-        raise StageError(f"{source.label} holds no prompt to start from")
+        raise StageError(
+            f"{source.label} has no prompt to start from",
+            hint="a seed row needs a prompt: a known format, a column 'instruction', or map:",
+        )
     return list(seeds.values())
 
 
-def _read(source: Artifact, columns: SeedMap | None) -> Iterator[Seed]:
+def _read(source: Artifact, columns: SeedMap | None, instruction_only: bool) -> Iterator[Seed]:
+    """Yield each row as a seed; the instruction of a row without a prompt is empty."""
     expected = columns.system if columns else None
     for line, row in expecting(read_rows(source.path, source.label), expected, source.label):
         place = f"{source.label}:{line}"
         try:
-            system, instruction = _mapped(row, columns) if columns else _known(row)
+            system, instruction = _prompt(row, columns, instruction_only)
             provenance = read_provenance(row)
-        except UnusableRowError:
-            continue
         except RowError as error:
             raise StageError(
                 f"{place}: {error.message}",
-                hint=error.hint or "name the column of the prompt: map: {user: COLUMN}",
+                hint=error.hint or "name the column of the prompt under map",
             ) from None
-        if instruction.strip():
-            bare = {name: value for name, value in row.items() if name != PROVENANCE}
-            digest = row_digest(bare)
-            yield Seed(digest, place, instruction.strip(), system.strip(), provenance)
+        bare = {name: value for name, value in row.items() if name != PROVENANCE}
+        yield Seed(row_digest(bare), provenance, place, instruction.strip(), system.strip())
+
+
+def _prompt(
+    row: Mapping[str, Any], columns: SeedMap | None, instruction_only: bool
+) -> tuple[str, str]:
+    """Return a row's system message and prompt, both empty where it has none."""
+    try:
+        if columns:
+            return _mapped(row, columns)
+        if instruction_only and isinstance(row.get("instruction"), str):
+            return "", row["instruction"]
+        return _known(row)
+    except UnusableRowError:
+        return "", ""
 
 
 def _mapped(row: Mapping[str, Any], columns: SeedMap) -> tuple[str, str]:

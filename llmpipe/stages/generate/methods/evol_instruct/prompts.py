@@ -1,7 +1,7 @@
-"""What the teacher of Evol-Instruct is told: six ways to rewrite a prompt, and how to judge one.
+"""The requests of Evol-Instruct: six ways to rewrite a prompt, and how to judge one.
 
-Every request shows two worked examples as earlier turns of the conversation. A large teacher would
-manage without; a small one copies the form of its task from them and fails without.
+Every request shows two worked examples as earlier turns of the conversation. A large teacher does
+not need them; a small one copies the form of its task from them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Messages = list[dict[str, str]]
+from llmpipe.stages.generate.asking import Messages
 
 REWRITE_SCHEMA = {
     "type": "object",
@@ -26,7 +26,7 @@ JUDGE_SCHEMA = {
     "required": ["equal"],
     "additionalProperties": False,
 }
-"""The form of a judgement: whether two prompts ask for the same."""
+"""The form of a judgement: whether two prompts ask for the same thing."""
 
 LEAKS = (
     "given prompt",
@@ -35,12 +35,12 @@ LEAKS = (
     "created prompt",
     "more words than the prompt",
 )
-"""Words of ours (and of the published prompts) that a rewritten prompt must not repeat."""
+"""Phrases of our prompts and of the published ones that a rewritten prompt must not repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One way to make a new prompt of an old one: what to do, and two examples of it."""
+    """One way to make a new prompt from an old one: the task, and two examples of it."""
 
     task: str
     examples: tuple[tuple[str, str], tuple[str, str]]
@@ -129,7 +129,7 @@ def rewrite_messages(operator: str, instruction: str) -> Messages:
 
 
 def judge_messages(first: str, second: str) -> Messages:
-    """Ask whether the second prompt asks for the same as the first."""
+    """Ask whether the second prompt asks for the same thing as the first."""
     turns = [(_JUDGE.format(first=a, second=b), {"equal": same}) for a, b, same in _JUDGED]
     return _with_examples(turns, _JUDGE.format(first=first, second=second))
 

@@ -1,14 +1,14 @@
-"""When Evol-Instruct eliminates: pure functions from texts to a reason, or None to keep them.
+"""When Evol-Instruct rejects a text: pure functions that return a reason, or None to keep it.
 
-The judge's verdict on information gain is not here: it takes a call (see `evol_instruct`).
+The judge's verdict on information gain is not here: it takes a request (see the package).
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
-from llmpipe.stages.generate.prompts import LEAKS
+from llmpipe.formats.leakage import normalise
+from llmpipe.stages.generate.methods.evol_instruct.prompts import LEAKS
 
 _STOP_WORDS = """
 a about above after again against all am an and any are as at be because been before being below
@@ -21,36 +21,31 @@ would you your yours yourself yourselves
 """
 
 STOP_WORDS = frozenset(_STOP_WORDS.split())
-"""English words that say nothing by themselves."""
+"""English words that carry no content by themselves."""
 
 APOLOGY_WORDS = 80
-"""An answer that holds "sorry" and has fewer words than this is a refusal."""
+"""An answer that contains "sorry" and has fewer words than this is a refusal."""
 
 _WORD = re.compile(r"\w+")
 
 
 def reject_rewrite(parent: str, rewritten: str) -> str | None:
-    """Say why a rewritten prompt cannot be used, before anybody is asked about it."""
+    """Return why a rewritten prompt cannot be used, before a request is spent on it."""
     if not _WORD.search(rewritten):
         return "empty"
     text = rewritten.lower()
     if any(words in text and words not in parent.lower() for words in LEAKS):
         return "leaks the prompt"
-    if normalised(rewritten) == normalised(parent):
+    if normalise(rewritten) == normalise(parent):
         return "no information gain"
     return None
 
 
 def reject_answer(answer: str) -> str | None:
-    """Say why an answer is worth nothing as a training example."""
+    """Return why an answer is useless as a training example."""
     words = _WORD.findall(answer.lower())
     if all(word in STOP_WORDS for word in words):
         return "says nothing"
     if "sorry" in words and len(words) < APOLOGY_WORDS:
         return "apology"
     return None
-
-
-def normalised(text: str) -> str:
-    """Give what two texts have in common when they differ only in case, spaces or Unicode form."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,0 +1,101 @@
+"""Ask the teacher on behalf of a method, and keep the person who waits informed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmpipe.stages.generate.pace import Pace
+
+if TYPE_CHECKING:
+    from llmpipe.backends.openai.chat import ChatClient, ChatReply, ChatRequest
+
+Messages = list[dict[str, str]]
+
+VERDICT_TOKENS = 32
+"""Tokens that a yes or no takes; it is one word in JSON."""
+
+
+class Teacher:
+    """The teacher as methods see it: requests with the stage's decoding, replies with progress."""
+
+    def __init__(
+        self, client: ChatClient, pace: Pace, *, temperature: float, max_tokens: int
+    ) -> None:
+        self._client = client
+        self._pace = pace
+        self._temperature = temperature
+        self._max_tokens = max_tokens
+
+    def request(
+        self,
+        messages: Messages,
+        *,
+        seed: int,
+        draw: int = 0,
+        schema: Mapping[str, Any] | None = None,
+        shared: int = 0,
+        greedy: bool = False,
+    ) -> ChatRequest:
+        """Return a request.
+
+        Args:
+            messages: the conversation; the teacher writes the next turn.
+            seed: seeds the sampling.
+            draw: tells repeated requests for the same thing apart.
+            schema: the JSON Schema that constrains the reply.
+            shared: how many of the first messages other requests begin with as well.
+            greedy: whether to take the likeliest tokens instead of sampling.
+        """
+        from llmpipe.backends.openai.chat import ChatRequest
+
+        return ChatRequest(
+            messages=messages,
+            temperature=0.0 if greedy else self._temperature,
+            max_tokens=self._max_tokens,
+            seed=seed,
+            schema=schema,
+            draw=draw,
+            shared=shared,
+        )
+
+    def ask(self, note: str, requests: Sequence[ChatRequest], after: int) -> list[ChatReply]:
+        """Return a reply for each request, in order.
+
+        Args:
+            note: what is being done, for the progress line.
+            requests: what is asked now.
+            after: how many replies this batch may need afterwards, at most.
+        """
+        self._pace.step(note)
+        return self._ask(requests, after)
+
+    def ask_verdicts(
+        self, note: str, requests: Sequence[ChatRequest], after: int
+    ) -> list[ChatReply]:
+        """Ask for short replies; a teacher that thinks first is asked again with more room."""
+        from dataclasses import replace
+
+        self._pace.step(note)
+        short = [replace(request, max_tokens=VERDICT_TOKENS) for request in requests]
+        replies = self._ask(short, after)
+        thinking = [index for index, reply in enumerate(replies) if _cut_while_thinking(reply)]
+        if thinking:
+            again = self._ask([requests[index] for index in thinking], after)
+            for index, reply in zip(thinking, again, strict=True):
+                replies[index] = reply
+        return replies
+
+    def _ask(self, requests: Sequence[ChatRequest], after: int) -> list[ChatReply]:
+        self._pace.asked(len(requests), after)
+        return self._client.ask(requests)
+
+
+def without_answer(reply: ChatReply) -> str:
+    """Say that a reply ends inside the teacher's reasoning, if it does."""
+    silent = reply.reasoning and not reply.text
+    return "the reply ends inside the teacher's reasoning" if silent else ""
+
+
+def _cut_while_thinking(reply: ChatReply) -> bool:
+    return reply.truncated and bool(reply.reasoning) and not reply.text

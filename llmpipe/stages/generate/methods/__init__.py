@@ -1,0 +1,15 @@
+"""The generation methods: one package or module each, imported only when a spec names it.
+
+Adding one means adding a file here and a line to `METHODS`. Packages may bring methods of their
+own through the entry point group `ENTRY_POINTS` (``name = "package.module:Class"``).
+"""
+
+from __future__ import annotations
+
+METHODS = {
+    "evol-instruct": "llmpipe.stages.generate.methods.evol_instruct:EvolInstruct",
+    "self-instruct": "llmpipe.stages.generate.methods.self_instruct:SelfInstruct",
+}
+"""Method → ``module:Class``; the class keeps `llmpipe.stages.generate.protocol.Method`."""
+
+ENTRY_POINTS = "llmpipe.generation_methods"

@@ -1,0 +1,240 @@
+"""Evol-Instruct: rewrite prompts to be harder or rarer, answer them, drop what gained nothing.
+
+Each seed starts a chain. A round rewrites the chain's prompt by an operator drawn at random, asks a
+judge whether anything was gained, and has the new prompt answered. A text that fails a test is
+rejected and the chain keeps its prompt; a text that passes is a row, and the chain goes on from it.
+All chains of a group finish a step before the next begins, and every draw depends only on (seed,
+row, pass, round), so the order in which replies arrive changes nothing.
+
+As published by Xu et al. 2023 (WizardLM), with four rounds by default. The wording of the requests
+is ours (`prompts`); the tests that need no request are in `filters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta
+
+from llmpipe.contracts import Finding, Input
+from llmpipe.formats.first_rows import absent, named_columns
+from llmpipe.stages.generate.asking import Messages, Teacher, without_answer
+from llmpipe.stages.generate.methods.evol_instruct.filters import reject_answer, reject_rewrite
+from llmpipe.stages.generate.methods.evol_instruct.prompts import (
+    JUDGE_SCHEMA,
+    OPERATORS,
+    REWRITE_SCHEMA,
+    judge_messages,
+    rewrite_messages,
+)
+from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
+from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
+from llmpipe.stages.generate.text import draw_number, read_field
+
+if TYPE_CHECKING:
+    from llmpipe.backends.openai.chat import ChatReply, ChatRequest
+
+STEPS = 3
+"""Replies that a round takes for a seed: rewriting, judging, answering."""
+
+
+class EvolInstructConfig(GenerateConfig, frozen=True, kw_only=True):
+    """Rewrite seed prompts round by round, and answer them."""
+
+    method: Literal["evol-instruct"]
+    """How new rows are made: seed prompts are rewritten to be harder or rarer."""
+    seeds: str
+    """The prompts to start from: a file (JSONL, JSON or CSV), or a stage's records or dataset."""
+    map: SeedMap | None = None
+    """Which columns of a seed row to use; known formats and a column `instruction` need none."""
+    rounds: Annotated[int, Meta(ge=1, le=16)] = 4
+    """How often a prompt is evolved further before its seed is done. Seeds are used again until
+    there are `count` rows."""
+
+    def sources(self) -> Mapping[str, Input]:
+        return {"seeds": Input(("seeds",), self.seeds, ("records", "dataset"))}
+
+    def review(self) -> Iterable[Finding]:
+        return absent([self.seeds], named_columns(("map",), self.map))
+
+
+@dataclass(slots=True)
+class Chain:
+    """A seed on its way through the rounds. ``draw`` tells repeated chains of a seed apart."""
+
+    seed: Seed
+    draw: int
+    instruction: str
+    operators: tuple[str, ...] = ()
+    events: list[GeneratedRow | Reject] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One chain's attempt in one round; dropped as soon as a test fails."""
+
+    chain: Chain
+    operator: str
+    round: int
+    rewritten: str = ""
+
+
+class EvolInstruct:
+    """See the module's docstring."""
+
+    Config = EvolInstructConfig
+
+    def __init__(self, ctx: MethodContext[EvolInstructConfig]) -> None:
+        self.config = ctx.config
+        self.missing = ctx.missing
+        self.seeds = self._shuffled(read_seeds(ctx.inputs["seeds"], ctx.config.map, ctx.warn))
+        self.material = f"{len(self.seeds)} seeds"
+
+    def known_questions(self) -> Iterable[str]:
+        return (seed.instruction for seed in self.seeds)
+
+    def metrics(self) -> Mapping[str, Any]:
+        return {"seeds": len(self.seeds)}
+
+    def draw(self, teacher: Teacher, number: int) -> Iterator[GeneratedRow | Reject]:
+        """Take each seed through its rounds, in groups no larger than the rows still missing."""
+        position = 0
+        while position < len(self.seeds):
+            size = max(self.config.teacher.concurrency, -(-self.missing() // self.config.rounds))
+            for chain in self.evolve(teacher, self.seeds[position : position + size], number):
+                yield from chain.events
+            position += size
+
+    def evolve(self, teacher: Teacher, seeds: Sequence[Seed], draw: int) -> list[Chain]:
+        """Take seeds through all the rounds; return their chains with what came of them."""
+        chains = [Chain(seed, draw, seed.instruction) for seed in seeds]
+        for number in range(1, self.config.rounds + 1):
+            later = STEPS * len(chains) * (self.config.rounds - number)
+            trials = [_Trial(chain, self._operator(chain, number), number) for chain in chains]
+            trials = self._rewrite(teacher, trials, later + 2 * len(trials))
+            trials = self._judge(teacher, trials, later + len(trials))
+            self._answer(teacher, trials, later)
+        return chains
+
+    def _rewrite(self, teacher: Teacher, trials: Sequence[_Trial], after: int) -> list[_Trial]:
+        asked = [
+            self._request(teacher, trial, "rewrite",
+                          rewrite_messages(trial.operator, trial.chain.instruction),
+                          schema=REWRITE_SCHEMA)
+            for trial in trials
+        ]  # fmt: skip
+        kept = []
+        for trial, reply in _answered(
+            trials, teacher.ask(_note(trials, "rewriting"), asked, after)
+        ):
+            text = read_field(reply.text, "instruction", str)
+            if text is None:
+                cut = "truncated" if reply.truncated else "malformed"
+                _reject(trial, cut, reply.text, without_answer(reply))
+                continue
+            trial.rewritten = text.strip()
+            if reason := reject_rewrite(trial.chain.instruction, trial.rewritten):
+                _reject(trial, reason, trial.rewritten)
+            else:
+                kept.append(trial)
+        return kept
+
+    def _judge(self, teacher: Teacher, trials: Sequence[_Trial], after: int) -> list[_Trial]:
+        asked = [
+            self._request(teacher, trial, "judge",
+                          judge_messages(trial.chain.instruction, trial.rewritten),
+                          schema=JUDGE_SCHEMA, greedy=True)
+            for trial in trials
+        ]  # fmt: skip
+        kept = []
+        replies = teacher.ask_verdicts(_note(trials, "judging"), asked, after)
+        for trial, reply in _answered(trials, replies):
+            equal = read_field(reply.text, "equal", bool)
+            if equal is None:
+                _reject(trial, "malformed judgement", reply.text, without_answer(reply))
+            elif equal:
+                _reject(trial, "no information gain", trial.rewritten)
+            else:
+                kept.append(trial)
+        return kept
+
+    def _answer(self, teacher: Teacher, trials: Sequence[_Trial], after: int) -> None:
+        asked = [self._request(teacher, trial, "answer", _conversation(trial)) for trial in trials]
+        replies = teacher.ask(_note(trials, "answering"), asked, after)
+        for trial, reply in _answered(trials, replies):
+            answer = reply.text.strip()
+            reason = "truncated" if reply.truncated else reject_answer(answer)
+            if reason:
+                _reject(trial, reason, answer, without_answer(reply))
+                continue
+            chain = trial.chain
+            chain.instruction = trial.rewritten
+            chain.operators = (*chain.operators, trial.operator)
+            chain.events.append(_row(trial, answer, reply.reasoning))
+
+    def _request(
+        self, teacher: Teacher, trial: _Trial, purpose: str, messages: Messages, **how: Any
+    ) -> ChatRequest:
+        return teacher.request(
+            messages,
+            seed=self._number(trial.chain, trial.round, purpose),
+            draw=trial.chain.draw,
+            shared=0 if purpose == "answer" else len(messages) - 1,  # the worked examples
+            **how,
+        )
+
+    def _operator(self, chain: Chain, number: int) -> str:
+        names = list(OPERATORS)
+        return names[self._number(chain, number, "operator") % len(names)]
+
+    def _number(self, chain: Chain, number: int, purpose: str) -> int:
+        return draw_number(self.config.seed, chain.seed.digest, chain.draw, number, purpose)
+
+    def _shuffled(self, seeds: list[Seed]) -> list[Seed]:
+        """Order seeds at random, such that a seed added later leaves the others in order."""
+        number = self.config.seed
+        return sorted(
+            seeds, key=lambda item: (draw_number(number, item.digest, "order"), item.digest)
+        )
+
+
+def _answered(
+    trials: Sequence[_Trial], replies: Sequence[ChatReply]
+) -> Iterator[tuple[_Trial, ChatReply]]:
+    """Pair each trial with its reply; reject those that got none."""
+    for trial, reply in zip(trials, replies, strict=True):
+        if reply.problem is None:
+            yield trial, reply
+        else:
+            text = trial.rewritten or trial.chain.instruction
+            _reject(trial, reply.problem, text, reply.detail)
+
+
+def _reject(trial: _Trial, reason: str, text: str, detail: str = "") -> None:
+    seed = trial.chain.seed
+    trial.chain.events.append(
+        Reject(reason, text, seed.place, (seed.provenance,), trial.operator, trial.round, detail)
+    )
+
+
+def _row(trial: _Trial, answer: str, reasoning: str) -> GeneratedRow:
+    chain = trial.chain
+    return GeneratedRow(
+        fields={"messages": [*_conversation(trial), {"role": "assistant", "content": answer}]},
+        question=chain.instruction,
+        made_from=(chain.seed.provenance,),
+        operators=chain.operators,
+        reasoning=reasoning,
+    )
+
+
+def _conversation(trial: _Trial) -> Messages:
+    system = trial.chain.seed.system
+    before = [{"role": "system", "content": system}] if system else []
+    return [*before, {"role": "user", "content": trial.rewritten}]
+
+
+def _note(trials: Sequence[_Trial], doing: str) -> str:
+    return f"round {trials[0].round}: {doing}" if trials else doing
