@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmpipe.registry import KINDS, stage_class
+from llmpipe.registry import KINDS, stage_class, variants_of
 
 RECORD = Path(__file__).parent / "kind_sources.json"
 ROOMS = ("stages", "formats", "backends", "evaluation", "parity", "documents", "retrieval")
@@ -27,7 +27,7 @@ COPIED = {"llmpipe.backends.axolotl.training": "axolotl_plugins"}
 
 def current() -> dict[str, Any]:
     """Give the version and the modules of every kind, and the digest of every such module."""
-    kinds = {kind: modules_of(KINDS[kind].partition(":")[0]) for kind in sorted(KINDS)}
+    kinds = {kind: modules_of(kind) for kind in sorted(KINDS)}
     names = sorted({name for modules in kinds.values() for name in modules})
     return {
         "kinds": {
@@ -38,10 +38,12 @@ def current() -> dict[str, Any]:
     }
 
 
-def modules_of(name: str) -> set[str]:
-    """Give a module and those that it imports, near or far, wherever in its code."""
+def modules_of(kind: str) -> set[str]:
+    """Return the modules of a kind and its variants, and those that they import, near or far."""
+    variants = variants_of(kind)
+    classes = [KINDS[kind], *(variants.classes.values() if variants else ())]
+    waiting = [path.partition(":")[0] for path in classes]
     found: set[str] = set()
-    waiting = [name]
     while waiting:
         module = waiting.pop()
         if module not in found:

@@ -256,7 +256,8 @@ def _editor_struct(
         body = _relink(definition, renamed)
         if not complete:
             body.pop("required", None)
-        assert definitions.get(renamed[old], body) == body, f"two classes are called {old}"
+        if old not in SHARED and definitions.get(renamed[old], body) != body:
+            raise ValueError(f"two config classes of {kind} are called {old}")
         definitions[renamed[old]] = body
     root: dict[str, Any] = definitions.pop(renamed[name])
     return root

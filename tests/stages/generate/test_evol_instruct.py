@@ -1,35 +1,45 @@
-"""Evol-Instruct without a model: what is eliminated and why, and that draws depend on nothing else."""
+"""Evol-Instruct without a model: what is rejected and why, and that draws depend on nothing else."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.backends.openai.chat import ChatReply, ChatRequest
-from llmpipe.formats.provenance import Provenance
-from llmpipe.stages.generate.evol_instruct import Decoding, EvolInstruct, Made, Rejected, read_field
-from llmpipe.stages.generate.filters import normalised, reject_answer, reject_rewrite
-from llmpipe.stages.generate.prompts import (
+from llmpipe.contracts import Artifact
+from llmpipe.stages.generate.asking import VERDICT_TOKENS, Teacher
+from llmpipe.stages.generate.methods.evol_instruct import EvolInstruct, EvolInstructConfig
+from llmpipe.stages.generate.methods.evol_instruct.filters import reject_answer, reject_rewrite
+from llmpipe.stages.generate.methods.evol_instruct.prompts import (
     JUDGE_SCHEMA,
     OPERATORS,
     REWRITE_SCHEMA,
     judge_messages,
     rewrite_messages,
 )
+from llmpipe.stages.generate.pace import Pace
+from llmpipe.stages.generate.protocol import GeneratedRow, MethodContext, Reject
 from llmpipe.stages.generate.seeds import Seed
+from llmpipe.stages.generate.text import normalized, read_field
 
-SEEDS = [
-    Seed(f"{i:064x}", f"seeds.jsonl:{i}", f"How heavy is item {i}?", "", Provenance(f"{i:032x}"))
-    for i in range(1, 7)
-]
+CONFIG = {
+    "kind": "generate",
+    "method": "evol-instruct",
+    "teacher": {"engine": "openai", "model": "m", "base_url": "http://h/v1"},
+    "seeds": "./seeds.jsonl",
+    "count": 100,
+    "seed": 3,
+}
 
 
-class Teacher:
+class Client:
     """Answers requests in this process; ``reply`` may answer in its place, by purpose and text."""
 
     def __init__(self, reply: Callable[[str, str], ChatReply | None] | None = None) -> None:
@@ -37,7 +47,7 @@ class Teacher:
         self.asked: list[ChatRequest] = []
 
     def ask(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        """Give one reply to each request, in their order."""
+        """Return one reply to each request, in their order."""
         self.asked += requests
         return [self._answer(request) for request in requests]
 
@@ -53,39 +63,58 @@ class Teacher:
         return self.reply(purpose, text) or ChatReply(default)
 
 
-def evolve(teacher: Teacher, rounds: int = 2, seeds: Sequence[Seed] = SEEDS) -> list[Any]:
-    """Run all the seeds through their rounds; give the events, seed by seed."""
-    client: Any = teacher
-    decoding = Decoding(temperature=0.7, max_tokens=64)
-    method = EvolInstruct(client, seed=3, rounds=rounds, decoding=decoding, on_step=lambda _: None)
-    return [event for chain in method.evolve(seeds, draw=0) for event in chain.events]
+class Evolution:
+    """Six seeds in a file, taken through their rounds by calling it."""
+
+    def __init__(self, folder: Path) -> None:
+        rows = [{"instruction": f"How heavy is item {i}?"} for i in range(1, 7)]
+        (folder / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.inputs = {"seeds": Artifact(folder / "seeds.jsonl", "records", "", "seeds.jsonl")}
+
+    def method(self, rounds: int = 2) -> EvolInstruct:
+        """Return the method with the seeds read."""
+        config = msgspec.convert({**CONFIG, "rounds": rounds}, EvolInstructConfig)
+        return EvolInstruct(MethodContext(config, self.inputs, lambda: 100, warn=print))
+
+    def __call__(self, client: Any, rounds: int = 2, seeds: Sequence[Seed] | None = None) -> Any:
+        """Return the events, seed by seed; of these seeds or of all."""
+        method = self.method(rounds)
+        teacher = Teacher(client, Pace(lambda note: None), temperature=0.7, max_tokens=64)
+        chains = method.evolve(teacher, seeds or method.seeds, draw=0)
+        return [event for chain in chains for event in chain.events]
 
 
-def test_a_prompt_evolves_from_round_to_round() -> None:
+@pytest.fixture
+def evolve(tmp_path: Path) -> Evolution:
+    """Six seeds, nothing asked yet."""
+    return Evolution(tmp_path)
+
+
+def test_a_prompt_evolves_from_round_to_round(evolve: Evolution) -> None:
     """The second round rewrites what the first one made; each row lists the operators so far."""
-    teacher = Teacher()
-    events = evolve(teacher)
+    client = Client()
+    events = evolve(client)
     assert len(events) == 12
-    assert all(isinstance(event, Made) for event in events)
+    assert all(isinstance(event, GeneratedRow) for event in events)
     first, second = events[:2]
     assert second.operators[:1] == first.operators
-    rewrites = [r.messages[-1]["content"] for r in teacher.asked if r.schema == REWRITE_SCHEMA]
-    assert any(text.endswith(f"Prompt: {first.instruction}") for text in rewrites)
+    rewrites = [r.messages[-1]["content"] for r in client.asked if r.schema == REWRITE_SCHEMA]
+    assert any(text.endswith(f"Prompt: {first.question}") for text in rewrites)
 
 
-def test_company_changes_nothing() -> None:
-    """What becomes of a seed does not depend on which others go with it."""
-    together = evolve(Teacher())
-    apart = [event for seed in SEEDS for event in evolve(Teacher(), seeds=[seed])]
+def test_other_seeds_change_nothing(evolve: Evolution) -> None:
+    """What becomes of a seed does not depend on which others are in its group."""
+    together = evolve(Client())
+    apart = [event for seed in evolve.method().seeds for event in evolve(Client(), seeds=[seed])]
     assert apart == together
 
 
-def test_the_judge_is_asked_without_randomness() -> None:
+def test_the_judge_is_asked_without_randomness(evolve: Evolution) -> None:
     """Rewriting and answering sample; judging does not."""
-    teacher = Teacher()
-    evolve(teacher, rounds=1)
-    judging = {r.temperature for r in teacher.asked if r.schema == JUDGE_SCHEMA}
-    others = {r.temperature for r in teacher.asked if r.schema != JUDGE_SCHEMA}
+    client = Client()
+    evolve(client, rounds=1)
+    judging = {r.temperature for r in client.asked if r.schema == JUDGE_SCHEMA}
+    others = {r.temperature for r in client.asked if r.schema != JUDGE_SCHEMA}
     assert (judging, others) == ({0.0}, {0.7})
 
 
@@ -106,13 +135,13 @@ def test_the_judge_is_asked_without_randomness() -> None:
     ],
 )
 def test_what_fails_a_test_is_rejected_with_the_reason(
-    purpose: str, reply: ChatReply, reason: str
+    evolve: Evolution, purpose: str, reply: ChatReply, reason: str
 ) -> None:
     """The chain goes on from the prompt that it had."""
-    teacher = Teacher(lambda asked, text: reply if asked == purpose else None)
-    events = evolve(teacher)
-    assert [event.reason for event in events if isinstance(event, Rejected)] == [reason] * 12
-    rewrites = [r.messages[-1]["content"] for r in teacher.asked if r.schema == REWRITE_SCHEMA]
+    client = Client(lambda asked, text: reply if asked == purpose else None)
+    events = evolve(client)
+    assert [event.reason for event in events if isinstance(event, Reject)] == [reason] * 12
+    rewrites = [r.messages[-1]["content"] for r in client.asked if r.schema == REWRITE_SCHEMA]
     assert all("item" in text for text in rewrites)
 
 
@@ -129,8 +158,8 @@ def test_a_long_answer_may_say_sorry() -> None:
 
 @given(st.text())
 def test_normalising_twice_changes_nothing(text: str) -> None:
-    """Texts that were equal once normalised stay equal."""
-    assert normalised(normalised(text)) == normalised(text)
+    """Texts that were equal once normalized stay equal."""
+    assert normalized(normalized(text)) == normalized(text)
 
 
 @given(st.text(), st.text())
@@ -152,25 +181,25 @@ def test_every_request_shows_two_worked_examples(operator: str) -> None:
             assert set(json.loads(example["content"])) in ({"instruction"}, {"equal"})
 
 
-def test_a_teacher_that_thinks_gets_room_to_judge_and_keeps_its_thoughts() -> None:
+def test_a_teacher_that_thinks_gets_room_to_judge_and_keeps_its_thoughts(evolve: Evolution) -> None:
     """Regression: a judgement's few tokens were used up by thinking, so every prompt was rejected."""
 
     def reply(purpose: str, text: str) -> ChatReply | None:
         if purpose == "judge":
-            known = teacher.asked[-len(SEEDS) :]
-            if all(request.max_tokens < 64 for request in known):
+            if client.asked[-1].max_tokens == VERDICT_TOKENS:
                 return ChatReply("", truncated=True, reasoning="Do they ask for")
             return ChatReply(json.dumps({"equal": False}), reasoning="They differ.")
         return ChatReply("Two of them.", reasoning="Hm.") if purpose == "answer" else None
 
-    teacher = Teacher(reply)
-    events = evolve(teacher, rounds=1)
-    assert [(event.answer, event.reasoning) for event in events] == [("Two of them.", "Hm.")] * 6
+    client = Client(reply)
+    events = evolve(client, rounds=1)
+    answers = [(event.fields["messages"][-1]["content"], event.reasoning) for event in events]
+    assert answers == [("Two of them.", "Hm.")] * 6
 
 
-def test_a_reply_that_ends_while_thinking_says_so() -> None:
+def test_a_reply_that_ends_while_thinking_says_so(evolve: Evolution) -> None:
     """The reject names the reason, and its text holds no thoughts."""
-    teacher = Teacher(lambda purpose, text: ChatReply("", truncated=True, reasoning="Hm, the"))
-    events = evolve(teacher, rounds=1)
+    client = Client(lambda purpose, text: ChatReply("", truncated=True, reasoning="Hm, the"))
+    events = evolve(client, rounds=1)
     assert {(event.reason, event.text) for event in events} == {("truncated", "")}
     assert all("reasoning" in event.detail for event in events)
