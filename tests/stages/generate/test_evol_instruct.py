@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 from llmpipe.contracts import Artifact
+from llmpipe.formats.leakage import normalise
 from llmpipe.stages.generate.asking import VERDICT_TOKENS, Teacher
 from llmpipe.stages.generate.methods.evol_instruct import EvolInstruct, EvolInstructConfig
 from llmpipe.stages.generate.methods.evol_instruct.filters import reject_answer, reject_rewrite
@@ -27,7 +28,7 @@ from llmpipe.stages.generate.methods.evol_instruct.prompts import (
 from llmpipe.stages.generate.pace import Pace
 from llmpipe.stages.generate.protocol import GeneratedRow, MethodContext, Reject
 from llmpipe.stages.generate.seeds import Seed
-from llmpipe.stages.generate.text import normalized, read_field
+from llmpipe.stages.generate.text import read_field
 
 CONFIG = {
     "kind": "generate",
@@ -157,9 +158,9 @@ def test_a_long_answer_may_say_sorry() -> None:
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text: str) -> None:
-    """Texts that were equal once normalized stay equal."""
-    assert normalized(normalized(text)) == normalized(text)
+def test_normalizing_twice_changes_nothing(text: str) -> None:
+    """Texts that were equal once normalise stay equal."""
+    assert normalise(normalise(text)) == normalise(text)
 
 
 @given(st.text(), st.text())

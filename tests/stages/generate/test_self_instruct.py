@@ -162,7 +162,7 @@ def test_classification_is_written_output_first(run: Run) -> None:
 def test_the_parents_of_a_row_are_the_seeds_that_were_shown(run: Run) -> None:
     """Eight in the first batch, six when two of the tasks shown are generated."""
     state = run(Client(), 300)
-    assert [len(row.parents) for row in state.rows] == [8] * 80 + [6] * 220
+    assert [len(row.made_from) for row in state.rows] == [8] * 80 + [6] * 220
     assert not state.rejects
 
 
