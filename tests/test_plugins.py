@@ -68,13 +68,19 @@ def llmpipe(
     )
 
 
-def offer(folder: Path, points: str, code: str = "", name: str = "odd-kinds") -> Path:
+def offer(
+    folder: Path,
+    points: str,
+    code: str = "",
+    name: str = "odd-kinds",
+    group: str = "llmpipe.stages",
+) -> Path:
     """Make a folder of packages in which one offers these entry points, as pip would leave it."""
     packages = folder / "packages"
     info = packages / f"{name.replace('-', '_')}-1.2.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
-    (info / "entry_points.txt").write_text(f"[llmpipe.stages]\n{points}\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{points}\n")
     if code:
         (packages / "odd.py").write_text(code)
     return packages

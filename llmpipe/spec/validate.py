@@ -159,7 +159,7 @@ def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
         return Problem(f"{_dotted(path)}: {field!r} is missing", node.location, listed)
     value = named.plain()
     hint = (did_you_mean(value, known) if isinstance(value, str) else None) or listed
-    message = f"{_dotted((*path, field))}: unknown {field} {_shown(value)}"
+    message = f"{_dotted((*path, field))}: unknown {field} {value!r}"
     return Problem(message, named.location, hint)
 
 
