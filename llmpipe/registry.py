@@ -115,7 +115,7 @@ def convert_config(stage: type[Stage], data: Mapping[str, Any]) -> StageConfig:
     Raises:
         msgspec.ValidationError: it is not sound.
     """
-    variant = data[stage.variants.field] if stage.variants else None
+    variant = data.get(stage.variants.field) if stage.variants else None
     return msgspec.convert(data, config_class(stage, variant))
 
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmpipe.registry import KINDS, stage_class, variants_of
+from llmpipe.registry import KINDS, stage_class
 
 RECORD = Path(__file__).parent / "kind_sources.json"
 ROOMS = ("stages", "formats", "backends", "evaluation", "parity", "documents", "retrieval")
@@ -40,7 +40,7 @@ def current() -> dict[str, Any]:
 
 def modules_of(kind: str) -> set[str]:
     """Return the modules of a kind and its variants, and those that they import, near or far."""
-    variants = variants_of(kind)
+    variants = stage_class(kind).variants
     classes = [KINDS[kind], *(variants.classes.values() if variants else ())]
     waiting = [path.partition(":")[0] for path in classes]
     found: set[str] = set()

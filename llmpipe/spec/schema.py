@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from llmpipe.contracts import Resources
-from llmpipe.registry import KINDS, config_class, stage_class, variants_of
+from llmpipe.registry import KINDS, config_class, stage_class
 from llmpipe.spec.described import described_schema
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -80,7 +80,7 @@ def strict_schema(kind: str, variant: str | None = None) -> dict[str, Any]:
     Raises:
         KeyError: there is no such kind, or it has no such variant.
     """
-    return _of_kind(msgspec.json.schema(config_class(kind, variant)), kind)
+    return _of_kind(msgspec.json.schema(config_class(stage_class(kind), variant)), kind)
 
 
 @cache
@@ -219,17 +219,17 @@ def _when(field: str, value: str, definition: str) -> dict[str, Any]:
 
 def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> dict[str, Any]:
     """Return a stage's editor schema; what it refers to is added to ``definitions``."""
-    variants = variants_of(kind)
-    if variants is None:
-        return _editor_struct(stage_class(kind).Config, kind, definitions, complete=complete)
+    stage = stage_class(kind)
+    if stage.variants is None:
+        return _editor_struct(stage.Config, kind, definitions, complete=complete)
     forms = {}
-    for name in sorted(variants.classes):
+    for name in sorted(stage.variants.classes):
         forms[name] = f"{'stage' if complete else 'overlay'}.{kind}.{name}"
-        config = config_class(kind, name)
+        config = config_class(stage, name)
         definitions[forms[name]] = _editor_struct(config, kind, definitions, complete=complete)
-    field = variants.field
-    common = described_schema(stage_class(kind).Config)["$defs"]
-    about = common[stage_class(kind).Config.__name__]["properties"][field]["description"]
+    field = stage.variants.field
+    common = described_schema(stage.Config)["$defs"][stage.Config.__name__]
+    about = common["properties"][field]["description"]
     choice = _or_expression({"enum": list(forms), "description": about})
     if not complete:
         return _overlay_by(field, choice, forms, definitions)

@@ -19,7 +19,6 @@ from llmpipe.registry import (
     stage_class,
     variant_class,
     variant_names,
-    variants_of,
 )
 from llmpipe.spec.hints import for_unknown, in_quotes, of_another_variant, other_engine
 from llmpipe.spec.load import Node
@@ -92,7 +91,7 @@ def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Proble
         data, node = variant.node.plain(), variant.node
         stage = stage_class(data["kind"])
         try:
-            config: StageConfig = convert_config(data)
+            config: StageConfig = convert_config(stage, data)
         except msgspec.ValidationError as error:
             message, _, where = str(error).partition(" - at `$")
             path = _steps(where.rstrip("`"))
@@ -149,10 +148,10 @@ def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
 
     That is the ``method`` of a ``generate`` stage.
     """
-    variants = variants_of(kind)
-    if variants is None or _form(node):
+    stage = stage_class(kind)
+    if stage.variants is None or _form(node):
         return None
-    field, known = variants.field, variant_names(kind)
+    field, known = stage.variants.field, variant_names(stage)
     named = node.find((field,))
     listed = f"{field}s: {', '.join(known)}"
     if named is None:
@@ -168,12 +167,12 @@ def _form(node: Node) -> tuple[str, str | None] | None:
     kind = _text_at(node, "kind")
     if not _known(kind):
         return None
-    variants = variants_of(kind)
-    if variants is None:
+    stage = stage_class(kind)
+    if stage.variants is None:
         return kind, None
-    name = _text_at(node, variants.field)
+    name = _text_at(node, stage.variants.field)
     try:
-        variant_class(kind, name)
+        variant_class(stage, name)
     except KeyError:
         return None
     return kind, name

@@ -12,7 +12,8 @@ import msgspec
 
 from llmpipe.contracts import StageConfig
 from llmpipe.contracts.checks import ports_complaint, shortcomings
-from llmpipe.spec.schema import described_schema
+from llmpipe.registry import config_class, convert_config
+from llmpipe.spec.described import described_schema
 from llmpipe.testing.running import make_config
 
 HEAVY = (
@@ -41,10 +42,12 @@ class StageConformance:
 
     def test_every_field_is_described(self) -> None:
         """Each config field has a docstring: editors and the reference show it."""
-        schema = described_schema(self.stage.Config)
+        names = self.stage.variants.classes if self.stage.variants else ()
+        forms = [self.stage.Config, *(config_class(self.stage, name) for name in names)]
         bare = [
             f"{title}.{name}"
-            for title, definition in schema["$defs"].items()
+            for form in forms
+            for title, definition in described_schema(form)["$defs"].items()
             for name, field in definition.get("properties", {}).items()
             if not field.get("description")
         ]
@@ -55,7 +58,7 @@ class StageConformance:
         for fields in self.configs or ({},):
             told = ""
             try:
-                msgspec.convert({"kind": "x", **fields, "no-such-field": 1}, self.stage.Config)
+                convert_config(self.stage, {"kind": "x", **fields, "no-such-field": 1})
             except msgspec.ValidationError as error:
                 told = str(error)
             assert "unknown field" in told or "missing required" in told, told or "it is accepted"

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.contracts import Artifact, Input, StageContext, StageResult
+from llmpipe.registry import convert_config
 
 Inputs = Mapping[str, Path | str | Artifact]
 """Inputs by port. A path becomes an artifact of the first type that the port accepts."""
@@ -53,7 +54,7 @@ def make_config(stage: Any, fields: Mapping[str, Any]) -> Any:
     """
     kind = {"kind": stage.__name__.lower(), **fields}
     try:
-        config = msgspec.convert(kind, stage.Config)
+        config = convert_config(stage, kind)
     except msgspec.ValidationError as error:
         raise AssertionError(f"the config {dict(fields)} is not valid: {error}") from None
     problems = [f"{'.'.join(map(str, path))}: {text}" for path, text in stage.problems(config)]

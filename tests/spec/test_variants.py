@@ -11,14 +11,14 @@ from test_plugins import llmpipe as run_llmpipe
 from test_plugins import offer
 
 from llmpipe.cli.main import main
-from llmpipe.registry import KINDS, config_class, variant_names, variants_of
+from llmpipe.registry import KINDS, config_class, stage_class, variant_names
 from llmpipe.spec.schema import editor_schema, editor_stage_schema, strict_schema
 
 STAGE = (
     "  rows: {kind: generate, method: self-instruct, seeds: ./seeds.jsonl, count: 2, "
     "teacher: {engine: openai, model: m, base_url: http://h/v1}}\n"
 )
-FORMS = [(kind, name) for kind in sorted(KINDS) for name in variant_names(kind)]
+FORMS = [(kind, name) for kind in sorted(KINDS) for name in variant_names(stage_class(kind))]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_an_overlay_need_not_name_the_method() -> None:
 def test_a_form_is_closed_and_pins_its_name(kind: str, name: str) -> None:
     """Its schema takes no unknown key, and its field takes no other name."""
     schema = strict_schema(kind, name)
-    config = config_class(kind, name)
+    stage = stage_class(kind)
+    config = config_class(stage, name)
     definition = schema["$defs"][config.__name__]
-    variants = variants_of(kind)
-    assert variants is not None
+    assert stage.variants is not None
     assert definition["additionalProperties"] is False
-    assert definition["properties"][variants.field]["enum"] == [name]
-    assert issubclass(config, config_class(kind))
+    assert definition["properties"][stage.variants.field]["enum"] == [name]
+    assert issubclass(config, stage.Config)
 
 
 METHOD = '''
@@ -182,10 +182,7 @@ def test_a_method_that_breaks_the_contract_is_blamed_on_its_package(tmp_path: Pa
     (tmp_path / "spec.yaml").write_text(PLUGGED)
     result = run_llmpipe(tmp_path, packages, "validate", "spec.yaml")
     assert result.returncode == 2
-    assert (
-        "the method 'echo' of the stage kind 'generate' of the package odd-kinds 1.2"
-        in result.stderr
-    )
+    assert "the method 'echo' of the package odd-kinds 1.2" in result.stderr
     assert (
         "its Config is not a subclass of llmpipe.stages.generate.protocol.GenerateConfig"
         in result.stderr
