@@ -28,7 +28,8 @@ EXAMPLES = sorted((ROOT / "examples").glob("*/spec.yaml"))
 BASE_ONLY = """
 import importlib.abc, sys
 BASE = {"llmpipe", "jsonschema", "jsonschema_specifications", "referencing", "rpds", "attr", "attrs",
-        "msgspec", "yaml", "_yaml", "rich", "pygments", "markdown_it", "mdurl", "typing_extensions"}
+        "msgspec", "yaml", "_yaml", "rich", "pygments", "markdown_it", "mdurl", "typing_extensions",
+        "jinja2", "markupsafe"}
 class Hidden(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]

@@ -31,6 +31,11 @@ class Box:
     derived: bool = False
     status: str = ""
 
+    @property
+    def classes(self) -> str | None:
+        """The classes of its drawing."""
+        return " ".join(filter(None, (self.status, "derived" if self.derived else ""))) or None
+
 
 @dataclass(frozen=True, slots=True)
 class Arrow:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Template
+from markupsafe import Markup
 
 from llmpipe.graph.layout import LAYER_GAP, PER_ROW, Layout, Point, place
-from llmpipe.graph.markup import Markup, element
 from llmpipe.graph.render import Arrow, Box, Picture
+from llmpipe.templates import environment
 
 TITLE_LETTER = 7.6
 """The width of a letter of a box's title, which is 12.5 px of a fixed-width face."""
@@ -53,41 +58,57 @@ STATUS_STYLE = "".join(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The curve of an arrow, and what it carries."""
+
+    curve: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label of an arrow, and where it stands."""
+
+    text: str
+    x: float
+    y: float
+
+
 def svg(picture: Picture, *, title: str, standalone: bool = True) -> Markup:
     """Draw a picture.
 
     Args:
         picture: what to draw.
-        title: what the drawing is called for those who do not see it.
+        title: the name of the drawing for those who do not see it.
         standalone: whether it is a file of its own, which brings its style.
     """
     boxes = {box.id: box for box in picture.boxes}
     sizes = {name: (_width(box), HEIGHT) for name, box in boxes.items()}
     found = place(sizes, [(arrow.source, arrow.target) for arrow in picture.arrows])
-    width, height = found.width + 2 * MARGIN, found.height + 2 * MARGIN
-    style = element("style", Markup(STYLE + STATUS_STYLE)) if standalone else ""
-    return element(
-        "svg",
-        element("title", title),
-        style,
-        element(
-            "g",
-            *_ways(picture.arrows, found),
-            *(_draw(boxes[name], at, sizes[name][0]) for name, at in found.boxes.items()),
-            *_labels(picture.arrows, found),
-            transform=f"translate({MARGIN:g} {MARGIN:g})",
-        ),
-        xmlns="http://www.w3.org/2000/svg",
-        class_="graph",
-        role="img",
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=f"{width:.0f}",
-        height=f"{height:.0f}",
+    drawn = _template().render(
+        title=title,
+        style=STYLE + STATUS_STYLE if standalone else None,
+        width=f"{found.width + 2 * MARGIN:.0f}",
+        height=f"{found.height + 2 * MARGIN:.0f}",
+        margin=MARGIN,
+        ways=_ways(picture.arrows, found),
+        heads=_heads(found),
+        boxes=[(boxes[name], x, y, sizes[name][0]) for name, (x, y) in found.boxes.items()],
+        box_height=HEIGHT,
+        signs=SIGNS,
+        labels=_labels(picture.arrows, found),
     )
+    return Markup(drawn)
+
+
+@cache
+def _template() -> Template:
+    return environment("llmpipe.graph", shortened=shortened).get_template("graph.svg")
 
 
 def path(way: Sequence[Point]) -> str:
-    """Give the way as the data of a path that passes each point vertically."""
+    """Return the way as the data of a path that passes each point vertically."""
     x, y = way[0]
     steps = [f"M{x:.1f} {y:.1f}"]
     for to_x, to_y in way[1:]:
@@ -114,36 +135,21 @@ def _width(box: Box) -> float:
     return max(84.0, title + 24, len(shortened(box.note)) * NOTE_LETTER + 24)
 
 
-def _draw(box: Box, at: Point, width: float) -> Markup:
-    x, y = at
-    sign = ""
-    if box.status:
-        sign = element("text", SIGNS[box.status], class_="sign", x=x + width - 10, y=y + 19)
-    classes = " ".join(filter(None, (box.status, "derived" if box.derived else "")))
-    return element(
-        "g",
-        element("title", box.full),
-        element("rect", x=x, y=y, width=width, height=HEIGHT, rx=8),
-        element("text", shortened(box.title), class_="title", x=x + 12, y=y + 19),
-        element("text", shortened(box.note), class_="note", x=x + 12, y=y + 35),
-        sign,
-        class_=classes or None,
-    )
-
-
-def _ways(arrows: Sequence[Arrow], found: Layout) -> Iterator[Markup]:
-    ends: dict[Point, None] = {}
+def _ways(arrows: Sequence[Arrow], found: Layout) -> Iterator[Way]:
+    """Return the arrows' curves. Each ends a little above its box, where its head stands."""
     for arrow in arrows:
-        way = list(found.ways[arrow.source, arrow.target])
-        ends[way[-1]] = None
-        way[-1] = (way[-1][0], way[-1][1] - 5)
+        *way, (x, y) = found.ways[arrow.source, arrow.target]
         told = f"{arrow.source} → {arrow.target}" + (f": {arrow.label}" if arrow.label else "")
-        yield element("path", element("title", told), class_="way", d=path(way))
-    heads = (f"M{x - 4:.1f} {y - 7:.1f}h8l-4 7z" for x, y in ends)
-    yield element("path", class_="head", d="".join(heads))
+        yield Way(path([*way, (x, y - 5)]), told)
 
 
-def _labels(arrows: Sequence[Arrow], found: Layout) -> Iterator[Markup]:
+def _heads(found: Layout) -> str:
+    """Return the heads of all arrows as the data of one path; arrows that meet share one."""
+    ends = dict.fromkeys(way[-1] for way in found.ways.values())
+    return "".join(f"M{x - 4:.1f} {y - 7:.1f}h8l-4 7z" for x, y in ends)
+
+
+def _labels(arrows: Sequence[Arrow], found: Layout) -> Iterator[Label]:
     """Label arrows on their first bend, where no other label is in the way."""
     if len(arrows) > MAX_LABELLED:
         return
@@ -163,12 +169,12 @@ def _labels(arrows: Sequence[Arrow], found: Layout) -> Iterator[Markup]:
                 abs(x - x2) < half + half2 and abs(y - y2) < 11 for x2, y2, half2 in taken
             ):
                 taken.append((x, y, half))
-                yield element("text", text, class_="label", x=x, y=y + 3.5)
+                yield Label(text, x, y)
                 break
 
 
 def _on_curve(start: Point, end: Point, t: float) -> Point:
-    """Give the point at ``t`` of a curve that begins and ends vertically."""
+    """Return the point at ``t`` of a curve that begins and ends vertically."""
     smooth = t * t * (3 - 2 * t)
     middle = (start[1] + end[1]) / 2
     y = start[1] * (1 - t) ** 3 + 3 * middle * t * (1 - t) + end[1] * t**3

@@ -13,7 +13,7 @@ CLOCK = (
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Give about ``count`` round numbers within a range, evenly apart."""
+    """Return about ``count`` round numbers within a range, evenly apart."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -23,13 +23,13 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def moments(end: float, count: int) -> list[float]:
-    """Give at most ``count`` moments from 0 to ``end`` seconds, apart as clocks have them."""
+    """Return at most ``count`` moments from 0 to ``end`` seconds, apart as clocks have them."""
     step = next((s for s in CLOCK if end / s < count), end / (count - 1))
     return _steps(0.0, end, step)
 
 
 def moment_text(seconds: float) -> str:
-    """Say a moment as briefly as can be."""
+    """Return a moment as briefly as can be."""
     if seconds < 60:
         return f"{seconds:g} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -45,7 +45,7 @@ class Stage(msgspec.Struct, frozen=True):
     memory: int | None = None
 
     def figures(self) -> dict[str, float]:
-        """Give every single figure of its metrics by its dotted name; curves are none."""
+        """Return every single figure of its metrics by its dotted name; curves are none."""
         single = {
             name: value
             for name, value in self.metrics.items()
@@ -87,11 +87,11 @@ class Facts:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def family(self, name: str) -> str:
-        """Give the stage of the spec that a stage of the run is a point of."""
+        """Return the stage of the spec that a stage of the run is a point of."""
         return str(self.run.graph.get(name, {}).get("family", name))
 
     def point(self, name: str) -> dict[str, Any]:
-        """Give the place of a stage in a sweep."""
+        """Return the place of a stage in a sweep."""
         found: dict[str, Any] = self.run.graph.get(name, {}).get("point", {})
         return found
 
@@ -118,14 +118,14 @@ def read_facts(store: Store, folder: Path) -> Facts:
 
 
 def is_number(value: object) -> bool:
-    """Tell figures from truth values, texts and what is not finite."""
+    """Return whether a value is a finite number; a truth value is not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value)
 
 
 def _warnings(path: Path) -> dict[str, list[str]]:
-    """Give what each stage warned of, each warning once."""
+    """Return what each stage warned of, each warning once."""
     notes: dict[str, list[str]] = {}
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()

@@ -16,32 +16,33 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
 
-from llmpipe.graph.markup import Markup, element, join
+from markupsafe import Markup
+
 from llmpipe.graph.render import picture
 from llmpipe.graph.svg import STATUS_STYLE, STYLE, svg
 from llmpipe.patterns import REPORT_MARK
 from llmpipe.report.curves import charts
-from llmpipe.report.facts import Facts, Run, read_facts
-from llmpipe.report.parts import Section, details, lines, pairs, scroll, status_chip
+from llmpipe.report.facts import Facts, read_facts
+from llmpipe.report.rendering import NOTHING, Section, render
 from llmpipe.report.results import comparisons
 from llmpipe.report.rows import row_counts
 from llmpipe.report.stages import failures, lock, stage_tables
 from llmpipe.report.sweeps import sweeps
 from llmpipe.report.timeline import timeline
 from llmpipe.runner.disk import atomic_write
-from llmpipe.runner.messages import overlaid, seconds_text
+from llmpipe.runner.messages import overlaid
 from llmpipe.runner.store import Store
 
 NAME = "report.html"
 
 
 def write_report(store: Store, folder: Path, path: Path | None = None) -> Path:
-    """Write the page of a run and give where it is.
+    """Write the page of a run and return where it is.
 
     Args:
         store: where the run's artifacts are.
         folder: what the run has left.
-        path: where to; into that folder by default.
+        path: where to write; into that folder by default.
 
     Raises:
         StoreError: the run's record cannot be used.
@@ -54,36 +55,34 @@ def write_report(store: Store, folder: Path, path: Path | None = None) -> Path:
 
 
 def make_page(facts: Facts) -> str:
-    """Give the page."""
+    """Return the page of a run."""
     run = facts.run
-    parts = [section for section in _sections(facts) if section.content]
-    title, written = f"{run.name}: {run.status}, {run.run}", f"Written by llmpipe {run.llmpipe}."
-    return document(title, _header(run), parts, written)
+    counts = Counter(stage.status for stage in run.stages.values())
+    again = [PurePath(run.spec).name, *overlaid(run.profiles, run.settings)]
+    return document(
+        "page.html",
+        _sections(facts),
+        title=f"{run.name}: {run.status}, {run.run}",
+        version=run.llmpipe,
+        run=run,
+        started=f"{datetime.fromisoformat(run.started):%Y-%m-%d %H:%M} UTC",
+        counts=" · ".join(f"{count} {status}" for status, count in counts.items()),
+        again=f"llmpipe run {shlex.join(again)}" if run.status != "done" else None,
+        overlays=[*(f"--profile {p}" for p in run.profiles), *(f"--set {s}" for s in run.settings)],
+    )
 
 
-def document(title: str, header: Markup, sections: Sequence[Section], written: str) -> str:
-    """Return a whole page of sections, each linked from the top."""
-    links = (element("li", element("a", part.title, href=f"#{part.id}")) for part in sections)
-    head = element(
-        "head",
-        Markup('<meta charset="utf-8">'),
-        Markup(REPORT_MARK.decode()),
-        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_policy()}">'),
-        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        Markup('<meta name="color-scheme" content="light dark">'),
-        Markup('<meta name="referrer" content="no-referrer">'),
-        element("title", title),
-        element("style", _style()),
+def document(template: str, sections: Sequence[Section], **values: Any) -> str:
+    """Return a whole page with the sections that have content, each linked from the top."""
+    page = render(
+        template,
+        mark=Markup(REPORT_MARK.decode()),
+        policy=_policy(),
+        style=_style(),
+        sections=[section for section in sections if section.content],
+        **values,
     )
-    body = element(
-        "body",
-        element("a", "To the content", href="#content", class_="skip"),
-        header,
-        element("nav", element("ul", *links), aria_label="Sections"),
-        element("main", *(part.markup() for part in sections), id="content"),
-        element("footer", written),
-    )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    return f"{page}\n"
 
 
 def _sections(facts: Facts) -> list[Section]:
@@ -102,37 +101,17 @@ def _sections(facts: Facts) -> list[Section]:
     ]
 
 
-def _header(run: Run) -> Markup:
-    counts = Counter(stage.status for stage in run.stages.values())
-    told = " · ".join(f"{count} {status}" for status, count in counts.items())
-    begun = datetime.fromisoformat(run.started)
-    moment = element("time", f"{begun:%Y-%m-%d %H:%M} UTC", datetime=run.started)
-    parts = [
-        element("p", "llmpipe run ", element("code", run.run), class_="eyebrow"),
-        element("h1", run.name, " ", status_chip(run.status)),
-        element("p", moment, f" · took {seconds_text(run.seconds)} · {told}", class_="lead"),
-    ]
-    if run.status != "done":
-        words = [PurePath(run.spec).name, *overlaid(run.profiles, run.settings)]
-        again = element("code", f"llmpipe run {shlex.join(words)}")
-        parts.append(element("p", "What is finished is kept. Go on with ", again))
-    laid = [*(f"--profile {name}" for name in run.profiles), *(f"--set {s}" for s in run.settings)]
-    if laid:
-        parts.append(element("p", *(join([element("code", text), " "]) for text in laid)))
-    return element("header", *parts)
-
-
 def _graph(facts: Facts) -> Markup:
     run = facts.run
     if not run.graph:
-        return Markup("")
+        return NOTHING
     statuses = {name: stage.status for name, stage in run.stages.items()}
-    drawn = svg(
+    drawing = svg(
         picture(run.graph, statuses),
         title=f"The {len(run.graph)} stages of {run.name} and what they read from each other",
         standalone=False,
     )
-    return scroll("Graph of the stages", drawn)
+    return render("graph.html", drawing=drawing)
 
 
 def _environment(facts: Facts) -> Markup:
@@ -141,18 +120,13 @@ def _environment(facts: Facts) -> Markup:
     for record in facts.records.values():
         found = record.ingredients.get("tools", {})
         tools |= {name: version for name, version in found.items() if version}
-    shown: list[tuple[str, Any]] = [
-        ("llmpipe", run.llmpipe),
-        ("Python", run.python),
-        ("spec", PurePath(run.spec).name),
-        ("profiles", ", ".join(run.profiles) or "none"),
-        ("--set", lines(run.settings) if run.settings else "nothing"),
-        ("started", run.started),
-        ("ended", run.ended),
-        *sorted(tools.items()),
-    ]
-    resolved = element("pre", _yaml(run.document), tabindex=0)
-    return join([pairs(shown), details("The spec as it was resolved", resolved)])
+    return render(
+        "environment.html",
+        run=run,
+        spec=PurePath(run.spec).name,
+        tools=sorted(tools.items()),
+        document=_yaml(run.document),
+    )
 
 
 def _yaml(document: Any) -> str:

@@ -6,13 +6,22 @@ Counts are read by their names in the metrics: ``in``, ``kept`` and ``dropped`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
-from llmpipe.graph.markup import Markup, element, join
+from markupsafe import Markup
+
 from llmpipe.report.facts import Facts, is_number
-from llmpipe.report.parts import lines, number, stage_name, table
+from llmpipe.report.rendering import NOTHING, render
+
+
+class Share(NamedTuple):
+    """A part of a bar, in percent of its width."""
+
+    name: str
+    start: float
+    width: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,26 +32,25 @@ class Counts:
     kept: Mapping[str, int]
     dropped: Mapping[str, int]
 
+    def shares(self) -> Iterator[Share]:
+        """Return the shares of what was kept, and after them what was dropped."""
+        dropped = sum(self.dropped.values())
+        start, total = 0.0, max(self.total, sum(self.kept.values()) + dropped, 1)
+        kept = [(f"c{i}", count) for i, count in enumerate(self.kept.values())]
+        for name, count in [*kept, ("dropped", dropped)]:
+            width = 100 * count / total
+            yield Share(name, start, width)
+            start += width
+
 
 def row_counts(facts: Facts) -> Markup:
-    """Give the table of all stages that count rows."""
+    """Return the table of all stages that count rows."""
     found = {name: c for name, s in facts.run.stages.items() if (c := counts(s.metrics))}
-    if not found:
-        return Markup("")
-    rows = [
-        [
-            stage_name(facts.family(name), facts.point(name), name),
-            number(of.total),
-            join([_bar(of), lines(_told(of.kept))]),
-            lines(_told(of.dropped)) if of.dropped else element("span", "none", class_="muted"),
-        ]
-        for name, of in found.items()
-    ]
-    return table("Rows of data", ["stage", "rows in", "kept", "dropped"], rows, numbers=[1])
+    return render("rows.html", facts=facts, counts=found) if found else NOTHING
 
 
 def counts(metrics: Mapping[str, Any]) -> Counts | None:
-    """Take a stage's metrics as counts of rows; None where they are none."""
+    """Return the counts of rows in a stage's metrics, or None where it counts none."""
     total, kept, dropped = metrics.get("in"), metrics.get("kept"), metrics.get("dropped")
     if is_number(total) and _are_counts(kept) and _are_counts(dropped):
         return Counts(int(total or 0), kept, dropped)
@@ -55,21 +63,3 @@ def counts(metrics: Mapping[str, Any]) -> Counts | None:
 
 def _are_counts(value: Any) -> TypeGuard[Mapping[str, int]]:
     return isinstance(value, dict) and all(map(is_number, value.values()))
-
-
-def _told(counted: Mapping[str, int]) -> list[Markup]:
-    return [join([element("strong", number(count)), f" {name}"]) for name, count in counted.items()]
-
-
-def _bar(of: Counts) -> Markup:
-    """Draw the shares of what was kept, and after them what was dropped."""
-    parts = []
-    at, total = 0.0, max(of.total, sum(of.kept.values()) + sum(of.dropped.values()), 1)
-    shares = [(f"c{i}", count) for i, count in enumerate(of.kept.values())]
-    for class_, count in [*shares, ("dropped", sum(of.dropped.values()))]:
-        width = 100 * count / total
-        parts.append(
-            element("rect", x=f"{at:.3f}%", width=f"{width:.3f}%", height=8, class_=class_)
-        )
-        at += width
-    return element("svg", *parts, class_="share", width="100%", height=8, aria_hidden="true")

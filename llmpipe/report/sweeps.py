@@ -6,28 +6,64 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from markupsafe import Markup
+
 from llmpipe.canonical import canonical_json
-from llmpipe.graph.markup import Markup, element, join
 from llmpipe.report.facts import Facts, Stage, is_number
-from llmpipe.report.parts import number, status_chip, table
+from llmpipe.report.rendering import NOTHING, render
 
 
 @dataclass(slots=True)
 class Point:
-    """A point: its axes, and what was made at it."""
+    """A point: its axes, what was made at it, and the stage that has chosen it."""
 
     axes: dict[str, Any]
     figures: dict[str, float] = field(default_factory=dict)
     statuses: list[str] = field(default_factory=list)
+    chooser: str | None = None
 
+    @property
     def status(self) -> str:
-        """Give the worst of its stages' statuses."""
+        """The worst of its stages' statuses."""
         order = ["failed", "interrupted", "blocked", "done", "skipped", "cached"]
         return min(self.statuses, key=order.index)
 
+    def place(self) -> list[str]:
+        """Return its value on every axis."""
+        values = (value for _, value in sorted(self.axes.items()))
+        return [value if isinstance(value, str) else canonical_json(value) for value in values]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All points of a set of axes."""
+
+    axes: list[str]
+    points: list[Point]
+
+    @property
+    def title(self) -> str:
+        """Its heading."""
+        return f"{len(self.points)} points of {', '.join(self.axes)}"
+
+    @property
+    def figures(self) -> list[str]:
+        """The names of all figures of its points."""
+        return list(dict.fromkeys(name for point in self.points for name in point.figures))
+
+    @property
+    def heads(self) -> list[str]:
+        """The heads of its table's columns."""
+        return [*self.axes, "status", *self.figures]
+
+    @property
+    def numbers(self) -> list[int]:
+        """The columns that hold numbers: all but the status."""
+        return [i for i in range(len(self.heads)) if i != len(self.axes)]
+
 
 def sweeps(facts: Facts) -> Markup:
-    """Give a table for every set of axes."""
+    """Return a table for every set of axes."""
     found: dict[tuple[str, ...], dict[str, Point]] = {}
     for name, stage in facts.run.stages.items():
         axes = facts.point(name)
@@ -36,8 +72,12 @@ def sweeps(facts: Facts) -> Markup:
             point = points.setdefault(name.partition("@")[2], Point(axes))
             point.statuses.append(stage.status)
             point.figures |= _figures(facts.family(name), stage)
-    choices = list(_choices(facts))
-    return join(_sweep(axes, points, choices) for axes, points in found.items())
+    for name, choice in _choices(facts):
+        for points in found.values():
+            if choice["point"] in points:
+                _choose(points, name, choice)
+    told = [Sweep(list(axes), list(points.values())) for axes, points in found.items()]
+    return render("sweeps.html", sweeps=told) if told else NOTHING
 
 
 def _figures(family: str, stage: Stage) -> dict[str, float]:
@@ -48,46 +88,16 @@ def _figures(family: str, stage: Stage) -> dict[str, float]:
 
 
 def _choices(facts: Facts) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give what stages have chosen from points: metrics with a ``point`` and all ``points``."""
+    """Return what stages have chosen from points: metrics with a ``point`` and all ``points``."""
     for name, stage in facts.run.stages.items():
         choice = stage.metrics
         if isinstance(choice.get("points"), dict) and isinstance(choice.get("point"), str):
             yield name, choice
 
 
-def _sweep(
-    axes: tuple[str, ...], points: dict[str, Point], choices: list[tuple[str, dict[str, Any]]]
-) -> Markup:
-    mine = [(name, choice) for name, choice in choices if choice["point"] in points]
-    for _, choice in mine:
-        for name, figure in choice["points"].items():
-            if name in points and is_number(figure):
-                points[name].figures.setdefault(str(choice.get("by", "figure")), figure)
-    names = list(dict.fromkeys(name for point in points.values() for name in point.figures))
-    chosen = {choice["point"]: name for name, choice in mine}
-    rows = [
-        [
-            *(_value(point.axes[axis]) for axis in axes),
-            _status(point, chosen.get(name)),
-            *(number(point.figures[n]) if n in point.figures else "–" for n in names),
-        ]
-        for name, point in points.items()
-    ]
-    heads = [*axes, "status", *names]
-    marked = [i for i, name in enumerate(points) if name in chosen]
-    numbers = [*range(len(axes)), *range(len(axes) + 1, len(heads))]
-    title = f"{len(points)} points of {', '.join(axes)}"
-    content = table(title, heads, rows, numbers=numbers, marked=marked)
-    return element("div", element("h3", title), content, class_="results")
-
-
-def _status(point: Point, chooser: str | None) -> Markup:
-    if chooser is None:
-        return status_chip(point.status())
-    return join(
-        [status_chip(point.status()), " ", element("span", f"★ {chooser}", class_="chosen")]
-    )
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value)
+def _choose(points: dict[str, Point], name: str, choice: dict[str, Any]) -> None:
+    """Mark the point that a stage has chosen, and note the figure that decided at every point."""
+    points[choice["point"]].chooser = name
+    for point, figure in choice["points"].items():
+        if point in points and is_number(figure):
+            points[point].figures.setdefault(str(choice.get("by", "figure")), figure)

@@ -6,13 +6,15 @@ large as the text around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-from llmpipe.graph.markup import Markup, element
+from markupsafe import Markup
+
 from llmpipe.graph.render import point_words
 from llmpipe.graph.svg import shortened
-from llmpipe.report.axis import moment_text, moments
+from llmpipe.report.axis import moments
 from llmpipe.report.facts import Facts, Stage
+from llmpipe.report.rendering import NOTHING, render
 from llmpipe.runner.messages import seconds_text
 
 ROW = 36
@@ -20,62 +22,51 @@ AXIS = 22
 MAX_LETTERS = 42
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The bar of a stage, and its text; places and widths are in percent of the whole width."""
+
+    status: str
+    title: str
+    name: str
+    text: str
+    start: float
+    width: float
+    text_start: float | None
+    """Where the text begins; None where it ends with the bar, as there is more room before it."""
+    text_end: float
+
+
 def timeline(facts: Facts) -> Markup:
-    """Give the bars of all stages that ran, in the order in which they began."""
+    """Return the bars of all stages that ran, in the order in which they began."""
     ran = [stage for stage in facts.run.stages.values() if stage.started is not None]
     ran.sort(key=lambda stage: stage.started or 0.0)
     if not ran:
-        return Markup("")
+        return NOTHING
     end = max([facts.run.seconds, *((s.started or 0.0) + s.seconds for s in ran)]) or 1.0
-    height = AXIS + ROW * len(ran) + 4
-    title = f"{len(ran)} stages over {seconds_text(end)}"
-    return element(
-        "svg",
-        element("title", title),
-        *_axis(end, height),
-        *(_bar(facts, stage, i, end) for i, stage in enumerate(ran)),
-        class_="timeline",
-        role="img",
-        width="100%",
-        height=height,
+    return render(
+        "timeline.html",
+        bars=[_bar(facts, stage, end) for stage in ran],
+        moments=moments(end, 6),
+        end=end,
+        height=AXIS + ROW * len(ran) + 4,
+        axis=AXIS,
+        row=ROW,
     )
 
 
-def _axis(end: float, height: int) -> Iterator[Markup]:
-    for at in moments(end, 6):
-        share = 100 * at / end
-        anchor = "start" if share < 5 else "end" if share > 90 else "middle"
-        x = f"{share:.3f}%"
-        yield element("line", class_="grid", x1=x, x2=x, y1=AXIS - 4, y2=height)
-        yield element("text", moment_text(at), class_="tick", x=x, y=12, text_anchor=anchor)
-
-
-def _bar(facts: Facts, stage: Stage, row: int, end: float) -> Markup:
+def _bar(facts: Facts, stage: Stage, end: float) -> Bar:
     begun = stage.started or 0.0
     start, width = 100 * begun / end, 100 * stage.seconds / end
-    y = AXIS + row * ROW
-    left = 100 - start >= start + width  # where there is more room for the text
     took = seconds_text(stage.seconds)
     point = point_words(facts.point(stage.stage))
-    point = f"{point} ·" if point else ""
-    return element(
-        "g",
-        element("title", f"{stage.stage}: {stage.status}, from {seconds_text(begun)}, took {took}"),
-        element(
-            "text",
-            element("tspan", shortened(facts.family(stage.stage), MAX_LETTERS), class_="name"),
-            f" {shortened(' '.join(filter(None, (point, took))), MAX_LETTERS)}",
-            x=f"{start if left else min(100.0, start + width):.3f}%",
-            y=y + 13,
-            text_anchor="start" if left else "end",
-        ),
-        element(
-            "rect",
-            x=f"{min(start, 99.5):.3f}%",
-            y=y + 19,
-            width=f"{max(width, 0.5):.3f}%",
-            height=10,
-            rx=3,
-        ),
-        class_=stage.status,
+    return Bar(
+        status=stage.status,
+        title=f"{stage.stage}: {stage.status}, from {seconds_text(begun)}, took {took}",
+        name=shortened(facts.family(stage.stage), MAX_LETTERS),
+        text=shortened(f"{point} · {took}" if point else took, MAX_LETTERS),
+        start=min(start, 99.5),
+        width=max(width, 0.5),
+        text_start=start if 100 - start >= start + width else None,
+        text_end=min(100.0, start + width),
     )

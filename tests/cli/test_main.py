@@ -89,7 +89,7 @@ def test_nothing_heavy_is_imported(folder: Path, arguments: list[str]) -> None:
     code = (
         f"import sys; from llmpipe.cli.main import main; main({arguments!r});"
         "print([m for m in ('torch', 'transformers', 'axolotl', 'faiss', 'jsonschema', 'rich',"
-        " 'numpy', 'openai', 'datasets') if m in sys.modules], file=sys.stderr)"
+        " 'numpy', 'openai', 'datasets', 'jinja2') if m in sys.modules], file=sys.stderr)"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import string
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 from llmpipe.cli.main import main
 from llmpipe.graph.compile import compile_spec
 from llmpipe.graph.layout import LAYER_GAP, place
-from llmpipe.graph.markup import element, escape
 from llmpipe.graph.render import Arrow, Box, Picture, dot, mermaid, outline, picture
 from llmpipe.graph.svg import HEIGHT, svg
 from llmpipe.spec.read import read_spec
@@ -70,6 +68,12 @@ def drawn(spec: Path) -> Picture:
     return picture(outline(compile_spec(read_spec(spec))))
 
 
+def as_xml(text: str) -> str:
+    """Return a text as an XML parser reads it where it stands: no control characters, line ends as LF."""
+    fit = re.sub("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+    return fit.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def plain(names: list[str], arrows: list[tuple[str, str]]) -> Picture:
     """Give a picture of stages that are called as said."""
     boxes = tuple(Box(name, name, "command", name) for name in names)
@@ -120,7 +124,7 @@ def test_any_svg_is_well_formed(found: Picture) -> None:
     assert root.find(f"{SVG}title").text == "<any> & all"  # type: ignore[union-attr]
     told = [title.text or "" for title in root.iter(f"{SVG}title")]
     for box in found.boxes:
-        assert ET.fromstring(element("t", box.full)).text in (*told, None)
+        assert as_xml(box.full) in told
     assert len(list(root.iter(f"{SVG}rect"))) == len(found.boxes)
     kinds = {node.tag.removeprefix(SVG) for node in root.iter()}
     assert kinds <= {"svg", "title", "style", "g", "rect", "text", "path"}
@@ -147,15 +151,6 @@ def test_any_mermaid_text_is_inert(text: str) -> None:
     assert not set(label) & set("<>\"'`&[]{}()|\\\n\t*")
     back = re.sub(r"#(\d+);", lambda m: chr(int(m[1])), label)
     assert back == text
-
-
-@given(st.text(alphabet=string.printable + "\ud800\u202e\x85äα"))
-def test_escaped_text_holds_no_markup(text: str) -> None:
-    """What is escaped is safe between tags and in quotes, and reads back as XML."""
-    safe = escape(text)
-    assert not set(safe) & set("<>\"'")
-    assert escape(safe) is safe
-    assert ET.fromstring(element("t", text, a=text)).get("a") is not None
 
 
 @given(pictures())

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from llmpipe.report.axis import moment_text, moments, ticks
 from llmpipe.report.page import write_report
-from llmpipe.report.parts import number
+from llmpipe.report.rendering import number
 from llmpipe.report.results import by_model
 from llmpipe.runner.store import Store
 
@@ -64,7 +64,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] != "style" and data.strip():
             self.sections[self.section] = self.sections.get(self.section, "") + data + "\n"
 
     def count(self, tag: str, class_: str) -> int:
@@ -183,7 +183,7 @@ def test_models_are_compared_with_intervals(trained_run: Path) -> None:
     )
     for figures in summary["models"].values():
         for figure in figures.values():
-            assert f"{figure['mean']:.3f}\n [{figure['low']:.3f}, {figure['high']:.3f}]" in text
+            assert f"{figure['mean']:.3f}\n[{figure['low']:.3f}, {figure['high']:.3f}]" in text
     assert "[" in text.partition("against base")[0]
 
 
@@ -237,7 +237,7 @@ def test_the_page_is_accessible(trained_run: Path) -> None:
             assert a["scope"] in ("col", "row")
         if a.get("role") == "region":
             assert a["aria-label"]
-    for found in re.findall(r"<svg[^>]*>(?:<title>)?", page.source):
+    for found in re.findall(r"<svg[^>]*>\s*(?:<title>)?", page.source):
         nested = "preserveAspectRatio" in found
         assert found.endswith("<title>") or 'aria-hidden="true"' in found or nested
 

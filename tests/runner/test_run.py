@@ -382,7 +382,7 @@ def test_a_no_op_run_is_light(workspace: Any) -> None:
     code = (
         "import sys; from llmpipe.cli.main import main; main(['run', 'spec.yaml', '--quiet']);"
         "print([m for m in ('torch', 'transformers', 'axolotl', 'datasets', 'jsonschema', 'rich',"
-        " 'openai', 'numpy', 'faiss') if m in sys.modules])"
+        " 'openai', 'numpy', 'faiss', 'jinja2') if m in sys.modules])"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=workspace.folder, capture_output=True, text=True
