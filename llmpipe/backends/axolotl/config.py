@@ -61,6 +61,7 @@ OWN_PLUGINS = (
     "axolotl_state.StatePlugin",
     "axolotl_labels.plugin.LabelsPlugin",
     "axolotl_startup.StartupPlugin",
+    "axolotl_logits.LogitsPlugin",
 )
 """What stands before the user's own plugins in every configuration.
 
