@@ -71,7 +71,7 @@ class Export(StageDefaults):
     """Model → GGUF, one for each quantisation, and the parity report."""
 
     Config = ExportConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "same-machine"  # the GGUF is byte-equal anywhere, the recorded answers are not
     reads_environment = True
     imports = ("torch", "transformers")

@@ -26,6 +26,7 @@ from llmpipe.backends.huggingface.chat_tokens import (
     token_ids,
     turn_ends,
 )
+from llmpipe.backends.huggingface.economy import chosen_positions, grouped_attention
 from llmpipe.backends.huggingface.quantization import quantization_of
 from llmpipe.backends.reasoning import Reply, opened_by, part
 from llmpipe.backends.suppress_logs import suppress_logs
@@ -204,27 +205,30 @@ def stop_token_ids(loaded: LoadedModel) -> list[int]:
 
 
 def _score_batch(loaded: LoadedModel, batch: Sequence[EncodedAnswer]) -> list[AnswerLoss]:
-    """Score answers padded on the left, so that all end together and few logits are needed."""
+    """Score answers padded on the left, with logits at the answers' tokens only."""
     import torch
 
     ids, mask = _pad_left(loaded, [item.ids for item in batch])
-    keep = max(len(item.ids) - item.start for item in batch)
+    counts = [len(item.ids) - item.start for item in batch]
+    width = ids.shape[1]
+    ends = [width * (row + 1) for row in range(len(batch))]
+    places = [range(end - n, end) for end, n in zip(ends, counts, strict=True)]
+    targets = torch.tensor([place for row in places for place in row]).to(loaded.device)
     arguments: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    accepted = inspect.signature(_bare(loaded.model).forward).parameters
+    model = _bare(loaded.model)
+    accepted = inspect.signature(model.forward).parameters
     if "position_ids" in accepted:
         arguments["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    if "logits_to_keep" in accepted:
-        arguments["logits_to_keep"] = keep + 1
+    narrowed = "logits_to_keep" in accepted and model.get_output_embeddings() is not None
     with torch.inference_mode():
-        logits = loaded.model(**arguments).logits[:, -keep - 1 : -1].float()
-        targets = ids[:, -keep:]
+        with chosen_positions(model, targets - 1) if narrowed else contextlib.nullcontext():
+            logits = loaded.model(**arguments).logits.flatten(0, 1)
+        chosen = logits if narrowed else logits[targets - 1]
         nll = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), reduction="none"
-        ).view(targets.shape)
-    return [
-        AnswerLoss(float(row[-count:].double().sum()), count)
-        for row, count in zip(nll, (len(item.ids) - item.start for item in batch), strict=True)
-    ]
+            chosen.float(), ids.flatten()[targets], reduction="none"
+        )
+    rows = nll.double().split(counts)
+    return [AnswerLoss(float(row.sum()), n) for row, n in zip(rows, counts, strict=True)]
 
 
 def _continue(
@@ -241,7 +245,7 @@ def _continue(
         eos_token_id=stops,
         pad_token_id=_pad_id(loaded.tokenizer, stops),
     )
-    with torch.inference_mode(), suppress_logs(), _no_defaults(loaded.model):
+    with torch.inference_mode(), suppress_logs(), grouped_attention(), _no_defaults(loaded.model):
         output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)
     rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
     return rows
