@@ -398,7 +398,7 @@ def test_tokens_without_rows_are_refused(tmp_path: Path, base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens([f"<new{number}>" for number in range(64)])
     tokenizer.save_pretrained(made.folder)
-    with pytest.raises(StageError, match="adds 64 tokens and holds no rows for them"):
+    with pytest.raises(StageError, match="adds 64 tokens and has no rows for them"):
         merged(tmp_path, base, made.folder)
 
 

@@ -1,1 +1,1 @@
-"""Models in Hugging Face folders: loading, inference, merging, and reading a GGUF as one."""
+"""Models in Hugging Face folders: loading, inference, merging, and importing a GGUF."""

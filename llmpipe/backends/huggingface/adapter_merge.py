@@ -1,11 +1,11 @@
-"""Add an adapter's weights to its base model's, so that the sum is the model that was trained.
+"""Merge an adapter into its base model, so that the result is the model that was trained.
 
-It is PEFT's own ``merge_and_unload`` on a model whose tied weights were parted first. Where the
-embedding is also the output head (or one layer stands twice), PEFT trains each use with a change of
-its own, but would add both changes to the one weight that they share.
+This uses PEFT's own ``merge_and_unload`` after separating tied weights. If the embedding is also
+the output head (or one layer is used twice), PEFT trains each use with its own change, but would
+add both changes to the weight that they share.
 
 `float32_blocks` and `hold_edges_in_float32` let a model of any number format compute in float32
-without a second copy of it.
+without a second copy.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 from llmpipe.errors import StageError
 
 NEARLY = 1e-6
-"""Up to which relative difference two merged weights count as the same sum, added in two orders."""
+"""The relative difference up to which two merged weights count as equal; rounding explains it."""
 
 
 def merge_adapter(tuned: Any, label: str) -> Any:
     """Merge the adapter of a PEFT model into its base, in place; return the plain model.
 
-    Embedding and head come out tied where they are still equal, and else as two weights, with
+    Embedding and head stay tied if they are still equal. Otherwise they become two weights, with
     ``tie_word_embeddings: false`` in the model's config.
 
     Raises:
-        StageError: the sum of a layer is not finite.
+        StageError: The sum of a layer is not finite.
     """
     tied = bool(tuned.get_base_model().config.get_text_config().tie_word_embeddings)
     part_shared_weights(tuned)
@@ -42,9 +42,9 @@ def merge_adapter(tuned: Any, label: str) -> Any:
 
 
 def part_shared_weights(tuned: Any) -> None:
-    """Give each use of a shared weight a copy of its own.
+    """Replace each further use of a shared weight with its own copy.
 
-    Embedding and head stay tied where the adapter changes neither.
+    Embedding and head stay tied if the adapter changes neither.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -79,7 +79,7 @@ def _tie_if_equal(merged: Any) -> None:
 
 
 def hold_edges_in_float32(model: Any) -> None:
-    """Widen what lies outside the repeated blocks (embeddings, last norm, head) to float32."""
+    """Convert the weights outside the repeated blocks (embeddings, last norm, head) to float32."""
     inside = {id(p) for block in _blocks(model) for p in block.parameters()}
     for parameter in model.parameters():
         if id(parameter) not in inside and parameter.is_floating_point():
@@ -88,10 +88,10 @@ def hold_edges_in_float32(model: Any) -> None:
 
 @contextlib.contextmanager
 def float32_blocks(model: Any) -> Iterator[None]:
-    """Let each repeated block compute in float32: widened as it starts, as before when it is done.
+    """Let each repeated block compute in float32, converting its weights only while it runs.
 
-    The arithmetic is that of ``model.float()`` once `hold_edges_in_float32` was called; the memory
-    is that of the model and one block in float32.
+    After `hold_edges_in_float32`, the arithmetic is that of ``model.float()``. The memory is that
+    of the model and one block in float32.
     """
     handles = []
     for block in _blocks(model):
@@ -106,7 +106,7 @@ def float32_blocks(model: Any) -> Iterator[None]:
 
 
 def _widening() -> tuple[Any, Any]:
-    """Make the two hooks of one block, which share what they put aside."""
+    """Return the two hooks of one block, which share the saved weights."""
     import torch
 
     aside: list[tuple[Any, Any]] = []

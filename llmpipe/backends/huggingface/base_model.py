@@ -1,7 +1,7 @@
-"""Load a base model and put an adapter on it, so that the two compute what training computed.
+"""Load a base model and apply an adapter, so that they compute the same as in training.
 
-Nothing is drawn at random in place of what is missing: weights that a folder lacks, adapter
-tensors that find no place, and rows of new tokens that an adapter does not hold are errors.
+Missing weights are errors and never replaced by random values: weights that a folder lacks, adapter
+tensors without a place in the model, and rows of new tokens that an adapter lacks.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ def load_base(
     *,
     quantization: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Load a model folder on the CPU, its linear layers rounded first where training had them so.
+    """Load a model folder on the CPU, with linear layers rounded if they were in training.
 
     Args:
-        model: The folder; safetensors only, and no code that it brings along.
-        dtype: The number format of the weights, or "auto" for the folder's own. Layers that are
-            rounded come in the format that they were computed in.
-        label: What messages call the model.
+        model: The folder; only safetensors are read, and no code of the folder runs.
+        dtype: The number format of the weights, or "auto" for the folder's own. Rounded layers have
+            the format that they were computed in.
+        label: The model's name in messages.
         quantization: How the base was rounded in training (`quantization_of`).
 
     Raises:
-        StageError: the folder is not a causal language model, or lacks weights.
+        StageError: The folder is not a causal language model, or lacks weights.
         MissingDependencyError: bitsandbytes is needed and not installed.
     """
     rounded = quantization or recorded_quantization(model)
@@ -46,26 +46,26 @@ def load_base(
         arguments |= loading_arguments(rounded, model)
     loaded, info = _from_pretrained(model, label, arguments)
     missing = sorted(info["missing_keys"])
-    if missing:  # transformers would go on with random numbers in their place
+    if missing:  # transformers would use random values for them
         raise StageError(f"{label}: weights are missing ({len(missing)}: {missing[0]} …)")
     if rounded:
-        loaded = _dequantised(loaded)
+        loaded = _dequantized(loaded)
         if dtype != "auto":
             loaded = loaded.to(dtype)
     return loaded
 
 
 def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
-    """Put a PEFT adapter on a loaded base model, tied weights as they are, as training had it.
+    """Apply a PEFT adapter to a loaded base model as in training, keeping weights tied.
 
     Args:
-        model: The base model as `load_base` gives it.
-        base: The folder that it came from.
+        model: The base model from `load_base`.
+        base: The folder of the base model.
         adapter: The adapter's folder.
-        label: What messages call the two.
+        label: The name of the two in messages.
 
     Raises:
-        StageError: they do not fit, or the adapter lacks rows for tokens that it adds.
+        StageError: They do not fit, or the adapter lacks rows for tokens that it adds.
     """
     from peft import PeftModel
 
@@ -88,12 +88,12 @@ def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
     return tuned
 
 
-def _dequantised(model: Any) -> Any:
-    """Turn layers of bitsandbytes into ordinary ones with the same weights, before any is used.
+def _dequantized(model: Any) -> Any:
+    """Convert layers of bitsandbytes to ordinary ones with the same weights, before any is used.
 
-    On a CPU with AVX512-BF16 their first forward pass repacks the weights, and what is dequantised
-    after it is noise (bitsandbytes 0.50). What transformers and PEFT would do only for a model of
-    rounded weights is taken off it.
+    On a CPU with AVX512-BF16 their first forward pass repacks the weights, and dequantizing after
+    it gives noise (bitsandbytes 0.50). Settings of transformers and PEFT that only apply to rounded
+    models are removed.
     """
     model = model.dequantize()
     model.__dict__.pop("hf_device_map", None)  # PEFT would spread the model over devices
@@ -110,9 +110,9 @@ def _operations(conversion: Any) -> list[Any]:
 
 
 def stored_dtype(model: Path) -> Any:
-    """Return the number format of a model folder: what its config.json says, or its weights have.
+    """Return the number format of a model folder, from its config.json or its weights.
 
-    Of a folder that bitsandbytes rounded it is the format that its layers compute in.
+    For a folder that bitsandbytes rounded, this is the format that its layers compute in.
     """
     import torch
 
@@ -126,10 +126,10 @@ def stored_dtype(model: Path) -> Any:
 
 
 def _resize(model: Any, base: Path, adapter: Path, label: str) -> None:
-    """Give the embeddings as many rows as the adapter holds; it holds the new ones itself.
+    """Resize the embeddings to the number of rows in the adapter, which contains the new rows.
 
     Raises:
-        StageError: the adapter's tokenizer has tokens that neither of the two has a row for.
+        StageError: The adapter's tokenizer has tokens without a row in either of the two.
     """
     rows = _embedding_rows(model, adapter)
     present = model.get_input_embeddings().num_embeddings
@@ -137,7 +137,7 @@ def _resize(model: Any, base: Path, adapter: Path, label: str) -> None:
         tokens, before = _token_count(adapter), _token_count(base)
         if tokens > max(present, before):
             raise StageError(
-                f"{label}: the adapter adds {tokens - before} tokens and holds no rows for them",
+                f"{label}: the adapter adds {tokens - before} tokens and has no rows for them",
                 hint="train it with modules_to_save: [embed_tokens, lm_head]",
             )
     elif rows != present:
@@ -145,7 +145,7 @@ def _resize(model: Any, base: Path, adapter: Path, label: str) -> None:
 
 
 def _embedding_rows(model: Any, adapter: Path) -> int | None:
-    """Return how many tokens the adapter's own embedding or head has; None where it has neither."""
+    """Return the number of rows in the adapter's embedding or head, or None if it has neither."""
     ends = tuple(
         f"{name}{part}"
         for name, module in model.named_modules()
@@ -159,14 +159,14 @@ def _embedding_rows(model: Any, adapter: Path) -> int | None:
 
 
 def _lacking_module(adapter: Path) -> str:
-    """Name a module that the adapter should carry whole and does not, or return ''.
+    """Return an error about a full module that the adapter lacks, or ''.
 
-    PEFT leaves the base's weights in its place without a word.
+    PEFT would silently keep the base's weights.
     """
     wanted = _read(adapter / ADAPTER_CONFIG).get("modules_to_save") or []
     held = _shapes(adapter)
     lacking = [name for name in wanted if not any(f"{name}." in key for key in held)]
-    return f"it holds no weights of {lacking[0]}" if lacking else ""
+    return f"it has no weights of {lacking[0]}" if lacking else ""
 
 
 def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
@@ -174,7 +174,7 @@ def _shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _token_count(folder: Path) -> int:
-    """Return how many tokens the folder's tokenizer has; 0 without one."""
+    """Return the number of tokens of the folder's tokenizer, or 0 without one."""
     from transformers import AutoTokenizer
 
     if not (folder / "tokenizer_config.json").is_file():

@@ -1,7 +1,7 @@
-"""From a chat to the token ids that a model reads, by the chat template of its own tokenizer.
+"""Convert a chat to the token ids that a model reads, with its tokenizer's chat template.
 
-Templates run in the sandbox that transformers gives them. Tokenizers are loaded elsewhere
-(`llmpipe.backends.huggingface.inference`); nothing here needs torch.
+Templates run in transformers' sandbox. `llmpipe.backends.huggingface.inference` loads tokenizers;
+nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Chat = Sequence[Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class EncodedAnswer:
-    """A chat as token ids; the answer begins at ``start`` and ends with its end-of-turn token."""
+    """A chat as token ids. The answer begins at ``start`` and ends with its end-of-turn token."""
 
     ids: list[int]
     start: int
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer in a model's folder has a chat template, as transformers looks for it.
+    """Return whether a model folder has a chat template where transformers looks for one.
 
-    The tokenizer is not loaded.
+    This does not load the tokenizer.
     """
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
@@ -45,14 +45,14 @@ def has_chat_template(folder: Path) -> bool:
 def render_chat(
     tokenizer: Any, chat: Chat, *, answer_next: bool = False, tools: list[Any] | None = None
 ) -> str:
-    """Give a chat as the text that the model reads; ``answer_next`` opens the assistant's turn.
+    """Return a chat as the text that the model reads; ``answer_next`` opens the assistant's turn.
 
     Raises:
-        StageError: the tokenizer has no chat template, or the template refuses the chat.
+        StageError: The tokenizer has no chat template, or the template refuses the chat.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise StageError(
-            "the model's tokenizer has no chat template, so a chat cannot be put to it",
+            "the model's tokenizer has no chat template, so it cannot render a chat",
             hint="use an instruct model, or train with `chat_template` in the axolotl block",
         )
     from jinja2.exceptions import TemplateError
@@ -73,28 +73,28 @@ def render_chat(
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Tokenise text as it stands: special tokens in it are read as such, and none is added."""
+    """Tokenize a text; special tokens in it are read as such, and none are added."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
 def token_counts(tokenizer: Any, texts: Iterable[str], *, at_once: int = 512) -> Iterator[int]:
-    """Count the tokens of every text as `token_ids` gives them, many texts at a time."""
+    """Yield the number of tokens of every text as in `token_ids`, many texts at a time."""
     waiting = iter(texts)
     while batch := list(itertools.islice(waiting, at_once)):
         yield from map(len, tokenizer(batch, add_special_tokens=False)["input_ids"])
 
 
 def encode_answer(tokenizer: Any, chat: Chat) -> EncodedAnswer:
-    """Tokenise a chat and find the last assistant turn in it, its end-of-turn token included.
+    """Tokenize a chat and find its last assistant turn, including its end-of-turn token.
 
-    The chat is rendered with and without the answer; the latter must be the beginning of the
-    former, in text and in tokens, or what the model is asked is not what it was trained on. Only a
-    tag of reasoning that the prompt opens may be missing: many templates write finished turns
-    without it, and then the answer is scored as in those.
+    The chat is rendered with and without the answer. The second text must be the beginning of the
+    first, in text and in tokens; otherwise the question differs from the training. Only a reasoning
+    tag that the prompt opens may be missing: many templates omit it in finished turns, and then the
+    answer is scored as in those.
 
     Raises:
-        StageError: the last turn is not the assistant's, or the two renderings disagree.
+        StageError: The last turn is not the assistant's, or the two renderings disagree.
     """
     if not chat or chat[-1]["role"] != "assistant":
         raise StageError("the last turn of the chat is not the assistant's: no answer to score")
@@ -112,12 +112,12 @@ def encode_answer(tokenizer: Any, chat: Chat) -> EncodedAnswer:
 
 
 def turn_ends(tokenizer: Any) -> list[int]:
-    """Return the control tokens that the chat template writes behind an answer, in their order.
+    """Return the control tokens that the chat template writes after an answer, in order.
 
-    There is none where plain text ends a turn.
+    The list is empty if plain text ends a turn.
 
     Raises:
-        StageError: the template refuses a question with its answer.
+        StageError: The template refuses a question with its answer.
     """
     question, answer = {"role": "user", "content": "a"}, {"role": "assistant", "content": "parity"}
     behind = render_chat(tokenizer, [question, answer]).rpartition(answer["content"])[2]
@@ -126,7 +126,7 @@ def turn_ends(tokenizer: Any) -> list[int]:
 
 
 def decode_reply(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Turn what a model wrote into text: without control tokens, but with tags of reasoning."""
+    """Decode a reply to text, without control tokens but with reasoning tags."""
     added: Mapping[int, Any] = tokenizer.added_tokens_decoder
     hidden = {
         i for i in control_ids(tokenizer) if i not in added or added[i].content not in TAG_TEXTS
@@ -143,13 +143,13 @@ def _without_opened_tag(prompt: str, question: str) -> str:
 
 
 def _until_end_of_turn(tokenizer: Any, ids: list[int], start: int) -> list[int]:
-    """Cut what the template writes after the turn's last control token (a line break, often)."""
+    """Cut the ids after the turn's last control token (often a line break)."""
     control = control_ids(tokenizer)
     last = max((i for i in range(start, len(ids)) if ids[i] in control), default=len(ids) - 1)
     return ids[: last + 1]
 
 
 def control_ids(tokenizer: Any) -> set[int]:
-    """Name the tokens that steer rather than say something: turn markers, EOS, padding."""
+    """Return the ids of control tokens: turn markers, EOS, padding."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     return {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)

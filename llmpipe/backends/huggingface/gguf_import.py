@@ -1,13 +1,13 @@
-"""Turn a GGUF file into a Hugging Face folder that can be trained: weights, config, tokenizer.
+"""Convert a GGUF file to a trainable Hugging Face folder: weights, config, tokenizer.
 
-The weights are read by transformers (`llmpipe.backends.huggingface.gguf_weights`) and written as
-float32, the one type that holds what the quantised blocks mean exactly. The tokenizer is rebuilt
-from the GGUF's own tokens, merges and ids: transformers' reader of GGUF tokenizers takes the wrong
-end token and switches byte fallback on. The recipe depends on ``tokenizer.ggml.pre``, so only those
-listed in `RECIPES` are accepted.
+transformers reads the weights (`llmpipe.backends.huggingface.gguf_weights`). They are written as
+float32, the only type that represents the quantized blocks exactly. The tokenizer is rebuilt from
+the GGUF's own tokens, merges and ids, because transformers' reader of GGUF tokenizers uses the
+wrong end token and switches byte fallback on. The recipe depends on ``tokenizer.ggml.pre``, so only
+the tokenizers in `RECIPES` are accepted.
 
-Nothing here proves that the tokenizer is right: `llmpipe.parity` does. A GGUF is untrusted: call
-this in a process of its own.
+`llmpipe.parity` proves that the tokenizer is right. A GGUF is untrusted, so call this in its own
+process.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ SPECIAL_IDS = {
     "unk_token": "tokenizer.ggml.unknown_token_id",
     "pad_token": "tokenizer.ggml.padding_token_id",
 }
-"""Hugging Face's name of each special token, and the GGUF field that holds its id."""
+"""Hugging Face's name of each special token, and the GGUF field with its id."""
 
 
 class TokenType(IntEnum):
-    """What GGUF says of each token; the values are the file format's."""
+    """The type of each token, with the values of the GGUF format."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -64,18 +64,18 @@ def import_model(
     """Write the Hugging Face folder of ``gguf``, a file or the first of its parts, into ``out``.
 
     Args:
-        gguf: the file.
-        out: the folder to write.
-        work: a folder in which the parts of a split GGUF are joined for a while; by default the
-            one that ``out`` lies in.
-        warn: told of tensors that are left out.
+        gguf: The file.
+        out: The folder to write.
+        work: A folder for the temporary joined file of a split GGUF; by default the parent of
+            ``out``.
+        warn: Called with a message about tensors that are left out.
 
     Raises:
-        StageError: the file is unreadable, its architecture or tokenizer has no recipe, or its
-            tensors are not those of the model.
+        StageError: The file is unreadable, its architecture or tokenizer is not supported, or its
+            tensors do not match the model.
     """
     opened = open_gguf(gguf)
-    tokenizer = build_tokenizer(opened.fields, gguf.name)  # the cheap refusal comes first
+    tokenizer = build_tokenizer(opened.fields, gguf.name)  # first, because it is the cheaper check
     out.mkdir(parents=True, exist_ok=True)
     write_weights(opened, out, work=work or out.parent, warn=warn)
     write_tokenizer(tokenizer, opened.fields, out)
@@ -85,7 +85,7 @@ def build_tokenizer(fields: Mapping[str, Any], label: str) -> Tokenizer:
     """Rebuild the tokenizer that a GGUF's fields describe.
 
     Raises:
-        StageError: no recipe here is known to give llama.cpp's ids for this kind of tokenizer.
+        StageError: There is no recipe that is known to give llama.cpp's ids for this tokenizer.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
@@ -138,8 +138,8 @@ def write_tokenizer(tokenizer: Tokenizer, fields: Mapping[str, Any], out: Path) 
     ).save_pretrained(out)
     path = out / "tokenizer_config.json"
     config = json.loads(path.read_text("utf-8"))
-    # The generic class takes tokenizer.json as it is. A named one (GPT2Tokenizer) would put its own
-    # pre-tokenizer in place of ours without a word, and two spaces before a digit would come apart.
+    # The generic class uses tokenizer.json unchanged. A named one (GPT2Tokenizer) would silently
+    # replace our pre-tokenizer, and two spaces before a digit would be split.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     write_json(path, config)
 
@@ -161,5 +161,5 @@ def _smollm() -> PreTokenizer:
 
 
 RECIPES: Mapping[tuple[str, str], Callable[[], PreTokenizer]] = {("gpt2", "smollm"): _smollm}
-"""How text is split before BPE, by GGUF tokenizer model and pre-tokenizer. An entry belongs here
-only when its ids were shown to equal llama.cpp's on the golden texts."""
+"""How text is split before BPE, by GGUF tokenizer model and pre-tokenizer. Add an entry only after
+its ids were shown to equal llama.cpp's on the golden texts."""

@@ -1,7 +1,7 @@
-"""Write the weights of a GGUF as a Hugging Face model, with nothing missing and nothing left over.
+"""Write the weights of a GGUF as a Hugging Face model, without missing or unused tensors.
 
-transformers reads and dequantises; what it does silently is made an error here: a tensor that no
-file holds (it would be random), one of another shape, and one that the model does not take.
+transformers reads and dequantizes the tensors. Its silent faults become errors here: a missing
+tensor (which would be random), one with a different shape, and one that the model does not use.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ NOT_TAKEN = {
     "rope_factors_*.weight": "frequency factors for long contexts",
     "blk.*.attn_rot_embd": "a table of rotary embeddings, which is computed",
 }
-"""Tensors that transformers has no place for, and what they are. What leaving them out changes is
-for `llmpipe.parity` to measure."""
+"""Tensors that transformers does not use, and their meaning. `llmpipe.parity` measures the effect
+of leaving them out."""
 
 NAMED = 3
-"""How many tensors a message names."""
+"""The number of tensors that a message names."""
 
 USE_THE_ORIGINAL = "name the original Hugging Face model (a hub id or a folder) as the base instead"
 
@@ -37,14 +37,14 @@ def write_weights(gguf: Gguf, out: Path, *, work: Path, warn: Callable[[str], No
     """Write config and weights, in float32, into the folder ``out``.
 
     Args:
-        gguf: the opened file or parts.
-        out: the folder of the model.
-        work: a folder for the joined file of a split GGUF, as large as its parts together.
-        warn: told of tensors that are known to be left out.
+        gguf: The opened file or parts.
+        out: The folder of the model.
+        work: A folder for the joined file of a split GGUF, as large as its parts together.
+        warn: Called with a message about known tensors that are left out.
 
     Raises:
-        StageError: transformers does not know the architecture, or a tensor is missing, of the
-            wrong shape, or without a place in the model.
+        StageError: transformers does not support the architecture, or a tensor is missing, has the
+            wrong shape, or has no place in the model.
     """
     with whole_file(gguf, work) as path, _read_once(path, gguf):
         model, info = _load(path, gguf)
@@ -57,10 +57,10 @@ def write_weights(gguf: Gguf, out: Path, *, work: Path, warn: Callable[[str], No
 
 @contextmanager
 def _read_once(path: Path, opened: Gguf) -> Iterator[None]:
-    """Let transformers take what is read already.
+    """Let transformers reuse the opened file.
 
-    It parses a GGUF anew for the config and for the weights, which takes seconds for a vocabulary,
-    and has gguf make its table of names anew for every module of the model.
+    It would parse a GGUF again for the config and for the weights, which takes seconds for a large
+    vocabulary, and build gguf's table of names again for every module of the model.
     """
     import gguf
 
@@ -84,7 +84,7 @@ def _load(path: Path, gguf: Gguf) -> tuple[Any, Mapping[str, Any]]:
                 gguf_file=path.name,
                 dtype="float32",
                 local_files_only=True,
-                ignore_mismatched_sizes=True,  # they are told by name below
+                ignore_mismatched_sizes=True,  # reported by name below
                 output_loading_info=True,
             )
         except (ValueError, KeyError, NotImplementedError, OSError, RuntimeError) as error:
@@ -98,7 +98,7 @@ def _load(path: Path, gguf: Gguf) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _hugging_face_names(model: Any, gguf: Gguf) -> dict[str, str]:
-    """Return by GGUF's name of a tensor the name that it has in the model."""
+    """Return the model's name of each tensor by its GGUF name."""
     from transformers.modeling_gguf_pytorch_utils import (
         TENSOR_PROCESSORS,
         TensorProcessor,
@@ -115,7 +115,7 @@ def _require_all(gguf: Gguf, info: Mapping[str, Any], names: Mapping[str, str]) 
     missing = sorted(known.get(name, name) for name in info["missing_keys"])
     if missing:
         raise StageError(
-            f"{gguf.path.name} lacks {_listed(missing)}: the model would have random weights there",
+            f"{gguf.path.name} lacks {_listed(missing)}: the model would have random weights",
             hint="the file is incomplete: fetch or export it again",
         )
     for name, found, wanted in sorted(info["mismatched_keys"]):
@@ -131,12 +131,12 @@ def _require_taken(gguf: Gguf, names: Mapping[str, str], warn: Callable[[str], N
     known = [name for name in left if _meaning(name)]
     for meaning in sorted({_meaning(name) for name in known}):
         which = [name for name in known if _meaning(name) == meaning]
-        warn(f"{gguf.path.name}: left out, since transformers has no place for it: "
+        warn(f"{gguf.path.name}: left out because transformers does not use it: "
              f"{_listed(which)} ({meaning})")  # fmt: skip
     unknown = [name for name in left if not _meaning(name)]
     if unknown:
         raise StageError(
-            f"{gguf.path.name} holds what the model that transformers makes of it does not take: "
+            f"{gguf.path.name} contains tensors that transformers' model does not use: "
             f"{_listed(unknown)}",
             hint=USE_THE_ORIGINAL,
         )
@@ -147,7 +147,7 @@ def _meaning(name: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Name a few tensors and count the rest."""
+    """Return the names of a few tensors and the number of the others."""
     all_names = list(names)
     more = f" and {len(all_names) - NAMED} more" if len(all_names) > NAMED else ""
     kind = "the tensor" if len(all_names) == 1 else f"{len(all_names)} tensors:"

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: from a repository's name to a commit, and from a commit to a folder.
+"""The Hugging Face hub: resolve a repository to a commit, and download a commit to a folder.
 
 Only `resolve_commit` and the downloads use the network; a plan never calls them.
 """
@@ -11,42 +11,42 @@ from typing import Any
 from llmpipe.errors import MissingDependencyError, StageError
 
 PATTERNS = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-"""What a model folder needs; pickled weights are never fetched."""
+"""The files of a model folder; pickled weights are never downloaded."""
 
 
 PLAIN = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 ROWS = (*PLAIN, *(f"{ending}.gz" for ending in PLAIN), ".parquet", ".arrow", ".feather")
-"""Endings of files that hold rows."""
+"""The endings of files of rows."""
 
 ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
-"""Files of a data set that tell about it."""
+"""Files that describe a data set and contain no rows."""
 
 NAMED = 5
-"""How many files a message names."""
+"""The number of files that a message names."""
 
-SEVERAL = """a data set of the hub is one file of rows here: JSON, CSV, TSV, Parquet or Arrow;
-configurations and splits cannot be chosen.
-Fetch the file that is meant by a stage, and name that as data:
+SEVERAL = """a data set of the hub must be one file of rows: JSON, CSV, TSV, Parquet or Arrow,
+without a choice of configurations or splits.
+Download the file that you want in a stage, and use its output as data:
 rows: {{kind: command, run: "curl -fsSL {url} -o ${{outputs.rows}}", outputs: {{rows: {file}}}}}"""
 
 
-CONVERTED = """a data set of the hub is one file of rows here: JSON, CSV, TSV, Parquet or Arrow.
-Have a stage write it as one, and name that as data:
+CONVERTED = """a data set of the hub must be one file of rows: JSON, CSV, TSV, Parquet or Arrow.
+Convert it to one in a stage, and use its output as data:
 rows: {{kind: command, run: "python -c \\"from datasets import load_dataset;
   load_dataset('{repo}', revision='{commit}', split='train').to_json('${{outputs.rows}}')\\"",
   outputs: {{rows: rows.jsonl}}}}"""
 
 
 def resolve_commit(repo: str, revision: str | None, *, rows: bool = False) -> str:
-    """Return the commit that a revision (or the default branch) stands at now, as the hub says.
+    """Return the current commit of a revision (or of the default branch) from the hub.
 
     Args:
-        repo: the id of the repository.
-        revision: a branch or tag.
-        rows: whether it is a data set, and not a model.
+        repo: The id of the repository.
+        revision: A branch or tag.
+        rows: Whether it is a data set instead of a model.
 
     Raises:
-        StageError: the hub cannot be reached, or has no such repository or revision.
+        StageError: The hub cannot be reached, or has no such repository or revision.
         MissingDependencyError: ``huggingface_hub`` is not installed.
     """
     api, errors = _hub()
@@ -64,16 +64,16 @@ def resolve_commit(repo: str, revision: str | None, *, rows: bool = False) -> st
         raise StageError(f"the {what} {repo!r} has no revision {revision!r}") from None
     except Exception as error:  # the client raises its HTTP library's errors, whichever that is
         raise StageError(
-            f"{shown} could not be looked up on the hub: {_first_line(error)}",
+            f"{shown} could not be resolved on the hub: {_first_line(error)}",
             hint="check the network, or name a local folder: ./path or pkg://package/path",
         ) from None
 
 
 def download(repo: str, commit: str) -> Path:
-    """Fetch a model's files at a commit (or find them in the local cache) and give their folder.
+    """Download a model's files at a commit, or find them in the local cache; return their folder.
 
     Raises:
-        StageError: the files could not be fetched.
+        StageError: The files could not be downloaded.
     """
     from huggingface_hub import snapshot_download
 
@@ -82,15 +82,15 @@ def download(repo: str, commit: str) -> Path:
     except Exception as error:  # see resolve_commit
         raise StageError(
             f"{repo}@{commit[:12]} could not be downloaded: {_first_line(error)}",
-            hint="run again to go on where the download stopped",
+            hint="run again to resume the download",
         ) from None
 
 
 def download_rows(repo: str, commit: str) -> Path:
-    """Return the one file of rows that a data set has at a commit, fetched if need be.
+    """Return the one file of rows of a data set at a commit, downloading it if needed.
 
     Raises:
-        StageError: it has none, or several, or could not be fetched.
+        StageError: It has none or several, or could not be downloaded.
     """
     from huggingface_hub import hf_hub_download
 

@@ -1,13 +1,13 @@
-"""The rounded weights that a QLoRA adapter was trained on: how they are recorded, and made again.
+"""Record how the base of a QLoRA adapter was rounded, and round it in the same way again.
 
 QLoRA trains an adapter on a base model whose linear layers bitsandbytes rounded to 4 bits (with
-``load_in_8bit`` to 8). The adapter learns to make up for that rounding: on the base as it was
-before, it is another model. How the base was rounded is therefore part of the adapter. It lies in
-its folder as `QUANTIZATION_CONFIG`, spelt as Hugging Face's ``BitsAndBytesConfig``.
+``load_in_8bit`` to 8). The adapter learns to compensate the rounding, so on the unrounded base it
+is a different model. The rounding is therefore part of the adapter. Its folder records it as
+`QUANTIZATION_CONFIG`, in the format of Hugging Face's ``BitsAndBytesConfig``.
 
-The rounded weights are held as ordinary ones (dequantised). That is the same arithmetic as the
-layers of bitsandbytes, for 4 bits exactly; for 8 bits up to the rounding of activations, which
-LLM.int8 adds on top and which no merged model can have. Other methods (GPTQ, AWQ) are not covered.
+The rounded weights are stored as ordinary ones (dequantized). For 4 bits this is exactly the
+arithmetic of bitsandbytes' layers. For 8 bits, LLM.int8 also rounds activations, which a merged
+model cannot do. Other methods (GPTQ, AWQ) are not covered.
 """
 
 from __future__ import annotations
@@ -28,17 +28,16 @@ _HINTS = (
     "adapter: qlora",
     "quantization config was used during training",
 )
-"""What the model cards of PEFT and Axolotl say of a base that was rounded, in lower case."""
+"""Lowercase phrases in the model cards of PEFT and Axolotl that hint at a rounded base."""
 
 
 def quantization_of(adapter: Path) -> dict[str, Any] | None:
-    """Return how the base of an adapter was rounded when it was trained, or None.
+    """Return how the base of an adapter was rounded in training, or None.
 
-    Besides `QUANTIZATION_CONFIG` it reads the ``config.json`` that Axolotl leaves beside its
-    adapters.
+    This reads `QUANTIZATION_CONFIG`, or the ``config.json`` that Axolotl leaves beside adapters.
 
     Raises:
-        StageError: the record is not JSON, or says neither 4 nor 8 bits.
+        StageError: The record is not JSON, or says neither 4 nor 8 bits.
     """
     own = adapter / QUANTIZATION_CONFIG
     if own.is_file():
@@ -46,17 +45,17 @@ def quantization_of(adapter: Path) -> dict[str, Any] | None:
         if not (found.get("load_in_4bit") or found.get("load_in_8bit")):
             raise StageError(
                 f"{own.name} of the adapter says neither load_in_4bit nor load_in_8bit",
-                hint="spell it as Hugging Face's BitsAndBytesConfig, or remove it",
+                hint="write it in the format of Hugging Face's BitsAndBytesConfig, or remove it",
             )
         return found
     return recorded_quantization(adapter)
 
 
 def recorded_quantization(output: Path) -> dict[str, Any] | None:
-    """Return how bitsandbytes rounded the base of a training, by the ``config.json`` it left.
+    """Return how bitsandbytes rounded the base, from the ``config.json`` of a training, or None.
 
     Raises:
-        StageError: the file is not JSON.
+        StageError: The file is not JSON.
     """
     config = output / "config.json"
     found = _read(config).get("quantization_config") if config.is_file() else None
@@ -66,7 +65,7 @@ def recorded_quantization(output: Path) -> dict[str, Any] | None:
 
 
 def describe(quantization: Mapping[str, Any] | None) -> str:
-    """Name the format of a base for messages and figures: ``nf4``, ``int8`` or ``unrounded``."""
+    """Return the format of a base for messages and metrics: ``nf4``, ``int8`` or ``unrounded``."""
     if quantization is None:
         return "unrounded"
     if quantization.get("load_in_8bit"):
@@ -75,14 +74,14 @@ def describe(quantization: Mapping[str, Any] | None) -> str:
 
 
 def bits_of(quantization: Mapping[str, Any] | None) -> int | None:
-    """Return to how many bits a base was rounded, 4 or 8; None where it was not."""
+    """Return the number of bits that a base was rounded to, 4 or 8, or None."""
     if quantization is None:
         return None
     return 8 if quantization.get("load_in_8bit") else 4
 
 
 def unrecorded_hint(adapter: Path) -> str | None:
-    """Say what in an adapter's folder hints at a rounded base that nothing records, or None."""
+    """Return a hint in an adapter's folder at a rounded base without a record, or None."""
     if quantization_of(adapter) is not None:
         return None
     card = adapter / "README.md"
@@ -99,10 +98,10 @@ def unrecorded_hint(adapter: Path) -> str | None:
 
 
 def require_bitsandbytes() -> None:
-    """Make sure that bitsandbytes is installed, without importing it.
+    """Require that bitsandbytes is installed, without importing it.
 
     Raises:
-        MissingDependencyError: it is not.
+        MissingDependencyError: It is not installed.
     """
     from importlib.util import find_spec
 
@@ -114,13 +113,13 @@ def require_bitsandbytes() -> None:
 
 
 def loading_arguments(quantization: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Return the arguments of ``from_pretrained`` that load a base as it was rounded in training.
+    """Return the arguments of ``from_pretrained`` that load a base rounded as in training.
 
-    The weights are rounded from the format that training computed in, as Axolotl does. A base
-    folder that is itself rounded already stays as it is.
+    As in Axolotl, the weights are rounded from the format that training computed in. A base folder
+    that is already rounded stays unchanged.
 
     Raises:
-        StageError: the quantisation is not one of bitsandbytes as Hugging Face spells it.
+        StageError: The quantization is not a valid ``BitsAndBytesConfig``.
     """
     import torch
     from transformers import BitsAndBytesConfig
@@ -132,7 +131,7 @@ def loading_arguments(quantization: Mapping[str, Any], base: Path) -> dict[str, 
     computed = str(quantization.get("bnb_4bit_compute_dtype") or "float32").removeprefix("torch.")
     dtype = getattr(torch, computed, None)
     if not isinstance(dtype, torch.dtype):
-        raise _not_read(f"bnb_4bit_compute_dtype: {computed!r} is no number format of PyTorch")
+        raise _not_read(f"bnb_4bit_compute_dtype: {computed!r} is not a number format of PyTorch")
     kind = quantization.get("bnb_4bit_quant_type", "fp4")
     if kind not in ("fp4", "nf4"):
         raise _not_read(f"bnb_4bit_quant_type: {kind!r} is neither fp4 nor nf4")
@@ -148,8 +147,8 @@ def loading_arguments(quantization: Mapping[str, Any], base: Path) -> dict[str, 
 
 def _not_read(why: str) -> StageError:
     return StageError(
-        f"how the base was rounded cannot be read: {why}",
-        hint=f"{QUANTIZATION_CONFIG} of the adapter is spelt as Hugging Face's BitsAndBytesConfig",
+        f"the rounding of the base cannot be read: {why}",
+        hint=f"{QUANTIZATION_CONFIG} of the adapter must be a Hugging Face BitsAndBytesConfig",
     )
 
 

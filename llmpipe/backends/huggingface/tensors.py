@@ -1,6 +1,6 @@
-"""Look into safetensors files: are the tensors there, finite, and not merely zeros?
+"""Check safetensors files: whether the tensors exist, are finite, and are not all zeros.
 
-Tensors are read one at a time, so that a model larger than memory can be checked. Pickled weights
+Tensors are read one at a time, so a model larger than the memory can be checked. Pickled weights
 (``.bin``, ``.pt``) are never opened.
 """
 
@@ -19,7 +19,7 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class TensorReport:
-    """What a look at some tensors found, by name."""
+    """The shapes of tensors, and the names of tensors with problems."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     not_finite: list[str] = field(default_factory=list)
@@ -27,10 +27,10 @@ class TensorReport:
 
 
 def weight_files(model: Path) -> list[Path]:
-    """Give the weight files of a model folder, sorted.
+    """Return the weight files of a model folder, sorted.
 
     Raises:
-        StageError: there are none, or a file that the index names is missing.
+        StageError: There are none, or a file in the index is missing.
     """
     index = model / INDEX
     if index.is_file():
@@ -43,16 +43,16 @@ def weight_files(model: Path) -> list[Path]:
     if not files:
         raise StageError(
             f"{model.name} has no weights as safetensors",
-            hint="llmpipe reads and writes safetensors only; pickled weights are not opened",
+            hint="llmpipe only reads and writes safetensors; pickled weights are not opened",
         )
     return files
 
 
 def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor of the files by name, from their headers alone.
+    """Return the shape of every tensor of the files by name, reading only their headers.
 
     Raises:
-        StageError: a file is not a safetensors file.
+        StageError: A file is not a safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -71,7 +71,7 @@ def tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield every tensor of the files by name, as torch tensors on the CPU.
 
     Raises:
-        StageError: a file is no safetensors file, or not whole.
+        StageError: A file is not a safetensors file, or is incomplete.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -85,7 +85,7 @@ def tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
 
 
 def look(files: list[Path]) -> TensorReport:
-    """Read every tensor of the files and report names, shapes and what is wrong with them."""
+    """Read every tensor of the files, and return their shapes and problems."""
     report = TensorReport()
     for name, tensor in tensors(files):
         report.shapes[name] = tuple(tensor.shape)

@@ -1,12 +1,12 @@
-"""Have a llama.cpp server answer a chat: one rendering, one decoding, reasoning apart.
+"""Answer a chat with a llama.cpp server: rendering, decoding and separate reasoning.
 
-The chat is rendered and tokenised by llama.cpp (`/apply-template`, `/tokenize`), which the parity
-gate proves equal to transformers, and the ids are continued as raw text (`/completion`): what
-llama.cpp's own chat route does with reasoning depends on whether it recognises the template.
+llama.cpp renders and tokenizes the chat (`/apply-template`, `/tokenize`); the parity check proves
+that this equals transformers. The ids are then continued as raw text (`/completion`), because
+llama.cpp's chat route treats reasoning differently if it does not recognize the template.
 
-At temperature 0 every penalty and sampler is neutral, whatever the GGUF carries in
-`general.sampling.*`. A constraint (grammar or JSON Schema) holds the answer and not the reasoning:
-where a model may reason, it does so freely, and the answer is asked for behind it.
+At temperature 0 all penalties and samplers are neutral, whatever the GGUF sets in
+`general.sampling.*`. A constraint (grammar or JSON Schema) applies to the answer, not to the
+reasoning: a model that may reason first reasons freely, and then writes the constrained answer.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ GREEDY: Mapping[str, Any] = {
     "dry_multiplier": 0.0,
     "logit_bias": [],
 }
-"""Take the likeliest token: every field that could make another of it, at its neutral value."""
+"""Greedy decoding: every field that could change the likeliest token has its neutral value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How an answer is written."""
+    """The decoding settings of an answer."""
 
     max_tokens: int
     temperature: float = 0.0
-    """With 0 the likeliest token; else what the GGUF sets besides holds as well."""
+    """0 takes the likeliest token; otherwise the GGUF's own sampling settings also apply."""
     seed: int = 0
     constraint: Mapping[str, Any] | None = None
-    """``grammar`` or ``json_schema``, for the answer."""
+    """``grammar`` or ``json_schema`` for the answer."""
 
     def body(self, ids: Sequence[int], spent: int = 0) -> dict[str, Any]:
-        """Return the request for what follows ``ids``, ``spent`` tokens of it written already."""
+        """Return the request that continues ``ids``, after ``spent`` generated tokens."""
         return {
             **(GREEDY if self.temperature == 0 else {"temperature": self.temperature}),
             "prompt": list(ids),
@@ -73,7 +73,7 @@ def stream_chat(
     decoding: Decoding,
     cancellation: Cancellation | None = None,
 ) -> Pieces:
-    """Answer a conversation, piece by piece; see `LlamaServer.stream_chat`."""
+    """Yield the pieces of an answer to a conversation; see `LlamaServer.stream_chat`."""
     cancellation = cancellation or Cancellation()
     try:
         yield from _Writer(server, decoding, cancellation).write(messages)
@@ -95,7 +95,7 @@ class _Writer:
     cancellation: Cancellation
 
     def write(self, messages: Sequence[Mapping[str, str]]) -> Pieces:
-        """Render the conversation and write what follows it."""
+        """Render the conversation and yield the pieces of the reply."""
         prompt = self.server.apply_template(messages)
         ids = self.server.tokenize(prompt, add_special=True)
         opened = opened_by(prompt, messages[-1]["content"])
@@ -109,7 +109,7 @@ class _Writer:
     def _reason_first(
         self, ids: list[int], opened: Tags | None, constraint: Mapping[str, Any]
     ) -> Pieces:
-        """Let the model reason freely until it does no more, then hold its answer."""
+        """Let the model reason freely, then constrain its answer."""
         parter, text, written, spent = Parter(opened), "", [*ids], 0
         with closing(self._events(self.decoding.body(ids))) as events:
             for event in events:
@@ -123,17 +123,17 @@ class _Writer:
                     yield from _rest(parter)
                     yield _usage(event, len(ids), parter)
                     return
-        if not parter.reasoned:  # it answered, or ended, at once
+        if not parter.reasoned:  # it answered or ended without reasoning
             written, spent = ids, 0
         elif answer := "".join(words for words, thought in stretches if not thought):
             written = ids + self.server.tokenize(text.removesuffix(answer))
-        elif len(written) - len(ids) != spent:  # half a character has no event for its tokens
+        elif len(written) - len(ids) != spent:  # tokens of an incomplete character have no event
             written = ids + self.server.tokenize(text)
         if spent == self.decoding.max_tokens:
             yield Usage(len(ids), spent, truncated=True)
             return
         body = self.decoding.body(written, spent)
-        again = {"cache_prompt": True}  # it is what the server has just computed
+        again = {"cache_prompt": True}  # the server has just computed it
         yield from self._written({**body, **constraint, **again}, Parter(), len(ids), spent)
 
     def _written(
@@ -160,7 +160,7 @@ def _rest(parter: Parter) -> Iterator[Piece]:
 
 
 def _usage(event: Mapping[str, Any], prompt: int, parter: Parter, spent: int = 0) -> Usage:
-    """Return what the last event says that a reply took."""
+    """Return the usage of a reply from its last event."""
     return Usage(
         prompt,
         spent + event["tokens_predicted"],

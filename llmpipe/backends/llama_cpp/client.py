@@ -1,7 +1,7 @@
-"""Talk to a llama.cpp server that runs as our child: tokens, templates, answers, streams.
+"""Call a llama.cpp server that runs as our subprocess: tokens, templates, answers, streams.
 
-Connections are not kept alive: each call opens its own, and a call whose connection was dropped is
-sent once more. A stream is not: half of an answer was handed on by then, so that it is an error.
+Each call opens its own connection. A call whose connection was dropped is sent once more. A dropped
+stream is an error instead, because part of the answer was already passed on.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from llmpipe.backends.streaming import Cancellation, Pieces, whole
 from llmpipe.errors import ModelServerError, StageError
 
 CALL_TIMEOUT = 1800.0
-"""Seconds that one reply may take; a slow CPU with a long prompt is slow, not broken."""
+"""The maximum seconds of one reply; a long prompt on a slow CPU takes long."""
 
 _DROPPED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
 @dataclass(slots=True)
 class LlamaServer:
-    """A running server. Its methods may be called from several threads at once.
+    """A running server. Several threads can call its methods at once.
 
-    Every method raises `StageError` when the server has died or refuses the request.
+    Every method raises `StageError` if the server has died or refuses the request.
     """
 
     url: str
-    """Where it answers, such as ``http://127.0.0.1:41234``; OpenAI clients add ``/v1``."""
+    """Its address, such as ``http://127.0.0.1:41234``; OpenAI clients add ``/v1``."""
     model: str
-    """The name that the server gives the model."""
+    """The model's name on the server."""
     process: subprocess.Popen[bytes]
     log: IO[bytes]
     api_key: str | None = field(default=None, repr=False)
@@ -47,25 +47,25 @@ class LlamaServer:
     def tokenize(
         self, text: str, *, parse_special: bool = True, add_special: bool = False
     ) -> list[int]:
-        """Give the token ids of ``text``.
+        """Return the token ids of a text.
 
-        ``parse_special`` reads ``<|im_start|>`` and its like as the tokens that they name;
-        ``add_special`` puts the model's own BOS (or EOS) tokens around the text.
+        ``parse_special`` reads texts such as ``<|im_start|>`` as special tokens; ``add_special``
+        adds the model's own BOS (or EOS) tokens around the text.
         """
         body = {"content": text, "parse_special": parse_special, "add_special": add_special}
         tokens: list[int] = self._post("/tokenize", body)["tokens"]
         return tokens
 
     def apply_template(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Give the text that the model's chat template makes of ``messages``, ready to answer."""
+        """Return the prompt that the model's chat template makes of ``messages``."""
         return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
 
     def props(self) -> dict[str, Any]:
-        """Give what the server says of itself: context, slots, chat template, sampling defaults."""
+        """Return the server's properties: context, slots, chat template, sampling defaults."""
         return self._call("GET", "/props", None)
 
     def described(self) -> dict[str, Any]:
-        """Return what the server's list of models says of its one model: name, tags, ``meta``."""
+        """Return the entry of the one model in the server's list: name, tags, ``meta``."""
         models: list[dict[str, Any]] = self._call("GET", "/v1/models", None).get("data") or [{}]
         return models[0]
 
@@ -78,7 +78,7 @@ class LlamaServer:
         seed: int = 0,
         stop: Sequence[str] = (),
     ) -> str:
-        """Continue ``prompt``, a text or token ids, by at most ``max_tokens`` tokens."""
+        """Return the continuation of a prompt, a text or token ids, of ``max_tokens`` at most."""
         body = {
             "prompt": prompt if isinstance(prompt, str) else list(prompt),
             "n_predict": max_tokens,
@@ -89,7 +89,7 @@ class LlamaServer:
         return str(self._post("/completion", body)["content"])
 
     def prefill(self, tokens: int) -> float:
-        """Return the seconds that a prompt of so many tokens takes; what they say is no matter."""
+        """Return the seconds for a prompt with this number of arbitrary tokens."""
         vocabulary = int(self.described()["meta"]["n_vocab"])
         prompt = [token % vocabulary for token in range(tokens)]
         body = {"prompt": prompt, "n_predict": 1, "cache_prompt": False, "temperature": 0}
@@ -98,11 +98,11 @@ class LlamaServer:
     def next_tokens(self, prompt: Sequence[int], count: int) -> dict[int, float]:
         """Return the log-probabilities (nats) of the likeliest next tokens, by token id.
 
-        They are those of the model itself, before any sampling setting. A beginning that the last
-        prompt had, too, is not computed again.
+        They are the model's own, before any sampling setting. A prefix shared with the last prompt
+        is not computed again.
         """
-        # The server leaves out the first of several tokens that make one letter together, and
-        # would then tell of the token behind: a whole letter is forced upon it as the next token.
+        # If several tokens form one letter, the server skips the first and would report the token
+        # after it. So a whole letter is forced as the next token.
         body = {
             "prompt": list(prompt),
             "n_predict": 1,
@@ -123,7 +123,7 @@ class LlamaServer:
         seed: int = 0,
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """Answer a conversation; ``json_schema`` constrains the answer to what it allows."""
+        """Return the reply to a conversation; ``json_schema`` constrains the answer."""
         constraint = None if json_schema is None else {"json_schema": json_schema}
         decoding = Decoding(max_tokens, temperature, seed, constraint)
         return whole(stream_chat(self, messages, decoding))
@@ -138,11 +138,10 @@ class LlamaServer:
         grammar: str | None = None,
         cancellation: Cancellation | None = None,
     ) -> Pieces:
-        """Answer a conversation, piece by piece, and say in the end what it took.
+        """Yield the pieces of an answer to a conversation, and its `Usage` at the end.
 
-        Whoever stops taking pieces, or cancels, frees the slot: the server sees that the
-        connection is gone. After a cancellation the pieces just end, without a `Usage`.
-        ``grammar`` (GBNF) constrains the answer.
+        Closing the generator or canceling closes the connection, which frees the slot. After a
+        cancellation the pieces end without a `Usage`. ``grammar`` (GBNF) constrains the answer.
         """
         constraint = None if grammar is None else {"grammar": grammar}
         decoding = Decoding(max_tokens, temperature, seed, constraint)
@@ -155,16 +154,16 @@ class LlamaServer:
         return self._template
 
     def end_tokens(self) -> dict[int, str]:
-        """Return the tokens that end an answer, by id: those that llama.cpp would forbid."""
+        """Return the end tokens by id: those that llama.cpp forbids under ``ignore_eos``."""
         body = {"prompt": [0], "n_predict": 1, "ignore_eos": True}
         settings = self._post("/completion", body)["generation_settings"]
         ids = sorted(bias["token"] for bias in settings["logit_bias"])
         return {i: str(self._post("/detokenize", {"tokens": [i]})["content"]) for i in ids}
 
     def holds(self, json_schema: Mapping[str, Any]) -> bool:
-        """Say whether the server holds an answer to a schema; llguidance drops what it cannot read.
+        """Return whether the server enforces a schema; llguidance drops one that it cannot read.
 
-        It is given a token that no JSON begins with and that nothing but a constraint prevents.
+        The test biases toward a token that no JSON begins with, so only a constraint prevents it.
         """
         token = self.tokenize(")")[-1]
         body = {**GREEDY, "prompt": [token], "n_predict": 1, "logit_bias": [[token, 1e6]]}
@@ -174,10 +173,10 @@ class LlamaServer:
     def events(
         self, path: str, body: Mapping[str, Any], cancellation: Cancellation
     ) -> Generator[dict[str, Any], None, None]:
-        """Send a request and yield what the server streams back, up to the event that is the last.
+        """Send a request and yield the events of the reply up to the last one.
 
         Raises:
-            OSError: the connection broke; an `http.client.HTTPException`, too.
+            OSError: The connection broke; or `http.client.HTTPException`.
         """
         with closing(self._connect()) as connection:
             connection.connect()
@@ -189,7 +188,7 @@ class LlamaServer:
                     yield from _events(response)
 
     def log_tail(self, lines: int = 15) -> str:
-        """Give the last lines that llama.cpp logged."""
+        """Return the last lines of llama.cpp's log."""
         self.log.flush()
         with Path(f"/proc/self/fd/{self.log.fileno()}").open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - 16_384))
@@ -197,7 +196,7 @@ class LlamaServer:
         return "\n".join(text.splitlines()[-lines:])
 
     def check_identity(self, tag: str) -> None:
-        """Make sure that the process that answers at our address is the one that we started."""
+        """Require that the server at this address is the one that we started."""
         if tag not in self.described().get("tags", ()):
             raise StageError(
                 f"another server answers at {self.url}", hint="stop it, or choose another port"
@@ -246,9 +245,9 @@ class LlamaServer:
         return StageError(f"llama.cpp at {self.url} does not answer: {error}")
 
     def check_alive(self) -> None:
-        """Raise `StageError` with the end of the log when the server has died."""
+        """Raise `StageError` with the end of the log if the server has died."""
         try:
-            code = self.process.wait(timeout=1)  # with its socket gone it may still be going
+            code = self.process.wait(timeout=1)  # after its socket closed it may still be ending
         except subprocess.TimeoutExpired:
             return
         raise StageError(f"the llama.cpp server died ({exit_text(code)})", hint=self.log_tail())
@@ -259,7 +258,7 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     for line in lines:
         name, _, data = line.strip().partition(b": ")
         if name not in (b"data", b"error"):
-            continue  # lines between events, and comments that keep the connection open
+            continue  # empty lines, and comments that keep the connection open
         event = json.loads(data)
         if name == b"error" or "error" in event:
             gist = "llama.cpp stopped in the middle of an answer"
@@ -267,11 +266,11 @@ def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
         yield event
         if event["stop"]:
             return
-    raise http.client.IncompleteRead(b"")  # it ended before it was done
+    raise http.client.IncompleteRead(b"")  # it ended too early
 
 
 def exit_text(code: int) -> str:
-    """Say how a process ended."""
+    """Return how a process ended, as text."""
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
 

@@ -1,8 +1,7 @@
-"""Read a GGUF, be it one file or several parts, and join the parts where one file is needed.
+"""Read a GGUF of one or several files, and join the parts if one file is needed.
 
-A split GGUF is read whole or not at all: transformers reads the part that it is given, and fills
-the tensors of the others at random without a word. A GGUF is untrusted: call this in a process of
-its own.
+A split GGUF is always read completely. transformers would read one part and silently fill the
+tensors of the others with random values. A GGUF is untrusted, so call this in its own process.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ class Gguf:
     """An opened GGUF.
 
     Attributes:
-        path: its file, or the first of its parts.
-        readers: a `gguf.GGUFReader` for every part; the data of tensors stays on disk.
+        path: Its file, or the first of its parts.
+        readers: A `gguf.GGUFReader` for every part; the tensor data stays on disk.
     """
 
     path: Path
@@ -41,12 +40,12 @@ class Gguf:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """The metadata; of a split GGUF it stands in the first part."""
+        """The metadata. In a split GGUF it is in the first part."""
         return {name: field.contents() for name, field in self.readers[0].fields.items()}
 
     @cached_property
     def types(self) -> frozenset[str]:
-        """The types that its tensors are stored in, as GGUF spells them: ``F16``, ``Q4_1``."""
+        """The types of its tensors in GGUF's spelling, such as ``F16`` and ``Q4_1``."""
         tensors = (tensor for reader in self.readers for tensor in reader.tensors)
         return frozenset(tensor.tensor_type.name for tensor in tensors)
 
@@ -64,7 +63,7 @@ def open_gguf(path: Path) -> Gguf:
     """Open a GGUF by its file, or by the first of its parts.
 
     Raises:
-        StageError: a part is missing, cut short, no GGUF, or not the part that its name says.
+        StageError: A part is missing, cut short, not a GGUF, or not the part that its name says.
     """
     gguf = Gguf(path, tuple(reader(part) for part in all_parts(path)))
     _check_parts(gguf)
@@ -75,7 +74,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """Return a GGUF's metadata fields and the shape of each tensor, of all its parts.
 
     Raises:
-        StageError: as `open_gguf`.
+        StageError: As in `open_gguf`.
     """
     gguf = open_gguf(path)
     with _readable(path):
@@ -84,10 +83,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
 
 @contextmanager
 def whole_file(gguf: Gguf, work: Path) -> Iterator[Path]:
-    """Give a GGUF as one file: the file that it is, or its parts joined in ``work`` for a while.
+    """Yield a GGUF as one file; its parts are joined temporarily in ``work``.
 
     Raises:
-        StageError: the joined file cannot be written.
+        StageError: The joined file cannot be written.
     """
     if len(gguf.readers) == 1:
         yield gguf.path
@@ -100,7 +99,7 @@ def whole_file(gguf: Gguf, work: Path) -> Iterator[Path]:
             size = sum(part.stat().st_size for part in all_parts(gguf.path)) / 1e9
             raise StageError(
                 f"the parts of {gguf.path.name} cannot be joined: {error.strerror or error}",
-                hint=f"joined for a while, they take {size:.1f} GB beside the store",
+                hint=f"the joined file takes {size:.1f} GB beside the store for a while",
             ) from error
         yield joined
     finally:
@@ -108,13 +107,13 @@ def whole_file(gguf: Gguf, work: Path) -> Iterator[Path]:
 
 
 def reader(path: Path) -> Any:
-    """Open a file with gguf's own reader, made several times as quick.
+    """Open a file with gguf's own reader, made several times faster.
 
-    It cuts the metadata of a large vocabulary into a million views of a `numpy.memmap`, which cost
-    far more than those of the plain array over the same mapped bytes.
+    The reader cuts the metadata of a large vocabulary into a million views of a `numpy.memmap`.
+    Views of a plain array over the same mapped bytes are much cheaper.
 
     Raises:
-        StageError: it is cut short or no GGUF.
+        StageError: The file is cut short or not a GGUF.
     """
     import numpy as np
     from gguf import gguf_reader
@@ -136,18 +135,18 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise StageError(
             f"{path.name} cannot be read as GGUF: {error}",
-            hint="the file may be cut short or of another format: fetch or export it again",
+            hint="the file may be cut short or in another format: fetch or export it again",
         ) from error
 
 
 def _check_parts(gguf: Gguf) -> None:
-    """Make sure that the parts say the same as their names, and hold every tensor once."""
+    """Require that the parts agree with their names and contain every tensor once."""
     name, count = gguf.path.name, len(gguf.readers)
     counted = _number(gguf.readers[0], PART_COUNT)
     if count == 1 and (counted or 1) > 1:
         number = (_number(gguf.readers[0], PART_NUMBER) or 0) + 1
         raise StageError(
-            f"{name} is part {number} of {counted} of a GGUF, but is not named so",
+            f"{name} is part {number} of {counted} of a GGUF, but its name does not say so",
             hint=f"name the parts as they were written: NAME-00001-of-{counted:05d}.gguf and so on",
         )
     if count == 1:
@@ -156,7 +155,7 @@ def _check_parts(gguf: Gguf) -> None:
         said = (_number(reader, PART_NUMBER), _number(reader, PART_COUNT))
         if said != (number, count):
             raise StageError(
-                f"{part.name} is not part {number + 1} of {count} by what stands in it: it says "
+                f"{part.name} is not part {number + 1} of {count} by its own metadata: it says "
                 f"{PART_NUMBER} {said[0]} (the first is 0), {PART_COUNT} {said[1]}",
                 hint="fetch or split the GGUF again; parts of several files are mixed up",
             )
@@ -164,10 +163,10 @@ def _check_parts(gguf: Gguf) -> None:
     twice = next((tensor for tensor, times in names.items() if times > 1), None)
     wanted = _number(gguf.readers[0], TENSOR_COUNT)
     if twice is not None:
-        raise StageError(f"{name}: the tensor {twice} stands in several parts")
+        raise StageError(f"{name}: the tensor {twice} is in several parts")
     if wanted is not None and wanted != len(names):
         raise StageError(
-            f"the {count} parts of {name} hold {len(names)} tensors, and should hold {wanted}",
+            f"the {count} parts of {name} contain {len(names)} tensors instead of {wanted}",
             hint="fetch or split the GGUF again; parts of several files are mixed up",
         )
 
@@ -178,7 +177,7 @@ def _number(reader: Any, key: str) -> int | None:
 
 
 def _join(gguf: Gguf, target: Path) -> None:
-    """Write all parts as one file: the first part's metadata as it is, then every tensor."""
+    """Write all parts as one file: the first part's metadata unchanged, then every tensor."""
     first = gguf.readers[0]
     fields = [  # the reader adds the file's header as "GGUF.version" and so on
         field

@@ -1,9 +1,9 @@
-"""Compute the beginning that many prompts share once, and let each of them go on from there.
+"""Compute a prefix that many prompts share only once, and continue each prompt from it.
 
-llama.cpp's own reuse goes on from what its slot happens to hold: a prompt is then parted where it
-stops being like the one before it, and its rounding hangs on the order of the requests. Here every
-beginning is computed alone, from nothing, and kept in a file; each request restores it into a slot
-of its own. So a reply does not depend on what was asked before it.
+llama.cpp's own prompt cache continues from whatever its slot contains. A prompt is then split where
+it differs from the previous one, so rounding depends on the order of the requests. This module
+computes every prefix alone and saves it to a file, and each request restores it into its own slot.
+A reply therefore does not depend on earlier requests.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Messages = Sequence[Mapping[str, str]]
 
 
 class Prefixes:
-    """The beginnings of prompts that a server of our own has computed; for one event loop.
+    """The prompt prefixes that our own server has computed; for use in one event loop.
 
-    The server must have been started with a ``slots_folder`` and so many ``slots``.
+    The server must have been started with a ``slots_folder`` and this number of ``slots``.
     """
 
     def __init__(self, url: str, slots: int) -> None:
@@ -38,11 +38,11 @@ class Prefixes:
 
     @asynccontextmanager
     async def begun(self, api: Any, messages: Messages) -> AsyncIterator[dict[str, Any]]:
-        """Hold a slot that has read ``messages``; give the fields that send a request to it.
+        """Hold a slot that has read ``messages``, and yield the fields that select the slot.
 
-        ``api`` is an `openai.AsyncOpenAI` of the server. The request's own messages begin with
-        these. Where the server refuses them (they exceed the context, the disk is full, or the
-        model's state cannot be kept), this request and all later ones compute whole prompts.
+        ``api`` is an `openai.AsyncOpenAI` of the server. The messages of the request begin with
+        these. If the server refuses them (they exceed the context, the disk is full, or the
+        model's state cannot be saved), this and all later requests compute whole prompts.
         """
         slot = await self._free.get()
         try:
@@ -67,7 +67,7 @@ class Prefixes:
                     self._kept.add(name)
             except APIError as error:
                 self._refused.add(name)
-                log.warning("the beginning of a prompt is computed each time: %s", error)
+                log.warning("a shared prompt prefix is computed again each time: %s", error)
                 return False
         return True
 

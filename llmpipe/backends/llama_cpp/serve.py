@@ -1,12 +1,11 @@
-"""Serve a GGUF with llama.cpp in a child process.
+"""Serve a GGUF with llama.cpp in a subprocess.
 
-`serve_gguf` starts ``server.py``, waits until the model is loaded, verifies that whoever
-answers at the address is the child just started, and stops it at the end. The child is in our
-process group and ends when we do, even by ``kill -9``. How to talk to it is in
-`llmpipe.backends.llama_cpp.client`.
+`serve_gguf` starts ``server.py``, waits until the model is loaded, verifies that the server at the
+address is the subprocess just started, and stops it at the end. The subprocess is in our process
+group and ends with us, even on ``kill -9``. `llmpipe.backends.llama_cpp.client` calls it.
 
-A chat template is rendered with its own defaults, as transformers does: llama.cpp would switch
-thinking on wherever a template has a switch for it.
+A chat template is rendered with its own defaults, as in transformers. llama.cpp would switch
+thinking on for every template that has a switch for it.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ from llmpipe.backends.llama_cpp.template_defaults import thinks_only_if_told
 from llmpipe.errors import MissingDependencyError, StageError
 
 BATCH = 2048
-"""Tokens of a prompt that llama.cpp computes in one go where nobody says otherwise."""
+"""llama.cpp's default number of prompt tokens that are computed at once."""
 
 WARNINGS, EVERY_REQUEST = 2, 3
-"""How much llama.cpp logs. What is kept only for errors must not grow with every request."""
+"""How much llama.cpp logs. A log kept only for errors must not grow with every request."""
 
 WAITING = {"GOMP_SPINCOUNT": "1000"}
-"""How llama.cpp's threads wait for one another, many times a token: awake for some microseconds,
-then asleep. By default they stay awake for milliseconds, and where other programs want the cores
-they keep them from the very thread that they wait for. Replies do not depend on it."""
+"""How llama.cpp's threads wait for one another, many times a token: they spin for microseconds,
+then sleep. By default they spin for milliseconds, and if other programs use the cores, they block
+the very thread that they wait for. Replies do not depend on it."""
 
 START_TIMEOUT = 600.0
-"""Seconds that loading a model may take."""
+"""The maximum seconds for loading a model."""
 
 _SERVER = Path(__file__).with_name("server.py")
 
@@ -63,29 +62,31 @@ def serve_gguf(
     batch: int = BATCH,
     slots_folder: Path | None = None,
 ) -> Iterator[LlamaServer]:
-    """Serve ``model`` for as long as the block lasts.
+    """Serve ``model`` during the block.
 
     Args:
-        model: the GGUF file.
-        threads: CPU threads that compute.
-        context: tokens that one conversation may hold, prompt and reply together.
-        slots: conversations that are answered at the same time; each has its own context.
-        host: the address to bind.
-        port: the port to bind; 0 lets the system choose a free one.
-        alias: the model's name in the API; by default the file's name without its suffix.
-        log: a file that llama.cpp's log is added to; by default it is kept only for errors.
-        api_key: what callers must send as a bearer token; by default one that only the
-            `LlamaServer` knows: pages of other sites and other programs get no answer.
-        cache_prompt: reuse the computed part of a prompt that begins like the slot's last one:
-            quicker, but replies may then depend on what was asked before.
-        batch: tokens of a prompt that are computed in one go. Only between two batches does the
-            server see that a caller has hung up.
-        slots_folder: where `llmpipe.backends.llama_cpp.prefixes` keeps the beginnings of prompts.
+        model: The GGUF file.
+        threads: The number of CPU threads.
+        context: The maximum tokens of one conversation, prompt and reply together.
+        slots: The number of conversations that are answered at the same time; each has its own
+            context.
+        host: The address to bind.
+        port: The port to bind; 0 lets the system choose a free one.
+        alias: The model's name in the API; by default the file's name without its suffix.
+        log: A file to append llama.cpp's log to; by default it is kept only for errors.
+        api_key: The key that callers must send as a bearer token. By default only the
+            `LlamaServer` knows it, so pages of other sites and other programs get no answer.
+        cache_prompt: Whether to reuse the computed prefix that a prompt shares with the slot's last
+            one. This is faster, but replies may depend on earlier requests.
+        batch: The number of prompt tokens that are computed at once. The server notices a
+            disconnect only between two batches.
+        slots_folder: The folder in which `llmpipe.backends.llama_cpp.prefixes` saves prompt
+            prefixes.
 
     Raises:
         MissingDependencyError: xllamacpp is not installed.
-        StageError: the file is not a GGUF that llama.cpp can load, the port is taken, or another
-            process answers in the server's place.
+        StageError: llama.cpp cannot load the file, the port is in use, or another process answers
+            instead of the server.
     """
     if find_spec("xllamacpp") is None:
         raise MissingDependencyError(
@@ -93,7 +94,7 @@ def serve_gguf(
         )
     api_key = api_key or secrets.token_hex(16)
     settings: dict[str, Any] = {
-        # A link keeps its name: by that llama.cpp finds the other parts of a split GGUF.
+        # A link keeps its name, because llama.cpp finds the parts of a split GGUF by it.
         "model": os.fspath(model.parent.resolve() / model.name),
         "threads": threads,
         "context": context,
@@ -112,7 +113,7 @@ def serve_gguf(
     with _open_log(log) as log_file, ExitStack() as stack:
         server = stack.enter_context(_started(settings, log_file, api_key))
         if thinks_only_if_told(server.template()):
-            stack.close()  # it takes up the setting only when it starts
+            stack.close()  # the setting only applies at the start
             settings["thinking"] = False
             server = stack.enter_context(_started(settings, log_file, api_key))
         yield server
@@ -120,7 +121,7 @@ def serve_gguf(
 
 @contextmanager
 def _started(settings: Mapping[str, Any], log: IO[bytes], api_key: str) -> Iterator[LlamaServer]:
-    """Start a server of these settings; it is up, and ours, when the block begins."""
+    """Start a server with these settings; it is verified and ready when the block begins."""
     with _child(log) as process:
         server = LlamaServer("", settings["alias"], process, log, api_key)
         address = _wait_until_loaded(server, settings)
@@ -138,9 +139,9 @@ def _open_log(log: Path | None) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the server's process and, at the end, close its standard input, which ends it."""
+    """Start the server's process, and end it by closing its standard input."""
     process = subprocess.Popen(
-        # -P: the script's folder holds modules named like the libraries that they wrap.
+        # -P: the script's folder has modules with the names of the libraries that they wrap.
         [sys.executable, "-P", os.fspath(_SERVER)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -190,7 +191,7 @@ def _wait_until_loaded(server: LlamaServer, settings: Mapping[str, Any]) -> str:
 def _start_error(server: LlamaServer, settings: Mapping[str, Any], reason: str) -> StageError:
     host, port = settings["host"], settings["port"]
     with suppress(subprocess.TimeoutExpired):
-        server.process.wait(timeout=5)  # its log is whole when it is gone
+        server.process.wait(timeout=5)  # its log is complete after it ended
     tail = server.log_tail(100)
     if "couldn't bind" in tail:
         return cannot_listen(host, port)
@@ -201,13 +202,13 @@ def _start_error(server: LlamaServer, settings: Mapping[str, Any], reason: str) 
 
 
 def require_context(server: LlamaServer, context: int, label: str, field: str) -> None:
-    """Make sure that a model is served with the context that was asked for.
+    """Require that a model is served with the requested context.
 
-    llama.cpp lowers it to what the model was trained with, without an error. ``label`` is the
-    model's name, and ``field`` the one of the spec that asks.
+    llama.cpp silently lowers it to the model's training context. ``label`` is the model's name, and
+    ``field`` is the field in the spec.
 
     Raises:
-        StageError: it is shorter.
+        StageError: The context is shorter.
     """
     served = server.props()["default_generation_settings"]["n_ctx"]
     if served < context:

@@ -1,11 +1,11 @@
-"""The child process that opens a GGUF and serves it: llama.cpp's own server inside xllamacpp.
+"""The subprocess that opens a GGUF and serves it with llama.cpp's own server inside xllamacpp.
 
-Run as a script, never imported by llmpipe: a GGUF from outside may crash or subvert its parser, and
-then only this process is lost. It reads one JSON line of settings on standard input, answers with
-one JSON line on standard output (``{"address": …}`` or ``{"error": …}``), and serves until its
-standard input ends, which happens when its parent closes it or dies in any way whatever.
+It runs as a script and llmpipe never imports it, so that a GGUF that crashes or subverts the parser
+affects only this process. It reads one JSON line of settings from standard input and answers with
+one JSON line on standard output (``{"address": …}`` or ``{"error": …}``). It serves until its
+standard input ends, which happens when its parent closes it or dies in any way.
 
-It imports nothing of llmpipe.
+It does not import llmpipe.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 
 
 def main() -> int:
-    """Serve until standard input ends. Gives 1 when the server cannot start."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the parent's to handle, also where all get it
+    """Serve until standard input ends; return 1 if the server cannot start."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the parent handles signals to the group
         signal.signal(number, signal.SIG_IGN)
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what llama.cpp prints belongs in the log, not in the answer
+    os.dup2(2, 1)  # llama.cpp's output goes to the log, not to the answer
     settings = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     try:
         server = _start(settings)
-    except Exception as error:  # the library raises bare RuntimeErrors; the parent words them
+    except Exception as error:  # the library raises RuntimeError; the parent writes the message
         print(json.dumps({"error": str(error)}), file=report, flush=True)
         return 1
     print(json.dumps({"address": server.listening_address}), file=report, flush=True)
@@ -43,12 +43,12 @@ def _start(settings: dict[str, Any]) -> Any:
     params.model.path = settings["model"]
     params.hostnames = [settings["host"]]
     params.port = settings["port"]
-    params.reuse_port = False  # two servers on one port would answer for each other
+    params.reuse_port = False  # with it, two servers could share one port
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["context"] * settings["slots"]  # llama.cpp divides it among the slots
     params.n_batch = settings["batch"]
     params.n_ubatch = min(settings["batch"], params.n_ubatch)
-    params.fit_params = False  # it would shrink the context to fit the memory, silently
+    params.fit_params = False  # it would silently shrink the context to fit the memory
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings["threads"]
     params.model_alias = {settings["alias"]}
     params.model_tags = {settings["tag"]}
@@ -61,7 +61,7 @@ def _start(settings: dict[str, Any]) -> Any:
     if not settings["thinking"]:
         params.enable_reasoning = 0
     params.verbosity = settings["verbosity"]
-    params.endpoint_slots = False  # it shows other people's prompts
+    params.endpoint_slots = False  # it shows other callers' prompts
     return xllamacpp.Server(params)
 
 

@@ -1,8 +1,8 @@
-"""What a chat template does where nobody says whether the model is to think.
+"""Find out whether a chat template enables thinking by default.
 
-llama.cpp sets ``enable_thinking`` to true for every template that has the switch; transformers, and
-so training, leaves it undefined. Templates whose model thinks only when told to (Qwen3.5's small
-ones) would then be served another prompt than the model was trained on.
+llama.cpp sets ``enable_thinking`` to true for every template that has this switch. transformers,
+and therefore training, leaves it undefined. If a template thinks only on request (as those of
+Qwen3.5's small models), the served prompt would differ from the trained one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _CHAT = [{"role": "user", "content": "a"}]
 
 
 def thinks_only_if_told(template: str) -> bool:
-    """Return whether a template leaves thinking out by default, and has a switch to have it.
+    """Return whether a template omits thinking by default and has a switch for it.
 
-    False as well where jinja2 cannot read the template: then llama.cpp's own default holds, and the
-    parity gate sees a difference.
+    Also return False if jinja2 cannot read the template. Then llama.cpp's own
+    default applies, and the parity check finds a difference.
     """
     if SWITCH not in template:
         return False
@@ -26,14 +26,14 @@ def thinks_only_if_told(template: str) -> bool:
 
 
 def _rendered(template: str, **arguments: bool) -> str | None:
-    """Render a question as transformers does; None where the template cannot be rendered so."""
+    """Render a question as transformers does; return None if the template fails."""
     from jinja2.exceptions import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    environment.globals["strftime_now"] = lambda form: ""  # the day matters to neither side
+    environment.globals["strftime_now"] = lambda form: ""  # the date does not matter
     environment.globals["raise_exception"] = _refuse
     try:
         return environment.from_string(template).render(

@@ -190,7 +190,7 @@ def test_an_endpoint_s_failures(no_waiting: None) -> None:
     with Endpoint() as endpoint:
         with (
             endpoint_embedder(endpoint.url, dimension=99) as embedder,
-            pytest.raises(StageError, match="vectors of 26 dimensions, not of 99"),
+            pytest.raises(StageError, match="vectors of 26 dimensions, not 99"),
         ):
             embedder.embed_passages(["a"])
         endpoint.embed = lambda text: [1.0] * len(text)

@@ -83,7 +83,7 @@ def test_a_file_is_parsed_once(
 def test_a_missing_tensor(sharp_llama: Path, tmp_path: Path, parts: int, name: str) -> None:
     """It would be random, or all ones: an error that names it."""
     told = refused(sharp_llama, tmp_path, lambda tensors: tensors.pop(name) and None, parts)
-    assert f"lacks the tensor {name}: the model would have random weights there" in told
+    assert f"lacks the tensor {name}: the model would have random weights" in told
 
 
 def test_many_missing_tensors_are_counted(sharp_llama: Path, tmp_path: Path) -> None:

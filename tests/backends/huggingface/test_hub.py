@@ -129,7 +129,7 @@ def test_what_does_not_exist_is_named(endpoint: str, tmp_path: Path) -> None:
 def test_a_hub_out_of_reach_is_a_message(tmp_path: Path) -> None:
     """Without a network there is one clear message."""
     found = ask("print(hub.resolve_commit('org/name', None))", "http://127.0.0.1:9", tmp_path)
-    assert "org/name could not be looked up on the hub" in found
+    assert "org/name could not be resolved on the hub" in found
 
 
 def test_a_data_set_is_looked_up_as_one(endpoint: str, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_a_number_format_as_people_write_it(base: Path, written: str | None, dty
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"bnb_4bit_compute_dtype": "bf"}, "'bf' is no number format"),
-        ({"bnb_4bit_compute_dtype": "load"}, "'load' is no number format"),
+        ({"bnb_4bit_compute_dtype": "bf"}, "'bf' is not a number format"),
+        ({"bnb_4bit_compute_dtype": "load"}, "'load' is not a number format"),
         ({"bnb_4bit_quant_type": "nf5"}, "'nf5' is neither fp4 nor nf4"),
         ({"bnb_4bit_quant_type": ["nf4"]}, "is neither fp4 nor nf4"),
         ({"bnb_4bit_quant_storage": "uint7"}, "bnb_4bit_quant_storage"),
