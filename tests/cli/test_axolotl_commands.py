@@ -98,7 +98,7 @@ def test_check_sends_a_spec_to_validate(folder: Path) -> None:
     done = call(folder, "check", "spec.yaml")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "spec.yaml is a spec of llmpipe, not a configuration of Axolotl",
+        "spec.yaml is an llmpipe spec, not an Axolotl configuration",
         "   llmpipe validate spec.yaml",
     ]
 
@@ -120,7 +120,7 @@ def test_check_knows_a_spec_that_is_not_whole(folder: Path, text: str) -> None:
     done = call(folder, "check", "some.yaml")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "some.yaml is a spec of llmpipe, not a configuration of Axolotl",
+        "some.yaml is an llmpipe spec, not an Axolotl configuration",
         "   llmpipe validate some.yaml",
     ]
 
@@ -176,7 +176,7 @@ def test_a_stage_whose_file_is_a_spec(folder: Path) -> None:
     (folder / "spec.yaml").write_text(text, "utf-8")
     said = call(folder, "validate", "spec.yaml").stderr
     assert "stages.sft.axolotl_file: " in said
-    assert "spec.yaml is a spec of llmpipe, not a configuration of Axolotl" in said
+    assert "spec.yaml is an llmpipe spec, not an Axolotl configuration" in said
 
 
 def test_evaluation_is_judged_with_the_rows_that_the_stage_has(folder: Path) -> None:
@@ -248,7 +248,9 @@ def test_check_judges_a_file_as_a_stage_would(folder: Path) -> None:
     assert tagged.returncode == 0, tagged.stderr
     assert "warning: mine.yml: bf16: True is switched off" in tagged.stderr
     (folder / "mine.yml").write_text(MINE + "lora_r: 4\nlora_r: 8\n")
-    assert "mine.yml:9:1: the key 'lora_r' stands twice" in call(folder, "check", "mine.yml").stderr
+    assert (
+        "mine.yml:9:1: the key 'lora_r' appears twice" in call(folder, "check", "mine.yml").stderr
+    )
     (folder / "a.jinja").write_text("{{ messages }}")
     (folder / "mine.yml").write_text(
         MINE + "sample_packing: true\ndeepspeed: gone/zero3.json\nchat_template_jinja: a.jinja\n"

@@ -301,7 +301,7 @@ def test_where_reports_go_is_told_by_a_whole_path(tmp_path: Path) -> None:
     """From the training's own folder another one would be reached, and nothing is read from it."""
     (found,) = review(tmp_path, {"mlflow_tracking_uri": "./mlruns"})
     assert found.field == ("axolotl", "mlflow_tracking_uri")
-    assert found.hint == "write the whole path, from / on"
+    assert found.hint == "write an absolute path"
 
 
 def test_what_is_checked_is_what_runs() -> None:

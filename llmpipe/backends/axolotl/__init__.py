@@ -1,1 +1,1 @@
-"""Axolotl, which trains: its configuration, what it takes, and a watched run of it."""
+"""Axolotl, the trainer: compile its configuration, check it, and run it."""

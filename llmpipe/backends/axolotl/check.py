@@ -1,13 +1,13 @@
-"""Check a configuration against the Axolotl that is installed, as strictly as our own fields.
+"""Check a configuration against the installed Axolotl, as strictly as our own fields.
 
-Axolotl itself drops a key that it does not know without a word. Here such a key is a problem, at
-every level, the keys of the block's ``plugins`` included; so is what Axolotl's own validators
-refuse. Its config model takes seconds to import, so it is asked in a child process
-(`llmpipe.backends.axolotl.check_subprocess`) that waits for further questions, as a sweep has them,
-and the answer is kept on disk by Axolotl's version, the packages installed beside it, the device
-and the configuration. What somebody's own plugin says is not kept: its source may change.
+Axolotl silently drops unknown keys. Here they are problems, at every level and including the keys
+of the block's ``plugins``. So are the errors of Axolotl's own validators. Axolotl's config model
+takes seconds to import, so a subprocess (`llmpipe.backends.axolotl.check_subprocess`) answers and
+waits for more questions, for example of a sweep. Answers are cached on disk by Axolotl's version,
+the installed packages, the device and the configuration. Answers that depend on a user's own plugin
+are not cached, because its source may change.
 
-It does not load models or data.
+This does not load models or data.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from llmpipe.backends.device import detect
 from llmpipe.errors import StageError
 
 CHECK_VERSION = 3
-"""Part of the memo's key: raised when the child would answer differently."""
+"""Part of the cache key. Raise it if the subprocess would answer differently."""
 
 CHILD = "llmpipe.backends.axolotl.check_subprocess"
 
 MARK = "llmpipe-answer "
-"""How the line begins that holds the child's answer."""
+"""The beginning of the line with the subprocess's answer."""
 
 NOT_LOADED = "a plugin cannot be loaded"
-"""How the answer begins where a plugin is not there, or fails."""
+"""The beginning of the message if a plugin is missing or fails."""
 
 QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """All problems found. ``installed`` is False where there is no Axolotl to ask."""
+    """All problems found. ``installed`` says whether Axolotl is installed."""
 
     problems: list[BlockProblem] = field(default_factory=list)
     installed: bool = True
@@ -55,7 +55,7 @@ class CheckResult:
 
 
 def installed_version() -> str | None:
-    """Give the version of the installed Axolotl, from package metadata, or None."""
+    """Return the version of the installed Axolotl from package metadata, or None."""
     try:
         return importlib.metadata.version("axolotl")
     except importlib.metadata.PackageNotFoundError:
@@ -70,18 +70,18 @@ def check_block(
     dataset: Mapping[str, Any] | None = None,
     modules: str | None = None,
 ) -> CheckResult:
-    """Check a block and its document; ask Axolotl only what this version was not asked before.
+    """Check a block and its document, using cached answers where possible.
 
     Args:
-        block: what a person wrote. All of its keys must be known, those too that are left out of
-            the document because of the machine.
-        document: what Axolotl is to run with it (`llmpipe.backends.axolotl.config`).
-        memo_dir: where answers are kept.
-        dataset: what stands under a stage's ``dataset:``, keys of an entry of ``datasets``.
-        modules: the ``PYTHONPATH`` of the training; ours, if None.
+        block: The block that the user wrote. All its keys must be known, also those that are left
+            out of the document because of the machine.
+        document: The compiled configuration (`llmpipe.backends.axolotl.config`).
+        memo_dir: The folder of cached answers.
+        dataset: The stage's ``dataset:``, keys of an entry of ``datasets``.
+        modules: The ``PYTHONPATH`` of the training; None for ours.
 
     Raises:
-        StageError: the child that asks Axolotl died; its last lines are in the message.
+        StageError: The subprocess died; its last lines are in the message.
     """
     version = installed_version()
     if version is None:
@@ -113,7 +113,7 @@ def check_block(
 
 
 def _lasts(block: Mapping[str, Any], found: list[dict[str, Any]]) -> bool:
-    """Whether an answer holds as long as what it is kept by: no foreign code had a say in it."""
+    """Return whether an answer can be cached: no user code contributed to it."""
     named = block.get("plugins") or []
     plugins = named if isinstance(named, list) else [named]
     known = all(str(p).startswith("axolotl.") or p in OWN_PLUGINS for p in plugins)
@@ -121,7 +121,7 @@ def _lasts(block: Mapping[str, Any], found: list[dict[str, Any]]) -> bool:
 
 
 def _installed() -> str:
-    """Return a digest of the names and versions of all packages that are installed."""
+    """Return a digest of the names and versions of all installed packages."""
     folders = filter(Path.is_dir, map(Path, sys.path))
     found = (package.name for folder in folders for package in folder.glob("*.*-info"))
     names = {name for name in found if name.endswith((".dist-info", ".egg-info"))}
@@ -129,8 +129,8 @@ def _installed() -> str:
 
 
 def _ask_child(question: str) -> list[dict[str, Any]]:
-    """Put the question to the child and give its answer."""
-    for _ in range(2):  # one that had nothing to do has ended and is followed by another
+    """Send a question to the subprocess and return its answer."""
+    for _ in range(2):  # an idle one may have ended; then start another
         child = _child()
         line = child.ask(question)
         if line is not None:
@@ -140,12 +140,12 @@ def _ask_child(question: str) -> list[dict[str, Any]]:
         _child.cache_clear()
     raise StageError(
         f"Axolotl could not be asked about its keys:\n{child.last_words()}",
-        hint="does `axolotl --version` run? allow_unknown_axolotl: true goes on unchecked",
+        hint="does `axolotl --version` run? allow_unknown_axolotl: true continues unchecked",
     )
 
 
 class _Child:
-    """A process that imports Axolotl once for many questions."""
+    """A subprocess that imports Axolotl once for many questions."""
 
     def __init__(self) -> None:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
@@ -160,7 +160,7 @@ class _Child:
         )
 
     def ask(self, question: str) -> str | None:
-        """Give the answer as JSON; None where the child has ended without one."""
+        """Return the answer as JSON, or None if the subprocess ended without one."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -174,7 +174,7 @@ class _Child:
         return line.removeprefix(MARK) if line else None
 
     def last_words(self) -> str:
-        """Give the last lines that it wrote about what was wrong."""
+        """Return the last lines of its error output."""
         self._errors.seek(0)
         return "\n".join(self._errors.read().strip().splitlines()[-5:])
 
@@ -185,7 +185,7 @@ def _child() -> _Child:
 
 
 def _keep(memo: Path, found: list[dict[str, Any]]) -> None:
-    """Write a memo so that a reader sees all of it or nothing."""
+    """Write a cached answer atomically."""
     memo.parent.mkdir(parents=True, exist_ok=True)
     draft = memo.with_name(f"{memo.name}.{os.getpid()}")
     draft.write_text(json.dumps(found), "utf-8")

@@ -1,10 +1,10 @@
-"""Answer whether the installed Axolotl takes a configuration: run with ``-m``, as a child process.
+"""Answer whether the installed Axolotl accepts a configuration; runs as a subprocess with ``-m``.
 
-It does what ``axolotl train`` does before it loads a model: it registers the configuration's
-plugins and validates it with what this machine's device can do. Beyond that it finds the keys that
-Axolotl would drop without a word. A key that Axolotl does not list but reads all the same, under
-another name, is told from those by asking: a key is read if Axolotl makes something else of it than
-of a key that nobody knows.
+As ``axolotl train`` does before it loads a model, this registers the configuration's plugins and
+validates it with the capabilities of this machine's device. It also finds the keys that Axolotl
+would silently drop. Axolotl reads some keys that it does not list, under another name. To recognize
+them, each unknown key is compared with a key that does not exist: if Axolotl's result differs, it
+reads the key.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
 from llmpipe.backends.device import Device
 
 IDLE = 5.0
-"""Seconds after which the child ends when it is not asked again: it holds hundreds of megabytes."""
+"""Seconds without a question after which the process ends, since it takes hundreds of megabytes."""
 
-NOBODY = "llmpipe_no_such_key"
-"""A key that Axolotl certainly does not read."""
+NO_SUCH_KEY = "llmpipe_no_such_key"
+"""A key that Axolotl does not read."""
 
 ESSENTIAL = frozenset(OWNED) | {
     "gradient_accumulation_steps",
@@ -53,18 +53,18 @@ ESSENTIAL = frozenset(OWNED) | {
     "num_epochs",
     "plugins",
 }
-"""The keys of a document without which Axolotl refuses it, whatever else it holds."""
+"""The keys without which Axolotl refuses any document."""
 
 _AGED = re.compile(r"deprecat|superseded|ignor|no longer", re.IGNORECASE)
 
 
 def main() -> int:
-    """Answer questions, one a line on standard input, until nobody asks any more.
+    """Answer questions, one a line on standard input, until they end or `IDLE` seconds pass.
 
-    Each is answered in a fork: what plugins do to Axolotl does not reach the next question.
+    Each is answered in a fork, so that plugins' changes to Axolotl do not affect the next question.
     """
     if not sys.flags.safe_path:
-        sys.path.pop(0)  # the folder that llmpipe runs in, where a training does not look
+        sys.path.pop(0)  # llmpipe's working folder, which a training does not search
     with tempfile.TemporaryDirectory(prefix="llmpipe-plugins-") as folder:
         write_plugins(Path(folder))
         sys.path.insert(0, str(Path(folder) / PLUGINS))
@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def _warm_up() -> None:
-    """Import once what takes seconds; what asks the device is left to the forks."""
+    """Import slow modules once; the forks query the device."""
     import axolotl.cli.config
     import axolotl.integrations.base  # noqa: F401
 
@@ -94,15 +94,17 @@ def _warm_up() -> None:
 
 
 def _answer(question: str) -> NoReturn:
-    """Print the problems found as one marked line, and end."""
+    """Print the problems as one marked line, and exit."""
     status = 1
     try:
         asked = json.loads(question)
-        sys.path[1:] = search_path(asked["modules"])  # behind llmpipe's plugins, as in a training
+        sys.path[1:] = search_path(asked["modules"])  # after llmpipe's plugins, as in a training
         block, owner = asked["block"], f"axolotl {asked['axolotl']}"
         entry = list(entry_problems(asked["dataset"], block, owner))
         told = {problem.message for problem in entry}
-        whole = _problems(asked["document"], block, owner)  # says of no key what the entry says
+        whole = _problems(
+            asked["document"], block, owner
+        )  # repeats the entry's problems without a key
         found = [*(p for p in whole if p.path or p.message not in told), *entry]
         print(f"\n{MARK}{json.dumps([asdict(problem) for problem in found])}", flush=True)
         status = 0
@@ -118,7 +120,7 @@ def _problems(
 ) -> Iterator[BlockProblem]:
     try:
         _register(document.get("plugins") or [])
-    except Exception as error:  # a plugin is anybody's code and may fail in any way
+    except Exception as error:  # a plugin is foreign code and may fail in any way
         yield BlockProblem(("plugins",), f"{NOT_LOADED}: {_one_line(error)}")
         return
     given = _capabilities(document)
@@ -139,7 +141,7 @@ def _problems(
 
 
 def _register(plugins: Iterable[str]) -> None:
-    """Load plugins as Axolotl does, and raise where it would only go on without one."""
+    """Load plugins as Axolotl does, but raise an error where it would continue without one."""
     from axolotl.integrations.base import PluginManager
 
     manager = PluginManager.get_instance()
@@ -150,9 +152,10 @@ def _register(plugins: Iterable[str]) -> None:
 
 
 def _register_left_out(document: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str, ...]:
-    """Load plugins that this machine leaves out, for their keys; return the prefixes of the rest.
+    """Load the plugins that this machine leaves out, for their keys.
 
-    What is not used need not be installed: its keys stay unchecked then.
+    These plugins need not be installed. Return the key prefixes of those that cannot be loaded;
+    their keys stay unchecked.
     """
     unchecked = []
     for plugin in block.get("plugins") or []:
@@ -174,9 +177,9 @@ def _config_model(document: Mapping[str, Any]) -> Any:
 
 
 def _capabilities(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what Axolotl knows of the machine when it validates, as arguments."""
+    """Return the arguments that tell Axolotl's validation about the machine."""
     if document.get("use_ray"):
-        return {}  # Axolotl asks on the node that trains
+        return {}  # Axolotl detects them on the training node
     from axolotl.cli.config import gpu_capabilities
 
     capabilities, env_capabilities = gpu_capabilities()
@@ -195,7 +198,7 @@ def _validate(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
 def _refused(
     document: Mapping[str, Any], block: Mapping[str, Any], given: Mapping[str, Any]
 ) -> Iterator[BlockProblem]:
-    """Let Axolotl validate the document; yield what it refuses, at its place in the block."""
+    """Let Axolotl validate the document; yield its errors at their places in the block."""
     from pydantic import ValidationError
 
     try:
@@ -204,13 +207,13 @@ def _refused(
         for found in error.errors(include_url=False, include_input=False):
             message = found["msg"].removeprefix("Value error, ")
             yield BlockProblem(path_in(block, found["loc"]) or _named_in(block, message), message)
-    except Exception as error:  # Axolotl's validators also raise whatever they like
+    except Exception as error:  # Axolotl's validators raise other errors as well
         message = _one_line(error)
         yield BlockProblem(_named_in(block, message), message)
 
 
 def _outcome(document: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """Return what Axolotl makes of a document: a mapping, or what it says against it."""
+    """Return Axolotl's result for a document: a mapping, or its errors."""
     from pydantic import ValidationError
 
     try:
@@ -227,7 +230,7 @@ def _read_as(
 ) -> list[str] | None:
     """Return the names under which Axolotl reads a key that it does not list.
 
-    None where it does not read it; an empty list where it does and the name is not to be seen.
+    Return None if it does not read the key, and an empty list if it does but the name is unknown.
     """
     value = _at(block, path)
     alone = {key: item for key, item in document.items() if key in ESSENTIAL}
@@ -235,12 +238,12 @@ def _read_as(
     for whole in ({**document, top: block[top]}, alone):
         for probe in (value, _another(value)):
             read = _outcome(_with(whole, path, probe), given)
-            unread = _outcome(_with(_without(whole, path), (*path[:-1], NOBODY), probe), given)
+            unread = _outcome(_with(_without(whole, path), (*path[:-1], NO_SUCH_KEY), probe), given)
             if read == unread:
                 continue
             is_read = True
             if not isinstance(read, dict) or not isinstance(unread, dict):
-                continue  # refused with it or without it: that tells no name
+                continue  # an error does not show the name
             before = dict(leaves(unread))
             return [
                 str(place[-1])
@@ -263,7 +266,7 @@ def _renamed(path: KeyPath, names: list[str] | None) -> Iterator[BlockProblem]:
 
 
 class _Aged(logging.Handler):
-    """Collects what Axolotl logs of keys that are out of date, while it validates."""
+    """Collects Axolotl's log messages about outdated keys during validation."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -283,7 +286,7 @@ class _Aged(logging.Handler):
 
 
 def _named_in(block: Mapping[str, Any], message: str) -> KeyPath:
-    """Give the first key of the block that a message about the whole names, as its place."""
+    """Return the path of the first key of the block that a general message mentions."""
     words = re.findall(r"\w+", message)
     return next(((word,) for word in words if word in block), ())
 
@@ -295,7 +298,7 @@ def _at(value: Any, path: KeyPath) -> Any:
 
 
 def _with(value: Any, path: KeyPath, leaf: Any) -> Any:
-    """Return a copy with another value at a path; mappings missing on the way are made."""
+    """Return a copy with another value at a path; missing mappings are created."""
     if not path:
         return leaf
     step, rest = path[0], path[1:]
@@ -318,7 +321,7 @@ def _without(value: Any, path: KeyPath) -> Any:
 
 
 def _another(value: Any) -> Any:
-    """Return another value of the same type, where a default may be equal to the one given."""
+    """Return a different value of the same type, in case the given value equals the default."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):

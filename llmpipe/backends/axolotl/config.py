@@ -1,8 +1,8 @@
-"""Compile what a stage says into one Axolotl configuration: a pure function and its YAML.
+"""Compile a stage's settings into one Axolotl configuration: a pure function and its YAML.
 
-The order of authority, weakest first: `DEFAULTS`, the person's own Axolotl file, the stage's
-``axolotl:`` block, what llmpipe owns (`OWNED`), and what this machine cannot do. Nothing here
-reads a file, imports Axolotl or checks its vocabulary: that is `llmpipe.backends.axolotl.check`.
+The precedence, weakest first: `DEFAULTS`, the user's own Axolotl file, the stage's ``axolotl:``
+block, the keys that llmpipe owns (`OWNED`), and what this machine cannot do. This module does not
+read files, import Axolotl or check its keys; `llmpipe.backends.axolotl.check` checks them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OWNED: Mapping[str, str] = {
     "dataset_prepared_path": "llmpipe keeps the prepared data and never uses a stale one",
     "allow_untrained": "write the stage's own field allow_untrained",
 }
-"""The Axolotl keys that llmpipe sets itself, and what to write in their place."""
+"""The Axolotl keys that llmpipe sets itself, and what to write instead."""
 
 DEFAULTS: Mapping[str, Any] = {
     "sequence_len": 1024,
@@ -40,7 +40,7 @@ DEFAULTS: Mapping[str, Any] = {
     "logging_steps": 1,
     "seed": 42,
 }
-"""What holds where neither the block nor the file says otherwise."""
+"""The defaults for keys that neither the block nor the file sets."""
 
 LORA_DEFAULTS: Mapping[str, Any] = {
     "lora_r": 16,
@@ -48,13 +48,13 @@ LORA_DEFAULTS: Mapping[str, Any] = {
     "lora_dropout": 0.0,
     "lora_target_linear": True,
 }
-"""Further defaults for ``adapter: lora`` and ``adapter: qlora`` that start a new adapter."""
+"""More defaults for a new adapter with ``adapter: lora`` or ``adapter: qlora``."""
 
 PREFERENCE = ("dpo", "ipo", "simpo")
-"""The values of ``rl`` that train on pairs of a chosen and a rejected answer: those driven."""
+"""The supported values of ``rl`` that train on pairs of a chosen and a rejected answer."""
 
 FULL_LEARNING_RATE = 2e-5
-"""The default learning rate where all weights are trained."""
+"""The default learning rate if all weights are trained."""
 
 OWN_PLUGINS = (
     "axolotl_seed.SeedPlugin",
@@ -63,22 +63,22 @@ OWN_PLUGINS = (
     "axolotl_startup.StartupPlugin",
     "axolotl_logits.LogitsPlugin",
 )
-"""What stands before the user's own plugins in every configuration.
+"""The plugins that come before the user's own in every configuration.
 
-`llmpipe.backends.axolotl.plugins` says why.
+`llmpipe.backends.axolotl.plugins` explains them.
 """
 
 FEW_ROWS = 5_000
-"""Up to so many rows, starting processes to tokenise them costs more than it saves."""
+"""The number of rows up to which starting processes for tokenizing costs more than it saves."""
 
 SIMPO_GAMMA = 0.5
-"""The default of ``simpo_gamma``, TRL's own. Axolotl hands over None, on which the step fails."""
+"""TRL's default of ``simpo_gamma``. Axolotl would pass None, and the step would fail."""
 
 REWARD_DEFAULTS: Mapping[str, Any] = {
     "model_type": "AutoModelForSequenceClassification",
     "num_labels": 1,
 }
-"""Further defaults for ``reward_model: true``."""
+"""More defaults for ``reward_model: true``."""
 
 CPU_OFF = (
     "bf16",
@@ -90,7 +90,7 @@ CPU_OFF = (
     "lora_o_kernel",
     "lora_embedding_kernel",
 )
-"""Written as false on a CPU, asked for or not: Axolotl switches some on by itself and then dies."""
+"""Keys always set to false on a CPU: Axolotl switches some on by itself and then fails."""
 
 CPU_DROPPED = (
     "bfloat16",
@@ -111,50 +111,47 @@ CPU_DROPPED = (
     "fp8_config",
     "fp8_enable_fsdp_float8_all_gather",
 )
-"""Left out on a CPU when asked for."""
+"""Keys that are left out on a CPU."""
 
 CPU_ATTENTION = ("eager", "sdpa")
-"""The attention implementations that a CPU has."""
+"""The attention implementations that a CPU supports."""
 
 GPU_PLUGINS: Mapping[str, str] = {
     "axolotl.integrations.liger": "liger_",
     "axolotl.integrations.cut_cross_entropy": "cut_cross_entropy",
 }
-"""Plugins that need a GPU, by module, and what their keys begin with."""
+"""The plugins that need a GPU, by module, with the prefixes of their keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockProblem:
-    """One thing said of a block before it runs: where in it, what, and what to do.
-
-    A ``warning`` is told and does not stop a run.
-    """
+    """A problem in a block: where, what, and what to do. A ``warning`` does not stop a run."""
 
     path: KeyPath
     message: str
     hint: str | None = None
     warning: bool = False
     field: str = "axolotl"
-    """The stage's field that the path is in: ``axolotl``, or ``dataset`` for the rows' entry."""
+    """The stage's field with the problem: ``axolotl``, or ``dataset`` for the rows' entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """A Parquet file of training rows and how Axolotl is to read them (``type`` and the like)."""
+    """A Parquet file of training rows and how Axolotl reads them (``type`` and similar keys)."""
 
     path: str
     layout: Mapping[str, Any]
     rows: int = 0
 
     def entry(self) -> dict[str, Any]:
-        """Give the entry of Axolotl's ``datasets`` list."""
+        """Return the entry for Axolotl's ``datasets`` list."""
         layout = copy.deepcopy(dict(self.layout))  # shared parts would become YAML anchors
         return {"path": self.path, "ds_type": "parquet", "split": "train", **layout}
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What llmpipe puts into the configuration: paths as the training process will see them."""
+    """The values that llmpipe sets; paths are those of the training process."""
 
     base_model: str
     train: DataFile
@@ -162,26 +159,26 @@ class Sources:
     prepared: str
     test: DataFile | None = None
     adapter: str | None = None
-    """An adapter to go on from."""
+    """An adapter to continue from."""
     allow_untrained: Sequence[str] = ()
-    """What the labels plugin lets pass: ``end_of_turn``, ``rows``."""
+    """What the labels plugin allows: ``end_of_turn``, ``rows``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A configuration in the order in which it is written, and what the user should be told."""
+    """A configuration in the order in which it is written, and notes for the user."""
 
     config: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
 
 def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -> Compiled:
-    """Give the configuration that Axolotl is to run.
+    """Return the configuration for Axolotl.
 
-    ``block`` is the merged vocabulary of the person's file and the stage (`merge_blocks`).
+    ``block`` is the merged block of the user's file and the stage (`merge_blocks`).
 
     Raises:
-        StageError: the block asks for something that would train wrongly on this device.
+        StageError: A setting would train wrongly on this device.
     """
     settings = with_defaults(block, new_adapter=sources.adapter is None)
     if sources.test and not _asks_for_evaluation(settings):
@@ -211,10 +208,10 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
 
 
 def fit_device(settings: Mapping[str, Any], device: Device) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings as this device can run them, and what was switched off or left out.
+    """Return the settings that this device supports, and notes about what was switched off.
 
     Raises:
-        StageError: they ask for something that would train wrongly on this device.
+        StageError: A setting would train wrongly on this device.
     """
     fitted = dict(settings)
     if device.kind == "cpu":
@@ -230,11 +227,10 @@ def fit_device(settings: Mapping[str, Any], device: Device) -> tuple[dict[str, A
 def merge_blocks(
     file_block: Mapping[str, Any], block: Mapping[str, Any], *, label: str
 ) -> tuple[dict[str, Any], list[str]]:
-    """Lay the stage's block over a person's Axolotl file; give it and what was left out of it.
+    """Return the stage's block merged over a user's Axolotl file, and notes about what was lost.
 
-    A key of the block replaces the file's whole value; what a mapping of the file loses by one of
-    the block is said. Keys that llmpipe owns are left out of the file (a block that holds one is
-    refused before: `owned_problems`).
+    A key of the block replaces the file's whole value; a note names the keys that a mapping loses.
+    Keys of the file that llmpipe owns are left out. (`owned_problems` refuses them in a block.)
     """
     dropped = [key for key in OWNED if key in file_block and key not in block]
     kept = {key: value for key, value in file_block.items() if key not in OWNED}
@@ -248,7 +244,7 @@ def merge_blocks(
 
 
 def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict[str, Any]:
-    """Give the block's keys over llmpipe's defaults; a null in the block unsets a default."""
+    """Return llmpipe's defaults overridden by the block; a null in the block removes a default."""
     defaults = dict(DEFAULTS)
     if block.get("adapter") in ("lora", "qlora"):
         if new_adapter:
@@ -267,13 +263,13 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
         defaults.pop("num_epochs")
     if not any(block.get(key) for key in ("save_strategy", "save_steps", "saves_per_epoch")):
         defaults["save_strategy"] = "epoch"
-    defaults["save_total_limit"] = 2  # the last may be torn by a crash, the one before is not
+    defaults["save_total_limit"] = 2  # a crash can tear the last, but not the one before
     merged = {**defaults, **block}
     return {key: value for key, value in merged.items() if value is not None}
 
 
 def owned_problems(block: Mapping[str, Any]) -> list[BlockProblem]:
-    """List the keys of a block that llmpipe owns, each with what to write instead."""
+    """Return a problem for each key that llmpipe owns, with what to write instead."""
     return [
         BlockProblem((key,), f"{key} is set by llmpipe", OWNED[key])
         for key in block
@@ -282,10 +278,10 @@ def owned_problems(block: Mapping[str, Any]) -> list[BlockProblem]:
 
 
 def packing_problem(block: Mapping[str, Any], device: Device) -> str | None:
-    """Say why sample packing cannot be had on this device, or None.
+    """Return why this device does not support sample packing, or None.
 
-    Without an attention kernel that knows where a packed sample ends, samples see each other: the
-    run looks healthy and trains on the wrong thing.
+    Without an attention kernel that separates packed samples, they see each other. The run would
+    look healthy and train on the wrong data.
     """
     wanted = [key for key in ("sample_packing", "eval_sample_packing") if block.get(key)]
     if device.kind != "cpu" or not wanted:
@@ -297,7 +293,7 @@ def packing_problem(block: Mapping[str, Any], device: Device) -> str | None:
 
 
 def to_yaml(config: Mapping[str, Any], *, header: str) -> str:
-    """Write a configuration as YAML that Axolotl reads, ``header`` as comments at its top."""
+    """Return a configuration as YAML for Axolotl, with ``header`` as comments at the top."""
     import yaml
 
     body: str = yaml.safe_dump(
@@ -311,9 +307,9 @@ def _asks_for_evaluation(settings: Mapping[str, Any]) -> bool:
 
 
 def _fit_cpu(settings: dict[str, Any]) -> list[str]:
-    """Switch off in place what a CPU cannot do; give a sentence for each wish not granted.
+    """Switch off, in place, what a CPU does not support; return a note for each such setting.
 
-    ``auto`` is none: it asks for what the machine can do.
+    ``auto`` gets no note, because it means what the machine supports.
     """
     notes = [
         f"{key}: {settings[key]} is switched off: this machine has no GPU"
@@ -335,7 +331,7 @@ def _fit_cpu(settings: dict[str, Any]) -> list[str]:
 
 def _drop_gpu_plugins(settings: dict[str, Any]) -> list[str]:
     notes: list[str] = []
-    if not isinstance(settings.get("plugins"), list):  # that it is no list is said elsewhere
+    if not isinstance(settings.get("plugins"), list):  # another type is reported elsewhere
         return notes
     for plugin in list(settings["plugins"]):
         module = next((m for m in GPU_PLUGINS if str(plugin).startswith(m)), None)

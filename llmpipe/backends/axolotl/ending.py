@@ -1,9 +1,9 @@
-"""Read what the plugins of a training wrote down: how it ended, and what its labels are.
+"""Read the records of a training's plugins: how it ended, and the check of its labels.
 
-They are `axolotl_state` and `axolotl_labels` of `llmpipe.backends.axolotl.plugins`.
+The plugins are `axolotl_state` and `axolotl_labels` of `llmpipe.backends.axolotl.plugins`.
 
-The trainer's own record is exact where printed lines are not: losses are unrounded and carry their
-step, and the steps before a stopped run went on are in it.
+Unlike printed lines, the trainer's own record is exact: losses are unrounded and have their step,
+and it includes the steps before a run was resumed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from llmpipe.backends.axolotl.plugins.axolotl_labels import FILE as LABELS_FILE
 from llmpipe.errors import StageError
 
 END_FILE = "training_end.json"
-"""The record's name inside a training's output folder."""
+"""The file name of the record in a training's output folder."""
 
 Curve = list[tuple[int, float]]
 """Points of [step, value]."""
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """The trainer's record of a training that ran to its end or was stopped early."""
+    """The trainer's record of a training that completed or was stopped early."""
 
     step: int
     planned: int
@@ -33,7 +33,7 @@ class Ending(msgspec.Struct, frozen=True):
     stopped_early: bool
     """Whether ``early_stopping_patience`` ended it."""
     best_step: int | None
-    """The step of the best evaluation; None where evaluations were not compared."""
+    """The step of the best evaluation; None if evaluations were not compared."""
     best_metric: str | None
     best_value: float | None
     loaded: str | None
@@ -41,16 +41,16 @@ class Ending(msgspec.Struct, frozen=True):
 
     @property
     def kept_step(self) -> int:
-        """The step whose weights the training left behind."""
+        """The step of the final weights."""
         return int(self.loaded.rpartition("-")[2]) if self.loaded else self.step
 
     def curve(self, name: str) -> Curve:
-        """Return what was logged under a name, such as ``loss`` or ``eval_loss``."""
+        """Return the logged values of a name, such as ``loss`` or ``eval_loss``, by step."""
         return [(int(entry["step"]), float(entry[name])) for entry in self.log if name in entry]
 
 
 class Labels(msgspec.Struct, frozen=True):
-    """What was found in the labels before the first step."""
+    """The result of the check of labels before the first step."""
 
     rows: int
     tokens: int
@@ -62,7 +62,7 @@ class Labels(msgspec.Struct, frozen=True):
 
 
 def read_labels(output: Path) -> Labels | None:
-    """Read what was found in the labels; None where nothing, or nothing whole, was written down."""
+    """Read the result of the check of labels, or None if there is no complete one."""
     try:
         return msgspec.json.decode((output / LABELS_FILE).read_bytes(), type=Labels)
     except (OSError, msgspec.DecodeError):
@@ -73,9 +73,9 @@ def read_ending(output: Path) -> Ending:
     """Read the record in a training's output folder.
 
     Raises:
-        StageError: nothing, or nothing whole, was written down.
+        StageError: There is no complete record.
     """
     try:
         return msgspec.convert(json.loads((output / END_FILE).read_bytes()), Ending)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
-        raise StageError(f"the training did not say how it ended: {error}") from error
+        raise StageError(f"the training left no record of its end: {error}") from error

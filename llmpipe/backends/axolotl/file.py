@@ -1,7 +1,7 @@
-"""Read a person's Axolotl file as Axolotl does: YAML 1.1, in which ``no`` is false.
+"""Read a user's Axolotl file as Axolotl does: YAML 1.1, in which ``no`` is false.
 
-A key that stands twice in one mapping is refused: PyYAML, and Axolotl with it, keeps the last one
-without a word.
+A duplicate key in a mapping is refused, because PyYAML, and so Axolotl, silently keeps the last
+one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from llmpipe.errors import StageError
 from llmpipe.foreign_files import is_spec
 
 MAX_VALUES = 100_000
-"""As many values a file may hold."""
+"""The maximum number of values in a file."""
 
 
 def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
-    """Return what a file holds; messages call it ``label``.
+    """Return the content of a file; ``label`` is its name in messages.
 
     Raises:
-        StageError: it cannot be read, is no YAML mapping of keys, or is a spec.
+        StageError: The file cannot be read, is not a YAML mapping, or is a spec.
     """
     import yaml
 
@@ -35,16 +35,16 @@ def read_axolotl_file(path: Path, label: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise StageError(f"{label} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
-        raise StageError(f"{label} is no Axolotl file: it holds no mapping of keys")
+        raise StageError(f"{label} is not an Axolotl file: it is not a mapping of keys")
     found = {str(key): value for key, value in data.items()}
     if is_spec(found):
-        message = f"{label} is a spec of llmpipe, not a configuration of Axolotl"
+        message = f"{label} is an llmpipe spec, not an Axolotl configuration"
         raise StageError(message, hint=f"llmpipe validate {shlex.quote(label)}")
     return found
 
 
 def _refuse_twins(node: Any, label: str, seen_before: Iterator[int]) -> None:
-    """Refuse a mapping in which a key stands twice, at any depth, and aliases without end.
+    """Refuse duplicate keys at any depth, and aliases that expand to too many values.
 
     ``seen_before`` counts the values, each alias as often as it is used.
     """
@@ -63,8 +63,8 @@ def _refuse_twins(node: Any, label: str, seen_before: Iterator[int]) -> None:
         name = key.value if isinstance(key, yaml.ScalarNode) else None
         if name in seen and name != "<<":
             raise StageError(
-                f"{label}:{line}: the key {name!r} stands twice, first at line {seen[name]}",
-                hint="Axolotl would take the last one; remove the other",
+                f"{label}:{line}: the key {name!r} appears twice, first at line {seen[name]}",
+                hint="Axolotl would use the last one; remove the other",
             )
         if name is not None:
             seen[name] = line

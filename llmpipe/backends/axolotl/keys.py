@@ -1,9 +1,9 @@
-"""Hold keys against Axolotl's config models, as strictly as our own fields.
+"""Check keys against Axolotl's config models, as strictly as our own fields.
 
-Axolotl drops a key that its models do not name without a word. `unknown_keys` finds such keys at
-every level; `entry_problems` does it for the entry of ``datasets`` that holds a stage's rows.
+Axolotl silently drops keys that its models do not define. `unknown_keys` finds such keys at every
+level; `entry_problems` does so for the entry of ``datasets`` with a stage's rows.
 
-Runs in `llmpipe.backends.axolotl.check_subprocess`, the only place that imports Axolotl.
+This runs in `llmpipe.backends.axolotl.check_subprocess`, the only process that imports Axolotl.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from llmpipe.errors import did_you_mean
 def entry_problems(
     dataset: dict[str, Any], block: Mapping[str, Any], owner: str
 ) -> Iterator[BlockProblem]:
-    """Yield what the model of a ``datasets`` entry does not know or take.
+    """Yield the unknown keys and wrong values of a ``datasets`` entry.
 
-    The entry is put to its own model: in the union of all of them a wrong value fits the next one,
-    which leaves the key out.
+    The entry is checked against its own model. In the union of all models, a wrong value would fit
+    another model, which drops the key.
     """
     from axolotl.utils.schemas.datasets import DPODataset, SFTDataset
     from pydantic import ValidationError
@@ -35,7 +35,7 @@ def entry_problems(
     unknown = list(unknown_keys(model, dataset, (), f"a datasets entry of {owner}"))
     yield from (replace(problem, field="dataset") for problem in unknown)
     try:
-        model.model_validate(dict(dataset))  # its validators write into it
+        model.model_validate(dict(dataset))  # its validators modify it
     except ValidationError as error:
         for found in error.errors(include_url=False, include_input=False):
             path = path_in(dataset, found["loc"])
@@ -46,7 +46,7 @@ def entry_problems(
 
 
 def of_an_entry(problem: BlockProblem, whole: bool) -> BlockProblem:
-    """Say of an unknown key that it is one of a ``datasets`` entry, where it is."""
+    """Return the problem with a better message if the key belongs to a ``datasets`` entry."""
     from axolotl.utils.schemas.datasets import SFTDataset
 
     key = str(problem.path[-1])
@@ -58,7 +58,7 @@ def of_an_entry(problem: BlockProblem, whole: bool) -> BlockProblem:
 
 
 def path_in(block: Any, location: Iterable[str | int]) -> KeyPath:
-    """Follow pydantic's location as far as the block goes; pass over names of union members."""
+    """Follow pydantic's location as far as the block goes, skipping names of union members."""
     path: list[str | int] = []
     for step in location:
         try:
@@ -79,7 +79,7 @@ def unknown_keys(hint: Any, value: Any, where: KeyPath, owner: str) -> Iterator[
         return
     models = _models_in(hint)
     if not models:
-        return  # an open mapping: Axolotl passes it on as it is
+        return  # an open mapping: Axolotl passes it on unchanged
     attempts = [list(_unknown_in_model(model, value, where, owner)) for model in models]
     yield from min(attempts, key=len)
 
@@ -105,7 +105,7 @@ def _unknown_in_model(
 
 @functools.cache
 def _known_keys(model: Any) -> dict[str, Any]:
-    """Give every key that a pydantic model takes, by name or alias, with its type."""
+    """Return every key of a pydantic model, by name and alias, with its type."""
     known: dict[str, Any] = {}
     for name, info in model.model_fields.items():
         alias = info.validation_alias
@@ -121,11 +121,11 @@ def _known_keys(model: Any) -> dict[str, Any]:
 _LEGACY_KEYS: Mapping[str, tuple[str, ...]] = {
     "DPODataset": ("ds_type", "name", "message_property_mappings", "roles", "chat_template"),
 }
-"""Keys that Axolotl's loaders read although its model does not name them."""
+"""Keys that Axolotl's loaders read although its model does not define them."""
 
 
 def _models_in(hint: Any) -> list[Any]:
-    """Give the pydantic models that a type may be; none when a plain mapping is as good."""
+    """Return the pydantic models in a type; none if it also allows a plain mapping."""
     from pydantic import BaseModel
 
     if isinstance(hint, type) and issubclass(hint, BaseModel):
@@ -142,7 +142,7 @@ def _models_in(hint: Any) -> list[Any]:
 
 
 def _item_type(hint: Any) -> Any:
-    """Give the type of a list's items, looking through optional and annotated types."""
+    """Return the type of a list's items, looking through optional and annotated types."""
     origin = typing.get_origin(hint)
     if origin in (typing.Annotated, typing.Union, types.UnionType):
         members = typing.get_args(hint)

@@ -1,7 +1,7 @@
-"""Say where a training process looks for Python modules: plugins and reward functions.
+"""Find the folders that a training process searches for Python modules (plugins, reward functions).
 
-A stage's ``launch.env.PYTHONPATH`` stands in place of ours, whole. The folder that llmpipe runs in
-is not searched, nor is a relative entry of use: the process runs in a folder of its own.
+A stage's ``launch.env.PYTHONPATH`` replaces ours completely. llmpipe's working folder is not
+searched. Relative entries do not work, because the process runs in its own folder.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 
 def python_path(launch_env: Mapping[str, str]) -> str:
-    """Return a training's ``PYTHONPATH``: the one that its stage sets, or else ours."""
+    """Return a training's ``PYTHONPATH``: that of its stage, or else ours."""
     return launch_env.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
 
 
 def search_path(modules: str) -> list[str]:
-    """Return the folders that a training with this ``PYTHONPATH`` takes modules from, in order."""
+    """Return the folders that a training with this ``PYTHONPATH`` searches, in order."""
     ours = {str(Path(entry).absolute()) for entry in _entries(python_path({}))}
     first = sys.path[:1]
     installed = sys.path[1:] if first in ([""], [str(Path.cwd())]) else sys.path

@@ -1,4 +1,4 @@
-"""Names of Axolotl's settings: the commonest, and what other trainers call them."""
+"""Names of Axolotl's settings: the most common ones, and their names in other trainers."""
 
 from __future__ import annotations
 
@@ -54,4 +54,4 @@ ELSEWHERE: Mapping[str, str] = {
     **dict.fromkeys(("finetuning_type", "peft_type", "peft"), "adapter"),
     **dict.fromkeys(("packing",), "sample_packing"),
 }
-"""What other trainers call a key of Axolotl."""
+"""Axolotl's key for each name in other trainers."""

@@ -1,4 +1,4 @@
-"""The packages that keys of an Axolotl block ask for, besides Axolotl itself."""
+"""The packages that keys of an Axolotl block need besides Axolotl itself."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ASKED_FOR: Mapping[str, str] = {
     "use_wandb": "wandb",
     "wandb_project": "wandb",
 }
-"""Packages by the keys that ask for them when they are set."""
+"""The package that each key needs if it is set."""
 
 ROUNDING = frozenset({"load_in_4bit", "load_in_8bit"})
-"""The keys that round the base, which a merge of the adapter does again."""
+"""The keys that round the base, which a merge of the adapter repeats."""
 
 
 def packages_of(block: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the packages that a block asks for."""
+    """Return the packages that a block needs."""
     return tuple(dict.fromkeys(name for key, name in ASKED_FOR.items() if block.get(key)))
 
 
 def rounding_packages(block: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the packages that merging an adapter takes which a block has trained."""
+    """Return the packages that merging an adapter of this block needs."""
     return packages_of({key: value for key, value in block.items() if key in ROUNDING})

@@ -1,9 +1,9 @@
-"""Find the paths in an Axolotl block, and the texts that name a file without being written as one.
+"""Find the paths in an Axolotl block, and texts that name a file without being written as a path.
 
-A path starts with ``./``, ``../``, ``/`` or ``~``; only then is it resolved against the spec, read
-as an input and part of the cache key. Axolotl itself takes any text for a path where a file of that
-name lies in its working folder, and otherwise, without a word, for something else: a template's
-name becomes the template. So a text is looked at here by its key, and by what lies beside the spec.
+A path starts with ``./``, ``../``, ``/`` or ``~``. Only then is it resolved against the spec, read
+as an input and part of the cache key. Axolotl itself treats any text as a path if such a file is in
+its working folder, and otherwise silently as something else: the name of a template file becomes
+the template. This module therefore checks a text by its key and by the files beside the spec.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
 from llmpipe.backends.axolotl.modules import search_path
 
 FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
-"""Keys whose text Axolotl reads as a file or folder, and as nothing else."""
+"""Keys whose text Axolotl only reads as a file or folder."""
 
 TEMPLATES = frozenset({"chat_template_jinja"})
-"""Keys whose text is a Jinja template where no file has that name."""
+"""Keys whose text is a Jinja template if no file has that name."""
 
 MODELS = frozenset({"base_model_config", "lora_model_dir", "processor_config", "tokenizer_config"})
-"""Keys that take a folder or a repository of the hub."""
+"""Keys that take a folder or a hub repository."""
 
 MODULES = frozenset({"plugins", "reward_funcs"})
 """Keys that take names of Python objects: ``module.Name``."""
 
 REPORTING = frozenset({"mlflow_tracking_uri"})
-"""Keys that take a folder to write reports to, or an address."""
+"""Keys that take a folder for reports, or an address."""
 
 _PATH_BY_NAME = re.compile(r"(^|_)(path|paths|dir|dirs|file|files|folder)$")
 _FILE_NAME = re.compile(
@@ -40,30 +40,30 @@ _FILE_NAME = re.compile(
 )
 _JINJA = re.compile(r"\{[{%#]")
 _LONGEST = 255
-"""Characters of a file's name, beyond which a text is not looked for on the disk."""
+"""The length of a text above which it is not looked up on disk."""
 
 _NO_PATH = re.compile(
     r"^(hub|wandb|mlflow|comet|trackio|swanlab|otel)_|^push_dataset_to_hub$"
     r"|tokens|system_message|^chat_template_kwargs$"
 )
-"""Keys that never name a file that a training reads."""
+"""Keys that never name an input file of a training."""
 
 HOW = "a path starts with ./, ../, / or ~"
 
 
 def is_path(value: object) -> bool:
-    """Whether a value of the block is a path: it starts with ``./``, ``../``, ``/`` or ``~``."""
+    """Return whether a value is a path: it starts with ``./``, ``../``, ``/`` or ``~``."""
     return isinstance(value, str) and value.startswith(("./", "../", "/", "~"))
 
 
 def holds_no_path(where: KeyPath) -> bool:
-    """Whether a key, or one above it, holds names, tokens or prose, however they begin."""
+    """Return whether a key, or one above it, contains names, tokens or prose and never paths."""
     names = [str(step) for step in where]
     return any(_NO_PATH.search(name) and not _PATH_BY_NAME.search(name) for name in names)
 
 
 def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
-    """Find every path in a block, as {path of keys: the value as written}."""
+    """Return every path in a block, as {keys: value as written}."""
     return {
         where: value
         for where, value in leaves(block)
@@ -72,12 +72,12 @@ def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
 
 
 def replace_paths(block: Mapping[str, Any], resolved: Mapping[KeyPath, str]) -> dict[str, Any]:
-    """Give a copy of the block in which the values at the given places are replaced."""
+    """Return a copy of the block with the values at the given keys replaced."""
     return {key: _replaced(value, (key,), resolved) for key, value in block.items()}
 
 
 def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield every value below a mapping or list that is neither, with its path of keys."""
+    """Yield every leaf value of nested mappings and lists, with its keys."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(item, (*where, key))
@@ -89,12 +89,12 @@ def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator[BlockProblem]:
-    """Yield what names a file in ``folder`` but is not written as a path, or names none at all.
+    """Yield texts that name a file in ``folder`` but are not written as a path, or name no file.
 
     Args:
-        block: Axolotl's vocabulary, as a stage's block or a file holds it.
-        folder: where relative paths start: the spec's folder.
-        modules: the training's ``PYTHONPATH`` (`modules.python_path`).
+        block: Axolotl's keys, from a stage's block or a file.
+        folder: The spec's folder, where relative paths start.
+        modules: The training's ``PYTHONPATH`` (`modules.python_path`).
     """
     for where, value in leaves(block):
         if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -111,7 +111,7 @@ def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator
 
 
 def missing_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
-    """Yield the texts that Axolotl, run in ``folder``, would take for a file that is not there."""
+    """Yield the texts that Axolotl, run in ``folder``, would read as a file that does not exist."""
     for where, value in leaves(block):
         key = _key(where)
         if not isinstance(value, str) or not value.strip() or _lies(folder, value):
@@ -129,7 +129,7 @@ def _replaced(value: Any, where: KeyPath, resolved: Mapping[KeyPath, str]) -> An
 
 
 def _key(where: KeyPath) -> str:
-    """Return the innermost key: that of the list where a list's item is meant."""
+    """Return the innermost key; for an item of a list, the key of the list."""
     return next((step for step in reversed(where) if isinstance(step, str)), "")
 
 
@@ -145,18 +145,18 @@ def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
 
 
 def _reporting_problem(key: str, value: str) -> tuple[str, str] | None:
-    """Return message and hint for a place to report to that would lie in the training's folder."""
+    """Return message and hint for a report folder that would lie in the training's own folder."""
     if key in REPORTING and value.startswith(("./", "../")):
         message = f"{value} would lie in the training's own folder, which is not kept"
-        return message, "write the whole path, from / on"
+        return message, "write an absolute path"
     return None
 
 
 def _must_exist(key: str, value: str) -> bool:
-    """Whether a text can only be meant as a path of something that is there."""
+    """Return whether a text can only be the path of an existing file or folder."""
     if key in FILES:
         return True
-    if key in TEMPLATES:  # one without an expression would say the same to every chat
+    if key in TEMPLATES:  # a template without an expression would ignore the chat
         return not _JINJA.search(value)
     return key in MODELS and (bool(_FILE_NAME.search(value)) or value.count("/") > 1)
 
@@ -165,8 +165,8 @@ def _module_problem(value: str, folder: Path, modules: str) -> tuple[str, str] |
     if is_path(value) or "/" in value or value.endswith(".py"):
         name = Path(value).stem
         return (
-            f"{value} is a file; Axolotl takes the name of a Python object here",
-            f"write {name}.NAME, and let launch.env.PYTHONPATH name the folder of {name}.py",
+            f"{value} is a file; Axolotl expects the name of a Python object here",
+            f"write {name}.NAME, and set launch.env.PYTHONPATH to the folder of {name}.py",
         )
     top = value.partition(".")[0]
     found = next((name for name in (f"{top}.py", top) if _lies(folder, name)), None)
@@ -174,13 +174,13 @@ def _module_problem(value: str, folder: Path, modules: str) -> tuple[str, str] |
         return None
     launch = f"launch: {{env: {{PYTHONPATH: {folder.absolute()}}}}}"
     return (
-        f"{found} lies beside the spec, where the training process does not look for modules",
-        f"install it, or write {launch} in the stage (no change of it is noticed then)",
+        f"{found} lies beside the spec, where the training process does not search for modules",
+        f"install it, or write {launch} in the stage (llmpipe does not notice changes in it)",
     )
 
 
 def _lies(folder: Path, value: str) -> bool:
-    """Whether a file or folder of that name is there."""
+    """Return whether a file or folder of that name exists."""
     if len(value) > _LONGEST or "\n" in value:
         return False
     try:
@@ -191,9 +191,9 @@ def _lies(folder: Path, value: str) -> bool:
 
 def _advice(key: str) -> str:
     if key in TEMPLATES:
-        return "a template that is written out holds {{ … }} or {% … %}"
+        return "an inline template contains {{ … }} or {% … %}"
     if key in MODELS:
-        return "a repository of the hub is written as org/name"
+        return "write a hub repository as org/name"
     return "it is relative to the spec"
 
 

@@ -1,9 +1,9 @@
-"""Run Axolotl in a child process and watch it train.
+"""Run Axolotl in a subprocess and watch its training.
 
-It knows the lines that Axolotl prints (`Watcher`), the environment it needs, which checkpoint a
-stopped run can go on from, and what to tell a user when it fails. It does not write the
-configuration (`llmpipe.backends.axolotl.config`), and it trusts no exit status: Axolotl ends with 0
-on Ctrl-C, so a run counts as finished only when its closing summary was printed.
+This module parses Axolotl's output (`Watcher`), sets up its environment, finds the checkpoint to
+resume from, and explains failures. `llmpipe.backends.axolotl.config` writes the configuration. The
+exit code is not reliable: Axolotl exits with 0 on Ctrl-C, so a run counts as finished only if it
+printed its closing summary.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from llmpipe.errors import StageError
 INSTALL_HINT = 'pip install "llmpipe[train]"'
 
 PLUGINS = "plugins"
-"""The folder beside a configuration that holds `llmpipe.backends.axolotl.plugins`."""
+"""The folder beside a configuration with `llmpipe.backends.axolotl.plugins`."""
 
 OnStep = Callable[[int, int | None, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How the training process is started: Axolotl's launcher and what is passed on to it."""
+    """How to start the training process: Axolotl's launcher, its arguments and environment."""
 
     launcher: str = "python"
     args: Sequence[str] = ()
@@ -54,20 +54,20 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished training: how it ended, and what was left out of it."""
+    """A finished training: how it ended, and which rows were dropped."""
 
     ended: Ending
     dropped: list[str]
-    """Axolotl's sentences about rows that it did not train on."""
+    """Axolotl's messages about rows that it did not train on."""
     labels: Labels
 
 
 @dataclass(slots=True)
 class Watcher:
-    """Reads a training's lines as they come and keeps what they say.
+    """Reads a training's output line by line and collects losses, steps and dropped rows.
 
-    ``every`` is Axolotl's ``logging_steps`` (losses carry no step number, so they are counted),
-    ``first`` whether the very first step is logged as well, ``start`` the step resumed from.
+    ``every`` is Axolotl's ``logging_steps`` (losses have no step number, so they are counted),
+    ``first`` is whether the first step is also logged, and ``start`` is the step resumed from.
     """
 
     every: int = 1
@@ -96,7 +96,7 @@ class Watcher:
 
     @property
     def steps(self) -> int:
-        """The last step known to be done."""
+        """The last completed step, as far as known."""
         return max(self._reached, self.loss[-1][0] if self.loss else self.start)
 
     def _take(self, record: Mapping[str, float]) -> None:
@@ -116,9 +116,9 @@ class Watcher:
 
 
 def _diverged(record: Mapping[str, float]) -> bool:
-    """Whether a step's figures show that training broke down.
+    """Return whether a step's metrics show that training diverged.
 
-    The trainer prints 0 for a loss that is not finite, and a NaN gradient beside it.
+    The trainer prints 0 for a loss that is not finite, together with a NaN gradient.
     """
     loss = record["loss"]
     return not math.isfinite(loss) or (loss == 0 and math.isnan(record.get("grad_norm", 0)))
@@ -130,33 +130,32 @@ _RECORD = re.compile(r"\{'.*\}")
 
 
 def _record(line: str) -> dict[str, float] | None:
-    """Read a line such as ``{'loss': '2.31', 'epoch': '0.5'}``; None when it is no such line."""
+    """Read a line such as ``{'loss': '2.31', 'epoch': '0.5'}``; return None for other lines."""
     match = _RECORD.search(line)
     if match is None or not any(word in line for word in ("loss'", "'train_runtime'")):
         return None
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     with contextlib.suppress(ValueError, SyntaxError):
         for key, value in _literal(match.group(0)).items():
             with contextlib.suppress(ValueError, TypeError):
-                figures[str(key)] = float(value)
-    return figures or None
+                metrics[str(key)] = float(value)
+    return metrics or None
 
 
 def _literal(text: str) -> dict[Any, Any]:
-    """Evaluate a printed dictionary; quote a bare ``nan`` or ``inf``, which is no literal."""
+    """Evaluate a printed dictionary; quote bare ``nan`` and ``inf``, which are not literals."""
     quoted = re.sub(r"(?<=: )(-?(?:nan|inf))\b", r"'\1'", text)
     value: dict[Any, Any] = ast.literal_eval(quoted)
     return value
 
 
 def environment(launch: Launch, *, threads: int, work: Path, offline: bool) -> dict[str, str]:
-    """Give what the training process finds in its environment over ours.
+    """Return the variables that the training process gets in addition to our environment.
 
-    Telemetry is off, string hashes are fixed so that the same run writes the same bytes, the
-    plugins beside the configuration can be imported, and data sets are cached under ``work``,
-    never in a cache that outlives the data. ``offline`` keeps
-    libraries from asking the Hugging Face hub. ``launch.env`` wins over all of it; to its
-    ``PYTHONPATH`` the plugins' folder is added.
+    Telemetry is off, and string hashes are fixed so that the same run writes the same bytes. The
+    plugins beside the configuration can be imported. Data sets are cached under ``work``, never in
+    a cache that outlives the data. ``offline`` stops libraries from calling the Hugging Face hub.
+    ``launch.env`` overrides all of it; the plugins' folder is added to its ``PYTHONPATH``.
     """
     modules = python_path(launch.env)
     return {
@@ -169,14 +168,14 @@ def environment(launch: Launch, *, threads: int, work: Path, offline: bool) -> d
 
 
 def write_plugins(folder: Path) -> None:
-    """Put the plugins and prompt strategies that compiled configurations name into ``folder``."""
+    """Copy the plugins and prompt strategies of compiled configurations into ``folder``."""
     ours = Path(__file__).with_name("plugins")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ours, folder / PLUGINS, ignore=ignored, dirs_exist_ok=True)
 
 
 def portable_environment(*, offline: bool) -> dict[str, str]:
-    """Give the part of the environment that is the same on every machine."""
+    """Return the part of the environment that is the same on every machine."""
     return {
         "AXOLOTL_DO_NOT_TRACK": "1",
         "DO_NOT_TRACK": "1",
@@ -186,7 +185,7 @@ def portable_environment(*, offline: bool) -> dict[str, str]:
 
 
 def arguments(config: str, launch: Launch, *, resume: Path | None = None) -> list[str]:
-    """Give the words that stand after ``axolotl`` to train on a configuration file."""
+    """Return the arguments of ``axolotl`` for training with a configuration file."""
     words = ["train", config, "--launcher", launch.launcher]
     if resume:
         words += ["--resume-from-checkpoint", str(resume)]
@@ -203,17 +202,17 @@ def train(
     output: Path,
     resume: Path | None = None,
 ) -> Outcome:
-    """Train on a configuration file whose ``output_dir`` is ``output``; return when it is done.
+    """Train with a configuration file whose ``output_dir`` is ``output``.
 
     Raises:
-        StageError: the process failed, stopped early, ran out of memory, its loss is not finite, or
-            nobody looked at its labels.
+        StageError: The process failed, ended too early or ran out of memory, its loss is not
+            finite, or its labels were not checked.
     """
     words = arguments(str(config), launch, resume=resume)
     binaries = str(Path(sys.executable).parent)  # where accelerate and torchrun are
     path = f"{binaries}:{env.get('PATH') or _our('PATH') or os.defpath}"
     command = [sys.executable, "-m", "axolotl.cli.main", *words]
-    for name in (END_FILE, LABELS_FILE):  # those of an earlier attempt
+    for name in (END_FILE, LABELS_FILE):  # from an earlier attempt
         (output / name).unlink(missing_ok=True)
     child = run_child(command, cwd=cwd, env={**env, "PATH": path}, on_line=watcher)
     labels = read_labels(output)
@@ -221,7 +220,7 @@ def train(
         raise failure(child, watcher, labels)
     if labels is None:
         raise StageError(
-            f"the training wrote no whole {LABELS_FILE}: its labels are unchecked",
+            f"the training wrote no complete {LABELS_FILE}: its labels are unchecked",
             hint=f"does a plugin of the axolotl block or another program delete {LABELS_FILE} from "
             "output_dir?",
         )
@@ -229,7 +228,7 @@ def train(
 
 
 def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) -> StageError:
-    """Say what went wrong in a training that did not finish, and what to try."""
+    """Return the error of a training that did not finish, with what to try."""
     if labels and labels.error:
         return StageError(
             f"training was stopped before its first step: {labels.error}", hint=labels.hint
@@ -239,7 +238,7 @@ def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) 
         return StageError(
             "training was stopped before its first step: no row is left to train on: "
             + "; ".join(watcher.dropped),
-            hint="raise sequence_len, or look at the rows",
+            hint="raise sequence_len, or check the rows",
         )
     reason = next((line for line in reversed(child.tail) if _ERROR.match(line.strip())), "")
     hint = next((advice for sign, advice in _ADVICE if sign.search(text)), None)
@@ -248,7 +247,9 @@ def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) 
     elif not child.returncode:
         reason = reason or "Axolotl ended without an error and without finishing"
     where = f"at step {watcher.steps}" if watcher.steps else "before the first step"
-    told = [line for line in child.tail if not line.startswith((" ", "Traceback"))]  # no frames
+    told = [
+        line for line in child.tail if not line.startswith((" ", "Traceback"))
+    ]  # without stack frames
     last = "\n".join(told[-5:])
     return StageError(
         f"training failed {where}: {reason.strip() or f'exit status {child.returncode}'}\n{last}",
@@ -261,7 +262,7 @@ _MEMORY = (
     "set gradient_checkpointing: true, or use adapter: lora"
 )
 _EMPTY = re.compile(r"^StopIteration\b", re.MULTILINE)
-"""How TRL ends on a data set without rows, before the plugin that looks at labels is asked."""
+"""TRL's error for a data set without rows, raised before the labels plugin runs."""
 
 _ERROR = re.compile(r"[\w.]*(?:Error|Exception|Interrupt)\b.*")
 _ADVICE = (
@@ -276,15 +277,15 @@ _ADVICE = (
     ),
     (
         re.compile(r"contains no samples|dataset is empty|num_samples=0|empty dataset", re.I),
-        "every row was left out: raise sequence_len or look at the rows",
+        "every row was dropped: raise sequence_len or check the rows",
     ),
 )
 
 
 def last_checkpoint(output_dir: Path) -> Path | None:
-    """Return the newest checkpoint that training can go on from; delete those torn by a crash.
+    """Return the newest checkpoint to resume from; delete checkpoints torn by a crash.
 
-    One at the end of a training is passed over: whatever starts there makes a step too many.
+    A checkpoint at the end of a training is skipped, because resuming there would add a step.
     """
     found = sorted(
         (p for p in output_dir.glob("checkpoint-*") if p.name[11:].isdigit()),
@@ -300,7 +301,7 @@ def last_checkpoint(output_dir: Path) -> Path | None:
 
 
 def _is_over(checkpoint: Path) -> bool:
-    """Whether training ended at a checkpoint: all steps are made, or it was stopped early."""
+    """Return whether training ended at a checkpoint: all steps are done, or it stopped early."""
     state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
     control = (state.get("stateful_callbacks") or {}).get("TrainerControl") or {}
     stopped = control.get("args", {}).get("should_training_stop", False)
@@ -308,7 +309,7 @@ def _is_over(checkpoint: Path) -> bool:
 
 
 def checkpoint_step(checkpoint: Path | None) -> int:
-    """Return the step that a checkpoint stands at; 0 without one."""
+    """Return the step of a checkpoint, or 0 for None."""
     if checkpoint is None:
         return 0
     state = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
@@ -316,7 +317,7 @@ def checkpoint_step(checkpoint: Path | None) -> int:
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its state, its optimizer and complete tensors."""
+    """Return whether a checkpoint has its state, its optimizer and complete tensors."""
     try:
         checkpoint_step(checkpoint)
     except (OSError, ValueError, KeyError):
@@ -331,7 +332,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def has_all_bytes(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
+    """Return whether a safetensors file is as long as its header says."""
     with file.open("rb") as stream:
         size = stream.read(8)
         if len(size) < 8:

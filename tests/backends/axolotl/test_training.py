@@ -121,7 +121,7 @@ def test_how_a_training_ended_is_read_from_the_trainers_record(tmp_path: Path) -
     assert read_ending(tmp_path).kept_step == 8
     for text in ("", "{", "{}"):
         (tmp_path / END_FILE).write_text(text)
-        with pytest.raises(StageError, match="did not say how it ended"):
+        with pytest.raises(StageError, match="left no record of its end"):
             read_ending(tmp_path)
 
 
