@@ -21,7 +21,7 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-engine bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources clean
+	bench-engine bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources python-api clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,6 +67,9 @@ schemas: $(VENV)/.installed-dev ## write the JSON Schemas anew
 
 kind-sources: $(VENV)/.installed-dev ## record the code that makes each kind's artifacts
 	PYTHONPATH=tests $(BIN)/python tests/kind_sources.py
+
+python-api: $(VENV)/.installed-dev ## write the reference page of the Python API anew
+	PYTHONPATH=tests $(BIN)/python tests/python_api.py
 
 programs: ## Debian's Chromium, zsh and fish, which tests of pages and of completion drive
 	@for program in $(PROGRAMS); do command -v $$program > /dev/null || missing=yes; done; \

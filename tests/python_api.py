@@ -1,0 +1,158 @@
+"""The reference page of the Python API, made from signatures and docstrings.
+
+``python tests/python_api.py`` writes it; `test_reference` holds that it is fresh.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import llmpipe
+import llmpipe.errors
+import llmpipe.testing
+from llmpipe.contracts import abilities
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "python-api.md"
+
+HEAD = """\
+# The Python API
+
+This page is made from the code by `make python-api`; change it there. The command line stands on top of
+this API: both plan, run and say the same. [The notebook](../../examples/notebook/tour.ipynb) shows it at work.
+
+```python
+import llmpipe
+
+pipe = llmpipe.load("spec.yaml", set={"params.steps": 5}, profiles=["gpu"])
+pipe.plan()                       # what would run, and why; a table in a notebook
+run = pipe.run(only=["quality"])  # with progress; run.metrics, run.report
+pipe.path("gguf.q8_0")            # where an artifact lies
+pipe.rows("dataset.train").head()
+pipe.metrics("quality")
+with pipe.serve("chat") as chat:
+    chat.client.chat.completions.create(model=chat.stage, messages=[…])
+pipe.ask("answers", "How long does a permit take?").citations
+```
+
+`import llmpipe` is light: a module is imported when it is used. Everything works from any thread and in a
+running event loop, such as a notebook's. Ctrl-C, or a notebook's stop button, stops a run cleanly.
+"""
+
+FOR_THE_COMMAND_LINE = {"open", "prepare", "answering", "stored"}
+"""Methods that are not part of the API."""
+
+ALIASES = {"Names": "str | Iterable[str]"}
+"""Types that the code names, as the page shows them."""
+
+ERRORS = """\
+## Errors
+
+Whatever llmpipe raises on purpose is an `LlmpipeError`, with `message`, `hint` (what to do), `location` (the
+place in a file, where there is one) and `render()`, the text that the command line prints. Python shows place
+and hint below a traceback.
+
+```
+{tree}
+```
+"""
+
+SECTION = re.compile(r"^(Args|Raises|Returns|Yields|Attributes):$", re.MULTILINE)
+ITEM = re.compile(r"^    (\S[^:]*): ", re.MULTILINE)
+CODE = re.compile(r"``(.+?)``")
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    tree = inspect.getdoc(llmpipe.errors) or ""
+    drawn = "\n".join(line[4:] for line in tree.splitlines() if line.startswith("    "))
+    parts = [HEAD, *function("llmpipe.load", llmpipe.load, "## ")]
+    for name in ("Pipeline", "Plan", "Run", "Rows", "Table", "Service"):
+        parts += klass(name, getattr(llmpipe, name))
+    parts.append(ERRORS.format(tree=drawn))
+    parts.append(
+        "## For stage kinds of your own\n\n[Write a stage kind](../how-to/write-a-stage-kind.md) shows"
+        " how. A kind inherits from `llmpipe.contracts.StageDefaults`, and from these for what only some"
+        " kinds can do.\n"
+    )
+    for ability in abilities.ABILITIES:
+        parts += klass(ability.__name__, ability, "### ", "#### ")
+    for name in ("ServeContext", "Endpoint", "Needs"):
+        parts += klass(name, getattr(abilities, name), "### ", "#### ", fields=True)
+    parts.append("## `llmpipe.testing`\n\n" + prose(inspect.getdoc(llmpipe.testing) or "") + "\n")
+    for name in ("run_stage", "make_context", "make_config", "require_same_twice"):
+        parts += function(name, getattr(llmpipe.testing, name), "### ")
+    parts += klass("StageConformance", llmpipe.testing.StageConformance, "### ", "#### ")
+    return "\n".join(part.rstrip() + "\n" for part in parts)
+
+
+def klass(
+    name: str, cls: Any, level: str = "## ", below: str = "### ", *, fields: bool = False
+) -> Iterator[str]:
+    """Yield a class: what it is, then its methods and properties, in the order of the code."""
+    yield f"{level}`{name}`\n\n{prose(own_doc(cls))}"
+    if fields:
+        yield "\n".join(f"- `{field}: {kind}`" for field, kind in cls.__annotations__.items())
+    for member, value in vars(cls).items():
+        if member.startswith("_") or member in FOR_THE_COMMAND_LINE:
+            continue
+        called = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+        if inspect.isfunction(called):
+            yield from function(f"{name}.{member}", called, below)
+        elif isinstance(value, property) or hasattr(value, "func"):
+            yield f"{below}`{name}.{member}`\n\n{prose(inspect.getdoc(value) or '')}"
+
+
+def function(name: str, called: Any, level: str) -> Iterator[str]:
+    """Yield a function: its signature, then its docstring."""
+    signature = inspect.signature(called)
+    shown = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+    short, listed = name.rpartition(".")[2], list(parameters(shown))
+    text = f"{short}({', '.join(listed)}) -> {signature.return_annotation}"
+    if len(text) > 90:
+        lines = "".join(f"    {part},\n" for part in listed)
+        text = f"{short}(\n{lines}) -> {signature.return_annotation}"
+    yield f"{level}`{name}`\n\n```python\n{text}\n```\n\n{prose(own_doc(called))}"
+
+
+def parameters(shown: list[inspect.Parameter]) -> Iterator[str]:
+    """Yield the parameters as they are written, with the star before the named ones."""
+    starred = False
+    for parameter in shown:
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            yield "*"
+        kind = re.sub(r"\w+", lambda word: ALIASES.get(word[0], word[0]), parameter.annotation)
+        star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        yield f"{star}{parameter.name}: {kind}{default}"
+
+
+def own_doc(thing: Any) -> str:
+    """Return the docstring of a thing, not that of what it inherits from."""
+    return inspect.cleandoc(thing.__doc__ or "")
+
+
+def prose(text: str) -> str:
+    """Return a docstring as Markdown: sections become lists."""
+    blocks = SECTION.split(text)
+    parts = [blocks[0].rstrip()]
+    for title, body in zip(blocks[1::2], blocks[2::2], strict=True):
+        parts.append(f"{title}:\n\n{items(body)}")
+    return CODE.sub(r"`\1`", "\n\n".join(parts)) + "\n"
+
+
+def items(body: str) -> str:
+    """Return the items of a section as a list; a section of one text is that text."""
+    if not ITEM.search(body):
+        return " ".join(body.split())
+    found = ITEM.split(body)
+    pairs = zip(found[1::2], found[2::2], strict=True)
+    return "\n".join(f"- `{name}`: {' '.join(text.split())}" for name, text in pairs)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
