@@ -37,7 +37,7 @@ NAP = 0.005
 """Seconds between reads of the pipe: waking up for each answer would cost more than converting a
 small file."""
 
-NAPS = 10
+NAPS_PER_CHECK = 10
 """How many naps lie between two checks of the child's resource use."""
 
 PATIENCE = 10
@@ -123,7 +123,7 @@ def answers(
                 name, path = files[done]
                 done += 1
                 try:
-                    answer = child.answer(_Watch(child, name, path, limits).look)
+                    answer = child.answer(_Monitor(child, name, path, limits).check)
                 except EOFError:
                     yield _refused(_crash(name, child.end()))
                     break
@@ -142,7 +142,7 @@ class _Child:
         sys.stdout.flush()
         sys.stderr.flush()
         parent = os.getpid()
-        self.had = _taken_by(parent)[0], 0.0
+        self.had = _usage_of(parent)[0], 0.0
         """Bytes and seconds that it had used when it began with the current file."""
         self._answers, write = os.pipe()
         self.pid = os.fork()
@@ -155,14 +155,14 @@ class _Child:
         with contextlib.suppress(OSError):  # the user's pipe limit is reached
             fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE)
 
-    def answer(self, look: Callable[[], None]) -> Answer:
-        """Return the next answer; ``look`` is called regularly until it arrives.
+    def answer(self, check: Callable[[], None]) -> Answer:
+        """Return the next answer; ``check`` is called regularly until it arrives.
 
         Raises:
             EOFError: the child ended without an answer.
         """
-        length, *had = _HEADER.unpack(self._taken(_HEADER.size, look))
-        answer = _DECODER.decode(self._taken(length, look))
+        length, *had = _HEADER.unpack(self._read(_HEADER.size, check))
+        answer = _DECODER.decode(self._read(length, check))
         self.had = (had[0], had[1])
         return answer
 
@@ -175,9 +175,9 @@ class _Child:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
 
-    def _taken(self, length: int, look: Callable[[], None]) -> bytes:
+    def _read(self, length: int, check: Callable[[], None]) -> bytes:
         while len(self._rest) < length:
-            chunk = self._chunk(look)
+            chunk = self._chunk(check)
             if not chunk:
                 self._wait()
                 raise EOFError
@@ -186,14 +186,14 @@ class _Child:
         del self._rest[:length]
         return taken
 
-    def _chunk(self, look: Callable[[], None]) -> bytes:
+    def _chunk(self, check: Callable[[], None]) -> bytes:
         for naps in itertools.count(1):
             try:
                 return os.read(self._answers, PIPE)
             except BlockingIOError:
                 time.sleep(NAP)
-            if naps % NAPS == 0:
-                look()
+            if naps % NAPS_PER_CHECK == 0:
+                check()
         raise AssertionError
 
     def _wait(self) -> None:
@@ -202,7 +202,7 @@ class _Child:
         os.close(self._answers)
 
 
-class _Watch:
+class _Monitor:
     """Checks what a child uses for one file."""
 
     def __init__(self, child: _Child, name: str, path: Path, limits: Limits) -> None:
@@ -210,27 +210,27 @@ class _Watch:
         self._name = name
         self._path = path
         self._limits = limits
-        self._looks = 0
+        self._checks = 0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check that the file has not used too much.
 
         Raises:
             StageError: it has.
         """
-        memory, seconds = _taken_by(self._child.pid)
+        memory, seconds = _usage_of(self._child.pid)
         memory, seconds = memory - self._child.had[0], seconds - self._child.had[1]
-        if self._looks == 0:
+        if self._checks == 0:
             with contextlib.suppress(OSError):
                 self._limits = self._limits.of(self._path.stat().st_size)
-        self._looks += 1  # count checks, not time: a stopped process must not run out of time
+        self._checks += 1  # count checks, not time: a stopped process must not run out of time
         if memory > self._limits.memory:
             raise StageError(
                 f"reading {self._name} takes more than {self._limits.memory / 1e6:,.0f} MB of "
                 "memory, the share of `max_memory` for a file of its size",
                 hint="split it, leave it out with `exclude`, or raise `max_memory`",
             )
-        waited = self._looks * NAP * NAPS / PATIENCE
+        waited = self._checks * NAP * NAPS_PER_CHECK / PATIENCE
         if max(seconds, waited) > self._limits.seconds:
             raise StageError(
                 f"reading {self._name} takes more than {self._limits.seconds:,.3g} s, "
@@ -239,7 +239,7 @@ class _Watch:
             )
 
 
-def _taken_by(pid: int) -> tuple[int, float]:
+def _usage_of(pid: int) -> tuple[int, float]:
     """Return the memory in bytes and processor seconds of a process; zeros if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text("utf-8", errors="replace")
@@ -317,7 +317,7 @@ def _converted(name: str, path: Path, options: Options) -> bytes:
 
 
 def _write(descriptor: int, answer: bytes) -> None:
-    had = _taken_by(os.getpid())[0]  # memory that was freed still counts for the process
+    had = _usage_of(os.getpid())[0]  # memory that was freed still counts for the process
     left = memoryview(_HEADER.pack(len(answer), had, time.process_time()) + answer)
     while left:
         left = left[os.write(descriptor, left) :]

@@ -84,7 +84,7 @@ def convert(data: bytes, label: str) -> Converted:
     decoded = decode(data, label)
     source = clean(decoded.text)
     try:
-        with _taking_everything() as lost, _substituting_within(ROOM + 100 * len(source), label):
+        with _accept_everything() as lost, _limit_substitutions(ROOM + 100 * len(source), label):
             tree = publish_doctree(source, settings_overrides=SETTINGS)
         text, headings = written(tree)
     except StageError:
@@ -100,7 +100,7 @@ def convert(data: bytes, label: str) -> Converted:
 
 
 @contextlib.contextmanager
-def _taking_everything() -> Iterator[list[str]]:
+def _accept_everything() -> Iterator[list[str]]:
     """Make docutils accept unknown roles and directives inside this context.
 
     It also accepts rows of simple tables whose first cell is blank, and keeps malformed tables as
@@ -125,7 +125,7 @@ def _taking_everything() -> Iterator[list[str]]:
         return found or _unknown_role, []
 
     def malformed_table(*found: Any, **options: Any) -> list[Any]:
-        return _as_it_stands(known_malformed(*found, **options))
+        return _source_of(known_malformed(*found, **options))
 
     lost: list[str] = []
     known_parser = tableparser.SimpleTableParser
@@ -142,7 +142,7 @@ def _taking_everything() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def _substituting_within(most: int, label: str) -> Iterator[None]:
+def _limit_substitutions(most: int, label: str) -> Iterator[None]:
     """Limit the text that docutils inserts for substitutions, which may be nested.
 
     A node counts as 50 characters, since some have no text.
@@ -208,7 +208,7 @@ def _table_parser(known: Any, lost: list[str]) -> Any:
     return TableParser
 
 
-def _as_it_stands(messages: list[Any]) -> list[Any]:
+def _source_of(messages: list[Any]) -> list[Any]:
     """Return the source that docutils puts into its messages about an unreadable table."""
     from docutils import nodes
 

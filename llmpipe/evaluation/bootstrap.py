@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 RESAMPLES = 4000
 CONFIDENCE = 0.95
-_AT_ONCE = 200
+_BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ def resampled_metrics(scores: RowScores, seed: int, resamples: int = RESAMPLES) 
     generator = np.random.default_rng(seed)
     both = np.array([scores.numerators, scores.denominators], dtype=np.float64).T
     parts: list[Any] = []
-    for begin in range(0, resamples, _AT_ONCE):
-        size = min(_AT_ONCE, resamples - begin)
+    for begin in range(0, resamples, _BATCH):
+        size = min(_BATCH, resamples - begin)
         # Counts how often each row is drawn. The sums are then one matrix product.
         draws = generator.multinomial(rows, np.full(rows, 1 / rows), size=size)
         sums = draws.astype(np.float64) @ both

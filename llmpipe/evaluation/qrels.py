@@ -59,7 +59,7 @@ def read_trec_qrels(path: Path) -> Qrels:
     for number, line in _lines(path):
         parts = line.split("\t") if "\t" in line else line.split()
         if len(parts) != 4:
-            raise _wrong(path, number, "not `query iteration document relevance`")
+            raise _line_error(path, number, "not `query iteration document relevance`")
         query, _, document, relevance = parts
         _judge(qrels, query, document, relevance, (path, number))
     return qrels
@@ -75,12 +75,12 @@ def read_beir_qrels(path: Path) -> Qrels:
     for place, (number, line) in enumerate(_lines(path)):
         parts = line.split("\t")
         if len(parts) != 3:
-            raise _wrong(path, number, "not three columns separated by tabs")
+            raise _line_error(path, number, "not three columns separated by tabs")
         if place:
             query, document, relevance = parts
             _judge(qrels, query, document, relevance, (path, number))
         elif parts != BEIR_HEADER:
-            raise _wrong(path, number, "the header must be query-id, corpus-id, score")
+            raise _line_error(path, number, "the header must be query-id, corpus-id, score")
     return qrels
 
 
@@ -108,9 +108,9 @@ def _judge(
     try:
         level = int(relevance)
     except ValueError:
-        raise _wrong(*place, f"the relevance {relevance!r} is not an integer") from None
+        raise _line_error(*place, f"the relevance {relevance!r} is not an integer") from None
     if qrels.setdefault(query, {}).setdefault(document, level) != level:
-        raise _wrong(
+        raise _line_error(
             *place, f"{document!r} is judged twice for {query!r}, with different relevance"
         )
 
@@ -121,9 +121,9 @@ def _entries(path: Path) -> Iterator[Passage]:
         try:
             entry = msgspec.json.decode(line, type=Passage)
         except msgspec.MsgspecError as error:
-            raise _wrong(path, number, f"not an entry of a collection: {error}") from None
+            raise _line_error(path, number, f"not an entry of a collection: {error}") from None
         if entry.id in seen:
-            raise _wrong(path, number, f"the id {entry.id!r} occurs twice")
+            raise _line_error(path, number, f"the id {entry.id!r} occurs twice")
         seen.add(entry.id)
         yield entry
 
@@ -139,5 +139,5 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise StageError(f"{path} cannot be read: {error}") from None
 
 
-def _wrong(path: Path, number: int, message: str) -> StageError:
+def _line_error(path: Path, number: int, message: str) -> StageError:
     return StageError(f"{path}:{number}: {message}")

@@ -174,7 +174,6 @@ class Answerer:
         After a cancellation the events end without `Done`.
 
         Args:
-            question: the question as the user typed it.
             history: earlier turns of the conversation.
             k: how many sources to retrieve, if not as many as in the settings.
             cancellation: stops the work when it is triggered.
@@ -190,7 +189,7 @@ class Answerer:
             raise QuestionError(error.message, hint=error.hint) from None
         cancellation = cancellation or Cancellation()
         try:
-            hits, timings = self._found(question, history, k or self.settings.k, cancellation)
+            hits, timings = self._retrieve(question, history, k or self.settings.k, cancellation)
         except CancelledError:
             return
         yield Retrieved(hits, timings)
@@ -198,7 +197,7 @@ class Answerer:
             yield Token(ABSTENTION)
             yield Done(abstention(question, timings))
             return
-        yield from self._written(question, history, hits, timings, cancellation)
+        yield from self._generate(question, history, hits, timings, cancellation)
 
     def search(
         self,
@@ -219,9 +218,11 @@ class Answerer:
             CancelledError: the search was canceled.
         """
         check = (cancellation or Cancellation()).check
-        return self._search(question, k, self._queued(check), check, mode=mode, filters=filters)
+        return self._search(
+            question, k, self._queued_reranker(check), check, mode=mode, filters=filters
+        )
 
-    def _found(
+    def _retrieve(
         self, question: str, history: Sequence[Turn], k: int, cancellation: Cancellation
     ) -> tuple[tuple[Hit, ...], Timings]:
         """Return the passages for a question, or none when the nearest is below the threshold.
@@ -230,8 +231,8 @@ class Answerer:
             SearchError: the index cannot be searched.
             CancelledError: the search was canceled; see `search`.
         """
-        begun, check = time.monotonic(), cancellation.check
-        reranker, passes = self._queued(check), self.threshold.passes
+        started, check = time.monotonic(), cancellation.check
+        reranker, passes = self._queued_reranker(check), self.threshold.passes
         try:
             hits = self._search(question, k, reranker, check, passes=passes)
             if not hits and history:
@@ -240,9 +241,9 @@ class Answerer:
         except StageError as error:
             raise SearchError(error.message, hint=error.hint) from error
         reranking = reranker.seconds if reranker else 0.0
-        return hits, _seconds(retrieve=time.monotonic() - begun - reranking, rerank=reranking)
+        return hits, _timings(retrieve=time.monotonic() - started - reranking, rerank=reranking)
 
-    def _queued(self, check: Callable[[], None]) -> _QueuedReranker | None:
+    def _queued_reranker(self, check: Callable[[], None]) -> _QueuedReranker | None:
         return _QueuedReranker(self.reranker, self._reranking, check) if self.reranker else None
 
     def _search(
@@ -274,7 +275,7 @@ class Answerer:
             )
         )
 
-    def _written(
+    def _generate(
         self,
         question: str,
         history: Sequence[Turn],
@@ -283,7 +284,7 @@ class Answerer:
         cancellation: Cancellation,
     ) -> Events:
         """Ask the model for the answer, then find its citations."""
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
             prompt = build_prompt(
                 question,
@@ -311,9 +312,9 @@ class Answerer:
             return  # canceled
         reply = whole(said)
         if not (self.generator.sees_prompt or reply.reasoning):
-            reply = _parted(reply)
+            reply = _separate_reasoning(reply)
         text = STILL_THINKING if reply.unfinished else _UNFINISHED.sub("", reply.answer)
-        abstained = _says_nothing(text)
+        abstained = _is_abstention(text)
         yield Done(
             Answer(
                 question=question,
@@ -324,10 +325,10 @@ class Answerer:
                 else cite(text, prompt.sources, is_cut=usage.truncated),
                 hits=hits,
                 usage=usage,
-                timings=_seconds(
+                timings=_timings(
                     retrieve=timings.retrieve,
                     rerank=timings.rerank,
-                    prompt=asked - begun,
+                    prompt=asked - started,
                     generate=time.monotonic() - asked,
                 ),
                 reasoning=reply.reasoning,
@@ -355,11 +356,11 @@ class _QueuedReranker:
     def scores(self, question: str, passages: Sequence[str]) -> list[float]:
         with self._lock:
             self._check()
-            begun = time.monotonic()
+            started = time.monotonic()
             try:
                 return self._reranker.scores(question, passages)
             finally:
-                self.seconds += time.monotonic() - begun
+                self.seconds += time.monotonic() - started
 
 
 def abstention(question: str, timings: Timings) -> Answer:
@@ -375,7 +376,7 @@ def abstention(question: str, timings: Timings) -> Answer:
     )
 
 
-def _parted(reply: Reply) -> Reply:
+def _separate_reasoning(reply: Reply) -> Reply:
     """Move reasoning that an endpoint left in the answer to the reply's ``reasoning``.
 
     Such reasoning ends with a closing tag that has no opening tag. It was already streamed as part
@@ -386,10 +387,10 @@ def _parted(reply: Reply) -> Reply:
     return dataclasses.replace(reply, answer=found.answer, reasoning=found.reasoning)
 
 
-def _says_nothing(text: str) -> bool:
+def _is_abstention(text: str) -> bool:
     """Return whether an answer says only that the sources do not contain one."""
     return text.strip("\"'. ").casefold() in ("", ABSTENTION.rstrip(".").casefold())
 
 
-def _seconds(**steps: float) -> Timings:
+def _timings(**steps: float) -> Timings:
     return Timings(**{step: round(max(0.0, seconds), 4) for step, seconds in steps.items()})

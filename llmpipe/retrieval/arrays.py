@@ -46,9 +46,9 @@ def read_rows(path: Path, count: int, hint: str) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     rows = read_array(path, "a list of rows", hint)
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer):
-        told = f"{path} contains {rows.dtype} of shape {rows.shape}, not a list of integers"
-        raise StageError(told, hint=hint)
+        message = f"{path} contains {rows.dtype} of shape {rows.shape}, not a list of integers"
+        raise StageError(message, hint=hint)
     if len(rows) and not (rows[0] >= 0 and rows[-1] < count and (rows[1:] > rows[:-1]).all()):
-        told = f"{path} does not contain distinct rows from 0 to {count - 1} in ascending order"
-        raise StageError(told, hint=hint)
+        message = f"{path} does not contain distinct rows from 0 to {count - 1} in ascending order"
+        raise StageError(message, hint=hint)
     return rows.astype(np.int64)

@@ -33,11 +33,11 @@ from llmpipe.words import bare, compounds, plain_words
 
 SUPPORTED = 0.5
 """The weighted share of a sentence's words that a quote must contain to support it."""
-INFERRED_WORDS = 3
+MIN_INFERRED_WORDS = 3
 """Words that a sentence needs for an inferred citation: shorter ones match anywhere."""
-LONGEST_QUOTE = 3
+MAX_QUOTE_SENTENCES = 3
 """The highest number of sentences in a quote."""
-WORTH_A_SENTENCE = 0.2
+SENTENCE_GAIN = 0.2
 """How much a further sentence must add to the share of words to extend a quote."""
 
 SENTENCE_ENDS = ".!?…。！？\"'”’»)]"
@@ -87,7 +87,7 @@ def cite(answer: str, sources: Sequence[Source], *, is_cut: bool = False) -> tup
     With ``is_cut``, no source is inferred for an incomplete last sentence, because its end is
     unknown.
     """
-    quoting = _Quoting(sources)
+    quoter = _Quoter(sources)
     by_number = {source.number: source for source in sources}
     found = []
     end = len(answer.rstrip())
@@ -96,11 +96,11 @@ def cite(answer: str, sources: Sequence[Source], *, is_cut: bool = False) -> tup
         words = _words(spoken)
         named = [by_number[number] for number in numbers if number in by_number]
         if named:
-            found += [quoting.citation(source, claim, words) for source in named]
+            found += [quoter.citation(source, claim, words) for source in named]
         elif is_cut and claim[1] == end and answer[end - 1] not in SENTENCE_ENDS:
             continue
         elif is_statement(spoken):
-            found += quoting.inferred(claim, words, spoken)
+            found += quoter.inferred(claim, words, spoken)
     return tuple(found)
 
 
@@ -111,7 +111,7 @@ def without_numbers(answer: str) -> str:
 
 def is_statement(sentence: str) -> bool:
     """Return whether a sentence says enough to need a source."""
-    return len({*plain_words(sentence)}) >= INFERRED_WORDS
+    return len({*plain_words(sentence)}) >= MIN_INFERRED_WORDS
 
 
 def claims(answer: str) -> Iterator[tuple[Span, tuple[int, ...]]]:
@@ -154,7 +154,7 @@ def _owner(answer: str, spans: Sequence[Span], at: int) -> int:
     return before + 1 if begins_a_line and before + 1 < len(spans) else before
 
 
-class _Quoting:
+class _Quoter:
     """Finds quotes in the sentences of some sources, and weighs words by these sentences."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
@@ -224,11 +224,11 @@ class _Quoting:
         best: Span = (0, len(text))
         best_value = best_support = 0.0
         for first in range(len(spans)):
-            for last in range(first, min(first + LONGEST_QUOTE, len(spans))):
+            for last in range(first, min(first + MAX_QUOTE_SENTENCES, len(spans))):
                 span = spans[first][0], spans[last][1]
                 said = f"{names[first]}\n{text[slice(*span)]}"
                 support = self._share(words, _words(said))
-                value = support - WORTH_A_SENTENCE * (last - first)
+                value = support - SENTENCE_GAIN * (last - first)
                 if value > best_value and (not facts or facts_of(said).support(facts)):
                     best, best_value, best_support = span, value, support
         return best, best_support

@@ -122,10 +122,10 @@ class AnsweringDocuments:
         self._questions = questions
         self._qrels = qrels
         self._ids = frozenset(passages.document_ids())
-        self._called_short: dict[str, list[str]] = defaultdict(list)
+        self._short_names: dict[str, list[str]] = defaultdict(list)
         for name in sorted(self._ids):
             if "#" in name:
-                self._called_short[name.partition("#")[2]].append(name)
+                self._short_names[name.partition("#")[2]].append(name)
 
     def of_each(self, questions: Iterable[Question], *, required: bool) -> list[Judged]:
         """Return for each question the relevance of documents, by their ids in the index.
@@ -141,14 +141,14 @@ class AnsweringDocuments:
         for question in questions:
             judged.append({})
             if question.documents is None:
-                own = self._made_of_rows.get(int(question.id))
+                own = self._documents_by_row.get(int(question.id))
                 if own:
                     judged[-1][own] = 1
                 elif required and question.answerable:
                     missing.append((question, None))
                 continue
             for name, gain in question.documents.items():
-                found = self._called(name, question)
+                found = self._find(name, question)
                 if found:
                     judged[-1][found] = max(gain, judged[-1].get(found, gain))
                 elif gain > 0:  # an irrelevant document may be missing
@@ -158,16 +158,16 @@ class AnsweringDocuments:
         return judged
 
     @cached_property
-    def _made_of_rows(self) -> Mapping[int, str]:
+    def _documents_by_row(self) -> Mapping[int, str]:
         """Documents made from the questions' own file, by row."""
         with self._questions.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return self._passages.made_of_rows(digest)
+        return self._passages.documents_by_row(digest)
 
-    def _called(self, name: str, question: Question) -> str | None:
+    def _find(self, name: str, question: Question) -> str | None:
         if name in self._ids:
             return name
-        found = self._called_short.get(name, [])
+        found = self._short_names.get(name, [])
         if len(found) > 1:
             raise StageError(
                 f"{self._place(question, name)}: several documents of {self._index} are called "
@@ -207,11 +207,11 @@ class AnsweringDocuments:
 def _question(
     row: Mapping[str, Any], number: str, place: str, columns: QuestionColumns
 ) -> Question:
-    text, answer = _asked(row, columns)
+    text, answer = _question_and_answer(row, columns)
     documents = _documents(row, columns.documents or "documents", columns.documents is not None)
     answerable = documents is None or bool(documents)
     if columns.answerable or "answerable" in row:
-        answerable = _truth(row, columns.answerable or "answerable")
+        answerable = _boolean(row, columns.answerable or "answerable")
     return Question(
         id=number,
         place=place,
@@ -222,7 +222,7 @@ def _question(
     )
 
 
-def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
+def _question_and_answer(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
     """Return the question and the reference answer, which may be empty."""
     if columns.answer and columns.answer not in row:
         raise missing_column(row, columns.answer)
@@ -244,14 +244,14 @@ def _asked(row: Mapping[str, Any], columns: QuestionColumns) -> tuple[str, str]:
     return asked[-1], chat[-1].text
 
 
-def _truth(row: Mapping[str, Any], column: str) -> bool:
+def _boolean(row: Mapping[str, Any], column: str) -> bool:
     if column not in row:
         raise missing_column(row, column)
     truths = {"true": True, "false": False, "1": True, "0": False}
-    said = str(row[column]).strip().casefold()  # a CSV file contains only text
-    if said not in truths:
+    text = str(row[column]).strip().casefold()  # a CSV file contains only text
+    if text not in truths:
         raise RowError(f"column {column!r} must say true or false, not {row[column]!r}")
-    return truths[said]
+    return truths[text]
 
 
 def _documents(row: Mapping[str, Any], column: str, required: bool) -> dict[str, int] | None:

@@ -27,11 +27,11 @@ EXAMPLE = "{document: 'docs/*.md', section: Install, year: {min: 2020}, language
 LISTED = 20
 """How many names a message lists."""
 
-MOST_VALUES = 1_000
+MAX_VALUES = 1_000
 """How many values the filters of one request may contain in total."""
-LONGEST_VALUE = 8_192
+MAX_VALUE_LENGTH = 8_192
 """Length limit in characters of a name or value: longer than any path."""
-MOST_WILDCARDS = 32
+MAX_WILDCARDS = 32
 """How many wildcards the document patterns may contain in total. Each one is matched against the id
 of every document."""
 
@@ -82,15 +82,15 @@ def require_moderate(filters: Filters) -> None:
         FilterError: they contain too many values or wildcards, or too long ones.
     """
     values = [value for given in filters.values() for value in _values(given)]
-    if len(values) > MOST_VALUES:
-        raise _immoderate(len(values), "values", MOST_VALUES)
+    if len(values) > MAX_VALUES:
+        raise _over_limit(len(values), "values", MAX_VALUES)
     texts = [text for text in (*filters, *values) if isinstance(text, str)]
-    if (longest := max(map(len, texts), default=0)) > LONGEST_VALUE:
-        raise _immoderate(longest, "characters in one value", LONGEST_VALUE)
+    if (longest := max(map(len, texts), default=0)) > MAX_VALUE_LENGTH:
+        raise _over_limit(longest, "characters in one value", MAX_VALUE_LENGTH)
     patterns = [each for each in _values(filters.get(DOCUMENT, ())) if isinstance(each, str)]
     wildcards = sum(pattern.count(sign) for pattern in patterns for sign in WILDCARDS)
-    if wildcards > MOST_WILDCARDS:
-        raise _immoderate(wildcards, "wildcards (* ? [)", MOST_WILDCARDS)
+    if wildcards > MAX_WILDCARDS:
+        raise _over_limit(wildcards, "wildcards (* ? [)", MAX_WILDCARDS)
 
 
 def _values(given: Any) -> Sequence[Any]:
@@ -99,7 +99,7 @@ def _values(given: Any) -> Sequence[Any]:
     return given if isinstance(given, (list, tuple)) else [given]
 
 
-def _immoderate(count: int, what: str, most: int) -> FilterError:
+def _over_limit(count: int, what: str, most: int) -> FilterError:
     return FilterError(f"the filters have {count:,} {what}; a request may have {most:,}")
 
 
@@ -110,27 +110,27 @@ def _texts(filters: Filters, name: str) -> tuple[str, ...]:
     given = [value] if isinstance(value, str) else value
     if given and isinstance(given, (list, tuple)) and all(isinstance(text, str) for text in given):
         return tuple(given)
-    raise _unclear(name, value, "a text or a list of texts")
+    raise _malformed(name, value, "a text or a list of texts")
 
 
 def _condition(key: str, value: Any) -> tuple[Scalar, ...] | Between:
     if isinstance(value, Mapping):
         bounds = list(value.values())
-        _require_room(key, bounds)
+        _require_comparable(key, bounds)
         numbers = all(isinstance(b, (int, float)) and not isinstance(b, bool) for b in bounds)
         if not bounds or not {"min", "max"}.issuperset(value):
-            raise _unclear(key, value, "a range with `min`, `max` or both")
+            raise _malformed(key, value, "a range with `min`, `max` or both")
         if not numbers and not all(isinstance(bound, str) for bound in bounds):
-            raise _unclear(key, value, "a range of numbers or of texts")
+            raise _malformed(key, value, "a range of numbers or of texts")
         return Between(value.get("min"), value.get("max"))
     values = value if isinstance(value, (list, tuple)) else [value]
     if not values or not all(isinstance(item, (str, int, float, bool)) for item in values):
-        raise _unclear(key, value, "a value, a list of values or a range")
-    _require_room(key, values)
+        raise _malformed(key, value, "a value, a list of values or a range")
+    _require_comparable(key, values)
     return tuple(values)
 
 
-def _require_room(key: str, values: Sequence[Any]) -> None:
+def _require_comparable(key: str, values: Sequence[Any]) -> None:
     """Check that integers are small enough to compare with floats; JSON has no upper limit."""
     if any(isinstance(value, int) and abs(value) > _LARGEST for value in values):
         raise FilterError(f"the filter {key!r} has a number that is larger than any in an index")
@@ -152,7 +152,7 @@ def require_key(key: str, keys: Sequence[str]) -> None:
     )
 
 
-def _unclear(name: str, value: Any, wanted: str) -> FilterError:
+def _malformed(name: str, value: Any, wanted: str) -> FilterError:
     return FilterError(
         f"the filter {name!r} is {reprlib.repr(value)}; it takes {wanted}",
         hint=f"for example: {EXAMPLE}",

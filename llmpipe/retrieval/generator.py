@@ -38,8 +38,8 @@ BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
 """Estimate for endpoints: tokens that the chat template adds to a message."""
 
-_LISTED = re.compile(r"(\s*)\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
-_UNFINISHED = re.compile(r"\s*(?:\[[\d\s,;]*)?$")
+_NUMBERS = re.compile(r"(\s*)\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
+_INCOMPLETE = re.compile(r"\s*(?:\[[\d\s,;]*)?$")
 
 
 class GeneratorConfig(ChatModelConfig, frozen=True, kw_only=True):
@@ -193,7 +193,7 @@ class EndpointGenerator:
         self, endpoint: OpenAIStreamer | JournalledStreamer, config: GeneratorConfig
     ) -> None:
         self._endpoint = endpoint
-        self._places = threading.BoundedSemaphore(config.slots)
+        self._slots = threading.BoundedSemaphore(config.slots)
         self._temperature = config.temperature
         self.context = config.context
         self.max_tokens = config.max_tokens
@@ -220,7 +220,7 @@ class EndpointGenerator:
         cancellation: Cancellation | None = None,
     ) -> Pieces:
         """See `Generator`."""
-        with self._places:
+        with self._slots:
             pieces = self._endpoint.stream_chat(
                 messages,
                 max_tokens=self.max_tokens,
@@ -252,8 +252,8 @@ def without_other_numbers(pieces: Iterable[Piece], citations: int) -> Iterator[P
                 yield held
             yield piece
             return
-        held = _LISTED.sub(lambda match: _allowed(match[1], match[2], citations), held + piece)
-        rest = _UNFINISHED.search(held)
+        held = _NUMBERS.sub(lambda match: _allowed(match[1], match[2], citations), held + piece)
+        rest = _INCOMPLETE.search(held)
         assert rest is not None
         if rest.start():
             yield held[: rest.start()]

@@ -187,7 +187,7 @@ class Passages:
         """Return the ids of all documents, in order."""
         return [name for (name,) in self._query("SELECT id FROM documents ORDER BY number")]
 
-    def made_of_rows(self, source_digest: str) -> dict[int, str]:
+    def documents_by_row(self, source_digest: str) -> dict[int, str]:
         """Return the ids of the documents made from rows of a file, by row number."""
         made: dict[int, str] = {}
         for name in self.document_ids():

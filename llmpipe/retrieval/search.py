@@ -8,7 +8,7 @@ to the same question.
 The vector of a text that the embedder cannot read says nothing about it. In a hybrid search, such
 passages are ranked by BM25 only, and so are all passages for such a question; see
 `llmpipe.retrieval.reading`. When there is a threshold, a search by words alone counts as successful
-if one passage contains `ENOUGH` of the question's words.
+if one passage contains `ENOUGH_WORDS` of the question's words.
 """
 
 from __future__ import annotations
@@ -24,12 +24,7 @@ import msgspec
 
 from llmpipe.backends.faiss import best_first
 from llmpipe.errors import StageError
-from llmpipe.retrieval.embedder import (
-    PACKAGES,
-    Embedder,
-    EmbedderIdentity,
-    ReadingEmbedder,
-)
+from llmpipe.retrieval.embedder import PACKAGES, Embedder, EmbedderIdentity, ReadingEmbedder
 from llmpipe.retrieval.filters import Filters
 from llmpipe.retrieval.fusion import (
     ALPHA,
@@ -57,7 +52,7 @@ Mode = Literal["hybrid", "dense", "bm25"]
 FETCH = 50
 """How many passages each ranking contributes before fusion, reranking and the cut to ``k``."""
 
-ENOUGH = 1 / 3
+ENOUGH_WORDS = 1 / 3
 """The share of a question's words, weighted as in `Bm25.shares`, that a passage must contain when
 only words decide. In texts in six languages, the passage with the answer has 0.36 or more and all
 others have 0.25 or less (`tests/retrieval/languages.json`)."""
@@ -73,7 +68,7 @@ Scores = Mapping[str, Mapping[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
+class _Ranking:
     """One ranking: the ranks of its best rows, and a function that scores any rows."""
 
     ranks: Mapping[int, int]
@@ -85,10 +80,10 @@ class _Side:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sides:
+class _Rankings:
     """The rankings of a search; empty if nothing was found."""
 
-    by_name: Mapping[str, _Side]
+    by_name: Mapping[str, _Ranking]
     words_alone: WordsAlone | None = None
 
 
@@ -112,7 +107,7 @@ class Retriever:
         self._unread = index.unread
         self._unread_set = frozenset(index.unread.tolist())
         self._embedder = embedder
-        self._places = threading.BoundedSemaphore(embedder.callers)
+        self._slots = threading.BoundedSemaphore(embedder.callers)
 
     @classmethod
     def open(
@@ -150,18 +145,17 @@ class Retriever:
         Args:
             question: the question to search for.
             k: how many passages to return.
-            mode: whether to use vectors, words or both.
+            mode: vectors, words or both.
             fetch: how many passages each ranking contributes.
             fusion: how a hybrid search combines its rankings; see `llmpipe.retrieval.fusion`.
             alpha: weight of the vector score in the fusion.
             filters: which passages may be found; see `llmpipe.retrieval.filters`.
             mmr: from 0 (only variety) to 1 (only relevance); None keeps the order.
             reranker: reorders what was found.
-            passes: whether the cosine of the nearest passage is high enough. If not, nothing is
-                found, unless passages that the embedder cannot read contain `ENOUGH` of the
-                question's words. It does not apply to the mode ``bm25``.
-            check: called at the start and when the embedder is free; an exception from it ends the
-                search.
+            passes: whether the nearest passage's cosine is high enough. If not, nothing is found,
+                unless passages that the embedder cannot read contain `ENOUGH_WORDS` of the words.
+                It does not apply to the mode ``bm25``.
+            check: called at the start and when the embedder is free; may raise to end the search.
 
         Raises:
             StageError: the question is empty, a filter is malformed, or words were not indexed.
@@ -171,23 +165,23 @@ class Retriever:
         rows = self.passages.rows_matching(filters) if filters else None
         if rows is not None and not len(rows):
             return []
-        sides = self._sides(question, mode, max(k, fetch), rows, passes, check)
-        if not sides.by_name:
+        rankings = self._rank(question, mode, max(k, fetch), rows, passes, check)
+        if not rankings.by_name:
             return []
-        scores = _scores(sides.by_name)
+        scores = _scores(rankings.by_name)
         if len(scores) == 1:
             (order,) = scores.values()
         else:
             alpha *= self._reading(question).weight
-            order = _fused(sides.by_name, self._less_unread(scores), fusion, alpha)
-        hits = self._hits(sides, scores, list(order.items())[: max(k, fetch)])
+            order = _fused(rankings.by_name, self._demote_unread(scores), fusion, alpha)
+        hits = self._hits(rankings, scores, list(order.items())[: max(k, fetch)])
         if reranker and hits:
             hits = _reranked(hits, question, reranker)
         if mmr is not None:
-            hits = self._varied(hits, k, mmr)
+            hits = self._diversified(hits, k, mmr)
         return [msgspec.structs.replace(hit, rank=rank) for rank, hit in enumerate(hits[:k], 1)]
 
-    def _sides(
+    def _rank(
         self,
         question: str,
         mode: Mode,
@@ -195,32 +189,32 @@ class Retriever:
         rows: Rows | None,
         passes: Callable[[float], bool] | None,
         check: Callable[[], None],
-    ) -> _Sides:
+    ) -> _Rankings:
         """Rank rows in each way that the mode names.
 
         If the nearest passage does not pass, only passages that the embedder cannot read are
         searched.
         """
         if mode == "bm25":
-            return _Sides({"bm25": self._by_words(question, count, rows)})
-        read, unread = self._apart(rows)
-        if mode == "hybrid" and (why := self._why_words_alone(question, read)):
-            return self._by_words_alone(why, question, count, rows, passes)
-        vector = self._embedded(question, check)
-        dense = self._by_meaning(vector, count, read)
+            return _Rankings({"bm25": self._by_words(question, count, rows)})
+        read, unread = self._split_readable(rows)
+        if mode == "hybrid" and (why := self._reason_for_words_alone(question, read)):
+            return self._search_by_words_alone(why, question, count, rows, passes)
+        vector = self._embed(question, check)
+        dense = self._by_vectors(vector, count, read)
         if passes and not passes(dense.best()):
             if mode == "dense" or not len(unread):
-                return _Sides({})
-            return self._by_words_alone("distance", question, count, unread, passes)
+                return _Rankings({})
+            return self._search_by_words_alone("distance", question, count, unread, passes)
         if mode == "dense":
-            return _Sides(
-                {"dense": self._by_meaning(vector, count, rows) if len(unread) else dense}
+            return _Rankings(
+                {"dense": self._by_vectors(vector, count, rows) if len(unread) else dense}
             )
-        return _Sides({"dense": dense, "bm25": self._by_words(question, count, rows)})
+        return _Rankings({"dense": dense, "bm25": self._by_words(question, count, rows)})
 
     def words_alone(self, question: str) -> WordsAlone | None:
         """Return why a hybrid search of all passages uses BM25 only; None if it uses vectors."""
-        return self._why_words_alone(question, self._apart(None)[0])
+        return self._reason_for_words_alone(question, self._split_readable(None)[0])
 
     def nearest_cosine(self, question: str, filters: Filters | None = None) -> float | None:
         """Return the cosine of the nearest passage that the embedder can read.
@@ -232,43 +226,43 @@ class Retriever:
             StageError: the question is empty, or a filter is malformed.
         """
         question = readable(question)
-        read, _ = self._apart(self.passages.rows_matching(filters) if filters else None)
-        if self._why_words_alone(question, read):
+        read, _ = self._split_readable(self.passages.rows_matching(filters) if filters else None)
+        if self._reason_for_words_alone(question, read):
             return None
-        return self._by_meaning(self._embedded(question), 1, read).best()
+        return self._by_vectors(self._embed(question), 1, read).best()
 
     def unread_passages(self, filters: Filters | None = None) -> tuple[int, int]:
         """Return how many of the passages the embedder cannot read, and how many there are."""
         rows = self.passages.rows_matching(filters) if filters else None
-        _, unread = self._apart(rows)
+        _, unread = self._split_readable(rows)
         return len(unread), self.passages.count if rows is None else len(rows)
 
-    def _why_words_alone(self, question: str, read: Rows | None) -> WordsAlone | None:
+    def _reason_for_words_alone(self, question: str, read: Rows | None) -> WordsAlone | None:
         if self._reading(question).unread:
             return "question"
         return "passages" if read is not None and not len(read) else None
 
-    def _by_words_alone(
+    def _search_by_words_alone(
         self,
         why: WordsAlone,
         question: str,
         count: int,
         rows: Rows | None,
         passes: Callable[[float], bool] | None,
-    ) -> _Sides:
-        """Search with BM25 what cannot be searched with vectors; see `ENOUGH`."""
-        side = self._by_words(question, count, rows)
+    ) -> _Rankings:
+        """Search with BM25 what cannot be searched with vectors; see `ENOUGH_WORDS`."""
+        ranking = self._by_words(question, count, rows)
         if passes and not passes(-1.0):  # the lowest cosine: there is a threshold
             assert self._bm25 is not None
-            if not (self._bm25.shares(question, list(side.ranks)) >= ENOUGH).any():
-                return _Sides({})
-        return _Sides({"bm25": side}, why)
+            if not (self._bm25.shares(question, list(ranking.ranks)) >= ENOUGH_WORDS).any():
+                return _Rankings({})
+        return _Rankings({"bm25": ranking}, why)
 
     def _reading(self, question: str) -> Reading:
         embedder = self._embedder
         return embedder.read(question) if isinstance(embedder, ReadingEmbedder) else Reading()
 
-    def _apart(self, rows: Rows | None) -> tuple[Rows | None, Rows]:
+    def _split_readable(self, rows: Rows | None) -> tuple[Rows | None, Rows]:
         """Split rows into those that the embedder can read (None for all) and the others."""
         import numpy as np
 
@@ -278,20 +272,23 @@ class Retriever:
         unread = np.isin(among, self._unread, assume_unique=True)
         return among[~unread], among[unread]
 
-    def _less_unread(self, scores: Scores) -> Scores:
+    def _demote_unread(self, scores: Scores) -> Scores:
         """Lower the vector score of passages that the embedder cannot read to the lowest one."""
         dense = scores["dense"]
         unread = dense.keys() & self._unread_set
         least = min((score for row, score in dense.items() if row not in unread), default=0.0)
         return {**scores, "dense": {**dense, **dict.fromkeys(unread, least)}}
 
-    def _hits(self, sides: _Sides, scores: Scores, found: Sequence[tuple[int, float]]) -> list[Hit]:
+    def _hits(
+        self, rankings: _Rankings, scores: Scores, found: Sequence[tuple[int, float]]
+    ) -> list[Hit]:
         """Return the passages of rows with their scores and ranks."""
 
         def evidence(row: int) -> dict[str, Any]:
-            ranks = {f"{name}_rank": side.ranks.get(row) for name, side in sides.by_name.items()}
-            told = {f"{name}_score": scores[name][row] for name in sides.by_name}
-            return {**ranks, **told, "words_alone": sides.words_alone}
+            names = rankings.by_name
+            ranks = {f"{name}_rank": names[name].ranks.get(row) for name in names}
+            values = {f"{name}_score": scores[name][row] for name in names}
+            return {**ranks, **values, "words_alone": rankings.words_alone}
 
         chunks = self.passages.chunks([row for row, _ in found])
         return [
@@ -299,18 +296,18 @@ class Retriever:
             for rank, ((row, score), chunk) in enumerate(zip(found, chunks, strict=True), 1)
         ]
 
-    def _embedded(self, question: str, check: Callable[[], None] = lambda: None) -> Vectors:
-        with self._places:
+    def _embed(self, question: str, check: Callable[[], None] = lambda: None) -> Vectors:
+        with self._slots:
             check()
             return self._embedder.embed_query(question)
 
-    def _by_meaning(self, vector: Vectors, count: int, rows: Rows | None) -> _Side:
+    def _by_vectors(self, vector: Vectors, count: int, rows: Rows | None) -> _Ranking:
         if rows is not None and not len(rows):
-            return _Side({}, lambda found: [])
+            return _Ranking({}, lambda found: [])
         best, _ = self._vectors.search(vector, count, rows)
-        return _Side(_ranks(best), lambda found: (self._vectors_of(found) @ vector).tolist())
+        return _Ranking(_ranks(best), lambda found: (self._vectors_of(found) @ vector).tolist())
 
-    def _by_words(self, question: str, count: int, rows: Rows | None) -> _Side:
+    def _by_words(self, question: str, count: int, rows: Rows | None) -> _Ranking:
         import numpy as np
 
         if self._bm25 is None:
@@ -321,9 +318,9 @@ class Retriever:
         scores = self._bm25.scores(question)
         among = np.flatnonzero(scores) if rows is None else rows[scores[rows] > 0]
         best, _ = best_first(among, scores[among], count)
-        return _Side(_ranks(best), lambda found: [float(scores[row]) for row in found])
+        return _Ranking(_ranks(best), lambda found: [float(scores[row]) for row in found])
 
-    def _varied(self, hits: list[Hit], k: int, trade_off: float) -> list[Hit]:
+    def _diversified(self, hits: list[Hit], k: int, trade_off: float) -> list[Hit]:
         """Return hits in the order of maximal marginal relevance, with scores scaled to 0–1."""
         import numpy as np
 
@@ -342,20 +339,21 @@ class Retriever:
         return self._vectors.vectors(np.array(rows, dtype=np.int64))
 
 
-def _scores(sides: Mapping[str, _Side]) -> Scores:
+def _scores(rankings: Mapping[str, _Ranking]) -> Scores:
     """Return the score of each row by each ranking, for all rows of any ranking."""
-    pool = list(dict.fromkeys(chain.from_iterable(side.ranks for side in sides.values())))
+    pool = list(dict.fromkeys(chain.from_iterable(ranking.ranks for ranking in rankings.values())))
     return {
-        name: dict(zip(pool, side.scores_of(pool), strict=True)) for name, side in sides.items()
+        name: dict(zip(pool, ranking.scores_of(pool), strict=True))
+        for name, ranking in rankings.items()
     }
 
 
 def _fused(
-    sides: Mapping[str, _Side], scores: Scores, fusion: Fusion, alpha: float
+    rankings: Mapping[str, _Ranking], scores: Scores, fusion: Fusion, alpha: float
 ) -> Mapping[int, float]:
     """Return the fused score of each row, best first."""
     if fusion == "rrf":
-        return reciprocal_rank_fusion([list(side.ranks) for side in sides.values()])
+        return reciprocal_rank_fusion([list(ranking.ranks) for ranking in rankings.values()])
     return relative_score_fusion(scores["dense"], scores["bm25"], alpha)
 
 

@@ -7,7 +7,7 @@ About one unrelated question in twenty therefore still reaches the model. A coll
 these fields loses nothing, since it can answer only three of the sixty questions.
 
 Passages and questions that the embedder cannot read are left out, because their cosines say
-nothing. A hybrid search judges them by their words; see `llmpipe.retrieval.search.ENOUGH`. In the
+nothing. A hybrid search judges them by words: see `llmpipe.retrieval.search.ENOUGH_WORDS`. In the
 mode ``bm25``, a search has found nothing only if no passage shares a word with the question.
 """
 
@@ -62,8 +62,8 @@ class Threshold(msgspec.Struct, frozen=True):
             return []
         counts = {"questions": self.unread, "passages": self.unread_passages}
         left_out = " and ".join(f"{count} {name}" for name, count in counts.items() if count)
-        told = f"; {left_out} that the embedder cannot read are left out" if left_out else ""
-        return [f"threshold {self.cosine} ({self.method}){told}"]
+        note = f"; {left_out} that the embedder cannot read are left out" if left_out else ""
+        return [f"threshold {self.cosine} ({self.method}){note}"]
 
 
 def from_labelled(

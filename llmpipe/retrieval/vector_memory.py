@@ -30,12 +30,12 @@ FOLDER = "embeddings"
 """The folder of these files in the journal."""
 FORMAT = 1
 """Raised when the layout of the files changes."""
-AT_ONCE = 900
+KEYS_PER_QUERY = 900
 """How many vectors one query reads."""
-PATIENCE = 60.0
+BUSY_TIMEOUT = 60.0
 """Seconds to wait for other processes that use the file."""
 
-_ELSEWHERE = ("model", "dimension", "max_tokens", "passage_prefix", "query_prefix")
+_IRRELEVANT = ("model", "dimension", "max_tokens", "passage_prefix", "query_prefix")
 """Identity fields that do not affect the vector of a text that already includes its prefix."""
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -48,7 +48,7 @@ def text_key(text: str) -> bytes:
 def memory_file(journal: Path, identity: EmbedderIdentity) -> Path:
     """Return the cache file of an embedder."""
     fields = msgspec.to_builtins(identity)
-    shaping = {name: value for name, value in fields.items() if name not in _ELSEWHERE}
+    shaping = {name: value for name, value in fields.items() if name not in _IRRELEVANT}
     return journal / FOLDER / f"{digest({'format': FORMAT, **shaping})[:32]}.sqlite"
 
 
@@ -62,7 +62,7 @@ class VectorMemory:
     def __init__(self, path: Path, warn: Callable[[str], None] = lambda message: None) -> None:
         self.path = path
         self._warn = warn
-        with self._explained():
+        with self._store_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
 
@@ -86,7 +86,7 @@ class VectorMemory:
     def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Store a vector for each key, all or none."""
         rows = [(key, row.tobytes()) for key, row in zip(keys, vectors, strict=True)]
-        with self._explained():
+        with self._store_errors():
             try:
                 self._insert(rows)
             except sqlite3.DatabaseError as error:
@@ -99,10 +99,10 @@ class VectorMemory:
 
     def _rows(self, columns: str, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         found: list[tuple[bytes, bytes]] = []
-        with self._explained():
+        with self._store_errors():
             try:
-                for begin in range(0, len(keys), AT_ONCE):
-                    part = keys[begin : begin + AT_ONCE]
+                for begin in range(0, len(keys), KEYS_PER_QUERY):
+                    part = keys[begin : begin + KEYS_PER_QUERY]
                     marks = ",".join("?" * len(part))
                     query = f"SELECT {columns} FROM vectors WHERE key IN ({marks})"
                     found += self._connection.execute(query, part)
@@ -113,15 +113,15 @@ class VectorMemory:
 
     def _open(self) -> sqlite3.Connection:
         try:
-            return _opened(self.path)
+            return _connect(self.path)
         except sqlite3.DatabaseError as error:
             self._discard(error)
-            return _opened(self.path)
+            return _connect(self.path)
 
     def _recreate(self, error: sqlite3.DatabaseError) -> None:
         self._connection.close()
         self._discard(error)
-        self._connection = _opened(self.path)
+        self._connection = _connect(self.path)
 
     def _discard(self, error: sqlite3.DatabaseError) -> None:
         """Remove a damaged file; raise any other error again."""
@@ -132,7 +132,7 @@ class VectorMemory:
             self.path.with_name(self.path.name + name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
@@ -142,8 +142,8 @@ class VectorMemory:
             ) from error
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=PATIENCE)
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT)
     try:
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -163,7 +163,7 @@ def _use_wal(connection: sqlite3.Connection) -> None:
     Another process may be opening the new file at the same time. SQLite waits for every other
     lock, but not for the one that this change needs.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

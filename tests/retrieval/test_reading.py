@@ -16,7 +16,7 @@ from llmpipe.retrieval.bm25 import Bm25, Bm25Settings
 from llmpipe.retrieval.chunks import Chunk
 from llmpipe.retrieval.index import IndexSettings, build_index
 from llmpipe.retrieval.reading import Reader, Reading
-from llmpipe.retrieval.search import ENOUGH, Retriever
+from llmpipe.retrieval.search import ENOUGH_WORDS, Retriever
 from llmpipe.retrieval.survey import Survey
 from llmpipe.retrieval.threshold import unrelated_questions
 from llmpipe.retrieval.vectors import write_unread
@@ -225,8 +225,8 @@ def test_in_six_languages_enough_words_tell_the_right_text(language: str) -> Non
     index = Bm25.build(texts, Bm25Settings())
     for question, row in questions:
         others = [text for place, text in enumerate(texts) if place != row]
-        assert index.shares(question, [row])[0] >= ENOUGH
+        assert index.shares(question, [row])[0] >= ENOUGH_WORDS
         without = Bm25.build(others, Bm25Settings())
-        assert max(without.shares(question, range(len(others)))) < ENOUGH
+        assert max(without.shares(question, range(len(others)))) < ENOUGH_WORDS
     for question in unrelated_questions():
-        assert max(index.shares(question, range(len(texts)))) < ENOUGH
+        assert max(index.shares(question, range(len(texts)))) < ENOUGH_WORDS
