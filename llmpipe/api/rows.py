@@ -30,7 +30,6 @@ FILES = {
     "documents": "",
     "chunks": "chunks.jsonl",
     "embeddings": "chunks.jsonl",
-    "index": "chunks.jsonl",
 }
 """Where the rows of an artifact lie, by its type: in it, or in a file below it."""
 
