@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmpipe.graph.model import StageNode
+from llmpipe.runner.executors.base import Handle
 from llmpipe.runner.outcome import StageOutcome
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.resources import Grant
-from llmpipe.runner.workers import Worker
 from llmpipe.terminal import uncoloured
 
 LOG_TAIL = 15
@@ -20,31 +21,32 @@ LOG_TAIL = 15
 
 @dataclass(slots=True)
 class Running:
-    """A stage in the hands of a worker, and what the worker has told of it so far."""
+    """A stage in the hands of the executor, and what is known of it so far."""
 
     node: StageNode
     plan: StagePlan
     outcome: StageOutcome
-    worker: Worker
+    handle: Handle
     grant: Grant
     log: Path
     begun: float
     attempt: int
     working: float | None = None
-    """When its worker began with the stage itself, having waited for nobody any more."""
+    """When the stage itself began, after waiting for other processes."""
     publishing: bool = False
     """Whether what it made is being put into the store."""
-    finished: dict[str, Any] | None = None
+    finished: Mapping[str, Any] | None = None
+    timed_out: bool = False
 
     def deadline(self) -> float | None:
-        """Give when its time is over; None while it waits for others, or is stored."""
+        """Return when its time is over; None while it waits for others, is stored or stopped."""
         timeout = self.node.config.timeout
-        if timeout is None or self.working is None or self.publishing:
+        if timeout is None or self.working is None or self.publishing or self.timed_out:
             return None
         return self.working + timeout
 
     def log_tail(self) -> list[str]:
-        """Give the last lines of its log that say something."""
+        """Return the last non-empty lines of the stage's log."""
         try:
             with self.log.open("rb") as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - 20_000))

@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.table import Column
 
 from llmpipe.runner.events import Event
+from llmpipe.runner.executors.usage import gpu_usage
 from llmpipe.runner.messages import event_text, progress_text, size_text
-from llmpipe.runner.usage import gpu_usage
 from llmpipe.terminal import guarded, unguarded
 
 NARROW = 100

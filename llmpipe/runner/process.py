@@ -1,12 +1,11 @@
-"""Process groups: stop everything that a worker started, and know a process from its namesake."""
+"""Processes of this machine: find and end what a worker started, know one from a later one."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +15,10 @@ RUN_VARIABLE = "LLMPIPE_RUN"
 WORKER_VARIABLE = "LLMPIPE_WORKER"
 """The environment variable that names its worker to all that it starts, in any session."""
 
-GRACE = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
-"""How a group is stopped: each signal, and the seconds it is given; under 5 s in all."""
-
-
-def stop_groups(
-    leaders: Collection[int],
-    hurry: Callable[[], bool] = lambda: False,
-    spared: Callable[[int], bool] = lambda leader: False,
-) -> None:
-    """Stop session leaders and every process of their groups, gently first.
-
-    ``hurry`` is asked now and then whether to be gentle no longer, and ``spared``, before a group
-    is killed, whether it is to be waited for as long as there is no hurry.
-    """
-    for number, seconds in GRACE:
-        if number == signal.SIGKILL:
-            _wait_for(list(filter(spared, leaders)), None, hurry)
-        for leader in leaders:
-            _signal_group(leader, number)
-        patient = (lambda: False) if number == signal.SIGKILL else hurry
-        _wait_for(leaders, seconds, patient)
-
-
-def _wait_for(leaders: Collection[int], seconds: float | None, hurry: Callable[[], bool]) -> None:
-    """Wait until groups are gone, the time is over (None: never), or there is a hurry."""
-    deadline = None if seconds is None else time.monotonic() + seconds
-    while any(map(group_alive, leaders)):
-        if hurry() or (deadline is not None and time.monotonic() >= deadline):
-            return
-        time.sleep(0.02)
-
 
 def kill_group(leader: int) -> None:
     """Kill all that is left of a session leader's group."""
-    _signal_group(leader, signal.SIGKILL)
+    signal_group(leader, signal.SIGKILL)
 
 
 def group_alive(group: int) -> bool:
@@ -156,7 +124,8 @@ def session_stats(session: int) -> list[tuple[int, list[str]]]:
     return [(pid, stat) for pid, stat in _all_stats() if _session_of(stat) == session]
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to every process of a group that is still there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 

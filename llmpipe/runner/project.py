@@ -25,11 +25,9 @@ from llmpipe.graph.sources import (
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.lockfile import LockFile
-from llmpipe.runner.process import identity
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import complaint
 from llmpipe.runner.request import InputRequest, StageRequest
-from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import Notice, StatCache, content_size
 from llmpipe.runner.store import Store, home_for
 from llmpipe.spec.model import Spec
@@ -149,7 +147,6 @@ class Project:
         records: Mapping[str, KeyRecord],
         *,
         log: Path,
-        grant: Grant,
         remote: str | None = None,
         force: bool = False,
         resample: bool = False,
@@ -169,10 +166,7 @@ class Project:
             home=str(self.store.home),
             spec_dir=str(self.graph.spec.folder),
             log=str(log),
-            threads=grant.cpus,
-            environment=grant.environment(),
             sizes=self.input_sizes(node, records),
-            head=identity(),
             remote=remote,
             force=force,
             resample=resample,

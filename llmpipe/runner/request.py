@@ -55,13 +55,14 @@ class StageRequest(msgspec.Struct, frozen=True):
     home: str
     spec_dir: str
     log: str
-    threads: int
-    environment: dict[str, str]
-    """Variables that keep the stage to its share of the machine."""
+    threads: int = 1
+    environment: dict[str, str] = {}
+    """Variables that keep the stage to its share of the machine. The executor sets both."""
     sizes: dict[str, int] = {}
     """The bytes of each input, as far as they are known."""
     head: dict[str, Any] | None = None
-    """The identity of the process that runs the spec; its worker may outlive it."""
+    """The identity of the process that runs the spec; its worker may outlive it. The local executor
+    sets it."""
     remote: str | None = None
     """The address of the remote store, to look there first."""
     force: bool = False

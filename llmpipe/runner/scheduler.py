@@ -1,20 +1,18 @@
-"""Run a plan: start what is ready and fits, follow the workers, conclude, until nothing is left.
+"""Run a plan: start what is ready and fits, follow the executor's events, until nothing is left.
 
 One loop in one thread. A stage is *waiting* until all that it reads from is there, *ready* once it
-is, then *running* in a worker; what is cached never runs. Of the ready ones that fit into what is
-free of the machine, those start first that most of the remaining time hangs on.
+is, then *running* in the hands of the executor; what is cached never runs. Of the ready ones that
+fit into what is free, those on the longest remaining path start first.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import select
-import selectors
 import time
 from collections import deque
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from llmpipe.errors import LlmpipeError
@@ -24,17 +22,16 @@ from llmpipe.runner.disk import writing
 from llmpipe.runner.drift import artifact_drift
 from llmpipe.runner.estimate import critical_paths
 from llmpipe.runner.events import EventLog, Listener
+from llmpipe.runner.executors.base import Executor, Handle
 from llmpipe.runner.interrupt import Interrupt
 from llmpipe.runner.options import RunOptions
-from llmpipe.runner.outcome import RunOutcome, StageOutcome, content, new_run_id, write_record
+from llmpipe.runner.outcome import RunOutcome, StageOutcome, content, write_record
 from llmpipe.runner.plan import StagePlan
-from llmpipe.runner.process import stop_groups
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.replan import Settler
-from llmpipe.runner.resources import Grant, Machine, Pool, device_here
+from llmpipe.runner.resources import Grant, Pool
 from llmpipe.runner.store import file_name
-from llmpipe.runner.workers import Workers
 
 RETRY_PAUSES = (1.0, 60.0)
 """Seconds before the first retry of a stage, doubled each time, and at most."""
@@ -43,65 +40,45 @@ LONGEST_WAIT = 3600.0
 """Seconds after which the scheduler looks around though nothing has happened: the system takes no
 waits of a month."""
 
+INTERRUPTED = {"status": "interrupted", "error": {"message": "interrupted", "hint": None}}
 KILLED = {"message": "its worker was killed", "hint": "run again: what was finished is kept"}
 
 
-def run_project(
-    project: Project,
-    plans: Mapping[str, StagePlan],
-    options: RunOptions,
-    listeners: Collection[Listener] = (),
-) -> RunOutcome:
-    """Bring every stage up to date.
+class Scheduler:
+    """One run of a plan.
 
     Args:
-        project: what to run.
-        plans: its plan, just made: what is cached there is not looked at again.
-        options: how to run.
-        listeners: called with each event as it happens.
-
-    Raises:
-        StoreError: the store cannot be written.
+        run: The name of the run, and when it began.
+        project: What to run.
+        plans: Its plan, just made: what is cached there is not looked at again.
+        options: How to run.
+        listeners: Called with each event as it happens.
+        interrupt: Counts the requests to stop.
+        executor: What runs the stages.
     """
-    project.store.create()
-    project.store.register(project.lock.path)
-    with project.store.in_use(), Interrupt().watching() as interrupt:
-        run = _Run(project, plans, options, list(listeners), interrupt)
-        try:
-            return run.execute()
-        finally:
-            run.close()
 
-
-class _Run:
     def __init__(
         self,
+        run: tuple[str, datetime],
         project: Project,
         plans: Mapping[str, StagePlan],
         options: RunOptions,
-        listeners: list[Listener],
+        listeners: Collection[Listener],
         interrupt: Interrupt,
+        executor: Executor,
     ) -> None:
         self.project, self.options = project, options
-        self.interrupt = interrupt
+        self.interrupt, self.executor = interrupt, executor
         self.clock = time.monotonic()
-        self.begun = datetime.now(UTC)
-        self.id = new_run_id(self.begun)
+        self.id, self.begun = run
         self.folder = project.store.runs / self.id
         with writing(project.store.home):
             self.folder.mkdir(parents=True)
-            self.events = EventLog(self.folder / "events.jsonl", listeners)
+            self.events = EventLog(self.folder / "events.jsonl", list(listeners))
         nodes = project.graph.nodes
-        wanted = nodes if options.only is None else options.only
-        coming = [nodes[name] for name in wanted if plans[name].status == "run"]
-        # Libraries look at a device when they are imported: after that no fork may use it.
-        sharing = [] if device_here() else coming
-        self.workers = Workers(self.id, {node.kind for node in nodes.values()}, sharing)
-        machine = Machine.here()
+        machine = executor.capacity()
         self.pool = Pool(machine, options.jobs)
         self.settler = Settler(project, plans, options, machine, interrupt)
-        self.selector = selectors.DefaultSelector()
-        self.selector.register(interrupt.wakeup, selectors.EVENT_READ, None)
 
         self.upstream = {name: node.upstream() for name, node in nodes.items()}
         self.dependents: dict[str, list[str]] = {name: [] for name in nodes}
@@ -116,15 +93,19 @@ class _Run:
         self.retries: list[tuple[float, int, Running]] = []
         """A heap of what failed and is to be tried again, by the time when."""
         self.order = itertools.count()
-        self.running: dict[int, Running] = {}
+        self.running: dict[Handle, Running] = {}
         self.weights: Mapping[str, float] | None = None
         self.stopping = False
+        """Whether nothing new is to start: a stage has failed."""
+        self.halting = False
+        """Whether all that runs is being stopped."""
         self.remote = project.remote_address
-        """Where stages look first; None once it could not be reached: nobody waits for it twice."""
+        """Where stages look first; None once it could not be reached: a run waits for it once."""
         self.records: dict[str, KeyRecord] = {}
         self.outcomes: dict[str, StageOutcome] = {}
 
     def execute(self) -> RunOutcome:
+        """Bring every stage up to date."""
         nodes = self.project.graph.nodes
         spec = self.project.graph.spec
         self._emit(
@@ -140,7 +121,7 @@ class _Run:
             self._plan_settled()
             self._start_ready()
             if self.running or self.retries:
-                self._wait()
+                self._follow()
             elif not self.settled:
                 break
         if self.interrupt.count:
@@ -159,11 +140,9 @@ class _Run:
         return result
 
     def close(self) -> None:
-        """Leave no worker, no server and no open file behind, whatever happened."""
+        """Leave no running stage and no open file behind, whatever happened."""
         if self.running:
             self._stop_all()
-        self.workers.close()
-        self.selector.close()
         self.events.close()
 
     def _plan_settled(self) -> None:
@@ -185,7 +164,7 @@ class _Run:
         return self.stopping or any(status not in ("done", "cached") for status in needed)
 
     def _rank(self, node: StageNode) -> tuple[float, int]:
-        """Give what sorts ready stages: the longest way to the end first, then the spec's order."""
+        """Return what sorts ready stages: the longest path first, then the spec's order."""
         if self.weights is None:
             self.weights = critical_paths(self.project, self.dependents)
         return -self.weights[node.id], next(self.order)
@@ -218,7 +197,6 @@ class _Run:
             plan.made_of,
             self.records,
             log=log,
-            grant=grant,
             remote=self.remote,
             force=node.id in self.options.forced,
             resample=node.id in self.options.resampled and attempt == 0,
@@ -226,45 +204,41 @@ class _Run:
         begun = time.monotonic()
         outcome.started = round(begun - self.clock, 3)
         try:
-            worker = self.workers.start(request)
+            handle = self.executor.submit(request, grant)
         except LlmpipeError as error:
             self.pool.give_back(grant)
             outcome.error = {"message": error.message, "hint": error.hint}
             self._conclude(node, outcome)
             return
-        running = Running(node, plan, outcome, worker, grant, log, begun, attempt)
-        self.running[worker.pid] = running
-        self.selector.register(worker, selectors.EVENT_READ, running)
+        running = Running(node, plan, outcome, handle, grant, log, begun, attempt)
+        self.running[handle] = running
         self._emit(
             "stage-started", stage=node.id, kind=node.kind, causes=plan.causes, attempt=attempt
         )
 
-    def _wait(self) -> None:
-        """Wait for the next event of a worker, the end of its time, or a retry that is due."""
+    def _follow(self) -> None:
+        """Wait for the executor's next events, a stage's timeout, or a retry that is due."""
         times = [at for r in self.running.values() if (at := r.deadline()) is not None]
         times += [self.retries[0][0]] if self.retries else []
         left = max(0.0, min(times) - time.monotonic()) if times else LONGEST_WAIT
-        for key, _ in self.selector.select(min(left, LONGEST_WAIT)):
-            if key.data is not None:
-                self._listen(key.data)
+        self._take_events(min(left, LONGEST_WAIT))
         now = time.monotonic()
-        for running in list(self.running.values()):
+        for running in self.running.values():
             deadline = running.deadline()
             if deadline is not None and deadline <= now:
                 self._time_out(running)
 
-    def _listen(self, running: Running) -> None:
-        events = running.worker.read()
-        if events is None:
-            self._ended(running)
-            return
-        for event in events:
-            self._note(running, event.pop("event"), event)
+    def _take_events(self, timeout: float) -> None:
+        for handle, event in self.executor.events(timeout):
+            fields = dict(event)
+            self._note(self.running[handle], fields.pop("event"), fields)
 
     def _note(self, running: Running, kind: str, event: dict[str, Any]) -> None:
-        """Take what a worker tells: some of it is for us, the rest for whoever listens."""
-        if kind == "finished":
-            running.finished = event
+        """Take what is reported of a stage: some of it is for us, the rest for the listeners."""
+        if kind == "ended":
+            self._ended(running)
+        elif kind == "finished":
+            running.finished = running.finished or event
         elif kind == "working":
             running.working = time.monotonic()
         elif kind == "publishing":
@@ -277,20 +251,20 @@ class _Run:
             self._emit(kind, stage=running.node.id, **event)
 
     def _time_out(self, running: Running) -> None:
-        stop_groups([running.worker.pid])
         timeout = running.node.config.timeout
         message = f"it ran longer than its timeout of {timeout:g} s"
         running.finished = {"status": "failed", "error": {"message": message, "hint": None}}
-        self._ended(running, stopped=True)
+        running.timed_out = True
+        self.executor.stop([running.handle])
 
-    def _ended(self, running: Running, *, stopped: bool = False) -> None:
-        """Conclude a stage whose worker is gone, or put it by for another try."""
-        self.selector.unregister(running.worker)
-        self.workers.end(running.worker, stopped=stopped)
+    def _ended(self, running: Running) -> None:
+        """Conclude a stage that has ended, or put it by for another try."""
         self.pool.give_back(running.grant)
-        del self.running[running.worker.pid]
+        del self.running[running.handle]
         node, outcome = running.node, running.outcome
         finished = running.finished or {"status": "failed", "error": KILLED}
+        if self.halting and finished["status"] == "failed" and not running.timed_out:
+            finished = INTERRUPTED
         outcome.seconds = round(time.monotonic() - running.begun, 3)
         outcome.status = finished["status"]
         if outcome.status in ("done", "cached"):
@@ -363,30 +337,13 @@ class _Run:
                 self.settled.append(other)
 
     def _stop_all(self) -> None:
-        """Stop every worker; what one of them still finished counts."""
-        stop_groups(list(self.running), self.interrupt.hurry, self._is_publishing)
-        for running in list(self.running.values()):
-            while (events := running.worker.read()) is not None:
-                for event in events:
-                    self._note(running, event.pop("event"), event)
-            if running.finished is None or running.finished["status"] == "failed":
-                error = {"message": "interrupted", "hint": None}
-                running.finished = {"status": "interrupted", "error": error}
-            self._ended(running, stopped=True)
-
-    def _is_publishing(self, pid: int) -> bool:
-        """Tell whether a worker has its stage's outputs and is storing them; say that it is."""
-        running = self.running[pid]
-        while select.select([running.worker], [], [], 0)[0]:
-            events = running.worker.read()
-            if events is None:
-                return False
-            for event in events:
-                self._note(running, event.pop("event"), event)
-        if running.publishing:
-            message = "it is finished and being put into the store; Ctrl-C again ends that, too"
-            self._emit("warning", stage=running.node.id, message=message)
-        return running.publishing
+        """Stop every stage; what one of them still finished counts."""
+        self.halting = True
+        self.executor.stop(list(self.running))
+        while self.running:
+            if self.interrupt.hurry():
+                self.executor.stop(list(self.running), now=True)
+            self._take_events(LONGEST_WAIT)
 
     def _concluded(self, node: StageNode) -> StageOutcome:
         """Give a stage's outcome; what an interrupt kept from its turn counts as blocked."""

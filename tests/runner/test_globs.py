@@ -12,11 +12,11 @@ import pytest
 from workspace import Workspace
 
 from llmpipe.errors import StageError
+from llmpipe.runner.executors.worker import _check_inputs
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project
 from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import StatCache, hash_file, manifest_digest
-from llmpipe.runner.worker import _check_inputs
 
 SPEC = """\
 version: 1

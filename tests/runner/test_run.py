@@ -276,7 +276,7 @@ stages:
     assert [p for p in files if canary.encode() in p.read_bytes()] == []
     (log,) = (p for p in files if p.name == "s.log")
     assert b"token is [redacted]" in log.read_bytes()
-    assert b"llmpipe.runner.forkserver" in log.read_bytes()
+    assert b"llmpipe.runner.executors.forkserver" in log.read_bytes()
     assert log.read_bytes().count(b"[redacted]") == 1  # so it was in no command line
 
 

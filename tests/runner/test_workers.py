@@ -17,9 +17,9 @@ from llmpipe.errors import StoreError
 from llmpipe.graph.model import StageNode
 from llmpipe.registry import stage_class
 from llmpipe.runner import resources
+from llmpipe.runner.executors.workers import Workers
 from llmpipe.runner.process import RUN_VARIABLE
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.workers import Workers
 
 PATIENCE = 30.0
 SLOW = "import os, pathlib, time\ntime.sleep({})\npathlib.Path(__file__ + '.pid').write_text(str(os.getpid()))"
@@ -33,7 +33,7 @@ def node(kind: str, *imports: str) -> StageNode:
 @pytest.fixture
 def heavy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that says which process has imported it; its name is ``heavy``."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     module = tmp_path / "heavy.py"
     module.write_text(SLOW.format(0.5))
     return module

@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.runner.execute import execute
+from llmpipe.runner.executors.execute import execute
+from llmpipe.runner.executors.usage import session_memory
 from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.request import StageRequest
-from llmpipe.runner.usage import session_memory
 from llmpipe.terminal import uncoloured
 
 USAGE_PAUSE = 1.0

@@ -22,11 +22,11 @@ import msgspec
 from llmpipe.contracts import StageDefaults
 from llmpipe.errors import StoreError
 from llmpipe.graph.model import StageNode
-from llmpipe.runner.forkserver import receive, send
+from llmpipe.runner.executors.forkserver import receive, send
 from llmpipe.runner.process import RUN_VARIABLE, kill_group, kill_marked, worker_mark
 from llmpipe.runner.request import StageRequest
 
-MODULE = "llmpipe.runner.forkserver"
+MODULE = "llmpipe.runner.executors.forkserver"
 WORKER_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -37,11 +37,19 @@ class Worker:
         self.pid = pid
         self.events = events
         self.server = server
+        self.publishing = False
+        """Whether it is storing what its stage made."""
+        self.closed = False
+        """Whether all of its events have been read."""
         self._rest = b""
 
     def fileno(self) -> int:
         """Give the file descriptor to wait on."""
         return self.events
+
+    def has_more(self) -> bool:
+        """Tell whether there is something to read, or the end of it."""
+        return bool(select.select([self.events], [], [], 0)[0])
 
     def read(self) -> list[dict[str, Any]] | None:
         """Give the events that have come since; None when there will be no more."""

@@ -1,10 +1,10 @@
 """Starts workers fast: a small process that has imported what every worker needs and forks.
 
-``python -m llmpipe.runner.forkserver FD MODULES KIND…`` listens on a socket that it inherited. It
-imports the modules (parted by commas, or none), greets the head, and from then on each message is
-one request; its file descriptor becomes the new worker's standard output, which carries events. A
-worker leads a session of its own. When the head closes the socket, or dies, the server ends and its
-workers go on: what they finish is there for the next run.
+``python -m llmpipe.runner.executors.forkserver FD MODULES KIND…`` listens on a socket that it
+inherited. It imports the modules (parted by commas, or none), greets the head, and from then on
+each message is one request; its file descriptor becomes the new worker's standard output, which
+carries events. A worker leads a session of its own. When the head closes the socket, or dies, the
+server ends and its workers go on: what they finish is there for the next run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 
 from llmpipe.errors import foreign_text
 from llmpipe.registry import stage_class
-from llmpipe.runner import worker
+from llmpipe.runner.executors import worker
 from llmpipe.runner.process import mark_worker
 from llmpipe.runner.request import StageRequest
 

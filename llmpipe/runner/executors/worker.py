@@ -21,6 +21,7 @@ from typing import Any
 
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.runner.disk import room_hint, write_hint
+from llmpipe.runner.executors.supervise import emit, supervise
 from llmpipe.runner.occupancy import read_owner, told
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.records import KeyRecord
@@ -28,7 +29,6 @@ from llmpipe.runner.remote import Remote
 from llmpipe.runner.request import StageRequest
 from llmpipe.runner.statcache import StatCache
 from llmpipe.runner.store import Store
-from llmpipe.runner.supervise import emit, supervise
 from llmpipe.runner.trees import discard
 
 LOCK_PAUSES = (0.01, 0.25)

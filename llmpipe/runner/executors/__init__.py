@@ -1,0 +1,1 @@
+"""What runs stages: `base` is the protocol, `local` runs them on this machine."""
