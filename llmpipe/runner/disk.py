@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmpipe.errors import StoreError
+from llmpipe.runner.process import host
 
 FULL = "the disk is full: free some space and run again; what was finished is kept"
 
@@ -18,7 +19,7 @@ LITTLE = 1 << 16
 
 def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a small file: written beside, renamed, and synced where it must outlive a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
             stream.write(text)

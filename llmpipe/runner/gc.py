@@ -66,7 +66,8 @@ def find_garbage(store: Store, keep_runs: int = KEEP_RUNS) -> Garbage:
             keys.append(path)
     unnamed = [path for path in store.objects.iterdir() if path.name not in objects]
     work = [path for path in _entries(store.work) if path.stat().st_mtime < since]
-    work += store.tmp.iterdir()  # half-written, and their writers are gone: the store is ours
+    # Half-written, and their writers are gone: the store is ours.
+    work += [*store.tmp.iterdir(), *(p for p in store.tmp.parent.iterdir() if p != store.tmp)]
     size = sum(map(_size, (*keys, *work, *old, *unnamed)))
     return Garbage(unnamed, keys, work, old, size)
 

@@ -77,7 +77,8 @@ def owner_text(owner: Mapping[str, Any]) -> str:
     """Say which worker is at work, on what, since when, and how to end one that nobody watches."""
     pid = owner.get("pid", "?")
     what = f"stage {owner['stage']!r}" if "stage" in owner else "it"  # earlier ones do not say
-    line = f"process {pid}, which is making {what}"
+    node = f" on {owner['node']}" if "node" in owner else ""
+    line = f"process {pid}{node}, which is making {what}"
     if "since" in owner:
         line += f" since {_moment(owner['since'])}"
     if not owner.get("orphaned"):

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from llmpipe.errors import StoreError
 from llmpipe.runner.disk import writing
+from llmpipe.runner.lease import Owner, expire, read_owner
 from llmpipe.runner.messages import owner_text
-from llmpipe.runner.process import command_of, is_alive, users_of
-
-Owner = Mapping[str, Any]
-"""The worker that holds a key: its `identity`, ``stage``, ``since`` and the identity of its
-``head``, the ``llmpipe run`` that started it."""
+from llmpipe.runner.process import command_of, is_alive, is_here, users_of
 
 
 @contextlib.contextmanager
@@ -65,6 +61,10 @@ def alone(home: Path, purpose: str) -> Iterator[None]:
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()} (llmpipe {purpose})".encode(), 0)
+        far = expire(path for path, owner in _leases(home) if not is_here(owner))
+        if far is not None:
+            what = f"{home} is in use on another machine: {purpose} must wait until it is done"
+            raise StoreError(what, hint=owner_text(told(far)))
         yield
         os.ftruncate(descriptor, 0)
     finally:
@@ -72,31 +72,29 @@ def alone(home: Path, purpose: str) -> Iterator[None]:
 
 
 def living_workers(home: Path) -> Iterator[Owner]:
-    """Yield the owner of every key of a store on which a worker is at work."""
-    with (
-        contextlib.suppress(FileNotFoundError, NotADirectoryError),
-        os.scandir(home / "store" / "locks") as found,
-    ):
-        for entry in found:
-            if entry.stat().st_size and (owner := read_owner(entry.path)) and is_alive(owner):
-                yield owner
+    """Yield the owner of every lease whose worker is at work on this machine."""
+    for _, owner in _leases(home):
+        if is_alive(owner):
+            yield owner
 
 
-def read_owner(lock: str | int) -> dict[str, Any] | None:
-    """Return who holds a key, from its lock's path or descriptor."""
-    try:
-        text = os.pread(lock, 4096, 0) if isinstance(lock, int) else Path(lock).read_bytes()
-        owner: dict[str, Any] = json.loads(text)
-    except (OSError, ValueError):
-        return None  # nobody's, or just being written
-    return owner
+def _leases(home: Path) -> Iterator[tuple[Path, Owner]]:
+    for path in sorted((home / "store" / "leases").glob("[!.]*.json")):
+        if owner := read_owner(path):
+            yield path, owner
 
 
 def told(owner: Owner) -> dict[str, Any]:
-    """Return what is told of an owner: whether it is ``orphaned`` in place of who its head is."""
+    """Return what is told of an owner: whether it is ``orphaned`` in place of who its head is.
+
+    The ``node`` is told where it is another machine; its processes cannot be seen from here.
+    """
     head = owner.get("head")
-    shown = {name: value for name, value in owner.items() if name != "head"}
-    return {**shown, "orphaned": head is not None and not is_alive(head)}
+    shown = {name: value for name, value in owner.items() if name not in ("head", "beat")}
+    if is_here(owner):
+        del shown["node"]
+        return {**shown, "orphaned": head is not None and not is_alive(head)}
+    return {**shown, "orphaned": False}
 
 
 def orphans(home: Path) -> list[str]:

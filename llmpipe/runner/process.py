@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,10 @@ RUN_VARIABLE = "LLMPIPE_RUN"
 
 WORKER_VARIABLE = "LLMPIPE_WORKER"
 """The environment variable that names its worker to all that it starts, in any session."""
+
+
+MACHINE_ID = Path("/etc/machine-id")
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def kill_group(leader: int) -> None:
@@ -39,12 +45,27 @@ def identity() -> dict[str, Any]:
     return {"pid": pid, "start": _stat(pid)[19], "boot": _boot(), "run": run}
 
 
+@cache
+def host() -> str:
+    """Return a short name for this machine, the same after it was started again.
+
+    ``LLMPIPE_HOST`` replaces what the system says, where two machines would have one name.
+    """
+    named = os.environ.get("LLMPIPE_HOST")
+    return hashlib.sha256((named or _line(MACHINE_ID) or _boot()).encode()).hexdigest()[:12]
+
+
+def is_here(owner: Mapping[str, Any]) -> bool:
+    """Tell whether an `identity` is of this machine, since it was last started."""
+    return bool(owner["boot"] == _boot())
+
+
 def is_alive(owner: Mapping[str, Any]) -> bool:
-    """Tell whether the process of an `identity` still runs."""
+    """Tell whether the process of an `identity` of this machine still runs."""
     stat = _stat(owner["pid"])
     if not stat or _state_of(stat) == "Z":
         return False
-    return bool(owner["boot"] == _boot() and owner["start"] == stat[19])
+    return is_here(owner) and bool(owner["start"] == stat[19])
 
 
 def kill_leftovers(owner: Mapping[str, Any]) -> bool:
@@ -166,8 +187,13 @@ def _environment(pid: int) -> list[bytes]:
         return []
 
 
+@cache
 def _boot() -> str:
+    return os.environ.get("LLMPIPE_HOST", "") + _line(BOOT_ID)
+
+
+def _line(path: Path) -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return path.read_text("ascii").strip()
     except OSError:
         return ""

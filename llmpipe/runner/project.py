@@ -75,7 +75,7 @@ class Project:
     @cached_property
     def statcache(self) -> StatCache:
         """The memory of input files' digests."""
-        return StatCache(self.store.home / "statcache.sqlite", self._notice)
+        return StatCache(self.store.statcache, self._notice)
 
     def files_of(self, digest: str) -> dict[str, str] | None:
         """Give the files that a folder had when its digest was this one, if that is known here."""

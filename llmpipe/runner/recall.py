@@ -236,7 +236,7 @@ def _lead(text: str, folder: str) -> str:
 def _same_inputs(inputs: Iterable[Content], store: Store) -> bool:
     if not inputs:
         return True
-    with contextlib.closing(StatCache(store.home / "statcache.sqlite")) as cache:
+    with contextlib.closing(StatCache(store.statcache)) as cache:
         return all(cache.digest(Path(one.path), one.pattern) == one.digest for one in inputs)
 
 

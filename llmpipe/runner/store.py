@@ -5,8 +5,10 @@
       lock                   shared by all who use the store; alone for who cleans up
       store/objects/<id>/    one artifact each; <id> is the digest of its manifest
       store/keys/<key>.json  what a stage with this cache key made
-      store/locks/           one lock per key, held by the worker and by its children
-      store/tmp/             half-written things; of no value once their writer is gone
+      store/leases/          one file per key that a worker holds: who, on which machine
+      store/locks/<host>/    a machine's own locks, one per key: held by worker and children
+      store/tmp/<host>/      half-written things; of no value once their writer is gone
+      statcache-<host>.sqlite  the digests of files, as a machine sees their inodes
       work/<key>/            what a stage wants to find again after a crash (checkpoints)
       journal/               replies that were paid for
       projects/              where the lock files of the specs are that use the store
@@ -37,6 +39,7 @@ from llmpipe.errors import StoreError, UsageError, is_text
 from llmpipe.paths import expanded
 from llmpipe.runner.disk import atomic_write, sync_folder, writing
 from llmpipe.runner.occupancy import alone, shared
+from llmpipe.runner.process import host
 from llmpipe.runner.records import (
     Entry,
     KeyRecord,
@@ -85,14 +88,16 @@ class Store:
         self.home = home
         self.objects = home / "store" / "objects"
         self.keys = home / "store" / "keys"
-        self.locks = home / "store" / "locks"
-        self.tmp = home / "store" / "tmp"
+        self.leases = home / "store" / "leases"
+        self.locks = home / "store" / "locks" / host()
+        self.tmp = home / "store" / "tmp" / host()
         self.work = home / "work"
         self.journal = home / "journal"
         self.latest = home / "latest"
         self.projects = home / "projects"
         self.runs = home / "runs"
         self.memo = home / "memo"
+        self.statcache = home / f"statcache-{host()}.sqlite"
         self._check_format()
 
     def _check_format(self) -> None:
@@ -112,7 +117,10 @@ class Store:
     def create(self) -> None:
         """Make the folders of a store that is about to be written to."""
         with writing(self.home):
-            for folder in (self.objects, self.keys, self.locks, self.tmp, self.journal, self.runs):
+            for folder in (
+                *(self.objects, self.keys, self.leases, self.locks, self.tmp),
+                *(self.journal, self.runs),
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
             marker = self.home / "format"
             if not marker.exists():
@@ -130,8 +138,8 @@ class Store:
         return alone(self.home, purpose)
 
     def _heal(self) -> None:
-        """Remove what killed processes left half-written; nobody else uses the store now."""
-        for entry in self.tmp.iterdir():
+        """Remove what killed processes left half-written; no other process here uses the store."""
+        for entry in (*self.tmp.iterdir(), *self.leases.glob(f".*.{host()}.*")):
             discard(entry)
 
     def record(self, key: str) -> KeyRecord | None:

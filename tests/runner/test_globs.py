@@ -15,8 +15,8 @@ from llmpipe.errors import StageError
 from llmpipe.runner.executors.worker import _check_inputs
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project
-from llmpipe.runner.resources import Grant
 from llmpipe.runner.statcache import StatCache, hash_file, manifest_digest
+from llmpipe.runner.store import Store
 
 SPEC = """\
 version: 1
@@ -78,7 +78,7 @@ def test_the_plan_names_what_changed(manuals: Workspace) -> None:
     assert told in manuals.call("plan", "spec.yaml").stdout
     refused = manuals.call("run", "spec.yaml", "--locked").stderr
     assert "docs: docs/a.md changed, docs/c.md added, docs/d.md added, and 4 more" in refused
-    (manuals.folder / ".llmpipe" / "statcache.sqlite").unlink()
+    Store(manuals.folder / ".llmpipe").statcache.unlink()
     assert "because ./docs/**/*.md changed\n" in manuals.call("plan", "spec.yaml").stdout
     manuals.run()
     (docs / "a.md").write_text("# A\n\nfirst\n")
@@ -124,9 +124,7 @@ def test_the_worker_looks_at_the_same_files(manuals: Workspace) -> None:
     plan = make_plan(project)["docs"]
     assert plan.key is not None
     node = project.graph.nodes["docs"]
-    request = project.request(
-        node, plan.key, plan.made_of, {}, log=manuals.folder / "log", grant=Grant(1)
-    )
+    request = project.request(node, plan.key, plan.made_of, {}, log=manuals.folder / "log")
     (manuals.folder / "docs" / "new.txt").write_text("new\n")
     _check_inputs(request, project.store)
     (manuals.folder / "docs" / "new.md").write_text("new\n")

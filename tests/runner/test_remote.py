@@ -108,7 +108,7 @@ def events(workspace: Any, run: str, home: str = ".llmpipe") -> list[dict[str, A
 
 def left_behind(workspace: Any, home: str = "other") -> list[str]:
     """Give what lies in a store's workshop."""
-    return [path.name for path in (workspace.folder / home / "store" / "tmp").iterdir()]
+    return [path.name for path in (workspace.folder / home / "store" / "tmp").glob("*/*")]
 
 
 def test_what_was_pushed_is_fetched_and_not_run(
@@ -287,7 +287,7 @@ def test_what_is_damaged_is_refused_by_name(workspace: Any, pushed_once: Path, d
     assert message in pulled.stderr
     assert "Traceback" not in pulled.stderr
     store = workspace.folder / "other" / "store"
-    assert [p for name in ("objects", "keys", "tmp") for p in (store / name).iterdir()] == []
+    assert [p for name in ("objects", "keys", "tmp/*") for p in store.glob(f"{name}/*")] == []
     result = workspace.run(**other)
     (warning,) = (e for e in events(workspace, result["run"], "other") if e["event"] == "warning")
     assert warning["stage"] == "first"

@@ -78,6 +78,7 @@ def emit(event: Mapping[str, Any]) -> None:
 def _become_stage(request: StageRequest, scratch: Path, log: int, events: int, answer: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the worker's heartbeat; no timer is inherited
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)

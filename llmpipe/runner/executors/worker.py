@@ -1,20 +1,19 @@
 """The worker: one process per stage that sees to it that the stage is made, once.
 
-Forked by the fork server, it takes the key's lock, looks whether the stage was made meanwhile, here
-or in the remote store, has it run otherwise, and puts what it made into the store. It goes on when
-its head dies: what it finishes is there for the next run. Its standard output is one JSON event per
-line.
+Forked by the fork server, it takes the lease on the stage's key, looks whether the stage was made
+meanwhile, here or in the remote store, has it run otherwise, and puts what it made into the store.
+It goes on when its head dies: what it finishes is there for the next run. Its standard output is
+one JSON event per line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from typing import Any
 from llmpipe.errors import LlmpipeError, StageError
 from llmpipe.runner.disk import room_hint, write_hint
 from llmpipe.runner.executors.supervise import emit, supervise
-from llmpipe.runner.occupancy import read_owner, told
+from llmpipe.runner.lease import Lease, Owner, hold
+from llmpipe.runner.occupancy import told
 from llmpipe.runner.process import identity, is_alive, kill_leftovers
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import Remote
@@ -31,17 +31,14 @@ from llmpipe.runner.statcache import StatCache
 from llmpipe.runner.store import Store
 from llmpipe.runner.trees import discard
 
-LOCK_PAUSES = (0.01, 0.25)
-"""Seconds between two looks at a lock that somebody else holds: at first, and in the end."""
-
 
 def work_on(request: StageRequest) -> int:
     """Bring the requested stage about; give the exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     store = Store(Path(request.home))
     try:
-        with store.in_use(), _tidy(request), _locked(store, request) as waited:
-            if (waited or not request.force) and _finished(store, request):
+        with store.in_use(), _tidy(request), _leased(store, request) as lease:
+            if (lease.waited or not request.force) and _finished(store, request):
                 emit({"event": "finished", "status": "cached"})
                 return 0
             if request.remote and not request.force:
@@ -53,7 +50,7 @@ def work_on(request: StageRequest) -> int:
                 if status in (-signal.SIGINT, -signal.SIGTERM):
                     _emit_failure("interrupted", None, 130)
                     return 130
-            return _work(request, store)
+            return _work(request, store, lease)
     except LlmpipeError as error:
         _emit_failure(error.message, error.hint)
         return error.exit_code
@@ -89,7 +86,8 @@ def _fetch(request: StageRequest, store: Store) -> int:
         done += size
         emit({"event": "progress", "done": done, "total": None, "note": "bytes fetched"})
 
-    _on_interrupt(signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     assert request.remote is not None
     try:
         remote = Remote(request.remote)
@@ -108,7 +106,15 @@ def _warn(message: str, hint: str | None, event: str = "warning") -> None:
     emit({"event": event, "message": f"{message} ({hint})" if hint else message})
 
 
-def _work(request: StageRequest, store: Store) -> int:
+def _leased(store: Store, request: StageRequest) -> AbstractContextManager[Lease]:
+    def wait(owner: Owner) -> None:
+        emit({"event": "waiting", "owner": told(owner)})
+
+    about = {"stage": request.stage, "head": request.head}
+    return hold(store.locks, store.leases, request.key, about, wait)
+
+
+def _work(request: StageRequest, store: Store, lease: Lease) -> int:
     emit({"event": "working"})
     begun = time.monotonic()
     _check_inputs(request, store)
@@ -121,6 +127,10 @@ def _work(request: StageRequest, store: Store) -> int:
             _emit_failure(error["message"], error["hint"] or room_hint(store.home), status)
             return status or 1
         _check_inputs(request, store)
+        if lease.lost and _finished(store, request):
+            _warn("another machine has made it meanwhile, because this one did not answer", None)
+            emit({"event": "finished", "status": "cached"})
+            return 0
         emit({"event": "publishing"})
         record = _publish(request, store, scratch, answer, time.monotonic() - begun)
         discard(store.work / request.key)
@@ -143,7 +153,7 @@ def _check_inputs(request: StageRequest, store: Store) -> None:
     ]
     if not watched:
         return
-    with contextlib.closing(StatCache(store.home / "statcache.sqlite")) as cache:
+    with contextlib.closing(StatCache(store.statcache)) as cache:
         for item in watched:
             assert item.path is not None
             if cache.digest(Path(item.path), item.pattern) != item.digest:
@@ -187,55 +197,6 @@ def _tidy(request: StageRequest) -> Iterator[None]:
     finally:
         if request.head is not None and not is_alive(request.head):
             kill_leftovers(identity())
-
-
-@contextlib.contextmanager
-def _locked(store: Store, request: StageRequest) -> Iterator[bool]:
-    """Hold the key's lock; give whether another process had to be waited for.
-
-    The lock is inherited by the stage's process, so that it holds as long as anything works on
-    the key. What a worker that was killed has left running is ended first.
-    """
-    descriptor = os.open(store.locks / f"{request.key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _on_interrupt(signal.SIG_DFL)  # who waits may be stopped at any time
-        waited = _wait_for_lock(descriptor)
-        _on_interrupt(signal.SIG_IGN)  # who works is stopped through its stage
-        owner = read_owner(descriptor)
-        if owner:  # it ended without wiping its name: killed
-            kill_leftovers(owner)
-        os.ftruncate(descriptor, 0)
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        owner = {**identity(), "stage": request.stage, "since": since, "head": request.head}
-        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-        yield waited
-        os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
-
-
-def _wait_for_lock(descriptor: int) -> bool:
-    """Take the lock; give whether somebody else had it first."""
-    waited, pause = False, LOCK_PAUSES[0]
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = read_owner(descriptor)
-            if owner and not is_alive(owner):
-                kill_leftovers(owner)
-            elif owner and not waited:
-                waited = True
-                emit({"event": "waiting", "owner": told(owner)})
-            time.sleep(pause)
-            pause = min(2 * pause, LOCK_PAUSES[1])
-        else:
-            return waited
-
-
-def _on_interrupt(action: signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, action)
 
 
 def _finished(store: Store, request: StageRequest) -> bool:

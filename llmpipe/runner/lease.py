@@ -1,0 +1,265 @@
+"""Leases: one worker at a time holds a stage's key, on whichever machine it runs.
+
+Within a machine the kernel keeps the lock: an ``flock`` that the worker and its stage inherit, so
+that no crash leaves one to be removed. Machines that share a store do not share such locks. Between
+them there is the lease, a file that is created exclusively. It names its owner, who changes it
+every `BEAT` seconds. A lease that has not changed for `EXPIRY` seconds, on the clock of the process
+that watches it, is taken over: clocks of two machines are never compared.
+
+A machine that sleeps for longer than `EXPIRY` loses its leases. It may then finish a stage that
+another one has made as well: the store keeps one whole result of the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from llmpipe.runner.process import host, identity, is_alive, is_here, kill_leftovers
+
+BEAT = 5.0
+"""Seconds between two heartbeats."""
+
+EXPIRY = 30.0
+"""Seconds without a heartbeat after which the owner of a lease counts as dead."""
+
+PAUSES = (0.01, 0.25)
+"""Seconds between two looks at a lease that another process holds: at first, and in the end."""
+
+Owner = Mapping[str, Any]
+"""The worker that holds a lease: its `identity`, the name of its machine as ``node``, ``stage``,
+``since``, the identity of its ``head``, the ``llmpipe run`` that started it, and its ``beat``."""
+
+
+class Lease:
+    """A lease that this process holds."""
+
+    def __init__(self, path: Path, owner: dict[str, Any], *, waited: bool) -> None:
+        self.waited = waited
+        """Whether another process had it first."""
+        self.lost = False
+        """Whether another machine took it over, because this one did not change it in time."""
+        self._path = path
+        self._owner = owner
+
+    def beat(self, number: int = 0, frame: FrameType | None = None) -> None:
+        """Change the lease, so that it does not expire; also as a signal handler."""
+        with contextlib.suppress(OSError):  # the next beat may succeed
+            self.lost = self.lost or not self._is_ours()
+            if not self.lost:
+                self._owner["beat"] = f"{int(self._owner['beat']) + 1:09d}"
+                descriptor = os.open(self._path, os.O_WRONLY)
+                try:
+                    os.write(descriptor, json.dumps(self._owner).encode())
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+
+    def release(self) -> None:
+        """Give the key back."""
+        with contextlib.suppress(OSError):
+            if self._is_ours():
+                self._path.unlink()
+
+    def _is_ours(self) -> bool:
+        owner = read_owner(self._path) or {}
+        return all(owner.get(name) == self._owner[name] for name in ("pid", "start", "boot"))
+
+
+@contextlib.contextmanager
+def hold(
+    locks: Path,
+    leases: Path,
+    key: str,
+    about: Mapping[str, Any],
+    waiting: Callable[[Owner], object],
+) -> Iterator[Lease]:
+    """Hold the lease on a key.
+
+    A process that waits for it can be stopped by a signal. One that has it ignores them: the worker
+    is stopped through its stage. What a killed worker of this machine left running is ended first.
+
+    Args:
+        locks: The folder of this machine's locks.
+        leases: The folder of all leases.
+        key: The key.
+        about: What the lease says of its owner, besides its identity.
+        waiting: Called once with the owner that has to be waited for.
+    """
+    descriptor = os.open(locks / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    path = leases / f"{key}.json"
+    try:
+        _on_interrupt(signal.SIG_DFL)
+        waited = _lock(descriptor, path, waiting)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        owner = {**identity(), "node": platform.node(), **about, "since": since, "beat": "0" * 9}
+        waited = _claim(path, owner, waiting) or waited
+        _on_interrupt(signal.SIG_IGN)
+        lease = Lease(path, owner, waited=waited)
+        # A timer and no thread: the worker forks, and a thread might hold a lock just then.
+        signal.signal(signal.SIGALRM, lease.beat)
+        signal.setitimer(signal.ITIMER_REAL, BEAT, BEAT)
+        try:
+            yield lease
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            lease.release()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path, waiting: Callable[[Owner], object]) -> bool:
+    """Take this machine's lock; return whether another process had it first."""
+    waited, pauses = False, _pauses()
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = read_owner(path)
+            if owner and is_here(owner) and not is_alive(owner):
+                kill_leftovers(owner)
+            elif owner and not waited:
+                waited = True
+                waiting(owner)
+            time.sleep(next(pauses))
+        else:
+            return waited
+
+
+def _claim(path: Path, owner: Owner, waiting: Callable[[Owner], object]) -> bool:
+    """Create the lease; return whether another machine had it first.
+
+    This machine's lock is held: another owner on this machine is dead.
+    """
+    data = json.dumps(owner).encode()
+    waited, pauses, watch = False, _pauses(), Watch(path)
+    while not _create(path, data):
+        expired, other = watch.expired(), _owner(watch.raw)
+        if other and is_here(other):
+            kill_leftovers(other)
+            _take_away(path, watch.raw)
+        elif expired:
+            _take_away(path, watch.raw)
+        else:
+            if other and not waited:
+                waited = True
+                waiting(other)
+            time.sleep(next(pauses))
+    return waited
+
+
+class Watch:
+    """Watches a lease for heartbeats."""
+
+    def __init__(self, path: Path) -> None:
+        self.raw = _read(path)
+        """What the lease says; None where there is none."""
+        self.changed = False
+        """Whether it has changed since the watch began."""
+        self._path = path
+        self._since = time.monotonic()
+
+    def expired(self) -> bool:
+        """Look again; tell whether the lease is there and has not changed for `EXPIRY` seconds."""
+        raw, now = _read(self._path), time.monotonic()
+        if raw != self.raw:
+            self.raw, self._since, self.changed = raw, now, True
+        return raw is not None and now - self._since >= EXPIRY
+
+
+def expire(paths: Iterable[Path]) -> Owner | None:
+    """Watch leases of other machines until all have expired; return an owner that is alive."""
+    watches = {path: Watch(path) for path in paths}
+    while watches:
+        for path, watch in list(watches.items()):
+            if watch.expired():
+                _take_away(path, watch.raw)
+                del watches[path]
+            elif watch.raw is None:
+                del watches[path]
+            elif watch.changed and (owner := _owner(watch.raw)):
+                return owner
+        time.sleep(PAUSES[1] if watches else 0)
+    return None
+
+
+def read_owner(path: Path | str) -> dict[str, Any] | None:
+    """Return who holds a lease; None where nobody does, or it is just being written."""
+    return _owner(_read(path))
+
+
+def _read(path: Path | str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
+
+
+def _owner(raw: bytes | None) -> dict[str, Any] | None:
+    try:
+        owner: dict[str, Any] = json.loads(raw or b"")
+    except ValueError:
+        return None
+    return owner
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """Create a lease whole, unless there is one."""
+    temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            return _create_in_place(path, data)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _create_in_place(path: Path, data: bytes) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+    return True
+
+
+def _take_away(path: Path, seen: bytes | None) -> None:
+    """Remove a dead owner's lease, unless another process has taken it over by now.
+
+    The look and the rename are not one step; but what the rename moved says whose it was.
+    """
+    taken = path.with_name(f".{path.name}.{host()}.{os.getpid()}.dead")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(taken)
+        if taken.read_bytes() != seen:
+            with contextlib.suppress(OSError):
+                os.link(taken, path)
+        taken.unlink()
+
+
+def _pauses() -> Iterator[float]:
+    pause, longest = PAUSES
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
+
+
+def _on_interrupt(action: signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, action)
