@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from llmpipe.api.stored import Advice
 from llmpipe.contracts import Compilable
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project
-from llmpipe.runner.resources import Grant, Machine
+from llmpipe.runner.resources import Machine
 
 
 def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) -> list[str]:
@@ -53,7 +55,7 @@ def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) 
             plan.made_of,
             records,
             log=Path(scratch) / "log",
-            grant=Grant(Machine.here().cpus),
         )
+        request = msgspec.structs.replace(request, threads=Machine.here().cpus)
         context = request.context(Path(scratch), Path(scratch), note)
         return [*notes, *node.stage.compile_to(context, out.absolute())]

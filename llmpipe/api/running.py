@@ -175,7 +175,7 @@ class PlannedRun:
             StoreError: the store cannot be written.
         """
         from llmpipe.runner.recall import remember
-        from llmpipe.runner.scheduler import run_project
+        from llmpipe.runner.run import run_project
 
         project = self.project
         outcome = run_project(project, self.stages, self.options, listeners)
