@@ -3,33 +3,48 @@
 Axolotl's own strategy for ``rl: dpo`` renders an answer behind a made-up question and looks for
 the answer's text in it: an answer ``A`` is found in "AI assistant", one that the template trims is
 not found at all. Here the whole conversation is rendered, and the answer is what follows the
-prompt. `render` is named as the data set's ``type``. `axolotl_pairs.reward` does the same for
-reward models.
+prompt. `render` is named as the data set's ``type``. `labelled` does the same for single answers
+with a label (KTO), `axolotl_pairs.reward` for reward models.
 
 This folder is copied beside each configuration that llmpipe compiles and needs nothing of llmpipe.
-Rows hold ``prompt`` (turns), ``chosen`` and ``rejected`` (one turn each) and ``tools`` as JSON
-texts, and ``row``, which says where a row stands.
+Rows hold ``prompt`` (turns), ``chosen`` and ``rejected``, or ``completion`` (one turn each), and
+``tools`` as JSON texts, and ``row``, which says where a row stands.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from axolotl.utils.chat_templates import get_chat_template_from_config
 
-Renderer = Callable[[Mapping[str, Any], Any], tuple[str, str, str]]
+Renderer = Callable[[Mapping[str, Any], Any], tuple[str, ...]]
 
 
 def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return what Axolotl maps over the rows of ``rl: dpo``, ``ipo`` and ``simpo``."""
-    rendered = renderer(cfg, cfg["datasets"][dataset_idx])
+    return _mapped(cfg, dataset_idx, ("chosen", "rejected")), {"remove_columns": ["tools", "row"]}
+
+
+def labelled(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return what Axolotl maps over the rows of ``rl: kto``: one answer, and whether it is good."""
+    texts = _mapped(cfg, dataset_idx, ("completion",))
+
+    def labelled_texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
+        return {**texts(sample, tokenizer), "label": json.loads(sample["label"])}
+
+    return labelled_texts, {"remove_columns": ["tools", "row"]}
+
+
+def _mapped(cfg: Any, dataset_idx: int, names: Sequence[str]) -> Callable[..., dict[str, Any]]:
+    """Return a function that makes a row's prompt, and its answers under their names, text."""
+    rendered = renderer(cfg, cfg["datasets"][dataset_idx], names)
     adds_special = cfg.rl != "simpo"  # TRL's CPO trainer adds tokens itself, if they are missing
 
-    def texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, str]:
-        prompt, chosen, rejected = rendered(sample, tokenizer)
-        ends = [_closed(whole, len(prompt), tokenizer) for whole in (chosen, rejected)]
+    def texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
+        prompt, *wholes = rendered(sample, tokenizer)
+        ends = [_closed(whole, len(prompt), tokenizer) for whole in wholes]
         cut = _boundary(len(prompt), ends, tokenizer, sample["row"])
         answers = [whole[cut:] for whole in ends]
         opening = _begun(ends[0][:cut], tokenizer, adds_special=adds_special)
@@ -39,18 +54,18 @@ def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any]
                     f"{sample['row']}: the tokenizer does not give the chat template's text back "
                     "as tokens; does it add an end token to every text?"
                 )
-        return {"prompt": opening, "chosen": answers[0], "rejected": answers[1]}
+        return {"prompt": opening, **dict(zip(names, answers, strict=True))}
 
-    return texts, {"remove_columns": ["tools", "row"]}
+    return texts
 
 
-def renderer(cfg: Any, entry: Any) -> Renderer:
+def renderer(cfg: Any, entry: Any, names: Sequence[str] = ("chosen", "rejected")) -> Renderer:
     """Return a function that renders a row: its prompt, and the whole with each of its answers.
 
-    Both wholes begin with the prompt, which ends where the assistant is to speak.
+    All wholes begin with the prompt, which ends where the assistant is to speak.
     """
 
-    def rendered(sample: Mapping[str, Any], tokenizer: Any) -> tuple[str, str, str]:
+    def rendered(sample: Mapping[str, Any], tokenizer: Any) -> tuple[str, ...]:
         turns = _as_templates_take(json.loads(sample["prompt"]))
         options: dict[str, Any] = {
             "chat_template": get_chat_template_from_config(cfg, entry, tokenizer),
@@ -61,7 +76,7 @@ def renderer(cfg: Any, entry: Any) -> Renderer:
             options["tools"] = json.loads(sample["tools"])
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
         wholes = []
-        for name in ("chosen", "rejected"):
+        for name in names:
             answer = _as_templates_take([json.loads(sample[name])])
             whole = tokenizer.apply_chat_template(turns + answer, **options)
             if not whole.startswith(prompt):
@@ -70,7 +85,7 @@ def renderer(cfg: Any, entry: Any) -> Renderer:
                     f"prompt: {_difference(prompt, whole)}"
                 )
             wholes.append(whole)
-        return prompt, wholes[0], wholes[1]
+        return (prompt, *wholes)
 
     return rendered
 
