@@ -14,7 +14,7 @@ import pytest
 from openai_endpoint import Endpoint, evolving_reply
 from processes import kill, run_processes
 
-from llmpipe.formats.provenance import PROVENANCE
+from llmpipe.formats.provenance import PROVENANCE, read_provenance, row_id
 
 pytestmark = pytest.mark.heavy
 
@@ -24,26 +24,32 @@ name: extra
 stages:
   rows:
     kind: generate
-    method: evol-instruct
+    method: METHOD
     teacher: {engine: openai, model: m, base_url: "%s", api_key: "${secret:KEY}", concurrency: 2}
     seeds: ./seeds.jsonl
-    map: {user: q}
     count: %d
-    rounds: 2
 """
+EVOL_INSTRUCT = SPEC.replace("METHOD", "evol-instruct") + "    map: {user: q}\n    rounds: 2\n"
+SELF_INSTRUCT = SPEC.replace("METHOD", "self-instruct") + (
+    "    map: {instruction: q}\n    prompts_per_batch: 2\n    max_instances: 1\n"
+)
+by_every_method = pytest.mark.parametrize(
+    "recipe", [EVOL_INSTRUCT, SELF_INSTRUCT], indirect=True, ids=["evol", "self"]
+)
 
 
 class Recipe:
     """A spec with one generate stage over twelve seeds, run through the command line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, spec: str) -> None:
         self.folder = folder
-        seeds = [{"q": f"How heavy is item {i}?", "a": f"{i} kg."} for i in range(12)]
-        (folder / "seeds.jsonl").write_text("".join(json.dumps(s) + "\n" for s in seeds))
+        self.spec = spec
+        self.seeds = [{"q": f"How heavy is item {i}?", "a": f"{i} kg."} for i in range(12)]
+        (folder / "seeds.jsonl").write_text("".join(json.dumps(s) + "\n" for s in self.seeds))
 
     def start(self, url: str, count: int, *options: str) -> subprocess.Popen[str]:
         """Start a run that asks the endpoint for ``count`` rows."""
-        (self.folder / "spec.yaml").write_text(SPEC % (url, count))
+        (self.folder / "spec.yaml").write_text(self.spec % (url, count))
         return subprocess.Popen(
             [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json", *options],
             cwd=self.folder,
@@ -62,9 +68,9 @@ class Recipe:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
-    """The recipe in a folder of its own."""
-    return Recipe(tmp_path)
+def recipe(tmp_path: Path, request: pytest.FixtureRequest) -> Recipe:
+    """The recipe in a folder of its own; by Evol-Instruct unless a test names a spec."""
+    return Recipe(tmp_path, getattr(request, "param", EVOL_INSTRUCT))
 
 
 def rows_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,21 +79,28 @@ def rows_of(stage: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@by_every_method
 def test_rows_carry_their_provenance_and_no_secret(recipe: Recipe) -> None:
-    """Each row says seed, operators and teacher; the key reached the endpoint and no file."""
+    """Each row names its parents, method and teacher; the key reached the endpoint and no file."""
     with Endpoint() as endpoint:
         stage = recipe.run(endpoint.url, 6)
         sent = {headers["authorization"] for headers in endpoint.headers}
     rows = rows_of(stage)
     assert len(rows) == 6
-    assert all(set(row) == {"messages", PROVENANCE} for row in rows)
-    assert all(len(row[PROVENANCE]["parents"][0]) == 32 for row in rows)
-    assert len({row["messages"][0]["content"] for row in rows}) == 6
+    seeds = {row_id(seed) for seed in recipe.seeds}
+    for row in rows:
+        provenance = read_provenance(row)
+        assert set(provenance.parents) <= seeds
+        assert provenance.parents
+        assert provenance.details["method"] in recipe.spec
+        assert provenance.details["teacher"]["model"] == "m"
+    assert len({row_id(row) for row in rows}) == 6
     assert sent == {"Bearer canary-5b1e"}
     files = [path for path in recipe.folder.rglob("*") if path.is_file()]
     assert [path for path in files if b"canary-5b1e" in path.read_bytes()] == []
 
 
+@by_every_method
 def test_more_rows_pay_for_the_new_ones_only(recipe: Recipe) -> None:
     """Raising ``count`` resends nothing that was answered, and keeps the first rows."""
     with Endpoint() as endpoint:
@@ -122,6 +135,7 @@ def other_reply(body: dict[str, Any]) -> tuple[str, str]:
     return text.replace("tem ", "tem number "), finish
 
 
+@by_every_method
 def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path) -> None:
     """A run killed with its worker goes on from the journal to the rows of an undisturbed run."""
     slow: Any = lambda body, number: time.sleep(0.1)  # noqa: E731 - returns None: go on
@@ -140,7 +154,7 @@ def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path
         assert resent == set()
         other = tmp_path / "undisturbed"
         other.mkdir()
-        assert rows_of(Recipe(other).run(endpoint.url, 8)) == rows
+        assert rows_of(Recipe(other, recipe.spec).run(endpoint.url, 8)) == rows
 
 
 def test_a_dead_teacher_is_named(recipe: Recipe) -> None:
@@ -152,7 +166,7 @@ def test_a_dead_teacher_is_named(recipe: Recipe) -> None:
 
 def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) -> None:
     """The real small model, served by llama.cpp, gives rows or says in rejects why not."""
-    spec = (SPEC % ("x", 1)).replace(
+    spec = (EVOL_INSTRUCT % ("x", 1)).replace(
         'engine: openai, model: m, base_url: "x", api_key: "${secret:KEY}", concurrency: 2',
         f'engine: llama.cpp, model: "{smollm2_gguf}", max_tokens: 96',
     )
@@ -169,3 +183,42 @@ def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) ->
     assert row["messages"][0]["content"].strip()
     assert row["messages"][1]["content"].strip()
     assert row[PROVENANCE]["teacher"]["engine"] == "llama.cpp"
+
+
+EMBEDDED = """\
+version: 1
+name: tasks
+stages:
+  rows:
+    kind: generate
+    method: self-instruct
+    teacher: {engine: llama.cpp, model: "%s", max_tokens: 160, concurrency: 1}
+    seeds: "%s"
+    count: 2
+    prompts_per_batch: 2
+    max_instances: 2
+"""
+
+
+def test_the_embedded_teacher_writes_tasks(tmp_path: Path, smollm2_gguf: Path) -> None:
+    """The real small model writes tasks with inputs and outputs: the same rows on every run."""
+    seeds = Path(__file__).parents[3] / "examples/self-instruct/seeds.jsonl"
+    made = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "spec.yaml").write_text(EMBEDDED % (smollm2_gguf, seeds))
+        result = subprocess.run(
+            [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        made.append(rows_of(json.loads(result.stdout)["stages"]["rows"]))
+    assert made[0] == made[1]
+    assert len(made[0]) == 2
+    for row in made[0]:
+        assert set(row) == {"instruction", "input", "output", PROVENANCE}
+        assert row["output"].strip()
+        assert len(row[PROVENANCE]["parents"]) >= 6
