@@ -220,6 +220,25 @@ def test_the_fields_of_the_kind_are_offered(server: LanguageServer) -> None:
     assert items["launch"]["insertText"] == "launch:\n  "  # a block begins on its own line
 
 
+def test_the_fields_of_the_method_are_offered(server: LanguageServer) -> None:
+    """In a ``generate`` stage the methods, then the fields of the one that is named."""
+    stage = f"{HEAD}stages:\n  rows:\n    kind: generate\n    method: "
+    assert {"evol-instruct", "self-instruct"} <= offered(server, f"{stage}‸\n").keys()
+    items = offered(server, f"{stage}self-instruct\n    ‸\n")
+    assert {"seeds", "count", "human_examples", "blocked_words"} <= items.keys()
+    assert "rounds" not in items
+
+
+def test_a_field_of_another_method_is_underlined(server: LanguageServer) -> None:
+    """One mark, at the field."""
+    stage = (
+        "stages:\n  rows:\n    kind: generate\n    method: self-instruct\n    seeds: ./a.jsonl\n"
+        "    count: 2\n    rounds: 2\n"
+        "    teacher: {engine: openai, model: m, base_url: http://h/v1}\n"
+    )
+    assert found(server, HEAD + stage) == {10: ["Property rounds is not allowed."]}
+
+
 @pytest.mark.parametrize(
     ("text", "labels"),
     [

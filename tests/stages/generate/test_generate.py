@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from openai_endpoint import Endpoint, evolving_reply
 from processes import kill, run_processes
+from test_plugins import llmpipe, offer
 
 from llmpipe.formats.provenance import PROVENANCE, read_provenance, row_id
 
@@ -183,6 +184,22 @@ def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) ->
     assert row["messages"][0]["content"].strip()
     assert row["messages"][1]["content"].strip()
     assert row[PROVENANCE]["teacher"]["engine"] == "llama.cpp"
+
+
+def test_the_method_of_the_how_to_works(tmp_path: Path) -> None:
+    """The code on the page is a whole method, offered by a package."""
+    page = (Path(__file__).parents[3] / "docs/how-to/generate-rows.md").read_text("utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    packages = offer(tmp_path, "echo = odd:Echo", code, group="llmpipe.generation_methods")
+    with Endpoint() as endpoint:
+        teacher = f"{{engine: openai, model: m, base_url: {endpoint.url}}}"
+        (tmp_path / "spec.yaml").write_text(
+            "version: 1\nname: x\nstages:\n  rows: {kind: generate, method: echo, count: 2, "
+            f"questions: [Why?, How?], teacher: {teacher}}}\n"
+        )
+        result = llmpipe(tmp_path, packages, "run", "spec.yaml")
+    assert result.returncode == 0, result.stderr
+    assert "2 rows, 0 rejected, 2 replies" in result.stderr
 
 
 EMBEDDED = """\

@@ -9,8 +9,10 @@ written output first, so that the answers vary; otherwise input first. Rows have
 
 What differs from the paper: the requests are conversations with worked examples, because teachers
 are chat models now; the penalty on repeated tokens is not used; a row that asks the same as another
-is a duplicate, whatever its output. The parents of a row are the seeds that the prompt of its task
-showed; so to keep held-out rows unseen, take the seeds from a data set's `train` output.
+is a duplicate, whatever its output.
+
+The parents of a row are the seeds that the prompt of its task showed, six to eight. `format` drops
+a row if one of them is held out, so keep the rows for evaluation out of the seeds.
 """
 
 from __future__ import annotations
