@@ -162,7 +162,9 @@ class Stored:
                 f"{binding.label} was never fetched",
                 hint=f"run the spec first: {self._advice.make(None)}",
             )
-        return self.project.input_request(binding, shape, records).artifact()
+        return self.project.input_request(binding, shape, records).artifact(
+            self.project.store.objects
+        )
 
 
 def named_run(store: Store, spec: Path, name: str) -> dict[str, Any]:

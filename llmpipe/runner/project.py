@@ -193,11 +193,12 @@ class Project:
     def input_request(
         self, binding: Binding, shape: Mapping[str, Any], records: Mapping[str, KeyRecord]
     ) -> InputRequest:
-        """Say where an input is read; ``shape`` is what it contributes to a cache key."""
+        """Say what an input is and where; ``shape`` is what it contributes to a cache key."""
         source, path, repo, commit, pattern = binding.source, None, None, None, None
+        object_id, file = None, ""
         if isinstance(source, StageOutput):
             output = records[source.stage].outputs[source.output]
-            path = str(self.store.output_path(output))
+            object_id, file = output.object, output.path
         elif isinstance(source, LocalPath):
             path = str(source.path)
         elif isinstance(source, LocalGlob):
@@ -206,7 +207,8 @@ class Project:
             repo, commit = source.repo, self.commit_of(source)
         base = self.input_request(binding.base, shape["base"], records) if binding.base else None
         return InputRequest(
-            binding.type, shape["digest"], binding.label, path, repo, commit, base, pattern
+            *(binding.type, shape["digest"], binding.label, object_id, file),
+            *(path, repo, commit, base, pattern),
         )
 
     def commit_of(self, source: HubRepo) -> str | None:

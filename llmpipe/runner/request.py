@@ -11,14 +11,21 @@ import msgspec
 from llmpipe.backends.tools import default_folder
 from llmpipe.contracts import Artifact, ArtifactType, StageContext
 from llmpipe.registry import convert_config, stage_class
+from llmpipe.runner.store import Store
 
 
 class InputRequest(msgspec.Struct, frozen=True):
-    """One input: a path, or a hub repository at a commit that the worker is to fetch."""
+    """One input: an object of the store, a user's file at its place, or a hub repository.
+
+    The worker resolves an object in its own store, and fetches a repository at its commit.
+    """
 
     type: ArtifactType
     digest: str
     label: str
+    object: str | None = None
+    file: str = ""
+    """The file's name in the object; empty when the whole object is meant."""
     path: str | None = None
     repo: str | None = None
     commit: str | None = None
@@ -26,10 +33,17 @@ class InputRequest(msgspec.Struct, frozen=True):
     pattern: str | None = None
     """What the files below ``path`` that are meant match; without it all of them are."""
 
-    def artifact(self) -> Artifact:
-        """Give the input as the stage sees it, downloaded if need be."""
-        path = Path(self.path) if self.path is not None else self._download()
-        base = self.base.artifact() if self.base else None
+    def artifact(self, objects: Path) -> Artifact:
+        """Return the input as the stage sees it, downloaded if need be.
+
+        Args:
+            objects: The folder of the store's objects.
+        """
+        if self.object is not None:
+            path = objects / self.object / "data" / self.file
+        else:
+            path = Path(self.path) if self.path is not None else self._download()
+        base = self.base.artifact(objects) if self.base else None
         return Artifact(path, self.type, self.digest, self.label, base, self.pattern)
 
     def _download(self) -> Path:
@@ -70,7 +84,7 @@ class StageRequest(msgspec.Struct, frozen=True):
     """Whether what the journal holds is to be drawn anew."""
 
     def all_inputs(self) -> Iterator[InputRequest]:
-        """Give every input, and the models below adapters."""
+        """Yield every input, and the models below adapters."""
         for item in self.inputs.values():
             found: InputRequest | None = item
             while found is not None:
@@ -80,11 +94,12 @@ class StageRequest(msgspec.Struct, frozen=True):
     def context(
         self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None]
     ) -> StageContext[Any]:
-        """Give the context that the stage's code runs with."""
+        """Return the context that the stage's code runs with."""
+        objects = Store(Path(self.home)).objects
         return StageContext(
             config=convert_config(stage_class(self.kind), self.config),
             stage=self.stage,
-            inputs={port: item.artifact() for port, item in self.inputs.items()},
+            inputs={port: item.artifact(objects) for port, item in self.inputs.items()},
             out=out,
             work=work,
             journal=Path(self.home) / "journal",

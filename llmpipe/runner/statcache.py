@@ -273,6 +273,19 @@ def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
     return ((name, folder / name) for name, _ in sorted(_scan(str(folder))))
 
 
+def content_files(path: Path, pattern: str | None = None) -> list[tuple[str, Path]]:
+    """Return the files that a digest covers, with their names in the artifact.
+
+    Raises:
+        OSError: something cannot be looked at.
+    """
+    if pattern is not None:
+        return [(name, path / name) for name, _ in matching_files(path, pattern)]
+    if path.is_dir():
+        return [(name, path / name) for name, _ in _scan(str(path), UNSEEN)]
+    return [(part.name, part) for part in all_parts(path)]
+
+
 def content_size(path: Path, pattern: str | None = None) -> int:
     """Return the bytes of a file, of a folder, or of those files of it that match a pattern.
 

@@ -9,8 +9,9 @@ the last one, ``ended``. An executor has these duties:
   when the head dies.
 - The stage's log is in the file that the request names when ``ended`` is reported.
 - Secrets are taken out of the log and of all events.
-- An executor on another machine sends `llmpipe.runner.shipping.portable` requests: their inputs are
-  named by object, and no path of this machine is in them. The objects travel by id.
+- An executor on another machine sends `llmpipe.runner.shipping.portable` requests, whose inputs are
+  objects and hub repositories, and the objects that the other store lacks. There it opens a store
+  (`Store.create`), puts its folder into the request as ``home``, and calls `worker.work_on`.
 """
 
 from __future__ import annotations

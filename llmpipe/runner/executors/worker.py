@@ -146,11 +146,7 @@ def _check_inputs(request: StageRequest, store: Store) -> None:
     Raises:
         StageError: one of them has changed since.
     """
-    watched = [
-        item
-        for item in request.all_inputs()
-        if item.path is not None and not Path(item.path).is_relative_to(store.objects)
-    ]
+    watched = [item for item in request.all_inputs() if item.path is not None]
     if not watched:
         return
     with contextlib.closing(StatCache(store.statcache)) as cache:
