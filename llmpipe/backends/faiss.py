@@ -261,7 +261,7 @@ def _refused(factory: str, error: Exception, count: int | None = None) -> StageE
 
 
 def _reason(error: Exception) -> str:
-    """Give the message of FAISS's error, less the place in its source that it names."""
+    """Return the message of FAISS's error without the place in its source."""
     text = str(error) or type(error).__name__
     return re.split(r"\.(?:cpp|h):\d+: ", text)[-1].removeprefix("Error: ")
 

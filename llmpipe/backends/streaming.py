@@ -73,7 +73,7 @@ class Cancellation:
     def check(self) -> None:
         """Raise `CancelledError` if the answer was canceled."""
         if self._cancelled:
-            raise CancelledError("the answer is no longer wanted")
+            raise CancelledError("the answer was canceled")
 
     def cancel(self) -> None:
         """Stop the current work, and any work that would begin later."""

@@ -2,7 +2,7 @@
 
 Data that OpenAI's protocol does not define is in one more field, ``llmpipe``, which clients ignore.
 The service ignores callers' system messages, because the stage decides the prompt. It also ignores
-the fields in `PASSED_OVER`, and fields besides the text of an earlier answer that clients send
+the fields in `IGNORED`, and fields besides the text of an earlier answer that clients send
 back. It refuses any other field that would have no effect.
 """
 
@@ -20,10 +20,10 @@ from llmpipe.backends.reasoning import part_unseen
 from llmpipe.backends.streaming import Usage
 from llmpipe.retrieval.answer import Answer, Done, Event, Retrieved, Thinking, Token
 from llmpipe.retrieval.prompt import Turn
-from llmpipe.web.asked import REFUSED, asked
 from llmpipe.web.errors import ApiError, event_of, unsupported
 from llmpipe.web.library import Library
 from llmpipe.web.model.requests import StreamOptions
+from llmpipe.web.request_fields import REFUSED, requested_fields
 from llmpipe.web.request_parsing import converted
 
 LONGEST_QUESTION = 10_000
@@ -33,7 +33,7 @@ LONGEST_HISTORY = 20_000
 MOST_TURNS = 20
 """The number of earlier turns that are used, from the end."""
 
-PASSED_OVER = frozenset(
+IGNORED = frozenset(
     (
         "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
         "typical_p", "seed", "frequency_penalty", "presence_penalty", "repeat_penalty",
@@ -42,7 +42,7 @@ PASSED_OVER = frozenset(
 )  # fmt: skip
 """Fields that clients always send. They are ignored, because the stage decides how to answer."""
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
-    **{name: nothing for name, nothing in REFUSED.items() if name not in PASSED_OVER},
+    **{name: nothing for name, nothing in REFUSED.items() if name not in IGNORED},
     "logit_bias": ({}, []),
     "logprobs": (False,),
     "parallel_tool_calls": (True, False),
@@ -143,8 +143,8 @@ def read_chat(data: Any) -> ChatRequest:
     """
     if isinstance(data, dict):
         known = set(ChatRequest.__struct_fields__)
-        fields = asked(data, known, _REFUSED)
-        data = {name: value for name, value in fields.items() if name not in PASSED_OVER}
+        fields = requested_fields(data, known, _REFUSED)
+        data = {name: value for name, value in fields.items() if name not in IGNORED}
     return converted(data, ChatRequest)
 
 
@@ -221,7 +221,7 @@ def stripped(question: str) -> str:
         raise ApiError(400, "empty_question", "the question is empty")
     if len(question) > LONGEST_QUESTION:
         raise too_long(
-            f"the question has {len(question):,} characters; it may have {LONGEST_QUESTION:,}"
+            f"the question has {len(question):,} characters; the limit is {LONGEST_QUESTION:,}"
         )
     return question
 

@@ -25,9 +25,9 @@ from llmpipe.web.errors import (
     gist_of,
     internal_error,
     json_response,
+    one_line,
     search_failed,
     stopping,
-    told,
 )
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
@@ -113,7 +113,7 @@ class Answers:
         if isinstance(error, SearchError):
             return search_failed(error)
         self.require_generator()
-        return ApiError(503, "generator_unavailable", told(error), reason=gist_of(error))
+        return ApiError(503, "generator_unavailable", one_line(error), reason=gist_of(error))
 
     async def _end(self, running: Running) -> Answer:
         while event := await self.next(running):

@@ -57,7 +57,7 @@ class ApiError(Exception):
         return json_response(self.data(), self.status, self.headers)
 
 
-def told(error: LlmpipeError) -> str:
+def one_line(error: LlmpipeError) -> str:
     """Return an error's message and hint in one line."""
     hint = " ".join((error.hint or "").split())
     return f"{error.message}; {hint}" if hint else error.message
@@ -99,7 +99,7 @@ def stopping() -> ApiError:
 
 def search_failed(error: LlmpipeError) -> ApiError:
     """Return the error for a failed search."""
-    return ApiError(503, "search_failed", told(error), reason=gist_of(error))
+    return ApiError(503, "search_failed", one_line(error), reason=gist_of(error))
 
 
 def json_response(

@@ -16,7 +16,7 @@ from llmpipe.documents.model import Document
 from llmpipe.retrieval.filters import DOCUMENT, FilterError, Filters, read_filters, require_moderate
 from llmpipe.retrieval.hits import Hit
 from llmpipe.retrieval.passages import Passages
-from llmpipe.web.errors import told
+from llmpipe.web.errors import one_line
 
 AROUND = 20_000
 """The number of characters of a document that are shown on each side of a passage."""
@@ -74,12 +74,12 @@ class Library:
                 raise FilterError(f"the service already filters by {name!r}; leave it out")
         return {**self._filters, **filters}
 
-    def told(self, error: FilterError) -> str:
+    def message_of(self, error: FilterError) -> str:
         """Return the message of a filter error, with its hint if all documents are visible.
 
         The hint may name metadata of any document, also of a hidden one.
         """
-        return error.message if self._filters else told(error)
+        return error.message if self._filters else one_line(error)
 
     def _hit(self, hit: Hit) -> dict[str, Any]:
         chunk = hit.chunk

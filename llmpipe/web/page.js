@@ -1,19 +1,19 @@
-// The page of the service. All that comes from documents, questions and answers is put in as text,
-// never as markup. The server does the arithmetic of places in documents: it counts characters,
-// and JavaScript counts something else.
+// The page of the service. Text from documents, questions and answers is always inserted as text,
+// never as markup. The server computes positions in documents, because it counts characters and
+// JavaScript counts UTF-16 units.
 
 const byId = (id) => document.getElementById(id);
 const KEY = "llmpipe-api-key";
 const CITED = /\[(\d{1,4})\]/g;
-const MOST_TURNS = 20; // the service heeds no more
+const MOST_TURNS = 20; // the service uses no more
 const BEGUN = /\[\d{0,4}$/;
 const wide = matchMedia("(min-width: 64rem)");
 
 const turns = [];
-let asking = null; // what stops the answer that is being written
+let asking = null; // stops the answer in progress
 let shown = null; // the turn whose sources are listed
-let waiting = null; // the question that waits for a key
-let opener = null; // what the open passage was opened from
+let waiting = null; // the question that waits for the key
+let opener = null; // the element that opened the passage
 
 class Problem extends Error {
   constructor(message, status = 0) {
@@ -177,7 +177,7 @@ function finish(turn, { text, citations, abstained, timings }, reason) {
   if (shown === turn) show(turn);
 }
 
-// Citations say by characters which sentence they are for, so the text is taken as characters.
+// A citation gives the position of its sentence in characters, so the text is split into characters.
 function written(turn, text) {
   const characters = Array.from(text);
   const inferred = turn.citations.filter((citation) => citation.inferred);
@@ -212,7 +212,7 @@ function attached(text, button) {
   return [text.slice(0, at), together];
 }
 
-// The citation nearest to where its number stands; until the answer is whole, what was found.
+// The citation nearest to its number; until the answer is complete, the passage with that number.
 function cited(turn, number, at) {
   const distance = ({ claim: [start, end] }) => Math.max(start - at, at - end, 0);
   const citations = turn.citations.filter((each) => each.number === number && !each.inferred);
@@ -336,7 +336,7 @@ function close() {
   closed();
 }
 
-// The event comes some time after the call; by then the focus may be where somebody has put it.
+// The event comes some time after the call; the user may have moved the focus by then.
 function closed() {
   if (!opener || byId("passage").open) return;
   opener.setAttribute("aria-expanded", "false");
@@ -344,7 +344,7 @@ function closed() {
   opener = null;
 }
 
-// ---- small things ----
+// ---- helpers ----
 
 function element(name, className = "", text = "", attributes = {}) {
   const made = document.createElement(name);
@@ -354,7 +354,7 @@ function element(name, className = "", text = "", attributes = {}) {
   return made;
 }
 
-// Put other buttons in the place of some: the focus, and where a passage leads back to, stay.
+// Replace buttons, but keep the focus and the element that a passage returns to.
 function refill(container, nodes) {
   const buttons = () => [...container.querySelectorAll("button")];
   const [focused, opened] = [document.activeElement, opener].map((each) => buttons().indexOf(each));

@@ -78,7 +78,7 @@ def _decoded(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except msgspec.ValidationError:
-        raise ApiError(400, "invalid_request", "the request holds too large a number") from None
+        raise ApiError(400, "invalid_request", "the request contains too large a number") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, "invalid_json", f"the request is not JSON: {error}") from None
 

@@ -37,7 +37,7 @@ class SearchRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     filters: dict[str, Any] = {}
 
 
-class Lookups:
+class SearchRoutes:
     """Answers searches and requests for documents, a limited number at a time."""
 
     def __init__(self, answerer: Answerer, library: Library) -> None:
@@ -103,5 +103,5 @@ class Lookups:
             cancellation.cancel()
 
     def _unusable(self, error: FilterError) -> ApiError:
-        message = self._library.told(error)
+        message = self._library.message_of(error)
         return ApiError(400, "invalid_filter", message, reason="a filter cannot be used")

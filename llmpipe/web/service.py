@@ -20,7 +20,7 @@ from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.middleware import Admission
 from llmpipe.web.queueing import Line
-from llmpipe.web.search_routes import Lookups
+from llmpipe.web.search_routes import SearchRoutes
 
 WAITING = 64
 """The number of questions that may wait for a slot of the generator."""
@@ -62,7 +62,7 @@ def make_service(
     metrics, line = Metrics(), Line(slots, waiting)
     metrics.waiting.set_function(lambda: line.waiting)
     library = Library(answerer.retriever.passages, answerer.settings.filters)
-    lookups = Lookups(answerer, library)
+    lookups = SearchRoutes(answerer, library)
     answers = Answers(answerer, identity.stage, library, metrics, line)
     about = _About(answerer, identity, admission, lookups.modes)
     routes = [

@@ -96,7 +96,7 @@ def test_what_is_wrong_with_a_field_is_said(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b'{"query": "a", "k": ' + b"9" * 5000 + b"}", "the request holds too large a number"),
+        (b'{"query": "a", "k": ' + b"9" * 5000 + b"}", "the request contains too large a number"),
         (
             b'{"query": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
             "the request is nested too deeply",

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from llmpipe.web.errors import ApiError, require_model, unsupported
-from llmpipe.web.model.schemas import require_heeded, require_sound
+from llmpipe.web.model.schemas import require_enforced, require_sound
 
 MOST_DIGITS = 12
 """The maximum digits of a token in a text; no vocabulary needs more."""
@@ -73,7 +73,7 @@ def require_parameters(schema: Mapping[str, Any] | None, *, strict: bool, place:
         ApiError: They cannot; or, with ``strict``, some keywords would not be enforced.
     """
     if schema is not None:
-        require = require_heeded if strict else require_sound
+        require = require_enforced if strict else require_sound
         require(schema, f"{place}.parameters")
 
 
@@ -103,20 +103,20 @@ def require_format(given: Mapping[str, Any] | None) -> None:
     kind = given.get("type")
     allowed = {"text": set[str](), "json_object": {"schema"}, "json_schema": {"json_schema"}}
     if not isinstance(kind, str) or kind not in allowed:
-        raise misplaced("`response_format.type` is one of text, json_object, json_schema")
+        raise invalid_field("`response_format.type` is one of text, json_object, json_schema")
     for name in given.keys() - {"type"} - allowed[kind]:
         where = "; the schema belongs in `response_format.json_schema.schema`"
         hint = where if kind == "json_schema" and name == "schema" else ""
-        raise misplaced(f"`response_format` of the type {kind} has no field {name!r}{hint}")
+        raise invalid_field(f"`response_format` of the type {kind} has no field {name!r}{hint}")
     if kind == "json_object" and given.get("schema") is not None:
-        require_heeded(given["schema"], "response_format.schema")
+        require_enforced(given["schema"], "response_format.schema")
     if kind == "json_schema":
         wrapped = given.get("json_schema")
         if not isinstance(wrapped, dict) or "schema" not in wrapped:
-            raise misplaced("`response_format.json_schema.schema` is missing")
+            raise invalid_field("`response_format.json_schema.schema` is missing")
         for name in wrapped.keys() - {"name", "description", "schema", "strict"}:
-            raise misplaced(f"`response_format.json_schema` has no field {name!r}")
-        require_heeded(wrapped["schema"], "response_format.json_schema.schema")
+            raise invalid_field(f"`response_format.json_schema` has no field {name!r}")
+        require_enforced(wrapped["schema"], "response_format.json_schema.schema")
 
 
 def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Served) -> None:
@@ -128,14 +128,14 @@ def require_known_biases(given: Mapping[str, Any] | list[Any] | None, served: Se
     pairs = list(given.items()) if isinstance(given, Mapping) else given or []
     for pair in pairs:
         if not _is_bias(pair):
-            raise misplaced("`logit_bias` holds tokens with a number each, or false")
+            raise invalid_field("`logit_bias` maps tokens to numbers or to false")
         what = pair[0]
         if isinstance(what, str) and re.fullmatch(r"[+-]?[0-9]+", what):
             served.require_token(_token_of(what))
         elif isinstance(what, int):
             served.require_token(what)
         elif not what:
-            raise misplaced("`logit_bias` holds an empty text")
+            raise invalid_field("`logit_bias` contains an empty text")
 
 
 def _token_of(digits: str) -> int:
@@ -145,7 +145,7 @@ def _token_of(digits: str) -> int:
         ApiError: It has more digits than any token.
     """
     if len(digits) > MOST_DIGITS:
-        raise misplaced(f"`logit_bias` holds a token with more than {MOST_DIGITS} digits")
+        raise invalid_field(f"`logit_bias` contains a token with more than {MOST_DIGITS} digits")
     return int(digits)
 
 
@@ -167,7 +167,7 @@ def require_text_parts(parts: list[dict[str, Any]]) -> None:
         if part.get("type") != "text":
             raise unsupported("content of the type", str(part.get("type")))
         if not isinstance(part.get("text"), str):
-            raise misplaced("a part of a message lacks its `text`")
+            raise invalid_field("a part of a message lacks its `text`")
         for name in part.keys() - {"type", "text"}:
             raise unsupported("in a part of a message the field", name)
 
@@ -181,12 +181,12 @@ def require_one_prompt(prompt: str | list[Any]) -> None:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], (str, list)):
         prompt = prompt[0]
     if not prompt:
-        raise misplaced("`prompt` is empty")
+        raise invalid_field("`prompt` is empty")
     tokens = isinstance(prompt, list) and all(type(token) is int for token in prompt)
     if not (isinstance(prompt, str) or tokens):
         raise unsupported("several prompts at once; `prompt` is one text, or its tokens")
 
 
-def misplaced(message: str) -> ApiError:
+def invalid_field(message: str) -> ApiError:
     """Return the error for a field with an invalid value."""
     return ApiError(400, "invalid_request", message, reason="a field has an invalid value")

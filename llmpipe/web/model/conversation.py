@@ -9,7 +9,7 @@ from typing import Any, Literal
 from llmpipe.web.errors import unsupported
 from llmpipe.web.model.checks import (
     Served,
-    misplaced,
+    invalid_field,
     require_template_knows,
     require_text_parts,
     require_tools,
@@ -71,7 +71,7 @@ class ChatMessage(Fields, frozen=True, kw_only=True):
             require_tools(served)
         if self.role != "assistant":
             if self.content is None:
-                raise misplaced(f"{place}: `content` is missing")
+                raise invalid_field(f"{place}: `content` is missing")
             if self.reasoning_content or self.tool_calls:
                 raise unsupported("`reasoning_content` or `tool_calls` except of the assistant")
         if self.role != "tool" and self.tool_call_id is not None:
@@ -112,4 +112,4 @@ def _require_arguments(given: str | dict[str, Any], served: Served, place: str) 
     except (ValueError, RecursionError):
         sound = False
     if not sound:
-        raise misplaced(f"{place}.function.arguments: a JSON object, as a text, is needed")
+        raise invalid_field(f"{place}.function.arguments: must be a JSON object as a text")

@@ -31,7 +31,7 @@ class Request(Fields, frozen=True):
             ApiError: Something is unsupported, or would have no effect.
         """
 
-    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a checked request in the form to send to llama.cpp."""
         return fields
 
@@ -44,5 +44,5 @@ class Checked(Protocol):
     def check(self, served: Served) -> None:
         """See `Request.check`."""
 
-    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """See `Request.worded`."""
+    def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.upstream_fields`."""

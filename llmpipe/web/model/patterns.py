@@ -59,7 +59,7 @@ def repetitions(pattern: str) -> int:
     return groups[0]
 
 
-def unheld(pattern: str) -> Iterator[str]:
+def unenforced(pattern: str) -> Iterator[str]:
     """Yield the parts of a well-formed pattern that llama.cpp or llguidance would not enforce."""
     if not (pattern.startswith("^") and pattern.endswith("$") and not pattern.endswith(r"\$")):
         yield "must begin with ^ and end with $"

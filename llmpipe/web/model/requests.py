@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from llmpipe.web.asked import asked
 from llmpipe.web.errors import ApiError, unsupported
 from llmpipe.web.model.checks import (
     Served,
@@ -32,9 +31,10 @@ from llmpipe.web.model.fields import (
     Fields,
     Request,
 )
-from llmpipe.web.model.schemas import require_heeded
-from llmpipe.web.model.tools import CHOICE, NamedTool, Tool, require_choice, settled
-from llmpipe.web.model.wording import as_llguidance_reads
+from llmpipe.web.model.llguidance import for_llguidance
+from llmpipe.web.model.schemas import require_enforced
+from llmpipe.web.model.tools import CHOICE, NamedTool, Tool, require_choice, supported_tools
+from llmpipe.web.request_fields import requested_fields
 from llmpipe.web.request_parsing import converted
 
 LARGEST_SEED = 2**32 - 1
@@ -123,7 +123,7 @@ class Generation(Request, frozen=True, kw_only=True):
         if self.json_schema is not None:
             if self.grammar is not None:
                 raise ApiError(400, "unsupported", "`grammar` and `json_schema` exclude each other")
-            require_heeded(self.json_schema, "json_schema")
+            require_enforced(self.json_schema, "json_schema")
 
     def _require_one_length(self) -> None:
         limits = {self.max_tokens, self.max_completion_tokens, self.n_predict} - {None}
@@ -169,10 +169,10 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
         if self.top_logprobs and not self.logprobs:
             raise unsupported("`top_logprobs` without `logprobs: true`")
 
-    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """See `Request.worded`."""
+    def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.upstream_fields`."""
         messages = [_with_content(message) for message in fields["messages"]]
-        worded = settled(self, fields | {"messages": messages})
+        worded = supported_tools(self, fields | {"messages": messages})
         if self.top_logprobs == 0:
             del worded["top_logprobs"]
         return worded
@@ -203,8 +203,8 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
         Generation.check(self, served)
         require_one_prompt(self.prompt)
 
-    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """See `Request.worded`."""
+    def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.upstream_fields`."""
         return _for_llguidance(fields)
 
 
@@ -223,15 +223,15 @@ class NativeRequest(Generation, frozen=True, kw_only=True):
         if self.post_sampling_probs and not self.n_probs:
             raise unsupported("`post_sampling_probs` without `n_probs`")
 
-    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """See `Request.worded`."""
+    def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.upstream_fields`."""
         return _for_llguidance(fields)
 
 
 def _for_llguidance(fields: dict[str, Any]) -> dict[str, Any]:
     if "json_schema" not in fields:
         return fields
-    return fields | {"json_schema": as_llguidance_reads(fields["json_schema"])}
+    return fields | {"json_schema": for_llguidance(fields["json_schema"])}
 
 
 class TokenizeRequest(Request, frozen=True, kw_only=True):
@@ -261,7 +261,7 @@ def read_request(data: Any, kind: type[Checked], served: Served) -> dict[str, An
         ApiError: The request is invalid, or asks for something unsupported.
     """
     known = set(kind.__struct_fields__)
-    fields = asked(data, known) if isinstance(data, dict) else data
+    fields = requested_fields(data, known) if isinstance(data, dict) else data
     request = converted(fields, kind)
     request.check(served)
-    return request.worded(fields)
+    return request.upstream_fields(fields)

@@ -14,7 +14,7 @@ from msgspec import Meta
 from llmpipe.web.errors import unsupported
 from llmpipe.web.model.checks import (
     Served,
-    misplaced,
+    invalid_field,
     require_template_knows,
 )
 from llmpipe.web.model.conversation import (
@@ -25,13 +25,13 @@ from llmpipe.web.model.conversation import (
 )
 from llmpipe.web.model.fields import AMOUNT, SHARE, TEXT, Fields, Request
 from llmpipe.web.model.requests import StreamOptions
-from llmpipe.web.model.schemas import require_heeded
+from llmpipe.web.model.schemas import require_enforced
 from llmpipe.web.model.tools import (
     CHOICE,
     NamedResponseTool,
     ResponseTool,
     require_choice,
-    settled,
+    supported_tools,
 )
 from llmpipe.web.request_parsing import converted
 
@@ -110,7 +110,7 @@ class Thought(_Item, frozen=True, kw_only=True):
             raise unsupported("reasoning except as one text in its `content`")
         text = self.content[0].get("text")
         if self.content[0].keys() - {"type", "text"} or not isinstance(text, str):
-            raise misplaced("the `content` of reasoning is not a text")
+            raise invalid_field("the `content` of reasoning is not a text")
         return ChatMessage(role="assistant", reasoning_content=text)
 
 
@@ -144,13 +144,13 @@ class Text(Fields, frozen=True, kw_only=True):
             return
         kind = self.format.get("type")
         if not isinstance(kind, str) or kind not in FORMAT_FIELDS:
-            raise misplaced(f"`text.format.type` is one of {', '.join(FORMAT_FIELDS)}")
+            raise invalid_field(f"`text.format.type` is one of {', '.join(FORMAT_FIELDS)}")
         for name in self.format.keys() - {"type"} - FORMAT_FIELDS[kind]:
-            raise misplaced(f"`text.format` of the type {kind} has no field {name!r}")
+            raise invalid_field(f"`text.format` of the type {kind} has no field {name!r}")
         if kind == "json_schema":
             if "schema" not in self.format:
-                raise misplaced("`text.format.schema` is missing")
-            require_heeded(self.format["schema"], "text.format.schema")
+                raise invalid_field("`text.format.schema` is missing")
+            require_enforced(self.format["schema"], "text.format.schema")
 
     @property
     def shape(self) -> dict[str, Any] | None:
@@ -194,8 +194,8 @@ class ResponsesRequest(Request, frozen=True, kw_only=True):
         if isinstance(self.input, list):
             require_conversation(self._messages(self.input), served, "input")
 
-    def worded(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """See `Request.worded`."""
+    def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """See `Request.upstream_fields`."""
         left_out = ("stream_options", "text")
         worded = {name: value for name, value in fields.items() if name not in left_out}
         if self._shape is not None:
@@ -203,7 +203,7 @@ class ResponsesRequest(Request, frozen=True, kw_only=True):
         if isinstance(self.input, list):
             items = (item for item in worded["input"] if not _is_empty_thought(item))
             worded["input"] = [{"type": "message"} | item for item in items]
-        return settled(self, worded)
+        return supported_tools(self, worded)
 
     @property
     def _shape(self) -> dict[str, Any] | None:
@@ -219,7 +219,7 @@ class ResponsesRequest(Request, frozen=True, kw_only=True):
                 typed = {"type": "message"} | item
                 messages.append(converted(typed, kind, f"input[{number}]").as_message())
         if not messages:
-            raise misplaced("`input` contains no message")
+            raise invalid_field("`input` contains no message")
         return messages
 
 

@@ -1,6 +1,6 @@
 """Check JSON Schemas, because llama.cpp silently ignores keywords that it does not support.
 
-`require_heeded` accepts a schema if every keyword in it is enforced. Annotations enforce nothing
+`require_enforced` accepts a schema if every keyword in it is enforced. Annotations enforce nothing
 and are allowed anywhere. As in llama.cpp, ``oneOf`` is read as ``anyOf``, and an object with
 ``properties`` has no others unless ``additionalProperties`` allows them. `require_sound` is less
 strict, for the parameters of a tool: it accepts keywords that are not enforced, but no bound,
@@ -15,7 +15,7 @@ from typing import Any
 
 from llmpipe.web.errors import ApiError
 from llmpipe.web.model.bounds import REFERENCED, mistyped, unsound, weight
-from llmpipe.web.model.patterns import unheld
+from llmpipe.web.model.patterns import unenforced
 
 ANNOTATIONS = frozenset(
     ("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description",
@@ -52,7 +52,7 @@ HEAVIEST = 100_000
 Steps = tuple[str | int, ...]
 
 
-def require_heeded(schema: Any, place: str) -> None:
+def require_enforced(schema: Any, place: str) -> None:
     """Require that every keyword of a schema is enforced.
 
     ``place`` is the position of the schema in the request.
@@ -146,15 +146,17 @@ def _problems(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             return
     kinds = schema.get("type")
     kinds = kinds if isinstance(kinds, list) else [kinds] if kinds else []
-    heeded = {"type"}.union(*(OF_TYPE[kind] for kind in kinds))
+    enforced = {"type"}.union(*(OF_TYPE[kind] for kind in kinds))
     where = f"for the type {' or '.join(kinds)}" if kinds else "without a type"
-    yield from _ignored(schema, heeded, where)
+    yield from _ignored(schema, enforced, where)
     yield from _combinations(schema)
 
 
-def _ignored(schema: Mapping[str, Any], heeded: set[str], where: str) -> Iterator[tuple[str, str]]:
+def _ignored(
+    schema: Mapping[str, Any], enforced: set[str], where: str
+) -> Iterator[tuple[str, str]]:
     for name in schema:
-        if name not in heeded:
+        if name not in enforced:
             yield name, f"llama.cpp does not enforce this {where}; leave it out"
 
 
@@ -168,7 +170,7 @@ def _combinations(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if schema.get("format", FORMATS[0]) not in FORMATS:
         yield "format", f"only {', '.join(FORMATS)} are enforced; leave it out, or use a pattern"
     if "pattern" in schema:
-        yield from (("pattern", problem) for problem in unheld(schema["pattern"]))
+        yield from (("pattern", problem) for problem in unenforced(schema["pattern"]))
     for one, other in EXCLUSIVE:
         if one in schema and other in schema:
             yield other, f"has no effect beside {one}"

@@ -102,7 +102,7 @@ def require_choice(request: Tooled, served: Served, *, shaped: bool) -> None:
         require_parameters(tool.parameters, strict=bool(tool.strict), place=place)
 
 
-def settled(request: Tooled, fields: dict[str, Any]) -> dict[str, Any]:
+def supported_tools(request: Tooled, fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a checked request with the tools in a form that llama.cpp supports.
 
     llama.cpp does not support a named choice, so the named tool becomes the only tool, and a call

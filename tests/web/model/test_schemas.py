@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.web.errors import ApiError
-from llmpipe.web.model.schemas import require_heeded, require_sound
-from llmpipe.web.model.wording import as_llguidance_reads
+from llmpipe.web.model.llguidance import for_llguidance
+from llmpipe.web.model.schemas import require_enforced, require_sound
 
 pytestmark = pytest.mark.heavy
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.heavy
 )  # fmt: skip
 def test_what_binds_is_let_through(schema: dict[str, Any]) -> None:
     """Also what programs make of their types, with titles, defaults and references."""
-    require_heeded(schema, "schema")
+    require_enforced(schema, "schema")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_what_binds_is_let_through(schema: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_what_would_be_passed_over_is_refused(schema: Any, message: str) -> None:
-    """With the place of the keyword; llama.cpp answers these with status 200, unheld."""
+    """With the place of the keyword; llama.cpp answers these with status 200, unenforced."""
     with pytest.raises(ApiError) as caught:
-        require_heeded(schema, "schema")
+        require_enforced(schema, "schema")
     assert message in caught.value.message
 
 
@@ -154,7 +154,7 @@ UNSOUND: list[tuple[Any, str]] = [
 def test_what_nothing_can_be_held_to_is_refused(schema: Any, message: str) -> None:
     """At any depth, of a tool's parameters too: llama.cpp fails late, or drops the whole schema."""
     outer = {"type": "array", "items": schema} if "$ref" not in schema else schema
-    for require in (require_heeded, require_sound):
+    for require in (require_enforced, require_sound):
         with pytest.raises(ApiError) as caught:
             require(schema, "schema")
         assert message in caught.value.message
@@ -195,7 +195,7 @@ def test_a_tool_may_say_more_than_binds(schema: dict[str, Any]) -> None:
 )
 def test_bounds_that_can_be_kept_to_are_let_through(schema: dict[str, Any]) -> None:
     """Up to the largest, and references that come back with something in between."""
-    require_heeded(schema, "schema")
+    require_enforced(schema, "schema")
 
 
 def test_a_schema_without_end_is_refused() -> None:
@@ -204,7 +204,7 @@ def test_a_schema_without_end_is_refused() -> None:
     for _ in range(100):
         schema = {"type": "array", "items": schema}
     with pytest.raises(ApiError, match="nested too deeply"):
-        require_heeded(schema, "schema")
+        require_enforced(schema, "schema")
 
 
 def test_raw_routes_read_a_schema_as_the_chat_does() -> None:
@@ -216,10 +216,10 @@ def test_raw_routes_read_a_schema_as_the_chat_does() -> None:
         "oneOf": [{"$ref": "#/$defs/p"}, {"const": {"title": 1, "oneOf": []}}, {"type": "array", "prefixItems": [person]}],
         "$defs": {"p": person | {"additionalProperties": {"type": "null", "title": "U"}}},
     }  # fmt: skip
-    require_heeded(schema, "schema")
+    require_enforced(schema, "schema")
     closed = person | {"additionalProperties": False}
     row = {"type": "array", "prefixItems": [closed], "items": False, "minItems": 1, "maxItems": 1}
-    assert as_llguidance_reads(schema) == {
+    assert for_llguidance(schema) == {
         "anyOf": [{"$ref": "#/$defs/p"}, {"const": {"title": 1, "oneOf": []}}, row],
         "$defs": {"p": person | {"additionalProperties": {"type": "null"}}},
     }
@@ -240,4 +240,4 @@ ANYTHING = st.recursive(
 def test_whatever_is_sent_is_judged(schema: Any) -> None:
     """Nothing that is JSON breaks the check."""
     with contextlib.suppress(ApiError):
-        require_heeded(schema, "schema")
+        require_enforced(schema, "schema")

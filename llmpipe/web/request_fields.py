@@ -61,7 +61,7 @@ TELLING = frozenset(
 """Fields of a message and its parts that have a meaning, or are wrong, when they are empty."""
 
 
-def asked(
+def requested_fields(
     data: Mapping[str, Any],
     known: set[str],
     refused: Mapping[str, tuple[Any, ...]] = REFUSED,

@@ -19,17 +19,17 @@ BINDING = frozenset(
 )  # fmt: skip
 
 
-def as_llguidance_reads(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a schema that `require_heeded` accepts, rewritten for llguidance."""
+def for_llguidance(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema that `require_enforced` accepts, rewritten for llguidance."""
     worded: dict[str, Any] = {}
     for name, value in schema.items():
         if name in SCHEMAS:
-            worded[name] = {key: as_llguidance_reads(below) for key, below in value.items()}
+            worded[name] = {key: for_llguidance(below) for key, below in value.items()}
         elif name in LISTS:
             kept = "anyOf" if name == "oneOf" else name
-            worded[kept] = [as_llguidance_reads(below) for below in value]
+            worded[kept] = [for_llguidance(below) for below in value]
         elif name in ONE and isinstance(value, dict):
-            worded[name] = as_llguidance_reads(value)
+            worded[name] = for_llguidance(value)
         elif name in BINDING:
             worded[name] = value
     if "properties" in schema:
