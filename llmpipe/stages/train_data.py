@@ -110,7 +110,13 @@ def prepare(
     count = write_texts(target, kind.columns, rows)
     chat = kind in (Conversation, Preference)
     entry = entry_of(kind, block, dataset, marked=tally.marked)
-    return Prepared(DataFile(path, entry, count), chat, tally.notes(), speakers)
+    notes = tally.notes()
+    if kind is Alpaca:
+        notes.append(
+            f"{artifact.label}: type: {entry['type']} trains on Alpaca's own prompt, but evaluate and "
+            "serve use the chat template"
+        )
+    return Prepared(DataFile(path, entry, count), chat, notes, speakers)
 
 
 def entry_of(
