@@ -113,8 +113,8 @@ def prepare(
     notes = tally.notes()
     if kind is Alpaca:
         notes.append(
-            f"{artifact.label}: type: {entry['type']} trains on Alpaca's own prompt, but evaluate and "
-            "serve use the chat template"
+            f"{artifact.label}: type: {entry['type']} trains on Alpaca's own prompt, but "
+            "evaluate and serve use the chat template"
         )
     return Prepared(DataFile(path, entry, count), chat, notes, speakers)
 
