@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -62,18 +63,34 @@ def _kind(kind: str, shared: set[str]) -> Iterator[str]:
     cls = stage_class(kind)
     story = prose(sys.modules[cls.__module__].__doc__ or "")
     yield f"## {kind}\n\n{story}\n\n{SAME[cls.determinism]}\n"
-    told = set(shared)
-    yield from _struct(cls.Config, kind, told)
-    for name in sorted(cls.variants.classes) if cls.variants else ():
+    classes: set[str] = set()
+    if cls.variants is None:
+        yield from _struct(cls.Config, kind, shared, classes)
+        return
+    variants = sorted(cls.variants.classes)
+    yield from _struct(cls.Config, kind, shared, classes, {cls.variants.field: variants})
+    common = shared | set(cls.Config.__struct_fields__)
+    for name in variants:
         variant = variant_class(cls, name)
         yield f"### {kind}: {name}\n\n{prose(sys.modules[variant.__module__].__doc__ or '')}\n"
-        yield from _struct(variant.Config, kind, told)
+        yield from _struct(variant.Config, kind, common, classes)
 
 
-def _struct(cls: type[msgspec.Struct], kind: str, told: set[str]) -> Iterator[str]:
-    """Yield the tables of a config class and of the classes that it uses, each once.
+def _struct(
+    cls: type[msgspec.Struct],
+    kind: str,
+    told: Collection[str],
+    classes: set[str],
+    choices: Mapping[str, list[str]] = MappingProxyType({}),
+) -> Iterator[str]:
+    """Yield the tables of a config class and of the classes that its fields hold.
 
-    ``told`` holds the fields of the stage and the classes that have a table already.
+    Args:
+        cls: the config class.
+        kind: the stage kind that it belongs to.
+        told: fields that have their place elsewhere on the page.
+        classes: the classes that have a table already; those of this one are added.
+        choices: the values that a field takes, where its type does not say them.
     """
     schema = described_schema(cls)
     definitions = schema["$defs"]
@@ -81,12 +98,13 @@ def _struct(cls: type[msgspec.Struct], kind: str, told: set[str]) -> Iterator[st
     fields = {k: v for k, v in own["properties"].items() if k not in told}
     declared = [name for name in fields if name in cls.__annotations__]
     fields = {name: fields[name] for name in dict.fromkeys([*declared, *fields])}
+    for name, values in choices.items():
+        fields[name] = {**fields[name], "enum": values}
     yield f"{own['description']}\n"
     yield _table({**own, "properties": fields}, kind)
-    told.update(fields)
     for name, definition in definitions.items():
-        if name not in SHARED and name not in told:
-            told.add(name)
+        if name not in SHARED and name not in classes:
+            classes.add(name)
             about = definition.get("description", "")
             yield f"### {kind}: {name}\n" + (f"\n{about}\n" if about else "")
             yield _table(definition, kind)

@@ -12,6 +12,7 @@ from test_plugins import offer
 
 from llmpipe.cli.main import main
 from llmpipe.registry import KINDS, config_class, stage_class, variant_names
+from llmpipe.spec.reference import reference_page
 from llmpipe.spec.schema import editor_schema, editor_stage_schema, strict_schema
 
 STAGE = (
@@ -122,6 +123,15 @@ def test_a_form_is_closed_and_pins_its_name(kind: str, name: str) -> None:
     assert definition["additionalProperties"] is False
     assert definition["properties"][stage.variants.field]["enum"] == [name]
     assert issubclass(config, stage.Config)
+
+
+@pytest.mark.parametrize(("kind", "name"), FORMS)
+def test_the_reference_page_has_a_table_of_each_form(kind: str, name: str) -> None:
+    """Below the kind's section, with the fields that only this form has."""
+    section = reference_page().partition(f"\n### {kind}: {name}\n")[2].partition("\n## ")[0]
+    stage = stage_class(kind)
+    for field in config_class(stage, name).__struct_fields__:
+        assert field in stage.Config.__struct_fields__ or f"| `{field}` |" in section
 
 
 METHOD = '''

@@ -23,7 +23,7 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     """The fields that every method has. A method's config class adds its own."""
 
     method: str
-    """How new rows are made."""
+    """How new rows are made; each method has further fields."""
     teacher: TeacherConfig
     """The model that writes them."""
     count: Annotated[int, Meta(ge=1)]

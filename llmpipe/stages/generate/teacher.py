@@ -23,7 +23,8 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     """The model that writes, and how it is decoded."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
-    """Randomness of rewriting and answering. The judge is always asked with 0."""
+    """Randomness of what the teacher writes. Verdicts, and the instances of Self-Instruct, are
+    always asked with 0."""
     max_tokens: Annotated[int, Meta(ge=1)] = 512
     """Tokens that a reply may take, reasoning included; longer ones are cut and rejected."""
     context: Annotated[int, Meta(ge=256)] = 2048

@@ -6,8 +6,8 @@ rejected and the chain keeps its prompt; a text that passes is a row, and the ch
 All chains of a group finish a step before the next begins, and every draw depends only on (seed,
 row, pass, round), so the order in which replies arrive changes nothing.
 
-As published by Xu et al. 2023 (WizardLM), with four rounds by default. The wording of the requests
-is ours (`prompts`); the tests that need no request are in `filters`.
+As published by Xu et al. 2023 (WizardLM), with four rounds by default. The requests are worded
+for chat models, with worked examples for small teachers.
 """
 
 from __future__ import annotations
