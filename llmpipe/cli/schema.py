@@ -34,7 +34,11 @@ def main(argv: list[str]) -> int:
     if options.kind and options.kind not in all_kinds():
         hint = did_you_mean(options.kind, all_kinds()) or f"kinds: {', '.join(all_kinds())}"
         raise UsageError(f"there is no stage kind {options.kind!r}", hint=hint)
-    print_json(editor_stage_schema(options.kind) if options.kind else editor_schema(all_kinds()))
+    print_json(
+        editor_stage_schema(options.kind, installed=True)
+        if options.kind
+        else editor_schema(installed=True)
+    )
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from llmpipe.contracts import Resources
-from llmpipe.registry import KINDS, config_class, stage_class
+from llmpipe.registry import KINDS, all_kinds, config_class, stage_class, variant_names
 from llmpipe.spec.described import described_schema
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -89,12 +89,19 @@ def document_schema() -> dict[str, Any]:
     return msgspec.json.schema(SpecDocument)
 
 
-def editor_schema(kinds: Sequence[str] = tuple(sorted(KINDS))) -> dict[str, Any]:
-    """Give the schema of a whole spec for editors, the kinds (ours by default) told apart."""
+def editor_schema(*, installed: bool = False) -> dict[str, Any]:
+    """Return the schema of a whole spec for editors, which tells the kinds apart.
+
+    Args:
+        installed: whether to include the kinds and variants of installed packages.
+    """
     definitions: dict[str, Any] = {}
+    kinds = all_kinds() if installed else sorted(KINDS)
     for kind in kinds:
-        definitions[f"stage.{kind}"] = _editor_stage(kind, definitions, complete=True)
-        definitions[f"overlay.{kind}"] = _editor_stage(kind, definitions, complete=False)
+        for form, complete in (("stage", True), ("overlay", False)):
+            definitions[f"{form}.{kind}"] = _editor_stage(
+                kind, definitions, complete=complete, installed=installed
+            )
     properties = _editor_form(described_schema(SpecDocument))["$defs"]["SpecDocument"]
     root = properties["properties"]
     root["cache"] = _editor_form(described_schema(Cache))["$defs"]["Cache"]
@@ -178,10 +185,10 @@ def _kind_field(kinds: Sequence[str]) -> dict[str, Any]:
     return {"enum": list(kinds), "description": "Which kind of stage this is."}
 
 
-def editor_stage_schema(kind: str) -> dict[str, Any]:
-    """Give the editor schema of a single stage of this kind."""
+def editor_stage_schema(kind: str, *, installed: bool = False) -> dict[str, Any]:
+    """Return the editor schema of a single stage of this kind; see `editor_schema`."""
     definitions: dict[str, Any] = {}
-    schema = _editor_stage(kind, definitions, complete=True)
+    schema = _editor_stage(kind, definitions, complete=True, installed=installed)
     return {
         "$schema": DRAFT,
         "title": f"llmpipe {kind} stage",
@@ -217,16 +224,23 @@ def _when(field: str, value: str, definition: str) -> dict[str, Any]:
     }
 
 
-def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> dict[str, Any]:
+def _editor_stage(
+    kind: str, definitions: dict[str, Any], *, complete: bool, installed: bool
+) -> dict[str, Any]:
     """Return a stage's editor schema; what it refers to is added to ``definitions``."""
     stage = stage_class(kind)
     if stage.variants is None:
         return _editor_struct(stage.Config, kind, definitions, complete=complete)
     forms = {}
-    for name in sorted(stage.variants.classes):
+    for name in variant_names(stage) if installed else sorted(stage.variants.classes):
         forms[name] = f"{'stage' if complete else 'overlay'}.{kind}.{name}"
-        config = config_class(stage, name)
-        definitions[forms[name]] = _editor_struct(config, kind, definitions, complete=complete)
+        definitions[forms[name]] = _editor_struct(
+            config_class(stage, name),
+            kind,
+            definitions,
+            complete=complete,
+            prefix=kind if name in stage.variants.classes else f"{kind}.{name}",
+        )
     field = stage.variants.field
     common = described_schema(stage.Config)["$defs"][stage.Config.__name__]
     about = common["properties"][field]["description"]
@@ -242,16 +256,25 @@ def _editor_stage(kind: str, definitions: dict[str, Any], *, complete: bool) -> 
 
 
 def _editor_struct(
-    cls: type[msgspec.Struct], kind: str, definitions: dict[str, Any], *, complete: bool
+    cls: type[msgspec.Struct],
+    kind: str,
+    definitions: dict[str, Any],
+    *,
+    complete: bool,
+    prefix: str = "",
 ) -> dict[str, Any]:
-    """Return the editor schema of a config class; its nested ones are added to ``definitions``."""
+    """Return the editor schema of a config class; its nested ones are added to ``definitions``.
+
+    Their names begin with ``prefix``, by default the kind.
+    """
     schema = _of_kind(described_schema(cls), kind)
     name = schema["$ref"].rpartition("/")[2]
     fields = schema["$defs"][name]["properties"]
     fields["matrix"] = {**fields["matrix"], "anyOf": [MATRIX, {"type": "null"}]}
     schema = _editor_form(schema)
     suffix = "" if complete else ".partial"
-    renamed = {old: old if old in SHARED else f"{kind}.{old}{suffix}" for old in schema["$defs"]}
+    prefix = prefix or kind
+    renamed = {old: old if old in SHARED else f"{prefix}.{old}{suffix}" for old in schema["$defs"]}
     for old, definition in schema["$defs"].items():
         body = _relink(definition, renamed)
         if not complete:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,8 @@ def test_a_package_brings_a_method(tmp_path: Path) -> None:
     result = run_llmpipe(tmp_path, packages, "run", "spec.yaml")
     assert result.returncode == 0, result.stderr
     assert "3 rows, 0 rejected" in result.stderr
+    printed = json.loads(run_llmpipe(tmp_path, packages, "schema").stdout)
+    assert "said" in printed["definitions"]["stage.generate.echo"]["properties"]
     (tmp_path / "spec.yaml").write_text(PLUGGED.replace("said", "sayd"))
     result = run_llmpipe(tmp_path, packages, "validate", "spec.yaml")
     assert result.returncode == 2

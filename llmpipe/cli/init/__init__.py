@@ -292,7 +292,6 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
 def _write(spec: Path, text: str, *, force: bool) -> None:
     """Write a sound spec whole or not at all, and then what editors check it by."""
     from llmpipe.cli.init.data import SCHEMA
-    from llmpipe.registry import all_kinds
     from llmpipe.runner.disk import atomic_write
     from llmpipe.spec.schema import editor_schema
 
@@ -301,7 +300,7 @@ def _write(spec: Path, text: str, *, force: bool) -> None:
     atomic_write(spec, text)
     schema = spec.with_name(SCHEMA)
     if not schema.exists():
-        atomic_write(schema, json.dumps(editor_schema(all_kinds()), indent=2) + "\n")
+        atomic_write(schema, json.dumps(editor_schema(installed=True), indent=2) + "\n")
 
 
 @contextlib.contextmanager

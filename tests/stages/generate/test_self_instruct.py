@@ -314,6 +314,12 @@ def test_complete_instances_survive_a_cut(instances: list[Instance], data: st.Da
     assert cut == instances[: len(cut)]
 
 
+def test_the_number_of_a_task_is_not_part_of_it() -> None:
+    """A teacher that was shown a list may number its own; a number that belongs there stays."""
+    reply = json.dumps({"tasks": ["1. Weigh it.", "12) Lift\n it.", "3.5 is how much?", 7]})
+    assert read_tasks(reply) == ["Weigh it.", "Lift it.", "3.5 is how much?"]
+
+
 @given(st.text())
 def test_a_reply_in_any_form_raises_nothing(text: str) -> None:
     """What is not JSON, or another JSON, has no tasks and no instances."""

@@ -18,6 +18,8 @@ BLOCKED_WORDS = (
 SHORTEST, LONGEST = 4, 150
 """Words that a task has, at least and at most."""
 
+_NUMBER = re.compile(r"^\d+ ?[.)] (?=\D)")
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -63,11 +65,15 @@ def reject_instance(instance: Instance, others: Sequence[Instance]) -> str | Non
 
 
 def read_tasks(text: str) -> list[str] | None:
-    """Return the tasks of a reply, each on one line; None if it is not the JSON asked for."""
+    """Return the tasks of a reply, each on one line; None if it is not the JSON asked for.
+
+    The number that a teacher writes before a task is not part of it.
+    """
     tasks = read_field(text, "tasks", list)
     if tasks is None:
         return None
-    return [" ".join(task.split()) for task in tasks if isinstance(task, str)]
+    lines = (" ".join(task.split()) for task in tasks if isinstance(task, str))
+    return [_NUMBER.sub("", line) for line in lines]
 
 
 def read_instances(text: str) -> list[Instance]:
