@@ -6,7 +6,8 @@ TYPE_CHECKING = False  # a type checker knows better; the module `typing` takes 
 if TYPE_CHECKING:
     from typing import Any
 
-    from llmpipe.api.pipeline import Pipeline, load
+    from llmpipe.api.loading import load
+    from llmpipe.api.pipeline import Pipeline
     from llmpipe.api.plan import Plan
     from llmpipe.api.rows import Rows, Table
     from llmpipe.api.running import Run
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "llmpipe.api.pipeline",
+    "load": "llmpipe.api.loading",
     "Pipeline": "llmpipe.api.pipeline",
     "Plan": "llmpipe.api.plan",
     "Run": "llmpipe.api.running",

@@ -42,7 +42,7 @@ pipe.ask("answers", "How long does a permit take?").citations
 running event loop, such as a notebook's. Ctrl-C, or a notebook's stop button, stops a run cleanly.
 """
 
-FOR_THE_COMMAND_LINE = {"open", "prepare", "answering", "stored"}
+FOR_THE_COMMAND_LINE = {"prepare", "answering", "stored"}
 """Methods that are not part of the API."""
 
 ALIASES = {"Names": "str | Iterable[str]"}

@@ -12,6 +12,7 @@ from llmpipe.runner.messages import MARKS, describe, progress_text, seconds_text
 
 if TYPE_CHECKING:
     from llmpipe.api.running import Run
+    from llmpipe.runner.console import View
     from llmpipe.runner.events import Event
 
 PAUSE = 0.25
@@ -110,3 +111,12 @@ def run_table(run: Run) -> str:
     if run.report:
         notes.append(f"report: {run.report}")
     return html_table(HEADS, rows, notes)
+
+
+def make_view() -> View:
+    """Return what shows a run here: a table in a notebook, else what the command line shows."""
+    if in_notebook():
+        return NotebookView()
+    from llmpipe.runner import console
+
+    return console.make_view()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.api.selection import choose, find_output, find_stage, find_stages
-from llmpipe.errors import UsageError
 from llmpipe.runner.project import Project
-from llmpipe.runner.store import Store, home_for
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,37 +26,10 @@ if TYPE_CHECKING:
     from llmpipe.runner.events import Listener
     from llmpipe.runner.options import RunOptions
     from llmpipe.runner.statcache import Notice
+    from llmpipe.runner.store import Store
 
 Names = str | Iterable[str]
 """The name of a stage or profile, or several."""
-
-
-def load(
-    path: str | Path,
-    *,
-    set: Mapping[str, Any] | None = None,  # noqa: A002 (as the option --set)
-    profiles: Names = (),
-    run: str | None = None,
-) -> Pipeline:
-    """Read and check a spec.
-
-    The pipeline is the spec as it is now: load it again after an edit. Its artifacts and input
-    files are looked at whenever a method is called.
-
-    Args:
-        path: the YAML file.
-        set: values to change, by path: ``{"params.steps": 5}``.
-        profiles: profiles of the spec to lay over it, in order.
-        run: an earlier run, by the beginning of its name, or ``last``: artifacts are then taken as
-            that run made them, under its own profiles and settings.
-
-    Raises:
-        SpecError: something is wrong with the spec; carries every problem found.
-        UsageError: there is no such file, profile, setting or run.
-        StoreError: the store is of a newer format.
-    """
-    settings = [_setting(path, value) for path, value in (set or {}).items()]
-    return Pipeline.open(path, settings=settings, profiles=_names(profiles), run=run)
 
 
 class Pipeline:
@@ -86,58 +54,11 @@ class Pipeline:
         self.store = store
         self._settings, self._run = tuple(settings), run
         self._notice = notice
-        self._advice = advice or _PythonAdvice(graph, settings)
+        from llmpipe.api.stored import PythonAdvice
+
+        self._advice = advice or PythonAdvice(graph.spec.path)
         self._warn = warn or _warn
         self._answering: dict[str, tuple[str, Answering]] = {}
-
-    @classmethod
-    def open(
-        cls,
-        path: str | Path,
-        *,
-        settings: Sequence[str] = (),
-        profiles: Sequence[str] = (),
-        run: str | None = None,
-        advice: Advice | None = None,
-        remember: bool = False,
-        absent: bool = False,
-        notice: Notice | None = None,
-        warn: Callable[[str], None] | None = None,
-    ) -> Pipeline:
-        """Read a spec as the command line does.
-
-        Args:
-            path: the YAML file.
-            settings: ``path=value`` texts, as ``--set`` takes them.
-            profiles: profiles to lay over it.
-            run: see `load`.
-            advice: says what to do about artifacts that are not there.
-            remember: remember that the spec is sound, even where that means to begin a store.
-            absent: accept data of packages that are not installed; `run` asks for them.
-            notice: is told how far the hashing of an input file is.
-            warn: is told what is worth knowing.
-        """
-        record = None
-        if run is not None:
-            from llmpipe.api.stored import named_run
-
-            if profiles or settings:
-                hint = "a run is taken with its own: leave out --profile and --set"
-                raise UsageError("a run goes with neither profiles nor settings", hint=hint)
-            record = named_run(Store(home_for(Path(path))), Path(path), run)
-            profiles, settings = record["profiles"], record["set"]
-        project = Project.open(
-            path, profiles=profiles, settings=settings, remember=remember, absent=absent
-        )
-        return cls(
-            project.graph,
-            project.store,
-            settings=settings,
-            run=record,
-            advice=advice,
-            notice=notice,
-            warn=warn,
-        )
 
     @property
     def name(self) -> str:
@@ -218,10 +139,12 @@ class Pipeline:
             only=only, from_=from_, force=force, resample=resample, keep=keep,
             keep_going=keep_going, jobs=jobs, locked=locked,
         )  # fmt: skip
+        from llmpipe.api.notebook import make_view
+
         found = planned.check(room=room)
         for warning in found:
             self._warn(warning)
-        view = None if callable(progress) or not progress else _view()
+        view = None if callable(progress) or not progress else make_view()
         listeners = [progress] if callable(progress) else [view] if view else []
         try:
             run = planned.execute(listeners, found)
@@ -257,11 +180,11 @@ class Pipeline:
         spelled = {"spelling": spelling} if spelling else {}
         chosen: RunOptions = choose(
             project,
-            only=None if only is None else _names(only),
-            from_=_names(from_),
-            force=_names(force),
-            resample=_names(resample),
-            keep=_names(keep),
+            only=None if only is None else names_of(only),
+            from_=names_of(from_),
+            force=names_of(force),
+            resample=names_of(resample),
+            keep=names_of(keep),
             **spelled,
         )
         how = replace(
@@ -443,43 +366,9 @@ class Pipeline:
         return Project(self.graph, self.store, self._notice)
 
 
-class _PythonAdvice:
-    """Says what to do in Python; see `llmpipe.api.stored.Advice`."""
-
-    def __init__(self, graph: Graph, settings: Sequence[str]) -> None:
-        self._spec = os.path.relpath(graph.spec.path)
-
-    def make(self, stage: str | None) -> str:
-        return f"pipe.run(only={[stage]!r})" if stage else "pipe.run()"
-
-    def take(self, run: str) -> str:
-        return f"llmpipe.load({self._spec!r}, run={run!r})"
-
-    def runs(self) -> str:
-        return f"llmpipe runs --spec {shlex.quote(self._spec)} lists the runs"
-
-
-def _setting(path: str, value: Any) -> str:
-    """Return a value to change as ``--set`` takes it: JSON is YAML."""
-    try:
-        return f"{path}={json.dumps(value, ensure_ascii=False, allow_nan=False, default=os.fspath)}"
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"set: the value of {path} cannot stand in a spec: {error}") from None
-
-
-def _names(names: Names) -> list[str]:
+def names_of(names: Names) -> list[str]:
+    """Return one name, or several, as a list."""
     return [names] if isinstance(names, str) else list(names)
-
-
-def _view() -> Any:
-    """Return what shows a run here: a table in a notebook, else what the command line shows."""
-    from llmpipe.api.notebook import NotebookView, in_notebook
-
-    if in_notebook():
-        return NotebookView()
-    from llmpipe.runner.console import make_view
-
-    return make_view()
 
 
 def _warn(message: str) -> None:

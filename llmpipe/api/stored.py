@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -32,6 +33,22 @@ class Advice(Protocol):
 
     def runs(self) -> str:
         """Say how to list the runs of the store."""
+
+
+class PythonAdvice:
+    """Says what to do in Python; see `Advice`."""
+
+    def __init__(self, spec: Path) -> None:
+        self._spec = os.path.relpath(spec)
+
+    def make(self, stage: str | None) -> str:
+        return f"pipe.run(only={[stage]!r})" if stage else "pipe.run()"
+
+    def take(self, run: str) -> str:
+        return f"llmpipe.load({self._spec!r}, run={run!r})"
+
+    def runs(self) -> str:
+        return f"llmpipe runs --spec {shlex.quote(self._spec)} lists the runs"
 
 
 class Stored:

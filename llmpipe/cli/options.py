@@ -130,18 +130,18 @@ def open_pipeline(
     remember: bool = False,
     absent: bool = False,
 ) -> Pipeline:
-    """Open the pipeline that the shared arguments name; see `Pipeline.open`.
+    """Open the pipeline that the shared arguments name; see `llmpipe.api.loading.open_spec`.
 
     Args:
         options: the shared arguments, with those of `add_run` where the command has them.
         command: the words of the command, to say how to call it again for an earlier run.
-        remember: see `Pipeline.open`.
-        absent: see `Pipeline.open`.
+        remember: see `llmpipe.api.loading.open_spec`.
+        absent: see `llmpipe.api.loading.open_spec`.
     """
-    from llmpipe.api.pipeline import Pipeline
+    from llmpipe.api.loading import open_spec
     from llmpipe.cli.hashing import HashProgress
 
-    return Pipeline.open(
+    return open_spec(
         options.spec,
         profiles=options.profiles,
         settings=options.settings,

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from workspace import Workspace
 
 import llmpipe
-from llmpipe.api.pipeline import Pipeline, _setting
+from llmpipe.api.loading import _setting
+from llmpipe.api.pipeline import Pipeline
 from llmpipe.errors import LlmpipeError, RunError, SpecError, StoreError, UsageError
 from llmpipe.spec.load import Source, parse_value
 
