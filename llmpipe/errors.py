@@ -115,6 +115,10 @@ class LlmpipeError(Exception):
             return [self.render()]
         return [self.hint] if self.hint else []
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the error as a user should read it, without our frames."""
+        return [f"{type(self).__name__}: {self.render()}"]
+
 
 class UsageError(LlmpipeError):
     """The command line names something that does not exist or options that exclude each other."""

@@ -80,7 +80,8 @@ def make_context(
         fields: the stage's config as a spec would write it, without ``kind``.
         folder: the spec's folder: inputs that the config names by path lie here. What the stage
             writes goes into new folders below it.
-        inputs: the inputs by port; those left out are read from the config.
+        inputs: the inputs by port, or ``port[point]`` where one gathers the points of a sweep.
+            Those left out are read from the config.
         name: the stage's name.
         threads: its share of the machine.
         resample: whether it is to ask again for what its journal holds.
@@ -91,10 +92,11 @@ def make_context(
     """
     config = make_config(stage, fields)
     given = inputs or {}
-    found = {
-        port: _artifact(port, wanted, given.get(port, folder / wanted.value))
-        for port, wanted in stage.ports(config).inputs.items()
-    }
+    found = {}
+    for port, wanted in stage.ports(config).inputs.items():
+        points = [name for name in given if name.startswith(f"{port}[")] if wanted.gather else []
+        for name in points or [port]:
+            found[name] = _artifact(name, wanted, given.get(name, folder / wanted.value))
     unknown = given.keys() - found.keys()
     assert not unknown, f"there is no input {', '.join(sorted(unknown))}"
     places = {part: _new_folder(folder / ".testing", part) for part in ("out", "work")}

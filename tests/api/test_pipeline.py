@@ -134,6 +134,8 @@ def test_a_wrong_spec_is_an_error_with_its_place(workspace: Workspace) -> None:
     assert caught.value.location is not None
     assert caught.value.location.line == 7
     assert "did you mean 'command'?" in caught.value.__notes__[0]
+    (shown,) = caught.value._render_traceback_()  # by IPython
+    assert shown == f"SpecError: {caught.value.render()}"
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.contracts import Artifact, StageResult
 from llmpipe.errors import StageError
-from llmpipe.stages.select import Select, SelectConfig
+from llmpipe.stages.select import Select
+from llmpipe.testing import run_stage
 
 EVALUATED = {
     "models": {
@@ -24,28 +24,14 @@ EVALUATED = {
 
 def choose(tmp_path: Path, by: str, metrics: dict[str, Any], mode: str = "min") -> StageResult:
     """Run the stage over points whose metrics are given, each as data or as a file's text."""
-    inputs = {}
+    inputs: dict[str, Artifact] = {}
     for point, data in metrics.items():
         weights, figures = tmp_path / f"{point}.bin", tmp_path / f"{point}.json"
         weights.write_text(point)
         figures.write_text(data if isinstance(data, str) else json.dumps(data))
         inputs[f"of[{point}]"] = Artifact(weights, "file", point, "fit")
         inputs[f"by[{point}]"] = Artifact(figures, "metrics", point, "dev")
-    out = tmp_path / "out"
-    out.mkdir()
-    config = {"kind": "select", "of": "fit", "by": by, "mode": mode}
-    context = StageContext(
-        config=msgspec.convert(config, SelectConfig),
-        stage="best",
-        inputs=inputs,
-        out=out,
-        work=tmp_path,
-        journal=tmp_path,
-        tools=tmp_path,
-        spec_dir=tmp_path,
-        threads=1,
-    )
-    return Select.run(context)
+    return run_stage(Select, {"of": "fit", "by": by, "mode": mode}, tmp_path, inputs).result
 
 
 def test_the_metrics_of_an_evaluation(tmp_path: Path) -> None:

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
-from llmpipe.stages.serve import Serve, ServeConfig
+from llmpipe.stages.serve import Serve
+from llmpipe.testing import Done, make_config, run_stage
 
-CONFIG = ServeConfig(kind="serve", model="gguf", sample=("Say hi.", "Count to 3."), max_tokens=8)
+CONFIG = {"model": "./model.gguf", "sample": ["Say hi.", "Count to 3."], "max_tokens": 8}
 
 
-def context(gguf: Path, root: Path, config: ServeConfig = CONFIG) -> StageContext[ServeConfig]:
-    """A check of one GGUF in a folder of its own."""
-    out, work = root / "out", root / "work"
-    out.mkdir()
-    work.mkdir()
-    inputs = {"model": Artifact(gguf, "gguf", "", gguf.name)}
-    return StageContext(config, "chat", inputs, out, work, work, work, root, threads=2)
+def check(gguf: Path, folder: Path, **fields: Any) -> Done:
+    """Check one GGUF, as a stage called chat."""
+    config = {**CONFIG, "model": f"./{gguf.name}", **fields}
+    return run_stage(Serve, config, folder, {"model": gguf}, name="chat", threads=2)
 
 
 @pytest.mark.heavy
 def test_the_answers_are_kept_and_shown(smollm2_gguf: Path, tmp_path: Path) -> None:
     """Each sample question has an answer in the artifact and in the summary."""
-    result = Serve.run(context(smollm2_gguf, tmp_path))
+    result = check(smollm2_gguf, tmp_path)
     answers = json.loads(result.outputs["check"].read_text("utf-8"))["answers"]
     assert [answer["question"] for answer in answers] == ["Say hi.", "Count to 3."]
     assert all(answer["answer"].strip() for answer in answers)
@@ -39,23 +37,21 @@ def test_what_is_no_model_is_named(tmp_path: Path) -> None:
     """A file that llama.cpp cannot read ends in a message with its name."""
     (tmp_path / "broken.gguf").write_bytes(b"not a model")
     with pytest.raises(StageError, match=r"broken\.gguf"):
-        Serve.run(context(tmp_path / "broken.gguf", tmp_path))
+        check(tmp_path / "broken.gguf", tmp_path)
 
 
 @pytest.mark.heavy
 def test_a_context_that_the_model_has_not_is_an_error(smollm2_gguf: Path, tmp_path: Path) -> None:
     """llama.cpp serves it with a shorter one, without a word: the check must not pass."""
-    config = ServeConfig(kind="serve", model="gguf", context=8448, max_tokens=1)
     with pytest.raises(StageError, match="with a context of 8192 tokens, not 8448") as caught:
-        Serve.run(context(smollm2_gguf, tmp_path, config))
+        check(smollm2_gguf, tmp_path, context=8448, max_tokens=1)
     assert caught.value.hint == "lower chat.context"
 
 
 def test_where_it_listens_is_not_in_the_key() -> None:
     """Address, port, slots, threads and batch change no answer; the questions do."""
-    moved = ServeConfig(
-        kind="serve", model="gguf", sample=CONFIG.sample, max_tokens=8, port=9000, threads=1,
-        batch=64,
-    )  # fmt: skip
-    other = ServeConfig(kind="serve", model="gguf", sample=("Say ho.",), max_tokens=8)
-    assert Serve.fingerprint(moved) == Serve.fingerprint(CONFIG) != Serve.fingerprint(other)
+    plain = make_config(Serve, CONFIG)
+    callers = {"port": 9000, "threads": 1, "batch": 64, "slots": 2, "api_key": "${secret:KEY}"}
+    moved = make_config(Serve, CONFIG | callers)
+    other = make_config(Serve, CONFIG | {"sample": ["Say ho."]})
+    assert Serve.fingerprint(moved) == Serve.fingerprint(plain) != Serve.fingerprint(other)
