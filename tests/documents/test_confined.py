@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from document_files import docx_bytes, pdf_bytes
-from llmpipe.formats.message import MissingColumnError
+from llmpipe.formats.row import MissingColumnError
 from processes import wait_for
 
 from llmpipe.documents import confined, convert, plain
