@@ -35,6 +35,7 @@ from llmpipe.formats.turn import (
 )
 
 BESIDE = frozenset({"system", "tools"})
+READS = {column: BESIDE | {column} for column in ("messages", "conversations")}
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -81,8 +82,9 @@ def read_chat_columns(
     turns = read_turns(list_column(row, column), column, rules)
     if len(row) == 1:
         return Conversation(turns), ()
-    turns = with_system(turns, text_column(row, "system", required=False))
-    return Conversation(turns, read_tools(row)), left_behind(row, BESIDE | {column})
+    if "system" in row:
+        turns = with_system(turns, text_column(row, "system", required=False))
+    return Conversation(turns, read_tools(row)), left_behind(row, READS[column])
 
 
 class PairColumns(msgspec.Struct, frozen=True):

@@ -27,12 +27,13 @@ def read_lines(
     decode = msgspec.json.Decoder(float_hook=floats).decode
     with opening() as file:
         for number, raw in enumerate(file, 1):
-            line = (raw.removeprefix(BOM) if number == 1 else raw).strip()
-            if not line:
-                continue
+            line = raw.removeprefix(BOM) if number == 1 else raw
             try:
                 row = decode(line)
             except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                line = line.strip()
+                if not line:
+                    continue
                 text = line.decode("utf-8", "replace")
                 bad(BadLine(number, text, _not_json(error, line, label, number)))
                 continue

@@ -1,18 +1,18 @@
 """Tell when two examples say the same, and when a training row gives a held-out question away.
 
-Two normalisations are used. *Content* (for duplicates): Unicode NFKC, case folded, every run of
-white space one space. *Question* (for held-out rows): the same for the user's turns only, and
-each word without the punctuation around it. Paraphrases are not covered.
+Two normalisations are used. *Content* (for duplicates): Unicode NFKC, case folded, without white
+space. *Question* (for held-out rows): the words of the user's turns, NFKC and case folded, without
+the punctuation around them. Paraphrases are not covered.
 """
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,30 +25,53 @@ SHORTEST_QUOTE = 8
 """Words that a held-out question must have for its being quoted inside another to mean anything."""
 
 
-def normalise(text: str) -> str:
-    """Return text as duplicates are compared: NFKC, case folded, white space collapsed."""
-    if text.isascii():  # most text is, and its other forms need no table
-        return " ".join(text.lower().split())
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+class Compared(NamedTuple):
+    """An example as it is compared: the keys of its content and its question, and the question."""
+
+    content: bytes
+    question: bytes
+    asked: str
+    """The words of the question, a space between."""
+
+
+def compared(example: Example) -> Compared:
+    """Return an example as it is compared."""
+    turns = example.said()
+    texts = [c if isinstance(c := turn.content, str) else turn.text for turn in turns]
+    asked = [text for turn, text in zip(turns, texts, strict=True) if turn.role == "user"]
+    question = " ".join(words_of(" ".join(asked or texts)))
+    beside = [_beside(turn) for turn in turns if turn.reasoning_content or turn.tool_calls]
+    if not isinstance(example, Text) and example.tools:
+        beside.append(_json(example.tools))
+    said = _without_space("\x1e".join([*(turn.role for turn in turns), *texts, *beside]))
+    content = hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:16]
+    return Compared(content, _digest(question), question)
+
+
+def _without_space(text: str) -> str:
+    """Return text as duplicates are compared: NFKC, case folded, no white space."""
+    if not text.isascii():
+        return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = text.lower()
+    for space in " \n\t\r":
+        text = text.replace(space, "")
+    return text
 
 
 def content_key(example: Example) -> bytes:
     """Return 16 bytes that two examples share when all that they say is equal, normalised."""
-    texts = [_turn_text(turn) for turn in example.said()]
-    if not isinstance(example, Text) and example.tools:
-        texts.append(_json(example.tools))
-    return _digest("\x1e".join(texts))
+    return compared(example).content
 
 
 def question_words(example: Example) -> list[str]:
     """Return the words of the prompt, as questions are compared; of raw text, all words."""
-    asked = example.prompt() or example.said()
-    return words_of(" ".join([turn.text for turn in asked]))
+    return compared(example).asked.split()
 
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text as questions are compared."""
-    return [word.strip(PUNCTUATION) or word for word in normalise(text).split()]
+    text = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in text.split()]
 
 
 def question_key(words: Sequence[str]) -> bytes:
@@ -81,11 +104,10 @@ class QuotedQuestions:
         return any(question in text for word in found for question in self._by_word[word])
 
 
-def _turn_text(turn: Turn) -> str:
-    text = f"{turn.role}\x1f{normalise(turn.text)}"
-    if turn.reasoning_content:
-        text += f"\x1f{normalise(turn.reasoning_content)}"
-    return f"{text}\x1f{_json(turn.tool_calls)}" if turn.tool_calls else text
+def _beside(turn: Turn) -> str:
+    """Return what a turn says beside its text, for comparing."""
+    thought = f"\x1f{turn.reasoning_content}" if turn.reasoning_content else ""
+    return f"{thought}\x1f{_json(turn.tool_calls)}" if turn.tool_calls else thought
 
 
 def _json(value: Any) -> str:
@@ -93,4 +115,4 @@ def _json(value: Any) -> str:
 
 
 def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -11,7 +11,7 @@ from, its parents' parents included. Further keys say how the row was made. A pe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -94,7 +94,7 @@ def row_id(row: Mapping[str, Any]) -> str:
     if PROVENANCE in row:
         row = {name: value for name, value in row.items() if name != PROVENANCE}
     text = msgspec.json.encode(row, enc_hook=float, order="deterministic")
-    return blake2b(text, digest_size=16).hexdigest()
+    return sha256(text).hexdigest()[:32]
 
 
 def _malformed(problem: str) -> RowError:

@@ -21,7 +21,16 @@ from llmpipe.formats.json_rows import is_document, read_document, read_lines
 from llmpipe.formats.opening import UNPACKING, Row, first_byte, opening_of, suffix_of
 from llmpipe.formats.tables import read_table
 
-__all__ = ["Row", "WrittenFloat", "from_json", "read_rows", "row_digest", "to_json", "write_rows"]
+__all__ = [
+    "Row",
+    "WrittenFloat",
+    "encode",
+    "from_json",
+    "read_rows",
+    "row_digest",
+    "to_json",
+    "write_rows",
+]
 
 
 class WrittenFloat(float):
@@ -42,8 +51,12 @@ class WrittenFloat(float):
 
 def to_json(value: Any) -> str:
     """Return a value as JSON text, a `WrittenFloat` as it was written."""
-    encoded = msgspec.json.encode(value, enc_hook=lambda number: msgspec.Raw(str(number).encode()))
-    return encoded.decode("utf-8")
+    return encode(value).decode("utf-8")
+
+
+def encode(value: Any) -> bytes:
+    """Return a value as JSON in UTF-8, a `WrittenFloat` as it was written."""
+    return _ENCODE(value)
 
 
 def from_json(text: bytes) -> Any:
@@ -51,6 +64,7 @@ def from_json(text: bytes) -> Any:
     return _WRITTEN.decode(text)
 
 
+_ENCODE = msgspec.json.Encoder(enc_hook=lambda number: msgspec.Raw(str(number).encode())).encode
 _WRITTEN = msgspec.json.Decoder(float_hook=WrittenFloat)
 
 

@@ -32,7 +32,7 @@ TRAINED_KEYS = ("weight", "train", "training", "trained")
 Parts = list[dict[str, Any]]
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
     """A turn. ``content`` is None only where the assistant calls a tool and says nothing."""
 
     role: str
@@ -54,9 +54,23 @@ class Turn(msgspec.Struct, frozen=True):
         return "".join(_part_text(part) or "" for part in self.content or ())
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the turn has nothing but a role and a text, so that it encodes as it is."""
+        return (
+            type(self.content) is str
+            and self.trained is None
+            and not self.extra
+            and self.tool_calls is None
+            and self.tool_call_id is None
+            and self.name is None
+            and self.reasoning_content is None
+        )
+
+    @property
     def is_blank(self) -> bool:
         """Whether the turn neither says anything nor calls a tool."""
-        return not self.tool_calls and not self.text.strip()
+        text = self.text
+        return (not text or text.isspace()) and not self.tool_calls
 
 
 class TurnRules(msgspec.Struct, frozen=True):
@@ -87,14 +101,18 @@ def read_turns(turns: Any, column: str, rules: TurnRules = RULES) -> list[Turn]:
     """
     if not isinstance(turns, list) or not turns:
         raise RowError(f"column {column!r} must hold a list of turns, not {kind_of(turns)}")
+    names = rules.names
     read: list[Turn] = []
     for turn in turns:
-        if type(turn) is dict and len(turn) == 2:  # by far the most common turn, read fast
-            role = rules.names.get(turn.get("from") or turn.get("role") or "")
+        # By far the most common turns are read here; `read_turn` reads all of them.
+        if type(turn) is dict and len(turn) == 2:
+            speaker = turn.get("from") or turn.get("role")
             text = turn.get("value") or turn.get("content")
-            if role is not None and type(text) is str and turn.get("from") != "function_call":
-                read.append(Turn(role, text))
-                continue
+            if type(text) is str and type(speaker) is str and speaker != "function_call":
+                role = names.get(speaker)
+                if role is not None:
+                    read.append(Turn(role, text))
+                    continue
         read.append(read_turn(turn, f"{column}[{len(read)}]", rules))
     return read
 

@@ -33,7 +33,6 @@ from llmpipe.errors import EXCERPT, StageError
 from llmpipe.formats import Example, FormatName, Labelled, Preference, Text
 from llmpipe.formats.example import write_example
 from llmpipe.formats.first_rows import Named, absent, named_columns
-from llmpipe.formats.leakage import question_words
 from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.turn import message_of
 from llmpipe.needs import Given, Need, packages
@@ -249,7 +248,7 @@ def _split(ctx: StageContext[FormatConfig], rows: Rows, positions: Sequence[int]
     labels = _labels(ctx)
 
     def describe(position: int) -> str:
-        words = " ".join(question_words(rows.example(position)))
+        words = rows.asked(position)
         quoted = words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
         return f'"{quoted}" ({labels[rows.source[position]]}:{rows.line[position]})'
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from llmpipe.formats.leakage import QuotedQuestions, question_words
+from llmpipe.formats.leakage import QuotedQuestions
 from llmpipe.stages.format_rows import Rows
 
 
@@ -30,7 +30,7 @@ def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[
     questions = {rows.question(i) for i in held}
     groups = {rows.group(i) for i in held} - {None}
     descendants = _descendants(rows, {rows.id(i) for i in held})
-    quoted = QuotedQuestions(question_words(rows.example(i)) for i in held)
+    quoted = QuotedQuestions(rows.asked(i).split() for i in held)
     for position in training:
         if position in descendants:
             yield "generated from a held-out row"
@@ -39,7 +39,7 @@ def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[
         elif rows.question(position) in questions:
             yield "repeats a held-out question"
         elif rows.words[position] > quoted.shortest and quoted.quoted_in(
-            question_words(rows.example(position))
+            rows.asked(position).split()
         ):
             yield "quotes a held-out question"
         else:

@@ -12,17 +12,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
-from llmpipe.formats import FormatName, RowError, UnusableRowError, read_example, write_example
+from llmpipe.formats import (
+    Conversation,
+    Example,
+    FormatName,
+    RowError,
+    UnusableRowError,
+    read_example,
+    write_example,
+)
 from llmpipe.formats.bad_line import BadLine, OnBad
 from llmpipe.formats.example import NATURAL, require_usable
-from llmpipe.formats.leakage import content_key, question_key, question_words
+from llmpipe.formats.leakage import compared
 from llmpipe.formats.mapping import ColumnMap
-from llmpipe.formats.provenance import PROVENANCE, read_provenance
-from llmpipe.formats.records import Row, WrittenFloat, read_rows, to_json
+from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
+from llmpipe.formats.records import Row, WrittenFloat, encode, read_rows
 from llmpipe.formats.row import expecting
+from llmpipe.formats.turn import require_question
 from llmpipe.stages.format_rows import Rejects, Rows
 from llmpipe.stages.format_split import Groups, Split
 
@@ -137,18 +147,17 @@ class Reader:
         example, left = read_example(row, source.columns)
         require_usable(example)
         natural = NATURAL[type(example)]
-        written = write_example(example, natural)
         if self._to != natural:
             left = (*left, *write_example(example, self._to).lost)
+        elif isinstance(example, Conversation):
+            require_question(example.turns, natural)
         provenance = read_provenance(row)
         label = source.artifact.label
         group = self._groups.of(row, label, line, generated=provenance.generated)
-        words = question_words(example)
         if left:
             self._count_left(tuple(left), f"{label}:{line}")
-        text = to_json({**written.row, PROVENANCE: provenance.column()}).encode()
-        keys = content_key(example), question_key(words)
-        self.rows.add(text, (number, line), keys, len(words), provenance, group)
+        text = _encoded(example, provenance)
+        self.rows.add(text, (number, line), compared(example), provenance, group)
 
     def _count_left(self, left: tuple[str, ...], place: str) -> None:
         if self._group_column:
@@ -188,6 +197,21 @@ def rows_of(artifact: Artifact, bad: OnBad) -> Iterator[tuple[int, Row]]:
     return read_rows(artifact.path, artifact.label, floats=WrittenFloat, bad=bad)
 
 
+def _encoded(example: Example, provenance: Provenance) -> bytes:
+    """Return an example as a row of its natural format, in JSON."""
+    row: dict[str, Any]
+    if (
+        isinstance(example, Conversation)
+        and not example.tools
+        and all(turn.is_plain for turn in example.turns)
+    ):
+        row = {"messages": example.turns}
+    else:
+        row = example.write()
+    row[PROVENANCE] = provenance.column()
+    return encode(row)
+
+
 def listed(names: dict[str, int]) -> str:
     """Return names with their counts, as messages list them."""
     return ", ".join(f"{name} ({_rows(count)})" for name, count in names.items())
@@ -198,7 +222,7 @@ def _sampled(source: SourceRows, note: OnBad) -> set[int]:
 
     def drawn() -> Iterator[tuple[bytes, int]]:
         for line, row in rows_of(source.artifact, note):
-            text = b"%d:%b" % (source.seed, to_json(row).encode())
+            text = b"%d:%b" % (source.seed, encode(row))
             yield blake2b(text, digest_size=16).digest(), line
 
     return {line for _, line in heapq.nsmallest(source.sample or 0, drawn())}

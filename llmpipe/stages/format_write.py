@@ -11,7 +11,7 @@ from llmpipe.formats import FormatName, read_example, write_example
 from llmpipe.formats.bad_line import BadLine
 from llmpipe.formats.example import NATURAL
 from llmpipe.formats.provenance import PROVENANCE
-from llmpipe.formats.records import from_json, to_json
+from llmpipe.formats.records import encode, from_json
 from llmpipe.stages.format_read import SourceRows, rows_of
 from llmpipe.stages.format_rows import Rejects, Rows
 
@@ -44,7 +44,7 @@ def write_rejects(
             for line, row in _lines(source, lines) if lines else ():
                 told = {"source": places[number], "line": line}
                 reason = rejects.reasons[number, line]
-                file.write(to_json({**told, "reason": reason, "row": row}).encode() + b"\n")
+                file.write(encode({**told, "reason": reason, "row": row}) + b"\n")
 
 
 def _lines(source: SourceRows, wanted: set[int]) -> Iterator[tuple[int, Any]]:
@@ -75,6 +75,6 @@ def _converter(to: FormatName) -> Callable[[bytes], bytes] | None:
     def convert(text: bytes) -> bytes:
         row = from_json(text)
         written = write_example(read_example(row).example, to).row
-        return to_json({**written, PROVENANCE: row[PROVENANCE]}).encode()
+        return encode({**written, PROVENANCE: row[PROVENANCE]})
 
     return convert
