@@ -194,6 +194,6 @@ def _boot() -> str:
 
 def _line(path: Path) -> str:
     try:
-        return path.read_text("ascii").strip()
+        return path.read_text("utf-8").strip()
     except OSError:
         return ""
