@@ -52,7 +52,7 @@ def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) 
         request = project.request(
             node,
             plan.key,
-            plan.made_of,
+            plan.key_inputs,
             records,
             log=Path(scratch) / "log",
         )

@@ -129,7 +129,7 @@ def stage_text(plan: StagePlan) -> str:
     """Return all that is known of one stage: its key, what that is made of, why it would run."""
     import yaml
 
-    text = yaml.safe_dump(dict(plan.made_of), sort_keys=True, allow_unicode=True, width=100)
+    text = yaml.safe_dump(dict(plan.key_inputs), sort_keys=True, allow_unicode=True, width=100)
     return "\n".join(
         [
             f"{plan.id} ({plan.kind}): {status_text(plan)}",

@@ -131,10 +131,10 @@ class Stored:
             if record is None or name in self._told:
                 continue
             self._told.add(name)
-            pending = graph.nodes[name].bindings.keys() - plan.made_of["inputs"].keys()
+            pending = graph.nodes[name].bindings.keys() - plan.key_inputs["inputs"].keys()
             files_of = self.project.files_of
             for cause in changes(
-                graph.nodes[name], record.ingredients, plan.made_of, files_of, pending
+                graph.nodes[name], record.ingredients, plan.key_inputs, files_of, pending
             ):
                 if cause["cause"] != "upstream":
                     yield f"{name}: {describe(cause)}"

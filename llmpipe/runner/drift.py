@@ -63,9 +63,11 @@ def _drift(project: Project, plans: Mapping[str, StagePlan]) -> Iterator[str]:
         if locked is None:
             yield f"{name} is not in it"
             continue
-        made_of = plan.record.ingredients if plan.kept and plan.record else plan.made_of
-        pending = nodes[name].bindings.keys() - made_of["inputs"].keys()
-        for cause in changes(nodes[name], locked["made_of"], made_of, project.files_of, pending):
+        key_inputs = plan.record.ingredients if plan.kept and plan.record else plan.key_inputs
+        pending = nodes[name].bindings.keys() - key_inputs["inputs"].keys()
+        for cause in changes(
+            nodes[name], locked["key_inputs"], key_inputs, project.files_of, pending
+        ):
             if cause["cause"] != "upstream":  # what it reads has drifted itself, or may differ
                 yield f"{name}: {describe(cause)}"
         for label in _rewired(project.lock, nodes[name], locked):
@@ -84,7 +86,7 @@ def _rewired(lock: LockFile, node: StageNode, locked: LockedStage) -> Iterator[s
         upstream = lock.stage(source.stage)
         if upstream is None:
             continue  # that it is not in the lock is said already
-        made_of = locked["made_of"]["inputs"].get(port)
+        key_inputs = locked["key_inputs"]["inputs"].get(port)
         made = upstream["outputs"].get(source.output)
-        if made_of is None or made is None or made_of["digest"] != made["digest"]:
+        if key_inputs is None or made is None or key_inputs["digest"] != made["digest"]:
             yield binding.label

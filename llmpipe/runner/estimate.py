@@ -34,7 +34,7 @@ class Scale:
     project: Project
     node: StageNode
     last: KeyRecord
-    made_of: Mapping[str, Any]
+    key_inputs: Mapping[str, Any]
     records: Mapping[str, KeyRecord]
     upstream: Mapping[str, float | None]
     """The factors of the stages that are to run before it."""
@@ -45,7 +45,7 @@ class Scale:
             return 1.0
         effort = self.node.stage.effort
         try:
-            old, new = effort(self.last.ingredients["config"]), effort(self.made_of["config"])
+            old, new = effort(self.last.ingredients["config"]), effort(self.key_inputs["config"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return None  # what an earlier version was made of may look otherwise
         if old is None or new is None or old.grows != new.grows or old.amount <= 0:
@@ -69,7 +69,7 @@ class Scale:
                 if found is None:
                     return None
                 factor = found if rows else 1.0  # a model is as large after more steps
-            elif self.made_of["inputs"].get(port) != self.last.ingredients["inputs"].get(port):
+            elif self.key_inputs["inputs"].get(port) != self.last.ingredients["inputs"].get(port):
                 if not before.get(port) or port not in now:
                     return None
                 factor = now[port] / before[port]

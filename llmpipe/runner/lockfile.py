@@ -9,6 +9,7 @@ history it also tells what a stage was made of last.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -24,7 +25,8 @@ from llmpipe.graph.model import Graph
 from llmpipe.runner.disk import atomic_write, write_hint
 from llmpipe.runner.records import KeyRecord
 
-VERSION = 1
+VERSION = 2
+"""The version of the layout. Version 1 wrote ``made_of`` for ``key_inputs``; it is read as well."""
 
 _HEADER = """\
 # Written by `llmpipe run`; commit it beside the spec. `llmpipe run --locked` refuses what differs.
@@ -44,7 +46,7 @@ class LockedOutput(TypedDict):
     size: int
 
 
-class MadeOf(TypedDict):
+class KeyInputs(TypedDict):
     """The ingredients of a stage: see `llmpipe.runner.fingerprint`."""
 
     record: int
@@ -59,7 +61,7 @@ class LockedStage(TypedDict):
     """What is locked of a stage."""
 
     key: str
-    made_of: MadeOf
+    key_inputs: KeyInputs
     outputs: dict[str, LockedOutput]
 
 
@@ -268,6 +270,8 @@ def _read(path: Path) -> Document | None:
     if isinstance(version, int) and version > VERSION:
         what = f"the lock file is of version {version}; this llmpipe reads {VERSION}"
         raise _unusable(path, 0, what, "use the newer llmpipe that wrote it")
+    if version == 1:
+        version = _of_today(document)
     try:
         found = msgspec.convert(document, Document)
     except msgspec.ValidationError as error:
@@ -276,6 +280,16 @@ def _read(path: Path) -> Document | None:
         what = f"the lock file is of version {version}; this llmpipe reads {VERSION}"
         raise _unusable(path, 0, what)
     return found
+
+
+def _of_today(document: Any) -> int:
+    """Rename what version 1 called otherwise; return the version that the document now has."""
+    document["version"] = VERSION
+    with contextlib.suppress(AttributeError, KeyError, TypeError):  # what is wrong is said later
+        for section in document["profiles"].values():
+            for stage in section["stages"].values():
+                stage["key_inputs"] = stage.pop("made_of")
+    return VERSION
 
 
 def _is_another(path: Path, spec: Path) -> bool:
@@ -293,7 +307,7 @@ def _digest_below(text: str) -> str:
 def _locked(record: KeyRecord) -> LockedStage:
     return {
         "key": record.key,
-        "made_of": cast("MadeOf", record.ingredients),
+        "key_inputs": cast("KeyInputs", record.ingredients),
         "outputs": {
             name: {"type": output.type, "digest": output.digest, "size": output.size}
             for name, output in record.outputs.items()
@@ -302,7 +316,7 @@ def _locked(record: KeyRecord) -> LockedStage:
 
 
 def _packages(stages: Iterable[LockedStage]) -> dict[str, str]:
-    tools = (stage["made_of"]["tools"].items() for stage in stages)
+    tools = (stage["key_inputs"]["tools"].items() for stage in stages)
     return {name: version for item in tools for name, version in item if version is not None}
 
 

@@ -44,7 +44,7 @@ class StagePlan:
     kind: str
     status: Literal["cached", "run"]
     key: str | None
-    made_of: Mapping[str, Any]
+    key_inputs: Mapping[str, Any]
     causes: list[Cause] = field(default_factory=list)
     record: KeyRecord | None = None
     derived_for: str | None = None
@@ -106,24 +106,37 @@ def plan_stage(
     }
     known = {port: found for port, found in inputs.items() if found is not None}
     pending = [port for port, found in inputs.items() if found is None]
-    made_of = ingredients(node, known, lambda: project.last_ingredients(node.id))
-    key = None if pending else digest(made_of)
+    key_inputs = ingredients(node, known, lambda: project.last_ingredients(node.id))
+    key = None if pending else digest(key_inputs)
     record = project.store.record(key) if key else None
-    causes = list(_causes(project, node, made_of, key, record, pending))
+    causes = list(_causes(project, node, key_inputs, key, record, pending))
     if forced:
         causes.append({"cause": "forced"})
     if not causes:
-        return StagePlan(node.id, node.kind, "cached", key, made_of, [], record, node.derived_for)
+        return StagePlan(
+            node.id, node.kind, "cached", key, key_inputs, [], record, node.derived_for
+        )
     last = project.last_record(node.id)
-    factor = Scale(project, node, last, made_of, records, factors).factor(causes) if last else None
+    factor = (
+        Scale(project, node, last, key_inputs, records, factors).factor(causes) if last else None
+    )
     seconds = last.seconds * factor if last and factor is not None else None
     if (kept or node.config.freeze) and not forced and last and _fits(project, node, last):
         return StagePlan(
-            node.id, node.kind, "cached", last.key, made_of, causes, last, node.derived_for,
+            node.id, node.kind, "cached", last.key, key_inputs, causes, last, node.derived_for,
             factor, last.seconds, kept=True,
         )  # fmt: skip
     return StagePlan(
-        node.id, node.kind, "run", key, made_of, causes, record, node.derived_for, factor, seconds
+        node.id,
+        node.kind,
+        "run",
+        key,
+        key_inputs,
+        causes,
+        record,
+        node.derived_for,
+        factor,
+        seconds,
     )
 
 
@@ -135,7 +148,7 @@ def _fits(project: Project, node: StageNode, record: KeyRecord) -> bool:
 def _causes(
     project: Project,
     node: StageNode,
-    made_of: Mapping[str, Any],
+    key_inputs: Mapping[str, Any],
     key: str | None,
     record: KeyRecord | None,
     pending: Collection[str],
@@ -149,7 +162,7 @@ def _causes(
         yield {"cause": "damaged", "problem": wrong}
         return
     last = project.last_ingredients(node.id)
-    found = [] if last is None else list(changes(node, last, made_of, project.files_of, pending))
+    found = [] if last is None else list(changes(node, last, key_inputs, project.files_of, pending))
     yield from found
     yield from _pending_causes(node, pending)
     if last is None and not pending:

@@ -123,12 +123,12 @@ class Project:
         last = self.store.last_ingredients(self.graph.spec.path, self.lock.section, stage)
         if last is None:
             locked = self.lock.stage(stage)
-            last = dict(locked["made_of"]) if locked else None
+            last = dict(locked["key_inputs"]) if locked else None
         return last
 
-    def remember_latest(self, stage: str, made_of: Mapping[str, Any]) -> None:
+    def remember_latest(self, stage: str, key_inputs: Mapping[str, Any]) -> None:
         """Remember what a stage was made of as its last ingredients, under these profiles."""
-        self.store.remember_latest(self.graph.spec.path, self.lock.section, stage, made_of)
+        self.store.remember_latest(self.graph.spec.path, self.lock.section, stage, key_inputs)
 
     def forget_removed(self) -> None:
         """Forget what stages made that the spec has no more, so that it may be freed."""
@@ -143,7 +143,7 @@ class Project:
         self,
         node: StageNode,
         key: str,
-        made_of: Mapping[str, Any],
+        key_inputs: Mapping[str, Any],
         records: Mapping[str, KeyRecord],
         *,
         log: Path,
@@ -156,10 +156,10 @@ class Project:
             stage=node.id,
             kind=node.kind,
             key=key,
-            made_of=dict(made_of),
+            key_inputs=dict(key_inputs),
             config=msgspec.to_builtins(node.config),
             inputs={
-                port: self.input_request(binding, made_of["inputs"][port], records)
+                port: self.input_request(binding, key_inputs["inputs"][port], records)
                 for port, binding in node.bindings.items()
             },
             outputs={name: output.type for name, output in node.ports.outputs.items()},

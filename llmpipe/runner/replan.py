@@ -88,9 +88,11 @@ class Settler:
     def _keep(self, node: StageNode, plan: StagePlan, outcome: StageOutcome) -> None:
         """Record what a stage made last as what it would make now."""
         assert plan.record is not None
-        if plan.made_of["inputs"].keys() == node.bindings.keys():  # else the key is not known yet
-            outcome.key = digest(plan.made_of)
+        if (
+            plan.key_inputs["inputs"].keys() == node.bindings.keys()
+        ):  # else the key is not known yet
+            outcome.key = digest(plan.key_inputs)
             outcome.record = msgspec.structs.replace(
-                plan.record, key=outcome.key, ingredients=dict(plan.made_of), kept_from=plan.key
+                plan.record, key=outcome.key, ingredients=dict(plan.key_inputs), kept_from=plan.key
             )
             self.project.store.save(outcome.record)

@@ -62,7 +62,7 @@ class StageRequest(msgspec.Struct, frozen=True):
     stage: str
     kind: str
     key: str
-    made_of: dict[str, Any]
+    key_inputs: dict[str, Any]
     config: dict[str, Any]
     inputs: dict[str, InputRequest]
     outputs: dict[str, ArtifactType]

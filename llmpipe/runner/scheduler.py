@@ -194,7 +194,7 @@ class Scheduler:
         request = self.project.request(
             node,
             plan.key,
-            plan.made_of,
+            plan.key_inputs,
             self.records,
             log=log,
             remote=self.remote,

@@ -329,15 +329,15 @@ class Store:
             return None
 
     def remember_latest(
-        self, spec_path: Path, section: str, stage: str, made_of: Mapping[str, Any]
+        self, spec_path: Path, section: str, stage: str, key_inputs: Mapping[str, Any]
     ) -> None:
         """Remember the ingredients of a stage's run as its last ones."""
-        if self.last_ingredients(spec_path, section, stage) == made_of:
+        if self.last_ingredients(spec_path, section, stage) == key_inputs:
             return
         path = Path(self._latest_file(spec_path, section, stage))
         with writing(self.home):
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, json.dumps(made_of, sort_keys=True) + "\n", durable=False)
+            atomic_write(path, json.dumps(key_inputs, sort_keys=True) + "\n", durable=False)
 
     def forget_latest(self, spec_path: Path, section: str, stages: Collection[str]) -> None:
         """Forget the last runs of all but these stages: what they made may be freed."""

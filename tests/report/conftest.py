@@ -230,12 +230,12 @@ def _outcomes(project: Project) -> Iterator[tuple[str, StageOutcome]]:
             port: {"type": binding.type, "digest": digest(binding.label), "suffix": ""}
             for port, binding in node.bindings.items()
         }
-        made_of = {
+        key_inputs = {
             "record": 1, "kind": node.kind, "version": 1, "config": {}, "inputs": inputs,
             "tools": {"axolotl": "0.19.0", "torch": "2.13.0"} if node.kind == "train" else {},
         }  # fmt: skip
         record = KeyRecord(
-            digest([node.id, made_of]), node.kind, made_of, outputs, metrics, summary, seconds,
+            digest([node.id, key_inputs]), node.kind, key_inputs, outputs, metrics, summary, seconds,
             "2026-11-24T09:20:00.000+00:00",
         )  # fmt: skip
         project.store.save(record)

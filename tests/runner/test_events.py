@@ -74,7 +74,7 @@ TYPES: dict[str, Callable[[Any], bool]] = {
     "truth value": lambda value: isinstance(value, bool),
     "null": lambda value: value is None,
     "error": lambda value: bool(value) and fits(value, VALUES["error"], {"log", "tail"}),
-    "owner": lambda value: bool(value) and fits(value, VALUES["owner"]),
+    "owner": lambda value: bool(value) and fits(value, VALUES["owner"], {"node"}),
 }
 
 

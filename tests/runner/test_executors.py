@@ -158,7 +158,7 @@ def test_a_file_that_changed_since_the_plan_is_not_sent(
     plan = make_plan(project)["one"]
     assert plan.key is not None
     node = project.graph.nodes["one"]
-    request = project.request(node, plan.key, plan.made_of, {}, log=workspace.folder / "log")
+    request = project.request(node, plan.key, plan.key_inputs, {}, log=workspace.folder / "log")
     (workspace.folder / "a.txt").write_text("other\n")
     with pytest.raises(StageError, match=r"^\./a\.txt changed after the run began"):
         portable(request, project.store)

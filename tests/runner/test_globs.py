@@ -124,7 +124,7 @@ def test_the_worker_looks_at_the_same_files(manuals: Workspace) -> None:
     plan = make_plan(project)["docs"]
     assert plan.key is not None
     node = project.graph.nodes["docs"]
-    request = project.request(node, plan.key, plan.made_of, {}, log=manuals.folder / "log")
+    request = project.request(node, plan.key, plan.key_inputs, {}, log=manuals.folder / "log")
     (manuals.folder / "docs" / "new.txt").write_text("new\n")
     _check_inputs(request, project.store)
     (manuals.folder / "docs" / "new.md").write_text("new\n")

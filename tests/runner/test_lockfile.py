@@ -69,13 +69,13 @@ def test_what_is_locked(space: Any) -> None:
     result = space.run()
     text = lock_of(space).read_text()
     document = yaml.safe_load(text)
-    assert (document["version"], document["name"]) == (1, "locked")
+    assert (document["version"], document["name"]) == (2, "locked")
     section = document["profiles"]["default"]
     assert list(section["stages"]) == ["raw", "rows", "tail"]
     raw = section["stages"]["raw"]
     assert raw["key"] == result["stages"]["raw"]["key"]
     assert re.fullmatch(r"[0-9a-f]{64}", raw["outputs"]["o"]["digest"])
-    assert raw["made_of"]["inputs"]["src"]["digest"] == raw["outputs"]["o"]["digest"]
+    assert raw["key_inputs"]["inputs"]["src"]["digest"] == raw["outputs"]["o"]["digest"]
     assert "commit it beside the spec" in text.splitlines()[0]
     assert str(space.folder) not in text
 
@@ -174,9 +174,9 @@ def test_a_changed_input_is_refused_once(space: Any) -> None:
 def test_other_versions_are_refused(space: Any) -> None:
     """Of a tool that shapes the result, and of llmpipe's own way to make a kind of stage."""
     space.run()
-    change(space, lambda s: s["rows"]["made_of"]["tools"].update(msgspec="0.0.1"))
+    change(space, lambda s: s["rows"]["key_inputs"]["tools"].update(msgspec="0.0.1"))
     assert space.run("--locked")["status"] == "done"  # format does not depend on it any more
-    change(space, lambda s: s["rows"]["made_of"].update(version=0))
+    change(space, lambda s: s["rows"]["key_inputs"].update(version=0))
     assert "rows: llmpipe makes this kind of stage differently now" in refused(space)
 
 
@@ -188,11 +188,11 @@ def test_an_upgraded_tool_is_refused(space: Any) -> None:
     space.run()
     space.write(SPEC + sft)
     planned = json.loads(space.call("plan", "spec.yaml", "sft", "--json").stdout)["stages"]["sft"]
-    made_of = yaml.safe_load(
+    key_inputs = yaml.safe_load(
         space.call("plan", "spec.yaml", "sft").stdout.partition("made of:\n")[2]
     )
-    made_of["tools"]["peft"] = "0.0.1"
-    locked = {"key": planned["key"], "made_of": made_of, "outputs": {}}
+    key_inputs["tools"]["peft"] = "0.0.1"
+    locked = {"key": planned["key"], "key_inputs": key_inputs, "outputs": {}}
     change(space, lambda stages: stages.update(sft=locked))
     message = refused(space)
     assert re.search(r"sft: peft: 0\.0\.1 → \d", message)
@@ -223,7 +223,7 @@ def test_an_exact_artifact_must_be_the_same(space: Any) -> None:
     """A kind that promises equal bytes fails where it makes others of the same ingredients."""
     space.run()
     change(space, lambda stages: stages["rows"]["outputs"]["train"].update(digest="0" * 64))
-    change(space, lambda s: s["tail"]["made_of"]["inputs"]["i"].update(digest="0" * 64))
+    change(space, lambda s: s["tail"]["key_inputs"]["inputs"]["i"].update(digest="0" * 64))
     result = space.run("--locked", code=1)
     error = result["stages"]["rows"]["error"]
     assert re.match(r"its output 'train' is [0-9a-f]{12}; 0{12} is locked", error["message"])
@@ -239,6 +239,21 @@ def test_what_an_outside_program_makes_may_differ(space: Any) -> None:
     assert {stage["status"] for stage in result["stages"].values()} == {"done"}
 
 
+def test_a_lock_of_version_1_still_locks(space: Any) -> None:
+    """Nothing runs again for the name's sake; the next run that may write it writes version 2."""
+    space.run()
+    lock, now = lock_of(space), lock_of(space).read_text()
+    old = now.replace("key_inputs:", "made_of:").replace("version: 2\n", "version: 1\n")
+    assert old != now
+    lock.write_text(old)
+    assert {s["status"] for s in space.run("--locked")["stages"].values()} == {"cached"}
+    assert lock.read_text() == old
+    shutil.rmtree(space.folder / ".llmpipe")
+    assert space.run("--locked")["status"] == "done"
+    space.run()
+    assert lock.read_text() == now
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -247,8 +262,9 @@ def test_what_an_outside_program_makes_may_differ(space: Any) -> None:
         ("version: 1\n", "it is no lock file"),
         ("version: 1\nname: x\nprofiles: {default: {}}\n", "it is no lock file"),
         ("version: 1\nname: x\nprofiles: {default: 3}\n", "it is no lock file"),
-        ("version: 2\nname: x\nsections: {}\n", "of version 2; this llmpipe reads 1"),
-        ("version: 0\nname: x\nprofiles: {}\n", "of version 0; this llmpipe reads 1"),
+        ("version: 2\nname: x\nprofiles: {default: {}}\n", "it is no lock file"),
+        ("version: 3\nname: x\nsections: {}\n", "of version 3; this llmpipe reads 2"),
+        ("version: 0\nname: x\nprofiles: {}\n", "of version 0; this llmpipe reads 2"),
         ("a: !!python/object:os.x {}\n", "it is not valid YAML"),
         (b"name: M\xe1laga\n", "it is not UTF-8 text"),
     ],

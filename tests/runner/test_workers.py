@@ -67,7 +67,7 @@ def servers(run: Path) -> set[int]:
 
 def start_one(workers: Workers, folder: Path) -> int:
     """Start a worker and let it end; give the pid of the server that forked it."""
-    fields: dict[str, Any] = {"made_of": {}, "config": {}, "inputs": {}, "outputs": {}}
+    fields: dict[str, Any] = {"key_inputs": {}, "config": {}, "inputs": {}, "outputs": {}}
     places = {"home": str(folder), "spec_dir": str(folder), "log": str(folder / "log")}
     request = StageRequest(
         stage="s", kind="command", key="0" * 64, threads=1, environment={}, **fields, **places

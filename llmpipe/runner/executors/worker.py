@@ -173,7 +173,7 @@ def _publish(
     record = KeyRecord(
         key=request.key,
         kind=request.kind,
-        ingredients=request.made_of,
+        ingredients=request.key_inputs,
         outputs=outputs,
         metrics=answer["metrics"],
         summary=answer["summary"],
