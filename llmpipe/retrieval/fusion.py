@@ -56,7 +56,7 @@ def relative_score_fusion(
     """
     greatest = max(bm25.values(), default=0.0) or 1.0
     scores = {
-        item: alpha * near + (1 - alpha) * bm25[item] / greatest
+        item: alpha * near + min((1 - alpha) * bm25[item] / greatest, 1 - alpha)  # may underflow
         for item, near in zip(dense, scaled(list(dense.values())), strict=True)
     }
     return _best_first(scores)

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from document_files import docx_bytes, pdf_bytes
-from llmpipe.formats.row import MissingColumnError
 from processes import wait_for
 
 from llmpipe.documents import confined, convert, plain
 from llmpipe.documents.convert import Options
 from llmpipe.documents.rows import Columns
 from llmpipe.errors import LlmpipeError, MissingDependencyError, StageError
+from llmpipe.formats.row import MissingColumnError
 
 SMALL = confined.Limits(memory=200_000_000, seconds=0.9)
 """Of which the smallest file may take 30 MB and 0.3 s."""

@@ -63,6 +63,8 @@ def test_the_formula_of_relative_score_fusion() -> None:
     assert list(relative_score_fusion(dense, bm25, alpha=0)) == [2, 7, 4]
     assert list(relative_score_fusion({3: 0.2, 1: 0.2}, {3: 0.0, 1: 0.0})) == [1, 3]
     assert relative_score_fusion({}, {}) == {}
+    tiny = relative_score_fusion({1: 0.2, 2: 0.1}, {1: 5e-324, 2: 0.0}, alpha=0.25)
+    assert tiny == {1: 1.0, 2: 0.0}  # a product of the smallest number does not round up to itself
 
 
 @given(st.dictionaries(st.integers(0, 30), st.tuples(st.floats(-1, 1), st.floats(0, 50))), UNITS)
