@@ -1,7 +1,7 @@
 """Tell when two examples say the same, and when a training row gives a held-out question away.
 
-Two normalisations are used. *Content* (for duplicates): Unicode NFKC, case folded, without white
-space. *Question* (for held-out rows): the words of the user's turns, NFKC and case folded, without
+Two normalizations are used. *Content* (for duplicates): Unicode NFKC, case folded, white space
+collapsed. *Question* (for held-out rows): the words of the user's turns, NFKC and case folded, without
 the punctuation around them. Paraphrases are not covered.
 """
 
@@ -43,23 +43,20 @@ def compared(example: Example) -> Compared:
     beside = [_beside(turn) for turn in turns if turn.reasoning_content or turn.tool_calls]
     if not isinstance(example, Text) and example.tools:
         beside.append(_json(example.tools))
-    said = _without_space("\x1e".join([*(turn.role for turn in turns), *texts, *beside]))
+    said = "\x1e".join([*(turn.role for turn in turns), *map(normalize, [*texts, *beside])])
     content = hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:16]
     return Compared(content, _digest(question), question)
 
 
-def _without_space(text: str) -> str:
-    """Return text as duplicates are compared: NFKC, case folded, no white space."""
-    if not text.isascii():
-        return "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    text = text.lower()
-    for space in " \n\t\r":
-        text = text.replace(space, "")
-    return text
+def normalize(text: str) -> str:
+    """Return text as duplicates are compared: NFKC, case folded, white space collapsed."""
+    if text.isascii():  # most text is, and its other forms need no table
+        return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def content_key(example: Example) -> bytes:
-    """Return 16 bytes that two examples share when all that they say is equal, normalised."""
+    """Return 16 bytes that two examples share when all that they say is equal, normalized."""
     return compared(example).content
 
 

@@ -13,11 +13,13 @@ def chat(question: str, answer: str = "Yes.", **keys: Any) -> Conversation:
     return Conversation([Turn("user", question), Turn("assistant", answer, **keys)])
 
 
-def test_content_is_compared_normalised():
+def test_content_is_compared_normalized():
     """Case, white space and compatible forms do not make a row another one; words do."""
     assert content_key(chat("What  is\nﬁre?")) == content_key(chat("what is fire?"))
     assert content_key(chat("What is fire?")) != content_key(chat("What is fire"))
     assert content_key(chat("a", "b")) != content_key(chat("b", "a"))
+    assert content_key(chat("Add 1 23.")) != content_key(chat("Add 12 3."))
+    assert content_key(chat("add one", "two")) != content_key(chat("add", "one two"))
     called = [chat("a", "", tool_calls=[{"function": {"name": name}}]) for name in ("f", "g")]
     assert len({content_key(each) for each in called}) == 2
     assert content_key(Conversation(called[0].turns, [{"name": "f"}])) != content_key(called[0])

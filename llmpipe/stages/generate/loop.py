@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 from llmpipe.errors import StageError
-from llmpipe.formats.leakage import normalise
+from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.protocol import GeneratedRow, Method, Reject
 
@@ -29,14 +29,14 @@ class GenerationState:
 
     def exclude(self, questions: Iterable[str]) -> None:
         """Count rows with one of these questions as duplicates."""
-        self._seen.update(map(normalise, questions))
+        self._seen.update(map(normalize, questions))
 
     def take(self, event: GeneratedRow | Reject) -> None:
         """Add a row or a reject; a row whose question is not new is a reject."""
         if isinstance(event, Reject):
             self.rejects.append(event)
             return
-        key = normalise(event.question)
+        key = normalize(event.question)
         if key in self._seen:
             self.rejects.append(_duplicate(event))
         else:

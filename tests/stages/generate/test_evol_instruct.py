@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 from llmpipe.contracts import Artifact
-from llmpipe.formats.leakage import normalise
+from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.asking import VERDICT_TOKENS, Teacher
 from llmpipe.stages.generate.methods.evol_instruct import EvolInstruct, EvolInstructConfig
 from llmpipe.stages.generate.methods.evol_instruct.filters import reject_answer, reject_rewrite
@@ -159,8 +159,8 @@ def test_a_long_answer_may_say_sorry() -> None:
 
 @given(st.text())
 def test_normalizing_twice_changes_nothing(text: str) -> None:
-    """Texts that were equal once normalise stay equal."""
-    assert normalise(normalise(text)) == normalise(text)
+    """Texts that were equal once normalized stay equal."""
+    assert normalize(normalize(text)) == normalize(text)
 
 
 @given(st.text(), st.text())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from llmpipe.formats.leakage import normalise
+from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.methods.evol_instruct.prompts import LEAKS
 
 _STOP_WORDS = """
@@ -36,7 +36,7 @@ def reject_rewrite(parent: str, rewritten: str) -> str | None:
     text = rewritten.lower()
     if any(words in text and words not in parent.lower() for words in LEAKS):
         return "leaks the prompt"
-    if normalise(rewritten) == normalise(parent):
+    if normalize(rewritten) == normalize(parent):
         return "no information gain"
     return None
 
