@@ -1,8 +1,8 @@
 """Tell when two examples say the same, and when a training row gives a held-out question away.
 
 Two normalizations are used. *Content* (for duplicates): Unicode NFKC, case folded, white space
-collapsed. *Question* (for held-out rows): the words of the user's turns, NFKC and case folded, without
-the punctuation around them. Paraphrases are not covered.
+collapsed. *Question* (for held-out rows): the words of the user's turns, NFKC and case folded,
+without the punctuation around them. Paraphrases are not covered.
 """
 
 from __future__ import annotations
