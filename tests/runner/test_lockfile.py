@@ -283,7 +283,7 @@ def test_a_lock_that_cannot_be_understood(space: Any, text: str | bytes, message
 
 def test_a_newer_lock_is_for_a_newer_llmpipe(space: Any) -> None:
     """There is nothing to restore: the hint says whose it is."""
-    lock_of(space).write_text("version: 2\nwhatever: true\n")
+    lock_of(space).write_text("version: 3\nwhatever: true\n")
     told = space.call("run", "spec.yaml").stderr
     assert "use the newer llmpipe that wrote it" in told
     assert "restore" not in told

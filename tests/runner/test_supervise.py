@@ -113,6 +113,26 @@ def test_ctrl_c_waits_for_what_is_being_stored(workspace: Any) -> None:
     assert workspace.plan()["s"]["status"] == "cached"
 
 
+def test_a_stage_that_takes_long_to_stop_keeps_no_other_waiting(workspace: Any) -> None:
+    """While one that is over its time gets its seconds to end, others end and start."""
+    workspace.write("""\
+version: 1
+name: stubborn
+stages:
+  stubborn: {kind: command, run: "trap '' INT TERM; sleep 60", outputs: {o: o.txt}, timeout: 1}
+  short: {kind: command, run: "sleep 2; echo x > ${outputs.o}", outputs: {o: o.txt}}
+  next: {kind: command, run: "cat ${inputs.i} > ${outputs.o}", inputs: {i: short}, outputs: {o: o.txt}}
+""")
+    workspace.run("-k", "-j", "2", code=1)
+    (path,) = (workspace.folder / ".llmpipe").glob("runs/*/run.json")
+    stages = json.loads(path.read_text())["stages"]
+    assert stages["stubborn"]["error"]["message"] == "it ran longer than its timeout of 1 s"
+    end = stages["stubborn"]["started"] + stages["stubborn"]["seconds"]
+    assert 4 < stages["stubborn"]["seconds"] < 20
+    assert stages["next"]["status"] == "done"
+    assert stages["next"]["started"] < end - 0.5
+
+
 def test_children_in_sessions_of_their_own_end_as_well(workspace: Any) -> None:
     """Ctrl-C leaves nothing running, not even what a program has started in another session."""
     workspace.write(ONE % ("setsid sleep 321 & echo $! > pid; sleep 300", ""))
