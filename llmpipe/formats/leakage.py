@@ -85,20 +85,22 @@ class QuotedQuestions:
     def __init__(self, questions: Iterable[Sequence[str]]) -> None:
         long = [list(words) for words in questions if len(words) >= SHORTEST_QUOTE]
         counts = Counter(word for words in long for word in set(words))
-        self._by_word: dict[str, list[str]] = {}
+        self._by_word: dict[str, list[tuple[frozenset[str], str]]] = {}
         for words in long:
             rarest = min(words, key=lambda word: (counts[word], word))
-            self._by_word.setdefault(rarest, []).append(f" {' '.join(words)} ")
+            question = frozenset(words), f" {' '.join(words)} "
+            self._by_word.setdefault(rarest, []).append(question)
         self.shortest: float = min(map(len, long), default=inf)
         """The number of words of the shortest question in the index."""
 
     def quoted_in(self, words: Sequence[str]) -> bool:
         """Whether a whole question of eight words or more stands in ``words``, word for word."""
-        found = self._by_word.keys() & set(words)
-        if not found:
-            return False
-        text = f" {' '.join(words)} "
-        return any(question in text for word in found for question in self._by_word[word])
+        has = set(words)
+        for word in self._by_word.keys() & has:
+            for needed, question in self._by_word[word]:
+                if needed <= has and question in f" {' '.join(words)} ":
+                    return True
+        return False
 
 
 def _beside(turn: Turn) -> str:
