@@ -21,7 +21,7 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-engine bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources python-api clean
+	bench-data bench-engine bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources python-api clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -110,6 +110,9 @@ bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside 
 
 bench-retrieval: $(VENV)/.installed ## what searches find on four collections: 2 minutes
 	$(BIN)/python -m benchmarks.retrieval
+
+bench-data: $(VENV)/.installed ## rows that format takes in a CPU second, beside datasets: 10 minutes
+	$(BIN)/python -m benchmarks.data $(BENCH_OPTIONS)
 
 bench-merge: $(VENV)/.installed ## merged models beside the trained ones, PEFT and Axolotl: half an hour
 	$(BIN)/python -m benchmarks.merge $(BENCH_OPTIONS)
