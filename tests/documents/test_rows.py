@@ -136,8 +136,8 @@ def test_tables_as_spreadsheets_save_them(tmp_path, encoding, is_guess):
 def test_rows_that_are_no_text(tmp_path):
     """A binary file with the suffix of a CSV file is named; JSON is UTF-8."""
     (tmp_path / "a.csv").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
-    with pytest.raises(StageError, match=r"^a\.csv is a binary file, not text$"):
+    with pytest.raises(StageError, match=r"^a\.csv is a binary file, not text"):
         documents(tmp_path / "a.csv")
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "\xe9"}\n')
-    with pytest.raises(StageError, match=r"^a\.jsonl:1: not UTF-8 text$"):
+    with pytest.raises(StageError, match=r"^a\.jsonl:1: not UTF-8 text"):
         documents(tmp_path / "a.jsonl")
