@@ -60,7 +60,7 @@ def test_a_file_without_text(tmp_path):
     """A blank file counts as missing text, and is named."""
     for name, data in (("a.md", b"---\ntitle: x\n---\n \n"), ("a.html", b"<script>x</script>")):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(StageError, match=rf"^{name} contains no text$"):
+        with pytest.raises(StageError, match=rf"(?m)^{name} contains no text$"):
             convert(tmp_path / name, name, Options())
 
 

@@ -65,5 +65,5 @@ def test_utf_16_by_its_mark():
 )  # fmt: skip
 def test_binary_is_refused(data):
     """A picture with the suffix of a text file is named."""
-    with pytest.raises(StageError, match=r"^notes\.txt is a binary file, not text$"):
+    with pytest.raises(StageError, match=r"(?m)^notes\.txt is a binary file, not text$"):
         convert(data, "notes.txt")
