@@ -170,7 +170,9 @@ def test_the_arguments_of_a_call_must_be_an_object(arguments: str) -> None:
         ({"messages": [ASKED, {"role": "assistant", "tool_calls": [call]}]}, ChatRequest),
         ({"input": [ASKED, CALL_ITEM | {"arguments": arguments}]}, ResponsesRequest),
     ):
-        with pytest.raises(ApiError, match=r"tool_calls\[0\].function.arguments: must be a JSON object"):
+        with pytest.raises(
+            ApiError, match=r"tool_calls\[0\].function.arguments: must be a JSON object"
+        ):
             read_request(body, kind, ABLE)
 
 
