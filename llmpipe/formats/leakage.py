@@ -55,11 +55,6 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def normalise(text: str) -> str:
-    """Return text in NFKC, case folded, each run of white space one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def content_key(example: Example) -> bytes:
     """Return 16 bytes that two examples share when all that they say is equal, normalized."""
     return compared(example).content
