@@ -66,18 +66,19 @@ def servers(run: Path) -> set[int]:
 
 
 def start_one(workers: Workers, folder: Path) -> int:
-    """Start a worker and let it end; give the pid of the server that forked it."""
+    """Start a worker and let it end; return the pid of the server that forked it."""
     fields: dict[str, Any] = {"key_inputs": {}, "config": {}, "inputs": {}, "outputs": {}}
     places = {"home": str(folder), "spec_dir": str(folder), "log": str(folder / "log")}
     request = StageRequest(
         stage="s", kind="command", key="0" * 64, threads=1, environment={}, **fields, **places
     )
     worker = workers.start(request)
-    stat = Path(f"/proc/{worker.pid}/stat").read_text()
+    stat = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
     while worker.read() is not None:
         pass
     workers.end(worker)
-    return int(stat.rpartition(")")[2].split()[1])
+    assert int(stat[2]) == worker.pid, "a signal to its group would not reach it yet"
+    return int(stat[1])
 
 
 def importer(heavy: Path) -> int | None:

@@ -100,18 +100,24 @@ def _serve(channel: socket.socket) -> None:
         if events is None:
             _reap(int(message))
             continue
+        leads, begun = os.pipe()
         pid = os.fork()
         if pid == 0:
             channel.close()
-            _become_worker(message, events)
+            os.close(leads)
+            _become_worker(message, events, begun)
         os.close(events)
+        os.close(begun)
+        os.read(leads, 1)  # returns when the child has closed its end: signals to its group arrive
+        os.close(leads)
         send(channel, str(pid).encode())
 
 
-def _become_worker(message: bytes, events: int) -> None:
+def _become_worker(message: bytes, events: int, begun: int) -> None:
     status = 1
     try:
         os.setsid()
+        os.close(begun)
         os.dup2(events, 1)
         os.close(events)
         request = msgspec.json.decode(message, type=StageRequest)
