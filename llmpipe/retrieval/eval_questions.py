@@ -229,16 +229,17 @@ def _question_and_answer(row: Mapping[str, Any], columns: QuestionColumns) -> tu
     if columns.question or "question" in row:
         text = text_column(row, columns.question or "question")
         return text, text_column(row, columns.answer or "answer", required=False)
-    if detect(row) is None:
+    format_ = detect(row)
+    if format_ is None:
         has = ", ".join(map(repr, row)) or "no columns"
         raise RowError(
             f"the row has no column 'question' and is in no known format; it has {has}",
             hint="name the columns: map: {question: COLUMN, documents: COLUMN}",
         )
+    if format_ == "completion":
+        raise RowError("raw text has no question", hint="name the column: map: {question: COLUMN}")
     chat = read_conversation(row).turns
     asked = [turn.text for turn in chat if turn.role == "user"]
-    if not asked:
-        raise RowError("raw text has no question", hint="name the column: map: {question: COLUMN}")
     if columns.answer:
         return asked[-1], text_column(row, columns.answer, required=False)
     return asked[-1], chat[-1].text

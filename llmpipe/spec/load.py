@@ -307,7 +307,7 @@ class _Builder:
                 continue
             if key in entries:
                 raise _error(
-                    where, f"the key {key!r} stands twice", f"first at line {keys[key].line}"
+                    where, f"the key {key!r} appears twice", f"first at line {keys[key].line}"
                 )
             entries[key], keys[key] = child, where
         for merge in merges:

@@ -145,7 +145,7 @@ class _Reader:
             self._check_axis(axis, where)
             for other in seen:
                 if axis == other:
-                    self._fail(where, f"the axis {axis!r} stands twice")
+                    self._fail(where, f"the axis {axis!r} appears twice")
                 elif f"{axis}.".startswith(f"{other}.") or f"{other}.".startswith(f"{axis}."):
                     inner, outer = sorted((axis, other), key=len, reverse=True)
                     self._fail(where, f"the axis {inner!r} lies inside the axis {outer!r}")

@@ -103,7 +103,7 @@ class Export(StageDefaults):
             if name not in converter.QUANTIZATIONS:
                 found.append((place, f"{name!r} is not a type that can be written ({known} are)"))
         if len(set(items)) < len(items):
-            found.append((("quantize",), "the same type stands twice"))
+            found.append((("quantize",), "the same type appears twice"))
         return found
 
     @staticmethod

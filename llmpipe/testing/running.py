@@ -94,9 +94,9 @@ def make_context(
     given = inputs or {}
     found = {}
     for port, wanted in stage.ports(config).inputs.items():
-        points = [name for name in given if name.startswith(f"{port}[")] if wanted.gather else []
-        for name in points or [port]:
-            found[name] = _artifact(name, wanted, given.get(name, folder / wanted.value))
+        points = [key for key in given if key.startswith(f"{port}[")] if wanted.gather else []
+        for key in points or [port]:
+            found[key] = _artifact(key, wanted, given.get(key, folder / wanted.value))
     unknown = given.keys() - found.keys()
     assert not unknown, f"there is no input {', '.join(sorted(unknown))}"
     places = {part: _new_folder(folder / ".testing", part) for part in ("out", "work")}

@@ -105,7 +105,7 @@ def test_nothing_heavy_is_imported(folder: Path, arguments: list[str]) -> None:
         (SPEC.replace("./rows.jsonl", "rowz"), "there is no stage 'rowz'"),
         (SPEC.replace("./rows.jsonl", "dataset"), "in a circle"),
         (SPEC.replace("./rows.jsonl", "./gone.jsonl"), "no such file or folder: ./gone.jsonl"),
-        (SPEC + "  dataset: {kind: format, data: ./rows.jsonl, to: messages}\n", "stands twice"),
+        (SPEC + "  dataset: {kind: format, data: ./rows.jsonl, to: messages}\n", "appears twice"),
         (SPEC.replace("./rows.jsonl", "~nouser/x"), "no such file or folder: ~nouser/x"),
         (SPEC.replace("./rows.jsonl", '"./a\\0b"'), "is no stage, no path and no hub id"),
         (SPEC.replace("  dataset", "\tdataset"), "not valid YAML"),

@@ -144,7 +144,7 @@ def test_the_settings_reach_the_index(tmp_path: Path) -> None:
     ("vectors", "message"),
     [
         (np.zeros((40, 8), np.float32), r"float32 of shape \(40, 8\).* rows of 64"),
-        (np.ones((40, DIMENSION)), "holds float64"),
+        (np.ones((40, DIMENSION)), "contains float64"),
         (np.full((40, DIMENSION), np.nan, np.float32), "row 0 has length nan"),
         (np.ones((40, DIMENSION), np.float32), "row 0 has length 8"),
         (np.full((39, DIMENSION), 1 / 8, np.float32), "40 chunks and 39 vectors"),
@@ -163,11 +163,11 @@ def test_broken_embeddings_are_refused(vectors: np.ndarray, message: str, tmp_pa
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (np.array([1.0, 2.0]), "holds float64 of shape"),
-        (np.array([[1, 2]]), r"holds int64 of shape \(1, 2\)"),
+        (np.array([1.0, 2.0]), "contains float64 of shape"),
+        (np.array([[1, 2]]), r"contains int64 of shape \(1, 2\)"),
         (np.array(["1"]), "not a list of integers"),
         (np.array([2, 1]), "rows from 0 to 39 in ascending order"),
-        (np.array([1, 1]), "each once"),
+        (np.array([1, 1]), "distinct rows"),
         (np.array([-1, 1]), "rows from 0 to 39"),
         (np.array([1, 40]), "rows from 0 to 39"),
         (np.array([{}]), "cannot be read as a list of rows"),

@@ -228,7 +228,7 @@ def test_another_embedder_is_refused(index: Path) -> None:
     with pytest.raises(StageError) as caught:
         Retriever.open(index, HashedWords(model="./other", digest="2", query_prefix="query: "))
     message = caught.value.message
-    assert "made with ./hashed-words" in message
+    assert "built with ./hashed-words" in message
     assert "embedded with ./other" in message
     assert "digest: '1' → '2'" in message
     assert "query_prefix: '' → 'query: '" in message

@@ -113,7 +113,9 @@ def test_ctrl_c_waits_for_what_is_being_stored(workspace: Any) -> None:
     assert workspace.plan()["s"]["status"] == "cached"
 
 
-def test_a_stage_that_takes_long_to_stop_keeps_no_other_waiting(workspace: Any) -> None:
+def test_a_stage_that_takes_long_to_stop_keeps_no_other_waiting(
+    workspace: Any, all_cores: None
+) -> None:
     """While one that is over its time gets its seconds to end, others end and start."""
     workspace.write("""\
 version: 1

@@ -52,7 +52,7 @@ def test_scalars_follow_the_core_schema(text: str, value: object) -> None:
         ("# nothing\n", "1:1", "the file is empty"),
         ("- a\n- b\n", "1:1", "not a list"),
         ("word", "1:1", "not a single value"),
-        ("a: 1\nb: 2\na: 3\n", "3:1", "the key 'a' stands twice"),
+        ("a: 1\nb: 2\na: 3\n", "3:1", "the key 'a' appears twice"),
         ("a:\n\t- b\n", "2:1", "not valid YAML"),
         ("a: [1,", "2:1", "not valid YAML"),
         ("a: !!python/name:os.system x", "1:4", "is not allowed"),

@@ -108,7 +108,7 @@ def test_include_alone_makes_a_matrix() -> None:
         ("kind: [train]", "5:3", "'kind' cannot be an axis"),
         ("a, kind: [[1, train]]", "5:3", "'kind' cannot be an axis"),
         ("include: [{matrix.a: 1}]", "5:14", "'matrix' cannot be an axis"),
-        ("a: [1]\na, b: [[1, 2]]", "6:3", "the axis 'a' stands twice"),
+        ("a: [1]\na, b: [[1, 2]]", "6:3", "the axis 'a' appears twice"),
         ("axolotl: [{}]\naxolotl.x: [1]", "6:3", "'axolotl.x' lies inside the axis 'axolotl'"),
         ("sources.0.data: [./b]", "5:3", "'sources' is a list"),
         ("kindred: [1]\naxolotl.lora_r.x: [1]", "6:3", "'axolotl.lora_r' is a single value"),

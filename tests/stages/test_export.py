@@ -108,7 +108,7 @@ def test_missing_converter(run_export: RunExport, tiny_llama: Path, tmp_path: Pa
     [
         ("q4_k_m", ("quantize",), "'q4_k_m' is not a type that can be written (f16, bf16, q8_0"),
         (["q8_0", "Q8"], ("quantize", 1), "'Q8' is not a type"),
-        (["f16", "f16"], ("quantize",), "the same type stands twice"),
+        (["f16", "f16"], ("quantize",), "the same type appears twice"),
         ([], ("quantize",), "name at least one type"),
     ],
 )

@@ -182,7 +182,7 @@ def test_the_block_mends_what_is_wrong_in_its_file(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
-    """Unreadable, or with a key that stands twice, of which Axolotl would take the last."""
+    """Unreadable, or with a key that appears twice, of which Axolotl would take the last."""
     file = tmp_path / "my.yml"
     nine = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
     for text, message in (

@@ -119,7 +119,7 @@ def test_a_tensor_that_nothing_takes(sharp_llama: Path, tmp_path: Path) -> None:
         tensors["blk.0.attn_q.bias"] = tensors["blk.0.attn_norm.weight"]
 
     told = refused(sharp_llama, tmp_path, add)
-    assert "does not take: 2 tensors: blk.0.attn_q.bias, blk.2.attn_v.weight" in told
+    assert "model does not use: 2 tensors: blk.0.attn_q.bias, blk.2.attn_v.weight" in told
 
 
 def test_a_tensor_that_is_known_to_be_left_out(sharp_llama: Path, tmp_path: Path) -> None:

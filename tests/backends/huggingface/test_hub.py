@@ -22,7 +22,7 @@ FILES = {"config.json": b'{"model_type": "llama"}', "pytorch_model.bin": b"a pic
 SETS = {
     "org/rows": ["README.md", "dataset_infos.json", "data/train.jsonl"],
     "org/splits": ["test.csv", "train.csv"],
-    "org/parquet": [".gitattributes", "data/train-00000.parquet"],
+    "org/archive": [".gitattributes", "data/train-00000.tar"],
 }
 """The data sets that the hub has, with their files."""
 
@@ -156,9 +156,9 @@ def test_a_data_set_is_its_one_file_of_rows(endpoint: str, tmp_path: Path) -> No
             'run: "curl -fsSL https://huggingface.co/datasets/org/splits/resolve/',
         ),
         (
-            "parquet",
-            "'org/parquet' of the hub has no file of rows: data/train-00000.parquet",
-            "load_dataset('org/parquet', revision=",
+            "archive",
+            "'org/archive' of the hub has no file of rows: data/train-00000.tar",
+            "load_dataset('org/archive', revision=",
         ),
     ],
 )
@@ -168,5 +168,5 @@ def test_a_data_set_of_other_files_says_what_one_can_be(
     """With a stage that fetches the file that is meant, or writes one."""
     found = ask(f"print(hub.download_rows('org/{name}', '{COMMIT}'))", endpoint, tmp_path)
     assert found.startswith(f"the data set {told}")
-    assert "JSONL, JSON, CSV or TSV" in found
+    assert "JSON, CSV, TSV, Parquet or Arrow" in found
     assert way in found

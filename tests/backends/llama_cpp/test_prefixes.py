@@ -135,7 +135,7 @@ def test_what_cannot_be_kept_is_tried_once(
         replies = asked.ask(requests(shared=True))
     assert [reply.problem for reply in replies] == [None] * 6
     assert len(tried) == 2
-    assert caplog.text.count("is computed each time") == 2
+    assert caplog.text.count("is computed again each time") == 2
 
 
 def test_an_interruption_waits_for_nothing(server: LlamaServer, tmp_path: Path) -> None:
