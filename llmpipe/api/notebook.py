@@ -22,7 +22,7 @@ HEADS = ("stage", "kind", "status", "seconds", "")
 
 
 def in_notebook() -> bool:
-    """Tell whether a Jupyter kernel runs this process."""
+    """Return whether a Jupyter kernel runs this process."""
     interactive = sys.modules.get("IPython")
     shell = interactive.get_ipython() if interactive else None
     return hasattr(shell, "kernel")

@@ -142,7 +142,7 @@ def stage_text(plan: StagePlan) -> str:
 
 
 def status_text(plan: StagePlan, needs: Needs | None = None) -> str:
-    """Say what is to happen to a stage, and what that will take."""
+    """Describe what will happen to a stage, and what it will cost."""
     if plan.kept:
         return "cached, kept as it is"
     if plan.status == "cached":
@@ -181,7 +181,7 @@ def _causes(plan: StagePlan, indent: str, most: int | None = None) -> Iterator[s
 
 
 def _in_all(seconds: Sequence[float | None]) -> str:
-    """Say how long stages take one after the other, as far as that is known."""
+    """Describe how long the stages take one after another, as far as known."""
     known = [each for each in seconds if each is not None]
     if not known:
         return ""

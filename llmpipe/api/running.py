@@ -55,7 +55,7 @@ class Run:
         return {name: record.metrics for name, record in found.items() if record and record.metrics}
 
     def require(self) -> None:
-        """Make sure that the run is done.
+        """Check that the run is done.
 
         Raises:
             RunError: a stage failed.

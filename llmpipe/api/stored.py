@@ -26,13 +26,13 @@ class Advice(Protocol):
     """Says what to do about what is not there, in the terms of its caller."""
 
     def make(self, stage: str | None) -> str:
-        """Say how to make what a stage makes, or all of it."""
+        """Describe how to build a stage's artifacts, or all artifacts."""
 
     def take(self, run: str) -> str:
-        """Say how to take what an earlier run made."""
+        """Describe how to select the artifacts of an earlier run."""
 
     def runs(self) -> str:
-        """Say how to list the runs of the store."""
+        """Describe how to list the runs of the store."""
 
 
 class PythonAdvice:

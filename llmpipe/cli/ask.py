@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _question(given: str | None, as_data: bool) -> str | None:
-    """Give the question as typed; None where they are to be asked for."""
+    """Return the question as typed; None where they are to be asked for."""
     if given is None:
         if as_data or not at_terminal():
             why = "--json takes a question" if as_data else "there is nobody to ask for a question"
@@ -143,7 +143,7 @@ def _without_source(answer: Answer) -> Iterator[str]:
 
 
 def _listed(citations: Iterable[Citation]) -> Iterator[str]:
-    """Give the lines that show where an answer comes from, each passage once, by number."""
+    """Yield the lines that show where an answer comes from, each passage once, by number."""
     shown = {(c.number, c.start, c.end): c for c in reversed(tuple(citations))}
     for _, citation in sorted(shown.items()):
         yield ""
@@ -164,13 +164,13 @@ def _place(citation: Citation) -> str:
 
 
 def _title(citation: Citation) -> str:
-    """Give the title of a document; empty where the name alone makes it up."""
+    """Return the title of a document; empty where the name alone makes it up."""
     name, title = citation.document, citation.title
     made = (untitled(name), untitled(*name.split("#", 1)), untitled(*name.rsplit("#", 1)))
     return "" if title in made else title
 
 
 def _short(title: str) -> str:
-    """Give a title on one line, cut where it is long."""
+    """Return a title on one line, cut where it is long."""
     line = " ".join(title.split())
     return line if len(line) <= TITLE else f"{line[: TITLE - 1].rstrip()}…"

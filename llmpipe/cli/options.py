@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
-    """Give the parser of one command."""
+    """Return the parser of one command."""
     return argparse.ArgumentParser(
         prog=f"llmpipe {command}",
         description=description,
@@ -77,7 +77,7 @@ def add_store(arguments: argparse.ArgumentParser) -> None:
 
 
 def find_store(spec: str) -> Store:
-    """Give the store of a spec, which need not be sound; the store need not be there.
+    """Return the store of a spec, which need not be sound; the store need not be there.
 
     Raises:
         UsageError: there is no such spec that could say where its store is.
@@ -163,16 +163,16 @@ class CommandAdvice:
         self._command = ["llmpipe", *command]
 
     def make(self, stage: str | None) -> str:
-        """Say how to make what a stage makes, or all of it."""
+        """Describe how to build a stage's artifacts, or all artifacts."""
         only = ["--only", stage] if stage else []
         return shlex.join(["llmpipe", "run", self._spec, *self._over, *only])
 
     def take(self, run: str) -> str:
-        """Say how to take what an earlier run made."""
+        """Describe how to select the artifacts of an earlier run."""
         return shlex.join([*self._command, "--run", run])
 
     def runs(self) -> str:
-        """Say how to list the runs of the store."""
+        """Describe how to list the runs of the store."""
         return f"llmpipe runs --spec {shlex.quote(self._spec)} lists the runs"
 
 

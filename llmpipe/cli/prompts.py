@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def at_terminal() -> bool:
-    """Tell whether somebody is there to answer: both ways lead to a terminal."""
+    """Return whether somebody is there to answer: both ways lead to a terminal."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
-    """Give what ``read`` makes of an answer; an empty one is the default, where there is one.
+    """Return what ``read`` makes of an answer; an empty one is the default, where there is one.
 
     What ``read`` refuses is said, and the question asked again.
 

@@ -39,7 +39,7 @@ def converse(reply: Reply) -> None:
 
 
 def _next_question() -> str | None:
-    """Give the next line that says something; None where there is none."""
+    """Return the next line that says something; None where there is none."""
     while True:
         try:
             question = input(PROMPT).strip()

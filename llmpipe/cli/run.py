@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
 
 
 def _is_plain(options: argparse.Namespace) -> bool:
-    """Tell whether nothing is asked for but to bring everything up to date."""
+    """Return whether nothing is asked for but to bring everything up to date."""
     changing = ("settings", "only", "from_", "force", "resample", "keep", "locked")
     showing = ("dry_run", "json")
     return not any(getattr(options, name) for name in (*changing, *showing))

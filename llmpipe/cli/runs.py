@@ -117,7 +117,7 @@ def _ended(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _compared(
     options: argparse.Namespace, runs: dict[str, dict[str, Any]], store: Store
 ) -> list[dict[str, Any]]:
-    """Give the records of the runs to compare: those named, or the last that are done."""
+    """Return the records of the runs to compare: those named, or the last that are done."""
     done = [name for name, record in runs.items() if record["status"] not in FAILED]
     names = options.runs or done[-(options.last or 2) :]
     passed = [name for name in runs if names and name > names[0] and runs[name]["status"] in FAILED]

@@ -100,7 +100,7 @@ def checked(stage: type, blame: Blame) -> type[Stage]:
 
 
 def ports_complaint(ports: Any) -> str | None:
-    """Say what is wrong with what ``ports`` returned."""
+    """Describe what is wrong with the value that ``ports`` returned."""
     if not isinstance(ports, Ports):
         return f"ports returned {_shown(ports)}, not Ports"
     known = get_args(ArtifactType)

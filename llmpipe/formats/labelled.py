@@ -1,4 +1,4 @@
-"""A labelled answer (for KTO): a prompt, a completion, and whether the completion is good."""
+"""A labeled answer (for KTO): a prompt, a completion, and whether the completion is good."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Labelled(msgspec.Struct, frozen=True):
 def read_labelled(
     row: Mapping[str, Any], rules: TurnRules = RULES
 ) -> tuple[Labelled, tuple[str, ...]]:
-    """Read a labelled answer; it may be blank.
+    """Read a labeled answer; it may be blank.
 
     Raises:
         RowError: a column is missing, holds the wrong thing, or contradicts another.

@@ -94,7 +94,8 @@ class QuotedQuestions:
         """The number of words of the shortest question in the index."""
 
     def quoted_in(self, words: Sequence[str]) -> bool:
-        """Whether a whole question of eight words or more stands in ``words``, word for word."""
+        """Return whether a whole question of eight words or more stands in ``words``, word for
+        word."""
         has = set(words)
         for word in self._by_word.keys() & has:
             for needed, question in self._by_word[word]:

@@ -53,13 +53,13 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     text: str | None = None
     """Column with raw text to go on training on; excludes all others."""
     prompt: str | None = None
-    """Column with the prompt of a preference, of a labelled answer, or of a prompt alone."""
+    """Column with the prompt of a preference, of a labeled answer, or of a prompt alone."""
     chosen: str | None = None
     """Column with the preferred answer."""
     rejected: str | None = None
     """Column with the other answer."""
     completion: str | None = None
-    """Column with a labelled answer."""
+    """Column with a labeled answer."""
     label: str | None = None
     """Column that says whether `completion` is good."""
     keep: tuple[str, ...] = ()

@@ -113,7 +113,7 @@ def read_preference(
 
 
 def is_rated(row: Mapping[str, Any]) -> bool:
-    """Whether the row has a list of rated completions."""
+    """Return whether the row has a list of rated completions."""
     found = row.get("completions")
     return isinstance(found, list) and bool(found) and all(isinstance(f, Mapping) for f in found)
 

@@ -1,6 +1,6 @@
 """A prompt without an answer (for GRPO), and the columns that a reward function needs.
 
-Also here: the prompt of preference and labelled rows, which people write in many places. All places
+Also here: the prompt of preference and labeled rows, which people write in many places. All places
 that a row has are read and must agree; what contradicts itself is refused, not guessed.
 """
 
@@ -162,7 +162,7 @@ def agreed(asked: list[Question], system: str | None) -> list[Turn]:
 
 
 def same(one: Sequence[Turn], other: Sequence[Turn]) -> bool:
-    """Whether turns say the same, white space at their ends aside."""
+    """Return whether turns say the same, white space at their ends aside."""
     return [_said(turn) for turn in one] == [_said(turn) for turn in other]
 
 
@@ -171,7 +171,7 @@ def _text_question(column: str, text: str) -> Question:
 
 
 def _quotes(other: Question, first: Question) -> bool:
-    """Whether ``other`` says the same as ``first``, or quotes its first or last question."""
+    """Return whether ``other`` says the same as ``first``, or quotes its first or last question."""
     if other.whole or not first.whole:
         return same(other.turns, first.turns)
     text = other.turns[0].text.strip()

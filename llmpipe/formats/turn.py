@@ -301,7 +301,7 @@ def _part_text(part: Any) -> str | None:
 
 
 def _is_text_parts(content: Any) -> bool:
-    """Whether content is a list of parts that all hold text, as Axolotl joins them."""
+    """Return whether content is a list of parts that all hold text, as Axolotl joins them."""
     return (
         isinstance(content, list)
         and bool(content)

@@ -146,7 +146,7 @@ class _Figures:
 
 
 def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter, Reader]:
-    """Give the longest text that the model takes, a splitter by its tokens, and a reader."""
+    """Return the longest text that the model takes, a splitter by its tokens, and a reader."""
     from llmpipe.backends.embedders.folder import load_tokenizer, read_folder
 
     config, model = ctx.config, ctx.input("model")

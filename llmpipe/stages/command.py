@@ -150,6 +150,6 @@ def _path_with_our_python() -> str:
 
 @cache
 def _has_program(name: str) -> bool:
-    """Tell whether the shell knows a program, or a word of its own, by this name."""
+    """Return whether the shell knows a program, or a word of its own, by this name."""
     look = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", name]
     return subprocess.run(look, capture_output=True).returncode == 0

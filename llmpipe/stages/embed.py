@@ -5,7 +5,7 @@ for whatever stage or spec, comes from the store's memory of vectors. Texts go o
 longest first, and each shard is remembered when it is done, so that a killed run goes on where it
 was.
 
-Given that memory the artifact is the same to the bit. Embedded anew, on other hardware or in
+Given that memory the artifact is the same to the bit. Embedded again, on other hardware or in
 batches of other texts, a vector differs in the last digits of its float32 numbers.
 """
 

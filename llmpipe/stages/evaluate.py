@@ -351,7 +351,7 @@ def _counts(results: Mapping[str, Result], chats: Sequence[Chat]) -> dict[str, d
 
 
 def _prediction(row: int, chat: Chat, results: Mapping[str, Result]) -> dict[str, Any]:
-    """Give what every model made of one row; a loss is nats per token of the reference."""
+    """Return what every model made of one row; a loss is nats per token of the reference."""
     asked = [turn["content"] for turn in chat if turn["role"] == "user"]
     losses = {
         label: round(result.losses[row][0] / result.losses[row][1], DIGITS)

@@ -207,6 +207,6 @@ def _served(
 
 
 def _context(chats: Sequence[Chat], config: EvaluateConfig) -> int:
-    """Give a context that surely holds the longest chat: no token is shorter than a byte."""
+    """Return a context that surely holds the longest chat: no token is shorter than a byte."""
     longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
     return -(-(longest + 256 + config.max_new_tokens) // 256) * 256

@@ -4,7 +4,7 @@ Every index is searched in every mode for the same questions, as a `rag` stage s
 filters, reranking or variety. What is judged are documents: one stands where the best of its
 passages does. Measured are hit rate, recall, MRR and nDCG at a depth, with 95 % intervals: Wilson's
 for a share of the questions, bootstrapped for the others and, paired, for every two searches. Which
-documents answer is told by judgements in TREC's or BEIR's form, by a column of the questions, or by
+documents answer is told by judgments in TREC's or BEIR's form, by a column of the questions, or by
 the questions standing in the rows that the documents were made of. Questions that no document
 answers are left out, and counted.
 
@@ -219,7 +219,7 @@ def _require_words(indexes: Sequence[Artifact], modes: Sequence[Mode]) -> None:
 
 
 def _answered(ctx: StageContext[EvaluateRetrievalConfig]) -> tuple[list[Question], int]:
-    """Give the questions to ask, and how many were left out because no document answers them."""
+    """Return the questions to ask, and how many were left out because no document answers them."""
     config, source = ctx.config, ctx.input("questions")
     if config.qrels:
         questions, elsewhere = read_judged_questions(source, ctx.input("qrels"))
@@ -261,7 +261,7 @@ class _Searching:
         self._done = 0
 
     def rankings(self, index: Artifact) -> Iterator[tuple[Mode, Ranking]]:
-        """Give for each mode the documents that every question finds in an index."""
+        """Yield for each mode the documents that every question finds in an index."""
         embedder = self._embedded(index)
         retriever = Retriever.open(index.path, embedder, threads=self._ctx.threads)
         with closing(retriever.passages):
@@ -324,7 +324,7 @@ def _rows(
     rankings: Mapping[str, Ranking],
     depth: int,
 ) -> Iterator[dict[str, Any]]:
-    """Give what became of each question: the first ``depth`` documents of every search."""
+    """Yield what became of each question: the first ``depth`` documents of every search."""
     for row, question in enumerate(questions):
         searches = {}
         for name, ranking in rankings.items():

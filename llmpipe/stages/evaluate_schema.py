@@ -55,7 +55,7 @@ class HeldSchema:
         self._validator = kind(_exact(text))
 
     def require_held(self, server: LlamaServer) -> None:
-        """Make sure that a server holds answers to the schema.
+        """Check that a server holds answers to the schema.
 
         Raises:
             StageError: it drops the schema.
@@ -66,7 +66,7 @@ class HeldSchema:
             )
 
     def require_followed(self, reply: Reply, place: str) -> None:
-        """Make sure that an answer follows the schema, unless the reply was cut.
+        """Check that an answer follows the schema, unless the reply was cut.
 
         Args:
             reply: What the model wrote.

@@ -68,7 +68,7 @@ class ExportConfig(StageConfig, frozen=True, kw_only=True):
 
 
 class Export(StageDefaults):
-    """Model → GGUF, one for each quantisation, and the parity report."""
+    """Model → GGUF, one for each quantization, and the parity report."""
 
     Config = ExportConfig
     VERSION = 3
@@ -156,7 +156,7 @@ class Export(StageDefaults):
 
 
 def quantizations(config: ExportConfig) -> list[str]:
-    """Give the types to write, in the order of the config."""
+    """Return the types to write, in the order of the config."""
     return [config.quantize] if isinstance(config.quantize, str) else list(config.quantize)
 
 
@@ -212,7 +212,7 @@ def _summary(figures: Mapping[str, Any], reports: Mapping[str, Any]) -> str:
 
 
 def _figures(reports: Mapping[str, Any], outputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Give the figures worth showing: what was compared, and per file its size and agreement."""
+    """Return the figures worth showing: what was compared, and per file its size and agreement."""
     first: Mapping[str, Any] = next(iter(reports.values()))
     figures = {name: first[name] for name in ("parity", "chats", "texts", "tokens")}
     for name, report in reports.items():

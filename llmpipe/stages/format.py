@@ -303,7 +303,7 @@ def _write(
 
 
 def _summary(split: Parts, rejects: Rejects, told: Told) -> str:
-    """Say in a line where the rows went."""
+    """Summarize in one line where the rows went."""
     kept = ", ".join(
         f"{len(rows)} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
         for part, rows in split.rows.items()

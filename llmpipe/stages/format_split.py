@@ -71,7 +71,7 @@ class Groups:
         return msgspec.json.encode(_plain(value), enc_hook=float, order="deterministic")
 
     def check(self) -> None:
-        """Require the column in one row at least: where all lack it, its name is misspelt.
+        """Require the column in one row at least: where all lack it, its name is misspelled.
 
         Raises:
             StageError: no row has it.

@@ -1,6 +1,6 @@
 """Make a trainable Hugging Face folder of a GGUF, and prove that both read text and predict alike.
 
-Weights are dequantised to float32: four bytes a parameter on disk. What the quantisation lost stays
+Weights are dequantized to float32: four bytes a parameter on disk. What the quantization lost stays
 lost. A split GGUF is joined for a while. Every tensor must have its place in the model, and the
 model must predict what llama.cpp predicts with the file, up to rounding. Architectures are those
 that transformers can read; tokenizers are those of

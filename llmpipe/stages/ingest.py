@@ -272,7 +272,7 @@ def _warn_of_empty_pages(ctx: StageContext[IngestConfig], document: Document) ->
 def _check_columns(
     ctx: StageContext[IngestConfig], documents: Sequence[Document], tally: Tally
 ) -> None:
-    """Make sure that what the spec names are columns of some rows, if there are any.
+    """Check that what the spec names are columns of some rows, if there are any.
 
     Raises:
         StageError: no file of rows has the columns of the text, the title and the id.
@@ -357,7 +357,7 @@ def _listed(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
-    """Say in a line what there is and what there is not."""
+    """Summarize in one line what there is and what there is not."""
     characters = sum(len(document.text) for document in kept)
     pages = sum(len(document.pages) for document in kept)
     parts = [numbered(len(kept), "document", "documents")]

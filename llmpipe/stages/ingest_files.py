@@ -82,7 +82,7 @@ def collect(
 def _named(
     text: str, artifact: Artifact, passed_over: Counter[str], nowhere: set[str], *, follow: bool
 ) -> Iterator[tuple[str, Path]]:
-    """Give the files that one path means by their names below it; counts what it passes over.
+    """Yield the files that one path means by their names below it; counts what it passes over.
 
     ``nowhere`` takes the names of links that lead nowhere.
     """
@@ -162,7 +162,7 @@ def document_id(text: str, path: Path, here: Path, name: str) -> str:
 
 
 def _prefix(text: str, path: Path, here: Path) -> str:
-    """Give what the ids of a path's documents begin with, the same on every machine."""
+    """Return what the ids of a path's documents begin with, the same on every machine."""
     if not is_path(text) and not text.startswith(PACKAGE):
         return text  # a stage's output: where it lies in the store tells nothing
     folder = path if path.is_dir() else path.parent
@@ -178,5 +178,5 @@ def _real(path: Path) -> Path:
 
 
 def _unicode(name: str) -> str:
-    """Give a name as text even where its bytes are none."""
+    """Return a name as text even where its bytes are none."""
     return os.fsencode(name).decode("utf-8", "replace")

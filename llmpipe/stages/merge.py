@@ -164,7 +164,7 @@ def merge(
 
 
 def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
-    """Make sure that the merged folder predicts what was trained; return the figures.
+    """Check that the merged folder predicts what was trained; return the figures.
 
     Raises:
         StageError: it does not.
@@ -183,7 +183,7 @@ def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
 
 
 def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
-    """Make sure that merged weights are finite and differ from the base; give the figures.
+    """Check that merged weights are finite and differ from the base; give the figures.
 
     Raises:
         StageError: they are not finite, or none differs.

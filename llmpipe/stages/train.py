@@ -217,7 +217,7 @@ class Train(StageDefaults, Compilable):
 
 
 def require_axolotl() -> None:
-    """Make sure that Axolotl is installed, without importing it.
+    """Check that Axolotl is installed, without importing it.
 
     Raises:
         MissingDependencyError: it is not.

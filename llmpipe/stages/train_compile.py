@@ -60,14 +60,14 @@ class Layout:
     relative: bool = False
 
     def name(self, part: str) -> str:
-        """Give the text that the configuration uses for a part of the folder."""
+        """Return the text that the configuration uses for a part of the folder."""
         return part if self.relative else str(self.folder / part)
 
 
 def merged_block(
     config: TrainConfig, axolotl_file: Path | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Give the stage's whole Axolotl vocabulary, its file included, and what was left out.
+    """Return the stage's whole Axolotl vocabulary, its file included, and what was left out.
 
     Raises:
         StageError: the file is no YAML mapping, or makes something else than the stage declares.
@@ -141,7 +141,7 @@ def compile_unseen(
 
 
 def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
-    """Give the model whose weights training starts from; for an adapter trained on, its base."""
+    """Return the model whose weights training starts from; for an adapter trained on, its base."""
     given = ctx.input("base_model")
     if given.type != "adapter":
         return given
@@ -197,7 +197,7 @@ def _data(
 
 
 def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> bool:
-    """Whether the settings name a chat template, or the tokenizer that is loaded has one."""
+    """Return whether the settings name a chat template, or the tokenizer that is loaded has one."""
     named = settings.get("chat_template") or settings.get("chat_template_jinja")
     if named and named != "tokenizer_default":
         return True
@@ -209,7 +209,7 @@ def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -
 
 
 def _file_path(ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout) -> str:
-    """Give the path of a file that the block names; a folder to be run elsewhere gets a copy."""
+    """Return the path of a file that the block names; a folder to be run elsewhere gets a copy."""
     source = ctx.input(port_name(where)).path
     if not layout.relative:
         return str(source)
@@ -230,7 +230,8 @@ def launch_of(ctx: StageContext[TrainConfig], *, reveal: bool) -> axolotl.Launch
 
 
 def is_offline(settings: Mapping[str, Any]) -> bool:
-    """Whether the run can do without the hub: all but one that pushes to it or reads from it."""
+    """Return whether the run can do without the hub: all but one that pushes to it or reads from
+    it."""
     online = ("hub_model_id", "push_dataset_to_hub", "bench_dataset", "trackio_space_id")
     return not any(settings.get(key) for key in online)
 

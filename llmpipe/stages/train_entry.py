@@ -88,7 +88,7 @@ def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind |
 
 
 def is_pairs(block: Mapping[str, Any]) -> bool:
-    """Whether a stage trains on pairs of a chosen and a rejected answer."""
+    """Return whether a stage trains on pairs of a chosen and a rejected answer."""
     return bool(block.get("reward_model")) or block.get("rl") in PREFERENCE
 
 

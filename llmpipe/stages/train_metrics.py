@@ -41,7 +41,7 @@ def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
 
 
 def summary(ended: Ending) -> str:
-    """Say how far training went, how the loss went, and which step's weights were kept."""
+    """Summarize how far training went, its losses, and which step's weights were kept."""
     early = f" of {ended.planned}, stopped early" if ended.stopped_early else ""
     words = [f"{ended.step} steps{early}"]
     if loss := ended.curve("loss"):
@@ -55,7 +55,7 @@ def summary(ended: Ending) -> str:
 
 
 def not_the_best(ended: Ending, settings: Mapping[str, Any]) -> str | None:
-    """Say why the weights kept are not those of the best evaluation; None where they are."""
+    """Explain why the kept weights are not those of the best evaluation; None if they are."""
     if ended.best_step in (None, ended.kept_step):
         return None
     if settings.get("load_best_model_at_end") or settings.get("early_stopping_patience"):

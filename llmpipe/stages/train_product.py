@@ -65,7 +65,7 @@ def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any])
 
 
 def verify_kept(output: Path, checkpoint: Path) -> str | None:
-    """Make sure that what training left behind are the weights of the checkpoint it loaded.
+    """Check that what training left behind are the weights of the checkpoint it loaded.
 
     Returns:
         Why they could not be compared: files of other names, or a checkpoint without safetensors
@@ -97,7 +97,7 @@ def verify_kept(output: Path, checkpoint: Path) -> str | None:
 
 
 def verify_adapter(folder: Path) -> None:
-    """Make sure that a PEFT folder holds an adapter that learned something.
+    """Check that a PEFT folder holds an adapter that learned something.
 
     Raises:
         StageError: it does not.
@@ -125,7 +125,7 @@ def verify_adapter(folder: Path) -> None:
 
 
 def verify_model(folder: Path, base: Path) -> None:
-    """Make sure that a model folder holds finite weights that differ from its base's.
+    """Check that a model folder holds finite weights that differ from its base's.
 
     Raises:
         StageError: it does not.
@@ -162,7 +162,7 @@ def differing(before: list[Path], after: list[Path], *, first_only: bool = False
 
 
 def neutral_adapter_config(folder: Path) -> dict[str, Any]:
-    """Give an adapter's configuration without what differs from machine to machine.
+    """Return an adapter's configuration without what differs from machine to machine.
 
     ``base_model_name_or_path`` becomes null: whoever loads the adapter names the base model.
     PEFT keeps target modules in no fixed order; they are sorted.
@@ -189,7 +189,7 @@ def copy_tokenizer(output: Path, base: Path, target: Path, *, changed: bool) -> 
 
 
 def _same_tokens(one: Path, other: Path) -> bool:
-    """Whether two tokenizers have the same vocabulary and added tokens."""
+    """Return whether two tokenizers have the same vocabulary and added tokens."""
     if not (one.is_file() and other.is_file()):
         return False
     a, b = (json.loads(path.read_text("utf-8")) for path in (one, other))

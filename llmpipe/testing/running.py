@@ -149,7 +149,7 @@ def run_stage(
 def require_same_twice(
     stage: Any, fields: Mapping[str, Any], folder: Path, inputs: Inputs | None = None
 ) -> None:
-    """Make sure that a stage makes the same bytes twice, as ``exact`` and ``same-machine`` promise.
+    """Check that a stage makes the same bytes twice, as ``exact`` and ``same-machine`` promise.
 
     Raises:
         AssertionError: it does not.

@@ -322,7 +322,7 @@ def _tokenizer_folder(model: Path, adapter: Path | None) -> Path:
 
 
 def _bare(model: Any) -> Any:
-    """Give the model under a PEFT wrapper, whose own forward takes anything."""
+    """Return the model under a PEFT wrapper, whose own forward takes anything."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -43,7 +43,7 @@ class Converter:
 
 
 def find(tools_dir: Path) -> Converter:
-    """Give the converter to use.
+    """Return the converter to use.
 
     Raises:
         MissingDependencyError: it is not installed, or the checkout named holds none.

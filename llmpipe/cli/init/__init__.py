@@ -188,7 +188,7 @@ def _require_free(spec: Path, *, force: bool) -> None:
 
 
 def _require_answers(options: argparse.Namespace) -> None:
-    """Make sure that nothing has to be asked where nobody can answer."""
+    """Check that nothing has to be asked where nobody can answer."""
     missing = [f"--{name}" for name in ("data", "goal") if not getattr(options, name)]
     if missing:
         raise UsageError(
@@ -263,7 +263,7 @@ def _ask_for_columns(rows: Rows, goal: Goal) -> Rows:
 
 
 def _model(text: str, recipe: Recipe, folder: Path) -> str:
-    """Give a model as a spec in the folder names it.
+    """Return a model as a spec in the folder names it.
 
     Raises:
         UsageError: nothing is there and it is no hub id, or it is none that can answer.

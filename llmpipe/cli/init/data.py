@@ -141,7 +141,7 @@ def _no_such_columns(columns: Mapping[str, None], named: Sequence[str]) -> Usage
 
 
 def written_path(text: str, folder: Path) -> str:
-    """Give a path as a spec in ``folder`` writes it; ``text`` starts where we stand.
+    """Return a path as a spec in ``folder`` writes it; ``text`` starts where we stand.
 
     It is relative to the spec, but for one that leads out of its folder and is not given so.
 
@@ -160,7 +160,7 @@ def written_path(text: str, folder: Path) -> str:
 
 
 def _text(written: str) -> str:
-    """Make sure that a path is a text that a spec can hold.
+    """Check that a path is a text that a spec can hold.
 
     Raises:
         UsageError: it is not.
@@ -173,7 +173,7 @@ def _text(written: str) -> str:
 
 
 def _found(text: str, folder: Path, named: Named) -> Data:
-    """Give what one path means."""
+    """Return what one path means."""
     if text.startswith("pkg://"):
         found = package_path(text)
         if isinstance(found, str):
@@ -235,7 +235,7 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
 
 
 def _below(folder: Path, pattern: str) -> dict[str, os.stat_result]:
-    """Give the files that fit a pattern, in order.
+    """Return the files that fit a pattern, in order.
 
     Raises:
         UsageError: one of them is neither file nor folder.
@@ -318,7 +318,7 @@ def _is_table(name: str) -> bool:
 
 
 def _check_is_text(label: str, path: Path) -> None:
-    """Make sure that a file with an unknown ending may be read as text.
+    """Check that a file with an unknown ending may be read as text.
 
     Raises:
         UsageError: it is of another format.

@@ -103,7 +103,7 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
 
 
 def require_examples(data: Data) -> None:
-    """Make sure that there is something to teach by.
+    """Check that there is something to teach by.
 
     Raises:
         UsageError: there are no examples, or a single one.
@@ -151,14 +151,14 @@ def render(
 
 
 def unused(recipe: Recipe, data: Data) -> list[str]:
-    """Give what of the data the recipe does not take, as a spec would name it."""
+    """Return what of the data the recipe does not take, as a spec would name it."""
     if recipe.template == RAG:
         return []
     return [*data.documents, *(rows.written for rows in data.rows if not rows.are_examples)]
 
 
 def command_table(recipe: Recipe, spec: str) -> list[str]:
-    """Give the commands that come next, each with what it does."""
+    """Return the commands that come next, each with what it does."""
     spec = shlex.quote(spec)
     rows = [
         (f"llmpipe plan {spec}", "shows what would run, and why"),
@@ -275,7 +275,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def default_name(spec: Path) -> str:
-    """Give a name that a spec may have, made of its folder's, or of its own where it has one.
+    """Return a name that a spec may have, made of its folder's, or of its own where it has one.
 
     Two specs in a folder need two names: their lock files are called by them.
     """

@@ -78,13 +78,13 @@ class Rows:
         return self.format is not None or self.answer is not None
 
     def described(self) -> str:
-        """Say in a line what it holds."""
+        """Summarize in one line what it holds."""
         what = "example" if self.are_examples else "row"
         how = self.format if self.format and not self.answer else ", ".join(self.first)
         return f"{self.written}: {counted(self.count, what)} ({how})"
 
     def named(self, question: str | None, answer: str | None) -> Rows:
-        """Give the rows with their columns named.
+        """Return the rows with their columns named.
 
         Raises:
             UsageError: they have no such column.
@@ -118,7 +118,7 @@ def read(path: Path, label: str, written: str, named: Named) -> Rows:
 
 
 def counted(count: int, noun: str) -> str:
-    """Say how many there are, of what was counted no further than it matters."""
+    """Describe a count that stops where more would not matter."""
     least = "at least " if count >= MANY else ""
     return f"{least}{count:,} {noun}{'' if count == 1 else 's'}"
 

@@ -4,7 +4,7 @@ Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold 
 counts as found, asks the sample questions and holds every citation against its document. Where
 `data` holds questions of which the answers are known, it asks these too and measures what comes
 back, with 95 % intervals: see `llmpipe.retrieval.answer_metrics` for the figures.
-What an endpoint answers in the check is journalled: a killed check asks again only what was not
+What an endpoint answers in the check is journaled: a killed check asks again only what was not
 yet answered. ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the
 check found.
 
@@ -215,7 +215,7 @@ def _result(
     answered: Sequence[Answered],
     known: int,
 ) -> StageResult:
-    """Write the check and, where there are labelled questions, what became of each.
+    """Write the check and, where there are labeled questions, what became of each.
 
     ``known`` answers came from the journal; where there are any, the seconds are not told, some of
     which are only those of looking there.
@@ -262,7 +262,7 @@ def _ask(
 def _ask_labelled(
     ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[Question]
 ) -> list[Answer]:
-    """Ask the labelled questions; one that is too long is no reason to lose the other answers."""
+    """Ask the labeled questions; one that is too long is no reason to lose the other answers."""
     from llmpipe.retrieval.answer import Timings, abstention
     from llmpipe.retrieval.prompt import QuestionError
 
@@ -290,7 +290,7 @@ def _faithful_answer(answerer: Answerer, question: str) -> Answer:
 
 
 def _require_faithful(answer: Answer, retriever: Retriever) -> None:
-    """Make sure that what is cited stands in its document, word for word."""
+    """Check that what is cited stands in its document, word for word."""
     stretches = [(c.document, c.start, c.end, c.quote) for c in answer.citations]
     chunks = [hit.chunk for hit in answer.hits]
     stretches += [(chunk.document, chunk.start, chunk.end, chunk.text) for chunk in chunks]
@@ -304,7 +304,7 @@ def _require_faithful(answer: Answer, retriever: Retriever) -> None:
 
 
 def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
-    """Make sure that the model said something where it was asked."""
+    """Check that the model said something where it was asked."""
     written = [answer.usage.completion_tokens for answer in answers if answer.hits]
     if written and all(tokens is not None and tokens <= 1 for tokens in written):
         raise StageError(
@@ -345,7 +345,7 @@ def _warn_of_reasoning(ctx: StageContext[RagConfig], answers: Sequence[Answer]) 
 
 
 def _timeless(answer: Answer) -> dict[str, Any]:
-    """Give an answer as data without its timings: an artifact does not depend on the clock."""
+    """Return an answer as data without its timings: an artifact does not depend on the clock."""
     data: dict[str, Any] = msgspec.to_builtins(answer)
     del data["timings"]
     return data

@@ -1,4 +1,4 @@
-"""Find the threshold of a rag stage: by labelled questions, or by unrelated ones."""
+"""Find the threshold of a rag stage: by labeled questions, or by unrelated ones."""
 
 from __future__ import annotations
 

@@ -79,6 +79,6 @@ class RagConfig(ServedConfig, frozen=True, kw_only=True):
     """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
 
     def plain_filters(self) -> dict[str, Any]:
-        """Give the filters as a search takes them."""
+        """Return the filters as a search takes them."""
         filters: dict[str, Any] = msgspec.to_builtins(self.filters)
         return filters

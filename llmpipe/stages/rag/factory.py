@@ -50,7 +50,7 @@ def open_answerer(
 
 
 def read_threshold(check: Path) -> Threshold:
-    """Give the threshold that a check found, from its ``check.json``."""
+    """Return the threshold that a check found, from its ``check.json``."""
     return msgspec.convert(msgspec.json.decode(check.read_bytes())["threshold"], Threshold)
 
 

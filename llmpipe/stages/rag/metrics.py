@@ -1,4 +1,4 @@
-"""The labelled questions of a rag stage: what is asked, and what the answers are worth."""
+"""The labeled questions of a rag stage: what is asked, and what the answers are worth."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Labelled:
 
 
 def measure(answered: Sequence[Answered], seed: int) -> Figures:
-    """Give every figure with its 95 % interval."""
+    """Return every figure with its 95 % interval."""
     if not answered:
         return {}
     figures: Figures = summarise({"answers": answer_scores(answered)}, seed)["models"]["answers"]
@@ -59,7 +59,7 @@ def measure(answered: Sequence[Answered], seed: int) -> Figures:
 
 
 def lines(figures: Figures) -> list[str]:
-    """Give the figures as lines of text."""
+    """Return the figures as lines of text."""
     width = max(map(len, figures), default=0)
     return [
         f"{name:<{width}}  {cell(figure)}  of {figure['n']}" for name, figure in figures.items()

@@ -1,9 +1,9 @@
 """An Axolotl plugin that spares a training a process which would only cost it time.
 
 Axolotl saves the prepared rows in one process per 256 of them, and in one where there are fewer.
-`datasets` starts each anew, even a single one, and each imports Axolotl for itself: five seconds
-for a few hundred rows. This file is copied beside each configuration that llmpipe compiles and
-needs nothing of llmpipe.
+`datasets` starts a new process for each, even a single one, and each imports Axolotl for itself:
+five seconds for a few hundred rows. This file is copied beside each configuration that llmpipe
+compiles and needs nothing of llmpipe.
 """
 
 from __future__ import annotations

@@ -149,8 +149,8 @@ def _shower(dataset: Any, setup: Setup) -> Callable[[Example], str]:
 def _numbers(dataset: Any, setup: Setup) -> Ints | None:
     """Return the number of every row in the data file, from 0, or None where that is unknown.
 
-    Axolotl shuffles what it tokenised. The data set knows the old order as long as no further step
-    wrote it anew, as truncating and packing do.
+    Axolotl shuffles what it tokenized. The data set knows the old order as long as no further step
+    rewrote it, as truncating and packing do.
     """
     order = getattr(dataset, "_indices", None)
     if setup.rewritten or (order is None and setup.cfg.shuffle_merged_datasets):

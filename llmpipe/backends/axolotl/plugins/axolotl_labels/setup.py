@@ -60,7 +60,7 @@ class Setup:
 
     @property
     def rewritten(self) -> bool:
-        """Whether rows were written anew after they were shuffled, or are not the file's rows."""
+        """Whether rows were rewritten after they were shuffled, or are not the file's rows."""
         told = [_by_template(e) or str(e.type).startswith("alpaca") for e in self.entries]
         cfg = self.cfg
         return bool(cfg.rl or cfg.sample_packing or self.truncates or told != [True])
@@ -101,7 +101,7 @@ class Setup:
         return repr(text + "⟧" * inside)
 
     def advice(self, finding: Finding) -> str:
-        """Say what to do about a finding that stops a run."""
+        """Return advice on a finding that stops a run."""
         if finding is Finding.CUT or (finding is Finding.ROW and self.truncates):
             return "raise sequence_len, or leave long rows out: excess_length_strategy: drop"
         if finding is Finding.ROW:
@@ -114,7 +114,7 @@ class Setup:
         return self._masked() if finding is Finding.MASKED else _FITTING
 
     def _masked(self) -> str:
-        """Say how Axolotl comes to train the ends of answers, which the template does write."""
+        """Explain how Axolotl trains the ends of answers, which the template does write."""
         known = {self.tokenizer.eos_token, *(self.cfg.eot_tokens or ())}
         ends = {token for ending in self.endings for token in ending.tokens}
         names = {self.tokenizer.decode([token]) for token in ends}

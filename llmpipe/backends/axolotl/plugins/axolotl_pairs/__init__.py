@@ -149,7 +149,7 @@ def _begun(prompt: str, tokenizer: Any, *, adds_special: bool) -> str:
 
 
 def _is_seen(prompt: str, answer: str, whole: str, tokenizer: Any, *, adds_special: bool) -> bool:
-    """Whether the trainer will see the tokens of the whole, cut where the prompt ends.
+    """Return whether the trainer will see the tokens of the whole, cut where the prompt ends.
 
     A begin token that comes first, though the template has none, is the trainer's own.
     """

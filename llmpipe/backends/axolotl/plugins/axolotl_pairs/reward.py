@@ -25,7 +25,7 @@ class RewardStrategy(DatasetWrappingStrategy):  # type: ignore[misc]  # Axolotl 
     def wrap_dataset(
         self, dataset: Any, process_count: int | None = None, keep_in_memory: bool | None = False
     ) -> Any:
-        """Tokenise all rows; leave out, cut or refuse those longer than ``sequence_len``."""
+        """Tokenize all rows; leave out, cut or refuse those longer than ``sequence_len``."""
         options = {"num_proc": process_count, "keep_in_memory": bool(keep_in_memory)}
         wrapped = dataset.map(self._tokens, remove_columns=dataset.column_names, **options)
         kept = wrapped.filter(self._fits, **options)
