@@ -1,4 +1,4 @@
-"""Tell when two examples say the same, and when a training row gives a held-out question away.
+"""Detect when two examples are duplicates, and when a training row leaks a held-out question.
 
 Two normalizations are used. *Content* (for duplicates): Unicode NFKC, case folded, white space
 collapsed. *Question* (for held-out rows): the words of the user's turns, NFKC and case folded,

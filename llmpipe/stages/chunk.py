@@ -1,9 +1,9 @@
 """Cut documents into chunks that are embedded, found and cited as a whole.
 
-A chunk is an exact slice of its document, within one of its sections, of at most `tokens` tokens
-of the model that will embed it, its context and special tokens included; see
-`llmpipe.retrieval.splitter` for where the cuts fall. The artifact holds the documents too, so that
-a passage can be shown in its place. Not covered: cutting by meaning.
+A chunk is an exact slice of its document, within one of its sections, of at most `tokens` tokens of
+the model that will embed it, its context and special tokens included; see
+`llmpipe.retrieval.splitter` for where the cuts fall. The artifact also contains the documents, so
+that a passage can be shown in context. Not covered: cutting by meaning.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ChunkConfig(StageConfig, frozen=True, kw_only=True):
     context: bool = True
     """Put the document's title and the titles of its section before the text that is embedded."""
     unknown: Unknown = "refuse"
-    """What to do where the model's tokenizer knows less than half of the text: `refuse` it, or
+    """What to do when the model's tokenizer knows less than half of the text: `refuse` it, or
     `allow` it for a search by words. From 5 % on it warns."""
 
 
@@ -87,7 +87,7 @@ class Chunk(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[ChunkConfig]) -> StageResult:
-        """Cut document after document; write the chunks, and the documents beside them.
+        """Cut each document; write the chunks and the documents.
 
         Raises:
             StageError: the model takes no chunks of such a length, or there is nothing to cut.

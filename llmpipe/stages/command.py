@@ -144,7 +144,7 @@ def _type_of(file: str) -> ArtifactType:
 
 
 def _path_with_our_python() -> str:
-    """Let ``python`` in a command mean the Python that llmpipe itself runs on."""
+    """Make ``python`` in a command the Python that runs llmpipe."""
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 

@@ -5,7 +5,7 @@ for whatever stage or spec, comes from the store's memory of vectors. Texts go o
 longest first, and each shard is remembered when it is done, so that a killed run goes on where it
 was.
 
-Given that memory the artifact is the same to the bit. Embedded again, on other hardware or in
+Given that memory the artifact is the same bit for bit. Embedded again, on other hardware or in
 batches of other texts, a vector differs in the last digits of its float32 numbers.
 """
 
@@ -71,8 +71,8 @@ class EmbedConfig(StageConfig, frozen=True, kw_only=True):
     normalize: bool = True
     """Scale vectors to length 1, so that their product is the cosine. Some models always do."""
     unknown: Unknown = "refuse"
-    """What to do where the model's tokenizer knows less than half of the text: `refuse` it, or
-    `allow` it for a search by words. From 5 % on it warns. An endpoint does not tell."""
+    """What to do when the model's tokenizer knows less than half of the text: `refuse` it, or
+    `allow` it for a search by words. From 5 % on it warns. An endpoint does not report it."""
 
 
 class Embed(StageDefaults):
@@ -211,7 +211,7 @@ def _embed(
     backlog: Backlog,
     memory: VectorMemory,
 ) -> tuple[float, float]:
-    """Embed what is missing; give the seconds that loading and embedding took.
+    """Embed what is missing; return the seconds that loading and embedding took.
 
     A model is not loaded when nothing is missing, or when a text would be too long for it.
     """

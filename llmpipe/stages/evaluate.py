@@ -155,7 +155,7 @@ class Evaluate(StageDefaults):
     @staticmethod
     def fingerprint(config: EvaluateConfig) -> dict[str, Any]:
         found = device.detect()
-        labels = list(config.models)  # they stand in the figures: a renamed stage renames them
+        labels = list(config.models)  # the metrics contain the names: a renamed stage renames them
         return {**semantic_fields(config), "labels": labels, "device": [found.kind, found.dtype]}
 
     @staticmethod
@@ -165,7 +165,7 @@ class Evaluate(StageDefaults):
 
     @staticmethod
     def review(config: EvaluateConfig, folder: Path) -> list[Finding]:
-        """Look for the columns that are named."""
+        """Check that the named columns exist."""
         return list(absent([config.data], named_columns(("map",), config.map)))
 
     @staticmethod
@@ -312,12 +312,13 @@ def _check_json_references(ctx: StageContext[EvaluateConfig], chats: Sequence[Ch
 
 
 def _reference(chat: Chat) -> Reply:
-    """Part the reference: reasoning that it begins with is no part of what is compared."""
+    """Split the reference: reasoning at its beginning is not compared."""
     return part(chat[-1]["content"])
 
 
 def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> None:
-    """Tell of references with a closing tag that nothing opened: thoughts, or a tag spoken of."""
+    """Warn of references with a closing tag that nothing opened: reasoning, or a tag in the
+    text."""
     unopened = [
         chat for chat in chats if part_unseen(chat[-1]["content"]).answer != _reference(chat).answer
     ]
@@ -344,14 +345,14 @@ def _scores(
 
 
 def _counts(results: Mapping[str, Result], chats: Sequence[Chat]) -> dict[str, dict[str, Any]]:
-    """Count by model what became of the replies, and the references that hold reasoning."""
+    """Count by model how the replies ended, and the references that contain reasoning."""
     counts = {label: result.counts() for label, result in results.items() if result.replies}
     with_reasoning = sum(bool(_reference(chat).reasoning) for chat in chats)
     return {**counts, "references": {"with_reasoning": with_reasoning}}
 
 
 def _prediction(row: int, chat: Chat, results: Mapping[str, Result]) -> dict[str, Any]:
-    """Return what every model made of one row; a loss is nats per token of the reference."""
+    """Return every model's results for one row; a loss is in nats per token of the reference."""
     asked = [turn["content"] for turn in chat if turn["role"] == "user"]
     losses = {
         label: round(result.losses[row][0] / result.losses[row][1], DIGITS)

@@ -38,7 +38,7 @@ METHOD = {
     "loss": "nats per token of the reference as the chat template writes it, reasoning included "
     "where it does, with the token that ends the turn",
 }
-"""How every model was asked, for whoever reads the figures."""
+"""How every model was asked, for readers of the metrics."""
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Result:
     """The tokens that end an answer."""
 
     def counts(self) -> dict[str, Any]:
-        """Return what ended the replies and how many hold reasoning."""
+        """Return what ended the replies and how many contain reasoning."""
         unfinished = [reply for reply in self.replies if reply.unfinished]
         return {
             "cut": sum(reply.truncated for reply in self.replies),
@@ -134,7 +134,7 @@ def examine(
 def warn(
     ctx: StageContext[EvaluateConfig], results: Mapping[str, Result], ggufs: Container[str] = ()
 ) -> None:
-    """Tell what makes the models' answers unlike, or leaves them without one."""
+    """Warn of what makes the models' answers differ, or leaves them without one."""
     for warning in _unlike_prompts(results, ggufs):
         ctx.warn(warning)
     for label, result in results.items():
@@ -178,9 +178,8 @@ def _served(
     chats: list[Chat],
     progress: Progress,
 ) -> Result:
-    """Ask the GGUF as it will be served, one question at a time.
-
-    Several at once gain nothing on few cores, and how they fall together would sway the answers.
+    """Ask the GGUF as it will be served, one question at a time. Concurrent questions gain nothing
+    on few cores, and batching would change the answers.
     """
     from llmpipe.backends.llama_cpp.serve import serve_gguf
 
@@ -207,6 +206,6 @@ def _served(
 
 
 def _context(chats: Sequence[Chat], config: EvaluateConfig) -> int:
-    """Return a context that surely holds the longest chat: no token is shorter than a byte."""
+    """Return a context size that fits the longest chat: every token is at least one byte."""
     longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
     return -(-(longest + 256 + config.max_new_tokens) // 256) * 256

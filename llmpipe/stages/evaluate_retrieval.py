@@ -1,15 +1,15 @@
 """Put questions whose answering documents are known to indexes, and compare what each way finds.
 
 Every index is searched in every mode for the same questions, as a `rag` stage searches it without
-filters, reranking or variety. What is judged are documents: one stands where the best of its
-passages does. Measured are hit rate, recall, MRR and nDCG at a depth, with 95 % intervals: Wilson's
-for a share of the questions, bootstrapped for the others and, paired, for every two searches. Which
-documents answer is told by judgments in TREC's or BEIR's form, by a column of the questions, or by
-the questions standing in the rows that the documents were made of. Questions that no document
-answers are left out, and counted.
+filters, reranking or variety. Documents are judged: each has the rank of its best passage. Measured
+are hit rate, recall, MRR and nDCG at a depth, with 95 % intervals: Wilson's for a share of the
+questions, bootstrapped for the others and, paired, for every two searches. Which documents answer
+is told by judgments in TREC's or BEIR's form, by a column of the questions, or by the questions in
+the rows that the documents were made of. Questions that no document answers are left out, and
+counted.
 
-Not covered: the answers themselves, which the check of a `rag` stage measures, and how quick a
-search is.
+Not covered: the answers themselves, which the check of a `rag` stage measures, and the speed of a
+search.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class EvaluateRetrieval(StageDefaults):
 
     @staticmethod
     def fingerprint(config: EvaluateRetrievalConfig) -> Mapping[str, Any]:
-        labels = list(config.indexes)  # they stand in the figures: a renamed stage renames them
+        labels = list(config.indexes)  # the metrics contain the names: a renamed stage renames them
         return {
             **semantic_fields(config, without=frozenset({"embedder_api_key"})),
             "labels": labels,
@@ -156,7 +156,7 @@ class EvaluateRetrieval(StageDefaults):
 
     @staticmethod
     def review(config: EvaluateRetrievalConfig, folder: Path) -> list[Finding]:
-        """Look for the columns that are named."""
+        """Check that the named columns exist."""
         return list(absent([config.questions], named_columns(("map",), config.map)))
 
     @staticmethod
@@ -249,7 +249,7 @@ def _judged(
 
 
 class _Searching:
-    """Searches indexes for the same questions, and tells how far it is."""
+    """Searches indexes for the same questions and reports progress."""
 
     def __init__(
         self, ctx: StageContext[EvaluateRetrievalConfig], questions: Sequence[Question]
@@ -281,7 +281,7 @@ class _Searching:
                     )
 
     def _embedded(self, index: Artifact) -> Embedder:
-        """Embed all questions at once; give what has their vectors at hand."""
+        """Embed all questions at once; return an embedder that has their vectors."""
         ctx, key = self._ctx, self._ctx.config.embedder_api_key
         self._tell(0, f"{index.label}: embedding the questions")
         return embed_questions(

@@ -27,13 +27,13 @@ UNHELD = (
 
 
 class HeldSchema:
-    """A JSON Schema from a file, for llama.cpp to hold answers to."""
+    """A JSON Schema from a file, which llama.cpp enforces on answers."""
 
     def __init__(self, file: Artifact) -> None:
         """Read the file.
 
         Raises:
-            StageError: it holds no JSON Schema.
+            StageError: it does not contain a JSON Schema.
         """
         import jsonschema
 
@@ -55,7 +55,7 @@ class HeldSchema:
         self._validator = kind(_exact(text))
 
     def require_held(self, server: LlamaServer) -> None:
-        """Check that a server holds answers to the schema.
+        """Check that a server enforces the schema.
 
         Raises:
             StageError: it drops the schema.

@@ -1,9 +1,9 @@
-"""Export a model to GGUF files, and let none out that llama.cpp does not read as it was trained.
+"""Export a model to GGUF files; publish only files that llama.cpp reads as they were trained.
 
 Each file is written by llama.cpp's own converter and then passes the parity gate: the golden chats
 and texts must become the same text and the same token ids on both sides, or the stage fails with
-the first difference. What both sides answer to a few prompts is recorded in the ``parity`` output.
-K-quants are not made here. The same model gives the same bytes. About 10 s to convert 135M
+the first difference. The answers of both sides to a few prompts are recorded in the ``parity``
+output. K-quants are not made here. The same model gives the same bytes. About 10 s to convert 135M
 parameters on two cores, and half a minute for the gate.
 """
 
@@ -163,7 +163,7 @@ def quantizations(config: ExportConfig) -> list[str]:
 def _answers(
     ctx: StageContext[ExportConfig], model: Artifact, reference: Any
 ) -> list[tuple[str, Reply]]:
-    """Let the Hugging Face model answer the prompts: (prompt, answer), none without a template."""
+    """Have the Hugging Face model answer the prompts: (prompt, answer), none without a template."""
     from llmpipe.backends.huggingface.inference import greedy_answers, opened_model
 
     options = ctx.config.parity
@@ -182,7 +182,7 @@ def _gate(
     gguf: Path,
     expected: Sequence[tuple[str, Reply]],
 ) -> dict[str, Any]:
-    """Serve one GGUF, compare it with the model, and give the report."""
+    """Serve one GGUF, compare it with the model, and return the report."""
     from llmpipe.backends.llama_cpp.serve import serve_gguf
     from llmpipe.parity.gate import continuations, verify
 
@@ -212,7 +212,7 @@ def _summary(figures: Mapping[str, Any], reports: Mapping[str, Any]) -> str:
 
 
 def _figures(reports: Mapping[str, Any], outputs: Mapping[str, Path]) -> dict[str, Any]:
-    """Return the figures worth showing: what was compared, and per file its size and agreement."""
+    """Return the metrics to show: what was compared, and the size and agreement of each file."""
     first: Mapping[str, Any] = next(iter(reports.values()))
     figures = {name: first[name] for name in ("parity", "chats", "texts", "tokens")}
     for name, report in reports.items():

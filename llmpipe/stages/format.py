@@ -1,10 +1,10 @@
-"""Make one training set of one or several files of rows, and hold rows out of it.
+"""Build one training set from one or several files of rows, and hold rows out of it.
 
 Rows in any known format, or with columns named under `map`, become rows of one format. A row that
 cannot be read, a blank row, a duplicate and a row over the token limit are rejected with a reason;
-columns that no example holds are counted by name. The rest is split by seed and content. Each row
+columns that no example uses are counted by name. The rest is split by seed and content. Each row
 says in `llmpipe_provenance` which row it is and which rows it was made from. Rows made by a model
-are never held out, and `train` loses every row that gives a held-out one away: the same question,
+are never held out, and `train` loses every row that leaks a held-out one: the same question,
 the question quoted whole, a row generated from it over any number of steps, or one of its group. A
 data set of a hub is one file of rows. Not covered: near-duplicates by meaning, the splits of such a
 set.
@@ -49,7 +49,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     data: str
     """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
     map: ColumnMap | None = None
-    """Which column holds what; known formats need none."""
+    """The columns to read; known formats need none."""
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How many times each of the source's rows stands in `train` (never in what is held out)."""
     sample: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -64,13 +64,13 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     data: str | None = None
     """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
     map: ColumnMap | None = None
-    """Which column of `data` holds what; known formats need none."""
+    """The columns of `data` to read; known formats need none."""
     sources: tuple[Source, ...] = ()
     """Several inputs instead of `data`, each with its own `map`, `repeat` and `sample`."""
     to: FormatName = "messages"
     """The format of the rows that come out: `messages`, `sharegpt` and `alpaca` hold conversations,
     `completion` raw text, `preference` pairs of answers (for `rl: dpo` and reward models),
-    `labelled` answers that are good or not (KTO), `prompt` prompts alone (GRPO)."""
+    `labelled` answers that are labeled good or bad (KTO), `prompt` prompts alone (GRPO)."""
     split: Split | None = None
     """What to hold out as `eval` and `test`."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -83,7 +83,7 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     """The share of rows that may be unreadable, each rejected with its reason; above it the stage
     fails. Blank rows, duplicates and leaks do not count."""
     unknown_columns: Literal["count", "error"] = "count"
-    """What becomes of columns and keys that no example holds: counted by name, or an error."""
+    """What to do with columns and keys that no example uses: count them by name, or fail."""
 
 
 class Format(StageDefaults):
@@ -126,7 +126,7 @@ class Format(StageDefaults):
 
     @staticmethod
     def review(config: FormatConfig, folder: Path) -> list[Finding]:
-        """Look for the columns that are named."""
+        """Check that the named columns exist."""
         found: list[Finding] = []
         for path, source in _sources(config):
             found += absent([source.data], named_columns((*path[:-1], "map"), source.map))
@@ -303,7 +303,7 @@ def _write(
 
 
 def _summary(split: Parts, rejects: Rejects, told: Told) -> str:
-    """Summarize in one line where the rows went."""
+    """Summarize in one line how many rows each output got."""
     kept = ", ".join(
         f"{len(rows)} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
         for part, rows in split.rows.items()

@@ -1,4 +1,4 @@
-"""Find training rows that give a held-out row away, and rows that say the same."""
+"""Find training rows that leak a held-out row, and duplicate rows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from llmpipe.stages.format_rows import Rows
 
 
 def duplicates(rows: Rows, positions: Iterable[int]) -> Iterator[str | None]:
-    """Yield a reason for each row that repeats another; a generated row gives way to one that is
-    not, and otherwise the first is kept.
+    """Yield a reason for each row that repeats another; a row that is not generated is preferred,
+    and otherwise the first is kept.
     """
     first: dict[bytes, int] = {}
     positions = list(positions)
@@ -23,7 +23,7 @@ def duplicates(rows: Rows, positions: Iterable[int]) -> Iterator[str | None]:
 
 
 def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[str | None]:
-    """Yield, for each training row, how it gives a held-out row away, or None."""
+    """Yield, for each training row, how it leaks a held-out row, or None."""
     if not held:
         yield from (None for _ in training)
         return

@@ -72,7 +72,7 @@ class Told:
         return dict(sorted(names.items()))
 
     def check(self, max_rejects: float) -> None:
-        """Refuse sources of which too many rows cannot be read.
+        """Refuse sources with too many unreadable rows.
 
         Raises:
             StageError: the share is above ``max_rejects``.

@@ -43,7 +43,7 @@ class Rows:
         """How many words each row's question has."""
         self.generated = bytearray()
         self.parents: dict[int, tuple[bytes, ...]] = {}
-        """The keys of the ids of the rows that generated rows were made from."""
+        """Keys of the ids of the rows that generated rows come from."""
 
     def __len__(self) -> int:
         return len(self.line)
@@ -90,7 +90,7 @@ class Rows:
         return number
 
     def content(self, position: int) -> bytes:
-        """Return the key of all that a row says."""
+        """Return the key of a row's whole content."""
         return bytes(self._contents[KEY * position : KEY * (position + 1)])
 
     def question(self, position: int) -> bytes:
@@ -122,7 +122,7 @@ class Rows:
         return os.pread(self._file.fileno(), end - start, start)
 
     def example(self, position: int) -> Example:
-        """Return what a row says."""
+        """Return a row's content."""
         return read_example(from_json(self.text(position))).example
 
 
@@ -136,7 +136,7 @@ class Rejects:
         return len(self.reasons)
 
     def add(self, source: int, line: int, reason: str) -> None:
-        """Turn one row away."""
+        """Reject one row."""
         self.reasons[source, line] = reason
 
     def counts(self) -> dict[str, int]:

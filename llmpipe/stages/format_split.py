@@ -1,7 +1,7 @@
 """Hold rows out of a training set: whose rows stay together, which parts they go to, what is said.
 
-A row belongs to its group; a row without one to its question. A value that is null or blank is no
-group, and nor is a column that the row lacks. `llmpipe.formats.split` makes the choice.
+A row belongs to its group; a row without one to its question. A null or blank value is not a group,
+nor is a missing column. `llmpipe.formats.split` makes the choice.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Groups:
             raise StageError(f"{label}:{line}: {error.message}", hint=error.hint)
 
     def warnings(self) -> Iterable[str]:
-        """Say for each source how many rows are in no group."""
+        """Warn for each source how many rows have no group."""
         for label, count in self._without.items():
             yield (
                 f"{label}: {count} rows have no {self._column!r} and are in no group: each stays "
@@ -234,7 +234,7 @@ class _Told:
         return f"the group {group.decode()} of {self.split.group!r} {size}"
 
     def _ways_out(self, name: str, part: Part) -> str:
-        """Name what would help: of that only what these rows really allow."""
+        """Name the remedies that these rows allow."""
         needed, grouped = len(part.too_large), self.rows.group(part.too_large[0]) is not None
         elsewhere = sum(len(other.positions) for other in self.chosen.values())
         ways = []

@@ -27,7 +27,7 @@ def write_part(path: Path, rows: Rows, positions: Sequence[int], to: FormatName)
 
 
 def repeated(rows: Rows, positions: Sequence[int], repeats: Sequence[int]) -> Sequence[int]:
-    """Return the rows once, then those to be repeated again, and so on: copies stand far apart."""
+    """Return the rows once, then those to be repeated again, and so on: copies are far apart."""
     most = max(repeats)
     if most == 1:
         return positions
@@ -37,7 +37,7 @@ def repeated(rows: Rows, positions: Sequence[int], repeats: Sequence[int]) -> Se
 def write_rejects(
     path: Path, rejects: Rejects, places: Sequence[str], sources: Sequence[SourceRows]
 ) -> None:
-    """Write the rows that were turned away as they stand in their sources, in order."""
+    """Write the rejected rows as in their sources, in order."""
     with path.open("wb") as file:
         for number, source in enumerate(sources):
             lines = {line for origin, line in rejects.reasons if origin == number}

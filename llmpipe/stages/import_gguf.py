@@ -1,9 +1,9 @@
-"""Make a trainable Hugging Face folder of a GGUF, and prove that both read text and predict alike.
+"""Convert a GGUF to a trainable Hugging Face folder, and verify that both predict alike.
 
-Weights are dequantized to float32: four bytes a parameter on disk. What the quantization lost stays
-lost. A split GGUF is joined for a while. Every tensor must have its place in the model, and the
-model must predict what llama.cpp predicts with the file, up to rounding. Architectures are those
-that transformers can read; tokenizers are those of
+Weights are dequantized to float32: four bytes a parameter on disk. The quantization's loss is
+permanent. A split GGUF is joined temporarily. Every tensor must have its place in the model, and
+the model must predict what llama.cpp predicts with the file, up to rounding. Architectures are
+those that transformers can read; tokenizers are those of
 `llmpipe.backends.huggingface.gguf_import.RECIPES`, others are refused by name. The compiler adds
 this stage by itself where a GGUF is given and a model is needed. About a minute for 135M parameters
 on two cores.

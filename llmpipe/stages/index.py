@@ -119,7 +119,7 @@ class Index(StageDefaults):
 
 
 def _metrics(built: Built, folder: Path) -> dict[str, Any]:
-    """Return the figures; ``recall_at_10`` is there where a search can miss something."""
+    """Return the metrics; ``recall_at_10`` is included if a search can miss something."""
     manifest = built.manifest
     metrics: dict[str, Any] = {
         "chunks": manifest.chunks,

@@ -3,8 +3,8 @@
 Markdown, plain text, HTML, PDF, Word, PowerPoint, Excel, reStructuredText, notebooks, e-books,
 messages, and files of rows. From a folder what has one of their endings is taken; what is named
 outright or by a pattern is read as text if it is text, never if it is of another format. What is
-passed over is counted and named, and so is what a file holds that is not in its text. Files are
-untrusted: nothing in them is run or fetched, and none leads out of where it lies. Not covered:
+passed over is counted and named, and so are the parts of a file that are not in its text. Files are
+untrusted: nothing in them is run or fetched, and none leads out of its folder. Not covered:
 scanned pages, pictures, what is on the web.
 """
 
@@ -101,7 +101,7 @@ class Ingest(StageDefaults):
 
     @staticmethod
     def review(config: IngestConfig, folder: Path) -> list[Finding]:
-        """Look for the columns that are named, in all files of rows together."""
+        """Check that the named columns exist, in all files of rows together."""
         if config.columns is None:
             return []
         named = list(named_columns(("columns",), config.columns, optional=("metadata",)))
@@ -245,7 +245,7 @@ def _shown(
 
 
 def _remark(ctx: StageContext[IngestConfig], tally: Tally, name: str, remark: str) -> None:
-    """Say what should be known of a file, and keep it; a flood of it is only kept."""
+    """Warn about a file and record the warning; too many are only recorded."""
     tally.remarks[name] = "; ".join(filter(None, (tally.remarks.get(name), remark)))
     if len(tally.remarks) <= REMARKS:
         ctx.warn(f"{name}: {remark}")
@@ -357,7 +357,7 @@ def _listed(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
-    """Summarize in one line what there is and what there is not."""
+    """Summarize in one line what was read and what was not."""
     characters = sum(len(document.text) for document in kept)
     pages = sum(len(document.pages) for document in kept)
     parts = [numbered(len(kept), "document", "documents")]

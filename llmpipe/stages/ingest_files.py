@@ -29,7 +29,7 @@ class Collection:
 
     files: dict[str, Path] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Files of folders and patterns that are no documents, by the end of their names."""
+    """Files of folders and patterns that are not documents, by the end of their names."""
     dangling: list[str] = field(default_factory=list)
     """Links that lead nowhere, called as their documents would be."""
     excluded: int = 0
@@ -164,7 +164,7 @@ def document_id(text: str, path: Path, here: Path, name: str) -> str:
 def _prefix(text: str, path: Path, here: Path) -> str:
     """Return what the ids of a path's documents begin with, the same on every machine."""
     if not is_path(text) and not text.startswith(PACKAGE):
-        return text  # a stage's output: where it lies in the store tells nothing
+        return text  # a stage's output: its place in the store means nothing
     folder = path if path.is_dir() else path.parent
     real = _real(folder)
     if is_path(text) and real.is_relative_to(here):
@@ -178,5 +178,5 @@ def _real(path: Path) -> Path:
 
 
 def _unicode(name: str) -> str:
-    """Return a name as text even where its bytes are none."""
+    """Return a name as text, even if its bytes cannot be decoded."""
     return os.fsencode(name).decode("utf-8", "replace")

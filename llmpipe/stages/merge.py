@@ -164,7 +164,7 @@ def merge(
 
 
 def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
-    """Check that the merged folder predicts what was trained; return the figures.
+    """Check that the merged folder predicts what was trained; return the metrics.
 
     Raises:
         StageError: it does not.
@@ -183,7 +183,7 @@ def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
 
 
 def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
-    """Check that merged weights are finite and differ from the base; give the figures.
+    """Check that merged weights are finite and differ from the base; return the metrics.
 
     Raises:
         StageError: they are not finite, or none differs.

@@ -42,7 +42,7 @@ class Teacher:
         Args:
             messages: the conversation; the teacher writes the next turn.
             seed: seeds the sampling.
-            draw: tells repeated requests for the same thing apart.
+            draw: distinguishes repeated requests for the same thing.
             schema: the JSON Schema that constrains the reply.
             shared: how many of the first messages other requests begin with as well.
             greedy: whether to take the likeliest tokens instead of sampling.
@@ -73,7 +73,7 @@ class Teacher:
     def ask_verdicts(
         self, note: str, requests: Sequence[ChatRequest], after: int
     ) -> list[ChatReply]:
-        """Ask for short replies; a teacher that thinks first is asked again with more room."""
+        """Ask for short replies; a teacher that reasons first is asked again with more tokens."""
         from dataclasses import replace
 
         self._pace.step(note)
@@ -92,7 +92,7 @@ class Teacher:
 
 
 def without_answer(reply: ChatReply) -> str:
-    """Say that a reply ends inside the teacher's reasoning, if it does."""
+    """Return a reason when a reply ends inside the teacher's reasoning."""
     silent = reply.reasoning and not reply.text
     return "the reply ends inside the teacher's reasoning" if silent else ""
 

@@ -1,4 +1,4 @@
-"""Take rows from a method until there are enough, or a pass over its material gives nothing new."""
+"""Take rows from a method until there are enough, or a pass yields nothing new."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ class GenerationState:
 def collect(
     method: Method, teacher: Teacher, state: GenerationState, warn: Callable[[str], None]
 ) -> None:
-    """Let the method pass over its material until the state has the rows that are wanted.
+    """Run passes of the method until the state has enough rows.
 
     Raises:
-        StageError: a whole pass gave no row, and there is none from before.
+        StageError: a whole pass made no row, and there are no earlier rows.
     """
     for number in count():
         before = len(state.rows)

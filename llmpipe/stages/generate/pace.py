@@ -10,7 +10,7 @@ PAUSE = 1.0
 
 
 class Pace:
-    """Counts the replies of each step, and tells how it goes.
+    """Counts the replies of each step and reports progress.
 
     The time left is that of the group of seeds that is asked about, at the pace of the run so far,
     where none of its prompts is eliminated.
@@ -26,7 +26,7 @@ class Pace:
         self._sent, self._seconds, self._begun, self._told = 0, 0.0, 0.0, 0.0
 
     def step(self, note: str) -> None:
-        """Note what is done next."""
+        """Record the next step."""
         self._note = note
         self._tell(note)
 

@@ -40,7 +40,7 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
         return ()
 
     def review(self) -> Iterable[Finding]:
-        """Compare the config with the files that it names."""
+        """Check the config against the files that it names."""
         return ()
 
     def packages(self) -> tuple[str, ...]:
@@ -110,7 +110,8 @@ class Method(Protocol):
         """
 
     def draw(self, teacher: Teacher, number: int) -> Iterator[GeneratedRow | Reject]:
-        """Yield what one pass over the material gives; the loop asks for pass 0, 1, 2, and so on.
+        """Yield the results of one pass over the material; the loop asks for pass 0, 1, 2, and so
+        on.
 
         The loop stops when it has enough rows, or after a pass without any new one. How many rows
         are missing may change the size of a batch, never the order or the content of what comes.

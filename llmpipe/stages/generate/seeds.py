@@ -27,7 +27,7 @@ class SeedMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One prompt and the row that it stands in."""
+    """One prompt and its row."""
 
     digest: str
     """The SHA-256 of the row: every random draw for the seed depends on it."""

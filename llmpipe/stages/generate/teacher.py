@@ -44,7 +44,7 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
 
 
 def identity(config: TeacherConfig, gguf: Artifact | None) -> dict[str, str]:
-    """Say which teacher it is, in the journal and in each row's provenance: a GGUF by content."""
+    """Identify the teacher in the journal and in each row's provenance: a GGUF by content."""
     if gguf is not None:
         return {"engine": config.engine, "model": gguf.digest}
     return {"engine": config.engine, "model": config.model, "base_url": config.base_url or ""}
@@ -62,11 +62,11 @@ def open_teacher(
     anew: bool = False,
     on_reply: Callable[[int | None], None] = lambda tokens: None,
 ) -> Iterator[ChatClient]:
-    """Give a client for the teacher, whichever engine it has; it is closed at the end.
+    """Yield a client for the teacher, with either engine; it is closed at the end.
 
     ``gguf`` is the teacher's file for llama.cpp, whose own log, and what it keeps of prompts, goes
-    into the folder ``work``. ``anew`` asks again what the journal holds. ``on_reply`` is told of
-    every reply: see `ChatClient`.
+    into the folder ``work``. ``anew`` asks again for what the journal contains. ``on_reply`` is
+    called with every reply: see `ChatClient`.
 
     Raises:
         StageError: the GGUF cannot be served, or the secret for the key is not set.
@@ -100,7 +100,7 @@ def open_teacher(
 
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
-    """Give an empty folder for the time of the block; a run that was killed has left it full."""
+    """Yield an empty folder for the block; a killed run may have left files in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     try:

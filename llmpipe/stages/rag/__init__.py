@@ -119,7 +119,7 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
 
     @staticmethod
     def review(config: RagConfig, folder: Path) -> list[Finding]:
-        """Look for the columns that are named."""
+        """Check that the named columns exist."""
         return list(absent([config.data], named_columns(("map",), config.map)))
 
     @staticmethod

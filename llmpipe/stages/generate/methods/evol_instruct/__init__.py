@@ -62,7 +62,7 @@ class EvolInstructConfig(GenerateConfig, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Chain:
-    """A seed on its way through the rounds. ``draw`` tells repeated chains of a seed apart."""
+    """A seed on its way through the rounds. ``draw`` distinguishes repeated chains of a seed."""
 
     seed: Seed
     draw: int

@@ -1,4 +1,4 @@
-"""Self-Instruct: new tasks in the style of seed tasks, each with inputs and outputs of its own.
+"""Self-Instruct: new tasks in the style of seed tasks, each with its own inputs and outputs.
 
 As published by Wang et al. 2023. A prompt shows eight tasks, six of the seeds and two that the
 teacher wrote before (as long as there are none, all eight are seeds), and asks for more. A new task
@@ -84,7 +84,7 @@ class SelfInstructConfig(GenerateConfig, frozen=True, kw_only=True):
     max_similarity: Annotated[float, Meta(gt=0, le=1)] = 0.7
     """ROUGE-L with another task from which a new one is rejected."""
     max_instances: Annotated[int, Meta(ge=1, le=32)] = 5
-    """Rows that a task may give."""
+    """Maximum number of rows from one task."""
     blocked_words: tuple[str, ...] = BLOCKED_WORDS
     """Words that a task must not contain: those of tasks that need more than text."""
 

@@ -15,7 +15,7 @@ from typing import Any
 from llmpipe.stages.generate.asking import Messages
 
 NEW_TASKS = 8
-"""Tasks that one reply may hold, as in the published prompt."""
+"""Maximum number of tasks in one reply, as in the published prompt."""
 
 
 def _object(**fields: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ _WRITE_MORE = (
 
 
 def task_messages(shown: Sequence[str]) -> Messages:
-    """Ask for new tasks in the company of those that are shown."""
+    """Ask for new tasks like the ones shown."""
     return [
         _user(_WRITE.format(count=len(shown))),
         _assistant({"tasks": list(shown)}),
@@ -74,7 +74,7 @@ _CLASSIFIED = (
 
 
 def classification_messages(task: str) -> Messages:
-    """Ask whether a task is one of classification."""
+    """Ask whether a task is a classification."""
     turns = (
         (_CLASSIFY.format(task=shown), {"classification": answer}) for shown, answer in _CLASSIFIED
     )

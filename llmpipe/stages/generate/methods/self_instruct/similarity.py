@@ -40,7 +40,7 @@ class TaskPool:
 
 
 def _positions(words: list[str]) -> dict[str, int]:
-    """Return where each word stands, as a bit mask."""
+    """Return the positions of each word, as a bit mask."""
     masks: dict[str, int] = {}
     for index, word in enumerate(words):
         masks[word] = masks.get(word, 0) | 1 << index
