@@ -87,7 +87,7 @@ def _widths(opening: Opening, separator: str) -> tuple[int, int | None]:
         try:
             header = next(rows, [])
             first = next(filter(None, rows), None)
-        except csv.Error:  # the reading itself will tell
+        except csv.Error:  # reading reports it
             first = None
     return len(header), None if first is None else len(first)
 

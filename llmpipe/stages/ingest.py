@@ -188,7 +188,7 @@ def _read_by(config: IngestConfig, inputs: Mapping[str, Given]) -> set[str]:
     try:
         found = collect(there, config.exclude, folder, allow_outside=True).files
         endings |= {path.suffix for path in found.values()}
-    except StageError:  # the stage says so
+    except StageError:  # the stage reports it
         pass
     return {name for end in endings for name in FORMATS.get(end.lower(), PLAIN).distributions}
 

@@ -129,7 +129,7 @@ def files_of_rows(paths: Sequence[str], exclude: Sequence[str], spec_dir: Path) 
         elif not pattern:
             add(text, Path(text).parent, Path(text).name)
         else:
-            with suppress(OSError, StageError):  # the stage will say it
+            with suppress(OSError, StageError):  # the stage will report it
                 for name in sorted(name for name, _ in matching_files(Path(root), pattern)):
                     add(text, Path(root), name)
     rows = [file for file in found if file is None or _holds_rows(file)]

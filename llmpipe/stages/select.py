@@ -1,12 +1,12 @@
-"""Choose the best of a sweep: what hangs on a ``select`` stage is made once, from the winner.
+"""Choose the best of a sweep: stages that depend on a ``select`` stage run once, on the winner.
 
     best: {kind: select, of: sft, by: dev.sft.loss, mode: min}
 
-``of`` is a stage that is made at several points, ``by`` a figure in the metrics of a stage that is
-made at the same points: the stage, then the way to the figure. In the metrics of an ``evaluate``
-stage that is the model as it is listed there, and the metric. Of equal figures the first point
-wins, in the order of the matrix. A point whose figure is not finite (a training that diverged)
-cannot win; a point without the figure is a failure.
+``of`` is a stage that is made at several points, ``by`` a metric of a stage that is made at the
+same points: the stage, then the path to the metric. In the metrics of an ``evaluate`` stage that is
+the model as it is listed there, and the metric. If metrics are equal, the first point in the order
+of the matrix wins. A point whose metric is not finite (a training that diverged) cannot win; a
+point without the metric is an error.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class SelectConfig(StageConfig, frozen=True, kw_only=True):
     of: str
     """What to choose from: a stage (or one of its outputs) that is made at several points."""
     by: Annotated[str, msgspec.Meta(pattern=r"^[^.]+(\.[^.]+)+$")]
-    """The figure that decides: a stage made at the same points, and the way to the figure in its
-    metrics, such as `dev.sft.loss`."""
+    """The metric that decides: a stage made at the same points, and the path to the metric, such as
+    `dev.sft.loss`."""
     mode: Literal["min", "max"]
-    """Whether the least or the greatest figure wins."""
+    """Whether the lowest or the highest metric wins."""
 
 
 class Select(StageDefaults):
@@ -75,10 +75,10 @@ class Select(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[SelectConfig]) -> StageResult:
-        """Read every point's figure and take the artifact of the best.
+        """Read every point's metric and publish the artifact of the best.
 
         Raises:
-            StageError: a point's metrics do not hold the figure, or none of the figures is finite.
+            StageError: a point's metrics lack the metric, or no value is finite.
         """
         by = ctx.config.by
         points = [name[3:-1] for name in ctx.inputs if name.startswith("of[")]
@@ -103,7 +103,7 @@ class Select(StageDefaults):
 
 
 def _figure(metrics: Artifact, by: str, point: str) -> float:
-    """Find the figure in a JSON file, or raise with what there is instead."""
+    """Return the metric from a JSON file, or raise an error that lists the available ones."""
     stage, *steps = by.split(".")
     where = f"{stage}@{point}" if point else stage
     try:
@@ -121,7 +121,7 @@ def _figure(metrics: Artifact, by: str, point: str) -> float:
 
 
 def _follow(data: Any, steps: list[str]) -> Any:
-    """Go down a way of keys; a key may itself hold dots, as the model ``gguf.q8_0`` does."""
+    """Follow a path of keys; a key may itself contain dots, as the model ``gguf.q8_0`` does."""
     if not steps:
         return data
     if not isinstance(data, dict):
@@ -135,7 +135,7 @@ def _follow(data: Any, steps: list[str]) -> Any:
 
 
 def _figures(data: Any, above: str = "") -> list[str]:
-    """Name the figures of a metrics file; a figure with an interval is one figure."""
+    """List the metrics of a file; a metric with an interval counts once."""
     found: list[str] = []
     if not isinstance(data, dict):
         return found
@@ -149,7 +149,7 @@ def _figures(data: Any, above: str = "") -> list[str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give an artifact a second name where the disk allows it; copy it elsewhere."""
+    """Hard-link an artifact if the disk allows it; otherwise copy it."""
     if source.is_dir():
         target.mkdir()
         for entry in source.iterdir():

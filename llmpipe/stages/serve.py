@@ -44,7 +44,7 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     model: str
     """The GGUF to serve."""
     context: Annotated[int, Meta(ge=16)] = 2048
-    """Tokens that one conversation may hold, question and answer together."""
+    """Maximum tokens of one conversation, question and answer together."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
     """Conversations that are answered at the same time; each takes the memory of one context."""
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
@@ -55,8 +55,8 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     meanwhile, and a caller who hangs up is not noticed. By default as many as this machine computes
     in a quarter of a second, measured at the start."""
     cached_tokens: bool = False
-    """Whether ``llmpipe serve`` tells callers how much of their prompts was in the cache. A caller
-    learns by it how the prompts of the other callers begin."""
+    """Whether ``llmpipe serve`` reports to callers how much of their prompts was in the cache. This
+    reveals to a caller how the prompts of other callers begin."""
     system: str = ""
     """System message that the sample questions are asked with. Callers send their own."""
     sample: Annotated[tuple[str, ...], Meta(min_length=1)] = ("Hello, who are you?",)
@@ -153,7 +153,7 @@ def _require_speech(label: str, answers: list[dict[str, str]]) -> None:
 
 
 def _warn_of_reasoning(ctx: StageContext[ServeConfig], answers: list[dict[str, str]]) -> None:
-    """Tell of questions of which the model thinks and does not come to an answer."""
+    """Warn of questions on which the model reasons without reaching an answer."""
     silent = sum(not answer["answer"] and "reasoning" in answer for answer in answers)
     if silent:
         ctx.warn(

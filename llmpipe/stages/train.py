@@ -2,7 +2,7 @@
 
 The stage's ``axolotl:`` block speaks Axolotl's own vocabulary; llmpipe sets only where data and
 base model come from and where the result goes. What this machine cannot do is switched off and
-said. A run that was stopped goes on from its last whole checkpoint. Only what a later stage can
+reported. A run that was stopped goes on from its last whole checkpoint. Only what a later stage can
 use is published: weights, their configuration and the tokenizer; no checkpoints, no pickles, no
 path of this machine, so that the same spec gives the same bytes again.
 
@@ -138,7 +138,7 @@ class Train(StageDefaults, Compilable):
 
     @staticmethod
     def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
-        """Count rows in steps, or passes over the data; a file of settings may say either."""
+        """Count rows in steps, or passes over the data; a settings file may set either."""
         return effort(fingerprint)
 
     @staticmethod
@@ -149,7 +149,7 @@ class Train(StageDefaults, Compilable):
     def needs(config: TrainConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         try:
             block, _ = merged_block(config, file_of(config, Path()))
-        except StageError:  # it is the review that says so
+        except StageError:  # the review reports it
             block = config.axolotl
         return packages("axolotl", "torch", "transformers", *packages_of(block))
 
@@ -170,7 +170,7 @@ class Train(StageDefaults, Compilable):
 
     @staticmethod
     def preflight(config: TrainConfig, folder: Path, memo: Path) -> list[Finding]:
-        """Hold what the run will compile against the installed Axolotl, unless told not to."""
+        """Check what the run will compile against the installed Axolotl, unless switched off."""
         if config.allow_unknown_axolotl:
             return []
         try:
@@ -229,7 +229,8 @@ def require_axolotl() -> None:
 
 
 def _other_base(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> list[str]:
-    """Say that an adapter goes on upon a base rounded otherwise than the one it was trained on."""
+    """Warn if an adapter continues on a base quantized differently from the one it was trained
+    on."""
     if ctx.config.adapter_start != "continue":
         return []
     start = ctx.input("base_model")

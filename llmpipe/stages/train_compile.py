@@ -70,7 +70,8 @@ def merged_block(
     """Return the stage's whole Axolotl vocabulary, its file included, and what was left out.
 
     Raises:
-        StageError: the file is no YAML mapping, or makes something else than the stage declares.
+        StageError: the file is not a YAML mapping, or makes something other than the stage
+        declares.
     """
     if axolotl_file is None:
         return dict(config.axolotl), []
@@ -151,7 +152,7 @@ def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
 
 
 def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
-    """Write a folder that trains the same *without llmpipe*; give what the user should know.
+    """Write a folder that trains the same *without llmpipe*; return notes for the user.
 
     The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
     ``files/``, the plugins of a run under ``plugins/``, the environment in

@@ -1,4 +1,4 @@
-"""What a ``train`` stage's config holds, and which of Axolotl's keys never shape its result.
+"""The config of a ``train`` stage, and the Axolotl keys that never shape its result.
 
 The vocabulary under ``axolotl`` is Axolotl's and is not described here.
 """
@@ -62,7 +62,7 @@ REPORTING_KEYS = frozenset(
         "wandb_watch",
     }
 )
-"""Axolotl's keys that say how a run is reported and fed, never what it learns: not in the key."""
+"""Axolotl's keys that control reporting and data loading, never what is learned: not in the key."""
 
 SAVING_KEYS = frozenset(
     {
@@ -123,7 +123,7 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
 
 
 def made(config: TrainConfig) -> ArtifactType:
-    """Say what a stage makes: ``adapter``, or ``model`` where all weights are trained.
+    """Return what a stage makes: ``adapter``, or ``model`` where all weights are trained.
 
     An ``axolotl_file`` is taken to train an adapter unless the block says ``adapter: null``: the
     types of a graph are known before any file is read.

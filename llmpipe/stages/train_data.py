@@ -1,4 +1,4 @@
-"""Bring a stage's rows into the one file that Axolotl reads, and say how it is to read them.
+"""Write a stage's rows to the one file that Axolotl reads, and describe how to read them.
 
 Every row is read by llmpipe's own readers first, so that a row which cannot be trained on is named
 by file and line before anything heavy starts. What Axolotl gets is Parquet whose columns all hold
@@ -88,7 +88,7 @@ def prepare(
         dataset: the stage's own keys for Axolotl's ``datasets`` entry.
 
     Raises:
-        StageError: there are no rows, or one cannot be read or is of another kind than the first.
+        StageError: there are no rows, or one cannot be read or differs in kind from the first.
     """
     dataset = given(dataset or {})
     reader = _reader(block, dataset)
@@ -145,9 +145,9 @@ def entry_of(
 
 
 def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `prepare` will say of rows that are not there yet.
+    """Return what `prepare` will describe for rows that do not exist yet.
 
-    Rows that only their columns can tell apart are taken for conversations.
+    Rows that only their columns distinguish are taken for conversations.
     """
     dataset = given(dataset)
     kind = kind_of_rows(block, dataset)
@@ -290,7 +290,7 @@ def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Trained], label: st
 
 
 def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str, Any]) -> Prepared:
-    """Hand rows over for a type that llmpipe does not know, each column as it is."""
+    """Pass rows on unchanged for a type that llmpipe does not know."""
     shape: dict[str, Shape] = {}
     for line, row in read_rows(artifact.path, artifact.label):
         for name, value in row.items():

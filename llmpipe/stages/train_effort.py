@@ -1,4 +1,4 @@
-"""What the time of a training grows with, as far as its settings tell."""
+"""What the time of a training grows with, as far as its settings show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COVERED = frozenset(f"axolotl.{key}" for key in (*_COUNTED, *_INDIFFERENT))
 
 
 def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
-    """Return rows that steps take, else passes over the data; None where a file may say either."""
+    """Return rows that steps take, else passes over the data; None if a file may set either."""
     if fingerprint.get("axolotl_file") is not None:
         return None
     block = with_defaults(fingerprint["axolotl"])

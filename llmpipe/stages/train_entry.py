@@ -1,7 +1,7 @@
 """The stage's field ``dataset``: keys of Axolotl's ``datasets`` entry, and what they may hold.
 
-The entry names the file that llmpipe writes, so the keys that say where rows lie and what their
-columns are called are llmpipe's own. The rest is the user's. Which keys exist is Axolotl's to say:
+The entry names the file that llmpipe writes, so llmpipe sets the keys that locate rows and name
+their columns. The user sets the rest. Axolotl defines which keys exist:
 `llmpipe.backends.axolotl.check` asks it.
 """
 
@@ -26,7 +26,7 @@ PLACE_KEYS: Mapping[str, str] = dict.fromkeys(
     ),
     _ONE_FILE,
 )
-"""Keys that say where rows lie, and why a stage does not hold them."""
+"""Keys that locate rows, and why a stage does not accept them."""
 
 TEMPLATE_KEYS: Mapping[str, str] = dict.fromkeys(
     ("chat_template", "chat_template_jinja"), _ONE_TEMPLATE
@@ -41,7 +41,7 @@ COLUMN_KEYS: Mapping[str, str] = dict.fromkeys(
     ),
     _ONE_SHAPE,
 )
-"""Keys that name columns: llmpipe's too, unless the stage names a type of its own."""
+"""Keys that name columns: also llmpipe's, unless the stage sets its own type."""
 
 CHAT_KEYS = frozenset(
     {
@@ -75,7 +75,7 @@ ALPACA_TYPES = (
 
 
 def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind | None:
-    """Say what the stage's rows are read as, or None where their own columns say it."""
+    """Return what the stage's rows are read as, or None if their columns decide."""
     named = dataset.get("type")
     if is_pairs(block):
         return "pair" if named is None else "as they are"
@@ -129,12 +129,12 @@ def _is_texts(value: Any) -> bool:
 
 
 def given(dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys that say something: a null unsets what another profile or file wrote."""
+    """Return the keys that are set: a null unsets what another profile or file wrote."""
     return {key: value for key, value in dataset.items() if value is not None}
 
 
 def idle(key: str, kind: str) -> str:
-    """Say that Axolotl reads a key only for conversations."""
+    """Describe that Axolotl reads a key only for conversations."""
     rows = {"pair": "pairs of answers", "text": "raw text", "alpaca": "Alpaca prompts"}[kind]
     return f"{key} is read for conversations (type: chat_template) only, and these are {rows}"
 
@@ -142,7 +142,8 @@ def idle(key: str, kind: str) -> str:
 def lost_entry_keys(
     from_file: Mapping[str, Any], dataset: Mapping[str, Any], label: str
 ) -> list[str]:
-    """Say which keys of an Axolotl file's ``datasets`` go with it and belong under ``dataset``."""
+    """Describe which keys of an Axolotl file's ``datasets`` are lost and belong under
+    ``dataset``."""
     entries = from_file.get("datasets")
     entries = entries if isinstance(entries, list) else []
     keys = {

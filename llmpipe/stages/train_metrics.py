@@ -1,4 +1,4 @@
-"""The figures of a finished training, and the words that say them.
+"""The metrics of a finished training, and their summary in words.
 
 A step's training loss is measured on one batch and is noise: how the loss began and ended are means
 over fifths of the run (`llmpipe.trend`). An evaluation's loss is over all rows of ``eval_data``.
@@ -13,11 +13,11 @@ from llmpipe.backends.axolotl.ending import Ending, Labels
 from llmpipe.trend import WINDOW, trend
 
 COUNTED = ("rows", "tokens", "trained_tokens")
-"""What is counted in the labels and stands in the figures."""
+"""The counts of the labels that are metrics."""
 
 
 def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
-    """Return a training's figures; curves are lists of [step, loss].
+    """Return a training's metrics; curves are lists of [step, loss].
 
     Args:
         ended: how the training ended.

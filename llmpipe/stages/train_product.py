@@ -1,6 +1,6 @@
 """Verify what a training left behind and publish the part of it that later stages use.
 
-Nothing is believed because a process ended well: tensors must be there, finite, and different from
+A successful exit proves nothing: tensors must be there, finite, and different from
 what training started with. Published files hold no path, date or pickle. The tokenizer's files
 are the base model's, byte for byte, unless the training changed them: a tokenizer that is loaded
 and saved again is not always the same (its pre-tokenizer may be rebuilt by its class).
@@ -49,7 +49,7 @@ def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any])
     """Verify the training's result in ``output`` and copy what is of use to ``target``.
 
     Raises:
-        StageError: the result is missing, broken, or no different from the base model.
+        StageError: the result is missing, broken, or equal to the base model.
     """
     target.mkdir(parents=True)
     if settings.get("adapter"):
@@ -164,8 +164,8 @@ def differing(before: list[Path], after: list[Path], *, first_only: bool = False
 def neutral_adapter_config(folder: Path) -> dict[str, Any]:
     """Return an adapter's configuration without what differs from machine to machine.
 
-    ``base_model_name_or_path`` becomes null: whoever loads the adapter names the base model.
-    PEFT keeps target modules in no fixed order; they are sorted.
+    ``base_model_name_or_path`` becomes null: the loader names the base model.
+    PEFT keeps target modules in arbitrary order; they are sorted.
     """
     config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))
     config["base_model_name_or_path"] = None

@@ -46,7 +46,7 @@ _WHOLE_STEPS = (
 def complaints(
     config: TrainConfig, block: Mapping[str, Any], folder: Path
 ) -> Iterator[BlockProblem]:
-    """Yield all that llmpipe says against a stage's merged block; ``folder`` is the spec's."""
+    """Yield all of llmpipe's objections to a stage's merged block; ``folder`` is the spec's."""
     yield from setting_problems(block, evaluates=config.eval_data is not None)
     own = paths_in(config.axolotl)
     for where, value in paths_in(block).items():
@@ -128,7 +128,7 @@ def findings(config: TrainConfig, found: Iterable[BlockProblem], folder: Path) -
 def noted(
     notes: Iterable[str], block: Mapping[str, Any], label: str | None = None
 ) -> Iterator[BlockProblem]:
-    """Yield what compiling says as warnings, each at the first key that it names.
+    """Yield the notes of compiling as warnings, each at the first key that it names.
 
     ``label`` is what notes call the ``axolotl_file``.
     """
@@ -193,7 +193,7 @@ def _interval(block: Mapping[str, Any], what: str) -> float | None:
         epochs = float(settings.get("num_epochs", 1))  # Axolotl's default, beside max_steps
         part = 1 / (float(often) * epochs) if often else 1.0
     except (TypeError, ValueError, ZeroDivisionError):
-        return None  # Axolotl says what is wrong with it
+        return None  # Axolotl reports what is wrong with it
     return part if part < 1 else None
 
 

@@ -1,7 +1,7 @@
 """Find speakers that Axolotl does not know: it passes on what they say, and trains none of it.
 
-Looks at the turns of conversations as `llmpipe.formats.turn` reads them. What the chat
-template makes of a role is the template's matter.
+Looks at the turns of conversations as `llmpipe.formats.turn` reads them. How the chat template
+renders a role is not checked.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Speakers:
         self._turns: Counter[str] = Counter()
 
     def look(self, turns: Iterable[Turn], place: str) -> None:
-        """Note who speaks in the conversation at ``place``."""
+        """Record the speakers of the conversation at ``place``."""
         for number, turn in enumerate(turns, 1):
             speaker = turn.role
             if speaker not in self._known:

@@ -1,4 +1,4 @@
-"""Count what training makes nothing of in a stage's rows, and say it."""
+"""Count and report what training ignores in a stage's rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tally:
             self.marked |= turn.trained is not None
 
     def answers(self, turns: Iterable[Turn], line: int) -> None:
-        """Count a conversation in which the assistant says nothing somewhere."""
+        """Count a conversation with an empty turn of the assistant."""
         if any(turn.role == "assistant" and turn.is_blank for turn in turns):
             self.rows("with an empty answer, which teaches the model to answer nothing", line)
 

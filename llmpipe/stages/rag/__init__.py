@@ -1,9 +1,9 @@
 """Answer questions from an index with citations: open all of it as in use, ask, check, stop.
 
 Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold below which nothing
-counts as found, asks the sample questions and holds every citation against its document. Where
+counts as found, asks the sample questions and compares every citation with its document. Where
 `data` holds questions of which the answers are known, it asks these too and measures what comes
-back, with 95 % intervals: see `llmpipe.retrieval.answer_metrics` for the figures.
+back, with 95 % intervals: see `llmpipe.retrieval.answer_metrics` for the metrics.
 What an endpoint answers in the check is journaled: a killed check asks again only what was not
 yet answered. ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the
 check found.
@@ -172,8 +172,8 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
         """Open everything, find the threshold, ask the sample questions.
 
         Raises:
-            StageError: a part cannot be opened or does not fit the others, the model says nothing,
-                or a citation is not what its document says.
+            StageError: a part cannot be opened or does not fit the others, the model returns no
+            text, or a citation differs from its document.
         """
         from llmpipe.stages.rag.calibration import find_threshold
         from llmpipe.stages.rag.factory import answering, open_retriever
@@ -283,14 +283,14 @@ def _ask_labelled(
 
 
 def _faithful_answer(answerer: Answerer, question: str) -> Answer:
-    """Ask a question and hold what comes back against the documents."""
+    """Ask a question and check the answer against the documents."""
     answer = answerer.answer(question)
     _require_faithful(answer, answerer.retriever)
     return answer
 
 
 def _require_faithful(answer: Answer, retriever: Retriever) -> None:
-    """Check that what is cited stands in its document, word for word."""
+    """Check that cited text is in its document, word for word."""
     stretches = [(c.document, c.start, c.end, c.quote) for c in answer.citations]
     chunks = [hit.chunk for hit in answer.hits]
     stretches += [(chunk.document, chunk.start, chunk.end, chunk.text) for chunk in chunks]
@@ -314,7 +314,7 @@ def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
 
 
 def _warn_of_unread(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
-    """Tell of questions that a hybrid search put to the words alone, and why."""
+    """Warn of questions for which a hybrid search used words alone, and why."""
     from llmpipe.retrieval.hits import REASONS
 
     for why, reason in REASONS.items():
@@ -327,14 +327,14 @@ def _warn_of_unread(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
 
 
 def _warn_of_silence(ctx: StageContext[RagConfig], samples: Sequence[Answer]) -> None:
-    """Tell of questions of the spec's author that found no answer."""
+    """Warn of the spec's own questions that found no answer."""
     for answer in samples:
         if answer.abstained and ctx.config.questions:
             ctx.warn(f"no answer was found to {answer.question!r}")
 
 
 def _warn_of_reasoning(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
-    """Tell of replies in which the model did not come to an answer."""
+    """Warn of replies without an answer."""
     unfinished = [answer.usage for answer in answers if answer.usage.unfinished]
     if unfinished:
         cut = sum(usage.truncated for usage in unfinished)

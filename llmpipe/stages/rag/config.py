@@ -36,7 +36,7 @@ class RagConfig(ServedConfig, frozen=True, kw_only=True):
     mode: Mode = "hybrid"
     """Search by meaning (`dense`), by words (`bm25`) or by both."""
     k: Annotated[int, Meta(ge=1, le=50)] = 4
-    """Passages that the model is given, as far as its context holds them."""
+    """Passages in the model's prompt, as far as its context allows."""
     fetch: Annotated[int, Meta(ge=1, le=1000)] = FETCH
     """Passages that each way of searching brings in before they are put in order."""
     fusion: Fusion = RELATIVE_SCORE

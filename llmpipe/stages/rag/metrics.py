@@ -16,7 +16,7 @@ from llmpipe.retrieval.passages import Passages
 from llmpipe.stages.rag.config import RagConfig
 
 Figures = Mapping[str, Mapping[str, float]]
-"""By name a figure's mean, the ends of its interval (``low``, ``high``), and ``n``, its rows."""
+"""By name, a metric's mean, the ends of its interval (``low``, ``high``), and ``n``, its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Labelled:
 
 
 def measure(answered: Sequence[Answered], seed: int) -> Figures:
-    """Return every figure with its 95 % interval."""
+    """Return every metric with its 95 % interval."""
     if not answered:
         return {}
     figures: Figures = summarise({"answers": answer_scores(answered)}, seed)["models"]["answers"]
@@ -59,7 +59,7 @@ def measure(answered: Sequence[Answered], seed: int) -> Figures:
 
 
 def lines(figures: Figures) -> list[str]:
-    """Return the figures as lines of text."""
+    """Return the metrics as lines of text."""
     width = max(map(len, figures), default=0)
     return [
         f"{name:<{width}}  {cell(figure)}  of {figure['n']}" for name, figure in figures.items()

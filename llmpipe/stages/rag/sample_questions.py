@@ -50,7 +50,7 @@ def _about(subject: str) -> str:
 
 
 def _first_sentence(text: str, headings: Collection[str]) -> str | None:
-    """Return the first sentence of a text that is no heading and has the length of one."""
+    """Return the first sentence of a text that is not a heading and has a sentence's length."""
     for line in text.splitlines():
         sentence = re.split(r"(?<=[.!?。])\s", line.strip(), maxsplit=1)[0]
         if sentence.lstrip("# ") not in headings and SENTENCE[0] <= len(sentence) <= SENTENCE[1]:
