@@ -65,11 +65,11 @@ def open_spec(
         settings: ``path=value`` texts, as ``--set`` takes them.
         profiles: profiles to lay over it.
         run: an earlier run, whose artifacts are meant.
-        advice: says what to do about artifacts that are not there.
+        advice: describes what to do about missing artifacts.
         remember: remember that the spec is sound, even where that means to begin a store.
         absent: accept data of packages that are not installed; `run` asks for them.
-        notice: is told how far the hashing of an input file is.
-        warn: is told what is worth knowing.
+        notice: called with the progress of hashing an input file.
+        warn: called with each warning.
     """
     record = None
     if run is not None:

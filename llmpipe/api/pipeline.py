@@ -132,7 +132,7 @@ class Pipeline:
             SpecError: a stage's settings are wrong.
             MissingDependencyError: packages, programs or data are missing.
             StoreError: the store cannot be written, or the disk seems too small.
-            RunError: ``check``, and a stage failed; ``error.run`` tells of all stages.
+            RunError: ``check``, and a stage failed; ``error.run`` has the results of all stages.
             KeyboardInterrupt: ``check``, and the run was interrupted.
         """
         planned = self.prepare(
@@ -193,7 +193,8 @@ class Pipeline:
         return PlannedRun(project, how)
 
     def path(self, artifact: str) -> Path:
-        """Return where an artifact lies in the store. It is read-only: `copy` gives one to change.
+        """Return the path of an artifact in the store. It is read-only: `copy` makes a writable
+        copy.
 
         Args:
             artifact: as a spec would name it: ``gguf.q8_0``, or a stage with one output.
@@ -303,11 +304,11 @@ class Pipeline:
             stage: which one; None where there is only one.
             question: what to ask.
             history: the questions and answers before it, by which it is understood.
-            k: passages that the model is given; the stage's by default.
+            k: passages in the model's prompt; the stage's by default.
 
         Returns:
             The answer with its ``text`` and ``citations``; ``abstained`` says that the documents do
-            not hold one.
+            not contain one.
 
         Raises:
             UsageError: there is no such stage.

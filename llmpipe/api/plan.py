@@ -156,7 +156,7 @@ def status_text(plan: StagePlan, needs: Needs | None = None) -> str:
 
 
 def _seconds(plan: StagePlan, needs: Needs | None) -> float | None:
-    """Return how long a stage will take: as earlier runs tell it, or as its kind estimates it."""
+    """Return how long a stage will take, from earlier runs or from its kind's estimate."""
     return plan.seconds if plan.seconds is not None or needs is None else needs.seconds
 
 
@@ -191,7 +191,7 @@ def _in_all(seconds: Sequence[float | None]) -> str:
 
 
 def about(seconds: float) -> str:
-    """Return an estimate of time, no more exact than earlier runs tell it."""
+    """Return an estimate of time, as exact as earlier runs allow."""
     if seconds < 1:
         return "under 1 s"
     if seconds < 60:

@@ -156,7 +156,7 @@ def _require_within(
 
 
 def _require_stochastic(graph: Graph, names: Iterable[str], spelling: Spelling) -> None:
-    """Refuse to draw again what is not drawn."""
+    """Refuse to resample a stage that does not sample."""
     for name in names:
         node = graph.nodes[find_stages(graph, name)[0]]
         if not issubclass(node.stage, Stochastic):

@@ -116,7 +116,8 @@ def serve_context(
 
 
 def _held(store: Store) -> AbstractContextManager[None]:
-    """Hold a store, so that nothing of it is freed; who serves files of their own may have none."""
+    """Lock a store, so that nothing in it is freed; when the user's own files are served there may
+    be none."""
     return store.in_use() if store.objects.is_dir() else nullcontext()
 
 

@@ -57,8 +57,8 @@ class Stored:
     Args:
         project: the pipeline's.
         run: the record of the run whose artifacts are meant; None for what is up to date.
-        advice: says what to do about what is not there.
-        warn: is told how what the run made differs from what the spec says now.
+        advice: describes what to do about missing artifacts.
+        warn: called with each difference between the run's artifacts and the current spec.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Stored:
         return plan.record
 
     def _older(self, stage: str) -> Iterator[str]:
-        """Yield what to say of the last run whose artifacts of a stage are still there."""
+        """Yield advice on the last run whose artifacts of a stage are still stored."""
         store = self.project.store
         for run in reversed(runs_of(store, self.project.graph.spec.path).values()):
             record = _record_of(run, stage, store)
@@ -124,7 +124,8 @@ class Stored:
         return "\n".join(self._older(stage)) or self._advice.runs()
 
     def _changes(self, run: Mapping[str, Any], stage: str) -> Iterator[str]:
-        """Yield what the spec, under the run's settings, says otherwise than what the run made."""
+        """Yield the differences between the spec, under the run's settings, and the run's
+        artifacts."""
         graph = self.project.graph
         for name in (*graph.needs(stage), stage):
             record, plan = _record_of(run, name, self.project.store), self._plans[name]
@@ -140,7 +141,7 @@ class Stored:
                     yield f"{name}: {describe(cause)}"
 
     def path(self, node: StageNode, output: str, label: str | None = None) -> Path:
-        """Return where an output of a stage lies in the store.
+        """Return the path of a stage's output in the store.
 
         Raises:
             StoreError: the stage is not up to date.

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _question(given: str | None, as_data: bool) -> str | None:
-    """Return the question as typed; None where they are to be asked for."""
+    """Return the question as typed; None if questions are to be asked for."""
     if given is None:
         if as_data or not at_terminal():
             why = "--json takes a question" if as_data else "there is nobody to ask for a question"
@@ -85,7 +85,7 @@ def _question(given: str | None, as_data: bool) -> str | None:
 def _show(
     answerer: Answerer, question: str, history: Sequence[Turn] = (), *, k: int | None
 ) -> Answer:
-    """Print an answer and its citations, and give it."""
+    """Print an answer and its citations, and return it."""
     from llmpipe.retrieval.hits import REASONS
 
     answer = _print_answer(answerer, question, history, k)
@@ -98,7 +98,7 @@ def _show(
 def _print_answer(
     answerer: Answerer, question: str, history: Sequence[Turn], k: int | None
 ) -> Answer:
-    """Print an answer as it is written, and give it."""
+    """Print an answer as it is written, and return it."""
     from llmpipe.retrieval.answer import Done, Token
 
     begun = False

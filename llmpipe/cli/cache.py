@@ -65,7 +65,7 @@ def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[
 
 
 def _verify_records(store: Store) -> Iterator[dict[str, Any]]:
-    """Take out the records that are damaged, or say otherwise than their artifacts; name them."""
+    """Remove records that are damaged or contradict their artifacts; name them."""
     for path in sorted(store.keys.glob("*.json")):
         key = path.stem
         wrong, record = store.record_damage(key), store.record(key)

@@ -1,4 +1,4 @@
-"""``llmpipe check``: hold any Axolotl YAML file against the Axolotl that is installed."""
+"""``llmpipe check``: check any Axolotl YAML file against the installed Axolotl."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _block(file: Path) -> dict[str, Any]:
 
 
 def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
-    """Yield what a train stage with this file would say on this machine, and missing files."""
+    """Yield the findings of a train stage with this file on this machine, and missing files."""
     from llmpipe.stages.train_review import noted, setting_problems
 
     evaluates = bool(block.get("test_datasets") or block.get("val_set_size"))

@@ -18,7 +18,7 @@ from llmpipe.runner.resources import Machine
 
 
 def main(argv: list[str]) -> int:
-    """Run the command; with a spec that lacks something the exit code is that of a run."""
+    """Run the command; if the spec's requirements are not met, the exit code is that of a run."""
     options = _parse(argv)
     rows = _of_spec(options) if options.spec else _of_machine()
     missing = [row for row in rows if row.blocks]

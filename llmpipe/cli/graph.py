@@ -1,4 +1,4 @@
-"""``llmpipe graph``: draw the stages of a spec and what hangs on what."""
+"""``llmpipe graph``: draw the stages of a spec and their dependencies."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ COMMANDS = {
 }
 
 SERVES = "serve"
-"""The command that only a signal ends: that is no failure, from the first moment."""
+"""The command that only a signal ends: ending so is never a failure."""
 
 USAGE = """usage: llmpipe COMMAND ...
 
@@ -54,7 +54,7 @@ exit codes: 0 done, 1 a stage failed, 2 the spec or the command is wrong, 3 stal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and give the exit code; without ``argv``, as a program of its own."""
+    """Run the command line and return the exit code; without ``argv``, as its own program."""
     if argv is None:
         _print_anything()
         if sys.argv[1:2] == [SERVES]:
@@ -112,7 +112,7 @@ def _command(name: str, arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def unheard(stream: TextIO, error: type[OSError] = BrokenPipeError) -> Iterator[None]:
-    """Print to a stream; that nobody reads it any more, or such an error, is no failure."""
+    """Print to a stream; a closed stream, or a similar error, is not a failure."""
     try:
         yield
         print(end="", file=stream, flush=True)
@@ -126,7 +126,7 @@ def _complain(text: str) -> None:
 
 
 def leave(number: int, frame: object) -> None:
-    """End without a failure, as a server is meant to be ended; what is opened ends with us.
+    """Exit with success, as a server is meant to end; what it opened ends with it.
 
     An exception would not do: raised in the middle of an import, it may be lost.
     """
@@ -134,7 +134,7 @@ def leave(number: int, frame: object) -> None:
 
 
 def _print_anything() -> None:
-    """Let a character that the terminal's encoding lacks be shown as its number."""
+    """Show a character that the terminal's encoding lacks as its number."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

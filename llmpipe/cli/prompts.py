@@ -1,4 +1,4 @@
-"""Ask somebody at a terminal, until the answer can be used."""
+"""Ask the user at a terminal until the answer is usable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def at_terminal() -> bool:
-    """Return whether somebody is there to answer: both ways lead to a terminal."""
+    """Return whether input and output are both a terminal."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
@@ -23,7 +23,7 @@ def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
     What ``read`` refuses is said, and the question asked again.
 
     Raises:
-        KeyboardInterrupt: whoever is asked has had enough: Ctrl-C, or the end of the input.
+        KeyboardInterrupt: the user quits: Ctrl-C, or the end of the input.
     """
     prompt = f"{question} [{default}]: " if default else f"{question}: "
     while True:
@@ -46,7 +46,7 @@ def choose(
 ) -> str:
     """Let one of several words be chosen, each with what it means: by its number or itself.
 
-    One that ``check`` refuses is no choice; it is said why.
+    A word that ``check`` refuses cannot be chosen; the reason is shown.
     """
     print(question)
     width = max(map(len, choices))

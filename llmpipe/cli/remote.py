@@ -45,7 +45,7 @@ def transfer(
 ) -> int:
     """Run a command that moves the artifacts of a spec's stages from store to store.
 
-    ``words`` say what came of a stage. The exit status is 1 where one is not at its goal.
+    ``words`` describe the result of a stage. The exit status is 1 where one is not at its goal.
     """
     arguments = parser(command, description)
     add_spec(arguments)
@@ -82,7 +82,7 @@ def transfer(
 def _move_all(
     project: Project, remote: Remote, wanted: set[str], move: Move
 ) -> tuple[dict[str, Moved], int]:
-    """Go through the stages in their order: what one brings tells the key of the next."""
+    """Go through the stages in order: the artifact of one determines the key of the next."""
     done: dict[str, Moved] = {}
     records: dict[str, KeyRecord] = {}
     size = 0

@@ -29,14 +29,14 @@ def main(argv: list[str]) -> int:
 
 
 def _is_plain(options: argparse.Namespace) -> bool:
-    """Return whether nothing is asked for but to bring everything up to date."""
+    """Return whether the options only ask to bring everything up to date."""
     changing = ("settings", "only", "from_", "force", "resample", "keep", "locked")
     showing = ("dry_run", "json")
     return not any(getattr(options, name) for name in (*changing, *showing))
 
 
 def _has_recalled(options: argparse.Namespace) -> bool:
-    """Tell of an earlier run again that found nothing to do, where it still holds."""
+    """Repeat the result of an earlier run that found nothing to do, if it is still valid."""
     spec = Path(options.spec)
     store = Store(home_for(spec))
     content = recall(store, spec, options.profiles)

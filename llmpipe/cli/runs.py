@@ -170,7 +170,7 @@ def _write_page(runs: list[dict[str, Any]], found: Mapping[str, Any], path: Path
 def _print_comparison(
     found: Mapping[str, dict[str, list[Any]]], names: list[str], *, everything: bool
 ) -> None:
-    """Print what differs; figures with their change, and of those that are equal the number."""
+    """Print what differs: metrics with their change, and the number of equal ones."""
     folded = 0
     for part, title in TITLES.items():
         differing, equal = parted(found[part])

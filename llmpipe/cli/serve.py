@@ -60,7 +60,7 @@ def _wait(service: Service) -> None:
 
 
 def _leave_at_once() -> None:
-    """Let another Ctrl-C end the command without waiting for answers under way."""
+    """Make another Ctrl-C end the command without waiting for answers in progress."""
     from llmpipe.cli.main import leave
 
     for number in (signal.SIGINT, signal.SIGTERM):

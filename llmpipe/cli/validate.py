@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> tuple[Graph, list[str]]:
-    """Return the graph of a sound spec, and what could only be warned of."""
+    """Return the graph of a valid spec, and its warnings."""
     project = open_project(options)
     return project.graph, preflight(project, list(project.graph.nodes), strict=False)
 

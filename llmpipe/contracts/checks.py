@@ -22,11 +22,11 @@ REQUIRED = ("ports", "run")
 """What a class has to answer itself; `StageDefaults` answers the rest."""
 
 Blame = Callable[[str], LlmpipeError]
-"""Makes the error that says what is wrong with a kind, and whose it is."""
+"""Makes the error that describes a fault of a kind and names its owner."""
 
 
 def shortcomings(found: Any) -> Iterator[str]:
-    """Say what an object lacks of the contract of a stage kind."""
+    """Return what an object lacks of the contract of a stage kind."""
     if not isinstance(found, type):
         yield "it is not a class"
         return
@@ -53,7 +53,7 @@ def shortcomings(found: Any) -> Iterator[str]:
 
 
 def variant_shortcomings(found: Any, base: type[StageConfig]) -> Iterator[str]:
-    """Say what an object lacks of the contract of a variant; ``base`` is its kind's config."""
+    """Return what an object lacks of the contract of a variant; ``base`` is its kind's config."""
     config = getattr(found, "Config", None)
     if not (isinstance(config, type) and issubclass(config, base)):
         yield f"its Config is not a subclass of {base.__module__}.{base.__name__}"
@@ -62,7 +62,7 @@ def variant_shortcomings(found: Any, base: type[StageConfig]) -> Iterator[str]:
 
 
 def _undelivered(found: type) -> Iterator[str]:
-    """Say which abilities a class declares and does not have."""
+    """Return the abilities that a class declares but does not implement."""
     for ability in ABILITIES:
         if issubclass(found, ability):
             for name, member in vars(ability).items():

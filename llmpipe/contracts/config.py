@@ -21,7 +21,7 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     memory: Annotated[str, msgspec.Meta(pattern=f"^{_MEMORY.pattern}$")] | None = None
     """Main memory, such as 8GB or 512MiB; stages whose needs exceed the machine's take turns."""
     gpus: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """GPUs of its own, through CUDA_VISIBLE_DEVICES; without it the stage sees all there are."""
+    """GPUs reserved for the stage, through CUDA_VISIBLE_DEVICES; without it the stage sees all."""
 
     def memory_bytes(self) -> int:
         """Return the memory in bytes; 0 where none is named."""
@@ -46,7 +46,7 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     resources: Resources = Resources()
     """What the stage needs of the machine while it runs."""
     freeze: bool = False
-    """Take what the stage made last as fresh, whatever has changed since; the plan says so."""
+    """Treat the stage's last artifacts as fresh, whatever has changed since; the plan says so."""
     matrix: dict[str, Any] | None = None
     """Axes (paths inside the stage) with lists of values: the stage, and what depends on it, runs
     at every point; also `exclude`, `include` and `max_parallel`."""

@@ -43,7 +43,7 @@ class StageContext(Generic[ConfigT]):
         self.emit({"event": "progress", "done": done, "total": total, "note": note})
 
     def warn(self, message: str) -> None:
-        """Tell the user something that they should know and that is not an error."""
+        """Warn the user of something that is not an error."""
         self.emit({"event": "warning", "message": message})
 
     def reveal(self, text: str) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from llmpipe.errors import StageError
 
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
-"""How a secret stands in a resolved config: by name. Its value never enters one."""
+"""The form of a secret in a resolved config: by name. Its value never enters one."""
 
 SecretField = Annotated[
     str | None, msgspec.Meta(extra_json_schema={"writeOnly": True, "format": "password"})

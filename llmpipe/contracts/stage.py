@@ -25,7 +25,7 @@ class Finding:
     """Something that `Stage.review` or `Stage.preflight` found before anything runs.
 
     ``missing`` says that the tool which would check (and later do) the work is not installed. A
-    ``warning`` is told and stops nothing; with ``in_run`` the stage itself tells it when it runs.
+    ``warning`` is shown and stops nothing; with ``in_run`` the stage itself shows it when it runs.
     With ``file``, ``field`` is a place in that YAML file instead of in the stage.
     """
 

@@ -1,6 +1,6 @@
 """Read rows from Parquet and Arrow files, as JSON values.
 
-A column of objects gives each row the keys of all rows, null where it has none: such nulls are left
+In a column of objects each row has the keys of all rows, null if it lacks one: such nulls are left
 out. Times become ISO text, bytes base64, and other values what Python writes.
 """
 

@@ -77,7 +77,7 @@ def read_chat_columns(
     """Read turns under ``column``, a ``system`` text and ``tools`` beside them.
 
     Raises:
-        RowError: a column or turn holds the wrong thing.
+        RowError: a column or turn has an invalid value.
     """
     turns = read_turns(list_column(row, column), column, rules)
     if len(row) == 1:
@@ -112,7 +112,7 @@ def read_pair(
     """Read one question and its answer; an answer may be blank.
 
     Raises:
-        RowError: a column is missing or holds the wrong thing.
+        RowError: a column is missing or has an invalid value.
     """
     asked = question_turns(row, columns.question, columns.below, rules)
     turns = [*read_history(row), *asked, read_answer(row, columns.answer, rules)]
@@ -156,7 +156,7 @@ def read_squad(row: Mapping[str, Any]) -> tuple[Conversation, tuple[str, ...]]:
 
     Raises:
         UnusableRowError: the passage does not answer the question.
-        RowError: a column is missing or holds the wrong thing.
+        RowError: a column is missing or has an invalid value.
     """
     answers = list_column(row, "answers")
     texts = answers.get("text") if isinstance(answers, Mapping) else answers

@@ -6,8 +6,8 @@
     Labelled       prompt, completion, label          `labelled`     (KTO)
     Prompt         prompt, what a reward needs        `prompt`       (GRPO)
 
-`read_example` tells the case by a row's columns, or by a `ColumnMap`, and names what it leaves
-behind. `write_example` writes a row in a named format, and names what has no place in it.
+`read_example` finds the case by a row's columns, or by a `ColumnMap`, and names what it ignores.
+`write_example` writes a row in a named format, and names what has no place in it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def read_example(
     """Read a row as what its columns, or ``columns``, say it is. A turn may be blank.
 
     Raises:
-        RowError: the format is not known, or a column is missing or holds the wrong thing.
+        RowError: the format is not known, or a column is missing or has an invalid value.
     """
     if PROVENANCE in row:
         row = {name: value for name, value in row.items() if name != PROVENANCE}

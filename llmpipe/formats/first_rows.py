@@ -1,6 +1,6 @@
 """Look for the columns that a spec names in the first rows of its files, before anything runs.
 
-Files that stages make are not there yet, and a file that cannot be read is for the stage to tell.
+Files that stages make do not exist yet, and the stage reports a file that cannot be read.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def read_labelled(
     """Read a labeled answer; it may be blank.
 
     Raises:
-        RowError: a column is missing, holds the wrong thing, or contradicts another.
+        RowError: a column is missing, has an invalid value, or contradicts another.
     """
     turns, read = read_prompt_turns(row, rules)
     completion = read_answer(row, "completion", rules)

@@ -56,7 +56,7 @@ def normalize(text: str) -> str:
 
 
 def content_key(example: Example) -> bytes:
-    """Return 16 bytes that two examples share when all that they say is equal, normalized."""
+    """Return 16 bytes that are equal for two examples whose normalized content is equal."""
     return compared(example).content
 
 
@@ -77,7 +77,7 @@ def question_key(words: Sequence[str]) -> bytes:
 
 
 class QuotedQuestions:
-    """An index of held-out questions that tells, in one pass, whether a text quotes one whole.
+    """An index of held-out questions that finds, in one pass, whether a text quotes a whole one.
 
     Each question is looked for only in texts that have its rarest word.
     """
@@ -105,7 +105,7 @@ class QuotedQuestions:
 
 
 def _beside(turn: Turn) -> str:
-    """Return what a turn says beside its text, for comparing."""
+    """Return a turn's content other than its text, for comparison."""
     thought = f"\x1f{turn.reasoning_content}" if turn.reasoning_content else ""
     return f"{thought}\x1f{_json(turn.tool_calls)}" if turn.tool_calls else thought
 

@@ -59,7 +59,7 @@ def read_prompt(row: Mapping[str, Any], rules: TurnRules = RULES) -> tuple[Promp
     """Read a column ``prompt``, text or turns; all other columns are kept.
 
     Raises:
-        RowError: the prompt is missing or holds the wrong thing.
+        RowError: the prompt is missing or has an invalid value.
     """
     turns = with_system(
         question_turns(row, "prompt", rules=rules), text_column(row, "system", required=False)
@@ -139,7 +139,7 @@ def agreed(asked: list[Question], system: str | None) -> list[Turn]:
     """Return the turns that all places agree on, the system text first.
 
     Raises:
-        RowError: two places ask different things, or nobody asks.
+        RowError: two places ask different things, or there is no question.
     """
     asked.sort(key=lambda question: not question.whole)
     first = asked[0]
@@ -162,7 +162,7 @@ def agreed(asked: list[Question], system: str | None) -> list[Turn]:
 
 
 def same(one: Sequence[Turn], other: Sequence[Turn]) -> bool:
-    """Return whether turns say the same, white space at their ends aside."""
+    """Return whether turns are equal, white space at their ends aside."""
     return [_said(turn) for turn in one] == [_said(turn) for turn in other]
 
 
@@ -180,7 +180,7 @@ def _quotes(other: Question, first: Question) -> bool:
 
 
 def _said(turn: Turn) -> tuple[Any, ...]:
-    """Return all that a turn says; an empty ``name`` or list of calls is none."""
+    """Return all of a turn's content; an empty ``name`` or list of calls counts as absent."""
     content = turn.content.strip() if isinstance(turn.content, str) else turn.content
     beside = (turn.name, turn.reasoning_content, turn.tool_call_id, turn.tool_calls)
     return turn.role, content, *(value or None for value in beside)

@@ -4,7 +4,7 @@
 
 Every stage that writes rows carries it on. ``id`` is the digest of the row as it was first read, so
 a row keeps it through all stages. ``parents`` are the ids of all rows that a generated row descends
-from, its parents' parents included. Further keys say how the row was made. A person's own column
+from, its parents' parents included. Further keys say how the row was made. A user's own column
 ``provenance`` is an ordinary column.
 """
 

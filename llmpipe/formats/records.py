@@ -34,7 +34,7 @@ __all__ = [
 
 
 class WrittenFloat(float):
-    """A fraction that remembers its text: ``1.10`` is not ``1.1`` where it is somebody's answer."""
+    """A fraction that keeps its text: ``1.10`` as an answer is not ``1.1``."""
 
     __slots__ = ("_text",)
     _text: str
@@ -89,7 +89,7 @@ def read_rows(
         label: what messages call it.
         floats: makes a number of its JSON text (`WrittenFloat` keeps that text).
         decode: reads the bytes of a table that is not UTF-8.
-        bad: hears of lines that are not rows. Without it the first one is an error.
+        bad: called for lines that are not rows. Without it the first one is an error.
 
     Raises:
         StageError: the file is missing, unreadable or not UTF-8, or a line is not a row.

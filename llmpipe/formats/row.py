@@ -9,7 +9,7 @@ from typing import Any
 from llmpipe.errors import StageError, did_you_mean
 
 EMPTY: tuple[Any, ...] = (None, "", [], {})
-"""Values of a column that say nothing."""
+"""Values of a column that count as empty."""
 
 
 class RowError(StageError):
@@ -150,7 +150,7 @@ def expecting(
 
 
 def left_behind(row: Mapping[str, Any], read: frozenset[str]) -> tuple[str, ...]:
-    """Return the columns of a row that are not read, except those that say nothing."""
+    """Return the columns of a row that are not read, except empty ones."""
     if row.keys() <= read:
         return ()
     return tuple(name for name in row if name not in read and row[name] not in EMPTY)

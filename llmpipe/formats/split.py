@@ -43,7 +43,7 @@ class Part:
     too_large: tuple[int, ...] = ()
 
     def renumbered(self, positions: Sequence[int]) -> Part:
-        """Return the part with each position replaced by the one that stands there."""
+        """Return the part with each position replaced by the element at it."""
         taken, large = (tuple(positions[i] for i in p) for p in (self.positions, self.too_large))
         return Part(taken, self.wanted, large)
 

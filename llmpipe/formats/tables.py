@@ -67,7 +67,7 @@ def _table(opening: Opening, above: int = 0, errors: str = "strict") -> Iterator
 
 
 def _separator(opening: Opening) -> str:
-    """Tell what separates the columns: what splits the header most, and the first row as often.
+    """Detect the separator: the one that splits the header most, and the first row as often.
 
     A comma goes first among equals. In much of Europe, where the comma is the decimal mark,
     spreadsheets save with semicolons.

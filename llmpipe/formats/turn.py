@@ -1,4 +1,4 @@
-"""One turn of a conversation: who speaks, what they say, and what training reads beside it.
+"""One turn of a conversation: its speaker, its text, and what else training reads.
 
 A turn is written with ``role`` and ``content``, or with ``from`` and ``value``. Keys that are not
 fields of `Turn` are kept in ``extra``: a chat template may read them. Images and other parts that
@@ -48,7 +48,7 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def text(self) -> str:
-        """What the turn says, its parts joined."""
+        """The text of the turn, its parts joined."""
         if isinstance(self.content, str):
             return self.content
         return "".join(_part_text(part) or "" for part in self.content or ())
@@ -68,7 +68,7 @@ class Turn(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_blank(self) -> bool:
-        """Whether the turn neither says anything nor calls a tool."""
+        """Whether the turn has neither text nor a tool call."""
         text = self.text
         return (not text or text.isspace()) and not self.tool_calls
 
@@ -121,7 +121,7 @@ def read_turn(written: Any, place: str, rules: TurnRules = RULES) -> Turn:
     """Read one turn; ``place`` says which one in messages.
 
     Raises:
-        RowError: it has no speaker, no text, or a key that holds the wrong thing.
+        RowError: it has no speaker, no text, or a key with an invalid value.
     """
     if not isinstance(written, Mapping):
         raise RowError(

@@ -82,7 +82,7 @@ class Groups:
             raise StageError(f"{label}:{line}: {error.message}", hint=error.hint)
 
     def warnings(self) -> Iterable[str]:
-        """Warn for each source how many rows have no group."""
+        """Yield, for each source, how many rows have no group."""
         for label, count in self._without.items():
             yield (
                 f"{label}: {count} rows have no {self._column!r} and are in no group: each stays "

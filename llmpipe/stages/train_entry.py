@@ -134,7 +134,7 @@ def given(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def idle(key: str, kind: str) -> str:
-    """Describe that Axolotl reads a key only for conversations."""
+    """Explain that Axolotl reads a key only for conversations."""
     rows = {"pair": "pairs of answers", "text": "raw text", "alpaca": "Alpaca prompts"}[kind]
     return f"{key} is read for conversations (type: chat_template) only, and these are {rows}"
 
@@ -142,8 +142,7 @@ def idle(key: str, kind: str) -> str:
 def lost_entry_keys(
     from_file: Mapping[str, Any], dataset: Mapping[str, Any], label: str
 ) -> list[str]:
-    """Describe which keys of an Axolotl file's ``datasets`` are lost and belong under
-    ``dataset``."""
+    """Describe the lost keys of an Axolotl file's ``datasets``, which belong under ``dataset``."""
     entries = from_file.get("datasets")
     entries = entries if isinstance(entries, list) else []
     keys = {

@@ -1,4 +1,4 @@
-"""Test a stage kind of your own: run it without a pipeline, and hold it against the contract.
+"""Test your own stage kind: run it without a pipeline, and check it against the contract.
 
     from llmpipe.testing import StageConformance, run_stage
 

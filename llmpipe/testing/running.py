@@ -37,12 +37,12 @@ class Done:
 
     @property
     def summary(self) -> str:
-        """What a person should read."""
+        """The stage's summary lines."""
         return self.result.summary
 
     @property
     def warnings(self) -> list[str]:
-        """What the stage warned of."""
+        """The warnings of the stage."""
         return [event["message"] for event in self.events if event["event"] == "warning"]
 
 
@@ -85,7 +85,7 @@ def make_context(
         name: the stage's name.
         threads: its share of the machine.
         resample: whether it is to ask again for what its journal holds.
-        events: a list that takes what it tells: progress and warnings.
+        events: a list that collects its progress and warnings.
 
     Raises:
         AssertionError: the config is not valid, or an input is not there.

@@ -70,7 +70,7 @@ def load_tokenizer(path: Path) -> Any:
     """Load the tokenizer of a model or adapter folder.
 
     Raises:
-        StageError: the folder holds no tokenizer that can be read.
+        StageError: the folder does not contain a readable tokenizer.
     """
     with suppress_logs():
         from transformers import AutoTokenizer
@@ -123,7 +123,7 @@ def opened_model(
     try:
         yield loaded
     finally:
-        loaded.model.to("meta")  # whoever still holds the object holds no weights
+        loaded.model.to("meta")  # remaining references to the object keep no weights alive
         del loaded
         gc.collect()
 
@@ -158,7 +158,7 @@ def greedy_answers(
     *,
     on_done: Progress | None = None,
 ) -> list[Reply]:
-    """Let the model answer every chat, the likeliest token each time, until it ends its turn.
+    """Have the model answer every chat greedily, until it ends its turn.
 
     The chats end with the user's turn. Special tokens are left out of the answers, and reasoning
     stands apart.
@@ -187,7 +187,7 @@ def greedy_answers(
 
 
 def stop_token_ids(loaded: LoadedModel) -> list[int]:
-    """Name the tokens that end an answer, as they do in llama.cpp as well.
+    """Return the tokens that end an answer, the same as in llama.cpp.
 
     These are every EOS that is declared, what the template writes behind an answer, and tokens
     that llama.cpp takes for an end by their text.
@@ -322,7 +322,7 @@ def _tokenizer_folder(model: Path, adapter: Path | None) -> Path:
 
 
 def _bare(model: Any) -> Any:
-    """Return the model under a PEFT wrapper, whose own forward takes anything."""
+    """Return the model under a PEFT wrapper, whose own forward accepts any argument."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

@@ -2,7 +2,7 @@
 
 The converter is the one that ``llmpipe tools install`` keeps apart, or that of a llama.cpp checkout
 which the environment variable ``LLMPIPE_LLAMA_CPP`` names. It writes 16-bit and Q8_0 files; it does
-not make K-quants, and whether the file is faithful is for `llmpipe.parity` to say.
+not make K-quants, and `llmpipe.parity` verifies the file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ GUESSED_METADATA = ("basename", "finetune", "organization", "size_label", "versi
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """A converter that is there: its script and the folder that its ``gguf`` package lies in."""
+    """An installed converter: its script and the folder of its ``gguf`` package."""
 
     script: Path
     library: Path
@@ -46,7 +46,7 @@ def find(tools_dir: Path) -> Converter:
     """Return the converter to use.
 
     Raises:
-        MissingDependencyError: it is not installed, or the checkout named holds none.
+        MissingDependencyError: it is not installed, or the named checkout does not contain one.
     """
     checkout = os.environ.get(CHECKOUT)
     if checkout:
@@ -72,7 +72,7 @@ def need() -> Need:
 
 
 def identity() -> str:
-    """Name the converter's exact version, for cache keys: the pin, or the checkout's content."""
+    """Return the converter's exact version, for cache keys: the pin, or the checkout's content."""
     checkout = os.environ.get(CHECKOUT)
     if not checkout:
         pin = tools.pins()[DISTRIBUTION]
@@ -135,6 +135,6 @@ def convert(
 
 
 def _reason(tail: list[str]) -> str:
-    """Pick the line that says why: the last one that is an error, else the last one."""
+    """Return the line with the reason: the last error, else the last line."""
     errors = [line for line in tail if "Error" in line or "ERROR" in line]
     return (errors or tail or ["it said nothing"])[-1].strip()

@@ -1,7 +1,7 @@
-"""``llmpipe init``: write a recipe for what somebody has and wants, and say why it is that one.
+"""``llmpipe init``: write a recipe for the user's data and goal, and explain the choice.
 
-What there is gets looked at, not asked for: whether it is documents or examples, and how many. At a
-terminal the rest is asked; elsewhere what is missing is named, and nothing ever waits.
+The data is inspected: whether it is documents or examples, and how many. At a terminal the rest is
+asked; elsewhere what is missing is named, and the command never waits.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def _tried(spec: Path, recipe: Recipe, data: Data, *, name: str, model: str) -> tuple[str, Trial]:
-    """Return the text of a sound spec, and what its stages tell of it, which stands in it, too."""
+    """Return the text of a valid spec, and its stages' findings, which are also in the text."""
     from llmpipe.cli.init.recipe import render
     from llmpipe.cli.init.trial import MOST_ROWS, try_out
 
@@ -188,7 +188,7 @@ def _require_free(spec: Path, *, force: bool) -> None:
 
 
 def _require_answers(options: argparse.Namespace) -> None:
-    """Check that nothing has to be asked where nobody can answer."""
+    """Check that no question is open when there is no terminal."""
     missing = [f"--{name}" for name in ("data", "goal") if not getattr(options, name)]
     if missing:
         raise UsageError(
@@ -233,10 +233,10 @@ def _goal(data: Data, asks: bool) -> Goal:
 
 
 def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: bool) -> None:
-    """See to it that it is known what the columns hold, as far as the goal needs it.
+    """Determine the meaning of the columns, as far as the goal needs it.
 
     Raises:
-        UsageError: nobody can say it here, or there is no such column.
+        UsageError: it cannot be asked here, or there is no such column.
     """
     for i, rows in enumerate(data.rows):
         if rows.are_told or (goal == "teach" and data.examples):
@@ -266,7 +266,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
     """Return a model as a spec in the folder names it.
 
     Raises:
-        UsageError: nothing is there and it is no hub id, or it is none that can answer.
+        UsageError: it does not exist and is not a hub id, or it is a model that cannot answer.
     """
     from llmpipe.cli.init.data import written_path
     from llmpipe.graph.sources import HUB_ID, absent_data

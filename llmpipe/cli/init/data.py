@@ -1,7 +1,7 @@
-"""What somebody has to make a recipe of, told by looking at it: documents, or rows, and how many.
+"""The data for a recipe, found by inspection: documents or rows, and how many.
 
-Files are told apart as the stages will: by the ends of their names, and rows by their columns. A
-row with a question and its answer is an example; one that holds a text alone is a document.
+Files are classified as the stages do: by the ends of their names, and rows by their columns. A
+row with a question and its answer is an example; one that contains only a text is a document.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from llmpipe.patterns import (
 from llmpipe.stages.ingest_files import document_id
 
 NO_FILE: FileId = (-1, -1)
-"""What stands for a file that is still to be written."""
+"""Placeholder for a file that is still to be written."""
 
 SCHEMA = "spec.schema.json"
-"""The file beside a spec by which editors check it: nobody's data."""
+"""The file beside a spec by which editors check it; it is not data."""
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Data:
         self.is_outside = self.is_outside or found.is_outside
 
     def described(self) -> Iterator[str]:
-        """Say line by line what there is."""
+        """Describe the data line by line."""
         for written, files in self.documents.items():
             more = f" ({named_endings(Counter(files.values()))})" if len(files) > 1 else ""
             yield f"{written}: {counted(len(files), 'document')}{more}"
@@ -146,7 +146,7 @@ def written_path(text: str, folder: Path) -> str:
     It is relative to the spec, but for one that leads out of its folder and is not given so.
 
     Raises:
-        UsageError: its name is no text that a spec can hold.
+        UsageError: its name is not a text that a spec can contain.
     """
     path, here = expanded(text), Path(os.path.realpath(folder))
     # Links on the way are followed, one at the end is meant as it is.
@@ -160,7 +160,7 @@ def written_path(text: str, folder: Path) -> str:
 
 
 def _text(written: str) -> str:
-    """Check that a path is a text that a spec can hold.
+    """Check that a path is a text that a spec can contain.
 
     Raises:
         UsageError: it is not.
@@ -285,7 +285,7 @@ def _of_folder(text: str, folder: Path, written: str, named: Named, spec_dir: Pa
 
 
 def _pass_over_the_untold(found: Data) -> None:
-    """Leave out files of rows whose columns say nothing (settings, say) where others do."""
+    """Leave out files of rows with unknown columns (such as settings) if others have known ones."""
     told = [rows for rows in found.rows if rows.are_told]
     if told or found.documents:
         for rows in found.rows:

@@ -103,7 +103,7 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
 
 
 def require_examples(data: Data) -> None:
-    """Check that there is something to teach by.
+    """Check that there are enough examples to train on.
 
     Raises:
         UsageError: there are no examples, or a single one.
@@ -131,7 +131,7 @@ def _finetune(why: str) -> Recipe:
 def render(
     recipe: Recipe, data: Data, *, file: str, name: str, model: str, trial: Trial = NOTHING
 ) -> str:
-    """Return the text of the spec; what its stages tell of it stands in it after a `Trial`."""
+    """Return the text of the spec; after a `Trial` it includes the stages' findings."""
     values: dict[str, Lines] = {
         "why": _wrapped(f"{recipe.title}: {recipe.why}"),
         "commands": command_table(recipe, file),
@@ -251,7 +251,7 @@ def _sources(taken: Sequence[Rows]) -> list[str]:
 def _sample(rows: Rows) -> str | None:
     """Return what the first row asks as a sample, if it is a question and not too long.
 
-    A title is none: the check then makes up its questions from what documents hold.
+    A title is not a question: the check then derives its questions from the documents.
 
     Raises:
         UsageError: the row is not what its columns promise.

@@ -1,7 +1,7 @@
-"""A file of rows: how many there are, and what their columns hold.
+"""A file of rows: how many there are, and what their columns mean.
 
-That is told by a known format, by columns that mean a question and its answer wherever they stand
-together, or by whoever has named the columns.
+A known format, a known pair of columns for a question and its answer, or the user's options say
+what the columns mean.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PAIRS = (
     ("query", "answer"),
     ("input", "output"),
 )
-"""Columns that mean a question and its answer wherever they stand together."""
+"""Pairs of columns that mean a question and its answer."""
 
 PREFERENCE = {"chosen", "rejected"}
 """Columns of rows that hold two answers, the better and the worse."""
@@ -78,7 +78,7 @@ class Rows:
         return self.format is not None or self.answer is not None
 
     def described(self) -> str:
-        """Summarize in one line what it holds."""
+        """Summarize the contents in one line."""
         what = "example" if self.are_examples else "row"
         how = self.format if self.format and not self.answer else ", ".join(self.first)
         return f"{self.written}: {counted(self.count, what)} ({how})"
@@ -97,10 +97,10 @@ class Rows:
 
 
 def read(path: Path, label: str, written: str, named: Named) -> Rows:
-    """Read a file to tell what it holds; ``label`` is what messages call it.
+    """Read a file and determine its contents; ``label`` names it in messages.
 
     Raises:
-        UsageError: it holds no rows, or such as no recipe is made of.
+        UsageError: it has no rows, or rows that fit no recipe.
         StageError: it cannot be read.
     """
     count, first = 0, None
@@ -124,7 +124,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def file_id(found: os.stat_result) -> FileId:
-    """Tell a file from all others."""
+    """Return the identity of a file."""
     return found.st_dev, found.st_ino
 
 

@@ -1,6 +1,6 @@
-"""What only the stages of a recipe can tell of it: how its rows part, and what it needs.
+"""What only the stages of a recipe know: how its rows are split, and what it needs.
 
-The rows are parted by the recipe's own `format` stage, in a folder that is thrown away.
+The recipe's own `format` stage splits the rows, in a temporary folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BROUGHT = ("package", "data package", "program")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the stages of a recipe tell."""
+    """The findings of a recipe's stages."""
 
     needs: Sequence[str] = ()
     """The commands that bring all that the recipe needs."""
@@ -46,7 +46,7 @@ class Trial:
 
 
 def try_out(graph: Graph, *, parts: bool) -> Trial:
-    """Ask the stages of a recipe, and what its later commands take; ``parts`` its rows, too.
+    """Ask the stages of a recipe what its commands need; with ``parts``, also split its rows.
 
     Raises:
         UsageError: its rows cannot be used as the recipe would.

@@ -92,7 +92,7 @@ class Teacher:
 
 
 def without_answer(reply: ChatReply) -> str:
-    """Return a reason when a reply ends inside the teacher's reasoning."""
+    """Return a reason if a reply ends inside the teacher's reasoning, else an empty text."""
     silent = reply.reasoning and not reply.text
     return "the reply ends inside the teacher's reasoning" if silent else ""
 

@@ -25,7 +25,7 @@ IGNORED = -100
 """The label of a token that is not trained."""
 
 WORTHWHILE = 0.9
-"""The largest share of trained positions at which the head is still given fewer of them."""
+"""The largest share of trained positions at which the head still computes fewer of them."""
 
 HEAD, LOSS = "self.lm_head(hidden_states[:, slice_indices, :])", "self.loss_function("
 """How a model of transformers computes logits at chosen positions, and then its loss."""

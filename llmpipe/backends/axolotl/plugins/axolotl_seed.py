@@ -28,7 +28,7 @@ class SeedPlugin(BasePlugin):  # type: ignore[misc]  # Axolotl is not typed
 
 
 def keep_4bit_layers() -> None:
-    """Let bitsandbytes make no layer that repacks its weights when it is evaluated.
+    """Keep bitsandbytes from making layers that repack their weights during evaluation.
 
     On a CPU with AVX512-BF16 a 4-bit layer repacks its weights in the first forward pass without
     gradients. From then on it computes in bfloat16 and lets no gradient through, also when it

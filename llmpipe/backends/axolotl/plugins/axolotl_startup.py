@@ -1,4 +1,4 @@
-"""An Axolotl plugin that spares a training a process which would only cost it time.
+"""An Axolotl plugin that saves a training a process that would only cost time.
 
 Axolotl saves the prepared rows in one process per 256 of them, and in one where there are fewer.
 `datasets` starts a new process for each, even a single one, and each imports Axolotl for itself:
@@ -24,7 +24,7 @@ class StartupPlugin(BasePlugin):  # type: ignore[misc]  # Axolotl is not typed
 
 
 def save_in_this_process() -> None:
-    """Let ``Dataset.save_to_disk`` take one process for this one; the files are the same."""
+    """Make ``Dataset.save_to_disk`` use this process alone; the files are the same."""
     save = Dataset.save_to_disk
 
     @functools.wraps(save)

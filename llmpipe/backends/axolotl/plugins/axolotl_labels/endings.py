@@ -82,7 +82,7 @@ def of_template(
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that steer rather than say something: turn markers, EOS, padding."""
+    """Return the tokens that are control tokens rather than text: turn markers, EOS, padding."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     marks = {i for i, token in added.items() if token.special or token.content.strip()}
     return frozenset(marks | set(tokenizer.all_special_ids))

@@ -35,7 +35,7 @@ PAIRS: tuple[tuple[str, str | None], ...] = (
 
 
 class UntrainedError(ValueError):
-    """The labels would teach something else than what the rows say."""
+    """The labels would not teach what the rows contain."""
 
 
 class LabelsArgs(BaseModel):
