@@ -116,8 +116,7 @@ def serve_context(
 
 
 def _held(store: Store) -> AbstractContextManager[None]:
-    """Lock a store, so that nothing in it is freed; when the user's own files are served there may
-    be none."""
+    """Return a lock that keeps a store's objects; without a store there is nothing to lock."""
     return store.in_use() if store.objects.is_dir() else nullcontext()
 
 

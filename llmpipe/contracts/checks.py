@@ -26,7 +26,7 @@ Blame = Callable[[str], LlmpipeError]
 
 
 def shortcomings(found: Any) -> Iterator[str]:
-    """Return what an object lacks of the contract of a stage kind."""
+    """Yield what an object lacks of the contract of a stage kind."""
     if not isinstance(found, type):
         yield "it is not a class"
         return
@@ -53,7 +53,7 @@ def shortcomings(found: Any) -> Iterator[str]:
 
 
 def variant_shortcomings(found: Any, base: type[StageConfig]) -> Iterator[str]:
-    """Return what an object lacks of the contract of a variant; ``base`` is its kind's config."""
+    """Yield what an object lacks of the contract of a variant; ``base`` is its kind's config."""
     config = getattr(found, "Config", None)
     if not (isinstance(config, type) and issubclass(config, base)):
         yield f"its Config is not a subclass of {base.__module__}.{base.__name__}"
@@ -62,7 +62,7 @@ def variant_shortcomings(found: Any, base: type[StageConfig]) -> Iterator[str]:
 
 
 def _undelivered(found: type) -> Iterator[str]:
-    """Return the abilities that a class declares but does not implement."""
+    """Yield the abilities that a class declares but does not implement."""
     for ability in ABILITIES:
         if issubclass(found, ability):
             for name, member in vars(ability).items():

@@ -74,8 +74,7 @@ def read_document(
 
 
 def is_document(opening: Opening) -> bool:
-    """Return whether a file that begins with ``{`` is one object over several lines, or wraps
-    rows."""
+    """Return whether a file that begins with ``{`` is one multi-line object, or wraps rows."""
     with opening() as file:
         first = file.readline().removeprefix(BOM)
         while first and not first.strip():

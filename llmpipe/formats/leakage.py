@@ -94,8 +94,7 @@ class QuotedQuestions:
         """The number of words of the shortest question in the index."""
 
     def quoted_in(self, words: Sequence[str]) -> bool:
-        """Return whether a whole question of eight words or more stands in ``words``, word for
-        word."""
+        """Return whether ``words`` contain a whole question of eight words or more, verbatim."""
         has = set(words)
         for word in self._by_word.keys() & has:
             for needed, question in self._by_word[word]:

@@ -231,8 +231,7 @@ def launch_of(ctx: StageContext[TrainConfig], *, reveal: bool) -> axolotl.Launch
 
 
 def is_offline(settings: Mapping[str, Any]) -> bool:
-    """Return whether the run can do without the hub: all but one that pushes to it or reads from
-    it."""
+    """Return whether the run works without the hub: it neither pushes to it nor reads from it."""
     online = ("hub_model_id", "push_dataset_to_hub", "bench_dataset", "trackio_space_id")
     return not any(settings.get(key) for key in online)
 

@@ -118,7 +118,7 @@ def read(path: Path, label: str, written: str, named: Named) -> Rows:
 
 
 def counted(count: int, noun: str) -> str:
-    """Describe a count that stops where more would not matter."""
+    """Describe a count, which may have stopped at `MANY`."""
     least = "at least " if count >= MANY else ""
     return f"{least}{count:,} {noun}{'' if count == 1 else 's'}"
 
