@@ -12,7 +12,7 @@ from llmpipe.retrieval.prompt import Turn
 PROMPT = "\n> "
 
 Reply = Callable[[str, list[Turn]], Answer]
-"""Shows the answer to a question, which the turns before it explain, and gives it."""
+"""Shows the answer to a question, which the turns before it explain, and returns it."""
 
 
 def converse(reply: Reply) -> None:

@@ -1,4 +1,4 @@
-"""Convert a GGUF to a trainable Hugging Face folder, and verify that both predict alike.
+"""Convert a GGUF to a trainable Hugging Face folder; verify that both tokenize and predict alike.
 
 Weights are dequantized to float32: four bytes a parameter on disk. The quantization's loss is
 permanent. A split GGUF is joined temporarily. Every tensor must have its place in the model, and
