@@ -38,13 +38,14 @@ def compared(example: Example) -> Compared:
     """Return an example as it is compared."""
     turns = example.said()
     texts = [c if isinstance(c := turn.content, str) else turn.text for turn in turns]
-    asked = [text for turn, text in zip(turns, texts, strict=True) if turn.role == "user"]
-    question = " ".join(words_of(" ".join(asked or texts)))
+    said = [normalize(text) for text in texts]
+    asked = [text for turn, text in zip(turns, said, strict=True) if turn.role == "user"]
+    question = " ".join(_bare_words(" ".join(asked or said)))
     beside = [_beside(turn) for turn in turns if turn.reasoning_content or turn.tool_calls]
     if not isinstance(example, Text) and example.tools:
         beside.append(_json(example.tools))
-    said = "\x1e".join([*(turn.role for turn in turns), *map(normalize, [*texts, *beside])])
-    content = hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:16]
+    whole = "\x1e".join([*(turn.role for turn in turns), *said, *map(normalize, beside)])
+    content = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()[:16]
     return Compared(content, _digest(question), question)
 
 
@@ -67,8 +68,13 @@ def question_words(example: Example) -> list[str]:
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text as questions are compared."""
-    text = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
-    return [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in text.split()]
+    return _bare_words(normalize(text))
+
+
+def _bare_words(normalized: str) -> list[str]:
+    """Return the words of a normalized text, without the punctuation around them."""
+    words = normalized.split()
+    return [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in words]
 
 
 def question_key(words: Sequence[str]) -> bytes:

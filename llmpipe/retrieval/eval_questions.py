@@ -238,11 +238,11 @@ def _question_and_answer(row: Mapping[str, Any], columns: QuestionColumns) -> tu
         )
     if format_ == "completion":
         raise RowError("raw text has no question", hint="name the column: map: {question: COLUMN}")
-    chat = read_conversation(row).turns
-    asked = [turn.text for turn in chat if turn.role == "user"]
+    chat = read_conversation(row)
+    asked = chat.prompt()[-1].text
     if columns.answer:
-        return asked[-1], text_column(row, columns.answer, required=False)
-    return asked[-1], chat[-1].text
+        return asked, text_column(row, columns.answer, required=False)
+    return asked, chat.turns[-1].text
 
 
 def _boolean(row: Mapping[str, Any], column: str) -> bool:

@@ -265,7 +265,7 @@ def _sample(rows: Rows) -> str | None:
         return None  # it will be passed over
     except RowError as error:
         raise UsageError(f"{rows.written}: {error.message}", hint=error.hint) from None
-    asked = next((turn.text for turn in chat.turns if turn.role == "user"), "")
+    asked = next((turn.text for turn in chat.prompt()), "")
     asked = " ".join(asked.split())
     return asked if asked.endswith(QUESTION_ENDS) and len(asked) <= LONGEST_SAMPLE else None
 
