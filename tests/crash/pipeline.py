@@ -17,6 +17,9 @@ from typing import Any
 
 from openai_endpoint import evolving_reply, schema_fields
 
+HANG_S = 1200
+"""Seconds after which a process is taken to be stuck. A machine that does other work is slow, not stuck."""
+
 SPEC = """\
 version: 1
 name: crash
@@ -65,7 +68,7 @@ class Pipeline:
 
     def run(self, *arguments: str) -> dict[str, Any]:
         """Run to the end, which must be good; give the stages of the result."""
-        out, err = self.start(*arguments).communicate(timeout=120)
+        out, err = self.start(*arguments).communicate(timeout=HANG_S)
         assert out, err
         result = json.loads(out)
         assert result["status"] == "done", err

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.pipeline import Pipeline, digests
+from crash.pipeline import HANG_S, Pipeline, digests
 from processes import run_processes
 
 pytestmark = pytest.mark.heavy
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_at_any_write(
             pipeline = Pipeline(disk / "pipeline", teacher.url)
             filler(disk, step * unit)
             process = pipeline.start()
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=HANG_S)
             refused += is_clear(process.returncode, out, err)
             subprocess.run(["rm", "-rf", disk / "filler", disk / "fillers"], check=True)
             go_on(pipeline, expected)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.pipeline import Pipeline, digests, request_name
+from crash.pipeline import HANG_S, Pipeline, digests, request_name
 from openai_endpoint import Endpoint
 from processes import kill, parent_and_session, run_processes
 
@@ -108,7 +108,7 @@ def launch(
     process = pipeline.start()
     stages: dict[str, Any] = {}
     if chance is None:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANG_S)
         assert out, (history, err)
         result = json.loads(out)
         assert result["status"] == "done", (history, result)

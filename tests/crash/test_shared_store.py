@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.pipeline import Pipeline, digests
+from crash.pipeline import HANG_S, Pipeline, digests
 from openai_endpoint import Endpoint
 
 pytestmark = pytest.mark.heavy
@@ -20,7 +20,9 @@ def test_eight_runs_at_once_make_each_stage_once(
     """Each stage is done by one of the runs, and found by the seven others; no reply is paid twice."""
     before = len(teacher.received)
     processes = [pipeline.start() for _ in range(8)]
-    results = [json.loads(process.communicate(timeout=120)[0])["stages"] for process in processes]
+    results = [
+        json.loads(process.communicate(timeout=HANG_S)[0])["stages"] for process in processes
+    ]
     done = Counter(
         name for stages in results for name, stage in stages.items() if stage["status"] == "done"
     )
@@ -37,7 +39,7 @@ def test_specs_that_share_a_store_share_what_is_equal(tmp_path: Path, teacher: E
     pair = [Pipeline(tmp_path / name, teacher.url) for name in ("one", "other")]
     processes = [pipeline.start(LLMPIPE_HOME=home) for pipeline in pair]
     for process in processes:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANG_S)
         assert json.loads(out)["status"] == "done", err
     assert Counter(pair[0].trace() + pair[1].trace()) == dict.fromkeys(
         ("seeds", "left", "right", "end"), 1
