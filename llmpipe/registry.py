@@ -1,11 +1,10 @@
-"""From the name of a stage kind to its class, imported only when a spec uses it.
+"""Find the class of a stage kind by name, and import it only when a spec uses it.
 
-Our own kinds stand in `KINDS`. Those of other packages come through the entry point group
-``llmpipe.stages`` (``kind = "package.module:Class"``); installed packages are searched for them
-only when a kind is not one of ours. A kind's variants (`llmpipe.contracts.Variants`) are found the
-same way. What comes from elsewhere is checked against the contract when
-it is first used, and its answers whenever the engine asks: what is wrong with them is blamed on the
-package, not on the spec.
+`KINDS` lists the kinds of this package. Other packages offer kinds through the entry point group
+``llmpipe.stages`` (``kind = "package.module:Class"``). Installed packages are searched only for a
+kind that is not in `KINDS`. A kind's variants (`llmpipe.contracts.Variants`) are found in the same
+way. A class from another package is checked against the contract when it is first used, and its
+return values on every call. Errors in them name the package, not the spec.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ def stage_class(kind: str) -> type[Stage]:
     """Import and return the class of a stage kind.
 
     Raises:
-        KeyError: no such kind is known here or offered by an installed package.
-        PluginError: a package offers it and it cannot be used.
+        KeyError: Neither this package nor an installed one has the kind.
+        PluginError: A package offers the kind, but it cannot be used.
     """
     if kind in KINDS:
         return cast("type[Stage]", _imported(KINDS[kind]))
@@ -74,7 +73,7 @@ def all_kinds() -> list[str]:
 
 
 def variant_names(stage: type[Stage]) -> list[str]:
-    """Return the names of a kind's variants, sorted; those of installed packages among them."""
+    """Return the names of a kind's variants, sorted, including those of installed packages."""
     variants = stage.variants
     return sorted({*variants.classes, *_offered(variants.entry_points)}) if variants else []
 
@@ -84,8 +83,8 @@ def variant_class(stage: type[Stage], name: str) -> Any:
     """Import and return the class of one of a kind's variants.
 
     Raises:
-        KeyError: the kind has no variant of this name.
-        PluginError: a package offers it and it cannot be used.
+        KeyError: The kind has no variant of this name.
+        PluginError: A package offers the variant, but it cannot be used.
     """
     variants = stage.variants
     if variants is None:
@@ -104,16 +103,16 @@ def config_class(stage: type[Stage], variant: str | None = None) -> type[StageCo
     """Return the config class of a kind, or of one of its variants.
 
     Raises:
-        KeyError: the kind has no such variant.
+        KeyError: The kind has no such variant.
     """
     return stage.Config if variant is None else variant_class(stage, variant).Config
 
 
 def convert_config(stage: type[Stage], data: Mapping[str, Any]) -> StageConfig:
-    """Turn a sound stage, as plain data, into its config class.
+    """Convert a valid stage, given as plain data, to its config class.
 
     Raises:
-        msgspec.ValidationError: it is not sound.
+        msgspec.ValidationError: The stage is not valid.
     """
     variant = data.get(stage.variants.field) if stage.variants else None
     return msgspec.convert(data, config_class(stage, variant))
@@ -121,7 +120,7 @@ def convert_config(stage: type[Stage], data: Mapping[str, Any]) -> StageConfig:
 
 @cache
 def _offered(group: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Return what installed packages offer in an entry point group, by name."""
+    """Return the entry points of installed packages in a group, by name."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[EntryPoint]] = {}
@@ -138,18 +137,18 @@ def _imported(path: str) -> Any:
 def _from_package(
     what: str, points: tuple[EntryPoint, ...], shortcomings: Callable[[Any], Iterable[str]]
 ) -> tuple[Any, Callable[[str], PluginError]]:
-    """Load what a package offers.
+    """Load a class that an installed package offers.
 
     Args:
-        what: its name in messages: ``the stage kind 'x'``.
-        points: those who offer it.
-        shortcomings: lists what it lacks of its contract.
+        what: Its name in messages: ``the stage kind 'x'``.
+        points: The entry points that offer it.
+        shortcomings: Lists the parts of the contract that it lacks.
 
     Returns:
-        What was loaded, and what makes the error that blames its package.
+        The loaded class, and a function that makes an error that names its package.
 
     Raises:
-        PluginError: several packages offer it, or it cannot be used.
+        PluginError: Several packages offer it, or it cannot be used.
     """
     if len(points) > 1:
         raise PluginError(
@@ -165,7 +164,7 @@ def _from_package(
 
     try:
         found = point.load()
-    except (Exception, SystemExit) as error:  # whatever its code does when it is imported
+    except (Exception, SystemExit) as error:  # the import may run any code
         raise blame(f"{type(error).__name__}: {error}") from error
     lacks = "; ".join(shortcomings(found))
     if lacks:

@@ -27,20 +27,21 @@ CONVERSIONS: Mapping[tuple[ArtifactType, ArtifactType], tuple[str, str]] = {
 """Which stage turns one artifact type into another: (given, needed) → (kind, its input)."""
 
 LISTED = 10
-"""Stages of a circle that a message names."""
+"""The number of stages of a circle that a message names."""
 
 WITH_BASE: frozenset[ArtifactType] = frozenset({"adapter", "embeddings", "index"})
-"""What is of use only together with a model: the one that it was trained on or embedded with."""
+"""Artifact types that are used only with a model: the one they were trained on or embedded with."""
 
 
 def compile_spec(spec: Spec, *, absent: bool = False) -> Graph:
-    """Give the graph of a spec.
+    """Return the graph of a spec.
 
-    With ``absent`` it is no problem that packages of ``pkg://`` addresses are not installed: what
-    they carry is `AbsentData` in the graph.
+    Args:
+        absent: Accept ``pkg://`` addresses whose package is not installed. Their data is
+            `AbsentData` in the graph.
 
     Raises:
-        SpecError: a reference leads nowhere, has the wrong type, or stages form a circle.
+        SpecError: A reference leads nowhere, has the wrong type, or stages form a circle.
     """
     return _Compiler(spec, absent=absent).graph()
 
@@ -66,9 +67,9 @@ class _Compiler:
         return Graph(self.spec, self.nodes)
 
     def _in_order(self) -> list[str]:
-        """Return the stages, each after those that it names; note the references of circles.
+        """Return the stages, each after those that it names; record references that form circles.
 
-        It keeps its own stack: a chain may be longer than Python's.
+        The loop keeps its own stack, because a chain of stages may exceed Python's.
         """
         ordered: list[str] = []
         seen: set[str] = set()
@@ -96,7 +97,7 @@ class _Compiler:
                     yield found["stage"]
 
     def _visit(self, family: str) -> list[StageNode] | None:
-        """Add a stage, at every point, after all that it needs; None when any of it is broken."""
+        """Add a stage at every point, after its upstream stages; return None if any is broken."""
         if family in self.families:
             return self.families[family]
         if family in self.broken:
@@ -111,15 +112,15 @@ class _Compiler:
         return made
 
     def _instances(self, stage: StageSpec) -> list[StageNode]:
-        """Give the stage once for every way in which its inputs' points go together."""
+        """Return one node for each compatible combination of the inputs' sweep points."""
         ports = stage.stage.ports(stage.config)
         choices: dict[str, list[Binding]] = {}
         for port, wanted in ports.inputs.items():
             if wanted.value == "base" and wanted.base_allowed:
-                continue  # known only when the others are
+                continue  # bound last: it depends on the other inputs
             fitted = [self._fit(stage, wanted, b) for b in self._resolve(stage, wanted)]
             if not fitted or None in fitted:
-                self.broken.add(stage.family)  # what is wrong with the other ports is told as well
+                self.broken.add(stage.family)  # go on: the other ports are checked too
             choices[port] = [binding for binding in fitted if binding is not None]
         if stage.family in self.broken:
             return []
@@ -143,7 +144,7 @@ class _Compiler:
     def _gather(
         self, stage: StageSpec, ports: Ports, choices: dict[str, list[Binding]]
     ) -> tuple[Ports, dict[str, Binding]]:
-        """Move what takes a whole sweep out of the choices; give it one port for each point."""
+        """Remove inputs that take a whole sweep from the choices; add one port for each point."""
         if not any(item.gather for item in ports.inputs.values()):
             return ports, {}
         inputs = {port: item for port, item in ports.inputs.items() if not item.gather}
@@ -175,7 +176,7 @@ class _Compiler:
         )  # fmt: skip
 
     def _typed(self, stage: StageSpec, ports: Ports, bindings: Mapping[str, Binding]) -> Ports:
-        """Give outputs that are like an input its type."""
+        """Set the type of each output that takes its type from an input; return the ports."""
         if all(output.like is None for output in ports.outputs.values()):
             return ports
         outputs = dict(ports.outputs)
@@ -196,7 +197,7 @@ class _Compiler:
         return {}
 
     def _resolve(self, stage: StageSpec, wanted: Input) -> list[Binding]:
-        """Find what a reference means: one thing, or a stage's output at every point of a sweep."""
+        """Return what a reference means: one thing, or a stage's output at every sweep point."""
         folder = self.spec.folder_of(stage.locate(wanted.field))
         found = meaning(wanted, folder, self.members, absent=self.absent)
         if isinstance(found, StageOutput):
@@ -234,7 +235,7 @@ class _Compiler:
     def _has_figure(
         self, stage: StageSpec, wanted: Input, made: Sequence[StageNode], figure: str
     ) -> bool:
-        """Check that a stage measures a figure, as far as its kind says what it measures."""
+        """Return whether a stage measures a metric, as far as its kind declares its metrics."""
         way = f"{figure.removeprefix('models.')}."
         for node in made:
             measured = node.stage.figures(node.config)
@@ -248,12 +249,12 @@ class _Compiler:
         declared = node.ports.outputs[output]
         base = node.bindings[declared.origin] if declared.origin else None
         if base is not None and (declared.like or base.type == "embeddings"):
-            base = base.base  # what came in belongs to it, and so does what is made of it
+            base = base.base  # an artifact made from the input keeps the input's base
         keep_base = base if declared.type in WITH_BASE else None
         return Binding(StageOutput(node.id, output), declared.type, label, keep_base)
 
     def _fit(self, stage: StageSpec, wanted: Input, binding: Binding) -> Binding | None:
-        """Check the type; derive a conversion where one is known and never a matter of choice."""
+        """Check the type of a binding; insert a conversion where one is known."""
         if binding.type in wanted.refuse:
             self._fail(stage, wanted, wanted.refuse[binding.type])
             return None
@@ -272,11 +273,11 @@ class _Compiler:
         return None
 
     def _convert(self, stage: StageSpec, needed: ArtifactType, given: Binding) -> Binding:
-        """Insert the stage that turns what is given into what is needed; the same one only once."""
+        """Insert the stage that converts to the needed type, unless it is there already."""
         kind, port = CONVERSIONS[given.type, needed]
         name = f"{kind}:{_conversion_name(given)}"
         while name in self.nodes and self.nodes[name].bindings[port].source != given.source:
-            name += "~"  # another file of the same name
+            name += "~"  # a different file has the same name
         if name not in self.nodes:
             cls = stage_class(kind)
             config = msgspec.convert({"kind": kind, port: given.label}, cls.Config)
@@ -319,7 +320,7 @@ class _Compiler:
             bindings[port] = Binding(base.source, base.type, "base", base.base)
 
     def _trained_on(self, binding: Binding) -> Binding | None:
-        """Follow conversions back to a trained model and give what that one was trained on."""
+        """Follow conversions back to a trained model; return the model that it was trained on."""
         while isinstance(binding.source, StageOutput):
             node = self.nodes[binding.source.stage]
             output = node.ports.outputs[binding.source.output]
@@ -342,7 +343,7 @@ class _Compiler:
         return f"did you mean {' or '.join(fitting)}?" if fitting else None
 
     def _fail(self, stage: StageSpec, wanted: Input, message: str, hint: str | None = None) -> None:
-        """Note a problem; there is no binding then."""
+        """Record a problem with an input."""
         where = stage.locate(wanted.field)
         name = ".".join(map(str, ("stages", stage.family, *wanted.field)))
         self.problems.append(Problem(f"{name}: {message}", where, hint))
@@ -363,18 +364,18 @@ def _conversion_name(given: Binding) -> str:
 
 
 def _only_fitting(ports: Ports, wanted: Input) -> str | None:
-    """Give the one output that fits, to an input that names a stage and cannot name its output."""
+    """Return the one output that fits an input that gathers a sweep, or None."""
     fitting = [name for name, output in ports.outputs.items() if output.type in wanted.accepts]
     return fitting[0] if wanted.gather and len(fitting) == 1 else None
 
 
 def _merged(one: Point, other: Point) -> Point | None:
-    """Give the point that is both, or None when they stand at different places of one sweep."""
+    """Return two points merged, or None when they differ on an axis that they share."""
     if any(key in one and one[key] != value for key, value in other.items()):
         return None
     return {**one, **other}
 
 
 def point_name(point: Point) -> str:
-    """Name a point by its axes, as its stages are named."""
+    """Return the name of a point, as it appears in the ids of its stages."""
     return point_text(axes_of(point))

@@ -1,11 +1,11 @@
 """Place boxes in layers, so that every arrow points down.
 
-Each box stands one layer below the lowest of those that it hangs on (longest path), and barycentre
-passes order the layers, so that few arrows cross. An arrow past a layer takes a lane in it, shared
-by all that lead from the same box, or to one that gathers many. A layer of many boxes is folded
-into columns of several rows; arrows come to the lower rows by the gutter on the left and leave the
-upper ones by that on the right. Within its layer everything is then pulled as near to what it is
-joined to as the others allow: least squares under an order.
+Each box is one layer below the lowest box that it depends on (longest path). Barycenter passes
+order each layer, so that few arrows cross. An arrow that passes a layer takes a lane in it. All
+arrows from one box share a lane, and so do all arrows to a box that gathers many. A layer of many
+boxes is folded into columns of several rows. Arrows reach the lower rows through the gutter on the
+left and leave the upper rows through the gutter on the right. Finally, boxes and lanes of a layer
+move as near to their neighbors as the order allows: least squares under an order.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ GUTTER = 16.0
 LANE = 8.0
 LANE_GAP = 6.0
 PER_ROW = 8
-"""Boxes that a layer has side by side before it is folded."""
+"""The number of boxes side by side above which a layer is folded."""
 LANE_PULL = 8.0
-"""How much more a lane is drawn to the next lane of its way than to a box."""
+"""How much more a lane is pulled to the next lane of its path than to a box."""
 MAX_LANES = 4000
-"""Lanes beyond which long arrows go straight, behind what lies on their way."""
+"""The number of lanes above which long arrows go straight, behind the boxes on their path."""
 ORDERING_PASSES = 6
 PULLING_PASSES = 9
 
 Point = tuple[float, float]
 Size = tuple[float, float]
 _Lane = tuple[Literal["from", "to"], str, int]
-"""The lane through a layer, of one box's arrows."""
+"""The lane of one box's arrows through a layer."""
 _Item = str | _Lane
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is: the upper left corner of each box, the way of each arrow."""
+    """The upper left corner of each box and the path of each arrow."""
 
     width: float
     height: float
@@ -53,7 +53,7 @@ class Layout:
 
 @dataclass(eq=False, slots=True)
 class _Column:
-    """Boxes above each other, or the lane of one box's arrows through a layer."""
+    """Boxes on top of each other, or the lane of one box's arrows through a layer."""
 
     names: list[str]
     width: float
@@ -68,11 +68,12 @@ class _Column:
 
 
 def place(sizes: Mapping[str, Size], arrows: Iterable[tuple[str, str]]) -> Layout:
-    """Lay boxes out.
+    """Return the layout of boxes and arrows.
 
     Args:
-        sizes: the width and height of each box, in an order in which arrows lead forward.
-        arrows: pairs of boxes, each pair once.
+        sizes: The width and height of each box in pixels, in an order in which arrows lead
+            forward.
+        arrows: Pairs of boxes, each pair once.
     """
     return _Layouter(sizes, list(arrows)).layout()
 
@@ -103,7 +104,7 @@ class _Layouter:
         return Layout(width, tops[-1] - LAYER_GAP if layers else 0.0, boxes, ways)
 
     def _ordered(self) -> list[list[_Item]]:
-        """Order each layer's boxes and lanes by the mean place of what they are joined to."""
+        """Order each layer's boxes and lanes by the mean position of their neighbors."""
         layers: list[list[_Item]] = [[] for _ in range(self.depth)]
         for name in self.sizes:
             layers[self.layer[name]].append(name)
@@ -123,7 +124,7 @@ class _Layouter:
         return layers
 
     def _lanes_of(self, a: str, b: str) -> list[_Lane]:
-        """Name the lanes of an arrow, one in each layer that it passes."""
+        """Return the lanes of an arrow, one in each layer that it passes."""
         if not self.has_lanes:
             return []
         between = range(self.layer[a] + 1, self.layer[b])
@@ -132,7 +133,7 @@ class _Layouter:
         return [("from", a, number) for number in between]
 
     def _hops(self, layers: list[list[_Item]]) -> Iterable[tuple[_Item, _Item]]:
-        """Cut arrows into hops from one layer to the next, through lanes that this adds."""
+        """Cut arrows into hops from one layer to the next; add the lanes that they pass."""
         hops: dict[tuple[_Item, _Item], None] = {}
         for a, b in self.arrows:
             lanes = self._lanes_of(a, b)
@@ -144,7 +145,7 @@ class _Layouter:
         return hops
 
     def _fold(self, layers: list[list[_Item]]) -> list[list[_Column]]:
-        """Make the columns of each layer; one of many boxes gets rows of equal length."""
+        """Return the columns of each layer; a layer of many boxes gets rows of equal length."""
         folded = []
         for number, layer in enumerate(layers):
             names = [item for item in layer if isinstance(item, str)]
@@ -183,7 +184,7 @@ class _Layouter:
         ]
 
     def _tops(self, layers: list[list[_Column]]) -> list[float]:
-        """Give where each layer begins, and where one more would."""
+        """Return the top of each layer, and the top that one more layer would have."""
         tops = [0.0]
         for columns in layers:
             heights = [sum(self.sizes[n][1] + ROW_GAP for n in c.names) - ROW_GAP for c in columns]
@@ -200,7 +201,7 @@ class _Layouter:
         return boxes
 
     def _way(self, a: str, b: str, tops: list[float], boxes: Mapping[str, Point]) -> list[Point]:
-        """Give the points that an arrow passes, vertically at each of them."""
+        """Return the points of an arrow's path; the path is vertical at each of them."""
         start, end = self.column[a], self.column[b]
         bottom = boxes[a][1] + self.sizes[a][1]
         way = [(start.x, bottom)]
@@ -218,7 +219,7 @@ class _Layouter:
 
 
 def _layers(sizes: Mapping[str, Size], arrows: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Give each box the layer below all that it hangs on; what hangs on nothing goes low."""
+    """Assign each box a layer below its sources; boxes without sources go just above their use."""
     layer = dict.fromkeys(sizes, 0)
     above: dict[str, list[str]] = {name: [] for name in sizes}
     below: dict[str, list[str]] = {name: [] for name in sizes}
@@ -248,7 +249,7 @@ def _mean_place(
 
 
 def _pull(layers: list[list[_Column]]) -> None:
-    """Move columns towards what they are joined to, above and below by turns."""
+    """Move columns toward their neighbors, alternately those above and those below."""
     for columns in layers:
         _settle(columns, [0.0] * len(columns))
     for turn in range(PULLING_PASSES):
@@ -261,7 +262,7 @@ def _pull(layers: list[list[_Column]]) -> None:
 
 
 def _mean_x(column: _Column, near: Sequence[_Column]) -> float:
-    """Give the mean place of neighbours; lanes follow lanes first, so that ways are straight."""
+    """Return the mean position of neighbors; lanes weight lanes more, to keep paths straight."""
     if not near:
         return column.x
     weights = [LANE_PULL if column.is_lane and other.is_lane else 1.0 for other in near]
@@ -269,10 +270,10 @@ def _mean_x(column: _Column, near: Sequence[_Column]) -> float:
 
 
 def _settle(columns: Sequence[_Column], wanted: Sequence[float]) -> None:
-    """Give columns the places nearest to the wanted ones that keep order and distance.
+    """Move columns to the positions nearest to the wanted ones that keep order and distance.
 
-    Less the room that those before it need, this asks for places that do not fall: neighbours that
-    would are pooled at their weighted mean, and pools with pools.
+    After the room of the preceding columns is subtracted, positions must not decrease. Neighbors
+    that would decrease are pooled at their weighted mean, and pools are pooled in the same way.
     """
     rooms = [0.0]
     for one, other in pairwise(columns):

@@ -1,4 +1,4 @@
-"""The graph as data: stages, what their inputs are bound to, and what hangs on what."""
+"""The graph as data: stages, the bindings of their inputs, and their dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Point = Mapping[tuple[str, str], Any]
 
 
 def axes_of(point: Point) -> dict[str, Any]:
-    """Give a point by axis, or by stage and axis where two stages have the same axis."""
+    """Return a point's values by axis, or by stage and axis where two stages share an axis."""
     axes = [axis for _, axis in point]
     return {
         axis if axes.count(axis) == 1 else f"{stage}.{axis}": value
@@ -28,8 +28,8 @@ def axes_of(point: Point) -> dict[str, Any]:
 class Binding:
     """What an input is bound to.
 
-    An adapter carries the binding of the model that it was trained on, embeddings and an index that
-    of their embedder.
+    ``base`` is the binding of the model that an adapter was trained on, or of the embedder of
+    embeddings and an index.
     """
 
     source: Source
@@ -42,8 +42,9 @@ class Binding:
 class StageNode:
     """One stage of the graph, its inputs bound.
 
-    ``family`` is the id as the spec writes it, ``point`` its place in a sweep. ``declared`` is
-    where the spec declares it; a derived stage has none and names the one that it is for.
+    ``family`` is the id as the spec writes it, ``point`` the stage's place in a sweep.
+    ``declared`` is the declaration in the spec. A derived stage has none; ``derived_for`` names
+    the stage that it was added for.
     """
 
     id: str
@@ -58,16 +59,16 @@ class StageNode:
     derived_for: str | None = None
 
     def upstream(self) -> list[str]:
-        """Name the stages that this one reads from, each once, in the order of its inputs."""
+        """Return the stages that this one reads from, each once, in the order of its inputs."""
         stages = (s.stage for s in self.sources() if isinstance(s, StageOutput))
         return list(dict.fromkeys(stages))
 
     def sources(self) -> Iterator[Source]:
-        """Give what this stage reads from, the models below adapters included."""
+        """Return the sources that this stage reads, including the models below adapters."""
         return (binding.source for binding in self.bound())
 
     def bound(self) -> Iterator[Binding]:
-        """Yield the bindings of the inputs, those of the models below adapters included."""
+        """Yield the bindings of the inputs, including those of the models below adapters."""
         for binding in self.bindings.values():
             current: Binding | None = binding
             while current is not None:
@@ -77,21 +78,21 @@ class StageNode:
 
 @dataclass(frozen=True)
 class Graph:
-    """The stages in an order in which each stands after what it needs."""
+    """The stages, each after the stages that it depends on."""
 
     spec: Spec
     nodes: Mapping[str, StageNode] = field(default_factory=dict)
 
     @cached_property
     def families(self) -> Mapping[str, list[str]]:
-        """The ids of the stages that each id of the spec stands for."""
+        """The ids of the stages that each id in the spec stands for."""
         found: dict[str, list[str]] = {}
         for node in self.nodes.values():
             found.setdefault(node.family, []).append(node.id)
         return found
 
     def dependents(self, stage: str) -> list[str]:
-        """Name every stage that hangs on this one, near or far, in graph order."""
+        """Return every stage that depends on this one, directly or not, in graph order."""
         found = {stage}
         for node in self.nodes.values():
             if found & set(node.upstream()):
@@ -99,7 +100,7 @@ class Graph:
         return [name for name in self.nodes if name in found and name != stage]
 
     def needs(self, stage: str) -> list[str]:
-        """Name every stage that this one hangs on, near or far, in graph order."""
+        """Return every stage that this one depends on, directly or not, in graph order."""
         found = {stage}
         for node in reversed(list(self.nodes.values())):
             if node.id in found:
@@ -107,7 +108,7 @@ class Graph:
         return [name for name in self.nodes if name in found and name != stage]
 
     def lacking_data(self) -> list[str]:
-        """Name the stages that read what a package carries which is still to be installed."""
+        """Return the stages that read data of a package that is not installed yet."""
         return [
             name
             for name, node in self.nodes.items()

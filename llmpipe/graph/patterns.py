@@ -1,4 +1,4 @@
-"""Why a pattern of file names in a spec means nothing, and what was near."""
+"""Explain why a pattern of file names in a spec matches nothing, and what is similar."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from llmpipe.paths import expanded
 from llmpipe.patterns import EVERYTHING, UNSEEN, matching_files
 
 NAMED = 5
-"""How many names or endings a hint lists."""
+"""The number of names or endings that a hint lists."""
 
 LOOKED_AT = 1000
-"""How many entries of a folder a hint is made of."""
+"""The number of a folder's entries that are read for a hint."""
 
 
 def trouble_with(text: str, root: Path, pattern: str) -> tuple[str, str | None] | None:
-    """Say why a pattern below a folder means no files, with a hint; None where it means some.
+    """Return why a pattern below a folder cannot be used, with a hint; None if it matches files.
 
-    ``text`` is how the spec writes both.
+    Args:
+        text: The folder and the pattern as the spec writes them.
+        root: The folder.
+        pattern: The pattern below it.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -56,7 +59,7 @@ def _nowhere(dangling: set[str]) -> str | None:
 
 
 def _why_nothing(root: Path, pattern: str) -> str:
-    """Say up to where a pattern leads, and what there is instead of what it names next."""
+    """Return how far a pattern leads, and what is there in place of its next part."""
     folders, parts = [root], pattern.split("/")
     for part in parts[:-1]:
         inner = list(islice(_folders_in(folders, part), LOOKED_AT))

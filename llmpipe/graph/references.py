@@ -1,4 +1,4 @@
-"""What the text of a reference means, as far as the text and the disk tell."""
+"""Resolve the text of a reference, as far as the text and the disk allow."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FETCH = """fetch it by a stage, and name that here:
 page: {kind: command, run: "curl -fsSL URL -o ${outputs.page}", outputs: {page: page.html}}"""
 
 NAMED = 5
-"""How many missing files a message names."""
+"""The number of missing files that a message names."""
 
 HUB_TYPES: tuple[ArtifactType, ...] = ("model", "adapter", "records", "dataset")
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a reference means nothing."""
+    """The reason that a reference cannot be resolved."""
 
     message: str
     hint: str | None = None
@@ -48,17 +48,17 @@ class Trouble:
 def meaning(
     wanted: Input, folder: Path, stages: Collection[str], *, absent: bool = False
 ) -> StageOutput | Binding | Trouble:
-    """Tell what a reference means.
+    """Return what a reference means.
 
     Args:
-        wanted: the reference and what its place accepts.
-        folder: where relative paths start.
-        stages: the ids of the spec's stages.
-        absent: whether a package may still be to be installed.
+        wanted: The reference and the types that its place accepts.
+        folder: The folder that relative paths start from.
+        stages: The ids of the spec's stages.
+        absent: Whether a package may be missing, to be installed later.
 
     Returns:
-        an output of one of the stages, by an empty name where its default is meant; or the file,
-        folder or hub repository; or what is wrong.
+        The output of a stage, with an empty name for its default output; or a binding to a file, a
+        folder or a hub repository; or what is wrong.
     """
     text = wanted.value
     lacking = absent_data(text) if absent and text.startswith("pkg://") else None
@@ -91,7 +91,7 @@ def meaning(
 
 
 def either(types: tuple[ArtifactType, ...]) -> str:
-    """Say what is accepted: ``a model or an adapter``."""
+    """Return the accepted types in words: ``a model or an adapter``."""
     words = [
         f"{'an' if t[0] in 'aei' else 'a'} {t}" if t != "records" else "records" for t in types
     ]
@@ -148,7 +148,7 @@ def _file(wanted: Input, path: Path) -> Binding | Trouble:
 
 
 def _lacking_parts(text: str, path: Path) -> Trouble | None:
-    """Say why a path means no whole split GGUF; None where it does, or where it is one file."""
+    """Return why a path is not a whole split GGUF; None if it is one, or is not split."""
     part = part_of(path.name)
     if part is None:
         return None

@@ -1,8 +1,8 @@
-"""The graph as text that other programs draw: Mermaid and Graphviz's DOT.
+"""Write the graph as text that other programs draw: Mermaid and Graphviz's DOT.
 
-`outline` gives the graph as plain data, which runs keep in their record, `picture` what there is
-to see of it: a box for every stage and every point of a sweep, an arrow for what one reads from
-another. `llmpipe.graph.svg` draws the same picture by itself.
+`outline` returns the graph as plain data, which runs keep in their record. `picture` returns what
+to draw: a box for every stage at every point of a sweep, and an arrow where one stage reads from
+another. `llmpipe.graph.svg` draws the same picture without another program.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Outline = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A stage as it is drawn: two lines of text. ``full`` is what a person reads on hovering."""
+    """A stage as it is drawn: two lines of text. ``full`` is the text shown on hovering."""
 
     id: str
     title: str
@@ -33,13 +33,13 @@ class Box:
 
     @property
     def classes(self) -> str | None:
-        """The classes of its drawing."""
+        """The CSS classes of the box."""
         return " ".join(filter(None, (self.status, "derived" if self.derived else ""))) or None
 
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """That ``target`` reads from ``source``; the label says what."""
+    """An arrow: ``target`` reads from ``source``. The label says what it reads."""
 
     source: str
     target: str
@@ -48,14 +48,14 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What there is to draw. A box stands after all that arrows lead to it from."""
+    """The boxes and arrows to draw. Each box comes after the boxes whose arrows lead to it."""
 
     boxes: tuple[Box, ...]
     arrows: tuple[Arrow, ...]
 
 
 def outline(graph: Graph) -> dict[str, dict[str, Any]]:
-    """Give the graph as plain data."""
+    """Return the graph as plain data."""
     return {
         node.id: {
             "kind": node.kind,
@@ -69,7 +69,7 @@ def outline(graph: Graph) -> dict[str, dict[str, Any]]:
 
 
 def picture(graph: Outline, statuses: Mapping[str, str] | None = None) -> Picture:
-    """Give what there is to draw of an outline, with how each stage ended where that is known."""
+    """Return the picture of an outline, with the status of each stage where it is known."""
     found = statuses or {}
     boxes = tuple(_box(name, stage, found.get(name, "")) for name, stage in graph.items())
     arrows = tuple(
@@ -82,7 +82,7 @@ def picture(graph: Outline, statuses: Mapping[str, str] | None = None) -> Pictur
 
 
 def point_words(point: Mapping[str, Any]) -> str:
-    """Say a point briefly: the last step of each axis, and its value."""
+    """Return a point in brief: the last step of each axis, and its value."""
     return ", ".join(
         f"{axis.rpartition('.')[2]}={value if isinstance(value, str) else canonical_json(value)}"
         for axis, value in sorted(point.items())
@@ -90,7 +90,7 @@ def point_words(point: Mapping[str, Any]) -> str:
 
 
 def mermaid(drawn: Picture) -> str:
-    """Give the picture as a Mermaid flowchart."""
+    """Return the picture as a Mermaid flowchart."""
     names = _names(drawn)
     lines = ["flowchart TD"]
     for box in drawn.boxes:
@@ -105,7 +105,7 @@ def mermaid(drawn: Picture) -> str:
 
 
 def dot(drawn: Picture) -> str:
-    """Give the picture in Graphviz's language."""
+    """Return the picture in Graphviz's language."""
     lines = [
         "digraph {",
         '  node [shape=box, style=rounded, fontname="Helvetica"]',
@@ -122,12 +122,12 @@ def dot(drawn: Picture) -> str:
 
 
 def _names(drawn: Picture) -> dict[str, str]:
-    """Number the boxes: ids of derived stages and of sweeps hold any letters."""
+    """Return a number for each box, because ids of derived stages and sweeps hold any character."""
     return {box.id: f"n{i}" for i, box in enumerate(drawn.boxes)}
 
 
 def _mermaid(text: str) -> str:
-    """Write every sign that Mermaid or the HTML that it makes could act upon by its number."""
+    """Escape every character that Mermaid, or the HTML that it writes, could interpret."""
     plain = (
         letter if letter.isalnum() or letter in " _-=,.:·" else f"#{ord(letter)};"
         for letter in text
@@ -136,7 +136,7 @@ def _mermaid(text: str) -> str:
 
 
 def _dot(text: str) -> str:
-    """Escape text for a quoted label, in which Graphviz reads escapes and HTML's entities."""
+    """Escape text for a quoted label, where Graphviz interprets escapes and HTML entities."""
     escapes = {"\\": "\\\\", '"': '\\"', "&": "&amp;", "\n": "\\n", "\r": " ", "\0": "\ufffd"}
     return "".join(escapes.get(letter, letter) for letter in text)
 
@@ -152,7 +152,7 @@ def _box(name: str, stage: Mapping[str, Any], status: str) -> Box:
 
 
 def _labels(needs: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Say what is read from each stage: the type, and which output where its name says more."""
+    """Return what is read from each stage: the type, and the output if its name differs."""
     found: dict[str, list[str]] = {}
     for need in needs:
         output, type_ = need["output"], need["type"]

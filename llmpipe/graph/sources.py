@@ -1,4 +1,4 @@
-"""What a reference can mean: a stage's output, a file, a package's data, a hub repository."""
+"""What a reference can mean: a stage's output, a file, package data or a hub repository."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StageOutput:
 
 @dataclass(frozen=True, slots=True)
 class LocalPath:
-    """A file or folder, be it the user's or inside an installed package."""
+    """A file or folder of the user, or inside an installed package."""
 
     path: Path
 
@@ -39,17 +39,17 @@ class LocalGlob:
 
 @dataclass(frozen=True, slots=True)
 class HubRepo:
-    """A repository on the Hugging Face hub. Without a ``revision``, its default branch."""
+    """A repository on the Hugging Face hub. ``revision`` None means the default branch."""
 
     repo: str
     revision: str | None
     holds_rows: bool = False
-    """Whether a data set is meant, and not a model."""
+    """Whether the repository is a data set, not a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbsentData:
-    """What a package carries that is still to be installed."""
+    """Data inside a package that is not installed yet."""
 
     package: str
     inner: str
@@ -59,14 +59,14 @@ Source = StageOutput | LocalPath | LocalGlob | HubRepo | AbsentData
 
 
 def absent_data(uri: str) -> AbsentData | None:
-    """Return what a ``pkg://`` address names where its package is not installed; else None."""
+    """Return the data that a ``pkg://`` address names, or None if its package is installed."""
     package, _, inner = uri.removeprefix("pkg://").partition("/")
     is_absent = package.isidentifier() and not _package_folders(package)
     return AbsentData(package, inner) if is_absent else None
 
 
 def package_path(uri: str) -> Path | str:
-    """Resolve ``pkg://package/path`` to a path, or say in words why that cannot be done.
+    """Resolve ``pkg://package/path`` to a path, or return the reason why it cannot be resolved.
 
     The package is located, not imported.
     """
@@ -102,9 +102,9 @@ SHOWN_BY: dict[ArtifactType, str] = {
 
 
 def path_type(path: Path, accepts: tuple[ArtifactType, ...]) -> ArtifactType | None:
-    """Tell what kind of artifact lies at a path, as far as its shape shows.
+    """Return the type of the artifact at a path, as far as its files show it.
 
-    Plain data files take the first data type that the asker accepts.
+    A plain data file has the first data type that the caller accepts.
     """
     if path.is_dir():
         shown = (kind for kind, file in SHOWN_BY.items() if (path / file).exists())

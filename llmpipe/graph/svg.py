@@ -1,7 +1,7 @@
 """Draw a picture of the graph as SVG, readable from one stage to a thousand.
 
-The drawing takes its colours from the page or, alone, from the system's light or dark scheme.
-How a stage ended is told by a sign as well as by its colour; derived stages are dashed.
+The drawing takes its colors from the page. A standalone file takes them from the system's light or
+dark scheme. A sign and a color show how a stage ended. Derived stages are dashed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ STATUS_STYLE = "".join(
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The curve of an arrow, and what it carries."""
+    """The curve of an arrow, and its label."""
 
     curve: str
     text: str
@@ -68,7 +68,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label of an arrow, and where it stands."""
+    """A label of an arrow, and its position."""
 
     text: str
     x: float
@@ -76,12 +76,12 @@ class Label:
 
 
 def svg(picture: Picture, *, title: str, standalone: bool = True) -> Markup:
-    """Draw a picture.
+    """Return a picture as SVG.
 
     Args:
-        picture: what to draw.
-        title: the name of the drawing for those who do not see it.
-        standalone: whether it is a file of its own, which brings its style.
+        picture: The picture.
+        title: The name of the drawing for screen readers.
+        standalone: Whether the drawing is a file of its own, which contains its style.
     """
     boxes = {box.id: box for box in picture.boxes}
     sizes = {name: (_width(box), HEIGHT) for name, box in boxes.items()}
@@ -108,7 +108,7 @@ def _template() -> Template:
 
 
 def path(way: Sequence[Point]) -> str:
-    """Return the way as the data of a path that passes each point vertically."""
+    """Return the points as the data of an SVG path that is vertical at each point."""
     x, y = way[0]
     steps = [f"M{x:.1f} {y:.1f}"]
     for to_x, to_y in way[1:]:
@@ -122,7 +122,7 @@ def path(way: Sequence[Point]) -> str:
 
 
 def shortened(text: str, most: int = MAX_LETTERS) -> str:
-    """Take letters out of the middle of a text that is too long."""
+    """Return a text without its middle where it is too long."""
     if len(text) <= most:
         return text
     head = (most - 1) // 2
@@ -136,7 +136,7 @@ def _width(box: Box) -> float:
 
 
 def _ways(arrows: Sequence[Arrow], found: Layout) -> Iterator[Way]:
-    """Return the arrows' curves. Each ends a little above its box, where its head stands."""
+    """Yield the arrows' curves. Each ends a little above its box, to leave room for the head."""
     for arrow in arrows:
         *way, (x, y) = found.ways[arrow.source, arrow.target]
         told = f"{arrow.source} → {arrow.target}" + (f": {arrow.label}" if arrow.label else "")
@@ -144,27 +144,27 @@ def _ways(arrows: Sequence[Arrow], found: Layout) -> Iterator[Way]:
 
 
 def _heads(found: Layout) -> str:
-    """Return the heads of all arrows as the data of one path; arrows that meet share one."""
+    """Return the heads of all arrows as the data of one path; arrows that meet share a head."""
     ends = dict.fromkeys(way[-1] for way in found.ways.values())
     return "".join(f"M{x - 4:.1f} {y - 7:.1f}h8l-4 7z" for x, y in ends)
 
 
 def _labels(arrows: Sequence[Arrow], found: Layout) -> Iterator[Label]:
-    """Label arrows on their first bend, where no other label is in the way."""
+    """Yield the labels of arrows, each on its first bend where no other label is in the way."""
     if len(arrows) > MAX_LABELLED:
         return
     taken: list[tuple[float, float, float]] = []
     leaving, coming = Counter(a.source for a in arrows), Counter(a.target for a in arrows)
     for arrow in arrows:
         if max(leaving[arrow.source], coming[arrow.target]) > PER_ROW:
-            continue  # a whole sweep, which carries one thing
+            continue  # a whole sweep: all its arrows have the same label
         text = shortened(arrow.label)
         half = len(text) * LABEL_LETTER / 2
         for at in (0.5, 0.64, 0.36):
             start, end = found.ways[arrow.source, arrow.target][:2]
             x, y = _on_curve(start, end, at)
             if end[1] - start[1] < LAYER_GAP - 1:
-                break  # between the rows of a folded layer there is no room
+                break  # there is no room between the rows of a folded layer
             if text and not any(
                 abs(x - x2) < half + half2 and abs(y - y2) < 11 for x2, y2, half2 in taken
             ):

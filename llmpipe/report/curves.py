@@ -46,7 +46,7 @@ class Line:
 
     @property
     def marked(self) -> bool:
-        """Whether each of its points is marked."""
+        """Return whether each of its points is marked."""
         return self.held_out and len(self.curve) <= FEW
 
     @property

@@ -27,7 +27,7 @@ class View(Protocol):
 
 
 def make_view(*, quiet: bool = False, plain: bool = False) -> View:
-    """Give the view that suits standard error, or the one that was asked for."""
+    """Return the view that suits standard error, or the one that was asked for."""
     if quiet:
         return QuietView()
     if plain or not sys.stderr.isatty():

@@ -82,7 +82,7 @@ class Scale:
 
 
 def last_seconds(project: Project, stage: str) -> float | None:
-    """Give the seconds that a stage took when it last ran, or None when that is not known."""
+    """Return the seconds that a stage took when it last ran, or None when that is not known."""
     record = project.last_record(stage)
     return record.seconds if record else None
 

@@ -18,7 +18,7 @@ RECORD = 1
 def ingredients(
     node: StageNode, inputs: Mapping[str, Any], last: Callable[[], Mapping[str, Any] | None]
 ) -> dict[str, Any]:
-    """Give all that shapes a stage's artifacts, as JSON data; its `digest` is the cache key.
+    """Return all that shapes a stage's artifacts, as JSON data; its `digest` is the cache key.
 
     ``inputs`` holds the fingerprint of each input; ``last`` gives the ingredients of the stage's
     last run: a tool that is not installed here is taken to be what it was then.
@@ -42,7 +42,7 @@ def ingredients(
 
 @cache
 def tool_version(distribution: str) -> str | None:
-    """Give the installed version of a distribution from its metadata, or None."""
+    """Return the installed version of a distribution from its metadata, or None."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

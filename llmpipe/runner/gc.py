@@ -40,7 +40,7 @@ class Garbage:
     size: int
 
     def paths(self) -> Iterator[Path]:
-        """Give every path, an artifact only after the records that name it."""
+        """Yield every path, an artifact only after the records that name it."""
         yield from (*self.keys, *self.work, *self.runs, *self.objects)
 
 
@@ -87,7 +87,7 @@ def free(garbage: Garbage, store: Store) -> None:
 
 
 def _begun(run: Path) -> float:
-    """Give when a run began; its name says it."""
+    """Return when a run began; its name says it."""
     found = _RUN.fullmatch(run.name)
     assert found is not None
     return datetime.strptime(found[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()

@@ -53,14 +53,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def read_runs(store: Store) -> dict[str, dict[str, Any]]:
-    """Give the record of each run that ended, by its id, the earliest first."""
+    """Return the record of each run that ended, by its id, the earliest first."""
     found = (read_run(path.parent) for path in store.runs.glob("*/run.json"))
     records = [record for record in found if record is not None]
     return {record["run"]: record for record in sorted(records, key=lambda r: r["started"])}
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """Give the record of one run; None while there is none, and where it is not of their shape."""
+    """Return the record of one run, or None if it does not exist or does not have its shape."""
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_bytes())
         msgspec.convert(record, _Record)
@@ -70,7 +70,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
 
 
 def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
-    """Give what is known of each run without a record, by its id: the stages that have ended."""
+    """Return what is known of each run without a record, by its id: the stages that have ended."""
     found = {}
     for path in sorted(store.runs.glob("*/events.jsonl")):
         if not path.with_name("run.json").exists() and (record := _from_events(path)):
@@ -193,7 +193,7 @@ def change_text(row: Sequence[Any]) -> str:
 
 
 def flatten(value: Any) -> Iterator[tuple[str, Any]]:
-    """Give the leaves of JSON data with their dotted names."""
+    """Return the leaves of JSON data with their dotted names."""
     return ((".".join(map(str, path)), leaf) for path, leaf in leaves(value))
 
 
@@ -224,7 +224,7 @@ def _differ(row: Sequence[Any]) -> bool:
 
 
 def _inputs(run: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
-    """Give the digests of what each stage read that no stage of the run has made."""
+    """Yield the digest of each input that no stage of the run has made."""
     found = {name: store.record(s["key"]) for name, s in run["stages"].items() if s["key"]}
     records = {name: record for name, record in found.items() if record is not None}
     made = {output.digest for record in records.values() for output in record.outputs.values()}
@@ -235,7 +235,7 @@ def _inputs(run: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, float | str]]:
-    """Give every figure and short text of every stage; curves are neither."""
+    """Yield every metric of every stage that is a number or a text; curves are left out."""
     for name, stage in run["stages"].items():
         single = {k: v for k, v in stage["metrics"].items() if not isinstance(v, list)}
         for field, value in flatten(single):

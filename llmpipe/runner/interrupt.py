@@ -49,7 +49,7 @@ class Interrupt:
             self.immediate = False
 
     def hurry(self) -> bool:
-        """Tell whether the user has asked twice."""
+        """Return whether the user has asked twice."""
         return self.count > 1
 
     def _note(self, number: int, frame: FrameType | None) -> None:

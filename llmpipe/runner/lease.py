@@ -66,7 +66,7 @@ class Lease:
                     os.close(descriptor)
 
     def release(self) -> None:
-        """Give the key back."""
+        """Release the key."""
         with contextlib.suppress(OSError):
             if self._is_ours():
                 self._path.unlink()

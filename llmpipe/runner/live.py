@@ -89,7 +89,7 @@ class LiveView:
 
 
 def _columns(*, wide: bool) -> list[Any]:
-    """Give the columns of a running stage; the log's line takes what is left of the width."""
+    """Return the columns of a running stage; the log's line takes what is left of the width."""
     last = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = [
         SpinnerColumn(),

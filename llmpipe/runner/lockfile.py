@@ -143,7 +143,7 @@ class LockFile:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a section for these profiles."""
+        """Return whether there is a section for these profiles."""
         return self.section in self._document["profiles"]
 
     def check(self) -> None:
@@ -156,7 +156,7 @@ class LockFile:
             raise SpecError([found])
 
     def stage(self, name: str) -> LockedStage | None:
-        """Give what is locked of a stage."""
+        """Return what is locked of a stage."""
         return self._stages().get(name)
 
     def stages(self) -> list[str]:
@@ -168,7 +168,7 @@ class LockFile:
         return section["stages"] if section else {}
 
     def commits(self) -> dict[str, str]:
-        """Give the commits that hub repositories were resolved to, under any profiles."""
+        """Return the commits that hub repositories were resolved to, under any profiles."""
         found: dict[str, str] = {}
         for section in self._document["profiles"].values():
             found |= section["models"]
@@ -219,7 +219,7 @@ class LockFile:
         return True
 
     def _contents(self) -> dict[str, str] | None:
-        """Give the sections' content digests from the head of the file, without parsing the rest.
+        """Return the sections' content digests from the head of the file, without parsing the rest.
 
         There are none where the rest is not what this version wrote: it was edited or merged.
         """
@@ -235,7 +235,7 @@ class LockFile:
 
 
 def locked_keys(paths: Iterable[Path]) -> Iterator[str]:
-    """Give the keys that lock files name; those files that are gone name none.
+    """Yield the keys that lock files name; files that no longer exist are skipped.
 
     Raises:
         SpecError: one of them cannot be understood.

@@ -141,20 +141,20 @@ def progress_text(event: Event) -> str:
 
 
 def overlaid(profiles: Iterable[str], settings: Iterable[str]) -> list[str]:
-    """Give the arguments that lay profiles and settings over a spec."""
+    """Return the arguments that lay profiles and settings over a spec."""
     over = [("--profile", name) for name in profiles] + [("--set", text) for text in settings]
     return [word for pair in over for word in pair]
 
 
 def seconds_text(seconds: float) -> str:
-    """Give a duration as a person says it."""
+    """Return a duration as a person says it."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def size_text(size: float) -> str:
-    """Give a number of bytes as a person says it."""
+    """Return a number of bytes as a person says it."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

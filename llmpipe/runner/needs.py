@@ -37,7 +37,7 @@ class Needed:
 
     @property
     def blocks(self) -> bool:
-        """Whether a run cannot do without it and has to."""
+        """Return whether a run cannot do without it and has to."""
         return not self.need.here and not self.need.advisory
 
 

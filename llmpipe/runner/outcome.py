@@ -44,7 +44,7 @@ class StageOutcome:
     """Whether what it made last counted as fresh, whatever its causes say has changed."""
 
     def as_json(self) -> dict[str, Any]:
-        """Give the outcome as events and records hold it."""
+        """Return the outcome as events and records hold it."""
         record = self.record
         return {
             "stage": self.id,
@@ -87,7 +87,7 @@ def new_run_id(begun: datetime) -> str:
 def content(
     graph: Graph, settings: Collection[str], outcomes: Iterable[StageOutcome]
 ) -> dict[str, Any]:
-    """Give what the record of a run says of the spec and of each stage."""
+    """Return what the record of a run says of the spec and of each stage."""
     from llmpipe.graph.render import outline
 
     spec = graph.spec

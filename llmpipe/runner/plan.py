@@ -53,7 +53,7 @@ class StagePlan:
     kept: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Give the plan of the stage as ``llmpipe plan --json`` prints it."""
+        """Return the plan of the stage as ``llmpipe plan --json`` prints it."""
         data: dict[str, Any] = {
             "kind": self.kind,
             "status": self.status,
@@ -141,7 +141,7 @@ def plan_stage(
 
 
 def _fits(project: Project, node: StageNode, record: KeyRecord) -> bool:
-    """Tell whether what a stage made last is there, with all that is now to be made."""
+    """Return whether what a stage made last is there, with all that is now to be made."""
     return record.kind == node.kind and not project.store.missing(record, node.ports.outputs)
 
 
@@ -153,7 +153,7 @@ def _causes(
     record: KeyRecord | None,
     pending: Collection[str],
 ) -> Iterator[Cause]:
-    """Give every reason for which a stage is not fresh."""
+    """Yield every reason for which a stage is not fresh."""
     if record is not None:
         for output in project.store.missing(record, node.ports.outputs):
             yield {"cause": "missing", "output": output}
@@ -249,7 +249,7 @@ def _files(
 
 
 def _beginning(binding: Binding) -> str:
-    """Give what stands before the names of the files of a folder, or of a split GGUF."""
+    """Return what stands before the names of the files of a folder, or of a split GGUF."""
     label = binding.label
     part = part_of(label)
     if part is not None:

@@ -28,7 +28,7 @@ def kill_group(leader: int) -> None:
 
 
 def group_alive(group: int) -> bool:
-    """Tell whether a process group still has a member that is no zombie."""
+    """Return whether a process group still has a member that is no zombie."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -39,7 +39,7 @@ def group_alive(group: int) -> bool:
 
 
 def identity() -> dict[str, Any]:
-    """Give what tells this process from a later one of the same number."""
+    """Return what tells this process from a later one of the same number."""
     pid = os.getpid()
     run = os.environ.get(RUN_VARIABLE, "")
     return {"pid": pid, "start": _stat(pid)[19], "boot": _boot(), "run": run}
@@ -56,12 +56,12 @@ def host() -> str:
 
 
 def is_here(owner: Mapping[str, Any]) -> bool:
-    """Tell whether an `identity` is of this machine, since it was last started."""
+    """Return whether an `identity` is of this machine, since it was last started."""
     return bool(owner["boot"] == _boot())
 
 
 def is_alive(owner: Mapping[str, Any]) -> bool:
-    """Tell whether the process of an `identity` of this machine still runs."""
+    """Return whether the process of an `identity` of this machine still runs."""
     stat = _stat(owner["pid"])
     if not stat or _state_of(stat) == "Z":
         return False
@@ -141,7 +141,7 @@ def _kill(pids: Collection[int]) -> None:
 
 
 def session_stats(session: int) -> list[tuple[int, list[str]]]:
-    """Give each process of a session: its pid, the fields of /proc/PID/stat from the state on."""
+    """Return each process of a session: its pid, the fields of /proc/PID/stat from the state on."""
     return [(pid, stat) for pid, stat in _all_stats() if _session_of(stat) == session]
 
 
@@ -160,7 +160,7 @@ def _all_stats() -> Iterator[tuple[int, list[str]]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Give the fields of /proc/PID/stat after the command's name: state, parent, group, …"""
+    """Return the fields of /proc/PID/stat after the command's name: state, parent, group, …"""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:

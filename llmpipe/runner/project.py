@@ -78,13 +78,13 @@ class Project:
         return StatCache(self.store.statcache, self._notice)
 
     def files_of(self, digest: str) -> dict[str, str] | None:
-        """Give the files that a folder had when its digest was this one, if that is known here."""
+        """Return the files that a folder had when it had this digest, if that is known here."""
         return self.statcache.files_of(digest)
 
     def input_fingerprint(
         self, binding: Binding, records: Mapping[str, KeyRecord]
     ) -> dict[str, Any] | None:
-        """Give what an input contributes to a cache key; None while its content is not known."""
+        """Return what an input contributes to a cache key; None while its content is not known."""
         source = binding.source
         if isinstance(source, AbsentData):
             return None
@@ -119,7 +119,7 @@ class Project:
         return LockFile(self.graph)
 
     def last_ingredients(self, stage: str) -> dict[str, Any] | None:
-        """Give what a stage was made of when it last ran, here or where the lock comes from."""
+        """Return what a stage was made of when it last ran, here or where the lock comes from."""
         last = self.store.last_ingredients(self.graph.spec.path, self.lock.section, stage)
         if last is None:
             locked = self.lock.stage(stage)
@@ -135,7 +135,7 @@ class Project:
         self.store.forget_latest(self.graph.spec.path, self.lock.section, self.graph.nodes)
 
     def last_record(self, stage: str) -> KeyRecord | None:
-        """Give the record of what a stage made last, while the store has it."""
+        """Return the record of what a stage made last, while the store has it."""
         last = self.last_ingredients(stage)
         return None if last is None else self.store.record(digest(last))
 
@@ -151,7 +151,7 @@ class Project:
         force: bool = False,
         resample: bool = False,
     ) -> StageRequest:
-        """Give what a worker needs to know to run one stage."""
+        """Return what a worker needs to know to run one stage."""
         return StageRequest(
             stage=node.id,
             kind=node.kind,
@@ -212,14 +212,14 @@ class Project:
         )
 
     def commit_of(self, source: HubRepo) -> str | None:
-        """Give the commit that a hub repository was resolved to, without asking the hub."""
+        """Return the commit that a hub repository was resolved to, without asking the hub."""
         if source.revision and _is_commit(source.revision):
             return source.revision
         name = _hub_name(source)
         return self.lock.commits().get(name) or self._commits().get(name)
 
     def used_commits(self) -> dict[str, str]:
-        """Give the commits of the unpinned hub repositories that the graph names."""
+        """Return the commits of the unpinned hub repositories that the graph names."""
         found: dict[str, str] = {}
         for node in self.graph.nodes.values():
             for source in node.sources():
@@ -242,7 +242,7 @@ class Project:
 
 
 def _remote_address(spec: Spec) -> str | None:
-    """Give the address of the remote store that a spec names; a path starts at its file."""
+    """Return the address of the remote store that a spec names; a path starts at its file."""
     node = spec.root.find(("cache", "remote"))
     if node is None or node.value is None:
         return None

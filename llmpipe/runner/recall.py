@@ -123,7 +123,7 @@ def remember(project: Project, outcome: RunOutcome) -> None:
 
 
 def recall(store: Store, spec: Path, profiles: Collection[str]) -> dict[str, Any] | None:
-    """Give the content of the record of a run that would find nothing to do now, or None."""
+    """Return the content of the record of a run that would find nothing to do now, or None."""
     try:
         raw = _memory_file(store, spec.absolute(), profiles).read_bytes()
         memory = _DECODER.decode(raw)
@@ -157,7 +157,7 @@ def repeat(
 
 
 def _can_be_kept(node: StageNode) -> bool:
-    """Tell whether a stage hangs on nothing that a memory does not hold."""
+    """Return whether a memory holds all that a stage depends on."""
     from llmpipe.graph.sources import HubRepo
     from llmpipe.registry import KINDS
 
@@ -171,7 +171,7 @@ def _memory_file(store: Store, spec: Path, profiles: Collection[str]) -> Path:
 
 
 def _holds(memory: Memory, store: Store) -> bool:
-    """Tell whether everything is as it was; the cheap questions first."""
+    """Return whether everything is as it was; the cheap questions first."""
     return (
         memory.program == _program()
         and all(_sha256(path) == sha256 for path, sha256 in memory.files.items())
@@ -185,7 +185,7 @@ def _holds(memory: Memory, store: Store) -> bool:
 
 
 def _program() -> str:
-    """Give the digest of our own files' stamps, and of the Python that runs them."""
+    """Return the digest of our own files' stamps, and of the Python that runs them."""
     found = []
     for root, folders, files in os.walk(_PACKAGE):
         folders[:] = [name for name in folders if name != "__pycache__"]
@@ -194,7 +194,7 @@ def _program() -> str:
 
 
 def _variables(files: Collection[Path]) -> dict[str, str | None]:
-    """Give the variables that a spec's files name, and the one that ``~`` stands for."""
+    """Return the variables that a spec's files name, and the one that ``~`` stands for."""
     named = {name.decode() for path in files for name in _VARIABLE.findall(path.read_bytes())}
     return _values({"HOME", *named})
 
@@ -208,7 +208,7 @@ def _sha256(path: str) -> str:
 
 
 def _references(project: Project) -> Iterator[Reference]:
-    """Give every reference to a file as it is written, each once."""
+    """Yield every reference to a file as it is written, each once."""
     spec, found = project.graph.spec, set()
     for node in project.graph.nodes.values():
         for wanted in node.ports.inputs.values() if node.declared else ():
@@ -223,7 +223,7 @@ def _references(project: Project) -> Iterator[Reference]:
 
 
 def _lead(text: str, folder: str) -> str:
-    """Give the file or folder that a reference leads to; of a pattern, the folder that it is of."""
+    """Return the file or folder that a reference leads to; for a pattern, its folder."""
     if is_pattern(text) and not (Path(folder) / expanded(text)).exists():
         text, _ = split_pattern(text)
     if not text.startswith("pkg://"):
@@ -241,7 +241,7 @@ def _same_inputs(inputs: Iterable[Content], store: Store) -> bool:
 
 
 def _inputs(project: Project, records: Records) -> Iterator[Content]:
-    """Give what stages read that no stage has made."""
+    """Yield the inputs of stages that no stage has made."""
     from llmpipe.graph.sources import LocalGlob, LocalPath
 
     for node in project.graph.nodes.values():
@@ -263,7 +263,7 @@ def _tools(records: Records) -> Iterator[tuple[str, str]]:
 
 
 def _watched(project: Project, records: Records) -> Iterator[str]:
-    """Give what must not have been touched; of artifacts' files the sizes are enough."""
+    """Yield what must not have been touched; of artifacts' files the sizes are enough."""
     store = project.store
     yield str(project.lock.path)
     yield str(store.registration(project.lock.path))
@@ -275,7 +275,7 @@ def _watched(project: Project, records: Records) -> Iterator[str]:
 
 
 def _stamps(paths: Iterable[str]) -> dict[str, Stamp]:
-    """Give the stamps of files that nobody can have changed since without a trace."""
+    """Return the stamps of files that nobody can have changed since without a trace."""
     found = _looked_at(watched := list(paths))
     if max(max(seen[1], seen[3]) for seen in found.values()) < time.time_ns() - RACY_NS:
         return found
@@ -288,7 +288,7 @@ def _looked_at(paths: Iterable[str]) -> dict[str, Stamp]:
 
 
 def _artifacts(store: Store, records: Records) -> Iterator[tuple[str, int]]:
-    """Give the path and size of every file of every artifact."""
+    """Yield the path and size of every file of every artifact."""
     outputs = (output for record in records.values() for output in record.outputs.values())
     for object_id in sorted({output.object for output in outputs}):
         for entry in store.manifest(object_id):

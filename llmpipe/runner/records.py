@@ -90,7 +90,7 @@ def _seal(data: dict[str, Any]) -> str:
 
 
 def stored_output(type_: str, files: Sequence[Entry], path: str) -> StoredOutput:
-    """Give what to remember of an artifact: the file ``path``, or a folder where it is empty."""
+    """Return what to remember of an artifact: the file ``path``, or a folder where it is empty."""
     whole = manifest_digest((entry.path, entry.sha256) for entry in files)
     return StoredOutput(
         type=type_,
@@ -102,17 +102,17 @@ def stored_output(type_: str, files: Sequence[Entry], path: str) -> StoredOutput
 
 
 def stored_id(files: Sequence[Entry], *, folder: bool) -> str:
-    """Give the id of the object that is made of these files."""
+    """Return the id of the object that is made of these files."""
     return digest({"folder": folder, "files": msgspec.to_builtins(files)})
 
 
 def is_manifest_of(files: Sequence[Entry], object_id: str) -> bool:
-    """Tell whether these files are those that an object's id stands for."""
+    """Return whether these files are those that an object's id stands for."""
     shapes = (False, True) if len(files) == 1 else (True,)
     return any(stored_id(files, folder=folder) == object_id for folder in shapes)
 
 
 def describes(output: StoredOutput, files: Sequence[Entry]) -> bool:
-    """Tell whether all that is remembered of an artifact holds of these files."""
+    """Return whether all that is remembered of an artifact holds of these files."""
     single_as_said = not output.path or [entry.path for entry in files] == [output.path]
     return single_as_said and stored_output(output.type, files, output.path) == output

@@ -24,7 +24,7 @@ SHORTEST = 4
 
 
 def secret_values(config: Any) -> list[str]:
-    """Give the values of the secrets that a config names, and of the well-known ones."""
+    """Return the values of the secrets that a config names, and of the well-known ones."""
     names = {*WELL_KNOWN, *re.findall(SECRET, json.dumps(config))}
     return [value for value in (os.environ.get(name) for name in names) if value]
 
@@ -39,7 +39,7 @@ class Redactor:
         self.longest = max(map(len, self._encoded), default=0)
 
     def in_bytes(self, data: bytes) -> bytes:
-        """Give bytes without the secrets."""
+        """Return bytes without the secrets."""
         for form in self._encoded:
             data = data.replace(form, REDACTED.encode())
         return data

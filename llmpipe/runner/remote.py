@@ -231,7 +231,7 @@ class Remote:
         return True
 
     def _sizes(self, name: str) -> dict[str, int]:
-        """Give the sizes of the files below a folder by their names from there."""
+        """Return the sizes of the files below a folder by their names from there."""
         folder = self._path(name)
         found: Mapping[str, Mapping[str, Any]] = self._fs.find(folder, detail=True)
         return {path[len(folder) + 1 :]: about["size"] for path, about in found.items()}
@@ -255,7 +255,7 @@ class Remote:
         return f"{self._root}/{name}"
 
     def _place(self, name: str) -> str:
-        """Give the path of a file that is to be written, in a folder that is there.
+        """Return the path of a file that is to be written, in a folder that is there.
 
         Object stores have none: to ask them for one would create a bucket that does not exist.
         """
@@ -314,7 +314,7 @@ def _files(text: bytes, output: StoredOutput) -> list[Entry] | None:
 
 
 def _leads_outside(path: str) -> bool:
-    """Tell whether a name from elsewhere is anything but a plain way down."""
+    """Return whether a name from elsewhere is anything but a plain way down."""
     plain = PurePosixPath(path)
     return plain.is_absolute() or ".." in plain.parts or str(plain) != path or path == "."
 

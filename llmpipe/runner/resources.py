@@ -42,7 +42,7 @@ class Grant:
     """The stage's id as the spec writes it, for the limit of a sweep."""
 
     def environment(self) -> dict[str, str]:
-        """Give the environment variables that keep the stage to what it was given."""
+        """Return the environment variables that keep the stage to what it was given."""
         return {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
 
 
@@ -60,13 +60,13 @@ class Pool:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more can be given to anybody."""
+        """Return whether no resources are left to grant."""
         if self.jobs is not None and len(self._held) >= self.jobs:
             return True
         return sum(grant.cpus for grant in self._held) >= self.machine.cpus
 
     def take(self, node: StageNode) -> Grant | None:
-        """Give what a stage needs, or None while there is not enough."""
+        """Return what a stage needs, or None while there is not enough."""
         if self.full:
             return None
         limit = node.declared.max_parallel if node.declared else None
@@ -119,7 +119,7 @@ def _memory() -> int:
 
 
 def device_here() -> bool:
-    """Tell whether there may be a GPU or its like, of any make, whatever the environment says."""
+    """Return whether there may be a GPU or its like, of any make, whatever the environment says."""
     return GPU_FOLDER.is_dir() or any(
         True for pattern in DEVICE_FILES for _ in Path("/").glob(pattern)
     )

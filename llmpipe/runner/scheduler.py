@@ -346,7 +346,7 @@ class Scheduler:
             self._take_events(LONGEST_WAIT)
 
     def _concluded(self, node: StageNode) -> StageOutcome:
-        """Give a stage's outcome; what an interrupt kept from its turn counts as blocked."""
+        """Return a stage's outcome; what an interrupt kept from its turn counts as blocked."""
         if node.id not in self.outcomes:
             only = self.options.only
             status = "skipped" if only is not None and node.id not in only else "blocked"

@@ -72,7 +72,7 @@ Notice = Callable[[Path, int, int], None]
 
 
 def hash_file(path: Path, notice: Notice | None = None) -> str:
-    """Give the SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     sha256, done = hashlib.sha256(), 0
     buffer = memoryview(bytearray(CHUNK))
     with path.open("rb", buffering=0) as stream:
@@ -86,7 +86,7 @@ def hash_file(path: Path, notice: Notice | None = None) -> str:
 
 
 def manifest_digest(files: Iterable[tuple[str, str]]) -> str:
-    """Give the digest of a folder from its files' (name, SHA-256), sorted by name."""
+    """Return the digest of a folder from its files' (name, SHA-256), sorted by name."""
     rows = [[name, sha256] for name, sha256 in files]
     text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -138,7 +138,7 @@ class StatCache:
         self._db.close()
 
     def digest(self, path: Path, pattern: str | None = None) -> str:
-        """Give the digest of a file's bytes, or of a folder's sorted manifest.
+        """Return the digest of a file's bytes, or of a folder's sorted manifest.
 
         A part of a split GGUF stands for all its parts: their manifest, without the stem of the
         names, is the digest. With a ``pattern`` only those of the folder's files count that match
@@ -157,7 +157,7 @@ class StatCache:
             raise StoreError(f"the stat cache cannot be used: {error}") from None
 
     def files_of(self, digest: str) -> dict[str, str] | None:
-        """Give the files that a folder of this digest has, each with what tells its content.
+        """Return the files that a folder of this digest has, each with what tells its content.
 
         None for what is no folder's digest, or is forgotten.
         """
@@ -245,7 +245,7 @@ class StatCache:
         self._db.execute(_FORGET, (ROOM,))
 
     def _hashed(self, folder: Path, found: list[tuple[str, Stamp]]) -> Iterator[tuple[str, str]]:
-        """Give the digest of each file of a folder; only the changed ones are read."""
+        """Yield the digest of each file of a folder; only changed files are read."""
         prefix = os.fsencode(folder) + b"/"
         beyond = os.fsencode(folder) + b"0"  # "0" is what follows "/"
         rows = self._db.execute(
@@ -269,7 +269,7 @@ class StatCache:
 
 
 def folder_files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Give all regular files of an artifact's folder as (relative name, path), sorted by name."""
+    """Return all regular files of an artifact's folder as (relative name, path), sorted by name."""
     return ((name, folder / name) for name, _ in sorted(_scan(str(folder))))
 
 
@@ -326,7 +326,7 @@ def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stam
 
 
 def stamp(found: os.stat_result) -> Stamp:
-    """Give what tells that a file is unchanged."""
+    """Return what tells that a file is unchanged."""
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 

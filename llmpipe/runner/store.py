@@ -61,7 +61,7 @@ _INGREDIENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def home_for(spec_path: Path) -> Path:
-    """Give the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
+    """Return the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
 
     Raises:
         UsageError: ``LLMPIPE_HOME`` lies in the home of nobody, or a path is not UTF-8 text.
@@ -170,7 +170,7 @@ class Store:
         return f"{self.keys}/{key}.json"
 
     def output_path(self, output: StoredOutput) -> Path:
-        """Give the path at which an output can be read."""
+        """Return the path at which an output can be read."""
         return self.objects / output.object / "data" / output.path
 
     def missing(self, record: KeyRecord, outputs: Collection[str] = ()) -> list[str]:
@@ -184,7 +184,7 @@ class Store:
         return lost + sorted(set(outputs) - record.outputs.keys())
 
     def holds(self, output: StoredOutput) -> bool:
-        """Tell whether an artifact is there with all its files, as its record says."""
+        """Return whether an artifact is there with all its files, as its record says."""
         files = self._files(output.object)
         return files is not None and describes(output, files)
 
@@ -212,7 +212,7 @@ class Store:
         return output
 
     def lacks(self, object_id: str) -> bool:
-        """Tell whether an object is not there, or not with all its files."""
+        """Return whether an object is not there, or not with all its files."""
         files = self._files(object_id)
         return files is None or not is_manifest_of(files, object_id)
 
@@ -247,7 +247,7 @@ class Store:
             raise StoreError(f"the object {object_id} could not be put into {self.objects}")
 
     def manifest(self, object_id: str) -> list[Entry]:
-        """Give the files that an object is made of.
+        """Return the files that an object is made of.
 
         Raises:
             OSError: the manifest cannot be read.
@@ -304,7 +304,7 @@ class Store:
                 atomic_write(entry, f"{lock}\n", durable=False)
 
     def lock_files(self) -> list[Path]:
-        """Give the lock files of all specs that have used the store; they need not exist."""
+        """Return the lock files of all specs that have used the store; they need not exist."""
         entries = sorted(self.projects.iterdir()) if self.projects.is_dir() else []
         return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
 
@@ -316,7 +316,7 @@ class Store:
         return f"{self.latest}/{_latest_name(spec_path, section)}/{file_name(stage)}.json"
 
     def last_ingredients(self, spec_path: Path, section: str, stage: str) -> dict[str, Any] | None:
-        """Give the ingredients of a stage's last run, to explain why the next one differs.
+        """Return the ingredients of a stage's last run, to explain why the next one differs.
 
         Args:
             spec_path: the spec.
@@ -349,7 +349,7 @@ class Store:
 
 
 def file_name(stage: str) -> str:
-    """Give a stage's id as a file name: those of derived stages and of sweeps hold any letters."""
+    """Return a stage's id as a file name; ids of derived stages and sweeps hold any character."""
     safe = re.sub(r"[^\w.@=,+-]", "-", stage)[:100]
     return safe if safe == stage else f"{safe}-{digest(stage)[:8]}"
 

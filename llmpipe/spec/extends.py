@@ -23,7 +23,7 @@ MAX_FILES = 20
 
 
 def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, SpecFile]]:
-    """Give a spec laid over all that it extends, and each file by its name in messages.
+    """Return a spec laid over all that it extends, and each file by its name in messages.
 
     ``text`` is what the file would hold, where it is not written yet.
 
@@ -54,7 +54,7 @@ def _load(path: Path, raw: bytes, above: tuple[Path, ...], files: dict[str, Spec
 
 
 def _bases(root: Node) -> Iterator[Node]:
-    """Give the paths under ``extends``: one, or a list in which the later lies over the earlier."""
+    """Yield the paths under ``extends``; each is laid over the ones before it."""
     extends = root.find(("extends",))
     if extends is None:
         return

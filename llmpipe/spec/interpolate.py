@@ -31,7 +31,7 @@ _SECRET_NAME = re.compile(r"secret:[A-Za-z_][A-Za-z0-9_]*")
 def interpolate(
     root: Node, environment: Mapping[str, str] | None = None
 ) -> tuple[Node, list[Problem]]:
-    """Give the spec with every expression filled, and the list of those that could not be."""
+    """Return the spec with every expression filled, and the list of those that could not be."""
     filler = _Filler(root, os.environ if environment is None else environment)
     if not isinstance(root.value, dict):
         return root, []
@@ -86,7 +86,7 @@ class _Filler:
         return self._placed(Node(filled.value, found.location), node) if found else filled
 
     def _placed(self, found: Node, node: Node) -> Node:
-        """Give what a parameter holds at the place that uses it.
+        """Return what a parameter holds at the place that uses it.
 
         What comes from another file keeps its own place: a path belongs to the file that it is
         written in.
@@ -192,7 +192,7 @@ def _measured(node: Node, most: int) -> tuple[int, int]:
 
 
 def _is_command(path: tuple[str | int, ...]) -> bool:
-    """Tell whether this is a stage's ``run``, or a value that its matrix puts there."""
+    """Return whether this is a stage's ``run``, or a value that its matrix puts there."""
     return path[0] == "stages" and "run" in path[2:4] and path[2] in ("run", "matrix")
 
 

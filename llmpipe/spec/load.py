@@ -44,7 +44,7 @@ class Source:
     lines: tuple[str, ...] = ()
 
     def at(self, line: int, column: int, length: int = 1) -> Location:
-        """Give the location of a place in this file; both numbers count from 1."""
+        """Return the location of a place in this file; both numbers count from 1."""
         text = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
         room = len(text) - column + 1
         return Location(self.name, line, column, text, max(1, min(length, room)))
@@ -64,7 +64,7 @@ class Node:
     size: int = 1
 
     def plain(self) -> Any:
-        """Give the value as plain Python data."""
+        """Return the value as plain Python data."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -72,7 +72,7 @@ class Node:
         return self.value
 
     def find(self, path: tuple[str | int, ...]) -> Node | None:
-        """Give the node at ``path`` below this one, or None."""
+        """Return the node at ``path`` below this one, or None."""
         node: Node = self
         for step in path:
             if isinstance(node.value, dict) and str(step) in node.value:
@@ -84,17 +84,17 @@ class Node:
         return node
 
     def children(self) -> dict[str, Node]:
-        """Give the entries of a mapping; none of anything else."""
+        """Return the entries of a mapping, or an empty dict for any other value."""
         return self.value if isinstance(self.value, dict) else {}
 
     def without(self, key: str) -> Node:
-        """Give this mapping less one key."""
+        """Return this mapping less one key."""
         assert isinstance(self.value, dict)
         value = {name: child for name, child in self.value.items() if name != key}
         return Node(value, self.location, self.keys, self.size)
 
     def replace(self, path: tuple[str, ...], leaf: Node, key: Location) -> Node:
-        """Give this mapping with another value at a path; what is missing on the way is made.
+        """Return this mapping with another value at a path; what is missing on the way is made.
 
         ``key`` is where the keys stand that are made.
         """
@@ -108,7 +108,7 @@ class Node:
         return Node({**below, step: child.replace(rest, leaf, key)}, self.location, keys, size)
 
     def locate(self, path: tuple[str | int, ...], *, key: bool = False) -> Location:
-        """Give the place of the value (or ``key``) at ``path``, or of the nearest that exists."""
+        """Return the place of the value (or ``key``) at ``path``, or of the nearest that exists."""
         node, best = self, self.location
         for i, step in enumerate(path):
             child = node.find((step,))
@@ -144,7 +144,7 @@ def place_in(file: Path, path: tuple[str | int, ...]) -> Location:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Give the bytes of a file that may be a spec.
+    """Return the bytes of a file that may be a spec.
 
     Raises:
         SpecError: the file cannot be read, or is too big for one.

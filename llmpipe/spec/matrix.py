@@ -71,14 +71,14 @@ def point_text(point: dict[str, Any]) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Give a value as canonical JSON; a word that reads as nothing else stands without quotes."""
+    """Return a value as canonical JSON; a word that reads as nothing else stands without quotes."""
     if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value) and not _is_json(value):
         return value
     return canonical_json(value)
 
 
 def expand(stage_id: str, stage: Node) -> tuple[list[Variant], list[Problem]]:
-    """Give a stage at every point of its matrix, or itself when it has none."""
+    """Return a stage at every point of its matrix, or itself when it has none."""
     matrix = stage.find(("matrix",))
     if matrix is None or matrix.value is None:
         return [Variant(stage_id, {}, stage)], []
@@ -128,7 +128,7 @@ class _Reader:
         return list({canonical_json(_plain(point)): point for point in points}.values())
 
     def _combined(self, choices: list[list[_Point]], excluded: list[_Point]) -> Iterator[_Point]:
-        """Give every combination that ``exclude`` leaves."""
+        """Yield every combination that ``exclude`` leaves."""
         count = math.prod(len(several) for several in choices)
         if count > MAX_COMBINATIONS:
             self._fail(self.matrix.location, f"{count:,} combinations are too many")
@@ -168,7 +168,7 @@ class _Reader:
                 return
 
     def _choices(self, key: str, node: Node) -> list[_Point]:
-        """Give the choices of an axis, or of several linked ones: each a part of a point."""
+        """Return the choices of an axis, or of several linked ones: each a part of a point."""
         names, where = _axes(key), self.matrix.keys[key]
         if not isinstance(node.value, list) or not node.value:
             self._fail(node.location, f"the axis {key!r} needs a list of values")
@@ -195,7 +195,7 @@ class _Reader:
             self.max_parallel = limit.value
 
     def _listed(self, key: str, known: list[str] | None) -> Iterator[_Point]:
-        """Give the entries of ``include`` or ``exclude``; the latter name ``known`` axes only."""
+        """Yield the entries of ``include`` or ``exclude``; the latter name ``known`` axes only."""
         node = self.entries.get(key)
         if node is None:
             return

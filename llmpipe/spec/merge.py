@@ -16,7 +16,7 @@ _RESERVED = re.compile(r"default|.*[+=\s].*|", re.DOTALL)
 
 
 def deep_merge(below: Node, above: Node) -> Node:
-    """Give ``below`` with ``above`` laid over it: mappings merge by key, all else is replaced."""
+    """Return ``below`` with ``above`` laid over it: mappings merge by key, all else is replaced."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
         return above
     value = dict(below.value)

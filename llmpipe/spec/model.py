@@ -36,7 +36,7 @@ class StageSpec:
     max_parallel: int | None = None
 
     def locate(self, field: tuple[str | int, ...], *, key: bool = False) -> Location:
-        """Give the place of a field of this stage in the spec's text."""
+        """Return the place of a field of this stage in the spec's text."""
         return self.node.locate(field, key=key)
 
 
@@ -68,6 +68,6 @@ class Spec:
         return self.path.parent
 
     def folder_of(self, where: Location) -> Path:
-        """Give the folder that a relative path starts from which is written at this place."""
+        """Return the folder that a relative path starts from which is written at this place."""
         file = self.files.get(where.file)
         return file.path.parent if file else self.folder

@@ -44,7 +44,7 @@ WORDS = {
 
 
 def reference_page() -> str:
-    """Give the page as Markdown: all of our own kinds, and first the fields that all have."""
+    """Return the page as Markdown: all of our own kinds, and first the fields that all have."""
     common = described_schema(StageConfig)["$defs"]
     shared = set(common["StageConfig"]["properties"])
     parts = [

@@ -85,7 +85,7 @@ def strict_schema(kind: str, variant: str | None = None) -> dict[str, Any]:
 
 @cache
 def document_schema() -> dict[str, Any]:
-    """Give the strict schema of a spec's top level; its stages are checked by their kinds."""
+    """Return the strict schema of a spec's top level; its stages are checked by their kinds."""
     return msgspec.json.schema(SpecDocument)
 
 
@@ -198,7 +198,7 @@ def editor_stage_schema(kind: str, *, installed: bool = False) -> dict[str, Any]
 
 
 def published_schemas() -> dict[str, str]:
-    """Give every file of the ``schemas/`` folder as ``{relative path: text}``."""
+    """Return every file of the ``schemas/`` folder as ``{relative path: text}``."""
     files = {"spec.schema.json": editor_schema()}
     for kind in sorted(KINDS):
         files[f"stages/{kind}.schema.json"] = editor_stage_schema(kind)
@@ -350,7 +350,7 @@ def _holding_expressions(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _takes_expression(schema: dict[str, Any]) -> bool:
-    """Tell whether a choice takes an expression as it is: a block, any text, or anything."""
+    """Return whether a choice takes an expression as it is: a block, any text, or anything."""
     kind = schema.get("type")
     text = kind == "string" and not {"pattern", "enum"} & schema.keys()
     return not schema or "$ref" in schema or isinstance(kind, list) or text

@@ -67,7 +67,7 @@ def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec]
 
 
 def _variants(root: Node) -> tuple[list[Variant], list[Problem]]:
-    """Give every stage at every point of its matrix; what is no mapping is left out.
+    """Return every stage at every point of its matrix; what is no mapping is left out.
 
     A stage's own place is that of its id.
     """

@@ -56,7 +56,7 @@ def send(channel: socket.socket, message: bytes, descriptor: int | None = None) 
 
 
 def receive(channel: socket.socket) -> tuple[bytes, int | None] | None:
-    """Give the next message and its file descriptor; None at the end."""
+    """Return the next message and its file descriptor; None at the end."""
     header, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
     if len(header) < _LENGTH.size:
         return None

@@ -16,7 +16,7 @@ RSS = 21
 
 
 def session_memory(session: int) -> int:
-    """Give the bytes of memory that a stage's session holds, without the worker that leads it.
+    """Return the bytes of memory that a stage's session holds, without the worker that leads it.
 
     What its processes share counts for each. The worker's pages are its fork server's.
     """
@@ -24,7 +24,7 @@ def session_memory(session: int) -> int:
 
 
 def gpu_usage() -> list[dict[str, Any]]:
-    """Give each NVIDIA GPU's id, bytes of memory used and in all, and load in per cent.
+    """Return each NVIDIA GPU's id, bytes of memory used and in all, and load in per cent.
 
     Needs nvidia-ml-py, which comes with Axolotl; without it, or without GPUs, the list is empty.
     """

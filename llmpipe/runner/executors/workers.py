@@ -44,15 +44,15 @@ class Worker:
         self._rest = b""
 
     def fileno(self) -> int:
-        """Give the file descriptor to wait on."""
+        """Return the file descriptor to wait on."""
         return self.events
 
     def has_more(self) -> bool:
-        """Tell whether there is something to read, or the end of it."""
+        """Return whether there is something to read, or the end of it."""
         return bool(select.select([self.events], [], [], 0)[0])
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Give the events that have come since; None when there will be no more."""
+        """Return the events that have come since; None when there will be no more."""
         chunk = os.read(self.events, 1 << 16)
         if not chunk:
             return None
