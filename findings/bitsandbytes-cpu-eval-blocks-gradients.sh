@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # bitsandbytes 0.50.2, CPU with AVX512-BF16: one forward pass of a 4-bit layer in eval mode changes
 # the layer for good. It then (1) lets no gradient through when it is trained again, without an
-# error, and (2) dequantises to noise, which is what a merge of a LoRA adapter would read.
+# error, and (2) dequantizes to noise, which is what a merge of a LoRA adapter would read.
 #
-# Claims checked: before the pass the gradient is exact and the dequantised weights follow the
+# Claims checked: before the pass the gradient is exact and the dequantized weights follow the
 # original ones; after it the input has no gradient and the correlation of the weights is about 0.
 # Exits with 0 if both hold, 1 if they do not, 2 if this CPU has no AVX512-BF16.
 set -euo pipefail
@@ -27,12 +27,12 @@ layer = layer.to("cpu")
 inputs, wanted = torch.randn(2, 128), torch.randn(2, 256)
 
 
-def dequantised():
+def dequantized():
     return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
 
 
 def correlation():
-    return float(torch.corrcoef(torch.stack([dequantised().flatten(), weight.flatten()]))[0, 1])
+    return float(torch.corrcoef(torch.stack([dequantized().flatten(), weight.flatten()]))[0, 1])
 
 
 def gradient():
@@ -41,7 +41,7 @@ def gradient():
     return x.grad - wanted.numel()
 
 
-exact = wanted @ dequantised()
+exact = wanted @ dequantized()
 before = (correlation(), float((gradient() - exact).abs().max()))
 print(f"before eval: weights correlate {before[0]:.3f}, gradient off by {before[1]:.2g}")
 with torch.no_grad():

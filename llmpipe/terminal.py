@@ -25,7 +25,7 @@ def guarded(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _shown(text)
 
 
-def uncoloured(line: str) -> str:
+def uncolored(line: str) -> str:
     """Return a line of a program's output without its colors."""
     return _COLOR.sub("", line)
 

@@ -174,7 +174,7 @@ def evolving_reply(body: dict[str, Any]) -> tuple[str, str]:
         return json.dumps({"equal": False}), "stop"
     if "instruction" in fields:
         return json.dumps({"instruction": f"Explain item {name} in two steps."}), "stop"
-    return f"Item {name} has two parts: weight and colour.", "stop"
+    return f"Item {name} has two parts: weight and color.", "stop"
 
 
 def schema_fields(body: dict[str, Any]) -> dict[str, Any]:

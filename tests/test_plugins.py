@@ -202,7 +202,7 @@ def test_our_own_published_schemas_stay_ours(folder: Path, plugins: Path) -> Non
 
 
 def test_without_the_package_the_kind_is_unknown(folder: Path, plugins: Path) -> None:
-    """The message lists what there is; with the package a misspelling is recognised."""
+    """The message lists what there is; with the package a misspelling is recognized."""
     result = llmpipe(folder, None, "run", "spec.yaml")
     assert result.returncode == 2
     assert "unknown kind 'word_count'" in result.stderr

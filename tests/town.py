@@ -1,6 +1,6 @@
 """Three small documents about a town, an index of them, and an endpoint that embeds and answers.
 
-The embedder counts letters, so that a question finds the passage that is spelt most like it.
+The embedder counts letters, so that a question finds the passage that is spelled most like it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Real passages to retrieve: answers of a FAQ, and what Python's own library says of itself.
 
 The 503 answers of ``zaragoza-construction-faq`` come with the question that each of them answers,
-which gives judgements of relevance. The docstrings of the standard library, cut at blank lines, are
+which gives judgments of relevance. The docstrings of the standard library, cut at blank lines, are
 the many others; they depend on Python's version. Which documents are drawn depends on a seed alone.
 """
 

@@ -17,7 +17,7 @@ from benchmarks.retrieval.pipeline import BY_PLACES, Pipeline
 from benchmarks.retrieval.sets import SETS, unambiguous
 from llmpipe.evaluation.ranking import METRICS
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.evaluation.summary import cell, summarise
+from llmpipe.evaluation.summary import cell, summarize
 
 PLAIN = "sentence-transformers and numpy"
 
@@ -32,7 +32,7 @@ def main() -> int:
             folder = Path(temporary) / name.replace(" ", "-")
             pipeline = Pipeline(folder, pairs, options.threads)
             searched = pipeline.searched()
-            figures = summarise({PLAIN: pipeline.plainly(), **searched}, 0)
+            figures = summarize({PLAIN: pipeline.plainly(), **searched}, 0)
             print(f"\n### {name}: {len(pairs)} pairs\n\n{_table(figures)}", flush=True)
     return 0
 

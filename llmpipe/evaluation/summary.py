@@ -18,7 +18,7 @@ Scores = Mapping[str, Mapping[str, RowScores]]
 DIGITS = 6
 
 
-def summarise(scores: Scores, seed: int) -> dict[str, Any]:
+def summarize(scores: Scores, seed: int) -> dict[str, Any]:
     """Return every metric with its 95 % interval, and the difference of every pair of models.
 
     Shares of rows have Wilson's interval; other metrics and all differences are bootstrapped. ``n``
@@ -82,7 +82,7 @@ def table(
     """Return the metrics as a text table with a line per model and intervals in brackets.
 
     Args:
-        summary: the result of `summarise`.
+        summary: the result of `summarize`.
         metrics: the metrics to show, as columns.
         what: header of the first column.
         pairs: models to compare, as (first, second): the lines below show second − first with

@@ -19,7 +19,7 @@ from llmpipe.formats.example import (
     require_usable,
     write_example,
 )
-from llmpipe.formats.labelled import Labelled
+from llmpipe.formats.labeled import Labeled
 from llmpipe.formats.preference import Preference
 from llmpipe.formats.prompt import Prompt
 from llmpipe.formats.row import RowError, UnusableRowError
@@ -30,7 +30,7 @@ __all__ = [
     "Conversation",
     "Example",
     "FormatName",
-    "Labelled",
+    "Labeled",
     "Preference",
     "Prompt",
     "Reading",

@@ -3,7 +3,7 @@
     Conversation   turns, tools                       `messages`, `sharegpt`, `alpaca`
     Text           raw text                           `completion`
     Preference     prompt, chosen, rejected           `preference`   (DPO, reward models)
-    Labelled       prompt, completion, label          `labelled`     (KTO)
+    Labeled       prompt, completion, label          `labeled`     (KTO)
     Prompt         prompt, what a reward needs        `prompt`       (GRPO)
 
 `read_example` finds the case by a row's columns, or by a `ColumnMap`, and names what it ignores.
@@ -24,7 +24,7 @@ from llmpipe.formats.conversation import (
     read_squad,
     write_alpaca,
 )
-from llmpipe.formats.labelled import Labelled, read_labelled
+from llmpipe.formats.labeled import Labeled, read_labeled
 from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.preference import Preference, is_rated, read_preference, read_rated
 from llmpipe.formats.prompt import Prompt, read_prompt
@@ -33,17 +33,17 @@ from llmpipe.formats.row import RowError, UnusableRowError, kind_of
 from llmpipe.formats.text import Text, read_text, text_of
 from llmpipe.formats.turn import RULES, Turn, TurnRules, require_question
 
-Example = Conversation | Text | Preference | Labelled | Prompt
+Example = Conversation | Text | Preference | Labeled | Prompt
 
 FormatName = Literal[
-    "messages", "sharegpt", "alpaca", "completion", "preference", "labelled", "prompt"
+    "messages", "sharegpt", "alpaca", "completion", "preference", "labeled", "prompt"
 ]
 
 NATURAL: Mapping[type[Example], FormatName] = {
     Conversation: "messages",
     Text: "completion",
     Preference: "preference",
-    Labelled: "labelled",
+    Labeled: "labeled",
     Prompt: "prompt",
 }
 """The format that holds all of an example."""
@@ -78,7 +78,7 @@ def detect(row: Mapping[str, Any]) -> FormatName | None:
     if is_rated(row):
         return "preference"
     if "completion" in row and "label" in row:
-        return "labelled"
+        return "labeled"
     if any(pair.question in row and pair.answer in row for pair in PAIRS) or _is_squad(row):
         return "alpaca"
     if isinstance(row.get("text"), str):
@@ -120,8 +120,8 @@ def _read_known(row: Mapping[str, Any], rules: TurnRules) -> tuple[Example, tupl
             return read_chat_columns(row, "messages", rules)
         case "preference":
             return read_rated(row, rules) if is_rated(row) else read_preference(row, rules)
-        case "labelled":
-            return read_labelled(row, rules)
+        case "labeled":
+            return read_labeled(row, rules)
         case "alpaca":
             pair = next((p for p in PAIRS if p.question in row and p.answer in row), None)
             return read_pair(row, pair, rules) if pair else read_squad(row)
@@ -178,7 +178,7 @@ def require_usable(example: Example) -> None:
         answers = [example.chosen, example.rejected]
         if example.chosen == example.rejected:
             raise UnusableRowError("no preference", "chosen and rejected are the same")
-    elif isinstance(example, Labelled):
+    elif isinstance(example, Labeled):
         answers = [example.completion]
     for turn in [*example.turns, *answers]:
         if turn.role in ("user", "assistant") and turn.is_blank:

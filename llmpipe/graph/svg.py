@@ -25,8 +25,8 @@ LABEL_LETTER = 5.6
 MAX_LETTERS = 30
 HEIGHT = 46.0
 MARGIN = 10.0
-MAX_LABELLED = 120
-"""Arrows beyond which none is labelled: the text on hovering still says what they carry."""
+MAX_LABELED = 120
+"""Arrows beyond which none is labeled: the text on hovering still says what they carry."""
 
 SIGNS = {
     "done": "✓", "cached": "=", "failed": "✗", "interrupted": "!", "blocked": "·", "skipped": "·",
@@ -151,7 +151,7 @@ def _heads(found: Layout) -> str:
 
 def _labels(arrows: Sequence[Arrow], found: Layout) -> Iterator[Label]:
     """Yield the labels of arrows, each on its first bend where no other label is in the way."""
-    if len(arrows) > MAX_LABELLED:
+    if len(arrows) > MAX_LABELED:
         return
     taken: list[tuple[float, float, float]] = []
     leaving, coming = Counter(a.source for a in arrows), Counter(a.target for a in arrows)

@@ -19,8 +19,8 @@ from llmpipe.trend import WINDOW, trend
 
 HEIGHT = 220
 MARGIN = 10
-COLOURS = 8
-"""Stages that have a colour of their own; the rest share a faint one and have no legend."""
+COLORS = 8
+"""Stages that have a color of their own; the rest share a faint one and have no legend."""
 MAX_POINTS = 500
 """Points of a line that are drawn; of more, every other, third, and so on."""
 FEW = 40
@@ -31,18 +31,18 @@ Curve = list[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A curve with its name. Those of one stage have one colour; what was held out is dashed."""
+    """A curve with its name. Those of one stage have one color; what was held out is dashed."""
 
     name: str
     curve: Curve
-    colour: int
+    color: int
     held_out: bool
 
     @property
     def classes(self) -> str:
         """The classes of what is drawn of it."""
-        colour = f"c{self.colour}" if self.colour < COLOURS else "faint"
-        return f"{colour} held-out" if self.held_out else colour
+        color = f"c{self.color}" if self.color < COLORS else "faint"
+        return f"{color} held-out" if self.held_out else color
 
     @property
     def marked(self) -> bool:
@@ -105,7 +105,7 @@ class Chart:
     @property
     def named(self) -> list[Line]:
         """The lines of its legend."""
-        return [line for line in self.lines if line.colour < COLOURS]
+        return [line for line in self.lines if line.color < COLORS]
 
     @property
     def text(self) -> str:
@@ -116,17 +116,17 @@ class Chart:
 def charts(facts: Facts) -> Markup:
     """Return a drawing for every stage of the spec and group of its curves."""
     found: dict[tuple[str, str], list[Line]] = {}
-    colours: dict[str, dict[str, int]] = {}
+    colors: dict[str, dict[str, int]] = {}
     for name, stage in facts.run.stages.items():
         family, point = facts.family(name), point_words(facts.point(name))
         for metric, value in stage.metrics.items():
             curve = _curve(value)
             if len(curve) > 1:
                 group = metric.removeprefix("eval_")
-                taken = colours.setdefault(family, {})
-                colour = taken.setdefault(name, len(taken))
+                taken = colors.setdefault(family, {})
+                color = taken.setdefault(name, len(taken))
                 title = " · ".join(filter(None, (point, metric)))
-                line = Line(title, curve, colour, metric != group)
+                line = Line(title, curve, color, metric != group)
                 found.setdefault((family, group), []).append(line)
     told = [_chart(f"{family}: {group}", lines) for (family, group), lines in found.items()]
     return render("curves.html", charts=told, height=HEIGHT) if told else NOTHING

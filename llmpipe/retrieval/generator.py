@@ -23,7 +23,7 @@ from llmpipe.contracts import Artifact
 if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp.client import LlamaServer
     from llmpipe.backends.openai.journal import Journal
-    from llmpipe.backends.openai.journalled_stream import JournalledStreamer
+    from llmpipe.backends.openai.journaled_stream import JournaledStreamer
     from llmpipe.backends.openai.stream import OpenAIStreamer
     from llmpipe.retrieval.prompt import Message
 
@@ -133,12 +133,12 @@ def open_generator(
         ) as server:  # fmt: skip
             yield LlamaCppGenerator(server, config)
         return
-    from llmpipe.backends.openai.journalled_stream import JournalledStreamer
+    from llmpipe.backends.openai.journaled_stream import JournaledStreamer
     from llmpipe.backends.openai.stream import OpenAIStreamer
 
     key = reveal(config.api_key) if config.api_key else "none"
     with OpenAIStreamer(config.base_url or "", config.model, api_key=key) as endpoint:
-        asked = endpoint if journal is None else JournalledStreamer(endpoint, journal)
+        asked = endpoint if journal is None else JournaledStreamer(endpoint, journal)
         yield EndpointGenerator(asked, config)
 
 
@@ -190,7 +190,7 @@ class EndpointGenerator:
     sees_prompt = False
 
     def __init__(
-        self, endpoint: OpenAIStreamer | JournalledStreamer, config: GeneratorConfig
+        self, endpoint: OpenAIStreamer | JournaledStreamer, config: GeneratorConfig
     ) -> None:
         self._endpoint = endpoint
         self._slots = threading.BoundedSemaphore(config.slots)

@@ -42,7 +42,7 @@ class Threshold(msgspec.Struct, frozen=True):
         unread_passages: how many passages were left out for the same reason.
     """
 
-    method: Literal["labelled", "unrelated", "given", "words", "none"]
+    method: Literal["labeled", "unrelated", "given", "words", "none"]
     cosine: float | None = None
     questions: int = 0
     passed: float | None = None
@@ -66,7 +66,7 @@ class Threshold(msgspec.Struct, frozen=True):
         return [f"threshold {self.cosine} ({self.method}){note}"]
 
 
-def from_labelled(
+def from_labeled(
     cosines: Sequence[float], answerable: Sequence[bool], *, unread: int = 0
 ) -> Threshold:
     """Return the threshold that separates both kinds of questions best.
@@ -94,7 +94,7 @@ def from_labelled(
 
     cosine = min([-1.0, *between, 1.0], key=errors)
     passed, refused = _share_from(bad, cosine), 1 - _share_from(good, cosine)
-    return Threshold("labelled", cosine, len(cosines), round(passed, 4), round(refused, 4), unread)
+    return Threshold("labeled", cosine, len(cosines), round(passed, 4), round(refused, 4), unread)
 
 
 def from_unrelated(cosines: Sequence[float]) -> Threshold:

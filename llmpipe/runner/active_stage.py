@@ -13,7 +13,7 @@ from llmpipe.runner.executors.base import Handle
 from llmpipe.runner.outcome import StageOutcome
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.resources import Grant
-from llmpipe.terminal import uncoloured
+from llmpipe.terminal import uncolored
 
 LOG_TAIL = 15
 """Lines of a failed stage's log that its error shows."""
@@ -50,7 +50,7 @@ class Running:
         try:
             with self.log.open("rb") as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - 20_000))
-                lines = uncoloured(stream.read().decode("utf-8", "replace")).splitlines()
+                lines = uncolored(stream.read().decode("utf-8", "replace")).splitlines()
         except OSError:
             return []
         return [line for line in lines if line.strip()][-LOG_TAIL:]

@@ -31,7 +31,7 @@ NARROW = 100
 
 
 class LiveView:
-    """Shows events on standard error; colours are left out where NO_COLOR is set."""
+    """Shows events on standard error; colors are left out where NO_COLOR is set."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=unguarded(sys.stderr), highlight=False)

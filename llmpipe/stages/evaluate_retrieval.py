@@ -42,7 +42,7 @@ from llmpipe.errors import StageError
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.ranking import METRICS, ranking_scores
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.evaluation.summary import compact, summarise, table
+from llmpipe.evaluation.summary import compact, summarize, table
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.records import write_rows
 from llmpipe.needs import Given, Need
@@ -172,7 +172,7 @@ class EvaluateRetrieval(StageDefaults):
         """Read the questions, search every index in every mode, compare.
 
         Raises:
-            StageError: a question or a judgement cannot be used, a document is not there, or an
+            StageError: a question or a judgment cannot be used, a document is not there, or an
                 index cannot be searched so.
         """
         config = ctx.config
@@ -190,7 +190,7 @@ class EvaluateRetrieval(StageDefaults):
             name: _scores(ranking, judged[name.rpartition(".")[0]], config.metrics)
             for name, ranking in rankings.items()
         }
-        summary = summarise(scores, config.seed)
+        summary = summarize(scores, config.seed)
         metrics = {**summary, "questions": len(questions), "left_out": left_out}
         deepest = max(map(_depth, config.metrics))
         write_rows(ctx.out / "rankings.jsonl", _rows(questions, judged, rankings, deepest))

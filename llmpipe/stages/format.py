@@ -30,7 +30,7 @@ from llmpipe.contracts import (
     StageResult,
 )
 from llmpipe.errors import EXCERPT, StageError
-from llmpipe.formats import Example, FormatName, Labelled, Preference, Text
+from llmpipe.formats import Example, FormatName, Labeled, Preference, Text
 from llmpipe.formats.example import write_example
 from llmpipe.formats.first_rows import Named, absent, named_columns
 from llmpipe.formats.mapping import ColumnMap
@@ -70,7 +70,7 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     to: FormatName = "messages"
     """The format of the rows that come out: `messages`, `sharegpt` and `alpaca` hold conversations,
     `completion` raw text, `preference` pairs of answers (for `rl: dpo` and reward models),
-    `labelled` answers that are labeled good or bad (KTO), `prompt` prompts alone (GRPO)."""
+    `labeled` answers that are labeled good or bad (KTO), `prompt` prompts alone (GRPO)."""
     split: Split | None = None
     """What to hold out as `eval` and `test`."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -236,7 +236,7 @@ def _chats(example: Example) -> list[tuple[list[dict[str, Any]], list[Any] | Non
     answers: list[list[Any]] = [[]]
     if isinstance(example, Preference):
         answers = [[example.chosen], [example.rejected]]
-    elif isinstance(example, Labelled):
+    elif isinstance(example, Labeled):
         answers = [[example.completion]]
     return [
         ([message_of(turn) for turn in (*example.turns, *answer)], example.tools)

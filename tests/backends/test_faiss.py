@@ -30,11 +30,11 @@ APPROXIMATE = (
 
 
 def clustered(count: int, dimension: int = 64, clusters: int = 40, seed: int = 0) -> Vectors:
-    """Vectors of length one around so many centres, as those of texts are."""
+    """Vectors of length one around so many centers, as those of texts are."""
     draw = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).standard_normal((clusters, dimension))
+    centers = np.random.default_rng(99).standard_normal((clusters, dimension))
     noise = 0.5 * draw.standard_normal((count, dimension))
-    vectors = centres[draw.integers(0, clusters, count)] + noise
+    vectors = centers[draw.integers(0, clusters, count)] + noise
     units: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return units
 

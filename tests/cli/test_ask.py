@@ -34,7 +34,7 @@ WHEN = "When does the kiosk open?"
 ASK = ("ask", "spec.yaml")
 
 FOUNTAIN = "The fountain \x9b31mwas built\x9b in 1900."
-"""What would colour a terminal."""
+"""What would color a terminal."""
 
 
 POOL = [

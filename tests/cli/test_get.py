@@ -65,7 +65,7 @@ def test_the_default_output_need_not_be_named(things: Any) -> None:
 
 
 def test_mistakes_are_suggested(things: Any) -> None:
-    """A misspelt stage, output or point ends in 2 with the nearest that there is."""
+    """A misspelled stage, output or point ends in 2 with the nearest that there is."""
     assert "did you mean 'both'?" in get(things, "bth.file", "x", code=2)
     assert "did you mean 'tree'?" in get(things, "both.tre", "x", code=2)
     error = get(things, 'swept@env.X="0.3"', "x", code=2)

@@ -77,7 +77,7 @@ def test_validate_gives_problems_as_data(folder: Path) -> None:
 
 
 def test_an_unknown_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt command ends in 2 with the nearest one."""
+    """A misspelled command ends in 2 with the nearest one."""
     assert main(["plna"]) == 2
     assert "did you mean 'plan'?" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from workspace import Workspace
 
 from llmpipe.runner.console import PlainView, QuietView
 from llmpipe.runner.live import LiveView
-from llmpipe.terminal import Guard, guarded, json_safe, uncoloured
+from llmpipe.terminal import Guard, guarded, json_safe, uncolored
 
 EVIL = "a\x1b[2Jb\x9bc\x07d\re\u202ef"
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -117,7 +117,7 @@ def test_names_of_files(workspace: Workspace) -> None:
 
 
 def test_what_a_stage_says(workspace: Workspace) -> None:
-    """The end of its log and its error; colours alone leave no trace, the log file keeps all."""
+    """The end of its log and its error; colors alone leave no trace, the log file keeps all."""
     (workspace.folder / "words").write_text("\x1b[31mred\x1b[0m \x1b]0;title\x07 end\n")
     workspace.write(SPEC.replace("echo >", "cat words; false >"))
     for option in ("--plain", "--quiet"):
@@ -213,7 +213,7 @@ def test_honest_text_stays(text: str) -> None:
     assert guarded(text) == text
 
 
-def test_colours_are_no_words() -> None:
+def test_colors_are_no_words() -> None:
     """Those of a child's log go; a sequence that does more stays in sight."""
-    assert uncoloured("\x1b[1;31mno\x1b[0m \x1b[38:2::1:2:3mway\x1b[m") == "no way"
-    assert uncoloured("\x1b[2J") == "\x1b[2J"
+    assert uncolored("\x1b[1;31mno\x1b[0m \x1b[38:2::1:2:3mway\x1b[m") == "no way"
+    assert uncolored("\x1b[2J") == "\x1b[2J"

@@ -84,7 +84,7 @@ class Pipeline:
         """Name the stages whose record is in the store."""
         return {s for s, key in keys.items() if (self.home / f"store/keys/{key}.json").exists()}
 
-    def journalled(self) -> set[str]:
+    def journaled(self) -> set[str]:
         """Name the requests whose replies are in the journal."""
         try:
             text = (self.home / "journal" / "replies.jsonl").read_text("utf-8")

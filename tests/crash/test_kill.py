@@ -102,7 +102,7 @@ def launch(
     while chance is None and (left := run_processes(pipeline.home)):
         time.sleep(0.05)  # orphans go on for a moment; what they finish is tested by the kills
         assert left
-    finished, journalled = pipeline.finished(keys), pipeline.journalled()
+    finished, journaled = pipeline.finished(keys), pipeline.journaled()
     runs = {p.name for p in (pipeline.home / "runs").glob("*")}
     trace, received = pipeline.trace(), len(teacher.received)
     process = pipeline.start()
@@ -118,7 +118,7 @@ def launch(
     begun = {*started(pipeline.home, runs), *pipeline.trace()[len(trace) :]}
     assert not begun & finished, history
     asked = {request_name(body) for body in teacher.received[received:]}
-    assert not asked & journalled, history
+    assert not asked & journaled, history
     return stages
 
 

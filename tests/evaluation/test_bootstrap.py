@@ -7,7 +7,7 @@ import random
 import pytest
 
 from llmpipe.evaluation.bootstrap import RowScores, interval, resampled_metrics
-from llmpipe.evaluation.summary import compact, summarise, table
+from llmpipe.evaluation.summary import compact, summarize, table
 
 pytestmark = pytest.mark.heavy  # numpy is one of the extras
 
@@ -47,7 +47,7 @@ def test_pairing_narrows_the_interval():
     """Two models with a constant difference on every row differ surely, however rows vary."""
     a = gaussian(50, 0)
     b = [value + 0.1 for value in a]
-    summary = summarise(
+    summary = summarize(
         {"one": {"loss": RowScores.mean(a)}, "two": {"loss": RowScores.mean(b)}}, seed=0
     )
     pair = summary["paired"][0]
@@ -58,15 +58,15 @@ def test_pairing_narrows_the_interval():
 def test_same_seed_same_metrics():
     """The summary is a function of scores and seed."""
     scores = {"m": {"rouge_l": RowScores.mean(gaussian(30, 0))}}
-    assert summarise(scores, seed=3) == summarise(scores, seed=3)
-    assert summarise(scores, seed=3) != summarise(scores, seed=4)
+    assert summarize(scores, seed=3) == summarize(scores, seed=3)
+    assert summarize(scores, seed=3) != summarize(scores, seed=4)
 
 
 def test_summary_pairs_what_both_models_have():
     """A GGUF has no loss, so it is paired on the rest; the compact form compares with the first."""
     text = {"rouge_l": RowScores.mean([0.0, 1.0])}
     loss = {"loss": RowScores([4.0, 6.0], [2, 2])}
-    summary = summarise({"base": loss | text, "sft": loss | text, "gguf": text}, seed=0)
+    summary = summarize({"base": loss | text, "sft": loss | text, "gguf": text}, seed=0)
     pairs = [(pair["a"], pair["b"], pair["metric"]) for pair in summary["paired"]]
     assert pairs == [
         ("base", "sft", "loss"),

@@ -9,7 +9,7 @@ import pytest
 
 from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.proportion import share_of_rows, wilson_interval
-from llmpipe.evaluation.summary import summarise
+from llmpipe.evaluation.summary import summarize
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_which_metrics_are_shares(
 def test_twelve_right_of_twelve_are_no_certainty() -> None:
     """The interval shows the uncertainty; a difference of such models is still bootstrapped."""
     right, ranks = RowScores.mean([1.0] * 12), RowScores.mean([1.0, 0.5, 0.25, 1.0])
-    summary = summarise({"a": {"hit@1": right}, "b": {"hit@1": right, "mrr@10": ranks}}, seed=0)
+    summary = summarize({"a": {"hit@1": right}, "b": {"hit@1": right, "mrr@10": ranks}}, seed=0)
     metric = summary["models"]["a"]["hit@1"]
     assert metric == {"mean": 1.0, "low": 0.757506, "high": 1.0, "n": 12}
     (pair,) = summary["paired"]

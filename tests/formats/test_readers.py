@@ -8,7 +8,7 @@ import pytest
 
 from llmpipe.formats import (
     Conversation,
-    Labelled,
+    Labeled,
     Prompt,
     RowError,
     Text,
@@ -154,10 +154,10 @@ def test_whether_a_turn_is_trained_on(keys: dict[str, Any], trained: bool | None
 
 @pytest.mark.parametrize("label", [True, 1, "true", "True", "1"])
 @pytest.mark.parametrize("prompt", [{"prompt": "q"}, {"prompt": [Q]}, {"instruction": "q"}])
-def test_labelled_answers(prompt: dict[str, Any], label: Any) -> None:
+def test_labeled_answers(prompt: dict[str, Any], label: Any) -> None:
     """For KTO: a prompt, a completion, and whether it is good, in words or numbers."""
     example = read_example({**prompt, "completion": "a", "label": label}).example
-    assert example == Labelled([ASKED[0]], ASKED[1], True)
+    assert example == Labeled([ASKED[0]], ASKED[1], True)
     with pytest.raises(RowError, match="'label' must be true or false"):
         read_example({**prompt, "completion": "a", "label": "good"})
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_read_is_named(row: dict[str, Any], told: str) -> None:
     assert caught.value.reason
 
 
-def test_misspelt_names_are_suggested() -> None:
+def test_misspelled_names_are_suggested() -> None:
     """`mesages` is close enough to `messages` to say so, and `humann` to `human`."""
     with pytest.raises(RowError) as caught:
         read_example({"mesages": []})
@@ -282,12 +282,12 @@ def test_useless_rows_have_a_reason(row: dict[str, Any], reason: str) -> None:
         (
             ColumnMap(prompt="q", completion="a", label="ok"),
             {"q": "q", "a": "a", "ok": 0},
-            Labelled([ASKED[0]], ASKED[1], False),
+            Labeled([ASKED[0]], ASKED[1], False),
         ),
         (ColumnMap(prompt="q", keep=("gold",)), {"q": "q", "gold": 4},
          Prompt([ASKED[0]], {"gold": 4})),
     ],
-    ids=["pair", "messages", "text", "labelled", "prompt"],
+    ids=["pair", "messages", "text", "labeled", "prompt"],
 )  # fmt: skip
 def test_a_map_names_any_part(columns: ColumnMap, row: dict[str, Any], example: Any) -> None:
     """Whatever the columns are called; those that are not named are left behind."""

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llmpipe.formats import (
     Conversation,
     Example,
-    Labelled,
+    Labeled,
     Preference,
     Prompt,
     Text,
@@ -80,7 +80,7 @@ EXAMPLES: st.SearchStrategy[Example] = st.one_of(
     conversations(),
     st.builds(Text, WORD),
     st.builds(Preference, prompts(), SAYS, SAYS, TOOLS),
-    st.builds(Labelled, prompts(), SAYS, st.booleans(), TOOLS),
+    st.builds(Labeled, prompts(), SAYS, st.booleans(), TOOLS),
     st.builds(Prompt, prompts(), st.dictionaries(KEY, VALUE, max_size=2), TOOLS),
 )
 

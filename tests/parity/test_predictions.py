@@ -118,7 +118,7 @@ def test_a_model_that_knows_nothing(tiny_llama: Path, tools_dir: Path, tmp_path:
             compare_predictions(wrong, gguf, server, label="m", threads=2)
 
 
-def test_a_quantised_model(smollm2: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
+def test_a_quantized_model(smollm2: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
     """In SmolLM2 in Q4_1, two swapped layers are more than rounding explains."""
 
     def swap(tensors: dict[str, Any]) -> None:

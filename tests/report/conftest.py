@@ -18,7 +18,7 @@ import pytest
 from llmpipe.backends.axolotl.ending import Ending, Labels
 from llmpipe.canonical import digest
 from llmpipe.evaluation.bootstrap import RowScores
-from llmpipe.evaluation.summary import compact, summarise, table
+from llmpipe.evaluation.summary import compact, summarize, table
 from llmpipe.runner.outcome import StageOutcome, content, write_record
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
@@ -332,7 +332,7 @@ def _compared(means: Mapping[str, float], metrics: list[str]) -> tuple[dict[str,
         if model != "gguf":
             scores[model] = {"loss": RowScores(nats, tokens), **scores[model]}
     scores = {m: {k: v for k, v in s.items() if k in metrics} for m, s in scores.items()}
-    summary = summarise(scores, 0)
+    summary = summarize(scores, 0)
     return compact(summary), f"{table(summary, metrics)}\n50 rows, 95 % intervals", summary
 
 

@@ -206,7 +206,7 @@ def test_damaged_words_are_refused(tmp_path: Path) -> None:
         path.write_bytes(whole)
 
 
-def test_lengths_are_free_where_the_embedder_does_not_normalise(tmp_path: Path) -> None:
+def test_lengths_are_free_where_the_embedder_does_not_normalize(tmp_path: Path) -> None:
     """Longer vectors then count for more."""
     embeddings = write_embeddings(
         tmp_path / "embeddings", DOCUMENTS, embedder=HashedWords(normalize=False)

@@ -149,7 +149,7 @@ def test_a_heading_stays_with_a_long_text_below_it() -> None:
     assert chunks[0].text.startswith("# Service\n\nThe pump starts")
 
 
-def test_cuts_fall_between_sentences_and_neighbours_overlap() -> None:
+def test_cuts_fall_between_sentences_and_neighbors_overlap() -> None:
     """Wrapped prose is cut at sentence ends, not at line ends; the overlap repeats sentences."""
     found = document(((), PROSE.replace("\n\n", " ") * 3))
     chunks = Splitter(word_pieces(), tokens=60, overlap=20, context=False).split(found)

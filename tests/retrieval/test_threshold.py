@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llmpipe.errors import StageError
 from llmpipe.retrieval.threshold import (
     Threshold,
-    from_labelled,
+    from_labeled,
     from_unrelated,
     unrelated_questions,
 )
@@ -19,15 +19,15 @@ COSINES = st.lists(st.floats(-1, 1, allow_nan=False), min_size=1, max_size=40)
 
 def test_labels_that_can_be_told_apart_are() -> None:
     """Halfway between the lowest answerable question and the highest unanswerable one."""
-    found = from_labelled([0.8, 0.6, 0.3, 0.1], [True, True, False, False])
-    assert found == Threshold("labelled", 0.45, 4, passed=0.0, refused=0.0)
+    found = from_labeled([0.8, 0.6, 0.3, 0.1], [True, True, False, False])
+    assert found == Threshold("labeled", 0.45, 4, passed=0.0, refused=0.0)
     assert found.passes(0.6)
     assert not found.passes(0.3)
 
 
 def test_labels_that_overlap_cost_as_little_as_can_be() -> None:
     """One unanswerable question scores high: letting it pass is better than refusing two."""
-    found = from_labelled([0.9, 0.5, 0.4, 0.8, 0.1, 0.2], [True, True, True, False, False, False])
+    found = from_labeled([0.9, 0.5, 0.4, 0.8, 0.1, 0.2], [True, True, True, False, False, False])
     assert found.cosine == 0.3
     assert (found.passed, found.refused) == (0.3333, 0.0)
 
@@ -36,7 +36,7 @@ def test_labels_that_overlap_cost_as_little_as_can_be() -> None:
 def test_labels_of_one_kind_are_refused(answerable: bool) -> None:
     """The message says which kind is missing."""
     with pytest.raises(StageError, match="questions with an answer and"):
-        from_labelled([0.5, 0.6], [answerable, answerable])
+        from_labeled([0.5, 0.6], [answerable, answerable])
 
 
 @given(COSINES, st.data())
@@ -44,7 +44,7 @@ def test_no_other_threshold_errs_less(cosines: list[float], data: st.DataObject)
     """Compared with every given cosine as the threshold, rounded like the threshold."""
     rounded = [round(cosine, 2) for cosine in cosines] + [0.5, -0.5]
     labels = [data.draw(st.booleans()) for _ in cosines] + [True, False]
-    found = from_labelled(rounded, labels)
+    found = from_labeled(rounded, labels)
 
     def errors(threshold: float) -> float:
         passed = [c >= threshold for c, label in zip(rounded, labels, strict=True) if not label]

@@ -16,7 +16,7 @@ name: view
 stages:
   slow: {kind: command, run: "for i in 1 2 3 4 5; do echo [at step $i]; sleep 0.4; done; echo > ${outputs.o}", outputs: {o: o.txt}}
 """
-COLOURS = re.compile(r"\x1b\[(?:\d+;)*3[0-9]")
+COLORS = re.compile(r"\x1b\[(?:\d+;)*3[0-9]")
 
 
 def on_a_terminal(workspace: Any, *arguments: str, **env: str) -> str:
@@ -49,7 +49,7 @@ def test_a_terminal_shows_what_is_running(workspace: Any) -> None:
     assert "[at step 3]" in seen
     assert re.search(r"\d MB", seen)
     assert "✓ slow: done in" in seen
-    assert COLOURS.search(seen)
+    assert COLORS.search(seen)
 
 
 def test_a_big_input_is_hashed_in_sight(workspace: Any) -> None:
@@ -63,9 +63,9 @@ def test_a_big_input_is_hashed_in_sight(workspace: Any) -> None:
 
 
 def test_no_color_and_plain_are_kept(workspace: Any) -> None:
-    """NO_COLOR takes the colours away; --plain redraws nothing."""
+    """NO_COLOR takes the colors away; --plain redraws nothing."""
     workspace.write(SPEC.replace("0.4", "0.1"))
-    assert not COLOURS.search(on_a_terminal(workspace, NO_COLOR="1"))
+    assert not COLORS.search(on_a_terminal(workspace, NO_COLOR="1"))
     seen = on_a_terminal(workspace, "--plain", "--force", "slow")
     assert "\x1b" not in seen
     assert "✓ slow: done in" in seen

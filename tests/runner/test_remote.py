@@ -483,7 +483,7 @@ def test_a_server_that_never_answers_is_not_waited_for(workspace: Any, bucket: A
 
 
 def test_a_bucket_that_is_not_there_is_not_made(workspace: Any, bucket: Any) -> None:
-    """A misspelt bucket is an error and does not come into being."""
+    """A misspelled bucket is an error and does not come into being."""
     import boto3
 
     lay(workspace, "s3://no-such-bucket-5b1e/x")

@@ -142,7 +142,7 @@ def test_an_example_shows_no_mistake(server: LanguageServer, path: Path) -> None
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
 def test_a_mistake_in_an_example_is_underlined(server: LanguageServer, path: Path) -> None:
-    """A misspelt key in each stage is underlined at its line: the examples are really checked."""
+    """A misspelled key in each stage is underlined at its line: the examples are really checked."""
     lines = path.read_text("utf-8").splitlines()
     first = lines.index("stages:")
     planted = [i for i, line in enumerate(lines) if i > first and line.startswith("    kind: ")]
@@ -178,7 +178,7 @@ def test_what_a_person_may_write_shows_no_mistake(server: LanguageServer, text: 
 def test_a_mistake_is_underlined_at_its_line(
     server: LanguageServer, before: str, after: str, line: int, message: str
 ) -> None:
-    """A misspelt key, a wrong type, a word of no list: one mark, where it stands, in words."""
+    """A misspelled key, a wrong type, a word of no list: one mark, where it stands, in words."""
     assert before in HEAD + EXPRESSIONS
     wrong = found(server, (HEAD + EXPRESSIONS).replace(before, after))
     assert list(wrong) == [line]
@@ -195,7 +195,7 @@ def test_a_mistake_is_underlined_at_its_line(
         (HEAD + MATRIX, "base_model:", 7),
     ],
 )
-def test_a_misspelt_key_is_found_in_what_need_not_be_whole(
+def test_a_misspelled_key_is_found_in_what_need_not_be_whole(
     server: LanguageServer, text: str, before: str, line: int
 ) -> None:
     """Profiles, extended specs and stages with a matrix are checked as closely."""

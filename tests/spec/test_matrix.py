@@ -135,7 +135,7 @@ def test_a_matrix_must_be_a_mapping() -> None:
     assert "a mapping of axes is needed" in problem.render()
 
 
-def test_a_misspelt_axis_in_exclude_is_recognised() -> None:
+def test_a_misspelled_axis_in_exclude_is_recognized() -> None:
     """The message offers the axis that was meant."""
     _, problems = points_of("axolotl.lr: [1]\nexclude: [{axolotl.rl: 1}]")
     assert "did you mean 'axolotl.lr'?" in problems[0]

@@ -90,8 +90,8 @@ def test_what_is_completed_elsewhere_need_not_be_whole(change: dict[str, Any]) -
         {"extends": "./base.yaml", "stages": {"sft": {"timeut": 3}}},
     ],
 )
-def test_a_misspelt_key_is_found_wherever_a_stage_stands(change: dict[str, Any]) -> None:
-    """Being incomplete is no licence: what is written must be known."""
+def test_a_misspelled_key_is_found_wherever_a_stage_stands(change: dict[str, Any]) -> None:
+    """Being incomplete is no license: what is written must be known."""
     assert any("timeut" in message for message in complaints({**SPEC, **change}))
 
 

@@ -12,7 +12,7 @@ from llmpipe.spec.read import read_spec
 
 SPEC = """\
 {version}name: sample
-colour: blue
+color: blue
 stages:
   dataset: {{kind: format, data: ./rows.jsonl, shape: round}}
 """
@@ -44,14 +44,14 @@ def test_a_version_that_never_was_is_named(tmp_path: Path, version: str) -> None
     message = refused(tmp_path, f"version: {version}\n")
     assert message.startswith("spec.yaml:1:10: version: there is no version ")
     assert message.endswith("\n   write version: 1")
-    assert "colour" not in message
+    assert "color" not in message
 
 
 def test_a_missing_version_is_one_problem_among_the_others(tmp_path: Path) -> None:
     """Without a version the spec is read as today's, and all that is wrong with it is said."""
     message = refused(tmp_path, "")
     assert "spec.yaml:1:1: 'version' is missing" in message
-    assert "unknown key 'colour'" in message
+    assert "unknown key 'color'" in message
     assert "stages.dataset: unknown key 'shape'" in message
 
 
@@ -60,7 +60,7 @@ def test_an_empty_version_is_no_number(tmp_path: Path, version: str, shown: str)
     """Nothing, or a word that Python takes for one, is told what is needed, among the others."""
     message = refused(tmp_path, f"version: {version}\n")
     assert f"version: one of 1 is needed, not {shown}" in message
-    assert "unknown key 'colour'" in message
+    assert "unknown key 'color'" in message
 
 
 def test_a_base_brings_its_version(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_rows_name_documents_by_columns(evaluation: Evaluation) -> None:
 @pytest.mark.parametrize(
     "qrels", ["1 0 faq.jsonl#1 2\n2 0 2 1\n2 0 gone 0\n", "query-id\tcorpus-id\tscore\n1\t1\t2\n2\t2\t1\n"]
 )  # fmt: skip
-def test_judgements_in_both_forms(evaluation: Evaluation, qrels: str) -> None:
+def test_judgments_in_both_forms(evaluation: Evaluation, qrels: str) -> None:
     """Told apart by the header; an irrelevant document need not be there; the third is left out."""
     beir(evaluation, qrels)
     found = evaluation.run("queries.jsonl", qrels="qrels")
@@ -172,7 +172,7 @@ def test_judgements_in_both_forms(evaluation: Evaluation, qrels: str) -> None:
 
 
 def beir(evaluation: Evaluation, qrels: str) -> None:
-    """Write the questions in BEIR's form, and judgements."""
+    """Write the questions in BEIR's form, and judgments."""
     evaluation.rows("queries.jsonl", *({"_id": n, "text": text} for n, text in QUESTIONS.items()))
     (evaluation.folder / "qrels").write_text(qrels, "utf-8")
 
@@ -291,7 +291,7 @@ def test_what_is_wrong_with_questions_is_told(
 
 
 @pytest.mark.heavy
-def test_what_is_wrong_with_judgements_is_told(evaluation: Evaluation) -> None:
+def test_what_is_wrong_with_judgments_is_told(evaluation: Evaluation) -> None:
     """An unknown document by the line that names it; an empty question; a name of several."""
     beir(evaluation, "77 0 1 1\n1 0 77 0\n2 0 77 1\n")
     with pytest.raises(StageError, match=r"qrels:3: index has no document '77'"):

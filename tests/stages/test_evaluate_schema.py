@@ -37,7 +37,7 @@ def held(folder: Path, schema: Any) -> HeldSchema:
 def test_what_is_no_schema_is_told_before_the_model_starts(
     tmp_path: Path, schema: Any, told: str
 ) -> None:
-    """A misspelt type, too: llama.cpp would drop the schema without a word."""
+    """A misspelled type, too: llama.cpp would drop the schema without a word."""
     with pytest.raises(StageError, match=told):
         held(tmp_path, schema)
 

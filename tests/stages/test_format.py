@@ -333,7 +333,7 @@ def test_a_provenance_column_that_is_not_ours(run_format, tmp_path, value, told)
 
 
 def test_a_system_column_that_no_row_has(run_format, tmp_path):
-    """A row may leave it out; where all do, it is misspelt and no system message is lost silently."""
+    """A row may leave it out; where all do, it is misspelled and no system message is lost silently."""
     rows = [{"q": "One?", "a": "1", "system": "Be brief."}, {"q": "Two?", "a": "2"}]
     write_rows(tmp_path / "a.jsonl", rows)
     _, written = run_format(data="a.jsonl", map={**COLUMNS, "system": "system"})
@@ -345,7 +345,7 @@ def test_a_system_column_that_no_row_has(run_format, tmp_path):
 
 
 def test_missing_group_column(run_format, faq):
-    """A group column that every row lacks is misspelt: an error at the first of them."""
+    """A group column that every row lacks is misspelled: an error at the first of them."""
     with pytest.raises(StageError) as caught:
         run_format(data="faq.jsonl", map=COLUMNS, split={"eval": 2, "group": "topics"})
     assert caught.value.message == "faq.jsonl:1: no column 'topics'; the row has 'q', 'a', 'topic'"

@@ -62,7 +62,7 @@ def test_a_factory_that_cannot_be_is_a_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_a_misspelt_factory_is_found_before_anything_runs(tmp_path: Path) -> None:
+def test_a_misspelled_factory_is_found_before_anything_runs(tmp_path: Path) -> None:
     """An hour of embedding must not end in it."""
     (finding,) = Index.preflight(config(factory="Flatt"), tmp_path, tmp_path)
     assert finding.field == ("factory",)

@@ -407,7 +407,7 @@ def test_rows_by_columns(ingest: Runner) -> None:
         ingest("./faq.csv", columns={"text": ["a"], "id": "no"})
 
 
-def test_a_misspelt_column_is_no_broken_file(ingest: Runner) -> None:
+def test_a_misspelled_column_is_no_broken_file(ingest: Runner) -> None:
     """It is named with those that are there; passing the file over is no advice, and no way out."""
     ingest.write("docs/a.md", "a\n")
     ingest.write("docs/faq.csv", "question,answer\nWhy?,Because.\n")
@@ -423,7 +423,7 @@ def test_a_misspelt_column_is_no_broken_file(ingest: Runner) -> None:
 
 
 def test_a_row_that_lacks_a_column_is_a_broken_file(ingest: Runner) -> None:
-    """Where the rows before it have it, the column is not misspelt: the file can be passed over."""
+    """Where the rows before it have it, the column is not misspelled: the file can be passed over."""
     ingest.write("docs/a.md", "a\n")
     ingest.write("docs/faq.jsonl", '{"answer": "Yes."}\n{"anwser": "No."}\n')
     columns = {"text": ["answer"]}
@@ -435,7 +435,7 @@ def test_a_row_that_lacks_a_column_is_a_broken_file(ingest: Runner) -> None:
 
 
 def test_a_column_of_metadata_that_no_row_has_is_told_of(ingest: Runner) -> None:
-    """Rows may leave one out, so it is no error; but one that all do is likely misspelt."""
+    """Rows may leave one out, so it is no error; but one that all do is likely misspelled."""
     ingest.write("a.jsonl", '{"text": "a", "author": "A."}\n{"text": "b", "year": 1999}\n')
     ingest("./a.jsonl", columns={"text": ["text"], "metadata": ["author", "year", "autor"]})
     assert ingest.warnings == ["columns.metadata: no row has a value in 'autor'"]

@@ -17,6 +17,7 @@ from town import write_index
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.evaluation import text_metrics
+from llmpipe.retrieval.threshold import Threshold
 from llmpipe.stages.rag import Rag, RagConfig
 from llmpipe.stages.rag.factory import read_threshold
 
@@ -81,6 +82,13 @@ def test_answers_and_figures_are_kept(check: Check) -> None:
     assert check.result.metrics["seconds"][0]["generate"] > 0
     assert "Q: When does the kiosk open?\nA: The kiosk opens at nine [1]." in check.result.summary
     assert read_threshold(check.result.outputs["check"]).cosine == 0.5
+
+
+def test_a_threshold_of_an_older_check_is_read(tmp_path: Path) -> None:
+    """Regression: version 7 of the stage spelled the method ``labelled``."""
+    check = tmp_path / "check.json"
+    check.write_text('{"threshold": {"method": "labelled", "cosine": 0.5, "questions": 4}}')
+    assert read_threshold(check) == Threshold("labeled", 0.5, 4)
 
 
 @pytest.mark.heavy
@@ -171,12 +179,12 @@ ANSWERABLE = "The kiosk opens at nine in the morning."
     ],
 )  # fmt: skip
 def test_the_threshold_is_found_by_labels(check: Check, name: str, text: str) -> None:
-    """Questions that are given with what is known of them, read as labelled questions are."""
+    """Questions that are given with what is known of them, read as labeled questions are."""
     labels = check.folder / name
     labels.write_text(text, "utf-8")
     inputs = {"calibration": Artifact(labels, "records", "", name)}
     found = check.run(calibration="labels", inputs=inputs, questions=["zzzz"])
-    assert found["threshold"]["method"] == "labelled"
+    assert found["threshold"]["method"] == "labeled"
     assert (found["threshold"]["passed"], found["threshold"]["refused"]) == (0, 0)
     assert found["answers"][0]["abstained"]
     assert check.warnings == ["no answer was found to 'zzzz'"]
@@ -192,7 +200,7 @@ def test_a_row_without_a_label_is_named(check: Check) -> None:
         check.run(calibration="labels", inputs=inputs)
 
 
-LABELLED = [
+LABELED = [
     {
         "question": "When does the kiosk open in the morning?",
         "answer": "the kiosk opens at nine",
@@ -205,18 +213,18 @@ LABELLED = [
 """The endpoint always says that the kiosk opens at nine, and names its first source."""
 
 
-def labelled(check: Check, *rows: Any) -> dict[str, Any]:
+def labeled(check: Check, *rows: Any) -> dict[str, Any]:
     """Write rows; give what a run that measures by them needs."""
-    path = check.folder / "labelled.jsonl"
+    path = check.folder / "labeled.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    return {"data": "d", "inputs": {"data": Artifact(path, "records", "", "labelled.jsonl")}}
+    return {"data": "d", "inputs": {"data": Artifact(path, "records", "", "labeled.jsonl")}}
 
 
 @pytest.mark.heavy
-def test_labelled_questions_measure_the_answers(check: Check) -> None:
+def test_labeled_questions_measure_the_answers(check: Check) -> None:
     """Each figure is over the rows that it can be told of, with an interval; a summary, and rows."""
-    found = check.run(threshold=0.8, **labelled(check, *LABELLED))
-    means = {name: (figure["mean"], figure["n"]) for name, figure in found["labelled"].items()}
+    found = check.run(threshold=0.8, **labeled(check, *LABELED))
+    means = {name: (figure["mean"], figure["n"]) for name, figure in found["labeled"].items()}
     assert means == {
         "rouge_l": (1, 1),
         "token_f1": (1, 1),
@@ -227,10 +235,10 @@ def test_labelled_questions_measure_the_answers(check: Check) -> None:
         "answered": (1, 2),
         "abstained": (0.5, 2),
     }
-    assert found["labelled"]["abstention_accuracy"]["low"] < 0.75
+    assert found["labeled"]["abstention_accuracy"]["low"] < 0.75
     assert found["answers"] == []
     assert found["abstained"] is None  # no sample question was asked
-    assert check.result.metrics["labelled"]["citation_precision"] == 0.5
+    assert check.result.metrics["labeled"]["citation_precision"] == 0.5
     assert "citation_precision   0.500 [0.095, 0.905]  of 2" in check.result.summary
     lines = check.result.outputs["predictions"].read_text("utf-8").splitlines()
     kiosk, permit, unknown, _ = map(json.loads, lines)
@@ -251,45 +259,45 @@ def test_labelled_questions_measure_the_answers(check: Check) -> None:
 )
 def test_an_answer_that_names_no_source_cites_nothing(check: Check, says: str) -> None:
     """Whatever passage says it, too, and whatever number of no source the endpoint writes."""
-    found = check.run(says, threshold=-1.0, **labelled(check, LABELLED[0]))
-    assert found["labelled"]["citation_rate"]["mean"] == 0
-    assert "citation_precision" not in found["labelled"]
+    found = check.run(says, threshold=-1.0, **labeled(check, LABELED[0]))
+    assert found["labeled"]["citation_rate"]["mean"] == 0
+    assert "citation_precision" not in found["labeled"]
     (row,) = map(json.loads, check.result.outputs["predictions"].read_text("utf-8").splitlines())
     assert row["cited"] == []
 
 
 @pytest.mark.heavy
-def test_labelled_questions_are_drawn_and_samples_are_asked_beside_them(check: Check) -> None:
+def test_labeled_questions_are_drawn_and_samples_are_asked_beside_them(check: Check) -> None:
     """As many as the limit says; figures of which no row can tell are left out."""
     rows = [{"question": f"Why {n}?"} for n in range(6)]
     samples = ["When does the kiosk open?"]
-    found = check.run(threshold=-1.0, limit=2, questions=samples, **labelled(check, *rows))
-    assert found["labelled"]["answered"]["n"] == 2
-    assert "rouge_l" not in found["labelled"]
-    assert "abstained" not in found["labelled"]
+    found = check.run(threshold=-1.0, limit=2, questions=samples, **labeled(check, *rows))
+    assert found["labeled"]["answered"]["n"] == 2
+    assert "rouge_l" not in found["labeled"]
+    assert "abstained" not in found["labeled"]
     assert [answer["question"] for answer in found["answers"]] == samples
     assert found["abstained"] == 0
 
 
 @pytest.mark.heavy
-def test_a_labelled_row_that_names_no_document_of_the_index_is_told(check: Check) -> None:
+def test_a_labeled_row_that_names_no_document_of_the_index_is_told(check: Check) -> None:
     """Before the model is asked anything."""
     row = {"question": "Why?", "documents": "gone.md"}
-    with pytest.raises(StageError, match=r"labelled\.jsonl:1: index has no document 'gone\.md'"):
-        check.run(**labelled(check, row))
+    with pytest.raises(StageError, match=r"labeled\.jsonl:1: index has no document 'gone\.md'"):
+        check.run(**labeled(check, row))
     assert check.endpoint.received == []
 
 
 @pytest.mark.heavy
-def test_a_labelled_question_that_is_too_long_counts_as_unanswered(check: Check) -> None:
+def test_a_labeled_question_that_is_too_long_counts_as_unanswered(check: Check) -> None:
     """The others are answered; a warning names the row."""
     long = {"question": "When does the kiosk open? " * 40, "documents": "kiosk.md"}
     small = {"context": 400, "max_tokens": 32}
-    rows = labelled(check, LABELLED[0], long)
+    rows = labeled(check, LABELED[0], long)
     found = check.run(threshold=-1.0, generator=small, **rows)
-    assert (found["labelled"]["answered"]["mean"], found["labelled"]["answered"]["n"]) == (0.5, 2)
+    assert (found["labeled"]["answered"]["mean"], found["labeled"]["answered"]["n"]) == (0.5, 2)
     (warning,) = check.warnings
-    assert warning.startswith("labelled.jsonl:2: the question is too long: ")
+    assert warning.startswith("labeled.jsonl:2: the question is too long: ")
     assert warning.endswith("; 1 of 2 questions counts as unanswered for it")
 
 
@@ -302,7 +310,7 @@ def test_what_measures_is_missed_before_anything_is_asked(
     monkeypatch.setitem(sys.modules, "rouge_score", None)
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
     with pytest.raises(MissingDependencyError, match=r"rouge_score\S* is not installed") as caught:
-        check.run(threshold=-1.0, **labelled(check, *LABELLED))
+        check.run(threshold=-1.0, **labeled(check, *LABELED))
     assert caught.value.hint == "pip install 'llmpipe[evaluate]'"
     assert check.endpoint.received == []
 

@@ -25,10 +25,10 @@ SPEC = (
     generator: {{engine: openai, model: m, base_url: "{url}"}}
     mode: bm25
     questions: ["When does the kiosk open?"]
-    data: ./labelled.jsonl
+    data: ./labeled.jsonl
 """
 )
-LABELLED = [
+LABELED = [
     {"question": "When does the kiosk close?", "documents": "docs/kiosk.md"},
     {"question": "How long is a building permit valid?", "answerable": True},
     {"question": "Must dogs be kept on a lead?", "answerable": True},
@@ -44,8 +44,8 @@ class Town(Workspace):
         endpoint.reply = lambda body: (f"Answer {len(self.asked())} [1].", "stop")
         self.write(SPEC.format(url=endpoint.url))
         write_texts(folder)
-        rows = "".join(json.dumps(row) + "\n" for row in LABELLED)
-        (folder / "labelled.jsonl").write_text(rows, "utf-8")
+        rows = "".join(json.dumps(row) + "\n" for row in LABELED)
+        (folder / "labeled.jsonl").write_text(rows, "utf-8")
 
     def asked(self) -> list[str]:
         """Give the questions that reached the model."""
@@ -84,7 +84,7 @@ def test_a_killed_check_asks_only_what_was_not_answered(town: Town) -> None:
     town.endpoint.before = lambda body, number: None
     before = town.asked()
     made, figures = town.answers()
-    questions = ["When does the kiosk open?", *(row["question"] for row in LABELLED)]
+    questions = ["When does the kiosk open?", *(row["question"] for row in LABELED)]
     assert before == questions[:3]
     assert town.asked()[3:] == questions[2:]
     assert figures["replies_from_journal"] == 2
@@ -102,16 +102,16 @@ def test_a_killed_check_asks_only_what_was_not_answered(town: Town) -> None:
 
 
 def test_a_question_asked_twice_is_not_one_of_an_earlier_run(town: Town) -> None:
-    """A sample that is also among the labelled questions is asked once."""
-    rows = [{"question": "When does the kiosk open?"}, *LABELLED]
-    (town.folder / "labelled.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    """A sample that is also among the labeled questions is asked once."""
+    rows = [{"question": "When does the kiosk open?"}, *LABELED]
+    (town.folder / "labeled.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for arguments in ((), ("--resample", "answers")):
         _, figures = town.answers(*arguments)
         assert figures["replies_from_journal"] == 0
     assert len(town.asked()) == 8
 
 
-def test_asking_is_not_journalled(town: Town) -> None:
+def test_asking_is_not_journaled(town: Town) -> None:
     """Whoever asks by `llmpipe ask` is answered by the model."""
     town.answers()
     before = len(town.asked())

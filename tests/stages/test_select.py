@@ -44,9 +44,9 @@ def test_the_metrics_of_an_evaluation(tmp_path: Path) -> None:
 
 def test_a_figure_with_an_interval_is_its_mean(tmp_path: Path) -> None:
     """Wherever it stands in the metrics, as in the check of a rag stage."""
-    figures = [{"labelled": {"token_f1": {"mean": m, "low": 0, "high": 1}}} for m in (0.2, 0.3)]
+    figures = [{"labeled": {"token_f1": {"mean": m, "low": 0, "high": 1}}} for m in (0.2, 0.3)]
     metrics = dict(zip("ab", figures, strict=True))
-    result = choose(tmp_path, "answers.labelled.token_f1", metrics, "max")
+    result = choose(tmp_path, "answers.labeled.token_f1", metrics, "max")
     assert (result.metrics["point"], result.metrics["figure"]) == ("b", 0.3)
 
 

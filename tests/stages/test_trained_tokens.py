@@ -1,6 +1,6 @@
 """From rows as people have them, through `format` and `train`'s layout, to the tokens that train.
 
-``trained_tokens.txt`` shows every conversation as the installed Axolotl tokenises it, what is
+``trained_tokens.txt`` shows every conversation as the installed Axolotl tokenizes it, what is
 trained between ⟦ and ⟧. After a change that is meant: ``UPDATE_GOLDEN=1 pytest`` this file.
 """
 
@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from llmpipe.contracts import Artifact, StageContext
-from llmpipe.formats import Labelled, read_example
+from llmpipe.formats import Labeled, read_example
 from llmpipe.formats.records import read_rows
 from llmpipe.stages.format import Format, FormatConfig
 from llmpipe.stages.train_data import prepare
@@ -92,7 +92,7 @@ PAIRS: list[dict[str, Any]] = [
     {"prompt": "Even?", "chosen": "Yes.", "rejected": "No.", "system": "Be brief."},
     {"chosen": [USER, SAYS], "rejected": [USER, {**SAYS, "content": "Perhaps."}]},
 ]
-LABELLED: list[dict[str, Any]] = [
+LABELED: list[dict[str, Any]] = [
     {"prompt": "Even?", "completion": "Yes.", "label": True},
     {"prompt": [USER], "completion": [{**SAYS, "content": "Perhaps."}], "label": False},
 ]
@@ -134,7 +134,7 @@ def shown(tokenizer: Any, ids: list[int], labels: list[int]) -> str:
 def chats(
     folder: Path, tokenizer: Any, block: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> list[str]:
-    """All conversations, tokenised by the strategy that Axolotl loads for them."""
+    """All conversations, tokenized by the strategy that Axolotl loads for them."""
     import datasets
     from axolotl.datasets import wrap_dataset_for_tokenized_prompt
     from axolotl.prompt_strategies import load
@@ -151,9 +151,9 @@ def chats(
 
 
 def answers(folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """Pairs and labelled answers: the prompt, and each answer as what is trained."""
+    """Pairs and labeled answers: the prompt, and each answer as what is trained."""
     from axolotl.prompt_strategies.dpo import load as load_pairs
-    from axolotl.prompt_strategies.kto import load as load_labelled
+    from axolotl.prompt_strategies.kto import load as load_labeled
     from axolotl.utils.dict import DictDefault
 
     from llmpipe.backends.axolotl.training import write_plugins
@@ -165,17 +165,17 @@ def answers(folder: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> di
     pairs = formatted(folder, PAIRS, "preference")
     entry = prepare(pairs, target, {"rl": "dpo"}, str(target)).file.entry()
     texts, _ = load_pairs(entry["type"], config, dataset_idx=0)
-    found: dict[str, list[str]] = {"pairs (rl: dpo)": [], "labelled answers (rl: kto)": []}
+    found: dict[str, list[str]] = {"pairs (rl: dpo)": [], "labeled answers (rl: kto)": []}
     for line, row in read_rows(pairs.path, "pairs"):
         made = texts(read_example(row).example.layout(f"pairs:{line}"), tokenizer=tokenizer)
         for name in ("chosen", "rejected"):
             found["pairs (rl: dpo)"].append(f"{name}: {made['prompt']}⟦{made[name]}⟧")
-    labelled = formatted(folder, LABELLED, "labelled")
-    texts, _ = load_labelled(Labelled.entry["type"], config, dataset_idx=0)
-    for line, row in read_rows(labelled.path, "labelled"):
-        made = texts(read_example(row).example.layout(f"labelled:{line}"), tokenizer=tokenizer)
+    labeled = formatted(folder, LABELED, "labeled")
+    texts, _ = load_labeled(Labeled.entry["type"], config, dataset_idx=0)
+    for line, row in read_rows(labeled.path, "labeled"):
+        made = texts(read_example(row).example.layout(f"labeled:{line}"), tokenizer=tokenizer)
         told = f"{made['label']}: {made['prompt']}⟦{made['completion']}⟧"
-        found["labelled answers (rl: kto)"].append(told)
+        found["labeled answers (rl: kto)"].append(told)
     return found
 
 

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from llmpipe.backends.binding import cannot_listen, reachable_url
 from llmpipe.backends.llama_cpp.client import LlamaServer, exit_text
-from llmpipe.backends.llama_cpp.template_defaults import thinks_only_if_told
+from llmpipe.backends.llama_cpp.template_defaults import thinks_only_on_request
 from llmpipe.errors import MissingDependencyError, StageError
 
 BATCH = 2048
@@ -112,7 +112,7 @@ def serve_gguf(
     }
     with _open_log(log) as log_file, ExitStack() as stack:
         server = stack.enter_context(_started(settings, log_file, api_key))
-        if thinks_only_if_told(server.template()):
+        if thinks_only_on_request(server.template()):
             stack.close()  # the setting only applies at the start
             settings["thinking"] = False
             server = stack.enter_context(_started(settings, log_file, api_key))

@@ -12,7 +12,7 @@ SWITCH = "enable_thinking"
 _CHAT = [{"role": "user", "content": "a"}]
 
 
-def thinks_only_if_told(template: str) -> bool:
+def thinks_only_on_request(template: str) -> bool:
     """Return whether a template omits thinking by default and has a switch for it.
 
     Also return False if jinja2 cannot read the template. Then llama.cpp's own

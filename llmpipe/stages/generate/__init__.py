@@ -53,7 +53,7 @@ class Generate(StageDefaults, Stochastic):
     """See the module's docstring."""
 
     Config = GenerateConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "external"
     variants = Variants("method", METHODS, ENTRY_POINTS)
 

@@ -66,7 +66,7 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
     """See the module's docstring."""
 
     Config = RagConfig
-    VERSION = 7
+    VERSION = 8
     determinism = "same-machine"
     SERVE_NEEDS = SERVING
 
@@ -177,12 +177,12 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
         """
         from llmpipe.stages.rag.calibration import find_threshold
         from llmpipe.stages.rag.factory import answering, open_retriever
-        from llmpipe.stages.rag.metrics import Labelled
+        from llmpipe.stages.rag.metrics import Labeled
         from llmpipe.stages.rag.sample_questions import sample_questions
 
         config = ctx.config
         with open_retriever(config, ctx.inputs, ctx.threads, ctx.reveal) as retriever:
-            labelled = Labelled.read(config, ctx.inputs, retriever.passages)
+            labeled = Labeled.read(config, ctx.inputs, retriever.passages)
             threshold = find_threshold(ctx, retriever)
             with _journal(ctx) as journal, answering(
                 config, ctx.inputs, retriever, threshold, threads=ctx.threads, reveal=ctx.reveal,
@@ -190,13 +190,13 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
             ) as answerer:  # fmt: skip
                 questions = config.questions or (() if config.data else sample_questions(retriever))
                 samples = _ask(ctx, answerer, questions)
-                answers = _ask_labelled(ctx, answerer, labelled.questions)
+                answers = _ask_labeled(ctx, answerer, labeled.questions)
         _require_speech(ctx, [*samples, *answers])
         _warn_of_unread(ctx, [*samples, *answers])
         _warn_of_silence(ctx, samples)
         _warn_of_reasoning(ctx, [*samples, *answers])
         known = journal.reused if journal else 0
-        return _result(ctx, threshold, samples, labelled.answered(answers), known)
+        return _result(ctx, threshold, samples, labeled.answered(answers), known)
 
 
 def _journal(ctx: StageContext[RagConfig]) -> AbstractContextManager[Journal | None]:
@@ -236,8 +236,8 @@ def _result(
     if not known:
         metrics["seconds"] = [msgspec.to_builtins(answer.timings) for answer in samples]
     if answered:
-        figures["labelled"] = measured
-        metrics["labelled"] = {name: figure["mean"] for name, figure in measured.items()}
+        figures["labeled"] = measured
+        metrics["labeled"] = {name: figure["mean"] for name, figure in measured.items()}
         outputs["predictions"] = ctx.out / "predictions.jsonl"
         write_rows(outputs["predictions"], (one.as_row() for one in answered))
     check = {**figures, "answers": [_timeless(answer) for answer in samples]}
@@ -259,7 +259,7 @@ def _ask(
     return answers
 
 
-def _ask_labelled(
+def _ask_labeled(
     ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[Question]
 ) -> list[Answer]:
     """Ask the labeled questions; one that is too long is no reason to lose the other answers."""
@@ -269,7 +269,7 @@ def _ask_labelled(
     answers: list[Answer] = []
     refused: list[str] = []
     for done, question in enumerate(questions):
-        ctx.progress(done, len(questions), "labelled questions")
+        ctx.progress(done, len(questions), "labeled questions")
         try:
             answers.append(_faithful_answer(answerer, question.text))
         except QuestionError as error:

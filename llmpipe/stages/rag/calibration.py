@@ -12,7 +12,7 @@ from llmpipe.retrieval.eval_questions import Question, QuestionColumns, read_que
 from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import (
     Threshold,
-    from_labelled,
+    from_labeled,
     from_unrelated,
     unrelated_questions,
 )
@@ -39,19 +39,19 @@ def find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Thresh
                 hint="set `mode: bm25`, or embed the chunks with a model of their language",
             )
         return Threshold("words", unread_passages=unread)
-    labelled: list[Question] = []
+    labeled: list[Question] = []
     if config.calibration:
         label = QuestionColumns(answerable="answerable")  # which every row must have
-        labelled = read_questions(ctx.input("calibration"), label)
-    questions = [question.text for question in labelled] or unrelated_questions()
+        labeled = read_questions(ctx.input("calibration"), label)
+    questions = [question.text for question in labeled] or unrelated_questions()
     cosines = []
     for done, text in enumerate(questions):
         ctx.progress(done, len(questions), "questions of the calibration")
         cosines.append(retriever.nearest_cosine(text, filters))
-    return replace(_calibrated(cosines, labelled), unread_passages=unread)
+    return replace(_calibrated(cosines, labeled), unread_passages=unread)
 
 
-def _calibrated(cosines: Sequence[float | None], labelled: Sequence[Question]) -> Threshold:
+def _calibrated(cosines: Sequence[float | None], labeled: Sequence[Question]) -> Threshold:
     """Return the threshold by the questions that have a cosine: those that can be read."""
     known = [cosine for cosine in cosines if cosine is not None]
     if not known:
@@ -61,8 +61,8 @@ def _calibrated(cosines: Sequence[float | None], labelled: Sequence[Question]) -
             hint="name questions that it reads as `calibration`, or set `threshold`",
         )
     unread = len(cosines) - len(known)
-    if not labelled:
+    if not labeled:
         return replace(from_unrelated(known), unread=unread)
-    read = zip(cosines, labelled, strict=True)
+    read = zip(cosines, labeled, strict=True)
     answerable = [question.answerable for cosine, question in read if cosine is not None]
-    return from_labelled(known, answerable, unread=unread)
+    return from_labeled(known, answerable, unread=unread)

@@ -51,7 +51,10 @@ def open_answerer(
 
 def read_threshold(check: Path) -> Threshold:
     """Return the threshold that a check found, from its ``check.json``."""
-    return msgspec.convert(msgspec.json.decode(check.read_bytes())["threshold"], Threshold)
+    found = msgspec.json.decode(check.read_bytes())["threshold"]
+    if found["method"] == "labelled":  # as the stage's version 7 spelled it
+        found["method"] = "labeled"
+    return msgspec.convert(found, Threshold)
 
 
 @contextmanager

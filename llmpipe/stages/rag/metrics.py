@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmpipe.contracts import Artifact
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.evaluation.summary import cell, summarise
+from llmpipe.evaluation.summary import cell, summarize
 from llmpipe.evaluation.text_metrics import require_rouge
 from llmpipe.retrieval.answer import Answer
 from llmpipe.retrieval.answer_metrics import Answered, answer_scores
@@ -20,16 +20,14 @@ Figures = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """Questions of which something is known, and the documents that answer each."""
 
     questions: Sequence[Question]
     judged: Sequence[Judged]
 
     @classmethod
-    def read(
-        cls, config: RagConfig, inputs: Mapping[str, Artifact], passages: Passages
-    ) -> Labelled:
+    def read(cls, config: RagConfig, inputs: Mapping[str, Artifact], passages: Passages) -> Labeled:
         """Read and draw the questions of ``data``; none where the stage has no such field.
 
         Raises:
@@ -54,7 +52,7 @@ def measure(answered: Sequence[Answered], seed: int) -> Figures:
     """Return every metric with its 95 % interval."""
     if not answered:
         return {}
-    figures: Figures = summarise({"answers": answer_scores(answered)}, seed)["models"]["answers"]
+    figures: Figures = summarize({"answers": answer_scores(answered)}, seed)["models"]["answers"]
     return figures
 
 

@@ -32,7 +32,7 @@ def test_fields_and_shapes(smollm2_gguf: Path) -> None:
 
 
 def test_weights_are_what_the_blocks_mean(smollm2: Path, smollm2_gguf: Path) -> None:
-    """Tensors equal the dequantised ones to the bit, in float32."""
+    """Tensors equal the dequantized ones to the bit, in float32."""
     import numpy as np
     from gguf import GGUFReader, dequantize
     from safetensors import safe_open

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from scripted_model import PLAIN, TURNS, write_gguf, write_model
 
-from llmpipe.backends.llama_cpp.template_defaults import thinks_only_if_told
+from llmpipe.backends.llama_cpp.template_defaults import thinks_only_on_request
 
 EMPTY = "<think>\n\n</think>\n\n"
 SWITCHED = (
@@ -40,7 +40,7 @@ ON_UNLESS_TOLD = (
 )
 def test_the_default_of_a_template(template: str, expected: bool) -> None:
     """Found by rendering it without the switch, with it on, and with it off."""
-    assert thinks_only_if_told(template) is expected
+    assert thinks_only_on_request(template) is expected
 
 
 @pytest.mark.heavy

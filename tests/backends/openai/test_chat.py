@@ -155,7 +155,7 @@ def test_a_refused_key_ends_the_work_and_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_a_request_that_is_too_long_is_that_row_s_problem(tmp_path: Path) -> None:
-    """The others are answered; the reply says what is wrong, and is not journalled."""
+    """The others are answered; the reply says what is wrong, and is not journaled."""
 
     def before(body: dict[str, Any], number: int) -> Answer | None:
         if body["seed"] == 1:

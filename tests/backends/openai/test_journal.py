@@ -33,7 +33,7 @@ def test_a_reply_comes_back(tmp_path: Path) -> None:
 
 
 def test_replies_that_stood_there_before_are_counted(tmp_path: Path) -> None:
-    """Not those that were journalled since, and none where they are passed over."""
+    """Not those that were journaled since, and none where they are passed over."""
     with Journal(tmp_path) as journal:
         journal.put("a", 1)
         assert (journal.get("a"), journal.reused) == (1, 0)

@@ -20,7 +20,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "docs" / "deep").mkdir(parents=True)
     for name in ("a.md", "b.md", "deep/c.html", "picture.png"):
         (tmp_path / "docs" / name).write_text("# Title\n\nText.\n", "utf-8")
-    (tmp_path / "docs" / "settings.json").write_text('[{"colour": "red"}]', "utf-8")
+    (tmp_path / "docs" / "settings.json").write_text('[{"color": "red"}]', "utf-8")
     write_rows(tmp_path / "faq.jsonl", FAQ)
     write_rows(tmp_path / "chats.jsonl", [CHAT, CHAT])
     monkeypatch.chdir(tmp_path)

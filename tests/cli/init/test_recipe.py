@@ -46,7 +46,7 @@ def test_documents_to_answer_from_become_rag(
     out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
     assert "./docs: 3 documents (2 .md, 1 .html)" in out
     assert (
-        "./docs/settings.json: columns that say nothing: colour; to take it, name them: --q" in out
+        "./docs/settings.json: columns that say nothing: color; to take it, name them: --q" in out
     )
     for told in (out, text):
         assert "retrieval\n" in told or "retrieval is" in told

@@ -127,7 +127,7 @@ def test_the_judge_is_asked_without_randomness(evolve: Evolution) -> None:
         ("rewrite", ChatReply('{"instruction": "?!"}'), "empty"),
         ("rewrite", ChatReply('{"instruction": "The rewritten prompt"}'), "leaks the prompt"),
         ("rewrite", ChatReply(problem="too long", detail="9 tokens"), "too long"),
-        ("judge", ChatReply("maybe"), "malformed judgement"),
+        ("judge", ChatReply("maybe"), "malformed judgment"),
         ("judge", ChatReply('{"equal": true}'), "no information gain"),
         ("answer", ChatReply("Twice as", truncated=True), "truncated"),
         ("answer", ChatReply("Sorry, I cannot weigh."), "apology"),
@@ -183,7 +183,7 @@ def test_every_request_shows_two_worked_examples(operator: str) -> None:
 
 
 def test_a_teacher_that_thinks_gets_room_to_judge_and_keeps_its_thoughts(evolve: Evolution) -> None:
-    """Regression: a judgement's few tokens were used up by thinking, so every prompt was rejected."""
+    """Regression: a judgment's few tokens were used up by thinking, so every prompt was rejected."""
 
     def reply(purpose: str, text: str) -> ChatReply | None:
         if purpose == "judge":

@@ -18,7 +18,7 @@ from llmpipe.stages.generate.seeds import SeedMap, read_seeds
         (SeedMap(user="prompt", system="sytem"), "seeds.csv: no row has a column 'sytem'; they have 'prompt', 'system'", "system"),
     ],
 )  # fmt: skip
-def test_a_misspelt_column(tmp_path: Path, columns: SeedMap, message: str, hint: str) -> None:
+def test_a_misspelled_column(tmp_path: Path, columns: SeedMap, message: str, hint: str) -> None:
     """Those that are there are named, and the nearest."""
     (tmp_path / "seeds.csv").write_text("prompt;system\nHow heavy is it?;Be brief.\n")
     source = Artifact(tmp_path / "seeds.csv", "records", "", "seeds.csv")

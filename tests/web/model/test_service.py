@@ -103,7 +103,7 @@ def test_what_is_refused_is_what_llama_cpp_ignores(
 ) -> None:
     """Asked directly it answers with status 200, and as if the field were not there.
 
-    Where this fails after an upgrade, llama.cpp has learnt something: let it through.
+    Where this fails after an upgrade, llama.cpp has learned something: let it through.
     """
     plain, asked = model.raw(path, body).json(), model.raw(path, body | ignored)
     assert asked.status_code == 200

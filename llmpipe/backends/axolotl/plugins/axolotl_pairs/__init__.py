@@ -3,7 +3,7 @@
 Axolotl's own strategy for ``rl: dpo`` renders an answer behind a made-up question and looks for
 the answer's text in it: an answer ``A`` is found in "AI assistant", one that the template trims is
 not found at all. Here the whole conversation is rendered, and the answer is what follows the
-prompt. `render` is named as the data set's ``type``. `labelled` does the same for single answers
+prompt. `render` is named as the data set's ``type``. `labeled` does the same for single answers
 with a label (KTO), `axolotl_pairs.reward` for reward models.
 
 This folder is copied beside each configuration that llmpipe compiles and needs nothing of llmpipe.
@@ -27,14 +27,14 @@ def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any]
     return _mapped(cfg, dataset_idx, ("chosen", "rejected")), {"remove_columns": ["tools", "row"]}
 
 
-def labelled(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+def labeled(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return what Axolotl maps over the rows of ``rl: kto``: one answer, and whether it is good."""
     texts = _mapped(cfg, dataset_idx, ("completion",))
 
-    def labelled_texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
+    def labeled_texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
         return {**texts(sample, tokenizer), "label": json.loads(sample["label"])}
 
-    return labelled_texts, {"remove_columns": ["tools", "row"]}
+    return labeled_texts, {"remove_columns": ["tools", "row"]}
 
 
 def _mapped(cfg: Any, dataset_idx: int, names: Sequence[str]) -> Callable[..., dict[str, Any]]:

@@ -153,7 +153,7 @@ class EvolInstruct:
         for trial, reply in _answered(trials, replies):
             equal = read_field(reply.text, "equal", bool)
             if equal is None:
-                _reject(trial, "malformed judgement", reply.text, without_answer(reply))
+                _reject(trial, "malformed judgment", reply.text, without_answer(reply))
             elif equal:
                 _reject(trial, "no information gain", trial.rewritten)
             else:

@@ -26,7 +26,7 @@ JUDGE_SCHEMA = {
     "required": ["equal"],
     "additionalProperties": False,
 }
-"""The form of a judgement: whether two prompts ask for the same thing."""
+"""The form of a judgment: whether two prompts ask for the same thing."""
 
 LEAKS = (
     "given prompt",
@@ -72,7 +72,7 @@ OPERATORS: dict[str, Operator] = {
             (_CAFE, "Suggest a name for a cafe, and explain how it could shape the decoration."),
         ),
     ),
-    "concretise": Operator(
+    "concretize": Operator(
         _HARDER.format(how="Put a specific case in the place of what is general."),
         (
             (_PLANTS, "How does a tomato plant in a dim greenhouse make food?"),

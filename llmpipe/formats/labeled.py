@@ -18,12 +18,12 @@ READS = frozenset({"completion", "label", "system", "tools"})
 _LABELS: Mapping[str, bool] = {"true": True, "1": True, "false": False, "0": False}
 
 
-class Labelled(msgspec.Struct, frozen=True):
+class Labeled(msgspec.Struct, frozen=True):
     """The turns up to the question, one answer to it, and whether it is a good one."""
 
-    kind: ClassVar[str] = "a labelled answer"
+    kind: ClassVar[str] = "a labeled answer"
     columns: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "tools", "row")
-    entry: ClassVar[Mapping[str, Any]] = {"type": "axolotl_pairs.labelled"}
+    entry: ClassVar[Mapping[str, Any]] = {"type": "axolotl_pairs.labeled"}
 
     turns: list[Turn]
     completion: Turn
@@ -49,7 +49,7 @@ class Labelled(msgspec.Struct, frozen=True):
         }
 
     def write(self) -> dict[str, Any]:
-        """Return the row of the format ``labelled``."""
+        """Return the row of the format ``labeled``."""
         row = {
             "prompt": [write_turn(turn) for turn in self.turns],
             "completion": [write_turn(self.completion)],
@@ -58,9 +58,9 @@ class Labelled(msgspec.Struct, frozen=True):
         return {**row, "tools": self.tools} if self.tools else row
 
 
-def read_labelled(
+def read_labeled(
     row: Mapping[str, Any], rules: TurnRules = RULES
-) -> tuple[Labelled, tuple[str, ...]]:
+) -> tuple[Labeled, tuple[str, ...]]:
     """Read a labeled answer; it may be blank.
 
     Raises:
@@ -68,7 +68,7 @@ def read_labelled(
     """
     turns, read = read_prompt_turns(row, rules)
     completion = read_answer(row, "completion", rules)
-    example = Labelled(turns, completion, _read_label(row), read_tools(row))
+    example = Labeled(turns, completion, _read_label(row), read_tools(row))
     return example, left_behind(row, READS | read)
 
 

@@ -14,7 +14,7 @@ from llmpipe.backends.reasoning import part_unseen
 from llmpipe.backends.streaming import Cancellation, Pieces, Thought, Usage
 
 
-class JournalledStreamer:
+class JournaledStreamer:
     """An endpoint with a journal of all complete answers.
 
     An answer that breaks off, and an empty one, is requested again the next time.

@@ -1,4 +1,4 @@
-"""Answers of an endpoint that are journalled: what is the same, what is asked for again."""
+"""Answers of an endpoint that are journaled: what is the same, what is asked for again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from openai_endpoint import Endpoint
 
 from llmpipe.backends.openai.journal import Journal
-from llmpipe.backends.openai.journalled_stream import JournalledStreamer
+from llmpipe.backends.openai.journaled_stream import JournaledStreamer
 from llmpipe.backends.openai.stream import OpenAIStreamer
 from llmpipe.backends.reasoning import Reply
 from llmpipe.backends.streaming import Usage, whole
@@ -39,7 +39,7 @@ def ask(
         OpenAIStreamer(endpoint.url, model, api_key="k3y") as streamer,
         Journal(folder, anew=anew) as journal,
     ):
-        *pieces, usage = JournalledStreamer(streamer, journal).stream_chat(**asked)
+        *pieces, usage = JournaledStreamer(streamer, journal).stream_chat(**asked)
     assert isinstance(usage, Usage)
     return "".join(map(str, pieces)), usage
 
@@ -94,21 +94,21 @@ def test_an_answer_without_a_word_is_none(endpoint: Endpoint, tmp_path: Path) ->
     assert ask(endpoint, tmp_path)[0] == "At nine."
 
 
-def test_reasoning_is_journalled_apart(endpoint: Endpoint, tmp_path: Path) -> None:
-    """It comes again as it came; what an older version journalled with its tags is parted."""
+def test_reasoning_is_journaled_apart(endpoint: Endpoint, tmp_path: Path) -> None:
+    """It comes again as it came; what an older version journaled with its tags is parted."""
     endpoint.thought = ("reasoning_content", "Hm.")
     with OpenAIStreamer(endpoint.url, "m", api_key="k3y") as streamer, Journal(tmp_path) as journal:
-        journalled = JournalledStreamer(streamer, journal)
-        first = whole(journalled.stream_chat(WHEN, max_tokens=9))
+        journaled = JournaledStreamer(streamer, journal)
+        first = whole(journaled.stream_chat(WHEN, max_tokens=9))
         assert first == Reply("At nine, 1.", "Hm.", truncated=True)
-        assert whole(journalled.stream_chat(WHEN, max_tokens=9)) == first
+        assert whole(journaled.stream_chat(WHEN, max_tokens=9)) == first
         assert len(endpoint.received) == 1
     path = tmp_path / "replies.jsonl"
     entry = json.loads(path.read_text("utf-8"))
     old = {"text": "<think>Hm.</think>\n\nAt ten.", "usage": {"truncated": False}}
     path.write_text(json.dumps({**entry, "reply": old}) + "\n", "utf-8")
     with OpenAIStreamer(endpoint.url, "m", api_key="k3y") as streamer, Journal(tmp_path) as journal:
-        pieces = JournalledStreamer(streamer, journal).stream_chat(WHEN, max_tokens=9)
+        pieces = JournaledStreamer(streamer, journal).stream_chat(WHEN, max_tokens=9)
         assert whole(pieces) == Reply("At ten.", "Hm.")
 
 
@@ -124,7 +124,7 @@ def test_half_an_answer_is_none(endpoint: Endpoint, tmp_path: Path) -> None:
         OpenAIStreamer(endpoint.url, "m", api_key="none") as streamer,
         Journal(tmp_path) as journal,
     ):
-        pieces = JournalledStreamer(streamer, journal).stream_chat(WHEN, max_tokens=9)
+        pieces = JournaledStreamer(streamer, journal).stream_chat(WHEN, max_tokens=9)
         assert next(pieces) == "At "
         pieces.close()
     assert ask(endpoint, tmp_path)[0] == "At nine."
