@@ -19,6 +19,7 @@ from llmpipe.contracts.abilities import (
 from llmpipe.contracts.artifacts import Artifact, ArtifactType
 from llmpipe.contracts.config import (
     NON_SEMANTIC,
+    RandomSeed,
     Resources,
     ServedConfig,
     StageConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "Needs",
     "Output",
     "Ports",
+    "RandomSeed",
     "Resources",
     "SecretField",
     "Servable",

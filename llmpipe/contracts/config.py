@@ -13,6 +13,10 @@ _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([kMGT])(i?)B")
 _MEMORY_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4}
 
 
+RandomSeed = Annotated[int, msgspec.Meta(extra_json_schema={"formerly": "seed"})]
+"""The type of a field ``random_seed``; specs may still call it ``seed`` (`formerly`)."""
+
+
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a stage needs of the machine while it runs. Stages that fit together run together."""
 

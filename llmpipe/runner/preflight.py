@@ -34,6 +34,7 @@ def preflight(
     folder, memo = project.graph.spec.folder, project.store.memo
     told = _Told(before_run=strict)
     once = _declared(project, stages)
+    told.warnings += (note for _, declared in once for note in declared.notes)
     sound = [(node, declared) for node, declared in once if _reviewed(node, declared, told, folder)]
     if strict:
         needed = [n for n in needs_of(project, stages) if n.blocks]
@@ -60,6 +61,7 @@ def review(project: Project, stages: Collection[str]) -> list[str]:
     """
     told, folder = _Told(), project.graph.spec.folder
     for node, declared in _declared(project, stages):
+        told.warnings += declared.notes
         if declared.stage.review is not StageDefaults.review:  # most kinds have nothing to say
             told.take(declared, declared.stage.review(with_paths(node), folder))
     return told.result()

@@ -41,12 +41,16 @@ _PLAIN_TEXT = re.compile(r"[\w./:~@+-]+")
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One point of a stage's matrix. ``family`` is the stage's id as written."""
+    """One point of a stage's matrix.
+
+    ``family`` is the stage's id as written, ``notes`` are about renamed fields.
+    """
 
     family: str
     point: dict[str, Any]
     node: Node
     max_parallel: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

@@ -22,8 +22,8 @@ VERSION = 1
 class StageSpec:
     """One stage as the spec declares it, or one point of its matrix.
 
-    ``family`` is the id as written, ``point`` the values of the matrix's axes, and
-    ``max_parallel`` how many of the family may run at once.
+    ``family`` is the id as written, ``point`` the values of the matrix's axes, ``max_parallel``
+    how many of the family may run at once, and ``notes`` are about fields that were renamed.
     """
 
     id: str
@@ -34,6 +34,7 @@ class StageSpec:
     family: str
     point: Mapping[str, Any]
     max_parallel: int | None = None
+    notes: tuple[str, ...] = ()
 
     def locate(self, field: tuple[str | int, ...], *, key: bool = False) -> Location:
         """Return the place of a field of this stage in the spec's text."""

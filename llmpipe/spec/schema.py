@@ -310,11 +310,13 @@ def _editor_form(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _or_expression(field: dict[str, Any]) -> dict[str, Any]:
-    outer = {"description": field["description"]} if "description" in field else {}
+    told = ("description", "deprecationMessage", "doNotSuggest")
+    outer = {key: field[key] for key in told if key in field}
     default = field.get("default")
     if isinstance(default, (int, float, str)) and default != "":
         outer["default"] = default  # an editor types it out: nothing, or a block, is in the way
-    inner = {key: value for key, value in field.items() if key not in ("description", "default")}
+    dropped = (*told, "default", "formerly")
+    inner = {key: value for key, value in field.items() if key not in dropped}
     choices = [_block_or_expression(choice) for choice in inner.get("anyOf", [inner])]
     if not any(_takes_expression(choice) for choice in choices):
         choices.append(EXPRESSION)
@@ -342,11 +344,25 @@ def _holding_expressions(schema: dict[str, Any]) -> dict[str, Any]:
     below = {key: schema[key] for key in ("items", "additionalProperties") if schema.get(key)}
     deeper = {key: _or_expression(value) for key, value in below.items()}
     if "properties" in schema:
+        fields = schema["properties"]
         deeper["properties"] = {
             name: field if name in LITERAL else _or_expression(field)
-            for name, field in schema["properties"].items()
+            for name, field in (fields | _old_names(fields)).items()
         }
     return {**schema, **deeper}
+
+
+def _old_names(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return renamed fields by their old names, which editors mark and do not suggest."""
+    return {
+        field["formerly"]: {
+            **{key: value for key, value in field.items() if key not in ("default", "formerly")},
+            "deprecationMessage": f"{field['formerly']!r} is now called {name!r}",
+            "doNotSuggest": True,
+        }
+        for name, field in fields.items()
+        if "formerly" in field
+    }
 
 
 def _takes_expression(schema: dict[str, Any]) -> bool:

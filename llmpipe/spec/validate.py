@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from llmpipe.spec.hints import for_unknown, in_quotes, of_another_variant, other
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
+from llmpipe.spec.old_names import with_new_names
 from llmpipe.spec.schema import STAGE_ID, STAGE_ID_RULE, document_schema, strict_schema
 
 Path_ = tuple[str | int, ...]
@@ -78,9 +80,18 @@ def _variants(root: Node) -> tuple[list[Variant], list[Problem]]:
         if isinstance(node.value, dict):
             where = stages.keys[stage_id]
             expanded, wrong = expand(stage_id, Node(node.value, where, node.keys, node.size))
-            variants += expanded
+            variants += map(_with_new_names, expanded)
             problems += wrong
     return variants, problems
+
+
+def _with_new_names(variant: Variant) -> Variant:
+    form = _form(variant.node)
+    if form is None:
+        return variant
+    name = f"stages.{variant.family}"
+    node, notes = with_new_names(variant.node, strict_schema(*form), name)
+    return replace(variant, node=node, notes=tuple(notes))
 
 
 def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Problem]]:
@@ -99,7 +110,7 @@ def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Proble
             continue
         specs[variant.id] = StageSpec(
             variant.id, data["kind"], stage, config, node,
-            variant.family, variant.point, variant.max_parallel,
+            variant.family, variant.point, variant.max_parallel, variant.notes,
         )  # fmt: skip
         for field, message in stage.problems(config):
             name = _dotted(("stages", variant.family, *field))

@@ -28,6 +28,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    RandomSeed,
     StageConfig,
     StageContext,
     StageDefaults,
@@ -66,7 +67,7 @@ class FewShot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Rows to draw the examples from; those that ask an evaluated question are passed over."""
     count: Annotated[int, msgspec.Meta(ge=1)] = 5
     """How many examples."""
-    seed: int = 0
+    random_seed: RandomSeed = 0
     """Which examples are drawn; all questions get the same ones."""
 
 
@@ -82,7 +83,7 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     map: ColumnMap | None = None
     """Which columns of `data` hold the question and the answer, where the format is not known."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Use only this many rows, drawn by `seed`."""
+    """Use only this many rows, drawn by `random_seed`."""
     metrics: Annotated[tuple[Metric, ...], msgspec.Meta(min_length=1)] = (
         "loss",
         "rouge_l",
@@ -100,7 +101,7 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. One
     that llama.cpp would drop is an error, and so is an answer that does not follow it, unless it
     was cut. The reasoning of a model whose chat template knows of reasoning is not held to it."""
-    seed: int = 0
+    random_seed: RandomSeed = 0
     """Which rows `limit` draws, and which resamples give the intervals."""
 
 
@@ -196,7 +197,7 @@ class Evaluate(StageDefaults):
         config = ctx.config
         compared = set(config.metrics) > {"loss"} or "loss" not in config.metrics
         rows = _read(ctx, ctx.input("data"), config.map, answers=compared)
-        chats = drawn(rows, config.limit, config.seed)
+        chats = drawn(rows, config.limit, config.random_seed)
         if "json_match" in config.metrics:
             _check_json_references(ctx, chats)
         if compared:
@@ -208,7 +209,7 @@ class Evaluate(StageDefaults):
         warn(ctx, results, {model.label for model in models if model.type == "gguf"})
         references = [_reference(chat).answer for chat in chats]
         scores = {label: _scores(config, result, references) for label, result in results.items()}
-        summary = summarize(scores, config.seed)
+        summary = summarize(scores, config.random_seed)
         written = {**summary, "method": METHOD, "replies": _counts(results, chats)}
         predictions = ctx.out / "predictions.jsonl"
         write_rows(predictions, (_prediction(i, chat, results) for i, chat in enumerate(chats)))
@@ -283,7 +284,7 @@ def _with_shots(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> list[Ch
         )
     shots = [
         turn
-        for chat in drawn(others, few.count, few.seed)
+        for chat in drawn(others, few.count, few.random_seed)
         for turn in chat
         if turn["role"] != "system"
     ]

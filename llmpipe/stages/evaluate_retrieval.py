@@ -30,6 +30,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    RandomSeed,
     SecretField,
     StageConfig,
     StageContext,
@@ -91,8 +92,8 @@ class EvaluateRetrievalConfig(StageConfig, frozen=True, kw_only=True):
     alpha: Annotated[float, msgspec.Meta(ge=0, le=1)] = ALPHA
     """Weight of the meaning in `relative_score`; the words have the rest."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Ask only so many questions, drawn by `seed`."""
-    seed: int = 0
+    """Ask only so many questions, drawn by `random_seed`."""
+    random_seed: RandomSeed = 0
     """Which questions `limit` draws, and which resamples give the intervals."""
     embedder: str | None = None
     """The model that the indexes were embedded with, where one is a folder that does not say."""
@@ -190,7 +191,7 @@ class EvaluateRetrieval(StageDefaults):
             name: _scores(ranking, judged[name.rpartition(".")[0]], config.metrics)
             for name, ranking in rankings.items()
         }
-        summary = summarize(scores, config.seed)
+        summary = summarize(scores, config.random_seed)
         metrics = {**summary, "questions": len(questions), "left_out": left_out}
         deepest = max(map(_depth, config.metrics))
         write_rows(ctx.out / "rankings.jsonl", _rows(questions, judged, rankings, deepest))
@@ -234,7 +235,7 @@ def _answered(ctx: StageContext[EvaluateRetrievalConfig]) -> tuple[list[Question
     ]
     if not answered:
         raise StageError(f"{source.label}: no question is answered by any document")
-    chosen = drawn(answered, config.limit, config.seed, lambda question: question.text)
+    chosen = drawn(answered, config.limit, config.random_seed, lambda question: question.text)
     return chosen, len(questions) - len(answered)
 
 

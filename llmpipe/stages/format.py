@@ -24,6 +24,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    RandomSeed,
     StageConfig,
     StageContext,
     StageDefaults,
@@ -53,8 +54,8 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How many times each of the source's rows stands in `train` (never in what is held out)."""
     sample: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Take only this many rows of the source, drawn by `seed`."""
-    seed: int = 0
+    """Take only this many rows of the source, drawn by `random_seed`."""
+    random_seed: RandomSeed = 0
     """Which rows `sample` draws."""
 
 
@@ -174,7 +175,9 @@ def _sources(config: FormatConfig) -> list[tuple[FieldPath, Source]]:
 
 def _inputs(ctx: StageContext[FormatConfig]) -> list[SourceRows]:
     return [
-        SourceRows(ctx.input(".".join(map(str, path))), source.map, source.sample, source.seed)
+        SourceRows(
+            ctx.input(".".join(map(str, path))), source.map, source.sample, source.random_seed
+        )
         for path, source in _sources(ctx.config)
     ]
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from llmpipe.contracts import RandomSeed
 from llmpipe.errors import StageError
 from llmpipe.formats.records import Row
 from llmpipe.formats.row import missing_column
@@ -30,7 +31,7 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Rows for watching the training."""
     test: Share = 0
     """Rows for the final evaluation."""
-    seed: int = 0
+    random_seed: RandomSeed = 0
     """Which rows are held out."""
     group: str | None = None
     """A column whose equal values stay together: all held out in one part, or none. A row where it
@@ -154,13 +155,13 @@ def _choose(split: Split, rows: Rows, positions: Sequence[int]) -> dict[str, Par
     A part that is full needs no further unit, so most rows are never looked at.
     """
     counts = {name: row_count(share, len(positions)) for name, share in shares_of(split).items()}
-    order = array("Q", (order_of(_unit(rows, i), split.seed) for i in positions))
+    order = array("Q", (order_of(_unit(rows, i), split.random_seed) for i in positions))
     share = 2 * (sum(counts.values()) + 50) / max(1, len(positions))
     while True:
         cut = int(share * 2**64)
         near = [i for i, place in zip(positions, order, strict=True) if place < cut]
         candidates = [Candidate(_unit(rows, i), rows.question(i)) for i in near]
-        chosen = choose_held_out(candidates, counts, split.seed)
+        chosen = choose_held_out(candidates, counts, split.random_seed)
         full = all(len(part.positions) == part.wanted for part in chosen.values())
         if full or share >= 1:
             return {name: part.renumbered(near) for name, part in chosen.items()}

@@ -82,16 +82,16 @@ def test_two_sweeps_multiply_where_they_meet(folder: Path) -> None:
     graph = compiled(
         folder,
         """\
-mix: {kind: format, data: ./rows.jsonl, to: messages, split: {test: 5}, matrix: {split.seed: [1, 2]}}
+mix: {kind: format, data: ./rows.jsonl, to: messages, split: {test: 5}, matrix: {split.random_seed: [1, 2]}}
 sft: {kind: train, base_model: ./base, data: mix, axolotl: {adapter: lora}, matrix: {axolotl.lora_r: [8, 16]}}
 dev: {kind: evaluate, models: [sft], data: mix.test}""",
     )
     assert {name for name in graph.nodes if name.startswith("dev")} == {
-        f"dev@axolotl.lora_r={r},split.seed={s}" for r in (8, 16) for s in (1, 2)
+        f"dev@axolotl.lora_r={r},split.random_seed={s}" for r in (8, 16) for s in (1, 2)
     }
-    assert needed(graph, "dev@axolotl.lora_r=16,split.seed=2") == {
-        "sft@axolotl.lora_r=16,split.seed=2",
-        "mix@split.seed=2",
+    assert needed(graph, "dev@axolotl.lora_r=16,split.random_seed=2") == {
+        "sft@axolotl.lora_r=16,split.random_seed=2",
+        "mix@split.random_seed=2",
     }
 
 

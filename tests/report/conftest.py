@@ -98,7 +98,7 @@ stages:
     kind: format
     sources: [{data: ./rows.jsonl}, {data: extra}]
     to: messages
-    split: {eval: 20, test: 50, seed: 7}
+    split: {eval: 20, test: 50, random_seed: 7}
   sft:
     kind: train
     base_model: "${params.base}"

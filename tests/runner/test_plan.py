@@ -40,4 +40,4 @@ def test_a_change_inside_a_list_is_named_by_its_place(workspace: Any) -> None:
     assert "because sources.1.repeat: 2 → 3\n" in workspace.call("plan", "spec.yaml").stdout
     workspace.write(SPEC.replace("      - data: ./b.jsonl\n        repeat: 2\n", ""))
     told = workspace.call("plan", "spec.yaml").stdout
-    assert "because sources.1: {data: a reference, repeat: 2, seed: 0} → nothing\n" in told
+    assert "because sources.1: {data: a reference, random_seed: 0, repeat: 2} → nothing\n" in told

@@ -27,7 +27,7 @@ stages:
     kind: format
     sources: "${params.list}"
     to: "${params.to}"
-    split: {eval: "${params.n}", test: 0.1, seed: "${params.n}"}
+    split: {eval: "${params.n}", test: 0.1, random_seed: "${params.n}"}
     timeout: "${params.n}"
     retries: "${params.n}"
     freeze: "${params.yes}"

@@ -128,7 +128,7 @@ def test_loss_alone_writes_no_answers(run_evaluate, adapted):
     assert metrics["paired"] == []
     assert predictions[0]["answers"] == {}
     assert run_evaluate(adapted, **fields)[2] == predictions
-    assert run_evaluate(adapted, seed=2, **fields)[2] != predictions
+    assert run_evaluate(adapted, random_seed=2, **fields)[2] != predictions
 
 
 @pytest.mark.heavy

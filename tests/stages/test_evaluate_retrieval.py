@@ -255,7 +255,7 @@ def test_a_limit_draws_by_the_seed(evaluation: Evaluation) -> None:
     """The same questions each time, in their order."""
     asked = []
     for seed in (0, 0, 1, 2, 3):
-        assert evaluation.run("faq.jsonl", limit=2, seed=seed)["questions"] == 2
+        assert evaluation.run("faq.jsonl", limit=2, random_seed=seed)["questions"] == 2
         asked.append(tuple(row["id"] for row in evaluation.rankings()))
     assert asked[0] == asked[1] == tuple(sorted(asked[0]))
     assert len(set(asked)) > 1

@@ -95,7 +95,7 @@ def test_split_is_disjoint_complete_and_stable(run_format, faq, tmp_path):
     write_rows(tmp_path / "turned.jsonl", reversed(faq))
     _, turned = run_format(data="turned.jsonl", **fields)
     assert set(questions(turned["test"])) == parts[2]
-    _, seeded = run_format(data="faq.jsonl", map=COLUMNS, split={"test": 6, "seed": 1})
+    _, seeded = run_format(data="faq.jsonl", map=COLUMNS, split={"test": 6, "random_seed": 1})
     assert set(questions(seeded["test"])) != parts[2]
     assert "eval" not in seeded
 
@@ -211,7 +211,7 @@ def test_sources_repeat_and_sample(run_format, faq, tmp_path):
     assert result.metrics["train_with_repeats"] == 18
     _, again = run_format(sources=[source], split={"eval": 4})
     assert again == rows
-    _, other = run_format(sources=[{**source, "seed": 1}], split={"eval": 4})
+    _, other = run_format(sources=[{**source, "random_seed": 1}], split={"eval": 4})
     assert set(questions(other["train"])) != set(questions(rows["train"]))
 
 
@@ -447,7 +447,7 @@ def test_held_out_parts_share_no_question(run_format, tmp_path):
     ]
     write_rows(tmp_path / "a.jsonl", rows)
     for seed in range(6):
-        split = {"eval": 10, "test": 10, "group": "doc", "seed": seed}
+        split = {"eval": 10, "test": 10, "group": "doc", "random_seed": seed}
         _, out = run_format(data="a.jsonl", map=COLUMNS, split=split)
         parts = [set(questions(out[part])) for part in ("train", "eval", "test")]
         assert sum(map(len, parts)) == len(set.union(*parts))
@@ -474,7 +474,7 @@ def test_nothing_left_lists_the_reasons(run_format, tmp_path):
         ({"data": "a", "map": {"user": "q"}}, "name both"),
         ({"data": "a", "max_tokens": 5}, "needs `tokenizer`"),
         ({"data": "a", "tokenizer": "b"}, "no effect"),
-        ({"data": "a", "split": {"seed": 3}}, "holds nothing out"),
+        ({"data": "a", "split": {"random_seed": 3}}, "holds nothing out"),
     ],
 )
 def test_configs_that_make_no_sense(fields, told):

@@ -392,7 +392,7 @@ def test_what_does_not_go_together_is_named() -> None:
     """Fields of another engine, without effect, or of no known form."""
     wrong = config(
         {**LLAMA, "base_url": "http://x"}, mode="bm25", threshold=0.3, calibration="rows", k=9,
-        fetch=5, filters={"section": 3, "year": {"min": 2020}}, limit=3, seed=1, map={"question": "q"},
+        fetch=5, filters={"section": 3, "year": {"min": 2020}}, limit=3, random_seed=1, map={"question": "q"},
     )  # fmt: skip
     fields = [".".join(map(str, field)) for field, _ in Rag.problems(wrong)]
     assert fields == ["generator.base_url", "threshold", "calibration", "map", "limit", "seed",

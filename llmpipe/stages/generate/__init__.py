@@ -85,7 +85,9 @@ class Generate(StageDefaults, Stochastic):
 
     @staticmethod
     def effort(fingerprint: Mapping[str, Any]) -> Effort:
-        return Effort(float(fingerprint["count"]), grows=False, covers=frozenset({"count", "seed"}))
+        return Effort(
+            float(fingerprint["count"]), grows=False, covers=frozenset({"count", "random_seed"})
+        )
 
     @staticmethod
     def tools(config: GenerateConfig) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Meta
 
-from llmpipe.contracts import Artifact, FieldPath, Finding, Input, StageConfig
+from llmpipe.contracts import Artifact, FieldPath, Finding, Input, RandomSeed, StageConfig
 from llmpipe.formats.provenance import Provenance
 from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.teacher import TeacherConfig
@@ -28,7 +28,7 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     """The model that writes them."""
     count: Annotated[int, Meta(ge=1)]
     """Rows wanted."""
-    seed: int = 0
+    random_seed: RandomSeed = 0
     """Drives every random choice of the method, and how the teacher samples."""
 
     def sources(self) -> Mapping[str, Input]:

@@ -105,7 +105,7 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
         if not config.data:
             found += [
                 ((name,), "has no effect without `data`")
-                for name in ("map", "limit", "seed")
+                for name in ("map", "limit", "random_seed")
                 if getattr(config, name)
             ]
         found += fusion_problems(config.fusion, config.alpha, hybrid=config.mode == "hybrid")
@@ -231,7 +231,7 @@ def _result(
         "supported": supported_share(answer.citations for answer in answers),
         "ended_in_reasoning": sum(answer.usage.unfinished for answer in answers),
     }
-    measured = measure(answered, ctx.config.seed)
+    measured = measure(answered, ctx.config.random_seed)
     outputs, metrics = {}, {**figures, "replies_from_journal": known}
     if not known:
         metrics["seconds"] = [msgspec.to_builtins(answer.timings) for answer in samples]

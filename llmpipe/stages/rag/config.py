@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from llmpipe.contracts import SecretField, ServedConfig
+from llmpipe.contracts import RandomSeed, SecretField, ServedConfig
 from llmpipe.documents.model import Scalar
 from llmpipe.retrieval.eval_questions import QuestionColumns
 from llmpipe.retrieval.fusion import ALPHA, RELATIVE_SCORE, Fusion
@@ -68,8 +68,8 @@ class RagConfig(ServedConfig, frozen=True, kw_only=True):
     map: QuestionColumns | None = None
     """Which columns of `data` hold what."""
     limit: Annotated[int, Meta(ge=1)] | None = None
-    """Ask only so many of the rows of `data`, drawn by `seed`."""
-    seed: int = 0
+    """Ask only so many of the rows of `data`, drawn by `random_seed`."""
+    random_seed: RandomSeed = 0
     """Which rows `limit` draws, and which resamples give the intervals."""
     system: str | None = None
     """What the model is told in the place of our own instruction to answer from the sources."""

@@ -39,7 +39,7 @@ class Labeled:
         require_rouge()
         source, index = inputs["data"], inputs["index"].label
         rows = read_questions(source, config.map)
-        questions = drawn(rows, config.limit, config.seed, lambda question: question.text)
+        questions = drawn(rows, config.limit, config.random_seed, lambda question: question.text)
         answering = AnsweringDocuments(passages, index, source)
         return cls(questions, answering.of_each(questions, required=False))
 

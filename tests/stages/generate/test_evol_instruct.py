@@ -36,7 +36,7 @@ CONFIG = {
     "teacher": {"engine": "openai", "model": "m", "base_url": "http://h/v1"},
     "seeds": "./seeds.jsonl",
     "count": 100,
-    "seed": 3,
+    "random_seed": 3,
 }
 
 

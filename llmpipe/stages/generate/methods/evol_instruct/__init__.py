@@ -190,11 +190,11 @@ class EvolInstruct:
         return names[self._number(chain, number, "operator") % len(names)]
 
     def _number(self, chain: Chain, number: int, purpose: str) -> int:
-        return draw_number(self.config.seed, chain.seed.digest, chain.draw, number, purpose)
+        return draw_number(self.config.random_seed, chain.seed.digest, chain.draw, number, purpose)
 
     def _shuffled(self, seeds: list[Seed]) -> list[Seed]:
         """Order seeds at random, such that a seed added later leaves the others in order."""
-        number = self.config.seed
+        number = self.config.random_seed
         return sorted(
             seeds, key=lambda item: (draw_number(number, item.digest, "order"), item.digest)
         )

@@ -186,7 +186,7 @@ class SelfInstruct:
         requests = [
             teacher.request(
                 task_messages(prompt.shown),
-                seed=draw_number(self.config.seed, prompt.number, "tasks"),
+                seed=draw_number(self.config.random_seed, prompt.number, "tasks"),
                 schema=TASKS_SCHEMA,
             )
             for prompt in prompts
@@ -209,7 +209,7 @@ class SelfInstruct:
     def _next_prompt(self) -> _Prompt:
         """Draw the tasks of the next prompt: generated ones as far as there are, else seeds."""
         self.prompts += 1
-        chance = random.Random(draw_number(self.config.seed, self.prompts, "shown"))
+        chance = random.Random(draw_number(self.config.random_seed, self.prompts, "shown"))
         count = min(self.config.generated_examples, len(self.generated))
         generated = chance.sample(self.generated, count)
         seeds = chance.sample(self.seeds, self.shown - count)
@@ -242,7 +242,7 @@ class SelfInstruct:
                 messages := instance_messages(
                     task.text, classification=task.classification, most=most
                 ),
-                seed=draw_number(self.config.seed, task.text, "instances"),
+                seed=draw_number(self.config.random_seed, task.text, "instances"),
                 schema=instances_schema(classification=task.classification, most=most),
                 shared=len(messages) - 1,
                 greedy=True,
@@ -265,7 +265,7 @@ class SelfInstruct:
         requests = [
             teacher.request(
                 messages := classification_messages(task.text),
-                seed=draw_number(self.config.seed, task.text, "classification"),
+                seed=draw_number(self.config.random_seed, task.text, "classification"),
                 schema=CLASSIFICATION_SCHEMA,
                 shared=len(messages) - 1,
                 greedy=True,
