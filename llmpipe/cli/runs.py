@@ -37,7 +37,7 @@ COUNTED = ("metrics", "seconds")
 TITLES = {
     "config": "settings that differ",
     "data": "inputs that differ",
-    "metrics": "figures",
+    "metrics": "metrics",
     "seconds": "seconds",
 }
 
@@ -61,7 +61,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser(
         "runs",
         "List the runs of a spec's store, show one, or put several side by side:\n"
-        "what differs in settings and data, every figure, and the times.",
+        "what differs in settings and data, every metric, and the times.",
     )
     arguments.add_argument("action", choices=["list", "show", "compare"], nargs="?", default="list")
     arguments.add_argument(
@@ -84,7 +84,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--spec", metavar="SPEC", default="spec.yaml", help="whose store to look into (spec.yaml)"
     )
     arguments.add_argument(
-        "--all", action="store_true", help="of a comparison show the figures that are equal, too"
+        "--all", action="store_true", help="of a comparison show equal metrics, too"
     )
     arguments.add_argument(
         "--html", metavar="FILE", type=Path, help="write the comparison as one page"
@@ -128,7 +128,7 @@ def _compared(
     for record in chosen:
         if record["status"] == UNFINISHED:
             raise UsageError(
-                f"the run {record['run']} goes on still, or was killed: it has no figures yet"
+                f"the run {record['run']} is still running, or was killed: it has no metrics yet"
             )
     if len(chosen) < 2:
         hint = "a run that failed is compared where it is named" if len(runs) > 1 else None
@@ -188,7 +188,7 @@ def _print_comparison(
     if not any(parted(rows)[0] for rows in found.values()):
         print("nothing differs")
     if folded:
-        print(f"{folded} figures are equal; --all shows them")
+        print(f"{folded} metrics are equal; --all shows them")
 
 
 def _wanted(name: str, only: list[str] | None) -> bool:

@@ -165,7 +165,7 @@ ANSWERS: Mapping[str, Callable[[Any], str | None]] = {
     "ports": ports_complaint,
     "problems": _problems_complaint,
     "fingerprint": _fingerprint_complaint,
-    "figures": _each("figures", str),
+    "metrics": _each("metrics", str),
     "tools": _each("tools", str),
     "needs": _each("needs", Need),
     "review": _each("review", Finding),

@@ -32,8 +32,8 @@ class Input:
     """Whether a path here may be a pattern of file names or any folder; a hub id may not."""
     gather: bool = False
     """Whether it takes a stage at every point of its sweep at once, as ports ``name[point]``."""
-    figure: str | None = None
-    """The metric that is looked for in the metrics that it names, where it is one."""
+    metric: str | None = None
+    """The metric to look for, if the reference is to metrics: its keys joined by dots."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class Stage(Protocol):
         """
 
     @staticmethod
-    def figures(config: Any) -> Sequence[str]:
+    def metrics(config: Any) -> Sequence[str]:
         """Return the metrics that its metrics file will hold, as paths of keys joined by dots.
 
         A path to a block stands for all metrics in it. Empty where they are not known before.
@@ -144,7 +144,7 @@ class StageDefaults:
         return semantic_fields(config)
 
     @staticmethod
-    def figures(config: Any) -> Sequence[str]:
+    def metrics(config: Any) -> Sequence[str]:
         return ()
 
     @staticmethod

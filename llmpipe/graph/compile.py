@@ -228,20 +228,20 @@ class _Compiler:
             hint = did_you_mean(output, ports.outputs) or f"it has: {', '.join(ports.outputs)}"
             self._fail(stage, wanted, f"the stage {name!r} has no output {output!r}", hint)
             return []
-        if wanted.figure is not None and not self._has_figure(stage, wanted, made, wanted.figure):
+        if wanted.metric is not None and not self._has_metric(stage, wanted, made, wanted.metric):
             return []
         return [self._stage_binding(node, output, wanted.value) for node in made]
 
-    def _has_figure(
-        self, stage: StageSpec, wanted: Input, made: Sequence[StageNode], figure: str
+    def _has_metric(
+        self, stage: StageSpec, wanted: Input, made: Sequence[StageNode], metric: str
     ) -> bool:
         """Return whether a stage measures a metric, as far as its kind declares its metrics."""
-        way = f"{figure.removeprefix('models.')}."
+        way = f"{metric.removeprefix('models.')}."
         for node in made:
-            measured = node.stage.figures(node.config)
+            measured = node.stage.metrics(node.config)
             if measured and not any(way.startswith(f"{name}.") for name in measured):
-                hint = did_you_mean(figure, measured) or f"it has: {', '.join(measured)}"
-                self._fail(stage, wanted, f"{wanted.value} measures no {figure!r}", hint)
+                hint = did_you_mean(metric, measured) or f"it has: {', '.join(measured)}"
+                self._fail(stage, wanted, f"{wanted.value} has no metric {metric!r}", hint)
                 return False
         return True
 

@@ -19,7 +19,7 @@ from llmpipe.runner.messages import overlaid
 Rows = Mapping[str, list[Any]]
 
 TITLES = {
-    "metrics": "Figures",
+    "metrics": "Metrics",
     "config": "Settings that differ",
     "data": "Inputs that differ",
     "seconds": "Seconds",

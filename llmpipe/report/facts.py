@@ -16,7 +16,7 @@ from llmpipe.runner.outcome import RECORD_VERSION
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.store import Store
 
-NO_FIGURES = frozenset({"outputs"})
+NOT_NUMBERS = frozenset({"outputs"})
 """Metrics that count what a stage made and say nothing of how good it is."""
 
 
@@ -44,12 +44,12 @@ class Stage(msgspec.Struct, frozen=True):
     started: float | None = None
     memory: int | None = None
 
-    def figures(self) -> dict[str, float]:
-        """Return every single figure of its metrics by its dotted name; curves are none."""
+    def numbers(self) -> dict[str, float]:
+        """Return the metrics that are single numbers, by dotted name; curves are left out."""
         single = {
             name: value
             for name, value in self.metrics.items()
-            if not isinstance(value, list) and name not in NO_FIGURES
+            if not isinstance(value, list) and name not in NOT_NUMBERS
         }
         return {name: value for name, value in flatten(single) if is_number(value)}
 

@@ -1,8 +1,8 @@
-"""Models compared on the same rows: figures with intervals, and what each has over the first.
+"""Models compared on the same rows: metrics with intervals, and differences to the first model.
 
-Metrics are read by their shape: figures by model and metric, and under ``paired`` the differences
-with their intervals. Where the store still has the file of figures, each figure's own interval is
-shown, too.
+What a stage compares is recognized by shape: metrics by model, and under ``paired`` the differences
+with their intervals. The interval of each metric comes from the metrics file, if the store still
+has it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ LOWER_IS_BETTER: Mapping[str, bool] = {
 }
 """The metrics whose sense is known; of others it is not said which model is better."""
 
-Figures = dict[str, dict[str, float]]
-"""Figures by model and metric."""
+Metrics = dict[str, dict[str, float]]
+"""Metrics by model and name."""
 Paired = dict[str, dict[str, dict[str, list[float]]]]
-"""By model, by the model set against it, by metric: the difference, and its interval's ends."""
+"""The difference and the ends of its interval, by model, by the other model, by metric."""
 Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A figure of a model, and how it differs from the first model's."""
+    """A metric of a model, and how it differs from the first model's."""
 
     value: float | None
     span: Span | None
@@ -63,33 +63,33 @@ class Comparison:
 def comparisons(facts: Facts) -> Markup:
     """Return a table for every stage that compares models."""
     found = [
-        _comparison(facts, stage, figures)
+        _comparison(facts, stage, compared)
         for stage in facts.run.stages.values()
-        if (figures := by_model(stage.metrics))
-        and (len(figures) > 1 or not facts.point(stage.stage))  # else the sweep's table has it
+        if (compared := by_model(stage.metrics))
+        and (len(compared) > 1 or not facts.point(stage.stage))  # else the sweep's table has it
     ]
     if not found:
         return NOTHING
     return render("results.html", comparisons=found, lower_is_better=LOWER_IS_BETTER)
 
 
-def by_model(metrics: Mapping[str, Any]) -> Figures:
-    """Return metrics as figures by model and metric, or nothing where they are not that."""
+def by_model(metrics: Mapping[str, Any]) -> Metrics:
+    """Return metrics by model and name, or nothing if they have another shape."""
     models = {name: value for name, value in metrics.items() if name != "paired"}
-    for figures in models.values():
-        if not isinstance(figures, dict) or not all(map(is_number, figures.values())):
+    for found in models.values():
+        if not isinstance(found, dict) or not all(map(is_number, found.values())):
             return {}
-        if "paired" not in metrics and not figures.keys() & LOWER_IS_BETTER.keys():
+        if "paired" not in metrics and not found.keys() & LOWER_IS_BETTER.keys():
             return {}
     return models
 
 
-def _comparison(facts: Facts, stage: Stage, figures: Figures) -> Comparison:
-    first = next(iter(figures))
-    metrics = list(dict.fromkeys(metric for model in figures.values() for metric in model))
+def _comparison(facts: Facts, stage: Stage, compared: Metrics) -> Comparison:
+    first = next(iter(compared))
+    metrics = list(dict.fromkeys(metric for model in compared.values() for metric in model))
     over = _paired(stage.metrics).get(first, {})
     spans, rows = _intervals(facts, stage)
-    scales = {metric: _scale(figures, spans, metric) for metric in metrics}
+    scales = {metric: _scale(compared, spans, metric) for metric in metrics}
     models = {
         model: [
             Cell(
@@ -100,7 +100,7 @@ def _comparison(facts: Facts, stage: Stage, figures: Figures) -> Comparison:
             )
             for metric in metrics
         ]
-        for model, found in figures.items()
+        for model, found in compared.items()
     }
     note = f"{rows} rows, 95 % intervals" if rows else "95 % intervals" if over else ""
     return Comparison(stage.stage, note, first, metrics, models)
@@ -128,26 +128,26 @@ def _difference(metric: str, found: list[float] | None) -> tuple[str, str]:
     return f"{fixed(difference, '+')} {interval((low, high), '+')}", verdict
 
 
-def _scale(figures: Figures, spans: Mapping[tuple[str, str], Span], metric: str) -> Span:
-    values = [found[metric] for found in figures.values() if metric in found]
-    for model in figures:
+def _scale(compared: Metrics, spans: Mapping[tuple[str, str], Span], metric: str) -> Span:
+    values = [found[metric] for found in compared.values() if metric in found]
+    for model in compared:
         values += spans.get((model, metric), ())
     return min(values), max(values)
 
 
 def _intervals(facts: Facts, stage: Stage) -> tuple[dict[tuple[str, str], Span], int | None]:
-    """Read each figure's interval and the number of rows from the file of figures."""
+    """Read each metric's interval, and the number of rows, from the metrics file."""
     record = facts.records.get(stage.stage)
     if record is None or "metrics" not in record.outputs:
         return {}, None
     try:
         summary = json.loads(facts.store.output_path(record.outputs["metrics"]).read_bytes())
-        figures = [
-            (model, metric, figure)
+        measured = [
+            (model, metric, value)
             for model, metrics in summary["models"].items()
-            for metric, figure in metrics.items()
+            for metric, value in metrics.items()
         ]
-        spans = {(m, n): (float(f["low"]), float(f["high"])) for m, n, f in figures}
-        return spans, max(int(figure["n"]) for *_, figure in figures)
+        spans = {(m, n): (float(f["low"]), float(f["high"])) for m, n, f in measured}
+        return spans, max(int(value["n"]) for *_, value in measured)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, None  # freed, or of another kind of stage

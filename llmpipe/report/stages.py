@@ -34,7 +34,7 @@ class Row:
     why: list[str]
     idle: str
     notes: list[str]
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 def failures(facts: Facts) -> Markup:
@@ -61,7 +61,7 @@ def lock(facts: Facts) -> Markup:
 
 def _row(stage: Stage, notes: list[str]) -> Row:
     idle = "not asked for" if stage.status == "skipped" else WHY_NOT.get(stage.status, "")
-    return Row(stage, _took(stage), _why(stage), idle, notes, stage.figures())
+    return Row(stage, _took(stage), _why(stage), idle, notes, stage.numbers())
 
 
 def _took(stage: Stage) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sweeps: a row for every point with the figures of all that was made at it; the choice marked."""
+"""Sweeps: a row for every point, with the metrics of its stages; the chosen point is marked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Point:
     """A point: its axes, what was made at it, and the stage that has chosen it."""
 
     axes: dict[str, Any]
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     statuses: list[str] = field(default_factory=list)
     chooser: str | None = None
 
@@ -47,14 +47,14 @@ class Sweep:
         return f"{len(self.points)} points of {', '.join(self.axes)}"
 
     @property
-    def figures(self) -> list[str]:
-        """The names of all figures of its points."""
-        return list(dict.fromkeys(name for point in self.points for name in point.figures))
+    def metrics(self) -> list[str]:
+        """The names of all metrics of its points."""
+        return list(dict.fromkeys(name for point in self.points for name in point.metrics))
 
     @property
     def heads(self) -> list[str]:
         """The heads of its table's columns."""
-        return [*self.axes, "status", *self.figures]
+        return [*self.axes, "status", *self.metrics]
 
     @property
     def numbers(self) -> list[int]:
@@ -71,7 +71,7 @@ def sweeps(facts: Facts) -> Markup:
             points = found.setdefault(tuple(sorted(axes)), {})
             point = points.setdefault(name.partition("@")[2], Point(axes))
             point.statuses.append(stage.status)
-            point.figures |= _figures(facts.family(name), stage)
+            point.metrics |= _metrics(facts.family(name), stage)
     for name, choice in _choices(facts):
         for points in found.values():
             if choice["point"] in points:
@@ -80,8 +80,8 @@ def sweeps(facts: Facts) -> Markup:
     return render("sweeps.html", sweeps=told) if told else NOTHING
 
 
-def _figures(family: str, stage: Stage) -> dict[str, float]:
-    found = stage.figures()
+def _metrics(family: str, stage: Stage) -> dict[str, float]:
+    found = stage.numbers()
     return {
         f"{family}.{name}": value for name, value in found.items() if not name.startswith("paired.")
     }
@@ -96,8 +96,8 @@ def _choices(facts: Facts) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _choose(points: dict[str, Point], name: str, choice: dict[str, Any]) -> None:
-    """Mark the point that a stage has chosen, and note the figure that decided at every point."""
+    """Mark the point that a stage has chosen, and note the metric that decided, for every point."""
     points[choice["point"]].chooser = name
-    for point, figure in choice["points"].items():
-        if point in points and is_number(figure):
-            points[point].figures.setdefault(str(choice.get("by", "figure")), figure)
+    for point, value in choice["points"].items():
+        if point in points and is_number(value):
+            points[point].metrics.setdefault(str(choice.get("by", "value")), value)

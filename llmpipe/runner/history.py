@@ -150,7 +150,7 @@ def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[s
     Returns:
         ``config`` (what differs of the resolved specs), ``data`` (input files and artifacts from
         outside whose content differs, by stage and input, as their digests), ``metrics`` (every
-        figure, and texts that differ) and ``seconds`` (of every stage that ran), each as rows: a
+        number, and texts that differ) and ``seconds`` (of every stage that ran), each as rows: a
         name and one value for each run, None where a run has none.
     """
     config = _rows([dict(flatten(run["document"])) for run in runs])
@@ -176,7 +176,7 @@ def parted(rows: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], dict[st
 
 
 def change(row: Sequence[Any]) -> float | None:
-    """Return the change of a figure from the first run to the last; None where one has none."""
+    """Return the change of a metric from the first run to the last, or None if either lacks it."""
     first, last = row[0], row[-1]
     if type(first) not in (int, float) or type(last) not in (int, float):
         return None
@@ -184,7 +184,7 @@ def change(row: Sequence[Any]) -> float | None:
 
 
 def change_text(row: Sequence[Any]) -> str:
-    """Say the change of a figure, and what part of the first run's it is; empty without one."""
+    """Return the change of a metric as text, with its share of the first value; "" if none."""
     by = change(row)
     if not by:
         return ""

@@ -1,4 +1,4 @@
-"""Events and figures in words, as every view and command says them."""
+"""Events and numbers as text, in the form that every view and command prints."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class _Filler:
                 where,
                 "a value known only at run time cannot stand in a spec",
                 "make it an artifact: name the stage's output where a reference is taken; "
-                "to go on with the best of a sweep by a figure, use a select stage",
+                "to continue with the best point of a sweep, use a select stage",
             )
         hint = "known: ${params.NAME}, ${env:NAME}, ${secret:NAME}; write $${ for a literal ${"
         return self._fail(match, where, "unknown expression", hint)

@@ -96,14 +96,14 @@ class Chunk(StageDefaults):
         limit, splitter, reader = _splitter(ctx)
         folder = ctx.out / "chunks"
         folder.mkdir()
-        figures = _Figures()
-        chunks.write_chunks(folder / "chunks.jsonl", _cut(ctx, splitter, reader, figures))
-        if not figures.tokens:
+        tally = _Tally()
+        chunks.write_chunks(folder / "chunks.jsonl", _cut(ctx, splitter, reader, tally))
+        if not tally.tokens:
             raise StageError(
-                f"{documents.label}: nothing to cut in {figures.documents} documents",
+                f"{documents.label}: nothing to cut in {tally.documents} documents",
                 hint="do they hold any text? look at the rejects of the ingest stage",
             )
-        figures.survey.check(ctx.input("model").label, config.unknown, ctx.warn)
+        tally.survey.check(ctx.input("model").label, config.unknown, ctx.warn)
         link_or_copy(documents.path, folder, "documents.jsonl")
         how = {
             "tokens": config.tokens,
@@ -111,14 +111,14 @@ class Chunk(StageDefaults):
             "context": config.context,
             "model": ctx.input("model").digest,
             "limit": limit,
-            "longest": max(figures.tokens),
+            "longest": max(tally.tokens),
         }
         write_json(folder / "chunking.json", how)
-        return StageResult({"chunks": folder}, figures.as_metrics(), figures.summary())
+        return StageResult({"chunks": folder}, tally.as_metrics(), tally.summary())
 
 
 @dataclass(slots=True)
-class _Figures:
+class _Tally:
     """What is counted while cutting."""
 
     documents: int = 0
@@ -164,16 +164,16 @@ def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter, Reader]:
 
 
 def _cut(
-    ctx: StageContext[ChunkConfig], splitter: Splitter, reader: Reader, figures: _Figures
+    ctx: StageContext[ChunkConfig], splitter: Splitter, reader: Reader, tally: _Tally
 ) -> Iterator[chunks.Chunk]:
     for document in read_documents(ctx.input("documents").path):
         cut = splitter.split(document)
         readings = reader.read([chunk.text for chunk in cut])
         for chunk, reading in zip(cut, readings, strict=True):
-            figures.survey.add(reading, chunk)
-            figures.tokens.append(chunk.tokens)
-            figures.cut_words += cuts_a_word(document, chunk)
+            tally.survey.add(reading, chunk)
+            tally.tokens.append(chunk.tokens)
+            tally.cut_words += cuts_a_word(document, chunk)
             yield chunk
-        figures.documents += 1
-        if figures.documents % 10 == 0:
-            ctx.progress(figures.documents, note=f"documents, {len(figures.tokens)} chunks")
+        tally.documents += 1
+        if tally.documents % 10 == 0:
+            ctx.progress(tally.documents, note=f"documents, {len(tally.tokens)} chunks")

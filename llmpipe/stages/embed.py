@@ -151,8 +151,8 @@ class Embed(StageDefaults):
             link_or_copy(chunks / name, folder)
         if "weights" in ctx.inputs:
             link_or_copy(ctx.input("weights").path, folder, "model.onnx")
-        figures = {**_figures(backlog, dimension, spent), **survey.metrics()}
-        return StageResult({"embeddings": folder}, figures, _summary(figures))
+        metrics = {**_metrics(backlog, dimension, spent), **survey.metrics()}
+        return StageResult({"embeddings": folder}, metrics, _summary(metrics))
 
 
 def _useless(config: EmbedConfig) -> list[str]:
@@ -241,7 +241,7 @@ def _embed(
     return loaded - begun, time.monotonic() - loaded
 
 
-def _figures(backlog: Backlog, dimension: int, spent: tuple[float, float]) -> dict[str, Any]:
+def _metrics(backlog: Backlog, dimension: int, spent: tuple[float, float]) -> dict[str, Any]:
     embedded = len(backlog.missing)
     loading, embedding = spent
     return {
@@ -256,10 +256,10 @@ def _figures(backlog: Backlog, dimension: int, spent: tuple[float, float]) -> di
     }
 
 
-def _summary(figures: Mapping[str, Any]) -> str:
-    parts = [f"{figures['chunks']} chunks, {figures['dimension']} dimensions"]
-    if figures["embedded"]:
-        parts.append(f"{figures['embedded']} embedded, {figures['texts_per_second']} a second")
-    if figures["reused"]:
-        parts.append(f"{figures['reused']} known from before")
+def _summary(metrics: Mapping[str, Any]) -> str:
+    parts = [f"{metrics['chunks']} chunks, {metrics['dimension']} dimensions"]
+    if metrics["embedded"]:
+        parts.append(f"{metrics['embedded']} embedded, {metrics['texts_per_second']} a second")
+    if metrics["reused"]:
+        parts.append(f"{metrics['reused']} known from before")
     return "; ".join(parts)

@@ -160,7 +160,7 @@ class Evaluate(StageDefaults):
         return {**semantic_fields(config), "labels": labels, "device": [found.kind, found.dtype]}
 
     @staticmethod
-    def figures(config: EvaluateConfig) -> list[str]:
+    def metrics(config: EvaluateConfig) -> list[str]:
         measured = [f"{model}.{metric}" for model in config.models for metric in config.metrics]
         return [*measured, "replies"]
 

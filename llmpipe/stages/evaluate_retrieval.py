@@ -150,7 +150,7 @@ class EvaluateRetrieval(StageDefaults):
         }
 
     @staticmethod
-    def figures(config: EvaluateRetrievalConfig) -> list[str]:
+    def metrics(config: EvaluateRetrievalConfig) -> list[str]:
         searches = [f"{index}.{mode}" for index in config.indexes for mode in config.modes]
         measured = [f"{search}.{metric}" for search in searches for metric in config.metrics]
         return [*measured, "questions", "left_out"]
@@ -200,8 +200,8 @@ class EvaluateRetrieval(StageDefaults):
             "rankings": ctx.out / "rankings.jsonl",
         }
         pairs = _alike([index.label for index in indexes], config.modes)
-        figures = table(summary, config.metrics, "search", pairs)
-        told = f"{figures}\n{_counted(len(questions), left_out)}"
+        compared = table(summary, config.metrics, "search", pairs)
+        told = f"{compared}\n{_counted(len(questions), left_out)}"
         return StageResult(outputs, compact(summary), told)
 
 

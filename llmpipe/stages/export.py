@@ -151,8 +151,8 @@ class Export(StageDefaults):
             reports[name] = _gate(ctx, reference, gguf, expected)
         outputs[PARITY] = write_json(ctx.out / "parity.json", reports)
         ctx.progress(steps, steps)
-        figures = _figures(reports, outputs)
-        return StageResult(outputs, figures, _summary(figures, reports))
+        metrics = _metrics(reports, outputs)
+        return StageResult(outputs, metrics, _summary(metrics, reports))
 
 
 def quantizations(config: ExportConfig) -> list[str]:
@@ -205,23 +205,23 @@ def _gate(
     }
 
 
-def _summary(figures: Mapping[str, Any], reports: Mapping[str, Any]) -> str:
-    sizes = ", ".join(f"{name} {figures[name]['bytes'] / 1e6:.0f} MB" for name in reports)
-    compared = f"{figures['chats']} chats, {figures['texts']} texts, {figures['tokens']} tokens"
-    return f"{sizes}; parity {figures['parity']} over {compared}"
+def _summary(metrics: Mapping[str, Any], reports: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{name} {metrics[name]['bytes'] / 1e6:.0f} MB" for name in reports)
+    compared = f"{metrics['chats']} chats, {metrics['texts']} texts, {metrics['tokens']} tokens"
+    return f"{sizes}; parity {metrics['parity']} over {compared}"
 
 
-def _figures(reports: Mapping[str, Any], outputs: Mapping[str, Path]) -> dict[str, Any]:
+def _metrics(reports: Mapping[str, Any], outputs: Mapping[str, Path]) -> dict[str, Any]:
     """Return the metrics to show: what was compared, and the size and agreement of each file."""
     first: Mapping[str, Any] = next(iter(reports.values()))
-    figures = {name: first[name] for name in ("parity", "chats", "texts", "tokens")}
+    metrics = {name: first[name] for name in ("parity", "chats", "texts", "tokens")}
     for name, report in reports.items():
         rows = report["continuations"]
-        figures[name] = {"bytes": outputs[name].stat().st_size}
+        metrics[name] = {"bytes": outputs[name].stat().st_size}
         if rows:
             agreeing, total = (sum(r[k] for r in rows) for k in ("agreeing_tokens", "tokens"))
-            figures[name]["agreeing_answer_tokens"] = f"{agreeing}/{total}"
-    return figures
+            metrics[name]["agreeing_answer_tokens"] = f"{agreeing}/{total}"
+    return metrics
 
 
 def _question(prompt: str) -> list[dict[str, str]]:

@@ -101,16 +101,16 @@ class Merge(StageDefaults):
             trained = merge(base.path, adapter.path, target, adapter.label, threads=ctx.threads)
             _copy_files(base.path, adapter.path, target)
             ctx.progress(1, 3, "verifying")
-            figures = verify_merge(base.path, target)
+            metrics = verify_merge(base.path, target)
             ctx.progress(2, 3, "comparing with the adapter on its base")
-            figures |= compare(trained, target, f"{adapter.label}, merged,")
-        figures["base"] = describe(quantization_of(adapter.path))
+            metrics |= compare(trained, target, f"{adapter.label}, merged,")
+        metrics["base"] = describe(quantization_of(adapter.path))
         return StageResult(
             {"model": target},
-            figures,
-            f"{figures['changed']} of {figures['tensors']} tensors changed; "
-            f"{figures['mean_kl']:.1e} nats a token from the adapter on its base, "
-            f"which is {figures['learned_kl']:.2g} from the base alone",
+            metrics,
+            f"{metrics['changed']} of {metrics['tensors']} tensors changed; "
+            f"{metrics['mean_kl']:.1e} nats a token from the adapter on its base, "
+            f"which is {metrics['learned_kl']:.2g} from the base alone",
         )
 
 

@@ -54,24 +54,24 @@ class Select(StageDefaults):
     """See the module's docstring."""
 
     Config = SelectConfig
-    VERSION = 2
+    VERSION = 3
     determinism = "exact"
     cpus = 1
 
     @staticmethod
     def ports(config: SelectConfig) -> Ports:
-        stage, _, figure = config.by.partition(".")
+        stage, _, metric = config.by.partition(".")
         inputs = {
             "of": Input(("of",), config.of, ANYTHING, gather=True),
-            "by": Input(("by",), stage, ("metrics", "records"), gather=True, figure=figure),
+            "by": Input(("by",), stage, ("metrics", "records"), gather=True, metric=metric),
         }
         outputs = {"winner": Output("file", like="of"), "choice": Output("metrics")}
         return Ports(inputs, outputs, default="winner")
 
     @staticmethod
     def fingerprint(config: SelectConfig) -> dict[str, Any]:
-        figure = config.by.partition(".")[2]
-        return {"of": config.of, "by": config.by, "figure": figure, "mode": config.mode}
+        metric = config.by.partition(".")[2]
+        return {"of": config.of, "by": config.by, "metric": metric, "mode": config.mode}
 
     @staticmethod
     def run(ctx: StageContext[SelectConfig]) -> StageResult:
@@ -82,11 +82,11 @@ class Select(StageDefaults):
         """
         by = ctx.config.by
         points = [name[3:-1] for name in ctx.inputs if name.startswith("of[")]
-        figures = {point: _figure(ctx.input(f"by[{point}]"), by, point) for point in points}
-        finite = {point: figure for point, figure in figures.items() if math.isfinite(figure)}
+        values = {point: _read_metric(ctx.input(f"by[{point}]"), by, point) for point in points}
+        finite = {point: value for point, value in values.items() if math.isfinite(value)}
         lost = [point for point in points if point not in finite]
         if not finite:
-            raise StageError(f"the figure {by} is not finite at any point")
+            raise StageError(f"the metric {by} is not finite at any point")
         if lost:
             ctx.warn(f"not to be chosen, since {by} is not finite there: {', '.join(lost)}")
         best = (min if ctx.config.mode == "min" else max)(finite, key=finite.__getitem__)
@@ -94,15 +94,15 @@ class Select(StageDefaults):
         winner = ctx.out / "winner" / source.name
         winner.parent.mkdir()
         _link(source, winner)
-        choice = {"point": best, "figure": figures[best], "by": by, "points": finite, "lost": lost}
+        choice = {"point": best, "value": values[best], "by": by, "points": finite, "lost": lost}
         return StageResult(
             {"winner": winner, "choice": write_json(ctx.out / "choice.json", choice)},
             choice,
-            _table(figures, best, by),
+            _table(values, best, by),
         )
 
 
-def _figure(metrics: Artifact, by: str, point: str) -> float:
+def _read_metric(metrics: Artifact, by: str, point: str) -> float:
     """Return the metric from a JSON file, or raise an error that lists the available ones."""
     stage, *steps = by.split(".")
     where = f"{stage}@{point}" if point else stage
@@ -115,9 +115,9 @@ def _figure(metrics: Artifact, by: str, point: str) -> float:
         if isinstance(found, (int, float)) and not isinstance(found, bool):
             return float(found)
     models = _follow(data, ["models"])
-    known = sorted(_figures(models if isinstance(models, dict) else data))
-    hint = did_you_mean(".".join(steps), known) or f"it has: {', '.join(known) or 'no figures'}"
-    raise StageError(f"the metrics of {where} have no figure {'.'.join(steps)!r}", hint=hint)
+    known = sorted(_metric_names(models if isinstance(models, dict) else data))
+    hint = did_you_mean(".".join(steps), known) or f"it has: {', '.join(known) or 'no metrics'}"
+    raise StageError(f"the metrics of {where} have no metric {'.'.join(steps)!r}", hint=hint)
 
 
 def _follow(data: Any, steps: list[str]) -> Any:
@@ -134,7 +134,7 @@ def _follow(data: Any, steps: list[str]) -> Any:
     return None
 
 
-def _figures(data: Any, above: str = "") -> list[str]:
+def _metric_names(data: Any, above: str = "") -> list[str]:
     """List the metrics of a file; a metric with an interval counts once."""
     found: list[str] = []
     if not isinstance(data, dict):
@@ -142,7 +142,7 @@ def _figures(data: Any, above: str = "") -> list[str]:
     for key, value in data.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and "mean" not in value:
-            found += _figures(value, f"{name}.")
+            found += _metric_names(value, f"{name}.")
         elif isinstance(value, (dict, int, float)) and not isinstance(value, bool):
             found.append(name)
     return found
@@ -161,9 +161,9 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _table(figures: Mapping[str, float], best: str, by: str) -> str:
-    width = max(map(len, ["point", *figures]))
+def _table(values: Mapping[str, float], best: str, by: str) -> str:
+    width = max(map(len, ["point", *values]))
     rows = [f"{'point':<{width}}  {by}"]
-    for point, figure in figures.items():
-        rows.append(f"{point:<{width}}  {figure:.6g}{'  ← chosen' if point == best else ''}")
+    for point, value in values.items():
+        rows.append(f"{point:<{width}}  {value:.6g}{'  ← chosen' if point == best else ''}")
     return "\n".join(rows)

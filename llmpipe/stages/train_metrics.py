@@ -23,21 +23,21 @@ def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
         ended: how the training ended.
         labels: what was counted in its labels.
     """
-    figures: dict[str, Any] = {"steps": ended.step}
-    figures |= {name: count for name in COUNTED if (count := getattr(labels, name))}
+    found: dict[str, Any] = {"steps": ended.step}
+    found |= {name: count for name in COUNTED if (count := getattr(labels, name))}
     if ended.stopped_early:
-        figures["planned_steps"] = ended.planned
+        found["planned_steps"] = ended.planned
     if loss := ended.curve("loss"):
-        figures["loss"] = [list(point) for point in loss]
-        figures["loss_last_fifth"] = trend([value for _, value in loss])[1]
+        found["loss"] = [list(point) for point in loss]
+        found["loss_last_fifth"] = trend([value for _, value in loss])[1]
     if eval_loss := ended.curve("eval_loss"):
-        figures["eval_loss"] = [list(point) for point in eval_loss]
-        figures["eval_loss_last"] = eval_loss[-1][1]
+        found["eval_loss"] = [list(point) for point in eval_loss]
+        found["eval_loss_last"] = eval_loss[-1][1]
     if ended.best_step is not None:
-        figures["best_step"] = ended.best_step
-        figures[f"best_{_metric(ended)}"] = ended.best_value
-        figures["kept_step"] = ended.kept_step
-    return figures
+        found["best_step"] = ended.best_step
+        found[f"best_{_metric(ended)}"] = ended.best_value
+        found["kept_step"] = ended.kept_step
+    return found
 
 
 def summary(ended: Ending) -> str:

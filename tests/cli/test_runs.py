@@ -54,22 +54,22 @@ def runs(workspace: Any, *arguments: str, code: int = 0) -> Any:
 
 
 def test_two_runs_side_by_side(sweep: Any) -> None:
-    """What was set, the figures and the winner stand there; data that is the same does not."""
+    """What was set, the metrics and the winner stand there; data that is the same does not."""
     one, two, _ = sweep.names
     found = runs(sweep, "compare", one, two)
     assert found["runs"] == [one, two]
     assert found["config"]["params.top"] == ["3", "7"]
     assert found["data"] == {}
     assert found["metrics"]["rows.in"] == [4, 4]
-    assert found["metrics"]["best.figure"] == [3.0, 7.0]
+    assert found["metrics"]["best.value"] == [3.0, 7.0]
     assert found["metrics"]["best.point"] == ['env.X="3"', 'env.X="7"']
     assert found["seconds"]["rows"][0] > 0
     assert found["seconds"]["rows"][1] is None
     text = sweep.call("runs", "compare", one, two).stdout
     assert re.search(rf"settings that differ:\n +{one} +{two}\n", text)
     assert re.search(r"\n  params\.top +3 +7\n", text)
-    assert re.search(rf"\nfigures:\n +{one} +{two} +change from {one}\n", text)
-    assert re.search(r"\n  best\.figure +3 +7 +\+4 \(\+133 %\)\n", text)
+    assert re.search(rf"\nmetrics:\n +{one} +{two} +change from {one}\n", text)
+    assert re.search(r"\n  best\.value +3 +7 +\+4 \(\+133 %\)\n", text)
     assert text.startswith(f"{one}: done, as the spec is\n{two}: done, with --set 'params.top=")
     assert "inputs that differ" not in text
 
@@ -94,14 +94,14 @@ def test_three_runs_and_more(sweep: Any) -> None:
     assert found["metrics"]["rows.in"] == [4, 4, 6]
     only = runs(sweep, "compare", "--last", "3", "--only", "best.", "--only", "params")
     assert only["config"] == {"params.top": ["3", "7", "7"]}
-    assert only["metrics"]["best.figure"] == [3.0, 7.0, 7.0]
+    assert only["metrics"]["best.value"] == [3.0, 7.0, 7.0]
     assert {name.partition(".")[0] for name in only["metrics"]} == {"best"}
     fourth = sweep.run("--set", "params.top='9'")["run"]
     text = sweep.call("runs", "compare", "--last", "9").stdout
-    figures = text.partition("figures:\n")[2].partition("seconds:")[0].splitlines()
-    heads, *lines = (line.split() for line in figures)
+    metrics = text.partition("metrics:\n")[2].partition("seconds:")[0].splitlines()
+    heads, *lines = (line.split() for line in metrics)
     assert [line[0] for line in lines] == [one, two, three, fourth]
-    column = heads.index("best.figure")
+    column = heads.index("best.value")
     assert [line[column + 1] for line in lines] == ["3", "7", "7", "9"]
 
 
@@ -110,13 +110,13 @@ def test_what_is_equal_is_folded(sweep: Any) -> None:
     one, two, _ = sweep.names
     text = sweep.call("runs", "compare", one, two).stdout
     assert "rows.in" not in text
-    assert re.search(r"\n\d+ figures are equal; --all shows them\n$", text)
+    assert re.search(r"\n\d+ metrics are equal; --all shows them\n$", text)
     text = sweep.call("runs", "compare", one, two, "--all").stdout
     assert re.search(r"\n  rows\.in +4 +4\n", text)
-    assert text.index("best.figure") < text.index("rows.in")
+    assert text.index("best.value") < text.index("rows.in")
     assert "are equal" not in text
     changes = runs(sweep, "compare", one, two)["changes"]["metrics"]
-    assert (changes["best.figure"], changes["rows.in"]) == (4.0, 0.0)
+    assert (changes["best.value"], changes["rows.in"]) == (4.0, 0.0)
 
 
 def test_a_comparison_as_a_page(sweep: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_comparison_as_a_page(sweep: Any) -> None:
     page = (sweep.folder / "new" / "page.html").read_text()
     assert "+4 (+133 %)" in page
     assert f"change from {one}" in page
-    assert page.index("best.figure") < page.index("<details>") < page.index("rows.in")
+    assert page.index("best.value") < page.index("<details>") < page.index("rows.in")
     refused = sweep.call("runs", "compare", one, two, "--html", "new")
     assert refused.returncode == 2
     assert "--html: new is a folder" in refused.stderr

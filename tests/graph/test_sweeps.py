@@ -177,7 +177,7 @@ best: {kind: select, of: b, by: b.loss, mode: min}""",
 
 
 def test_select_takes_the_metrics_where_a_stage_makes_other_things_too(folder: Path) -> None:
-    """``by`` cannot name an output: the only one that can hold figures is meant."""
+    """``by`` cannot name an output: the only one that can hold metrics is meant."""
     fit = (
         "fit: {kind: command, run: x, outputs: {w: w.bin, m: m.json%s}, matrix: {env.X: [p, q]}}\n"
     )
@@ -188,8 +188,8 @@ def test_select_takes_the_metrics_where_a_stage_makes_other_things_too(folder: P
     assert "stages.best.by: 'fit' has several outputs: say which" in message
 
 
-def test_select_needs_figures_of_the_same_points(folder: Path) -> None:
-    """A figure of another stage, or of another sweep, decides nothing."""
+def test_select_needs_metrics_of_the_same_points(folder: Path) -> None:
+    """A metric of another stage, or of another sweep, decides nothing."""
     stages = """\
 a: {kind: command, run: "x ${outputs.o}", outputs: {o: o.json}, matrix: {env.X: [p, q]}}
 c: {kind: command, run: "x ${outputs.o}", outputs: {o: o.json}}

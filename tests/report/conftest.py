@@ -23,7 +23,7 @@ from llmpipe.runner.outcome import StageOutcome, content, write_record
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.store import Store
-from llmpipe.stages import train_metrics as train_figures
+from llmpipe.stages import train_metrics
 
 COMMANDS = """\
 version: 1
@@ -264,8 +264,8 @@ def _work(
     """Give what a stage's work comes to: metrics, summary, seconds, and the files that count."""
     rate = next(iter(point.values()), 1e-3)
     if family == "extra":
-        figures = {"rows": 40, "rejected": {"copy": 3, "too long": 4}, "operators": {"deepen": 40}}
-        return figures, "40 rows of 47", 61.0, {}
+        measured = {"rows": 40, "rejected": {"copy": 3, "too long": 4}, "operators": {"deepen": 40}}
+        return measured, "40 rows of 47", 61.0, {}
     if family == "dataset":
         metrics = {
             "in": 543,
@@ -277,19 +277,19 @@ def _work(
     if family == "sft":
         ended = _training(rate)
         labels = Labels(440, 30_000, 12_000, [], None, None)
-        return train_figures.metrics(ended, labels), train_figures.summary(ended), 173.0, {}
+        return train_metrics.metrics(ended, labels), train_metrics.summary(ended), 173.0, {}
     if family == "dev":
         metrics, text, full = _compared({"sft": _dev_loss(rate)}, ["loss"])
         return metrics, text, 20.0, {"metrics": full}
     if family == "best":
-        figures = {
+        measured = {
             f"axolotl.learning_rate={r}": _compared({"sft": _dev_loss(r)}, ["loss"])[0]["sft"][
                 "loss"
             ]
             for r in (5e-4, 1e-3, 2e-3)
         }
-        best = min(figures, key=lambda p: figures[p])
-        choice = {"point": best, "figure": figures[best], "by": "dev.sft.loss", "points": figures}
+        best = min(measured, key=lambda p: measured[p])
+        choice = {"point": best, "value": measured[best], "by": "dev.sft.loss", "points": measured}
         return choice, f"{best} has the least dev.sft.loss", 0.2, {}
     if family == "quality":
         metrics, text, full = _compared(

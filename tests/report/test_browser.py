@@ -151,5 +151,5 @@ def test_a_reader_hears_what_the_drawings_show(opened: Opener, trained_run: Path
     curves = page.get_by_role("img", name="sft: loss, learning_rate=0.0005 · loss:")
     assert curves.count() == 1
     assert page.get_by_role("region", name="Models compared", exact=True).count() == 1
-    table = page.get_by_role("table", name="Figures of quality")
+    table = page.get_by_role("table", name="Metrics of quality")
     assert table.get_by_role("rowheader").all_inner_texts() == ["base", "best", "gguf"]

@@ -130,7 +130,7 @@ def test_rows_of_data_are_counted(failed_run: Path) -> None:
 
 
 def test_a_sweep_marks_the_choice(failed_run: Path) -> None:
-    """A row for every point with the figure that decided; the chosen one is marked."""
+    """A row for every point with the metric that decided; the chosen one is marked."""
     page = Page(failed_run)
     assert page.count("tr", "marked") == 1
     assert "★ best" in page.sections["sweeps"]
@@ -158,14 +158,14 @@ def test_a_training_has_its_curves(trained_run: Path) -> None:
     assert page.count("circle", "held-out") == 12
     record = json.loads(next(trained_run.glob(".llmpipe/runs/*/run.json")).read_bytes())
     stage = record["stages"]["sft@axolotl.learning_rate=0.0005"]
-    figures, text = stage["metrics"], page.sections["training"]
-    first = fmean(loss for _, loss in figures["loss"][:12])
-    last = figures["loss_last_fifth"]
-    assert last == fmean(loss for _, loss in figures["loss"][-12:])
+    measured, text = stage["metrics"], page.sections["training"]
+    first = fmean(loss for _, loss in measured["loss"][:12])
+    last = measured["loss_last_fifth"]
+    assert last == fmean(loss for _, loss in measured["loss"][-12:])
     assert f"{number(first)} → {number(last)}, means of the first and last fifth" in text
     assert f"loss {first:.2f} → {last:.2f} (means of the first and last fifth)" in stage["summary"]
-    held_out = figures["eval_loss"]
-    assert figures["eval_loss_last"] == held_out[-1][1]
+    held_out = measured["eval_loss"]
+    assert measured["eval_loss_last"] == held_out[-1][1]
     assert f"{number(held_out[0][1])} → {number(held_out[-1][1])}, first and last" in text
 
 
@@ -181,16 +181,16 @@ def test_models_are_compared_with_intervals(trained_run: Path) -> None:
         for path in trained_run.glob(".llmpipe/store/objects/*/data/artifact.json")
         if len((data := json.loads(path.read_bytes())).get("models", [])) == 3
     )
-    for figures in summary["models"].values():
-        for figure in figures.values():
-            assert f"{figure['mean']:.3f}\n[{figure['low']:.3f}, {figure['high']:.3f}]" in text
+    for measured in summary["models"].values():
+        for metric in measured.values():
+            assert f"{metric['mean']:.3f}\n[{metric['low']:.3f}, {metric['high']:.3f}]" in text
     assert "[" in text.partition("against base")[0]
 
 
 def test_without_the_file_the_means_are_shown(
     trained_run: Path, tmp_path: Path, command_line: Call
 ) -> None:
-    """When the store has freed the file of figures, those of the record stand alone."""
+    """When the store has freed the metrics file, those of the record stand alone."""
     import shutil
 
     folder = shutil.copytree(trained_run, tmp_path / "copy")
@@ -403,7 +403,7 @@ def test_the_page_goes_where_it_is_sent(
 
 
 def test_metrics_of_other_shapes_are_no_comparison() -> None:
-    """Only figures by model are compared: counts, curves and sizes are not."""
+    """Only metrics by model are compared: counts, curves and sizes are not."""
     assert by_model({"a": {"loss": 1.0}, "b": {"loss": 2.0}})
     assert by_model({"a": {"recall": 1.0}, "paired": {}})
     for other in (
@@ -432,7 +432,7 @@ def test_axes_have_round_numbers() -> None:
 
 NAMES = st.sampled_from(
     ["models", "paired", "loss", "eval_loss", "mean", "low", "high", "rows", "rejected", "kept",
-     "dropped", "read", "points", "figure", "point", "by", "x"]
+     "dropped", "read", "points", "value", "point", "by", "x"]
 )  # fmt: skip
 METRICS = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5),

@@ -52,7 +52,7 @@ def test_only_settings_that_differ_are_told(store: Store) -> None:
 
 def test_every_figure_is_told(store: Store) -> None:
     """Figures at any depth stand side by side, also where they are equal; curves and truth values
-    are no figures; texts are told where they differ."""
+    are not metrics; texts are told where they differ."""
     one = a_run("1", {}, dev={"metrics": {"sft": {"rouge_l": 0.5}, "rows": 9, "ok": True}},
                 best={"metrics": {"point": "lr=1", "by": "dev.loss"}})  # fmt: skip
     two = a_run("2", {}, dev={"metrics": {"sft": {"rouge_l": 0.5}, "loss": [[1, 2.5]]}},

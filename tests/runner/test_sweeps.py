@@ -43,13 +43,13 @@ def winner(result: dict[str, Any]) -> str:
 
 
 def test_the_best_point_goes_on(sweep: Any) -> None:
-    """Every point runs once, the least figure wins, and the choice is on record."""
+    """Every point runs once, the least metric wins, and the choice is on record."""
     result = sweep.run()
     assert sorted(sweep.trace()) == ["dev", "dev", "dev", "fit-1", "fit-2", "fit-3", "use"]
     assert winner(result) == "weights 1"
     assert result["stages"]["best"]["metrics"] == {
         "point": 'env.X="1"',
-        "figure": 1.0,
+        "value": 1.0,
         "by": "dev.loss",
         "points": {'env.X="3"': 3.0, 'env.X="1"': 1.0, 'env.X="2"': 2.0},
         "lost": [],
@@ -134,16 +134,16 @@ def test_ties_go_to_the_first_point(sweep: Any) -> None:
     assert winner(sweep.run()) == "weights 3"
 
 
-def test_a_missing_figure_is_named_with_what_there_is(sweep: Any) -> None:
-    """The message names the point, and the figure that was meant."""
+def test_a_missing_metric_is_named_with_what_there_is(sweep: Any) -> None:
+    """The message names the point, and the metric that was meant."""
     edited(sweep, "by: dev.loss", "by: dev.los")
     error = sweep.run(code=1)["stages"]["best"]["error"]
-    assert error["message"] == "the metrics of dev@env.X=\"3\" have no figure 'los'"
+    assert error["message"] == "the metrics of dev@env.X=\"3\" have no metric 'los'"
     assert error["hint"] == "did you mean 'loss'?"
 
 
 def test_a_point_that_diverged_cannot_win(sweep: Any) -> None:
-    """NaN and infinity are no figures to choose by; the run says which points they were."""
+    """NaN and infinity are no metrics to choose by; the run says which points they were."""
     edited(sweep, '["3", "1", "2"]', '["3", NaN, "2", "-Infinity"]')
     told = sweep.call("run", "spec.yaml")
     assert told.returncode == 0
@@ -162,7 +162,7 @@ def test_where_every_point_diverged_there_is_no_best(sweep: Any) -> None:
     """That is a failure, not a choice at random."""
     edited(sweep, '["3", "1", "2"]', "[NaN, Infinity]")
     error = sweep.run(code=1)["stages"]["best"]["error"]
-    assert error["message"] == "the figure dev.loss is not finite at any point"
+    assert error["message"] == "the metric dev.loss is not finite at any point"
 
 
 TIMED = """\

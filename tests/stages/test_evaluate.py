@@ -105,11 +105,11 @@ def test_model_and_adapter_are_compared(run_evaluate, adapted):
     fields = {"models": ["base", "sft"], "data": "test.jsonl", "max_new_tokens": 4}
     result, metrics, predictions = run_evaluate(adapted, **fields)
     assert list(metrics["models"]) == ["base", "sft"]
-    for figures in metrics["models"].values():
-        assert set(figures) == {"loss", "rouge_l", "exact_match"}
-        for figure in figures.values():
-            assert figure["low"] <= figure["mean"] <= figure["high"]
-            assert figure["n"] == len(ROWS)
+    for measured in metrics["models"].values():
+        assert set(measured) == {"loss", "rouge_l", "exact_match"}
+        for metric in measured.values():
+            assert metric["low"] <= metric["mean"] <= metric["high"]
+            assert metric["n"] == len(ROWS)
     assert {pair["metric"] for pair in metrics["paired"]} == {"loss", "rouge_l", "exact_match"}
     assert result.metrics["base"]["loss"] == metrics["models"]["base"]["loss"]["mean"]
     assert result.metrics["base"]["loss"] != result.metrics["sft"]["loss"]

@@ -103,9 +103,9 @@ def test_a_thinking_model_answers_alike(
     assert row["answers"] == {"hf": "Paris it is", "gguf": "Paris it is"}
     assert row["reference"] == "Paris it is"
     assert row["reasoning"] == {"hf": thought, "gguf": thought, "reference": "Hm."}
-    figures = metrics["models"]
-    assert figures["hf"]["exact_match"]["mean"] == figures["gguf"]["exact_match"]["mean"] == 1
-    assert "loss" in figures["hf"]
+    models = metrics["models"]
+    assert models["hf"]["exact_match"]["mean"] == models["gguf"]["exact_match"]["mean"] == 1
+    assert "loss" in models["hf"]
     counts = metrics["replies"]
     assert counts["hf"] == counts["gguf"]
     assert counts["hf"]["with_reasoning"] == counts["references"]["with_reasoning"] == 1

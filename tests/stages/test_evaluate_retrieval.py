@@ -56,7 +56,7 @@ class Evaluation:
         self.indexes[name] = Artifact(self.folder / name, "index", name, name)
 
     def run(self, questions: str, modes: Any = ("bm25",), **fields: Any) -> dict[str, Any]:
-        """Run the stage and give its figures."""
+        """Run the stage and return its metrics."""
         plain = {"kind": "evaluate_retrieval", "questions": questions, "modes": modes, **fields}
         plain.setdefault("indexes", list(self.indexes))
         config = msgspec.convert(plain, EvaluateRetrievalConfig)
@@ -77,8 +77,8 @@ class Evaluation:
         told = [event for event in events if event["event"] == "progress"]
         assert told[-1]["done"] == told[-1]["total"]
         self.warnings = [event["message"] for event in events if event["event"] == "warning"]
-        figures: dict[str, Any] = json.loads(self.result.outputs["metrics"].read_text("utf-8"))
-        return figures
+        metrics: dict[str, Any] = json.loads(self.result.outputs["metrics"].read_text("utf-8"))
+        return metrics
 
     def rankings(self) -> list[dict[str, Any]]:
         """Give what became of each question in the last run."""
@@ -104,7 +104,7 @@ def documents(file: str, digest: str = "") -> list[Document]:
 
 @pytest.mark.heavy
 def test_a_row_is_answered_by_the_document_made_of_it(evaluation: Evaluation) -> None:
-    """Also where another file's rows have the same numbers; figures, intervals and rankings."""
+    """Also where another file's rows have the same numbers; metrics, intervals and rankings."""
     both = documents("a.jsonl") + documents("faq.jsonl", evaluation.digest("faq.jsonl"))
     different = [msgspec.structs.replace(d, text=f"{d.id} says: {d.text}") for d in both[:3]]
     evaluation.index("both", [*different, *both[3:]])
@@ -345,7 +345,7 @@ def test_an_unknown_metric_is_refused() -> None:
 
 
 def test_keys_are_not_in_the_key_and_names_are() -> None:
-    """A renamed index is another name in the figures; what searches and embeds shapes them."""
+    """A renamed index is another name in the metrics; what searches and embeds shapes them."""
     plain = {"kind": "evaluate_retrieval", "indexes": ["a"], "questions": "./q"}
 
     def key(**fields: Any) -> Any:

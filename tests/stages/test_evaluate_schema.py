@@ -71,7 +71,7 @@ def test_every_answer_is_read_again(
 
 @pytest.mark.heavy
 def test_a_schema_that_llama_cpp_drops_is_refused(smollm2_gguf: Path, tmp_path: Path) -> None:
-    """Regression: such schemas were passed over with status 200, and the figures said nothing."""
+    """Regression: such schemas were passed over with status 200, and the metrics said nothing."""
     dropped = [
         {**NUMBERS, "uniqueItems": True},
         {"oneOf": [{"type": "integer"}, {"type": "number"}]},

@@ -1,4 +1,4 @@
-"""The index stage: an artifact that can be searched, its figures, and what the config may say."""
+"""The index stage: an artifact that can be searched, its metrics, and what the config may say."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def context(root: Path, settings: IndexConfig) -> StageContext[IndexConfig]:
 
 @pytest.mark.heavy
 def test_the_artifact_can_be_searched(tmp_path: Path) -> None:
-    """By meaning and by words; the figures say what it is and what it cost."""
+    """By meaning and by words; the metrics say what it is and what it cost."""
     result = Index.run(context(tmp_path, config()))
     retriever = Retriever.open(result.outputs["index"], HashedWords())
     assert retriever.search("passage 8 about topic 1", k=1)[0].chunk.document == "d08"

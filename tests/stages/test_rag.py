@@ -71,7 +71,7 @@ def check(tmp_path: Path) -> Iterator[Check]:
 
 
 @pytest.mark.heavy
-def test_answers_and_figures_are_kept(check: Check) -> None:
+def test_answers_and_metrics_are_kept(check: Check) -> None:
     """The artifact holds the threshold and cited answers, and no time; the metrics have the times."""
     found = check.run(questions=["When does the kiosk open?"], threshold=0.5)
     assert found["threshold"]["cosine"] == 0.5
@@ -222,9 +222,9 @@ def labeled(check: Check, *rows: Any) -> dict[str, Any]:
 
 @pytest.mark.heavy
 def test_labeled_questions_measure_the_answers(check: Check) -> None:
-    """Each figure is over the rows that it can be told of, with an interval; a summary, and rows."""
+    """Each metric is over the rows that it can be told of, with an interval; a summary, and rows."""
     found = check.run(threshold=0.8, **labeled(check, *LABELED))
-    means = {name: (figure["mean"], figure["n"]) for name, figure in found["labeled"].items()}
+    means = {name: (metric["mean"], metric["n"]) for name, metric in found["labeled"].items()}
     assert means == {
         "rouge_l": (1, 1),
         "token_f1": (1, 1),
@@ -268,7 +268,7 @@ def test_an_answer_that_names_no_source_cites_nothing(check: Check, says: str) -
 
 @pytest.mark.heavy
 def test_labeled_questions_are_drawn_and_samples_are_asked_beside_them(check: Check) -> None:
-    """As many as the limit says; figures of which no row can tell are left out."""
+    """As many as the limit says; metrics of which no row can tell are left out."""
     rows = [{"question": f"Why {n}?"} for n in range(6)]
     samples = ["When does the kiosk open?"]
     found = check.run(threshold=-1.0, limit=2, questions=samples, **labeled(check, *rows))

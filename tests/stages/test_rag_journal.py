@@ -53,7 +53,7 @@ class Town(Workspace):
         return [messages[-1]["content"].rpartition("\n")[2] for messages in asked]
 
     def answers(self, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run; give what the check made of the stage, and its figures."""
+        """Run; give what the check made of the stage, and its metrics."""
         stage = self.run(*arguments)["stages"]["answers"]
         texts = {name: Path(path).read_text("utf-8") for name, path in stage["outputs"].items()}
         return texts, stage["metrics"]
@@ -83,22 +83,22 @@ def test_a_killed_check_asks_only_what_was_not_answered(town: Town) -> None:
     process.communicate(timeout=60)
     town.endpoint.before = lambda body, number: None
     before = town.asked()
-    made, figures = town.answers()
+    made, metrics = town.answers()
     questions = ["When does the kiosk open?", *(row["question"] for row in LABELED)]
     assert before == questions[:3]
     assert town.asked()[3:] == questions[2:]
-    assert figures["replies_from_journal"] == 2
-    assert "seconds" not in figures
+    assert metrics["replies_from_journal"] == 2
+    assert "seconds" not in metrics
     assert json.loads(made["check"])["answers"][0]["usage"]["completion_tokens"] == 5
 
-    again, figures = town.answers("--force", "answers")
+    again, metrics = town.answers("--force", "answers")
     assert again == made
-    assert (len(town.asked()), figures["replies_from_journal"]) == (5, 4)
+    assert (len(town.asked()), metrics["replies_from_journal"]) == (5, 4)
 
-    anew, figures = town.answers("--resample", "answers")
+    anew, metrics = town.answers("--resample", "answers")
     assert anew != made
-    assert (len(town.asked()), figures["replies_from_journal"]) == (9, 0)
-    assert figures["seconds"][0]["generate"] > 0
+    assert (len(town.asked()), metrics["replies_from_journal"]) == (9, 0)
+    assert metrics["seconds"][0]["generate"] > 0
 
 
 def test_a_question_asked_twice_is_not_one_of_an_earlier_run(town: Town) -> None:
@@ -106,8 +106,8 @@ def test_a_question_asked_twice_is_not_one_of_an_earlier_run(town: Town) -> None
     rows = [{"question": "When does the kiosk open?"}, *LABELED]
     (town.folder / "labeled.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for arguments in ((), ("--resample", "answers")):
-        _, figures = town.answers(*arguments)
-        assert figures["replies_from_journal"] == 0
+        _, metrics = town.answers(*arguments)
+        assert metrics["replies_from_journal"] == 0
     assert len(town.asked()) == 8
 
 

@@ -1,4 +1,4 @@
-"""``select`` by itself: how it finds a figure in metrics of any shape, and what it refuses."""
+"""``select`` by itself: how it finds a metric in metrics of any shape, and what it refuses."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def choose(tmp_path: Path, by: str, metrics: dict[str, Any], mode: str = "min") 
     """Run the stage over points whose metrics are given, each as data or as a file's text."""
     inputs: dict[str, Artifact] = {}
     for point, data in metrics.items():
-        weights, figures = tmp_path / f"{point}.bin", tmp_path / f"{point}.json"
+        weights, measured = tmp_path / f"{point}.bin", tmp_path / f"{point}.json"
         weights.write_text(point)
-        figures.write_text(data if isinstance(data, str) else json.dumps(data))
+        measured.write_text(data if isinstance(data, str) else json.dumps(data))
         inputs[f"of[{point}]"] = Artifact(weights, "file", point, "fit")
-        inputs[f"by[{point}]"] = Artifact(figures, "metrics", point, "dev")
+        inputs[f"by[{point}]"] = Artifact(measured, "metrics", point, "dev")
     return run_stage(Select, {"of": "fit", "by": by, "mode": mode}, tmp_path, inputs).result
 
 
@@ -38,20 +38,20 @@ def test_the_metrics_of_an_evaluation(tmp_path: Path) -> None:
     """A model by its name, which may hold a dot, and a metric by its mean."""
     other = json.loads(json.dumps(EVALUATED).replace("2.5", "2.25"))
     result = choose(tmp_path, "dev.gguf.q8_0.loss", {"a": EVALUATED, "b": other})
-    assert (result.metrics["point"], result.metrics["figure"]) == ("b", 2.25)
+    assert (result.metrics["point"], result.metrics["value"]) == ("b", 2.25)
     assert result.outputs["winner"].read_text() == "b"
 
 
-def test_a_figure_with_an_interval_is_its_mean(tmp_path: Path) -> None:
+def test_a_metric_with_an_interval_is_its_mean(tmp_path: Path) -> None:
     """Wherever it stands in the metrics, as in the check of a rag stage."""
-    figures = [{"labeled": {"token_f1": {"mean": m, "low": 0, "high": 1}}} for m in (0.2, 0.3)]
-    metrics = dict(zip("ab", figures, strict=True))
+    measured = [{"labeled": {"token_f1": {"mean": m, "low": 0, "high": 1}}} for m in (0.2, 0.3)]
+    metrics = dict(zip("ab", measured, strict=True))
     result = choose(tmp_path, "answers.labeled.token_f1", metrics, "max")
-    assert (result.metrics["point"], result.metrics["figure"]) == ("b", 0.3)
+    assert (result.metrics["point"], result.metrics["value"]) == ("b", 0.3)
 
 
 @pytest.mark.parametrize(
-    ("by", "data", "figure"),
+    ("by", "data", "value"),
     [
         ("dev.loss", {"loss": 3}, 3.0),
         ("dev.eval.loss", {"eval": {"loss": 0.5}}, 0.5),
@@ -61,9 +61,9 @@ def test_a_figure_with_an_interval_is_its_mean(tmp_path: Path) -> None:
         ("dev.loss", {"loss": -1e300}, -1e300),
     ],
 )
-def test_ways_to_a_figure(tmp_path: Path, by: str, data: dict[str, Any], figure: float) -> None:
+def test_ways_to_a_metric(tmp_path: Path, by: str, data: dict[str, Any], value: float) -> None:
     """Nested keys and keys with dots both lead there."""
-    assert choose(tmp_path, by, {"p": data}).metrics["figure"] == figure
+    assert choose(tmp_path, by, {"p": data}).metrics["value"] == value
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,17 @@ def test_ways_to_a_figure(tmp_path: Path, by: str, data: dict[str, Any], figure:
     [
         ("dev.los", {"loss": 1, "x": {"y": 2}}, "did you mean 'loss'?"),
         ("dev.zzz", {"loss": 1, "x": {"y": 2}}, "it has: loss, x.y"),
-        ("dev.loss", {"loss": True}, "it has: no figures"),
-        ("dev.loss", {"loss": "3"}, "it has: no figures"),
+        ("dev.loss", {"loss": True}, "it has: no metrics"),
+        ("dev.loss", {"loss": "3"}, "it has: no metrics"),
         ("dev.loss", {"loss": None, "n": 1}, "it has: n"),
-        ("dev.loss", [1, 2], "it has: no figures"),
+        ("dev.loss", [1, 2], "it has: no metrics"),
         ("dev.base.los", EVALUATED, "did you mean 'base.loss'?"),
         ("dev.loss", "loss: 3", "p.json of dev@p is not JSON"),
-        ("dev.loss", {"models": [1]}, "it has: no figures"),
+        ("dev.loss", {"models": [1]}, "it has: no metrics"),
     ],
 )
-def test_a_figure_that_is_not_there(tmp_path: Path, by: str, data: Any, message: str) -> None:
-    """The message has the stage at its point, the figure, and what could have been meant."""
+def test_a_metric_that_is_not_there(tmp_path: Path, by: str, data: Any, message: str) -> None:
+    """The message has the stage at its point, the metric, and what could have been meant."""
     with pytest.raises(StageError) as caught:
         choose(tmp_path, by, {"p": data})
     assert message in caught.value.render()
@@ -89,7 +89,7 @@ def test_a_figure_that_is_not_there(tmp_path: Path, by: str, data: Any, message:
 
 
 def test_the_table_marks_the_choice(tmp_path: Path) -> None:
-    """A person sees every point's figure and which one won."""
+    """A person sees every point's metric and which one won."""
     result = choose(tmp_path, "dev.loss", {"lr=0.1": {"loss": 2.0}, "lr=0.01": {"loss": 1.25}})
     assert result.summary.splitlines() == [
         "point    dev.loss",

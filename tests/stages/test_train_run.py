@@ -221,7 +221,7 @@ def test_preference_pairs_are_looked_at(tmp_path: Path, tiny_llama: Path) -> Non
 
 
 def test_evaluation_rows_that_are_all_left_out_are_told(tmp_path: Path, tiny_llama: Path) -> None:
-    """A figure of no rows is none."""
+    """A metric of no rows is left out."""
     job = Job(tmp_path, tiny_llama, {**LORA, "eval_steps": 1}, eval_data="e")
     (tmp_path / "eval.jsonl").write_text(json.dumps(row(1, "a long town " * 60)) + "\n")
     with pytest.raises(StageError, match="evaluation rows: Axolotl left all of them out") as caught:
@@ -275,20 +275,20 @@ BEST = {
 
 
 def test_a_run_stops_early_and_keeps_the_best(tmp_path: Path, tiny_llama: Path) -> None:
-    """The weights published are those of the best evaluation, and the figures say which it was.
+    """The weights published are those of the best evaluation, and the metrics say which it was.
 
     Two evaluations in a row that are no better end the run. One that was killed after its last
     checkpoint goes on after the first of them, remembers it, and ends at the same step with the
     same bytes.
     """
     job = Job(tmp_path, tiny_llama, BEST, eval_data="e")
-    figures = job.run().metrics
-    evaluated = {step: loss for step, loss in figures["eval_loss"] if step}
+    metrics = job.run().metrics
+    evaluated = {step: loss for step, loss in metrics["eval_loss"] if step}
     best = min(evaluated, key=evaluated.__getitem__)
-    assert (figures["best_step"], figures["kept_step"]) == (best, best)
-    assert figures["best_eval_loss"] == evaluated[best]
-    assert figures["steps"] == max(evaluated) == best + 4 < figures["planned_steps"] == 40
-    assert figures["eval_loss_last"] == evaluated[best + 4] > evaluated[best]
+    assert (metrics["best_step"], metrics["kept_step"]) == (best, best)
+    assert metrics["best_eval_loss"] == evaluated[best]
+    assert metrics["steps"] == max(evaluated) == best + 4 < metrics["planned_steps"] == 40
+    assert metrics["eval_loss_last"] == evaluated[best + 4] > evaluated[best]
     assert f"{best + 4} steps of 40, stopped early" in job.result.summary
     assert f"kept step {best}" in job.result.summary
     output, name = job.ctx.work / "output", "adapter_model.safetensors"
@@ -301,7 +301,7 @@ def test_a_run_stops_early_and_keeps_the_best(tmp_path: Path, tiny_llama: Path) 
     job.ctx.out.mkdir()
     again = job.run().metrics
     assert f"going on from the checkpoint of step {best + 2}" in job.warnings()
-    assert again == figures
+    assert again == metrics
     assert contents(job.ctx.out) == published
 
 

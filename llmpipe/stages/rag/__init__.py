@@ -225,22 +225,22 @@ def _result(
     from llmpipe.stages.rag.metrics import lines, measure
 
     answers = [*samples, *(one.answer for one in answered)]
-    figures: dict[str, Any] = {
+    found: dict[str, Any] = {
         "threshold": msgspec.to_builtins(threshold),
         "abstained": sum(a.abstained for a in samples) / len(samples) if samples else None,
         "supported": supported_share(answer.citations for answer in answers),
         "ended_in_reasoning": sum(answer.usage.unfinished for answer in answers),
     }
     measured = measure(answered, ctx.config.random_seed)
-    outputs, metrics = {}, {**figures, "replies_from_journal": known}
+    outputs, metrics = {}, {**found, "replies_from_journal": known}
     if not known:
         metrics["seconds"] = [msgspec.to_builtins(answer.timings) for answer in samples]
     if answered:
-        figures["labeled"] = measured
-        metrics["labeled"] = {name: figure["mean"] for name, figure in measured.items()}
+        found["labeled"] = measured
+        metrics["labeled"] = {name: metric["mean"] for name, metric in measured.items()}
         outputs["predictions"] = ctx.out / "predictions.jsonl"
         write_rows(outputs["predictions"], (one.as_row() for one in answered))
-    check = {**figures, "answers": [_timeless(answer) for answer in samples]}
+    check = {**found, "answers": [_timeless(answer) for answer in samples]}
     outputs["check"] = write_json(ctx.out / "check.json", check)
     summary = [*_summary(threshold, samples), *lines(measured)]
     if known:

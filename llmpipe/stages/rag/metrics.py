@@ -15,7 +15,7 @@ from llmpipe.retrieval.eval_questions import AnsweringDocuments, Judged, Questio
 from llmpipe.retrieval.passages import Passages
 from llmpipe.stages.rag.config import RagConfig
 
-Figures = Mapping[str, Mapping[str, float]]
+Metrics = Mapping[str, Mapping[str, float]]
 """By name, a metric's mean, the ends of its interval (``low``, ``high``), and ``n``, its rows."""
 
 
@@ -48,17 +48,17 @@ class Labeled:
         return list(map(Answered, self.questions, self.judged, answers))
 
 
-def measure(answered: Sequence[Answered], seed: int) -> Figures:
+def measure(answered: Sequence[Answered], seed: int) -> Metrics:
     """Return every metric with its 95 % interval."""
     if not answered:
         return {}
-    figures: Figures = summarize({"answers": answer_scores(answered)}, seed)["models"]["answers"]
-    return figures
+    metrics: Metrics = summarize({"answers": answer_scores(answered)}, seed)["models"]["answers"]
+    return metrics
 
 
-def lines(figures: Figures) -> list[str]:
+def lines(metrics: Metrics) -> list[str]:
     """Return the metrics as lines of text."""
-    width = max(map(len, figures), default=0)
+    width = max(map(len, metrics), default=0)
     return [
-        f"{name:<{width}}  {cell(figure)}  of {figure['n']}" for name, figure in figures.items()
+        f"{name:<{width}}  {cell(metric)}  of {metric['n']}" for name, metric in metrics.items()
     ]

@@ -1,4 +1,4 @@
-"""The figure that a ``select`` stage goes by is one that its stage measures."""
+"""The metric that a ``select`` stage goes by is one that its stage measures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmpipe.spec.read import read_spec
 
 SPEC = """\
 version: 1
-name: figures
+name: metrics
 stages:
   sft:
     {{kind: train, base_model: ./base, data: ./rows.jsonl, axolotl: {{adapter: lora}},
@@ -29,7 +29,7 @@ stages:
 
 
 def compiled(folder: Path, of: str, by: str) -> None:
-    """Compile a spec that chooses by a figure."""
+    """Compile a spec that chooses by a metric."""
     (folder / "base").mkdir()
     (folder / "base" / "config.json").write_text("{}")
     (folder / "rows.jsonl").write_text('{"question": "q", "answer": "a"}\n')
@@ -49,7 +49,7 @@ def compiled(folder: Path, of: str, by: str) -> None:
         ("sft", "count.anything.at.all"),
     ],
 )
-def test_figures_that_are_measured(tmp_path: Path, of: str, by: str) -> None:
+def test_metrics_that_are_measured(tmp_path: Path, of: str, by: str) -> None:
     """Whole, with their bounds, counts; what a command writes is not known before."""
     compiled(tmp_path, of, by)
 
@@ -57,15 +57,15 @@ def test_figures_that_are_measured(tmp_path: Path, of: str, by: str) -> None:
 @pytest.mark.parametrize(
     ("of", "by", "message", "hint"),
     [
-        ("sft", "dev.sft.los", "dev measures no 'sft.los'", "did you mean 'sft.loss'?"),
-        ("sft", "dev.loss", "dev measures no 'loss'", ""),
-        ("sft", "dev.sft.exact_match", "dev measures no 'sft.exact_match'", ""),
-        ("sft", "dev.other.loss", "dev measures no 'other.loss'", ""),
-        ("index", "found.index.bm25.ndcg@10", "found measures no 'index.bm25.ndcg@10'", "did you mean 'index.dense.ndcg@10'?"),
-        ("index", "found.index.dense.ndcg@3", "found measures no 'index.dense.ndcg@3'", ""),
+        ("sft", "dev.sft.los", "dev has no metric 'sft.los'", "did you mean 'sft.loss'?"),
+        ("sft", "dev.loss", "dev has no metric 'loss'", ""),
+        ("sft", "dev.sft.exact_match", "dev has no metric 'sft.exact_match'", ""),
+        ("sft", "dev.other.loss", "dev has no metric 'other.loss'", ""),
+        ("index", "found.index.bm25.ndcg@10", "found has no metric 'index.bm25.ndcg@10'", "did you mean 'index.dense.ndcg@10'?"),
+        ("index", "found.index.dense.ndcg@3", "found has no metric 'index.dense.ndcg@3'", ""),
     ],
 )  # fmt: skip
-def test_a_figure_that_nobody_measures(
+def test_a_metric_that_nobody_measures(
     tmp_path: Path, of: str, by: str, message: str, hint: str
 ) -> None:
     """Hours of training came to nothing: it was looked for when all points had run."""
