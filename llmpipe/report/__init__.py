@@ -1,1 +1,1 @@
-"""A run as one HTML page, made of nothing but what runs write down."""
+"""A run as one HTML page, made only from the run's records."""

@@ -9,11 +9,11 @@ CLOCK = (
     *(60 * minutes for minutes in (1, 2, 5, 10, 15, 30)),
     *(3600 * hours for hours in (1, 2, 3, 6, 12, 24, 48, 168)),
 )
-"""Seconds that may lie between two moments of an axis."""
+"""Steps in seconds between the moments of a time axis."""
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers within a range, evenly apart."""
+    """Return about ``count`` round numbers within a range, evenly spaced."""
     if not high > low:
         return [low]
     raw = (high - low) / count
@@ -23,13 +23,13 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def moments(end: float, count: int) -> list[float]:
-    """Return at most ``count`` moments from 0 to ``end`` seconds, apart as clocks have them."""
+    """Return at most ``count`` moments from 0 to ``end`` seconds, in steps of a clock."""
     step = next((s for s in CLOCK if end / s < count), end / (count - 1))
     return _steps(0.0, end, step)
 
 
 def moment_text(seconds: float) -> str:
-    """Return a moment as briefly as can be."""
+    """Return a moment as briefly as possible."""
     if seconds < 60:
         return f"{seconds:g} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Runs side by side as one page: what differs first, what is equal folded."""
+"""A page with runs side by side: differences first, equal rows folded."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ TITLES = {
 def write_comparison(
     runs: Sequence[Mapping[str, Any]], found: Mapping[str, Rows], path: Path
 ) -> Path:
-    """Write what `llmpipe.runner.history.compare` found of runs as a page; return where it is.
+    """Write the result of `llmpipe.runner.history.compare` as a page; return its path.
 
     Raises:
-        OSError: the page cannot be written.
+        OSError: The page cannot be written.
     """
     names = [str(run["run"]) for run in runs]
     page = document(
@@ -47,7 +47,7 @@ def write_comparison(
 
 
 def _ending(run: Mapping[str, Any]) -> str:
-    """Return a run's status and what was laid over its spec."""
+    """Return a run's status, and the profiles and settings laid over its spec."""
     return f"{run['status']} {shlex.join(overlaid(run['profiles'], run['set']))}".strip()
 
 

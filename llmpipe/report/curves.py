@@ -1,7 +1,6 @@
-"""The curves in the stages' metrics, drawn: a list of [step, value] is one.
+"""Draw the curves among the stages' metrics: a list of [step, value] is a curve.
 
-The points of a sweep share a drawing. The lines are stretched to the width of the window, the
-text beside them is not.
+The points of a sweep share a drawing. Lines scale with the width of the window, text does not.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from llmpipe.trend import WINDOW, trend
 HEIGHT = 220
 MARGIN = 10
 COLORS = 8
-"""Stages that have a color of their own; the rest share a faint one and have no legend."""
+"""Number of stages with their own color; others share a faint one and have no legend."""
 MAX_POINTS = 500
-"""Points of a line that are drawn; of more, every other, third, and so on."""
+"""Points of a line that are drawn; of a longer line, every second, third, and so on."""
 FEW = 40
-"""Points up to which each is marked."""
+"""Number of points up to which each is marked."""
 
 Curve = list[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A curve with its name. Those of one stage have one color; what was held out is dashed."""
+    """A curve and its name. The curves of a stage share a color; held-out ones are dashed."""
 
     name: str
     curve: Curve
@@ -40,7 +39,7 @@ class Line:
 
     @property
     def classes(self) -> str:
-        """The classes of what is drawn of it."""
+        """The CSS classes of its parts."""
         color = f"c{self.color}" if self.color < COLORS else "faint"
         return f"{color} held-out" if self.held_out else color
 
@@ -51,7 +50,7 @@ class Line:
 
     @property
     def span(self) -> str:
-        """How it began and ended; single points where each is measured on all that was held out."""
+        """Its first and last value: means of its ends, or single points of a held-out curve."""
         values = [value for _, value in self.curve]
         if self.held_out:
             return f"{number(values[0])} → {number(values[-1])}, first and last"
@@ -61,7 +60,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The ranges that a drawing spans."""
+    """The ranges of a drawing."""
 
     low_x: float
     high_x: float
@@ -69,16 +68,16 @@ class Frame:
     high_y: float
 
     def x(self, value: float) -> float:
-        """Return where a step stands, in percent of the width."""
+        """Return the place of a step, in percent of the width."""
         return 100 * (value - self.low_x) / (self.high_x - self.low_x)
 
     def y(self, value: float) -> float:
-        """Return where a value stands, in pixels from the top."""
+        """Return the place of a value, in pixels from the top."""
         share = (value - self.low_y) / (self.high_y - self.low_y)
         return MARGIN + (HEIGHT - 2 * MARGIN) * (1 - share)
 
     def points(self, curve: Curve) -> str:
-        """Return a curve as the points of a polyline, a thousand to the width."""
+        """Return a curve as the points of a polyline; the width is 1000."""
         thinned = curve[:: -(-len(curve) // MAX_POINTS)]
         return " ".join(f"{10 * self.x(x):.1f},{self.y(y):.1f}" for x, y in thinned)
 
@@ -93,23 +92,23 @@ class Chart:
 
     @property
     def marks(self) -> list[float]:
-        """The round values of its height."""
+        """The round values of the vertical axis."""
         return ticks(self.frame.low_y, self.frame.high_y, 4)
 
     @property
     def steps(self) -> list[float]:
-        """The round steps of its width."""
+        """The round steps of the horizontal axis."""
         steps = ticks(self.frame.low_x, self.frame.high_x, 6)
         return [step for step in steps if 0 <= self.frame.x(step) <= 100]
 
     @property
     def named(self) -> list[Line]:
-        """The lines of its legend."""
+        """The lines of the legend."""
         return [line for line in self.lines if line.color < COLORS]
 
     @property
     def text(self) -> str:
-        """What it says to those who do not see it."""
+        """The text for screen readers."""
         return "; ".join(f"{line.name}: {line.span}" for line in self.named)
 
 
@@ -133,7 +132,7 @@ def charts(facts: Facts) -> Markup:
 
 
 def _curve(value: object) -> Curve:
-    """Return a metric as a curve, or an empty one where it is not that."""
+    """Return a metric as a curve, or an empty list if it is not one."""
     if not isinstance(value, list):
         return []
     pairs = [p for p in value if isinstance(p, list) and len(p) == 2 and all(map(is_number, p))]

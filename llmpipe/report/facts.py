@@ -1,4 +1,4 @@
-"""What there is to report of a run: its record, the store's of its stages, and its warnings."""
+"""The facts of a run: its record, the records of its stages, and their warnings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.store import Store
 
 NOT_NUMBERS = frozenset({"outputs"})
-"""Metrics that count what a stage made and say nothing of how good it is."""
+"""Metrics that count outputs and say nothing about quality."""
 
 
 class Error(msgspec.Struct, frozen=True):
@@ -76,9 +76,9 @@ class Run(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a report tells.
+    """All facts of a report.
 
-    ``records`` are those that the store still has, ``notes`` what stages warned of.
+    ``records`` are those that the store still has, ``notes`` the warnings of the stages.
     """
 
     run: Run
@@ -91,16 +91,16 @@ class Facts:
         return str(self.run.graph.get(name, {}).get("family", name))
 
     def point(self, name: str) -> dict[str, Any]:
-        """Return the place of a stage in a sweep."""
+        """Return the point of a stage in a sweep."""
         found: dict[str, Any] = self.run.graph.get(name, {}).get("point", {})
         return found
 
 
 def read_facts(store: Store, folder: Path) -> Facts:
-    """Read what a run has left behind.
+    """Read the records of a run.
 
     Raises:
-        StoreError: its record is not there, is damaged, or of a newer llmpipe.
+        StoreError: The run's record does not exist, is damaged, or comes from a newer llmpipe.
     """
     path = folder / "run.json"
     try:
@@ -118,14 +118,14 @@ def read_facts(store: Store, folder: Path) -> Facts:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is a finite number; a truth value is not."""
+    """Return whether a value is a finite number; a boolean is not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value)
 
 
 def _warnings(path: Path) -> dict[str, list[str]]:
-    """Return what each stage warned of, each warning once."""
+    """Return the warnings of each stage without duplicates."""
     notes: dict[str, list[str]] = {}
     try:
         lines = path.read_text("utf-8", errors="replace").splitlines()

@@ -1,7 +1,7 @@
-"""The page: one file that needs nothing else, runs no script and asks for nothing.
+"""The page: one file that loads nothing else and runs no script.
 
-Its policy (CSP) forbids everything but the one style sheet that stands in it, known by its hash,
-so that text from a spec, a log or a metric could not act even if it were not escaped.
+Its content security policy allows only its own style sheet, by hash. Text from a spec, a log or a
+metric could therefore do nothing even if it were not escaped.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ NAME = "report.html"
 
 
 def write_report(store: Store, folder: Path, path: Path | None = None) -> Path:
-    """Write the page of a run and return where it is.
+    """Write the page of a run; return its path.
 
     Args:
-        store: where the run's artifacts are.
-        folder: what the run has left.
-        path: where to write; into that folder by default.
+        store: The store with the run's artifacts.
+        folder: The folder of the run.
+        path: The file to write; by default, one in that folder.
 
     Raises:
-        StoreError: the run's record cannot be used.
-        OSError: the page cannot be written.
+        StoreError: The run's record cannot be used.
+        OSError: The page cannot be written.
     """
     page = make_page(read_facts(store, folder))
     target = path or folder / NAME

@@ -1,4 +1,4 @@
-"""Render the templates in the folder ``templates``, with values as people read them."""
+"""Render the templates in the folder ``templates``, and format values for them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from llmpipe.runner.messages import seconds_text, size_text
 from llmpipe.templates import environment
 
 NOTHING = Markup("")
-"""The content of a section that has nothing to show. No template is compiled for it."""
+"""The content of an empty section. No template is compiled for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of the page; one without content is left out."""
+    """A section of the page; it is left out if it has no content."""
 
     id: str
     title: str
@@ -30,25 +30,25 @@ class Section:
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Render a template. Whatever is no markup yet is escaped."""
+    """Render a template. Values that are not markup are escaped."""
     return Markup(_environment().get_template(template).render(values).strip())
 
 
 def number(value: float) -> str:
-    """Return a number as a person reads it."""
+    """Format a number for reading."""
     if isinstance(value, int) or (value == int(value) and 100 <= abs(value) < 1e15):
         return f"{int(value):,}".replace(",", "\u202f").replace("-", "−")
     return f"{value:.4g}".replace("-", "−")
 
 
 def interval(ends: tuple[float, float], sign: str = "") -> str:
-    """Return an interval as a person reads it; with the sign ``+``, positive ends have one."""
+    """Format an interval for reading; with the sign ``+``, positive ends have one."""
     low, high = ends
     return f"[{fixed(low, sign)}, {fixed(high, sign)}]"
 
 
 def fixed(value: float, sign: str = "") -> str:
-    """Return a number with three decimals; with the sign ``+``, a positive one has it."""
+    """Format a number with three decimals; with the sign ``+``, a positive one has it."""
     return f"{value:{sign}.3f}".replace("-", "−")
 
 

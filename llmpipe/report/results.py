@@ -24,7 +24,7 @@ LOWER_IS_BETTER: Mapping[str, bool] = {
     "exact_match": False,
     "json_match": False,
 }
-"""The metrics whose sense is known; of others it is not said which model is better."""
+"""Whether lower is better, for the metrics where that is known. Others are not judged."""
 
 Metrics = dict[str, dict[str, float]]
 """Metrics by model and name."""
@@ -44,7 +44,7 @@ class Cell:
     verdict: str = ""
 
     def place(self, value: float) -> str:
-        """Return where a value stands on the scale that all models of the table share."""
+        """Return the place of a value on the scale that all models of the table share."""
         low, high = self.scale
         return f"{3 + 94 * (value - low) / ((high - low) or 1):.2f}%"
 
@@ -66,7 +66,7 @@ def comparisons(facts: Facts) -> Markup:
         _comparison(facts, stage, compared)
         for stage in facts.run.stages.values()
         if (compared := by_model(stage.metrics))
-        and (len(compared) > 1 or not facts.point(stage.stage))  # else the sweep's table has it
+        and (len(compared) > 1 or not facts.point(stage.stage))  # else the sweep's table shows it
     ]
     if not found:
         return NOTHING
@@ -107,7 +107,7 @@ def _comparison(facts: Facts, stage: Stage, compared: Metrics) -> Comparison:
 
 
 def _paired(metrics: Mapping[str, Any]) -> Paired:
-    """Return the paired differences, or none where another kind of stage means something else."""
+    """Return the paired differences, or none if the field has another meaning here."""
     try:
         return msgspec.convert(metrics.get("paired", {}), Paired)
     except msgspec.ValidationError:
@@ -115,7 +115,7 @@ def _paired(metrics: Mapping[str, Any]) -> Paired:
 
 
 def _difference(metric: str, found: list[float] | None) -> tuple[str, str]:
-    """Return how a model differs from the first, and whether the interval leaves that open."""
+    """Return the difference to the first model, and the verdict of its interval."""
     if not found or len(found) != 3:
         return "", ""
     difference, low, high = found

@@ -1,7 +1,7 @@
-"""Where rows of data went: how many came in, were kept, and dropped for what reason.
+"""Rows of data: how many were read, kept, and dropped for which reason.
 
-Counts are read by their names in the metrics: ``in``, ``kept`` and ``dropped`` of what was read,
-``rows`` and ``rejected`` of what was made.
+Counts are recognized by their names in the metrics: ``in``, ``kept`` and ``dropped`` for rows read,
+``rows`` and ``rejected`` for rows made.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Rows of one stage, kept by part and dropped by reason."""
+    """The rows of one stage: kept by part, dropped by reason."""
 
     total: int
     kept: Mapping[str, int]
     dropped: Mapping[str, int]
 
     def shares(self) -> Iterator[Share]:
-        """Return the shares of what was kept, and after them what was dropped."""
+        """Return the shares of kept rows, then those of dropped rows."""
         dropped = sum(self.dropped.values())
         start, total = 0.0, max(self.total, sum(self.kept.values()) + dropped, 1)
         kept = [(f"c{i}", count) for i, count in enumerate(self.kept.values())]
@@ -50,7 +50,7 @@ def row_counts(facts: Facts) -> Markup:
 
 
 def counts(metrics: Mapping[str, Any]) -> Counts | None:
-    """Return the counts of rows in a stage's metrics, or None where it counts none."""
+    """Return the counts of rows in a stage's metrics, or None if it has none."""
     total, kept, dropped = metrics.get("in"), metrics.get("kept"), metrics.get("dropped")
     if is_number(total) and _are_counts(kept) and _are_counts(dropped):
         return Counts(int(total or 0), kept, dropped)

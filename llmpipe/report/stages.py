@@ -1,4 +1,4 @@
-"""Every stage: how it ended and why it ran, what went wrong, and what it was made of."""
+"""The stages: how each ended, why it ran, what failed, and what it was made from."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from llmpipe.report.rendering import NOTHING, render
 from llmpipe.runner.messages import describe, seconds_text, size_text
 
 MAX_CAUSES = 3
-"""Causes that a row shows before the rest is folded."""
+"""Number of causes that a row shows before the rest is folded."""
 MANY = 40
-"""Stages that were up to date from which on they are folded."""
+"""Number of cached stages from which they are folded."""
 SHORT = 12
-"""Letters of a digest that are shown."""
+"""Characters of a digest that are shown."""
 
 WHY_NOT = {"cached": "up to date", "blocked": "what it needs did not end well"}
-"""Why a stage did not run."""
+"""Reasons why a stage did not run."""
 
 FOUND = "then found already made"
-"""What became of a stage that began and ended as cached."""
+"""What happened to a stage that began and turned out cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A stage in the table, with texts for its cells."""
+    """A row of the table, with texts for its cells."""
 
     stage: Stage
     took: list[str]
@@ -44,7 +44,7 @@ def failures(facts: Facts) -> Markup:
 
 
 def stage_tables(facts: Facts) -> Markup:
-    """Return the table of the stages; many that were up to date are folded."""
+    """Return the table of the stages; many cached ones are folded."""
     rows = [_row(stage, facts.notes.get(stage.stage, [])) for stage in facts.run.stages.values()]
     cached = [row for row in rows if row.stage.status == "cached"]
     if len(cached) < MANY or len(cached) == len(rows):
@@ -55,7 +55,7 @@ def stage_tables(facts: Facts) -> Markup:
 
 
 def lock(facts: Facts) -> Markup:
-    """Return, for every stage that the store knows, its key and what went into it."""
+    """Return the key and the ingredients of every stage that the store knows."""
     return render("lock.html", facts=facts, short=SHORT)
 
 
@@ -65,7 +65,7 @@ def _row(stage: Stage, notes: list[str]) -> Row:
 
 
 def _took(stage: Stage) -> list[str]:
-    """Return the time that a stage took, and the most memory that it held, where it ran."""
+    """Return the duration of a stage and its peak memory, if it ran."""
     if stage.started is None:
         return []
     memory = [f"{size_text(stage.memory)} of memory"] if stage.memory else []

@@ -15,7 +15,7 @@ from llmpipe.report.rendering import NOTHING, render
 
 @dataclass(slots=True)
 class Point:
-    """A point: its axes, what was made at it, and the stage that has chosen it."""
+    """A point: its axes, its metrics, and the stage that chose it."""
 
     axes: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def _metrics(family: str, stage: Stage) -> dict[str, float]:
 
 
 def _choices(facts: Facts) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return what stages have chosen from points: metrics with a ``point`` and all ``points``."""
+    """Yield the choices that stages made: metrics with a ``point`` and all ``points``."""
     for name, stage in facts.run.stages.items():
         choice = stage.metrics
         if isinstance(choice.get("points"), dict) and isinstance(choice.get("point"), str):
@@ -96,7 +96,7 @@ def _choices(facts: Facts) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _choose(points: dict[str, Point], name: str, choice: dict[str, Any]) -> None:
-    """Mark the point that a stage has chosen, and note the metric that decided, for every point."""
+    """Mark the point that a stage chose, and add the metric that decided to every point."""
     points[choice["point"]].chooser = name
     for point, value in choice["points"].items():
         if point in points and is_number(value):

@@ -1,7 +1,6 @@
 """When each stage ran, as bars over the time of the run.
 
-Bars are placed by percentages, so that the drawing is as wide as the window and its text stays as
-large as the text around it.
+Bars are placed by percentages: the drawing fills the window, and its text keeps the normal size.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MAX_LETTERS = 42
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The bar of a stage, and its text; places and widths are in percent of the whole width."""
+    """The bar of a stage and its text; places and widths are in percent of the total width."""
 
     status: str
     title: str
@@ -33,12 +32,12 @@ class Bar:
     start: float
     width: float
     text_start: float | None
-    """Where the text begins; None where it ends with the bar, as there is more room before it."""
+    """Where the text begins; None if it ends with the bar because there is more room before it."""
     text_end: float
 
 
 def timeline(facts: Facts) -> Markup:
-    """Return the bars of all stages that ran, in the order in which they began."""
+    """Return the bars of all stages that ran, in order of their start."""
     ran = [stage for stage in facts.run.stages.values() if stage.started is not None]
     ran.sort(key=lambda stage: stage.started or 0.0)
     if not ran:

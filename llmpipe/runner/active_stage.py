@@ -1,4 +1,4 @@
-"""A stage while it runs, as the scheduler sees it."""
+"""A running stage, as the scheduler sees it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from llmpipe.runner.resources import Grant
 from llmpipe.terminal import uncolored
 
 LOG_TAIL = 15
-"""Lines of a failed stage's log that its error shows."""
+"""Number of log lines that the error of a failed stage shows."""
 
 
 @dataclass(slots=True)
 class Running:
-    """A stage in the hands of the executor, and what is known of it so far."""
+    """A stage that the executor runs, and what is known of it so far."""
 
     node: StageNode
     plan: StagePlan
@@ -32,14 +32,14 @@ class Running:
     begun: float
     attempt: int
     working: float | None = None
-    """When the stage itself began, after waiting for other processes."""
+    """When the stage itself began, after it had waited for other processes."""
     publishing: bool = False
-    """Whether what it made is being put into the store."""
+    """Whether its outputs are being stored."""
     finished: Mapping[str, Any] | None = None
     timed_out: bool = False
 
     def deadline(self) -> float | None:
-        """Return when its time is over; None while it waits for others, is stored or stopped."""
+        """Return when the stage times out, or None while it waits, is being stored or stops."""
         timeout = self.node.config.timeout
         if timeout is None or self.working is None or self.publishing or self.timed_out:
             return None

@@ -1,6 +1,6 @@
-"""What a person sees of a run: a live view on a terminal, plain lines elsewhere, or failures only.
+"""What a run prints: a live view on a terminal, plain lines elsewhere, or failures only.
 
-Everything goes to standard error, so that standard output stays free for ``--json``.
+All of it goes to standard error, so that standard output stays free for ``--json``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from llmpipe.runner.events import Event
 from llmpipe.runner.messages import event_text, failure_text, progress_text
 
 PLAIN_INTERVAL = 15.0
-"""Seconds between two progress lines of a stage where nothing can be redrawn."""
+"""Seconds between two progress lines of a stage if the output cannot be redrawn."""
 
 
 class View(Protocol):
@@ -23,11 +23,11 @@ class View(Protocol):
         """Show one event."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
 
 
 def make_view(*, quiet: bool = False, plain: bool = False) -> View:
-    """Return the view that suits standard error, or the one that was asked for."""
+    """Return the requested view, or the one that suits standard error."""
     if quiet:
         return QuietView()
     if plain or not sys.stderr.isatty():
@@ -38,7 +38,7 @@ def make_view(*, quiet: bool = False, plain: bool = False) -> View:
 
 
 class QuietView:
-    """Shows failures, and what may never end by itself."""
+    """Shows failures, and warnings about processes that may never end by themselves."""
 
     def __call__(self, event: Event) -> None:
         if event["event"] == "stage-ended" and event["error"]:
@@ -47,11 +47,11 @@ class QuietView:
             _say(str(event_text(event)))
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 class PlainView:
-    """One line per change, progress at intervals: for logs and pipes."""
+    """Prints one line per change, and progress at intervals; for logs and pipes."""
 
     def __init__(self) -> None:
         self._shown: dict[str, float] = {}
@@ -71,7 +71,7 @@ class PlainView:
             _say(text)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 def _say(text: str) -> None:

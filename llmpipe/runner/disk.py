@@ -1,4 +1,4 @@
-"""Writing so that it lasts, or says why it cannot: whole files, synced folders, full disks."""
+"""Durable writes: whole files, synced folders, and clear errors when a disk is full."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from llmpipe.runner.process import host
 FULL = "the disk is full: free some space and run again; what was finished is kept"
 
 LITTLE = 1 << 16
-"""Bytes below which a disk counts as full."""
+"""Free bytes below which a disk counts as full."""
 
 
 def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a small file: written beside, renamed, and synced where it must outlive a crash."""
+    """Replace a small file: write beside it, rename, and sync if ``durable``."""
     temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as stream:
@@ -36,7 +36,7 @@ def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
 
 @contextlib.contextmanager
 def writing(home: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into a clear error."""
+    """Turn an error of the operating system on writing into a clear `StoreError`."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def writing(home: Path) -> Iterator[None]:
 
 
 def write_hint(error: OSError) -> str | None:
-    """Say what to do about an error of writing."""
+    """Return what to do about a write error."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FULL
     if error.errno == errno.EFBIG:
@@ -57,7 +57,7 @@ def write_hint(error: OSError) -> str | None:
 
 
 def room_hint(home: Path) -> str | None:
-    """Say that the disk is full, where it is: a program that failed may not have known why."""
+    """Return a hint if the disk is full, which a failed program may not have noticed."""
     found = os.statvfs(home)
     full = found.f_bavail * found.f_frsize < LITTLE or (found.f_files and not found.f_favail)
     return FULL if full else None

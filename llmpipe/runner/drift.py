@@ -1,4 +1,4 @@
-"""What has drifted from the lock file: settings, input files, versions, and artifacts."""
+"""Compare a spec with its lock file: settings, input files, versions and artifacts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from llmpipe.runner.records import KeyRecord
 
 
 def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
-    """Refuse a spec whose stages would be made of something else than the lock file says.
+    """Refuse a spec whose settings, input files or versions differ from the lock file.
 
     Raises:
-        UsageError: there is no lock for these profiles.
-        SpecError: something has drifted; carries all that has.
+        UsageError: The lock file has no section for these profiles.
+        SpecError: Something differs. The error carries every difference.
     """
     lock = project.lock
     lock.check()
@@ -40,10 +40,10 @@ def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
 
 
 def artifact_drift(project: Project, node: StageNode, record: KeyRecord) -> str | None:
-    """Say which artifact is not the locked one, where it was to be the same byte for byte.
+    """Return which artifact differs from the locked one although it must be equal byte for byte.
 
-    That is promised by some kinds, and only of the same ingredients: what hangs on a stage whose
-    kind promises less may differ as that one does.
+    Only some kinds promise equal bytes, and only for the same inputs. If a stage depends on one
+    whose kind promises less, its artifacts may differ as well.
     """
     locked = project.lock.stage(node.id)
     if locked is None or node.stage.determinism != "exact" or record.key != locked["key"]:
@@ -68,7 +68,7 @@ def _drift(project: Project, plans: Mapping[str, StagePlan]) -> Iterator[str]:
         for cause in changes(
             nodes[name], locked["key_inputs"], key_inputs, project.files_of, pending
         ):
-            if cause["cause"] != "upstream":  # what it reads has drifted itself, or may differ
+            if cause["cause"] != "upstream":  # its own input has drifted, or may differ
                 yield f"{name}: {describe(cause)}"
         for label in _rewired(project.lock, nodes[name], locked):
             yield f"{name}: it is not made of {label}"
@@ -78,14 +78,14 @@ def _drift(project: Project, plans: Mapping[str, StagePlan]) -> Iterator[str]:
 
 
 def _rewired(lock: LockFile, node: StageNode, locked: LockedStage) -> Iterator[str]:
-    """Name the references to stages that the locked artifact was not made of."""
+    """List references to stages that the locked artifact was not made from."""
     for port, binding in node.bindings.items():
         source = binding.source
         if not isinstance(source, StageOutput):
             continue
         upstream = lock.stage(source.stage)
         if upstream is None:
-            continue  # that it is not in the lock is said already
+            continue  # already reported as missing from the lock
         key_inputs = locked["key_inputs"]["inputs"].get(port)
         made = upstream["outputs"].get(source.output)
         if key_inputs is None or made is None or key_inputs["digest"] != made["digest"]:

@@ -1,4 +1,4 @@
-"""How long stages will take, and how much disk, as far as earlier runs tell."""
+"""Estimate how long stages take and how much disk they need, from earlier runs."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 
 MODELS = frozenset({"model", "gguf"})
-"""The artifacts that take the room of a whole model."""
+"""Artifact types that take the space of a whole model."""
 
 UNKNOWN = 1.0
-"""Seconds that a stage counts for which nothing is known of."""
+"""Seconds assumed for a stage about which nothing is known."""
 
 
 SAME_WORK = frozenset({"forced", "missing", "damaged", "tool", "version"})
-"""Causes that repeat what was done before."""
+"""Causes that repeat the work of the last run."""
 
 ROWS = frozenset({"records", "dataset", "documents", "chunks", "embeddings", "file"})
-"""What a stage works through: twice the bytes take it twice the time."""
+"""Inputs that a stage works through: twice the bytes take twice the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How many times the work of its last run a stage will do; ``factor`` is None where nobody can
-    tell."""
+    """How much work a stage will do, compared with its last run.
+
+    ``factor`` is None if that cannot be known.
+    """
 
     project: Project
     node: StageNode
@@ -37,17 +39,17 @@ class Scale:
     key_inputs: Mapping[str, Any]
     records: Mapping[str, KeyRecord]
     upstream: Mapping[str, float | None]
-    """The factors of the stages that are to run before it."""
+    """The factors of its upstream stages that will run."""
 
     def factor(self, causes: Collection[Mapping[str, Any]]) -> float | None:
-        """Return the factor, given why the stage is to run."""
+        """Return the factor, given the causes of the run."""
         if all(cause["cause"] in SAME_WORK for cause in causes):
             return 1.0
         effort = self.node.stage.effort
         try:
             old, new = effort(self.last.ingredients["config"]), effort(self.key_inputs["config"])
         except (KeyError, TypeError, ValueError, AttributeError):
-            return None  # what an earlier version was made of may look otherwise
+            return None  # an earlier version may describe its inputs differently
         if old is None or new is None or old.grows != new.grows or old.amount <= 0:
             return None
         head = f"stages.{self.node.family}."
@@ -58,7 +60,7 @@ class Scale:
         return None if ratio is None else new.amount / old.amount * ratio
 
     def _inputs(self, *, grows: bool) -> float | None:
-        """Return how many times as much the stage has to work through."""
+        """Return how many times more input the stage has than in its last run."""
         before, now = self.last.read, self.project.input_sizes(self.node, self.records)
         old = new = 0.0
         for port, binding in self.node.bindings.items():
@@ -68,13 +70,13 @@ class Scale:
                 found = self.upstream[source.stage]
                 if found is None:
                     return None
-                factor = found if rows else 1.0  # a model is as large after more steps
+                factor = found if rows else 1.0  # more steps, same size
             elif self.key_inputs["inputs"].get(port) != self.last.ingredients["inputs"].get(port):
                 if not before.get(port) or port not in now:
                     return None
                 factor = now[port] / before[port]
                 if not rows and abs(factor - 1) > 0.01:
-                    return None  # another model: its pace is not known
+                    return None  # another model: its speed is unknown
             if rows:
                 old += before.get(port, 1)
                 new += before.get(port, 1) * factor
@@ -82,13 +84,13 @@ class Scale:
 
 
 def last_seconds(project: Project, stage: str) -> float | None:
-    """Return the seconds that a stage took when it last ran, or None when that is not known."""
+    """Return the seconds that a stage took in its last run, or None if unknown."""
     record = project.last_record(stage)
     return record.seconds if record else None
 
 
 def critical_paths(project: Project, dependents: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """Give, for every stage, the seconds from its start to the end of the longest way down."""
+    """Return each stage's seconds from its start to the end of the longest path below it."""
     longest: dict[str, float] = {}
     for name in reversed(list(project.graph.nodes)):
         after = max((longest[other] for other in dependents[name]), default=0.0)
@@ -98,10 +100,10 @@ def critical_paths(project: Project, dependents: Mapping[str, Sequence[str]]) ->
 
 
 def disk_needed(project: Project, stages: Iterable[str]) -> int:
-    """Return the bytes that stages will add to the store, as far as that is known before.
+    """Return the bytes that stages will add to the store, as far as that can be known.
 
-    A stage makes as much as it did last; of one that has not run, each model counts as much as the
-    file or folder that it descends from, which is no more than it will take.
+    A stage is assumed to write as much as in its last run. If it has not run yet, each model that
+    it makes counts as much as the file or folder that it descends from. That is a lower bound.
     """
     total = 0
     for name in stages:
@@ -114,20 +116,20 @@ def disk_needed(project: Project, stages: Iterable[str]) -> int:
 
 
 def disk_free(project: Project) -> int:
-    """Return the bytes that are free where the store is, or will be."""
+    """Return the free bytes on the disk of the store, which need not exist yet."""
     home = project.store.home.absolute()
     return shutil.disk_usage(next(p for p in (home, *home.parents) if p.exists())).free
 
 
 def _models_size(project: Project, stage: str) -> int:
-    """Return how large the models are, at least, that a stage makes of others."""
+    """Return the lowest possible size of the models that a stage derives from others."""
     node = project.graph.nodes[stage]
     made = [o.origin for o in node.ports.outputs.values() if o.type in MODELS and o.origin]
     return sum(_size(project, node.bindings[origin]) for origin in made)
 
 
 def _size(project: Project, binding: Binding | None) -> int:
-    """Return the size of the file or folder that a model descends from; 0 where it is not known."""
+    """Return the size of the file or folder that a model descends from, or 0 if unknown."""
     while binding is not None and isinstance(binding.source, StageOutput):
         node = project.graph.nodes[binding.source.stage]
         origin = node.ports.outputs[binding.source.output].origin

@@ -1,8 +1,8 @@
-"""The record of a run as it happens: one JSON object per line in ``events.jsonl``.
+"""Record a run as it happens: one JSON object per line in ``events.jsonl``.
 
-Every event has ``v`` (the layout's version), ``time`` (UTC), ``event`` and, where it concerns one
-stage, ``stage``. Log lines stay in the stages' own logs and are not repeated here, nor is how much
-memory a stage uses from second to second: its peak stands in how it ended.
+Every event has ``v`` (the version of the layout), ``time`` (UTC), ``event`` and, if it concerns one
+stage, ``stage``. Log lines stay in the logs of the stages. Memory readings are not recorded; the
+last event of a stage has its peak.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOT_RECORDED = frozenset({"log", "usage"})
 
 
 class EventLog:
-    """Appends events to a file and hands each one to the listeners."""
+    """Appends events to a file and passes each one to the listeners."""
 
     def __init__(self, path: Path, listeners: list[Listener]) -> None:
         self._stream = path.open("ab")
@@ -35,13 +35,13 @@ class EventLog:
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"v": VERSION, "time": moment, "event": event, **fields}
         if event not in NOT_RECORDED:
-            with contextlib.suppress(OSError):  # a full disk: what runs may still finish
+            with contextlib.suppress(OSError):  # the disk is full: running stages may still finish
                 self._stream.write(msgspec.json.encode(record) + b"\n")
                 self._stream.flush()
         for listener in list(self._listeners):
             try:
                 listener(record)
-            except OSError:  # nobody reads what it writes any more: the run goes on
+            except OSError:  # the reader of its output has gone: the run continues
                 self._listeners.remove(listener)
 
     def close(self) -> None:

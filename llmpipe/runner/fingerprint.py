@@ -1,4 +1,4 @@
-"""Cache keys: SHA-256 of canonical JSON over all that shapes a stage's artifacts."""
+"""Cache keys: SHA-256 of canonical JSON over everything that shapes a stage's artifacts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from llmpipe.graph.model import StageNode
 
 RECORD = 1
-"""The version of the ingredients' layout; it is part of every key."""
+"""The version of the layout of the ingredients; it is part of every key."""
 
 
 def ingredients(
     node: StageNode, inputs: Mapping[str, Any], last: Callable[[], Mapping[str, Any] | None]
 ) -> dict[str, Any]:
-    """Return all that shapes a stage's artifacts, as JSON data; its `digest` is the cache key.
+    """Return everything that shapes a stage's artifacts; its `digest` is the cache key.
 
-    ``inputs`` holds the fingerprint of each input; ``last`` gives the ingredients of the stage's
-    last run: a tool that is not installed here is taken to be what it was then.
+    ``inputs`` holds the fingerprint of each input. ``last`` returns the ingredients of the stage's
+    last run: the version of a tool that is not installed here is taken from it.
     """
     config = canonical(node.stage.fingerprint(node.config))
     for port, wanted in node.ports.inputs.items():
@@ -52,7 +52,7 @@ def tool_version(distribution: str) -> str | None:
 
 
 def replace_at(config: Any, field: tuple[str | int, ...], value: Any) -> None:
-    """Put ``value`` at ``field`` where the config has it; a fingerprint may have dropped it."""
+    """Set ``value`` at ``field`` if the config has the field; a fingerprint may lack it."""
     *parents, leaf = field
     for step in parents:
         try:

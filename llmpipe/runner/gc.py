@@ -1,10 +1,9 @@
-"""Free what nobody needs any more.
+"""Free what is not needed any more.
 
-A store serves every spec whose home it is. Needed are the artifacts that the lock files of those
-specs name, those of their stages' last runs, those of the most recent runs, and whatever came into
-the store since the first of these began: a worker whose head was killed may have made it, and a
-`pull` is no run. The same goes for what a stage left to go on from. Replies that were paid for
-stay whatever happens.
+A store serves several specs. It keeps the artifacts that their lock files name, those of the last
+run of each stage, those of the most recent runs, and everything that was added since the first of
+these runs began: it may come from a `pull`, or from a worker whose run was killed. Data for
+resuming a stage is kept by the same rules. Replies of paid services are always kept.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from llmpipe.runner.store import Store
 from llmpipe.runner.trees import entries, remove_tree
 
 KEEP_RUNS = 10
-"""Runs whose artifacts and logs are kept unless another number is asked for."""
+"""Number of runs whose artifacts and logs are kept by default."""
 
 _RUN = re.compile(r"(\d{8}-\d{6})-[0-9a-f]{4,6}")
 
 
 @dataclass(slots=True)
 class Garbage:
-    """What can be freed: paths by what they are, and their bytes in all."""
+    """What can be freed: paths by category, and their total bytes."""
 
     objects: list[Path]
     keys: list[Path]
@@ -40,17 +39,17 @@ class Garbage:
     size: int
 
     def paths(self) -> Iterator[Path]:
-        """Yield every path, an artifact only after the records that name it."""
+        """Yield every path. An artifact comes after the records that name it."""
         yield from (*self.keys, *self.work, *self.runs, *self.objects)
 
 
 def find_garbage(store: Store, keep_runs: int = KEEP_RUNS) -> Garbage:
-    """Find what no lock file, no stage's last run and none of the latest runs needs.
+    """Find what no lock file, no last run of a stage and no recent run needs.
 
-    The caller holds the store alone.
+    The caller must hold the store alone.
 
     Raises:
-        SpecError: a lock file cannot be understood, so that nobody knows what it needs.
+        SpecError: A lock file cannot be read, so it is unknown what it needs.
     """
     runs = sorted(path for path in store.runs.iterdir() if _RUN.fullmatch(path.name))
     old, recent = runs[:-keep_runs], runs[-keep_runs:]
@@ -66,17 +65,17 @@ def find_garbage(store: Store, keep_runs: int = KEEP_RUNS) -> Garbage:
             keys.append(path)
     unnamed = [path for path in store.objects.iterdir() if path.name not in objects]
     work = [path for path in _entries(store.work) if path.stat().st_mtime < since]
-    # Half-written, and their writers are gone: the store is ours.
+    # Half-written, and the writers have gone: this process holds the store alone.
     work += [*store.tmp.iterdir(), *(p for p in store.tmp.parent.iterdir() if p != store.tmp)]
     size = sum(map(_size, (*keys, *work, *old, *unnamed)))
     return Garbage(unnamed, keys, work, old, size)
 
 
 def free(garbage: Garbage, store: Store) -> None:
-    """Remove what was found; whoever stops this halfway leaves a whole store behind.
+    """Remove the garbage. An interruption leaves a valid store.
 
     Raises:
-        StoreError: something cannot be removed.
+        StoreError: Something cannot be removed.
     """
     with writing(store.home):
         for path in garbage.paths():
@@ -87,7 +86,7 @@ def free(garbage: Garbage, store: Store) -> None:
 
 
 def _begun(run: Path) -> float:
-    """Return when a run began; its name says it."""
+    """Return when a run began, from its name."""
     found = _RUN.fullmatch(run.name)
     assert found is not None
     return datetime.strptime(found[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC).timestamp()
@@ -96,7 +95,7 @@ def _begun(run: Path) -> float:
 def _run_keys(runs: Iterable[Path]) -> Iterator[str]:
     for folder in runs:
         record = read_run(folder)
-        if record is not None:  # else it was killed: its stages' last runs say what it made
+        if record is not None:  # else it was killed: the last runs of its stages name what it made
             yield from (stage["key"] for stage in record["stages"].values() if stage["key"])
 
 

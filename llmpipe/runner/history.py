@@ -1,4 +1,4 @@
-"""What earlier runs have left: their records, and what differs between them."""
+"""Read the records of earlier runs, and compare them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_TEXT = 60
 """Characters of a value that a comparison shows."""
 
 UNFINISHED = "unfinished"
-"""The status of a run that goes on still, or was killed."""
+"""The status of a run that is still running, or was killed."""
 
 
 class _Stage(TypedDict):
-    """What every stage of a record has, as far as it is looked at."""
+    """The fields of a stage's record that are checked."""
 
     status: str
     key: str | None
@@ -33,7 +33,7 @@ class _Stage(TypedDict):
 
 
 class _Record(TypedDict):
-    """What every record of a run has, as far as it is looked at."""
+    """The fields of a run's record that are checked."""
 
     run: str
     name: str
@@ -53,24 +53,24 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def read_runs(store: Store) -> dict[str, dict[str, Any]]:
-    """Return the record of each run that ended, by its id, the earliest first."""
+    """Return the record of each run that has ended, by id, earliest first."""
     found = (read_run(path.parent) for path in store.runs.glob("*/run.json"))
     records = [record for record in found if record is not None]
     return {record["run"]: record for record in sorted(records, key=lambda r: r["started"])}
 
 
 def read_run(folder: Path) -> dict[str, Any] | None:
-    """Return the record of one run, or None if it does not exist or does not have its shape."""
+    """Return the record of a run, or None if there is none or it is not valid."""
     try:
         record: dict[str, Any] = json.loads((folder / "run.json").read_bytes())
         msgspec.convert(record, _Record)
-    except (OSError, ValueError):  # those of msgspec are ValueErrors
-        return None  # a run that is just ending, or was cut off while it wrote
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors
+        return None  # the run is just ending, or was killed while it wrote
     return record
 
 
 def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
-    """Return what is known of each run without a record, by its id: the stages that have ended."""
+    """Return what is known of each run without a record, by id: the stages that have ended."""
     found = {}
     for path in sorted(store.runs.glob("*/events.jsonl")):
         if not path.with_name("run.json").exists() and (record := _from_events(path)):
@@ -79,15 +79,15 @@ def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
 
 
 def find_run(name: str | None, runs: dict[str, dict[str, Any]], store: Store) -> dict[str, Any]:
-    """Find the run of this name, or the only one whose name begins so.
+    """Find the run with this name, or the only one whose name begins with it.
 
     Args:
-        name: what was asked for; None where the last run was meant and there is none.
-        runs: the records to look among.
-        store: where they come from.
+        name: What the user asked for. None if they asked for the last run and there is none.
+        runs: The records to search.
+        store: The store of the runs.
 
     Raises:
-        UsageError: there is none, or there are several.
+        UsageError: No run fits, or several do.
     """
     if name is None:
         hint = f"runs lie in {store.runs}; --spec SPEC names another spec's store"
@@ -105,12 +105,12 @@ def find_run(name: str | None, runs: dict[str, dict[str, Any]], store: Store) ->
 
 
 def all_runs(store: Store) -> dict[str, dict[str, Any]]:
-    """Return what is known of each run of a store, by its id: those that ended, then the others."""
+    """Return what is known of each run of a store, by id: first the ended ones, then the others."""
     return read_runs(store) | read_unfinished(store)
 
 
 def runs_of(store: Store, spec: Path) -> dict[str, dict[str, Any]]:
-    """Return what is known of each run of one spec, by its id, the latest last."""
+    """Return what is known of each run of one spec, by id, latest last."""
     real = os.path.realpath(spec)
     known = all_runs(store).items()
     own = (item for item in known if os.path.realpath(item[1].get("spec") or "") == real)
@@ -118,7 +118,7 @@ def runs_of(store: Store, spec: Path) -> dict[str, dict[str, Any]]:
 
 
 def _from_events(path: Path) -> dict[str, Any] | None:
-    """Tell of a run from its events; None where not even the first one is there."""
+    """Rebuild the record of a run from its events, or return None if there is no event."""
     events = _events(path)
     if not events or events[0]["event"] != "run-started":
         return None
@@ -145,13 +145,13 @@ def _events(path: Path) -> list[dict[str, Any]]:
 
 
 def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[str, list[Any]]]:
-    """Put runs side by side.
+    """Compare runs side by side.
 
     Returns:
-        ``config`` (what differs of the resolved specs), ``data`` (input files and artifacts from
-        outside whose content differs, by stage and input, as their digests), ``metrics`` (every
-        number, and texts that differ) and ``seconds`` (of every stage that ran), each as rows: a
-        name and one value for each run, None where a run has none.
+        ``config`` (settings that differ between the resolved specs), ``data`` (digests of input
+        files and external artifacts that differ, by stage and input), ``metrics`` (all numbers, and
+        texts that differ) and ``seconds`` (of every stage that ran). Each maps a name to one value
+        per run, or None if a run has none.
     """
     config = _rows([dict(flatten(run["document"])) for run in runs])
     data = _rows([dict(_inputs(run, store)) for run in runs])
@@ -170,7 +170,7 @@ def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[s
 
 
 def parted(rows: Mapping[str, list[Any]]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Part rows into those whose values differ and those whose values are equal."""
+    """Split rows into those whose values differ and those whose values are equal."""
     differing = {name: row for name, row in rows.items() if _differ(row)}
     return differing, {name: row for name, row in rows.items() if name not in differing}
 
@@ -198,7 +198,7 @@ def flatten(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def table(rows: Mapping[str, Sequence[Any]], heads: Sequence[str]) -> list[str]:
-    """Lay rows out as text, below their heads."""
+    """Format rows as a text table with heads."""
     cells = [["", *heads], *([name, *map(value_text, values)] for name, values in rows.items())]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
     return [
@@ -210,7 +210,7 @@ def table(rows: Mapping[str, Sequence[Any]], heads: Sequence[str]) -> list[str]:
 def turned(
     rows: Mapping[str, Sequence[Any]], heads: Sequence[str]
 ) -> tuple[dict[str, list[Any]], list[str]]:
-    """Turn rows with their heads into one row for each head."""
+    """Transpose rows and their heads: one row for each head."""
     return {head: [row[i] for row in rows.values()] for i, head in enumerate(heads)}, list(rows)
 
 
@@ -224,7 +224,7 @@ def _differ(row: Sequence[Any]) -> bool:
 
 
 def _inputs(run: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
-    """Yield the digest of each input that no stage of the run has made."""
+    """Yield the digest of each input that is not made by a stage of the run."""
     found = {name: store.record(s["key"]) for name, s in run["stages"].items() if s["key"]}
     records = {name: record for name, record in found.items() if record is not None}
     made = {output.digest for record in records.values() for output in record.outputs.values()}
@@ -235,7 +235,7 @@ def _inputs(run: Mapping[str, Any], store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(run: Mapping[str, Any]) -> Iterator[tuple[str, float | str]]:
-    """Yield every metric of every stage that is a number or a text; curves are left out."""
+    """Yield every metric that is a number or a text; curves are left out."""
     for name, stage in run["stages"].items():
         single = {k: v for k, v in stage["metrics"].items() if not isinstance(v, list)}
         for field, value in flatten(single):

@@ -1,4 +1,4 @@
-"""Ctrl-C as data: the first asks a run to stop, the second not to wait."""
+"""Count Ctrl-C: the first asks a run to stop, the second asks it not to wait."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from types import FrameType
 
 
 class Interrupt:
-    """Counts the requests to stop: SIGINT from the keyboard, SIGTERM from a supervisor.
+    """Counts requests to stop: SIGINT from the keyboard, SIGTERM from a supervisor.
 
-    ``wakeup`` becomes readable with the first, so that a loop that waits for files notices.
+    ``wakeup`` is a file descriptor that becomes readable with the first request, so that a loop
+    that waits for files notices.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.immediate = False
-        """Whether to raise KeyboardInterrupt at once: while waiting for something in Python."""
+        """Whether a signal raises KeyboardInterrupt at once, while waiting inside Python code."""
         self.wakeup, self._signal = os.pipe()
         os.set_blocking(self._signal, False)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[Interrupt]:
-        """Take the signals, where this thread gets any; it can be done once."""
+        """Handle the signals, if this is the main thread. Can be used once."""
         before = {}
         try:
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGINT, signal.SIGTERM):
-                    if signal.getsignal(number) != signal.SIG_IGN:  # as a shell's background jobs
+                    if signal.getsignal(number) != signal.SIG_IGN:  # a background job
                         before[number] = signal.signal(number, self._note)
             yield self
         finally:
@@ -41,7 +42,7 @@ class Interrupt:
 
     @contextlib.contextmanager
     def raising(self) -> Iterator[None]:
-        """Let a request to stop break off what is done inside."""
+        """Let a request to stop interrupt the code inside."""
         self.immediate = True
         try:
             yield

@@ -1,13 +1,13 @@
-"""Leases: one worker at a time holds a stage's key, on whichever machine it runs.
+"""Leases: one worker at a time holds the key of a stage, on any machine.
 
-Within a machine the kernel keeps the lock: an ``flock`` that the worker and its stage inherit, so
-that no crash leaves one to be removed. Machines that share a store do not share such locks. Between
-them there is the lease, a file that is created exclusively. It names its owner, who changes it
-every `BEAT` seconds. A lease that has not changed for `EXPIRY` seconds, on the clock of the process
-that watches it, is taken over: clocks of two machines are never compared.
+Within a machine, an ``flock`` that the worker and its stage inherit protects a key; the kernel
+releases it after a crash. Machines that share a store do not share such locks. Between them, a
+lease is a file that is created exclusively. It names its owner, which changes the file every `BEAT`
+seconds. A lease that has not changed for `EXPIRY` seconds is taken over. The watching process
+measures this by its own clock; clocks of two machines are never compared.
 
 A machine that sleeps for longer than `EXPIRY` loses its leases. It may then finish a stage that
-another one has made as well: the store keeps one whole result of the two.
+another machine has made as well: the store keeps one of the two complete results.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ EXPIRY = 30.0
 """Seconds without a heartbeat after which the owner of a lease counts as dead."""
 
 PAUSES = (0.01, 0.25)
-"""Seconds between two looks at a lease that another process holds: at first, and in the end."""
+"""Seconds between two checks of a lease that another process holds: at first, and later."""
 
 Owner = Mapping[str, Any]
-"""The worker that holds a lease: its `identity`, the name of its machine as ``node``, ``stage``,
-``since``, the identity of its ``head``, the ``llmpipe run`` that started it, and its ``beat``."""
+"""The worker that holds a lease.
+
+It has its `identity`, the name of its machine (``node``), its ``stage``, ``since``, the identity of
+the ``llmpipe run`` that started it (``head``), and its ``beat``."""
 
 
 class Lease:
@@ -46,14 +48,14 @@ class Lease:
 
     def __init__(self, path: Path, owner: dict[str, Any], *, waited: bool) -> None:
         self.waited = waited
-        """Whether another process had it first."""
+        """Whether another process held it before."""
         self.lost = False
-        """Whether another machine took it over, because this one did not change it in time."""
+        """Whether another machine took it over because this one did not change it in time."""
         self._path = path
         self._owner = owner
 
     def beat(self, number: int = 0, frame: FrameType | None = None) -> None:
-        """Change the lease, so that it does not expire; also as a signal handler."""
+        """Change the lease so that it does not expire. Also used as a signal handler."""
         with contextlib.suppress(OSError):  # the next beat may succeed
             self.lost = self.lost or not self._is_ours()
             if not self.lost:
@@ -86,15 +88,16 @@ def hold(
 ) -> Iterator[Lease]:
     """Hold the lease on a key.
 
-    A process that waits for it can be stopped by a signal. One that has it ignores them: the worker
-    is stopped through its stage. What a killed worker of this machine left running is ended first.
+    A process that waits for the lease can be stopped by a signal. A process that has it ignores
+    signals: the worker is stopped through its stage. Processes that a killed worker of this machine
+    left running are killed first.
 
     Args:
         locks: The folder of this machine's locks.
         leases: The folder of all leases.
         key: The key.
-        about: What the lease says of its owner, besides its identity.
-        waiting: Called once with the owner that has to be waited for.
+        about: What the lease says about its owner besides its identity.
+        waiting: Called once with the owner, if there is one to wait for.
     """
     descriptor = os.open(locks / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     path = leases / f"{key}.json"
@@ -106,7 +109,7 @@ def hold(
         waited = _claim(path, owner, waiting) or waited
         _on_interrupt(signal.SIG_IGN)
         lease = Lease(path, owner, waited=waited)
-        # A timer and no thread: the worker forks, and a thread might hold a lock just then.
+        # A timer, not a thread: the worker forks, and a thread might hold a lock at that moment.
         signal.signal(signal.SIGALRM, lease.beat)
         signal.setitimer(signal.ITIMER_REAL, BEAT, BEAT)
         try:
@@ -119,7 +122,7 @@ def hold(
 
 
 def _lock(descriptor: int, path: Path, waiting: Callable[[Owner], object]) -> bool:
-    """Take this machine's lock; return whether another process had it first."""
+    """Take this machine's lock; return whether another process held it before."""
     waited, pauses = False, _pauses()
     while True:
         try:
@@ -137,9 +140,9 @@ def _lock(descriptor: int, path: Path, waiting: Callable[[Owner], object]) -> bo
 
 
 def _claim(path: Path, owner: Owner, waiting: Callable[[Owner], object]) -> bool:
-    """Create the lease; return whether another machine had it first.
+    """Create the lease; return whether another machine held it before.
 
-    This machine's lock is held: another owner on this machine is dead.
+    This machine's lock is held, so another owner on this machine is dead.
     """
     data = json.dumps(owner).encode()
     waited, pauses, watch = False, _pauses(), Watch(path)
@@ -163,14 +166,14 @@ class Watch:
 
     def __init__(self, path: Path) -> None:
         self.raw = _read(path)
-        """What the lease says; None where there is none."""
+        """The content of the lease, or None if there is none."""
         self.changed = False
         """Whether it has changed since the watch began."""
         self._path = path
         self._since = time.monotonic()
 
     def expired(self) -> bool:
-        """Look again; tell whether the lease is there and has not changed for `EXPIRY` seconds."""
+        """Check again; return whether the lease exists and has not changed for `EXPIRY` seconds."""
         raw, now = _read(self._path), time.monotonic()
         if raw != self.raw:
             self.raw, self._since, self.changed = raw, now, True
@@ -178,7 +181,7 @@ class Watch:
 
 
 def expire(paths: Iterable[Path]) -> Owner | None:
-    """Watch leases of other machines until all have expired; return an owner that is alive."""
+    """Watch other machines' leases until all expire; return an owner that is alive, if any."""
     watches = {path: Watch(path) for path in paths}
     while watches:
         for path, watch in list(watches.items()):
@@ -194,7 +197,7 @@ def expire(paths: Iterable[Path]) -> Owner | None:
 
 
 def read_owner(path: Path | str) -> dict[str, Any] | None:
-    """Return who holds a lease; None where nobody does, or it is just being written."""
+    """Return the holder of a lease, or None if it is free or just being written."""
     return _owner(_read(path))
 
 
@@ -214,7 +217,7 @@ def _owner(raw: bytes | None) -> dict[str, Any] | None:
 
 
 def _create(path: Path, data: bytes) -> bool:
-    """Create a lease whole, unless there is one."""
+    """Create a complete lease, unless one exists."""
     temporary = path.with_name(f".{path.name}.{host()}.{os.getpid()}")
     try:
         temporary.write_bytes(data)
@@ -240,9 +243,9 @@ def _create_in_place(path: Path, data: bytes) -> bool:
 
 
 def _take_away(path: Path, seen: bytes | None) -> None:
-    """Remove a dead owner's lease, unless another process has taken it over by now.
+    """Remove the lease of a dead owner, unless another process has taken it over by now.
 
-    The look and the rename are not one step; but what the rename moved says whose it was.
+    Check and rename are two steps, but the renamed file shows whose it was.
     """
     taken = path.with_name(f".{path.name}.{host()}.{os.getpid()}.dead")
     with contextlib.suppress(FileNotFoundError):

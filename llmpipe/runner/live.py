@@ -1,7 +1,7 @@
-"""The view of a run on a terminal: what is running, redrawn in place by rich, below what ended.
+"""The view of a run on a terminal. Rich redraws the running stages below those that have ended.
 
-Each running stage has its progress, the time it has taken and will take, the memory of its
-processes and the last line of its log; below them stand the GPUs, where there are any.
+Each running stage has its progress, its elapsed and remaining time, the memory of its processes and
+the last line of its log. GPUs are listed below, if there are any.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from llmpipe.runner.messages import event_text, progress_text, size_text
 from llmpipe.terminal import guarded, unguarded
 
 NARROW = 100
-"""Columns of a terminal below which bars and memory are left out."""
+"""Terminal width in columns below which bars and memory are left out."""
 
 
 class LiveView:
-    """Shows events on standard error; colors are left out where NO_COLOR is set."""
+    """Shows events on standard error. NO_COLOR turns colors off."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(file=unguarded(sys.stderr), highlight=False)
@@ -84,12 +84,12 @@ class LiveView:
         self._progress.update(self._gpus, line="; ".join(used))
 
     def close(self) -> None:
-        """Stop redrawing and leave the terminal as it was."""
+        """Stop redrawing and restore the terminal."""
         self._progress.stop()
 
 
 def _columns(*, wide: bool) -> list[Any]:
-    """Return the columns of a running stage; the log's line takes what is left of the width."""
+    """Return the columns for a running stage; the log line takes the remaining width."""
     last = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = [
         SpinnerColumn(),

@@ -1,10 +1,10 @@
-"""The lock file: what every stage was made of and what came of it, to be committed.
+"""The lock file: what every stage was made from and what it made. It should be committed.
 
-``<name>.lock.yaml`` stands beside the spec, with one section for each choice of profiles. `run`
-writes it when anything in it has changed, but not under ``--set``; ``run --locked`` refuses to
-start where settings, input files or versions have drifted from it, and fails a stage whose kind
-promises equal bytes everywhere when its artifact is another. On a machine without the store's
-history it also tells what a stage was made of last.
+``<name>.lock.yaml`` is next to the spec and has a section for each choice of profiles. `run` writes
+it when its content has changed, except under ``--set``. ``run --locked`` refuses to start if
+settings, input files or versions differ from the lock, and fails a stage whose kind promises equal
+bytes if its artifact differs. On a machine without the history of the store, the lock also tells
+what a stage was last made from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmpipe.runner.disk import atomic_write, write_hint
 from llmpipe.runner.records import KeyRecord
 
 VERSION = 2
-"""The version of the layout. Version 1 wrote ``made_of`` for ``key_inputs``; it is read as well."""
+"""The version of the layout. Version 1, which wrote ``made_of`` for ``key_inputs``, can be read."""
 
 _HEADER = """\
 # Written by `llmpipe run`; commit it beside the spec. `llmpipe run --locked` refuses what differs.
@@ -39,7 +39,7 @@ RESTORE = "restore it from version control, or remove it and run without --locke
 
 
 class LockedOutput(TypedDict):
-    """What is locked of an artifact."""
+    """The locked facts about an artifact."""
 
     type: str
     digest: str
@@ -47,7 +47,7 @@ class LockedOutput(TypedDict):
 
 
 class KeyInputs(TypedDict):
-    """The ingredients of a stage: see `llmpipe.runner.fingerprint`."""
+    """The ingredients of a stage; see `llmpipe.runner.fingerprint`."""
 
     record: int
     kind: str
@@ -58,7 +58,7 @@ class KeyInputs(TypedDict):
 
 
 class LockedStage(TypedDict):
-    """What is locked of a stage."""
+    """The locked facts about a stage."""
 
     key: str
     key_inputs: KeyInputs
@@ -66,7 +66,7 @@ class LockedStage(TypedDict):
 
 
 class Section(TypedDict):
-    """What is locked under one choice of profiles. ``content`` is the digest of the rest."""
+    """The locked facts under one choice of profiles. ``content`` is the digest of the rest."""
 
     content: str
     models: dict[str, str]
@@ -80,18 +80,18 @@ class Document(TypedDict):
     version: int
     name: str
     spec: NotRequired[str]
-    """The file name of the spec whose lock it is; early ones do not say."""
+    """The file name of the spec. Early lock files do not have it."""
     profiles: dict[str, Section]
 
 
 class LockFile:
-    """The lock file of a spec, as one choice of profiles sees it. Nothing is read before it must.
+    """The lock file of a spec, for one choice of profiles. It is read only when needed.
 
-    One of the same name may be that of another spec in the folder: it says nothing of this one, and
-    is not written.
+    A file of this name may belong to another spec in the folder. It then does not count, and is not
+    overwritten.
 
     Raises:
-        SpecError: it is not one of ours, or of a newer version.
+        SpecError: The file is not an llmpipe lock file, or has a newer version.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -110,14 +110,14 @@ class LockFile:
         return {**document, "spec": self._spec.name}
 
     def _owner(self, document: Document) -> str | None:
-        """Return which other spec, that is still there, a lock file is of."""
+        """Return the other, existing spec that a lock file belongs to, if any."""
         owner = document.get("spec", self._spec.name)
         other = owner != self._spec.name and _is_another(self._spec.parent / owner, self._spec)
         return owner if other else None
 
     def conflict(self) -> Problem | None:
-        """Return what forbids to write the file: that it is the lock file of another spec."""
-        if self._contents() is not None:  # ours, as it was written: it need not be parsed
+        """Return why the file must not be written: it belongs to another spec."""
+        if self._contents() is not None:  # unedited, and of this spec
             return None
         document = _read(self.path)
         owner = self._owner(document) if document else None
@@ -129,7 +129,7 @@ class LockFile:
         return Problem(what, Location(str(self.path), 0, 0), f"{rename},\n{leftover}")
 
     def warning(self) -> list[str]:
-        """Return a warning where the file is that of another spec, which a run is to be told."""
+        """Return a warning for a run if the file belongs to another spec."""
         found = self.conflict()
         if found is None:
             return []
@@ -147,20 +147,20 @@ class LockFile:
         return self.section in self._document["profiles"]
 
     def check(self) -> None:
-        """Refuse a file that cannot be understood, or is another spec's, before anything runs.
+        """Refuse a file that cannot be read, or belongs to another spec, before anything runs.
 
         Raises:
-            SpecError: it cannot be written.
+            SpecError: It cannot be written.
         """
         if found := self.conflict():
             raise SpecError([found])
 
     def stage(self, name: str) -> LockedStage | None:
-        """Return what is locked of a stage."""
+        """Return the locked facts about a stage, if any."""
         return self._stages().get(name)
 
     def stages(self) -> list[str]:
-        """Name the stages that are locked."""
+        """List the locked stages."""
         return list(self._stages())
 
     def _stages(self) -> dict[str, LockedStage]:
@@ -175,15 +175,15 @@ class LockFile:
         return found
 
     def write(self, records: Mapping[str, KeyRecord], commits: Mapping[str, str]) -> bool:
-        """Lock these records; give whether that changed the file.
+        """Lock these records; return whether the file changed.
 
-        What is locked stays of other profiles, and of stages that have no record yet.
+        Locked stages of other profiles, and those without a new record, stay as they are.
 
         Raises:
-            SpecError: another spec has come to have this lock file.
-            StoreError: the file cannot be written.
+            SpecError: The file has come to belong to another spec.
+            StoreError: The file cannot be written.
         """
-        self.__dict__.pop("_document", None)  # another run may have written it meanwhile
+        self.__dict__.pop("_document", None)  # another run may have written it in the meantime
         self.check()
         stages = {name: _locked(record) for name, record in records.items()}
         for name in self._names - stages.keys():
@@ -191,14 +191,14 @@ class LockFile:
             if locked:
                 stages[name] = locked
         if not stages and not self._document["profiles"]:
-            return False  # a first run that came to nothing lays no claim to the name
+            return False  # a first run that made nothing does not claim the name
         found = {name: [stage["key"], stage["outputs"]] for name, stage in stages.items()}
         content = digest([VERSION, self._name, self.section, found, dict(commits)])
         contents = self._contents()
         if contents is not None and contents.get(self.section) == content:
             return False
         if contents is not None and contents.keys() <= {self.section}:
-            self._document = self._empty()  # nothing else stands in it: it need not be parsed
+            self._document = self._empty()  # it holds nothing else: parsing is not needed
         self._document["profiles"][self.section] = {
             "content": content,
             "models": dict(commits),
@@ -219,9 +219,9 @@ class LockFile:
         return True
 
     def _contents(self) -> dict[str, str] | None:
-        """Return the sections' content digests from the head of the file, without parsing the rest.
+        """Return the content digests of the sections from the head of the file, without parsing it.
 
-        There are none where the rest is not what this version wrote: it was edited or merged.
+        Returns nothing if the file was not written by this version, or was edited or merged.
         """
         try:
             _, second, text = self.path.read_text("utf-8").split("\n", 2)
@@ -235,10 +235,10 @@ class LockFile:
 
 
 def locked_keys(paths: Iterable[Path]) -> Iterator[str]:
-    """Yield the keys that lock files name; files that no longer exist are skipped.
+    """Yield the keys that lock files name. Files that no longer exist are skipped.
 
     Raises:
-        SpecError: one of them cannot be understood.
+        SpecError: A lock file cannot be read.
     """
     for path in paths:
         for section in (_read(path) or {"profiles": {}})["profiles"].values():
@@ -246,7 +246,7 @@ def locked_keys(paths: Iterable[Path]) -> Iterator[str]:
 
 
 def _read(path: Path) -> Document | None:
-    """Read a lock file; None when there is none."""
+    """Read a lock file; return None if there is none."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -283,9 +283,9 @@ def _read(path: Path) -> Document | None:
 
 
 def _of_today(document: Any) -> int:
-    """Rename what version 1 called otherwise; return the version that the document now has."""
+    """Rename the fields of version 1; return the version that the document now has."""
     document["version"] = VERSION
-    with contextlib.suppress(AttributeError, KeyError, TypeError):  # what is wrong is said later
+    with contextlib.suppress(AttributeError, KeyError, TypeError):  # problems are reported later
         for section in document["profiles"].values():
             for stage in section["stages"].values():
                 stage["key_inputs"] = stage.pop("made_of")

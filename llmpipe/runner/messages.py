@@ -10,7 +10,7 @@ from typing import Any
 from llmpipe.runner.events import Event
 
 MAX_CAUSES = 3
-"""Causes that a line names."""
+"""Number of causes that a line names."""
 
 MARKS = {
     "done": "✓",
@@ -23,7 +23,7 @@ MARKS = {
 
 
 def describe(cause: Mapping[str, Any]) -> str:
-    """Say in a few words why a stage is to run."""
+    """Return in a few words why a stage will run."""
     kind = cause["cause"]
     if kind == "config":
         field_name = cause["field"].split(".", 2)[-1]
@@ -51,7 +51,7 @@ def describe(cause: Mapping[str, Any]) -> str:
 
 
 def event_text(event: Event) -> str | None:
-    """Say an event in words; None for those that are not worth a line."""
+    """Return the text of an event, or None if it is not worth a line."""
     kind = event["event"]
     if kind == "stage-started":
         causes = "; ".join(map(describe, event["causes"][:MAX_CAUSES]))
@@ -74,9 +74,9 @@ def event_text(event: Event) -> str | None:
 
 
 def owner_text(owner: Mapping[str, Any]) -> str:
-    """Say which worker is at work, on what, since when, and how to end one that nobody watches."""
+    """Return who holds a stage, since when, and how to end a worker whose run has gone."""
     pid = owner.get("pid", "?")
-    what = f"stage {owner['stage']!r}" if "stage" in owner else "it"  # earlier ones do not say
+    what = f"stage {owner['stage']!r}" if "stage" in owner else "it"  # early ones do not have it
     node = f" on {owner['node']}" if "node" in owner else ""
     line = f"process {pid}{node}, which is making {what}"
     if "since" in owner:
@@ -90,14 +90,14 @@ def owner_text(owner: Mapping[str, Any]) -> str:
 
 
 def _moment(since: str) -> str:
-    """Say when something began, and how long ago that is."""
+    """Return when something began, and how long ago that is."""
     begun = datetime.fromisoformat(since)
     ago = (datetime.now(UTC) - begun).total_seconds()
     return f"{begun.astimezone():%Y-%m-%d %H:%M:%S} ({seconds_text(max(0.0, ago))} ago)"
 
 
 def ended_text(event: Event) -> str:
-    """Say how a stage ended, with what is worth reading of its result."""
+    """Return how a stage ended, with the summary of its result."""
     status = event["status"]
     seconds = f" in {seconds_text(event['seconds'])}" if status in ("done", "failed") else ""
     line = f"{MARKS[status]} {event['stage']}: {status}{seconds}"
@@ -114,7 +114,7 @@ def ended_text(event: Event) -> str:
 
 
 def failure_text(event: Event) -> str:
-    """Say why a stage failed: the message, the hint, the last lines of its log."""
+    """Return why a stage failed: the message, the hint, the last lines of its log."""
     error: dict[str, Any] = event["error"]
     lines = [f"stage {event['stage']} failed: {error['message']}"]
     if error.get("hint"):
@@ -127,34 +127,34 @@ def failure_text(event: Event) -> str:
 
 
 def closing_text(status: str, seconds: float, stages: Iterable[str], run: str) -> str:
-    """Say how a run ended: ``stages`` are the statuses of its stages."""
+    """Return how a run ended. ``stages`` are the statuses of its stages."""
     counts = Counter(stages).items()
     told = ", ".join(f"{count} {each}" for each, count in counts)
     return f"{status} in {seconds_text(seconds)}: {told} (run {run})"
 
 
 def progress_text(event: Event) -> str:
-    """Say how far a stage is."""
+    """Return the progress of a stage."""
     total = event["total"]
     done = f"{event['done']:g}/{total:g}" if total else f"{event['done']:g}"
     return f"{done} {event['note']}".strip()
 
 
 def overlaid(profiles: Iterable[str], settings: Iterable[str]) -> list[str]:
-    """Return the arguments that lay profiles and settings over a spec."""
+    """Return the command line options for these profiles and settings."""
     over = [("--profile", name) for name in profiles] + [("--set", text) for text in settings]
     return [word for pair in over for word in pair]
 
 
 def seconds_text(seconds: float) -> str:
-    """Return a duration as a person says it."""
+    """Return a duration in readable units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def size_text(size: float) -> str:
-    """Return a number of bytes as a person says it."""
+    """Return a number of bytes in readable units."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"
@@ -168,7 +168,7 @@ def _shown(value: Any) -> str:
 
 
 def _flow(value: Any) -> str:
-    """Write a value in one line as YAML would; what a reference leads to is not in it."""
+    """Format a value in one line, as YAML; the content behind a reference is left out."""
     if isinstance(value, dict):
         if set(value) == {"input"}:
             return "a reference"

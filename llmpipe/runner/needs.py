@@ -1,4 +1,4 @@
-"""All that stages need of this machine, asked before anything runs: one list, one table."""
+"""Collect everything that stages need on this machine, before anything runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGE = "pkg://"
 
 @dataclass(slots=True)
 class Needed:
-    """A need with the stages that have it; ``problem`` is where the spec asks for it by itself."""
+    """A need and the stages that have it. ``problem`` is set if the spec itself asks for it."""
 
     need: Need
     stages: dict[str, None] = field(default_factory=dict)
@@ -37,12 +37,12 @@ class Needed:
 
     @property
     def blocks(self) -> bool:
-        """Return whether a run cannot do without it and has to."""
+        """Return whether the run requires it and it is missing."""
         return not self.need.here and not self.need.advisory
 
 
 def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
-    """Return what the named stages need, each once, what is missing first."""
+    """Return the needs of the named stages without duplicates, missing ones first."""
     found: dict[tuple[str, str, Problem | None], Needed] = {}
     machine = Machine.here()
     given = _Inputs(project)
@@ -71,7 +71,7 @@ def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
 
 
 def estimates_of(project: Project, stages: Iterable[str]) -> dict[str, Needs]:
-    """Return what executions of the named stages will take, of those whose kind says so."""
+    """Return the estimated needs of the named stages whose kinds can estimate them."""
     given = _Inputs(project)
     found = {}
     for node in (project.graph.nodes[name] for name in stages):
@@ -87,12 +87,12 @@ def estimates_of(project: Project, stages: Iterable[str]) -> dict[str, Needs]:
 
 
 def require_installed(project: Project, stage: str, more: Iterable[str] = ()) -> None:
-    """Make sure of all packages and programs of a stage that is about to be served or asked.
+    """Check all packages and programs of a stage that is about to be served or asked.
 
-    ``more`` are packages that the serving itself takes.
+    ``more`` are packages for the serving itself.
 
     Raises:
-        MissingDependencyError: some are missing; names all of them.
+        MissingDependencyError: Some are missing; the error names all of them.
     """
     asked = [n for n in needs_of(project, [stage]) if n.need.what in ("package", "program")]
     known = {needed.need.name for needed in asked}
@@ -106,7 +106,7 @@ def require_installed(project: Project, stage: str, more: Iterable[str] = ()) ->
 
 
 def told_missing(missing: Sequence[Needed], begun: str = "nothing has run") -> Problem:
-    """Return what is missing as a problem, with the table as its hint."""
+    """Return the missing needs as a problem, with the table as its hint."""
     count = len(missing)
     things = "1 needed thing is" if count == 1 else f"{count} needed things are"
     lines = table(missing)
@@ -117,7 +117,7 @@ def told_missing(missing: Sequence[Needed], begun: str = "nothing has run") -> P
 
 
 def table(rows: Iterable[Needed], *, states: bool = False) -> list[str]:
-    """Return one line for each need: what it is, its state, its stages, the command that mends."""
+    """Return one line for each need: what it is, its state, its stages, how to install it."""
     cells = [
         (
             needed.need.label,
@@ -140,7 +140,7 @@ def _shown(stages: Iterable[str]) -> str:
 def _of_stage(
     node: StageNode, inputs: Mapping[str, Given], machine: Machine
 ) -> Iterator[tuple[Need, Problem | None]]:
-    """Yield the needs of a stage: its kind's, those of its inputs, of its resources and secrets."""
+    """Yield the needs of a stage: of its kind, its inputs, its resources and its secrets."""
     for need in node.stage.needs(with_paths(node), inputs):
         yield need, None
     for binding in node.bound():
@@ -174,7 +174,7 @@ def _gpus(count: int) -> str:
 
 
 def _of_secrets(declared: StageSpec) -> Iterator[tuple[Need, Problem | None]]:
-    """Yield the secrets that a stage will need."""
+    """Yield the secrets that a stage needs."""
     for path, value in leaves(msgspec.to_builtins(declared.config)):
         for name in SECRET.findall(value) if isinstance(value, str) else ():
             here = bool(os.environ.get(name))
@@ -185,7 +185,7 @@ def _of_secrets(declared: StageSpec) -> Iterator[tuple[Need, Problem | None]]:
 
 
 def _room(project: Project, stages: Collection[str]) -> Need | None:
-    """Return the disk that stages will fill, as far as that is known."""
+    """Return the disk space that stages will fill, as far as it is known."""
     new = [name for name in stages if project.last_record(name) is None]
     estimated = {n: e.disk for n, e in estimates_of(project, new).items() if e.disk is not None}
     needed = disk_needed(project, [name for name in stages if name not in estimated])
@@ -199,8 +199,8 @@ def _room(project: Project, stages: Collection[str]) -> Need | None:
 
 
 def with_paths(node: StageNode) -> StageConfig:
-    """Return a stage's config with whole paths: each is relative to the file it is written in."""
-    data = msgspec.json.decode(msgspec.json.encode(node.config))  # lists, which can be changed
+    """Return a stage's config with absolute paths; each is relative to its file."""
+    data = msgspec.json.decode(msgspec.json.encode(node.config))  # lists, not tuples
     for port, binding in node.bindings.items():
         if isinstance(binding.source, LocalPath):
             replace_at(data, node.ports.inputs[port].field, str(binding.source.path))
@@ -211,7 +211,7 @@ def with_paths(node: StageNode) -> StageConfig:
 
 
 class _Inputs:
-    """What is known of the inputs of stages, each stage looked at once."""
+    """What is known of the inputs of stages. Each stage is examined once."""
 
     def __init__(self, project: Project) -> None:
         self.nodes = project.graph.nodes

@@ -1,8 +1,9 @@
-"""Who uses a store: the lock that all share, or one holds alone, and the workers that live on.
+"""Who uses a store: its lock, shared or exclusive, and the workers that outlived their runs.
 
-A worker goes on when the run that started it was killed: what it finishes is there for the next
-one. One that cannot finish would hold its stage, and the store, for ever. So whoever has to wait
-says for which process, on what it works and since when, and how to end it; nobody ends it unasked.
+A worker continues after the run that started it was killed; the next run finds what it made. A
+worker that cannot finish would hold its stage, and the store, forever. A process that has to wait
+therefore prints which process it waits for, what that works on, since when, and how to end it. No
+process is ended without being asked.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from llmpipe.runner.process import command_of, is_alive, is_here, users_of
 
 @contextlib.contextmanager
 def shared(home: Path, heal: Callable[[], object]) -> Iterator[None]:
-    """Hold a store's shared lock; who finds itself alone first heals what crashes left.
+    """Hold a store's shared lock. The only holder first cleans up after crashes.
 
-    While somebody holds the store alone it waits, and says for whom.
+    If a process holds the store alone, this waits and reports it.
 
     Raises:
-        StoreError: the store cannot be written.
+        StoreError: The store cannot be written.
     """
     descriptor = _open(home)
     try:
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)  # a holder that was killed left its name
+            os.ftruncate(descriptor, 0)  # a killed holder left its name
             heal()
         _share(descriptor)
         yield
@@ -45,10 +46,10 @@ def shared(home: Path, heal: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(home: Path, purpose: str) -> Iterator[None]:
-    """Hold a store so that nobody else uses it.
+    """Hold a store exclusively.
 
     Raises:
-        StoreError: somebody does; it says who.
+        StoreError: Another process uses it; the error names it.
     """
     descriptor = _open(home)
     try:
@@ -72,7 +73,7 @@ def alone(home: Path, purpose: str) -> Iterator[None]:
 
 
 def living_workers(home: Path) -> Iterator[Owner]:
-    """Yield the owner of every lease whose worker is at work on this machine."""
+    """Yield the owner of every lease whose worker runs on this machine."""
     for _, owner in _leases(home):
         if is_alive(owner):
             yield owner
@@ -85,9 +86,10 @@ def _leases(home: Path) -> Iterator[tuple[Path, Owner]]:
 
 
 def told(owner: Owner) -> dict[str, Any]:
-    """Return what is told of an owner: whether it is ``orphaned`` in place of who its head is.
+    """Return the public facts about an owner.
 
-    The ``node`` is told where it is another machine; its processes cannot be seen from here.
+    ``orphaned`` replaces the identity of its head. ``node`` is included only for another machine,
+    whose processes cannot be seen from here.
     """
     head = owner.get("head")
     shown = {name: value for name, value in owner.items() if name not in ("head", "beat")}
@@ -98,13 +100,13 @@ def told(owner: Owner) -> dict[str, Any]:
 
 
 def orphans(home: Path) -> list[str]:
-    """Return a line about every worker at work whose run was killed."""
+    """Return a line about every running worker whose run was killed."""
     found = map(told, living_workers(home))
     return [owner_text(owner) for owner in found if owner["orphaned"]]
 
 
 def _users(home: Path) -> Iterator[str]:
-    """Yield a line about every process that uses a store; those of other people are not seen."""
+    """Yield a line about every process of this user that uses a store."""
     workers = {owner["pid"]: told(owner) for owner in living_workers(home)}
     for worker in workers.values():
         yield owner_text(worker)
@@ -120,11 +122,11 @@ def _open(home: Path) -> int:
 
 
 def _share(descriptor: int) -> None:
-    """Take the shared lock; while another holds it alone, say who that is and wait."""
+    """Take the shared lock; while another process holds it exclusively, report it and wait."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 100, 0).decode("utf-8", "replace")
-        if holder:  # else it is a run that clears what crashes left, which takes a moment
+        if holder:  # else a run is cleaning up after a crash, which takes a moment
             print(f"waits for process {holder}, which holds the store", file=sys.stderr, flush=True)
         fcntl.flock(descriptor, fcntl.LOCK_SH)

@@ -1,4 +1,4 @@
-"""How a run is to go, as its caller says."""
+"""The options of a run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class RunOptions:
     """How to run.
 
     Attributes:
-        only: stages to consider, those they need included; all by default.
-        forced: stages to run even when cached.
-        resampled: those of them that are to draw anew what the journal holds.
-        kept: stages whose last artifacts count as fresh, from now on.
-        keep_going: after a failure, go on with what does not hang on it.
-        jobs: how many stages may run at once; by default as many as the machine holds.
-        settings: the ``--set`` texts, for the record.
-        locked: whether exact artifacts must be those of the lock file.
+        only: Stages to consider, with those that they need; all by default.
+        forced: Stages to run even if they are cached.
+        resampled: Those of them that draw again what the journal holds.
+        kept: Stages whose last artifacts count as fresh from now on.
+        keep_going: After a failure, continue with stages that do not depend on it.
+        jobs: Number of stages that may run at once; by default as many as fit on the machine.
+        settings: The ``--set`` texts, for the record.
+        locked: Whether exact artifacts must equal those of the lock file.
     """
 
     only: Collection[str] | None = None

@@ -1,4 +1,4 @@
-"""How a run and its stages ended, as data and as the record ``run.json``."""
+"""How a run and its stages ended, as data and as ``run.json``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ RECORD_VERSION = 1
 
 @dataclass(slots=True)
 class StageOutcome:
-    """How a stage of a run ended. ``status`` is cached, done, failed, interrupted, blocked (what
-    it needs failed) or skipped (not asked for)."""
+    """How a stage of a run ended.
+
+    ``status`` is cached, done, failed, interrupted, blocked (a stage that it needs failed) or
+    skipped (not requested).
+    """
 
     id: str
     kind: str
@@ -37,11 +40,11 @@ class StageOutcome:
     record: KeyRecord | None = None
     error: dict[str, Any] | None = None
     started: float | None = None
-    """Seconds after the run's start at which its worker began; None where none did."""
+    """Seconds from the start of the run to the start of its worker; None if it had none."""
     memory: int | None = None
-    """Bytes that its processes held at the most, looked at once a second; None where unknown."""
+    """Peak memory of its processes in bytes, sampled once a second; None if unknown."""
     kept: bool = False
-    """Whether what it made last counted as fresh, whatever its causes say has changed."""
+    """Whether its last artifacts counted as fresh although the causes name changes."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the outcome as events and records hold it."""
@@ -74,12 +77,12 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with."""
+        """The exit code of the command."""
         return {"done": 0, "failed": 1, "interrupted": 130}[self.status]
 
 
 def new_run_id(begun: datetime) -> str:
-    """Name a run so that names sort as the runs began: second, milliseconds in hex, chance."""
+    """Return a new run id. Ids sort by start: second, milliseconds in hex, random part."""
     thousandth = begun.microsecond // 1000
     return f"{begun:%Y%m%d-%H%M%S}-{thousandth:03x}{secrets.token_hex(2)[:3]}"
 
@@ -87,7 +90,7 @@ def new_run_id(begun: datetime) -> str:
 def content(
     graph: Graph, settings: Collection[str], outcomes: Iterable[StageOutcome]
 ) -> dict[str, Any]:
-    """Return what the record of a run says of the spec and of each stage."""
+    """Return what the record of a run holds about the spec and each stage."""
     from llmpipe.graph.render import outline
 
     spec = graph.spec
@@ -105,7 +108,7 @@ def content(
 def write_record(
     folder: Path, begun: datetime, status: str, seconds: float, content: Mapping[str, Any]
 ) -> None:
-    """Write ``run.json`` into a run's folder: what was run, with what, and what came of it."""
+    """Write ``run.json`` into a run's folder: the spec, the versions, and the results."""
     record = {
         "v": RECORD_VERSION,
         "run": folder.name,

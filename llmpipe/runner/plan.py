@@ -1,4 +1,4 @@
-"""The plan as data: for every stage, cached, or to run because of what."""
+"""The plan as data: every stage is cached, or will run for the causes listed."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
 
 Cause = dict[str, Any]
-"""One reason to run: ``cause`` is one of new, config, file, upstream, tool, version, missing,
-damaged, forced, unresolved; the other fields say what changed from ``old`` to ``new``."""
+"""A reason to run a stage.
+
+``cause`` is one of new, config, file, upstream, tool, version, missing, damaged, forced,
+unresolved. The other fields tell what changed, from ``old`` to ``new``."""
 
 NAMED_FILES = 3
-"""How many files of a folder a cause names."""
+"""Number of files of a folder that a cause names."""
 
 FilesOf = Callable[[str], Mapping[str, str] | None]
-"""Gives the files that a folder had by its digest, each with what tells its content, if known."""
+"""Returns the files of a folder by its digest, each with what identifies its content, if known."""
 
 _ABSENT = object()
 
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """What is to happen to one stage. ``key`` is None while an input's content is not known.
+    """The plan for one stage. ``key`` is None while the content of an input is unknown.
 
-    ``factor`` is how many times the work of its last run a stage will do, and ``seconds`` how long
-    that will take; each is None where nobody can tell. A stage that is ``kept`` counts as
-    cached, whatever its ``causes`` say has changed.
+    ``factor`` compares the work of the stage with its last run, and ``seconds`` is the expected
+    duration; each is None if unknown. A stage that is ``kept`` counts as cached, whatever its
+    ``causes`` are.
     """
 
     id: str
@@ -71,7 +73,7 @@ class StagePlan:
 def make_plan(
     project: Project, forced: Collection[str] = (), kept: Collection[str] = ()
 ) -> dict[str, StagePlan]:
-    """Plan every stage, in the order in which they would run."""
+    """Plan every stage, in execution order."""
     plans: dict[str, StagePlan] = {}
     records: dict[str, KeyRecord] = {}
     factors: dict[str, float | None] = {}
@@ -96,10 +98,10 @@ def plan_stage(
     kept: bool = False,
     factors: Mapping[str, float | None] = MappingProxyType({}),
 ) -> StagePlan:
-    """Plan one stage, given the records of those before it that are known.
+    """Plan one stage, given the known records of the stages before it.
 
-    ``kept`` takes what the stage made last as fresh, as ``freeze`` in its config does. ``factors``
-    are those of the stages before it that are to run.
+    ``kept`` treats the last artifacts as fresh, as ``freeze`` in the config does. ``factors`` are
+    those of the stages before it that will run.
     """
     inputs = {
         port: project.input_fingerprint(binding, records) for port, binding in node.bindings.items()
@@ -141,7 +143,7 @@ def plan_stage(
 
 
 def _fits(project: Project, node: StageNode, record: KeyRecord) -> bool:
-    """Return whether what a stage made last is there, with all that is now to be made."""
+    """Return whether the last artifacts exist and include all outputs that are needed now."""
     return record.kind == node.kind and not project.store.missing(record, node.ports.outputs)
 
 
@@ -153,7 +155,7 @@ def _causes(
     record: KeyRecord | None,
     pending: Collection[str],
 ) -> Iterator[Cause]:
-    """Yield every reason for which a stage is not fresh."""
+    """Yield every reason why a stage is not fresh."""
     if record is not None:
         for output in project.store.missing(record, node.ports.outputs):
             yield {"cause": "missing", "output": output}
@@ -195,9 +197,9 @@ def changes(
     files_of: FilesOf,
     pending: Collection[str] = (),
 ) -> Iterator[Cause]:
-    """Name every difference between what a stage was made of and what it would be made of.
+    """List every difference between what a stage was made from and what it would be made from.
 
-    ``files_of`` tells which files of a folder that may be.
+    ``files_of`` returns the files of a folder.
     """
     if old.get("kind") != new["kind"]:
         field = f"stages.{node.family}.kind"
@@ -221,7 +223,7 @@ def changes(
                 told = _files(binding, before, new["inputs"][port], files_of) if before else {}
                 yield {"cause": "file", "path": binding.label, **told}
     for port in old.get("inputs", {}):
-        if port.endswith("]") and port not in node.bindings:  # a point that is no longer made
+        if port.endswith("]") and port not in node.bindings:  # a point that the sweep has no more
             field = f"stages.{node.family}.{port}"
             yield {"cause": "config", "field": field, "old": {"input": port}, "new": None}
     for tool, version in new["tools"].items():
@@ -233,7 +235,7 @@ def changes(
 def _files(
     binding: Binding, old: Mapping[str, Any], new: Mapping[str, Any], files_of: FilesOf
 ) -> dict[str, Any]:
-    """Say what became of the files of a folder, as far as that is known; a few are named."""
+    """Return how the files of a folder changed, as far as known; a few are named."""
     before, after = files_of(old["digest"]), files_of(new["digest"])
     if before is None or after is None or before == after:
         return {}
@@ -249,7 +251,7 @@ def _files(
 
 
 def _beginning(binding: Binding) -> str:
-    """Return what stands before the names of the files of a folder, or of a split GGUF."""
+    """Return the prefix shared by the names of the files of a folder, or of a split GGUF."""
     label = binding.label
     part = part_of(label)
     if part is not None:
@@ -259,7 +261,7 @@ def _beginning(binding: Binding) -> str:
 
 
 def _spoken(path: str) -> str:
-    """Name a file as one speaks of it, whatever bytes are in its name."""
+    """Return a printable name of a file, whatever bytes it holds."""
     path = path.removeprefix("./")
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in path)
 
@@ -267,7 +269,7 @@ def _spoken(path: str) -> str:
 def _differences(
     old: Any, new: Any, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """Walk two JSON values and give each leaf that differs; what is absent is given as None."""
+    """Compare two JSON values and yield each leaf that differs; an absent one is None."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*new, *old]):
             yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), (*path, key))

@@ -1,4 +1,4 @@
-"""Ask the machine and the installed tools about a spec before anything runs."""
+"""Check a spec against this machine and the installed tools, before anything runs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from llmpipe.spec.model import StageSpec
 def preflight(
     project: Project, stages: Collection[str], *, strict: bool, room: bool = False
 ) -> list[str]:
-    """Check the named stages with the tools that they use; give what could only be warned of.
+    """Check the named stages with the tools that they use; return the warnings.
 
-    With ``strict``, as before a run, all that is missing on this machine is an error, told at once
-    and before any tool is asked; with ``room`` so is a disk too small. What the stages will say
-    themselves (`Finding.in_run`) is left to them.
+    With ``strict``, as before a run, everything that is missing on this machine is one error,
+    raised before any tool is asked. With ``room``, a disk that is too small is part of it. Findings
+    that a stage reports itself (`Finding.in_run`) are then left to it.
 
     Raises:
-        SpecError: a stage's settings are wrong, a tool would refuse them, the machine is too small,
-            or a secret is not set.
+        SpecError: A stage's settings are wrong, a tool would refuse them, the machine is too
+            small, or a secret is not set.
         MissingDependencyError: ``strict``, and packages, programs or data are missing.
-        StoreError: ``room``, and nothing but that is missing.
+        StoreError: ``room``, and only disk space is missing.
     """
     folder, memo = project.graph.spec.folder, project.store.memo
     told = _Told(before_run=strict)
@@ -47,30 +47,30 @@ def preflight(
 
 
 def _reviewed(node: StageNode, declared: StageSpec, told: _Told, folder: Path) -> bool:
-    """Judge a stage without its tools, and tell whether it is sound."""
+    """Check a stage without its tools; return whether nothing is wrong."""
     wrong = len(told.problems)
     told.take(declared, declared.stage.review(with_paths(node), folder))
-    return len(told.problems) == wrong  # else a tool would say the same again
+    return len(told.problems) == wrong  # else a tool would report the same again
 
 
 def review(project: Project, stages: Collection[str]) -> list[str]:
-    """Judge the named stages without asking any tool; return what is only warned of.
+    """Check the named stages without asking any tool; return the warnings.
 
     Raises:
-        SpecError: a stage's settings are wrong.
+        SpecError: A stage's settings are wrong.
     """
     told, folder = _Told(), project.graph.spec.folder
     for node, declared in _declared(project, stages):
         told.warnings += declared.notes
-        if declared.stage.review is not StageDefaults.review:  # most kinds have nothing to say
+        if declared.stage.review is not StageDefaults.review:  # most kinds have no review
             told.take(declared, declared.stage.review(with_paths(node), folder))
     return told.result()
 
 
 def _declared(project: Project, stages: Collection[str]) -> list[tuple[StageNode, StageSpec]]:
-    """Return the declarations of stages with a node of each.
+    """Return the declarations of stages, each with one of its nodes.
 
-    At the points of a sweep the same declaration comes again; derived stages have none.
+    All points of a sweep share a declaration. Derived stages have none.
     """
     found = (project.graph.nodes[name] for name in stages)
     return list(
@@ -80,7 +80,7 @@ def _declared(project: Project, stages: Collection[str]) -> list[tuple[StageNode
 
 @dataclass(slots=True)
 class _Told:
-    """What was found so far, each at its place in the spec or in a file that the spec names."""
+    """The findings so far, each with its place in the spec or in a file that the spec names."""
 
     before_run: bool = False
     problems: list[Problem] = field(default_factory=list)
@@ -88,7 +88,7 @@ class _Told:
     missing: list[Needed] = field(default_factory=list)
 
     def take(self, declared: StageSpec, findings: Iterable[Finding]) -> None:
-        """Add what was found of a stage."""
+        """Add the findings about a stage."""
         for finding in findings:
             if finding.in_run and self.before_run:
                 continue
@@ -114,17 +114,17 @@ class _Told:
                 self.problems.append(Problem(message, where, finding.hint))
 
     def result(self) -> list[str]:
-        """Return the warnings; raises as `require` does."""
+        """Return the warnings; raises like `require`."""
         self.require()
         return list(dict.fromkeys(self.warnings))
 
     def require(self) -> None:
-        """Make sure that nothing is wrong and nothing is missing.
+        """Require that nothing is wrong and nothing is missing.
 
         Raises:
-            SpecError: there are problems; what is missing is told with them.
-            MissingDependencyError: something is missing.
-            StoreError: nothing but room on the disk is.
+            SpecError: There are problems; missing needs are listed with them.
+            MissingDependencyError: Something is missing.
+            StoreError: Only disk space is missing.
         """
         lacking = [needed for needed in self.missing if needed.problem is None]
         problems = list(dict.fromkeys(self.problems))

@@ -1,4 +1,4 @@
-"""Processes of this machine: find and end what a worker started, know one from a later one."""
+"""Processes of this machine: identify them, and end what a worker started."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 RUN_VARIABLE = "LLMPIPE_RUN"
-"""The environment variable that names its run to all that a worker starts."""
+"""The environment variable with the name of the run, in all processes that a worker starts."""
 
 WORKER_VARIABLE = "LLMPIPE_WORKER"
-"""The environment variable that names its worker to all that it starts, in any session."""
+"""The environment variable that carries the worker, in all processes it starts, in any session."""
 
 
 MACHINE_ID = Path("/etc/machine-id")
@@ -23,12 +23,12 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def kill_group(leader: int) -> None:
-    """Kill all that is left of a session leader's group."""
+    """Kill all that remains of a session leader's process group."""
     signal_group(leader, signal.SIGKILL)
 
 
 def group_alive(group: int) -> bool:
-    """Return whether a process group still has a member that is no zombie."""
+    """Return whether a process group has a member that is not a zombie."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -39,7 +39,7 @@ def group_alive(group: int) -> bool:
 
 
 def identity() -> dict[str, Any]:
-    """Return what tells this process from a later one of the same number."""
+    """Return an identity that tells this process from a later one with the same pid."""
     pid = os.getpid()
     run = os.environ.get(RUN_VARIABLE, "")
     return {"pid": pid, "start": _stat(pid)[19], "boot": _boot(), "run": run}
@@ -47,21 +47,21 @@ def identity() -> dict[str, Any]:
 
 @cache
 def host() -> str:
-    """Return a short name for this machine, the same after it was started again.
+    """Return a short name for this machine that survives a restart.
 
-    ``LLMPIPE_HOST`` replaces what the system says, where two machines would have one name.
+    ``LLMPIPE_HOST`` overrides it, for machines that would have the same name.
     """
     named = os.environ.get("LLMPIPE_HOST")
     return hashlib.sha256((named or _line(MACHINE_ID) or _boot()).encode()).hexdigest()[:12]
 
 
 def is_here(owner: Mapping[str, Any]) -> bool:
-    """Return whether an `identity` is of this machine, since it was last started."""
+    """Return whether an `identity` belongs to this machine, since its last start."""
     return bool(owner["boot"] == _boot())
 
 
 def is_alive(owner: Mapping[str, Any]) -> bool:
-    """Return whether the process of an `identity` of this machine still runs."""
+    """Return whether the process with this `identity` on this machine still runs."""
     stat = _stat(owner["pid"])
     if not stat or _state_of(stat) == "Z":
         return False
@@ -69,10 +69,10 @@ def is_alive(owner: Mapping[str, Any]) -> bool:
 
 
 def kill_leftovers(owner: Mapping[str, Any]) -> bool:
-    """Kill what a worker that ended left running; give whether there was anything.
+    """Kill what an ended worker left running; return whether there was anything.
 
-    Only other processes that carry its run's name in their environment are touched: the number of a
-    session that ended long ago may have gone to somebody else's.
+    Only processes with the name of the run in their environment are killed, because the session id
+    may have been given to other processes.
     """
     of_run = f"{RUN_VARIABLE}={owner['run']}".encode()
     left = [
@@ -85,7 +85,7 @@ def kill_leftovers(owner: Mapping[str, Any]) -> bool:
 
 
 def users_of(path: Path) -> Iterator[tuple[int, int]]:
-    """Yield the number and the group of each process that has a file open, as far as we may see."""
+    """Yield the pid and group of each process that has a file open, as far as this user can see."""
     wanted = str(path.resolve())
     for pid, stat in _all_stats():
         with contextlib.suppress(OSError):
@@ -95,9 +95,9 @@ def users_of(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def command_of(pid: int) -> str:
-    """Return what a process runs: llmpipe with its arguments, any other program by its name.
+    """Return a process's command: llmpipe with its arguments, any other program by its name.
 
-    What follows an equals sign is left out: it may be a secret.
+    Text after an equals sign is left out: it may be a secret.
     """
     try:
         words = Path(f"/proc/{pid}/cmdline").read_text("utf-8", errors="replace").split("\0")
@@ -117,17 +117,17 @@ def _parted(word: str) -> tuple[str, str, str]:
 
 
 def worker_mark(run: str, pid: int) -> str:
-    """Name a worker of a run."""
+    """Return the mark of a worker of a run."""
     return f"{run}:{pid}"
 
 
 def mark_worker() -> None:
-    """Name this worker in the environment of all that it will start."""
+    """Set the worker's mark in the environment of all that it will start."""
     os.environ[WORKER_VARIABLE] = worker_mark(os.environ.get(RUN_VARIABLE, ""), os.getpid())
 
 
 def kill_marked(mark: str) -> bool:
-    """Kill every process that carries a worker's name; give whether there was any."""
+    """Kill every process with a worker's mark; return whether there was any."""
     entry = f"{WORKER_VARIABLE}={mark}".encode()
     left = [pid for pid, _ in _all_stats() if entry in _environment(pid)]
     _kill(left)
@@ -141,12 +141,12 @@ def _kill(pids: Collection[int]) -> None:
 
 
 def session_stats(session: int) -> list[tuple[int, list[str]]]:
-    """Return each process of a session: its pid, the fields of /proc/PID/stat from the state on."""
+    """Return each process of a session: pid, and the fields of /proc/PID/stat from the state on."""
     return [(pid, stat) for pid, stat in _all_stats() if _session_of(stat) == session]
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to every process of a group that is still there."""
+    """Send a signal to every process of a group that still exists."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
@@ -160,7 +160,7 @@ def _all_stats() -> Iterator[tuple[int, list[str]]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the command's name: state, parent, group, …"""
+    """Return the fields of /proc/PID/stat after the name of the command: state, parent, group, …"""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""A spec together with the store that its artifacts live in."""
+"""A spec together with the store of its artifacts."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from llmpipe.spec.read import read_spec
 
 
 class Project:
-    """A compiled spec, its store, and the address of the remote store that it names, if any.
+    """A compiled spec, its store, and the address of its remote store, if it names one.
 
     Raises:
-        SpecError: that address cannot be used.
+        SpecError: That address cannot be used.
     """
 
     def __init__(self, graph: Graph, store: Store, notice: Notice | None = None) -> None:
@@ -58,14 +58,14 @@ class Project:
         notice: Notice | None = None,
         absent: bool = False,
     ) -> Project:
-        """Read and compile a spec and open its store.
+        """Read and compile a spec, and open its store.
 
-        ``remember`` that the spec is sound even where that means to begin a store. ``notice`` is
-        told how far the hashing of an input file is. ``absent``: see `compile_spec`.
+        ``remember`` stores that the spec is valid, even if this creates a store. ``notice`` is
+        called with the progress of hashing an input file. For ``absent``, see `compile_spec`.
 
         Raises:
-            SpecError: the spec is wrong.
-            StoreError: the store is of a newer format.
+            SpecError: The spec is wrong.
+            StoreError: The store has a newer format.
         """
         store = Store(home_for(Path(path)))
         memo = store.memo if remember or store.home.exists() else None
@@ -74,17 +74,17 @@ class Project:
 
     @cached_property
     def statcache(self) -> StatCache:
-        """The memory of input files' digests."""
+        """The cache of the digests of input files."""
         return StatCache(self.store.statcache, self._notice)
 
     def files_of(self, digest: str) -> dict[str, str] | None:
-        """Return the files that a folder had when it had this digest, if that is known here."""
+        """Return the files that a folder had when it had this digest, if known."""
         return self.statcache.files_of(digest)
 
     def input_fingerprint(
         self, binding: Binding, records: Mapping[str, KeyRecord]
     ) -> dict[str, Any] | None:
-        """Return what an input contributes to a cache key; None while its content is not known."""
+        """Return what an input contributes to a cache key, or None while its content is unknown."""
         source = binding.source
         if isinstance(source, AbsentData):
             return None
@@ -115,11 +115,11 @@ class Project:
 
     @cached_property
     def lock(self) -> LockFile:
-        """The lock file beside the spec; it need not exist."""
+        """The lock file next to the spec; it need not exist."""
         return LockFile(self.graph)
 
     def last_ingredients(self, stage: str) -> dict[str, Any] | None:
-        """Return what a stage was made of when it last ran, here or where the lock comes from."""
+        """Return the ingredients of a stage's last run, from this store or from the lock file."""
         last = self.store.last_ingredients(self.graph.spec.path, self.lock.section, stage)
         if last is None:
             locked = self.lock.stage(stage)
@@ -127,15 +127,15 @@ class Project:
         return last
 
     def remember_latest(self, stage: str, key_inputs: Mapping[str, Any]) -> None:
-        """Remember what a stage was made of as its last ingredients, under these profiles."""
+        """Store the ingredients of a stage's last run, under these profiles."""
         self.store.remember_latest(self.graph.spec.path, self.lock.section, stage, key_inputs)
 
     def forget_removed(self) -> None:
-        """Forget what stages made that the spec has no more, so that it may be freed."""
+        """Forget the last runs of stages that the spec has no more, so that they can be freed."""
         self.store.forget_latest(self.graph.spec.path, self.lock.section, self.graph.nodes)
 
     def last_record(self, stage: str) -> KeyRecord | None:
-        """Return the record of what a stage made last, while the store has it."""
+        """Return the record of a stage's last run, if the store still has it."""
         last = self.last_ingredients(stage)
         return None if last is None else self.store.record(digest(last))
 
@@ -173,7 +173,7 @@ class Project:
         )
 
     def input_sizes(self, node: StageNode, records: Mapping[str, KeyRecord]) -> dict[str, int]:
-        """Return the bytes of each input that lies here, by port."""
+        """Return the bytes of each input that is on this machine, by port."""
         found = {port: self._size(bound.source, records) for port, bound in node.bindings.items()}
         return {port: size for port, size in found.items() if size is not None}
 
@@ -193,7 +193,7 @@ class Project:
     def input_request(
         self, binding: Binding, shape: Mapping[str, Any], records: Mapping[str, KeyRecord]
     ) -> InputRequest:
-        """Say what an input is and where; ``shape`` is what it contributes to a cache key."""
+        """Return an input and its place; ``shape`` is what it contributes to a cache key."""
         source, path, repo, commit, pattern = binding.source, None, None, None, None
         object_id, file = None, ""
         if isinstance(source, StageOutput):
@@ -228,7 +228,7 @@ class Project:
         return {name: commit for name, commit in found.items() if commit}
 
     def remember_commit(self, source: HubRepo, commit: str) -> None:
-        """Remember what a hub repository was resolved to; later runs stay with it."""
+        """Store the commit that a hub repository was resolved to; later runs use it."""
         with writing(self.store.home):
             text = json.dumps({**self._commits(), _hub_name(source): commit}, indent=1)
             atomic_write(self.store.home / "hub.json", text + "\n")
@@ -242,7 +242,7 @@ class Project:
 
 
 def _remote_address(spec: Spec) -> str | None:
-    """Return the address of the remote store that a spec names; a path starts at its file."""
+    """Return the address of a spec's remote store; a path is relative to the spec's file."""
     node = spec.root.find(("cache", "remote"))
     if node is None or node.value is None:
         return None

@@ -1,18 +1,18 @@
 """Recall that there is nothing to do, as long as nothing has changed.
 
-To find every stage cached, a run reads the spec, compiles it, computes each key and looks for what
-stands behind it. A run after which every stage is up to date leaves a `Memory` of all that this
-hangs on, and of what the next run is to tell; while each part of it is as it was, that one tells it
-without reading the spec. The parts are
+To find every stage cached, a run reads and compiles the spec, computes each key and looks up its
+record. A run after which every stage is cached therefore leaves a `Memory`: everything that this
+result depends on, and what the next run prints. While all of it is unchanged, the next run prints
+that without reading the spec. The parts are:
 
 - the code of llmpipe, the Python that runs it, and the versions of the tools that shape artifacts;
-- the spec's files by content, and the variables of the environment that they name;
+- the content of the spec's files, and the environment variables that they name;
 - where each reference to a file leads, and the content there;
-- the records of all keys, their artifacts, the lock file, and what is remembered of each stage's
-  last run: untouched since, as far as size, times and inode tell.
+- the records of all keys, their artifacts, the lock file, and the last run of each stage: unchanged
+  as far as size, times and inode tell.
 
-Nothing is remembered where more is looked at: a commit on a hub, the device of this machine, the
-code of another package's stages, or what the command line changes.
+There is no memory if the result depends on more: on a commit of a hub, the device of this machine,
+the code of another package's stages, or options of the command line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     Records = Mapping[str, KeyRecord]
 
 LAYOUT = 2
-"""The version of `Memory`; one in another layout is not recalled."""
+"""The version of `Memory`. Other versions are ignored."""
 
 _PACKAGE = Path(__file__).parent.parent
 _VARIABLE = re.compile(rb"\$\{\s*env:([A-Za-z_][A-Za-z0-9_]*)")
@@ -65,7 +65,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 class Content(msgspec.Struct, frozen=True):
-    """A file that stages read, or a folder, or those files of it that match a pattern."""
+    """A file or folder that stages read, or the files of a folder that match a pattern."""
 
     path: str
     pattern: str | None
@@ -73,10 +73,10 @@ class Content(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What it hangs on that there is nothing to do, and the ``content`` of such a run's record."""
+    """Everything that the absence of work depends on, and the ``content`` of the run's record."""
 
     program: str
-    """The digest of the code of llmpipe, and of the Python that runs it."""
+    """The digest of llmpipe's code and of the Python that runs it."""
     files: dict[str, str]
     """The SHA-256 of every file of the spec."""
     variables: dict[str, str | None]
@@ -84,7 +84,7 @@ class Memory(msgspec.Struct, frozen=True):
     references: list[Reference]
     inputs: list[Content]
     stamps: dict[str, Stamp]
-    """The stamps of key records, manifests, the lock file and what is remembered of last runs."""
+    """The stamps of key records, manifests, the lock file and the records of last runs."""
     sizes: dict[str, int]
     """The size of every file of every artifact."""
     content: dict[str, Any]
@@ -94,7 +94,7 @@ _DECODER = msgspec.json.Decoder(Memory)
 
 
 def remember(project: Project, outcome: RunOutcome) -> None:
-    """Leave a memory of a run after which there is nothing to do, if all it hung on can be kept."""
+    """Leave a memory of a run after which there is nothing to do, if that is possible."""
     store, spec = project.store, project.graph.spec
     ended = outcome.stages.values()
     if not all(stage.status in ("cached", "done") and not stage.kept for stage in ended):
@@ -119,26 +119,26 @@ def remember(project: Project, outcome: RunOutcome) -> None:
         store.memo.mkdir(exist_ok=True)
         atomic_write(path, msgspec.json.encode(memory).decode(), durable=False)
     except (OSError, UnicodeEncodeError, msgspec.MsgspecError):
-        return  # the next run takes the long way
+        return  # the next run reads the spec
 
 
 def recall(store: Store, spec: Path, profiles: Collection[str]) -> dict[str, Any] | None:
-    """Return the content of the record of a run that would find nothing to do now, or None."""
+    """Return the content of the record of a run that would find nothing to do, or None."""
     try:
         raw = _memory_file(store, spec.absolute(), profiles).read_bytes()
         memory = _DECODER.decode(raw)
         return memory.content if _holds(memory, store) else None
     except (OSError, msgspec.MsgspecError, LlmpipeError):
-        return None  # the long way will say what is wrong
+        return None  # reading the spec will report what is wrong
 
 
 def repeat(
     store: Store, recalled: Mapping[str, Any], listeners: Collection[Listener]
 ) -> tuple[str, float]:
-    """Let a run with what was recalled have been; give its id and the seconds that it took.
+    """Record a run with the recalled content; return its id and duration in seconds.
 
     Raises:
-        StoreError: the store cannot be written.
+        StoreError: The store cannot be written.
     """
     clock, begun = time.monotonic(), datetime.now(UTC)
     store.create()
@@ -157,7 +157,7 @@ def repeat(
 
 
 def _can_be_kept(node: StageNode) -> bool:
-    """Return whether a memory holds all that a stage depends on."""
+    """Return whether a memory can hold all that a stage depends on."""
     from llmpipe.graph.sources import HubRepo
     from llmpipe.registry import KINDS
 
@@ -171,7 +171,7 @@ def _memory_file(store: Store, spec: Path, profiles: Collection[str]) -> Path:
 
 
 def _holds(memory: Memory, store: Store) -> bool:
-    """Return whether everything is as it was; the cheap questions first."""
+    """Return whether nothing has changed; cheap checks come first."""
     return (
         memory.program == _program()
         and all(_sha256(path) == sha256 for path, sha256 in memory.files.items())
@@ -185,7 +185,7 @@ def _holds(memory: Memory, store: Store) -> bool:
 
 
 def _program() -> str:
-    """Return the digest of our own files' stamps, and of the Python that runs them."""
+    """Return the digest of the stamps of llmpipe's files, and of the Python that runs them."""
     found = []
     for root, folders, files in os.walk(_PACKAGE):
         folders[:] = [name for name in folders if name != "__pycache__"]
@@ -208,7 +208,7 @@ def _sha256(path: str) -> str:
 
 
 def _references(project: Project) -> Iterator[Reference]:
-    """Yield every reference to a file as it is written, each once."""
+    """Yield every reference to a file as it is written, without duplicates."""
     spec, found = project.graph.spec, set()
     for node in project.graph.nodes.values():
         for wanted in node.ports.inputs.values() if node.declared else ():
@@ -241,7 +241,7 @@ def _same_inputs(inputs: Iterable[Content], store: Store) -> bool:
 
 
 def _inputs(project: Project, records: Records) -> Iterator[Content]:
-    """Yield the inputs of stages that no stage has made."""
+    """Yield the inputs that are not made by a stage."""
     from llmpipe.graph.sources import LocalGlob, LocalPath
 
     for node in project.graph.nodes.values():
@@ -263,7 +263,7 @@ def _tools(records: Records) -> Iterator[tuple[str, str]]:
 
 
 def _watched(project: Project, records: Records) -> Iterator[str]:
-    """Yield what must not have been touched; of artifacts' files the sizes are enough."""
+    """Yield the files that must be unchanged. For files of artifacts, sizes are enough."""
     store = project.store
     yield str(project.lock.path)
     yield str(store.registration(project.lock.path))
@@ -275,11 +275,11 @@ def _watched(project: Project, records: Records) -> Iterator[str]:
 
 
 def _stamps(paths: Iterable[str]) -> dict[str, Stamp]:
-    """Return the stamps of files that nobody can have changed since without a trace."""
+    """Return the stamps of files, or None if one may have changed since without a trace."""
     found = _looked_at(watched := list(paths))
     if max(max(seen[1], seen[3]) for seen in found.values()) < time.time_ns() - RACY_NS:
         return found
-    time.sleep(2 * RACY_NS / 1e9)  # in one tick of its clock a file may change twice
+    time.sleep(2 * RACY_NS / 1e9)  # a file may change twice within one tick of the clock
     return _looked_at(watched)
 
 

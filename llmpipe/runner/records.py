@@ -1,8 +1,8 @@
-"""What the store remembers of artifacts and of the stages that made them, as data.
+"""The records of artifacts and of the stages that made them.
 
-An object is a folder of files; its id is the digest of its manifest, the list of their names,
-digests and sizes. A key's record names the objects that a stage made under it, and carries a seal,
-the digest of all else that it says.
+An object is a folder of files. Its id is the digest of its manifest, which lists the names, digests
+and sizes of the files. The record of a key names the objects that a stage made under it. It is
+sealed with the digest of its other fields.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from llmpipe.runner.statcache import manifest_digest
 
 
 class StoredOutput(msgspec.Struct, frozen=True):
-    """One output of a stage as the store keeps it. ``digest`` is that of its content alone."""
+    """An output of a stage in the store. ``digest`` covers its content only."""
 
     type: str
     object: str
     path: str
-    """The file's name inside the object; empty when the object's folder is the artifact."""
+    """The file's name inside the object; empty if the object's folder is the artifact."""
     digest: str
     size: int
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One file of an object, as the object's manifest names it."""
+    """A file of an object, as the manifest lists it."""
 
     path: str
     sha256: str
@@ -48,15 +48,15 @@ class KeyRecord(msgspec.Struct, frozen=True):
     seconds: float
     created: str
     kept_from: str | None = None
-    """The key that it was really made under, where the user said to keep it for this one."""
+    """The key that it was made under, if the user asked to keep it for this one."""
     read: dict[str, int] = {}
-    """The bytes of each input, to tell how long other ones will take; not in early records."""
+    """The bytes of each input, for estimates. Early records do not have it."""
     seal: str | None = None
-    """The digest of the rest as it was written; None in a record of before there were seals."""
+    """The digest of the other fields when they were written; None in records older than seals."""
 
 
 def encode_record(record: KeyRecord) -> str:
-    """Return the sealed text of a record, for people to read as well."""
+    """Return the sealed text of a record, in a readable layout."""
     data = msgspec.to_builtins(record)
     data["seal"] = _seal(data)
     return msgspec.json.format(msgspec.json.encode(data), indent=1).decode() + "\n"
@@ -65,10 +65,10 @@ def encode_record(record: KeyRecord) -> str:
 def decode_record(text: bytes, key: str) -> KeyRecord:
     """Return the record of a key from its text.
 
-    One without a seal is taken where its key is the digest of its ingredients.
+    A record without a seal is accepted if its key is the digest of its ingredients.
 
     Raises:
-        ValueError: it is damaged, or that of another key; the message says which.
+        ValueError: It is damaged, or belongs to another key; the message says which.
     """
     try:
         data = msgspec.json.decode(text, type=dict[str, Any])
@@ -90,7 +90,7 @@ def _seal(data: dict[str, Any]) -> str:
 
 
 def stored_output(type_: str, files: Sequence[Entry], path: str) -> StoredOutput:
-    """Return what to remember of an artifact: the file ``path``, or a folder where it is empty."""
+    """Return the record of an artifact: of the file ``path``, or of the folder if it is empty."""
     whole = manifest_digest((entry.path, entry.sha256) for entry in files)
     return StoredOutput(
         type=type_,
@@ -102,17 +102,17 @@ def stored_output(type_: str, files: Sequence[Entry], path: str) -> StoredOutput
 
 
 def stored_id(files: Sequence[Entry], *, folder: bool) -> str:
-    """Return the id of the object that is made of these files."""
+    """Return the id of the object that consists of these files."""
     return digest({"folder": folder, "files": msgspec.to_builtins(files)})
 
 
 def is_manifest_of(files: Sequence[Entry], object_id: str) -> bool:
-    """Return whether these files are those that an object's id stands for."""
+    """Return whether an object's id stands for these files."""
     shapes = (False, True) if len(files) == 1 else (True,)
     return any(stored_id(files, folder=folder) == object_id for folder in shapes)
 
 
 def describes(output: StoredOutput, files: Sequence[Entry]) -> bool:
-    """Return whether all that is remembered of an artifact holds of these files."""
+    """Return whether the record of an artifact fits these files."""
     single_as_said = not output.path or [entry.path for entry in files] == [output.path]
     return single_as_said and stored_output(output.type, files, output.path) == output

@@ -1,6 +1,6 @@
-"""Takes the secrets out of what a stage says: its log, its events, its answer.
+"""Remove secrets from what a stage prints: its log, its events, its answer.
 
-A secret is looked for as it is, line by line where it has several, and as JSON would write it.
+A secret is searched as it is, line by line if it has several, and in JSON's spelling.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from llmpipe.contracts import SECRET
 from llmpipe.errors import as_text
 
 WELL_KNOWN = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OPENAI_API_KEY", "WANDB_API_KEY")
-"""Environment variables that are redacted even where no spec names them."""
+"""Environment variables that are redacted even if no spec names them."""
 
 REDACTED = "[redacted]"
 
 SHORTEST = 4
-"""Letters below which a value is no secret: it would be found everywhere."""
+"""Shorter values are not treated as secrets: they would be found everywhere."""
 
 
 def secret_values(config: Any) -> list[str]:
@@ -30,7 +30,7 @@ def secret_values(config: Any) -> list[str]:
 
 
 class Redactor:
-    """Replaces secrets; ``longest`` is the length in bytes of the longest that it looks for."""
+    """Replaces secrets. ``longest`` is the length in bytes of the longest text that it searches."""
 
     def __init__(self, values: Iterable[str]) -> None:
         forms = {form for value in values for form in _forms(value) if len(form) >= SHORTEST}
@@ -39,13 +39,13 @@ class Redactor:
         self.longest = max(map(len, self._encoded), default=0)
 
     def in_bytes(self, data: bytes) -> bytes:
-        """Return bytes without the secrets."""
+        """Return bytes without secrets."""
         for form in self._encoded:
             data = data.replace(form, REDACTED.encode())
         return data
 
     def in_json(self, value: Any) -> Any:
-        """Return JSON data without the secrets, and without what is no text, in its texts."""
+        """Return JSON data without secrets, and without undecodable text."""
         if isinstance(value, str):
             for form in self._forms:
                 value = value.replace(form, REDACTED)
@@ -58,7 +58,7 @@ class Redactor:
 
 
 def _forms(value: str) -> Iterable[str]:
-    decoded = os.fsencode(value).decode("utf-8", "replace")  # as logs show what is no text
+    decoded = os.fsencode(value).decode("utf-8", "replace")  # as logs show undecodable bytes
     for form in (value, decoded, *(line.strip() for line in value.splitlines())):
         yield form
         yield json.dumps(form)[1:-1]

@@ -1,10 +1,10 @@
 """A store that several machines share: ``cache: {remote: s3://bucket/folder}``.
 
-Laid out as the local one: ``format`` before all, ``objects/<id>/`` with the manifest written last,
-then ``keys/<key>.json``. What comes from there is checked against its digests before it enters the
-local store, and nothing of it is taken over by halves. Access is by fsspec; credentials come from
-the environment, in the way of each service, never from the spec. Who may write there decides what
-those who read get: a remote store is to be trusted as the people are who have its keys.
+It has the layout of the local store: ``format`` is written first, then ``objects/<id>/`` with the
+manifest last, then ``keys/<key>.json``. Everything that is fetched is checked against its digests
+before it enters the local store, and enters as a whole. Access is by fsspec. Credentials come from
+the environment, as each service expects, never from the spec. Everyone who can write to a remote
+store decides what its readers get: trust it as much as you trust these people.
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ from llmpipe.runner.trees import discard
 FORMAT = 1
 
 DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
-"""The package by which fsspec reaches a kind of address. They are object stores: a file appears
-whole, and there are no folders to be made."""
+"""The package by which fsspec reaches each kind of address.
+
+All are object stores: a file appears as a whole, and there are no folders to create."""
 
 FIRST_ANSWER = 20.0
-"""Seconds within which a remote store must answer at first; later it may take its time."""
+"""Seconds within which a remote store must answer the first request."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _SECRET = re.compile(r"SECRET|TOKEN|PASSWORD|_KEY|CREDENTIAL", re.IGNORECASE)
 _HOLDER = re.compile(r"(?<=//)[^/@\s]+@")
 
 Count = Callable[[int], None]
-"""Called with the bytes of each file that has been moved."""
+"""Called with the bytes of each file that was moved."""
 
 
 def complaint(address: str) -> str | None:
-    """Say why an address cannot be that of a remote store; it may hold a password."""
+    """Return why an address cannot be a remote store, without a password that it may hold."""
     try:
         password = urlsplit(address).password
     except ValueError:
@@ -68,7 +69,7 @@ def complaint(address: str) -> str | None:
 
 
 def address_needs(address: str) -> tuple[Need, ...]:
-    """Return the packages that reach an address; a run does without the remote store."""
+    """Return the packages that reach an address. A run can do without them."""
     driver = DRIVERS.get(urlsplit(address).scheme)
     if driver is None:
         return (Need("fsspec", is_here("fsspec"), "pip install fsspec", advisory=True),)
@@ -79,8 +80,8 @@ class Remote:
     """A remote store.
 
     Raises:
-        MissingDependencyError: fsspec or what it needs for this address is not installed.
-        StoreError: there is no way to such an address.
+        MissingDependencyError: fsspec, or a package for this address, is not installed.
+        StoreError: No package can reach such an address.
     """
 
     def __init__(self, address: str) -> None:
@@ -90,7 +91,7 @@ class Remote:
             try:
                 import fsspec
 
-                # listings are not remembered: other machines write there as well
+                # no caching of listings: other machines write there as well
                 self._fs, root = fsspec.core.url_to_fs(address, use_listings_cache=False)
             except ImportError as error:
                 lacking = (replace(need, here=False) for need in address_needs(address))
@@ -101,10 +102,10 @@ class Remote:
         self._is_local = scheme in ("", "file", "local")
 
     def reach(self, *, begin: bool = False) -> None:
-        """Look whether a remote store is there, or ``begin`` one; wait only so long for the answer.
+        """Check that a remote store exists, or ``begin`` one; the wait is limited.
 
         Raises:
-            StoreError: it cannot be reached, is of a newer format, or nothing is there yet.
+            StoreError: It cannot be reached, has a newer format, or does not exist yet.
         """
         with self._reaching():
             found = _within(FIRST_ANSWER, lambda: self._read("format"))
@@ -126,16 +127,16 @@ class Remote:
         store: Store,
         count: Count = lambda size: None,
     ) -> KeyRecord | None:
-        """Bring what was made under a key into the local store; None when it is not there.
+        """Fetch what was made under a key into the local store; return None if it is not there.
 
         Args:
-            key: the key.
-            types: the outputs that are to come, and their types.
-            store: the local store.
-            count: called as files arrive.
+            key: The key.
+            types: The outputs to fetch, and their types.
+            store: The local store.
+            count: Called as files arrive.
 
         Raises:
-            StoreError: it is damaged, or the remote store cannot be reached.
+            StoreError: It is damaged, or the remote store cannot be reached.
         """
         with self._reaching():
             data = self._read(f"keys/{key}.json")
@@ -153,12 +154,12 @@ class Remote:
         return record
 
     def push(self, record: KeyRecord, store: Store, count: Count = lambda size: None) -> bool:
-        """Bring what was made under a key to the remote store; give whether anything had to move.
+        """Push what was made under a key to the remote store; return whether anything was sent.
 
-        What is there already of another making stays. What of it is missing is completed.
+        If another machine has pushed its own result, that stays. An incomplete one is completed.
 
         Raises:
-            StoreError: the local artifact is rotten, or the remote store cannot be written.
+            StoreError: The local artifact is damaged, or the remote store cannot be written.
         """
         with self._reaching():
             name = f"keys/{record.key}.json"
@@ -173,7 +174,7 @@ class Remote:
         return held is None or any(moved)
 
     def _fetch_object(self, output: StoredOutput, store: Store, count: Count) -> None:
-        """Bring one object; it enters the store when all of it has been found sound."""
+        """Fetch one object. It enters the store after all of it was checked."""
         if not store.lacks(output.object):
             if not store.holds(output):
                 raise self._damaged(output.object, "its record says otherwise than its manifest")
@@ -211,7 +212,7 @@ class Remote:
         count(size)
 
     def _push_object(self, object_id: str, store: Store, count: Count) -> bool:
-        """Bring what is missing of an object, the manifest last; give whether anything was."""
+        """Push the missing parts of an object, the manifest last; return whether there were any."""
         manifest = store.objects / object_id / "manifest.json"
         there = self._sizes(f"objects/{object_id}/data")
         files = store.manifest(object_id)
@@ -231,7 +232,7 @@ class Remote:
         return True
 
     def _sizes(self, name: str) -> dict[str, int]:
-        """Return the sizes of the files below a folder by their names from there."""
+        """Return the sizes of the files below a folder, by their relative names."""
         folder = self._path(name)
         found: Mapping[str, Mapping[str, Any]] = self._fs.find(folder, detail=True)
         return {path[len(folder) + 1 :]: about["size"] for path, about in found.items()}
@@ -244,7 +245,7 @@ class Remote:
         return data
 
     def _write(self, name: str, data: bytes) -> None:
-        """Write a small file so that it appears whole."""
+        """Write a small file so that it appears as a whole."""
         path = self._place(name)
         if self._is_local:
             atomic_write(Path(path), data.decode())
@@ -255,9 +256,9 @@ class Remote:
         return f"{self._root}/{name}"
 
     def _place(self, name: str) -> str:
-        """Return the path of a file that is to be written, in a folder that is there.
+        """Return the path for writing a file; its folder exists.
 
-        Object stores have none: to ask them for one would create a bucket that does not exist.
+        Object stores have no folders: creating one could create a bucket instead.
         """
         path = self._path(name)
         if self._has_folders:
@@ -272,12 +273,12 @@ class Remote:
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
-        """Turn whatever a service raises into one clear error."""
+        """Turn every error of a service into one clear error."""
         try:
             yield
         except LlmpipeError:
             raise
-        except Exception as error:  # each service has errors of its own, with no common ancestor
+        except Exception as error:  # the services' errors have no common base class
             what = _without_secrets(str(error).strip() or type(error).__name__)
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             hint = "check the address, the network and the credentials in the environment"
@@ -287,7 +288,7 @@ class Remote:
 
 
 def _sound(data: bytes, key: str) -> KeyRecord | None:
-    """Decode a record from elsewhere; None for one that is damaged or not that of the key.
+    """Decode a foreign record; return None if it is damaged or belongs to another key.
 
     Nothing in it may lead out of the store.
     """
@@ -305,7 +306,7 @@ def _sound(data: bytes, key: str) -> KeyRecord | None:
 
 
 def _files(text: bytes, output: StoredOutput) -> list[Entry] | None:
-    """Decode the manifest of an object; None for one that is not that of the output."""
+    """Decode the manifest of an object; return None if it is not that of the output."""
     try:
         files = msgspec.json.decode(text, type=list[Entry])
     except msgspec.MsgspecError:
@@ -314,13 +315,13 @@ def _files(text: bytes, output: StoredOutput) -> list[Entry] | None:
 
 
 def _leads_outside(path: str) -> bool:
-    """Return whether a name from elsewhere is anything but a plain way down."""
+    """Return whether a foreign name is anything but a plain path downward."""
     plain = PurePosixPath(path)
     return plain.is_absolute() or ".." in plain.parts or str(plain) != path or path == "."
 
 
 def _within(seconds: float, ask: Callable[[], bytes | None]) -> bytes | None:
-    """Ask and wait only so long: a client may try again for an hour before it gives up."""
+    """Limit the wait for an answer: a client may retry for an hour before it gives up."""
     answers: queue.SimpleQueue[tuple[bytes | None, Exception | None]] = queue.SimpleQueue()
 
     def wait() -> None:
@@ -340,7 +341,7 @@ def _within(seconds: float, ask: Callable[[], bytes | None]) -> bytes | None:
 
 
 def _without_secrets(text: str) -> str:
-    """Take out of a service's message what it must not tell."""
+    """Remove secrets from the message of a service."""
     values = (value for name, value in os.environ.items() if _SECRET.search(name))
     for value in sorted((value for value in values if len(value) >= 4), key=len, reverse=True):
         text = text.replace(value, "[redacted]")

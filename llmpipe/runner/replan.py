@@ -1,7 +1,7 @@
-"""Decides in the course of a run what becomes of a stage once all that it reads from has concluded.
+"""Decide during a run what happens to a stage whose upstream stages have concluded.
 
-It was planned before the run began, but where something above it had to run, only now is it known
-what it would be made of: it may turn out cached after all.
+The plan was made before the run. If an upstream stage had to run, the key of the stage is known
+only now, and it may turn out to be cached.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llmpipe.runner.resources import Machine, shortage
 
 @dataclass(frozen=True, slots=True)
 class Settler:
-    """Settles the stages of one run. ``plans`` is the plan that was made before it began."""
+    """Replans the stages of one run. ``plans`` was made before the run."""
 
     project: Project
     plans: Mapping[str, StagePlan]
@@ -38,9 +38,9 @@ class Settler:
     def settle(
         self, node: StageNode, records: Mapping[str, KeyRecord], outcome: StageOutcome
     ) -> StagePlan | None:
-        """Plan one stage and note in its outcome what came of that; None when it cannot go on.
+        """Plan one stage and note the result in its outcome; return None if it cannot run.
 
-        ``records`` holds those of the stages that have concluded.
+        ``records`` holds those of the concluded stages.
         """
         try:
             plan = self._plan(node, records)
@@ -61,7 +61,7 @@ class Settler:
             if plan.kept and node.id in self.options.kept:
                 self._keep(node, plan, outcome)
             elif plan.record is not None and plan.record.seal is None:
-                self.project.store.save(plan.record)  # as it was found it is from now on
+                self.project.store.save(plan.record)  # valid from now on
         return plan
 
     def _plan(self, node: StageNode, records: Mapping[str, KeyRecord]) -> StagePlan:
@@ -86,7 +86,7 @@ class Settler:
                 self.project.remember_commit(source, commit)
 
     def _keep(self, node: StageNode, plan: StagePlan, outcome: StageOutcome) -> None:
-        """Record what a stage made last as what it would make now."""
+        """Record a stage's last artifacts under the key that it would have now."""
         assert plan.record is not None
         if (
             plan.key_inputs["inputs"].keys() == node.bindings.keys()

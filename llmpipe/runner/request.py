@@ -1,4 +1,4 @@
-"""What the head hands to a worker over a socket: one stage, its config, its inputs."""
+"""What a worker is asked to do: one stage, its config, its inputs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from llmpipe.runner.store import Store
 
 
 class InputRequest(msgspec.Struct, frozen=True):
-    """One input: an object of the store, a user's file at its place, or a hub repository.
+    """An input: an object of the store, a user's file in its place, or a hub repository.
 
-    The worker resolves an object in its own store, and fetches a repository at its commit.
+    The worker resolves an object in its own store, and downloads a repository at its commit.
     """
 
     type: ArtifactType
@@ -25,16 +25,16 @@ class InputRequest(msgspec.Struct, frozen=True):
     label: str
     object: str | None = None
     file: str = ""
-    """The file's name in the object; empty when the whole object is meant."""
+    """The file's name in the object; empty if the whole object is meant."""
     path: str | None = None
     repo: str | None = None
     commit: str | None = None
     base: InputRequest | None = None
     pattern: str | None = None
-    """What the files below ``path`` that are meant match; without it all of them are."""
+    """A pattern for the files below ``path`` that are meant; all of them without it."""
 
     def artifact(self, objects: Path) -> Artifact:
-        """Return the input as the stage sees it, downloaded if need be.
+        """Return the input as the stage sees it; download it if necessary.
 
         Args:
             objects: The folder of the store's objects.
@@ -57,7 +57,7 @@ class InputRequest(msgspec.Struct, frozen=True):
 
 
 class StageRequest(msgspec.Struct, frozen=True):
-    """One stage to run. Secrets stand in ``config`` by name only."""
+    """A stage to run. ``config`` holds secrets by name only."""
 
     stage: str
     kind: str
@@ -71,17 +71,18 @@ class StageRequest(msgspec.Struct, frozen=True):
     log: str
     threads: int = 1
     environment: dict[str, str] = {}
-    """Variables that keep the stage to its share of the machine. The executor sets both."""
+    """Variables that limit the stage to its share of the machine. The executor sets both."""
     sizes: dict[str, int] = {}
-    """The bytes of each input, as far as they are known."""
+    """The bytes of each input, as far as known."""
     head: dict[str, Any] | None = None
-    """The identity of the process that runs the spec; its worker may outlive it. The local executor
-    sets it."""
+    """The identity of the process that runs the spec, which the worker may outlive.
+
+    The local executor sets it."""
     remote: str | None = None
-    """The address of the remote store, to look there first."""
+    """The address of the remote store that is searched first."""
     force: bool = False
     resample: bool = False
-    """Whether what the journal holds is to be drawn anew."""
+    """Whether to draw again what the journal holds."""
 
     def all_inputs(self) -> Iterator[InputRequest]:
         """Yield every input, and the models below adapters."""
@@ -94,7 +95,7 @@ class StageRequest(msgspec.Struct, frozen=True):
     def context(
         self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None]
     ) -> StageContext[Any]:
-        """Return the context that the stage's code runs with."""
+        """Return the context for the stage's code."""
         objects = Store(Path(self.home)).objects
         return StageContext(
             config=convert_config(stage_class(self.kind), self.config),

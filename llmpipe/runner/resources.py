@@ -1,4 +1,4 @@
-"""What a machine has, what stages need of it, and who holds how much just now."""
+"""The resources of a machine, what stages need of them, and which are taken."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from llmpipe.graph.model import StageNode
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 GPU_FOLDER = Path("/proc/driver/nvidia/gpus")
 DEVICE_FILES = ("dev/nvidia*", "dev/dxg", "dev/kfd", "dev/dri/renderD*")
-"""What lies in the root folder where a library may compute on something else than the CPU."""
+"""Device files in the root folder whose presence means that a library may use an accelerator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is to share: CPU threads, bytes of memory, ids of GPUs."""
+    """The resources to share: CPU threads, bytes of memory, ids of GPUs."""
 
     cpus: int
     memory: int
@@ -26,31 +26,31 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """Look at this machine, as far as this process may use it."""
+        """Return the resources of this machine that this process may use."""
         return cls(len(os.sched_getaffinity(0)), _memory(), _gpus())
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a running stage was given."""
+    """The resources that a running stage was given."""
 
     cpus: int
     memory: int = 0
     gpus: tuple[str, ...] | None = None
-    """The GPUs that are its own; None where it did not ask and may see all."""
+    """Its own GPUs; None if it did not ask for any and may see all."""
     family: str = ""
     """The stage's id as the spec writes it, for the limit of a sweep."""
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that keep the stage to what it was given."""
+        """Return environment variables that limit the stage to its share."""
         return {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
 
 
 class Pool:
     """Hands out the machine's resources and takes them back.
 
-    A stage that does not say how many CPU threads it needs takes all of them, unless its kind is
-    known to need one; a stage never waits for more than there is.
+    A stage that does not declare its CPU threads takes all of them, unless its kind is known to
+    need one. A stage never waits for more than the machine has.
     """
 
     def __init__(self, machine: Machine, jobs: int | None = None) -> None:
@@ -66,7 +66,7 @@ class Pool:
         return sum(grant.cpus for grant in self._held) >= self.machine.cpus
 
     def take(self, node: StageNode) -> Grant | None:
-        """Return what a stage needs, or None while there is not enough."""
+        """Return what a stage needs, or None while too little is free."""
         if self.full:
             return None
         limit = node.declared.max_parallel if node.declared else None
@@ -91,7 +91,7 @@ class Pool:
         return grant
 
     def give_back(self, grant: Grant) -> None:
-        """Take back what a stage held; nothing happens when it was given back before."""
+        """Take back what a stage held. A second call has no effect."""
         for i, held in enumerate(self._held):
             if held is grant:
                 del self._held[i]
@@ -99,7 +99,7 @@ class Pool:
 
 
 def shortage(machine: Machine, config: StageConfig) -> tuple[str, str] | None:
-    """Say what a stage needs that this machine will never have, as (resource, words), or None."""
+    """Return what a stage needs that this machine does not have, as (resource, text), or None."""
     wanted = config.resources.gpus or 0
     if wanted > len(machine.gpus):
         needs = f"it needs {wanted} GPU{'s' * (wanted > 1)}"
@@ -119,7 +119,7 @@ def _memory() -> int:
 
 
 def device_here() -> bool:
-    """Return whether there may be a GPU or its like, of any make, whatever the environment says."""
+    """Return whether there may be a GPU or another accelerator, whatever the environment says."""
     return GPU_FOLDER.is_dir() or any(
         True for pattern in DEVICE_FILES for _ in Path("/").glob(pattern)
     )
@@ -136,7 +136,7 @@ def _gpus() -> tuple[str, ...]:
 
 
 def _named(gpus: Sequence[str]) -> list[str]:
-    """CUDA stops at the first id that is none."""
+    """Return the listed ids up to the first invalid one, as CUDA does."""
     found: list[str] = []
     for gpu in (part.strip() for part in gpus):
         if not gpu or gpu.startswith("-"):

@@ -1,4 +1,4 @@
-"""Run a project: its store, its interrupts, its executor and its scheduler, put together."""
+"""Run a project: connect its store, interrupts, executor and scheduler."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmpipe.runner.project import Project
 from llmpipe.runner.scheduler import Scheduler
 
 ExecutorFactory = Callable[[str, Collection[str], Collection[StageNode], int], Executor]
-"""Opens an executor, given the run's name, the kinds of its stages, the stages that will probably
+"""Opens an executor. It gets the run's name, the kinds of its stages, the stages that will probably
 run, and a file descriptor that becomes readable to end a wait for events."""
 
 
@@ -33,10 +33,10 @@ def run_project(
 
     Args:
         project: What to run.
-        plans: Its plan, just made: what is cached there is not looked at again.
+        plans: Its current plan; stages that are cached there are not checked again.
         options: How to run.
         listeners: Called with each event as it happens.
-        factory: Opens what runs the stages; by default this machine.
+        factory: Opens the executor; by default, one for this machine.
 
     Raises:
         StoreError: The store cannot be written.

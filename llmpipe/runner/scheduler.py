@@ -1,8 +1,8 @@
-"""Run a plan: start what is ready and fits, follow the executor's events, until nothing is left.
+"""Run a plan: start stages that are ready and fit, and follow the executor's events.
 
-One loop in one thread. A stage is *waiting* until all that it reads from is there, *ready* once it
-is, then *running* in the hands of the executor; what is cached never runs. Of the ready ones that
-fit into what is free, those on the longest remaining path start first.
+It is one loop in one thread. A stage is *waiting* until all of its inputs exist, then *ready*, then
+*running* in the executor; a cached stage never runs. Of the ready stages that fit into the free
+resources, the one on the longest remaining path starts first.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from llmpipe.runner.resources import Grant, Pool
 from llmpipe.runner.store import file_name
 
 RETRY_PAUSES = (1.0, 60.0)
-"""Seconds before the first retry of a stage, doubled each time, and at most."""
+"""Seconds before the first retry of a stage, doubled for each further retry, and the limit."""
 
 LONGEST_WAIT = 3600.0
-"""Seconds after which the scheduler looks around though nothing has happened: the system takes no
-waits of a month."""
+"""Seconds after which the scheduler wakes up without an event: the system does not take waits of a
+month."""
 
 INTERRUPTED = {"status": "interrupted", "error": {"message": "interrupted", "hint": None}}
 KILLED = {"message": "its worker was killed", "hint": "run again: what was finished is kept"}
@@ -50,11 +50,11 @@ class Scheduler:
     Args:
         run: The name of the run, and when it began.
         project: What to run.
-        plans: Its plan, just made: what is cached there is not looked at again.
+        plans: Its current plan; stages that are cached there are not checked again.
         options: How to run.
         listeners: Called with each event as it happens.
         interrupt: Counts the requests to stop.
-        executor: What runs the stages.
+        executor: Runs the stages.
     """
 
     def __init__(
@@ -87,20 +87,20 @@ class Scheduler:
                 self.dependents[other].append(name)
         self.waits_for = {name: len(needed) for name, needed in self.upstream.items()}
         self.settled = deque(name for name, count in self.waits_for.items() if count == 0)
-        """Stages whose upstream has concluded; they are to be planned."""
+        """Stages whose upstream has concluded and that have to be planned."""
         self.ready: list[tuple[float, int, StageNode, StagePlan, int]] = []
-        """A heap of what is to run, by priority; the last number counts the attempts."""
+        """A heap of the ready stages, by priority; the last number counts the attempts."""
         self.retries: list[tuple[float, int, Running]] = []
-        """A heap of what failed and is to be tried again, by the time when."""
+        """A heap of failed stages that will be retried, by time."""
         self.order = itertools.count()
         self.running: dict[Handle, Running] = {}
         self.weights: Mapping[str, float] | None = None
         self.stopping = False
-        """Whether nothing new is to start: a stage has failed."""
+        """Whether no stage is started any more because one has failed."""
         self.halting = False
-        """Whether all that runs is being stopped."""
+        """Whether all running stages are being stopped."""
         self.remote = project.remote_address
-        """Where stages look first; None once it could not be reached: a run waits for it once."""
+        """The remote store to look in first, or None after it could not be reached once."""
         self.records: dict[str, KeyRecord] = {}
         self.outcomes: dict[str, StageOutcome] = {}
 
@@ -140,13 +140,13 @@ class Scheduler:
         return result
 
     def close(self) -> None:
-        """Leave no running stage and no open file behind, whatever happened."""
+        """End running stages and close open files, whatever happened."""
         if self.running:
             self._stop_all()
         self.events.close()
 
     def _plan_settled(self) -> None:
-        """Plan the stages whose upstream has concluded: what is cached concludes at once."""
+        """Plan the stages whose upstream has concluded; cached ones conclude at once."""
         while self.settled:
             node = self.project.graph.nodes[self.settled.popleft()]
             outcome = StageOutcome(node.id, node.kind, "blocked")
@@ -164,13 +164,13 @@ class Scheduler:
         return self.stopping or any(status not in ("done", "cached") for status in needed)
 
     def _rank(self, node: StageNode) -> tuple[float, int]:
-        """Return what sorts ready stages: the longest path first, then the spec's order."""
+        """Return the sort key of ready stages: longest path first, then the order of the spec."""
         if self.weights is None:
             self.weights = critical_paths(self.project, self.dependents)
         return -self.weights[node.id], next(self.order)
 
     def _start_ready(self) -> None:
-        """Start all that fits, the most urgent first."""
+        """Start all stages that fit, most urgent first."""
         now = time.monotonic()
         while self.retries and self.retries[0][0] <= now:
             *_, failed = heapq.heappop(self.retries)
@@ -234,7 +234,7 @@ class Scheduler:
             self._note(self.running[handle], fields.pop("event"), fields)
 
     def _note(self, running: Running, kind: str, event: dict[str, Any]) -> None:
-        """Take what is reported of a stage: some of it is for us, the rest for the listeners."""
+        """Handle an event: use what concerns the scheduler, pass the rest to the listeners."""
         if kind == "ended":
             self._ended(running)
         elif kind == "finished":
@@ -258,7 +258,7 @@ class Scheduler:
         self.executor.stop([running.handle])
 
     def _ended(self, running: Running) -> None:
-        """Conclude a stage that has ended, or put it by for another try."""
+        """Conclude a stage that has ended, or schedule a retry."""
         self.pool.give_back(running.grant)
         del self.running[running.handle]
         node, outcome = running.node, running.outcome
@@ -299,7 +299,7 @@ class Scheduler:
         return True
 
     def _conclude(self, node: StageNode, outcome: StageOutcome) -> None:
-        """Note how a stage ended and let what waited for it go on."""
+        """Note how a stage ended, and release the stages that waited for it."""
         self.outcomes[node.id] = outcome
         if self.options.locked and outcome.record is not None:
             drifted = artifact_drift(self.project, node, outcome.record)
@@ -320,7 +320,7 @@ class Scheduler:
         self._release(node.id)
 
     def _give_up_retries(self) -> None:
-        """Let what failed and waits for another try have failed."""
+        """Conclude failed stages that wait for a retry."""
         waiting, self.retries = self.retries, []
         for *_, failed in waiting:
             self._conclude(failed.node, failed.outcome)
@@ -337,7 +337,7 @@ class Scheduler:
                 self.settled.append(other)
 
     def _stop_all(self) -> None:
-        """Stop every stage; what one of them still finished counts."""
+        """Stop every stage; one that still finishes counts as finished."""
         self.halting = True
         self.executor.stop(list(self.running))
         while self.running:
@@ -346,7 +346,7 @@ class Scheduler:
             self._take_events(LONGEST_WAIT)
 
     def _concluded(self, node: StageNode) -> StageOutcome:
-        """Return a stage's outcome; what an interrupt kept from its turn counts as blocked."""
+        """Return a stage's outcome; one that an interrupt kept from starting is blocked."""
         if node.id not in self.outcomes:
             only = self.options.only
             status = "skipped" if only is not None and node.id not in only else "blocked"

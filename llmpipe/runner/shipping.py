@@ -1,7 +1,7 @@
-"""Requests that can be sent to another machine: every input is named by an object of the store.
+"""Requests for another machine: every input is named by an object of the store.
 
-The local executor reads a user's files where they are. An executor on another machine first takes
-them into the store, by `portable`, and then sends the objects that the other store lacks.
+The local executor reads the user's files in place. An executor on another machine first copies them
+into the store with `portable`, then sends the objects that the other store lacks.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def portable(request: StageRequest, store: Store) -> StageRequest:
     """Return a request whose inputs hold no path of this machine.
 
     Raises:
-        StageError: a user's file has changed since the plan was made, or cannot be read.
-        StoreError: the store cannot be written.
+        StageError: A user's file has changed since the plan was made, or cannot be read.
+        StoreError: The store cannot be written.
     """
     inputs = {port: _portable(item, store) for port, item in request.inputs.items()}
     return msgspec.structs.replace(request, inputs=inputs)
@@ -59,7 +59,7 @@ def _portable(item: InputRequest, store: Store) -> InputRequest:
 
 
 def _copied(path: Path, pattern: str | None, scratch: Path) -> Path:
-    """Copy what a digest covers; return the path of the copy."""
+    """Copy the files that a digest covers; return the path of the copy."""
     try:
         found = content_files(path, pattern)
     except OSError as error:

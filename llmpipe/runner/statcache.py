@@ -1,11 +1,11 @@
-"""Content digests of input files, remembered by their stat so that unchanged files are not reread.
+"""Content digests of input files, cached by file stats so that unchanged files are not read again.
 
-A file counts as unchanged when size, mtime, inode and ctime are what they were when it was hashed,
-and its mtime is older than that moment: a file written in the very tick in which it was hashed
-could change again without a trace (git's "racy" case) and is hashed anew. A folder's digest is that
-of its sorted manifest; the whole folder is remembered by the stats of all its files together, so
-that a hundred thousand small ones cost one look at each and one at the memory. What files a folder
-had is remembered by its digest, as far back as there is room, to say later which ones changed.
+A file counts as unchanged if its size, mtime, inode and ctime are those of its last hashing, and
+its mtime is older than that moment. A file that was written within the same clock tick could change
+again without a trace (git's "racy" case), so it is hashed again. The digest of a folder is that of
+its sorted manifest. A whole folder is remembered by the stats of all its files together, so that a
+hundred thousand small files cost one stat each and one lookup. The files of a folder are remembered
+by its digest, as far as space allows, to tell later which ones changed.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from llmpipe.patterns import (
 )
 
 RACY_NS = 20_000_000
-"""How much older than the hashing an mtime must be to be trusted (clock ticks of file systems)."""
+"""How much older than its hashing an mtime must be to be trusted, for file system ticks."""
 
 LAYOUT = 2
-"""The version of the tables; a memory in another layout is begun anew."""
+"""The version of the tables. A cache with another version is replaced."""
 
 ROOM = 64_000_000
-"""Bytes for what files folders had; what was not asked for longest is forgotten."""
+"""Bytes for the files of folders; entries that were not used for longest are dropped."""
 
 CHUNK = 1 << 20
 """Bytes of a file that are read at a time."""
@@ -65,10 +65,10 @@ delete from contents where digest in (
 """
 
 Stamp = tuple[int, int, int, int]
-"""What tells that a file is unchanged: size, mtime_ns, inode, ctime_ns."""
+"""What identifies an unchanged file: size, mtime_ns, inode, ctime_ns."""
 
 Notice = Callable[[Path, int, int], None]
-"""Called while a big file is read: its path, the bytes read so far, and all of them."""
+"""Called while a big file is read, with its path, the bytes read so far, and all of them."""
 
 
 def hash_file(path: Path, notice: Notice | None = None) -> str:
@@ -86,16 +86,17 @@ def hash_file(path: Path, notice: Notice | None = None) -> str:
 
 
 def manifest_digest(files: Iterable[tuple[str, str]]) -> str:
-    """Return the digest of a folder from its files' (name, SHA-256), sorted by name."""
+    """Return the digest of a folder from the (name, SHA-256) of its files, sorted by name."""
     rows = [[name, sha256] for name, sha256 in files]
     text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 class StatCache:
-    """The memory of digests in one SQLite file; safe to share between processes.
+    """A cache of digests in one SQLite file; processes can share it.
 
-    Where the file cannot be written nothing is remembered for the next time: a plan needs no more.
+    If the file cannot be written, nothing is remembered for the next time. That is enough for a
+    plan.
     """
 
     def __init__(self, path: Path, notice: Notice | None = None) -> None:
@@ -114,7 +115,7 @@ class StatCache:
             return self._connect(":memory:")
 
     def _begin_anew(self) -> sqlite3.Connection:
-        """Put an empty memory in place of a damaged one: it is only a memory."""
+        """Replace a damaged cache by an empty one; nothing of value is lost."""
         try:
             for suffix in ("", "-wal", "-shm"):
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
@@ -140,13 +141,13 @@ class StatCache:
     def digest(self, path: Path, pattern: str | None = None) -> str:
         """Return the digest of a file's bytes, or of a folder's sorted manifest.
 
-        A part of a split GGUF stands for all its parts: their manifest, without the stem of the
-        names, is the digest. With a ``pattern`` only those of the folder's files count that match
-        it.
+        A part of a split GGUF stands for all its parts: the digest is that of their manifest,
+        without the stem of the names. With a ``pattern``, only the matching files of the folder
+        count.
 
         Raises:
-            StageError: the file or folder cannot be read.
-            StoreError: the memory cannot be used.
+            StageError: The file or folder cannot be read.
+            StoreError: The cache cannot be used.
         """
         try:
             return self._digest(path, pattern)
@@ -157,21 +158,21 @@ class StatCache:
             raise StoreError(f"the stat cache cannot be used: {error}") from None
 
     def files_of(self, digest: str) -> dict[str, str] | None:
-        """Return the files that a folder of this digest has, each with what tells its content.
+        """Return the files of a folder with this digest, each with what identifies its content.
 
-        None for what is no folder's digest, or is forgotten.
+        Returns None if the digest is not that of a folder, or was dropped.
         """
         try:
             row = self._db.execute("select files from contents where digest = ?", (digest,))
             found = row.fetchone()
             if found is None:
                 return None
-            with contextlib.suppress(sqlite3.Error):  # told all the same, and forgotten sooner
+            with contextlib.suppress(sqlite3.Error):  # returned all the same, and dropped sooner
                 used = (time.time_ns(), digest)
                 self._db.execute("update contents set used = ? where digest = ?", used)
             files: dict[str, str] = json.loads(zlib.decompress(found[0]))
         except (sqlite3.Error, zlib.error, ValueError):
-            return None  # it is only a memory
+            return None  # only a cache
         return files
 
     def _digest(self, path: Path, pattern: str | None) -> str:
@@ -184,7 +185,7 @@ class StatCache:
         try:
             return look_up(path)
         except sqlite3.OperationalError:
-            raise  # it is locked, or cannot be written: that is no damage
+            raise  # locked or read-only, which is not damage
         except sqlite3.DatabaseError:
             self._db.close()
             self._db = self._begin_anew()
@@ -237,7 +238,7 @@ class StatCache:
         return digest
 
     def _keep_contents(self, digest: str, files: Iterable[tuple[str, str]]) -> None:
-        """Remember what files a folder has; make room where all of that takes too much."""
+        """Remember the files of a folder; drop old entries if they take too much space."""
         told = {name: sha256[:16] for name, sha256 in files}
         packed = zlib.compress(json.dumps(told).encode(), level=1)
         row = (digest, packed, time.time_ns())
@@ -277,7 +278,7 @@ def content_files(path: Path, pattern: str | None = None) -> list[tuple[str, Pat
     """Return the files that a digest covers, with their names in the artifact.
 
     Raises:
-        OSError: something cannot be looked at.
+        OSError: Something cannot be read.
     """
     if pattern is not None:
         return [(name, path / name) for name, _ in matching_files(path, pattern)]
@@ -290,7 +291,7 @@ def content_size(path: Path, pattern: str | None = None) -> int:
     """Return the bytes of a file, of a folder, or of those files of it that match a pattern.
 
     Raises:
-        OSError: something cannot be looked at.
+        OSError: Something cannot be read.
     """
     if pattern is not None:
         return sum(seen.st_size for _, seen in matching_files(path, pattern))
@@ -300,12 +301,12 @@ def content_size(path: Path, pattern: str | None = None) -> int:
 
 
 def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stamp]]:
-    """Yield the regular files of a folder and of those in it, links followed but no circles.
+    """Yield the regular files below a folder. Links are followed, except in circles.
 
-    A link that leads nowhere or round, as editors leave it for a lock, is no file.
+    A broken or circular link, as editors use for locks, is not a file.
 
     Raises:
-        StageError: it holds a pipe, socket or device.
+        StageError: The folder holds a pipe, socket or device.
     """
     waiting: list[tuple[str, str, Above]] = [(folder, "", ())]
     while waiting:
@@ -326,7 +327,7 @@ def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stam
 
 
 def stamp(found: os.stat_result) -> Stamp:
-    """Return what tells that a file is unchanged."""
+    """Return what identifies an unchanged file."""
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
 
 

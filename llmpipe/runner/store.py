@@ -1,23 +1,23 @@
-"""The store: immutable objects by content, and key records replaced atomically.
+"""The store: immutable objects by content, and key records that are replaced atomically.
 
     .llmpipe/
-      format                 the layout's version
-      lock                   shared by all who use the store; alone for who cleans up
+      format                 the version of the layout
+      lock                   shared by all users of the store; exclusive for cleaning up
       store/objects/<id>/    one artifact each; <id> is the digest of its manifest
       store/keys/<key>.json  what a stage with this cache key made
       store/leases/          one file per key that a worker holds: who, on which machine
       store/locks/<host>/    a machine's own locks, one per key: held by worker and children
-      store/tmp/<host>/      half-written things; of no value once their writer is gone
-      statcache-<host>.sqlite  the digests of files, as a machine sees their inodes
-      work/<key>/            what a stage wants to find again after a crash (checkpoints)
-      journal/               replies that were paid for
-      projects/              where the lock files of the specs are that use the store
+      store/tmp/<host>/      half-written files; worthless once their writer has ended
+      statcache-<host>.sqlite  the digests of files, with the inodes of one machine
+      work/<key>/            what a stage needs for resuming after a crash (checkpoints)
+      journal/               replies of paid services
+      projects/              the places of the lock files of the specs that use the store
       latest/                the ingredients of each stage's last run, to explain the next, by
                              spec and choice of profiles
       runs/<id>/             run.json, events.jsonl, a log per stage
 
-An object enters by one rename after it was written and synced; a key record after its objects.
-Whatever instant a process dies at, there is the old artifact, the new one, or none.
+An object is written and synced, then enters by one rename; a key record follows its objects. After
+a crash at any moment, the store holds the old artifact, the new one, or none.
 """
 
 from __future__ import annotations
@@ -61,10 +61,11 @@ _INGREDIENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def home_for(spec_path: Path) -> Path:
-    """Return the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` beside the spec.
+    """Return the folder of a spec's store: ``LLMPIPE_HOME``, or ``.llmpipe`` next to the spec.
 
     Raises:
-        UsageError: ``LLMPIPE_HOME`` lies in the home of nobody, or a path is not UTF-8 text.
+        UsageError: ``LLMPIPE_HOME`` names the home of an unknown user, or a path is not UTF-8
+            text.
     """
     chosen = os.environ.get("LLMPIPE_HOME")
     spec_path = spec_path.absolute()
@@ -72,16 +73,16 @@ def home_for(spec_path: Path) -> Path:
     if str(home).startswith("~"):
         raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
     for path in (spec_path, home.absolute()):
-        if not is_text(str(path)):  # records name what they are of by its path
+        if not is_text(str(path)):  # records name their specs by path
             raise UsageError(f"{path}: the path is not UTF-8 text", hint="rename what is not")
     return home.absolute()
 
 
 class Store:
-    """The folder that everything of a project lives in.
+    """The folder that holds everything of a project.
 
     Raises:
-        StoreError: it was written by a newer llmpipe, or cannot be created.
+        StoreError: It was written by a newer llmpipe, or cannot be created.
     """
 
     def __init__(self, home: Path) -> None:
@@ -115,7 +116,7 @@ class Store:
             )
 
     def create(self) -> None:
-        """Make the folders of a store that is about to be written to."""
+        """Create the folders of a store that is about to be written to."""
         with writing(self.home):
             for folder in (
                 *(self.objects, self.keys, self.leases, self.locks, self.tmp),
@@ -130,27 +131,27 @@ class Store:
                 atomic_write(ignore, "*\n")
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Hold the store's shared lock: see `llmpipe.runner.occupancy.shared`."""
+        """Hold the store's shared lock; see `llmpipe.runner.occupancy.shared`."""
         return shared(self.home, self._heal)
 
     def alone(self, purpose: str) -> AbstractContextManager[None]:
-        """Hold the store so that nobody else uses it: see `llmpipe.runner.occupancy.alone`."""
+        """Hold the store exclusively; see `llmpipe.runner.occupancy.alone`."""
         return alone(self.home, purpose)
 
     def _heal(self) -> None:
-        """Remove what killed processes left half-written; no other process here uses the store."""
+        """Remove half-written files; no other process of this machine uses the store."""
         for entry in (*self.tmp.iterdir(), *self.leases.glob(f".*.{host()}.*")):
             discard(entry)
 
     def record(self, key: str) -> KeyRecord | None:
-        """Return the record of a key; None when there is none or it is damaged."""
+        """Return the record of a key, or None if there is none or it is damaged."""
         try:
             return decode_record(_read(self._record_file(key)), key)
         except (OSError, ValueError):
             return None
 
     def record_damage(self, key: str) -> str | None:
-        """Return what is wrong with the record of a key; None where it is sound or not there."""
+        """Return what is wrong with the record of a key, or None if it is valid or missing."""
         try:
             decode_record(_read(self._record_file(key)), key)
         except FileNotFoundError:
@@ -162,7 +163,7 @@ class Store:
         return None
 
     def discard_record(self, key: str) -> None:
-        """Take a damaged record out of the store; its stage counts as not made from now on."""
+        """Remove a damaged record from the store; its stage then counts as not made."""
         with writing(self.home):
             Path(self._record_file(key)).unlink()
 
@@ -170,26 +171,26 @@ class Store:
         return f"{self.keys}/{key}.json"
 
     def output_path(self, output: StoredOutput) -> Path:
-        """Return the path at which an output can be read."""
+        """Return the path of an output."""
         return self.objects / output.object / "data" / output.path
 
     def missing(self, record: KeyRecord, outputs: Collection[str] = ()) -> list[str]:
-        """Return what keeps a record from being fresh: outputs that the store does not hold.
+        """Return the outputs that the store lacks, which keep a record from being fresh.
 
         Args:
-            record: what a stage made.
-            outputs: what the stage is to make now; some of it may never have been made.
+            record: What a stage made.
+            outputs: What the stage would make now; it may never have made some of it.
         """
         lost = [name for name, output in record.outputs.items() if not self.holds(output)]
         return lost + sorted(set(outputs) - record.outputs.keys())
 
     def holds(self, output: StoredOutput) -> bool:
-        """Return whether an artifact is there with all its files, as its record says."""
+        """Return whether an artifact exists with all the files that its record lists."""
         files = self._files(output.object)
         return files is not None and describes(output, files)
 
     def put(self, source: Path, type_: str) -> StoredOutput:
-        """Move a finished file or folder into the store and give what to remember of it."""
+        """Move a finished file or folder into the store; return its record."""
         single = source.is_file()
         found = [(source.name, source)] if single else folder_files(source)
         files = [Entry(name, hash_file(path), path.stat().st_size) for name, path in found]
@@ -212,34 +213,34 @@ class Store:
         return output
 
     def lacks(self, object_id: str) -> bool:
-        """Return whether an object is not there, or not with all its files."""
+        """Return whether an object is missing or incomplete."""
         files = self._files(object_id)
         return files is None or not is_manifest_of(files, object_id)
 
     def _files(self, object_id: str) -> list[Entry] | None:
-        """Return the manifest of an object that has all its files, each of its size."""
+        """Return the manifest of an object if all its files exist with the right size."""
         target = f"{self.objects}/{object_id}"
         try:
             files = _manifest(target)
             for entry in files:
                 if os.stat(f"{target}/data/{entry.path}").st_size != entry.size:  # noqa: PTH116 (speed)
                     return None
-        except (OSError, ValueError):  # those of msgspec are ValueErrors
+        except (OSError, ValueError):  # msgspec's errors are ValueErrors
             return None
         return files
 
     def adopt(self, staging: Path, object_id: str) -> None:
-        """Sync a finished folder and let it enter as an object by one rename.
+        """Sync a finished folder and add it as an object by one rename.
 
         Raises:
-            StoreError: it could not.
+            StoreError: It could not be added.
         """
         target = self.objects / object_id
         with writing(self.home):
-            if target.exists() and self.lacks(object_id):  # somebody removed files from it
+            if target.exists() and self.lacks(object_id):  # files were removed from it
                 target.rename(self.tmp / f"{object_id}-{os.getpid()}-damaged")
             _settle(staging / "data")
-            with contextlib.suppress(OSError):  # another process put the same object: as good
+            with contextlib.suppress(OSError):  # another process added the same object
                 staging.rename(target)
             discard(staging)
             sync_folder(self.objects)
@@ -247,19 +248,19 @@ class Store:
             raise StoreError(f"the object {object_id} could not be put into {self.objects}")
 
     def manifest(self, object_id: str) -> list[Entry]:
-        """Return the files that an object is made of.
+        """Return the files of an object.
 
         Raises:
-            OSError: the manifest cannot be read.
-            msgspec.MsgspecError: it is none.
+            OSError: The manifest cannot be read.
+            msgspec.MsgspecError: It is not a manifest.
         """
         return _manifest(f"{self.objects}/{object_id}")
 
     def rotten(self, object_id: str) -> str | None:
-        """Read an object again, byte by byte; say what is wrong with it, or None.
+        """Read an object again, byte by byte; return what is wrong with it, or None.
 
         Raises:
-            StoreError: it may not be read, so that nobody can tell.
+            StoreError: It cannot be read, so its state is unknown.
         """
         data = self.objects / object_id / "data"
         try:
@@ -282,21 +283,21 @@ class Store:
         return None
 
     def discard(self, object_id: str) -> None:
-        """Take a rotten object out of the store; what made it counts as missing from now on."""
+        """Remove a damaged object from the store; its outputs then count as missing."""
         with writing(self.home):
             (self.objects / object_id).rename(self.tmp / f"{object_id}-{os.getpid()}-rotten")
 
     def save(self, record: KeyRecord) -> None:
-        """Write a key record; from here on its stage counts as done."""
+        """Write a key record, which completes its stage."""
         with writing(self.home):
             atomic_write(self.keys / f"{record.key}.json", encode_record(record))
 
     def registration(self, lock: Path) -> Path:
-        """Name the file that remembers where a lock file is."""
+        """Return the path of the file that holds the place of a lock file."""
         return self.projects / digest(str(lock))[:16]
 
     def register(self, lock: Path) -> None:
-        """Remember where the lock file of a spec is that uses the store."""
+        """Remember the place of the lock file of a spec that uses the store."""
         entry = self.registration(lock)
         if not entry.exists():
             with writing(self.home):
@@ -309,7 +310,7 @@ class Store:
         return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
 
     def latest_folder(self, spec_path: Path, section: str) -> Path:
-        """Name the folder that remembers the last runs of a spec's stages under some profiles."""
+        """Return the folder for the last runs of a spec's stages under some profiles."""
         return self.latest / _latest_name(spec_path, section)
 
     def _latest_file(self, spec_path: Path, section: str, stage: str) -> str:
@@ -319,9 +320,9 @@ class Store:
         """Return the ingredients of a stage's last run, to explain why the next one differs.
 
         Args:
-            spec_path: the spec.
-            section: the choice of profiles, as the lock file names it.
-            stage: the stage's id.
+            spec_path: The spec.
+            section: The choice of profiles, as the lock file names it.
+            stage: The stage's id.
         """
         try:
             return _INGREDIENTS.decode(_read(self._latest_file(spec_path, section, stage)))
@@ -331,7 +332,7 @@ class Store:
     def remember_latest(
         self, spec_path: Path, section: str, stage: str, key_inputs: Mapping[str, Any]
     ) -> None:
-        """Remember the ingredients of a stage's run as its last ones."""
+        """Store the ingredients of a stage's last run."""
         if self.last_ingredients(spec_path, section, stage) == key_inputs:
             return
         path = Path(self._latest_file(spec_path, section, stage))
@@ -340,7 +341,7 @@ class Store:
             atomic_write(path, json.dumps(key_inputs, sort_keys=True) + "\n", durable=False)
 
     def forget_latest(self, spec_path: Path, section: str, stages: Collection[str]) -> None:
-        """Forget the last runs of all but these stages: what they made may be freed."""
+        """Forget the last runs of all but these stages, so that their artifacts can be freed."""
         kept = {f"{file_name(stage)}.json" for stage in stages}
         with writing(self.home):
             for path in self.latest_folder(spec_path, section).glob("*.json"):
@@ -359,7 +360,7 @@ def _manifest(target: str) -> list[Entry]:
 
 
 def _read(path: str) -> bytes:
-    """Read a small file; a run that has nothing to do reads three for every stage."""
+    """Read a small file. Speed matters: a run without work reads three for every stage."""
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 (speed)
         return stream.read()
 
@@ -370,7 +371,7 @@ def _latest_name(spec_path: Path, section: str) -> str:
 
 
 def _settle(data: Path) -> None:
-    """Sync every file of an object and take the right to write away."""
+    """Sync every file of an object, and remove write permission."""
     sync_folder(data)
     for entry in entries(data):
         if entry.is_dir(follow_symlinks=False):

@@ -1,6 +1,6 @@
-"""Folders of any depth: what is in them, whether a store can keep it, and their removal.
+"""Folders of any depth: list them, check whether a store can keep them, remove them.
 
-Nothing here recurses, so that no folder is too deep for Python's stack.
+Nothing here recurses, so no folder is too deep for Python's stack.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from llmpipe.patterns import SPECIAL
 
 
 def entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    """Yield all that is below a folder; links are not followed.
+    """Yield everything below a folder; links are not followed.
 
     Raises:
-        OSError: a folder cannot be read.
+        OSError: A folder cannot be read.
     """
     waiting = [os.fspath(folder)]
     while waiting:
@@ -33,18 +33,17 @@ def entries(folder: Path | str) -> Iterator[os.DirEntry[str]]:
 
 
 def take_over(output: Path, name: str) -> None:
-    """Make an output consist of files of its own, which nobody changes from outside.
+    """Make sure that an output consists of its own files, which nothing changes from outside.
 
-    A file that has other names too (hard links) is replaced by a copy. Links within the output are
-    kept.
+    A file with other names (hard links) is replaced by a copy. Links within the output are kept.
 
     Args:
-        output: a file or folder that a stage has made.
-        name: what the stage calls it.
+        output: A file or folder that a stage has made.
+        name: The stage's name for it.
 
     Raises:
-        StageError: it is a link, or it holds a pipe, socket or device, a link that leads out or
-            nowhere, or a name that is no text.
+        StageError: It is a link, or it holds a pipe, socket or device, a link that is broken or
+            leads out, or a name that is not text.
     """
     if output.is_symlink():
         raise StageError(
@@ -71,7 +70,7 @@ def take_over(output: Path, name: str) -> None:
 
 
 def _check_link(link: Path, top: Path, name: str) -> None:
-    target = Path(os.path.realpath(link))  # unlike Path.resolve, of links in a circle too
+    target = Path(os.path.realpath(link))  # unlike Path.resolve, accepts links in a circle
     if link.readlink().is_absolute() or not target.is_relative_to(top):
         raise StageError(f"the output {name!r} holds a link that leads out of it: {link}")
     if not link.exists():
@@ -89,13 +88,13 @@ def _replace_by_copy(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a file, or a folder and all below it, also what may not be written to.
+    """Remove a file, or a folder and all below it, even if it is read-only.
 
-    Folders inside are moved up first, into one beside it, so that no path grows too long for the
-    system. A folder that is replaced by a link meanwhile is not followed.
+    Subfolders are moved up first, into a folder next to it, so that no path grows too long for the
+    system. A folder that is replaced by a link in the meantime is not followed.
 
     Raises:
-        OSError: something cannot be removed.
+        OSError: Something cannot be removed.
     """
     if not stat.S_ISDIR(folder.lstat().st_mode):
         folder.unlink()
@@ -124,7 +123,7 @@ def remove_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(folder: Path | str, within: int | None = None) -> Iterator[int]:
-    """Open a folder, and no link to one, and take the right to change what is in it."""
+    """Open a folder, but not a link to one, and make it writable."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         descriptor = os.open(folder, flags, dir_fd=within)
@@ -143,6 +142,6 @@ def _opened(folder: Path | str, within: int | None = None) -> Iterator[int]:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder as far as it can be; what is left is of no value and harms nobody."""
+    """Remove a folder as far as possible; leftovers do no harm."""
     with contextlib.suppress(OSError):
         remove_tree(folder)

@@ -1,4 +1,4 @@
-"""The schema of a config class with its docstrings as descriptions."""
+"""The JSON Schema of a config class, with its docstrings as descriptions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _structs(cls: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """Read the docstrings that stand below the fields of a class and of its bases."""
+    """Read the docstrings below the fields of a class and of its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:

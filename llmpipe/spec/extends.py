@@ -1,6 +1,6 @@
-"""Read a spec together with those that it ``extends``: a base below, its own values over it.
+"""Read a spec and those that it ``extends``, and lay it over them.
 
-A relative path belongs to the file that it is written in, wherever that file is extended from.
+A relative path belongs to the file that contains it, also if another file extends that one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ MAX_FILES = 20
 def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, SpecFile]]:
     """Return a spec laid over all that it extends, and each file by its name in messages.
 
-    ``text`` is what the file would hold, where it is not written yet.
+    ``text`` is the content of a file that is not written yet.
 
     Raises:
-        SpecError: a file cannot be read, is no spec or of another version, or they extend each
-            other in a circle.
+        SpecError: A file cannot be read, is not a spec or has another version, or the files
+            extend each other in a circle.
     """
     files: dict[str, SpecFile] = {}
     raw = read_bytes(path) if text is None else text.encode()
@@ -66,7 +66,7 @@ def _bases(root: Node) -> Iterator[Node]:
 
 
 def _check_kind(root: Node, path: Path) -> None:
-    """Refuse a file that was written for Axolotl, and a lock file."""
+    """Refuse an Axolotl file, and a lock file."""
     if path.name.endswith(LOCK_FILE) and "stages" not in root.children():
         message = f"{path} is the lock file of a spec, which `llmpipe run` writes"
         raise SpecError([Problem(message, None, "name the spec itself, which lies beside it")])
@@ -78,7 +78,7 @@ def _check_kind(root: Node, path: Path) -> None:
 
 
 def _check(base: Node, place: Path, above: tuple[Path, ...]) -> None:
-    """Refuse a base that is not there, that leads back to where it is read from, or is too deep."""
+    """Refuse a base that does not exist, leads back to its user, or is nested too deep."""
     if not place.is_file():
         names = [entry.name for entry in place.parent.glob("*.y*ml")]
         hint = did_you_mean(place.name, names)

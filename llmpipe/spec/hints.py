@@ -1,4 +1,4 @@
-"""What to do about a value or a key that the schema of a stage does not know."""
+"""Hints for a value or a key that the schema of a stage does not know."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SERVERS = {
     "textgenerationwebui": 5000,
     "tabbyapi": 5000,
 }
-"""Programs that serve a model by OpenAI's protocol, each with the port that it has by default."""
+"""Programs that serve a model by OpenAI's protocol, each with its default port."""
 _SERVICES = {
     "openrouter": "https://openrouter.ai/api/v1",
     "groq": "https://api.groq.com/openai/v1",
@@ -35,11 +35,11 @@ _SERVICES = {
     "anthropic": "https://api.anthropic.com/v1",
     "azure": "https://NAME.openai.azure.com/openai/v1",
 }
-"""Services that speak it."""
+"""Services with that protocol."""
 
 
 def other_engine(error: Any) -> str | None:
-    """Return how a program or service is named where it is no engine of its own."""
+    """Return the hint for a program or service that is not an engine by that name."""
     allowed = error.validator_value if error.validator == "enum" else ()
     if "openai" not in allowed or not isinstance(error.instance, str):
         return None
@@ -50,7 +50,7 @@ def other_engine(error: Any) -> str | None:
 
 
 def in_quotes(error: Any, where: Location) -> str | None:
-    """Return how a number, or a word that means something else, is written as a text."""
+    """Return how to write a number, or a word with another meaning, as a text."""
     if isinstance(error.instance, str | dict | list) or error.instance is None:
         return None
     schemas = error.schema.get("anyOf", [error.schema])
@@ -59,7 +59,7 @@ def in_quotes(error: Any, where: Location) -> str | None:
         return None
     start = where.column - 1
     written = where.text[start : start + where.length]
-    if "${" in written:  # in quotes as well it has the parameter's own type
+    if "${" in written:  # quoted or not, it has the parameter's own type
         return "write the parameter's value in quotes"
     return f'write it in quotes: "{written or error.instance}"'
 
@@ -70,11 +70,11 @@ def _kinds(schema: dict[str, Any]) -> list[str]:
 
 
 def of_another_variant(stage: Any, key: str) -> str | None:
-    """Return the variant of the stage's kind that does have an unknown key, as a hint."""
+    """Return, as a hint, the variant of the stage's kind that has an unknown key."""
     try:
         kind = stage_class(stage["kind"])
     except KeyError:
-        return None  # not a stage, but the spec's top level
+        return None  # not a stage, but the top level of the spec
     if kind.variants is None:
         return None
     field = kind.variants.field
@@ -89,11 +89,11 @@ def for_unknown(
     """Return what a key may have been meant for.
 
     Args:
-        key: the key that is not known where it stands.
-        value: what it has.
-        schema: the whole schema of the stage or the document that it stands in.
-        known: the keys that are known there.
-        top: whether it stands in no block of that.
+        key: The key that is unknown in its place.
+        value: Its value.
+        schema: The whole schema of the stage or document.
+        known: The keys that are known in this place.
+        top: Whether the place is the top level of the stage or document.
     """
     if top and "stages" in known and isinstance(value, dict) and "kind" in value:
         return "a stage stands below `stages:`, indented"
@@ -120,7 +120,7 @@ def _belongs(block: tuple[str, ...], key: str) -> str:
 def _blocks(
     key: str, schema: dict[str, Any], root: dict[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    """Yield the blocks below a schema that know a key, no more than two deep."""
+    """Yield the blocks below a schema that know a key, at most two levels deep."""
     for reference in _references(schema):
         properties = root["$defs"].get(reference.rpartition("/")[2], {}).get("properties", {})
         if path and key in properties:

@@ -1,8 +1,7 @@
-"""Fill ``${params.x}`` and ``${env:NAME}`` into a spec; leave ``${secret:NAME}`` as it stands.
+"""Fill ``${params.x}`` and ``${env:NAME}`` into a spec; leave ``${secret:NAME}`` as it is.
 
-A value that is nothing but one ``${params.x}`` takes the parameter's own type. ``$${`` stands for a
-literal ``${``. Inside a command stage's ``run``, ``${inputs.x}`` and ``${outputs.x}`` stay for the
-stage itself to fill.
+A value that is exactly one ``${params.x}`` takes the parameter's type. ``$${`` stands for a literal
+``${``. In a command stage's ``run``, ``${inputs.x}`` and ``${outputs.x}`` are left to the stage.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from llmpipe.errors import Location, Problem, did_you_mean, is_text
 from llmpipe.spec.load import Node, Scalar
 
 MOST_FILLED = 2_000_000
-"""Characters that all parameters of a spec may put into it."""
+"""Characters that all parameters together may put into a spec."""
 
 MOST_IN_A_ROW = 50
-"""Parameters of which each names the next."""
+"""Parameters that may name each other in a row."""
 
 MOST_LEVELS = 100
-"""Lists and mappings that such parameters may go into, all together."""
+"""Levels of lists and mappings in such a row of parameters, in total."""
 
 _EXPRESSION = re.compile(r"\$\$\{|\$\{([^{}]*)\}?")
 _PARAMETER = re.compile(r"\$\{(\s*params\.[^{}]*)\}")
@@ -31,7 +30,7 @@ _SECRET_NAME = re.compile(r"secret:[A-Za-z_][A-Za-z0-9_]*")
 def interpolate(
     root: Node, environment: Mapping[str, str] | None = None
 ) -> tuple[Node, list[Problem]]:
-    """Return the spec with every expression filled, and the list of those that could not be."""
+    """Return the spec with every expression filled, and the problems of the others."""
     filler = _Filler(root, os.environ if environment is None else environment)
     if not isinstance(root.value, dict):
         return root, []
@@ -48,7 +47,7 @@ class _Filler:
         self.params = params.value if params and isinstance(params.value, dict) else {}
         self.environment = environment
         self.problems: list[Problem] = []
-        self.open: list[str] = []  # parameters being filled, to notice a circle
+        self.open: list[str] = []  # parameters being filled, to detect a circle
         self.filled: dict[str, Node] = {}
         self.room = MOST_FILLED
         self.level = 0
@@ -86,10 +85,10 @@ class _Filler:
         return self._placed(Node(filled.value, found.location), node) if found else filled
 
     def _placed(self, found: Node, node: Node) -> Node:
-        """Return what a parameter holds at the place that uses it.
+        """Return the value of a parameter for the place that uses it.
 
-        What comes from another file keeps its own place: a path belongs to the file that it is
-        written in.
+        A value from another file keeps its own place, because a path belongs to the file that
+        contains it.
         """
         same = found.location.file == node.location.file
         where = node.location if same else found.location
@@ -114,7 +113,7 @@ class _Filler:
                 return self._fail(match, where, f"the variable {name} is not UTF-8 text")
             return self.environment[name]
         if _SECRET_NAME.fullmatch(expression):
-            return match.group()  # revealed by the worker, where it is allowed
+            return match.group()  # filled in by the worker, where it is allowed
         if expression.startswith(("inputs.", "outputs.")) and _is_command(path):
             return match.group()
         if expression.startswith("stages."):
@@ -159,7 +158,7 @@ class _Filler:
             if self.room < 0:
                 self._fail(match, where, f"parameters fill more than {MOST_FILLED:,} characters")
         if self.room < 0:
-            return None  # told once
+            return None  # report it once
         return found
 
     def _too_deep(self, match: re.Match[str], where: Location, first: str) -> None:
@@ -178,7 +177,7 @@ class _Filler:
 
 
 def _measured(node: Node, most: int) -> tuple[int, int]:
-    """Return about how many characters a value has, counted no further than ``most``; its depth."""
+    """Return the approximate length of a value, counted up to ``most``, and its depth."""
     waiting, size, deepest = [(node, 0)], 0, 0
     while waiting and size <= most:
         inner, depth = waiting.pop()
@@ -192,7 +191,7 @@ def _measured(node: Node, most: int) -> tuple[int, int]:
 
 
 def _is_command(path: tuple[str | int, ...]) -> bool:
-    """Return whether this is a stage's ``run``, or a value that its matrix puts there."""
+    """Return whether this is the ``run`` of a stage, or a value of its matrix for it."""
     return path[0] == "stages" and "run" in path[2:4] and path[2] in ("run", "matrix")
 
 

@@ -1,8 +1,8 @@
 """Read YAML into a tree in which every value knows its line and column.
 
-Scalars follow YAML 1.2's core schema (``5e-4`` is a number, ``no`` is a word). The C parser gives
-events; the tree is built from them directly, so that duplicate keys, foreign tags and bombs made
-of aliases, merge keys or nesting are refused before they cost anything.
+Scalars follow YAML 1.2's core schema (``5e-4`` is a number, ``no`` is a text). The tree is built
+from the events of the C parser, so that duplicate keys, unknown tags and bombs (aliases, merge
+keys, nesting) are refused before they cost anything.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SPECIAL_FLOAT = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that values come from: its name as messages show it, and its lines."""
+    """A file that values come from: its name in messages, and its lines."""
 
     name: str
     lines: tuple[str, ...] = ()
@@ -52,10 +52,10 @@ class Source:
 
 @dataclass(slots=True)
 class Node:
-    """One value of the tree: a scalar, a dict of nodes or a list of nodes, and where it stands.
+    """A value of the tree (a scalar, a dict of nodes or a list of nodes) and its place.
 
-    ``keys`` holds, for a mapping, the location of each key; ``size`` counts the values below,
-    each alias as often as it is used. Nodes are shared by aliases and never changed once built.
+    For a mapping, ``keys`` holds the location of each key. ``size`` counts the values below, each
+    alias as often as it is used. Aliases share nodes, which are never changed once built.
     """
 
     value: Value
@@ -88,15 +88,15 @@ class Node:
         return self.value if isinstance(self.value, dict) else {}
 
     def without(self, key: str) -> Node:
-        """Return this mapping less one key."""
+        """Return this mapping without one key."""
         assert isinstance(self.value, dict)
         value = {name: child for name, child in self.value.items() if name != key}
         return Node(value, self.location, self.keys, self.size)
 
     def replace(self, path: tuple[str, ...], leaf: Node, key: Location) -> Node:
-        """Return this mapping with another value at a path; what is missing on the way is made.
+        """Return this mapping with another value at a path; missing mappings are created.
 
-        ``key`` is where the keys stand that are made.
+        ``key`` is the location of the created keys.
         """
         if not path:
             return leaf
@@ -108,7 +108,7 @@ class Node:
         return Node({**below, step: child.replace(rest, leaf, key)}, self.location, keys, size)
 
     def locate(self, path: tuple[str | int, ...], *, key: bool = False) -> Location:
-        """Return the place of the value (or ``key``) at ``path``, or of the nearest that exists."""
+        """Return the place of the value (or ``key``) at ``path``, or of the nearest one."""
         node, best = self, self.location
         for i, step in enumerate(path):
             child = node.find((step,))
@@ -126,15 +126,15 @@ def load_file(path: Path) -> Node:
     """Read a YAML file.
 
     Raises:
-        SpecError: the file cannot be read, is not UTF-8, is empty, or is not one YAML mapping.
+        SpecError: The file cannot be read, is not UTF-8, is empty, or is not one YAML mapping.
     """
     return load_bytes(read_bytes(path), str(path))
 
 
 def place_in(file: Path, path: tuple[str | int, ...]) -> Location:
-    """Return the place of a key in a YAML file, or of the file where it is not as a spec may be.
+    """Return the place of a key in a YAML file, or of the whole file if it is not valid for a spec.
 
-    Other programs' files use tags, say; a place in them is a help and no reason to refuse them.
+    Other programs' files may use tags, for example; that is not a reason to refuse them here.
     """
     shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     try:
@@ -147,7 +147,7 @@ def read_bytes(path: Path) -> bytes:
     """Return the bytes of a file that may be a spec.
 
     Raises:
-        SpecError: the file cannot be read, or is too big for one.
+        SpecError: The file cannot be read, or is too large for a spec.
     """
     name = str(path)
     try:
@@ -173,7 +173,7 @@ def load_bytes(raw: bytes, name: str) -> Node:
 
 
 def load_text(text: str, name: str = "<text>") -> Node:
-    """Read YAML text whose top is a mapping. ``name`` is what messages call the file."""
+    """Read YAML text that is a mapping. ``name`` is the name of the file in messages."""
     node = parse_value(text, Source(name, tuple(text.split("\n"))))
     if node is None:
         raise _error(
@@ -188,7 +188,7 @@ def load_text(text: str, name: str = "<text>") -> Node:
 
 
 def parse_value(text: str, source: Source) -> Node | None:
-    """Read one YAML value of any kind, or None when there is none."""
+    """Read one YAML value of any kind; return None if there is none."""
     builder = _Builder(source)
     try:
         return builder.document(iter(yaml.CSafeLoader(text).get_event, None))
@@ -207,13 +207,13 @@ def parse_scalar(text: str) -> Scalar:
     """Resolve a plain scalar by YAML 1.2's core schema.
 
     Raises:
-        ValueError: infinity or not-a-number, which no cache key could hold.
+        ValueError: It is infinite or not a number, which a cache key cannot hold.
     """
     if text in _NULL:
         return None
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
-    if len(text) > 300:  # no number is as long; int() itself refuses huge ones
+    if len(text) > 300:  # too long for a number; int() refuses it
         return text
     if _INT.fullmatch(text):
         return int(text)

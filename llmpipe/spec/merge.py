@@ -1,4 +1,4 @@
-"""Lay profiles and ``--set`` values over a spec, keeping every value's own place."""
+"""Lay profiles and ``--set`` values over a spec; every value keeps its place."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from llmpipe.errors import Problem, SpecError, UsageError, did_you_mean, is_text
 from llmpipe.spec.load import Node, Source, parse_value
 
 PROFILE_SECTIONS = ("params", "stages")
-"""What a profile may change."""
+"""The sections that a profile may change."""
 
 _RESERVED = re.compile(r"default|.*[+=\s].*|", re.DOTALL)
-"""What the lock file, which names a section by its profiles, could not tell from another."""
+"""Names that the lock file, which names a section by its profiles, could confuse with others."""
 
 
 def deep_merge(below: Node, above: Node) -> Node:
-    """Return ``below`` with ``above`` laid over it: mappings merge by key, all else is replaced."""
+    """Return ``below`` with ``above`` laid over it; mappings are merged by key."""
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
         return above
     value = dict(below.value)
@@ -29,9 +29,9 @@ def apply_profiles(root: Node, names: Sequence[str]) -> Node:
     """Lay the named profiles over the spec, in order.
 
     Raises:
-        UsageError: the spec has no such profile.
-        SpecError: a profile holds something else than ``params`` and ``stages``, or one of the
-            spec has a name that none may have.
+        UsageError: The spec has no such profile.
+        SpecError: A profile holds other keys than ``params`` and ``stages``, or has a reserved
+            name.
     """
     profiles = root.find(("profiles",))
     known = list(profiles.value) if profiles and isinstance(profiles.value, dict) else []
@@ -79,7 +79,7 @@ def apply_settings(root: Node, settings: Sequence[str]) -> Node:
     """Lay ``--set path=value`` over the spec; values are read as YAML.
 
     Raises:
-        UsageError: a setting is malformed or its path leads nowhere sensible.
+        UsageError: A setting is malformed, or its path does not exist.
     """
     for setting in settings:
         if not is_text(setting):

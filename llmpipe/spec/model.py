@@ -1,4 +1,4 @@
-"""The frozen form of a spec once it is read, filled and found sound."""
+"""The frozen form of a spec after it was read, filled and validated."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StageSpec:
-    """One stage as the spec declares it, or one point of its matrix.
+    """A stage as the spec declares it, or one point of its matrix.
 
-    ``family`` is the id as written, ``point`` the values of the matrix's axes, ``max_parallel``
-    how many of the family may run at once, and ``notes`` are about fields that were renamed.
+    ``family`` is the id as written, ``point`` the values of the matrix's axes, and ``max_parallel``
+    how many of the family may run at once. ``notes`` are about renamed fields.
     """
 
     id: str
@@ -43,7 +43,7 @@ class StageSpec:
 
 @dataclass(frozen=True, slots=True)
 class SpecFile:
-    """A file that a spec was read from, and the SHA-256 of the bytes that were read."""
+    """A file that a spec was read from, and the SHA-256 of its bytes."""
 
     path: Path
     digest: str
@@ -51,7 +51,7 @@ class SpecFile:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A valid spec. ``document`` is its resolved form as plain data, secrets still by name."""
+    """A valid spec. ``document`` is its resolved form as plain data, with secrets by name."""
 
     path: Path
     name: str
@@ -61,14 +61,14 @@ class Spec:
     document: Mapping[str, Any]
     root: Node
     files: Mapping[str, SpecFile] = field(default_factory=dict)
-    """The file of the spec and those that it extends, by their names as messages show them."""
+    """The files of the spec and of those that it extends, by their names in messages."""
 
     @property
     def folder(self) -> Path:
-        """The folder that commands run in."""
+        """The folder in which commands run."""
         return self.path.parent
 
     def folder_of(self, where: Location) -> Path:
-        """Return the folder that a relative path starts from which is written at this place."""
+        """Return the folder that a relative path in this place is relative to."""
         file = self.files.get(where.file)
         return file.path.parent if file else self.folder

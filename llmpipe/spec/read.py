@@ -1,4 +1,4 @@
-"""The whole way from a spec's path to a `Spec`: load, overlay, fill, validate."""
+"""Read a spec from its path to a `Spec`: load, overlay, fill, validate."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def read_spec(
     """Read, fill and validate a spec.
 
     Args:
-        path: the YAML file.
-        profiles: profiles to lay over it, in order.
+        path: The YAML file.
+        profiles: Profiles to lay over it, in order.
         settings: ``path=value`` texts, laid over the profiles.
-        environment: what ``${env:NAME}`` reads; the process's own by default.
-        memo: a folder that remembers documents found sound.
-        text: what the file would hold, where it is not written yet.
+        environment: The variables for ``${env:NAME}``; by default, those of the process.
+        memo: A folder that remembers valid documents.
+        text: The content of a file that is not written yet.
 
     Raises:
-        SpecError: something is wrong with the spec; carries every problem found.
-        UsageError: a profile or setting names what the spec does not have.
+        SpecError: Something is wrong with the spec. The error carries every problem.
+        UsageError: A profile or setting names what the spec does not have.
     """
     path = Path(path)
     if path.is_dir():

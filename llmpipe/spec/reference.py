@@ -1,7 +1,7 @@
-"""The reference page of the stage kinds, made from the same classes as the schemas.
+"""The reference page of the stage kinds, generated from the same classes as the schemas.
 
-For every kind: what its module says of it, what "the same spec gives the same artifacts" means for
-it, and a table of its fields; the classes that its fields hold follow in tables of their own.
+Each kind has its module docstring, a sentence on what "the same spec gives the same artifacts"
+means for it, and tables of its fields and of the classes that they hold.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SAME = {
     "same-machine": "The same spec gives the same bytes on one kind of machine.",
     "external": "The same spec gives the same bytes where what it calls from outside does.",
 }
-"""What each `llmpipe.contracts.Determinism` means, in a sentence."""
+"""A sentence for each `llmpipe.contracts.Determinism`."""
 
 WORDS = {
     "string": "text",
@@ -44,7 +44,7 @@ WORDS = {
 
 
 def reference_page() -> str:
-    """Return the page as Markdown: all of our own kinds, and first the fields that all have."""
+    """Return the page as Markdown: the common fields, then llmpipe's own kinds."""
     common = described_schema(StageConfig)["$defs"]
     shared = set(common["StageConfig"]["properties"])
     parts = [
@@ -86,11 +86,11 @@ def _struct(
     """Yield the tables of a config class and of the classes that its fields hold.
 
     Args:
-        cls: the config class.
-        kind: the stage kind that it belongs to.
-        told: fields that have their place elsewhere on the page.
-        classes: the classes that have a table already; those of this one are added.
-        choices: the values that a field takes, where its type does not say them.
+        cls: The config class.
+        kind: The stage kind that it belongs to.
+        told: Fields that are described elsewhere on the page.
+        classes: The classes that have a table already; those of this one are added.
+        choices: The values of a field whose type does not name them.
     """
     schema = described_schema(cls)
     definitions = schema["$defs"]
@@ -111,7 +111,7 @@ def _struct(
 
 
 def _table(definition: Mapping[str, Any], kind: str) -> str:
-    """Lay the fields of a class out as a table; links lead to the tables of ``kind``."""
+    """Return the table of a class's fields; links lead to the tables of ``kind``."""
     rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
     required = definition.get("required", [])
     for name, field in definition["properties"].items():
@@ -122,14 +122,14 @@ def _table(definition: Mapping[str, Any], kind: str) -> str:
 
 
 def _default(value: Any) -> str:
-    """Say what stands for a field that is left out; a class's own defaults are in its table."""
+    """Return the default of a field; a nested class has its defaults in its own table."""
     if value is None or isinstance(value, dict) or value in ("", [], ()):
         return ""
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
 def _type(field: Mapping[str, Any], kind: str) -> str:
-    """Say in words what a field takes."""
+    """Describe the type of a field."""
     choices = field.get("anyOf", [field])
     told = " or ".join(_choice(c, kind) for c in choices if c.get("type") != "null")
     return f"{told}; `${{secret:NAME}}` too" if field.get("writeOnly") else told

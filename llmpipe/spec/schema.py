@@ -1,9 +1,9 @@
-"""JSON Schemas made from the stage kinds' config classes, in two forms.
+"""JSON Schemas of the stage kinds, generated from their config classes, in two forms.
 
 The *strict* form checks a resolved stage. The *editor* form, published in ``schemas/``, checks a
-spec as people write it: any value may also be a ``${…}``, and what is laid over something else, or
-filled in by a matrix, need not be complete. It is written for yaml-language-server: kinds are told
-apart by ``if`` and ``then``, so that a mistake is reported against the one kind that is meant.
+spec as it is written: any value may also be a ``${…}``, and a profile, a spec that extends another,
+or a stage with a matrix need not be complete. It is made for yaml-language-server: ``if`` and
+``then`` select the schema by kind, so that an error is about the intended kind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHARED = (Resources.__name__,)
 """Classes that several kinds use; the published schemas hold each once."""
 EXPRESSION = {"type": "string", "pattern": r"\$\{", "description": "A ${…} expression."}
 LITERAL = ("kind", "version", "extends")
-"""Fields that are read before any expression is filled in."""
+"""Fields that are read before expressions are filled in."""
 POINTS = {"type": "array", "items": {"type": "object"}}
 MATRIX = {
     "type": "object",
@@ -42,7 +42,7 @@ MATRIX = {
     },
     "additionalProperties": {"type": "array", "minItems": 1},
 }
-"""A stage's ``matrix`` as it is written. No resolved stage has one, so no class describes it."""
+"""A stage's ``matrix`` as it is written. A resolved stage has none, so no class describes it."""
 
 
 class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,24 +53,25 @@ class Cache(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class SpecDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A pipeline: what to make, from what, in which stages."""
+    """A pipeline of stages that make artifacts."""
 
     version: Literal[1]
     """The version of the spec language; 1 is the only one so far."""
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    """The pipeline's name: it names the lock file and stands in reports."""
+    """The pipeline's name. The lock file and reports use it."""
     description: str = ""
     """What the pipeline is for."""
     extends: str | list[str] = ""
-    """A spec, or several, that this one is laid over: paths, relative to this file."""
+    """One or more specs that this one is laid over: paths relative to this file."""
     cache: Cache = Cache()
     """Where artifacts are shared with other machines."""
     params: dict[str, Any] = {}
-    """Values that the stages use as ${params.NAME}; --set params.NAME=… changes them."""
+    """Values that stages use as ${params.NAME}; --set params.NAME=… overrides them."""
     profiles: dict[str, dict[str, Any]] = {}
-    """Named changes to params and stages, laid over the spec by --profile NAME."""
+    """Named changes to params and stages, applied by --profile NAME."""
     stages: Annotated[dict[str, dict[str, Any]], msgspec.Meta(min_length=1)]
-    """The stages by id. Their order does not matter: references decide what runs first."""
+    """The stages by id. Their order does not matter: references determine the order of execution.
+    """
 
 
 @cache
@@ -78,7 +79,7 @@ def strict_schema(kind: str, variant: str | None = None) -> dict[str, Any]:
     """Return the schema of a resolved stage of this kind, without descriptions.
 
     Raises:
-        KeyError: there is no such kind, or it has no such variant.
+        KeyError: The kind or the variant does not exist.
     """
     return _of_kind(msgspec.json.schema(config_class(stage_class(kind), variant)), kind)
 
@@ -90,10 +91,10 @@ def document_schema() -> dict[str, Any]:
 
 
 def editor_schema(*, installed: bool = False) -> dict[str, Any]:
-    """Return the schema of a whole spec for editors, which tells the kinds apart.
+    """Return the schema of a whole spec for editors.
 
     Args:
-        installed: whether to include the kinds and variants of installed packages.
+        installed: Whether to include the kinds and variants of installed packages.
     """
     definitions: dict[str, Any] = {}
     kinds = all_kinds() if installed else sorted(KINDS)
@@ -115,7 +116,7 @@ def editor_schema(*, installed: bool = False) -> dict[str, Any]:
         "$schema": DRAFT,
         "title": "llmpipe spec",
         **{key: value for key, value in properties.items() if key != "required"},
-        # what is laid over another spec need not be whole
+        # a spec that is laid over another need not be complete
         "if": {"required": ["extends"]},
         "then": {"properties": {"stages": _editor_stages("overlay")}},
         "else": {
@@ -139,7 +140,7 @@ def _editor_stages(definition: str) -> dict[str, Any]:
 
 
 def _any_stage(kinds: Sequence[str]) -> dict[str, Any]:
-    """Describe a stage by its kind; a matrix may fill in what it lacks."""
+    """Describe a stage by its kind; a matrix may supply missing fields."""
     return {
         "type": "object",
         "required": ["kind"],
@@ -151,7 +152,7 @@ def _any_stage(kinds: Sequence[str]) -> dict[str, Any]:
 
 
 def _any_overlay(kinds: Sequence[str], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Describe what is laid over a stage: by its kind, or where it names none, by all of them."""
+    """Describe an overlay of a stage: by its kind, or by all kinds if it names none."""
     forms = {kind: f"overlay.{kind}" for kind in kinds}
     return _overlay_by("kind", _kind_field(kinds), forms, definitions)
 
@@ -159,13 +160,13 @@ def _any_overlay(kinds: Sequence[str], definitions: dict[str, Any]) -> dict[str,
 def _overlay_by(
     field: str, choice: dict[str, Any], forms: dict[str, str], definitions: dict[str, Any]
 ) -> dict[str, Any]:
-    """Describe a part of a stage by the form that ``field`` names, or by all where it is absent.
+    """Describe a part of a stage by the form that ``field`` names, or by all forms if it is absent.
 
     Args:
-        field: the field that names the form.
-        choice: the schema of that field.
-        forms: the name of each form's definition, by the field's value.
-        definitions: all definitions so far.
+        field: The field that names the form.
+        choice: The schema of that field.
+        forms: The name of each form's definition, by the field's value.
+        definitions: All definitions so far.
     """
     fields: dict[str, Any] = {}
     for form in forms.values():
@@ -206,7 +207,7 @@ def published_schemas() -> dict[str, str]:
 
 
 def stale_schemas(folder: Path) -> list[str]:
-    """Name the files in ``folder`` that are missing, out of date or not of our making."""
+    """List the files in ``folder`` that are missing, out of date or unexpected."""
     expected = published_schemas()
     found = {str(path.relative_to(folder)) for path in folder.rglob("*.json")}
     changed = {
@@ -227,7 +228,7 @@ def _when(field: str, value: str, definition: str) -> dict[str, Any]:
 def _editor_stage(
     kind: str, definitions: dict[str, Any], *, complete: bool, installed: bool
 ) -> dict[str, Any]:
-    """Return a stage's editor schema; what it refers to is added to ``definitions``."""
+    """Return a stage's editor schema; the schemas it refers to are added to ``definitions``."""
     stage = stage_class(kind)
     if stage.variants is None:
         return _editor_struct(stage.Config, kind, definitions, complete=complete)
@@ -263,7 +264,7 @@ def _editor_struct(
     complete: bool,
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Return the editor schema of a config class; its nested ones are added to ``definitions``.
+    """Return the editor schema of a config class; its nested classes are added to ``definitions``.
 
     Their names begin with ``prefix``, by default the kind.
     """
@@ -300,7 +301,7 @@ def _relink(value: Any, renamed: dict[str, str]) -> Any:
 
 
 def _editor_form(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let every field's value, and all that it holds, also be a ``${…}`` expression."""
+    """Allow a ``${…}`` expression for every field's value, and for everything that it holds."""
     root = schema["$ref"].rpartition("/")[2]
     definitions = {
         name: (_holding_expressions if name == root else _block_or_expression)(definition)
@@ -314,7 +315,7 @@ def _or_expression(field: dict[str, Any]) -> dict[str, Any]:
     outer = {key: field[key] for key in told if key in field}
     default = field.get("default")
     if isinstance(default, (int, float, str)) and default != "":
-        outer["default"] = default  # an editor types it out: nothing, or a block, is in the way
+        outer["default"] = default  # an editor inserts it; None or a block would be in the way
     dropped = (*told, "default", "formerly")
     inner = {key: value for key, value in field.items() if key not in dropped}
     choices = [_block_or_expression(choice) for choice in inner.get("anyOf", [inner])]
@@ -324,9 +325,9 @@ def _or_expression(field: dict[str, Any]) -> dict[str, Any]:
 
 
 def _block_or_expression(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let a list or a mapping, and what it holds, be an expression; leave a scalar as it is.
+    """Allow an expression for a list or mapping, and for what it holds; keep a scalar as it is.
 
-    One schema of both types, not a choice of two: an editor then begins a new line after the key.
+    One schema with both types, not a choice of two: an editor then begins a new line after the key.
     """
     if schema.get("type") not in ("object", "array"):
         return schema
@@ -340,7 +341,7 @@ def _block_or_expression(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _holding_expressions(schema: dict[str, Any]) -> dict[str, Any]:
-    """Let what a list or a mapping holds be expressions."""
+    """Allow expressions inside a list or a mapping."""
     below = {key: schema[key] for key in ("items", "additionalProperties") if schema.get(key)}
     deeper = {key: _or_expression(value) for key, value in below.items()}
     if "properties" in schema:
@@ -366,7 +367,7 @@ def _old_names(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _takes_expression(schema: dict[str, Any]) -> bool:
-    """Return whether a choice takes an expression as it is: a block, any text, or anything."""
+    """Return whether a choice accepts an expression already: a block, any text, or anything."""
     kind = schema.get("type")
     text = kind == "string" and not {"pattern", "enum"} & schema.keys()
     return not schema or "$ref" in schema or isinstance(kind, list) or text

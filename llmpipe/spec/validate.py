@@ -1,4 +1,4 @@
-"""Check a resolved spec against the schemas: every problem at once, each at its place."""
+"""Check a resolved spec against the schemas; report every problem at its place."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _NAMED_LIKE_ONE = re.compile(
     r"""(?xi) (?: (?:API|ACCESS|SECRET) [_-]?KEY | SECRET | PASSW(?:OR)?D | (?<![a-z])(?:PASS|PAT)
     | (?:HF|HUB|HUGGING_?FACE|AUTH|ACCESS|SESSION|API|GITHUB|GITLAB|WANDB|BEARER) [_-]?TOKEN )$"""
 )
-"""What names of variables that hold secrets end in."""
+"""The ends of names of variables that hold secrets."""
 _SHORTEST = 8
-"""Characters of a secret: what is shorter stands in for one where none is needed, as ``none``."""
+"""Shorter values are placeholders, such as ``none``, not secrets."""
 
 _TYPES = {
     "string": "a text",
@@ -50,11 +50,11 @@ _TYPES = {
 
 
 def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec], list[Problem]]:
-    """Check a resolved spec and give its typed stages, or the list of all that is wrong with it.
+    """Check a resolved spec; return its typed stages, or the list of all problems.
 
-    A stage with a ``matrix`` is given once for each point. ``memo`` is a folder that remembers
-    sound documents, so that jsonschema (slow to import) is not needed for a spec that was checked
-    before.
+    A stage with a ``matrix`` is returned once for each point. ``memo`` is a folder that remembers
+    valid documents, so that jsonschema, which is slow to import, is not needed again for the same
+    spec.
     """
     plain = {k: v for k, v in root.plain().items() if k not in ("profiles", "extends")}
     variants, problems = _variants(root)
@@ -69,10 +69,7 @@ def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec]
 
 
 def _variants(root: Node) -> tuple[list[Variant], list[Problem]]:
-    """Return every stage at every point of its matrix; what is no mapping is left out.
-
-    A stage's own place is that of its id.
-    """
+    """Return every stage at every point of its matrix; what is not a mapping is left out."""
     stages = root.find(("stages",)) or Node(None, root.location)
     variants: list[Variant] = []
     problems: list[Problem] = []
@@ -95,7 +92,7 @@ def _with_new_names(variant: Variant) -> Variant:
 
 
 def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Problem]]:
-    """Turn sound stages into their config classes and apply the rules between fields."""
+    """Convert valid stages to their config classes, and apply the rules between fields."""
     specs: dict[str, StageSpec] = {}
     problems: list[Problem] = []
     for variant in variants:
@@ -155,10 +152,7 @@ def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
 
 
 def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
-    """Return what is wrong with the field that chooses the form of a stage's config, if anything.
-
-    That is the ``method`` of a ``generate`` stage.
-    """
+    """Return a problem of the field that selects a stage's variant, such as ``method``."""
     stage = stage_class(kind)
     if stage.variants is None or _form(node):
         return None
@@ -174,7 +168,7 @@ def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
 
 
 def _form(node: Node) -> tuple[str, str | None] | None:
-    """Return a stage's kind and, if the kind has variants, its variant; None if it is unknown."""
+    """Return a stage's kind and its variant, if the kind has any; None if they are unknown."""
     kind = _text_at(node, "kind")
     if not _known(kind):
         return None
@@ -197,7 +191,7 @@ def _text_at(node: Node, field: str) -> str:
 def _schema_problems(
     schema: dict[str, Any], data: Any, node: Node, base: Path_
 ) -> Iterator[Problem]:
-    """Check ``data``, which stands at ``node``; messages call its place ``base``."""
+    """Check ``data``, which is at ``node``; messages call its place ``base``."""
     import jsonschema
 
     for error in jsonschema.Draft202012Validator(schema).iter_errors(data):
@@ -205,10 +199,7 @@ def _schema_problems(
 
 
 def _explain(error: Any, node: Node, base: Path_, root: dict[str, Any]) -> Iterator[Problem]:
-    """Turn one of jsonschema's errors into problems in a person's words.
-
-    ``root`` is the whole schema.
-    """
+    """Turn an error of jsonschema into readable problems; ``root`` is the whole schema."""
     path: Path_ = tuple(error.absolute_path)
     name = _dotted((*base, *path))
     prefix = f"{name}: " if name else ""
@@ -233,9 +224,9 @@ def _explain(error: Any, node: Node, base: Path_, root: dict[str, Any]) -> Itera
 
 
 def _intended_choice(error: Any) -> list[Any]:
-    """Of a value that fits none of several choices: what is wrong with the one that was meant.
+    """Return the errors of the intended choice, for a value that fits none of several choices.
 
-    That is the only one whose type the value has; where there is not just one, nothing.
+    That is the only choice with the value's type; nothing if there are none or several.
     """
     if error.validator not in ("anyOf", "oneOf"):
         return []
@@ -291,9 +282,9 @@ def _misplaced_secrets(
 ) -> Iterator[Problem]:
     """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``.
 
-    A field for nothing but a secret refuses its value in clear, and so does a variable of the
-    environment that is named like one; short placeholders pass. The line is not shown: messages end
-    up in logs.
+    A field for a secret refuses a value in clear text, and so does an environment variable with the
+    name of a secret; short placeholders are allowed. The line is not shown, because messages end up
+    in logs.
     """
 
     def walk(value: Any, node: dict[str, Any], path: Path_, allowed: bool) -> Iterator[Problem]:
@@ -329,7 +320,7 @@ def _misplaced_secrets(
 
 
 def _without_value(place: Location) -> Location:
-    """Return a place without its line, nor the value where it is an option of the command line."""
+    """Return a place without its line, and without the value of a command line option."""
     option, equals, _ = place.file.partition("=")
     return place._replace(text="", file=option if equals and option[:2] == "--" else place.file)
 
@@ -340,7 +331,7 @@ def _is_for_a_secret(node: dict[str, Any], path: Path_) -> bool:
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow ``$ref`` and look through ``X | None``."""
+    """Follow ``$ref`` and unwrap ``X | None``."""
     for choice in node.get("anyOf", []):
         if "$ref" in choice or choice.get("writeOnly"):
             return _resolve(
@@ -376,7 +367,7 @@ def _remember(ticket: Path) -> None:
         ticket.parent.mkdir(parents=True, exist_ok=True)
         ticket.touch()
     except OSError:
-        pass  # only a memory: without it the next run checks again
+        pass  # only a cache: without it the next run checks again
 
 
 def _kinds_hint() -> str:

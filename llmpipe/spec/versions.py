@@ -1,4 +1,4 @@
-"""The version of the spec language that a file is written in."""
+"""Check the version of the spec language of a file."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from llmpipe.spec.model import VERSION
 
 
 def check_version(root: Node) -> None:
-    """Refuse a spec of another version of the language by name, before its keys are judged.
+    """Refuse a spec of another version of the language, before its keys are checked.
 
     Raises:
-        SpecError: the version is newer, or none that ever was. That it is missing or empty is for
-            the schema to say.
+        SpecError: The version is newer or never existed. A missing or empty one is left to the
+            schema.
     """
     found = root.find(("version",))
     if found is None or found.value in (None, VERSION):

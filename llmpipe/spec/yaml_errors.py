@@ -1,7 +1,7 @@
-"""What is wrong with text that is no YAML, in a person's words and at the place of the mistake.
+"""Explain invalid YAML in plain words, at the place of the mistake.
 
-The parser stops where it can go on no more, often lines below the mistake: a quote that is not
-closed, a bracket, a line that is indented otherwise than those around it.
+The parser stops where it cannot continue, often several lines below the mistake: a quote or bracket
+that is not closed, or wrong indentation.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 import yaml
 
 Found = tuple[int, int, int, str, str | None]
-"""Line and column from 1, characters to underline, message, hint."""
+"""Line and column from 1, number of characters to underline, message, hint."""
 
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""What ends a line to the parser."""
+"""What the parser takes as the end of a line."""
 
 _MOST_INDENTS = 4
 
 
 def explain(text: str, error: yaml.MarkedYAMLError) -> Found:
-    """Return what an error of the parser comes from."""
+    """Return the cause of a parser error."""
     mark = error.problem_mark or error.context_mark
     problem = str(error.problem or error.context or "malformed")
     if mark is None:
@@ -39,7 +39,7 @@ def explain(text: str, error: yaml.MarkedYAMLError) -> Found:
 
 
 def _quote(error: Any, mark: Any, last: Any, lines: list[str]) -> Found | None:
-    """Tell of a quote that is not closed, or closed too early."""
+    """Explain a quote that is not closed, or closed too early."""
     opened = error.context_mark
     if "quoted scalar" in (error.context or "") and opened is not None:
         if "end of stream" in error.problem or "document indicator" in error.problem:
@@ -63,7 +63,7 @@ def _unclosed(lines: list[str], opened: Any) -> str:
 
 
 def _bracket(error: Any, mark: Any) -> Found | None:
-    """Tell of a bracket that is not closed, where what follows stands on another line."""
+    """Explain a bracket that is not closed, if the next text is on another line."""
     opened = error.context_mark
     if opened is None or not (error.context or "").startswith("while parsing a flow"):
         return None
@@ -75,7 +75,7 @@ def _bracket(error: Any, mark: Any) -> Found | None:
 
 
 def _key(error: Any, lines: list[str]) -> Found | None:
-    """Tell of words that stand where a key must."""
+    """Explain text in the place of a key."""
     opened = error.context_mark
     if error.problem != "could not find expected ':'" or opened is None:
         return None
@@ -85,7 +85,7 @@ def _key(error: Any, lines: list[str]) -> Found | None:
 
 
 def _indentation(problem: str, mark: Any, last: Any, lines: list[str]) -> Found | None:
-    """Tell of a line that is indented otherwise than those around it."""
+    """Explain a line with unexpected indentation."""
     line = lines[mark.line] if mark.line < len(lines) else ""
     indent = len(line) - len(line.lstrip(" "))
     if "\t" in line[: mark.column + 1]:
@@ -116,7 +116,7 @@ def _indentation(problem: str, mark: Any, last: Any, lines: list[str]) -> Found 
 
 
 def _indents_above(lines: list[str], number: int) -> list[int]:
-    """Return the indentation of the line above, and of each that encloses it, as they go up."""
+    """Return the indentation of the line above, and of each line that encloses it, going up."""
     found: list[int] = []
     for line in reversed(lines[:number]):
         bare = line.lstrip(" ")
@@ -137,7 +137,7 @@ def _scalar_before(text: str, mark: Any) -> Any:
             if isinstance(token, yaml.ScalarToken):
                 last = token
     except yaml.YAMLError:
-        pass  # the error that is to be explained, or one before it
+        pass  # the error to explain, or an earlier one
     return last
 
 
@@ -152,7 +152,7 @@ def _hint(problem: str, line: str) -> str | None:
 
 
 def _sign(lines: list[str], mark: Any) -> str:
-    """Return the character at a place; nothing behind the end."""
+    """Return the character at a place; "" after the end."""
     return "".join(lines[mark.line : mark.line + 1])[mark.column : mark.column + 1]
 
 

@@ -208,4 +208,4 @@ def test_a_killed_run_is_listed_as_unfinished(workspace: Any) -> None:
     assert f"logs: {workspace.folder / '.llmpipe' / 'runs' / killed}" in shown
     assert list(runs(workspace, "show", killed)["stages"]) == ["first", "second", "third"]
     assert runs(workspace, "show")["run"] == ended
-    assert "goes on still, or was killed" in runs(workspace, "compare", ended, killed, code=2)
+    assert "is still running, or was killed" in runs(workspace, "compare", ended, killed, code=2)

@@ -395,7 +395,7 @@ def test_what_does_not_go_together_is_named() -> None:
         fetch=5, filters={"section": 3, "year": {"min": 2020}}, limit=3, random_seed=1, map={"question": "q"},
     )  # fmt: skip
     fields = [".".join(map(str, field)) for field, _ in Rag.problems(wrong)]
-    assert fields == ["generator.base_url", "threshold", "calibration", "map", "limit", "seed",
+    assert fields == ["generator.base_url", "threshold", "calibration", "map", "limit", "random_seed",
                       "fetch", "filters"]  # fmt: skip
     assert Rag.problems(config(filters={"year": {"min": 2020, "max": 2022}, "tag": ["a"]})) == []
 

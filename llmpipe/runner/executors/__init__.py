@@ -1,1 +1,1 @@
-"""What runs stages: `base` is the protocol, `local` runs them on this machine."""
+"""The executors: `base` is the protocol, `local` runs stages on this machine."""

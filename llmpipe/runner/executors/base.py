@@ -1,14 +1,14 @@
-"""The executor protocol: all that the scheduler knows of what runs its stages.
+"""The executor protocol: everything that the scheduler knows about what runs its stages.
 
-A stage is handed over as a `StageRequest`. From then on the executor reports events about it, until
-the last one, ``ended``. An executor has these duties:
+An executor gets a stage as a `StageRequest`. From then on it reports events about the stage, up to
+the last one, ``ended``. It has these duties:
 
-- A stage has a lease on its key while it runs (`llmpipe.runner.lease`), so that it runs once, also
-  where several machines share a store.
-- A stage that has finished is in the head's store before ``ended`` is reported. It stays finished
-  when the head dies.
+- A stage has a lease on its key while it runs (`llmpipe.runner.lease`), so that it runs once even
+  if several machines share a store.
+- A finished stage is in the head's store before ``ended`` is reported. It stays finished if the
+  head dies.
 - The stage's log is in the file that the request names when ``ended`` is reported.
-- Secrets are taken out of the log and of all events.
+- Secrets are removed from the log and from all events.
 - An executor on another machine sends `llmpipe.runner.shipping.portable` requests, whose inputs are
   objects and hub repositories, and the objects that the other store lacks. There it opens a store
   (`Store.create`), puts its folder into the request as ``home``, and calls `worker.work_on`.
@@ -23,19 +23,18 @@ from llmpipe.runner.request import StageRequest
 from llmpipe.runner.resources import Grant, Machine
 
 Handle = Hashable
-"""A stage in the hands of an executor. The scheduler only compares it."""
+"""A stage that the executor has taken. The scheduler only compares it."""
 
 Event = Mapping[str, Any]
-"""One report. ``event`` names its type; the other fields depend on it:
+"""A report of an executor. ``event`` is its type; the other fields depend on it:
 
 - ``working``: the stage itself begins; before that it waited for other processes.
 - ``waiting``: another run holds the stage's key; ``owner`` says who.
 - ``log``, ``progress``, ``usage``, ``warning``: what is shown of a stage; see the reference.
 - ``unreachable``: the remote store did not answer; ``message`` says why.
 - ``publishing``: the stage is done and its outputs are being stored.
-- ``finished``: ``status`` is done, cached, failed or interrupted; with an ``error`` unless it is
-  done or cached.
-- ``ended``: the last event. Nothing of the stage runs any more. Without an earlier ``finished``
+- ``finished``: ``status`` is done, cached, failed or interrupted; the last two have an ``error``.
+- ``ended``: the last event. No process of the stage runs any more. Without an earlier ``finished``,
   the stage was killed."""
 
 
@@ -47,15 +46,15 @@ class Executor(Protocol):
         ...
 
     def submit(self, request: StageRequest, grant: Grant) -> Handle:
-        """Start a stage with the resources it was granted.
+        """Start a stage with the resources that it was granted.
 
         Raises:
-            LlmpipeError: the stage cannot be started.
+            LlmpipeError: The stage cannot be started.
         """
         ...
 
     def events(self, timeout: float) -> Iterable[tuple[Handle, Event]]:
-        """Wait for events and return them, those of one stage in their order.
+        """Wait for events and return them, those of one stage in order.
 
         Args:
             timeout: Seconds to wait at most. An interrupt ends the wait as well.
@@ -65,14 +64,15 @@ class Executor(Protocol):
     def stop(self, handles: Collection[Handle], *, now: bool = False) -> None:
         """Begin to stop stages, and return. ``ended`` tells when a stage has stopped.
 
-        A stage gets a few seconds to stop by itself. One that is ``publishing`` is waited for.
+        A stage gets a few seconds to stop by itself. While it is ``publishing``, the executor waits
+        for it.
 
         Args:
             handles: The stages.
-            now: Do not wait for them, and end what is ``publishing`` as well.
+            now: Do not wait, and end stages that are ``publishing`` as well.
         """
         ...
 
     def close(self) -> None:
-        """Release what the executor holds. Stages that still run go on."""
+        """Release what the executor holds. Running stages continue."""
         ...

@@ -1,8 +1,7 @@
-"""The inner half of a worker: the process in which a stage's own code runs.
+"""The process in which a stage's own code runs.
 
-It is forked from the worker, which has imported what all workers need, or what several stages do.
-Its output goes into one of the worker's pipes, its events into another, and in the end its answer
-into a third.
+It is forked from the worker, which has imported what workers need, or what several stages share. It
+has three pipes to the worker: for its output, for its events, and for its answer at the end.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from llmpipe.runner.trees import take_over
 
 
 def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> int:
-    """Run the stage in ``scratch``; give the exit status.
+    """Run the stage in ``scratch``; return the exit status.
 
-    ``events`` is a file descriptor that takes one JSON event per line, ``answer`` one that takes
-    what the stage made, or why it failed, as JSON.
+    ``events`` is a file descriptor for one JSON event per line, ``answer`` one for the outputs of
+    the stage or its error, as JSON.
     """
 
     def emit(event: Mapping[str, Any]) -> None:
@@ -65,7 +64,7 @@ def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> i
 
 
 def _refusal(error: OSError) -> dict[str, Any]:
-    """Say what the operating system refused; the log shows where, unless it is plain what to do."""
+    """Return what the operating system refused, and a hint: the log, unless the remedy is known."""
     hint = write_hint(error)
     if hint is None:
         traceback.print_exc()
@@ -83,7 +82,7 @@ def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> StageResult:
 
 
 def _answer(result: StageResult, out: Path) -> dict[str, Any]:
-    """Check that every output exists where it must and give the result as JSON data."""
+    """Check that every output exists in its place; return the answer as JSON data."""
     outputs = {}
     for name, path in result.outputs.items():
         if not path.resolve().is_relative_to(out.resolve()):
@@ -93,5 +92,5 @@ def _answer(result: StageResult, out: Path) -> dict[str, Any]:
         take_over(path, name)
         outputs[name] = str(path.relative_to(out))
     answer = {"outputs": outputs, "metrics": dict(result.metrics), "summary": result.summary}
-    json.dumps(answer)  # metrics that are not JSON are the stage's fault, and its log shows it
+    json.dumps(answer)  # metrics that are not JSON are a bug of the stage, and its log shows it
     return answer

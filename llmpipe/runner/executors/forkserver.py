@@ -1,10 +1,10 @@
-"""Starts workers fast: a small process that has imported what every worker needs and forks.
+"""A small process that has imported what every worker needs, and forks workers fast.
 
-``python -m llmpipe.runner.executors.forkserver FD MODULES KIND…`` listens on a socket that it
-inherited. It imports the modules (parted by commas, or none), greets the head, and from then on
-each message is one request; its file descriptor becomes the new worker's standard output, which
-carries events. A worker leads a session of its own. When the head closes the socket, or dies, the
-server ends and its workers go on: what they finish is there for the next run.
+``python -m llmpipe.runner.executors.forkserver FD MODULES KIND…`` listens on an inherited socket.
+It imports the modules (separated by commas), greets the head, and then takes one request per
+message. The file descriptor in the message becomes the standard output of the new worker and
+carries events. A worker leads its own session. When the head closes the socket, or dies, the server
+ends, but its workers continue: the next run finds what they make.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PARTS: Mapping[str, Sequence[str]] = {
         "transformers.models.auto.tokenization_auto",
     )
 }
-"""What is imported of a library that imports its parts only when they are asked for."""
+"""Submodules to import from libraries that import them lazily."""
 
 _LENGTH = struct.Struct("!I")
 
 
 def send(channel: socket.socket, message: bytes, descriptor: int | None = None) -> None:
-    """Send one message, with a file descriptor if need be."""
+    """Send one message, with a file descriptor if there is one."""
     header = _LENGTH.pack(len(message))
     if descriptor is None:
         channel.sendall(header + message)
@@ -56,7 +56,7 @@ def send(channel: socket.socket, message: bytes, descriptor: int | None = None) 
 
 
 def receive(channel: socket.socket) -> tuple[bytes, int | None] | None:
-    """Return the next message and its file descriptor; None at the end."""
+    """Return the next message and its file descriptor, or None at the end."""
     header, descriptors, _, _ = socket.recv_fds(channel, _LENGTH.size, 1)
     if len(header) < _LENGTH.size:
         return None
@@ -72,7 +72,7 @@ def receive(channel: socket.socket) -> tuple[bytes, int | None] | None:
 
 
 def main(descriptor: int, modules: Iterable[str]) -> int:
-    """Import ``modules`` and serve until the head hangs up."""
+    """Import ``modules`` and serve until the head closes the connection."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=descriptor)
@@ -82,9 +82,9 @@ def main(descriptor: int, modules: Iterable[str]) -> int:
         except ModuleNotFoundError as error:
             if error.name != module:
                 return 1
-        except Exception:  # half of it may be loaded: let the stages import for themselves
+        except Exception:  # it may be half loaded: let the stages import it themselves
             return 1
-    gc.freeze()  # what is here already is never garbage: forks share its pages
+    gc.freeze()  # nothing loaded so far becomes garbage: forks share its pages
     with contextlib.suppress(OSError):
         send(channel, GREETING)
         _serve(channel)
@@ -108,7 +108,9 @@ def _serve(channel: socket.socket) -> None:
             _become_worker(message, events, begun)
         os.close(events)
         os.close(begun)
-        os.read(leads, 1)  # returns when the child has closed its end: signals to its group arrive
+        os.read(
+            leads, 1
+        )  # returns when the child has closed its end: then signals to its group arrive
         os.close(leads)
         send(channel, str(pid).encode())
 
@@ -124,7 +126,7 @@ def _become_worker(message: bytes, events: int, begun: int) -> None:
         mark_worker()
         os.environ.update(request.environment)
         status = worker.work_on(request)
-    except BaseException as error:  # the head must hear of it: there is nobody else to tell
+    except BaseException as error:  # only the head can be told
         _tell({"event": "finished", "status": "failed", "error": _internal(error)})
     finally:
         os._exit(status)
@@ -147,5 +149,5 @@ def _reap(pid: int) -> None:
 
 if __name__ == "__main__":
     for kind in sys.argv[3:]:
-        stage_class(kind)  # light: what is heavy is imported by a stage's own run
+        stage_class(kind)  # light: a stage's run imports what is heavy
     sys.exit(main(int(sys.argv[1]), filter(None, sys.argv[2].split(","))))

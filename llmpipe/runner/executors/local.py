@@ -1,4 +1,4 @@
-"""Runs stages on this machine: a worker process each, forked by the run's fork servers."""
+"""Run stages on this machine, each in a worker process that a fork server forks."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from llmpipe.runner.request import StageRequest
 from llmpipe.runner.resources import Grant, Machine, device_here
 
 GRACE = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
-"""How a stage is stopped: each signal, and the seconds it is given; under 5 s in all."""
+"""The signals that stop a stage, and the seconds after each; less than 5 s in total."""
 
 GROUP_PAUSE = 0.02
-"""Seconds between two looks at a process group that is being stopped."""
+"""Seconds between two checks of a process group that is being stopped."""
 
 STORING = "it is finished and being put into the store; Ctrl-C again ends that, too"
 
 
 class LocalExecutor:
-    """An `Executor` for the machine that the head runs on.
+    """An `Executor` for the head's machine.
 
     Args:
         run: The name of the run. Its processes carry it in their environment.
         kinds: The kinds of the run's stages.
-        coming: The stages that will probably run: what several of them import is imported once.
+        coming: The stages that will probably run. A library that several of them import is
+            imported once.
         wakeup: A file descriptor that becomes readable to end a wait for events.
     """
 
     def __init__(
         self, run: str, kinds: Iterable[str], coming: Iterable[StageNode], wakeup: int
     ) -> None:
-        # Libraries look at a device when they are imported: after that no fork may use it.
+        # Libraries look for a device when they are imported: after that, no fork may use it.
         self._workers = Workers(run, kinds, [] if device_here() else coming)
         self._head = identity()
         self._wakeup = wakeup
@@ -49,14 +50,14 @@ class LocalExecutor:
         self._stopping: dict[Worker, _Stop] = {}
 
     def capacity(self) -> Machine:
-        """Return what this process may use of the machine."""
+        """Return the resources of the machine that this process may use."""
         return Machine.here()
 
     def submit(self, request: StageRequest, grant: Grant) -> Handle:
         """Have a worker forked that runs a stage.
 
         Raises:
-            StoreError: no process can be started.
+            StoreError: No process can be started.
         """
         worker = self._workers.start(
             msgspec.structs.replace(
@@ -84,7 +85,7 @@ class LocalExecutor:
                 yield from self._end(worker)
 
     def stop(self, handles: Collection[Any], *, now: bool = False) -> None:
-        """Send each worker's group the signals of `GRACE`, one after the other."""
+        """Send the signals of `GRACE` to each worker's group, one after the other."""
         for worker in handles:
             stop = self._stopping.setdefault(worker, _Stop())
             stop.now = stop.now or now
@@ -102,14 +103,14 @@ class LocalExecutor:
             yield worker, event
         if events is not None:
             return
-        if worker in self._stopping:  # the rest of its group may need its time
+        if worker in self._stopping:  # other processes of its group may need the time
             self._selector.unregister(worker)
             worker.closed = True
         else:
             yield from self._end(worker)
 
     def _rest(self, worker: Worker) -> Iterator[tuple[Worker, Event]]:
-        """Yield what a stopped worker has written and nobody has read yet."""
+        """Yield the unread events of a stopped worker."""
         while not worker.closed and worker.has_more():
             yield from self._read(worker)
 
@@ -122,7 +123,7 @@ class LocalExecutor:
 
 
 class _Stop:
-    """How far the stopping of one worker's group has come."""
+    """The state of stopping one worker's group."""
 
     def __init__(self) -> None:
         self.now = False
@@ -132,16 +133,16 @@ class _Stop:
         self._waits = False
 
     def advance(self, worker: Worker) -> bool:
-        """Send the next signal when it is due.
+        """Send the next signal if it is due.
 
         Returns:
-            Whether the worker is from now on waited for, because it stores what its stage made.
+            Whether to wait for the worker from now on, because it stores its stage's outputs.
         """
         killed = self._signals == len(GRACE)
         if self._signals and not group_alive(worker.pid):
             self.over = True
         elif time.monotonic() >= self._due or (self.now and not killed):
-            if killed:  # even that did not end it: give up
+            if killed:  # even the last signal did not end it: give up
                 self.over = True
                 return False
             number, seconds = GRACE[self._signals]

@@ -1,8 +1,7 @@
-"""The worker's watch over its stage: a process of its own for the stage's code, and three pipes.
+"""The worker's supervision of its stage: a child process for the stage's code, and three pipes.
 
-The log's lines go into the stage's log file, its events to the head, both without the secrets that
-they may hold; the answer, what the stage made or why it failed, comes through a pipe and not
-through a file, so that it arrives on a full disk, too.
+Log lines go into the stage's log file, and events to the head; secrets are removed from both. The
+answer (outputs, or the error) comes through a pipe, not a file, so that it arrives on a full disk.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from llmpipe.runner.request import StageRequest
 from llmpipe.terminal import uncolored
 
 USAGE_PAUSE = 1.0
-"""Seconds between two looks at how much memory a stage uses."""
+"""Seconds between two measurements of a stage's memory."""
 
 MAX_LINE = 1 << 16
-"""Bytes of a line from which on it is handed on in pieces."""
+"""Bytes after which a line is passed on in pieces."""
 
 LOG_LINE = 400
-"""Characters of a log line that the head is shown."""
+"""Characters of a log line that the head shows."""
 
 
 def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]]:
-    """Run a stage in a process of its own; give its exit status and its answer.
+    """Run a stage in its own process; return its exit status and its answer.
 
     The answer holds ``outputs``, ``metrics`` and ``summary``, or an ``error``.
     """
@@ -43,14 +42,16 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
     with Path(request.log).open("ab", buffering=0) as log:
 
         def log_line(line: bytes) -> None:
-            with contextlib.suppress(OSError):  # a full disk need not stop a stage that goes on
+            with contextlib.suppress(
+                OSError
+            ):  # a full disk need not stop a stage that can continue
                 log.write(line + b"\n")
             text = uncolored(line.decode("utf-8", "replace")).rstrip()
             if text:
                 emit({"event": "log", "line": text[-LOG_LINE:]})
 
         def pass_event(line: bytes) -> None:
-            with contextlib.suppress(ValueError):  # torn: its process was killed
+            with contextlib.suppress(ValueError):  # incomplete: its process was killed
                 emit(redactor.in_json(json.loads(line)))
 
         lines, events = _Lines(log_line, redactor), _Lines(pass_event)
@@ -70,15 +71,17 @@ def supervise(request: StageRequest, scratch: Path) -> tuple[int, dict[str, Any]
 
 
 def emit(event: Mapping[str, Any]) -> None:
-    """Tell the head, through standard output, what happens."""
-    with contextlib.suppress(OSError):  # the head may be gone; the work goes on
+    """Report an event to the head through standard output."""
+    with contextlib.suppress(OSError):  # the head may have gone; the work continues
         os.write(1, json.dumps(event).encode() + b"\n")
 
 
 def _become_stage(request: StageRequest, scratch: Path, log: int, events: int, answer: int) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the worker's heartbeat; no timer is inherited
+    signal.signal(
+        signal.SIGALRM, signal.SIG_DFL
+    )  # the worker's heartbeat; timers are not inherited
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
@@ -93,10 +96,10 @@ def _become_stage(request: StageRequest, scratch: Path, log: int, events: int, a
 def _carry(
     child: int, takers: Mapping[int, Callable[[bytes], object]], tick: Callable[[], None]
 ) -> int:
-    """Hand on what comes through the pipes until the child is gone and they are empty.
+    """Pass on what comes through the pipes until the child has ended and they are empty.
 
-    Who the child has started may hold them open for longer than it lives. ``tick`` is called
-    several times a second.
+    Processes that the child started may hold them open for longer. ``tick`` is called several times
+    a second.
     """
     status: int | None = None
     with selectors.DefaultSelector() as selector:
@@ -123,7 +126,7 @@ def _carry(
 
 
 class _UsageMeter:
-    """Tells now and then how much memory the worker's session holds."""
+    """Reports from time to time how much memory the worker's session holds."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + USAGE_PAUSE
@@ -136,10 +139,10 @@ class _UsageMeter:
 
 
 class _Lines:
-    """Cuts a stream into lines and hands them on.
+    """Cuts a stream into lines and passes them on.
 
-    With a redactor secrets are taken out, and a line without end is handed on in pieces, none of
-    which ends within a secret.
+    With a redactor, secrets are removed. A line without end is passed on in pieces; no piece ends
+    within a secret.
     """
 
     def __init__(self, hand_on: Callable[[bytes], None], redactor: Redactor | None = None) -> None:
@@ -166,7 +169,7 @@ class _Lines:
 
 
 def _understood(answer: bytes, status: int) -> dict[str, Any]:
-    """Decode a stage's answer; one that never gave any has failed."""
+    """Decode a stage's answer; a stage without one has failed."""
     try:
         found: dict[str, Any] = json.loads(answer)
     except ValueError:

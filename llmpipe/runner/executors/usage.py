@@ -1,4 +1,4 @@
-"""How much of the machine a stage uses just now: memory of its processes, and of the GPUs."""
+"""Measure the memory of a stage's processes, and of the GPUs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from llmpipe.runner.resources import GPU_FOLDER
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 RSS = 21
-"""Which field of /proc/PID/stat after the command's name counts the pages in memory."""
+"""The index of the resident pages among the fields of /proc/PID/stat after the command's name."""
 
 
 def session_memory(session: int) -> int:
-    """Return the bytes of memory that a stage's session holds, without the worker that leads it.
+    """Return the bytes of memory of a stage's session, without the worker that leads it.
 
-    What its processes share counts for each. The worker's pages are its fork server's.
+    Shared memory counts for each process. The worker's pages belong to its fork server.
     """
     return sum(int(stat[RSS]) for pid, stat in session_stats(session) if pid != session) * PAGE
 
 
 def gpu_usage() -> list[dict[str, Any]]:
-    """Return each NVIDIA GPU's id, bytes of memory used and in all, and load in per cent.
+    """Return each NVIDIA GPU's id, used and total bytes of memory, and load in percent.
 
-    Needs nvidia-ml-py, which comes with Axolotl; without it, or without GPUs, the list is empty.
+    Requires nvidia-ml-py, which comes with Axolotl. Without it, or without GPUs, the list is empty.
     """
     nvml = _nvml()
     found: list[dict[str, Any]] = []

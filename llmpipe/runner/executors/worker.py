@@ -1,9 +1,9 @@
-"""The worker: one process per stage that sees to it that the stage is made, once.
+"""The worker: a process that makes one stage, once.
 
-Forked by the fork server, it takes the lease on the stage's key, looks whether the stage was made
-meanwhile, here or in the remote store, has it run otherwise, and puts what it made into the store.
-It goes on when its head dies: what it finishes is there for the next run. Its standard output is
-one JSON event per line.
+Forked by the fork server, it takes the lease on the stage's key. It checks whether the stage has
+been made in the meantime, here or in the remote store; if not, it runs the stage and stores its
+outputs. It continues if its head dies: the next run finds the result. Its standard output has one
+JSON event per line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from llmpipe.runner.trees import discard
 
 
 def work_on(request: StageRequest) -> int:
-    """Bring the requested stage about; give the exit status."""
+    """Make the requested stage; return the exit status."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     store = Store(Path(request.home))
     try:
@@ -61,10 +61,10 @@ def work_on(request: StageRequest) -> int:
 
 
 def _fetch_apart(request: StageRequest, store: Store) -> int:
-    """Look into the remote store, in a process of its own: its clients start threads.
+    """Look in the remote store, in a child process, because its clients start threads.
 
-    Gives 0 when what is wanted was there. One that cannot be reached or is damaged is said, and
-    costs no more than the work.
+    The exit status is 0 if the artifacts were there. A store that is unreachable or damaged is
+    reported, and the stage runs.
     """
     child = os.fork()
     if child == 0:
@@ -141,10 +141,10 @@ def _work(request: StageRequest, store: Store, lease: Lease) -> int:
 
 
 def _check_inputs(request: StageRequest, store: Store) -> None:
-    """Make sure that the user's files still hold what the key says that the stage is made of.
+    """Check that the user's files still have the content that the key stands for.
 
     Raises:
-        StageError: one of them has changed since.
+        StageError: One of them has changed.
     """
     watched = [item for item in request.all_inputs() if item.path is not None]
     if not watched:
@@ -162,7 +162,7 @@ def _check_inputs(request: StageRequest, store: Store) -> None:
 def _publish(
     request: StageRequest, store: Store, scratch: Path, answer: dict[str, Any], seconds: float
 ) -> KeyRecord:
-    """Put every output into the store, then the key's record: from then on the stage is done."""
+    """Store every output, then the record of the key, which completes the stage."""
     absent = request.outputs.keys() - answer["outputs"].keys()
     if absent:
         raise StageError(f"the stage ended without its output {', '.join(sorted(absent))}")
@@ -187,7 +187,7 @@ def _publish(
 
 @contextlib.contextmanager
 def _tidy(request: StageRequest) -> Iterator[None]:
-    """In the end see to what the stage left running, where the head, which would, is gone."""
+    """End what the stage left running, if the head is not there to do it."""
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""The head's side of its workers: start them through fork servers, read their events, end them.
+"""Start workers through fork servers, read their events, and end them.
 
-What every worker needs is imported by one server. A second one, of a run in which several stages
-import the same heavy libraries, imports those, once, while others work; until it has, and should it
-die, such stages come from the first server and import for themselves.
+One server imports what every worker needs. If several stages import the same heavy libraries, a
+second server imports those once, while other stages run. Until it is ready, or if it dies, such
+stages come from the first server and import the libraries themselves.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ WORKER_ENVIRONMENT = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"
 
 
 class Worker:
-    """A running worker: the leader of its own session and process group, and its events."""
+    """A running worker, the leader of its own session and process group, and its events."""
 
     def __init__(self, pid: int, events: int, server: _ForkServer) -> None:
         self.pid = pid
         self.events = events
         self.server = server
         self.publishing = False
-        """Whether it is storing what its stage made."""
+        """Whether it is storing its stage's outputs."""
         self.closed = False
         """Whether all of its events have been read."""
         self._rest = b""
@@ -48,11 +48,11 @@ class Worker:
         return self.events
 
     def has_more(self) -> bool:
-        """Return whether there is something to read, or the end of it."""
+        """Return whether there is something to read, or the stream has ended."""
         return bool(select.select([self.events], [], [], 0)[0])
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Return the events that have come since; None when there will be no more."""
+        """Return the new events, or None if there will be no more."""
         chunk = os.read(self.events, 1 << 16)
         if not chunk:
             return None
@@ -61,11 +61,10 @@ class Worker:
 
 
 class Workers:
-    """Starts and ends the workers of a run, whose stages are of the given kinds.
+    """Starts and ends the workers of a run, whose stages have the given kinds.
 
-    What two or more of the stages that are ``coming`` import is imported once, by a fork server of
-    its own, which ends when the last of them has started. The servers are started with the first
-    worker.
+    Libraries that two or more of the ``coming`` stages import are imported once, by a second fork
+    server that ends when the last of them has started. The servers start with the first worker.
     """
 
     def __init__(self, run: str, kinds: Iterable[str], coming: Iterable[StageNode] = ()) -> None:
@@ -78,23 +77,23 @@ class Workers:
         self._prepared: _ForkServer | None = None
 
     def start(self, request: StageRequest) -> Worker:
-        """Start a worker on a request.
+        """Start a worker for a request.
 
         Raises:
-            StoreError: no process can be started.
+            StoreError: No process can be started.
         """
         message = msgspec.json.encode(request)
         worker = self._from_prepared(request.kind, message)
-        # When something has killed the server, its workers live on and a new one goes on.
+        # If the server was killed, its workers live on and a new server continues.
         worker = worker or self._from_plain(message) or self._from_plain(message)
         if worker is None:
             raise StoreError("no worker process can be started", hint="is there memory left?")
         return worker
 
     def end(self, worker: Worker, *, stopped: bool = False) -> None:
-        """Kill what a worker has left behind in its group, and forget it.
+        """Kill what a worker left behind in its group, and forget the worker.
 
-        Of one that was ``stopped``, what it started in sessions of their own is killed, too.
+        If it was ``stopped``, processes that it started in other sessions are killed as well.
         """
         kill_group(worker.pid)
         if stopped:
@@ -122,7 +121,9 @@ class Workers:
 
     def _from_prepared(self, kind: str, message: bytes) -> Worker | None:
         if self._prepared is None and len(self._coming) > 1:
-            with contextlib.suppress(OSError):  # no process, no gain: the stages go without
+            with contextlib.suppress(
+                OSError
+            ):  # no process, no gain: the stages import for themselves
                 self._prepared = _ForkServer(self._run, self._kinds, self._modules)
         if kind not in self._coming:
             return None
@@ -131,13 +132,13 @@ class Workers:
         if self._prepared is not None and self._prepared.is_ready():
             worker = self._prepared.fork(message)
         if self._prepared is not None and not self._coming:
-            self._prepared.close()  # what it holds is of no more use
+            self._prepared.close()  # it is of no more use
             self._prepared = None
         return worker
 
 
 class _ForkServer:
-    """A process that forks workers, as the head sees it."""
+    """The head's view of a process that forks workers."""
 
     def __init__(self, run: str, kinds: Sequence[str], modules: Sequence[str] = ()) -> None:
         self._channel, theirs = socket.socketpair()
@@ -151,7 +152,7 @@ class _ForkServer:
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Libraries tell of parts that this machine has no use for.
+                # Libraries report submodules that this machine has no use for.
                 stderr=subprocess.DEVNULL if modules else None,
                 start_new_session=True,
                 pass_fds=[theirs.fileno()],
@@ -160,13 +161,13 @@ class _ForkServer:
             undo.pop_all()
 
     def is_ready(self) -> bool:
-        """Tell, without waiting, whether the server has imported what it is to import."""
+        """Return, without waiting, whether the server has finished its imports."""
         if not self._greeted and select.select([self._channel], [], [], 0)[0]:
             self._greet()
         return self._greeted
 
     def fork(self, message: bytes) -> Worker | None:
-        """Have a worker forked; None where the server is gone or can fork no more."""
+        """Have a worker forked; return None if the server has died or cannot fork."""
         read, write = os.pipe()
         try:
             if not self._greeted:
@@ -183,12 +184,12 @@ class _ForkServer:
         return Worker(int(answer[0]), read, self)
 
     def forget(self, worker: Worker) -> None:
-        """Let the server reap a worker that has ended."""
+        """Let the server reap an ended worker."""
         with contextlib.suppress(OSError):
             send(self._channel, str(worker.pid).encode())
 
     def close(self) -> None:
-        """End the server, whatever it is importing; its workers live on."""
+        """End the server, even during an import; its workers live on."""
         self._channel.close()
         self._process.kill()
         self._process.wait()
