@@ -99,4 +99,4 @@ def _setting(path: str, value: Any) -> str:
     try:
         return f"{path}={json.dumps(value, ensure_ascii=False, allow_nan=False, default=os.fspath)}"
     except (TypeError, ValueError) as error:
-        raise UsageError(f"set: the value of {path} cannot stand in a spec: {error}") from None
+        raise UsageError(f"set: the value of {path} cannot be used in a spec: {error}") from None

@@ -121,7 +121,7 @@ class Pipeline:
             resample: run these stages and ask their models again, whatever the journal holds.
             keep: take what these stages made last as fresh, from now on.
             keep_going: after a failure, go on with the stages that do not depend on it.
-            jobs: stages that may run at once; by default as many as the machine holds.
+            jobs: number of stages that may run at once; by default, as many as fit.
             locked: refuse what differs from the lock file.
             room: refuse to start when the disk seems too small.
             check: raise when a stage failed, or when the run was interrupted.

@@ -43,7 +43,7 @@ class Rows:
 
     def __init__(self, path: Path, kind: ArtifactType, label: str) -> None:
         if kind not in FILES:
-            hint = f"pipe.path({label!r}) is where it lies"
+            hint = f"pipe.path({label!r}) is its place"
             raise UsageError(f"{label} is of type {kind}, which has no rows", hint=hint)
         self.path = path / FILES[kind] if FILES[kind] else path
         self._label = label

@@ -30,9 +30,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "ask",
-        "Answer a question from the documents of a rag stage, with the passages that the answer\n"
-        "rests on. That the documents do not say it is an answer too. Without a question, at a\n"
-        "terminal, it asks for one after the other, each understood by those before it.",
+        "Answer a question from the documents of a rag stage, and cite the passages used.\n"
+        "Without a question, at a terminal, it asks for questions; each may refer to earlier ones.",
     )
     add_spec(arguments)
     add_run(arguments)
@@ -40,17 +39,17 @@ def main(argv: list[str]) -> int:
         "question",
         metavar="QUESTION",
         nargs="?",
-        help="what to ask; - reads it from standard input",
+        help="the question; - reads it from standard input",
     )
-    arguments.add_argument("--stage", metavar="STAGE", help="which rag stage, if several")
+    arguments.add_argument("--stage", metavar="STAGE", help="the rag stage, if there are several")
     arguments.add_argument(
-        "-k", metavar="N", type=int, help="passages that the model is given; the stage's by default"
+        "-k", metavar="N", type=int, help="number of passages for the model; the stage's by default"
     )
-    arguments.add_argument("--json", action="store_true", help="print the answer as one object")
+    arguments.add_argument("--json", action="store_true", help="print the answer as JSON")
     options = arguments.parse_intermixed_args(argv)
     question = _question(options.question, options.json)
     if options.k is not None and options.k < 1:
-        raise UsageError(f"-k takes a number of passages from 1 on, not {options.k}")
+        raise UsageError(f"-k takes a number of passages, at least 1, not {options.k}")
     stage = ["--stage", options.stage] if options.stage else []
     command = ["ask", options.spec, *filter(None, [options.question]), *stage]
     with open_pipeline(options, command) as pipeline:
@@ -70,7 +69,9 @@ def _question(given: str | None, as_data: bool) -> str | None:
     """Return the question as typed; None if questions are to be asked for."""
     if given is None:
         if as_data or not at_terminal():
-            why = "--json takes a question" if as_data else "there is nobody to ask for a question"
+            why = (
+                "--json takes a question" if as_data else "without a terminal, a question is needed"
+            )
             hint = 'llmpipe ask SPEC "How do I …?"\nfrom standard input: llmpipe ask SPEC -'
             raise UsageError(why, hint=hint)
         return None
@@ -90,7 +91,7 @@ def _show(
 
     answer = _print_answer(answerer, question, history, k)
     if why := answer.words_alone():
-        print(f"\nThe question was searched by its words alone: {REASONS[why]}.")
+        print(f"\nThe question was searched by words only: {REASONS[why]}.")
     _print_citations(answer)
     return answer
 
@@ -116,10 +117,10 @@ def _print_answer(
 
 def _print_citations(answer: Answer) -> None:
     if answer.usage.truncated:
-        print("\nThe answer is cut: it came to generator.max_tokens.")
+        print("\nThe answer was cut at generator.max_tokens.")
     if answer.reasoning:
         words = len(answer.reasoning.split())
-        print(f"\nThe model thought first, in {words} words; --json shows them.")
+        print(f"\nThe model reasoned first, in {words} words; --json shows them.")
     if answer.usage.unfinished:
         return
     for line in _listed(answer.citations):
@@ -128,7 +129,7 @@ def _print_citations(answer: Answer) -> None:
         print(f"\nNo source was found for: {sentence}")
     if not (answer.citations or answer.abstained):
         found = dict.fromkeys(hit.chunk.document for hit in answer.hits)
-        print(f"\nNo source was found for this answer. Looked at: {', '.join(found)}")
+        print(f"\nNo source was found for this answer. Searched: {', '.join(found)}")
 
 
 def _without_source(answer: Answer) -> Iterator[str]:

@@ -16,9 +16,9 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "cache",
-        "Read every artifact and every record of the store again and take out those that\n"
-        "have changed; the next run makes or fetches them anew. What may not be read stays.\n"
-        "Exits with 1 when not all is well.",
+        "Read every artifact and record of the store again, and remove those that have changed;\n"
+        "the next run makes or fetches them again. What cannot be read is kept.\n"
+        "Exits with 1 if anything is wrong.",
     )
     arguments.add_argument("action", choices=["verify"])
     add_store(arguments)
@@ -34,13 +34,15 @@ def main(argv: list[str]) -> int:
         print_json({**told, "records": damaged})
     else:
         for item in (*rotten, *unreadable):
-            print(f"{item['object'][:16]} ({item['made_by'] or 'of nobody'}): {item['problem']}")
+            print(
+                f"{item['object'][:16]} ({item['made_by'] or 'origin unknown'}): {item['problem']}"
+            )
         for item in damaged:
             print(f"the record of key {item['key'][:16]}: {item['problem']}")
-        taken = " and taken out" if rotten else ""
-        left = f", {len(unreadable)} that may not be read" if unreadable else ""
+        taken = " and removed" if rotten else ""
+        left = f", {len(unreadable)} unreadable" if unreadable else ""
         gone = sum(item["taken_out"] for item in damaged)
-        records = f"; {len(damaged)} records damaged, {gone} of them taken out" if damaged else ""
+        records = f"; {len(damaged)} records damaged, {gone} of them removed" if damaged else ""
         print(f"{len(found)} artifacts, {len(rotten)} rotten{taken}{left}{records}")
     return 1 if rotten or unreadable or damaged else 0
 

@@ -28,18 +28,18 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "check",
-        "Check an Axolotl YAML file as strictly as our own: every unknown key, at every level,\n"
-        "what Axolotl refuses, and what a train stage would refuse or leave out on this machine.",
+        "Check an Axolotl YAML file: report unknown keys at every level, what Axolotl refuses,\n"
+        "and what a train stage would refuse or ignore on this machine.",
     )
     arguments.add_argument("file", metavar="AXOLOTL_YAML", type=Path)
-    arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
+    arguments.add_argument("--json", action="store_true", help="print problems as JSON")
     options = arguments.parse_args(argv)
     block = _block(options.file)
     found = list(_judged(block))
     result = _asked(block)
     if not result.installed:
         raise MissingDependencyError(
-            "only an installed Axolotl can say what it knows", hint="pip install 'llmpipe[train]'"
+            "checking needs Axolotl, which is not installed", hint="pip install 'llmpipe[train]'"
         )
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
     print_warnings(
         [f"{p.location}: {p.message}" + (f" ({p.hint})" if p.hint else "") for p in warnings]
     )
-    print(f"{options.file}: sound for axolotl {result.version}", file=sys.stderr)
+    print(f"{options.file}: valid for axolotl {result.version}", file=sys.stderr)
     return 0
 
 

@@ -12,8 +12,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "compile",
-        "Write what a stage would run: config, data, environment and run.sh. What the stage needs\n"
-        "must be in the store: llmpipe run SPEC --only STAGE makes it.",
+        "Write what a stage would run: config, data, environment and run.sh. Its inputs must be\n"
+        "in the store: llmpipe run SPEC --only STAGE makes them.",
     )
     add_spec(arguments)
     arguments.add_argument("stage", metavar="STAGE", help="a train stage")

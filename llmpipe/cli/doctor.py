@@ -34,14 +34,14 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser(
         "doctor",
-        "Show what a spec needs of this machine, what is missing, and what brings it: packages,\n"
-        "the converter, models and data, GPUs, memory, disk, ports and secrets.",
+        "Show what a spec needs on this machine, what is missing, and how to install it:\n"
+        "packages, the converter, models and data, GPUs, memory, disk, ports and secrets.",
     )
     add_spec(arguments, without="what is installed here")
     arguments.add_argument("--json", action="store_true", help="print JSON")
     options = arguments.parse_args(argv)
     if not options.spec and (options.settings or options.profiles):
-        raise UsageError("--set and --profile say nothing without SPEC")
+        raise UsageError("--set and --profile have no effect without SPEC")
     return options
 
 
@@ -72,7 +72,7 @@ def _print(options: argparse.Namespace, rows: list[Needed], commands: list[str])
         print(f"{options.spec} needs:")
     else:
         print(f"llmpipe {__version__}, Python {sys.version.split()[0]}, {_machine()}")
-        print("packages by the extras that bring them:")
+        print("packages, by extra:")
     lines = table(rows, states=True) or ["nothing besides llmpipe"]
     print("\n".join(f"  {line}" for line in lines))
     if commands:

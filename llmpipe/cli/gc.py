@@ -22,9 +22,11 @@ def main(argv: list[str]) -> int:
         type=_runs,
         default=KEEP_RUNS,
         metavar="N",
-        help=f"how many of the latest runs keep their logs and what they made ({KEEP_RUNS})",
+        help=f"number of recent runs to keep, with their logs and artifacts ({KEEP_RUNS})",
     )
-    arguments.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+    arguments.add_argument(
+        "-n", "--dry-run", action="store_true", help="only print what would be freed"
+    )
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
     options = arguments.parse_intermixed_args(argv)
     store = open_store(options)
@@ -48,5 +50,5 @@ def main(argv: list[str]) -> int:
 
 def _runs(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
     return int(text)

@@ -11,12 +11,12 @@ def main(argv: list[str]) -> int:
     add_spec(arguments)
     add_run(arguments)
     arguments.add_argument(
-        "artifact", metavar="STAGE[.OUTPUT]", help="what to copy, as a spec would name it"
+        "artifact", metavar="STAGE[.OUTPUT]", help="the stage or output to copy, as a spec names it"
     )
     arguments.add_argument(
         "path",
         metavar="PATH",
-        help="where to: a name that does not exist yet, or for a single file a folder that does",
+        help="the target: a new name, or for a single file an existing folder",
     )
     options = arguments.parse_args(argv)
     command = ["get", options.spec, options.artifact, options.path]

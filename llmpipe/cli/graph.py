@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     arguments.add_argument(
         "--format",
         choices=FORMATS,
-        help="what to write; by the file's ending, or mermaid, which many Markdown viewers draw",
+        help="the format; by default, that of the file's extension, or mermaid",
     )
     arguments.add_argument("--output", metavar="FILE", type=Path, help="write to a file instead")
     options = arguments.parse_args(argv)

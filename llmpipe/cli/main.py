@@ -15,11 +15,11 @@ from typing import TextIO
 from llmpipe import __version__
 
 COMMANDS = {
-    "init": "write a recipe for what you have: answers from documents, or a fine-tuning",
+    "init": "write a spec for your data: answers from documents, or fine-tuning",
     "run": "bring every stage of a spec up to date",
     "plan": "show what would run, and why",
     "graph": "draw the stages of a spec",
-    "doctor": "show what a spec needs of this machine, and the command that brings it",
+    "doctor": "show what a spec needs on this machine, and how to install it",
     "validate": "check a spec and the Axolotl settings in it",
     "check": "check an Axolotl YAML file",
     "compile": "write what a training stage would run, to run it without llmpipe",
@@ -28,13 +28,13 @@ COMMANDS = {
     "get": "copy an artifact out of the store",
     "runs": "list, show and compare earlier runs",
     "report": "write a run as one HTML page",
-    "push": "bring what is up to date to the remote store",
-    "pull": "bring what others have made from the remote store",
+    "push": "push up-to-date artifacts to the remote store",
+    "pull": "pull artifacts from the remote store",
     "gc": "free what no lock file and no recent run needs",
     "cache": "verify the store, byte by byte",
     "schema": "write the JSON Schemas of the spec language",
     "completion": "print a script that completes commands in bash, zsh or fish",
-    "tools": "install and list the outside tools",
+    "tools": "install and list external tools",
 }
 
 SERVES = "serve"
@@ -47,7 +47,7 @@ One YAML file from raw data to a fine-tuned language model that is proven to be 
 commands:
 {commands}
 
-  llmpipe COMMAND --help says more; llmpipe --version prints the version.
+  llmpipe COMMAND --help shows the options; llmpipe --version prints the version.
 
 exit codes: 0 done, 1 a stage failed, 2 the spec or the command is wrong, 3 stale, 130 interrupted
 """

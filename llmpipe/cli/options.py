@@ -64,20 +64,24 @@ def add_run(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--run",
         metavar="RUN",
-        help="take what this run made, under its own profiles and settings: the beginning of its "
-        "name, or last",
+        help="use what this run made, with its profiles and settings: the beginning of its name, "
+        "or last",
     )
 
 
 def add_store(arguments: argparse.ArgumentParser) -> None:
-    """Add the spec whose store is meant; it need not be sound."""
+    """Add the spec of the store, which need not be valid."""
     arguments.add_argument(
-        "spec", metavar="SPEC", nargs="?", default="spec.yaml", help="whose store (spec.yaml)"
+        "spec",
+        metavar="SPEC",
+        nargs="?",
+        default="spec.yaml",
+        help="the spec of the store (spec.yaml)",
     )
 
 
 def find_store(spec: str) -> Store:
-    """Return the store of a spec, which need not be sound; the store need not be there.
+    """Return the store of a spec; neither needs to be valid or to exist.
 
     Raises:
         UsageError: there is no such spec that could say where its store is.
@@ -87,7 +91,7 @@ def find_store(spec: str) -> Store:
         hint = f"did you mean {path / 'spec.yaml'}?"
         raise UsageError(f"{spec} is a folder, not a spec", hint=hint)
     if not path.exists() and not os.environ.get("LLMPIPE_HOME"):
-        hint = "name the spec whose store is meant; of one that is gone, set LLMPIPE_HOME"
+        hint = "name the spec of the store; if it was deleted, set LLMPIPE_HOME"
         raise UsageError(f"there is no spec {spec}", hint=hint)
     return Store(home_for(path))
 
@@ -100,7 +104,7 @@ def open_store(options: argparse.Namespace) -> Store:
     """
     store = find_store(options.spec)
     if not store.objects.is_dir():
-        hint = "name the spec whose store is meant"
+        hint = "name the spec of the store"
         raise UsageError(f"there is no store in {store.home}", hint=hint)
     store.create()  # what later versions have added
     return store

@@ -13,7 +13,9 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser("plan", "Show, for every stage, whether it is cached or would run, and why.")
     add_spec(arguments)
-    arguments.add_argument("stage", metavar="STAGE", nargs="?", help="one stage only, in depth")
+    arguments.add_argument(
+        "stage", metavar="STAGE", nargs="?", help="show only this stage, in detail"
+    )
     arguments.add_argument(
         "--check", action="store_true", help=f"exit with {STALE} when a stage would run"
     )

@@ -33,7 +33,7 @@ def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
                 return read(answer)
             print("   an answer is needed; Ctrl-C ends without writing anything")
         except UnicodeDecodeError:
-            print("   that is no text in this terminal's encoding")
+            print("   that is not valid text in this terminal's encoding")
         except LlmpipeError as error:
             print("\n".join(f"   {line.strip()}" for line in error.render().splitlines()))
         except (EOFError, KeyboardInterrupt):
@@ -58,7 +58,7 @@ def choose(
         word = numbered.get(answer, answer.lower())
         if word not in choices:
             hint = did_you_mean(word, choices)
-            raise UsageError(f"{answer!r} is none of {', '.join(choices)}", hint=hint)
+            raise UsageError(f"{answer!r} is not one of {', '.join(choices)}", hint=hint)
         check(word)
         return word
 

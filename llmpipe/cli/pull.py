@@ -1,4 +1,4 @@
-"""``llmpipe pull``: bring what others have made from the remote store."""
+"""``llmpipe pull``: pull artifacts from the remote store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS: dict[Moved, str] = {
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    description = "Bring what is not here but in the remote store; nothing is run."
+    description = "Fetch up-to-date artifacts that only the remote store has; nothing is run."
     return transfer(argv, "pull", description, _pull, WORDS)
 
 

@@ -1,4 +1,4 @@
-"""``llmpipe push``: bring what is up to date to the remote store."""
+"""``llmpipe push``: push up-to-date artifacts to the remote store."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from llmpipe.cli.remote import Moved, Transfer, transfer
 WORDS: dict[Moved, str] = {
     "moved": "pushed",
     "there": "there already",
-    "kept": "kept, not made from this: not pushed",
+    "kept": "kept although it has changed: not pushed",
     "nothing": "not up to date here",
 }
 
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    description = "Bring what is up to date to the remote store, to share it."
+    description = "Push up-to-date artifacts to the remote store, to share them."
     return transfer(argv, "push", description, _push, WORDS)
 
 

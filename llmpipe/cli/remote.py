@@ -50,7 +50,7 @@ def transfer(
     arguments = parser(command, description)
     add_spec(arguments)
     arguments.add_argument(
-        "stage", metavar="STAGE", nargs="*", help="these and what they need; all by default"
+        "stage", metavar="STAGE", nargs="*", help="these stages and what they need; all by default"
     )
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
     options = arguments.parse_intermixed_args(argv)
@@ -58,7 +58,7 @@ def transfer(
     address = project.remote_address
     if address is None:
         raise UsageError(
-            f"{project.graph.spec.path.name} names no remote store",
+            f"{project.graph.spec.path.name} has no remote store",
             hint="add to the spec:  cache: {remote: s3://bucket/folder}",
         )
     wanted = {s for name in options.stage for s in find_stages(project.graph, name)}

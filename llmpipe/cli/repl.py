@@ -24,7 +24,7 @@ def converse(reply: Reply) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (input() then knows the arrow keys)
 
-    print("Ask what you want to know; Ctrl-D ends. Ctrl-C stops an answer.")
+    print("Ask a question. Ctrl-C stops an answer, Ctrl-D ends.")
     turns: list[Turn] = []
     while (question := _next_question()) is not None:
         try:
@@ -44,7 +44,7 @@ def _next_question() -> str | None:
         try:
             question = input(PROMPT).strip()
         except UnicodeDecodeError:
-            print("that is no text in this terminal's encoding")
+            print("that is not valid text in this terminal's encoding")
         except KeyboardInterrupt:
             print("\n(Ctrl-D ends)")
         except EOFError:

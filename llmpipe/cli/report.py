@@ -16,20 +16,23 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "report",
-        "Write a run as one HTML page that needs nothing else, and print where it is.\n"
-        "`run` does so by itself when a stage ran.",
+        "Write a run as one self-contained HTML page, and print its path.\n"
+        "`run` does so by itself if a stage ran.",
     )
     arguments.add_argument(
         "run",
         metavar="RUN",
         nargs="?",
-        help="which run; the last by default; the beginning of its name is enough",
+        help="the run, or the beginning of its name; the last by default",
     )
     arguments.add_argument(
-        "--spec", metavar="SPEC", default="spec.yaml", help="whose store to look into (spec.yaml)"
+        "--spec",
+        metavar="SPEC",
+        default="spec.yaml",
+        help="the spec whose store to use (spec.yaml)",
     )
     arguments.add_argument(
-        "--output", metavar="FILE", type=Path, help="where to, instead of the run's folder"
+        "--output", metavar="FILE", type=Path, help="the file, instead of one in the run's folder"
     )
     options = arguments.parse_intermixed_args(argv)
     store = find_store(options.spec)
@@ -55,7 +58,7 @@ def _folder(store: Store, name: str | None) -> Path:
     run = find_run(wanted, runs | read_unfinished(store), store)
     folder = store.runs / str(run["run"])
     if run["status"] == UNFINISHED:
-        hint = "what it has logged lies in its folder; run the spec again to go on"
-        message = f"the run {folder.name!r} goes on still, or was killed before its end"
+        hint = "its logs are in its folder; run the spec again to continue"
+        message = f"the run {folder.name!r} is still running, or was killed"
         raise UsageError(message, hint=hint)
     return folder

@@ -56,14 +56,14 @@ def _has_recalled(options: argparse.Namespace) -> bool:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser(
-        "run", "Bring every stage of a spec up to date; what is cached is not redone."
+        "run", "Bring every stage of a spec up to date; cached stages are not run again."
     )
     add_spec(arguments)
     arguments.add_argument(
         "--only",
         metavar="STAGE",
         action="append",
-        help="this stage and what it needs, nothing else (repeatable)",
+        help="run only this stage and what it needs (repeatable)",
     )
     arguments.add_argument(
         "--from",
@@ -71,41 +71,41 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         dest="from_",
-        help="run this stage and all that hangs on it, even when cached (repeatable)",
+        help="run this stage and all that depend on it, even if cached (repeatable)",
     )
     arguments.add_argument(
         "--force",
         metavar="STAGE",
         action="append",
         default=[],
-        help="run this stage even when cached (repeatable)",
+        help="run this stage even if cached (repeatable)",
     )
     arguments.add_argument(
         "--resample",
         metavar="STAGE",
         action="append",
         default=[],
-        help="run this stage and ask its model again, whatever the journal holds (repeatable)",
+        help="run this stage and ask its model again, ignoring the journal (repeatable)",
     )
     arguments.add_argument(
         "--keep",
         metavar="STAGE",
         action="append",
         default=[],
-        help="take what this stage made last as fresh, from now on (repeatable)",
+        help="treat this stage's last artifacts as fresh, from now on (repeatable)",
     )
     arguments.add_argument(
         "-j",
         "--jobs",
         type=_count,
         metavar="N",
-        help="stages that may run at once; by default as many as the machine holds",
+        help="number of stages that may run at once; by default, as many as fit",
     )
     arguments.add_argument(
         "-k",
         "--keep-going",
         action="store_true",
-        help="after a failure, go on with the stages that do not hang on it",
+        help="after a failure, continue with stages that do not depend on it",
     )
     arguments.add_argument(
         "-n", "--dry-run", action="store_true", help="show the plan and run nothing"
@@ -113,16 +113,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments.add_argument(
         "--locked",
         action="store_true",
-        help="refuse what differs from the lock file: settings, inputs, versions, exact artifacts",
+        help="refuse differences from the lock file: settings, inputs, versions, exact artifacts",
     )
     arguments.add_argument(
         "-y",
         "--yes",
         action="store_true",
-        help="go on where long work is done again, or space seems short",
+        help="do not ask before repeating long work, or if space may be short",
     )
     arguments.add_argument(
-        "--plain", action="store_true", help="print lines, even where they could be redrawn"
+        "--plain", action="store_true", help="print plain lines, without a live view"
     )
     arguments.add_argument("-q", "--quiet", action="store_true", help="show failures only")
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -131,5 +131,5 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 on is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
     return int(text)

@@ -93,7 +93,7 @@ def _closing_line(run: Run, options: argparse.Namespace) -> str:
     if run.status != "done":
         again = ["llmpipe", "run", options.spec, *overlaid(options.profiles, options.settings)]
         again += [part for stage in options.only or () for part in ("--only", stage)]
-        line += f"\nwhat is finished is kept; go on with: {shlex.join(again)}"
+        line += f"\nfinished stages are kept; continue with: {shlex.join(again)}"
     if run.report is not None:
         line += f"\nreport: {run.report}"
     return line

@@ -60,8 +60,8 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser(
         "runs",
-        "List the runs of a spec's store, show one, or put several side by side:\n"
-        "what differs in settings and data, every metric, and the times.",
+        "List the runs of a spec's store, show one, or compare several:\n"
+        "settings and data that differ, every metric, and the times.",
     )
     arguments.add_argument("action", choices=["list", "show", "compare"], nargs="?", default="list")
     arguments.add_argument(
@@ -78,13 +78,16 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--only",
         metavar="TEXT",
         action="append",
-        help="of a comparison only what has this in its name, such as dev.loss (repeatable)",
+        help="compare only names that contain this, such as dev.loss (repeatable)",
     )
     arguments.add_argument(
-        "--spec", metavar="SPEC", default="spec.yaml", help="whose store to look into (spec.yaml)"
+        "--spec",
+        metavar="SPEC",
+        default="spec.yaml",
+        help="the spec whose store to use (spec.yaml)",
     )
     arguments.add_argument(
-        "--all", action="store_true", help="of a comparison show equal metrics, too"
+        "--all", action="store_true", help="show equal metrics in a comparison, too"
     )
     arguments.add_argument(
         "--html", metavar="FILE", type=Path, help="write the comparison as one page"
@@ -95,10 +98,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if len(options.runs) > most:
         raise UsageError(f"runs {options.action} takes {'one run' if most else 'no runs'}")
     if options.last and (options.action != "compare" or options.runs):
-        raise UsageError("--last goes with compare, instead of the names of runs")
+        raise UsageError("--last requires compare, without names of runs")
     for option in ("only", "all", "html"):
         if getattr(options, option) and options.action != "compare":
-            raise UsageError(f"--{option} goes with compare")
+            raise UsageError(f"--{option} requires compare")
     if options.html is not None and options.html.is_dir():
         raise UsageError(f"--html: {options.html} is a folder", hint="name a file")
     return options
@@ -106,7 +109,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"a whole number from 2 on is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"a whole number of at least 2 is needed, not {text!r}")
     return int(text)
 
 
@@ -123,7 +126,7 @@ def _compared(
     passed = [name for name in runs if names and name > names[0] and runs[name]["status"] in FAILED]
     if passed and not options.runs:
         told = ", ".join(f"{name} ({runs[name]['status']})" for name in passed)
-        print(f"passed over: {told}; name a run to compare it", file=sys.stderr)
+        print(f"skipped: {told}; name a run to compare it", file=sys.stderr)
     chosen = [find_run(name, runs, store) for name in names]
     for record in chosen:
         if record["status"] == UNFINISHED:
@@ -131,8 +134,8 @@ def _compared(
                 f"the run {record['run']} is still running, or was killed: it has no metrics yet"
             )
     if len(chosen) < 2:
-        hint = "a run that failed is compared where it is named" if len(runs) > 1 else None
-        raise UsageError("two runs at least are needed to compare", hint=hint)
+        hint = "failed runs are compared only if they are named" if len(runs) > 1 else None
+        raise UsageError("at least two runs are needed to compare", hint=hint)
     return chosen
 
 

@@ -21,14 +21,14 @@ def main(argv: list[str]) -> int:
     add_spec(arguments)
     add_run(arguments)
     arguments.add_argument(
-        "stage", metavar="STAGE", nargs="?", help="which serve or rag stage, if several"
+        "stage", metavar="STAGE", nargs="?", help="the serve or rag stage, if there are several"
     )
     arguments.add_argument("--host", help="address to bind; the stage's by default")
     arguments.add_argument("--port", type=int, help="port to listen on; the stage's by default")
     arguments.add_argument(
         "--api-key-env",
         metavar="NAME",
-        help="environment variable with the key that callers must send; needed beyond loopback",
+        help="environment variable with the callers' key; required unless --host is loopback",
     )
     options = arguments.parse_intermixed_args(argv)
     pipeline = open_pipeline(options, ["serve", options.spec, *filter(None, [options.stage])])

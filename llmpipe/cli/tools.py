@@ -10,9 +10,7 @@ from llmpipe.cli.options import parser, print_json
 
 def main(argv: list[str]) -> int:
     """Run the command."""
-    arguments = parser(
-        "tools", "Install and list the outside tools: llama.cpp's converter to GGUF."
-    )
+    arguments = parser("tools", "Install and list external tools: llama.cpp's converter to GGUF.")
     arguments.add_argument("action", choices=["install", "list"])
     arguments.add_argument(
         "--into", metavar="FOLDER", type=Path, default=tools.default_folder(), help="where to"

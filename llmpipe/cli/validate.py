@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
         "validate", "Check a spec: its keys, its references and the Axolotl settings in it."
     )
     add_spec(arguments)
-    arguments.add_argument("--json", action="store_true", help="print what is wrong as JSON")
+    arguments.add_argument("--json", action="store_true", help="print problems as JSON")
     options = arguments.parse_args(argv)
     if options.json:
         return _as_json(options)
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
     derived = sum(node.derived_for is not None for node in graph.nodes.values())
     count = len(graph.nodes) - derived
     more = f" and {derived} derived" if derived else ""
-    print(f"{options.spec}: sound, {count} stage{'' if count == 1 else 's'}{more}")
+    print(f"{options.spec}: valid, {count} stage{'' if count == 1 else 's'}{more}")
     return 0
 
 

@@ -34,8 +34,8 @@ def trouble_with(text: str, root: Path, pattern: str) -> tuple[str, str | None] 
     if ".." in pattern.split("/"):
         return f"{text}: '..' cannot follow a wildcard", "name the folder itself"
     if EVERYTHING in pattern.split("/") and expanded("~").is_relative_to(root):
-        message = f"{text} holds whole homes: it would be read to the last file"
-        return message, "name the folder in it that is meant"
+        message = f"{text} contains whole home folders, which would be read completely"
+        return message, "name the folder inside it that you mean"
     try:
         dangling: set[str] = set()
         if next(matching_files(root, pattern, dangling), None) is None:
@@ -55,7 +55,7 @@ def _nowhere(dangling: set[str]) -> str | None:
     if not dangling:
         return None
     more = f" and {len(dangling) - NAMED} more" if len(dangling) > NAMED else ""
-    return f"links there lead nowhere: {', '.join(sorted(dangling)[:NAMED])}{more}"
+    return f"broken links there: {', '.join(sorted(dangling)[:NAMED])}{more}"
 
 
 def _why_nothing(root: Path, pattern: str) -> str:

@@ -76,7 +76,7 @@ def meaning(
         return Trouble(f"there is no stage {reference['stage']!r}", near or known)
     hub = HUB_ID.fullmatch(text)
     if hub and (folder / text).exists():
-        message = f"{text!r} could be a hub id or the folder beside the spec"
+        message = f"{text!r} could be a hub id or the folder next to the spec"
         return Trouble(message, f"for the folder write ./{text}")
     types = [] if wanted.glob else [t for t in wanted.accepts if t in HUB_TYPES]
     if hub and types:
@@ -116,7 +116,7 @@ def _path(text: str, folder: Path) -> Path | Trouble:
         if is_text(str(found)):
             return found
         message = f"{text} leads to {as_text(str(found))}, which is not UTF-8 text"
-        return Trouble(message, "rename what is not")
+        return Trouble(message, "rename the part that is not")
     return Trouble(f"{text}: {found}", "install it, or see what packages carry with `pip show -f`")
 
 
@@ -134,8 +134,8 @@ def _file(wanted: Input, path: Path) -> Binding | Trouble:
         what = SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "a special file")
         return Trouble(f"{wanted.value} is {what}; a regular file or a folder is needed here")
     if expanded("~").is_relative_to(path.absolute()):
-        message = f"{wanted.value} holds whole homes: it would be read to the last file"
-        return Trouble(message, "name the folder in it that is meant")
+        message = f"{wanted.value} contains whole home folders, which would be read completely"
+        return Trouble(message, "name the folder inside it that you mean")
     type_ = path_type(path, wanted.accepts)
     lacking = _lacking_parts(wanted.value, path) if type_ == "gguf" else None
     if lacking is not None:
@@ -155,8 +155,8 @@ def _lacking_parts(text: str, path: Path) -> Trouble | None:
     missing = [file.name for file in all_parts(path) if not file.is_file()]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-        message = f"{text} is part {part.number} of {part.count} of a GGUF; missing beside it: "
-        hint = f"all parts must lie in one folder, {path.parent.name}/"
+        message = f"{text} is part {part.number} of {part.count} of a GGUF; missing next to it: "
+        hint = f"all parts must be in one folder, {path.parent.name}/"
         return Trouble(message + ", ".join(missing[:NAMED]) + more, hint)
     if part.number > 1:
         message = f"{text} is part {part.number} of {part.count} of a GGUF"

@@ -25,7 +25,7 @@ def check_locked(project: Project, plans: Mapping[str, StagePlan]) -> None:
     lock.check()
     if not lock.exists:
         raise UsageError(
-            f"{lock.path} has nothing for the profiles {lock.section!r}"
+            f"{lock.path} has no section for the profiles {lock.section!r}"
             if lock.path.exists()
             else f"there is no lock file {lock.path}",
             hint="run without --locked first, and commit the lock file",

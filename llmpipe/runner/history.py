@@ -90,17 +90,17 @@ def find_run(name: str | None, runs: dict[str, dict[str, Any]], store: Store) ->
         UsageError: No run fits, or several do.
     """
     if name is None:
-        hint = f"runs lie in {store.runs}; --spec SPEC names another spec's store"
+        hint = f"runs are in {store.runs}; --spec SPEC names another spec's store"
         raise UsageError("nothing has run yet", hint=hint)
     found = [name] if name in runs else [run for run in runs if run.startswith(name)]
     if len(found) > 1:
-        raise UsageError(f"{name!r} may be any of several runs", hint="\n".join(found))
+        raise UsageError(f"{name!r} matches several runs", hint="\n".join(found))
     if found:
         return runs[found[0]]
     record = store.runs / Path(name).name / "run.json"
     if record.exists():
-        raise UsageError(f"{record} is no record of a run that this llmpipe can read")
-    hint = did_you_mean(name, runs) or f"runs lie in {store.runs}; llmpipe runs lists them"
+        raise UsageError(f"{record} is not a run record that this llmpipe can read")
+    hint = did_you_mean(name, runs) or f"runs are in {store.runs}; llmpipe runs lists them"
     raise UsageError(f"there is no run {name!r}", hint=hint)
 
 

@@ -257,9 +257,7 @@ def _read(path: Path) -> Document | None:
         raise _unusable(path, 0, f"it cannot be read: {error.strerror}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if line.startswith(CONFLICT_MARKS):
-            hint = (
-                "take either side, or remove the file; then run without --locked to write it anew"
-            )
+            hint = "keep either side, or remove the file; then run without --locked to rewrite it"
             raise _unusable(path, number, "a merge conflict is left in the lock file", hint)
     try:
         document = yaml.load(text, Loader=yaml.CSafeLoader)
@@ -275,7 +273,7 @@ def _read(path: Path) -> Document | None:
     try:
         found = msgspec.convert(document, Document)
     except msgspec.ValidationError as error:
-        raise _unusable(path, 0, f"it is no lock file: {error}") from None
+        raise _unusable(path, 0, f"it is not a lock file: {error}") from None
     if version != VERSION:
         what = f"the lock file is of version {version}; this llmpipe reads {VERSION}"
         raise _unusable(path, 0, what)

@@ -108,7 +108,7 @@ def require_installed(project: Project, stage: str, more: Iterable[str] = ()) ->
 def told_missing(missing: Sequence[Needed], begun: str = "nothing has run") -> Problem:
     """Return the missing needs as a problem, with the table as its hint."""
     count = len(missing)
-    things = "1 needed thing is" if count == 1 else f"{count} needed things are"
+    things = "1 requirement is" if count == 1 else f"{count} requirements are"
     lines = table(missing)
     if count > 1:
         commands = install_lines(needed.need for needed in missing)
@@ -193,8 +193,10 @@ def _room(project: Project, stages: Collection[str]) -> Need | None:
     if not needed:
         return None
     has_run = any(map(project.last_record, stages))
-    why = f"what is to run made {size_text(needed)} last time" if has_run else "models to be made"
-    mend = f"{why}; {size_text(free)} are free: llmpipe gc, or run all the same: --yes"
+    why = (
+        f"the stages to run made {size_text(needed)} last time" if has_run else "models to be made"
+    )
+    mend = f"{why}; {size_text(free)} are free: run llmpipe gc, or continue with --yes"
     return Need(f"{size_text(needed)} of disk", needed <= free, mend, "disk")
 
 

@@ -57,7 +57,7 @@ def alone(home: Path, purpose: str) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(
-                f"{home} is in use: {purpose} must wait until no run is going on",
+                f"{home} is in use: {purpose} must wait until no run is active",
                 hint="\n".join(_users(home)) or None,
             ) from None
         os.ftruncate(descriptor, 0)

@@ -62,7 +62,7 @@ def complaint(address: str) -> str | None:
     try:
         password = urlsplit(address).password
     except ValueError:
-        return "this is no address"
+        return "this is not an address"
     if password is not None:
         return "a password does not belong here"
     return "one address is needed, not a chain of them" if "::" in address else None
@@ -146,7 +146,7 @@ class Remote:
             if record is None or {n: o.type for n, o in record.outputs.items()} != dict(types):
                 raise StoreError(
                     f"{self.address}: the record of {key[:16]} is damaged",
-                    hint=f"remove keys/{key}.json there, and push it again from where it is whole",
+                    hint=f"remove keys/{key}.json there, and push it from a machine that has it",
                 )
             for output in record.outputs.values():
                 self._fetch_object(output, store, count)
@@ -177,14 +177,14 @@ class Remote:
         """Fetch one object. It enters the store after all of it was checked."""
         if not store.lacks(output.object):
             if not store.holds(output):
-                raise self._damaged(output.object, "its record says otherwise than its manifest")
+                raise self._damaged(output.object, "its record and its manifest disagree")
             return
         found = self._read(f"objects/{output.object}/manifest.json")
         if found is None:
             raise self._damaged(output.object, "its manifest is missing")
         files = _files(found, output)
         if files is None:
-            raise self._damaged(output.object, "its manifest is another")
+            raise self._damaged(output.object, "its manifest has changed")
         staging = store.tmp / f"{output.object}-{os.getpid()}-fetched"
         try:
             (staging / "data").mkdir(parents=True)
@@ -223,7 +223,7 @@ class Remote:
         wrong = store.rotten(object_id)
         if wrong:
             what = f"the artifact {object_id[:16]} is damaged here: {wrong}"
-            raise StoreError(what, hint="take it out with: llmpipe cache verify SPEC")
+            raise StoreError(what, hint="remove it with: llmpipe cache verify SPEC")
         for entry in missing:
             target = self._place(f"objects/{object_id}/data/{entry.path}")
             self._fs.put_file(str(manifest.parent / "data" / entry.path), target)
@@ -268,7 +268,7 @@ class Remote:
     def _damaged(self, object_id: str, what: str) -> StoreError:
         return StoreError(
             f"{self.address}: the artifact {object_id[:16]} is damaged: {what}",
-            hint=f"remove objects/{object_id} there, and push it again from where it is whole",
+            hint=f"remove objects/{object_id} there, and push it from a machine that has it",
         )
 
     @contextmanager

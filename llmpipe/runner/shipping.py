@@ -48,7 +48,7 @@ def _portable(item: InputRequest, store: Store) -> InputRequest:
         if StatCache(Path(":memory:")).digest(copy, item.pattern) != item.digest:
             raise StageError(
                 f"{item.label} changed after the run began",
-                hint="run again: the stage is then made of what it holds now",
+                hint="run again to use its current content",
             )
         single = copy.is_file() and len(list(scratch.iterdir())) == 1
         output = store.put(copy if single else scratch, item.type)

@@ -74,7 +74,9 @@ def home_for(spec_path: Path) -> Path:
         raise UsageError(f"LLMPIPE_HOME={chosen}: there is no such user")
     for path in (spec_path, home.absolute()):
         if not is_text(str(path)):  # records name their specs by path
-            raise UsageError(f"{path}: the path is not UTF-8 text", hint="rename what is not")
+            raise UsageError(
+                f"{path}: the path is not UTF-8 text", hint="rename the part that is not"
+            )
     return home.absolute()
 
 
@@ -266,16 +268,16 @@ class Store:
         try:
             files = self.manifest(object_id)
             if not is_manifest_of(files, object_id):
-                return "its manifest is another"
+                return "its manifest has changed"
             for entry in files:
                 if hash_file(data / entry.path) != entry.sha256:
-                    return f"{entry.path} has other bytes than were stored"
+                    return f"{entry.path} has changed since it was stored"
             strange = {name for name, _ in folder_files(data)} - {entry.path for entry in files}
             if strange:
                 return f"{min(strange)} does not belong to it"
         except PermissionError as error:
-            hint = f"give yourself the right to read it: chmod -R u+rX {self.objects / object_id}"
-            raise StoreError(f"{error.filename} may not be read", hint=hint) from None
+            hint = f"make it readable: chmod -R u+rX {self.objects / object_id}"
+            raise StoreError(f"{error.filename} cannot be read", hint=hint) from None
         except FileNotFoundError as error:
             return f"{Path(error.filename).name} is missing"
         except (OSError, msgspec.MsgspecError) as error:

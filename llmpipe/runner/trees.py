@@ -48,7 +48,7 @@ def take_over(output: Path, name: str) -> None:
     if output.is_symlink():
         raise StageError(
             f"the output {name!r} is a link, which leads out of it: {output}",
-            hint="make it a file or a folder of its own: copy or move there what the link leads to",
+            hint="make it a regular file or folder: copy or move the target of the link there",
         )
     top = output.resolve()
     found = [(output, output.lstat())]
@@ -57,11 +57,11 @@ def take_over(output: Path, name: str) -> None:
     for path, seen in found:
         if not is_text(path.name):
             message = f"the output {name!r} holds a file whose name is not UTF-8 text: {path.name}"
-            raise StageError(message, hint="rename it at the stage's end")
+            raise StageError(message, hint="rename it before the stage ends")
         if kind := SPECIAL.get(stat.S_IFMT(seen.st_mode)):
             raise StageError(
                 f"the output {name!r} holds {kind}: {path}",
-                hint="only files, folders and links can be kept: remove it at the stage's end",
+                hint="only files, folders and links can be kept: remove it before the stage ends",
             )
         if stat.S_ISLNK(seen.st_mode):
             _check_link(path, top, name)
@@ -75,8 +75,8 @@ def _check_link(link: Path, top: Path, name: str) -> None:
         raise StageError(f"the output {name!r} holds a link that leads out of it: {link}")
     if not link.exists():
         raise StageError(
-            f"the output {name!r} holds a link that leads nowhere: {link} → {link.readlink()}",
-            hint="editors leave such links as locks: remove it at the stage's end",
+            f"the output {name!r} holds a broken link: {link} → {link.readlink()}",
+            hint="editors leave such links as locks: remove it before the stage ends",
         )
 
 

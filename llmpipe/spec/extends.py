@@ -69,7 +69,7 @@ def _check_kind(root: Node, path: Path) -> None:
     """Refuse an Axolotl file, and a lock file."""
     if path.name.endswith(LOCK_FILE) and "stages" not in root.children():
         message = f"{path} is the lock file of a spec, which `llmpipe run` writes"
-        raise SpecError([Problem(message, None, "name the spec itself, which lies beside it")])
+        raise SpecError([Problem(message, None, "name the spec next to it")])
     if is_axolotl(root.children()):
         name = shlex.quote(str(path))
         message = f"{path} is a configuration of Axolotl, not a spec of llmpipe"

@@ -96,7 +96,7 @@ def for_unknown(
         top: Whether the place is the top level of the stage or document.
     """
     if top and "stages" in known and isinstance(value, dict) and "kind" in value:
-        return "a stage stands below `stages:`, indented"
+        return "a stage belongs under `stages:`, indented"
     blocks = sorted(set(_blocks(key, schema, schema, ()))) if top else []
     name = ELSEWHERE.get(key, key)
     takes_settings = top and "axolotl" in known

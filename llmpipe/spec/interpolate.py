@@ -103,7 +103,7 @@ class _Filler:
             if found is None:
                 return match.group()
             if isinstance(found.value, (dict, list)):
-                return self._fail(match, where, "a list or a mapping cannot stand inside a text")
+                return self._fail(match, where, "a list or a mapping cannot be part of a text")
             return _as_text(found.value)
         if expression.startswith("env:"):
             name = expression[4:]
@@ -120,7 +120,7 @@ class _Filler:
             return self._fail(
                 match,
                 where,
-                "a value known only at run time cannot stand in a spec",
+                "a value known only at run time cannot be used in a spec",
                 "make it an artifact: name the stage's output where a reference is taken; "
                 "to continue with the best point of a sweep, use a select stage",
             )
@@ -165,7 +165,7 @@ class _Filler:
         message = (
             f"parameters name one another more than {MOST_IN_A_ROW} times in a row, or too deep"
         )
-        self._fail(match, where, message, f"from {first} on: let one hold what it means itself")
+        self._fail(match, where, message, f"from {first} on: give one of them a literal value")
 
     def _fail(
         self, match: re.Match[str], where: Location, message: str, hint: str | None = None

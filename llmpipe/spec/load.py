@@ -256,7 +256,9 @@ class _Builder:
             node = self._scalar(event)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise _error(self._at(event), f"no anchor &{event.anchor} stands above this alias")
+                raise _error(
+                    self._at(event), f"no anchor &{event.anchor} is defined above this alias"
+                )
             return self.anchors[event.anchor]
         elif isinstance(event, yaml.MappingStartEvent):
             self._no_tag(event, "tag:yaml.org,2002:map")

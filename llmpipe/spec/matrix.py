@@ -152,14 +152,14 @@ class _Reader:
                     self._fail(where, f"the axis {axis!r} appears twice")
                 elif f"{axis}.".startswith(f"{other}.") or f"{other}.".startswith(f"{axis}."):
                     inner, outer = sorted((axis, other), key=len, reverse=True)
-                    self._fail(where, f"the axis {inner!r} lies inside the axis {outer!r}")
+                    self._fail(where, f"the axis {inner!r} is inside the axis {outer!r}")
             seen.append(axis)
 
     def _check_axis(self, axis: str, where: Location) -> None:
         first, *_ = steps = axis.split(".")
         if not _AXIS.fullmatch(axis):
             hint = did_you_mean(axis, SETTINGS) or "an axis is a path such as axolotl.learning_rate"
-            self._fail(where, f"{axis!r} is no axis", hint)
+            self._fail(where, f"{axis!r} is not an axis", hint)
         elif first in ("kind", "matrix"):
             self._fail(where, f"{first!r} cannot be an axis")
         for i in range(1, len(steps)):
@@ -167,7 +167,7 @@ class _Reader:
             if held is not None and not isinstance(held.value, dict) and held.value is not None:
                 above = ".".join(steps[:i])
                 what = "a list" if isinstance(held.value, list) else "a single value"
-                message = f"{axis!r} leads nowhere: {above!r} is {what}"
+                message = f"{axis!r} does not exist: {above!r} is {what}"
                 self._fail(where, message, f"make {above!r} the axis, each of its values whole")
                 return
 
@@ -194,7 +194,7 @@ class _Reader:
         if limit is None:
             return
         if not isinstance(limit.value, int) or isinstance(limit.value, bool) or limit.value < 1:
-            self._fail(limit.location, "max_parallel: a whole number from 1 on is needed")
+            self._fail(limit.location, "max_parallel: a whole number of at least 1 is needed")
         else:
             self.max_parallel = limit.value
 
@@ -215,7 +215,7 @@ class _Reader:
             for axis in entry.value:
                 if known is not None and axis not in known:
                     hint = did_you_mean(axis, known) or f"axes: {', '.join(known) or 'none'}"
-                    self._fail(entry.keys[axis], f"{key}: there is no axis {axis!r}", hint)
+                    self._fail(entry.keys[axis], f"{key}: there is not an axis {axis!r}", hint)
             yield {axis: _Value(value, entry.keys[axis]) for axis, value in entry.value.items()}
 
     def _fail(self, where: Location, message: str, hint: str | None = None) -> None:

@@ -51,7 +51,7 @@ def apply_profiles(root: Node, names: Sequence[str]) -> Node:
 
 
 def _misnamed(profiles: Node) -> list[Problem]:
-    hint = "call it otherwise: not default, and without +, = and blanks"
+    hint = "use another name: not default, and without +, = and spaces"
     return [
         Problem(f"profiles: {name!r} cannot be the name of a profile", place, hint)
         for name, place in profiles.keys.items()

@@ -295,12 +295,12 @@ def _misplaced_secrets(
             yield Problem(
                 f"{name}: a secret is not allowed here: it would be stored and hashed",
                 root.locate(path),
-                "secrets may stand in api_key fields and in a command's env",
+                "secrets are allowed in api_key fields and in a command's env",
             )
         elif isinstance(value, str) and _is_for_a_secret(node, path):
             if len(value) >= _SHORTEST and not SECRET.search(value):
                 yield Problem(
-                    f"{_dotted((*base, *path))}: a secret in clear: every record of a run would "
+                    f"{_dotted((*base, *path))}: a secret in clear text: every run's records would "
                     "show it",
                     _without_value(root.locate(path)),
                     "write ${secret:NAME}, and export NAME=… before llmpipe is called",

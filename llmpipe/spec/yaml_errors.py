@@ -49,7 +49,7 @@ def _quote(error: Any, mark: Any, last: Any, lines: list[str]) -> Found | None:
         return None
     start, end = last.start_mark, last.end_mark
     if start.line < end.line:
-        hint = f"so the text goes on to line {end.line + 1}, where the next quote ends it"
+        hint = f"so the text continues to line {end.line + 1}, where the next quote ends it"
         return *_place(start), 1, _unclosed(lines, start), hint
     if mark.column - end.column <= 1 and _sign(lines, mark).isalnum():
         escaped = "''" if last.style == "'" else '\\"'
@@ -111,7 +111,7 @@ def _indentation(problem: str, mark: Any, last: Any, lines: list[str]) -> Found 
         message = "a key is needed here, as in the lines above it, not an entry of a list"
         return mark.line + 1, indent + 1, 1, message, "indent it more to let it belong to a key"
     told = ", ".join(map(str, above[:_MOST_INDENTS]))
-    message = f"wrong indentation: {_spaces(indent)}, as no line has that this could belong to"
+    message = f"wrong indentation: {_spaces(indent)}, which fits no line above it"
     return mark.line + 1, indent + 1, 1, message, f"lines above it have {told}"
 
 
@@ -145,9 +145,9 @@ def _hint(problem: str, line: str) -> str | None:
     if "\t" in line:
         return "indent with spaces, not with tabs"
     if problem == "found character that cannot start any token":
-        return "a text that begins with this character stands in quotes"
+        return "a text that begins with this character needs quotes"
     if problem.startswith("mapping values are not allowed"):
-        return "a text that holds a colon and a blank stands in quotes"
+        return "a text with a colon and a space needs quotes"
     return None
 
 

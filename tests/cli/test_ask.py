@@ -169,7 +169,7 @@ def test_an_answer_without_a_source_is_told(town: Town) -> None:
     finally:
         town.endpoint.reply = before
     assert lines[0] == "Chess is a game."
-    assert lines[-1].startswith("No source was found for this answer. Looked at: docs/kiosk.md")
+    assert lines[-1].startswith("No source was found for this answer. Searched: docs/kiosk.md")
 
 
 def test_a_sentence_without_a_source_is_named(town: Town) -> None:
@@ -249,7 +249,7 @@ def test_a_failure_is_not_the_end(town: Town) -> None:
     ("arguments", "message"),
     [
         ([" "], "the question is empty"),
-        ([], "there is nobody to ask for a question"),
+        ([], "without a terminal, a question is needed"),
         (["--json"], "--json takes a question"),
         ([WHEN, "-k", "0"], "from 1 on"),
         (

@@ -60,7 +60,7 @@ def folder(tmp_path: Path, tiny_llama: Path) -> Path:
 def test_validate_checks_the_axolotl_block_at_its_lines(folder: Path) -> None:
     """A sound spec is said to be; a key that Axolotl does not know is shown where it stands."""
     sound = call(folder, "validate", "spec.yaml")
-    assert (sound.returncode, sound.stdout) == (0, "spec.yaml: sound, 5 stages\n")
+    assert (sound.returncode, sound.stdout) == (0, "spec.yaml: valid, 5 stages\n")
     (folder / "spec.yaml").write_text(SPEC.replace("learning_rate:", "learnig_rate:"), "utf-8")
     for command in ("validate", "run"):
         wrong = call(folder, command, "spec.yaml")
@@ -84,7 +84,7 @@ def test_check_reads_any_axolotl_file(folder: Path) -> None:
     (folder / "mine.yml").write_text(MINE, "utf-8")
     result = call(folder, "check", "mine.yml")
     assert result.returncode == 0, result.stderr
-    assert "mine.yml: sound for axolotl" in result.stderr
+    assert "mine.yml: valid for axolotl" in result.stderr
     (folder / "mine.yml").write_text(MINE.replace("type:", "typ:") + "lorar: 8\n", "utf-8")
     wrong = call(folder, "check", "mine.yml")
     assert wrong.returncode == 2

@@ -55,8 +55,8 @@ def test_a_flipped_bit_is_found_and_its_stage_made_anew(
     assert told.returncode == 1
     name = path.parents[1].name
     assert told.stdout == (
-        f"{name[:16]} (command: o): o.txt has other bytes than were stored\n"
-        "3 artifacts, 1 rotten and taken out\n"
+        f"{name[:16]} (command: o): o.txt has changed since it was stored\n"
+        "3 artifacts, 1 rotten and removed\n"
     )
     assert verify(workspace) == {
         "artifacts": 2, "rotten": [], "unreadable": [], "records": [],
@@ -96,8 +96,8 @@ def spoil_json(data: Path) -> None:
     [
         (spoil_more, "sub/strange.json does not belong to it"),
         (spoil_missing, "x is missing"),
-        (spoil_manifest, "its manifest is another"),
-        (spoil_entries, "its manifest is another"),
+        (spoil_manifest, "its manifest has changed"),
+        (spoil_entries, "its manifest has changed"),
         (spoil_json, "cannot be read: "),
     ],
 )
@@ -140,8 +140,6 @@ def test_what_may_not_be_read_stays(workspace: Any) -> None:
         [sys.executable, "-c", UNPRIVILEGED], cwd=workspace.folder, capture_output=True, text=True
     )
     assert result.returncode == 1, result.stderr
-    assert (
-        "o.txt may not be read; give yourself the right to read it: chmod -R u+rX" in result.stdout
-    )
-    assert result.stdout.endswith("3 artifacts, 0 rotten, 1 that may not be read\n")
+    assert "o.txt cannot be read; make it readable: chmod -R u+rX" in result.stdout
+    assert result.stdout.endswith("3 artifacts, 0 rotten, 1 unreadable\n")
     assert path.exists()

@@ -141,7 +141,7 @@ def test_a_failed_run_is_compared_only_when_it_is_named(workspace: Any) -> None:
     bad = workspace.run("--set", "stages.third.run='exit 3'", code=1)["run"]
     told = workspace.call("runs", "compare")
     assert told.stdout.startswith(f"{good}: done")
-    assert f"passed over: {bad} (failed); name a run to compare it" in told.stderr
+    assert f"skipped: {bad} (failed); name a run to compare it" in told.stderr
     assert runs(workspace, "compare")["runs"] == [good, again]
     assert runs(workspace, "compare", good, bad)["runs"] == [good, bad]
 
@@ -152,7 +152,7 @@ def test_a_run_is_named_by_its_beginning(sweep: Any) -> None:
     assert runs(sweep, "show", one[:-1])["run"] == one
     assert runs(sweep, "show")["run"] == three
     error = runs(sweep, "show", "20", code=2)
-    assert "'20' may be any of several runs" in error
+    assert "'20' matches several runs" in error
     assert all(name in error for name in (one, two, three))
 
 
@@ -164,7 +164,7 @@ def test_mistakes_end_in_two(sweep: Any) -> None:
     assert "did you mean '" in runs(sweep, "compare", one, wrong, code=2)
     assert "llmpipe runs lists them" in runs(sweep, "show", "nonsense", code=2)
     assert "two runs at least are needed" in runs(sweep, "compare", one, code=2)
-    assert "--last goes with compare" in runs(sweep, "list", "--last", "2", code=2)
+    assert "--last requires compare" in runs(sweep, "list", "--last", "2", code=2)
     assert "runs list takes no runs" in runs(sweep, "list", one, code=2)
     assert "runs show takes one run" in runs(sweep, "show", one, one, code=2)
 

@@ -69,7 +69,7 @@ def test_a_missing_part_is_told_before_anything_runs(folder: Path, kind: str) ->
     (folder / NAMES[2]).unlink()
     told = refused(folder, f"./{NAMES[0]}", STAGES[kind])
     assert "spec.yaml:4:" in told
-    assert f"part 1 of 3 of a GGUF; missing beside it: {NAMES[1]}, {NAMES[2]}" in told
+    assert f"part 1 of 3 of a GGUF; missing next to it: {NAMES[1]}, {NAMES[2]}" in told
 
 
 @pytest.mark.parametrize("kind", STAGES)

@@ -175,7 +175,7 @@ def test_what_is_no_record_is_named(
     assert main(["cache", "verify", "spec.yaml"]) == 1
     told = capsys.readouterr().out
     assert f"the record of key {path.stem[:16]}: it is not a record" in told
-    assert "1 records damaged, 1 of them taken out" in told
+    assert "1 records damaged, 1 of them removed" in told
 
 
 @pytest.mark.parametrize("damage", UNSEALED)

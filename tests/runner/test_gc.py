@@ -169,7 +169,7 @@ def test_gc_waits_for_no_run(workspace: Any) -> None:
         result = workspace.call(*command, "spec.yaml")
         assert result.returncode == 1
         assert "is in use" in result.stderr
-        assert f"{command[-1]} must wait until no run is going on" in result.stderr
+        assert f"{command[-1]} must wait until no run is active" in result.stderr
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert workspace.call("gc", "spec.yaml").returncode == 0

@@ -146,7 +146,7 @@ def test_no_lock_is_said(space: Any) -> None:
     assert "there is no lock file" in refused(space)
     space.run()
     message = refused(space, "--profile", "loud")
-    assert "locked.lock.yaml has nothing for the profiles 'loud'" in message
+    assert "locked.lock.yaml has no section for the profiles 'loud'" in message
     assert "run without --locked first" in message
 
 
@@ -258,11 +258,11 @@ def test_a_lock_of_version_1_still_locks(space: Any) -> None:
     ("text", "message"),
     [
         ("profiles: [", "it is not valid YAML"),
-        ("- 1\n- 2\n", "it is no lock file"),
-        ("version: 1\n", "it is no lock file"),
-        ("version: 1\nname: x\nprofiles: {default: {}}\n", "it is no lock file"),
-        ("version: 1\nname: x\nprofiles: {default: 3}\n", "it is no lock file"),
-        ("version: 2\nname: x\nprofiles: {default: {}}\n", "it is no lock file"),
+        ("- 1\n- 2\n", "it is not a lock file"),
+        ("version: 1\n", "it is not a lock file"),
+        ("version: 1\nname: x\nprofiles: {default: {}}\n", "it is not a lock file"),
+        ("version: 1\nname: x\nprofiles: {default: 3}\n", "it is not a lock file"),
+        ("version: 2\nname: x\nprofiles: {default: {}}\n", "it is not a lock file"),
         ("version: 3\nname: x\nsections: {}\n", "of version 3; this llmpipe reads 2"),
         ("version: 0\nname: x\nprofiles: {}\n", "of version 0; this llmpipe reads 2"),
         ("a: !!python/object:os.x {}\n", "it is not valid YAML"),

@@ -248,8 +248,8 @@ DAMAGES: dict[str, tuple[Callable[[Shared], object], str]] = {
     "missing file": (lambda s: s.data.unlink(), "o.txt is missing"),
     "a link": (link_away, "o.txt has "),
     "missing manifest": (lambda s: s.manifest.unlink(), "its manifest is missing"),
-    "foreign manifest": (foreign_manifest, "its manifest is another"),
-    "cut manifest": (lambda s: s.manifest.write_text('[{"pa'), "its manifest is another"),
+    "foreign manifest": (foreign_manifest, "its manifest has changed"),
+    "cut manifest": (lambda s: s.manifest.write_text('[{"pa'), "its manifest has changed"),
     "record cut": (lambda s: s.key.write_text('{"key":'), "the record of"),
     "broken seal": (lambda s: s.key.write_text(json.dumps(s.record | {"x": 1})), "the record of"),
     "record of another": (lambda s: s.forge(key="0" * 64), "the record of"),
@@ -260,8 +260,8 @@ DAMAGES: dict[str, tuple[Callable[[Shared], object], str]] = {
     "object leads out": (lambda s: s.forge_output(object="../../../x"), "the record of"),
     "path leads out": (lambda s: s.forge_output(path="../../../a.txt"), "the record of"),
     "absolute path": (lambda s: s.forge_output(path="/etc/hostname"), "the record of"),
-    "path is another": (lambda s: s.forge_output(path="p.txt"), "its manifest is another"),
-    "digest is another": (lambda s: s.forge_output(digest="0" * 64), "its manifest is another"),
+    "path is another": (lambda s: s.forge_output(path="p.txt"), "its manifest has changed"),
+    "digest is another": (lambda s: s.forge_output(digest="0" * 64), "its manifest has changed"),
     "entry leads out": (lambda s: s.forge_object("../../evil"), "'../../evil' leads outside of it"),
     "entry absolute": (
         lambda s: s.forge_object("/tmp/evil-5b1e"),
@@ -335,7 +335,7 @@ def test_rotten_objects_are_not_pushed(workspace: Any) -> None:
     path.write_text("x\nz\n")
     pushed = workspace.call("push", "spec.yaml")
     assert pushed.returncode == 1
-    assert "is damaged here: o.txt has other bytes than were stored" in pushed.stderr
+    assert "is damaged here: o.txt has changed since it was stored" in pushed.stderr
     assert "llmpipe cache verify" in pushed.stderr
     assert [p.name for p in (workspace.folder / "shared").rglob("*") if p.is_file()] == ["format"]
 
@@ -509,7 +509,7 @@ def test_missing_credentials_are_said(workspace: Any, bucket: Any) -> None:
     [
         ("s3://us:sekret-5b1e-77aa@bucket/x", "a password does not belong here"),
         ("s3://:sekret-5b1e-77aa@bucket/x", "a password does not belong here"),
-        ("http://[sekret-5b1e-77aa/x", "this is no address"),
+        ("http://[sekret-5b1e-77aa/x", "this is not an address"),
         ("file:///tmp::s3://us:sekret-5b1e-77aa@bucket/x", "not a chain of them"),
     ],
 )
@@ -586,7 +586,7 @@ def test_what_is_kept_is_not_pushed(workspace: Any) -> None:
     )
     workspace.run("--keep", "first")
     assert transfer(workspace, "push", code=1)["stages"] == {
-        "first": "kept, not made from this: not pushed", "tree": "pushed", "last": "pushed",
+        "first": "kept although it has changed: not pushed", "tree": "pushed", "last": "pushed",
     }  # fmt: skip
     made = workspace.run(**elsewhere(workspace))["stages"]["first"]["outputs"]["o"]
     assert Path(made).read_text() == "y\nx\n"

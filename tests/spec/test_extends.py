@@ -248,7 +248,7 @@ def test_a_figure_of_a_stage_is_no_value(folder: Path) -> None:
             "extends: ../common/base.yaml\nstages: {data: {env: {LOSS: '${stages.sft.loss}'}}}\n",
         )
     message = caught.value.render()
-    assert "${stages.sft.loss}: a value known only at run time cannot stand in a spec" in message
+    assert "${stages.sft.loss}: a value known only at run time cannot be used in a spec" in message
     assert "name the stage's output where a reference is taken" in message
     assert "use a select stage" in message
 

@@ -52,7 +52,7 @@ def test_a_stage_beside_the_stages(tmp_path: Path) -> None:
     found = problem(
         tmp_path, HEAD + COMMAND.format("freeze: false") + "b: {kind: command, run: x}\n"
     )
-    assert found.hint == "a stage stands below `stages:`, indented"
+    assert found.hint == "a stage belongs under `stages:`, indented"
 
 
 @pytest.mark.parametrize(

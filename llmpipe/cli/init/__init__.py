@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     options = _parse(argv)
     spec = options.folder / options.file
     if spec.name != options.file or spec.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"--file: {options.file} is no name that ends in .yaml or .yml")
+        raise UsageError(f"--file: {options.file} is not a name that ends in .yaml or .yml")
     _require_free(spec, force=options.force)
 
     from llmpipe.cli.init.recipe import (
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
         text, trial = _tried(spec, recipe, data, name=name, model=model)
         _write(spec, text, force=options.force)
     left = ", ".join(unused(recipe, data))
-    told = [f"not used, for training takes examples: {left}"] if left else []
+    told = [f"not used, because training takes examples: {left}"] if left else []
     _tell(
         recipe, spec, [*told, *trial.remarks], [*trial.missing, *command_table(recipe, str(spec))]
     )
@@ -78,8 +78,8 @@ def _tried(spec: Path, recipe: Recipe, data: Data, *, name: str, model: str) -> 
 def _parse(argv: list[str]) -> argparse.Namespace:
     arguments = parser(
         "init",
-        "Write a recipe for what you have and want: answers from documents by retrieval, or a\n"
-        "fine-tuning. At a terminal it asks what these options do not tell.",
+        "Write a spec for your data and goal: answers from documents by retrieval, or\n"
+        "fine-tuning. At a terminal, it asks for what these options leave open.",
     )
     arguments.add_argument(
         "folder",
@@ -100,7 +100,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "--goal",
         action=_Once,
         choices=["answer", "teach"],
-        help="answer questions from what the data says, or teach a model by examples",
+        help="answer questions from the data, or teach a model by examples",
     )
     arguments.add_argument(
         "--question",
@@ -120,20 +120,18 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments.add_argument(
         "--model",
         action=_Once,
-        help="the GGUF that is to answer, or the model to train; a packaged one by default",
+        help="the GGUF that answers, or the model to train; a packaged one by default",
     )
     arguments.add_argument(
         "--file",
         action=_Once,
         metavar="NAME",
         default="spec.yaml",
-        help="what to call the spec (spec.yaml)",
+        help="the name of the spec file (spec.yaml)",
     )
+    arguments.add_argument("--force", action="store_true", help="replace an existing spec")
     arguments.add_argument(
-        "--force", action="store_true", help="replace a spec that is there already"
-    )
-    arguments.add_argument(
-        "-y", "--yes", action="store_true", help="ask nothing: take what would be suggested"
+        "-y", "--yes", action="store_true", help="do not ask: use the suggestions"
     )
     options = arguments.parse_args(argv)
     for name in ("question", "answer", "name", "model", "file"):
@@ -141,7 +139,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     for path in options.data:
         _require_text("data", path)
     if options.question and not options.answer:
-        raise UsageError("--question says nothing without --answer", hint="name both columns")
+        raise UsageError("--question has no effect without --answer", hint="name both columns")
     return options
 
 
@@ -179,8 +177,8 @@ def _require_free(spec: Path, *, force: bool) -> None:
     if spec.is_dir() and not spec.is_symlink():
         raise UsageError(f"{spec} is a folder", hint="write another file: --file NAME")
     if os.path.lexists(spec) and not force:
-        hint = "replace it by --force, or write another file: --file NAME"
-        raise UsageError(f"{spec} is there already", hint=hint)
+        hint = "replace it with --force, or write another file: --file NAME"
+        raise UsageError(f"{spec} already exists", hint=hint)
     if spec.parent.exists() and not spec.parent.is_dir():
         raise UsageError(
             f"{spec.parent} is a file", hint="name a folder; --data names what to read"
@@ -192,8 +190,8 @@ def _require_answers(options: argparse.Namespace) -> None:
     missing = [f"--{name}" for name in ("data", "goal") if not getattr(options, name)]
     if missing:
         raise UsageError(
-            f"nobody can be asked here; missing: {', '.join(missing)}",
-            hint="llmpipe init --data ./docs --goal answer\nor take what would be suggested: --yes",
+            f"there is no terminal to ask at; missing: {', '.join(missing)}",
+            hint="llmpipe init --data ./docs --goal answer\nor use the suggestions: --yes",
         )
 
 
@@ -210,7 +208,7 @@ def _ask_for_data(options: argparse.Namespace, asks: bool) -> Data:
         return _look(["."], options)
     print(
         "Documents (Markdown, HTML, PDF, Word, text …) or examples (JSONL, CSV with questions and\n"
-        "answers)? Name a file, a folder or a pattern; it is looked at, and stays where it is."
+        "answers)? Name a file, a folder or a pattern; it is read in place."
     )
     return ask("Your data", ".", lambda text: _look([text], options))
 
@@ -228,7 +226,7 @@ def _goal(data: Data, asks: bool) -> Goal:
         if word == "teach" and not unknown:
             require_examples(data)
 
-    word = choose("What is it to do?", GOALS, suggested, check)
+    word = choose("What should it do?", GOALS, suggested, check)
     return "teach" if word == "teach" else "answer"
 
 
@@ -275,7 +273,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
 
     if recipe.takes_gguf and not text.endswith(".gguf"):
         hint = "give a path or a pkg:// address that ends in .gguf"
-        raise UsageError(f"--model: {text} is no GGUF, which is what answers", hint=hint)
+        raise UsageError(f"--model: {text} is not a GGUF, which is needed for answers", hint=hint)
     if text.startswith("pkg://"):
         lacking = absent_data(text)
         if lacking and lacking.package not in DATA_PACKAGES:
@@ -333,7 +331,7 @@ def _sound(spec: Path, text: str) -> Graph:
     except SpecError as error:
         first, *others = error.problems
         hint = "\n".join(filter(None, [first.hint, *(p.message for p in others)]))
-        message = f"no recipe can be made of that: {first.message}"
+        message = f"no spec can be made from that: {first.message}"
         raise UsageError(message, hint=hint) from None
 
 
@@ -341,5 +339,5 @@ def _tell(recipe: Recipe, spec: Path, told: Sequence[str], commands: Sequence[st
     print(f"\n{recipe.title}")
     print(textwrap.fill(recipe.why, 96, initial_indent="  ", subsequent_indent="  "))
     print("".join(f"  {line}\n" for line in told), end="")
-    print(f"\nwritten: {shlex.quote(str(spec))}; what to change stands in its comments. Next:")
+    print(f"\nwritten: {shlex.quote(str(spec))}; its comments say what to change. Next:")
     print("\n".join(f"  {command.strip()}" for command in commands))

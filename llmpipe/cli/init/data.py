@@ -95,9 +95,9 @@ class Data:
         taken = {rows.file for rows in self.rows}
         for file, reason in self.passed_over.items():
             if file not in taken:
-                yield f"passed over: {reason}"
+                yield f"skipped: {reason}"
         if self.others:
-            yield f"passed over, of other kinds: {named_endings(self.others)}"
+            yield f"skipped, of other kinds: {named_endings(self.others)}"
 
     def excluded(self) -> list[str]:
         """Return patterns that keep `ingest` from reading files of folders that are passed over."""
@@ -215,12 +215,12 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
     below = _below(Path(root), pattern)
     files = {name: found for name, found in below.items() if _ending(name) not in ENDINGS}
     if below and not files:
-        raise UsageError(f"{text} fits no documents", hint=f"read are: {' '.join(FORMATS)}")
+        raise UsageError(f"{text} matches no documents", hint=f"readable: {' '.join(FORMATS)}")
     tables = [name for name in files if _is_table(name)]
     if tables and len(tables) < len(files):
         raise UsageError(
-            f"{text} fits documents and files of rows",
-            hint="give each a pattern of its own, by the end of the names: --data './x/*.md'",
+            f"{text} matches both documents and files of rows",
+            hint="give each its own pattern, by file extension: --data './x/*.md'",
         )
     data = Data(is_outside=_is_outside(Path(root), folder))
     data.others.update(_ending(name) for name in below.keys() - files.keys())
@@ -278,8 +278,7 @@ def _of_folder(text: str, folder: Path, written: str, named: Named, spec_dir: Pa
         there = ", ".join(f"{n} {ending or 'without one'}" for ending, n in endings.most_common(5))
         raise UsageError(
             f"{text} holds no documents and no rows",
-            hint=f"files there, by the ends of their names: {there or 'none'}\n"
-            f"read are: {' '.join(FORMATS)}",
+            hint=f"files there, by extension: {there or 'none'}\nreadable: {' '.join(FORMATS)}",
         )
     return data
 
@@ -292,8 +291,8 @@ def _pass_over_the_untold(found: Data) -> None:
             if rows not in told:
                 columns = ", ".join(rows.first)
                 found.passed_over[rows.file] = (
-                    f"{rows.written}: columns that say nothing: {columns}; to take it, name them: "
-                    "--question COLUMN --answer COLUMN"
+                    f"{rows.written}: columns of unknown meaning: {columns}; to use it, name "
+                    "them: --question COLUMN --answer COLUMN"
                 )
         found.rows = told
 
@@ -328,7 +327,7 @@ def _check_is_text(label: str, path: Path) -> None:
     if kind:
         raise UsageError(f"{label} is {kind}, which is not read", hint=foreign.HINT)
     if b"\0" in beginning:
-        raise UsageError(f"{label} is no text", hint=f"read are: {' '.join(FORMATS)}")
+        raise UsageError(f"{label} is not text", hint=f"readable: {' '.join(FORMATS)}")
 
 
 def _ending(name: str) -> str:

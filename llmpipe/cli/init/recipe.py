@@ -27,7 +27,7 @@ from llmpipe.words import QUESTION_ENDS
 Goal = Literal["answer", "teach"]
 
 GOALS: Mapping[str, str] = {
-    "answer": "answer questions from what the data says",
+    "answer": "answer questions from the data",
     "teach": "teach a model a behavior, a format or a style by examples",
 }
 
@@ -80,25 +80,23 @@ def choose_recipe(goal: Goal, data: Data) -> Recipe:
     if goal == "teach":
         require_examples(data)
         return _finetune(
-            "A behavior, a format, a style or a skill is learned from examples and stays in the "
-            "model; retrieval only puts facts before it."
+            "Behavior, format, style and skills are learned from examples and become part of the "
+            "model; retrieval only adds facts to its prompt."
         )
     if data.count < MANY:
         return _rag(
-            f"Answers are wanted from a given source of {counted(data.count, 'sample')}, under "
-            f"about {MANY:,}: retrieval is the better choice. The source can change without a "
-            "training, every answer shows what it rests on, and a question that it cannot answer "
-            "is told apart."
+            f"The answers come from a source of {counted(data.count, 'sample')}, fewer than about "
+            f"{MANY:,}: retrieval is the better choice. The source can change without training, "
+            "every answer cites its source, and questions without an answer are recognized."
         )
     if data.examples >= MANY:
         return _finetune(
-            f"Answers are wanted from at least {MANY:,} examples: so many are worth a training, "
-            "after which no index has to be searched. Retrieval remains the choice where each "
-            "answer must show its source."
+            f"There are at least {MANY:,} examples: enough to train on, after which no index has "
+            "to be searched. Choose retrieval if each answer must cite its source."
         )
     return _rag(
-        f"There are {MANY:,} samples or more, enough to be worth a training; but training takes "
-        "rows with a question and its answer, and these are documents: so it is retrieval."
+        f"There are at least {MANY:,} samples, enough to train on. But training takes rows with a "
+        "question and its answer, and these are documents, so retrieval is chosen."
     )
 
 
@@ -124,7 +122,7 @@ def _rag(why: str) -> Recipe:
 
 
 def _finetune(why: str) -> Recipe:
-    serve = ("serve {spec}", "keeps the trained model up, as an OpenAI API")
+    serve = ("serve {spec}", "serves the trained model as an OpenAI API")
     return Recipe(FINETUNE, "Fine-tuning", why, (serve,))
 
 
@@ -136,7 +134,7 @@ def render(
         "why": _wrapped(f"{recipe.title}: {recipe.why}"),
         "commands": command_table(recipe, file),
         "needs": [
-            "What it needs (llmpipe doctor says what is missing):",
+            "What it needs (llmpipe doctor lists what is missing):",
             *(f"  {line}" for line in trial.needs),
         ],
         "file": shlex.quote(file),

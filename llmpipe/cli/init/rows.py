@@ -112,7 +112,7 @@ def read(path: Path, label: str, written: str, named: Named) -> Rows:
     if first.keys() >= PREFERENCE:
         raise UsageError(
             f"{label} holds pairs of a chosen and a rejected answer",
-            hint="init makes no recipe of those: see `rl` in docs/reference/training.md",
+            hint="init does not support those: see `rl` in docs/reference/training.md",
         )
     return _with_columns(Rows(written, file_id(path.stat()), count, first), named)
 

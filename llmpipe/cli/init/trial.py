@@ -101,7 +101,7 @@ def _parted(node: StageNode, spec_dir: Path, folder: Path) -> _Parted:
     except StageError as error:
         raise UsageError(error.message, hint=error.hint) from None
     dropped = [f"{count} {reason}" for reason, count in result.metrics["dropped"].items()]
-    remarks = [f"passed over, of the rows: {', '.join(dropped)}"] if dropped else []
+    remarks = [f"skipped rows: {', '.join(dropped)}"] if dropped else []
     question = _first_question(result.outputs["test"])
     return _Parted(result.metrics["kept"], question, [*remarks, *warnings])
 

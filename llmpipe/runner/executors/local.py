@@ -24,7 +24,7 @@ GRACE = ((signal.SIGINT, 2.0), (signal.SIGTERM, 1.5), (signal.SIGKILL, 1.0))
 GROUP_PAUSE = 0.02
 """Seconds between two checks of a process group that is being stopped."""
 
-STORING = "it is finished and being put into the store; Ctrl-C again ends that, too"
+STORING = "it has finished and is being stored; Ctrl-C again stops that, too"
 
 
 class LocalExecutor:

@@ -128,7 +128,7 @@ def _work(request: StageRequest, store: Store, lease: Lease) -> int:
             return status or 1
         _check_inputs(request, store)
         if lease.lost and _finished(store, request):
-            _warn("another machine has made it meanwhile, because this one did not answer", None)
+            _warn("another machine has made it as well, because this one did not respond", None)
             emit({"event": "finished", "status": "cached"})
             return 0
         emit({"event": "publishing"})
@@ -155,7 +155,7 @@ def _check_inputs(request: StageRequest, store: Store) -> None:
             if cache.digest(Path(item.path), item.pattern) != item.digest:
                 raise StageError(
                     f"{item.label} changed while the stage waited or ran",
-                    hint="run again: the stage is then made of what it holds now",
+                    hint="run again to use its current content",
                 )
 
 

@@ -19,7 +19,7 @@ def test_a_terminal_is_asked(folder: Path) -> None:
         terminal.answer("Your data [.]: ", "doks\n")
         terminal.answer("did you mean 'docs'?\nYour data [.]: ", "docs\n")
         terminal.answer("Which [answer]: ", "3\n")
-        terminal.answer("'3' is none of answer, teach\nWhich [answer]: ", "teach\n")
+        terminal.answer("'3' is not one of answer, teach\nWhich [answer]: ", "teach\n")
         terminal.answer("--answer COLUMN\nWhich [answer]: ", "\n")
         assert terminal.ends() == 0
         assert "written: spec.yaml" in terminal.seen

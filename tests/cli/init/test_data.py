@@ -54,7 +54,7 @@ def test_a_package_is_looked_into(folder: Path) -> None:
     [
         ("e.jsonl", b"", "holds no rows"),
         ("p.jsonl", b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n', "chosen and a rejected"),
-        ("b.bin", b"\0\1", "is no text"),
+        ("b.bin", b"\0\1", "is not text"),
         ("turns.jsonl", b'{"messages": [{"role": "nobody", "content": "a"}]}\n', "nobody"),
     ],
 )
@@ -74,9 +74,7 @@ def test_a_broken_file_of_rows_is_named_by_line(
     assert init("--data", "bad.jsonl", "--yes") == 1
     assert "bad.jsonl:2: not JSON" in capsys.readouterr().err
     (folder / "empty").mkdir()
-    assert "files there, by the ends of their names: none" in refused(
-        capsys, "--data", "empty", "--yes"
-    )
+    assert "files there, by extension: none" in refused(capsys, "--data", "empty", "--yes")
 
 
 def test_any_name_of_a_file_is_written_as_it_is(folder: Path) -> None:
@@ -106,9 +104,9 @@ def test_files_of_other_kinds_are_named(folder: Path, capsys: pytest.CaptureFixt
     for name in ("b.rtf", "c.rtf", "d.mht"):
         (folder / "mixed" / name).write_text("{\\rtf1 words}", "utf-8")
     assert init("--data", "mixed", "--yes") == 0
-    assert "passed over, of other kinds: 2 .rtf, 1 .mht" in capsys.readouterr().out
+    assert "skipped, of other kinds: 2 .rtf, 1 .mht" in capsys.readouterr().out
     assert init("new", "--data", "mixed/*.*", "--yes") == 0
-    assert "passed over, of other kinds: 2 .rtf, 1 .mht" in capsys.readouterr().out
+    assert "skipped, of other kinds: 2 .rtf, 1 .mht" in capsys.readouterr().out
     assert "mixed/b.rtf is Rich Text (RTF), which is not read" in refused(
         capsys, "other", "--data", "mixed/b.rtf", "--yes"
     )

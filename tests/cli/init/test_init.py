@@ -70,7 +70,7 @@ def test_what_is_written_runs(folder: Path) -> None:
         (["--data", "docs"], "missing: --goal"),
         (["--data", "doks", "--yes"], "did you mean 'docs'?"),
         (["--data", "docs/*.rst", "--yes"], "docs/*.rst matches no file"),
-        (["--data", "docs/*", "--yes"], "fits documents and files of rows"),
+        (["--data", "docs/*", "--yes"], "matches both documents and files of rows"),
         (["--data", "docs", "--goal", "teach"], "there are none"),
         (["--data", "docs/settings.json", "--goal", "answer"], "which column holds what?"),
         (["--data", "faq.jsonl", "--yes", "--answer", "anwser"], "did you mean 'answer'?"),
@@ -87,7 +87,7 @@ def test_what_is_written_runs(folder: Path) -> None:
         (["--data", "pkg://no_such/x", "--yes"], "'no_such' is not installed"),
         (["--data", "docs", "--yes", "--model", "./no.gguf"], "there is no file or folder ./no.gguf"),
         (["--data", "docs", "--yes", "--model", "org/name"], "org/name is no GGUF"),
-        (["--data", "docs", "--yes", "--name", "a b"], "no recipe can be made of that: name"),
+        (["--data", "docs", "--yes", "--name", "a b"], "no spec can be made from that: name"),
         (["--data", "docs", "--yes", "--file", "x/y.yaml"], "no name that ends in .yaml"),
         (["--data", "docs", "--yes", "--file", "docs.yaml", "--force"], "docs.yaml is a folder"),
         (["--data", "", "--yes"], "--data is empty"),
@@ -128,7 +128,7 @@ def test_models_that_are_not_here_yet_are_told(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--name", "a b"], "no recipe can be made of that: name"),
+        (["--name", "a b"], "no spec can be made from that: name"),
         (["--model", "gpt.gguf"], "there is no file or folder gpt.gguf"),
         (["--model", "pkg://other/gpt.gguf"], "the package 'other' is not installed"),
         (["--goal", "teach", "--data", "faq.jsonl", "--model", "gpt2"], "no file or folder gpt2"),

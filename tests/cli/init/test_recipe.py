@@ -46,7 +46,7 @@ def test_documents_to_answer_from_become_rag(
     out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
     assert "./docs: 3 documents (2 .md, 1 .html)" in out
     assert (
-        "./docs/settings.json: columns that say nothing: color; to take it, name them: --q" in out
+        "./docs/settings.json: columns of unknown meaning: color; to use it, name them: --q" in out
     )
     for told in (out, text):
         assert "retrieval\n" in told or "retrieval is" in told
@@ -92,7 +92,7 @@ def test_what_becomes_of_rows_is_told(folder: Path, capsys: pytest.CaptureFixtur
     write_rows(folder / "rows.jsonl", [*FAQ[:40], *FAQ[:10], *blank])
     assert init("--data", "rows.jsonl", "--goal", "teach") == 0
     out, text = capsys.readouterr().out, Path("spec.yaml").read_text("utf-8")
-    assert "passed over, of the rows: " in out
+    assert "skipped rows: " in out
     assert "10 duplicate" in out
     assert "it takes 9 steps to go once through the 36 rows" in text
     write_rows(folder / "bad.jsonl", [*FAQ[:40], *[{"question": "Why?"}] * 3])
@@ -122,7 +122,7 @@ def test_a_table_beside_documents_names_its_remedy(
     Path("docs/prices.csv").write_text("Ware;Preis\nBrot;3,20\n", "utf-8")
     assert init("--data", "docs", "--yes") == 0
     assert (
-        "prices.csv: columns that say nothing: Ware, Preis; to take it" in capsys.readouterr().out
+        "prices.csv: columns of unknown meaning: Ware, Preis; to take it" in capsys.readouterr().out
     )
     named = ["--question", "Ware", "--answer", "Preis"]
     assert init("--data", "docs", "--yes", "--force", "--goal", "answer", *named) == 0
@@ -163,7 +163,7 @@ def test_what_a_training_does_not_take_is_told(
     write_rows(folder / "texts.jsonl", [{"text": "A text."}])
     data = [part for path in ("docs", "faq.jsonl", "texts.jsonl") for part in ("--data", path)]
     assert init(*data, "--goal", "teach") == 0
-    told = "not used, for training takes examples: ./docs, ./texts.jsonl\n"
+    told = "not used, because training takes examples: ./docs, ./texts.jsonl\n"
     assert told in capsys.readouterr().out
     assert init("--data", "faq.jsonl", "--goal", "teach", "--force") == 0
     assert init("--data", "docs", "--goal", "answer", "--force") == 0
