@@ -129,7 +129,7 @@ class Command(StageDefaults):
         for name, path in outputs.items():
             if not path.exists():
                 raise StageError(
-                    f"the command ended well but did not write its output {name!r}",
+                    f"the command succeeded but did not write its output {name!r}",
                     hint=f"write it to ${{outputs.{name}}}",
                 )
         return StageResult(outputs, {"outputs": len(outputs)})

@@ -109,7 +109,7 @@ class Evaluate(StageDefaults):
     """See the module's docstring."""
 
     Config = EvaluateConfig
-    VERSION = 6
+    VERSION = 7
     determinism = "same-machine"
     reads_environment = True
     imports = ("torch", "transformers")
@@ -146,7 +146,7 @@ class Evaluate(StageDefaults):
                 found.append((("models", i), CONSTRAINED))
         problem = config.map.problem() if config.map else None
         if config.map and not problem and not (config.map.user or config.map.messages):
-            problem = "raw text and pairs have no one answer: name `user` and `assistant`"
+            problem = "raw text and pairs have no single answer: name `user` and `assistant`"
         if problem:
             found.append((("map",), problem))
         if config.json_schema and set(config.metrics) <= {"loss"}:
@@ -246,21 +246,21 @@ def _read(
         tools += conversation.tools is not None
         if not conversation.prompt():
             raise StageError(
-                f"{source.label}:{line}: raw text asks nothing, so nothing can be answered",
+                f"{source.label}:{line}: raw text has no question to answer",
                 hint="evaluate on rows with a question and an answer",
             )
         if answers and not _reference(chat).answer:
             raise StageError(
                 f"{source.label}:{line}: the reference ends inside its reasoning: it has no answer",
-                hint="leave the row out, or measure only `loss`",
+                hint="remove the row, or measure only `loss`",
             )
         chats.append(chat)
     if not chats:
         raise StageError(f"{source.label}: no rows to evaluate on")
     if tools:
         ctx.warn(
-            f"{source.label}: {tools} rows name tools, which no model is shown here: answers that "
-            "call one are compared by their text alone"
+            f"{source.label}: {tools} rows define tools, which the models do not see here: answers "
+            "that call one are compared by text only"
         )
     return chats
 
@@ -325,10 +325,9 @@ def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> N
     ]
     if unopened:
         ctx.warn(
-            f"{ctx.input('data').label}: {len(unopened)} references hold a closing tag of "
-            f"reasoning that nothing opened and are compared whole, such as "
-            f"{unopened[0][-1]['content'][:60]!r}; where reasoning stands before it, write the "
-            f"opening tag as well"
+            f"{ctx.input('data').label}: {len(unopened)} references contain a closing tag of "
+            f"reasoning without an opening one, and are compared as a whole, such as "
+            f"{unopened[0][-1]['content'][:60]!r}; if reasoning precedes it, add the opening tag"
         )
 
 

@@ -29,14 +29,14 @@ PROMPTS = 8
 
 METHOD = {
     "rendering": "the model's chat template with its own defaults (no template arguments), "
-    "tokenized as it stands; where a GGUF reads the first rows in other tokens than the models "
-    "beside it, a warning says so",
+    "tokenized as it is; a warning reports a GGUF whose tokens for the first rows differ from "
+    "those of the other models",
     "decoding": "greedy: the likeliest token; no penalty, sampler or forbidden token, whatever "
-    "generation_config.json or general.sampling.* holds",
-    "answer": "what follows the model's reasoning, without control tokens and without white space "
-    "around it; nothing where it ends inside its reasoning",
-    "loss": "nats per token of the reference as the chat template writes it, reasoning included "
-    "where it does, with the token that ends the turn",
+    "generation_config.json or general.sampling.* contains",
+    "answer": "the text after the model's reasoning, without control tokens and surrounding white "
+    "space; empty if the reply ends inside its reasoning",
+    "loss": "nats per token of the reference as the chat template writes it, including "
+    "reasoning if the template writes it, and the token that ends the turn",
 }
 """How every model was asked, for readers of the metrics."""
 
@@ -151,9 +151,7 @@ def warn(
         own = "; ".join(
             f"{label} {' '.join(sorted(found - common)) or 'none'}" for label, found in ends.items()
         )
-        ctx.warn(
-            f"the models do not end their answers at the same tokens; besides the common: {own}"
-        )
+        ctx.warn(f"the models do not end their answers at the same tokens; not shared: {own}")
 
 
 def _unlike_prompts(results: Mapping[str, Result], ggufs: Container[str]) -> Iterator[str]:
@@ -166,7 +164,7 @@ def _unlike_prompts(results: Mapping[str, Result], ggufs: Container[str]) -> Ite
         nearest = max(read, key=lambda other: sum(map(eq, read[other], result.prompts)))
         rows = [n for n, ids in enumerate(result.prompts) if ids != read[nearest][n]]
         yield (
-            f"{label} reads the questions in other tokens than {nearest}: {len(rows)} of the first "
+            f"{label} tokenizes the questions differently from {nearest}: {len(rows)} of the first "
             f"{len(result.prompts)} rows differ, first row {rows[0]}; its answers are to other "
             "prompts"
         )

@@ -214,7 +214,7 @@ def _require_words(indexes: Sequence[Artifact], modes: Sequence[Mode]) -> None:
     for index in indexes:
         if set(modes) - {"dense"} and not read_manifest(index.path).bm25:
             raise StageError(
-                f"{index.label} holds no words to search by",
+                f"{index.label} has no words to search",
                 hint="set `bm25: true` in the index stage, or measure modes: [dense] alone",
             )
 
@@ -225,7 +225,7 @@ def _answered(ctx: StageContext[EvaluateRetrievalConfig]) -> tuple[list[Question
     if config.qrels:
         questions, elsewhere = read_judged_questions(source, ctx.input("qrels"))
         if elsewhere:
-            ctx.warn(f"{source.label} does not hold {elsewhere} of the questions that are judged")
+            ctx.warn(f"{source.label} does not hold {elsewhere} of the judged questions")
     else:
         questions = read_questions(source, config.map)
     answered = [

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 UNHELD = (
     "llama.cpp knows no uniqueItems, not, if, contains, propertyNames, dependentRequired or "
-    "unevaluatedProperties, no $ref that leads nowhere or to another file, no oneOf whose choices "
-    "overlap (write anyOf), no lookaround in a pattern and few formats; leave such out"
+    "unevaluatedProperties, no $ref that is broken or points to another file, no oneOf whose "
+    "choices overlap (write anyOf), no lookaround in a pattern and few formats; avoid these"
 )
 """What is known to switch a schema off (xllamacpp 2.1.0)."""
 
@@ -62,7 +62,7 @@ class HeldSchema:
         """
         if not server.holds(self.schema):
             raise StageError(
-                f"{self.label}: llama.cpp drops this schema and would answer freely", hint=UNHELD
+                f"{self.label}: llama.cpp ignores this schema and would answer freely", hint=UNHELD
             )
 
     def require_followed(self, reply: Reply, place: str) -> None:
@@ -80,7 +80,7 @@ class HeldSchema:
         if problem := self._problem(reply.answer):
             raise StageError(
                 f"{place}: the answer {reply.answer[:80]!r} does not follow {self.label}: "
-                f"{problem}: llama.cpp did not hold it to the schema",
+                f"{problem}: llama.cpp did not enforce the schema",
                 hint=UNHELD,
             )
 

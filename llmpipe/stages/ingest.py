@@ -197,7 +197,7 @@ def _collected(ctx: StageContext[IngestConfig]) -> Collection:
     config = ctx.config
     found = collect(_paths(ctx), config.exclude, ctx.spec_dir, allow_outside=config.allow_outside)
     for pattern in found.idle:
-        ctx.warn(f"exclude: {pattern!r} fits no document")
+        ctx.warn(f"exclude: {pattern!r} matches no document")
     if not found.files:
         raise _nothing_left(ctx, found, Tally())
     return found
@@ -226,7 +226,7 @@ def _converted(
             if isinstance(error, StageError):
                 tally.skipped[name] = error
                 if config.on_error == "skip":
-                    ctx.warn(f"passed over: {error.message}")
+                    ctx.warn(f"skipped: {error.message}")
             elif error is not None:
                 raise error
             yield from _shown(ctx, tally, answer.documents)
@@ -259,7 +259,7 @@ def _unreadable(skipped: Mapping[str, StageError]) -> StageError:
         told.append(f"and {len(others) - NAMED} more files")
     hints = [*filter(None, [first.hint]), *told]
     if not all(isinstance(error, MissingColumnError) for error in skipped.values()):
-        hints.append("or pass over such files: on_error: skip")
+        hints.append("or skip such files: on_error: skip")
     return StageError(first.message, hint="\n".join(hints))
 
 
@@ -314,10 +314,10 @@ def _without_copies(documents: list[Document], tally: Tally) -> Iterator[Documen
 def _nothing_left(ctx: StageContext[IngestConfig], found: Collection, tally: Tally) -> StageError:
     reasons = [
         *([f"no documents: {named_endings(found.passed_over)}"] if found.passed_over else []),
-        *([f"links that lead nowhere: {_named(found.dangling)}"] if found.dangling else []),
+        *([f"broken links: {_named(found.dangling)}"] if found.dangling else []),
         *([f"excluded: {found.excluded}"] if found.excluded else []),
         *([f"rows without text: {tally.blank_rows}"] if tally.blank_rows else []),
-        *(f"passed over: {error.message}" for error in list(tally.skipped.values())[:NAMED]),
+        *(f"skipped: {error.message}" for error in list(tally.skipped.values())[:NAMED]),
     ]
     return StageError(
         f"no document is left of {', '.join(ctx.config.paths)}",
@@ -363,17 +363,17 @@ def _summary(kept: list[Document], found: Collection, tally: Tally) -> str:
     parts = [numbered(len(kept), "document", "documents")]
     if found.passed_over:
         files = numbered(found.passed_over.total(), "file of another kind", "files of other kinds")
-        parts.append(f"{files} passed over ({named_endings(found.passed_over)})")
+        parts.append(f"{files} skipped ({named_endings(found.passed_over)})")
     if found.dangling:
-        links = numbered(len(found.dangling), "link that leads", "links that lead")
-        parts.append(f"{links} nowhere passed over ({_named(found.dangling)})")
+        links = numbered(len(found.dangling), "broken link", "broken links")
+        parts.append(f"{links} skipped ({_named(found.dangling)})")
     parts.append(numbered(characters, "character", "characters"))
     parts += [numbered(pages, "page", "pages")] if pages else []
     left = [
         numbered(count, one, many)
         for count, one, many in (
             (len(tally.copies), "copy", "copies"),
-            (len(tally.skipped), "file passed over", "files passed over"),
+            (len(tally.skipped), "file skipped", "files skipped"),
             (tally.blank_rows, "row without text", "rows without text"),
         )
         if count

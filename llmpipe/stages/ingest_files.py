@@ -56,8 +56,8 @@ def collect(
     for text, artifact in paths.items():
         if is_path(text) and not allow_outside and not _real(artifact.path).is_relative_to(here):
             raise StageError(
-                f"{text} lies outside of the folder of the spec, at {_real(artifact.path)}",
-                hint="move it there, or say that it is meant: allow_outside: true",
+                f"{text} is outside the folder of the spec, at {_real(artifact.path)}",
+                hint="move it there, or allow it: allow_outside: true",
             )
         prefix = _prefix(text, artifact.path, here)
         nowhere: set[str] = set()
@@ -105,7 +105,7 @@ def _named(
         if is_path(text) and not follow and not _real(path).is_relative_to(root):
             raise StageError(
                 f"{name} in {artifact.label} leads out of it by a link, to {_real(path)}",
-                hint="leave it out, or say that it is meant: allow_outside: true",
+                hint="remove it, or allow it: allow_outside: true",
             )
         yield name, path
 

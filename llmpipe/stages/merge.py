@@ -91,8 +91,8 @@ class Merge(StageDefaults):
         verify_adapter(adapter.path)
         if hint := unrecorded_hint(adapter.path):
             ctx.warn(
-                f"{adapter.label} is merged into its base as that is, but {hint}: if the base was "
-                f"rounded in training, put its BitsAndBytesConfig beside the adapter as "
+                f"{adapter.label} is merged into its unrounded base, but {hint}: if the base "
+                f"was rounded in training, put its BitsAndBytesConfig next to the adapter as "
                 f"{QUANTIZATION_CONFIG}"
             )
         target = ctx.out / "model"
@@ -109,7 +109,7 @@ class Merge(StageDefaults):
             {"model": target},
             metrics,
             f"{metrics['changed']} of {metrics['tensors']} tensors changed; "
-            f"{metrics['mean_kl']:.1e} nats a token from the adapter on its base, "
+            f"{metrics['mean_kl']:.1e} nats per token from the adapter on its base, "
             f"which is {metrics['learned_kl']:.2g} from the base alone",
         )
 
@@ -216,7 +216,7 @@ def _refuse_other_tasks(adapter: Artifact) -> None:
     try:
         config = json.loads((adapter.path / ADAPTER_CONFIG).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise StageError(f"{adapter.label} is no PEFT folder: {error}") from error
+        raise StageError(f"{adapter.label} is not a PEFT folder: {error}") from error
     task = config.get("task_type")
     if task not in (None, "CAUSAL_LM"):
         raise StageError(f"{adapter.label} is an adapter for {task}; only CAUSAL_LM is merged")

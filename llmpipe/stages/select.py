@@ -88,7 +88,7 @@ class Select(StageDefaults):
         if not finite:
             raise StageError(f"the metric {by} is not finite at any point")
         if lost:
-            ctx.warn(f"not to be chosen, since {by} is not finite there: {', '.join(lost)}")
+            ctx.warn(f"not considered, because {by} is not finite: {', '.join(lost)}")
         best = (min if ctx.config.mode == "min" else max)(finite, key=finite.__getitem__)
         source = ctx.input(f"of[{best}]").path
         winner = ctx.out / "winner" / source.name

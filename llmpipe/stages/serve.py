@@ -147,8 +147,8 @@ def _answer(question: str, reply: Reply) -> dict[str, str]:
 def _require_speech(label: str, answers: list[dict[str, str]]) -> None:
     if not any(answer["answer"] or answer.get("reasoning") for answer in answers):
         raise StageError(
-            f"{label} answers every sample question with nothing",
-            hint="a wrong tokenizer or chat template does this: look at the stage that made it",
+            f"{label} gives empty answers to all sample questions",
+            hint="a wrong tokenizer or chat template can cause this: check the stage that made it",
         )
 
 

@@ -242,7 +242,7 @@ def _other_base(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> 
         return []
     was, will = (f"rounded to {bits} bits" if bits else "not rounded" for bits in (before, now))
     return [
-        f"{start.label} was trained on a base that is {was}, and goes on upon one that is {will}"
+        f"{start.label} was trained on a base that is {was}, and continues on one that is {will}"
     ]
 
 
@@ -256,10 +256,10 @@ def _train(
     resume = axolotl.last_checkpoint(output)
     start = axolotl.checkpoint_step(resume)
     if resume:
-        ctx.warn(f"going on from the checkpoint of step {start}")
+        ctx.warn(f"continuing from the checkpoint of step {start}")
     else:
         if any(output.glob("checkpoint-*")):
-            ctx.warn("the only checkpoint left stands at the end of training: it starts anew")
+            ctx.warn("the only checkpoint left is from the end of training: training starts again")
         shutil.rmtree(output, ignore_errors=True)
     every = settings.get("logging_steps", 1)
     watcher = axolotl.Watcher(
@@ -279,7 +279,7 @@ def _train(
     if ended.step < ended.planned and not ended.stopped_early:
         raise StageError(
             f"training ended at step {ended.step} of {ended.planned}",
-            hint="the stage's log says why; running it again goes on from the last checkpoint",
+            hint="the stage's log says why; the next run continues from the last checkpoint",
         )
     return outcome
 

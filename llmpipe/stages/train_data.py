@@ -208,7 +208,7 @@ def _read_alpaca(row: Row, named: str) -> tuple[Alpaca, Sequence[str]]:
     if system.strip() and named not in SYSTEM_TYPES:
         raise RowError(
             f"the row has a system text, for which type: {named} has no place",
-            hint="leave type out: the chat template has one; or write type: "
+            hint="remove type: the chat template has a place for it; or write type: "
             "alpaca_w_system.load_instruct, which writes another prompt for all rows",
         )
     alpaca = Alpaca(
@@ -239,7 +239,7 @@ def _examples(
         if type(example) is not first[0]:
             raise StageError(
                 f"{place}: {example.kind}, but the row of line {first[1]} is {first[0].kind}",
-                hint="bring all rows into one format with a stage of kind format",
+                hint="convert all rows to one format with a format stage",
             )
         tally.columns(left)
         if isinstance(example, Conversation):
@@ -286,7 +286,7 @@ def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Trained], label: st
     """
     for key in dataset:
         if kind is Text and key in CHAT_KEYS:
-            raise StageError(f"{label}: {idle(key, 'text')}", hint=f"take {key} out of dataset")
+            raise StageError(f"{label}: {idle(key, 'text')}", hint=f"remove {key} from dataset")
 
 
 def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str, Any]) -> Prepared:

@@ -16,8 +16,8 @@ Kind = Literal["conversation", "text", "alpaca", "pair", "as they are"]
 """What a stage's rows are read as; "as they are" where the user names a type of their own."""
 
 _ONE_TEMPLATE = "write it in the stage's axolotl block: the published tokenizer then carries it"
-_ONE_FILE = "llmpipe hands all rows over in one file; the stage's own field data names them"
-_ONE_SHAPE = "llmpipe hands over turns with role and content, whatever the rows call them"
+_ONE_FILE = "llmpipe passes all rows in one file; name them in the stage's field data"
+_ONE_SHAPE = "llmpipe passes turns with role and content, whatever the rows call them"
 
 PLACE_KEYS: Mapping[str, str] = dict.fromkeys(
     (
@@ -155,5 +155,5 @@ def lost_entry_keys(
     lost = [key for key in keys if key not in {**PLACE_KEYS, **COLUMN_KEYS, **dataset}]
     if not lost:
         return []
-    advice = "write what is to hold under the field dataset, a chat template under axolotl"
+    advice = "write settings of rows under the field dataset, and a chat template under axolotl"
     return [f"{label}: {', '.join(lost)} in its datasets has no effect; {advice}"]

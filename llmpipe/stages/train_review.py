@@ -53,7 +53,7 @@ def complaints(
         if where not in own:
             yield BlockProblem(
                 where,
-                f"{value} is a path, and a change of what lies there would go unnoticed",
+                f"{value} is a path, and a change of its content would go unnoticed",
                 f"write {_dotted(where)} in the stage's axolotl block, relative to the spec",
             )
     for where, message in entry_problems(block, config.dataset):
@@ -62,7 +62,7 @@ def complaints(
     if config.adapter_start == "continue" and block.get("lora_model_dir"):
         yield BlockProblem(
             ("lora_model_dir",),
-            "is set by llmpipe: training goes on from the stage's base_model",
+            "is set by llmpipe: training continues from the stage's base_model",
             "remove lora_model_dir, or adapter_start: continue",
         )
 
@@ -85,13 +85,14 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
         yield BlockProblem(("plugins",), "plugins must be a list", hint)
     rl = block.get("rl")
     if rl and rl not in PREFERENCE:
-        yield BlockProblem(("rl",), f"not driven by llmpipe; it drives {', '.join(PREFERENCE)}")
+        known = ", ".join(PREFERENCE)
+        yield BlockProblem(("rl",), f"not supported by llmpipe, which supports {known}")
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
     if rl:
         for key in filter(block.get, SUPERVISED_ONLY):
-            message = f"Axolotl does not read it where rl is set: nothing would come of {key}"
+            message = f"Axolotl ignores {key} if rl is set"
             yield BlockProblem((key,), message, "remove it")
     else:
         yield from _best_problems(block, evaluates=evaluates)
@@ -163,7 +164,7 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
     elif not evaluated or not saved or (saved % evaluated and min(evaluated, saved) >= 1):
         yield BlockProblem(
             (asked[0],),
-            "Axolotl loads the best checkpoint only where evaluations and checkpoints are counted "
+            "Axolotl loads the best checkpoint only if evaluations and checkpoints are counted "
             "in steps and each checkpoint is evaluated",
             _WHOLE_STEPS,
         )
@@ -171,7 +172,7 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
         yield BlockProblem(
             (asked[0],),
             "a part of the run or of an epoch is rounded up to whole steps: unless both are the "
-            "same part, checkpoints may be saved where nothing was evaluated",
+            "same part, checkpoints may be saved without an evaluation",
             _WHOLE_STEPS,
         )
     metric = str(block.get("metric_for_best_model") or "loss")

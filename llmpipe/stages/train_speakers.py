@@ -59,5 +59,5 @@ class Speakers:
         raise StageError(
             message,
             hint=f"{guess or 'rename them'}; known: {', '.join(sorted(known))}\n"
-            f"or train all the same: allow_untrained: [{ALLOWED}]",
+            f"or train anyway: allow_untrained: [{ALLOWED}]",
         )

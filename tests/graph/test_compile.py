@@ -225,7 +225,7 @@ def test_only_files_and_folders_are_read(folder: Path) -> None:
 def test_a_whole_home_is_no_input(folder: Path, path: str) -> None:
     """A slip of the keyboard must not read a disk from end to end."""
     stage = f'x: {{kind: command, run: "true", inputs: {{i: "{path}"}}, outputs: {{o: o}}}}'
-    assert f"{path} holds whole homes" in refused(folder, stage)
+    assert f"{path} contains whole home folders" in refused(folder, stage)
 
 
 def command(name: str, needs: str | None) -> str:

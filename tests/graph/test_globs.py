@@ -90,7 +90,7 @@ def test_a_package_has_patterns_too(folder: Path) -> None:
         ("./dcos/*.md", "did you mean 'docs'?"),
         ("./docs/a.md/*.md", "the folder a.md is a file"),
         ("./docs/*/../a.md", "'..' cannot follow a wildcard"),
-        ("/**/*.md", "/**/*.md holds whole homes"),
+        ("/**/*.md", "/**/*.md contains whole home folders"),
         ("./docs/none.md", "no such file or folder: ./docs/none.md"),
         ("docs/**/*.md", "'docs/**/*.md' is no stage and no path"),
         ("org/dataset", "'org/dataset' is no stage and no path"),

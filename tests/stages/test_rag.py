@@ -121,7 +121,7 @@ def test_what_cannot_be_read_is_left_out_of_the_threshold(check: Check) -> None:
     kiosk, lead = found["answers"]
     assert [hit["words_alone"] for hit in (*kiosk["hits"], *lead["hits"])] == ["distance"] * 2
     (warning,) = check.warnings
-    assert warning.startswith("2 of 2 questions were searched by words alone, such as 'The kiosk")
+    assert warning.startswith("2 of 2 questions were searched by words only, such as 'The kiosk")
     assert warning.endswith(": no passage that the embedder can read is near enough")
 
 

@@ -215,7 +215,7 @@ BEST = {KEY: True, "eval_steps": 2, "save_steps": 4}
             "greater_is_better",
             "greatest eval_ppl",
         ),
-        ({"rl": "dpo"}, {"eval_data": "e"}, "load_best_model_at_end", "nothing would come of"),
+        ({"rl": "dpo"}, {"eval_data": "e"}, "load_best_model_at_end", "if rl is set"),
         *(
             (
                 {"eval_steps": None, "save_steps": None, **when},

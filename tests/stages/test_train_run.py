@@ -254,7 +254,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     if torn:
         (output / "checkpoint-4" / "trainer_state.json").write_text("{")
     result = job.run()
-    assert "going on from the checkpoint of step 2" in job.warnings()
+    assert "continuing from the checkpoint of step 2" in job.warnings()
     assert result.metrics["loss"] == trained.result.metrics["loss"]
     assert contents(job.ctx.out) == contents(trained.ctx.out)
 
@@ -300,7 +300,7 @@ def test_a_run_stops_early_and_keeps_the_best(tmp_path: Path, tiny_llama: Path) 
     shutil.rmtree(job.ctx.out)
     job.ctx.out.mkdir()
     again = job.run().metrics
-    assert f"going on from the checkpoint of step {best + 2}" in job.warnings()
+    assert f"continuing from the checkpoint of step {best + 2}" in job.warnings()
     assert again == metrics
     assert contents(job.ctx.out) == published
 

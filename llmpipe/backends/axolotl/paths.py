@@ -138,7 +138,7 @@ def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
     reads_path = key in FILES | TEMPLATES | MODELS or bool(_PATH_BY_NAME.search(key))
     file_like = "/" in value or bool(_FILE_NAME.search(value))
     if (reads_path or file_like) and _lies(folder, value):
-        return f"{value} lies beside the spec, but is not written as a path", f"write ./{value}"
+        return f"{value} is next to the spec, but is not written as a path", f"write ./{value}"
     if _must_exist(key, value):
         return f"no such file or folder: {_short(value)}", f"{HOW}; {_advice(key)}"
     return None
@@ -147,7 +147,7 @@ def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
 def _reporting_problem(key: str, value: str) -> tuple[str, str] | None:
     """Return message and hint for a report folder that would lie in the training's own folder."""
     if key in REPORTING and value.startswith(("./", "../")):
-        message = f"{value} would lie in the training's own folder, which is not kept"
+        message = f"{value} would be in the training's own folder, which is not kept"
         return message, "write an absolute path"
     return None
 
@@ -174,7 +174,7 @@ def _module_problem(value: str, folder: Path, modules: str) -> tuple[str, str] |
         return None
     launch = f"launch: {{env: {{PYTHONPATH: {folder.absolute()}}}}}"
     return (
-        f"{found} lies beside the spec, where the training process does not search for modules",
+        f"{found} is next to the spec, where the training process does not search for modules",
         f"install it, or write {launch} in the stage (llmpipe does not notice changes in it)",
     )
 

@@ -273,7 +273,7 @@ _ADVICE = (
     ),
     (
         re.compile(r"No module named"),
-        "a package that this configuration needs is not installed beside Axolotl",
+        "a package that this configuration needs is not installed next to Axolotl",
     ),
     (
         re.compile(r"contains no samples|dataset is empty|num_samples=0|empty dataset", re.I),

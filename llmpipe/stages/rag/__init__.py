@@ -101,7 +101,7 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
         if config.mode == "bm25" and config.threshold != "auto":
             found.append((("threshold",), "has no effect: a search by words has no cosine"))
         if config.calibration and (config.mode == "bm25" or config.threshold != "auto"):
-            found.append((("calibration",), "has no effect: the threshold is not found by it"))
+            found.append((("calibration",), "has no effect: no threshold is calibrated"))
         if not config.data:
             found += [
                 ((name,), "has no effect without `data`")
@@ -110,7 +110,7 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
             ]
         found += fusion_problems(config.fusion, config.alpha, hybrid=config.mode == "hybrid")
         if config.fetch < config.k:
-            found.append((("fetch",), f"brings in fewer passages than k, {config.k}"))
+            found.append((("fetch",), f"is less than k, {config.k}"))
         try:
             read_filters(config.plain_filters())
         except StageError as error:
@@ -277,7 +277,9 @@ def _ask_labeled(
             refused.append(f"{question.place}: {error.message}")
     if refused:
         counts = "counts" if len(refused) == 1 else "count"
-        told = f"{len(refused)} of {len(questions)} questions {counts} as unanswered for it"
+        told = (
+            f"{len(refused)} of {len(questions)} questions {counts} as unanswered because of this"
+        )
         ctx.warn(f"{refused[0]}; {told}")
     return answers
 
@@ -308,8 +310,8 @@ def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
     written = [answer.usage.completion_tokens for answer in answers if answer.hits]
     if written and all(tokens is not None and tokens <= 1 for tokens in written):
         raise StageError(
-            f"{ctx.config.generator.model} answers every question with nothing",
-            hint="a wrong tokenizer or chat template does this: look at the stage that made it",
+            f"{ctx.config.generator.model} gives empty answers to all questions",
+            hint="a wrong tokenizer or chat template can cause this: check the stage that made it",
         )
 
 
@@ -321,7 +323,7 @@ def _warn_of_unread(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
         alone = [answer for answer in answers if answer.words_alone() == why]
         if alone:
             ctx.warn(
-                f"{len(alone)} of {len(answers)} questions were searched by words alone, such as "
+                f"{len(alone)} of {len(answers)} questions were searched by words only, such as "
                 f"{alone[0].question!r}: {reason}"
             )
 

@@ -35,7 +35,7 @@ def find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Thresh
     if unread == passages:
         if config.mode == "dense":
             raise StageError(
-                "the embedder can read none of the passages: no question can be held against them",
+                "the embedder can read no passage: no question can be compared with them",
                 hint="set `mode: bm25`, or embed the chunks with a model of their language",
             )
         return Threshold("words", unread_passages=unread)
@@ -56,8 +56,7 @@ def _calibrated(cosines: Sequence[float | None], labeled: Sequence[Question]) ->
     known = [cosine for cosine in cosines if cosine is not None]
     if not known:
         raise StageError(
-            f"the embedder can read none of the {len(cosines)} questions that the threshold is "
-            "found by",
+            f"the embedder can read none of the {len(cosines)} calibration questions",
             hint="name questions that it reads as `calibration`, or set `threshold`",
         )
     unread = len(cosines) - len(known)

@@ -178,7 +178,7 @@ def test_what_is_not_allowed_stops_and_what_is_allowed_is_told() -> None:
     report = Report()
     report.settle(found, ["rows"])
     assert report.error == found[0].message
-    assert report.hint == "do this\nor train all the same: allow_untrained: [end_of_turn]"
+    assert report.hint == "do this\nor train anyway: allow_untrained: [end_of_turn]"
     assert "allowed by allow_untrained: [rows]" in report.warnings[0]
     allowed = Report()
     allowed.settle(found, ["rows", "end_of_turn"])

@@ -95,7 +95,7 @@ class Report:
         words = ", ".join(dict.fromkeys(problem.word for problem in refused))
         hints = dict.fromkeys(problem.hint for problem in refused if problem.hint)
         self.error = "\n".join(problem.message for problem in refused)
-        self.hint = "\n".join([*hints, f"or train all the same: allow_untrained: [{words}]"])
+        self.hint = "\n".join([*hints, f"or train anyway: allow_untrained: [{words}]"])
 
 
 def problems(seen: Seen, advice: Callable[[Finding], str]) -> Iterator[Problem]:
