@@ -62,13 +62,13 @@ types: $(VENV)/.installed-dev ## mypy, strict
 layers: $(VENV)/.installed-dev ## imports go only downward
 	$(BIN)/lint-imports
 
-schemas: $(VENV)/.installed-dev ## write the JSON Schemas anew
+schemas: $(VENV)/.installed-dev ## rewrite the JSON Schemas
 	$(BIN)/llmpipe schema --write schemas --docs $(KINDS_PAGE)
 
 kind-sources: $(VENV)/.installed-dev ## record the code that makes each kind's artifacts
 	PYTHONPATH=tests $(BIN)/python tests/kind_sources.py
 
-python-api: $(VENV)/.installed-dev ## write the reference page of the Python API anew
+python-api: $(VENV)/.installed-dev ## rewrite the reference page of the Python API
 	PYTHONPATH=tests $(BIN)/python tests/python_api.py
 
 programs: ## Debian's Chromium, zsh and fish, which tests of pages and of completion drive

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # a type checker knows better; the module `typing` takes a while to import
+TYPE_CHECKING = False  # type checkers read the imports below; importing `typing` takes a while
 if TYPE_CHECKING:
     from typing import Any
 

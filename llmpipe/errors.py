@@ -116,7 +116,7 @@ class LlmpipeError(Exception):
         return [self.hint] if self.hint else []
 
     def _render_traceback_(self) -> list[str]:
-        """Return what a notebook shows: the error as a user should read it, without our frames."""
+        """Return the text that a notebook shows: the error without llmpipe's stack frames."""
         return [f"{type(self).__name__}: {self.render()}"]
 
 
@@ -153,13 +153,13 @@ class PluginError(LlmpipeError):
 
 
 class StoreError(LlmpipeError):
-    """The store is unreadable, has a newer format, or cannot be written (a full disk, say)."""
+    """The store is unreadable, has a newer format, or cannot be written, as on a full disk."""
 
     exit_code = 1
 
 
 class RunError(LlmpipeError):
-    """A stage of a run failed. ``run`` tells of all its stages; what is finished is kept."""
+    """A stage of a run failed. ``run`` describes all its stages; finished ones are kept."""
 
     exit_code = 1
 

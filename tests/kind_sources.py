@@ -2,7 +2,7 @@
 
 A cache key holds a kind's ``VERSION``, not its code. Who changes code that makes artifacts either
 raises the ``VERSION`` of the kinds that it makes them for, or finds that they come out the same; either
-way ``make kind-sources`` then writes ``kind_sources.json`` anew, and the change shows in the commit.
+way ``make kind-sources`` then rewrites ``kind_sources.json``, and the change shows in the commit.
 Comments, docstrings and layout do not count.
 """
 

@@ -153,7 +153,7 @@ def spelt(rng: random.Random, number: int) -> str:
 
 
 def make(train: int, test: int, seed: int) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Make both sets; a ticket that has been made already is made anew."""
+    """Make both sets; a ticket that exists already is made again."""
     rng = random.Random(seed)
     seen: set[str] = set()
     rows: list[dict[str, str]] = []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmpipe.retrieval.prompt import Turn
 
 TITLE = 80
-"""Characters that are shown of a title; that of a row may be a whole question."""
+"""Characters of a title that are shown; the title of a row may be a whole question."""
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
 
 
 def _question(given: str | None, as_data: bool) -> str | None:
-    """Return the question as typed; None if questions are to be asked for."""
+    """Return the question as typed; None to ask for questions at the terminal."""
     if given is None:
         if as_data or not at_terminal():
             why = (
@@ -133,7 +133,7 @@ def _print_citations(answer: Answer) -> None:
 
 
 def _without_source(answer: Answer) -> Iterator[str]:
-    """Yield the sentences of an answer that no citation is for, where others have one."""
+    """Yield the sentences of an answer without a citation, if others have one."""
     from llmpipe.retrieval.citations import claims, is_statement
 
     cited = {citation.claim for citation in answer.citations}
@@ -144,7 +144,7 @@ def _without_source(answer: Answer) -> Iterator[str]:
 
 
 def _listed(citations: Iterable[Citation]) -> Iterator[str]:
-    """Yield the lines that show where an answer comes from, each passage once, by number."""
+    """Yield the lines that list the sources of an answer, each passage once, by number."""
     shown = {(c.number, c.start, c.end): c for c in reversed(tuple(citations))}
     for _, citation in sorted(shown.items()):
         yield ""
@@ -165,13 +165,13 @@ def _place(citation: Citation) -> str:
 
 
 def _title(citation: Citation) -> str:
-    """Return the title of a document; empty where the name alone makes it up."""
+    """Return the title of a document; empty if it only repeats the name."""
     name, title = citation.document, citation.title
     made = (untitled(name), untitled(*name.split("#", 1)), untitled(*name.rsplit("#", 1)))
     return "" if title in made else title
 
 
 def _short(title: str) -> str:
-    """Return a title on one line, cut where it is long."""
+    """Return a title on one line, cut if it is long."""
     line = " ".join(title.split())
     return line if len(line) <= TITLE else f"{line[: TITLE - 1].rstrip()}…"

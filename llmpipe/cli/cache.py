@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Read every object; take out the rotten ones, and name them and those that may not be read."""
+    """Read every object; remove the damaged ones, and list them and the unreadable ones."""
     rotten: list[dict[str, Any]] = []
     unreadable: list[dict[str, Any]] = []
     makers = _makers(store)
@@ -67,7 +67,7 @@ def _verify(store: Store, found: list[str]) -> tuple[list[dict[str, Any]], list[
 
 
 def _verify_records(store: Store) -> Iterator[dict[str, Any]]:
-    """Remove records that are damaged or contradict their artifacts; name them."""
+    """Remove records that are damaged or contradict their artifacts; list them."""
     for path in sorted(store.keys.glob("*.json")):
         key = path.stem
         wrong, record = store.record_damage(key), store.record(key)
@@ -83,7 +83,7 @@ def _verify_records(store: Store) -> Iterator[dict[str, Any]]:
 
 
 def _makers(store: Store) -> dict[str, list[str]]:
-    """Name the outputs, by kind of stage, that each object stands for."""
+    """Return the outputs, by kind of stage, that each object stands for."""
     makers: dict[str, list[str]] = {}
     for path in store.keys.glob("*.json"):
         record = store.record(path.stem)

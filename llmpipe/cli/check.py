@@ -71,8 +71,8 @@ def _block(file: Path) -> dict[str, Any]:
     """Read the file as a train stage does.
 
     Raises:
-        SpecError: it cannot be read, and the place of what is wrong is known.
-        UsageError: it cannot be read, or is a spec.
+        SpecError: It cannot be read, and the place of the mistake is known.
+        UsageError: It cannot be read, or is a spec.
     """
     try:
         return read_axolotl_file(file, str(file))
@@ -92,7 +92,7 @@ def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
     try:
         yield from noted(fit_device(block, detect())[1], block)
     except StageError:
-        return  # said above
+        return  # reported above
 
 
 def _asked(block: Mapping[str, Any]) -> CheckResult:

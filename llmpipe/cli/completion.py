@@ -1,9 +1,8 @@
 """``llmpipe completion``: print a script by which a shell completes llmpipe's command line.
 
-The scripts know nothing themselves: at each Tab they hand over the line as it is typed so far, by
-the option ``--line``, and are told what fits. What a command takes is read off the parser that the
-command builds for itself, and names of stages, profiles and runs come from the spec and its store,
-so that there is no list to keep in step.
+At each Tab, the script passes the line typed so far to the option ``--line``, which prints what
+fits. Options come from the parser of the command; names of stages, profiles and runs come from the
+spec and its store. So there is no list to maintain.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from llmpipe.errors import LlmpipeError
 from llmpipe.paths import expanded
 
 FILES, YAML_FILES = ":files", ":yaml"
-"""Answers that ask the shell for names of files: it knows best how to complete them."""
+"""Answers that ask the shell to complete names of files itself."""
 
 BASH = r"""
 _llmpipe() {
@@ -89,9 +88,9 @@ complete --command llmpipe --no-files --arguments '(__llmpipe)'
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 Offer = tuple[str, str]
-"""A word that fits, and what it means."""
+"""A word that fits, and its description."""
 Values = Mapping[str, str]
-"""What stands on the line already, by the names of the arguments."""
+"""The arguments that the line holds already, by name."""
 
 
 def main(argv: list[str]) -> int:
@@ -110,13 +109,13 @@ def main(argv: list[str]) -> int:
         print(SCRIPTS[options.shell].strip())
     else:
         for word, about in offers(options.line):
-            if word.split() == [word]:  # in a broken spec anything may be a name
+            if word.split() == [word]:  # in a broken spec, a name may be anything
                 print(f"{word}\t{' '.join(about.split())}")
     return 0
 
 
 def offers(line: str) -> list[Offer]:
-    """Give what fits at the end of a command line, such as ``llmpipe run spec.yaml --on``."""
+    """Return what fits at the end of a command line, such as ``llmpipe run spec.yaml --on``."""
     *before, current = _words(line)
     if len(before) < 2:
         found: Iterable[Offer] = COMMANDS.items() if before else ()
@@ -128,7 +127,7 @@ def offers(line: str) -> list[Offer]:
 
 
 def command_parser(command: str) -> argparse.ArgumentParser:
-    """Give the parser that a command builds for itself: it is stopped where it begins to parse."""
+    """Return the parser of a command: the command is stopped where it begins to parse."""
 
     class Built(BaseException):
         pass
@@ -153,7 +152,7 @@ def command_parser(command: str) -> argparse.ArgumentParser:
 
 
 def _words(line: str) -> list[str]:
-    """Split a line as a shell does; the last word is the one that is being typed, perhaps empty."""
+    """Split a line as a shell does; the last word is being typed and may be empty."""
     try:
         words = shlex.split(line)
     except ValueError:  # a quote is open
@@ -162,7 +161,7 @@ def _words(line: str) -> list[str]:
 
 
 def _arguments(takes: argparse.ArgumentParser, words: list[str], current: str) -> Iterator[Offer]:
-    """Give what may stand behind a command and the words that follow it."""
+    """Return what may follow a command and the words after it."""
     left = [action for action in takes._actions if not action.option_strings]
     values: dict[str, str] = {}
     open_option: argparse.Action | None = None
@@ -199,7 +198,7 @@ def _options(takes: argparse.ArgumentParser) -> Iterator[Offer]:
 
 
 def _values(action: argparse.Action, values: Values) -> Iterable[Offer]:
-    """Give what an argument may be."""
+    """Return the possible values of an argument."""
     if action.choices is not None:
         return [(str(choice), "") for choice in action.choices]
     for name in (action.dest, action.metavar):
@@ -213,7 +212,7 @@ def _spec(values: Values) -> Path:
 
 
 def _section(values: Values, name: str) -> dict[str, Any]:
-    """Give the entries of a section of the spec; none where it cannot be read."""
+    """Return the entries of a section of the spec; none if it cannot be read."""
     from llmpipe.spec.extends import load_extended
 
     with contextlib.suppress(LlmpipeError, OSError):
@@ -262,4 +261,4 @@ OFFERS: dict[str, Callable[[Values], Iterable[Offer]]] = {
     "profiles": _profiles,
     "settings": _settings,
 }
-"""What stands for an argument, by its name or else by what its help calls it."""
+"""Completions of an argument, by its name or else by its metavar."""

@@ -1,4 +1,4 @@
-"""``llmpipe doctor``: show what this machine has, or all that a spec needs, and what mends it."""
+"""``llmpipe doctor``: show what this machine has, or what a spec needs and how to install it."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _of_spec(options: argparse.Namespace) -> list[Needed]:
-    """Return what all stages of a spec need, those that are cached included."""
+    """Return the needs of all stages of a spec, cached ones included."""
     project = open_project(options, absent=True)
     return needs_of(project, list(project.graph.nodes))
 
 
 def _of_machine() -> list[Needed]:
-    """Return the packages of every extra and the converter; nothing says that they are needed."""
+    """Return the packages of every extra and the converter; they may not be needed."""
     from dataclasses import replace
 
     from llmpipe.backends.llama_cpp import converter

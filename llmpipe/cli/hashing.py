@@ -1,4 +1,4 @@
-"""Says on a terminal how far the hashing of a big input file is."""
+"""Show the progress of hashing a big input file on a terminal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from llmpipe.terminal import redraw
 
 BIG = 1 << 28
-"""Bytes of a file from which on it is worth a word: about a second's hashing."""
+"""Bytes from which the progress of a file is shown: about a second's hashing."""
 
 PAUSE = 0.2
-"""Seconds between two words."""
+"""Seconds between two updates."""
 
 
 class HashProgress:
-    """Called while a file is read: its path, the bytes read so far, and all of them."""
+    """Called while a file is read, with its path, the bytes read so far, and all of them."""
 
     def __init__(self) -> None:
         self._due = 0.0

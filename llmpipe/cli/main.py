@@ -1,4 +1,4 @@
-"""The entry point: find the command, import it alone, turn errors into messages and exit codes."""
+"""The entry point: import only the requested command, turn errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMANDS = {
 }
 
 SERVES = "serve"
-"""The command that only a signal ends: ending so is never a failure."""
+"""The command that only a signal ends, which is never a failure."""
 
 USAGE = """usage: llmpipe COMMAND ...
 
@@ -54,7 +54,7 @@ exit codes: 0 done, 1 a stage failed, 2 the spec or the command is wrong, 3 stal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code; without ``argv``, as its own program."""
+    """Run the command line and return the exit code; ``argv`` is by default that of the process."""
     if argv is None:
         _print_anything()
         if sys.argv[1:2] == [SERVES]:
@@ -82,10 +82,10 @@ def _command(name: str, arguments: list[str]) -> int:
         hint = did_you_mean(name, COMMANDS) or f"commands: {', '.join(COMMANDS)}"
         print(f"llmpipe: there is no command {name!r}\n   {hint}", file=sys.stderr)
         return 2
-    gc.set_threshold(100_000)  # a graph lives as long as the process: look for garbage seldom
+    gc.set_threshold(100_000)  # a graph lives as long as the process: collect garbage rarely
     try:
         code = int(importlib.import_module(f"llmpipe.cli.{name}").main(arguments))
-        print(end="", flush=True)  # here it can still be said that it cannot be written
+        print(end="", flush=True)  # a write error can still be reported here
         return code
     except LlmpipeError as error:
         _complain(error.render())
@@ -107,12 +107,12 @@ def _command(name: str, arguments: list[str]) -> int:
     finally:
         for stream in (sys.stdout, sys.stderr):
             with unheard(stream, OSError):
-                pass  # what is left would be told as a traceback in the end
+                pass  # otherwise Python would print a traceback at exit
 
 
 @contextlib.contextmanager
 def unheard(stream: TextIO, error: type[OSError] = BrokenPipeError) -> Iterator[None]:
-    """Print to a stream; a closed stream, or a similar error, is not a failure."""
+    """Print to a stream; ignore a closed stream and similar errors."""
     try:
         yield
         print(end="", file=stream, flush=True)
@@ -126,15 +126,15 @@ def _complain(text: str) -> None:
 
 
 def leave(number: int, frame: object) -> None:
-    """Exit with success, as a server is meant to end; what it opened ends with it.
+    """Exit with success, as a server is meant to end.
 
-    An exception would not do: raised in the middle of an import, it may be lost.
+    An exception might be lost if it were raised in the middle of an import.
     """
     os._exit(0)
 
 
 def _print_anything() -> None:
-    """Show a character that the terminal's encoding lacks as its number."""
+    """Print characters that the terminal's encoding lacks by their numbers."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

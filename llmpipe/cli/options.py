@@ -32,11 +32,11 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_spec(arguments: argparse.ArgumentParser, *, without: str | None = None) -> None:
-    """Add the spec and what is laid over it.
+    """Add the spec, its profiles and its settings.
 
     Args:
-        arguments: the command's.
-        without: what the command does without a spec, where it needs none.
+        arguments: Those of the command.
+        without: What the command does without a spec, if it does not require one.
     """
     about = "the YAML file" if without is None else f"the YAML file; without it, {without}"
     nargs = None if without is None else "?"
@@ -81,10 +81,10 @@ def add_store(arguments: argparse.ArgumentParser) -> None:
 
 
 def find_store(spec: str) -> Store:
-    """Return the store of a spec; neither needs to be valid or to exist.
+    """Return the store of a spec. The spec need not be valid, and the store need not exist.
 
     Raises:
-        UsageError: there is no such spec that could say where its store is.
+        UsageError: There is no spec that tells where its store is.
     """
     path = Path(spec)
     if path.is_dir():
@@ -97,16 +97,16 @@ def find_store(spec: str) -> Store:
 
 
 def open_store(options: argparse.Namespace) -> Store:
-    """Open the store of the spec that `add_store` names, which must be there.
+    """Open the existing store of the spec that `add_store` names.
 
     Raises:
-        UsageError: it is not.
+        UsageError: It does not exist.
     """
     store = find_store(options.spec)
     if not store.objects.is_dir():
         hint = "name the spec of the store"
         raise UsageError(f"there is no store in {store.home}", hint=hint)
-    store.create()  # what later versions have added
+    store.create()  # fields of later versions
     return store
 
 
@@ -137,10 +137,10 @@ def open_pipeline(
     """Open the pipeline that the shared arguments name; see `llmpipe.api.loading.open_spec`.
 
     Args:
-        options: the shared arguments, with those of `add_run` where the command has them.
-        command: the words of the command, to say how to call it again for an earlier run.
-        remember: see `llmpipe.api.loading.open_spec`.
-        absent: see `llmpipe.api.loading.open_spec`.
+        options: The shared arguments, with those of `add_run` if the command has them.
+        command: The words of the command, to tell how to call it for an earlier run.
+        remember: See `llmpipe.api.loading.open_spec`.
+        absent: See `llmpipe.api.loading.open_spec`.
     """
     from llmpipe.api.loading import open_spec
     from llmpipe.cli.hashing import HashProgress
@@ -159,7 +159,7 @@ def open_pipeline(
 
 
 class CommandAdvice:
-    """Says what to do by the command line; see `llmpipe.api.stored.Advice`."""
+    """Tells what to do on the command line; see `llmpipe.api.stored.Advice`."""
 
     def __init__(self, options: argparse.Namespace, command: Sequence[str]) -> None:
         self._spec = options.spec
@@ -187,7 +187,7 @@ def print_json(value: Any) -> None:
 
 
 def print_warnings(warnings: Sequence[str]) -> None:
-    """Print on standard error what was found remarkable before anything runs."""
+    """Print warnings on standard error before anything runs."""
     for warning in warnings[:MOST_PROBLEMS]:
         print_warning(warning)
     if len(warnings) > MOST_PROBLEMS:

@@ -18,12 +18,12 @@ def at_terminal() -> bool:
 
 
 def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
-    """Return what ``read`` makes of an answer; an empty one is the default, where there is one.
+    """Return what ``read`` makes of an answer; an empty answer means the default, if there is one.
 
-    What ``read`` refuses is said, and the question asked again.
+    If ``read`` refuses an answer, the reason is printed and the question is asked again.
 
     Raises:
-        KeyboardInterrupt: the user quits: Ctrl-C, or the end of the input.
+        KeyboardInterrupt: The user quits by Ctrl-C or the end of the input.
     """
     prompt = f"{question} [{default}]: " if default else f"{question}: "
     while True:
@@ -44,7 +44,7 @@ def ask(question: str, default: str | None, read: Callable[[str], T]) -> T:
 def choose(
     question: str, choices: Mapping[str, str], default: str, check: Callable[[str], object]
 ) -> str:
-    """Let one of several words be chosen, each with what it means: by its number or itself.
+    """Let the user choose one of several words, by its number or by itself.
 
     A word that ``check`` refuses cannot be chosen; the reason is shown.
     """

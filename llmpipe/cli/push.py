@@ -21,6 +21,6 @@ def main(argv: list[str]) -> int:
 def _push(item: Transfer) -> Moved:
     if item.record is None:
         return "nothing"
-    if item.record.kept_from is not None:  # others would take it for what its key says
+    if item.record.kept_from is not None:  # others would expect it to be what its key says
         return "kept"
     return "moved" if item.remote.push(item.record, item.store, item.count) else "there"

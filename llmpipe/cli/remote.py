@@ -1,4 +1,4 @@
-"""What ``push`` and ``pull`` have in common: go through the stages and move what can be moved."""
+"""The common part of ``push`` and ``pull``: go through the stages and move artifacts."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from llmpipe.terminal import redraw
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """One stage's artifacts, and the stores between which they are to move."""
+    """One stage's artifacts, and the stores to move them between."""
 
     node: StageNode
     key: str
     record: KeyRecord | None
-    """What the local store has of them."""
+    """The local store's record of them."""
     store: Store
     remote: Remote
     count: Count
 
 
 Moved = Literal["moved", "there", "kept", "nothing"]
-"""What came of a stage: moved; all of it there before; not to be moved since it was really made of
-something else; nothing to be moved."""
+"""The result for a stage: moved; all of it was there already; not moved because it was made from
+other inputs; or there was nothing to move."""
 
 Move = Callable[[Transfer], Moved]
 
@@ -43,9 +43,10 @@ Move = Callable[[Transfer], Moved]
 def transfer(
     argv: list[str], command: str, description: str, move: Move, words: Mapping[Moved, str]
 ) -> int:
-    """Run a command that moves the artifacts of a spec's stages from store to store.
+    """Run a command that moves the artifacts of a spec's stages between stores.
 
-    ``words`` describe the result of a stage. The exit status is 1 where one is not at its goal.
+    ``words`` describe the result of a stage. The exit status is 1 if an artifact could not be
+    moved.
     """
     arguments = parser(command, description)
     add_spec(arguments)

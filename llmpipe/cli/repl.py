@@ -1,4 +1,4 @@
-"""Answer one question after the other at a terminal, with everything loaded once."""
+"""Answer questions at a terminal, with everything loaded once."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llmpipe.retrieval.prompt import Turn
 PROMPT = "\n> "
 
 Reply = Callable[[str, list[Turn]], Answer]
-"""Shows the answer to a question, which the turns before it explain, and returns it."""
+"""Shows the answer to a question, which may refer to the turns before it, and returns it."""
 
 
 def converse(reply: Reply) -> None:
-    """Ask for questions until there are no more: the end of the input, which Ctrl-D is.
+    """Ask for questions until the end of the input (Ctrl-D).
 
-    Ctrl-C stops the answer that is being written; its question still counts for those after it.
-    What could not be asked is forgotten: an endpoint that was busy may answer the next one.
+    Ctrl-C stops the answer that is being written; its question still counts as a turn. A question
+    that failed does not: an endpoint that was busy may answer the next one.
     """
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (input() then knows the arrow keys)
@@ -39,7 +39,7 @@ def converse(reply: Reply) -> None:
 
 
 def _next_question() -> str | None:
-    """Return the next line that says something; None where there is none."""
+    """Return the next line that is not blank, or None at the end."""
     while True:
         try:
             question = input(PROMPT).strip()

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def _folder(store: Store, name: str | None) -> Path:
-    """Find what a run has left, or the last run of all that ended."""
+    """Return the folder of a run, or of the last run that has ended."""
     runs = read_runs(store)
     ended = [*runs] or sorted(path.parent.name for path in store.runs.glob("*/run.json"))
     wanted = next(reversed(ended), None) if name is None else name

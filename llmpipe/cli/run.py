@@ -1,7 +1,7 @@
 """``llmpipe run``: bring every stage of a spec up to date.
 
-Where nothing has changed since a run that found nothing to do, that is told without reading the
-spec; what a run takes else is imported only when there is something to run.
+If nothing has changed since a run that had nothing to do, this is reported without reading the
+spec. Everything else is imported only if something has to run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bring the stages of a spec up to date as ``llmpipe run`` is asked to."""
+"""Bring the stages of a spec up to date, as the options of ``llmpipe run`` say."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from llmpipe.runner.messages import describe, overlaid, seconds_text
 from llmpipe.runner.plan import StagePlan
 
 LONG = 3600.0
-"""Seconds from which on a stage is not repeated for a newer tool without asking."""
+"""Seconds from which a stage is repeated for a newer tool only after asking."""
 
 
 def run_stages(options: argparse.Namespace) -> int:
-    """Run what the parsed arguments of ``llmpipe run`` ask for; return the exit code."""
+    """Run what the parsed options of ``llmpipe run`` ask for; return the exit code."""
     will_run = not options.dry_run
     planned = open_pipeline(options, remember=will_run, absent=will_run).prepare(
         only=options.only,
@@ -68,7 +68,7 @@ def _show(planned: PlannedRun, options: argparse.Namespace) -> int:
 
 
 def _agreed(plans: Iterable[StagePlan]) -> bool:
-    """Ask, on a terminal, before hours of work are repeated only because a tool is newer."""
+    """Ask, at a terminal, before hours of work are repeated only because a tool is newer."""
     causes = {"tool", "version"}
     repeated = [
         plan

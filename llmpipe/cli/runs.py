@@ -29,10 +29,10 @@ from llmpipe.runner.store import Store
 FAILED = ("failed", "interrupted", UNFINISHED)
 
 SIDE_BY_SIDE = 3
-"""Runs up to which each is a column; more are a line each."""
+"""Number of runs up to which each is a column; more are a line each."""
 
 COUNTED = ("metrics", "seconds")
-"""The parts of a comparison that are numbers, whose changes are told."""
+"""The parts of a comparison that hold numbers, which are shown with their change."""
 
 TITLES = {
     "config": "settings that differ",
@@ -120,7 +120,7 @@ def _ended(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _compared(
     options: argparse.Namespace, runs: dict[str, dict[str, Any]], store: Store
 ) -> list[dict[str, Any]]:
-    """Return the records of the runs to compare: those named, or the last that are done."""
+    """Return the records of the runs to compare: the named ones, or the last finished ones."""
     done = [name for name, record in runs.items() if record["status"] not in FAILED]
     names = options.runs or done[-(options.last or 2) :]
     passed = [name for name in runs if names and name > names[0] and runs[name]["status"] in FAILED]

@@ -1,4 +1,4 @@
-"""``llmpipe schema``: print, write or check the JSON Schemas and what is made from them."""
+"""``llmpipe schema``: print, write or check the JSON Schemas and the reference page."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
             _announce(service)
             _wait(service)
         except KeyboardInterrupt:
-            pass  # so it is meant to end
+            pass  # the intended end
         finally:
             _leave_at_once()
     return 0
@@ -65,4 +65,4 @@ def _leave_at_once() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
-    gc.freeze()  # the end of Python looks for garbage in all that is loaded: seconds of waiting
+    gc.freeze()  # Python's exit would search everything loaded for garbage, for seconds

@@ -1,4 +1,4 @@
-"""``llmpipe tools``: install and list the programs that are kept apart from our environment."""
+"""``llmpipe tools``: install and list programs that live outside the Python environment."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The terms that every part of llmpipe shares: artifacts, ports, stages and what a stage is given.
+"""The terms that all parts of llmpipe share: artifacts, ports, stages and their context.
 
 A stage kind is one class that follows `Stage`. The compiler reads its `ports`, the planner its
-`fingerprint` and `tools`, and the worker calls its `run` with a `StageContext`. What only some
-kinds can do, they declare by inheriting from a class of `llmpipe.contracts.abilities`. Nothing here
-imports anything heavy, and nothing here knows how the engine works.
+`fingerprint` and `tools`, and the worker calls its `run` with a `StageContext`. A kind declares
+optional abilities by inheriting from a class of `llmpipe.contracts.abilities`. Nothing here imports
+heavy packages or knows how the engine works.
 """
 
 from llmpipe.contracts.abilities import (

@@ -1,15 +1,15 @@
-"""What only some kinds of stages can do. A kind declares it by inheriting from the class.
+"""Optional abilities of stage kinds. A kind declares one by inheriting from its class.
 
     class Chat(StageDefaults, Servable): ...
 
-    Servable    `llmpipe serve` and `Pipeline.serve` keep it up
-    Answers     `llmpipe ask` and `Pipeline.ask` put questions to it
-    Compilable  `llmpipe compile` writes what it runs, to be run without llmpipe
-    Estimates   says before a run what it will take: memory, disk, time, money
-    Stochastic  asks for replies that can differ from draw to draw: `llmpipe run --resample`
+    Servable    `llmpipe serve` and `Pipeline.serve` serve its stages
+    Answers     `llmpipe ask` and `Pipeline.ask` ask its stages questions
+    Compilable  `llmpipe compile` writes what a stage runs, for use without llmpipe
+    Estimates   estimates a stage before a run: memory, disk, time, money
+    Stochastic  asks for replies that differ between draws: `llmpipe run --resample`
 
 The command line knows no kind by name: a kind of another package has the same abilities as one of
-llmpipe's own. The registry checks that a class offers what it declares.
+llmpipe's own. The registry checks that a class implements what it declares.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServeContext(Generic[ConfigT]):
-    """All that a service of a stage may know.
+    """What a service of a stage may use.
 
-    ``inputs`` are the stage's, as a run would give them. ``created`` says when each of those that a
-    stage made was made, in seconds since 1970. ``output(name)`` returns the path of what the stage
-    itself made, and raises a `StoreError` where that is not up to date.
+    ``inputs`` are those of the stage, as in a run. ``created`` has the times at which stages made
+    them, in seconds since 1970. ``output(name)`` returns the path of the stage's own output, and
+    raises a `StoreError` if that is not up to date.
     """
 
     config: ConfigT
@@ -50,7 +50,7 @@ class ServeContext(Generic[ConfigT]):
     port: int = 0
     """0 lets the system choose a free one."""
     api_key: str | None = None
-    """What callers must send as a bearer token; given wherever other machines reach the host."""
+    """The bearer token that callers must send; always set if other machines can reach the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Endpoint:
     """A service that answers."""
 
     url: str
-    """Where it answers: ``http://127.0.0.1:8080``."""
+    """Its address: ``http://127.0.0.1:8080``."""
     offers: str = ""
     """What can be called there, in a few words for the user."""
     notes: tuple[str, ...] = ()
@@ -68,23 +68,22 @@ class Endpoint:
 
 
 class Servable:
-    """A kind whose stages are served. Its config inherits from `ServedConfig`."""
+    """A kind whose stages can be served. Its config inherits from `ServedConfig`."""
 
     SERVE_NEEDS: tuple[str, ...] = ()
-    """Distributions that serving takes besides those that `Stage.needs` names."""
+    """Distributions that serving needs besides those of `Stage.needs`."""
 
     @staticmethod
     @abstractmethod
     def serve(ctx: ServeContext[Any]) -> AbstractContextManager[Endpoint]:
         """Serve until the returned context ends.
 
-        The service answers from the moment the context is entered; it computes in threads or
-        processes of its own. When the context ends, nothing of it is left. May be called from any
-        thread.
+        The service answers as soon as the context is entered, and computes in its own threads or
+        processes, which end with the context. May be called from any thread.
 
         Raises:
-            StageError: the address is taken, or what is served cannot be opened; on leaving, why
-                the service ended by itself.
+            StageError: The address is taken, or the model cannot be opened. On leaving: why the
+                service ended by itself.
         """
 
 
@@ -94,61 +93,61 @@ class Answers:
     @staticmethod
     @abstractmethod
     def answerer(ctx: ServeContext[Any]) -> AbstractContextManager[Any]:
-        """Open what answers.
+        """Open the answerer.
 
         Returns:
-            an object with ``answer(question, history=(), *, k=None)``, which returns an answer with
+            An object with ``answer(question, history=(), *, k=None)``, which returns an answer with
             its ``text`` and ``citations``, and ``stream(…)``, which yields it while it is written
             (`llmpipe.retrieval.answer.Answerer`).
         """
 
 
 class Compilable:
-    """A kind whose work can be written as a folder that runs without llmpipe."""
+    """A kind whose stages can be written as a folder that runs without llmpipe."""
 
     @staticmethod
     @abstractmethod
     def compile_to(ctx: StageContext[Any], out: Path) -> list[str]:
-        """Write into the empty folder ``out`` what the stage would run, with a ``run.sh``.
+        """Write what the stage would run, with a ``run.sh``, into the empty folder ``out``.
 
         Returns:
-            What the user should know about it, a line each.
+            Notes for the user, one per line.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one execution of a stage will take, as far as it is known. None: not known."""
+    """The needs of one execution of a stage, as far as known; None means unknown."""
 
     memory: int | None = None
-    """Bytes of main memory, at the most."""
+    """Peak bytes of main memory."""
     gpu_memory: int | None = None
-    """Bytes of memory on each GPU, at the most."""
+    """Peak bytes of memory on each GPU."""
     disk: int | None = None
     """Bytes that its artifacts add to the store."""
     seconds: float | None = None
     money: float | None = None
-    """US dollars that are paid to others."""
+    """US dollars paid to others."""
 
 
 class Estimates:
-    """A kind that says before a run what a stage will take."""
+    """A kind that can estimate a stage before a run."""
 
     @staticmethod
     @abstractmethod
     def estimate(config: Any, inputs: Mapping[str, Given]) -> Needs:
-        """Return what the stage will take. Quick: ``plan`` and ``run`` call it.
+        """Return the estimate. It must be quick: ``plan`` and ``run`` call it.
 
-        What earlier executions took is preferred where they did the same work.
+        Measurements of earlier executions with the same work take precedence.
 
         Args:
-            config: the stage's, paths made absolute.
-            inputs: what is known of the inputs, by port; ``size`` is in bytes.
+            config: The stage's config, with absolute paths.
+            inputs: What is known of the inputs, by port; ``size`` is in bytes.
         """
 
 
 class Stochastic:
-    """A kind that asks for replies that can differ from draw to draw, and journals them."""
+    """A kind that asks for replies that differ between draws, and journals them."""
 
 
 ABILITIES = (Servable, Answers, Compilable, Estimates, Stochastic)

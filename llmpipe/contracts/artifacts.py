@@ -1,4 +1,4 @@
-"""What stages pass to each other."""
+"""The artifacts that stages pass to each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ArtifactType = Literal[
     "documents",  # one JSONL file of texts with their sections and pages
     "chunks",  # a folder: the chunks, and their documents
     "embeddings",  # a folder: a vector for each chunk, and the chunks
-    "index",  # a folder: what can be searched, and all that it finds
+    "index",  # a folder: a searchable index, and the documents that it finds
     "metrics",  # one JSON file of metrics
     "file",  # any file or folder that only its own stage understands
 ]
@@ -25,15 +25,15 @@ ArtifactType = Literal[
 class Artifact:
     """An input as the worker sees it: a readable path.
 
-    An adapter comes with its ``base`` model, embeddings and an index with their embedder's. Where a
-    pattern of file names or a folder stood in the spec, ``path`` is the folder below which the
-    files that match ``pattern`` are meant (`llmpipe.patterns.matching_files`).
+    An adapter comes with its ``base`` model; embeddings and an index come with their embedder's. If
+    the spec names a folder or a pattern of file names, ``path`` is the folder below which the files
+    that match ``pattern`` are meant (`llmpipe.patterns.matching_files`).
     """
 
     path: Path
     type: ArtifactType
     digest: str
     label: str
-    """What messages should call it: ``dataset.train`` or ``./data/a.jsonl``."""
+    """Its name in messages: ``dataset.train`` or ``./data/a.jsonl``."""
     base: Artifact | None = None
     pattern: str | None = None

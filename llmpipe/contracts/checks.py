@@ -1,6 +1,6 @@
-"""Check a stage kind's class, and each of its answers, against the contract.
+"""Check a stage kind's class, and each of its return values, against the contract.
 
-The registry does so for the kinds of other packages, `llmpipe.testing` for all.
+The registry does this for the kinds of other packages, `llmpipe.testing` for all.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from llmpipe.errors import LlmpipeError
 from llmpipe.needs import Need
 
 REQUIRED = ("ports", "run")
-"""What a class has to answer itself; `StageDefaults` answers the rest."""
+"""What a class must define itself; `StageDefaults` defines the rest."""
 
 Blame = Callable[[str], LlmpipeError]
-"""Makes the error that describes a fault of a kind and names its owner."""
+"""Makes an error about a fault of a kind that names its owner."""
 
 
 def shortcomings(found: Any) -> Iterator[str]:
@@ -53,7 +53,7 @@ def shortcomings(found: Any) -> Iterator[str]:
 
 
 def variant_shortcomings(found: Any, base: type[StageConfig]) -> Iterator[str]:
-    """Yield what an object lacks of the contract of a variant; ``base`` is its kind's config."""
+    """Yield what a variant lacks of its contract; ``base`` is the config of its kind."""
     config = getattr(found, "Config", None)
     if not (isinstance(config, type) and issubclass(config, base)):
         yield f"its Config is not a subclass of {base.__module__}.{base.__name__}"
@@ -72,9 +72,9 @@ def _undelivered(found: type) -> Iterator[str]:
 
 
 def checked(stage: type, blame: Blame) -> type[Stage]:
-    """Return the kind with its answers checked: what it raises or answers wrongly is its own fault.
+    """Return the kind with its return values checked: errors and wrong values are blamed on it.
 
-    ``run`` is left alone: it runs in a process of its own, and its failure is that of the stage.
+    ``run`` is not wrapped: it runs in its own process, and its failure is that of the stage.
     """
 
     def guarded(name: str, complaint: Callable[[Any], str | None]) -> Any:
@@ -173,7 +173,7 @@ ANSWERS: Mapping[str, Callable[[Any], str | None]] = {
     "effort": _one("effort", Effort, optional=True),
     "estimate": _one("estimate", Needs),
 }
-"""What is wrong with the answer to each of the engine's questions, if anything."""
+"""Checks of the return values; each returns what is wrong, if anything."""
 
 
 def _shown(value: Any) -> str:

@@ -21,14 +21,14 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """What a stage needs of the machine while it runs. Stages that fit together run together."""
 
     cpus: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """CPU threads; without it as many as its kind needs: one, or all that there are."""
+    """CPU threads. By default, as many as its kind needs: one, or all of the machine."""
     memory: Annotated[str, msgspec.Meta(pattern=f"^{_MEMORY.pattern}$")] | None = None
-    """Main memory, such as 8GB or 512MiB; stages whose needs exceed the machine's take turns."""
+    """Main memory, such as 8GB or 512MiB. Stages that together exceed it take turns."""
     gpus: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    """GPUs reserved for the stage, through CUDA_VISIBLE_DEVICES; without it the stage sees all."""
+    """GPUs reserved for the stage, through CUDA_VISIBLE_DEVICES. By default, it sees all."""
 
     def memory_bytes(self) -> int:
-        """Return the memory in bytes; 0 where none is named."""
+        """Return the memory in bytes; 0 if it is not set."""
         match = _MEMORY.fullmatch(self.memory or "")
         if not match:
             return 0
@@ -40,29 +40,29 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """The fields that every stage has. A kind's config class inherits from this one."""
 
     kind: str
-    """Which kind of stage this is."""
+    """The kind of stage."""
     description: str = ""
     """What the stage is for, in the words of the spec's author."""
     timeout: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
     """Seconds after which the stage is stopped and counts as failed."""
     retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    """How often the stage is tried again when it fails, each time after a longer pause."""
+    """How often a failed stage is tried again, each time after a longer pause."""
     resources: Resources = Resources()
     """What the stage needs of the machine while it runs."""
     freeze: bool = False
-    """Treat the stage's last artifacts as fresh, whatever has changed since; the plan says so."""
+    """Treat the stage's last artifacts as fresh, whatever has changed; the plan says so."""
     matrix: dict[str, Any] | None = None
-    """Axes (paths inside the stage) with lists of values: the stage, and what depends on it, runs
-    at every point; also `exclude`, `include` and `max_parallel`."""
+    """Axes (paths inside the stage) with lists of values. The stage, and all that depend on it, run
+    at every point. Also `exclude`, `include` and `max_parallel`."""
 
 
 class ServedConfig(StageConfig, frozen=True, kw_only=True):
-    """The fields that every stage has which ``llmpipe serve`` serves (`Servable`)."""
+    """The fields of stages that ``llmpipe serve`` can serve (`Servable`)."""
 
     host: str = "127.0.0.1"
-    """Address that ``llmpipe serve`` binds. One that other machines can reach needs an API key."""
+    """Address that ``llmpipe serve`` binds. If other machines can reach it, it needs an API key."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
-    """Port that ``llmpipe serve`` listens on. The check in a run takes any free one."""
+    """Port that ``llmpipe serve`` listens on. The check in a run uses any free port."""
     api_key: SecretField = None
     """Key that callers of ``llmpipe serve`` must send, as ``${secret:NAME}``."""
 
@@ -73,7 +73,7 @@ NON_SEMANTIC = frozenset(
 """Config fields that never change an artifact and so never enter a cache key."""
 
 _SERVED = frozenset({"host", "port", "api_key"})
-"""Those of a `ServedConfig`."""
+"""The fields of a `ServedConfig`."""
 
 
 def semantic_fields(

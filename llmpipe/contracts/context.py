@@ -1,4 +1,4 @@
-"""What a running stage is given, and what it returns."""
+"""What a running stage gets, and what it returns."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 @dataclass(slots=True)
 class StageContext(Generic[ConfigT]):
-    """All that a running stage may know and touch.
+    """What a running stage may know and use.
 
-    ``out`` is an empty folder that is published when `run` returns; ``work`` belongs to this key
-    and survives a crash (checkpoints); ``journal`` is the store's folder of paid replies, shared by
-    all keys; ``tools`` is where ``llmpipe tools install`` puts programs; ``resample`` says to ask
-    again for what the journal holds.
+    ``out`` is an empty folder that is published when `run` returns. ``work`` belongs to this key
+    and survives a crash (checkpoints). ``journal`` is the store's folder of paid replies, shared by
+    all keys. ``tools`` is the folder of ``llmpipe tools install``. ``resample`` means: ask again
+    for what the journal holds.
     """
 
     config: ConfigT
@@ -39,7 +39,7 @@ class StageContext(Generic[ConfigT]):
     resample: bool = False
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Report how far the stage is; ``note`` is a few words such as ``loss 2.31``."""
+        """Report the progress of the stage; ``note`` is a short text such as ``loss 2.31``."""
         self.emit({"event": "progress", "done": done, "total": total, "note": note})
 
     def warn(self, message: str) -> None:
@@ -59,8 +59,8 @@ class StageContext(Generic[ConfigT]):
 class StageResult:
     """What a stage returns.
 
-    ``outputs`` maps every declared output to a path under `StageContext.out`; ``metrics`` are its
-    metrics as JSON data; ``summary`` is what a person should read: a few words or a small table.
+    ``outputs`` maps every declared output to a path under `StageContext.out`. ``metrics`` are JSON
+    data. ``summary`` is a few words or a small table for users.
     """
 
     outputs: Mapping[str, Path]
@@ -69,6 +69,6 @@ class StageResult:
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """Write a small JSON file the same way every time: sorted keys, two spaces, a final newline."""
+    """Write a small JSON file in a fixed layout: sorted keys, two spaces, a final newline."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
     return path

@@ -1,4 +1,4 @@
-"""What a stage reads and makes, as its config says."""
+"""The inputs and outputs of a stage, as its config determines them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from llmpipe.contracts.artifacts import ArtifactType
 
 FieldPath = tuple[str | int, ...]
-"""Where a value stands inside a stage's config: ``("sources", 0, "data")``."""
+"""The place of a value inside a stage's config: ``("sources", 0, "data")``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One reference that a stage's config holds.
+    """A reference in a stage's config.
 
-    ``field`` is its path inside the stage's config (for messages), ``value`` the text as written,
-    ``accepts`` the artifact types that fit as they are. When only ``model`` fits and an adapter or
-    a GGUF is given, the compiler derives the merge or the import; ``refuse`` maps a type to the
-    message that forbids this where the choice would change the science.
+    ``field`` is its path inside the config (for messages), ``value`` its text, ``accepts`` the
+    artifact types that fit. If only ``model`` fits and the reference is to an adapter or a GGUF,
+    the compiler inserts a merge or an import. ``refuse`` maps a type to the message that forbids
+    this, where the choice would change the result.
     """
 
     field: FieldPath
@@ -27,33 +27,36 @@ class Input:
     accepts: tuple[ArtifactType, ...]
     refuse: Mapping[str, str] = dataclasses.field(default_factory=dict)
     base_allowed: bool = False
-    """Whether the reserved word ``base`` may stand here."""
+    """Whether the reserved word ``base`` is allowed here."""
     glob: bool = False
-    """Whether a path here may be a pattern of file names or any folder; a hub id may not."""
+    """Whether a pattern of file names or any folder is allowed here; then a hub id is not."""
     gather: bool = False
-    """Whether it takes a stage at every point of its sweep at once, as ports ``name[point]``."""
+    """Whether it takes a stage at all points of its sweep, as ports ``name[point]``."""
     metric: str | None = None
     """The metric to look for, if the reference is to metrics: its keys joined by dots."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One thing that a stage makes.
+    """An artifact that a stage makes.
 
-    ``origin`` names the input that the output descends from; ``trained`` says that it learned
-    something on the way (a fine-tuned model) rather than being converted (a merge, an export).
+    ``origin`` names the input that the output descends from. ``trained`` means that it was changed
+    by training (a fine-tuned model), not by conversion (a merge, an export).
     """
 
     type: ArtifactType
     origin: str | None = None
     trained: bool = False
     like: str | None = None
-    """The input whose artifact it is, and whose type it takes; ``type`` is then a placeholder."""
+    """The input whose artifact and type it has; ``type`` is then a placeholder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """A stage's typed inputs and outputs. ``default`` is the output that a bare stage id means."""
+    """The typed inputs and outputs of a stage.
+
+    ``default`` is the output that a bare stage id means.
+    """
 
     inputs: Mapping[str, Input]
     outputs: Mapping[str, Output]

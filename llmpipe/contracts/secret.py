@@ -1,4 +1,4 @@
-"""Secrets: named in a resolved config, and read from the environment only where they are used."""
+"""Secrets: a config holds their names; values are read from the environment on use."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import msgspec
 from llmpipe.errors import StageError
 
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
-"""The form of a secret in a resolved config: by name. Its value never enters one."""
+"""A secret in a resolved config, which holds its name, never its value."""
 
 SecretField = Annotated[
     str | None, msgspec.Meta(extra_json_schema={"writeOnly": True, "format": "password"})
 ]
-"""The type of a field that holds nothing but a secret: ``${secret:NAME}``, never its value."""
+"""The type of a field for a secret: ``${secret:NAME}``, never the value."""
 
 
 def reveal(text: str) -> str:
-    """Put the values of ``${secret:NAME}`` into ``text``.
+    """Replace ``${secret:NAME}`` in ``text`` by the values.
 
     Raises:
-        StageError: the environment has no such variable.
+        StageError: The environment has no such variable.
     """
     return SECRET.sub(_secret_value, text)
 

@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from llmpipe.needs import Given, Need
 
 Determinism = Literal["exact", "same-machine", "external"]
-"""What "the same spec gives the same artifacts" means for a kind: byte-equal anywhere; byte-equal
-on one kind of machine; byte-equal given the journal of replies from outside."""
+"""What "the same spec gives the same artifacts" means for a kind: equal bytes on any machine, on
+one kind of machine, or with the same journal of external replies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that `Stage.review` or `Stage.preflight` found before anything runs.
+    """A finding of `Stage.review` or `Stage.preflight`, before anything runs.
 
-    ``missing`` says that the tool which would check (and later do) the work is not installed. A
-    ``warning`` is shown and stops nothing; with ``in_run`` the stage itself shows it when it runs.
+    ``missing`` means that the tool for the check, and later for the work, is not installed. A
+    ``warning`` is shown and stops nothing; with ``in_run``, the stage itself shows it when it runs.
     With ``file``, ``field`` is a place in that YAML file instead of in the stage.
     """
 
@@ -40,37 +40,37 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What the time of a stage grows with, as its config says."""
+    """What the duration of a stage grows with, according to its config."""
 
     amount: float
-    """Steps, replies or passes over the inputs: the time is proportional to it."""
+    """Steps, replies or passes over the inputs: the duration is proportional to it."""
     grows: bool = True
-    """Whether the time grows with the size of the inputs as well."""
+    """Whether the duration also grows with the size of the inputs."""
     covers: frozenset[str] = frozenset()
-    """The fields, dotted, that ``amount`` accounts for or that do not change the time. Where any
-    other one changes, it is not known how long the stage will take."""
+    """The fields, dotted, that ``amount`` accounts for or that do not change the duration. If
+    another field changes, the duration is unknown."""
 
 
 class Stage(Protocol):
-    """What a stage kind's class offers. All members belong to the class; none is instantiated."""
+    """What the class of a stage kind offers. All members belong to the class."""
 
     Config: ClassVar[type[StageConfig]]
     variants: ClassVar[Variants | None]
-    """The forms of the config, where one field decides which other fields there are."""
+    """The forms of the config, if one field determines which other fields there are."""
     VERSION: ClassVar[int]
-    """Raised by one whenever the code would make another artifact of the same inputs."""
+    """Raised by one whenever the code would make another artifact from the same inputs."""
     determinism: ClassVar[Determinism]
     cpus: ClassVar[int | None]
-    """CPU threads that it needs where its config does not say; None means all there are."""
+    """CPU threads that it needs if its config does not say; None means all of the machine."""
     reads_environment: ClassVar[bool]
-    """Whether its ports or fingerprint look at more than the config, such as at the machine."""
+    """Whether its ports or fingerprint depend on more than the config, such as on the machine."""
     imports: ClassVar[tuple[str, ...]]
-    """Packages that its own process imports and that take seconds: a run imports them once for all
-    its stages."""
+    """Packages that its process imports and that take seconds to import: a run imports them once
+    for all its stages."""
 
     @staticmethod
     def ports(config: Any) -> Ports:
-        """Return the stage's inputs and outputs. Pure: looks at nothing but the config."""
+        """Return the stage's inputs and outputs. Pure: depends only on the config."""
 
     @staticmethod
     def problems(config: Any) -> list[tuple[FieldPath, str]]:
@@ -80,55 +80,55 @@ class Stage(Protocol):
     def fingerprint(config: Any) -> Mapping[str, Any]:
         """Return the part of the config (and of the machine) that shapes the artifact, as JSON.
 
-        References stay as written: the engine replaces them by content digests.
+        References stay as they are written: the engine replaces them by content digests.
         """
 
     @staticmethod
     def metrics(config: Any) -> Sequence[str]:
-        """Return the metrics that its metrics file will hold, as paths of keys joined by dots.
+        """Return the metrics that the metrics file will hold, as keys joined by dots.
 
-        A path to a block stands for all metrics in it. Empty where they are not known before.
+        The path of a block stands for all metrics in it. Empty if they are not known in advance.
         """
 
     @staticmethod
     def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
-        """Return what the time of a stage with this `fingerprint` grows with; None: unknown."""
+        """Return what the duration of a stage grows with, or None if unknown."""
 
     @staticmethod
     def tools(config: Any) -> tuple[str, ...]:
-        """Name the distributions (``axolotl``) whose version shapes the artifact."""
+        """List the distributions (``axolotl``) whose versions shape the artifact."""
 
     @staticmethod
     def needs(config: Any, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
-        """Name the packages and programs that `run` takes, and say whether they are here.
+        """List the packages and programs that `run` needs, and whether they are installed.
 
-        Asked by ``run`` before anything runs and by ``doctor``: it must be quick and import none of
-        them. ``inputs`` tells by port what is known of the inputs.
+        Called by ``run`` before anything runs and by ``doctor``: it must be quick and import none
+        of them. ``inputs`` holds what is known of the inputs, by port.
         """
 
     @staticmethod
     def review(config: Any, folder: Path) -> list[Finding]:
-        """Judge the config together with the files that it names and this machine.
+        """Check the config together with the files that it names and this machine.
 
-        Called by ``validate`` and, for stages that are to run, by ``plan`` and ``run``: it must be
-        quick, and asks no tool. ``folder`` is the spec's.
+        Called by ``validate`` and, for stages that will run, by ``plan`` and ``run``: it must be
+        quick, and run no tool. ``folder`` is the spec's.
         """
 
     @staticmethod
     def preflight(config: Any, folder: Path, memo: Path) -> list[Finding]:
-        """Ask the installed tools whether they would take this config.
+        """Ask the installed tools whether they accept this config.
 
-        Called by ``validate`` and, for stages that are to run, by ``run``; never by ``plan``. May
-        be slow once: ``memo`` is a folder for remembering answers. ``folder`` is the spec's.
+        Called by ``validate`` and, for stages that will run, by ``run``, but never by ``plan``. It
+        may be slow once: ``memo`` is a folder for remembering results. ``folder`` is the spec's.
         """
 
     @staticmethod
     def run(ctx: Any) -> StageResult:
-        """Do the work. Runs in a process of its own."""
+        """Do the work, in the stage's own process."""
 
 
 class StageDefaults:
-    """The answers of most kinds to the optional questions. Every kind inherits from it."""
+    """Defaults for the optional members. Every kind inherits from it."""
 
     variants: ClassVar[Variants | None] = None
     cpus: ClassVar[int | None] = None

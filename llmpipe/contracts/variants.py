@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """The forms that a kind's config has, chosen by the value of one field.
+    """The forms of a kind's config, selected by the value of one field.
 
     A variant's class has a ``Config``, a subclass of the kind's own that pins the field to the
-    variant's name; it is imported when a spec names the variant. So a field that has no effect in
-    one form cannot be written there.
+    variant's name. It is imported when a spec names the variant. A field without effect in a
+    variant cannot be written there.
     """
 
     field: str
-    """The field that names the variant."""
+    """The field that selects the variant."""
     classes: Mapping[str, str]
-    """Our own variants by name, as ``package.module:Class``."""
+    """llmpipe's own variants by name, as ``package.module:Class``."""
     entry_points: str
     """The entry point group through which other packages offer variants."""

@@ -136,7 +136,7 @@ class Command(StageDefaults):
 
 
 def _type_of(file: str) -> ArtifactType:
-    """Tell what a command makes by the name of its file; other stages take it as that."""
+    """Return the type of an output by the name of its file."""
     suffix = Path(file).suffix
     if suffix in (".jsonl", ".json", ".csv"):
         return "records"

@@ -318,8 +318,7 @@ def _reference(chat: Chat) -> Reply:
 
 
 def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> None:
-    """Warn of references with a closing tag that nothing opened: reasoning, or a tag in the
-    text."""
+    """Warn of references with a closing tag without an opening one: reasoning, or a tag in text."""
     unopened = [
         chat for chat in chats if part_unseen(chat[-1]["content"]).answer != _reference(chat).answer
     ]

@@ -176,8 +176,9 @@ def _served(
     chats: list[Chat],
     progress: Progress,
 ) -> Result:
-    """Ask the GGUF as it will be served, one question at a time. Concurrent questions gain nothing
-    on few cores, and batching would change the answers.
+    """Ask the GGUF as it will be served, one question at a time.
+
+    Concurrent questions gain nothing on few cores, and batching would change the answers.
     """
     from llmpipe.backends.llama_cpp.serve import serve_gguf
 

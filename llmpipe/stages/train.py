@@ -229,8 +229,7 @@ def require_axolotl() -> None:
 
 
 def _other_base(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> list[str]:
-    """Warn if an adapter continues on a base quantized differently from the one it was trained
-    on."""
+    """Warn if an adapter continues on a base with another quantization than in its training."""
     if ctx.config.adapter_start != "continue":
         return []
     start = ctx.input("base_model")

@@ -1,4 +1,4 @@
-"""Say what is wrong with the fields of a request: what is needed, and what was meant."""
+"""Explain what is wrong with the fields of a request: the expected type, and what was meant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import inspect
 from llmpipe.errors import did_you_mean
 
 SHOWN = 60
-"""Characters that are shown of a value."""
+"""Characters of a value that are shown."""
 
 Steps = list[str | int]
 
@@ -26,9 +26,9 @@ _WORDS: dict[type[inspect.Type], str] = {
 
 
 def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tuple[str, str]:
-    """Say why data is not of a kind: a message, and the same without what the caller sent.
+    """Return why data does not have a type: a message, and the same without the caller's text.
 
-    Of the error only the place is heeded, and that only as far as the data goes.
+    Only the place in msgspec's error is used, as far as it exists in the data.
     """
     steps, needed, value = _walked(_steps(str(error)), inspect.type_info(kind), data)
     place = f"{_dotted(steps)}: " if steps else ""
@@ -41,7 +41,7 @@ def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tup
 
 
 def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str]:
-    """Say which field an object has too many, or lacks; then again without the caller's words."""
+    """Return which field an object must not have or lacks; again without the caller's text."""
     if unknown := _unknown(needed, value):
         known = [field.encode_name for field in needed.fields]
         hint = did_you_mean(unknown[0], known) or f"known: {', '.join(known)}"
@@ -52,7 +52,7 @@ def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str
 
 
 def _unknown(needed: inspect.Type, value: Any) -> list[str]:
-    """Give the fields that an object may not have."""
+    """Return the fields that an object may not have."""
     struct = _struct(needed)
     if struct is None or not isinstance(value, dict):
         return []
@@ -63,16 +63,16 @@ def _unknown(needed: inspect.Type, value: Any) -> list[str]:
 
 
 def _struct(needed: inspect.Type) -> inspect.StructType | None:
-    """Give the kind of object that is needed, where it is one."""
+    """Return the expected type of object, if it is one."""
     found = [each for each in _members(needed) if isinstance(each, inspect.StructType)]
     return found[0] if found else None
 
 
 def _walked(steps: Steps, needed: inspect.Type, value: Any) -> tuple[Steps, inspect.Type, Any]:
-    """Go to a place in a value: give the steps that lead there, its type, and what stands there.
+    """Walk to a place in a value; return the steps, the type, and the value there.
 
-    An object with an unknown field is where the way ends: msgspec's message quotes the name of that
-    field, which may look like a place.
+    The walk ends at an object with an unknown field, because msgspec's message quotes the name of
+    the field, which may look like a place.
     """
     for taken, step in enumerate(steps):
         below = None if _unknown(needed, value) else _below(needed, value, step)
@@ -83,7 +83,7 @@ def _walked(steps: Steps, needed: inspect.Type, value: Any) -> tuple[Steps, insp
 
 
 def _below(needed: inspect.Type, value: Any, step: str | int) -> tuple[inspect.Type, Any] | None:
-    """Give what stands at a step into a value of a type; None where nothing does."""
+    """Return the value at a step into a value of a type, or None if there is none."""
     for each in _members(needed):
         match each, value:
             case inspect.ListType(), list() if isinstance(step, int) and step < len(value):
@@ -101,7 +101,7 @@ def _members(needed: inspect.Type) -> tuple[inspect.Type, ...]:
 
 
 def _choices(needed: inspect.Type) -> Iterator[str]:
-    """Give in words what a value may be; that it may be left out goes without saying."""
+    """Describe the possible values; that a value may be left out is not mentioned."""
     if not _members(needed):
         yield "null"
     for each in _members(needed):

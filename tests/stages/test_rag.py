@@ -141,7 +141,7 @@ def test_where_no_passage_can_be_read_words_decide(check: Check) -> None:
     threshold = read_threshold(check.result.outputs["check"])
     assert not threshold.passes(1.0)
     (check.folder / "out").rename(check.folder / "before")
-    with pytest.raises(StageError, match="can read none of the passages") as caught:
+    with pytest.raises(StageError, match="can read no passage") as caught:
         check.run(mode="dense")
     assert "mode: bm25" in str(caught.value.hint)
 

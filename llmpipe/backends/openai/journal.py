@@ -40,14 +40,14 @@ def request_key(request: Mapping[str, Any]) -> str:
 class Journal:
     """Replies by request key. Safe to use from several threads and several processes.
 
-    Only the positions of the replies are in memory, not the replies. ``anew`` ignores the existing
+    Only the positions of the replies are in memory, not the replies. ``resample`` ignores existing
     replies, so that all are requested and journaled again. Use it as a context manager.
 
     Raises:
         StoreError: The folder cannot be written, the disk is full, or a reply cannot be read.
     """
 
-    def __init__(self, folder: Path, *, anew: bool = False) -> None:
+    def __init__(self, folder: Path, *, resample: bool = False) -> None:
         self.path = folder / FILE
         self.reused = 0
         """The number of returned replies that were journaled before it was opened."""
@@ -58,7 +58,7 @@ class Journal:
             folder.mkdir(parents=True, exist_ok=True)
             self._file: IO[bytes] = self.path.open("a+b", buffering=0)
             self._held = os.fstat(self._file.fileno()).st_size
-            if anew:
+            if resample:
                 self._read_to = self._held
 
     def __enter__(self) -> Journal:

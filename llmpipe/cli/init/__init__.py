@@ -1,7 +1,7 @@
-"""``llmpipe init``: write a recipe for the user's data and goal, and explain the choice.
+"""``llmpipe init``: write a spec for the user's data and goal, and explain the choice.
 
-The data is inspected: whether it is documents or examples, and how many. At a terminal the rest is
-asked; elsewhere what is missing is named, and the command never waits.
+The data is inspected: whether it is documents or examples, and how many. At a terminal, the rest is
+asked. Otherwise, missing options are an error, and the command never waits.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 class _Once(argparse.Action):
-    """Keeps the one value of an option, and refuses a second one."""
+    """Keeps the value of an option, and refuses a second one."""
 
     given = False
 
@@ -234,7 +234,7 @@ def _name_columns(data: Data, goal: Goal, options: argparse.Namespace, asks: boo
     """Determine the meaning of the columns, as far as the goal needs it.
 
     Raises:
-        UsageError: it cannot be asked here, or there is no such column.
+        UsageError: There is no terminal to ask at, or no such column.
     """
     for i, rows in enumerate(data.rows):
         if rows.are_told or (goal == "teach" and data.examples):
@@ -264,7 +264,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
     """Return a model as a spec in the folder names it.
 
     Raises:
-        UsageError: it does not exist and is not a hub id, or it is a model that cannot answer.
+        UsageError: It does not exist and is not a hub id, or it cannot answer.
     """
     from llmpipe.cli.init.data import written_path
     from llmpipe.graph.sources import HUB_ID, absent_data
@@ -288,7 +288,7 @@ def _model(text: str, recipe: Recipe, folder: Path) -> str:
 
 
 def _write(spec: Path, text: str, *, force: bool) -> None:
-    """Write a sound spec whole or not at all, and then what editors check it by."""
+    """Write a valid spec as a whole, and the schema that editors check it by."""
     from llmpipe.cli.init.data import SCHEMA
     from llmpipe.runner.disk import atomic_write
     from llmpipe.spec.schema import editor_schema
@@ -303,7 +303,7 @@ def _write(spec: Path, text: str, *, force: bool) -> None:
 
 @contextlib.contextmanager
 def _folder(folder: Path) -> Iterator[None]:
-    """Have a folder; what was not there of its path is gone again when nothing comes of it."""
+    """Create a folder; remove what was created of it if the command fails."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -316,12 +316,12 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _sound(spec: Path, text: str) -> Graph:
-    """Return the graph of a text, held against the spec language where it is to stand.
+    """Return the graph of a spec's text, checked in its place.
 
     Packages with models may still have to be installed.
 
     Raises:
-        UsageError: the options do not give a spec that can run.
+        UsageError: The options do not give a spec that can run.
     """
     from llmpipe.graph.compile import compile_spec
     from llmpipe.spec.read import read_spec

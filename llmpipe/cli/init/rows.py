@@ -1,7 +1,7 @@
 """A file of rows: how many there are, and what their columns mean.
 
-A known format, a known pair of columns for a question and its answer, or the user's options say
-what the columns mean.
+The meaning comes from a known format, a known pair of columns for question and answer, or the
+user's options.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from llmpipe.formats import detect
 from llmpipe.formats.records import read_rows
 
 MANY = 1_000_000
-"""From so many samples on, fine-tuning on them is worth its while, by the rule of thumb; no file
-of rows is counted further."""
+"""Number of samples from which fine-tuning is worthwhile, by rule of thumb. Rows are not counted
+further."""
 
 PAIRS = (
     ("question", "answer"),
@@ -29,16 +29,16 @@ PAIRS = (
     ("query", "answer"),
     ("input", "output"),
 )
-"""Pairs of columns that mean a question and its answer."""
+"""Pairs of columns that hold a question and its answer."""
 
 PREFERENCE = {"chosen", "rejected"}
-"""Columns of rows that hold two answers, the better and the worse."""
+"""Columns of rows with two answers, the better and the worse."""
 
 FileId = tuple[int, int]
-"""Device and inode of a file: the same however it is named."""
+"""Device and inode of a file, the same under all its names."""
 
 Named = tuple[str | None, str | None]
-"""The columns that were named for the question and the answer, if any."""
+"""The columns that the user named for question and answer, if any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +55,26 @@ class Rows:
     question: str | None = None
     answer: str | None = None
     folder: str | None = None
-    """The folder that it was found in, as a spec names it, where that folder was named."""
+    """The folder that it was found in, as a spec names it, if the user named that folder."""
 
     @property
     def format(self) -> str | None:
         """The known format that the columns show, if any."""
         name = detect(self.first)
         if name == "alpaca" and "output" not in self.first:
-            return None  # a pair of columns, which the recipe names
+            return None  # a pair of columns, which the spec names
         return name if name in ("messages", "sharegpt", "alpaca", "completion") else None
 
     @property
     def are_examples(self) -> bool:
-        """Whether a question and its answer are known in each."""
+        """Whether the question and the answer of each row are known."""
         if self.question and self.answer:
             return True
         return self.format not in (None, "completion")
 
     @property
     def are_told(self) -> bool:
-        """Whether it is known what the columns hold."""
+        """Whether the meaning of its columns is known."""
         return self.format is not None or self.answer is not None
 
     def described(self) -> str:
@@ -84,10 +84,10 @@ class Rows:
         return f"{self.written}: {counted(self.count, what)} ({how})"
 
     def named(self, question: str | None, answer: str | None) -> Rows:
-        """Return the rows with their columns named.
+        """Return the rows with the named columns.
 
         Raises:
-            UsageError: they have no such column.
+            UsageError: They have no such column.
         """
         for column in filter(None, (question, answer)):
             if column not in self.first:
@@ -97,11 +97,11 @@ class Rows:
 
 
 def read(path: Path, label: str, written: str, named: Named) -> Rows:
-    """Read a file and determine its contents; ``label`` names it in messages.
+    """Read a file and determine its contents; ``label`` is its name in messages.
 
     Raises:
-        UsageError: it has no rows, or rows that fit no recipe.
-        StageError: it cannot be read.
+        UsageError: It has no rows, or rows that fit no recipe.
+        StageError: It cannot be read.
     """
     count, first = 0, None
     for _, row in islice(read_rows(path, label), MANY):
@@ -129,7 +129,7 @@ def file_id(found: os.stat_result) -> FileId:
 
 
 def _with_columns(rows: Rows, named: Named) -> Rows:
-    """Name the columns of rows: as they were named, where they have them, or by what is usual."""
+    """Set the columns of rows: the named ones, if the rows have them, or the usual ones."""
     question, answer = named
     if answer in rows.first and (question is None or question in rows.first):
         return rows.named(question, answer)

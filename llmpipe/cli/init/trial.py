@@ -1,4 +1,4 @@
-"""What only the stages of a recipe know: how its rows are split, and what it needs.
+"""Findings that need the stages of a recipe: how its rows are split, and what it needs.
 
 The recipe's own `format` stage splits the rows, in a temporary folder.
 """
@@ -22,11 +22,11 @@ from llmpipe.runner.project import Project
 from llmpipe.runner.store import Store
 
 MOST_ROWS = 200_000
-"""Rows up to which they are parted, in memory; of more it is reckoned."""
+"""Number of rows up to which they are split, in memory; for more, the result is estimated."""
 LONGEST_SAMPLE = 300
-"""Characters of the longest question that a recipe asks as a sample."""
+"""Length of the longest question that a spec asks as a sample."""
 BROUGHT = ("package", "data package", "program")
-"""What a command brings, of all that a stage needs."""
+"""What a command installs, of all that a stage needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,22 +34,22 @@ class Trial:
     """The findings of a recipe's stages."""
 
     needs: Sequence[str] = ()
-    """The commands that bring all that the recipe needs."""
+    """The commands that install everything that the recipe needs."""
     missing: Sequence[str] = ()
-    """The commands that bring what of it is not here."""
+    """The commands that install what is missing."""
     trained: int = 0
-    """Rows that are trained on; 0 where they were not parted."""
+    """Number of rows for training; 0 if they were not split."""
     held_out: str | None = None
-    """A question that is held out for the evaluation, and not too long."""
+    """A held-out question that is not too long."""
     remarks: Sequence[str] = ()
-    """What became of the other rows, and what a run would warn of."""
+    """What happened to the other rows, and the warnings of a run."""
 
 
 def try_out(graph: Graph, *, parts: bool) -> Trial:
     """Ask the stages of a recipe what its commands need; with ``parts``, also split its rows.
 
     Raises:
-        UsageError: its rows cannot be used as the recipe would.
+        UsageError: Its rows cannot be used by the recipe.
     """
     with tempfile.TemporaryDirectory(prefix="llmpipe-init-") as folder:
         project = Project(graph, Store(Path(folder) / "store"))
@@ -69,7 +69,7 @@ def try_out(graph: Graph, *, parts: bool) -> Trial:
 
 @dataclass(slots=True)
 class _Parted:
-    """How the rows of a recipe part."""
+    """The result of splitting a recipe's rows."""
 
     kept: Mapping[str, int] = field(default_factory=dict)
     question: str | None = None
@@ -77,7 +77,7 @@ class _Parted:
 
 
 def _parted(node: StageNode, spec_dir: Path, folder: Path) -> _Parted:
-    """Run a `format` stage and look at what it made."""
+    """Run a `format` stage and read its outputs."""
     warnings: list[str] = []
 
     def hear(event: Mapping[str, Any]) -> None:

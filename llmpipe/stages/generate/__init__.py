@@ -112,7 +112,7 @@ class Generate(StageDefaults, Stochastic):
             work=ctx.work,
             threads=ctx.threads,
             reveal=ctx.reveal,
-            anew=ctx.resample,
+            resample=ctx.resample,
             on_reply=pace.replied,
         ) as client:
             decoding = config.teacher

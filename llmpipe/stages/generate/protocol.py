@@ -110,11 +110,10 @@ class Method(Protocol):
         """
 
     def draw(self, teacher: Teacher, number: int) -> Iterator[GeneratedRow | Reject]:
-        """Yield the results of one pass over the material; the loop asks for pass 0, 1, 2, and so
-        on.
+        """Yield the results of one pass over the material; the loop asks for pass 0, 1, and so on.
 
         The loop stops when it has enough rows, or after a pass without any new one. How many rows
-        are missing may change the size of a batch, never the order or the content of what comes.
+        are missing may change the size of a batch, never the order or content of the results.
         """
 
     def known_questions(self) -> Iterable[str]:

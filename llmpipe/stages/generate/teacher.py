@@ -59,13 +59,13 @@ def open_teacher(
     work: Path,
     threads: int,
     reveal: Callable[[str], str],
-    anew: bool = False,
+    resample: bool = False,
     on_reply: Callable[[int | None], None] = lambda tokens: None,
 ) -> Iterator[ChatClient]:
     """Yield a client for the teacher, with either engine; it is closed at the end.
 
     ``gguf`` is the teacher's file for llama.cpp, whose own log, and what it keeps of prompts, goes
-    into the folder ``work``. ``anew`` asks again for what the journal contains. ``on_reply`` is
+    into the folder ``work``. ``resample`` asks again for what the journal contains. ``on_reply`` is
     called with every reply: see `ChatClient`.
 
     Raises:
@@ -80,7 +80,7 @@ def open_teacher(
         "concurrency": config.concurrency,
         "on_reply": on_reply,
     }
-    with Journal(journal, anew=anew) as replies:
+    with Journal(journal, resample=resample) as replies:
         if gguf is None:
             key = reveal(config.api_key) if config.api_key else "none"
             with ChatClient(config.base_url or "", config.model, journal=replies,

@@ -205,7 +205,7 @@ def _journal(ctx: StageContext[RagConfig]) -> AbstractContextManager[Journal | N
 
     if ctx.config.generator.engine == "llama.cpp":
         return nullcontext()
-    return Journal(ctx.journal, anew=ctx.resample)
+    return Journal(ctx.journal, resample=ctx.resample)
 
 
 def _result(

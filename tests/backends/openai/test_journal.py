@@ -41,7 +41,7 @@ def test_replies_that_stood_there_before_are_counted(tmp_path: Path) -> None:
         journal.put("b", 2)
         assert (journal.get("b"), journal.reused) == (2, 0)
         assert (journal.get("a"), journal.reused) == (1, 1)
-    with Journal(tmp_path, anew=True) as journal:
+    with Journal(tmp_path, resample=True) as journal:
         journal.put("a", 3)
         assert (journal.get("a"), journal.reused) == (3, 0)
     assert [counted_replies(number) for number in (1, 2)] == ["1 reply", "2 replies"]

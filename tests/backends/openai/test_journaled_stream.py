@@ -31,13 +31,13 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 def ask(
-    endpoint: Endpoint, folder: Path, *, model: str = "m", anew: bool = False, **given: Any
+    endpoint: Endpoint, folder: Path, *, model: str = "m", resample: bool = False, **given: Any
 ) -> tuple[str, Usage]:
     """Ask with a journal that is opened for it; give the text and what it took."""
     asked = {"messages": WHEN, "max_tokens": 9, **given}
     with (
         OpenAIStreamer(endpoint.url, model, api_key="k3y") as streamer,
-        Journal(folder, anew=anew) as journal,
+        Journal(folder, resample=resample) as journal,
     ):
         *pieces, usage = JournaledStreamer(streamer, journal).stream_chat(**asked)
     assert isinstance(usage, Usage)
@@ -82,7 +82,7 @@ def test_another_endpoint_is_another_one(endpoint: Endpoint, tmp_path: Path) -> 
 def test_anew_passes_over_what_was_there(endpoint: Endpoint, tmp_path: Path) -> None:
     """And what it gets is what the next one finds."""
     ask(endpoint, tmp_path)
-    assert ask(endpoint, tmp_path, anew=True)[0] == "At nine, 2."
+    assert ask(endpoint, tmp_path, resample=True)[0] == "At nine, 2."
     assert ask(endpoint, tmp_path)[0] == "At nine, 2."
 
 
