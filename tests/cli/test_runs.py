@@ -163,7 +163,7 @@ def test_mistakes_end_in_two(sweep: Any) -> None:
     assert f"there is no run {wrong!r}" in runs(sweep, "show", wrong, code=2)
     assert "did you mean '" in runs(sweep, "compare", one, wrong, code=2)
     assert "llmpipe runs lists them" in runs(sweep, "show", "nonsense", code=2)
-    assert "two runs at least are needed" in runs(sweep, "compare", one, code=2)
+    assert "at least two runs are needed" in runs(sweep, "compare", one, code=2)
     assert "--last requires compare" in runs(sweep, "list", "--last", "2", code=2)
     assert "runs list takes no runs" in runs(sweep, "list", one, code=2)
     assert "runs show takes one run" in runs(sweep, "show", one, one, code=2)
@@ -174,7 +174,7 @@ def test_nothing_has_run_yet(workspace: Any) -> None:
     assert runs(workspace, "list") == []
     assert workspace.call("runs").stdout == "nothing has run yet\n"
     assert "nothing has run yet" in runs(workspace, "show", code=2)
-    assert "two runs at least" in runs(workspace, "compare", code=2)
+    assert "at least two runs" in runs(workspace, "compare", code=2)
     assert not (workspace.folder / ".llmpipe").exists()
 
 

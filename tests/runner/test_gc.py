@@ -323,7 +323,7 @@ def test_a_spec_that_is_not_there_names_no_store(workspace: Any) -> None:
         result = workspace.call(*command, "spec.yaml")
         assert result.returncode == 2
         assert "there is no spec spec.yaml" in result.stderr
-        assert "of one that is gone, set LLMPIPE_HOME" in result.stderr
+        assert "if it was deleted, set LLMPIPE_HOME" in result.stderr
         home = str(workspace.folder / ".llmpipe")
         assert workspace.call(*command, "spec.yaml", LLMPIPE_HOME=home).returncode == 0
 

@@ -298,7 +298,7 @@ def test_a_merge_conflict_is_said(space: Any) -> None:
     lock_of(space).write_text("".join([lines[0], *conflict, *lines[2:]]))
     message = refused(space)
     assert "locked.lock.yaml:2:1: a merge conflict is left in the lock file" in message
-    assert "take either side" in message
+    assert "keep either side" in message
     space.write(SPEC.replace("word: one", "word: two"))
     assert space.call("run", "spec.yaml").returncode == 2
     lock_of(space).write_text("".join([lines[0], theirs, *lines[2:]]))

@@ -195,7 +195,7 @@ def test_ctrl_c_leaves_no_child_and_keeps_what_is_done(workspace: Any, statuses:
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert time.monotonic() - began < 5
-    assert "go on with: llmpipe run spec.yaml --set stages.slow.timeout=90\n" in err
+    assert "continue with: llmpipe run spec.yaml --set stages.slow.timeout=90\n" in err
     assert not alive(int((workspace.folder / "pid").read_text()))
     workspace.trace()
     workspace.write(SLOW.replace("sleep 60", "sleep 0"))
@@ -250,7 +250,7 @@ def test_after_a_failure_it_goes_on_with_what_was_asked_for(workspace: Any) -> N
     workspace.write(CHAIN.replace("echo first >> trace;", "exit 3;"))
     result = workspace.call("run", "spec.yaml", "--only", "first")
     assert result.returncode == 1
-    assert "go on with: llmpipe run spec.yaml --only first\n" in result.stderr
+    assert "continue with: llmpipe run spec.yaml --only first\n" in result.stderr
 
 
 def test_a_secret_is_nowhere(workspace: Any) -> None:
@@ -328,7 +328,7 @@ def test_too_little_room_is_said_before_anything_runs(workspace: Any) -> None:
     result = workspace.call("run", "spec.yaml", "--set", "params.word=two")
     assert result.returncode == 1
     assert "made 1000000000.0 GB last time" in result.stderr
-    assert "or run all the same: --yes" in result.stderr
+    assert "or continue with --yes" in result.stderr
     assert workspace.trace() == []
     workspace.run("--set", "params.word=two", "--yes")
     assert workspace.trace() == ["first", "second", "third"]

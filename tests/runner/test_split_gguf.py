@@ -65,7 +65,7 @@ def test_a_deleted_part_is_an_error(done: Workspace) -> None:
     (done.folder / NAMES[2]).unlink()
     result = done.call("run", "spec.yaml")
     assert result.returncode == 2
-    assert f"missing beside it: {NAMES[2]}" in result.stderr
+    assert f"missing next to it: {NAMES[2]}" in result.stderr
     assert "spec.yaml:4:" in result.stderr
 
 

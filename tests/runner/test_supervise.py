@@ -109,7 +109,7 @@ def test_ctrl_c_waits_for_what_is_being_stored(workspace: Any) -> None:
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "✓ s: done" in err
-    assert "being put into the store; Ctrl-C again ends that, too" in err
+    assert "is being stored; Ctrl-C again stops that, too" in err
     assert workspace.plan()["s"]["status"] == "cached"
 
 

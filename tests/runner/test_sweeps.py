@@ -148,7 +148,7 @@ def test_a_point_that_diverged_cannot_win(sweep: Any) -> None:
     told = sweep.call("run", "spec.yaml")
     assert told.returncode == 0
     lost = 'env.X="NaN", env.X="-Infinity"'
-    assert f"! best: not to be chosen, since dev.loss is not finite there: {lost}" in told.stderr
+    assert f"! best: not considered, because dev.loss is not finite: {lost}" in told.stderr
     result = sweep.run()
     assert winner(result) == "weights 2"
     choice = result["stages"]["best"]["metrics"]

@@ -65,7 +65,7 @@ def test_a_command_keeps_its_own_names() -> None:
         ("stages: {a: '${stages.sft.loss}'}", "known only at run time"),
         ("stages: {a: '${what}'}", "unknown expression"),
         ("stages: {a: '${params.x'}", "the closing brace is missing"),
-        ("params: {l: [1]}\nstages: {a: 'x ${params.l}'}", "cannot stand inside a text"),
+        ("params: {l: [1]}\nstages: {a: 'x ${params.l}'}", "cannot be part of a text"),
     ],
 )
 def test_mistakes_are_explained_at_their_place(text: str, message: str) -> None:

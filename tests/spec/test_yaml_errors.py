@@ -82,9 +82,9 @@ def test_wrong_indentation_is_called_that(text: str, line: int, column: int) -> 
     [
         ("a:\n  c: {k: v, o: {o: o}\n  d: {k: v}\n", 2, 6, "this { is not closed"),
         ("a: [1, 2\nb: 3\n", 1, 4, "this [ is not closed"),
-        ("a:\n  run: x: y\n", 2, 9, "a colon and a blank stands in quotes"),
+        ("a:\n  run: x: y\n", 2, 9, "a text with a colon and a space needs quotes"),
         ("a: 1\nb 2\nc: 3\n", 2, 1, "no colon follows these words"),
-        ("a: @b\n", 1, 4, "begins with this character stands in quotes"),
+        ("a: @b\n", 1, 4, "begins with this character needs quotes"),
         ("a:\n\tb: 1\n", 2, 1, "indent with spaces, not with tabs"),
         ("a:\n  b: 1\n- c\n", 3, 1, "not an entry of a list"),
         ('a: "x\\d"\n', 1, 6, "unknown escape character"),

@@ -90,4 +90,4 @@ def test_what_reads_an_answer_may_be_asked_again(
     """Bytes that are no text in the terminal's encoding are no end of it."""
     keys(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "good")
     assert ask("What", None, str) == "good"
-    assert "no text in this terminal's encoding" in capsys.readouterr().out
+    assert "not valid text in this terminal's encoding" in capsys.readouterr().out

@@ -36,7 +36,7 @@ def test_the_same_file_counts_once(german: Path, capsys: pytest.CaptureFixture[s
     ]  # fmt: skip
     assert list(data.documents) == ["."]
     assert data.count == 3 + 2 + 600 + 9
-    assert "odd.jsonl: columns that say nothing" not in "\n".join(data.described())
+    assert "odd.jsonl: columns of unknown meaning" not in "\n".join(data.described())
     partly = look(["docs/a.md", "docs"], german)
     assert (next(iter(partly.documents)), partly.count) == ("./docs/a.md", 3)
 

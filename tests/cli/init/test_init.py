@@ -88,7 +88,7 @@ def test_what_is_written_runs(folder: Path) -> None:
         (["--data", "docs", "--yes", "--model", "./no.gguf"], "there is no file or folder ./no.gguf"),
         (["--data", "docs", "--yes", "--model", "org/name"], "org/name is no GGUF"),
         (["--data", "docs", "--yes", "--name", "a b"], "no spec can be made from that: name"),
-        (["--data", "docs", "--yes", "--file", "x/y.yaml"], "no name that ends in .yaml"),
+        (["--data", "docs", "--yes", "--file", "x/y.yaml"], "not a name that ends in .yaml"),
         (["--data", "docs", "--yes", "--file", "docs.yaml", "--force"], "docs.yaml is a folder"),
         (["--data", "", "--yes"], "--data is empty"),
         (["--data", "faq.jsonl", "--yes", "--answer", "a", "--answer", "b"],
@@ -97,7 +97,7 @@ def test_what_is_written_runs(folder: Path) -> None:
         (["--data", "docs", "--yes", "--name", "\udcff"], "--name '\\udcff': that is not UTF-8"),
         (["--data", "pipe.jsonl", "--yes"], "pipe.jsonl is a named pipe; a regular file"),
         (["faq.jsonl", "--data", "docs", "--yes"], "faq.jsonl is a file"),
-        (["gone/x", "--data", "docs", "--yes", "--name", "a b"], "no recipe can be made"),
+        (["gone/x", "--data", "docs", "--yes", "--name", "a b"], "no spec can be made"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(

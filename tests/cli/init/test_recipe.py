@@ -122,7 +122,7 @@ def test_a_table_beside_documents_names_its_remedy(
     Path("docs/prices.csv").write_text("Ware;Preis\nBrot;3,20\n", "utf-8")
     assert init("--data", "docs", "--yes") == 0
     assert (
-        "prices.csv: columns of unknown meaning: Ware, Preis; to take it" in capsys.readouterr().out
+        "prices.csv: columns of unknown meaning: Ware, Preis; to use it" in capsys.readouterr().out
     )
     named = ["--question", "Ware", "--answer", "Preis"]
     assert init("--data", "docs", "--yes", "--force", "--goal", "answer", *named) == 0
