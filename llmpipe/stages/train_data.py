@@ -5,9 +5,9 @@ by file and line before anything heavy starts. What Axolotl gets is Parquet whos
 text, chats as JSON text: nothing is left for a library to guess, and a turn's keys, numbers and
 nulls arrive as written. A folder made by ``llmpipe compile`` carries the same file.
 
-Covers conversations (``messages``, ShareGPT, Alpaca), raw text, and pairs of answers (``rl: dpo``,
-``ipo``, ``simpo`` and reward models). Rows for a ``type`` of the user's own choice go through with
-their columns as they are.
+Covers conversations (``messages``, ShareGPT, Alpaca), raw text, pairs of answers (``rl: dpo``,
+``ipo``, ``simpo``, ``orpo`` and reward models) and labeled answers (``rl: kto``). Rows for a
+``type`` of the user's own choice go through with their columns as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,16 @@ from llmpipe.backends.axolotl.config import DataFile
 from llmpipe.backends.parquet import Shape, joined, lacks_key, write_shaped, write_texts
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
-from llmpipe.formats import Conversation, Example, Preference, RowError, Text, read_example
+from llmpipe.formats import (
+    Conversation,
+    Example,
+    Labeled,
+    Preference,
+    RowError,
+    Text,
+    read_example,
+)
+from llmpipe.formats.labeled import read_labeled
 from llmpipe.formats.preference import read_preference
 from llmpipe.formats.records import WrittenFloat, read_rows
 from llmpipe.formats.row import left_behind, text_column
@@ -108,7 +117,7 @@ def prepare(
     _refuse_idle_keys(dataset, kind, artifact.label)
     rows = (example.layout(place) for place, example in itertools.chain([first], examples))
     count = write_texts(target, kind.columns, rows)
-    chat = kind in (Conversation, Preference)
+    chat = kind in (Conversation, Preference, Labeled)
     entry = entry_of(kind, block, dataset, marked=tally.marked)
     notes = tally.notes()
     if kind is Alpaca:
@@ -153,7 +162,12 @@ def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict
     kind = kind_of_rows(block, dataset)
     if kind == "as they are":
         return dataset
-    kinds: Mapping[Kind, type[Trained]] = {"pair": Preference, "text": Text, "alpaca": Alpaca}
+    kinds: Mapping[Kind, type[Trained]] = {
+        "pair": Preference,
+        "labeled": Labeled,
+        "text": Text,
+        "alpaca": Alpaca,
+    }
     return entry_of(kinds.get(kind or "conversation", Conversation), block, dataset)
 
 
@@ -169,11 +183,19 @@ def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | No
         return read_text
     expected: Mapping[Kind | None, tuple[type[Example], ...]] = {
         "pair": (Preference,),
+        "labeled": (Labeled,),
         "conversation": (Conversation,),
     }
     rules = _rules(dataset)
     wanted = expected.get(kind, (Conversation, Text))
     return lambda row: _read_wanted(row, rules, wanted)
+
+
+_READERS: Mapping[tuple[type[Example], ...], Callable[[Row, TurnRules], Any]] = {
+    (Preference,): read_preference,
+    (Labeled,): read_labeled,
+}
+"""The readers of rows that may be of one kind only; they name a column that is missing."""
 
 
 def _rules(dataset: Mapping[str, Any]) -> TurnRules:
@@ -190,9 +212,8 @@ def _read_wanted(
     row: Row, rules: TurnRules, wanted: tuple[type[Example], ...]
 ) -> tuple[Example, Sequence[str]]:
     """Read a row as what its columns say; it must be of a kind that this training takes."""
-    example, left = (
-        read_preference(row, rules) if wanted == (Preference,) else read_example(row, None, rules)
-    )
+    read = _READERS.get(wanted)
+    example, left = read(row, rules) if read else read_example(row, None, rules)
     if not isinstance(example, wanted):
         kinds = " or ".join(kind.kind for kind in wanted)
         raise RowError(
@@ -258,6 +279,9 @@ def _counted(example: Trained, line: int, tally: Tally) -> bool:
             tally.turns([*turns, chosen, rejected])
             if chosen == rejected:
                 tally.rows("whose two answers are the same, which teaches nothing", line)
+        case Labeled(turns=turns, completion=completion, label=label):
+            tally.turns([*turns, completion])
+            tally.label(label)
         case Alpaca(output=answer):
             tally.answers([Turn("assistant", answer)], line)
         case Text(text=text) if not text.strip():

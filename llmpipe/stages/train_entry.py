@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from llmpipe.backends.axolotl.config import PREFERENCE, KeyPath
+from llmpipe.backends.axolotl.config import KTO, PREFERENCE, KeyPath
 
-Kind = Literal["conversation", "text", "alpaca", "pair", "as they are"]
+Kind = Literal["conversation", "text", "alpaca", "pair", "labeled", "as they are"]
 """What a stage's rows are read as; "as they are" where the user names a type of their own."""
 
 _ONE_TEMPLATE = "write it in the stage's axolotl block: the published tokenizer then carries it"
@@ -73,12 +73,22 @@ ALPACA_TYPES = (
 )
 """Axolotl's types for rows of instruction, input and output."""
 
+IDLE: Mapping[str, str] = {
+    "pair": "pairs of answers",
+    "labeled": "labeled answers",
+    "text": "raw text",
+    "alpaca": "Alpaca prompts",
+}
+"""The kinds of rows for which Axolotl does not read `CHAT_KEYS`, and their names."""
+
 
 def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind | None:
     """Return what the stage's rows are read as, or None if their columns decide."""
     named = dataset.get("type")
-    if is_pairs(block):
-        return "pair" if named is None else "as they are"
+    if is_pairs(block) or block.get("rl") == KTO:
+        if named is not None:
+            return "as they are"
+        return "pair" if is_pairs(block) else "labeled"
     if named in (None, "chat_template"):
         return "conversation" if named else None
     if named == "completion":
@@ -107,7 +117,7 @@ def entry_problems(
         for key in dataset
         if key in owned
     ]
-    if kind in ("pair", "text", "alpaca"):
+    if kind is not None and kind in IDLE:
         found += [((key,), idle(key, kind)) for key in dataset if key in CHAT_KEYS]
     return found + _role_problems(dataset)
 
@@ -135,8 +145,7 @@ def given(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 def idle(key: str, kind: str) -> str:
     """Explain that Axolotl reads a key only for conversations."""
-    rows = {"pair": "pairs of answers", "text": "raw text", "alpaca": "Alpaca prompts"}[kind]
-    return f"{key} is read for conversations (type: chat_template) only, and these are {rows}"
+    return f"{key} is read for conversations (type: chat_template) only, and these are {IDLE[kind]}"
 
 
 def lost_entry_keys(

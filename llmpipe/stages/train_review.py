@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl.config import (
+    EXPERIMENTAL,
+    KTO,
+    METHODS,
     OWNED,
-    PREFERENCE,
     BlockProblem,
     packing_problem,
     with_defaults,
@@ -84,9 +86,8 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
         hint = f"write plugins: [{name}]"
         yield BlockProblem(("plugins",), "plugins must be a list", hint)
     rl = block.get("rl")
-    if rl and rl not in PREFERENCE:
-        known = ", ".join(PREFERENCE)
-        yield BlockProblem(("rl",), f"not supported by llmpipe, which supports {known}")
+    if rl:
+        yield from _method_problems(block, rl)
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
@@ -96,6 +97,26 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
             yield BlockProblem((key,), message, "remove it")
     else:
         yield from _best_problems(block, evaluates=evaluates)
+
+
+def _method_problems(block: Mapping[str, Any], rl: Any) -> Iterator[BlockProblem]:
+    """Yield what is wrong or remarkable about the settings of a preference method."""
+    if rl not in METHODS:
+        known = ", ".join(METHODS)
+        yield BlockProblem(("rl",), f"{rl} is not supported; supported are {known}")
+    if rl in EXPERIMENTAL:
+        yield BlockProblem(
+            ("rl",),
+            f"{rl} uses a trainer of trl.experimental, which any release of TRL may change or drop",
+            "keep the versions that you trained with: the lock file names them",
+            warning=True,
+        )
+    if rl == KTO and with_defaults(block)["micro_batch_size"] == 1:
+        yield BlockProblem(
+            ("micro_batch_size",),
+            "kto compares the answers of a micro-batch with each other: it needs at least 2",
+            "set micro_batch_size: 2 or more, and lower gradient_accumulation_steps",
+        )
 
 
 def refuse(found: Iterable[BlockProblem]) -> None:

@@ -58,6 +58,7 @@ def test_paths_in_the_block_are_inputs() -> None:
         ({}, {"chat_template": "chatml"}, "chat_template", "axolotl block: the published"),
         ({}, {"field_messages": "m"}, "field_messages", "turns with role and content"),
         ({"rl": "dpo"}, {"roles_to_train": ["user"]}, "roles_to_train", "these are pairs"),
+        ({"rl": "kto"}, {"roles_to_train": ["user"]}, "roles_to_train", "these are labeled"),
         ({}, {"type": "alpaca", "train_on_eos": "all"}, "train_on_eos", "these are Alpaca prompts"),
         ({}, {"type": "mine.load", "ds_type": "json"}, "ds_type", "does not belong in dataset"),
         ({}, {"roles": ["a"]}, "roles", r"list of names for each role: \{assistant: \["),
@@ -106,11 +107,11 @@ def test_an_owned_key_names_the_field_to_write(key: str) -> None:
 
 
 def test_problems_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing on a CPU, an undriven rl, pickles, stray launcher arguments."""
+    """Packing on a CPU, an unsupported rl, pickles, stray launcher arguments."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     block = {
         "sample_packing": True,
-        "rl": "grpo",
+        "rl": "ebft",
         "save_safetensors": False,
     }
     found = Train.problems(config(block, launch={"args": ["--nproc_per_node=8"]}))

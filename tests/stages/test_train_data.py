@@ -20,6 +20,7 @@ pytestmark = pytest.mark.heavy
 
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 PAIR = {"prompt": "q", "chosen": "a", "rejected": "b"}
+LABELED = {"prompt": "q", "completion": "a", "label": True}
 
 
 def artifact(folder: Path, rows: Iterable[Mapping[str, Any] | str]) -> Artifact:
@@ -212,6 +213,8 @@ def test_pairs_arrive_with_their_place(tmp_path: Path) -> None:
         ({"instruction": "q", "output": "a"}, {}, {"type": "alpaca"}, {"type": "alpaca"}),
         ({"text": "t"}, {}, {}, {"type": "completion", "field": "text"}),
         (PAIR, {"rl": "ipo"}, {}, {"type": "axolotl_pairs.render"}),
+        (PAIR, {"rl": "orpo"}, {}, {"type": "axolotl_pairs.render"}),
+        (LABELED, {"rl": "kto"}, {}, {"type": "axolotl_pairs.labeled"}),
         (PAIR, {"reward_model": True}, {}, {"type": "axolotl_pairs.reward"}),
         (PAIR, {"rl": "dpo"}, {"type": "chatml.intel"}, {"type": "chatml.intel"}),
         ({"messages": CHAT}, {}, {"roles_to_train": ["user"]}, {"roles_to_train": ["user"]}),

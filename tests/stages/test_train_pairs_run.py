@@ -1,4 +1,4 @@
-"""Real trainings on pairs of answers, and what their trainers were given."""
+"""Real trainings by preference methods, and what their trainers were given."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.stages.format import Format, FormatConfig
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_config import TrainConfig
 
@@ -33,42 +34,90 @@ def ultrafeedback(number: int) -> dict[str, Any]:
     }
 
 
+def labeled(number: int) -> dict[str, Any]:
+    """A row of KTO as TRL's data sets have it, its label as a word."""
+    return {
+        "system": "You are a helpful AI assistant.",
+        "prompt": f"Is {number} even?",
+        "completion": "A" if number % 2 else "no \n",
+        "label": "true" if number % 2 else "false",
+    }
+
+
+def formatted(folder: Path, rows: list[dict[str, Any]], to: str) -> Artifact:
+    """The training rows that a ``format`` stage makes."""
+    source, out = folder / "raw.jsonl", folder / "formatted"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out.mkdir()
+    config = msgspec.convert({"kind": "format", "data": "d", "to": to}, FormatConfig)
+    inputs = {"data": Artifact(source, "records", "", "raw.jsonl")}
+    ctx = StageContext(config, "rows", inputs, out, folder, folder, folder, folder, threads=1)
+    return Artifact(Format.run(ctx).outputs["train"], "dataset", "2", "rows")
+
+
+def train(
+    folder: Path, base: Path, data: Artifact, block: Mapping[str, Any], **fields: Any
+) -> tuple[StageResult, list[str]]:
+    """Run a ``train`` stage; return its result and its warnings."""
+    events: list[Mapping[str, Any]] = []
+    for name in ("out", "work"):
+        (folder / name).mkdir()
+    config = {"kind": "train", "base_model": "b", "data": "d", "axolotl": {**BLOCK, **block}}
+    ctx = StageContext(
+        config=msgspec.convert({**config, **fields}, TrainConfig),
+        stage="align",
+        inputs={"base_model": Artifact(base, "model", "1", "./base"), "data": data},
+        out=folder / "out",
+        work=folder / "work",
+        journal=folder,
+        tools=folder,
+        spec_dir=folder,
+        threads=2,
+        emit=events.append,
+    )
+    result = Train.run(ctx)
+    return result, [event["message"] for event in events if event["event"] == "warning"]
+
+
 @pytest.mark.parametrize(
     "block",
-    [{"rl": "dpo", "adapter": "lora"}, {"rl": "simpo"}, {"reward_model": True, "adapter": "lora"}],
-    ids=["dpo", "simpo", "reward"],
+    [
+        {"rl": "dpo", "adapter": "lora"},
+        {"rl": "simpo"},
+        {"rl": "orpo", "adapter": "lora"},
+        {"reward_model": True, "adapter": "lora"},
+    ],
+    ids=["dpo", "simpo", "orpo", "reward"],
 )
 def test_pairs_train(tmp_path: Path, tiny_llama: Path, block: dict[str, Any]) -> None:
     """To the end, with what the rows have; what they have too much is said."""
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps(ultrafeedback(n)) + "\n" for n in range(6)))
-    events: list[Mapping[str, Any]] = []
-    for name in ("out", "work"):
-        (tmp_path / name).mkdir()
-    data = {"kind": "train", "base_model": "b", "data": "d", "axolotl": {**BLOCK, **block}}
-    ctx = StageContext(
-        config=msgspec.convert(data, TrainConfig),
-        stage="align",
-        inputs={
-            "base_model": Artifact(tiny_llama, "model", "1", "./base"),
-            "data": Artifact(rows, "dataset", "2", "./rows.jsonl"),
-        },
-        out=tmp_path / "out",
-        work=tmp_path / "work",
-        journal=tmp_path,
-        tools=tmp_path,
-        spec_dir=tmp_path,
-        threads=2,
-        emit=events.append,
-    )
-    result: StageResult = Train.run(ctx)
+    data = Artifact(rows, "dataset", "2", "./rows.jsonl")
+    result, warnings = train(tmp_path, tiny_llama, data, block)
     assert result.metrics["steps"] == 2
-    warnings = [event["message"] for event in events if event["event"] == "warning"]
     assert "./rows.jsonl: training does not read the columns score_chosen (6 rows)" in warnings
     for row in handed_over(tmp_path / "work" / "prepared") if "rl" in block else ():
         assert "You are a helpful AI assistant." in row["prompt"]
         assert row["prompt"].endswith("even?<|im_end|>\n<|im_start|>assistant\n")
         assert (row["chosen"], row["rejected"]) == ("A<|im_end|>", "no \n<|im_end|>")
+
+
+@pytest.mark.parametrize("adapter", ["lora", None])
+def test_labeled_answers_train(tmp_path: Path, tiny_llama: Path, adapter: str | None) -> None:
+    """KTO, with an adapter and with all weights: from rows through ``format``."""
+    data = formatted(tmp_path, [labeled(n) for n in range(6)], "labeled")
+    result, _ = train(tmp_path, tiny_llama, data, {"rl": "kto", "adapter": adapter})
+    assert result.metrics["steps"] == 2
+    assert result.metrics["rows"] == 6
+    assert 0 < result.metrics["trained_tokens"] < result.metrics["tokens"]
+    for row in handed_over(tmp_path / "work" / "prepared"):
+        assert "You are a helpful AI assistant." in row["prompt"]
+        assert row["prompt"].endswith("even?<|im_end|>\n<|im_start|>assistant\n")
+        assert (row["completion"], row["label"]) in [
+            ("A<|im_end|>", True),
+            ("no \n<|im_end|>", False),
+        ]
 
 
 def handed_over(prepared: Path) -> list[dict[str, Any]]:

@@ -140,7 +140,7 @@ base_model: theirs
 adapter: lora
 bf16: true
 sample_packing: true
-rl: kto
+rl: ebft
 save_safetensors: false
 deepspeed: ./zero.json
 chat_template_jinja: my.jinja
@@ -326,3 +326,19 @@ def _texts(value: Any, where: tuple[str | int, ...] = ()) -> list[tuple[Any, str
     if isinstance(value, list):
         return [found for i, item in enumerate(value) for found in _texts(item, (*where, i))]
     return [(where, value)]
+
+
+def test_kto_needs_two_answers_in_a_micro_batch(tmp_path: Path) -> None:
+    """TRL refuses a single one only after the model was loaded."""
+    (found,) = review(tmp_path, {"rl": "kto", "micro_batch_size": 1})
+    assert found.field == ("axolotl", "micro_batch_size")
+    assert not found.warning
+    assert review(tmp_path, {"rl": "kto", "micro_batch_size": 2}) == []
+
+
+@pytest.mark.parametrize("rl", ["simpo", "orpo"])
+def test_an_experimental_trainer_is_named(tmp_path: Path, rl: str) -> None:
+    """A release of TRL may drop it."""
+    (found,) = review(tmp_path, {"rl": rl})
+    assert found.warning
+    assert "trl.experimental" in found.message

@@ -50,8 +50,17 @@ LORA_DEFAULTS: Mapping[str, Any] = {
 }
 """More defaults for a new adapter with ``adapter: lora`` or ``adapter: qlora``."""
 
-PREFERENCE = ("dpo", "ipo", "simpo")
-"""The supported values of ``rl`` that train on pairs of a chosen and a rejected answer."""
+PREFERENCE = ("dpo", "ipo", "simpo", "orpo")
+"""The values of ``rl`` that train on pairs of a chosen and a rejected answer."""
+
+KTO = "kto"
+"""The value of ``rl`` that trains on single answers, each labeled good or bad."""
+
+METHODS = (*PREFERENCE, KTO)
+"""All supported values of ``rl``."""
+
+EXPERIMENTAL = ("simpo", "orpo")
+"""The values of ``rl`` whose trainers are in ``trl.experimental``, which any release may drop."""
 
 FULL_LEARNING_RATE = 2e-5
 """The default learning rate if all weights are trained."""
@@ -71,8 +80,11 @@ OWN_PLUGINS = (
 FEW_ROWS = 5_000
 """The number of rows up to which starting processes for tokenizing costs more than it saves."""
 
-SIMPO_GAMMA = 0.5
-"""TRL's default of ``simpo_gamma``. Axolotl would pass None, and the step would fail."""
+METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "simpo": {"simpo_gamma": 0.5},  # TRL's own; Axolotl would pass None, and the step would fail
+    "kto": {"remove_unused_columns": False},  # Axolotl refuses KTO without it
+}
+"""More defaults by ``rl``."""
 
 REWARD_DEFAULTS: Mapping[str, Any] = {
     "model_type": "AutoModelForSequenceClassification",
@@ -257,8 +269,7 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
         defaults["load_in_4bit"] = True
     if block.get("reward_model"):
         defaults |= REWARD_DEFAULTS
-    if block.get("rl") == "simpo":
-        defaults["simpo_gamma"] = SIMPO_GAMMA
+    defaults |= METHOD_DEFAULTS.get(str(block.get("rl")), {})
     if block.get("max_steps"):
         defaults.pop("num_epochs")
     if not any(block.get(key) for key in ("save_strategy", "save_steps", "saves_per_epoch")):

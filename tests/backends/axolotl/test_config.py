@@ -183,3 +183,8 @@ def test_simpo_has_its_margin() -> None:
     assert with_defaults({"rl": "simpo"})["simpo_gamma"] == 0.5
     assert with_defaults({"rl": "simpo", "simpo_gamma": 1.4})["simpo_gamma"] == 1.4
     assert "simpo_gamma" not in with_defaults({"rl": "dpo"})
+
+
+def test_kto_keeps_its_columns() -> None:
+    """Axolotl refuses KTO without ``remove_unused_columns: false``."""
+    assert with_defaults({"rl": "kto"})["remove_unused_columns"] is False

@@ -126,13 +126,46 @@ def dpo_ids(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int], 
     return done["prompt_ids"], done["chosen_ids"], done["rejected_ids"]
 
 
+def kto_ids(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """What TRL's KTO trainer makes of the two answers as labeled ones: two rows of one prompt."""
+    from axolotl.core.trainers import AxolotlKTOTrainer
+    from axolotl.prompt_strategies.kto import load
+    from datasets import Dataset
+
+    texts, _ = load("llmpipe_pairs_for_tests.labeled", configuration(rl="kto"), dataset_idx=0)
+    rows = [
+        texts({**row, "completion": row[name], "label": label}, tokenizer=tokenizer)
+        for name, label in (("chosen", "true"), ("rejected", "false"))
+    ]
+    trainer = SimpleNamespace(_tokenizer=tokenizer, calculate_KL=False)
+    trainer.desirable_weight = trainer.undesirable_weight = 1.0
+    arguments = SimpleNamespace(dataset_num_proc=None, max_length=512)
+    data = Dataset.from_list([{k: r[k] for k in ("prompt", "completion", "label")} for r in rows])
+    good, bad = AxolotlKTOTrainer._prepare_dataset(trainer, data, tokenizer, arguments, "train")
+    assert (good["label"], bad["label"]) == (True, False)
+    return good["prompt_ids"], good["completion_ids"], bad["completion_ids"]
+
+
 def cpo_ids(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
     """What TRL's CPO trainer (``rl: simpo``) makes of the texts."""
     from axolotl.core.trainers import AxolotlCPOTrainer
 
+    return _sequences(AxolotlCPOTrainer, rendered(row, tokenizer, rl="simpo"), tokenizer)
+
+
+def orpo_ids(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
+    """What TRL's ORPO trainer makes of the texts."""
+    from axolotl.core.trainers import AxolotlORPOTrainer
+
+    return _sequences(AxolotlORPOTrainer, rendered(row, tokenizer, rl="orpo"), tokenizer)
+
+
+def _sequences(
+    kind: Any, texts: dict[str, str], tokenizer: Any
+) -> tuple[list[int], list[int], list[int]]:
     trainer = SimpleNamespace(is_encoder_decoder=False, processing_class=tokenizer, max_length=512)
-    trainer.build_tokenized_answer = partial(AxolotlCPOTrainer.build_tokenized_answer, trainer)
-    done = AxolotlCPOTrainer.tokenize_row(trainer, rendered(row, tokenizer, rl="simpo"))
+    trainer.build_tokenized_answer = partial(kind.build_tokenized_answer, trainer)
+    done = kind.tokenize_row(trainer, texts)
     answers = []
     for name in ("chosen", "rejected"):
         ids, labels = done[f"{name}_input_ids"], done[f"{name}_labels"]
@@ -159,7 +192,7 @@ def wanted(turns: list[dict[str, Any]], tokenizer: Any, *, begins: bool) -> list
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("trainer", [dpo_ids, cpo_ids])
+@pytest.mark.parametrize("trainer", [dpo_ids, cpo_ids, orpo_ids, kto_ids])
 def test_the_trainer_sees_the_conversation(tokenizer: Any, trainer: Any, answer: str) -> None:
     """Prompt and answer are the ids of the rendered whole, whatever the answer's text is."""
     prompt = [
@@ -169,7 +202,9 @@ def test_the_trainer_sees_the_conversation(tokenizer: Any, trainer: Any, answer:
         {"role": "user", "content": "Really?"},
     ]
     head, chosen, rejected = trainer(sample(prompt, answer, "no"), tokenizer)
-    begins = trainer is cpo_ids or tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+    begins = (
+        trainer in (cpo_ids, orpo_ids) or tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+    )
     for ids, text in ((chosen, answer), (rejected, "no")):
         turns = [*prompt, {"role": "assistant", "content": text}]
         assert head + ids == wanted(turns, tokenizer, begins=begins)

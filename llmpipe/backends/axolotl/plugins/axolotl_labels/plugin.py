@@ -1,8 +1,8 @@
 """The plugin that Axolotl calls when its trainer exists and no step was made.
 
-Rows of ``input_ids`` and ``labels``, of preference pairs (DPO, IPO, SimPO) and evaluation rows are
-looked at, in every process of a run on several GPUs. With ``sample_packing`` rows are packed later,
-as batches are made: here each is still its own.
+Rows of ``input_ids`` and ``labels``, of preference pairs (DPO, IPO, SimPO, ORPO), of labeled
+answers (KTO) and evaluation rows are looked at, in every process of a run on several GPUs. With
+``sample_packing`` rows are packed later, as batches are made: here each is still its own.
 
 Not looked at: rows that are streamed, rows of reward models, and what a collator cuts.
 """
@@ -28,6 +28,7 @@ PAIRS: tuple[tuple[str, str | None], ...] = (
     ("input_ids", "labels"),
     ("chosen_ids", None),
     ("rejected_ids", None),
+    ("completion_ids", None),
     ("chosen_input_ids", "chosen_labels"),
     ("rejected_input_ids", "rejected_labels"),
 )

@@ -23,7 +23,7 @@ Renderer = Callable[[Mapping[str, Any], Any], tuple[str, ...]]
 
 
 def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return what Axolotl maps over the rows of ``rl: dpo``, ``ipo`` and ``simpo``."""
+    """Return what Axolotl maps over the rows of ``rl: dpo``, ``ipo``, ``simpo`` and ``orpo``."""
     return _mapped(cfg, dataset_idx, ("chosen", "rejected")), {"remove_columns": ["tools", "row"]}
 
 
@@ -40,7 +40,8 @@ def labeled(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any
 def _mapped(cfg: Any, dataset_idx: int, names: Sequence[str]) -> Callable[..., dict[str, Any]]:
     """Return a function that makes a row's prompt, and its answers under their names, text."""
     rendered = renderer(cfg, cfg["datasets"][dataset_idx], names)
-    adds_special = cfg.rl != "simpo"  # TRL's CPO trainer adds tokens itself, if they are missing
+    # TRL's CPO and ORPO trainers add the tokens themselves if they are missing.
+    adds_special = cfg.rl not in ("simpo", "orpo")
 
     def texts(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
         prompt, *wholes = rendered(sample, tokenizer)
