@@ -25,7 +25,7 @@ class Prompt(msgspec.Struct, frozen=True):
 
     kind: ClassVar[str] = "a prompt"
     columns: ClassVar[tuple[str, ...]] = ("prompt", "fields", "tools", "row")
-    entry: ClassVar[Mapping[str, Any]] = {}
+    entry: ClassVar[Mapping[str, Any]] = {"type": "axolotl_pairs.prompts"}
 
     turns: list[Turn]
     fields: dict[str, Any] = msgspec.field(default_factory=dict)

@@ -63,7 +63,7 @@ from llmpipe.stages.train_config import (
 )
 from llmpipe.stages.train_effort import effort
 from llmpipe.stages.train_entry import entry_problems
-from llmpipe.stages.train_metrics import metrics, not_the_best, summary
+from llmpipe.stages.train_metrics import metrics, not_the_best, summary, unlearned
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
     complaints,
@@ -71,6 +71,12 @@ from llmpipe.stages.train_review import (
     findings,
     noted,
     setting_problems,
+)
+from llmpipe.stages.train_rewards import (
+    reward_findings,
+    reward_inputs,
+    reward_problems,
+    try_rewards,
 )
 
 NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
@@ -98,6 +104,7 @@ class Train(StageDefaults, Compilable):
             inputs["axolotl_file"] = Input(("axolotl_file",), config.axolotl_file, ("file",))
         for where, value in paths_in(config.axolotl).items():
             inputs[port_name(where)] = Input(("axolotl", *where), value, NAMED)
+        inputs |= reward_inputs(config)
         product = made(config)
         output = Output(product, origin="base_model", trained=True)
         return Ports(inputs, {product: output}, default=product)
@@ -108,7 +115,8 @@ class Train(StageDefaults, Compilable):
         block = config.axolotl
         found = owned_problems(block)
         if config.axolotl_file is None:
-            found += setting_problems(block, evaluates=config.eval_data is not None)
+            evaluates, rewarded = config.eval_data is not None, bool(config.rewards)
+            found += setting_problems(block, evaluates=evaluates, rewarded=rewarded)
         order = list[str | int](block)
         told: list[tuple[KeyPath, str]] = [
             (("axolotl", *p.path), f"{p.message}; {p.hint}" if p.hint else p.message)
@@ -118,6 +126,7 @@ class Train(StageDefaults, Compilable):
         if config.axolotl_file is None:
             entry = entry_problems(block, config.dataset)
             told += [(("dataset", *path), text) for path, text in entry]
+        told += reward_problems(config)
         if config.launch.args and config.launch.launcher == "python":
             told.append((("launch", "args"), "launcher: python takes none"))
         return told
@@ -126,6 +135,8 @@ class Train(StageDefaults, Compilable):
     def fingerprint(config: TrainConfig) -> dict[str, Any]:
         """Drop what only reports; add the class of device that trains and its number format."""
         fields = semantic_fields(config, without=frozenset({"allow_unknown_axolotl"}))
+        if not config.rewards:
+            del fields["rewards"]  # the keys of trainings without rewards stay as they were
         block = config.axolotl
         chooses = CHOOSING_KEYS & block.keys() or block.get("save_strategy") == "best"
         silent = REPORTING_KEYS
@@ -159,6 +170,7 @@ class Train(StageDefaults, Compilable):
         try:
             block, _ = merged_block(config, file_of(config, folder))
             told = list(findings(config, complaints(config, block, folder), folder))
+            told += reward_findings(config, folder)
             if all(finding.warning for finding in told):
                 compiled, _ = compile_unseen(config, file_of(config, folder))
                 notes = noted(compiled.notes, block, config.axolotl_file)
@@ -206,8 +218,9 @@ class Train(StageDefaults, Compilable):
             ctx.warn(f"Axolotl left rows out: {sentence}")
         for sentence in outcome.labels.warnings:
             ctx.warn(sentence)
-        if regret := not_the_best(ended, compiled.config):
-            ctx.warn(regret)
+        for said in (not_the_best(ended, compiled.config), unlearned(ended)):
+            if said:
+                ctx.warn(said)
         if ended.loaded and (uncompared := verify_kept(output, output / ended.loaded)):
             ctx.warn(uncompared)
         product = made(ctx.config)
@@ -271,6 +284,7 @@ def _train(
     env = axolotl.environment(
         launch, threads=ctx.threads, work=ctx.work, offline=is_offline(settings)
     )
+    try_rewards(ctx, ctx.work, env)
     outcome = axolotl.train(
         file, launch, watcher, env=env, cwd=ctx.work, output=output, resume=resume
     )

@@ -33,6 +33,7 @@ from llmpipe.stages.train_config import TrainConfig, made, port_name
 from llmpipe.stages.train_data import Prepared, expected_entry, prepare
 from llmpipe.stages.train_entry import lost_entry_keys
 from llmpipe.stages.train_review import complaints, refuse
+from llmpipe.stages.train_rewards import expected_rewards, place_rewards
 
 OUTPUT = "output"
 """The folder inside a training's own folder that Axolotl writes to."""
@@ -109,6 +110,7 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
         prepared=layout.name("prepared"),
         adapter=str(base.path) if config.adapter_start == "continue" else None,
         allow_untrained=config.allow_untrained,
+        rewards=place_rewards(ctx, layout.folder),
     )
     axolotl.write_plugins(layout.folder)
     compiled = compile_config(block, sources, detect())
@@ -136,6 +138,7 @@ def compile_unseen(
         prepared="prepared",
         adapter="adapter" if config.adapter_start == "continue" else None,
         allow_untrained=config.allow_untrained,
+        rewards=expected_rewards(config),
     )
     compiled = compile_config(block, sources, detect())
     return Compiled(compiled.config, notes + compiled.notes), block

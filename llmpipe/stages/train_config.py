@@ -95,6 +95,20 @@ class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Environment variables of the training process; secrets as ${secret:NAME}."""
 
 
+class Reward(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A reward of `rl: grpo`: a function of your own, or a reward model."""
+
+    file: str | None = None
+    """A Python file, relative to the spec. It is copied alone, so it can import installed packages
+    but no file beside it."""
+    function: str | None = None
+    """The function in file that returns a number for each completion."""
+    model: str | None = None
+    """A reward model: a stage that trained one (reward_model: true), a folder or a hub id."""
+    weight: float = 1.0
+    """How much the reward counts beside the others."""
+
+
 class TrainConfig(StageConfig, frozen=True, kw_only=True):
     """Fine-tune a model with Axolotl. The output is ``adapter``, or ``model`` without one."""
 
@@ -110,6 +124,8 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
     """Axolotl's own keys, as the installed version spells them."""
     dataset: dict[str, Any] = {}
     """Keys of Axolotl's `datasets` entry for the rows, such as roles_to_train or type: alpaca."""
+    rewards: list[Reward] = []
+    """What marks the answers of `rl: grpo`. Functions are tried on three rows before training."""
     axolotl_file: str | None = None
     """Your existing Axolotl YAML; the keys of axolotl win over it."""
     allow_unknown_axolotl: bool = False

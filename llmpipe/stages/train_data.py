@@ -6,8 +6,9 @@ text, chats as JSON text: nothing is left for a library to guess, and a turn's k
 nulls arrive as written. A folder made by ``llmpipe compile`` carries the same file.
 
 Covers conversations (``messages``, ShareGPT, Alpaca), raw text, pairs of answers (``rl: dpo``,
-``ipo``, ``simpo``, ``orpo`` and reward models) and labeled answers (``rl: kto``). Rows for a
-``type`` of the user's own choice go through with their columns as they are.
+``ipo``, ``simpo``, ``orpo`` and reward models), labeled answers (``rl: kto``) and prompts
+(``rl: grpo``). Rows for a ``type`` of the user's own choice go through with their columns as they
+are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from llmpipe.formats import (
     Example,
     Labeled,
     Preference,
+    Prompt,
     RowError,
     Text,
     read_example,
@@ -38,6 +40,7 @@ from llmpipe.formats.row import left_behind, text_column
 from llmpipe.formats.text import read_text
 from llmpipe.formats.turn import NAMES, RULES, Turn, TurnRules
 from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, given, idle, kind_of_rows
+from llmpipe.stages.train_prompts import read_rewarded
 from llmpipe.stages.train_speakers import Speakers
 from llmpipe.stages.train_tally import Tally
 
@@ -117,7 +120,7 @@ def prepare(
     _refuse_idle_keys(dataset, kind, artifact.label)
     rows = (example.layout(place) for place, example in itertools.chain([first], examples))
     count = write_texts(target, kind.columns, rows)
-    chat = kind in (Conversation, Preference, Labeled)
+    chat = kind in (Conversation, Preference, Labeled, Prompt)
     entry = entry_of(kind, block, dataset, marked=tally.marked)
     notes = tally.notes()
     if kind is Alpaca:
@@ -165,6 +168,7 @@ def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict
     kinds: Mapping[Kind, type[Trained]] = {
         "pair": Preference,
         "labeled": Labeled,
+        "prompt": Prompt,
         "text": Text,
         "alpaca": Alpaca,
     }
@@ -184,6 +188,7 @@ def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | No
     expected: Mapping[Kind | None, tuple[type[Example], ...]] = {
         "pair": (Preference,),
         "labeled": (Labeled,),
+        "prompt": (Prompt,),
         "conversation": (Conversation,),
     }
     rules = _rules(dataset)
@@ -194,6 +199,7 @@ def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | No
 _READERS: Mapping[tuple[type[Example], ...], Callable[[Row, TurnRules], Any]] = {
     (Preference,): read_preference,
     (Labeled,): read_labeled,
+    (Prompt,): read_rewarded,
 }
 """The readers of rows that may be of one kind only; they name a column that is missing."""
 
@@ -282,6 +288,8 @@ def _counted(example: Trained, line: int, tally: Tally) -> bool:
         case Labeled(turns=turns, completion=completion, label=label):
             tally.turns([*turns, completion])
             tally.label(label)
+        case Prompt(turns=turns):
+            tally.turns(turns)
         case Alpaca(output=answer):
             tally.answers([Turn("assistant", answer)], line)
         case Text(text=text) if not text.strip():

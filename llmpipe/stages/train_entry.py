@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from llmpipe.backends.axolotl.config import KTO, PREFERENCE, KeyPath
+from llmpipe.backends.axolotl.config import GRPO, KTO, PREFERENCE, KeyPath
 
-Kind = Literal["conversation", "text", "alpaca", "pair", "labeled", "as they are"]
+Kind = Literal["conversation", "text", "alpaca", "pair", "labeled", "prompt", "as they are"]
 """What a stage's rows are read as; "as they are" where the user names a type of their own."""
 
 _ONE_TEMPLATE = "write it in the stage's axolotl block: the published tokenizer then carries it"
@@ -76,30 +76,33 @@ ALPACA_TYPES = (
 IDLE: Mapping[str, str] = {
     "pair": "pairs of answers",
     "labeled": "labeled answers",
+    "prompt": "prompts",
     "text": "raw text",
     "alpaca": "Alpaca prompts",
 }
 """The kinds of rows for which Axolotl does not read `CHAT_KEYS`, and their names."""
 
 
+METHOD_KINDS: Mapping[Any, Kind] = {
+    **dict.fromkeys(PREFERENCE, "pair"),
+    KTO: "labeled",
+    GRPO: "prompt",
+}
+"""The kinds of rows that preference methods train on, by ``rl``."""
+
+
 def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind | None:
     """Return what the stage's rows are read as, or None if their columns decide."""
     named = dataset.get("type")
-    if is_pairs(block) or block.get("rl") == KTO:
-        if named is not None:
-            return "as they are"
-        return "pair" if is_pairs(block) else "labeled"
+    kind = "pair" if block.get("reward_model") else METHOD_KINDS.get(block.get("rl"))
+    if kind:
+        return kind if named is None else "as they are"
     if named in (None, "chat_template"):
         return "conversation" if named else None
     if named == "completion":
         return "text"
     bare = str(named).partition(":")[0]  # alpaca:chat is Alpaca in another style
     return "alpaca" if isinstance(named, str) and bare in ALPACA_TYPES else "as they are"
-
-
-def is_pairs(block: Mapping[str, Any]) -> bool:
-    """Return whether a stage trains on pairs of a chosen and a rejected answer."""
-    return bool(block.get("reward_model")) or block.get("rl") in PREFERENCE
 
 
 def entry_problems(

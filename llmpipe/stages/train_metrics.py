@@ -30,6 +30,9 @@ def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
     if loss := ended.curve("loss"):
         found["loss"] = [list(point) for point in loss]
         found["loss_last_fifth"] = trend([value for _, value in loss])[1]
+    if reward := ended.curve("reward"):
+        found["reward"] = [list(point) for point in reward]
+        found["reward_last_fifth"] = trend([value for _, value in reward])[1]
     if eval_loss := ended.curve("eval_loss"):
         found["eval_loss"] = [list(point) for point in eval_loss]
         found["eval_loss_last"] = eval_loss[-1][1]
@@ -44,14 +47,28 @@ def summary(ended: Ending) -> str:
     """Summarize how far training went, its losses, and which step's weights were kept."""
     early = f" of {ended.planned}, stopped early" if ended.stopped_early else ""
     words = [f"{ended.step} steps{early}"]
-    if loss := ended.curve("loss"):
-        first, last = trend([value for _, value in loss])
-        words.append(f"loss {first:.2f} → {last:.2f} ({WINDOW})")
+    for name in ("reward", "loss"):
+        if curve := ended.curve(name):
+            first, last = trend([value for _, value in curve])
+            words.append(f"{name} {first:.2f} → {last:.2f} ({WINDOW})")
+            break  # the loss of a training by rewards says nothing
     if eval_loss := ended.curve("eval_loss"):
         words.append(f"last eval_loss {eval_loss[-1][1]:.4g}")
     if ended.best_step is not None:
         words.append(f"kept step {ended.kept_step}; {_best(ended)}")
     return ", ".join(words)
+
+
+def unlearned(ended: Ending) -> str | None:
+    """Explain that rewards taught nothing, or next to nothing; None if they taught something."""
+    alike = [share for _, share in ended.curve("frac_reward_zero_std")]
+    idle = sum(share == 1 for share in alike)
+    if not idle:
+        return None
+    return (
+        f"in {idle} of {len(alike)} logged steps all answers to a prompt got the same reward, so "
+        "that nothing was learned: a reward must tell answers apart"
+    )
 
 
 def not_the_best(ended: Ending, settings: Mapping[str, Any]) -> str | None:

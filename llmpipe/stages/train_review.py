@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl.config import (
-    EXPERIMENTAL,
-    KTO,
-    METHODS,
     OWNED,
     BlockProblem,
     packing_problem,
@@ -29,16 +26,7 @@ from llmpipe.errors import StageError
 from llmpipe.paths import expanded
 from llmpipe.stages.train_config import TrainConfig
 from llmpipe.stages.train_entry import entry_problems
-
-SUPERVISED_ONLY = (
-    "early_stopping_patience",
-    "load_best_model_at_end",
-    "metric_for_best_model",
-    "greater_is_better",
-    "loss_watchdog_threshold",
-)
-"""Keys that Axolotl hands to its trainer of plain rows and drops for preference training."""
-
+from llmpipe.stages.train_methods import method_problems
 
 _WHOLE_STEPS = (
     "count whole steps: set eval_steps, and save_steps to the same number or a multiple of it"
@@ -49,7 +37,8 @@ def complaints(
     config: TrainConfig, block: Mapping[str, Any], folder: Path
 ) -> Iterator[BlockProblem]:
     """Yield all of llmpipe's objections to a stage's merged block; ``folder`` is the spec's."""
-    yield from setting_problems(block, evaluates=config.eval_data is not None)
+    evaluates, rewarded = config.eval_data is not None, bool(config.rewards)
+    yield from setting_problems(block, evaluates=evaluates, rewarded=rewarded)
     own = paths_in(config.axolotl)
     for where, value in paths_in(block).items():
         if where not in own:
@@ -69,12 +58,15 @@ def complaints(
         )
 
 
-def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[BlockProblem]:
+def setting_problems(
+    block: Mapping[str, Any], *, evaluates: bool, rewarded: bool | None = None
+) -> Iterator[BlockProblem]:
     """Yield what a block asks for that would not be done, or done wrongly, on this machine.
 
     Args:
         block: Axolotl's vocabulary.
         evaluates: whether there are rows to evaluate on.
+        rewarded: whether the stage has rewards; None for a file that names its own.
     """
     packing = packing_problem(block, detect())
     if packing:
@@ -85,38 +77,12 @@ def setting_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[B
         name = plugins if isinstance(plugins, str) else "module.Name"
         hint = f"write plugins: [{name}]"
         yield BlockProblem(("plugins",), "plugins must be a list", hint)
-    rl = block.get("rl")
-    if rl:
-        yield from _method_problems(block, rl)
+    yield from method_problems(block, rewarded=rewarded)
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
-    if rl:
-        for key in filter(block.get, SUPERVISED_ONLY):
-            message = f"Axolotl ignores {key} if rl is set"
-            yield BlockProblem((key,), message, "remove it")
-    else:
+    if not block.get("rl"):
         yield from _best_problems(block, evaluates=evaluates)
-
-
-def _method_problems(block: Mapping[str, Any], rl: Any) -> Iterator[BlockProblem]:
-    """Yield what is wrong or remarkable about the settings of a preference method."""
-    if rl not in METHODS:
-        known = ", ".join(METHODS)
-        yield BlockProblem(("rl",), f"{rl} is not supported; supported are {known}")
-    if rl in EXPERIMENTAL:
-        yield BlockProblem(
-            ("rl",),
-            f"{rl} uses a trainer of trl.experimental, which any release of TRL may change or drop",
-            "keep the versions that you trained with: the lock file names them",
-            warning=True,
-        )
-    if rl == KTO and with_defaults(block)["micro_batch_size"] == 1:
-        yield BlockProblem(
-            ("micro_batch_size",),
-            "kto compares the answers of a micro-batch with each other: it needs at least 2",
-            "set micro_batch_size: 2 or more, and lower gradient_accumulation_steps",
-        )
 
 
 def refuse(found: Iterable[BlockProblem]) -> None:

@@ -56,7 +56,12 @@ def formatted(folder: Path, rows: list[dict[str, Any]], to: str) -> Artifact:
 
 
 def train(
-    folder: Path, base: Path, data: Artifact, block: Mapping[str, Any], **fields: Any
+    folder: Path,
+    base: Path,
+    data: Artifact,
+    block: Mapping[str, Any],
+    inputs: Mapping[str, Artifact] | None = None,
+    **fields: Any,
 ) -> tuple[StageResult, list[str]]:
     """Run a ``train`` stage; return its result and its warnings."""
     events: list[Mapping[str, Any]] = []
@@ -66,7 +71,11 @@ def train(
     ctx = StageContext(
         config=msgspec.convert({**config, **fields}, TrainConfig),
         stage="align",
-        inputs={"base_model": Artifact(base, "model", "1", "./base"), "data": data},
+        inputs={
+            "base_model": Artifact(base, "model", "1", "./base"),
+            "data": data,
+            **(inputs or {}),
+        },
         out=folder / "out",
         work=folder / "work",
         journal=folder,
@@ -118,6 +127,57 @@ def test_labeled_answers_train(tmp_path: Path, tiny_llama: Path, adapter: str | 
             ("A<|im_end|>", True),
             ("no \n<|im_end|>", False),
         ]
+
+
+REWARDS = """
+def right(completions, answer, since, parts, **kwargs):
+    assert set(answer) <= {1.5, "none"} and set(since) <= {"2024-01-05", None}
+    assert all(part in ({"x": [1]}, {"y": None}) for part in parts), parts
+    return [float(len(chat[0]["content"]) % 7) for chat in completions]
+"""
+
+
+def test_prompts_train_by_rewards(tmp_path: Path, tiny_llama: Path) -> None:
+    """GRPO with a function and with a reward model that a stage trained.
+
+    The function gets the columns of the rows as they were written, whatever their types are.
+    """
+    folders = [tmp_path / "judge", tmp_path / "grpo"]
+    for folder in folders:
+        folder.mkdir()
+    pairs = formatted(folders[0], [ultrafeedback(n) for n in range(4)], "preference")
+    block = {"reward_model": True, "max_steps": 1}
+    judge = train(folders[0], tiny_llama, pairs, block)[0].outputs["model"]
+
+    rows = [
+        {"prompt": f"Is {n} even?", "answer": 1.5 if n % 2 else "none", "parts": {"x": [1]}}
+        for n in range(4)
+    ]
+    rows[1] |= {"since": "2024-01-05", "parts": {"y": None}}
+    data = formatted(folders[1], rows, "prompt")
+    file = tmp_path / "my rewards.py"
+    file.write_text(REWARDS)
+    result, warnings = train(
+        folders[1],
+        tiny_llama,
+        data,
+        {
+            "rl": "grpo",
+            "micro_batch_size": 4,
+            "trl": {"num_generations": 2, "max_completion_length": 8},
+        },
+        rewards=[{"file": "./my rewards.py", "function": "right"}, {"model": "j", "weight": 0.5}],
+        inputs={
+            "rewards.0.file": Artifact(file, "file", "3", "./my rewards.py"),
+            "rewards.1.model": Artifact(judge, "model", "4", "judge"),
+        },
+    )
+    assert result.metrics["steps"] == 2
+    assert result.metrics["rows"] == 4
+    assert [step for step, _ in result.metrics["reward"]] == [1, 2]
+    log = json.loads((folders[1] / "work" / "output" / "training_end.json").read_text())["log"]
+    assert {"rewards/right/mean", "rewards/model.2/mean"} <= log[0].keys()
+    assert not [text for text in warnings if "not checked" in text]
 
 
 def handed_over(prepared: Path) -> list[dict[str, Any]]:

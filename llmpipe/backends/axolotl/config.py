@@ -56,7 +56,10 @@ PREFERENCE = ("dpo", "ipo", "simpo", "orpo")
 KTO = "kto"
 """The value of ``rl`` that trains on single answers, each labeled good or bad."""
 
-METHODS = (*PREFERENCE, KTO)
+GRPO = "grpo"
+"""The value of ``rl`` that trains on prompts, whose answers rewards mark."""
+
+METHODS = (*PREFERENCE, KTO, GRPO)
 """All supported values of ``rl``."""
 
 EXPERIMENTAL = ("simpo", "orpo")
@@ -83,8 +86,15 @@ FEW_ROWS = 5_000
 METHOD_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "simpo": {"simpo_gamma": 0.5},  # TRL's own; Axolotl would pass None, and the step would fail
     "kto": {"remove_unused_columns": False},  # Axolotl refuses KTO without it
+    "grpo": {  # TRL's own; without a length Axolotl would pass None, which means 20 tokens
+        "micro_batch_size": 8,
+        "trl": {"num_generations": 8, "max_completion_length": 256},
+    },
 }
 """More defaults by ``rl``."""
+
+REWARDS_PLUGIN = "axolotl_rewards.plugin.RewardsPlugin"
+"""The plugin of trainings with rewards."""
 
 REWARD_DEFAULTS: Mapping[str, Any] = {
     "model_type": "AutoModelForSequenceClassification",
@@ -174,6 +184,8 @@ class Sources:
     """An adapter to continue from."""
     allow_untrained: Sequence[str] = ()
     """What the labels plugin allows: ``end_of_turn``, ``rows``."""
+    rewards: Mapping[str, Any] = field(default_factory=dict)
+    """The keys of Axolotl's ``trl`` that name rewards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +212,11 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
     if sources.train.rows <= FEW_ROWS and "dataset_processes" not in settings:
         settings.setdefault("dataset_num_proc", 1)
     settings, notes = fit_device(settings, device)
-    settings["plugins"] = [*OWN_PLUGINS, *(settings.get("plugins") or [])]
+    own: tuple[str, ...] = OWN_PLUGINS
+    if sources.rewards:
+        settings["trl"] = {**settings["trl"], **sources.rewards}
+        own = (*own, REWARDS_PLUGIN)
+    settings["plugins"] = [*own, *(settings.get("plugins") or [])]
     if sources.allow_untrained:
         settings["allow_untrained"] = list(sources.allow_untrained)
     if settings.get("trust_remote_code"):
@@ -276,6 +292,8 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
         defaults["save_strategy"] = "epoch"
     defaults["save_total_limit"] = 2  # a crash can tear the last, but not the one before
     merged = {**defaults, **block}
+    if isinstance(block.get("trl"), Mapping):  # its keys have defaults of their own
+        merged["trl"] = {**defaults.get("trl", {}), **block["trl"]}
     return {key: value for key, value in merged.items() if value is not None}
 
 

@@ -4,7 +4,7 @@ Axolotl's own strategy for ``rl: dpo`` renders an answer behind a made-up questi
 the answer's text in it: an answer ``A`` is found in "AI assistant", one that the template trims is
 not found at all. Here the whole conversation is rendered, and the answer is what follows the
 prompt. `render` is named as the data set's ``type``. `labeled` does the same for single answers
-with a label (KTO), `axolotl_pairs.reward` for reward models.
+with a label (KTO), `axolotl_pairs.reward` for reward models. `prompts` hands over prompts (GRPO).
 
 This folder is copied beside each configuration that llmpipe compiles and needs nothing of llmpipe.
 Rows hold ``prompt`` (turns), ``chosen`` and ``rejected``, or ``completion`` (one turn each), and
@@ -35,6 +35,15 @@ def labeled(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any
         return {**texts(sample, tokenizer), "label": json.loads(sample["label"])}
 
     return labeled_texts, {"remove_columns": ["tools", "row"]}
+
+
+def prompts(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return what Axolotl maps over the rows of ``rl: grpo``: the turns that TRL will render."""
+
+    def turns(sample: Mapping[str, Any], tokenizer: Any = None) -> dict[str, Any]:
+        return {"prompt": json.loads(sample["prompt"])}
+
+    return turns, {"remove_columns": ["tools"]}
 
 
 def _mapped(cfg: Any, dataset_idx: int, names: Sequence[str]) -> Callable[..., dict[str, Any]]:

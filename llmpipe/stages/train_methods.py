@@ -1,0 +1,97 @@
+"""What the preference methods (``rl``) ask of a stage's settings, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmpipe.backends.axolotl.config import (
+    EXPERIMENTAL,
+    GRPO,
+    KTO,
+    METHODS,
+    BlockProblem,
+    with_defaults,
+)
+
+SUPERVISED_ONLY = (
+    "early_stopping_patience",
+    "load_best_model_at_end",
+    "metric_for_best_model",
+    "greater_is_better",
+    "loss_watchdog_threshold",
+)
+"""Keys that Axolotl hands to its trainer of plain rows and drops for preference training."""
+
+_REWARDS = (
+    "write the stage's own field rewards: [{file: ./rewards.py, function: NAME}], whose files are "
+    "inputs of the stage"
+)
+
+
+def method_problems(block: Mapping[str, Any], *, rewarded: bool | None) -> Iterator[BlockProblem]:
+    """Yield what is wrong or remarkable about the settings of ``rl``.
+
+    Args:
+        block: Axolotl's vocabulary.
+        rewarded: whether the stage has rewards; None for a file that names its own.
+    """
+    rl = block.get("rl")
+    trl = block.get("trl")
+    for key in ("reward_funcs", "reward_weights"):
+        if rewarded is not None and isinstance(trl, Mapping) and trl.get(key) is not None:
+            yield BlockProblem(("trl", key), f"{key} is set by llmpipe", _REWARDS)
+    if not rl:
+        return
+    if rl not in METHODS:
+        known = ", ".join(METHODS)
+        yield BlockProblem(("rl",), f"{rl} is not supported; supported are {known}")
+    if rl in EXPERIMENTAL:
+        yield BlockProblem(
+            ("rl",),
+            f"{rl} uses a trainer of trl.experimental, which any release of TRL may change or drop",
+            "keep the versions that you trained with: the lock file names them",
+            warning=True,
+        )
+    if rl == KTO and with_defaults(block)["micro_batch_size"] == 1:
+        yield BlockProblem(
+            ("micro_batch_size",),
+            "kto compares the answers of a micro-batch with each other: it needs at least 2",
+            "set micro_batch_size: 2 or more, and lower gradient_accumulation_steps",
+        )
+    if rl == GRPO and rewarded is not None:
+        yield from _grpo_problems(block, rewarded=rewarded)
+    for key in filter(block.get, SUPERVISED_ONLY):
+        message = f"Axolotl does not read it where rl is set: nothing would come of {key}"
+        yield BlockProblem((key,), message, "remove it")
+
+
+def _grpo_problems(block: Mapping[str, Any], *, rewarded: bool) -> Iterator[BlockProblem]:
+    if not rewarded:
+        yield BlockProblem(("rl",), "grpo needs a reward for its answers", _REWARDS)
+    settings = with_defaults(block)
+    trl = settings["trl"]
+    if not isinstance(trl, Mapping):
+        yield BlockProblem(("trl",), "trl must be a mapping", "write trl: {num_generations: 8}")
+        return
+    batch = trl.get("generation_batch_size")
+    named = "trl.generation_batch_size"
+    if batch is None:
+        one, many = settings["micro_batch_size"], settings["gradient_accumulation_steps"]
+        if not (isinstance(one, int) and isinstance(many, int)):
+            return  # Axolotl says what is wrong with them
+        batch, named = one * many, "micro_batch_size × gradient_accumulation_steps"
+    answers = trl["num_generations"]
+    if isinstance(answers, int) and answers < 2:
+        yield BlockProblem(
+            ("trl", "num_generations"),
+            "grpo compares the answers to one prompt with each other: it needs at least 2",
+            "set trl.num_generations: 2 or more",
+        )
+    elif isinstance(answers, int) and isinstance(batch, int) and batch % answers:
+        yield BlockProblem(
+            ("trl",) if block.get("trl") else ("rl",),
+            f"trl.num_generations is {answers}, which does not divide the batch of {batch} "
+            f"({named})",
+            f"set micro_batch_size: {answers}, or another num_generations",
+        )
