@@ -296,6 +296,7 @@ def test_a_wrong_answer_is_blamed_on_the_package(tmp_path: Path, answer: str, wh
         ("Servable", "it declares Servable and has no serve"),
         ("Answers", "it declares Answers and has no answerer"),
         ("Compilable", "it declares Compilable and has no compile_to"),
+        ("Showable", "it declares Showable and has no show_rows"),
         ("Estimates", "it declares Estimates and has no estimate"),
     ],
 )

@@ -1,16 +1,17 @@
-"""Write what a stage would run, so that it runs without llmpipe."""
+"""Write what a stage would run, so that it runs without llmpipe; show the rows it trains on."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from llmpipe.api.stored import Advice
-from llmpipe.contracts import Compilable
+from llmpipe.contracts import Compilable, Showable, StageContext
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.plan import make_plan
@@ -33,6 +34,38 @@ def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) 
         raise UsageError(f"{out} is a file", hint="name a new folder")
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="name a new folder")
+    notes: list[str] = []
+    with _context(project, node, advice, notes) as context:
+        return [*notes, *node.stage.compile_to(context, out.absolute())]
+
+
+def show_rows(
+    project: Project, node: StageNode, rows: int, advice: Advice
+) -> tuple[list[str], list[str]]:
+    """Return the first rows of a stage as texts, and what is worth knowing about them.
+
+    Raises:
+        UsageError: the kind shows no rows.
+        StoreError: what the stage needs is not up to date.
+    """
+    if not issubclass(node.stage, Showable):
+        raise UsageError(
+            f"a stage of kind {node.kind} has no rows to show", hint="name a stage that trains"
+        )
+    notes: list[str] = []
+    with _context(project, node, advice, notes) as context:
+        return node.stage.show_rows(context, rows), notes
+
+
+@contextmanager
+def _context(
+    project: Project, node: StageNode, advice: Advice, notes: list[str]
+) -> Iterator[StageContext[Any]]:
+    """Yield a stage's context in a folder for the time being; its warnings go to ``notes``.
+
+    Raises:
+        StoreError: what the stage needs is not up to date.
+    """
     plans = make_plan(project)
     plan = plans[node.id]
     if plan.key is None:
@@ -42,7 +75,6 @@ def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) 
             hint="\n".join(map(advice.make, missing)) or None,
         )
     records = {name: p.record for name, p in plans.items() if p.record is not None}
-    notes: list[str] = []
 
     def note(event: Mapping[str, Any]) -> None:
         if event["event"] == "warning":
@@ -57,5 +89,4 @@ def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) 
             log=Path(scratch) / "log",
         )
         request = msgspec.structs.replace(request, threads=Machine.here().cpus)
-        context = request.context(Path(scratch), Path(scratch), note)
-        return [*notes, *node.stage.compile_to(context, out.absolute())]
+        yield request.context(Path(scratch), Path(scratch), note)

@@ -263,6 +263,26 @@ class Pipeline:
         node = find_stage(self.graph, stage)
         return compile_stage(self._project(), node, Path(out), self._advice)
 
+    def show(self, stage: str, *, rows: int = 3) -> tuple[list[str], list[str]]:
+        """Return the first rows of a training stage as Axolotl tokenizes them.
+
+        Args:
+            stage: the stage.
+            rows: how many rows.
+
+        Returns:
+            The texts, what is trained between ⟦ and ⟧, one for each answer; and what is worth
+            knowing about them, a line each.
+
+        Raises:
+            UsageError: the stage trains nothing.
+            StoreError: what the stage needs is not up to date.
+            StageError: the rows cannot be trained on.
+        """
+        from llmpipe.api.compiling import show_rows
+
+        return show_rows(self._project(), find_stage(self.graph, stage), rows, self._advice)
+
     def serve(
         self,
         stage: str | None = None,

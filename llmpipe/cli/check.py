@@ -89,18 +89,12 @@ def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
     yield from setting_problems(block, evaluates=evaluates)
     own = {key: value for key, value in block.items() if key not in OWNED}
     yield from missing_paths(own, Path.cwd())
-    try:
-        yield from noted(fit_device(block, detect())[1], block)
-    except StageError:
-        return  # reported above
+    yield from noted(fit_device(block, detect())[1], block)
 
 
 def _asked(block: Mapping[str, Any]) -> CheckResult:
     """Ask Axolotl about the file as this machine can run it."""
-    try:
-        document, _ = fit_device(block, detect())
-    except StageError:
-        document = dict(block)
+    document, _ = fit_device(block, detect())
     memo = Path(tempfile.gettempdir()) / f"llmpipe-check-{_user()}"
     return check_block(block, document, memo_dir=memo)
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "validate": "check a spec and the Axolotl settings in it",
     "check": "check an Axolotl YAML file",
     "compile": "write what a training stage would run, to run it without llmpipe",
+    "show": "print the rows of a training stage with the tokens that train",
     "serve": "serve a model, or answers from documents, until Ctrl-C",
     "ask": "answer a question from the documents of a rag stage",
     "get": "copy an artifact out of the store",

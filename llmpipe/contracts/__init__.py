@@ -14,6 +14,7 @@ from llmpipe.contracts.abilities import (
     Needs,
     Servable,
     ServeContext,
+    Showable,
     Stochastic,
 )
 from llmpipe.contracts.artifacts import Artifact, ArtifactType
@@ -54,6 +55,7 @@ __all__ = [
     "Servable",
     "ServeContext",
     "ServedConfig",
+    "Showable",
     "Stage",
     "StageConfig",
     "StageContext",

@@ -2,11 +2,12 @@
 
     class Chat(StageDefaults, Servable): ...
 
-    Servable    `llmpipe serve` and `Pipeline.serve` serve its stages
-    Answers     `llmpipe ask` and `Pipeline.ask` ask its stages questions
-    Compilable  `llmpipe compile` writes what a stage runs, for use without llmpipe
-    Estimates   estimates a stage before a run: memory, disk, time, money
-    Stochastic  asks for replies that differ between draws: `llmpipe run --resample`
+    Servable    `llmpipe serve` and `Pipeline.serve` keep it up
+    Answers     `llmpipe ask` and `Pipeline.ask` put questions to it
+    Compilable  `llmpipe compile` writes what it runs, to be run without llmpipe
+    Showable    `llmpipe show` prints the rows that it trains on, as they are trained
+    Estimates   says before a run what it will take: memory, disk, time, money
+    Stochastic  asks for replies that can differ from draw to draw: `llmpipe run --resample`
 
 The command line knows no kind by name: a kind of another package has the same abilities as one of
 llmpipe's own. The registry checks that a class implements what it declares.
@@ -115,6 +116,15 @@ class Compilable:
         """
 
 
+class Showable:
+    """A kind that can show what it makes of its rows, before it runs."""
+
+    @staticmethod
+    @abstractmethod
+    def show_rows(ctx: StageContext[Any], rows: int) -> list[str]:
+        """Return the first rows as texts; what is trained stands between ⟦ and ⟧."""
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """The needs of one execution of a stage, as far as known; None means unknown."""
@@ -150,4 +160,4 @@ class Stochastic:
     """A kind that asks for replies that differ between draws, and journals them."""
 
 
-ABILITIES = (Servable, Answers, Compilable, Estimates, Stochastic)
+ABILITIES = (Servable, Answers, Compilable, Showable, Estimates, Stochastic)

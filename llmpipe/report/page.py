@@ -29,6 +29,7 @@ from llmpipe.report.rows import row_counts
 from llmpipe.report.stages import failures, lock, stage_tables
 from llmpipe.report.sweeps import sweeps
 from llmpipe.report.timeline import timeline
+from llmpipe.report.trained import trained_rows
 from llmpipe.runner.disk import atomic_write
 from llmpipe.runner.messages import overlaid
 from llmpipe.runner.store import Store
@@ -94,6 +95,7 @@ def _sections(facts: Facts) -> list[Section]:
         Section("sweeps", "Sweeps", sweeps(facts)),
         Section("training", "Curves", charts(facts)),
         Section("data", "Rows of data", row_counts(facts)),
+        Section("trained", "What is trained", trained_rows(facts)),
         Section("stages", "Stages", stage_tables(facts)),
         Section("timings", "Timings", timeline(facts)),
         Section("lock", "Lock", lock(facts)),

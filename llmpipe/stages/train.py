@@ -34,6 +34,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    Showable,
     StageContext,
     StageDefaults,
     StageResult,
@@ -78,12 +79,13 @@ from llmpipe.stages.train_rewards import (
     reward_problems,
     try_rewards,
 )
+from llmpipe.stages.train_show import show_rows
 
 NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
 """What a path in the block may name; it goes to Axolotl as it is."""
 
 
-class Train(StageDefaults, Compilable):
+class Train(StageDefaults, Compilable, Showable):
     """The stage kind ``train``."""
 
     Config = TrainConfig
@@ -202,6 +204,12 @@ class Train(StageDefaults, Compilable):
     def compile_to(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
         """Write a folder that trains the same without llmpipe: see `write_folder`."""
         return write_folder(ctx, out)
+
+    @staticmethod
+    def show_rows(ctx: StageContext[TrainConfig], rows: int) -> list[str]:
+        """Return the first rows as the installed Axolotl tokenizes them: see `train_show`."""
+        require_axolotl()
+        return show_rows(ctx, rows)
 
     @staticmethod
     def run(ctx: StageContext[TrainConfig]) -> StageResult:

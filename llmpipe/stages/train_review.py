@@ -15,12 +15,10 @@ from typing import Any
 from llmpipe.backends.axolotl.config import (
     OWNED,
     BlockProblem,
-    packing_problem,
     with_defaults,
 )
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.axolotl.paths import bare_paths, paths_in
-from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError
 from llmpipe.paths import expanded
@@ -68,10 +66,6 @@ def setting_problems(
         evaluates: whether there are rows to evaluate on.
         rewarded: whether the stage has rewards; None for a file that names its own.
     """
-    packing = packing_problem(block, detect())
-    if packing:
-        key = "sample_packing" if block.get("sample_packing") else "eval_sample_packing"
-        yield BlockProblem((key,), packing, f"set {key}: false")
     plugins = block.get("plugins")
     if plugins is not None and not isinstance(plugins, list):
         name = plugins if isinstance(plugins, str) else "module.Name"

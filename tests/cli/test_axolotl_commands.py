@@ -223,12 +223,12 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
     assert "mine.yml:1:1" not in told  # the stage says that, when it compiles
     (folder / "rows.jsonl").write_text('{"text": "t"}\n')
     (folder / "mine.yml").write_text(
-        "adapter: lora\nsample_packing: true\nchat_template_jinja: rows.jsonl\n"
+        "adapter: lora\nsave_safetensors: false\nchat_template_jinja: rows.jsonl\n"
     )
     for command in ("validate", "plan", "run"):
         wrong = call(folder, command, "spec.yaml")
         assert wrong.returncode == 2
-        assert "mine.yml:2:1: sample_packing: sample_packing: true needs" in wrong.stderr
+        assert "mine.yml:2:1: save_safetensors: llmpipe reads safetensors only" in wrong.stderr
         assert "mine.yml:3:1: chat_template_jinja: rows.jsonl lies beside" in wrong.stderr
         assert "write ./rows.jsonl" in wrong.stderr
 
@@ -253,7 +253,7 @@ def test_check_judges_a_file_as_a_stage_would(folder: Path) -> None:
     )
     (folder / "a.jinja").write_text("{{ messages }}")
     (folder / "mine.yml").write_text(
-        MINE + "sample_packing: true\ndeepspeed: gone/zero3.json\nchat_template_jinja: a.jinja\n"
+        MINE + "save_safetensors: false\ndeepspeed: gone/zero3.json\nchat_template_jinja: a.jinja\n"
     )
     wrong = json.loads(call(folder, "check", "mine.yml", "--json").stdout)["problems"]
     assert {8, 9} <= {problem["line"] for problem in wrong}

@@ -107,16 +107,14 @@ def test_an_owned_key_names_the_field_to_write(key: str) -> None:
 
 
 def test_problems_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packing on a CPU, an unsupported rl, pickles, stray launcher arguments."""
+    """An unsupported rl, pickles, stray launcher arguments."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     block = {
-        "sample_packing": True,
         "rl": "ebft",
         "save_safetensors": False,
     }
     found = Train.problems(config(block, launch={"args": ["--nproc_per_node=8"]}))
     assert [".".join(map(str, path)) for path, _ in found] == [
-        "axolotl.sample_packing",
         "axolotl.rl",
         "axolotl.save_safetensors",
         "launch.args",

@@ -154,7 +154,7 @@ def test_a_file_is_judged_as_the_block_is(tmp_path: Path) -> None:
     beside(tmp_path, "zero.json", "my.jinja")
     found = by_field(review(tmp_path, axolotl_file="./my.yml"))
     assert set(found) == {
-        "sample_packing", "rl", "save_safetensors", "deepspeed", "chat_template_jinja"
+        "rl", "save_safetensors", "deepspeed", "chat_template_jinja"
     }  # fmt: skip
     assert {finding.file for finding in found.values()} == {file}
     assert not any(finding.warning for finding in found.values())

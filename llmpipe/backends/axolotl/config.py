@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmpipe.backends.device import Device
-from llmpipe.errors import StageError
 
 KeyPath = tuple[str | int, ...]
 
@@ -136,7 +135,14 @@ CPU_DROPPED = (
 """Keys that are left out on a CPU."""
 
 CPU_ATTENTION = ("eager", "sdpa")
-"""The attention implementations that a CPU supports."""
+"""The attention implementations that a CPU supports. Both isolate packed rows from each other; if
+none is named, Axolotl keeps a mask with which they see each other."""
+
+NAMED_ATTENTION = ("attn_implementation", "sdp_attention", "eager_attention")
+"""Keys that name an attention implementation of a CPU; the last two are Axolotl's old names."""
+
+PACKING = ("sample_packing", "eval_sample_packing")
+"""Keys that pack several rows into one sequence."""
 
 GPU_PLUGINS: Mapping[str, str] = {
     "axolotl.integrations.liger": "liger_",
@@ -200,9 +206,6 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
     """Return the configuration for Axolotl.
 
     ``block`` is the merged block of the user's file and the stage (`merge_blocks`).
-
-    Raises:
-        StageError: A setting would train wrongly on this device.
     """
     settings = with_defaults(block, new_adapter=sources.adapter is None)
     if sources.test and not _asks_for_evaluation(settings):
@@ -236,16 +239,9 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
 
 
 def fit_device(settings: Mapping[str, Any], device: Device) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that this device supports, and notes about what was switched off.
-
-    Raises:
-        StageError: A setting would train wrongly on this device.
-    """
+    """Return the settings that this device supports, and notes about what was changed."""
     fitted = dict(settings)
     if device.kind == "cpu":
-        message = packing_problem(settings, device)
-        if message:
-            raise StageError(message, hint="set sample_packing: false")
         return fitted, _fit_cpu(fitted)
     if not any(key in fitted for key in ("bf16", "bfloat16", "fp16", "float16")):
         fitted["bf16" if device.dtype == "bfloat16" else "fp16"] = True
@@ -306,21 +302,6 @@ def owned_problems(block: Mapping[str, Any]) -> list[BlockProblem]:
     ]
 
 
-def packing_problem(block: Mapping[str, Any], device: Device) -> str | None:
-    """Return why this device does not support sample packing, or None.
-
-    Without an attention kernel that separates packed samples, they see each other. The run would
-    look healthy and train on the wrong data.
-    """
-    wanted = [key for key in ("sample_packing", "eval_sample_packing") if block.get(key)]
-    if device.kind != "cpu" or not wanted:
-        return None
-    return (
-        f"{wanted[0]}: true needs flash attention, which a CPU does not have: "
-        "packed samples would see each other"
-    )
-
-
 def to_yaml(config: Mapping[str, Any], *, header: str) -> str:
     """Return a configuration as YAML for Axolotl, with ``header`` as comments at the top."""
     import yaml
@@ -353,6 +334,10 @@ def _fit_cpu(settings: dict[str, Any]) -> list[str]:
     if attention and attention not in CPU_ATTENTION:
         settings["attn_implementation"] = "sdpa"
         notes.append(f"attn_implementation: {attention} becomes sdpa: this machine has no GPU")
+    elif any(map(settings.get, PACKING)) and not any(map(settings.get, NAMED_ATTENTION)):
+        settings["attn_implementation"] = "sdpa"
+        packed = next(filter(settings.get, PACKING))
+        notes.append(f"{packed}: attn_implementation: sdpa is added, which isolates packed rows")
     notes += _drop_gpu_plugins(settings)
     settings.setdefault("gradient_checkpointing", False)
     return notes

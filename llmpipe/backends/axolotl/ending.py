@@ -59,6 +59,8 @@ class Labels(msgspec.Struct, frozen=True):
     error: str | None
     """Why the training was stopped."""
     hint: str | None
+    shown: list[str] = []
+    """The first training rows, what is trained between ⟦ and ⟧."""
 
 
 def read_labels(output: Path) -> Labels | None:

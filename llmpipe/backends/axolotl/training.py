@@ -17,7 +17,7 @@ import re
 import shutil
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,11 @@ class Watcher:
                 )
         elif "train_runtime" in record:
             self.finished = True
+
+
+def dropped_rows(lines: Iterable[str]) -> list[str]:
+    """Return Axolotl's messages about rows that it does not train on."""
+    return [match.group(0) for line in lines if (match := _DROPPED.search(line))]
 
 
 def _diverged(record: Mapping[str, float]) -> bool:

@@ -22,7 +22,6 @@ from llmpipe.backends.axolotl.config import (
 )
 from llmpipe.backends.axolotl.paths import paths_in, replace_paths
 from llmpipe.backends.device import Device
-from llmpipe.errors import StageError
 
 CPU = Device("cpu", "float32")
 GPU = Device("cuda", "bfloat16", "a GPU")
@@ -99,10 +98,17 @@ def test_a_gpu_keeps_its_wishes_and_gets_a_number_format() -> None:
 
 
 @pytest.mark.parametrize("key", ["sample_packing", "eval_sample_packing"])
-def test_packing_is_refused_on_a_cpu(key: str) -> None:
-    """Packed samples would see each other without flash attention."""
-    with pytest.raises(StageError, match=f"{key}: true needs flash attention"):
-        compile_config({key: True}, SOURCES, CPU)
+def test_packing_gets_an_attention_that_isolates_rows(key: str) -> None:
+    """Without a named one Axolotl keeps a mask with which packed rows see each other."""
+    compiled = compile_config({key: True}, SOURCES, CPU)
+    assert compiled.config["attn_implementation"] == "sdpa"
+    assert [note for note in compiled.notes if note.startswith(f"{key}: attn_implementation")]
+    for named in ({"attn_implementation": "eager"}, {"sdp_attention": True}):
+        kept = compile_config({key: True, **named}, SOURCES, CPU)
+        assert kept.config.items() >= named.items()
+        assert kept.notes == []
+    flash = compile_config({key: True, "attn_implementation": "flash_attention_2"}, SOURCES, CPU)
+    assert flash.config["attn_implementation"] == "sdpa"
 
 
 def test_evaluation_data_is_used_unless_the_block_says_when() -> None:

@@ -17,6 +17,7 @@ from llmpipe.backends.axolotl.plugins.axolotl_rewards import (
     FIELDS,
     RewardError,
     checked,
+    column_names,
     expanded,
     trial_arguments,
     verified,
@@ -31,11 +32,17 @@ JSON = st.recursive(
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=4))
 def test_columns_arrive_as_they_were_written(rows: list[dict[str, Any]]) -> None:
     """Whatever types a column holds; a row that lacks it has None."""
-    found = expanded({FIELDS: [json.dumps(row) for row in rows], "row": ["a:1"], "step": 3})
+    texts = [json.dumps(row) for row in rows]
+    found = expanded({FIELDS: texts, "row": ["a:1"], "step": 3}, column_names(texts))
     assert found.pop("step") == 3
     names = {name for row in rows for name in row} - {"step"}
     assert found.keys() == names
     assert all(found[name] == [row.get(name) for row in rows] for name in names)
+
+
+def test_a_batch_may_lack_a_column() -> None:
+    """A function that names it as an argument is called all the same."""
+    assert expanded({FIELDS: ["{}", "{}"]}, ["since"]) == {"since": [None, None]}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,7 @@ def test_an_async_function_stays_one() -> None:
         return [1.0] * len(completions)
 
     rows = [{"prompt": "[]", FIELDS: "{}"}]
-    assert asyncio.run(checked(slow)(**trial_arguments(rows, ["a", ""]))) == [1.0, 1.0]
+    assert asyncio.run(checked(slow, [])(**trial_arguments(rows, ["a", ""]))) == [1.0, 1.0]
 
 
 def tried(folder: Path, text: str, *names: str) -> list[dict[str, Any] | None]:

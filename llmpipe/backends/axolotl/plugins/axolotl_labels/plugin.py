@@ -21,9 +21,12 @@ from pydantic import BaseModel
 from . import report
 from .rows import Example, Ints, Place, Tally
 from .setup import Setup
+from .show import shown
 
 BATCH = 1_000
 """Rows looked at together."""
+SHOWN, LONGEST = 3, 2_000
+"""How many rows are shown in the report, and how many letters of each."""
 PAIRS: tuple[tuple[str, str | None], ...] = (
     ("input_ids", "labels"),
     ("chosen_ids", None),
@@ -59,6 +62,7 @@ class LabelsPlugin(BasePlugin):  # type: ignore[misc]  # Axolotl is not typed
             UntrainedError: something was found that is not allowed.
         """
         found = examine(cfg, trainer)
+        found.shown = _first_rows(trainer)
         if is_main_process():
             found.write(Path(cfg.output_dir))
         if found.error:
@@ -99,6 +103,17 @@ def examine(cfg: Any, trainer: Any) -> report.Report:
             found.trained_tokens = tally.trained
     found.settle(problems, cfg.allow_untrained or ())
     return found
+
+
+def _first_rows(trainer: Any) -> list[str]:
+    """Return the first rows as they are trained; none of a data set that is streamed."""
+    dataset, tokenizer = trainer.train_dataset, trainer.processing_class
+    if not hasattr(dataset, "__len__"):
+        return []
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    rows = (dataset[number] for number in range(min(SHOWN, len(dataset))))
+    texts = [text for row in rows for text in shown(row, tokenizer)]
+    return [text if len(text) <= LONGEST else f"{text[:LONGEST]} …" for text in texts]
 
 
 def _datasets(trainer: Any) -> Iterator[tuple[str, str, Any]]:

@@ -68,6 +68,8 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
     hint: str | None = None
+    shown: list[str] = field(default_factory=list)
+    """The first training rows, what is trained between ⟦ and ⟧."""
 
     def write(self, folder: Path) -> None:
         """Write the report into a training's output folder."""

@@ -16,7 +16,7 @@ import importlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 FIELDS = "fields"
@@ -37,30 +37,40 @@ def load(name: str) -> Callable[..., Any]:
     return found
 
 
-def checked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that calls ``function`` with a row's own columns and checks its rewards."""
+def column_names(texts: Iterable[str]) -> list[str]:
+    """Return the names of the columns that any row of a data set has, from its `FIELDS`."""
+    return list(dict.fromkeys(name for text in texts for name in json.loads(text)))
+
+
+def checked(function: Callable[..., Any], columns: Sequence[str]) -> Callable[..., Any]:
+    """Return a function that calls ``function`` with a row's own columns and checks its rewards.
+
+    Args:
+        function: The reward function.
+        columns: The names of all columns; a batch may have no row with one of them.
+    """
     name = getattr(function, "__name__", type(function).__name__)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def awaited(**given: Any) -> list[float | None]:
-            return verified(await function(**expanded(given)), len(given["completions"]), name)
+            rewards = await function(**expanded(given, columns))
+            return verified(rewards, len(given["completions"]), name)
 
         return awaited
 
     @functools.wraps(function)
     def called(**given: Any) -> list[float | None]:
-        return verified(function(**expanded(given)), len(given["completions"]), name)
+        return verified(function(**expanded(given, columns)), len(given["completions"]), name)
 
     return called
 
 
-def expanded(given: Mapping[str, Any]) -> dict[str, Any]:
+def expanded(given: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
     """Return the arguments with `FIELDS` as one list per column; a row that lacks it has None."""
     others = {name: value for name, value in given.items() if name not in (FIELDS, ROW)}
     rows = [json.loads(text) for text in given.get(FIELDS) or ()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {**{name: [row.get(name) for row in rows] for name in names}, **others}
+    return {**{name: [row.get(name) for row in rows] for name in columns}, **others}
 
 
 def verified(rewards: Any, count: int, name: str) -> list[float | None]:

@@ -11,12 +11,13 @@ import inspect
 import json
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from . import RewardError, checked, load, trial_arguments
+from . import FIELDS, RewardError, checked, column_names, load, trial_arguments
 
 ROWS = 3
 ANSWERS = ("This is a trial: 42.", "")
@@ -25,14 +26,19 @@ ANSWERS = ("This is a trial: 42.", "")
 
 def main(data: str, result: str, *names: str) -> None:
     """Try every function and write the result."""
-    rows = next(pq.ParquetFile(data).iter_batches(batch_size=ROWS)).to_pylist()
-    Path(result).write_text(json.dumps([_failure(name, rows) for name in names]), "utf-8")
+    file = pq.ParquetFile(data)
+    rows = next(file.iter_batches(batch_size=ROWS)).to_pylist()
+    columns = column_names(file.read([FIELDS])[FIELDS].to_pylist())
+    failures = [_failure(name, rows, columns) for name in names]
+    Path(result).write_text(json.dumps(failures), "utf-8")
 
 
-def _failure(name: str, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _failure(
+    name: str, rows: list[dict[str, Any]], columns: Sequence[str]
+) -> dict[str, Any] | None:
     """Return a function's error and the line of its file, or None."""
     try:
-        function = checked(load(name))
+        function = checked(load(name), columns)
         rewards = function(**trial_arguments(rows, ANSWERS))
         if inspect.iscoroutine(rewards):
             asyncio.run(rewards)
