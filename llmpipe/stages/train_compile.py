@@ -25,6 +25,7 @@ from llmpipe.backends.axolotl.config import (
 )
 from llmpipe.backends.axolotl.file import read_axolotl_file
 from llmpipe.backends.axolotl.paths import paths_in, replace_paths
+from llmpipe.backends.axolotl.sharding import FOLDER, spelled_out
 from llmpipe.backends.device import detect
 from llmpipe.backends.huggingface.chat_tokens import has_chat_template
 from llmpipe.contracts import SECRET, Artifact, StageContext
@@ -98,6 +99,7 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
     given = ctx.inputs.get("axolotl_file")
     block, notes = merged_block(config, given.path if given else None)
     refuse(complaints(config, block, ctx.spec_dir))
+    block = spelled_out(block, layout.folder / FOLDER, layout.name(FOLDER))
     block = replace_paths(block, {w: _file_path(ctx, w, layout) for w in paths_in(block)})
     base = ctx.input("base_model")
     train = _data(ctx, "data", "train.parquet", layout, block)
@@ -140,8 +142,8 @@ def compile_unseen(
         allow_untrained=config.allow_untrained,
         rewards=expected_rewards(config),
     )
-    compiled = compile_config(block, sources, detect())
-    return Compiled(compiled.config, notes + compiled.notes), block
+    compiled = compile_config(spelled_out(block, None), sources, detect())
+    return Compiled(compiled.config, notes + compiled.notes), spelled_out(block, None)
 
 
 def base_model(ctx: StageContext[TrainConfig]) -> Artifact:

@@ -19,8 +19,10 @@ from llmpipe.backends.axolotl.config import (
 )
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.axolotl.paths import bare_paths, paths_in
+from llmpipe.backends.axolotl.sharding import FSDP, known_fault
+from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, did_you_mean
 from llmpipe.paths import expanded
 from llmpipe.stages.train_config import TrainConfig
 from llmpipe.stages.train_entry import entry_problems
@@ -37,6 +39,7 @@ def complaints(
     """Yield all of llmpipe's objections to a stage's merged block; ``folder`` is the spec's."""
     evaluates, rewarded = config.eval_data is not None, bool(config.rewards)
     yield from setting_problems(block, evaluates=evaluates, rewarded=rewarded)
+    yield from _sharding_problems(config, block)
     own = paths_in(config.axolotl)
     for where, value in paths_in(block).items():
         if where not in own:
@@ -77,6 +80,27 @@ def setting_problems(
         yield BlockProblem(("save_safetensors",), message, "remove it")
     if not block.get("rl"):
         yield from _best_problems(block, evaluates=evaluates)
+
+
+def _sharding_problems(config: TrainConfig, block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    name = block.get("fsdp_config")
+    if isinstance(name, str) and name not in FSDP:
+        known = ", ".join(FSDP)
+        hint = did_you_mean(name, FSDP) or f"write a mapping, or one of {known}"
+        yield BlockProblem(("fsdp_config",), f"{name!r} is not a short name", hint)
+    if detect().kind == "cpu":
+        return  # they are left out there, which is said
+    if fault := known_fault(block):
+        hint = 'pip install "deepspeed>=0.19", or use zero3 or fsdp2'
+        yield BlockProblem(("deepspeed",), fault, hint, warning=True)
+    sharded = next(filter(block.get, ("deepspeed", "fsdp_config")), None)
+    if sharded and config.launch.launcher == "python":
+        yield BlockProblem(
+            (sharded,),
+            "the launcher python starts one process, over which nothing is sharded",
+            "write launch: {launcher: torchrun, args: [--nproc_per_node=2]}",
+            warning=True,
+        )
 
 
 def refuse(found: Iterable[BlockProblem]) -> None:

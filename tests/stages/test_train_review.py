@@ -342,3 +342,43 @@ def test_an_experimental_trainer_is_named(tmp_path: Path, rl: str) -> None:
     (found,) = review(tmp_path, {"rl": rl})
     assert found.warning
     assert "trl.experimental" in found.message
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every module that asks for the device find a GPU."""
+    import llmpipe.stages.train_compile as compiling
+    import llmpipe.stages.train_review as reviewing
+    from llmpipe.backends.device import Device
+
+    for module in (compiling, reviewing):
+        monkeypatch.setattr(module, "detect", lambda: Device("cuda", "bfloat16"))
+
+
+def test_sharding_has_short_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written beside the configuration; one process shards nothing, and that is said."""
+    on_a_gpu(monkeypatch)
+    torchrun = {"launcher": "torchrun", "args": ["--nproc_per_node=2"]}
+    for block in ({"deepspeed": "zero3"}, {"fsdp_config": "fsdp2"}):
+        assert review(tmp_path, block, launch=torchrun) == []
+        (found,) = review(tmp_path, block)
+        assert found.warning
+        assert "one process" in found.message
+        compiled, _ = compile_unseen(config(block), None)
+        if "deepspeed" in block:
+            assert compiled.config["deepspeed"] == "deepspeed/zero3.json"
+        else:
+            assert compiled.config["fsdp_version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("block", "hint"),
+    [
+        ({"deepspeed": "zero4"}, "known by name: zero1, zero2,"),
+        ({"fsdp_config": "fsdp-2"}, "did you mean 'fsdp2'"),
+    ],
+)
+def test_an_unknown_short_name_is_refused(tmp_path: Path, block: dict[str, Any], hint: str) -> None:
+    """With those that are known."""
+    (found, *_) = review(tmp_path, block)
+    assert not found.warning
+    assert hint in (found.hint or "")

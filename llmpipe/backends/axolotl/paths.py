@@ -17,6 +17,7 @@ from typing import Any
 
 from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
 from llmpipe.backends.axolotl.modules import search_path
+from llmpipe.backends.axolotl.sharding import ZERO
 
 FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
 """Keys whose text Axolotl only reads as a file or folder."""
@@ -26,6 +27,9 @@ TEMPLATES = frozenset({"chat_template_jinja"})
 
 MODELS = frozenset({"base_model_config", "lora_model_dir", "processor_config", "tokenizer_config"})
 """Keys that take a folder or a hub repository."""
+
+SHORT_NAMES = {"deepspeed": tuple(ZERO)}
+"""Texts that llmpipe replaces by a file of its own."""
 
 MODULES = frozenset({"plugins", "reward_funcs"})
 """Keys that take names of Python objects: ``module.Name``."""
@@ -104,7 +108,7 @@ def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator
             complaint = _module_problem(value, folder, modules)
         elif holds_no_path(where):
             complaint = _reporting_problem(_key(where), value)
-        elif not is_path(value):
+        elif not is_path(value) and value not in SHORT_NAMES.get(_key(where), ()):
             complaint = _path_problem(_key(where), value, folder)
         if complaint:
             yield BlockProblem(where, *complaint)
@@ -194,6 +198,8 @@ def _advice(key: str) -> str:
         return "an inline template contains {{ … }} or {% … %}"
     if key in MODELS:
         return "write a hub repository as org/name"
+    if key in SHORT_NAMES:
+        return f"it is relative to the spec; known by name: {', '.join(SHORT_NAMES[key])}"
     return "it is relative to the spec"
 
 
