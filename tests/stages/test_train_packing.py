@@ -13,7 +13,7 @@ from llmpipe.contracts import Artifact, StageContext
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_config import TrainConfig
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
 
 ROWS = 6
 
@@ -49,6 +49,7 @@ def first_loss(folder: Path, base: Path, **block: Any) -> float:
     )
     result = Train.run(ctx)
     assert result.metrics["rows"] == ROWS
+    assert all("assistant\n⟦" in text and text.count("⟦") == 1 for text in result.metrics["shown"])
     ((_, loss),) = result.metrics["loss"]
     return float(loss)
 
