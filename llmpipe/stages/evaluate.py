@@ -1,13 +1,14 @@
-"""Put the same held-out rows to several models and compare them, each with its uncertainty.
+"""Compare several models on the same held-out rows, with confidence intervals.
 
-Models and adapters are run by transformers, a GGUF is served by llama.cpp as it will be in use. All
-are asked and decoded in one way, and judged by the answer alone, without the reasoning before it:
-`llmpipe.stages.evaluate_models` says how.
-Measured are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and equal
-JSON of greedy answers, with 95 % intervals: Wilson's for a share of rows, bootstrapped for the
-others and, paired, for every two models. A loss is nats per token over the whole set, so long
-answers weigh more; the resampling is by row. Not covered: judging by another model, benchmarks of
-others.
+Models and adapters run in transformers; a GGUF is served by llama.cpp, as in use. All get the same
+prompts and decoding, and are judged by the answer without the reasoning before it; see
+`llmpipe.stages.evaluate_models`.
+
+The metrics are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and
+JSON equality of greedy answers. Each has a 95 % interval: Wilson's for shares of rows, bootstrapped
+for the others, and paired for each two models. A loss is in nats per token over the whole set, so
+long answers weigh more; resampling is by row. Not covered: judging by another model, public
+benchmarks.
 """
 
 from __future__ import annotations
@@ -61,27 +62,28 @@ CONSTRAINED = "`json_schema` constrains what llama.cpp decodes: name a GGUF (exp
 
 
 class FewShot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Examples that stand before every question as earlier turns of the conversation."""
+    """Examples that precede every question as earlier turns of the conversation."""
 
     data: str
-    """Rows to draw the examples from; those that ask an evaluated question are passed over."""
+    """Rows to draw the examples from. Rows with an evaluated question are skipped."""
     count: Annotated[int, msgspec.Meta(ge=1)] = 5
-    """How many examples."""
+    """The number of examples."""
     random_seed: RandomSeed = 0
-    """Which examples are drawn; all questions get the same ones."""
+    """Determines which examples are drawn. All questions get the same ones."""
 
 
 class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
-    """Several models on the same held-out rows."""
+    """The models to compare, and the rows."""
 
     models: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-    """What to compare: models, adapters, GGUFs, or `base`, the model that the others came from."""
+    """The models to compare: models, adapters, GGUFs, or `base`, the model that the others were
+    trained from."""
     data: str
-    """The held-out rows, in any known format; the last assistant turn is the reference answer.
-    Reasoning before it (`<think>…</think>`) is not compared; in `loss` it counts where the chat
+    """The held-out rows, in any known format. The last assistant turn is the reference answer.
+    Reasoning before it (`<think>…</think>`) is not compared; it counts in `loss` if the chat
     template writes it."""
     map: ColumnMap | None = None
-    """Which columns of `data` hold the question and the answer, where the format is not known."""
+    """The columns of `data` with the question and the answer, if the format is not a known one."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Use only this many rows, drawn by `random_seed`."""
     metrics: Annotated[tuple[Metric, ...], msgspec.Meta(min_length=1)] = (
@@ -89,24 +91,24 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
         "rouge_l",
         "exact_match",
     )
-    """What to measure. All but `loss` need answers to be written, which takes most of the time."""
+    """The metrics. All but `loss` require generated answers, which takes most of the time."""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1)] = 128
-    """Tokens after which a reply is cut, reasoning included. One that is cut inside its reasoning
-    has no answer; such replies are counted."""
+    """Maximum tokens of a reply, including reasoning; a longer reply is cut. A reply that is cut
+    inside its reasoning has no answer; such replies are counted."""
     batch_size: Annotated[int, msgspec.Meta(ge=1)] = 32
-    """Answers that transformers writes at the same time; memory grows with it."""
+    """Answers that transformers generates at the same time; memory grows with it."""
     few_shot: FewShot | None = None
     """Examples to put before every question."""
     json_schema: str | None = None
-    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. One
-    that llama.cpp would drop is an error, and so is an answer that does not follow it, unless it
-    was cut. The reasoning of a model whose chat template knows of reasoning is not held to it."""
+    """A JSON Schema file for the answers, enforced by llama.cpp while decoding; GGUF only. A schema
+    that llama.cpp would ignore is an error, and so is an answer that does not follow it, unless it
+    was cut. Reasoning is exempt if the model's chat template supports it."""
     random_seed: RandomSeed = 0
-    """Which rows `limit` draws, and which resamples give the intervals."""
+    """Determines which rows `limit` draws, and the resamples for the intervals."""
 
 
 class Evaluate(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``evaluate``."""
 
     Config = EvaluateConfig
     VERSION = 7
@@ -189,10 +191,10 @@ class Evaluate(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[EvaluateConfig]) -> StageResult:
-        """Read the rows, put them to one model after the other, compare.
+        """Read the rows, evaluate one model after the other, compare them.
 
         Raises:
-            StageError: a row, a model or the schema cannot be used.
+            StageError: A row, a model or the schema cannot be used.
         """
         config = ctx.config
         compared = set(config.metrics) > {"loss"} or "loss" not in config.metrics

@@ -1,9 +1,9 @@
-"""What the models of an `evaluate` stage make of the rows: losses, and greedy answers.
+"""Evaluate the models of an `evaluate` stage: losses, and greedy answers.
 
-A chat reaches every engine as its template writes it, is continued by the likeliest token without
-any penalty, and the text that comes back is parted into reasoning and answer by the same code.
-`METHOD` says so in ``metrics.json``. Whether a GGUF reads the tokens that another model of the
-stage reads is looked at for the first rows.
+Every engine gets a chat as the model's template writes it, continues it with the likeliest tokens
+without any penalty, and the same code splits the reply into reasoning and answer. `METHOD`
+describes this in ``metrics.json``. For the first rows, the tokens of a GGUF are compared with those
+of the other models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Chat = list[dict[str, Any]]
 """The turns of a conversation as chat templates take them."""
 
 PROMPTS = 8
-"""Rows whose prompts are compared between the engines, as token ids."""
+"""Number of rows whose prompts are compared between the engines, as token ids."""
 
 METHOD = {
     "rendering": "the model's chat template with its own defaults (no template arguments), "
@@ -38,12 +38,12 @@ METHOD = {
     "loss": "nats per token of the reference as the chat template writes it, including "
     "reasoning if the template writes it, and the token that ends the turn",
 }
-"""How every model was asked, for readers of the metrics."""
+"""How every model was evaluated, for readers of the metrics."""
 
 
 @dataclass(slots=True)
 class Result:
-    """What one model made of the rows: sums of nats and counts of tokens, and replies."""
+    """The results of one model: sums of nats, counts of tokens, and replies."""
 
     losses: list[tuple[float, int]] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Result:
     """The tokens that end an answer."""
 
     def counts(self) -> dict[str, Any]:
-        """Return what ended the replies and how many contain reasoning."""
+        """Count how the replies ended, and how many contain reasoning."""
         unfinished = [reply for reply in self.replies if reply.unfinished]
         return {
             "cut": sum(reply.truncated for reply in self.replies),
@@ -73,7 +73,7 @@ class Progress:
     done: int = 0
 
     def counter(self, note: str) -> Callable[[int], None]:
-        """Return what adds rows to the count, under this note."""
+        """Return a function that adds rows to the count, under this note."""
 
         def add(rows: int) -> None:
             self.done += rows
@@ -84,7 +84,7 @@ class Progress:
 
 
 def work(ctx: StageContext[EvaluateConfig], model: Artifact) -> list[str]:
-    """Name what is to be done with a model: score the references, write answers, or both."""
+    """Return what will be done with a model: score the references, write answers, or both."""
     score = "loss" in ctx.config.metrics and model.type != "gguf"
     answer = bool(set(ctx.config.metrics) - {"loss"})
     if not score and not answer:
@@ -134,7 +134,7 @@ def examine(
 def warn(
     ctx: StageContext[EvaluateConfig], results: Mapping[str, Result], ggufs: Container[str] = ()
 ) -> None:
-    """Warn of what makes the models' answers differ, or leaves them without one."""
+    """Warn of differences that affect the models' answers, and of replies without an answer."""
     for warning in _unlike_prompts(results, ggufs):
         ctx.warn(warning)
     for label, result in results.items():
@@ -155,7 +155,7 @@ def warn(
 
 
 def _unlike_prompts(results: Mapping[str, Result], ggufs: Container[str]) -> Iterator[str]:
-    """Yield a sentence for every GGUF that reads other tokens than all models beside it."""
+    """Yield a sentence for every GGUF whose tokens differ from those of all other models."""
     others = {label: result for label, result in results.items() if label not in ggufs}
     read = {label: result.prompts for label, result in others.items() if result.prompts}
     for label, result in results.items():
@@ -205,6 +205,6 @@ def _served(
 
 
 def _context(chats: Sequence[Chat], config: EvaluateConfig) -> int:
-    """Return a context size that fits the longest chat: every token is at least one byte."""
+    """Return a context size that fits the longest chat: a token is at least one byte."""
     longest = max(sum(len(turn["content"].encode()) + 32 for turn in chat[:-1]) for chat in chats)
     return -(-(longest + 256 + config.max_new_tokens) // 256) * 256

@@ -1,15 +1,14 @@
-"""Put questions whose answering documents are known to indexes, and compare what each way finds.
+"""Measure how well indexes find the documents that answer questions.
 
-Every index is searched in every mode for the same questions, as a `rag` stage searches it without
-filters, reranking or variety. Documents are judged: each has the rank of its best passage. Measured
-are hit rate, recall, MRR and nDCG at a depth, with 95 % intervals: Wilson's for a share of the
-questions, bootstrapped for the others and, paired, for every two searches. Which documents answer
-is told by judgments in TREC's or BEIR's form, by a column of the questions, or by the questions in
-the rows that the documents were made of. Questions that no document answers are left out, and
-counted.
+Every index is searched in every mode for the same questions, like in a `rag` stage but without
+filters, reranking or diversity. A document has the rank of its best passage. The metrics are hit
+rate, recall, MRR and nDCG at a depth. Each has a 95 % interval: Wilson's for shares of questions,
+bootstrapped for the others, and paired for each two searches.
 
-Not covered: the answers themselves, which the check of a `rag` stage measures, and the speed of a
-search.
+The answering documents come from judgments in the format of TREC or BEIR, from a column of the
+questions, or, if documents were made from rows, from the rows that hold the questions. Questions
+that no document answers are left out and counted. Not covered: the answers themselves, which the
+check of a `rag` stage measures, and the speed of a search.
 """
 
 from __future__ import annotations
@@ -70,39 +69,40 @@ Metric = Annotated[str, msgspec.Meta(pattern=r"^(hit|recall|mrr|ndcg)@[1-9][0-9]
 
 
 class EvaluateRetrievalConfig(StageConfig, frozen=True, kw_only=True):
-    """What indexes find of the documents that answer questions."""
+    """The indexes to compare, and the questions."""
 
     indexes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """The indexes to compare."""
     questions: str
-    """Rows with questions; together with `qrels` a `queries.jsonl` in BEIR's form."""
+    """Rows with questions; with `qrels`, a `queries.jsonl` in BEIR's format."""
     qrels: str | None = None
-    """Which documents answer which question, in TREC's form or, with its header, in BEIR's."""
+    """Judgments of which documents answer which question, in TREC's format or, with its header, in
+    BEIR's."""
     map: QuestionColumns | None = None
-    """Which columns of `questions` hold what. Not with `qrels`."""
+    """The columns of `questions`. Not with `qrels`."""
     modes: Annotated[tuple[Mode, ...], msgspec.Meta(min_length=1)] = ("dense", "bm25", "hybrid")
-    """Ways to search: by meaning (`dense`), by words (`bm25`), by both (`hybrid`)."""
+    """The ways to search: by meaning (`dense`), by words (`bm25`), or by both (`hybrid`)."""
     metrics: Annotated[tuple[Metric, ...], msgspec.Meta(min_length=1)] = METRICS
-    """What to measure, each with its depth: `hit@k`, `recall@k`, `mrr@k`, `ndcg@k`."""
+    """The metrics, each with its depth: `hit@k`, `recall@k`, `mrr@k`, `ndcg@k`."""
     fetch: Annotated[int, msgspec.Meta(ge=1, le=1000)] = FETCH
-    """Passages that each way of searching brings in. What lies deeper is not found."""
+    """Passages that each way of searching retrieves. Lower-ranked ones are not found."""
     fusion: Fusion = RELATIVE_SCORE
-    """How a `hybrid` search joins its two rankings: by their scores, or by places alone
-    (reciprocal rank fusion, `rrf`)."""
+    """How a `hybrid` search fuses its two rankings: by scores, or by ranks (reciprocal rank fusion,
+    `rrf`)."""
     alpha: Annotated[float, msgspec.Meta(ge=0, le=1)] = ALPHA
     """Weight of the meaning in `relative_score`; the words have the rest."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Ask only so many questions, drawn by `random_seed`."""
+    """Use only this many questions, drawn by `random_seed`."""
     random_seed: RandomSeed = 0
-    """Which questions `limit` draws, and which resamples give the intervals."""
+    """Determines which questions `limit` draws, and the resamples for the intervals."""
     embedder: str | None = None
-    """The model that the indexes were embedded with, where one is a folder that does not say."""
+    """The embedder of the indexes, if one is a folder that does not name it."""
     embedder_api_key: SecretField = None
     """The key of the endpoint that embeds questions, as ``${secret:NAME}``."""
 
 
 class EvaluateRetrieval(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``evaluate_retrieval``."""
 
     Config = EvaluateRetrievalConfig
     VERSION = 4
@@ -173,8 +173,8 @@ class EvaluateRetrieval(StageDefaults):
         """Read the questions, search every index in every mode, compare.
 
         Raises:
-            StageError: a question or a judgment cannot be used, a document is not there, or an
-                index cannot be searched so.
+            StageError: A question or a judgment cannot be used, a document does not exist, or
+                an index cannot be searched this way.
         """
         config = ctx.config
         indexes = [ctx.input(f"indexes.{i}") for i in range(len(config.indexes))]
@@ -206,11 +206,11 @@ class EvaluateRetrieval(StageDefaults):
 
 
 Ranking = Sequence[Sequence[str]]
-"""For each question the ids of documents, best first."""
+"""For each question, the ids of documents, best first."""
 
 
 def _require_words(indexes: Sequence[Artifact], modes: Sequence[Mode]) -> None:
-    """Make sure, before anything is embedded, that every index can be searched in every mode."""
+    """Check, before anything is embedded, that every index can be searched in every mode."""
     for index in indexes:
         if set(modes) - {"dense"} and not read_manifest(index.path).bm25:
             raise StageError(
@@ -220,7 +220,7 @@ def _require_words(indexes: Sequence[Artifact], modes: Sequence[Mode]) -> None:
 
 
 def _answered(ctx: StageContext[EvaluateRetrievalConfig]) -> tuple[list[Question], int]:
-    """Return the questions to ask, and how many were left out because no document answers them."""
+    """Return the questions with answering documents, and the number of the others."""
     config, source = ctx.config, ctx.input("questions")
     if config.qrels:
         questions, elsewhere = read_judged_questions(source, ctx.input("qrels"))
@@ -262,7 +262,7 @@ class _Searching:
         self._done = 0
 
     def rankings(self, index: Artifact) -> Iterator[tuple[Mode, Ranking]]:
-        """Yield for each mode the documents that every question finds in an index."""
+        """Yield, for each mode, the documents that an index finds for every question."""
         embedder = self._embedded(index)
         retriever = Retriever.open(index.path, embedder, threads=self._ctx.threads)
         with closing(retriever.passages):
@@ -325,7 +325,7 @@ def _rows(
     rankings: Mapping[str, Ranking],
     depth: int,
 ) -> Iterator[dict[str, Any]]:
-    """Yield what became of each question: the first ``depth`` documents of every search."""
+    """Yield the results of each question: the first ``depth`` documents of every search."""
     for row, question in enumerate(questions):
         searches = {}
         for name, ranking in rankings.items():
@@ -342,7 +342,7 @@ def _rows(
 
 
 def _alike(indexes: Sequence[str], modes: Sequence[Mode]) -> Iterator[tuple[str, str]]:
-    """Pair the searches that differ in one thing: the mode, or the index."""
+    """Pair the searches that differ in one way: in the mode, or in the index."""
     for index in indexes:
         for mode, other in combinations(modes, 2):
             yield f"{index}.{mode}", f"{index}.{other}"

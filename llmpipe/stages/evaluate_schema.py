@@ -1,8 +1,8 @@
-"""Hold the answers of a GGUF to a JSON Schema, and make sure that llama.cpp did.
+"""Enforce a JSON Schema on the answers of a GGUF, and check that llama.cpp did.
 
-llguidance, which llama.cpp decodes by, drops a whole schema that it cannot compile, and llama.cpp
-then answers freely with status 200. So the server is tried before the first row, and every answer
-that was not cut is read again.
+llama.cpp decodes with llguidance, which ignores a schema that it cannot compile; llama.cpp then
+answers freely with status 200. So the server is tried before the first row, and every answer that
+was not cut is validated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ UNHELD = (
     "unevaluatedProperties, no $ref that is broken or points to another file, no oneOf whose "
     "choices overlap (write anyOf), no lookaround in a pattern and few formats; avoid these"
 )
-"""What is known to switch a schema off (xllamacpp 2.1.0)."""
+"""The known reasons why llama.cpp ignores a schema (xllamacpp 2.1.0)."""
 
 
 class HeldSchema:

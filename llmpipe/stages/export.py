@@ -1,10 +1,10 @@
-"""Export a model to GGUF files; publish only files that llama.cpp reads as they were trained.
+"""Export a model to GGUF files, and publish only files that llama.cpp reads as they were trained.
 
-Each file is written by llama.cpp's own converter and then passes the parity gate: the golden chats
-and texts must become the same text and the same token ids on both sides, or the stage fails with
-the first difference. The answers of both sides to a few prompts are recorded in the ``parity``
-output. K-quants are not made here. The same model gives the same bytes. About 10 s to convert 135M
-parameters on two cores, and half a minute for the gate.
+llama.cpp's own converter writes each file. It then has to pass the parity gate: golden chats and
+texts must give the same text and the same token ids on both sides, or the stage fails with the
+first difference. The ``parity`` output records the answers of both sides to a few prompts. The same
+model gives the same bytes. Converting 135M parameters takes about 10 s on two cores, and the gate
+half a minute. Not covered: K-quants.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ PROMPTS = (
 
 
 class ParityOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the gate does beyond comparing token ids, which it always does."""
+    """Options of the parity gate, which always compares token ids."""
 
     continuations: Annotated[int, msgspec.Meta(ge=0, le=len(PROMPTS))] = 2
-    """How many prompts the model and each GGUF answer greedily, to be recorded; 0 for none. It
-    loads the whole model into memory."""
+    """The number of prompts that the model and each GGUF answer greedily, for the record; 0 for
+    none. This loads the whole model into memory."""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1, le=512)] = 24
     """Length of each recorded answer, in tokens."""
     require_end_of_turn: bool = True
@@ -55,14 +55,14 @@ class ParityOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class ExportConfig(StageConfig, frozen=True, kw_only=True):
-    """What ``kind: export`` takes."""
+    """The model to export, and the types to write."""
 
     model: str
     """The model to export: a stage, a Hugging Face folder or a hub id.
     An adapter is merged first."""
     quantize: str | list[str]
-    """The type of the weights, or several: ``f16``, ``bf16``, ``q8_0``. One GGUF output for each,
-    of that name."""
+    """The type of the weights, or several: ``f16``, ``bf16``, ``q8_0``. Each becomes an output of
+    that name."""
     parity: ParityOptions = ParityOptions()
     """Options of the parity gate."""
 

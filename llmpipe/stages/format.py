@@ -88,7 +88,7 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
 
 
 class Format(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``format``."""
 
     Config = FormatConfig
     VERSION = 3

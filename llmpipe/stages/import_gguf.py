@@ -1,12 +1,11 @@
-"""Convert a GGUF to a trainable Hugging Face folder; verify that both tokenize and predict alike.
+"""Convert a GGUF to a trainable Hugging Face folder; check that both tokenize and predict alike.
 
-Weights are dequantized to float32: four bytes a parameter on disk. The quantization's loss is
-permanent. A split GGUF is joined temporarily. Every tensor must have its place in the model, and
-the model must predict what llama.cpp predicts with the file, up to rounding. Architectures are
-those that transformers can read; tokenizers are those of
-`llmpipe.backends.huggingface.gguf_import.RECIPES`, others are refused by name. The compiler adds
-this stage by itself where a GGUF is given and a model is needed. About a minute for 135M parameters
-on two cores.
+Weights are dequantized to float32: four bytes per parameter on disk. The loss of quantization is
+permanent. A split GGUF is joined temporarily. Every tensor must belong to the model, and the model
+must predict what llama.cpp predicts from the file, up to rounding. The architecture must be known
+to transformers, and the tokenizer to `llmpipe.backends.huggingface.gguf_import.RECIPES`; others are
+refused by name. The compiler inserts this stage if a GGUF is given where a model is needed. It
+takes about a minute for 135M parameters on two cores.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from llmpipe.needs import Given, Need, packages
 
 
 class ImportGgufConfig(StageConfig, frozen=True, kw_only=True):
-    """What ``kind: import_gguf`` takes."""
+    """The GGUF to import."""
 
     gguf: str
-    """The GGUF file: a path, ``pkg://package/path``, or an export stage's output. Of a split GGUF
-    the first part, ``NAME-00001-of-0000N.gguf``, which stands for all."""
+    """The GGUF file: a path, ``pkg://package/path``, or an export stage's output. For a split GGUF,
+    name the first part, ``NAME-00001-of-0000N.gguf``."""
 
 
 class ImportGguf(StageDefaults):

@@ -1,11 +1,11 @@
 """Make embeddings searchable: an index of the vectors, one of the words, and the passages.
 
-The artifact stands alone: it carries the documents, the chunks, who the embedder was, and the
-SHA-256 of each of its files. It is made whole every time, on one thread and in the chunks' own
-order: that is quick beside the embedding, which is remembered chunk by chunk, and an index after an
-update is the very index that a fresh build makes. `llmpipe.retrieval.search` searches it.
+The artifact is complete: it contains the documents, the chunks, the identity of the embedder, and
+the SHA-256 of each file. It is always built as a whole, on one thread, in the order of the chunks.
+That is fast compared with embedding, which is cached per chunk, and an updated index equals a new
+one. `llmpipe.retrieval.search` searches it.
 
-Not covered: adding to an index in place, and stores that several machines share.
+Not covered: adding to an index in place, and vector stores that several machines share.
 """
 
 from __future__ import annotations
@@ -33,30 +33,31 @@ from llmpipe.retrieval.index import Built, IndexSettings, build_index
 
 
 class IndexConfig(StageConfig, frozen=True, kw_only=True):
-    """What to index, and how."""
+    """The embeddings to index, and the types of index."""
 
     embeddings: str
-    """The embeddings to index: a stage that made them, or such a folder."""
+    """The embeddings to index: a stage that made them, or a folder."""
     factory: str = "auto"
     """How vectors are searched, as a FAISS factory string (`Flat`, `HNSW32`, `IVF1024,SQ8` …).
-    `auto` compares each up to 100,000 chunks, then takes `HNSW32`, above two million `IVF…,SQ8`."""
+    `auto` compares all vectors up to 100,000 chunks, then uses `HNSW32`, and above two million
+    `IVF…,SQ8`."""
     ef_search: Annotated[int, Meta(ge=1)] | None = None
-    """Candidates that a search of an HNSW index keeps in view; more find more and take longer."""
+    """Candidates during a search of an HNSW index. More find more, but take longer."""
     nprobe: Annotated[int, Meta(ge=1)] | None = None
-    """Lists that a search of an IVF index looks into; more find more and take longer."""
+    """Lists that a search of an IVF index visits. More find more, but take longer."""
     bm25: bool = True
-    """Index the words too, so that names, numbers and codes are found as they are written. Words
-    that marks join, such as `foo.bar`, are found whole and in parts; `résumé` also as `resume`,
-    `U.S.A.` as `USA` and `100GB` as `100 GB`."""
+    """Index the words too, to find names, numbers and codes as they are written. Compounds such as
+    `foo.bar` are found as a whole and in parts; `résumé` also as `resume`, `U.S.A.` as `USA` and
+    `100GB` as `100 GB`."""
     language: Language = "english"
-    """The language whose stop words and endings the words lose; `none` keeps all as they are."""
+    """The language for stop words and stemming; `none` keeps all words as they are."""
     stemming: bool = True
-    """Let forms of a word (*install*, *installing*) count as one, as far as `language` knows them.
-    An Arabic or Hebrew word counts without its article or particle too."""
+    """Treat forms of a word (*install*, *installing*) as equal, if `language` supports it. Arabic
+    and Hebrew words also count without their article or particle."""
 
 
 class Index(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``index``."""
 
     Config = IndexConfig
     VERSION = 3
@@ -100,10 +101,10 @@ class Index(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[IndexConfig]) -> StageResult:
-        """Build the index and report what it cost and, where it is approximate, what it finds.
+        """Build the index; report its cost and, if it is approximate, its recall.
 
         Raises:
-            StageError: the embeddings are broken, or FAISS refuses the factory string.
+            StageError: The embeddings are broken, or FAISS refuses the factory string.
         """
         config, target = ctx.config, ctx.out / "index"
         words = Bm25Settings(language=config.language, stemming=config.stemming)

@@ -1,11 +1,11 @@
 """Read files as documents: text with its title, sections, pages and metadata.
 
-Markdown, plain text, HTML, PDF, Word, PowerPoint, Excel, reStructuredText, notebooks, e-books,
-messages, and files of rows. From a folder what has one of their endings is taken; what is named
-outright or by a pattern is read as text if it is text, never if it is of another format. What is
-passed over is counted and named, and so are the parts of a file that are not in its text. Files are
-untrusted: nothing in them is run or fetched, and none leads out of its folder. Not covered:
-scanned pages, pictures, what is on the web.
+Formats: Markdown, plain text, HTML, PDF, Word, PowerPoint, Excel, reStructuredText, notebooks,
+e-books, messages, and files of rows. In a folder, files are selected by extension. A file that is
+named directly or by a pattern is read as text if it is text, unless it has another format. Skipped
+files are counted and named, and so are parts of a file that are not in its text. Files are
+untrusted: nothing in them is run or fetched, and no link leads out of a folder. Not covered:
+scanned pages, pictures, web pages.
 """
 
 from __future__ import annotations
@@ -45,46 +45,46 @@ from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.ingest_files import Collection, collect, files_of_rows
 
 LISTED = 100
-"""How many duplicates and skipped files the metrics name; all of them are counted."""
+"""How many duplicates and skipped files the metrics name; all are counted."""
 
 REMARKS = 20
-"""How many files are warned of; the metrics name more."""
+"""How many files are warned about; the metrics name more."""
 
 NAMED = 5
-"""How many things of a kind a message names."""
+"""How many items of a kind a message names."""
 
 
 class IngestConfig(StageConfig, frozen=True, kw_only=True):
-    """Files and folders to documents."""
+    """The files and folders to read."""
 
     paths: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """What to read: files, folders, patterns such as `./docs/**/*.md`, `pkg://` addresses, and
-    files that other stages make."""
+    other stages' files."""
     exclude: tuple[str, ...] = ()
-    """Documents to leave out, by patterns of their ids (`docs/drafts/*`); `*` also fits a `/`."""
+    """Documents to leave out, as patterns of their ids (`docs/drafts/*`); `*` also matches a `/`.
+    """
     on_error: Literal["fail", "skip"] = "fail"
-    """What a file does that is damaged, encrypted, binary, too large, without text, or whose rows
-    lack the columns: fail the stage, or be told of and counted. Columns that no file of rows has
-    fail it always."""
+    """What to do with a file that is damaged, encrypted, binary, too large, without text, or whose
+    rows lack the columns: fail the stage, or skip the file with a warning. Columns that no file of
+    rows has always fail the stage."""
     columns: Columns | None = None
-    """Which columns of CSV, TSV, JSONL and JSON files hold the text; known formats need none."""
+    """The columns of CSV, TSV, JSONL and JSON files with the text; known formats need none."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 100_000_000
-    """The size of the largest file that is read."""
+    """Maximum size of a file."""
     max_memory: Annotated[int, msgspec.Meta(ge=1)] = 2_000_000_000
-    """Bytes of memory that reading one file may take. Files under a megabyte may take less, down to
-    15 %. A file that takes more is treated as one that is too large."""
+    """Bytes of memory for reading one file. Files under a megabyte get less, down to 15 %. A file
+    that needs more counts as too large."""
     max_seconds: Annotated[int, msgspec.Meta(ge=1)] = 120
-    """CPU seconds that reading a file of a megabyte may take. Larger files may take longer in
-    proportion, smaller ones less, down to a third. A file that takes longer is treated as one that
-    is too large."""
+    """CPU seconds for reading a file of a megabyte. Larger files get more time in proportion,
+    smaller ones less, down to a third. A file that takes longer counts as too large."""
     allow_outside: bool = False
-    """Take paths that lie outside of the spec's folder, and links that lead out of a folder."""
+    """Allow paths outside the spec's folder, and links that lead out of a folder."""
     dedup: bool = True
-    """Keep only the first, by id, of documents with the same text."""
+    """Of documents with the same text, keep only the first by id."""
 
 
 class Ingest(StageDefaults):
-    """The ``ingest`` kind."""
+    """The stage kind ``ingest``."""
 
     Config = IngestConfig
     VERSION = 7
@@ -101,18 +101,18 @@ class Ingest(StageDefaults):
 
     @staticmethod
     def review(config: IngestConfig, folder: Path) -> list[Finding]:
-        """Check that the named columns exist, in all files of rows together."""
+        """Check that the named columns exist, over all files of rows."""
         if config.columns is None:
             return []
         named = list(named_columns(("columns",), config.columns, optional=("metadata",)))
         files = files_of_rows(config.paths, config.exclude, folder)
-        if config.on_error == "fail":  # each must have them
+        if config.on_error == "fail":  # every file must have them
             return [finding for file in files for finding in absent([file], named)]
         return list(absent(files, named))
 
     @staticmethod
     def fingerprint(config: IngestConfig) -> Mapping[str, Any]:
-        # As a mapping the paths stay as they are written: the documents are called after them.
+        # A mapping keeps the paths as they are written: the documents are named after them.
         paths = {str(i): path for i, path in enumerate(config.paths)}
         return {**semantic_fields(config), "paths": paths}
 
@@ -126,11 +126,11 @@ class Ingest(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[IngestConfig]) -> StageResult:
-        """Find the files, convert each, drop what is there twice, write.
+        """Find the files, convert each, drop duplicates, write.
 
         Raises:
-            StageError: a path leads nowhere or too far, a file cannot be read, its rows lack the
-                columns, or nothing is left.
+            StageError: A path does not exist or is not allowed, a file cannot be read, its rows
+                lack the columns, or no document is left.
         """
         found = _collected(ctx)
         tally = Tally()
@@ -156,16 +156,16 @@ class Tally:
     """What did not become a document."""
 
     skipped: dict[str, StageError] = field(default_factory=dict)
-    """Why a file could not be read, by id."""
+    """The reason why a file could not be read, by id."""
     copies: dict[str, str] = field(default_factory=dict)
-    """Of which other document a document was the copy, by id."""
+    """The id of the original, by the id of the copy."""
     remarks: dict[str, str] = field(default_factory=dict)
-    """What was guessed in a file, or is not in its text, by id."""
+    """What was guessed about a file, or is not in its text, by id."""
     blank_rows: int = 0
 
 
 def _tools_for(path: str) -> tuple[str, ...]:
-    """Name what may read the files of a path; a folder may hold anything."""
+    """Return the tools that may read the files of a path; a folder may hold any format."""
     known = FORMATS.get(Path(path).suffix.lower())
     if known and not path.endswith("/"):
         return known.distributions
@@ -173,7 +173,7 @@ def _tools_for(path: str) -> tuple[str, ...]:
 
 
 def _read_by(config: IngestConfig, inputs: Mapping[str, Given]) -> set[str]:
-    """Name the distributions that read the files, as far as they are known before the run."""
+    """Return the distributions that read the files, as far as known before the run."""
     endings = set()
     there = {}
     folder = Path()
@@ -183,7 +183,7 @@ def _read_by(config: IngestConfig, inputs: Mapping[str, Given]) -> set[str]:
             there[text] = Artifact(given.path, given.type, "", text, pattern=given.pattern)
             folder = given.folder
         else:
-            files = getattr(given.config, "outputs", {})  # of a command, which names them
+            files = getattr(given.config, "outputs", {})  # a command names its outputs
             endings.add(Path(files.get(given.output, given.path or "rows.jsonl")).suffix)
     try:
         found = collect(there, config.exclude, folder, allow_outside=True).files
@@ -210,7 +210,7 @@ def _paths(ctx: StageContext[IngestConfig]) -> dict[str, Artifact]:
 def _converted(
     ctx: StageContext[IngestConfig], found: Collection, tally: Tally
 ) -> Iterator[Document]:
-    """Yield the documents of all files that can be read; the tally takes the others."""
+    """Yield the documents of all readable files; the tally records the others."""
     config, files = ctx.config, sorted(found.files.items())
     options, limits = (
         Options(config.columns, config.max_bytes),
@@ -245,14 +245,14 @@ def _shown(
 
 
 def _remark(ctx: StageContext[IngestConfig], tally: Tally, name: str, remark: str) -> None:
-    """Warn about a file and record the warning; too many are only recorded."""
+    """Warn about a file and record the warning; after `REMARKS` files, only record it."""
     tally.remarks[name] = "; ".join(filter(None, (tally.remarks.get(name), remark)))
     if len(tally.remarks) <= REMARKS:
         ctx.warn(f"{name}: {remark}")
 
 
 def _unreadable(skipped: Mapping[str, StageError]) -> StageError:
-    """Name what cannot be read, all at once: each has to be seen to."""
+    """Report all unreadable files at once."""
     first, *others = skipped.values()
     told = [error.message for error in others[:NAMED]]
     if len(others) > NAMED:
@@ -272,10 +272,10 @@ def _warn_of_empty_pages(ctx: StageContext[IngestConfig], document: Document) ->
 def _check_columns(
     ctx: StageContext[IngestConfig], documents: Sequence[Document], tally: Tally
 ) -> None:
-    """Check that what the spec names are columns of some rows, if there are any.
+    """Check that the columns that the spec names exist in some rows, if there are rows.
 
     Raises:
-        StageError: no file of rows has the columns of the text, the title and the id.
+        StageError: No file of rows has the columns of the text, the title and the id.
     """
     columns, rows = ctx.config.columns, [document for document in documents if document.row]
     if columns is None:

@@ -1,4 +1,4 @@
-"""Which files `ingest` takes, and what their documents are called."""
+"""Find the files for `ingest`, and name their documents."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from llmpipe.patterns import EVERYTHING, is_pattern, matching_files, split_patte
 PACKAGE = "pkg://"
 
 MOST_FILES = 20
-"""Files of rows whose columns are looked for before a run."""
+"""Number of files of rows whose columns are checked before a run."""
 
 
 @dataclass(slots=True)
 class Collection:
-    """The files to read by the ids of their documents, and what was left aside."""
+    """The files to read by the ids of their documents, and those that were skipped."""
 
     files: dict[str, Path] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
-    """Files of folders and patterns that are not documents, by the end of their names."""
+    """Files in folders and patterns that are not documents, by extension."""
     dangling: list[str] = field(default_factory=list)
-    """Links that lead nowhere, called as their documents would be."""
+    """Broken links, named as their documents would be."""
     excluded: int = 0
     idle: list[str] = field(default_factory=list)
-    """Patterns of what to exclude that fit nothing."""
+    """Patterns under `exclude` that match nothing."""
 
 
 def collect(
@@ -44,10 +44,11 @@ def collect(
     *,
     allow_outside: bool,
 ) -> Collection:
-    """Find the files that each path, as the spec writes it, means.
+    """Find the files of each path in the spec.
 
     Raises:
-        StageError: a path or a link leads out of where it may, or two files have the same id.
+        StageError: A path or a link leads out of the allowed folders, or two files have the
+            same id.
     """
     found = Collection()
     used: set[str] = set()
@@ -82,9 +83,9 @@ def collect(
 def _named(
     text: str, artifact: Artifact, passed_over: Counter[str], nowhere: set[str], *, follow: bool
 ) -> Iterator[tuple[str, Path]]:
-    """Yield the files that one path means by their names below it; counts what it passes over.
+    """Yield the files of one path by their relative names; count the skipped ones.
 
-    ``nowhere`` takes the names of links that lead nowhere.
+    ``nowhere`` collects the names of broken links.
     """
     if artifact.pattern is None and not artifact.path.is_dir():
         yield artifact.path.name, artifact.path
@@ -111,9 +112,9 @@ def _named(
 
 
 def files_of_rows(paths: Sequence[str], exclude: Sequence[str], spec_dir: Path) -> list[str | None]:
-    """Return the files of rows that paths mean, whole ones; None for what is not known.
+    """Return the files of rows among these paths, or None for a path that cannot be checked.
 
-    Of many files nothing is known: to look at each takes time.
+    If there are many files, they are not checked, because each takes time.
     """
     found: list[str | None] = []
     here = _real(spec_dir)
@@ -153,18 +154,18 @@ def document_id(text: str, path: Path, here: Path, name: str) -> str:
     """Return the id of a document.
 
     Args:
-        text: the file or folder that it comes from, as the spec names it.
-        path: where that is.
-        here: where the spec's folder really is.
-        name: the file's name, below the folder.
+        text: The file or folder that it comes from, as the spec names it.
+        path: Its location.
+        here: The real location of the spec's folder.
+        name: The file's name below the folder.
     """
     return _id(_prefix(text, path, here), name)
 
 
 def _prefix(text: str, path: Path, here: Path) -> str:
-    """Return what the ids of a path's documents begin with, the same on every machine."""
+    """Return the prefix of the ids of a path's documents, the same on every machine."""
     if not is_path(text) and not text.startswith(PACKAGE):
-        return text  # a stage's output: its place in the store means nothing
+        return text  # a stage's output: its place in the store has no meaning
     folder = path if path.is_dir() else path.parent
     real = _real(folder)
     if is_path(text) and real.is_relative_to(here):

@@ -1,14 +1,13 @@
-"""Merge an adapter into the model that it was trained on; prove that the result is that model.
+"""Merge an adapter into its base model, and check that the result predicts like the trained model.
 
-The sum is made by PEFT on the CPU (`llmpipe.backends.huggingface.adapter_merge`), on the weights
-that the adapter was trained on: after QLoRA those that bitsandbytes rounded. Then the merged folder
-is loaded as any user would, and its predictions are held against those of the adapter on its base.
-Tokenizer and generation settings come as files from the adapter and the base, untouched.
+PEFT computes the sum on the CPU (`llmpipe.backends.huggingface.adapter_merge`), on the weights that
+the adapter was trained on: after QLoRA, those rounded by bitsandbytes. The merged folder is then
+loaded as any user would load it, and its predictions are compared with those of the adapter on its
+base. Tokenizer and generation settings are copied from the adapter and the base.
 
-In memory are the model once, in the number format of the base, its embeddings and one block in
-float32, and the predictions of some 500 tokens; never two models at once.
-
-It does not merge adapters of reward models, and it reads no pickled weights.
+Memory holds one copy of the model in the number format of the base, its embeddings and one block in
+float32, and the predictions of about 500 tokens. Not covered: adapters of reward models, and
+pickled weights.
 """
 
 from __future__ import annotations
@@ -52,10 +51,10 @@ from llmpipe.stages.train_product import TOKENIZER_FILES, differing, verify_adap
 
 
 class MergeConfig(StageConfig, frozen=True, kw_only=True):
-    """Merge an adapter into its base model. The output is ``model``."""
+    """The adapter to merge. The output is ``model``."""
 
     adapter: str
-    """The adapter to merge: a stage that trained one, or a PEFT folder. One that was trained on a
+    """The adapter: a stage that trained one, or a PEFT folder. An adapter that was trained on a
     rounded base (QLoRA) holds a quantization_config.json and is merged into the rounded weights."""
 
 
@@ -84,7 +83,7 @@ class Merge(StageDefaults):
 
     @staticmethod
     def run(ctx: StageContext[MergeConfig]) -> StageResult:
-        """Merge, copy what belongs to the model, verify."""
+        """Merge, copy the model's other files, verify."""
         adapter = ctx.input("adapter")
         base = _base_of(adapter)
         _refuse_other_tasks(adapter)
@@ -116,31 +115,31 @@ class Merge(StageDefaults):
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What the model that was trained predicts, the adapter on its base."""
+    """The predictions of the trained model: the adapter on its base."""
 
     rows: list[list[int]]
     """Rows of token ids."""
     predictions: Any
     """Logits, shape (tokens of all rows, vocabulary)."""
     learned_kl: float
-    """Their mean KL divergence from those of the base without the adapter, nats a token."""
+    """Their mean KL divergence from those of the base alone, in nats per token."""
 
 
 def merge(
     base: Path, adapter: Path, target: Path, label: str, *, threads: int | None = None
 ) -> Trained:
-    """Write the base with the adapter merged in to ``target``; return what was to be predicted.
+    """Write the merged model to ``target``; return the predictions that it must have.
 
     Raises:
-        StageError: base and adapter do not fit, or the sum is not finite.
-        MissingDependencyError: the base was rounded by bitsandbytes, which is not installed.
+        StageError: Base and adapter do not fit, or the sum is not finite.
+        MissingDependencyError: The base was rounded by bitsandbytes, which is not installed.
     """
     import torch
 
     from llmpipe.backends.huggingface.adapter_merge import hold_edges_in_float32, merge_adapter
     from llmpipe.parity.merged import changed_tokens, comparison_rows, learned_kl, predictions
 
-    torch.manual_seed(0)  # an adapter's values are drawn at random before they are loaded
+    torch.manual_seed(0)  # PEFT initializes an adapter at random before it loads the values
     if threads:
         torch.set_num_threads(threads)
     weight_files(base)
@@ -151,7 +150,7 @@ def merge(
             hint="merge into the model as it was before it was rounded; bitsandbytes is covered",
         )
     formats = _formats(model, stored_dtype(base))
-    hold_edges_in_float32(model)  # whole embeddings that the adapter carries are not rounded twice
+    hold_edges_in_float32(model)  # whole embeddings of the adapter are not rounded twice
     tuned = put_adapter(model, base, adapter, label)
     rows = comparison_rows(_tokenizer(base, adapter), changed_tokens(tuned))
     predicted = predictions(tuned, rows)
@@ -164,10 +163,10 @@ def merge(
 
 
 def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
-    """Check that the merged folder predicts what was trained; return the metrics.
+    """Check that the merged folder predicts like the trained model; return the metrics.
 
     Raises:
-        StageError: it does not.
+        StageError: It does not.
     """
     from llmpipe.parity.merged import folder_predictions, verify_same
 
@@ -186,14 +185,14 @@ def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
     """Check that merged weights are finite and differ from the base; return the metrics.
 
     Raises:
-        StageError: they are not finite, or none differs.
+        StageError: They are not finite, or none differs.
     """
     files = weight_files(merged)
     report = look(files)
     if report.not_finite:
         raise StageError(f"the merged model is not finite in {report.not_finite[0]}")
     before = weight_files(base)
-    parted = report.shapes.keys() - tensor_shapes(before).keys()  # a head that is tied no longer
+    parted = report.shapes.keys() - tensor_shapes(before).keys()  # the head is not tied any more
     changed = [*differing(before, files), *parted]
     if not changed:
         raise StageError(
@@ -223,9 +222,9 @@ def _refuse_other_tasks(adapter: Artifact) -> None:
 
 
 def _formats(model: Any, stored: Any) -> dict[str, Any]:
-    """Return the number format that each weight is to be stored in: the one that the base has.
+    """Return the number format for each weight: that of the base.
 
-    A base that is rounded may be loaded in another format than its folder has.
+    A rounded base may be loaded in another format than its folder has.
     """
     loaded = model.dtype
     return {
@@ -235,7 +234,7 @@ def _formats(model: Any, stored: Any) -> dict[str, Any]:
 
 
 def _tokenizer(base: Path, adapter: Path) -> Any | None:
-    """Load the adapter's tokenizer, or the base's; None where neither has one."""
+    """Load the adapter's tokenizer, or the base's; return None if neither has one."""
     from llmpipe.backends.huggingface.inference import load_tokenizer
 
     for folder in (adapter, base):
@@ -245,7 +244,7 @@ def _tokenizer(base: Path, adapter: Path) -> Any | None:
 
 
 def _copy_files(base: Path, adapter: Path, target: Path) -> None:
-    """Add tokenizer and generation settings; keep of the configuration what training changed."""
+    """Copy tokenizer and generation settings; keep what training changed in the configuration."""
     source = adapter if (adapter / "tokenizer_config.json").is_file() else base
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
@@ -256,7 +255,7 @@ def _copy_files(base: Path, adapter: Path, target: Path) -> None:
     else:
         (target / generation.name).unlink(missing_ok=True)
     for file in weight_files(target):
-        file.chmod(0o644)  # safetensors writes for the owner alone
+        file.chmod(0o644)  # safetensors makes files readable for the owner only
     config = json.loads((target / "config.json").read_text("utf-8"))
     config.pop("_name_or_path", None)
     write_json(target / "config.json", config)

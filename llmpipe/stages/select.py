@@ -1,12 +1,12 @@
-"""Choose the best of a sweep: stages that depend on a ``select`` stage run once, on the winner.
+"""Choose the best point of a sweep. Stages that depend on ``select`` run once, on the winner.
 
     best: {kind: select, of: sft, by: dev.sft.loss, mode: min}
 
-``of`` is a stage that is made at several points, ``by`` a metric of a stage that is made at the
-same points: the stage, then the path to the metric. In the metrics of an ``evaluate`` stage that is
-the model as it is listed there, and the metric. If metrics are equal, the first point in the order
-of the matrix wins. A point whose metric is not finite (a training that diverged) cannot win; a
-point without the metric is an error.
+``of`` is a stage with several points. ``by`` is a metric of a stage with the same points: the
+stage, then the path of the metric. For an ``evaluate`` stage, this path is the model as it is
+listed there, and the metric. If metrics are equal, the first point in the order of the matrix wins.
+A point whose metric is not finite (a training that diverged) cannot win. A point without the metric
+is an error.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ ANYTHING: tuple[ArtifactType, ...] = get_args(ArtifactType)
 
 
 class SelectConfig(StageConfig, frozen=True, kw_only=True):
-    """The best of a stage that a matrix makes at several points."""
+    """The sweep to choose from, and the metric that decides."""
 
     of: str
-    """What to choose from: a stage (or one of its outputs) that is made at several points."""
+    """What to choose from: a stage with several points, or one of its outputs."""
     by: Annotated[str, msgspec.Meta(pattern=r"^[^.]+(\.[^.]+)+$")]
-    """The metric that decides: a stage made at the same points, and the path to the metric, such as
+    """The metric that decides: a stage with the same points, and the path of the metric, such as
     `dev.sft.loss`."""
     mode: Literal["min", "max"]
     """Whether the lowest or the highest metric wins."""
 
 
 class Select(StageDefaults):
-    """See the module's docstring."""
+    """The stage kind ``select``."""
 
     Config = SelectConfig
     VERSION = 3
@@ -78,7 +78,7 @@ class Select(StageDefaults):
         """Read every point's metric and publish the artifact of the best.
 
         Raises:
-            StageError: a point's metrics lack the metric, or no value is finite.
+            StageError: A point lacks the metric, or no value is finite.
         """
         by = ctx.config.by
         points = [name[3:-1] for name in ctx.inputs if name.startswith("of[")]

@@ -1,11 +1,10 @@
-"""Check that a GGUF can be served: start llama.cpp, verify who answers, ask it questions, stop it.
+"""Check that a GGUF can be served: start llama.cpp, verify who answers, ask questions, stop it.
 
-Inside ``llmpipe run`` this is an ordinary cached check. What stays up is ``llmpipe serve``, which
-takes what concerns callers (host, port, context, slots, threads, batch, ``cached_tokens``) from the
-same stage.
+Inside ``llmpipe run``, this is an ordinary cached check. ``llmpipe serve`` serves the model, with
+the settings for callers of the same stage (host, port, context, slots, threads, batch,
+``cached_tokens``).
 
-Reasoning is kept apart from the answers. The check does not judge them: the ``evaluate`` stage
-does.
+Reasoning is separated from the answers. The check does not judge them; the ``evaluate`` stage does.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ServeConfig(ServedConfig, frozen=True, kw_only=True):
-    """What to serve, where, and what to ask it in the check."""
+    """The model to serve, the address, and the questions of the check."""
 
     model: str
     """The GGUF to serve."""
@@ -48,21 +47,21 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
     """Conversations that are answered at the same time; each takes the memory of one context."""
     threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    """CPU threads that ``llmpipe serve`` computes with; by default one for each core. They leave
-    the cores to others while they wait for one another."""
+    """CPU threads of ``llmpipe serve``; by default, one for each core. Waiting threads leave the
+    cores to other processes."""
     batch: Annotated[int, Meta(ge=1, le=65536)] | None = None
-    """Tokens of a prompt that ``llmpipe serve`` computes in one go. The other answers pause
-    meanwhile, and a caller who hangs up is not noticed. By default as many as this machine computes
-    in a quarter of a second, measured at the start."""
+    """Tokens of a prompt that ``llmpipe serve`` computes in one step. Meanwhile, other answers
+    pause, and a disconnect is not noticed. By default, as many as this machine computes in a
+    quarter of a second, measured at the start."""
     cached_tokens: bool = False
     """Whether ``llmpipe serve`` reports to callers how much of their prompts was in the cache. This
     reveals to a caller how the prompts of other callers begin."""
     system: str = ""
-    """System message that the sample questions are asked with. Callers send their own."""
+    """System message for the sample questions. Callers send their own."""
     sample: Annotated[tuple[str, ...], Meta(min_length=1)] = ("Hello, who are you?",)
-    """Questions that the check asks, without randomness."""
+    """Questions that the check asks, decoded greedily."""
     max_tokens: Annotated[int, Meta(ge=1)] = 128
-    """Tokens that a reply to a sample question may take, reasoning included."""
+    """Maximum tokens of a reply to a sample question, including reasoning."""
 
 
 class Serve(StageDefaults, Servable):

@@ -1,13 +1,13 @@
-"""Fine-tune a model with Axolotl: compile one readable configuration, run it, verify the product.
+"""Fine-tune a model with Axolotl: compile one readable configuration, run it, verify the result.
 
-The stage's ``axolotl:`` block speaks Axolotl's own vocabulary; llmpipe sets only where data and
-base model come from and where the result goes. What this machine cannot do is switched off and
-reported. A run that was stopped goes on from its last whole checkpoint. Only what a later stage can
-use is published: weights, their configuration and the tokenizer; no checkpoints, no pickles, no
-path of this machine, so that the same spec gives the same bytes again.
+The ``axolotl:`` block uses Axolotl's own keys; llmpipe only sets the data, the base model and the
+output. Settings that this machine does not support are switched off and reported. A stopped run
+continues from its last complete checkpoint. Only what later stages use is published: weights, their
+configuration and the tokenizer, without checkpoints, pickles or paths of this machine, so that the
+same spec gives the same bytes.
 
-The settings are judged before a run, by `llmpipe.stages.train_review` and, with the installed
-Axolotl, by `llmpipe.backends.axolotl.check`. No other program than Axolotl trains.
+The settings are checked before a run by `llmpipe.stages.train_review` and, with the installed
+Axolotl, by `llmpipe.backends.axolotl.check`.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ from llmpipe.stages.train_rewards import (
 from llmpipe.stages.train_show import show_rows
 
 NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
-"""What a path in the block may name; it goes to Axolotl as it is."""
+"""Artifact types that a path in the block may have; the path is passed to Axolotl."""
 
 
 class Train(StageDefaults, Compilable, Showable):
@@ -113,7 +113,7 @@ class Train(StageDefaults, Compilable, Showable):
 
     @staticmethod
     def problems(config: TrainConfig) -> list[tuple[KeyPath, str]]:
-        """Refuse keys that llmpipe owns and, where no file lies under it, what the block asks."""
+        """Refuse keys that llmpipe owns and, without an ``axolotl_file``, wrong settings."""
         block = config.axolotl
         found = owned_problems(block)
         if config.axolotl_file is None:
@@ -135,7 +135,7 @@ class Train(StageDefaults, Compilable, Showable):
 
     @staticmethod
     def fingerprint(config: TrainConfig) -> dict[str, Any]:
-        """Drop what only reports; add the class of device that trains and its number format."""
+        """Drop keys that only affect reporting; add the device class and its number format."""
         fields = semantic_fields(config, without=frozenset({"allow_unknown_axolotl"}))
         if not config.rewards:
             del fields["rewards"]  # the keys of trainings without rewards stay as they were
@@ -151,7 +151,7 @@ class Train(StageDefaults, Compilable, Showable):
 
     @staticmethod
     def effort(fingerprint: Mapping[str, Any]) -> Effort | None:
-        """Count rows in steps, or passes over the data; a settings file may set either."""
+        """Count rows in steps, or passes over the data; an Axolotl file may set either."""
         return effort(fingerprint)
 
     @staticmethod
@@ -168,7 +168,7 @@ class Train(StageDefaults, Compilable, Showable):
 
     @staticmethod
     def review(config: TrainConfig, folder: Path) -> list[Finding]:
-        """Judge the merged block: what would go wrong, be left out or be replaced in the run."""
+        """Check the merged block for settings that are wrong, ignored or replaced in the run."""
         try:
             block, _ = merged_block(config, file_of(config, folder))
             told = list(findings(config, complaints(config, block, folder), folder))
@@ -213,7 +213,7 @@ class Train(StageDefaults, Compilable, Showable):
 
     @staticmethod
     def run(ctx: StageContext[TrainConfig]) -> StageResult:
-        """Compile, train (or go on), verify, publish."""
+        """Compile, train (or continue), verify, publish."""
         require_axolotl()
         compiled = compile_stage(ctx, Layout(ctx.work))
         for note in (*compiled.notes, *_other_base(ctx, compiled.config)):
@@ -269,7 +269,7 @@ def _other_base(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> 
 def _train(
     ctx: StageContext[TrainConfig], file: Path, settings: Mapping[str, Any]
 ) -> axolotl.Outcome:
-    """Run the training from its last whole checkpoint, or from the start."""
+    """Run the training from its last complete checkpoint, or from the start."""
     output = ctx.work / OUTPUT
     for rebuilt in ("prepared", "datasets-cache"):  # never trusted after a crash
         shutil.rmtree(ctx.work / rebuilt, ignore_errors=True)

@@ -62,7 +62,7 @@ REPORTING_KEYS = frozenset(
         "wandb_watch",
     }
 )
-"""Axolotl's keys that control reporting and data loading, never what is learned: not in the key."""
+"""Axolotl's keys for reporting and data loading, which do not change the result; not in the key."""
 
 SAVING_KEYS = frozenset(
     {
@@ -117,9 +117,9 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
     data: str
     """The rows to train on: a stage or a file in one of llmpipe's row formats."""
     eval_data: str | None = None
-    """Rows on which the loss is watched during training; nothing is learned from them."""
+    """Rows for the loss during training; the model does not learn from them."""
     adapter_start: Literal["merge", "continue"] | None = None
-    """Where base_model is an adapter: merge it into its base first, or train it on."""
+    """If base_model is an adapter: merge it into its base first, or continue to train it."""
     axolotl: dict[str, Any] = {}
     """Axolotl's own keys, as the installed version spells them."""
     dataset: dict[str, Any] = {}
@@ -127,13 +127,13 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
     rewards: list[Reward] = []
     """What marks the answers of `rl: grpo`. Functions are tried on three rows before training."""
     axolotl_file: str | None = None
-    """Your existing Axolotl YAML; the keys of axolotl win over it."""
+    """An existing Axolotl YAML; keys under axolotl override it."""
     allow_unknown_axolotl: bool = False
     """Run although the installed Axolotl does not know some of the keys."""
     allow_untrained: list[Literal["end_of_turn", "rows", "speakers"]] = []
-    """What may be left untrained, with a warning: end_of_turn (answers without the token that ends
-    them: the model would not learn to stop), rows (rows of which nothing is trained), speakers
-    (turns of a speaker that Axolotl does not know)."""
+    """What may stay untrained, with a warning: end_of_turn (answers without the token that ends
+    them: the model would not learn to stop), rows (rows without trained tokens), speakers (turns of
+    a speaker that Axolotl does not know)."""
     launch: Launch = Launch()
     """How the training process is started."""
 

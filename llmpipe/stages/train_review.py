@@ -1,8 +1,8 @@
-"""Say what is wrong or remarkable in a train stage's settings before anything runs.
+"""Check a train stage's settings before anything runs.
 
-What is judged is the merged vocabulary of ``axolotl_file`` and block, as the run will use it. No
-tool is asked here: that is `llmpipe.backends.axolotl.check`. An error stops `plan`, `validate` and
-`run`; a warning is told by each of them.
+The merged settings of ``axolotl_file`` and block are checked, as the run will use them. No tool is
+asked here; `llmpipe.backends.axolotl.check` does that. An error stops `plan`, `validate` and `run`;
+a warning is shown by each of them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WHOLE_STEPS = (
 def complaints(
     config: TrainConfig, block: Mapping[str, Any], folder: Path
 ) -> Iterator[BlockProblem]:
-    """Yield all of llmpipe's objections to a stage's merged block; ``folder`` is the spec's."""
+    """Yield all problems of a stage's merged block; ``folder`` is the spec's."""
     evaluates, rewarded = config.eval_data is not None, bool(config.rewards)
     yield from setting_problems(block, evaluates=evaluates, rewarded=rewarded)
     yield from _sharding_problems(config, block)
@@ -62,12 +62,12 @@ def complaints(
 def setting_problems(
     block: Mapping[str, Any], *, evaluates: bool, rewarded: bool | None = None
 ) -> Iterator[BlockProblem]:
-    """Yield what a block asks for that would not be done, or done wrongly, on this machine.
+    """Yield settings of a block that would be ignored, or done wrongly, on this machine.
 
     Args:
-        block: Axolotl's vocabulary.
-        evaluates: whether there are rows to evaluate on.
-        rewarded: whether the stage has rewards; None for a file that names its own.
+        block: Axolotl's keys.
+        evaluates: Whether there are rows to evaluate on.
+        rewarded: Whether the stage has rewards; None for a file that names its own.
     """
     plugins = block.get("plugins")
     if plugins is not None and not isinstance(plugins, list):
@@ -116,7 +116,7 @@ def refuse(found: Iterable[BlockProblem]) -> None:
 
 
 def findings(config: TrainConfig, found: Iterable[BlockProblem], folder: Path) -> Iterator[Finding]:
-    """Yield what was found at its place: in the stage's block, or else in its axolotl_file."""
+    """Yield the findings with their places: in the stage's block, or else in its axolotl_file."""
     file = file_of(config, folder)
     for problem in found:
         in_file = file is not None and problem.field == "axolotl" and bool(problem.path)
@@ -152,7 +152,7 @@ def file_of(config: TrainConfig, folder: Path) -> Path | None:
 
 
 def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[BlockProblem]:
-    """Yield why the best checkpoint, or an early stop, would silently not be had."""
+    """Yield reasons why the best checkpoint, or an early stop, would silently have no effect."""
     asked = [key for key in ("load_best_model_at_end", "early_stopping_patience") if block.get(key)]
     if block.get("save_strategy") == "best" and not asked:
         yield BlockProblem(
@@ -190,7 +190,7 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
 
 
 def _interval(block: Mapping[str, Any], what: str) -> float | None:
-    """Return how many steps, or which part of the run, lie between two; None without a number."""
+    """Return the interval in steps, or as a part of the run; None without a number."""
     settings = with_defaults(block)
     try:
         if steps := settings.get(f"{what}_steps"):

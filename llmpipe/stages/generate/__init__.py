@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class Generate(StageDefaults, Stochastic):
-    """See the module's docstring."""
+    """The stage kind ``generate``."""
 
     Config = GenerateConfig
     VERSION = 5

@@ -1,14 +1,13 @@
-"""Answer questions from an index with citations: open all of it as in use, ask, check, stop.
+"""Answer questions from an index, with citations. The check opens everything as in use and asks.
 
-Inside ``llmpipe run`` this is an ordinary cached check: it finds the threshold below which nothing
-counts as found, asks the sample questions and compares every citation with its document. Where
-`data` holds questions of which the answers are known, it asks these too and measures what comes
-back, with 95 % intervals: see `llmpipe.retrieval.answer_metrics` for the metrics.
-What an endpoint answers in the check is journaled: a killed check asks again only what was not
-yet answered. ``llmpipe ask`` and ``llmpipe serve`` open the same parts, with the threshold that the
-check found.
+Inside ``llmpipe run``, this is an ordinary cached check: it finds the threshold below which nothing
+counts as found, asks the sample questions, and compares every citation with its document. If `data`
+holds questions with known answers, it asks these too and measures the answers, with 95 % intervals;
+`llmpipe.retrieval.answer_metrics` defines the metrics. Answers of an endpoint are journaled: a
+killed check asks only the remaining questions again. ``llmpipe ask`` and ``llmpipe serve`` use the
+same parts, with the threshold from the check.
 
-Not covered: judging answers by another model. What a search finds, ``evaluate_retrieval`` measures.
+Not covered: judging answers by another model. ``evaluate_retrieval`` measures the search.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ NOT_IN_THE_KEY = frozenset({"embedder_api_key"})
 
 
 class Rag(StageDefaults, Servable, Answers, Stochastic):
-    """See the module's docstring."""
+    """The stage kind ``rag``."""
 
     Config = RagConfig
     VERSION = 8
@@ -215,10 +214,10 @@ def _result(
     answered: Sequence[Answered],
     known: int,
 ) -> StageResult:
-    """Write the check and, where there are labeled questions, what became of each.
+    """Write the check and, if there are labeled questions, the result of each.
 
-    ``known`` answers came from the journal; where there are any, the seconds are not told, some of
-    which are only those of looking there.
+    ``known`` answers came from the journal. If there are any, the seconds are left out, because
+    they would include the time of looking up.
     """
     from llmpipe.backends.openai.journal import counted_replies
     from llmpipe.retrieval.citations import supported_share
@@ -262,7 +261,7 @@ def _ask(
 def _ask_labeled(
     ctx: StageContext[RagConfig], answerer: Answerer, questions: Sequence[Question]
 ) -> list[Answer]:
-    """Ask the labeled questions; one that is too long is no reason to lose the other answers."""
+    """Ask the labeled questions; one that is too long does not end the check."""
     from llmpipe.retrieval.answer import Timings, abstention
     from llmpipe.retrieval.prompt import QuestionError
 
@@ -316,7 +315,7 @@ def _require_speech(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> 
 
 
 def _warn_of_unread(ctx: StageContext[RagConfig], answers: Sequence[Answer]) -> None:
-    """Warn of questions for which a hybrid search used words alone, and why."""
+    """Warn of questions that a hybrid search searched by words only, and why."""
     from llmpipe.retrieval.hits import REASONS
 
     for why, reason in REASONS.items():

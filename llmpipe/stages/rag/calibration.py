@@ -1,4 +1,4 @@
-"""Find the threshold of a rag stage: by labeled questions, or by unrelated ones."""
+"""Find the threshold of a rag stage, from labeled questions or from unrelated ones."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from llmpipe.stages.rag.config import RagConfig
 
 
 def find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Threshold:
-    """Return the threshold that the spec names, or find one by asking the index questions.
+    """Return the threshold of the spec, or find one by searching the index for questions.
 
     Raises:
-        StageError: the embedder cannot read the questions, or the passages in the mode ``dense``.
+        StageError: The embedder cannot read the questions, or the passages in the mode
+            ``dense``.
     """
     config = ctx.config
     if config.mode == "bm25":
@@ -52,7 +53,7 @@ def find_threshold(ctx: StageContext[RagConfig], retriever: Retriever) -> Thresh
 
 
 def _calibrated(cosines: Sequence[float | None], labeled: Sequence[Question]) -> Threshold:
-    """Return the threshold by the questions that have a cosine: those that can be read."""
+    """Return the threshold from the questions that the embedder can read."""
     known = [cosine for cosine in cosines if cosine is not None]
     if not known:
         raise StageError(

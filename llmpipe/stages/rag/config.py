@@ -1,4 +1,4 @@
-"""The settings of the rag stage. See `llmpipe.stages.rag` for what becomes of them."""
+"""The config of the rag stage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FilterRange(
 
 
 class RagConfig(ServedConfig, frozen=True, kw_only=True):
-    """Which index to answer from, by which model, and how to search."""
+    """The index, the model that answers, and how to search."""
 
     index: str
     """The index to answer from."""
@@ -38,17 +38,17 @@ class RagConfig(ServedConfig, frozen=True, kw_only=True):
     k: Annotated[int, Meta(ge=1, le=50)] = 4
     """Passages in the model's prompt, as far as its context allows."""
     fetch: Annotated[int, Meta(ge=1, le=1000)] = FETCH
-    """Passages that each way of searching brings in before they are put in order."""
+    """Passages that each way of searching retrieves before fusion and reranking."""
     fusion: Fusion = RELATIVE_SCORE
-    """How a `hybrid` search joins its two rankings: by their scores, or by places alone
-    (reciprocal rank fusion, `rrf`)."""
+    """How a `hybrid` search fuses its two rankings: by scores, or by ranks (reciprocal rank fusion,
+    `rrf`)."""
     alpha: Annotated[float, Meta(ge=0, le=1)] = ALPHA
     """Weight of the meaning in `relative_score`; the words have the rest."""
     mmr: Annotated[float, Meta(ge=0, le=1)] | None = None
-    """Take varied passages (maximal marginal relevance): 1 changes nothing, 0 looks at variety
-    alone."""
+    """Prefer diverse passages (maximal marginal relevance): 1 has no effect, 0 considers only
+    diversity."""
     reranker: str | None = None
-    """A cross-encoder that puts what was found into a better order; slower."""
+    """A cross-encoder that reorders the passages; better, but slower."""
     filters: dict[str, str | int | float | bool | tuple[Scalar, ...] | FilterRange] = {}
     """What passages must meet: `document` (a pattern of ids), `section` (a title, or titles from
     the outermost inwards), or any key that documents have in their metadata: a value, a list, or a

@@ -82,7 +82,7 @@ class _Trial:
 
 
 class EvolInstruct:
-    """See the module's docstring."""
+    """The method ``evol-instruct``."""
 
     Config = EvolInstructConfig
 

@@ -130,7 +130,7 @@ class _Task:
 
 
 class SelfInstruct:
-    """See the module's docstring."""
+    """The method ``self-instruct``."""
 
     Config = SelfInstructConfig
 
