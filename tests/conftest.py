@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give each of several workers cores of its own: threads that spin would stop one another.
+    """Return each of several workers cores of its own: threads that spin would stop one another.
 
     In the background a shell has Ctrl-C ignored, by whatever a test starts as well.
     """
@@ -155,7 +155,7 @@ def minilm_int8() -> Path:
 
 
 def package_folder(package: str) -> Path:
-    """Give the folder of an installed package of data."""
+    """Return the folder of an installed package of data."""
     spec = find_spec(package)
     assert spec is not None, f"install {package}: pip install {package.replace('_', '-')}"
     assert spec.origin is not None

@@ -24,7 +24,7 @@ def check_parts(text, sections, pages=()):
 
 
 def read_or_told(convert, data, name):
-    """Give what a converter makes of bytes, or its message where it refuses them."""
+    """Return what a converter makes of bytes, or its message where it refuses them."""
     try:
         return convert(data, name)
     except StageError as error:

@@ -33,7 +33,7 @@ def compiled(path: str = "spec.yaml") -> Graph:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run what is refused with 2, and give what is said; nothing may be written."""
+    """Run what is refused with 2, and return what is said; nothing may be written."""
     before = sorted(Path().rglob("*"))
     assert init(*arguments) == 2
     assert sorted(Path().rglob("*")) == before

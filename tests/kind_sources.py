@@ -26,7 +26,7 @@ COPIED = {"llmpipe.backends.axolotl.training": "axolotl_plugins"}
 
 
 def current() -> dict[str, Any]:
-    """Give the version and the modules of every kind, and the digest of every such module."""
+    """Return the version and the modules of every kind, and the digest of every such module."""
     kinds = {kind: modules_of(kind) for kind in sorted(KINDS)}
     names = sorted({name for modules in kinds.values() for name in modules})
     return {
@@ -53,7 +53,7 @@ def modules_of(kind: str) -> set[str]:
 
 
 def imported(module: str) -> list[str]:
-    """Give the modules of `ROOMS` that a module imports."""
+    """Return the modules of `ROOMS` that a module imports."""
     names = copied(module)
     for node in ast.walk(ast.parse(path_of(module).read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -68,7 +68,7 @@ def imported(module: str) -> list[str]:
 
 
 def copied(module: str) -> list[str]:
-    """Give the modules that a module has another program import."""
+    """Return the modules that a module has another program import."""
     folder = COPIED.get(module)
     if folder is None:
         return []
@@ -80,13 +80,13 @@ def copied(module: str) -> list[str]:
 
 
 def exists(module: str) -> bool:
-    """Tell whether a dotted name is that of a module, not of something in one."""
+    """Return whether a dotted name is that of a module, not of something in one."""
     base = Path(path_of("llmpipe")).parent.joinpath(*module.split(".")[1:])
     return base.is_dir() or base.with_suffix(".py").is_file()
 
 
 def path_of(module: str) -> Path:
-    """Give the file of a module."""
+    """Return the file of a module."""
     spec = find_spec(module)
     assert spec is not None
     assert spec.origin is not None
@@ -94,7 +94,7 @@ def path_of(module: str) -> Path:
 
 
 def code_digest(path: Path) -> str:
-    """Give a digest of a file's code, whatever its comments, docstrings and layout."""
+    """Return a digest of a file's code, whatever its comments, docstrings and layout."""
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -104,7 +104,7 @@ def code_digest(path: Path) -> str:
 
 
 def is_text(statement: ast.stmt) -> bool:
-    """Tell whether a statement is a docstring."""
+    """Return whether a statement is a docstring."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

@@ -48,20 +48,20 @@ class LanguageServer:
         self._process.communicate(timeout=20)
 
     def diagnostics(self, folder: Path, text: str) -> list[dict[str, Any]]:
-        """Open a document with this text and give what the server finds wrong with it."""
+        """Open a document with this text and return what the server finds wrong with it."""
         uri = self._open(folder, text)
         while uri not in self._diagnostics:
             self._take(self._read())
         return self._diagnostics[uri]
 
     def completions(self, folder: Path, text: str, at: tuple[int, int]) -> dict[str, Any]:
-        """Give what is offered at a line and column, both from 0, by its label."""
+        """Return what is offered at a line and column, both from 0, by its label."""
         found = self._ask_about("textDocument/completion", folder, text, at)
         items = found["items"] if isinstance(found, dict) else found
         return {item["label"]: item for item in items}
 
     def hover(self, folder: Path, text: str, at: tuple[int, int]) -> str:
-        """Give what is shown at a line and column, both from 0, as Markdown."""
+        """Return what is shown at a line and column, both from 0, as Markdown."""
         found = self._ask_about("textDocument/hover", folder, text, at)
         contents = found["contents"] if found else ""
         return str(contents["value"] if isinstance(contents, dict) else contents)

@@ -178,7 +178,7 @@ def evolving_reply(body: dict[str, Any]) -> tuple[str, str]:
 
 
 def schema_fields(body: dict[str, Any]) -> dict[str, Any]:
-    """Give the fields of the JSON Schema that a request constrains its reply by."""
+    """Return the fields of the JSON Schema that a request constrains its reply by."""
     shape = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
     fields: dict[str, Any] = shape.get("properties", {})
     return fields

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def run_processes(home: Path) -> list[int]:
-    """Give the workers of every run of a store, and all that they started, fork servers included."""
+    """Return the workers of every run of a store, and all that they started, fork servers included."""
     try:
         runs = {f"LLMPIPE_RUN={run.name}".encode() for run in (home / "runs").iterdir()}
     except FileNotFoundError:
@@ -25,7 +25,7 @@ def run_processes(home: Path) -> list[int]:
 
 
 def parent_and_session(pid: int) -> tuple[int, int]:
-    """Give the parent and the session of a process; zeros when it is gone."""
+    """Return the parent and the session of a process; zeros when it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace")
     except OSError:
@@ -50,5 +50,5 @@ def wait_for(found: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def holds_text(path: Path) -> bool:
-    """Tell whether a file is there and holds something."""
+    """Return whether a file is there and holds something."""
     return path.exists() and bool(path.read_text("utf-8").strip())

@@ -40,7 +40,7 @@ class Terminal:
         os.write(self._end, keys.encode())
 
     def leave(self, prompt: str, key: bytes) -> int:
-        """Press Ctrl-C or Ctrl-D at a prompt, and again after a while, and give the exit code.
+        """Press Ctrl-C or Ctrl-D at a prompt, and again after a while, and return the exit code.
 
         One that comes between the show of a prompt and the wait for an answer is lost, to anybody.
         """
@@ -53,7 +53,7 @@ class Terminal:
         return self.ends()
 
     def ends(self) -> int:
-        """Wait for the end, and give the exit code."""
+        """Wait for the end, and return the exit code."""
         self._read(until=None)
         _, status = os.waitpid(self.pid, 0)
         self.pid = 0

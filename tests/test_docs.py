@@ -22,7 +22,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 
 
 def links(text: str) -> Iterator[str]:
-    """Give what a page points to outside of its blocks of code, but for what is on the web."""
+    """Return what a page points to outside of its blocks of code, but for what is on the web."""
     for match in LINK.finditer(FENCE.sub("", text)):
         target = match[1] or match[2]
         if not re.match(r"[a-z]+:", target):
@@ -30,7 +30,7 @@ def links(text: str) -> Iterator[str]:
 
 
 def anchors(text: str) -> set[str]:
-    """Give the anchors of a page's headings, as GitHub makes them; equal ones are counted."""
+    """Return the anchors of a page's headings, as GitHub makes them; equal ones are counted."""
     seen: Counter[str] = Counter()
     found = set()
     for match in HEADING.finditer(FENCE.sub("", text)):

@@ -231,7 +231,7 @@ def test_the_embedder_of_an_index_is_known_by_the_stage_that_embeds(tmp_path: Pa
 
 
 def declared() -> dict[str, set[str]]:
-    """Give the distributions of the core and of each extra, as ``pyproject.toml`` has them."""
+    """Return the distributions of the core and of each extra, as ``pyproject.toml`` has them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     groups = {"": project["dependencies"], **project["optional-dependencies"]}
     plain = {name: {_name(line) for line in lines} for name, lines in groups.items()}
@@ -245,7 +245,7 @@ def _name(requirement: str) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Give the outside modules that a file imports when it runs."""
+    """Return the outside modules that a file imports when it runs."""
     tree = ast.parse(path.read_bytes())
     typing = [
         n.body
@@ -266,7 +266,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def texts(path: Path) -> Iterator[str]:
-    """Give the texts that stand in a file's code."""
+    """Return the texts that stand in a file's code."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value

@@ -87,7 +87,7 @@ def offer(
 
 
 def refused(folder: Path, packages: Path, kind: str = "odd") -> str:
-    """Give the message with which a spec that uses a kind is refused."""
+    """Return the message with which a spec that uses a kind is refused."""
     (folder / "spec.yaml").write_text(f"version: 1\nname: x\nstages:\n  a: {{kind: {kind}}}\n")
     result = llmpipe(folder, packages, "run", "spec.yaml")
     assert result.returncode == 2, result.stderr

@@ -46,7 +46,7 @@ def write_texts(folder: Path) -> None:
 
 
 def documents() -> list[Document]:
-    """Give the documents: a title, one section, two pages each."""
+    """Return the documents: a title, one section, two pages each."""
     return [
         Document(
             id=name,

@@ -34,7 +34,7 @@ WHEN = "When does the kiosk open in the morning?"
 
 
 def collection() -> tuple[list[Document], list[Chunk]]:
-    """Give the documents and their chunks; of the long one a stretch in the middle is a chunk."""
+    """Return the documents and their chunks; of the long one a stretch in the middle is a chunk."""
     wholes = [
         document(name, text, language="de" if name == "permits.md" else "en")
         for name, text in TEXTS.items()
@@ -63,11 +63,11 @@ class Served:
         return self.http.post("/v1/chat/completions", json={"messages": messages, **fields})
 
     def asked(self) -> list[dict[str, Any]]:
-        """Give what the model was asked."""
+        """Return what the model was asked."""
         return [body for body in self.endpoint.received if "messages" in body]
 
     def metric(self, line: str) -> float:
-        """Give the figure of a line of the metrics, 0 where there is none."""
+        """Return the figure of a line of the metrics, 0 where there is none."""
         lines = self.http.get("/metrics").text.splitlines()
         values = dict(each.rsplit(" ", 1) for each in lines if not each.startswith("#"))
         return float(values.get(line, 0))
@@ -83,7 +83,7 @@ Serve = Callable[..., Served]
 
 @contextlib.contextmanager
 def running(service: Any) -> Iterator[str]:
-    """Run a service in a thread and give its address."""
+    """Run a service in a thread and return its address."""
     listening = bind("127.0.0.1", 0)
     config = uvicorn.Config(
         service, lifespan="off", log_config=None, http="h11", timeout_graceful_shutdown=1

@@ -53,21 +53,21 @@ class Workspace:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
-        """Run the spec and give the JSON result."""
+        """Run the spec and return the JSON result."""
         result = self.call("run", "spec.yaml", "--json", *arguments, **env)
         assert result.returncode == code, result.stderr
         data: dict[str, Any] = json.loads(result.stdout)
         return data
 
     def plan(self, *arguments: str) -> dict[str, Any]:
-        """Plan the spec and give the stages of the JSON result."""
+        """Plan the spec and return the stages of the JSON result."""
         result = self.call("plan", "spec.yaml", "--json", *arguments)
         assert result.returncode == 0, result.stderr
         data: dict[str, Any] = json.loads(result.stdout)["stages"]
         return data
 
     def trace(self) -> list[str]:
-        """Give what the stages of `CHAIN` said when they really ran, and forget it."""
+        """Return what the stages of `CHAIN` said when they really ran, and forget it."""
         path = self.folder / "trace"
         lines = path.read_text().split() if path.exists() else []
         path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from benchmarks.engine.report import print_report
 
 
 def main() -> int:
-    """Run the benchmark and give the exit code."""
+    """Run the benchmark and return the exit code."""
     options = _parse()
     every = [tools.llmpipe()]
     if options.peers:

@@ -47,12 +47,12 @@ class Link:
         return [first, LEAF] if self.is_leaf else [first]
 
     def command(self, reads: str, out: str) -> str:
-        """Give its shell command, with files named as a tool wants them."""
+        """Return its shell command, with files named as a tool wants them."""
         return f"cat {reads} > {out}; echo {self.name} >> {out}"
 
 
 def links(stages: int) -> Iterator[Link]:
-    """Give the stages, chain by chain; ``stages`` is a multiple of the number of chains."""
+    """Return the stages, chain by chain; ``stages`` is a multiple of the number of chains."""
     length = stages // CHAINS
     for chain in range(CHAINS):
         for number in range(length):
@@ -65,7 +65,7 @@ def leaf_name(stages: int) -> str:
 
 
 def leaf_text(stages: int, leaf: str) -> str:
-    """Give what the stage that reads ``leaf.txt`` is to write."""
+    """Return what the stage that reads ``leaf.txt`` is to write."""
     names = [link.name for link in links(stages) if link.chain == CHAINS - 1]
     return "\n".join([f"source {CHAINS - 1}", *names[:-1], leaf, names[-1], ""])
 

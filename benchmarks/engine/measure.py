@@ -33,7 +33,7 @@ def measure(
     limit: float,
     log: Path,
 ) -> Cost | None:
-    """Run a command and give what it cost, or None when it was stopped at its limit.
+    """Run a command and return what it cost, or None when it was stopped at its limit.
 
     Args:
         command: the program and its arguments.
@@ -72,7 +72,7 @@ def measure(
 
 
 def median(costs: Iterable[Cost]) -> Cost:
-    """Give the median of each figure: one busy moment of the machine does not shift it."""
+    """Return the median of each figure: one busy moment of the machine does not shift it."""
     found = list(costs)
     return Cost(
         statistics.median(cost.cpu for cost in found),

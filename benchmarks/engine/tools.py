@@ -2,7 +2,7 @@
 
 All use two jobs where they can; DVC runs one stage at a time. None reports to anybody, looks for
 a newer version of itself, or reads its user's settings. Variables that change how Python starts
-are taken out of the environment: with ``PYTHONDONTWRITEBYTECODE`` a checkout would be compiled anew
+are taken out of the environment: with ``PYTHONDONTWRITEBYTECODE`` a checkout would be compiled again
 by every process.
 """
 
@@ -45,7 +45,7 @@ class Tool:
         return text.split()[-1]
 
     def read(self, folder: Path, stage: str, environment: Mapping[str, str]) -> str:
-        """Give the text of the file that a stage wrote."""
+        """Return the text of the file that a stage wrote."""
         path = folder / f"{stage}.txt"
         if self.copy_out is not None:
             path.unlink(missing_ok=True)
@@ -55,7 +55,7 @@ class Tool:
 
 
 def llmpipe() -> Tool:
-    """Give the llmpipe of the Python that runs the benchmark."""
+    """Return the llmpipe of the Python that runs the benchmark."""
     program = Path(sys.executable).with_name("llmpipe")
     return Tool(
         "llmpipe",
@@ -68,7 +68,7 @@ def llmpipe() -> Tool:
 
 
 def snakemake(peers: Path) -> Tool:
-    """Give the Snakemake of a virtual environment."""
+    """Return the Snakemake of a virtual environment."""
     program = peers / "bin" / "snakemake"
     return Tool(
         "Snakemake",
@@ -80,7 +80,7 @@ def snakemake(peers: Path) -> Tool:
 
 
 def dvc(peers: Path) -> Tool:
-    """Give the DVC of a virtual environment; without Git, which it would also look at."""
+    """Return the DVC of a virtual environment; without Git, which it would also look at."""
     program = peers / "bin" / "dvc"
     return Tool(
         "DVC",
@@ -96,7 +96,7 @@ def dvc(peers: Path) -> Tool:
 
 
 def environment(workspace: Path) -> dict[str, str]:
-    """Give the variables that every measured command gets."""
+    """Return the variables that every measured command gets."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -30,7 +30,7 @@ LEARNED = 0.01
 
 
 def main() -> int:
-    """Run the benchmark and give the exit code: 1 where llmpipe exceeds the limit."""
+    """Run the benchmark and return the exit code: 1 where llmpipe exceeds the limit."""
     import torch
 
     options = _parse()

@@ -24,7 +24,7 @@ PACKAGES = ("torch", "sentence-transformers", "faiss-cpu", "xllamacpp")
 
 
 def main() -> int:
-    """Run the benchmark and give the exit code: 1 where a measurement came to nothing."""
+    """Run the benchmark and return the exit code: 1 where a measurement came to nothing."""
     options = _parse()
     if options.peers and not (options.peers / "bin" / "python").exists():
         print(f"not installed: {options.peers}/bin/python", file=sys.stderr)
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _measure(name: str, setting: Setting) -> dict[str, Any]:
-    """Run one measurement, print it, and give its figures with the machine's load."""
+    """Run one measurement, print it, and return its figures with the machine's load."""
     before = load_average()
     measured = import_module(f"benchmarks.rag.{name}").measure(setting)
     after = load_average()

@@ -12,7 +12,7 @@ SLOTS = 2
 
 
 def collection(setting: Setting) -> tuple[Run, list[Passage]]:
-    """Give the run that made it, and its documents."""
+    """Return the run that made it, and its documents."""
     passages = draw(setting.chunks)
     folder = setting.folder / "collection"
     write_project(folder, passages, int8=setting.int8, slots=SLOTS)

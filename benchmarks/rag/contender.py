@@ -63,7 +63,7 @@ class Contender:
         self._process.wait()
 
     def ask(self, request: str, **fields: Any) -> Reply:
-        """Have something done and give the reply.
+        """Have something done and return the reply.
 
         Raises:
             ContenderError: it ended instead.
@@ -102,14 +102,14 @@ def in_turn(
     """Ask all of them the same, one after the other, several times over."""
     replies: dict[str, list[Reply]] = {contender.name: [] for contender in contenders}
     for number in range(rounds):
-        # Whoever comes second finds the machine as the first has left it: they change places.
+        # The second one runs on a machine that the first one has warmed up, so they take turns.
         for contender in contenders if number % 2 == 0 else reversed(contenders):
             replies[contender.name].append(contender.ask(request, **fields))
     return replies
 
 
 def medians(replies: Mapping[str, Iterable[Reply]], figure: str = "seconds") -> dict[str, float]:
-    """Give the median of a figure for each of them."""
+    """Return the median of a figure for each of them."""
     return {
         name: statistics.median(reply[figure] for reply in found) for name, found in replies.items()
     }

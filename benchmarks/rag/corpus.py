@@ -42,7 +42,7 @@ class Passage:
 
 
 def draw(count: int, seed: int = SEED) -> list[Passage]:
-    """Give so many passages, no two alike, those of the FAQ among them, in an order of chance.
+    """Return so many passages, no two alike, those of the FAQ among them, in an order of chance.
 
     Raises:
         ValueError: there are not so many.
@@ -62,7 +62,7 @@ def draw(count: int, seed: int = SEED) -> list[Passage]:
 
 
 def questions(passages: Iterable[Passage], count: int) -> list[Passage]:
-    """Give up to so many passages whose question is known."""
+    """Return up to so many passages whose question is known."""
     return sorted((p for p in passages if p.question), key=lambda p: p.id)[:count]
 
 
@@ -81,7 +81,7 @@ def read_passages(path: Path) -> list[Passage]:
 
 
 def package_folder(package: str) -> Path:
-    """Give the folder of an installed package of data.
+    """Return the folder of an installed package of data.
 
     Raises:
         FileNotFoundError: it is not installed.
@@ -109,7 +109,7 @@ def _answers() -> Iterator[Passage]:
 
 
 def _docstrings(chance: random.Random) -> Iterator[Passage]:
-    """Give those of one file after the other, the files in an order of chance."""
+    """Return those of one file after the other, the files in an order of chance."""
     library = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(library.rglob("*.py"))
     chance.shuffle(files)

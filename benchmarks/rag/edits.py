@@ -20,7 +20,7 @@ class Edit:
     deleted: tuple[str, ...]
 
     def apply(self, passages: Sequence[Passage]) -> list[Passage]:
-        """Give the collection afterwards; what is new stands at its end."""
+        """Return the collection afterwards; what is new stands at its end."""
         changed = {passage.id: passage for passage in self.changed}
         kept = [changed.get(p.id, p) for p in passages if p.id not in {*self.deleted}]
         return [*kept, *self.added]

@@ -63,7 +63,7 @@ def _median_and_worst(taken: list[float]) -> tuple[str, str]:
 
 
 def _figures(stages: dict[str, Any]) -> dict[str, Any]:
-    """Give what the stages of the collection took and told."""
+    """Return what the stages of the collection took and told."""
     return {
         name: {"seconds": stage["seconds"], "metrics": stage["metrics"]}
         for name, stage in stages.items()

@@ -1,4 +1,4 @@
-"""Many clients at once against ``llmpipe serve``: nobody is lost, and nothing grows.
+"""Many clients at once against ``llmpipe serve``: no request is lost, and memory does not grow.
 
 Every client searches and asks for answers, one thing after the other. A first round warms the
 service up; the memory of its processes is compared before and after a second one. Then clients hang
@@ -43,7 +43,7 @@ def measure(setting: Setting) -> Measured:
 
 
 def _round(service: Service, setting: Setting, asked: list[str]) -> dict[str, list[float]]:
-    """Send all clients at once; give the seconds of each request, and how many failed."""
+    """Send all clients at once; return the seconds of each request, and how many failed."""
     replies: dict[str, list[float]] = {"search": [], "answer": [], "failed": []}
 
     def send(http: httpx.Client, kind: str, path: str, body: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def _round(service: Service, setting: Setting, asked: list[str]) -> dict[str, li
 
 
 def _hang_up(service: Service, asked: list[str]) -> float | None:
-    """Take all slots and wait for one; give the seconds from a hang-up until there is one.
+    """Take all slots and wait for one; return the seconds from a hang-up until there is one.
 
     None where an answer came to its end by itself in that time: that slot was not given up.
     """

@@ -121,7 +121,7 @@ def _recall(found: Reply, truth: Reply) -> float:
 
 
 def _ndcg(found: Reply, relevant: Sequence[str]) -> float:
-    """Give the mean nDCG@10, with the one document that answers a question as all that is good."""
+    """Return the mean nDCG@10; each question has one relevant document."""
     return statistics.mean(
         1 / math.log2(near.index(name) + 2) if name in near else 0.0
         for near, name in zip(found["found"], relevant, strict=True)

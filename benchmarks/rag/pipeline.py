@@ -52,13 +52,13 @@ class Run:
     stages: dict[str, Any]
 
     def stage_seconds(self, name: str) -> float:
-        """Give the seconds of a stage, less those in which it loaded its model."""
+        """Return the seconds of a stage, less those in which it loaded its model."""
         stage = self.stages[name]
         loading: float = stage["metrics"].get("seconds_loading", 0.0)
         return float(stage["seconds"]) - loading
 
     def output(self, name: str, output: str) -> Path:
-        """Give the path of what a stage made."""
+        """Return the path of what a stage made."""
         return Path(self.stages[name]["outputs"][output])
 
 

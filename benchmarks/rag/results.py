@@ -40,7 +40,7 @@ class Table:
     rows: Sequence[Sequence[str]]
 
     def lines(self) -> list[str]:
-        """Give it as Markdown."""
+        """Return it as Markdown."""
         rule = "|" + "---|" * len(self.head)
         return [f"**{self.title}**", "", _line(self.head), rule, *map(_line, self.rows)]
 
@@ -55,7 +55,7 @@ class Measured:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Give all of it as Markdown."""
+        """Return all of it as Markdown."""
         parts = [f"### {self.name}"]
         parts += ["\n".join(table.lines()) for table in self.tables]
         if self.targets:
@@ -63,7 +63,7 @@ class Measured:
         return "\n\n".join(parts)
 
     def as_json(self) -> dict[str, Any]:
-        """Give the figures and what became of the targets."""
+        """Return the figures and what became of the targets."""
         targets = [
             {"what": t.what, "value": t.value, "least": t.least, "most": t.most, "met": t.met}
             for t in self.targets
@@ -72,14 +72,14 @@ class Measured:
 
 
 def seconds(value: float) -> str:
-    """Give a time as one reads it."""
+    """Return a time as one reads it."""
     if value < 1:
         return f"{value * 1000:.3g} ms"
     return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
 
 
 def load_average() -> float:
-    """Give the machine's load over the last minute, this benchmark's own included."""
+    """Return the machine's load over the last minute, this benchmark's own included."""
     return float(Path("/proc/loadavg").read_text().split()[0])
 
 

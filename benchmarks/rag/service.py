@@ -52,25 +52,25 @@ class Service:
         self._process.wait()
 
     def metric(self, name: str) -> float:
-        """Give a figure of the service, 0 where it has not counted yet."""
+        """Return a figure of the service, 0 where it has not counted yet."""
         lines = httpx.get(f"{self.url}/metrics", timeout=60).text.splitlines()
         values = [line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")]
         return float(values[0]) if values else 0.0
 
     def megabytes(self) -> float:
-        """Give the resident memory of the service and of all processes below it."""
+        """Return the resident memory of the service and of all processes below it."""
         return sum(map(_resident, _family(self._process.pid))) / 1024
 
 
 def _family(pid: int) -> list[int]:
-    """Give a process and all that descend from it."""
+    """Return a process and all that descend from it."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     children = [int(child) for task in tasks for child in task.read_text().split()]
     return [pid, *(member for child in children for member in _family(child))]
 
 
 def _resident(pid: int) -> int:
-    """Give the kilobytes that a process holds in memory, of files mapped included."""
+    """Return the kilobytes that a process holds in memory, of files mapped included."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1])

@@ -47,7 +47,7 @@ class Setting:
     """Whether the pipeline embeds by the int8 ONNX file, which loads without torch."""
 
     def environment(self) -> dict[str, str]:
-        """Give the variables that every process gets: this code, so many threads, no network."""
+        """Return the variables that every process gets: this code, so many threads, no network."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LLMPIPE"))}
         limits = dict.fromkeys(THREAD_LIMITS, str(self.threads))
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -97,7 +97,7 @@ def _row(what: str, taken: dict[str, float]) -> tuple[str, ...]:
 
 
 def _recall(found: Reply, exact: Reply) -> float:
-    """Give the part of the true ten nearest that was found, in the mean over the queries."""
+    """Return the part of the true ten nearest that was found, in the mean over the queries."""
     shares = [
         len({*near} & {*true}) / len(true)
         for near, true in zip(found["found"], exact["found"], strict=True)

@@ -23,7 +23,7 @@ PLAIN = "sentence-transformers and numpy"
 
 
 def main() -> int:
-    """Run the benchmark and give the exit code."""
+    """Run the benchmark and return the exit code."""
     options = _parse()
     print(_conditions())
     with tempfile.TemporaryDirectory(prefix="llmpipe-bench-") as temporary:
@@ -53,7 +53,7 @@ def _conditions() -> str:
 
 
 def _table(summary: Mapping[str, Any]) -> str:
-    """Give every search's figures, and what the default one has over the others."""
+    """Return every search's figures, and what the default one has over the others."""
     rows = dict(summary["models"])
     for other in ("dense", BY_PLACES):
         rows[f"hybrid − {other}"] = {

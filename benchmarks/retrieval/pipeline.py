@@ -42,7 +42,7 @@ class Pipeline:
         self.rows = Artifact(folder / ROWS, "records", "rows", f"./{ROWS}")
 
     def searched(self) -> dict[str, Scores]:
-        """Give the scores of every way to search, from the rankings of `evaluate_retrieval`."""
+        """Return the scores of every way to search, from the rankings of `evaluate_retrieval`."""
         columns = {"text": ["answer"], "metadata": []}  # the questions are not to be found
         documents = self._made(
             "ingest", {"paths.0": self.rows}, paths=[f"./{ROWS}"], columns=columns
@@ -63,7 +63,7 @@ class Pipeline:
         return places | _scores(by_scores.path.with_name(RANKINGS))
 
     def plainly(self) -> Scores:
-        """Give the scores of the same chunks encoded by sentence-transformers and compared all."""
+        """Return the scores of an exhaustive search with sentence-transformers."""
         import numpy as np
         from sentence_transformers import SentenceTransformer
 
@@ -79,7 +79,7 @@ class Pipeline:
     def _made(
         self, kind: str, inputs: Mapping[str, Artifact], *, out: str = "", **fields: Any
     ) -> Artifact:
-        """Run a stage and give its default output, in a folder ``out`` or of the kind's name."""
+        """Run a stage and return its default output, in a folder ``out`` or of the kind's name."""
         cls = stage_class(kind)
         config = msgspec.convert({"kind": kind, **fields}, cls.Config)
         place = self.folder / (out or kind)

@@ -32,14 +32,14 @@ class Pair(NamedTuple):
 
 
 def building_permits() -> Iterator[Pair]:
-    """Give the questions and answers that the package zaragoza-construction-faq carries."""
+    """Return the questions and answers that the package zaragoza-construction-faq carries."""
     for line in _package_file("zaragoza_construction_faq", "data/faq-en-alpaca.jsonl"):
         row = json.loads(line)
         yield Pair(row["instruction"], row["output"])
 
 
 def python_faq(folder: Path = PYTHON_FAQ) -> Iterator[Pair]:
-    """Give the titles of the Python FAQ that ask something, each with what stands below it."""
+    """Return the titles of the Python FAQ that ask something, each with what stands below it."""
     for page in sorted(folder.glob("*.rst")):
         found = rst.convert(page.read_bytes(), page.name)
         below: dict[str, list[str]] = {}
@@ -53,7 +53,7 @@ def python_faq(folder: Path = PYTHON_FAQ) -> Iterator[Pair]:
 
 
 def docstrings(folder: str = sysconfig.get_path("stdlib")) -> Iterator[Pair]:
-    """Give the first paragraphs of public docstrings of the standard library, each with the rest.
+    """Return the first paragraphs of public docstrings of the standard library, each with the rest.
 
     The files are read, nothing is imported.
     """
@@ -66,7 +66,7 @@ def docstrings(folder: str = sysconfig.get_path("stdlib")) -> Iterator[Pair]:
 
 
 def rare_words() -> Iterator[Pair]:
-    """Give the same docstrings, each asked for by the longest word that none of the others has."""
+    """Return the same docstrings; the question is the longest word that no other one has."""
     texts = [f"{pair.question}\n\n{pair.answer}" for pair in _drawn_docstrings()]
     words = [
         {word.casefold(): word for word in re.findall(r"[^\W\d_]\w{4,}", text)} for text in texts

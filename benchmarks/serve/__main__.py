@@ -22,7 +22,7 @@ MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def main() -> int:
-    """Run the benchmark and give the exit code."""
+    """Run the benchmark and return the exit code."""
     options = _parse()
     model = options.model or _embedded()
     print(

@@ -82,7 +82,7 @@ def way(url: str, tokens: int) -> Way:
 
 @contextmanager
 def guarded(server: LlamaServer, model: Path, slots: int) -> Iterator[str]:
-    """Put the guard before a server, in a thread; give its address."""
+    """Put the guard before a server, in a thread; return its address."""
     service = make_model_service(server, model, Admission(api_key=KEY), slots=slots)
     listening = bind("127.0.0.1", 0)
     config = uvicorn.Config(service, lifespan="off", log_config=None, http="h11")
@@ -99,7 +99,7 @@ def guarded(server: LlamaServer, model: Path, slots: int) -> Iterator[str]:
 
 @contextmanager
 def _story(url: str, **fields: Any) -> Iterator[Iterator[dict[str, Any]]]:
-    """Have an answer streamed; give its pieces. To leave the block ends it."""
+    """Have an answer streamed; return its pieces. To leave the block ends it."""
     headers = {"Authorization": f"Bearer {KEY}", "Host": urlsplit(url).netloc}
     asking = httpx.stream(
         "POST", f"{url}/completion", json=STORY | fields, headers=headers, timeout=_TIMEOUT

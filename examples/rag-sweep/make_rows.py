@@ -18,7 +18,7 @@ TITLE = re.compile(r"^(?P<title>\S.*)\n(?P<sign>[-=~^])(?P=sign){2,}\n", re.MULT
 
 
 def pairs(text: str) -> Iterator[tuple[str, str]]:
-    """Give the questions of a page, each with its answer."""
+    """Return the questions of a page, each with its answer."""
     titles = [m for m in TITLE.finditer(text) if m.end() - m.start("sign") > len(m["title"])]
     signs = list(dict.fromkeys(m["sign"] for m in titles))
     for number, title in enumerate(titles):
@@ -33,7 +33,7 @@ def pairs(text: str) -> Iterator[tuple[str, str]]:
 
 
 def asks(title: re.Match[str]) -> bool:
-    """Tell whether a title is a question."""
+    """Return whether a title is a question."""
     return title["title"].endswith("?")
 
 

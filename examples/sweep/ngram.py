@@ -19,7 +19,7 @@ from typing import Any
 
 
 def read_texts(path: str) -> list[bytes]:
-    """Give the words of each conversation in a file of chat rows, as bytes."""
+    """Return the words of each conversation in a file of chat rows, as bytes."""
     rows = (json.loads(line) for line in Path(path).read_text("utf-8").splitlines())
     return ["\n".join(m["content"] for m in row["messages"]).encode() + b"\n\n" for row in rows]
 
@@ -37,7 +37,7 @@ def fit(texts: list[bytes], order: int, discount: float) -> dict[str, Any]:
 
 
 def bits(model: dict[str, Any], text: str, i: int) -> float:
-    """Give the bits that the model needs for one byte of a text after those before it."""
+    """Return the bits that the model needs for one byte of a text after those before it."""
     byte, probability = str(ord(text[i])), 1 / 256
     for length in range(min(model["order"] - 1, i) + 1):  # from the empty context on
         found = model["counts"].get(text[i - length : i])
@@ -50,7 +50,7 @@ def bits(model: dict[str, Any], text: str, i: int) -> float:
 
 
 def measure(model: dict[str, Any], texts: list[bytes]) -> dict[str, float]:
-    """Give the model's mean bits per byte: fewer are better, eight is knowing nothing."""
+    """Return the model's mean bits per byte: fewer are better, eight is knowing nothing."""
     shown = [text.decode("latin-1") for text in texts]
     needed = sum(bits(model, text, i) for text in shown for i in range(len(text)))
     return {"bits_per_byte": needed / sum(map(len, shown)), "contexts": len(model["counts"])}

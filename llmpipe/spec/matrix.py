@@ -7,10 +7,10 @@
       include: [{axolotl.learning_rate: 1e-3, axolotl.lora_r: 64, axolotl.lora_alpha: 128}]
       max_parallel: 2
 
-The points are all combinations of the axes' values, less those that agree with an entry of
-``exclude``, and then those of ``include``. Every point makes a stage of its own, named
-``sft@axolotl.learning_rate=0.0001,axolotl.lora_r=8``: axes sorted, values as canonical JSON. What
-hangs on it is fanned out by the graph.
+The points are all combinations of the axes' values, without those that match an entry of
+``exclude``, plus those of ``include``. Every point becomes its own stage, such as
+``sft@axolotl.learning_rate=0.0001,axolotl.lora_r=8``: axes sorted, values as canonical JSON. The
+graph fans out the stages that depend on it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.spec.load import Node
 
 SETTINGS = ("exclude", "include", "max_parallel")
-"""Keys of a matrix that are no axes."""
+"""Keys of a matrix that are not axes."""
 
 MAX_POINTS = 1000
 
 MAX_COMBINATIONS = 100 * MAX_POINTS
-"""Combinations of values that are looked at; ``exclude`` may leave few of them."""
+"""Maximum number of combinations before ``exclude`` is applied."""
 
 _AXIS = re.compile(r"[\w-]+(\.[\w-]+)*")
 _PLAIN_TEXT = re.compile(r"[\w./:~@+-]+")
@@ -60,7 +60,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """What an axis is set to, and where the axis is named."""
+    """The value of an axis, and the place of the axis."""
 
     node: Node
     key: Location
@@ -70,19 +70,19 @@ _Point = dict[str, _Value]
 
 
 def point_text(point: dict[str, Any]) -> str:
-    """Name a point: axes sorted, values as canonical JSON; no two points have the same name."""
+    """Return the name of a point: axes sorted, values as canonical JSON; names are unique."""
     return ",".join(f"{axis}={value_text(point[axis])}" for axis in sorted(point))
 
 
 def value_text(value: Any) -> str:
-    """Return a value as canonical JSON; a word that reads as nothing else stands without quotes."""
+    """Return a value as canonical JSON; a word that cannot be mistaken needs no quotes."""
     if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value) and not _is_json(value):
         return value
     return canonical_json(value)
 
 
 def expand(stage_id: str, stage: Node) -> tuple[list[Variant], list[Problem]]:
-    """Return a stage at every point of its matrix, or itself when it has none."""
+    """Return a stage at every point of its matrix, or the stage itself if it has none."""
     matrix = stage.find(("matrix",))
     if matrix is None or matrix.value is None:
         return [Variant(stage_id, {}, stage)], []
@@ -104,7 +104,7 @@ def expand(stage_id: str, stage: Node) -> tuple[list[Variant], list[Problem]]:
 
 
 class _Reader:
-    """Reads a matrix and collects what is wrong with it."""
+    """Reads a matrix and collects its problems."""
 
     def __init__(self, name: str, matrix: Node, stage: Node) -> None:
         self.name = name
@@ -143,7 +143,7 @@ class _Reader:
                     yield point
 
     def _check_axes(self, named: Iterable[tuple[str, Location]]) -> None:
-        """Refuse axes that cannot be, that stand twice, or of which one lies inside another."""
+        """Refuse axes that cannot exist, that appear twice, or that are inside another axis."""
         seen: list[str] = []
         for axis, where in named:
             self._check_axis(axis, where)
@@ -172,7 +172,7 @@ class _Reader:
                 return
 
     def _choices(self, key: str, node: Node) -> list[_Point]:
-        """Return the choices of an axis, or of several linked ones: each a part of a point."""
+        """Return the choices of an axis, or of several linked ones; each is a part of a point."""
         names, where = _axes(key), self.matrix.keys[key]
         if not isinstance(node.value, list) or not node.value:
             self._fail(node.location, f"the axis {key!r} needs a list of values")
@@ -199,7 +199,7 @@ class _Reader:
             self.max_parallel = limit.value
 
     def _listed(self, key: str, known: list[str] | None) -> Iterator[_Point]:
-        """Yield the entries of ``include`` or ``exclude``; the latter name ``known`` axes only."""
+        """Yield the entries of ``include`` or ``exclude``; the latter may only use ``known`` axes."""
         node = self.entries.get(key)
         if node is None:
             return

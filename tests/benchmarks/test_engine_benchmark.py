@@ -18,7 +18,7 @@ def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def figures(report: str) -> dict[str, list[str]]:
-    """Give the rows of the report's tables by their first cells."""
+    """Return the rows of the report's tables by their first cells."""
     rows = [line.strip("| ").split(" | ") for line in report.splitlines() if line.startswith("| ")]
     return {row[0]: row[1:] for row in rows}
 

@@ -25,7 +25,7 @@ def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def measured(tmp_path: Path, name: str, *arguments: str) -> dict[str, Any]:
-    """Run one measurement and give its figures."""
+    """Run one measurement and return its figures."""
     file = tmp_path / "figures.json"
     once = ("--rounds", "1", "--threads", "1")
     result = bench("--only", name, "--json", file, *once, *arguments)

@@ -1,4 +1,4 @@
-"""`cache verify`: every byte is read again; what is rotten is named, taken out and made anew."""
+"""`cache verify`: every byte is read again; what is rotten is named, taken out and made again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ stages:
 
 
 def verify(workspace: Any, code: int = 0) -> dict[str, Any]:
-    """Verify the store and give what it says as data."""
+    """Verify the store and return what it says as data."""
     result = workspace.call("cache", "verify", "spec.yaml", "--json")
     assert result.returncode == code, result.stderr
     data: dict[str, Any] = json.loads(result.stdout)

@@ -49,12 +49,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words(line: str) -> list[str]:
-    """Give the words that are offered at the end of a line."""
+    """Return the words that are offered at the end of a line."""
     return [word for word, _ in offers(line)]
 
 
 def in_bash(line: str) -> list[str]:
-    """Give what bash would put in the place of the word at the end of a line."""
+    """Return what bash would put in the place of the word at the end of a line."""
     found = subprocess.run(
         ["bash", "--norc", "-c", TAB, "bash", line], capture_output=True, text=True, check=True
     )
@@ -131,7 +131,7 @@ def test_options_follow_when_no_argument_is_left(folder: Path) -> None:
 
 
 def test_runs_are_offered(folder: Path) -> None:
-    """Earlier runs are offered by ``show`` and, each time anew, by ``compare``."""
+    """Earlier runs are offered by ``show`` and, each time again, by ``compare``."""
     runs = [subprocess.run(["llmpipe", "run", "spec.yaml", "-q"], check=True) for _ in range(2)]
     found = words("llmpipe runs show ")
     assert len(found) == len(runs)

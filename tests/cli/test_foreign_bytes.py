@@ -21,7 +21,7 @@ stages:
 
 
 def refusal(workspace: Workspace, *arguments: str, code: int = 2, **env: str) -> str:
-    """Give what a command that is refused says, on both streams."""
+    """Return what a command that is refused says, on both streams."""
     found = workspace.call(*arguments, **env)
     said = found.stdout + found.stderr
     assert "Traceback" not in said

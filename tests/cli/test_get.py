@@ -34,7 +34,7 @@ def things(workspace: Any) -> Any:
 
 
 def get(workspace: Any, artifact: str, path: str | Path, code: int = 0) -> str:
-    """Call get; give what it printed, or its error."""
+    """Call get; return what it printed, or its error."""
     result = workspace.call("get", "spec.yaml", artifact, str(path))
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr

@@ -28,7 +28,7 @@ stages:
 
 
 def rows(count: int) -> str:
-    """Give rows of data."""
+    """Return rows of data."""
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     return "".join(json.dumps({**row, "n": i}) + "\n" for i in range(count))
 
@@ -46,7 +46,7 @@ def sweep(workspace: Any) -> Any:
 
 
 def runs(workspace: Any, *arguments: str, code: int = 0) -> Any:
-    """Call runs; give its data, or its error."""
+    """Call runs; return its data, or its error."""
     result = workspace.call("runs", *arguments, *([] if code else ["--json"]))
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr

@@ -32,7 +32,7 @@ stages:
 
 
 def said(workspace: Workspace, *arguments: str, **env: str) -> str:
-    """Give what a command says, on both streams; nothing in it steers."""
+    """Return what a command says, on both streams; nothing in it steers."""
     found = workspace.call(*arguments, **env)
     told = found.stdout + found.stderr
     assert not STEERING.search(told), repr(told)

@@ -67,7 +67,7 @@ class Pipeline:
         )
 
     def run(self, *arguments: str) -> dict[str, Any]:
-        """Run to the end, which must be good; give the stages of the result."""
+        """Run to the end, which must be good; return the stages of the result."""
         out, err = self.start(*arguments).communicate(timeout=HANG_S)
         assert out, err
         result = json.loads(out)
@@ -76,7 +76,7 @@ class Pipeline:
         return stages
 
     def trace(self) -> list[str]:
-        """Give the names of the commands that have run so far, each as often as it has."""
+        """Return the names of the commands that have run so far, each as often as it has."""
         path = self.folder / "trace"
         return path.read_text().split() if path.exists() else []
 
@@ -95,7 +95,7 @@ class Pipeline:
 
 
 def digests(stages: dict[str, Any]) -> Digests:
-    """Give the SHA-256 of every output of a run's result, folders by names and bytes."""
+    """Return the SHA-256 of every output of a run's result, folders by names and bytes."""
     return {
         name: {output: content(Path(path)) for output, path in stage["outputs"].items()}
         for name, stage in stages.items()
@@ -103,7 +103,7 @@ def digests(stages: dict[str, Any]) -> Digests:
 
 
 def content(path: Path) -> str:
-    """Give the SHA-256 of a file, or of a folder's names and bytes."""
+    """Return the SHA-256 of a file, or of a folder's names and bytes."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     sha256 = hashlib.sha256()
     for file in files:

@@ -64,7 +64,7 @@ def fill_files(disk: Path, free: int) -> None:
 
 
 def is_clear(code: int, out: str, err: str) -> bool:
-    """Tell whether a run that found no room said so, as a person and as JSON; give whether it did."""
+    """Tell whether a run that found no room said so, as a person and as JSON; return whether it did."""
     assert "Traceback" not in err, err
     if code == 0:
         return False

@@ -28,7 +28,7 @@ LONGEST = 2.5
 
 
 def victims(what: str, head: int, home: Path) -> list[int]:
-    """Give the processes of a running run that a kill is to take."""
+    """Return the processes of a running run that a kill is to take."""
     others = run_processes(home)
     families = {pid: parent_and_session(pid) for pid in others}
     servers = [pid for pid, (parent, _) in families.items() if parent == head]
@@ -155,7 +155,7 @@ class Training(Pipeline):
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def checkpoint(self) -> int:
-        """Give the step of the newest whole checkpoint."""
+        """Return the step of the newest whole checkpoint."""
         states = (self.home / "work").glob("*/output/checkpoint-*/trainer_state.json")
         steps = [step for path in states if (step := _step(path)) is not None]
         return max(steps, default=0)
@@ -205,7 +205,7 @@ def wait_for_step(training: Training, process: subprocess.Popen[str], step: int)
 
 
 def warnings_of(home: Path) -> str:
-    """Give what the last run warned of."""
+    """Return what the last run warned of."""
     last = max((home / "runs").iterdir())
     events = map(json.loads, (last / "events.jsonl").read_text("utf-8").splitlines())
     return "\n".join(event["message"] for event in events if event["event"] == "warning")

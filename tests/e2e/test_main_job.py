@@ -103,14 +103,14 @@ class Job:
         )
 
     def run(self) -> dict[str, Any]:
-        """Run the spec; give the result."""
+        """Run the spec; return the result."""
         result = self.call("run", "spec.yaml", "--json")
         assert result.returncode == 0, result.stderr[-4000:]
         found: dict[str, Any] = json.loads(result.stdout)
         return found
 
     def plan(self) -> dict[str, Any]:
-        """Plan the spec as it stands now; give the stages."""
+        """Plan the spec as it stands now; return the stages."""
         result = self.call("plan", "spec.yaml", "--json")
         assert result.returncode == 0, result.stderr
         found: dict[str, Any] = json.loads(result.stdout)["stages"]

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(folder: Path, *arguments: str) -> Any:
-    """Run the command line; give what it prints as JSON."""
+    """Run the command line; return what it prints as JSON."""
     command = [sys.executable, "-m", "llmpipe", *arguments, "--json"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -31,7 +31,7 @@ def readme() -> dict[str, dict[str, str]]:
 
 
 def run(folder: Path) -> dict[str, Any]:
-    """Run the spec and give the stages of the result."""
+    """Run the spec and return the stages of the result."""
     command = [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

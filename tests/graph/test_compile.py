@@ -48,7 +48,7 @@ def compiled(folder: Path, text: str) -> Graph:
 
 
 def refused(folder: Path, stages: str) -> str:
-    """Compile stages that do not fit together and give the message."""
+    """Compile stages that do not fit together and return the message."""
     indented = "\n".join(f"  {line}" for line in stages.splitlines())
     with pytest.raises(SpecError) as caught:
         compiled(folder, f"version: 1\nname: x\nstages:\n{indented}\n")

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def bound(folder: Path, path: str, kind: str = "ingest", field: str = "paths") -> Binding:
-    """Compile a stage with one path; give what it is bound to."""
+    """Compile a stage with one path; return what it is bound to."""
     text = f"version: 1\nname: x\nstages:\n  docs: {{kind: {kind}, {field}: [{path!r}]}}\n"
     (folder / "spec.yaml").write_text(text, "utf-8")
     graph = compile_spec(read_spec(folder / "spec.yaml"))
@@ -35,7 +35,7 @@ def bound(folder: Path, path: str, kind: str = "ingest", field: str = "paths") -
 
 
 def refused(folder: Path, path: str) -> str:
-    """Compile a stage with one path that means nothing; give what is said."""
+    """Compile a stage with one path that means nothing; return what is said."""
     with pytest.raises(SpecError) as caught:
         bound(folder, path)
     return re.sub(r"\S*spec\.yaml", "spec.yaml", caught.value.render())

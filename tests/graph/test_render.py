@@ -64,7 +64,7 @@ def pictures(draw: st.DrawFn) -> Picture:
 
 
 def drawn(spec: Path) -> Picture:
-    """Give the picture of a spec's graph."""
+    """Return the picture of a spec's graph."""
     return picture(outline(compile_spec(read_spec(spec))))
 
 
@@ -75,7 +75,7 @@ def as_xml(text: str) -> str:
 
 
 def plain(names: list[str], arrows: list[tuple[str, str]]) -> Picture:
-    """Give a picture of stages that are called as said."""
+    """Return a picture of stages that are called as said."""
     boxes = tuple(Box(name, name, "command", name) for name in names)
     return Picture(boxes, tuple(Arrow(a, b, "file") for a, b in arrows))
 

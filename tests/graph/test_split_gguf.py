@@ -48,7 +48,7 @@ def compiled(folder: Path, path: str, stage: str = STAGES["import_gguf"]) -> Gra
 
 
 def refused(folder: Path, path: str, stage: str = STAGES["import_gguf"]) -> str:
-    """Compile what is wrong; give what is said."""
+    """Compile what is wrong; return what is said."""
     with pytest.raises(SpecError) as caught:
         compiled(folder, path, stage)
     return re.sub(r"\S*spec\.yaml", "spec.yaml", caught.value.render())

@@ -44,7 +44,7 @@ def compiled(folder: Path, stages: str) -> Graph:
 
 
 def refused(folder: Path, stages: str) -> str:
-    """Give the message of stages that cannot be."""
+    """Return the message of stages that cannot be."""
     with pytest.raises(SpecError) as caught:
         compiled(folder, stages)
     return re.sub(r"\S*spec\.yaml", "spec.yaml", caught.value.render())

@@ -261,7 +261,7 @@ def _stored(store: Store, content: Any, type_: str) -> Any:
 def _work(
     name: str, family: str, point: Mapping[Any, Any]
 ) -> tuple[dict[str, Any], str, float, dict[str, Any]]:
-    """Give what a stage's work comes to: metrics, summary, seconds, and the files that count."""
+    """Return what a stage's work comes to: metrics, summary, seconds, and the files that count."""
     rate = next(iter(point.values()), 1e-3)
     if family == "extra":
         measured = {"rows": 40, "rejected": {"copy": 3, "too long": 4}, "operators": {"deepen": 40}}

@@ -116,7 +116,7 @@ def events_of(home: Path) -> list[dict[str, Any]]:
 
 
 def names(events: list[dict[str, Any]], stage: str | None = None) -> list[str]:
-    """Give the names of events, of one stage or of all."""
+    """Return the names of events, of one stage or of all."""
     return [event["event"] for event in events if stage in (None, event.get("stage"))]
 
 

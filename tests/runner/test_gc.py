@@ -21,7 +21,7 @@ from llmpipe.runner.store import Store
 
 
 def collect(workspace: Any, *arguments: str, code: int = 0, **env: str) -> dict[str, Any]:
-    """Run gc and give what it says as data."""
+    """Run gc and return what it says as data."""
     result = workspace.call("gc", "spec.yaml", "--json", *arguments, **env)
     assert result.returncode == code, result.stderr
     data: dict[str, Any] = json.loads(result.stdout)

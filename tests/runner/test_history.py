@@ -72,7 +72,7 @@ def test_seconds_are_those_of_stages_that_ran(store: Store) -> None:
 
 
 def keep(store: Store, key: str, inputs: dict[str, str], made: str) -> dict[str, Any]:
-    """Put a record into the store; give the fields of the stage that it belongs to."""
+    """Put a record into the store; return the fields of the stage that it belongs to."""
     output = StoredOutput("records", "0" * 64, "o", made, 1)
     ingredients = {"inputs": {port: {"digest": value} for port, value in inputs.items()}}
     store.save(KeyRecord(key, "command", ingredients, {"o": output}, {}, "", 1.0, ""))

@@ -27,7 +27,7 @@ stages:
 
 
 def row(text: str) -> str:
-    """Give a row of data as one line."""
+    """Return a row of data as one line."""
     return json.dumps({"instruction": text, "output": "an answer"}) + "\n"
 
 
@@ -40,7 +40,7 @@ def space(workspace: Any) -> Any:
 
 
 def lock_of(space: Any) -> Path:
-    """Give the lock file."""
+    """Return the lock file."""
     path: Path = space.folder / "locked.lock.yaml"
     return path
 
@@ -55,7 +55,7 @@ def change(space: Any, edit: Callable[[dict[str, Any]], object], profile: str = 
 
 
 def refused(space: Any, *arguments: str) -> str:
-    """Run with --locked and give the message that it ends with, before anything ran."""
+    """Run with --locked and return the message that it ends with, before anything ran."""
     runs = sorted((space.folder / ".llmpipe" / "runs").iterdir())
     result = space.call("run", "spec.yaml", "--locked", *arguments)
     assert result.returncode == 2, result.stderr

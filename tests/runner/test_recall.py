@@ -45,7 +45,7 @@ def remembered(tmp_path: Path) -> Workspace:
 
 
 def _run(workspace: Workspace, *arguments: str, word: str = "one") -> list[str]:
-    """Run the spec; give the stages that really ran."""
+    """Run the spec; return the stages that really ran."""
     told = workspace.call("run", "spec.yaml", *arguments, WORD=word)
     assert told.returncode == 0, told.stderr
     return workspace.trace()
@@ -206,7 +206,7 @@ def test_a_newer_tool_is_seen(remembered: Workspace, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("harm", [b"", b"{", b"[]", b'{"program": 1}'])
 def test_a_damaged_memory_is_none(remembered: Workspace, harm: bytes) -> None:
-    """It is only a memory: the run takes the long way and writes it anew."""
+    """It is only a memory: the run takes the long way and writes it again."""
     (path,) = (remembered.folder / ".llmpipe" / "memo").glob("nothing-to-do-*.json")
     path.write_bytes(harm)
     assert not _is_recalled(remembered)

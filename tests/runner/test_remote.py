@@ -88,26 +88,26 @@ def lay(workspace: Any, address: str) -> None:
 
 
 def transfer(workspace: Any, command: str, *arguments: str, code: int = 0, **env: str) -> Any:
-    """Push or pull; give the JSON result."""
+    """Push or pull; return the JSON result."""
     result = workspace.call(command, "spec.yaml", "--json", *arguments, **env)
     assert result.returncode == code, result.stderr
     return json.loads(result.stdout)
 
 
 def elsewhere(workspace: Any) -> dict[str, str]:
-    """Give the environment of another machine: the same spec, a store of its own, nothing in it."""
+    """Return the environment of another machine: the same spec, a store of its own, nothing in it."""
     shutil.rmtree(workspace.folder / "other", ignore_errors=True)
     return {"LLMPIPE_HOME": str(workspace.folder / "other")}
 
 
 def events(workspace: Any, run: str, home: str = ".llmpipe") -> list[dict[str, Any]]:
-    """Give the events of a run."""
+    """Return the events of a run."""
     lines = (workspace.folder / home / "runs" / run / "events.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def left_behind(workspace: Any, home: str = "other") -> list[str]:
-    """Give what lies in a store's workshop."""
+    """Return what lies in a store's workshop."""
     return [path.name for path in (workspace.folder / home / "store" / "tmp").glob("*/*")]
 
 

@@ -19,7 +19,7 @@ WORK = f'{NOTE}; sleep 0.4; echo "- $STAGE $(date +%s.%N)" >> times; echo > ${{o
 
 
 def spec_of(stages: dict[str, str]) -> str:
-    """Give a spec of commands that note when they begin and end; each with some more fields."""
+    """Return a spec of commands that note when they begin and end; each with some more fields."""
     lines = ["version: 1", "name: shared", "stages:"]
     for name, fields in stages.items():
         lines.append(
@@ -29,7 +29,7 @@ def spec_of(stages: dict[str, str]) -> str:
 
 
 def needs(text: str) -> str:
-    """Give the field resources."""
+    """Return the field resources."""
     return f", resources: {{{text}}}"
 
 
@@ -154,7 +154,7 @@ def test_the_environment_says_which_gpus_there_are(
 
 
 def times(folder: Path) -> dict[str, tuple[float, float, str]]:
-    """Give when each stage began and ended and which GPUs it saw, as it noted down itself."""
+    """Return when each stage began and ended and which GPUs it saw, as it noted down itself."""
     lines = [line.split() for line in (folder / "times").read_text().splitlines()]
     began = {line[1]: (float(line[2]), "".join(line[3:])) for line in lines if line[0] == "+"}
     ended = {line[1]: float(line[2]) for line in lines if line[0] == "-"}
@@ -162,7 +162,7 @@ def times(folder: Path) -> dict[str, tuple[float, float, str]]:
 
 
 def overlap(found: dict[str, tuple[float, float, str]], one: str, other: str) -> bool:
-    """Tell whether two stages ran at the same time."""
+    """Return whether two stages ran at the same time."""
     return found[one][0] < found[other][1] and found[other][0] < found[one][1]
 
 

@@ -26,12 +26,12 @@ def flaky(space: Any, fails: int, retries: int) -> None:
 
 
 def tries(space: Any) -> list[float]:
-    """Give the times at which the shaky stage was tried."""
+    """Return the times at which the shaky stage was tried."""
     return [float(line) for line in (space.folder / "tries").read_text().split()]
 
 
 def events(space: Any, result: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """Give the recorded events of one kind."""
+    """Return the recorded events of one kind."""
     path = space.folder / ".llmpipe" / "runs" / result["run"] / "events.jsonl"
     found = map(json.loads, path.read_text().splitlines())
     return [event for event in found if event["event"] == kind]

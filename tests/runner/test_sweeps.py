@@ -38,7 +38,7 @@ def edited(space: Any, old: str, new: str) -> None:
 
 
 def winner(result: dict[str, Any]) -> str:
-    """Give the text of what hangs on the winner."""
+    """Return the text of what hangs on the winner."""
     return Path(result["stages"]["use"]["outputs"]["o"]).read_text().strip()
 
 
@@ -180,7 +180,7 @@ stages:
 
 
 def intervals(folder: Path) -> dict[str, tuple[float, float]]:
-    """Give when each stage began and ended, as it wrote down itself."""
+    """Return when each stage began and ended, as it wrote down itself."""
     lines = [line.split() for line in (folder / "times").read_text().splitlines()]
     began = {name: float(at) for sign, name, at in lines if sign == "+"}
     ended = {name: float(at) for sign, name, at in lines if sign == "-"}
@@ -188,7 +188,7 @@ def intervals(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def most_at_once(found: list[tuple[float, float]]) -> int:
-    """Give how many intervals overlap at most."""
+    """Return how many intervals overlap at most."""
     return max(sum(began <= at < ended for began, ended in found) for at, _ in found)
 
 

@@ -82,7 +82,7 @@ def start_one(workers: Workers, folder: Path) -> int:
 
 
 def importer(heavy: Path) -> int | None:
-    """Give the pid of the process that has imported the module."""
+    """Return the pid of the process that has imported the module."""
     mark = Path(f"{heavy}.pid")
     return int(mark.read_text()) if mark.exists() and mark.read_text() else None
 

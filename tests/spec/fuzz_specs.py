@@ -76,7 +76,7 @@ SOUND: dict[str, dict[str, Any]] = {
 
 @st.composite
 def stages(draw: st.DrawFn) -> dict[str, Any]:
-    """Give a stage that is nearly sound: a real one with a field or two replaced, gone or new."""
+    """Return a stage that is nearly sound: a real one with a field or two replaced, gone or new."""
     kind = draw(st.sampled_from(sorted(SOUND)))
     stage: dict[str, Any] = {"kind": kind, **SOUND[kind]}
     for field in draw(st.lists(st.sampled_from([*stage, *WORDS]), max_size=1)):
@@ -92,7 +92,7 @@ def stages(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def documents(draw: st.DrawFn) -> bytes:
-    """Give a spec that is nearly sound, as YAML."""
+    """Return a spec that is nearly sound, as YAML."""
     names = st.sampled_from(["a", "b", "c", "d"] * 5 + ["A", "a.b", "base", "../x"])
     document: dict[str, Any] = {"version": 1, "name": "n", "params": {"x": 1}}
     document["stages"] = draw(st.dictionaries(names, stages(), min_size=1, max_size=5))
@@ -112,7 +112,7 @@ def documents(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """Give a spec some of whose bytes are others, gone or doubled."""
+    """Return a spec some of whose bytes are others, gone or doubled."""
     data = draw(documents())
     for _ in range(draw(st.integers(1, 4))):
         at, length = draw(st.integers(0, len(data))), draw(st.integers(0, 12))
@@ -121,7 +121,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 def try_one(data: bytes) -> int:
-    """Plan a spec of these bytes as a user would; give the exit code."""
+    """Plan a spec of these bytes as a user would; return the exit code."""
     Path("spec.yaml").write_bytes(data)
     out, err = io.StringIO(), io.StringIO()
     begun = time.process_time()
@@ -138,7 +138,7 @@ def try_one(data: bytes) -> int:
 
 
 def memory(which: str) -> int:
-    """Give a figure of this process's memory in bytes: ``VmRSS``, or ``VmHWM``, the most so far."""
+    """Return a figure of this process's memory in bytes: ``VmRSS``, or ``VmHWM``, the most so far."""
     status = Path("/proc/self/status").read_text("ascii")
     return int(status.partition(f"{which}:")[2].split()[0]) * 1024
 

@@ -102,13 +102,13 @@ def server() -> Iterator[LanguageServer]:
 
 
 def cut(text: str) -> tuple[str, tuple[int, int]]:
-    """Take the cursor, ‸, out of a text; give its line and column."""
+    """Take the cursor, ‸, out of a text; return its line and column."""
     before, after = text.split("‸")
     return before + after, (before.count("\n"), len(before) - before.rfind("\n") - 1)
 
 
 def found(server: LanguageServer, text: str) -> dict[int, list[str]]:
-    """Give what the server finds wrong, by line, which counts from 1 as in an editor."""
+    """Return what the server finds wrong, by line, which counts from 1 as in an editor."""
     lines: dict[int, list[str]] = {}
     for item in server.diagnostics(FOLDER, text):
         lines.setdefault(item["range"]["start"]["line"] + 1, []).append(item["message"])
@@ -116,12 +116,12 @@ def found(server: LanguageServer, text: str) -> dict[int, list[str]]:
 
 
 def offered(server: LanguageServer, text: str) -> dict[str, Any]:
-    """Give what is offered at the cursor."""
+    """Return what is offered at the cursor."""
     return server.completions(FOLDER, *cut(text))
 
 
 def shown(server: LanguageServer, text: str) -> str:
-    """Give what is shown over the cursor."""
+    """Return what is shown over the cursor."""
     return server.hover(FOLDER, *cut(text))
 
 

@@ -47,14 +47,14 @@ def read(folder: Path, text: str, **options: Any) -> Any:
 
 
 def source(folder: Path, text: str, stage: str, port: str, **options: Any) -> Path:
-    """Give the file that an input of a stage is bound to."""
+    """Return the file that an input of a stage is bound to."""
     bound = compile_spec(read(folder, text, **options)).nodes[stage].bindings[port].source
     assert isinstance(bound, LocalPath)
     return bound.path.relative_to(folder)
 
 
 def refused(folder: Path, text: str, **options: Any) -> str:
-    """Give the message of a spec that cannot be used."""
+    """Return the message of a spec that cannot be used."""
     with pytest.raises(LlmpipeError) as caught:
         compile_spec(read(folder, text, **options))
     return caught.value.render().replace(str(folder), "")

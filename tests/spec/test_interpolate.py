@@ -11,7 +11,7 @@ from llmpipe.spec.load import load_text
 
 
 def fill(text: str, **environment: str) -> tuple[Any, list[str]]:
-    """Interpolate YAML text; give the plain result and the problems as text."""
+    """Interpolate YAML text; return the plain result and the problems as text."""
     node, problems = interpolate(load_text(text, "s.yaml"), environment)
     return node.plain(), [problem.render() for problem in problems]
 

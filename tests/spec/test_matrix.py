@@ -22,14 +22,14 @@ sources: [{data: ./a.jsonl}]
 
 
 def points_of(matrix: str) -> tuple[list[Variant], list[str]]:
-    """Expand a stage with this matrix; give its variants and the problems as text."""
+    """Expand a stage with this matrix; return its variants and the problems as text."""
     text = f"{STAGE}matrix:\n{textwrap.indent(textwrap.dedent(matrix), '  ')}\n"
     variants, problems = expand("sft", load_text(text, "s.yaml"))
     return variants, [problem.render() for problem in problems]
 
 
 def ids(matrix: str) -> list[str]:
-    """Give the ids of a sound matrix, less the stage's own name."""
+    """Return the ids of a sound matrix, less the stage's own name."""
     variants, problems = points_of(matrix)
     assert not problems
     return [variant.id.removeprefix("sft@") for variant in variants]
@@ -169,7 +169,7 @@ _axes = st.dictionaries(
 
 
 def as_stage(matrix: dict[str, Any]) -> Node:
-    """Give a stage with this matrix, as YAML would have been read."""
+    """Return a stage with this matrix, as YAML would have been read."""
     return load_text(canonical_json({"kind": "x", "matrix": matrix}))
 
 

@@ -37,7 +37,7 @@ def read(tmp_path: Path, text: str, **options: object) -> Spec:
 
 
 def refused(tmp_path: Path, text: str, **options: object) -> str:
-    """Read a spec that is wrong and give the message."""
+    """Read a spec that is wrong and return the message."""
     with pytest.raises(SpecError) as caught:
         read(tmp_path, text, **options)
     return re.sub(r"\S*spec\.yaml", "spec.yaml", caught.value.render())

@@ -33,7 +33,7 @@ SPEC: dict[str, Any] = {
 
 
 def complaints(document: Any, schema: dict[str, Any] | None = None) -> list[str]:
-    """Hold a document against the editor form and give what it says."""
+    """Hold a document against the editor form and return what it says."""
     validator = jsonschema.Draft7Validator(schema or editor_schema())
     return [
         error.message

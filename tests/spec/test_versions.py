@@ -19,7 +19,7 @@ stages:
 
 
 def refused(tmp_path: Path, version: str) -> str:
-    """Read a spec with this first line and give the message; its later mistakes are planted."""
+    """Read a spec with this first line and return the message; its later mistakes are planted."""
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.format(version=version), "utf-8")
     with pytest.raises(SpecError) as caught:

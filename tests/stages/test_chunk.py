@@ -21,7 +21,7 @@ Run = Callable[..., tuple[StageResult, Path]]
 
 @pytest.fixture
 def run_chunk(tmp_path: Path, minilm: Path) -> Run:
-    """Run the stage over some texts; give its result and the folder that it made."""
+    """Run the stage over some texts; return its result and the folder that it made."""
 
     def run(texts: dict[str, str], **fields: Any) -> tuple[StageResult, Path]:
         config = msgspec.convert({"kind": "chunk", "documents": "docs", **fields}, ChunkConfig)

@@ -45,7 +45,7 @@ class Evaluation:
         return path
 
     def digest(self, name: str) -> str:
-        """Give the digest of a file."""
+        """Return the digest of a file."""
         return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
 
     def index(self, name: str, documents: list[Document], bm25: bool = True, **more: Any) -> None:
@@ -81,7 +81,7 @@ class Evaluation:
         return metrics
 
     def rankings(self) -> list[dict[str, Any]]:
-        """Give what became of each question in the last run."""
+        """Return what became of each question in the last run."""
         lines = self.result.outputs["rankings"].read_text("utf-8").splitlines()
         return [json.loads(line) for line in lines]
 

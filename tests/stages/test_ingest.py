@@ -40,7 +40,7 @@ class Runner:
         return path
 
     def __call__(self, *paths: str, **fields: Any) -> tuple[StageResult, list[Document]]:
-        """Run the stage; give its result and documents."""
+        """Run the stage; return its result and documents."""
         config = msgspec.convert({"kind": "ingest", "paths": paths, **fields}, IngestConfig)
         self.outputs += 1
         out = self.folder.parent / f"out{self.outputs}"

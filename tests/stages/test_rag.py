@@ -42,7 +42,7 @@ class Check:
         self.index = Artifact(write_index(folder / "made", endpoint), "index", "i", "index")
 
     def run(self, says: str = "The kiosk opens at nine [1].", **fields: Any) -> dict[str, Any]:
-        """Run the check and give its artifact."""
+        """Run the check and return its artifact."""
         self.endpoint.reply = lambda body: (says, "stop")
         out, work = self.folder / "out", self.folder / "work"
         out.mkdir()
@@ -214,7 +214,7 @@ LABELED = [
 
 
 def labeled(check: Check, *rows: Any) -> dict[str, Any]:
-    """Write rows; give what a run that measures by them needs."""
+    """Write rows; return what a run that measures by them needs."""
     path = check.folder / "labeled.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     return {"data": "d", "inputs": {"data": Artifact(path, "records", "", "labeled.jsonl")}}

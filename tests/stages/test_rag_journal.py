@@ -48,12 +48,12 @@ class Town(Workspace):
         (folder / "labeled.jsonl").write_text(rows, "utf-8")
 
     def asked(self) -> list[str]:
-        """Give the questions that reached the model."""
+        """Return the questions that reached the model."""
         asked = [body["messages"] for body in self.endpoint.received if "messages" in body]
         return [messages[-1]["content"].rpartition("\n")[2] for messages in asked]
 
     def answers(self, *arguments: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Run; give what the check made of the stage, and its metrics."""
+        """Run; return what the check made of the stage, and its metrics."""
         stage = self.run(*arguments)["stages"]["answers"]
         texts = {name: Path(path).read_text("utf-8") for name, path in stage["outputs"].items()}
         return texts, stage["metrics"]

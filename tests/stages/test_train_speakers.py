@@ -26,12 +26,12 @@ def seen(*rows: dict[str, Any], dataset: Mapping[str, Any] | None = None) -> Spe
 
 
 def messages(*speakers: str) -> dict[str, Any]:
-    """Give a row of the messages format."""
+    """Return a row of the messages format."""
     return {"messages": [{"role": speaker, "content": "x"} for speaker in speakers]}
 
 
 def conversations(*speakers: str) -> dict[str, Any]:
-    """Give a ShareGPT row."""
+    """Return a ShareGPT row."""
     return {"conversations": [{"from": speaker, "value": "x"} for speaker in speakers]}
 
 

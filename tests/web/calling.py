@@ -22,7 +22,7 @@ def question(text: str = WHEN) -> list[Any]:
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str]:
-    """Give the status, type and code of an error in OpenAI's shape."""
+    """Return the status, type and code of an error in OpenAI's shape."""
     error = response.json()["error"]
     assert set(error) == {"message", "type", "code"}
     assert error["message"]
@@ -30,7 +30,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Tell whether something comes true in time."""
+    """Return whether something comes true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

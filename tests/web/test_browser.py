@@ -36,7 +36,7 @@ class Opened(chromium.Opened):
         expect(self.page.locator(".turn").last.locator(".notes")).to_be_visible()
 
     def focused(self) -> str:
-        """Give the name of what has the focus."""
+        """Return the name of what has the focus."""
         found: str = self.page.evaluate(
             "() => document.activeElement.getAttribute('aria-label')"
             " ?? (document.activeElement.id || document.activeElement.textContent)"

@@ -20,7 +20,7 @@ SECRET = "Is Alice ill?"
 
 
 def noted(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """Give the level and the words of every line."""
+    """Return the level and the words of every line."""
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 

@@ -21,7 +21,7 @@ QUERIES = ["kiosk morning", "building permit", "dogs lead parks fine", "bridge m
 
 
 def resident() -> int:
-    """Give the memory of this process, which the service is part of, in bytes."""
+    """Return the memory of this process, which the service is part of, in bytes."""
     gc.collect()
     with Path("/proc/self/statm").open() as statm:
         return int(statm.read().split()[1]) * 4096

@@ -93,13 +93,13 @@ def served(
 
 
 def children(process: subprocess.Popen[str]) -> list[int]:
-    """Give the processes that a process has started."""
+    """Return the processes that a process has started."""
     listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     return [int(pid) for pid in listed.split()]
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; on a busy machine a killed one takes a moment to be gone."""
+    """Return whether a process has ended; on a busy machine a killed one takes a moment to be gone."""
     deadline = time.monotonic() + 5
     while Path("/proc", str(pid)).exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -107,7 +107,7 @@ def is_gone(pid: int) -> bool:
 
 
 def end(process: subprocess.Popen[str], number: int) -> tuple[int, float, str]:
-    """Send a signal; give the exit code, how long it took, and what was said."""
+    """Send a signal; return the exit code, how long it took, and what was said."""
     begun = time.monotonic()
     process.send_signal(number)
     _, said = process.communicate(timeout=20)

@@ -65,7 +65,7 @@ def main() -> None:
 
 def _requests(answerer: Answerer, embedder: Clocked) -> dict[str, Any]:
     def search(questions: list[str]) -> dict[str, Any]:
-        """Search without a reranker; give the seconds of each question, and those to embed it."""
+        """Search without a reranker; return the seconds of each question, and those to embed it."""
         embedding, whole = [], []
         for question in questions:
             begun = time.perf_counter()
@@ -75,7 +75,7 @@ def _requests(answerer: Answerer, embedder: Clocked) -> dict[str, Any]:
         return {"embedding": embedding, "whole": whole}
 
     def ask(questions: list[str]) -> dict[str, Any]:
-        """Answer; give the seconds of each step for each question, and the tokens written."""
+        """Answer; return the seconds of each step for each question, and the tokens written."""
         steps: dict[str, list[float]] = {"embed": [], "tokens": []}
         for question in questions:
             answer = answerer.answer(question)

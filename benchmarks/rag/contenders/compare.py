@@ -18,7 +18,7 @@ def main() -> None:
     one, other = (Retriever.open(folder, embedder) for folder in folders)
 
     def compare(mode: Mode, questions: list[str]) -> dict[str, Any]:
-        """Give the questions to which the ten passages or their order differ."""
+        """Return the questions to which the ten passages or their order differ."""
 
         def found(retriever: Retriever, question: str) -> list[str]:
             return [hit.chunk.id for hit in retriever.search(question, k=10, mode=mode)]

@@ -24,5 +24,5 @@ def open_embedder_of(index: Path, model: Path, threads: int) -> OpenedEmbedder:
 
 
 def chunk_of(passage: Passage) -> Chunk:
-    """Give a passage as a document's only chunk."""
+    """Return a passage as a document's only chunk."""
     return Chunk(passage.id, passage.id, 0, len(passage.text), passage.text, 0)

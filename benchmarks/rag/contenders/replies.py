@@ -11,7 +11,7 @@ from typing import Any
 
 
 def told() -> dict[str, Any]:
-    """Give what the contender was told at its start."""
+    """Return what the contender was told at its start."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     return given
 
@@ -29,7 +29,7 @@ def answer(requests: Mapping[str, Callable[..., Mapping[str, Any]]]) -> None:
 def each_timed(
     search: Callable[[Any], list[str]], questions: Iterable[Any]
 ) -> dict[str, list[Any]]:
-    """Search for one question after the other; give the seconds and what was found for each."""
+    """Search for one question after the other; return the seconds and what was found for each."""
     seconds, found = [], []
     for question in questions:
         begun = time.perf_counter()

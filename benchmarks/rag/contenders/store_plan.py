@@ -23,11 +23,11 @@ class Store(Protocol):
         """Put documents in, in the place of those with their ids; take others out."""
 
     def search(self, question: str) -> list[str]:
-        """Give the ids of the nearest ten, best first."""
+        """Return the ids of the nearest ten, best first."""
 
 
 def serve(make: Callable[[dict[str, Any]], Store]) -> None:
-    """Answer requests about a store, which is made anew for every build."""
+    """Answer requests about a store, which is made again for every build."""
     told = replies.told()
     stores: list[Store] = []
 

@@ -186,7 +186,7 @@ def test_an_answer_about_somebodys_plugin_is_not_kept(tmp_path: Path) -> None:
 def test_a_plugin_that_was_not_found_is_looked_for_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: str
 ) -> None:
-    """The user brings it to where it is looked for and asks anew."""
+    """The user brings it to where it is looked for and asks again."""
     asked: list[Any] = []
     failed = {"path": ["plugins"], "message": f"{axolotl_check.NOT_LOADED}: No module named 'x'"}
     monkeypatch.setattr(axolotl_check, "_ask_child", lambda q: asked.append(q) or [failed])

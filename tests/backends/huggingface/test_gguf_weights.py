@@ -19,7 +19,7 @@ Change = Callable[[Tensors], None]
 
 
 def written(sharp_llama: Path, tmp_path: Path, change: Change, parts: int = 0) -> list[str]:
-    """Change a GGUF and write its weights; give what was warned of."""
+    """Change a GGUF and write its weights; return what was warned of."""
     gguf = rewrite(
         sharp_llama / "bare.gguf", tmp_path / "m.gguf", tensors_a_part=parts, change=change
     )
@@ -30,7 +30,7 @@ def written(sharp_llama: Path, tmp_path: Path, change: Change, parts: int = 0) -
 
 
 def refused(sharp_llama: Path, tmp_path: Path, change: Change, parts: int = 0) -> str:
-    """Change a GGUF so that its weights cannot be written; give what is said."""
+    """Change a GGUF so that its weights cannot be written; return what is said."""
     with pytest.raises(StageError) as caught:
         written(sharp_llama, tmp_path, change, parts)
     assert not list((tmp_path / "out").iterdir())

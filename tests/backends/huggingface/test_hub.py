@@ -89,7 +89,7 @@ def endpoint() -> Iterator[str]:
 
 
 def ask(code: str, endpoint: str, home: Path) -> str:
-    """Run code in a process that takes ``endpoint`` for the hub; give what it prints."""
+    """Run code in a process that takes ``endpoint`` for the hub; return what it prints."""
     program = (
         "from llmpipe.backends.huggingface import hub\nfrom llmpipe.errors import LlmpipeError\n"
         f"try:\n    {code}\nexcept LlmpipeError as error:\n    print(error.render())\n"

@@ -34,7 +34,7 @@ def server(smollm2_gguf: Path) -> Iterator[LlamaServer]:
 
 
 def first_piece(server: LlamaServer) -> float:
-    """Give the seconds until the slot answers a short question."""
+    """Return the seconds until the slot answers a short question."""
     begun = time.monotonic()
     pieces = server.stream_chat([{"role": "user", "content": "Hi"}], max_tokens=4)
     next(pieces)

@@ -49,7 +49,7 @@ def questions(count: int) -> list[ChatRequest]:
 
 
 def error(status: int, message: str, **fields: object) -> Answer:
-    """Give an error in OpenAI's form."""
+    """Return an error in OpenAI's form."""
     return status, {"error": {"message": message, **fields}}, {}
 
 

@@ -33,7 +33,7 @@ def endpoint() -> Iterator[Endpoint]:
 def ask(
     endpoint: Endpoint, folder: Path, *, model: str = "m", resample: bool = False, **given: Any
 ) -> tuple[str, Usage]:
-    """Ask with a journal that is opened for it; give the text and what it took."""
+    """Ask with a journal that is opened for it; return the text and what it took."""
     asked = {"messages": WHEN, "max_tokens": 9, **given}
     with (
         OpenAIStreamer(endpoint.url, model, api_key="k3y") as streamer,

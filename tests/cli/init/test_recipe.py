@@ -82,7 +82,7 @@ def test_examples_to_teach_become_a_training(
 
 
 def lines_of(path: str) -> list[str]:
-    """Give the lines of a file."""
+    """Return the lines of a file."""
     return Path(path).read_text("utf-8").splitlines()
 
 

@@ -61,7 +61,7 @@ class Recipe:
         )
 
     def run(self, url: str, count: int, *options: str) -> dict[str, Any]:
-        """Run to the end; give the stage's result."""
+        """Run to the end; return the stage's result."""
         out, err = self.start(url, count, *options).communicate(timeout=120)
         assert out, err
         stage: dict[str, Any] = json.loads(out)["stages"]["rows"]

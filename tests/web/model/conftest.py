@@ -47,7 +47,7 @@ class ServedModel:
         return httpx.post(f"{self.server.url}{path}", json=body, headers=headers, timeout=300)
 
     def metric(self, name: str) -> float:
-        """Give a figure that the service counts."""
+        """Return a figure that the service counts."""
         lines = self.http.get("/metrics").text.splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 

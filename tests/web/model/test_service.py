@@ -247,7 +247,7 @@ def test_a_stage_may_tell_what_was_cached(llama: LlamaServer, smollm2_gguf: Path
 
 
 def events_of(text: str) -> list[dict[str, Any]]:
-    """Give the data of a stream's events, or a whole reply as the only one."""
+    """Return the data of a stream's events, or a whole reply as the only one."""
     if text.startswith("{"):
         return [json.loads(text)]
     return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]

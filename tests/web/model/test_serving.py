@@ -46,7 +46,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 @contextmanager
 def served(space: Workspace, stage: str) -> Iterator[tuple[str, str, Popen[str]]]:
-    """Serve a stage; give the address, what is said of the batch, and the process."""
+    """Serve a stage; return the address, what is said of the batch, and the process."""
     process = space.start("serve", "spec.yaml", stage, "--port", "0")
     assert process.stderr is not None
     assert process.stdout is not None

@@ -38,7 +38,7 @@ PATIENCE = 120
 
 @contextmanager
 def story(model: ServedModel) -> Iterator[Iterator[str]]:
-    """Have a long story streamed; give its pieces, the first of which has come."""
+    """Have a long story streamed; return its pieces, the first of which has come."""
     with model.http.stream("POST", "/v1/chat/completions", json=STORY) as response:
         pieces = (line for line in response.iter_lines() if '"content":"' in line)
         next(pieces)

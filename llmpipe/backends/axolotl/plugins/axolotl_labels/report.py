@@ -1,4 +1,4 @@
-"""Say what was found in the labels: as sentences for a person, as a JSON file for llmpipe.
+"""Report the findings in the labels: as sentences for users, as a JSON file for llmpipe.
 
 A finding stops the run unless it is allowed by its word: ``end_of_turn`` or ``rows``. What is
 allowed, and what only deserves to be known, becomes a warning.
