@@ -2,8 +2,8 @@
 
 All use two jobs where they can; DVC runs one stage at a time. None reports to anybody, looks for
 a newer version of itself, or reads its user's settings. Variables that change how Python starts
-are taken out of the environment: with ``PYTHONDONTWRITEBYTECODE`` a checkout would be compiled again
-by every process.
+are taken out of the environment: with ``PYTHONDONTWRITEBYTECODE`` every process
+would compile a checkout again.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     tools: str | None = None
     """Column with the tools on offer, a list of objects or its JSON text."""
     text: str | None = None
-    """Column with raw text to go on training on; excludes all others."""
+    """Column with raw text for continued training; excludes all others."""
     prompt: str | None = None
     """Column with the prompt of a preference, of a labeled answer, or of a prompt alone."""
     chosen: str | None = None

@@ -1,4 +1,4 @@
-"""Raw text to go on training on: the column ``text``."""
+"""Raw text for continued training: the column ``text``."""
 
 from __future__ import annotations
 

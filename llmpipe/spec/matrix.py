@@ -199,7 +199,7 @@ class _Reader:
             self.max_parallel = limit.value
 
     def _listed(self, key: str, known: list[str] | None) -> Iterator[_Point]:
-        """Yield the entries of ``include`` or ``exclude``; the latter may only use ``known`` axes."""
+        """Yield the entries of ``include`` or ``exclude``; the latter only have ``known`` axes."""
         node = self.entries.get(key)
         if node is None:
             return

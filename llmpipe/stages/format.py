@@ -1,13 +1,13 @@
 """Build one training set from one or several files of rows, and hold rows out of it.
 
-Rows in any known format, or with columns named under `map`, become rows of one format. A row that
-cannot be read, a blank row, a duplicate and a row over the token limit are rejected with a reason;
-columns that no example uses are counted by name. The rest is split by seed and content. Each row
-says in `llmpipe_provenance` which row it is and which rows it was made from. Rows made by a model
-are never held out, and `train` loses every row that leaks a held-out one: the same question,
-the question quoted whole, a row generated from it over any number of steps, or one of its group. A
-data set of a hub is one file of rows. Not covered: near-duplicates by meaning, the splits of such a
-set.
+Rows in any known format, or with columns named under `map`, are converted to one format. Unreadable
+rows, blank rows, duplicates and rows over the token limit are rejected with a reason; columns that
+no example uses are counted by name. The rest is split by random seed and content. Each row has its
+id and the ids of the rows that it was made from in `llmpipe_provenance`. Rows made by a model are
+never held out. `train` loses every row that leaks a held-out one: a row with the same question, one
+that quotes the whole question, one that was generated from it over any number of steps, or one of
+its group. A data set of a hub must be one file of rows. Not covered: near-duplicates by meaning,
+the splits of hub data sets.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     map: ColumnMap | None = None
     """The columns to read; known formats need none."""
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """How many times each of the source's rows stands in `train` (never in what is held out)."""
+    """How often each of the source's rows is repeated in `train` (never in held-out parts)."""
     sample: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Take only this many rows of the source, drawn by `random_seed`."""
     random_seed: RandomSeed = 0
-    """Which rows `sample` draws."""
+    """Determines which rows `sample` draws."""
 
 
 class FormatConfig(StageConfig, frozen=True, kw_only=True):
-    """Rows from `data` or several `sources` to one training set, and what is held out of it."""
+    """The rows to convert, the format, and what to hold out."""
 
     data: str | None = None
     """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
@@ -69,9 +69,9 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
     """Several inputs instead of `data`, each with its own `map`, `repeat` and `sample`."""
     to: FormatName = "messages"
-    """The format of the rows that come out: `messages`, `sharegpt` and `alpaca` hold conversations,
-    `completion` raw text, `preference` pairs of answers (for `rl: dpo` and reward models),
-    `labeled` answers that are labeled good or bad (KTO), `prompt` prompts alone (GRPO)."""
+    """The output format: `messages`, `sharegpt` and `alpaca` for conversations, `completion` for
+    raw text, `preference` for pairs of answers (`rl: dpo` and reward models), `labeled` for answers
+    labeled good or bad (KTO), `prompt` for prompts alone (GRPO)."""
     split: Split | None = None
     """What to hold out as `eval` and `test`."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -79,9 +79,9 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     tokenizer: str | None = None
     """The model whose tokens `max_tokens` counts: the one that will be trained."""
     dedup: bool = True
-    """Keep the first of rows that differ in nothing but case, white space and Unicode forms."""
+    """Keep only the first of rows that differ only in case, white space and Unicode forms."""
     max_rejects: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
-    """The share of rows that may be unreadable, each rejected with its reason; above it the stage
+    """The share of rows that may be unreadable, each rejected with its reason; above it, the stage
     fails. Blank rows, duplicates and leaks do not count."""
     unknown_columns: Literal["count", "error"] = "count"
     """What to do with columns and keys that no example uses: count them by name, or fail."""
@@ -148,8 +148,8 @@ class Format(StageDefaults):
         """Read, reject, split, write.
 
         Raises:
-            StageError: a file cannot be read, too many rows cannot, or nothing is left to train on
-                or hold out.
+            StageError: A file cannot be read, too many rows are unreadable, or no row is left
+                to train on or hold out.
         """
         rows, rejects, told = _read(ctx)
         kept: Sequence[int] = range(len(rows))
@@ -286,7 +286,7 @@ def _write(
         )
         for part, positions in parts.items()
     }
-    # Sources by their place in the config: a renamed stage must leave the artifact as it was.
+    # Sources by their position in the config: renaming a stage must not change the artifact.
     places = [".".join(map(str, path)) for path, _ in _sources(ctx.config)]
     write_rejects(outputs["rejects"], rejects, places, _inputs(ctx))
     metrics = {

@@ -32,7 +32,7 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     test: Share = 0
     """Rows for the final evaluation."""
     random_seed: RandomSeed = 0
-    """Which rows are held out."""
+    """Determines which rows are held out."""
     group: str | None = None
     """A column whose equal values stay together: all held out in one part, or none. A row where it
     is null, blank or missing is in no group, and stays with the rows that ask the same."""

@@ -1,7 +1,7 @@
-"""From a ``train`` stage and its inputs to what Axolotl is run with: a configuration and its files.
+"""Compile a ``train`` stage and its inputs to a configuration and files for Axolotl.
 
-A run (`llmpipe.stages.train`) and a folder that trains without llmpipe (`write_folder`) go through
-the same `compile_stage`, so that both train the same.
+A run (`llmpipe.stages.train`) and a folder that trains without llmpipe (`write_folder`) both use
+`compile_stage`, so that they train the same.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from llmpipe.stages.train_review import complaints, refuse
 from llmpipe.stages.train_rewards import expected_rewards, place_rewards
 
 OUTPUT = "output"
-"""The folder inside a training's own folder that Axolotl writes to."""
+"""The folder inside a training's own folder into which Axolotl writes."""
 
 HEADER = "Compiled by llmpipe from the stage {!r}: what Axolotl is run with. Not read back."
 
@@ -56,7 +56,7 @@ exec {command}
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the parts of a training lie, as its process sees them: absolute, or in a folder."""
+    """The locations of a training's parts: absolute, or relative to a folder."""
 
     folder: Path
     relative: bool = False
@@ -69,11 +69,11 @@ class Layout:
 def merged_block(
     config: TrainConfig, axolotl_file: Path | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the stage's whole Axolotl vocabulary, its file included, and what was left out.
+    """Return the stage's whole Axolotl block, including its file, and what was left out.
 
     Raises:
-        StageError: the file is not a YAML mapping, or makes something other than the stage
-        declares.
+        StageError: The file is not a YAML mapping, or makes something other than the stage
+            declares.
     """
     if axolotl_file is None:
         return dict(config.axolotl), []
@@ -90,10 +90,10 @@ def merged_block(
 
 
 def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
-    """Bring the data into place and compile the configuration: the same for a run and a folder.
+    """Write the data and compile the configuration, for a run or for a folder.
 
     Raises:
-        StageError: the settings are such that they would be refused before a run.
+        StageError: The settings are wrong.
     """
     config = ctx.config
     given = ctx.inputs.get("axolotl_file")
@@ -123,12 +123,12 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
 def compile_unseen(
     config: TrainConfig, axolotl_file: Path | None
 ) -> tuple[Compiled, dict[str, Any]]:
-    """Compile what a run will compile, before its inputs are there; return the block with it.
+    """Compile what a run will compile, before its inputs exist; return the block as well.
 
-    All but the paths of model, data and output is as in the run, the device included.
+    Everything but the paths of model, data and output is as in the run, including the device.
 
     Raises:
-        StageError: as `merged_block`, or the block would train wrongly on this device.
+        StageError: As `merged_block`, or the block would train wrongly on this device.
     """
     block, notes = merged_block(config, axolotl_file)
     rows = DataFile("train.parquet", expected_entry(block, config.dataset))
@@ -160,9 +160,9 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
     """Write a folder that trains the same *without llmpipe*; return notes for the user.
 
     The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
-    ``files/``, the plugins of a run under ``plugins/``, the environment in
-    ``axolotl.env``, and ``run.sh``, which ends in ``output/``. The base model is named by its
-    path. Secrets stay names: ``run.sh`` takes them from the environment.
+    ``files/``, the plugins of a run under ``plugins/``, the environment in ``axolotl.env``, and
+    ``run.sh``, which writes to ``output/``. The base model is named by its path. ``run.sh`` takes
+    secrets from the environment.
     """
     out.mkdir(parents=True, exist_ok=True)
     compiled = compile_stage(ctx, Layout(out, relative=True))
@@ -203,7 +203,7 @@ def _data(
 
 
 def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> bool:
-    """Return whether the settings name a chat template, or the tokenizer that is loaded has one."""
+    """Return whether the settings name a chat template, or the tokenizer has one."""
     named = settings.get("chat_template") or settings.get("chat_template_jinja")
     if named and named != "tokenizer_default":
         return True
@@ -215,7 +215,7 @@ def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -
 
 
 def _file_path(ctx: StageContext[TrainConfig], where: KeyPath, layout: Layout) -> str:
-    """Return the path of a file that the block names; a folder to be run elsewhere gets a copy."""
+    """Return the path of a file that the block names; a movable folder gets a copy."""
     source = ctx.input(port_name(where)).path
     if not layout.relative:
         return str(source)

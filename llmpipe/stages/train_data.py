@@ -1,14 +1,13 @@
 """Write a stage's rows to the one file that Axolotl reads, and describe how to read them.
 
-Every row is read by llmpipe's own readers first, so that a row which cannot be trained on is named
-by file and line before anything heavy starts. What Axolotl gets is Parquet whose columns all hold
-text, chats as JSON text: nothing is left for a library to guess, and a turn's keys, numbers and
-nulls arrive as written. A folder made by ``llmpipe compile`` carries the same file.
+llmpipe's own readers read every row first, so that an error names the file and line before anything
+heavy starts. Axolotl gets Parquet whose columns hold only text, with chats as JSON text: no library
+has to guess types, and a turn's keys, numbers and nulls arrive as written. A folder of ``llmpipe
+compile`` has the same file.
 
 Covers conversations (``messages``, ShareGPT, Alpaca), raw text, pairs of answers (``rl: dpo``,
 ``ipo``, ``simpo``, ``orpo`` and reward models), labeled answers (``rl: kto``) and prompts
-(``rl: grpo``). Rows for a ``type`` of the user's own choice go through with their columns as they
-are.
+(``rl: grpo``). Rows for a ``type`` of the user's own keep their columns.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Alpaca:
-    """A row for Axolotl's own Alpaca prompts, where the stage's ``type`` asks for them."""
+    """A row for Axolotl's own Alpaca prompts, if the stage's ``type`` asks for them."""
 
     kind: ClassVar[str] = "an Alpaca row"
     columns: ClassVar[tuple[str, ...]] = ("system", "instruction", "input", "output")
@@ -93,14 +92,15 @@ def prepare(
     """Write the rows of ``artifact`` to ``target`` and describe them under the name ``path``.
 
     Args:
-        artifact: the rows.
-        target: the Parquet file to write.
-        block: the stage's Axolotl block, whose ``rl`` and ``reward_model`` say what rows mean.
-        path: the name that the configuration uses for ``target``.
-        dataset: the stage's own keys for Axolotl's ``datasets`` entry.
+        artifact: The rows.
+        target: The Parquet file to write.
+        block: The stage's Axolotl block, whose ``rl`` and ``reward_model`` determine the
+            meaning of rows.
+        path: The name of ``target`` in the configuration.
+        dataset: The stage's own keys for Axolotl's ``datasets`` entry.
 
     Raises:
-        StageError: there are no rows, or one cannot be read or differs in kind from the first.
+        StageError: There are no rows, or one cannot be read or differs in kind from the first.
     """
     dataset = given(dataset or {})
     reader = _reader(block, dataset)
@@ -140,8 +140,8 @@ def entry_of(
 ) -> dict[str, Any]:
     """Return the keys of Axolotl's ``datasets`` entry for one kind of example.
 
-    ``marked`` says that turns tell whether they are trained on: their key is ``weight`` then,
-    whatever the rows called it.
+    ``marked`` means that turns say whether they are trained on; their key is then ``weight``,
+    whatever its name in the rows.
     """
     entry = {**kind.entry, **dataset}
     if marked:
@@ -149,7 +149,7 @@ def entry_of(
     if kind is Conversation:
         entry["message_property_mappings"] = _turn_keys(dataset)
         if trained := dataset.get("roles_to_train"):
-            names = {} if dataset.get("roles") else NAMES  # the rows have these names' roles
+            names = {} if dataset.get("roles") else NAMES  # these names are the roles in the rows
             entry["roles_to_train"] = [names.get(name, name) for name in trained]
     if block.get("reward_model"):
         entry["type"] = REWARD_TYPE
@@ -157,9 +157,9 @@ def entry_of(
 
 
 def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `prepare` will describe for rows that do not exist yet.
+    """Return the description that `prepare` will give of rows that do not exist yet.
 
-    Rows that only their columns distinguish are taken for conversations.
+    Rows that only their columns distinguish are assumed to be conversations.
     """
     dataset = given(dataset)
     kind = kind_of_rows(block, dataset)
@@ -176,7 +176,7 @@ def expected_entry(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict
 
 
 def _reader(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Reader | None:
-    """Return the reader of the stage's rows; None where they go through as they are."""
+    """Return the reader of the stage's rows; None if they are passed on unchanged."""
     kind = kind_of_rows(block, dataset)
     if kind == "as they are":
         return None
@@ -205,7 +205,7 @@ _READERS: Mapping[tuple[type[Example], ...], Callable[[Row, TurnRules], Any]] = 
 
 
 def _rules(dataset: Mapping[str, Any]) -> TurnRules:
-    """Return how turns are read: a stage that maps speakers to roles needs them as written."""
+    """Return how turns are read: unchanged for a stage that maps speakers to roles."""
     named = dataset.get("message_field_training")
     return TurnRules(
         names={} if dataset.get("roles") else NAMES,
@@ -217,7 +217,7 @@ def _rules(dataset: Mapping[str, Any]) -> TurnRules:
 def _read_wanted(
     row: Row, rules: TurnRules, wanted: tuple[type[Example], ...]
 ) -> tuple[Example, Sequence[str]]:
-    """Read a row as what its columns say; it must be of a kind that this training takes."""
+    """Read a row by its columns; its kind must be one that this training accepts."""
     read = _READERS.get(wanted)
     example, left = read(row, rules) if read else read_example(row, None, rules)
     if not isinstance(example, wanted):
@@ -276,7 +276,7 @@ def _examples(
 
 
 def _counted(example: Trained, line: int, tally: Tally) -> bool:
-    """Count what an example has that teaches nothing; return whether it is to be trained on."""
+    """Count the parts of an example that teach nothing; return whether to train on it."""
     match example:
         case Conversation(turns=turns):
             tally.turns(turns)
@@ -301,8 +301,8 @@ def _counted(example: Trained, line: int, tally: Tally) -> bool:
 def _turn_keys(dataset: Mapping[str, Any]) -> dict[str, str]:
     """Return the keys of turns that a chat template gets, each with the key in the rows.
 
-    Axolotl hands over what it finds in the template's code, and does not find all: exaone4's
-    ``tool_calls`` would be lost. What is named here it always hands over.
+    Axolotl passes the keys that it finds in the template's code, but misses some: exaone4's
+    ``tool_calls`` would be lost. It always passes the keys that are named here.
     """
     thinking = dataset.get("template_thinking_key") or "reasoning_content"
     return {
@@ -312,9 +312,9 @@ def _turn_keys(dataset: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _refuse_idle_keys(dataset: Mapping[str, Any], kind: type[Trained], label: str) -> None:
-    """Refuse keys that are read for conversations only, where the rows are raw text.
+    """Refuse keys that apply only to conversations, if the rows are raw text.
 
-    What the configuration alone shows is found earlier: `train_entry.entry_problems`.
+    `train_entry.entry_problems` finds what the configuration alone shows.
     """
     for key in dataset:
         if kind is Text and key in CHAT_KEYS:

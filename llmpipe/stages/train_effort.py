@@ -1,4 +1,4 @@
-"""What the time of a training grows with, as far as its settings show."""
+"""Estimate what the duration of a training grows with, from its settings."""
 
 from __future__ import annotations
 

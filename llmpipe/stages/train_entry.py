@@ -1,7 +1,7 @@
-"""The stage's field ``dataset``: keys of Axolotl's ``datasets`` entry, and what they may hold.
+"""The field ``dataset``: keys of Axolotl's ``datasets`` entry, and their values.
 
 The entry names the file that llmpipe writes, so llmpipe sets the keys that locate rows and name
-their columns. The user sets the rest. Axolotl defines which keys exist:
+their columns. The user sets the rest. Axolotl defines which keys exist;
 `llmpipe.backends.axolotl.check` asks it.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from llmpipe.backends.axolotl.config import GRPO, KTO, PREFERENCE, KeyPath
 
 Kind = Literal["conversation", "text", "alpaca", "pair", "labeled", "prompt", "as they are"]
-"""What a stage's rows are read as; "as they are" where the user names a type of their own."""
+"""The kind of a stage's rows; "as they are" if the user names a type of their own."""
 
 _ONE_TEMPLATE = "write it in the stage's axolotl block: the published tokenizer then carries it"
 _ONE_FILE = "llmpipe passes all rows in one file; name them in the stage's field data"
@@ -108,9 +108,10 @@ def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind |
 def entry_problems(
     block: Mapping[str, Any], dataset: Mapping[str, Any]
 ) -> list[tuple[KeyPath, str]]:
-    """List what is wrong with the keys of ``dataset``.
+    """List the problems of the keys of ``dataset``.
 
-    That is keys that llmpipe owns or that are read for no such rows, and roles of another shape.
+    These are keys that llmpipe owns, keys that do not apply to such rows, and roles of another
+    shape.
     """
     dataset = given(dataset)
     kind = kind_of_rows(block, dataset)
@@ -147,7 +148,7 @@ def given(dataset: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def idle(key: str, kind: str) -> str:
-    """Explain that Axolotl reads a key only for conversations."""
+    """Return the message that Axolotl reads a key only for conversations."""
     return f"{key} is read for conversations (type: chat_template) only, and these are {IDLE[kind]}"
 
 

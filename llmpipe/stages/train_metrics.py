@@ -1,6 +1,6 @@
-"""The metrics of a finished training, and their summary in words.
+"""The metrics of a finished training, and their summary as text.
 
-A step's training loss is measured on one batch and is noise: how the loss began and ended are means
+A step's training loss is measured on one batch and is noisy, so the first and last loss are means
 over fifths of the run (`llmpipe.trend`). An evaluation's loss is over all rows of ``eval_data``.
 """
 
@@ -13,7 +13,7 @@ from llmpipe.backends.axolotl.ending import Ending, Labels
 from llmpipe.trend import WINDOW, trend
 
 COUNTED = ("rows", "tokens", "trained_tokens")
-"""The counts of the labels that are metrics."""
+"""The counts of labels that become metrics."""
 
 
 def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Verify what a training left behind and publish the part of it that later stages use.
+"""Verify the result of a training, and publish the part that later stages use.
 
-A successful exit proves nothing: tensors must be there, finite, and different from
-what training started with. Published files hold no path, date or pickle. The tokenizer's files
-are the base model's, byte for byte, unless the training changed them: a tokenizer that is loaded
-and saved again is not always the same (its pre-tokenizer may be rebuilt by its class).
+A successful exit proves nothing: tensors must exist, be finite, and differ from those before
+training. Published files hold no path, date or pickle. The tokenizer's files are those of the base
+model, byte for byte, unless the training changed them, because loading and saving a tokenizer may
+change it (its class may rebuild its pre-tokenizer).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ TOKENIZER_KEYS = (
 
 
 def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any]) -> None:
-    """Verify the training's result in ``output`` and copy what is of use to ``target``.
+    """Verify the training's result in ``output`` and copy the useful part to ``target``.
 
     Raises:
-        StageError: the result is missing, broken, or equal to the base model.
+        StageError: The result is missing, broken, or equal to the base model.
     """
     target.mkdir(parents=True)
     if settings.get("adapter"):
@@ -65,14 +65,14 @@ def publish(output: Path, base: Path, target: Path, settings: Mapping[str, Any])
 
 
 def verify_kept(output: Path, checkpoint: Path) -> str | None:
-    """Check that what training left behind are the weights of the checkpoint it loaded.
+    """Check that the training's weights are those of the checkpoint that it loaded.
 
     Returns:
-        Why they could not be compared: files of other names, or a checkpoint without safetensors
-        (DeepSpeed and FSDP keep theirs in shards). None where they are the same.
+        Why they could not be compared: files with other names, or a checkpoint without safetensors
+        (DeepSpeed and FSDP keep theirs in shards). None if they are equal.
 
     Raises:
-        StageError: they are others, or the checkpoint is gone.
+        StageError: They differ, or the checkpoint is gone.
     """
     if not checkpoint.is_dir():
         raise StageError(
@@ -141,7 +141,7 @@ def verify_model(folder: Path, base: Path) -> None:
 
 
 def differing(before: list[Path], after: list[Path], *, first_only: bool = False) -> list[str]:
-    """Name the tensors found in both sets of files whose values differ."""
+    """List the tensors in both sets of files whose values differ."""
     from safetensors import safe_open
 
     where: dict[str, Path] = {}
@@ -162,10 +162,10 @@ def differing(before: list[Path], after: list[Path], *, first_only: bool = False
 
 
 def neutral_adapter_config(folder: Path) -> dict[str, Any]:
-    """Return an adapter's configuration without what differs from machine to machine.
+    """Return an adapter's configuration without what differs between machines.
 
-    ``base_model_name_or_path`` becomes null: the loader names the base model.
-    PEFT keeps target modules in arbitrary order; they are sorted.
+    ``base_model_name_or_path`` becomes null: the loader names the base model. PEFT keeps target
+    modules in arbitrary order; they are sorted.
     """
     config: dict[str, Any] = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8"))
     config["base_model_name_or_path"] = None

@@ -104,10 +104,10 @@ def _sharding_problems(config: TrainConfig, block: Mapping[str, Any]) -> Iterato
 
 
 def refuse(found: Iterable[BlockProblem]) -> None:
-    """Raise the first error of what was found.
+    """Raise the first error among findings.
 
     Raises:
-        StageError: there is one.
+        StageError: There is one.
     """
     for problem in found:
         if not problem.warning:
@@ -136,7 +136,7 @@ def noted(
 ) -> Iterator[BlockProblem]:
     """Yield the notes of compiling as warnings, each at the first key that it names.
 
-    ``label`` is what notes call the ``axolotl_file``.
+    ``label`` is the name of the ``axolotl_file`` in the notes.
     """
     for note in notes:
         text = note.removeprefix(f"{label}: ")

@@ -1,6 +1,6 @@
-"""Find speakers that Axolotl does not know: it passes on what they say, and trains none of it.
+"""Find speakers that Axolotl does not know: it passes on their turns, but trains on none of them.
 
-Looks at the turns of conversations as `llmpipe.formats.turn` reads them. How the chat template
+This looks at the turns of conversations as `llmpipe.formats.turn` reads them. How the chat template
 renders a role is not checked.
 """
 
@@ -38,10 +38,10 @@ class Speakers:
                 self._turns[speaker] += 1
 
     def notes(self, allow_untrained: Collection[str]) -> list[str]:
-        """Return what is to be said of unknown speakers, if they are allowed.
+        """Return the notes about unknown speakers, if they are allowed.
 
         Raises:
-            StageError: there are such speakers, and they are not allowed.
+            StageError: There are unknown speakers, and they are not allowed.
         """
         if not self._turns:
             return []

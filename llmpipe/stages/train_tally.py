@@ -10,13 +10,13 @@ from llmpipe.formats.turn import Turn
 
 
 class Tally:
-    """Counts per file; each count remembers the line that it was first met in."""
+    """Counts per file; each count has the line of its first occurrence."""
 
     def __init__(self, label: str, turn_keys: Iterable[str] = ()) -> None:
         self._label = label
         self._turn_keys = frozenset(turn_keys)
         self.marked = False
-        """Whether a turn says if it is trained on."""
+        """Whether turns say if they are trained on."""
         self._columns: Counter[str] = Counter()
         self._keys: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
@@ -39,7 +39,7 @@ class Tally:
             self.rows("with an empty answer, which teaches the model to answer nothing", line)
 
     def rows(self, what: str, line: int) -> None:
-        """Count a row of which ``what`` is to be said."""
+        """Count a row for the note ``what``."""
         self._rows[what] += 1
         self._first.setdefault(what, line)
 

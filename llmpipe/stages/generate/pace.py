@@ -1,4 +1,4 @@
-"""How quickly a teacher replies: what a person who waits is told meanwhile."""
+"""How quickly a teacher replies, to show users the progress and the remaining time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a generation method is: a config class, its inputs, and passes that yield rows and rejects.
+"""The protocol of generation methods: a config class, inputs, and passes that yield rows.
 
-A method lives in `llmpipe.stages.generate.methods` and is found by name. It decides what to ask the
-teacher and which replies become rows. Everything that methods share stays outside of it: the count,
-the journal, duplicates, progress and the files (`llmpipe.stages.generate.loop`).
+A method is a module of `llmpipe.stages.generate.methods`, found by name. It decides what to ask the
+teacher and which replies become rows. `llmpipe.stages.generate.loop` handles what all methods
+share: the count, the journal, duplicates, progress and the files.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     """The fields that every method has. A method's config class adds its own."""
 
     method: str
-    """How new rows are made; each method has further fields."""
+    """The generation method, which determines the other fields."""
     teacher: TeacherConfig
-    """The model that writes them."""
+    """The model that writes the rows."""
     count: Annotated[int, Meta(ge=1)]
-    """Rows wanted."""
+    """The number of rows to generate."""
     random_seed: RandomSeed = 0
-    """Drives every random choice of the method, and how the teacher samples."""
+    """Drives every random choice of the method, and the teacher's sampling."""
 
     def sources(self) -> Mapping[str, Input]:
         """Return the method's inputs by port; the teacher is added by the stage."""
@@ -58,13 +58,13 @@ class GeneratedRow:
     fields: Mapping[str, Any]
     """The row as it is written, without its provenance."""
     question: str
-    """What the row asks: two rows that ask the same are duplicates."""
+    """The question of the row: rows with the same question are duplicates."""
     made_from: tuple[Provenance, ...]
     """The source rows that it was made from."""
     operators: tuple[str, ...]
-    """The steps that led to it, the last one last."""
+    """The steps that led to it, in order."""
     reasoning: str = ""
-    """What the teacher thought before it answered; not part of the answer."""
+    """The teacher's reasoning before the answer; not part of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Reject:
     reason: str
     text: str
     place: str
-    """What it was made from, for messages: ``seeds.jsonl:3``."""
+    """The source of the text, for messages: ``seeds.jsonl:3``."""
     made_from: tuple[Provenance, ...]
     operator: str
     round: int
@@ -84,14 +84,14 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class MethodContext(Generic[ConfigT]):
-    """What a running method knows of its stage."""
+    """What a running method knows about its stage."""
 
     config: ConfigT
     inputs: Mapping[str, Artifact]
     missing: Callable[[], int]
-    """Returns how many rows are still wanted, so that no more is asked than can be used."""
+    """Returns the number of rows still needed, so that a method does not request too many."""
     warn: Callable[[str], None]
-    """Tells the user something that they should know."""
+    """Shows a warning to the user."""
 
 
 class Method(Protocol):
@@ -100,7 +100,7 @@ class Method(Protocol):
     Config: ClassVar[type[GenerateConfig]]
     """The method's config class: closed, with ``method`` pinned to the method's name."""
     material: str
-    """What it starts from, counted, for messages: ``12 seeds``."""
+    """A description of its inputs for messages, with their number: ``12 seeds``."""
 
     def __init__(self, ctx: MethodContext[Any]) -> None:
         """Read the inputs.

@@ -17,7 +17,7 @@ from llmpipe.formats.row import RowError, UnusableRowError, expecting, text_colu
 
 
 class SeedMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which columns of a seed row to use. Answers that the rows may hold are not used."""
+    """The columns of a seed row to use. Its answers, if it has any, are not used."""
 
     user: str
     """Column with the prompt to evolve."""
@@ -30,7 +30,7 @@ class Seed:
     """One prompt and its row."""
 
     digest: str
-    """The SHA-256 of the row: every random draw for the seed depends on it."""
+    """The SHA-256 of the row, which determines every random draw for the seed."""
     provenance: Provenance
     place: str
     """Where the row is: ``seeds.jsonl:3``."""
@@ -48,15 +48,15 @@ def read_seeds(
     """Return the seeds of a file, each row once.
 
     Args:
-        source: the file.
-        columns: where the prompt is. Without it a row is in a known format, whose first user turn
-            is the prompt, or has a column ``instruction``.
-        warn: told how many rows are not used, and why.
-        instruction_only: whether a column ``instruction`` is the whole prompt, without an input
-            that stands beside it.
+        source: The file.
+        columns: The columns of the prompt. Without them, a row must be in a known format, whose
+            first user turn is the prompt, or have a column ``instruction``.
+        warn: Called with how many rows are not used, and why.
+        instruction_only: Whether a column ``instruction`` is the whole prompt, without the
+            ``input`` next to it.
 
     Raises:
-        StageError: a row cannot be read (its line is named), or the file has no usable row.
+        StageError: A row cannot be read (its line is named), or the file has no usable row.
     """
     seeds: dict[str, Seed] = {}
     blank: list[str] = []

@@ -1,4 +1,4 @@
-"""The model that is asked: served here by llama.cpp, or behind an OpenAI-compatible endpoint."""
+"""The teacher model, served here by llama.cpp or behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 
 
 class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
-    """The model that writes, and how it is decoded."""
+    """The model that writes the rows, and its decoding settings."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
-    """Randomness of what the teacher writes. Verdicts, and the instances of Self-Instruct, are
-    always asked with 0."""
+    """Randomness of the teacher's texts. Judgments, and the instances of Self-Instruct, always use
+    0."""
     max_tokens: Annotated[int, Meta(ge=1)] = 512
-    """Tokens that a reply may take, reasoning included; longer ones are cut and rejected."""
+    """Maximum tokens of a reply, including reasoning. Longer replies are cut and rejected."""
     context: Annotated[int, Meta(ge=256)] = 2048
-    """Tokens of prompt and reply together. Only for llama.cpp; an endpoint knows its own."""
+    """Tokens of prompt and reply together. Only for llama.cpp; an endpoint has its own limit."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 4
-    """Requests under way at the same time; the slots of a llama.cpp server.
+    """Number of requests at the same time; the slots of a llama.cpp server.
 
-    With 1, llama.cpp gives the same replies on every run. With more it computes several together,
-    and its rounding, now and then a word, depends on which ones met.
-    """
+    With 1, llama.cpp gives the same replies on every run. With more, it computes several together,
+    and its rounding, and rarely a word, depends on which ones coincide."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """List the fields that do not go together, as (field, message)."""
@@ -64,12 +63,12 @@ def open_teacher(
 ) -> Iterator[ChatClient]:
     """Yield a client for the teacher, with either engine; it is closed at the end.
 
-    ``gguf`` is the teacher's file for llama.cpp, whose own log, and what it keeps of prompts, goes
-    into the folder ``work``. ``resample`` asks again for what the journal contains. ``on_reply`` is
-    called with every reply: see `ChatClient`.
+    ``gguf`` is the teacher's file for llama.cpp, which writes its log and its prompt cache into the
+    folder ``work``. ``resample`` asks again for what the journal contains. ``on_reply`` is called
+    with every reply; see `ChatClient`.
 
     Raises:
-        StageError: the GGUF cannot be served, or the secret for the key is not set.
+        StageError: The GGUF cannot be served, or the secret for the key is not set.
     """
     from llmpipe.backends.llama_cpp.prefixes import Prefixes
     from llmpipe.backends.openai.chat import ChatClient

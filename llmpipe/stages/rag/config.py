@@ -50,8 +50,8 @@ class RagConfig(ServedConfig, frozen=True, kw_only=True):
     reranker: str | None = None
     """A cross-encoder that reorders the passages; better, but slower."""
     filters: dict[str, str | int | float | bool | tuple[Scalar, ...] | FilterRange] = {}
-    """What passages must meet: `document` (a pattern of ids), `section` (a title, or titles from
-    the outermost inwards), or any key that documents have in their metadata: a value, a list, or a
+    """Conditions for passages: `document` (a pattern of ids), `section` (a title, or titles from
+    the outermost inward), or any key of the documents' metadata; each with a value, a list, or a
     range."""
     threshold: Literal["auto"] | Annotated[float, Meta(ge=-1, le=1)] = "auto"
     """Cosine that the nearest passage must have for a question to reach the model. `auto` finds it

@@ -1,4 +1,4 @@
-"""The labeled questions of a rag stage: what is asked, and what the answers are worth."""
+"""The labeled questions of a rag stage, and the metrics of their answers."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Evol-Instruct: rewrite prompts to be harder or rarer, answer them, drop what gained nothing.
+"""Evol-Instruct: rewrite prompts to be harder or rarer, answer them, drop those without gain.
 
-Each seed starts a chain. A round rewrites the chain's prompt by an operator drawn at random, asks a
-judge whether anything was gained, and has the new prompt answered. A text that fails a test is
-rejected and the chain keeps its prompt; a text that passes is a row, and the chain goes on from it.
-All chains of a group finish a step before the next begins, and every draw depends only on (seed,
-row, pass, round), so the order in which replies arrive changes nothing.
+Each seed starts a chain. A round rewrites the chain's prompt with a random operator, asks a judge
+whether the new prompt gains anything, and lets the teacher answer it. If a text fails a test, it is
+rejected and the chain keeps its prompt. If it passes, it becomes a row, and the chain continues
+with the new prompt. All chains of a group finish a step before the next begins, and every draw
+depends only on (random seed, row, pass, round), so the order of the replies does not matter.
 
-As published by Xu et al. 2023 (WizardLM), with four rounds by default. The requests are worded
-for chat models, with worked examples for small teachers.
+As published by Xu et al. 2023 (WizardLM), with four rounds by default. The requests are worded for
+chat models, with worked examples for small teachers.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class EvolInstructConfig(GenerateConfig, frozen=True, kw_only=True):
     """Rewrite seed prompts round by round, and answer them."""
 
     method: Literal["evol-instruct"]
-    """How new rows are made: seed prompts are rewritten to be harder or rarer."""
+    """The method: seed prompts are rewritten to be harder or rarer."""
     seeds: str
     """The prompts to start from: a file (JSONL, JSON or CSV), or a stage's records or dataset."""
     map: SeedMap | None = None
-    """Which columns of a seed row to use; known formats and a column `instruction` need none."""
+    """The columns of a seed row to use; known formats and a column `instruction` need none."""
     rounds: Annotated[int, Meta(ge=1, le=16)] = 4
-    """How often a prompt is evolved further before its seed is done. Seeds are used again until
-    there are `count` rows."""
+    """Number of times that a prompt is rewritten further. Seeds are used again until there are
+    `count` rows."""
 
     def sources(self) -> Mapping[str, Input]:
         return {"seeds": Input(("seeds",), self.seeds, ("records", "dataset"))}

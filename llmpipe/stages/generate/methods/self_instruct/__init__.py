@@ -59,7 +59,7 @@ Verdict = Literal["classification", "other"]
 
 
 class TaskMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which column of a seed row to use. Inputs and outputs that the rows have are not used."""
+    """The columns of a seed row to use. Its inputs and outputs, if it has any, are not used."""
 
     instruction: str
     """Column with the task."""
@@ -69,24 +69,24 @@ class SelfInstructConfig(GenerateConfig, frozen=True, kw_only=True):
     """Write new tasks in the style of the seeds, with inputs and outputs."""
 
     method: Literal["self-instruct"]
-    """How new rows are made: new tasks in the style of the seeds, then inputs and outputs."""
+    """The method: new tasks in the style of the seeds, then inputs and outputs for them."""
     seeds: str
     """Tasks written by people: a file (JSONL, JSON or CSV), or a stage's records or dataset."""
     map: TaskMap | None = None
-    """Which column of a seed row to use; a column `instruction` and known formats need none."""
+    """The columns of a seed row to use; a column `instruction` and known formats need none."""
     human_examples: Annotated[int, Meta(ge=1, le=64)] = 6
-    """Seed tasks that a prompt shows."""
+    """Number of seed tasks in a prompt."""
     generated_examples: Annotated[int, Meta(ge=0, le=64)] = 2
-    """Generated tasks that a prompt shows; seeds take their place until there are enough."""
+    """Number of generated tasks in a prompt; seeds take their place until there are enough."""
     prompts_per_batch: Annotated[int, Meta(ge=1, le=256)] = 5
-    """Prompts sent before the tasks that they gave can be shown in others. A teacher with a higher
-    `concurrency` works faster with more."""
+    """Prompts sent before their tasks can appear in other prompts. More are faster for a teacher
+    with a higher `concurrency`."""
     max_similarity: Annotated[float, Meta(gt=0, le=1)] = 0.7
-    """ROUGE-L with another task from which a new one is rejected."""
+    """ROUGE-L with another task from which a new task is rejected."""
     max_instances: Annotated[int, Meta(ge=1, le=32)] = 5
     """Maximum number of rows from one task."""
     blocked_words: tuple[str, ...] = BLOCKED_WORDS
-    """Words that a task must not contain: those of tasks that need more than text."""
+    """Words that a task must not contain, because text alone cannot do it."""
 
     def sources(self) -> Mapping[str, Input]:
         return {"seeds": Input(("seeds",), self.seeds, ("records", "dataset"))}
