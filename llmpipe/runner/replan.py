@@ -26,7 +26,7 @@ from llmpipe.runner.resources import Machine, shortage
 
 
 @dataclass(frozen=True, slots=True)
-class Settler:
+class Replanner:
     """Replans the stages of one run. ``plans`` was made before the run."""
 
     project: Project
@@ -35,7 +35,7 @@ class Settler:
     machine: Machine
     interrupt: Interrupt
 
-    def settle(
+    def replan(
         self, node: StageNode, records: Mapping[str, KeyRecord], outcome: StageOutcome
     ) -> StagePlan | None:
         """Plan one stage and note the result in its outcome; return None if it cannot run.

@@ -29,7 +29,7 @@ from llmpipe.runner.outcome import RunOutcome, StageOutcome, content, write_reco
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
-from llmpipe.runner.replan import Settler
+from llmpipe.runner.replan import Replanner
 from llmpipe.runner.resources import Grant, Pool
 from llmpipe.runner.store import file_name
 
@@ -78,7 +78,7 @@ class Scheduler:
         nodes = project.graph.nodes
         machine = executor.capacity()
         self.pool = Pool(machine, options.jobs)
-        self.settler = Settler(project, plans, options, machine, interrupt)
+        self.replanner = Replanner(project, plans, options, machine, interrupt)
 
         self.upstream = {name: node.upstream() for name, node in nodes.items()}
         self.dependents: dict[str, list[str]] = {name: [] for name in nodes}
@@ -86,7 +86,7 @@ class Scheduler:
             for other in needed:
                 self.dependents[other].append(name)
         self.waits_for = {name: len(needed) for name, needed in self.upstream.items()}
-        self.settled = deque(name for name, count in self.waits_for.items() if count == 0)
+        self.to_plan = deque(name for name, count in self.waits_for.items() if count == 0)
         """Stages whose upstream has concluded and that have to be planned."""
         self.ready: list[tuple[float, int, StageNode, StagePlan, int]] = []
         """A heap of the ready stages, by priority; the last number counts the attempts."""
@@ -118,11 +118,11 @@ class Scheduler:
             stages=list(nodes),
         )
         while not self.interrupt.count:
-            self._plan_settled()
+            self._plan_next()
             self._start_ready()
             if self.running or self.retries:
                 self._follow()
-            elif not self.settled:
+            elif not self.to_plan:
                 break
         if self.interrupt.count:
             self._stop_all()
@@ -145,15 +145,15 @@ class Scheduler:
             self._stop_all()
         self.events.close()
 
-    def _plan_settled(self) -> None:
+    def _plan_next(self) -> None:
         """Plan the stages whose upstream has concluded; cached ones conclude at once."""
-        while self.settled:
-            node = self.project.graph.nodes[self.settled.popleft()]
+        while self.to_plan:
+            node = self.project.graph.nodes[self.to_plan.popleft()]
             outcome = StageOutcome(node.id, node.kind, "blocked")
             if self.options.only is not None and node.id not in self.options.only:
                 outcome.status = "skipped"
             elif not self._is_blocked(node):
-                plan = self.settler.settle(node, self.records, outcome)
+                plan = self.replanner.replan(node, self.records, outcome)
                 if plan is not None and plan.status == "run":
                     heapq.heappush(self.ready, (*self._rank(node), node, plan, 0))
                     continue
@@ -334,7 +334,7 @@ class Scheduler:
         for other in self.dependents[name]:
             self.waits_for[other] -= 1
             if self.waits_for[other] == 0:
-                self.settled.append(other)
+                self.to_plan.append(other)
 
     def _stop_all(self) -> None:
         """Stop every stage; one that still finishes counts as finished."""

@@ -241,7 +241,7 @@ class Store:
         with writing(self.home):
             if target.exists() and self.lacks(object_id):  # files were removed from it
                 target.rename(self.tmp / f"{object_id}-{os.getpid()}-damaged")
-            _settle(staging / "data")
+            _sync_and_protect(staging / "data")
             with contextlib.suppress(OSError):  # another process added the same object
                 staging.rename(target)
             discard(staging)
@@ -372,7 +372,7 @@ def _latest_name(spec_path: Path, section: str) -> str:
     return f"{spec_path.stem}-{digest([str(spec_path), section])[:12]}"
 
 
-def _settle(data: Path) -> None:
+def _sync_and_protect(data: Path) -> None:
     """Sync every file of an object, and remove write permission."""
     sync_folder(data)
     for entry in entries(data):
