@@ -85,6 +85,14 @@ def strict_schema(kind: str, variant: str | None = None) -> dict[str, Any]:
 
 
 @cache
+def has_old_names(kind: str, variant: str | None = None) -> bool:
+    """Return whether fields of this kind were renamed; raises like `strict_schema`."""
+    definitions = strict_schema(kind, variant)["$defs"].values()
+    fields = (field for found in definitions for field in found.get("properties", {}).values())
+    return any("formerly" in field for field in fields)
+
+
+@cache
 def document_schema() -> dict[str, Any]:
     """Return the strict schema of a spec's top level; its stages are checked by their kinds."""
     return msgspec.json.schema(SpecDocument)

@@ -26,7 +26,13 @@ from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
 from llmpipe.spec.old_names import with_new_names
-from llmpipe.spec.schema import STAGE_ID, STAGE_ID_RULE, document_schema, strict_schema
+from llmpipe.spec.schema import (
+    STAGE_ID,
+    STAGE_ID_RULE,
+    document_schema,
+    has_old_names,
+    strict_schema,
+)
 
 Path_ = tuple[str | int, ...]
 
@@ -84,7 +90,7 @@ def _variants(root: Node) -> tuple[list[Variant], list[Problem]]:
 
 def _with_new_names(variant: Variant) -> Variant:
     form = _form(variant.node)
-    if form is None:
+    if form is None or not has_old_names(*form):
         return variant
     name = f"stages.{variant.family}"
     node, notes = with_new_names(variant.node, strict_schema(*form), name)
