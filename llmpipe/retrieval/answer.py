@@ -40,7 +40,7 @@ from llmpipe.retrieval.rerank import Reranker
 from llmpipe.retrieval.search import FETCH, Mode, Retriever, readable
 from llmpipe.retrieval.threshold import Threshold
 
-STILL_THINKING = "There is no answer: the model's reply ended while it was still thinking."
+STILL_THINKING = "There is no answer: the model's reply ended inside its reasoning."
 """The text of an answer whose reply ended while the model was still reasoning."""
 
 _UNFINISHED = re.compile(r"\s*\[\d*$")

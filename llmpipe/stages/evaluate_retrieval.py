@@ -278,7 +278,7 @@ class _Searching:
                 if why:
                     self._ctx.warn(
                         f"{index.label}: for {count} of {len(self._questions)} questions `hybrid` "
-                        f"ranks by words alone: {REASONS[why]}"
+                        f"ranks by words only: {REASONS[why]}"
                     )
 
     def _embedded(self, index: Artifact) -> Embedder:

@@ -74,7 +74,7 @@ class Index(StageDefaults):
         found: list[tuple[FieldPath, str]] = []
         for field, kind in (("ef_search", "HNSW"), ("nprobe", "IVF")):
             if getattr(config, field) and kind not in config.factory and config.factory != "auto":
-                found.append(((field,), f"has no effect: {config.factory} is no {kind} index"))
+                found.append(((field,), f"has no effect: {config.factory} is not of type {kind}"))
         return found
 
     @staticmethod

@@ -109,7 +109,7 @@ class Merge(StageDefaults):
             metrics,
             f"{metrics['changed']} of {metrics['tensors']} tensors changed; "
             f"{metrics['mean_kl']:.1e} nats per token from the adapter on its base, "
-            f"which is {metrics['learned_kl']:.2g} from the base alone",
+            f"which is {metrics['learned_kl']:.2g} from the base",
         )
 
 

@@ -84,7 +84,7 @@ class StageConformance:
                 found = data
                 for step in wanted.field:
                     found = found[step]
-                assert found == wanted.value, f"the input {port!r} does not stand at {wanted.field}"
+                assert found == wanted.value, f"the input {port!r} is not at {wanted.field}"
 
     def test_its_fingerprint_is_json(self) -> None:
         """It holds no value that could not be written down, and is the same when asked again."""

@@ -140,7 +140,7 @@ def run_stage(
     for output, path in result.outputs.items():
         assert path.exists(), f"the output {output!r} was not made: {path}"
         inside = path.resolve().is_relative_to(context.out.resolve())
-        assert inside, f"the output {output!r} lies outside of ctx.out: {path}"
+        assert inside, f"the output {output!r} is outside ctx.out: {path}"
     json.dumps(dict(result.metrics), allow_nan=False)
     json.dumps(events)
     return Done(result, events)

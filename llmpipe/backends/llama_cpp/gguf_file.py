@@ -99,7 +99,7 @@ def whole_file(gguf: Gguf, work: Path) -> Iterator[Path]:
             size = sum(part.stat().st_size for part in all_parts(gguf.path)) / 1e9
             raise StageError(
                 f"the parts of {gguf.path.name} cannot be joined: {error.strerror or error}",
-                hint=f"the joined file takes {size:.1f} GB beside the store for a while",
+                hint=f"the joined file takes {size:.1f} GB next to the store temporarily",
             ) from error
         yield joined
     finally:

@@ -189,7 +189,7 @@ def quoted(text: str) -> str:
 
 def _rag_values(data: Data) -> dict[str, Lines]:
     paths = dict.fromkeys([*data.documents, *(rows.folder or rows.written for rows in data.rows)])
-    ingest = ["allow_outside: true    # some of it lies outside of this folder"]
+    ingest = ["allow_outside: true    # some of it is outside this folder"]
     if excluded := data.excluded():
         ingest.append(f"exclude: [{', '.join(map(quoted, excluded))}]")
     columns = {(rows.question, rows.answer) for rows in data.rows}

@@ -86,7 +86,7 @@ def _answer(result: StageResult, out: Path) -> dict[str, Any]:
     outputs = {}
     for name, path in result.outputs.items():
         if not path.resolve().is_relative_to(out.resolve()):
-            raise StageError(f"the output {name!r} lies outside the stage's folder: {path}")
+            raise StageError(f"the output {name!r} is outside the stage's folder: {path}")
         if not path.exists():
             raise StageError(f"the output {name!r} was not made: {path.name} does not exist")
         take_over(path, name)

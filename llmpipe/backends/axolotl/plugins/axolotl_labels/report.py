@@ -125,4 +125,4 @@ def _told(seen: Seen, finding: Finding, sentence: str) -> str:
         n=tally.of(finding), all=tally.answers, rows=tally.rows, end=seen.end or "special token"
     )
     lines = [seen.show(example) for example in tally.examples[finding]]
-    return "\n".join([f"{seen.name}: {said} (trained text stands in ⟦ ⟧)", *lines])
+    return "\n".join([f"{seen.name}: {said} (trained text is in ⟦ ⟧)", *lines])

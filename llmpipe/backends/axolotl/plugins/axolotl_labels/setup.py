@@ -119,7 +119,7 @@ class Setup:
         ends = {token for ending in self.endings for token in ending.tokens}
         names = {self.tokenizer.decode([token]) for token in ends}
         if names <= known:
-            return "set train_on_eos: turn (the default), and no other train_on_eot beside it"
+            return "set train_on_eos: turn (the default), and no other train_on_eot"
         listed = ", ".join(map(_quoted, sorted(names)))
         ways = [f"special_tokens: {{eos_token: {listed}}}"] if len(ends) == 1 else []
         ways += [f"eot_tokens: [{listed}]"] if ends <= self.stops or not ways else []
