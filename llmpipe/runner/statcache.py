@@ -105,7 +105,7 @@ class StatCache:
         try:
             self._db = self._open()
         except sqlite3.DatabaseError:
-            self._db = self._begin_anew()
+            self._db = self._start_empty()
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -114,7 +114,7 @@ class StatCache:
         except (OSError, sqlite3.OperationalError):
             return self._connect(":memory:")
 
-    def _begin_anew(self) -> sqlite3.Connection:
+    def _start_empty(self) -> sqlite3.Connection:
         """Replace a damaged cache by an empty one; nothing of value is lost."""
         try:
             for suffix in ("", "-wal", "-shm"):
@@ -188,7 +188,7 @@ class StatCache:
             raise  # locked or read-only, which is not damage
         except sqlite3.DatabaseError:
             self._db.close()
-            self._db = self._begin_anew()
+            self._db = self._start_empty()
             return look_up(path)
 
     def _file(self, path: Path) -> str:
