@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from llmpipe.cli.options import add_run, add_spec, open_pipeline, parser, print_json
+from llmpipe.cli.options import add_run, add_spec, open_pipeline, parser, print_json, whole_number
 from llmpipe.cli.prompts import at_terminal
 from llmpipe.documents.model import untitled
 from llmpipe.errors import UsageError
@@ -43,13 +43,14 @@ def main(argv: list[str]) -> int:
     )
     arguments.add_argument("--stage", metavar="STAGE", help="the rag stage, if there are several")
     arguments.add_argument(
-        "-k", metavar="N", type=int, help="number of passages for the model; the stage's by default"
+        "-k",
+        metavar="N",
+        type=whole_number(at_least=1),
+        help="number of passages for the model; the stage's by default",
     )
     arguments.add_argument("--json", action="store_true", help="print the answer as JSON")
     options = arguments.parse_intermixed_args(argv)
     question = _question(options.question, options.json)
-    if options.k is not None and options.k < 1:
-        raise UsageError(f"-k takes a number of passages, at least 1, not {options.k}")
     stage = ["--stage", options.stage] if options.stage else []
     command = ["ask", options.spec, *filter(None, [options.question]), *stage]
     with open_pipeline(options, command) as pipeline:

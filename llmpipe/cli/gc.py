@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
-from llmpipe.cli.options import add_store, open_store, parser, print_json
+from llmpipe.cli.options import add_store, open_store, parser, print_json, whole_number
 from llmpipe.runner.gc import KEEP_RUNS, find_garbage, free
 from llmpipe.runner.messages import size_text
 
@@ -19,7 +17,7 @@ def main(argv: list[str]) -> int:
     add_store(arguments)
     arguments.add_argument(
         "--keep-runs",
-        type=_runs,
+        type=whole_number(at_least=1),
         default=KEEP_RUNS,
         metavar="N",
         help=f"number of recent runs to keep, with their logs and artifacts ({KEEP_RUNS})",
@@ -46,9 +44,3 @@ def main(argv: list[str]) -> int:
     told = ", ".join(f"{count} {what}" for what, count in counts.items())
     print(f"{'would free' if options.dry_run else 'freed'} {size_text(garbage.size)}: {told}")
     return 0
-
-
-def _runs(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from llmpipe.errors import MOST_PROBLEMS, UsageError
 from llmpipe.runner.messages import overlaid
 from llmpipe.runner.store import Store, home_for
 from llmpipe.terminal import json_safe
+from llmpipe.type_errors import TYPE_WORDS, bounded, mismatch
 
 if TYPE_CHECKING:
     from llmpipe.api.pipeline import Pipeline
@@ -78,6 +79,18 @@ def add_store(arguments: argparse.ArgumentParser) -> None:
         default="spec.yaml",
         help="the spec of the store (spec.yaml)",
     )
+
+
+def whole_number(*, at_least: int) -> Callable[[str], int]:
+    """Return the type of an option that takes a whole number, for `argparse`."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < at_least:
+            expected = bounded(TYPE_WORDS["integer"], ge=at_least)
+            raise argparse.ArgumentTypeError(mismatch([expected], text))
+        return int(text)
+
+    return read
 
 
 def find_store(spec: str) -> Store:

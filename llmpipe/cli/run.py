@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from llmpipe.cli.main import unheard
-from llmpipe.cli.options import add_spec, parser
+from llmpipe.cli.options import add_spec, parser, whole_number
 from llmpipe.runner.console import make_view
 from llmpipe.runner.messages import closing_text
 from llmpipe.runner.recall import recall, repeat
@@ -97,7 +97,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments.add_argument(
         "-j",
         "--jobs",
-        type=_count,
+        type=whole_number(at_least=1),
         metavar="N",
         help="number of stages that may run at once; by default, as many as fit",
     )
@@ -127,9 +127,3 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments.add_argument("-q", "--quiet", action="store_true", help="show failures only")
     arguments.add_argument("--json", action="store_true", help="print the result as JSON")
     return arguments.parse_args(argv)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, not {text!r}")
-    return int(text)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.cli.options import find_store, parser, print_json
+from llmpipe.cli.options import find_store, parser, print_json, whole_number
 from llmpipe.errors import StoreError, UsageError
 from llmpipe.runner.disk import write_hint
 from llmpipe.runner.history import (
@@ -72,7 +72,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         "the beginning of its name is enough",
     )
     arguments.add_argument(
-        "--last", type=_count, metavar="N", help="compare the last N runs instead"
+        "--last", type=whole_number(at_least=2), metavar="N", help="compare the last N runs instead"
     )
     arguments.add_argument(
         "--only",
@@ -105,12 +105,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if options.html is not None and options.html.is_dir():
         raise UsageError(f"--html: {options.html} is a folder", hint="name a file")
     return options
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 2 is needed, not {text!r}")
-    return int(text)
 
 
 def _ended(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

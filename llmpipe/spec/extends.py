@@ -61,7 +61,7 @@ def _bases(root: Node) -> Iterator[Node]:
     items = extends.value if isinstance(extends.value, list) else [extends]
     for item in items:
         if not isinstance(item.value, str) or not item.value or "\0" in item.value:
-            raise SpecError([Problem("extends: a path to a spec is needed", item.location)])
+            raise SpecError([Problem("extends: must be a path to a spec", item.location)])
         yield item
 
 

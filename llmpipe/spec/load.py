@@ -183,7 +183,7 @@ def load_text(text: str, name: str = "<text>") -> Node:
         )
     if not isinstance(node.value, dict):
         kind = "a list" if isinstance(node.value, list) else "a single value"
-        raise _error(node.location, f"a mapping is needed at the top, not {kind}")
+        raise _error(node.location, f"the top must be a mapping, not {kind}")
     return node
 
 

@@ -88,7 +88,7 @@ def expand(stage_id: str, stage: Node) -> tuple[list[Variant], list[Problem]]:
         return [Variant(stage_id, {}, stage)], []
     name = f"stages.{stage_id}.matrix"
     if not isinstance(matrix.value, dict):
-        return [], [Problem(f"{name}: a mapping of axes is needed", matrix.location)]
+        return [], [Problem(f"{name}: must be a mapping of axes", matrix.location)]
     bare = stage.without("matrix")
     reader = _Reader(name, matrix, bare)
     points = reader.points()
@@ -194,7 +194,7 @@ class _Reader:
         if limit is None:
             return
         if not isinstance(limit.value, int) or isinstance(limit.value, bool) or limit.value < 1:
-            self._fail(limit.location, "max_parallel: a whole number of at least 1 is needed")
+            self._fail(limit.location, "max_parallel: must be a whole number of at least 1")
         else:
             self.max_parallel = limit.value
 
@@ -204,7 +204,7 @@ class _Reader:
         if node is None:
             return
         if not isinstance(node.value, list):
-            self._fail(node.location, f"{key}: a list of points is needed")
+            self._fail(node.location, f"{key}: must be a list of points")
             return
         for entry in node.value:
             if not isinstance(entry.value, dict) or not entry.value:

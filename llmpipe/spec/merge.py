@@ -62,7 +62,7 @@ def _misnamed(profiles: Node) -> list[Problem]:
 def profile_problems(name: str, profile: Node) -> list[Problem]:
     """List what is wrong with the shape of one profile."""
     if not isinstance(profile.value, dict):
-        return [Problem(f"profiles.{name}: a mapping is needed", profile.location)]
+        return [Problem(f"profiles.{name}: must be a mapping", profile.location)]
     problems = []
     for key, node in profile.value.items():
         if key not in PROFILE_SECTIONS:
@@ -71,7 +71,7 @@ def profile_problems(name: str, profile: Node) -> list[Problem]:
                 Problem(f"profiles.{name}: unknown key {key!r}", profile.keys[key], hint)
             )
         elif not isinstance(node.value, dict):
-            problems.append(Problem(f"profiles.{name}.{key}: a mapping is needed", node.location))
+            problems.append(Problem(f"profiles.{name}.{key}: must be a mapping", node.location))
     return problems
 
 

@@ -18,6 +18,7 @@ from llmpipe.contracts import Resources, StageConfig
 from llmpipe.registry import KINDS, stage_class, variant_class
 from llmpipe.spec.described import described_schema, prose
 from llmpipe.spec.schema import SHARED
+from llmpipe.type_errors import TYPE_WORDS
 
 HEAD = """\
 # The stage kinds
@@ -32,15 +33,6 @@ SAME = {
     "external": "The same spec gives the same bytes where what it calls from outside does.",
 }
 """A sentence for each `llmpipe.contracts.Determinism`."""
-
-WORDS = {
-    "string": "text",
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true or false",
-    "array": "list",
-    "object": "mapping",
-}
 
 
 def reference_page() -> str:
@@ -143,7 +135,7 @@ def _choice(schema: Mapping[str, Any], kind: str) -> str:
         return f"[{name}](#{kind}-{name.lower()})"
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
-    word = WORDS[schema["type"]] if "type" in schema else "any value"
+    word = TYPE_WORDS[schema["type"]].removeprefix("a ") if "type" in schema else "any value"
     if schema.get("items"):
         return f"{word} of: {_type(schema['items'], kind)}"
     if schema.get("additionalProperties"):

@@ -19,6 +19,7 @@ import msgspec
 from llmpipe.contracts import Resources
 from llmpipe.registry import KINDS, all_kinds, config_class, stage_class, variant_names
 from llmpipe.spec.described import described_schema
+from llmpipe.type_errors import TYPE_WORDS
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 STAGE_ID = "^[a-z][a-z0-9_-]*$"
@@ -339,12 +340,12 @@ def _block_or_expression(schema: dict[str, Any]) -> dict[str, Any]:
     """
     if schema.get("type") not in ("object", "array"):
         return schema
-    what = {"object": "a mapping", "array": "a list"}[schema["type"]]
+    what = TYPE_WORDS[schema["type"]]
     return {
         **_holding_expressions(schema),
         "type": [schema["type"], "string"],
         "pattern": EXPRESSION["pattern"],
-        "patternErrorMessage": f"{what} is needed here, or a ${{…}} that stands for one",
+        "patternErrorMessage": f"must be {what}, or a ${{…}} that stands for one",
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,8 +32,17 @@ from llmpipe.spec.schema import (
     has_old_names,
     strict_schema,
 )
-
-Path_ = tuple[str | int, ...]
+from llmpipe.type_errors import (
+    TYPE_WORDS,
+    Steps,
+    bounded,
+    dotted,
+    mismatch,
+    non_empty,
+    one_of,
+    shown,
+    steps_in,
+)
 
 _NAMED_LIKE_ONE = re.compile(
     r"""(?xi) (?: (?:API|ACCESS|SECRET) [_-]?KEY | SECRET | PASSW(?:OR)?D | (?<![a-z])(?:PASS|PAT)
@@ -44,15 +52,8 @@ _NAMED_LIKE_ONE = re.compile(
 _SHORTEST = 8
 """Shorter values are placeholders, such as ``none``, not secrets."""
 
-_TYPES = {
-    "string": "a text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "nothing",
-}
+_BOUNDS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
+_SIZES = ("minLength", "minItems", "minProperties")
 
 
 def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec], list[Problem]]:
@@ -107,16 +108,16 @@ def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Proble
         try:
             config: StageConfig = convert_config(stage, data)
         except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `$")
-            path = _steps(where.rstrip("`"))
-            problems.append(Problem(f"stages.{variant.family}: {message}", node.locate(path)))
+            message, _, _ = str(error).partition(" - at `$")
+            where = node.locate(steps_in(str(error)))
+            problems.append(Problem(f"stages.{variant.family}: {message}", where))
             continue
         specs[variant.id] = StageSpec(
             variant.id, data["kind"], stage, config, node,
             variant.family, variant.point, variant.max_parallel, variant.notes,
         )  # fmt: skip
         for field, message in stage.problems(config):
-            name = _dotted(("stages", variant.family, *field))
+            name = dotted(("stages", variant.family, *field))
             problems.append(Problem(f"{name}: {message}", node.locate(field)))
     return specs, list(dict.fromkeys(problems))
 
@@ -141,14 +142,14 @@ def _check_document(root: Node, plain: dict[str, Any]) -> Iterator[Problem]:
 def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
     for variant in variants:
         data, node = variant.node.plain(), variant.node
-        path: Path_ = ("stages", variant.family)
+        path: Steps = ("stages", variant.family)
         kind = data.get("kind")
         if kind is None:
-            yield Problem(f"{_dotted(path)}: 'kind' is missing", node.location, _kinds_hint())
+            yield Problem(f"{dotted(path)}: 'kind' is missing", node.location, _kinds_hint())
         elif not _known(kind):
             hint = did_you_mean(kind, all_kinds()) or _kinds_hint()
             where = node.locate(("kind",))
-            yield Problem(f"{_dotted(path)}: unknown kind {kind!r}", where, hint)
+            yield Problem(f"{dotted(path)}: unknown kind {kind!r}", where, hint)
         elif problem := _variant_problem(kind, node, path):
             yield problem
         elif form := _form(node):
@@ -157,7 +158,7 @@ def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
             yield from _misplaced_secrets(data, schema, node, path)
 
 
-def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
+def _variant_problem(kind: str, node: Node, path: Steps) -> Problem | None:
     """Return a problem of the field that selects a stage's variant, such as ``method``."""
     stage = stage_class(kind)
     if stage.variants is None or _form(node):
@@ -166,10 +167,10 @@ def _variant_problem(kind: str, node: Node, path: Path_) -> Problem | None:
     named = node.find((field,))
     listed = f"{field}s: {', '.join(known)}"
     if named is None:
-        return Problem(f"{_dotted(path)}: {field!r} is missing", node.location, listed)
+        return Problem(f"{dotted(path)}: {field!r} is missing", node.location, listed)
     value = named.plain()
     hint = (did_you_mean(value, known) if isinstance(value, str) else None) or listed
-    message = f"{_dotted((*path, field))}: unknown {field} {value!r}"
+    message = f"{dotted((*path, field))}: unknown {field} {value!r}"
     return Problem(message, named.location, hint)
 
 
@@ -195,7 +196,7 @@ def _text_at(node: Node, field: str) -> str:
 
 
 def _schema_problems(
-    schema: dict[str, Any], data: Any, node: Node, base: Path_
+    schema: dict[str, Any], data: Any, node: Node, base: Steps
 ) -> Iterator[Problem]:
     """Check ``data``, which is at ``node``; messages call its place ``base``."""
     import jsonschema
@@ -204,10 +205,10 @@ def _schema_problems(
         yield from _explain(error, node, base, schema)
 
 
-def _explain(error: Any, node: Node, base: Path_, root: dict[str, Any]) -> Iterator[Problem]:
+def _explain(error: Any, node: Node, base: Steps, root: dict[str, Any]) -> Iterator[Problem]:
     """Turn an error of jsonschema into readable problems; ``root`` is the whole schema."""
-    path: Path_ = tuple(error.absolute_path)
-    name = _dotted((*base, *path))
+    path: Steps = tuple(error.absolute_path)
+    name = dotted((*base, *path))
     prefix = f"{name}: " if name else ""
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
@@ -225,8 +226,8 @@ def _explain(error: Any, node: Node, base: Path_, root: dict[str, Any]) -> Itera
             yield from _explain(nested, node, base, root)
     else:
         where = node.locate(path)
-        told = in_quotes(error, where) or other_engine(error)
-        yield Problem(f"{prefix}{_complaint(error)}", where, told)
+        advice = in_quotes(error, where) or other_engine(error) or _meant(error)
+        yield Problem(f"{prefix}{_complaint(error)}", where, advice)
 
 
 def _intended_choice(error: Any) -> list[Any]:
@@ -243,48 +244,45 @@ def _intended_choice(error: Any) -> list[Any]:
 
 
 def _complaint(error: Any) -> str:
-    found = _shown(error.instance)
-    if error.validator == "type":
-        return f"{_expected(error.schema)} is needed, not {found}"
-    if error.validator in ("anyOf", "oneOf"):
-        choices = dict.fromkeys(_expected(s) for s in error.schema[error.validator])
-        choices.pop(_TYPES["null"], None)
-        return f"{' or '.join(choices)} is needed, not {found}"
-    if error.validator in ("enum", "const"):
-        allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
-        known = [a for a in allowed if isinstance(a, str)]
-        hint = None if other_engine(error) else did_you_mean(error.instance, known)
-        return f"one of {', '.join(map(str, allowed))} is needed, not {found}" + (
-            f" ({hint})" if hint else ""
-        )
+    """Word one of jsonschema's errors about a single value."""
     if error.validator == "pattern":
-        return f"{found} does not have the right form ({error.validator_value})"
-    if error.validator in ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"):
-        words = {
-            "minimum": "at least",
-            "exclusiveMinimum": "more than",
-            "maximum": "at most",
-            "exclusiveMaximum": "less than",
-        }
-        return (
-            f"{found} is out of range: {words[error.validator]} {error.validator_value} is needed"
-        )
-    if error.validator in ("minLength", "minItems", "minProperties"):
-        return "must not be empty"
+        return f"must match {error.validator_value}, not {shown(error.instance)}"
+    if error.validator in ("type", "anyOf", "oneOf", "enum", "const", *_BOUNDS, *_SIZES):
+        return mismatch(_expected(error.schema), error.instance)
     return str(error.message)
 
 
-def _expected(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return f"one of {', '.join(map(str, schema['enum']))}"
-    kind = schema.get("type")
-    if isinstance(kind, list):
-        return " or ".join(_TYPES[k] for k in kind)
-    return _TYPES.get(kind or "object", "another value")
+def _expected(schema: dict[str, Any]) -> list[str]:
+    """Return in words what a schema allows; null only where it allows nothing else."""
+    if "enum" in schema or "const" in schema:
+        return [one_of(schema.get("enum") or [schema["const"]])]
+    if choices := schema.get("anyOf") or schema.get("oneOf"):
+        words = [word for choice in choices for word in _expected(choice)]
+    else:
+        types = schema.get("type", "object")
+        words = [_words(each, schema) for each in ([types] if isinstance(types, str) else types)]
+    return [word for word in words if word != TYPE_WORDS["null"]] or words
+
+
+def _words(kind: str, schema: dict[str, Any]) -> str:
+    """Return the words for one type of a schema, with its bounds."""
+    if kind in ("integer", "number"):
+        bounds = {name: schema[key] for key, name in _BOUNDS.items() if key in schema}
+        return bounded(TYPE_WORDS[kind], **bounds)
+    empty = any(schema.get(key) == 1 for key in _SIZES)
+    return non_empty(TYPE_WORDS[kind]) if empty else TYPE_WORDS[kind]
+
+
+def _meant(error: Any) -> str | None:
+    """Return the allowed word that a value is close to, as a hint."""
+    if error.validator not in ("enum", "const") or not isinstance(error.instance, str):
+        return None
+    allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
+    return did_you_mean(error.instance, (each for each in allowed if isinstance(each, str)))
 
 
 def _misplaced_secrets(
-    data: Any, schema: dict[str, Any], root: Node, base: Path_
+    data: Any, schema: dict[str, Any], root: Node, base: Steps
 ) -> Iterator[Problem]:
     """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``.
 
@@ -293,11 +291,11 @@ def _misplaced_secrets(
     in logs.
     """
 
-    def walk(value: Any, node: dict[str, Any], path: Path_, allowed: bool) -> Iterator[Problem]:
+    def walk(value: Any, node: dict[str, Any], path: Steps, allowed: bool) -> Iterator[Problem]:
         node = _resolve(node, schema)
         allowed = allowed or bool(node.get("writeOnly"))
         if isinstance(value, str) and SECRET.search(value) and not allowed:
-            name = _dotted((*base, *path))
+            name = dotted((*base, *path))
             yield Problem(
                 f"{name}: a secret is not allowed here: it would be stored and hashed",
                 root.locate(path),
@@ -306,7 +304,7 @@ def _misplaced_secrets(
         elif isinstance(value, str) and _is_for_a_secret(node, path):
             if len(value) >= _SHORTEST and not SECRET.search(value):
                 yield Problem(
-                    f"{_dotted((*base, *path))}: a secret in clear text: every run's records would "
+                    f"{dotted((*base, *path))}: a secret in clear text: every run's records would "
                     "show it",
                     _without_value(root.locate(path)),
                     "write ${secret:NAME}, and export NAME=… before llmpipe is called",
@@ -331,7 +329,7 @@ def _without_value(place: Location) -> Location:
     return place._replace(text="", file=option if equals and option[:2] == "--" else place.file)
 
 
-def _is_for_a_secret(node: dict[str, Any], path: Path_) -> bool:
+def _is_for_a_secret(node: dict[str, Any], path: Steps) -> bool:
     named = len(path) > 1 and path[-2] == "env" and _NAMED_LIKE_ONE.search(str(path[-1]))
     return node.get("format") == "password" or bool(named)
 
@@ -378,22 +376,3 @@ def _remember(ticket: Path) -> None:
 
 def _kinds_hint() -> str:
     return f"kinds: {', '.join(all_kinds())}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
-
-
-def _dotted(path: Path_) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
-
-
-def _steps(path: str) -> Path_:
-    return tuple(
-        int(number) if number else name
-        for name, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path)
-    )

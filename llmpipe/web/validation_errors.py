@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,18 +9,29 @@ import msgspec
 from msgspec import inspect
 
 from llmpipe.errors import did_you_mean
-
-SHOWN = 60
-"""Characters of a value that are shown."""
-
-Steps = list[str | int]
+from llmpipe.type_errors import (
+    TYPE_WORDS,
+    Steps,
+    bounded,
+    dotted,
+    mismatch,
+    non_empty,
+    one_of,
+    requirement,
+    shown,
+    steps_in,
+)
 
 _WORDS: dict[type[inspect.Type], str] = {
-    inspect.BoolType: "true or false",
-    inspect.ListType: "a list",
+    inspect.BoolType: TYPE_WORDS["boolean"],
+    inspect.IntType: TYPE_WORDS["integer"],
+    inspect.FloatType: TYPE_WORDS["number"],
+    inspect.StrType: TYPE_WORDS["string"],
+    inspect.ListType: TYPE_WORDS["array"],
     inspect.DictType: "an object",
     inspect.StructType: "an object",
 }
+"""The words for each of msgspec's types; JSON's word for a mapping is object."""
 
 
 def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tuple[str, str]:
@@ -30,14 +39,15 @@ def complaint(error: msgspec.ValidationError, data: Any, kind: type[Any]) -> tup
 
     Only the place in msgspec's error is used, as far as it exists in the data.
     """
-    steps, needed, value = _walked(_steps(str(error)), inspect.type_info(kind), data)
-    place = f"{_dotted(steps)}: " if steps else ""
+    steps, needed, value = _walked(steps_in(str(error)), inspect.type_info(kind), data)
+    place = f"{dotted(steps)}: " if steps else ""
     struct = _struct(needed)
     if struct is not None and isinstance(value, dict):
         told, logged = _misfit(struct, value)
         return place + told, place + logged
-    expected = f"{place}{' or '.join(_choices(needed))} is needed"
-    return f"{expected}, not {_shown(value)}{_meant(needed, value)}", expected
+    expected = list(_choices(needed))
+    told = f"{place}{mismatch(expected, value)}{_meant(needed, value)}"
+    return told, place + requirement(expected)
 
 
 def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str]:
@@ -45,7 +55,7 @@ def _misfit(needed: inspect.StructType, value: dict[str, Any]) -> tuple[str, str
     if unknown := _unknown(needed, value):
         known = [field.encode_name for field in needed.fields]
         hint = did_you_mean(unknown[0], known) or f"known: {', '.join(known)}"
-        return f"unknown field {_shown(unknown[0])}; {hint}", "unknown field"
+        return f"unknown field {shown(unknown[0])}; {hint}", "unknown field"
     required = (field.encode_name for field in needed.fields if field.required)
     told = f"{next(name for name in required if name not in value)!r} is missing"
     return told, told
@@ -101,28 +111,19 @@ def _members(needed: inspect.Type) -> tuple[inspect.Type, ...]:
 
 
 def _choices(needed: inspect.Type) -> Iterator[str]:
-    """Describe the possible values; that a value may be left out is not mentioned."""
+    """Yield in words what a value may be; null only where it may be nothing else."""
     if not _members(needed):
-        yield "null"
+        yield TYPE_WORDS["null"]
     for each in _members(needed):
         if isinstance(each, inspect.LiteralType):
-            yield f"one of {', '.join(map(str, each.values))}"
-        elif isinstance(each, inspect.IntType):
-            yield "a whole number" + _bounds(each)
-        elif isinstance(each, inspect.FloatType):
-            yield "a number" + _bounds(each)
-        elif isinstance(each, inspect.StrType):
-            yield "a text that is not empty" if each.min_length else "a text"
-        elif isinstance(each, inspect.ListType) and each.min_length:
-            yield "a list that is not empty"
-        else:
-            yield _WORDS[type(each)]
-
-
-def _bounds(number: inspect.IntType | inspect.FloatType) -> str:
-    low = "" if number.ge is None else f" from {number.ge}"
-    low = low if number.gt is None else f" above {number.gt}"
-    return low if number.le is None else f"{low} to {number.le}"
+            yield one_of(each.values)
+            continue
+        words = _WORDS[type(each)]
+        if isinstance(each, inspect.IntType | inspect.FloatType):
+            words = bounded(words, ge=each.ge, gt=each.gt, le=each.le, lt=each.lt)
+        elif isinstance(each, inspect.StrType | inspect.ListType) and each.min_length:
+            words = non_empty(words)
+        yield words
 
 
 def _meant(needed: inspect.Type, value: Any) -> str:
@@ -130,20 +131,3 @@ def _meant(needed: inspect.Type, value: Any) -> str:
              for name in each.values]  # fmt: skip
     hint = did_you_mean(value, map(str, names)) if isinstance(value, str) else None
     return f"; {hint}" if hint else ""
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
-
-
-def _steps(message: str) -> Steps:
-    """Read the place in a message of msgspec's, such as ``… - at `$.messages[0].role` ``."""
-    _, _, path = message.rpartition(" - at `$")
-    found = re.findall(r"\.(\w+)|\[([0-9]{1,9})\]", path)
-    return [int(number) if number else name for name, number in found]
-
-
-def _dotted(steps: Steps) -> str:
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return text.removeprefix(".")

@@ -251,7 +251,7 @@ def test_a_failure_is_not_the_end(town: Town) -> None:
         ([" "], "the question is empty"),
         ([], "without a terminal, a question is needed"),
         (["--json"], "--json takes a question"),
-        ([WHEN, "-k", "0"], "at least 1"),
+        ([WHEN, "-k", "0"], 'argument -k: must be a whole number of at least 1, not "0"'),
         (
             [WHEN, "--stage", "plain"],
             "plain is a stage of kind command, which cannot answer questions",

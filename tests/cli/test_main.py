@@ -101,7 +101,7 @@ def test_nothing_heavy_is_imported(folder: Path, arguments: list[str]) -> None:
     ("text", "message"),
     [
         (SPEC.replace("to:", "too:"), "unknown key 'too'"),
-        (SPEC.replace("to: messages", "to: 3"), "is needed, not 3"),
+        (SPEC.replace("to: messages", "to: 3"), "must be one of alpaca"),
         (SPEC.replace("./rows.jsonl", "rowz"), "there is no stage 'rowz'"),
         (SPEC.replace("./rows.jsonl", "dataset"), "in a circle"),
         (SPEC.replace("./rows.jsonl", "./gone.jsonl"), "no such file or folder: ./gone.jsonl"),

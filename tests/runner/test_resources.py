@@ -221,10 +221,10 @@ def test_needs_that_are_never_met_fail_before_anything_runs(
 @pytest.mark.parametrize(
     ("resources", "message"),
     [
-        ("cpus: 0", "0 is out of range: at least 1 is needed"),
-        ("gpus: -1", "-1 is out of range: at least 0 is needed"),
-        ("memory: 8", "a text is needed"),
-        ("memory: 8GiBs", "does not have the right form"),
+        ("cpus: 0", "must be a whole number of at least 1, not 0"),
+        ("gpus: -1", "must be a whole number of at least 0, not -1"),
+        ("memory: 8", "must be a string, not 8"),
+        ("memory: 8GiBs", ', not "8GiBs"'),
         ("gpu: 1", "did you mean 'gpus'?"),
     ],
 )

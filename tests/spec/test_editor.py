@@ -170,7 +170,7 @@ def test_what_a_person_may_write_shows_no_mistake(server: LanguageServer, text: 
         ("kind: train", "kind: trian", 17, "Value is not accepted. Valid values:"),
         ("serve, model: sft,", "serve,", 30, 'Missing property "model"'),
         ("  chat:", "  Chat:", 30, "a stage id begins with a small letter"),
-        ('launch: "${params.block}"', "launch: torchrun", 22, "a mapping is needed here, or a ${…}"),
+        ('launch: "${params.block}"', "launch: torchrun", 22, "must be a mapping, or a ${…}"),
         ("metrics: [loss,", "metrics: [lss,", 28, "Value is not accepted. Valid values:"),
         ('max_parallel: "${params.n}"', "max_paralel: 2", 23, "Expected one of array, string"),
     ],

@@ -136,8 +136,8 @@ def test_null_empties_what_may_be_empty(folder: Path) -> None:
     over = "extends: ../common/base.yaml\nstages: {rows: "
     assert read(folder, over + "{}}").stages["rows"].config.split.test == 1
     assert read(folder, over + "{split: null}}").stages["rows"].config.split is None
-    assert "stages.rows: a mapping is needed, not null" in refused(folder, over + "null}")
-    assert "stages.rows.to: one of" in refused(folder, over + "{to: null}}")
+    assert "stages.rows: must be a mapping, not null" in refused(folder, over + "null}")
+    assert "stages.rows.to: must be one of" in refused(folder, over + "{to: null}}")
 
 
 def test_a_later_base_lies_over_an_earlier_one(folder: Path) -> None:
@@ -178,9 +178,9 @@ def test_a_problem_is_shown_in_the_file_that_has_it(folder: Path) -> None:
         ("../common/bose.yaml", "did you mean 'base.yaml'?"),
         ("../common", "no such file: ../common"),
         ("[./spec.yaml, 3]", "files in a circle"),
-        ("3", "a path to a spec is needed"),
-        ("{a: b}", "a path to a spec is needed"),
-        ('"./a\\0b/c.yaml"', "a path to a spec is needed"),
+        ("3", "must be a path to a spec"),
+        ("{a: b}", "must be a path to a spec"),
+        ('"./a\\0b/c.yaml"', "must be a path to a spec"),
         ("~nouser/base.yaml", "no such file: ~nouser/base.yaml"),
         ("'${params.x}'", "no such file: ${params.x}"),
     ],

@@ -107,4 +107,4 @@ def test_another_server_is_an_endpoint(tmp_path: Path, engine: str, url: str) ->
 def test_a_mistyped_engine_is_one(tmp_path: Path) -> None:
     """Our own engines are still suggested."""
     found = problem(tmp_path, HEAD + RAG.format("generator: {engine: llama-cpp, model: m}"))
-    assert found.message.endswith("(did you mean 'llama.cpp'?)")
+    assert found.hint == "did you mean 'llama.cpp'?"

@@ -113,7 +113,7 @@ def test_include_alone_makes_a_matrix() -> None:
         ("sources.0.data: [./b]", "5:3", "'sources' is a list"),
         ("kindred: [1]\naxolotl.lora_r.x: [1]", "6:3", "'axolotl.lora_r' is a single value"),
         ("a, b: [[1, 2], [3]]", "5:18", "are linked: 2 values are needed here"),
-        ("a: [1]\nexclude: {a: 1}", "6:12", "exclude: a list of points is needed"),
+        ("a: [1]\nexclude: {a: 1}", "6:12", "exclude: must be a list of points"),
         ("a: [1]\nexclude: [1]", "6:13", "a point is a mapping of axes to values"),
         (
             "axolotl.lr: [1]\nexclude: [{axolotl.rl: 1}]",
@@ -122,8 +122,8 @@ def test_include_alone_makes_a_matrix() -> None:
         ),
         ("a: [1]\nexclude: [{a: 1}]", "5:3", "no point is left"),
         ("max_parallel: 2", "5:3", "no point is left"),
-        ("a: [1]\nmax_parallel: 0", "6:17", "a whole number of at least 1 is needed"),
-        ("a: [1]\nmax_parallel: true", "6:17", "a whole number of at least 1 is needed"),
+        ("a: [1]\nmax_parallel: 0", "6:17", "must be a whole number of at least 1"),
+        ("a: [1]\nmax_parallel: true", "6:17", "must be a whole number of at least 1"),
     ],
 )
 def test_mistakes_are_named_at_their_place(matrix: str, place: str, message: str) -> None:
@@ -136,7 +136,7 @@ def test_mistakes_are_named_at_their_place(matrix: str, place: str, message: str
 def test_a_matrix_must_be_a_mapping() -> None:
     """A list of points belongs under include."""
     _, (problem,) = expand("sft", load_text(f"{STAGE}matrix: [{{a: 1}}]", "s.yaml"))
-    assert "a mapping of axes is needed" in problem.render()
+    assert "must be a mapping of axes" in problem.render()
 
 
 def test_a_misspelled_axis_in_exclude_is_recognized() -> None:

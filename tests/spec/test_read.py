@@ -98,7 +98,7 @@ stages:
     assert "did you mean 'stages'?" in message
     assert "spec.yaml:5:13: stages.a: unknown kind 'formt'" in message
     assert "did you mean 'format'?" in message
-    assert "spec.yaml:6:27: stages.b.data: a text is needed, not 3" in message
+    assert "spec.yaml:6:27: stages.b.data: must be a string, not 3" in message
     assert "stages.b: unknown key 'dedupe'" in message
     assert "did you mean 'dedup'?" in message
     assert "spec.yaml:7:3: stages.c: 'kind' is missing" in message
@@ -113,7 +113,7 @@ def test_what_is_wrong_inside_an_optional_mapping_is_shown_at_its_place(tmp_path
     message = refused(tmp_path, f"version: 1\nname: x\nstages:\n  {stage}\n")
     assert "spec.yaml:4:61: stages.a.map: unknown key 'asistant'" in message
     assert "did you mean 'assistant'?" in message
-    assert "stages.a.split: a mapping is needed, not 7" in message
+    assert "stages.a.split: must be a mapping, not 7" in message
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_what_is_wrong_inside_an_optional_mapping_is_shown_at_its_place(tmp_path
         ("version: 2\nname: x\nstages: {a: {kind: format, data: ./x, to: messages}}", "version"),
         ("version: 1\nstages: {a: {kind: format, data: ./x, to: messages}}", "'name' is missing"),
         ("version: 1\nname: x", "'stages' is missing"),
-        ("version: 1\nname: x\nstages: {}", "must not be empty"),
-        ("version: 1\nname: x\nstages: [a]", "a mapping is needed, not"),
-        ("version: 1\nname: x\nstages: {a: 3}", "a mapping is needed, not 3"),
-        ("version: 1\nname: 'a b'\nstages: {a: {kind: 3}}", "does not have the right form"),
+        ("version: 1\nname: x\nstages: {}", "stages: must be a non-empty mapping, not {}"),
+        ("version: 1\nname: x\nstages: [a]", "stages: must be a non-empty mapping, not ["),
+        ("version: 1\nname: x\nstages: {a: 3}", "stages.a: must be a mapping, not 3"),
+        ("version: 1\nname: 'a b'\nstages: {a: {kind: 3}}", 'not "a b"'),
     ],
 )
 def test_the_top_level_is_closed(tmp_path: Path, text: str, message: str) -> None:

@@ -36,7 +36,7 @@ FORMS = [(kind, name) for kind in sorted(KINDS) for name in variant_names(stage_
         ("seeds", "rounds: 2, seeds", "4:49: stages.rows: unknown key 'rounds'"),
         ("seeds", "seedz", "4:49: stages.rows: unknown key 'seedz'"),
         ("seeds: ./seeds.jsonl, ", "", "4:3: stages.rows: 'seeds' is missing"),
-        ("count: 2", "count: 0", "4:78: stages.rows.count: 0 is out of range: at least 1 is needed"),
+        ("count: 2", "count: 0", "4:78: stages.rows.count: must be a whole number of at least 1, not 0"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_at_its_place(

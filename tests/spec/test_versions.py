@@ -59,7 +59,7 @@ def test_a_missing_version_is_one_problem_among_the_others(tmp_path: Path) -> No
 def test_an_empty_version_is_no_number(tmp_path: Path, version: str, shown: str) -> None:
     """Nothing, or a word that Python takes for one, is told what is needed, among the others."""
     message = refused(tmp_path, f"version: {version}\n")
-    assert f"version: one of 1 is needed, not {shown}" in message
+    assert f"version: must be 1, not {shown}" in message
     assert "unknown key 'color'" in message
 
 

@@ -36,7 +36,7 @@ def refuse(served: Served) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "line"),
     [
-        ("/v1/search", {"query": [SECRET]}, "400 invalid_request: query: a text is needed"),
+        ("/v1/search", {"query": [SECRET]}, "400 invalid_request: query: must be a string"),
         ("/v1/search", {"query": "a", SECRET: 1}, "400 invalid_request: unknown field"),
         ("/v1/search", {"query": " "}, "400 empty_question: the question is empty"),
         (

@@ -35,24 +35,24 @@ SEARCH, CHAT = "/v1/search", "/v1/chat/completions"
     ("path", "body", "message"),
     [
         (SEARCH, {}, "'query' is missing"),
-        (SEARCH, [], "an object is needed, not []"),
-        (SEARCH, {"query": 3}, "query: a text is needed, not 3"),
-        (SEARCH, {"query": "a", "k": 0}, "k: a whole number from 1 to 100 is needed, not 0"),
-        (SEARCH, {"query": "a", "k": "9"}, 'k: a whole number from 1 to 100 is needed, not "9"'),
+        (SEARCH, [], "must be an object, not []"),
+        (SEARCH, {"query": 3}, "query: must be a string, not 3"),
+        (SEARCH, {"query": "a", "k": 0}, "k: must be a whole number from 1 to 100, not 0"),
+        (SEARCH, {"query": "a", "k": "9"}, 'k: must be a whole number from 1 to 100, not "9"'),
         (
             SEARCH,
             {"query": "a", "mode": "hybird"},
-            "mode: one of bm25, dense, hybrid is needed, not \"hybird\"; did you mean 'hybrid'?",
+            "mode: must be one of bm25, dense, hybrid, not \"hybird\"; did you mean 'hybrid'?",
         ),
-        (SEARCH, {"query": "a", "mode": 1}, "mode: one of bm25, dense, hybrid is needed, not 1"),
+        (SEARCH, {"query": "a", "mode": 1}, "mode: must be one of bm25, dense, hybrid, not 1"),
         (
             SEARCH,
             {"query": "a", "filter": {}},
             "unknown field \"filter\"; did you mean 'filters'?",
         ),
         (SEARCH, {"query": "a", "x": 1}, 'unknown field "x"; known: query, k, mode, filters'),
-        (SEARCH, {"query": "a", "filters": []}, "filters: an object is needed, not []"),
-        (SEARCH, {"query": ["a" * 99]}, f'query: a text is needed, not ["{"a" * 57}…'),
+        (SEARCH, {"query": "a", "filters": []}, "filters: must be an object, not []"),
+        (SEARCH, {"query": ["a" * 99]}, f'query: must be a string, not ["{"a" * 57}…'),
         (
             SEARCH,
             {"query": "a", " - at `$.k": 1},
@@ -64,23 +64,23 @@ SEARCH, CHAT = "/v1/search", "/v1/chat/completions"
             f'unknown field " - at `$[{"9" * 49}…; known: query, k, mode, filters',
         ),
         (CHAT, {}, "'messages' is missing"),
-        (CHAT, {"messages": {}}, "messages: a list is needed, not {}"),
+        (CHAT, {"messages": {}}, "messages: must be a list, not {}"),
         (CHAT, {"messages": [{}]}, "messages[0]: 'role' is missing"),
         (
             CHAT,
             {"messages": [{"role": "user", "content": 3}]},
-            "messages[0].content: a text or a list is needed, not 3",
+            "messages[0].content: must be a string or a list, not 3",
         ),
         (
             CHAT,
             {"messages": [{"role": "user", "content": [{"text": "a"}]}]},
             "messages[0].content[0]: 'type' is missing",
         ),
-        (CHAT, {"messages": [], "stream": "yes"}, 'stream: true or false is needed, not "yes"'),
+        (CHAT, {"messages": [], "stream": "yes"}, 'stream: must be true or false, not "yes"'),
         (
             CHAT,
             {"messages": [], "stream_options": {"include_usage": 1}},
-            "stream_options.include_usage: true or false is needed, not 1",
+            "stream_options.include_usage: must be true or false, not 1",
         ),
     ],
 )
@@ -180,7 +180,7 @@ def test_no_word_of_a_caller_is_taken_for_ours(
         caplog.clear()
         response = served.http.post(SEARCH, content=json.dumps({"query": value}))
         assert error_of(response)[::2] == (400, "invalid_request")
-        assert "400 invalid_request: query: a text is needed" in caplog.text
+        assert "400 invalid_request: query: must be a string" in caplog.text
         assert "Alice" not in caplog.text
 
     with caplog.at_level(logging.WARNING):

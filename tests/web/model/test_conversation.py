@@ -119,7 +119,7 @@ def test_what_a_response_gave_can_be_sent_back() -> None:
     ("message", "item", "told"),
     [
         (ASKED | {"role": "robot"}, ASKED | {"role": "robot"}, "role: one of"),
-        (ASKED | {"content": 5}, ASKED | {"content": 5}, "content: a text or a list is needed"),
+        (ASKED | {"content": 5}, ASKED | {"content": 5}, "content: must be a string or a list"),
         ({"role": "user"}, {"role": "user"}, "is missing"),
         (ASKED | {"name": "ann"}, ASKED | {"name": "ann"}, "the `name` of the speaker"),
         (ASKED | {"foo": 1}, ASKED | {"foo": 1}, 'unknown field "foo"'),
@@ -186,7 +186,7 @@ def test_the_arguments_of_a_call_must_be_an_object(arguments: str) -> None:
         (THOUGHT | {"encrypted_content": "x"}, 'unknown field "encrypted_content"'),
         (THOUGHT | {"content": [{"type": "reasoning_text", "text": 5}]}, "reasoning is not a text"),
         (ASKED | {"content": [{"type": "output_text", "text": "a"}]}, "content of the type 'output_text'"),
-        (CALL_ITEM | {"arguments": {}}, "input[1]: arguments: a text is needed"),
+        (CALL_ITEM | {"arguments": {}}, "input[1]: arguments: must be a string"),
     ],
 )  # fmt: skip
 def test_items_that_no_chat_has_are_refused(item: dict[str, Any], told: str) -> None:
