@@ -86,8 +86,8 @@ test: lint types layers programs editor ## everything: lint, types, layers, sche
 	$(BIN)/llmpipe schema --check schemas --docs $(KINDS_PAGE)
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
-test-light: $(VENV)/.installed-dev programs editor ## the tests that need no model: about six minutes
-	$(BIN)/pytest -m "not heavy" --numprocesses $(WORKERS)
+test-light: $(VENV)/.installed-dev editor ## the quick tests, before each commit: about a minute
+	$(BIN)/pytest -m "not heavy and not slow" --numprocesses $(WORKERS)
 
 crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 50 minutes
 	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py tests/documents/test_fuzz.py

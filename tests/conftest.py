@@ -7,6 +7,7 @@ also when pytest-xdist runs several workers; they are read-only: copy before cha
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -20,12 +21,16 @@ from hypothesis import settings
 from workspace import CHAIN, Workspace
 
 settings.register_profile("shared machine", deadline=None)  # a slow disk is no failure
+settings.register_profile("quick", settings.get_profile("shared machine"), max_examples=15)
 settings.load_profile("shared machine")
 
 
 collect_ignore = ["plugin"]
 """The sample package has tests of its own: `test_plugins` runs them where it is installed."""
 
+STARTS_PROCESSES = frozenset({"workspace", "command_line"})
+"""Fixtures with which a test runs the command line."""
+MODULE_MARK = re.compile(r"^pytestmark = pytest\.mark\.(\w+)", re.MULTILINE)
 ALL_CORES = os.sched_getaffinity(0)
 
 
@@ -37,14 +42,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Return each of several workers cores of its own: threads that spin would stop one another.
 
-    In the background a shell has Ctrl-C ignored, by whatever a test starts as well.
+    In the background a shell has Ctrl-C ignored, by whatever a test starts as well. Without the
+    slow tests, hypothesis tries fewer examples.
     """
+    if "not slow" in config.option.markexpr:
+        settings.load_profile("quick")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         number = int(config.workerinput["workerid"].removeprefix("gw"))
         workers = int(config.workerinput["workercount"])
         cores = sorted(ALL_CORES)
         os.sched_setaffinity(0, cores[number % len(cores) :: workers])
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import a module that ``-m "not …"`` leaves out as a whole.
+
+    Importing torch and its like takes longer than the tests that remain.
+    """
+    if collection_path.suffix != ".py" or "not " not in config.option.markexpr:
+        return None
+    mark = MODULE_MARK.search(collection_path.read_text("utf-8"))
+    if mark is None or f"not {mark[1]}" not in config.option.markexpr:
+        return None  # the other rules decide
+    return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test that runs the command line through a fixture as slow."""
+    for item in items:
+        if not STARTS_PROCESSES.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def base_only(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", EXAMPLES, ids=lambda spec: spec.parent.name)
 def test_every_example_says_at_once_all_that_is_missing(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,6 +76,7 @@ def test_every_example_says_at_once_all_that_is_missing(
     ]
 
 
+@pytest.mark.slow
 def test_what_a_table_lists_is_what_stages_import(tmp_path: Path) -> None:
     """The quickstart's table names the packages of all its stages, its data and the converter."""
     quickstart = str(ROOT / "examples" / "quickstart" / "spec.yaml")
@@ -141,6 +144,7 @@ def test_a_missing_package_hides_no_mistake_of_the_spec(
     assert "9 GPUs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_program_of_a_command_is_asked_for(tmp_path: Path) -> None:
     """By its first word where that is plain; what the shell has by itself is there."""
     workspace = Workspace(tmp_path)
@@ -157,6 +161,7 @@ def test_a_program_of_a_command_is_asked_for(tmp_path: Path) -> None:
     assert json.loads(found.stdout)["needs"] == []
 
 
+@pytest.mark.slow
 def test_a_cached_stage_needs_nothing(
     tmp_path: Path, bare: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,9 +249,15 @@ def _name(requirement: str) -> str:
     )
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Parse a file once for all tests."""
+    return ast.parse(path.read_bytes())
+
+
 def imports(path: Path) -> Iterator[str]:
     """Return the outside modules that a file imports when it runs."""
-    tree = ast.parse(path.read_bytes())
+    tree = parsed(path)
     typing = [
         n.body
         for n in ast.walk(tree)
@@ -267,7 +278,7 @@ def imports(path: Path) -> Iterator[str]:
 
 def texts(path: Path) -> Iterator[str]:
     """Return the texts that stand in a file's code."""
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 

@@ -39,10 +39,11 @@ stages:
 
 
 @pytest.fixture
-def spec(workspace: Workspace) -> Path:
+def spec(tmp_path: Path) -> Path:
     """A spec of two stages, nothing run."""
-    workspace.write(SPEC)
-    return workspace.spec
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC, "utf-8")
+    return path
 
 
 def test_it_is_planned_run_and_read(spec: Path) -> None:

@@ -27,6 +27,7 @@ def test_status_before_and_after(tmp_path: Path) -> None:
     assert tools.install(tmp_path)[0].installed
 
 
+@pytest.mark.slow
 def test_wrong_hash_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """pip refuses what it cannot fetch or what has another hash; no half-made folder is left."""
     wheel = _wheel(tmp_path / "wheels")
@@ -39,6 +40,7 @@ def test_wrong_hash_installs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list((tmp_path / "tools").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_right_hash_installs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pinned wheel is unpacked into a folder of its own, named by name and version."""
     import hashlib

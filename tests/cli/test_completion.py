@@ -130,6 +130,7 @@ def test_options_follow_when_no_argument_is_left(folder: Path) -> None:
     assert ("--json", "print the plan as JSON") in offers("llmpipe plan spec.yaml first ")
 
 
+@pytest.mark.slow
 def test_runs_are_offered(folder: Path) -> None:
     """Earlier runs are offered by ``show`` and, each time again, by ``compare``."""
     runs = [subprocess.run(["llmpipe", "run", "spec.yaml", "-q"], check=True) for _ in range(2)]
@@ -169,6 +170,7 @@ def test_an_answer_is_quick(folder: Path, command: str) -> None:
     assert answer.stdout == "[]\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -199,6 +201,7 @@ SHELLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
 def test_tab_at_a_terminal(folder: Path, shell: str) -> None:
     """Tab completes command, file, option and stage; what comes of it runs."""

@@ -60,6 +60,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     assert f"llmpipe {command}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_validate_gives_problems_as_data(folder: Path) -> None:
     """--json prints every problem with its place and hint, for editors and scripts, and exits with 2."""
     good = call(folder, "validate", "spec.yaml", "--json")
@@ -82,6 +83,7 @@ def test_an_unknown_command_is_suggested(capsys: pytest.CaptureFixture[str]) -> 
     assert "did you mean 'plan'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["plan", "spec.yaml"]])
 def test_nothing_heavy_is_imported(folder: Path, arguments: list[str]) -> None:
     """Help, version and a plan import neither torch and its kin nor the validator of a known spec."""
@@ -97,6 +99,7 @@ def test_nothing_heavy_is_imported(folder: Path, arguments: list[str]) -> None:
     assert result.stderr.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -127,6 +130,7 @@ def test_a_wrong_spec_is_one_clear_message(
     assert not (folder / ".llmpipe" / "store").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -145,6 +149,7 @@ def test_wrong_data_is_one_clear_message(folder: Path, content: bytes, message: 
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_the_schemas_are_printed_and_checked(folder: Path) -> None:
     """``schema`` prints JSON; ``--check`` tells a stale folder from a fresh one."""
     assert json.loads(call(folder, "schema").stdout)["title"] == "llmpipe spec"
@@ -164,6 +169,7 @@ def test_the_schemas_are_printed_and_checked(folder: Path) -> None:
     assert (stale.returncode, stale.stderr) == (1, "page.md is stale\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--write", "--check", "--docs"])
 def test_files_are_made_for_all_kinds(folder: Path, option: str) -> None:
     """A kind beside them would do nothing: it is refused."""
@@ -173,6 +179,7 @@ def test_files_are_made_for_all_kinds(folder: Path, option: str) -> None:
     assert not (folder / "s").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encoding",
     [
@@ -192,6 +199,7 @@ def test_any_character_can_be_printed(folder: Path, encoding: dict[str, str]) ->
     assert "\\u2713 dataset" in call(folder, "runs", "show", **encoding).stdout
 
 
+@pytest.mark.slow
 def test_what_cannot_be_printed_is_one_clear_message(folder: Path) -> None:
     """A full disk below standard output ends in 1, not in a traceback."""
     command = [sys.executable, "-m", "llmpipe", "plan", "spec.yaml"]
@@ -202,6 +210,7 @@ def test_what_cannot_be_printed_is_one_clear_message(folder: Path) -> None:
     assert told.returncode == 1
 
 
+@pytest.mark.slow
 def test_nobody_reads_what_is_printed(folder: Path) -> None:
     """A plan whose reader is gone ends as a program does that SIGPIPE stops, without a word."""
     reader, writer = os.pipe()
@@ -212,6 +221,7 @@ def test_nobody_reads_what_is_printed(folder: Path) -> None:
     assert (told.returncode, told.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_closed_standard_output_is_no_failure(folder: Path) -> None:
     """Whoever closes it wants to read nothing."""
     script = f"exec '{sys.executable}' -m llmpipe plan spec.yaml >&-"
@@ -219,6 +229,7 @@ def test_a_closed_standard_output_is_no_failure(folder: Path) -> None:
     assert (told.returncode, told.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_home_of_nobody_holds_no_store(folder: Path) -> None:
     """LLMPIPE_HOME is refused then, and nothing is begun under its name."""
     told = call(folder, "run", "spec.yaml", LLMPIPE_HOME="~nouser/x")
@@ -227,6 +238,7 @@ def test_a_home_of_nobody_holds_no_store(folder: Path) -> None:
     assert not (folder / "~nouser").exists()
 
 
+@pytest.mark.slow
 def test_what_is_compiled_needs_a_folder(folder: Path) -> None:
     """A file in its place is refused."""
     text = (
@@ -239,6 +251,7 @@ def test_what_is_compiled_needs_a_folder(folder: Path) -> None:
     assert told.stderr.startswith("rows.jsonl is a file\n")
 
 
+@pytest.mark.slow
 def test_a_spec_of_nothing_but_mistakes_is_told_in_a_page(tmp_path: Path) -> None:
     """Twenty thousand unknown keys were seven megabytes of messages; as JSON, too."""
     keys = "".join(f"    k{i}: 1\n" for i in range(2000))

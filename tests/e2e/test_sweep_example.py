@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "sweep"
 
 BEST = 'env.DISCOUNT="0.9",env.ORDER="6"'

@@ -11,6 +11,8 @@ from chromium import Opened, launched
 from contrasts import CONTRASTS
 from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 RUNS = ["failed_run", "trained_run", "hostile_run"]
 WINDOWS = [(360, "light"), (360, "dark"), (1280, "light"), (1280, "dark")]
 

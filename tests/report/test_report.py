@@ -277,6 +277,7 @@ def test_no_secret_is_shown(hostile_run: Path) -> None:
     assert "${secret:TOKEN}" in page.sections["environment"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_has_its_page(tmp_path: Path) -> None:
     """Ctrl-C leaves a page that says which stage was stopped."""
     simple(tmp_path, "touch began; sleep 60; touch ${outputs.o}")

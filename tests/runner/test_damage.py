@@ -18,6 +18,8 @@ from llmpipe.runner.project import Project
 from llmpipe.runner.records import decode_record
 from llmpipe.runner.store import Store
 
+pytestmark = pytest.mark.slow
+
 Damage = Callable[[dict[str, Any], dict[str, Any]], object]
 """Damages the data of a record; the data of another one is at hand."""
 

@@ -31,6 +31,8 @@ from llmpipe.runner.shipping import objects_of, portable
 from llmpipe.runner.statcache import StatCache
 from llmpipe.runner.store import Store
 
+pytestmark = pytest.mark.slow
+
 WORK = """
 import sys, msgspec
 from pathlib import Path

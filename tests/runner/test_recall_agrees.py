@@ -22,6 +22,8 @@ from llmpipe.runner.recall import recall, remember
 from llmpipe.runner.run import run_project
 from llmpipe.runner.store import Store, home_for
 
+pytestmark = pytest.mark.slow
+
 SPEC = """\
 version: 1
 name: agree

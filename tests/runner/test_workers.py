@@ -21,6 +21,8 @@ from llmpipe.runner.executors.workers import Workers
 from llmpipe.runner.process import RUN_VARIABLE
 from llmpipe.runner.request import StageRequest
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = 30.0
 SLOW = "import os, pathlib, time\ntime.sleep({})\npathlib.Path(__file__ + '.pid').write_text(str(os.getpid()))"
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FUZZER = Path(__file__).parent / "fuzz_specs.py"
 
 

@@ -173,6 +173,7 @@ stages:
 """
 
 
+@pytest.mark.slow
 def test_a_package_brings_a_method(tmp_path: Path) -> None:
     """Its rows go the way of all rows; its own fields are checked."""
     packages = offer(tmp_path, "echo = odd:Echo", METHOD, group="llmpipe.generation_methods")
