@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llmpipe.api.loading import load
     from llmpipe.api.pipeline import Pipeline
     from llmpipe.api.plan import Plan
+    from llmpipe.api.remote import RemoteStore, Transfer
     from llmpipe.api.rows import Rows, Table
     from llmpipe.api.running import Run
     from llmpipe.api.services import Service
@@ -20,16 +21,19 @@ _HOMES = {
     "load": "llmpipe.api.loading",
     "Pipeline": "llmpipe.api.pipeline",
     "Plan": "llmpipe.api.plan",
+    "RemoteStore": "llmpipe.api.remote",
     "Run": "llmpipe.api.running",
     "Rows": "llmpipe.api.rows",
     "Table": "llmpipe.api.rows",
+    "Transfer": "llmpipe.api.remote",
     "Service": "llmpipe.api.services",
     "LlmpipeError": "llmpipe.errors",
 }
 """The module of each public name; it is imported when the name is first used."""
 
 __all__ = [
-    "LlmpipeError", "Pipeline", "Plan", "Rows", "Run", "Service", "Table", "__version__", "load",
+    "LlmpipeError", "Pipeline", "Plan", "RemoteStore", "Rows", "Run", "Service", "Table",
+    "Transfer", "__version__", "load",
 ]  # fmt: skip
 
 

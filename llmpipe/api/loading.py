@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.api.pipeline import Names, Pipeline, names_of
+from llmpipe.api.pipeline import Pipeline
+from llmpipe.api.selection import Names, names_of
 from llmpipe.errors import UsageError
 from llmpipe.runner.project import Project
 from llmpipe.runner.store import Store, home_for

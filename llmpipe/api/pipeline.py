@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.api.selection import choose, find_output, find_stage, find_stages
+from llmpipe.api.selection import (
+    Names,
+    Spelling,
+    choose,
+    find_output,
+    find_stage,
+    find_stages,
+    in_python,
+    names_of,
+)  # fmt: skip
 from llmpipe.runner.project import Project
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from llmpipe.api.plan import Plan
+    from llmpipe.api.remote import RemoteStore
     from llmpipe.api.rows import Rows
     from llmpipe.api.running import PlannedRun, Run
-    from llmpipe.api.selection import Spelling
-    from llmpipe.api.services import Answering, Service
+    from llmpipe.api.services import Answering, OpenAnswering, Service
     from llmpipe.api.stored import Advice, Stored
     from llmpipe.graph.model import Graph
     from llmpipe.retrieval.answer import Answer
     from llmpipe.retrieval.prompt import Turn
     from llmpipe.runner.events import Listener
-    from llmpipe.runner.options import RunOptions
+    from llmpipe.runner.needs import Needed
     from llmpipe.runner.statcache import Notice
     from llmpipe.runner.store import Store
-
-Names = str | Iterable[str]
-"""The name of a stage or profile, or several."""
 
 
 class Pipeline:
@@ -50,15 +54,13 @@ class Pipeline:
         notice: Notice | None = None,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        self.graph = graph
-        self.store = store
-        self._settings, self._run = tuple(settings), run
-        self._notice = notice
         from llmpipe.api.stored import PythonAdvice
 
+        self.graph, self.store = graph, store
+        self._settings, self._run, self._notice = tuple(settings), run, notice
         self._advice = advice or PythonAdvice(graph.spec.path)
         self._warn = warn or _warn
-        self._answering: dict[str, tuple[str, Answering]] = {}
+        self._answering: OpenAnswering | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +71,53 @@ class Pipeline:
     def stages(self) -> list[str]:
         """The names of the stages, in an order in which each comes after what it needs."""
         return list(self.graph.nodes)
+
+    def validate(self) -> list[str]:
+        """Check every stage with the tools that it uses, such as the installed Axolotl.
+
+        Returns:
+            The warnings. `load` has checked the spec itself.
+
+        Raises:
+            SpecError: a stage's settings are wrong.
+        """
+        from llmpipe.runner.preflight import preflight
+
+        return preflight(self._project(), self.stages, strict=False)
+
+    def requirements(self) -> list[Needed]:
+        """Return what the stages need on this machine, missing requirements first.
+
+        Each has the ``stages`` that need it, and its ``need``: ``what`` it is, such as a package,
+        its ``name``, whether it is ``here``, and if not, how to ``mend`` that.
+        """
+        from llmpipe.runner.needs import needs_of
+
+        return needs_of(self._project(), self.stages)
+
+    def draw(self, style: str = "mermaid") -> str:
+        """Draw the compiled graph: every stage, derived ones dashed, every point of a sweep.
+
+        Args:
+            style: the format of the text: ``mermaid``, ``dot`` or ``svg``.
+
+        Raises:
+            UsageError: the format is unknown.
+        """
+        from llmpipe.api.drawing import draw
+
+        return draw(self.graph, style)
+
+    @property
+    def remote(self) -> RemoteStore:
+        """The remote store that the spec names, to push and pull artifacts.
+
+        Raises:
+            UsageError: the spec names none.
+        """
+        from llmpipe.api.remote import find_remote
+
+        return find_remote(self._project)
 
     def plan(
         self,
@@ -91,9 +140,8 @@ class Pipeline:
             SpecError: a stage's settings are wrong.
         """
         shown = None if stage is None else find_stages(self.graph, stage)
-        return self.prepare(only=only, from_=from_, force=force, resample=resample, keep=keep).plan(
-            shown
-        )
+        run = self.prepare(only=only, from_=from_, force=force, resample=resample, keep=keep)
+        return run.plan(shown)
 
     def run(
         self,
@@ -166,7 +214,7 @@ class Pipeline:
         keep_going: bool = False,
         jobs: int | None = None,
         locked: bool = False,
-        spelling: Spelling | None = None,
+        spelling: Spelling = in_python,
     ) -> PlannedRun:
         """Plan a run, to be checked and executed step by step; `run` does all of it.
 
@@ -177,24 +225,18 @@ class Pipeline:
         from llmpipe.api.running import PlannedRun
 
         project = self._project()
-        spelled = {"spelling": spelling} if spelling else {}
-        chosen: RunOptions = choose(
-            project,
-            only=None if only is None else names_of(only),
-            from_=names_of(from_),
-            force=names_of(force),
-            resample=names_of(resample),
-            keep=names_of(keep),
-            **spelled,
-        )
+        chosen = choose(
+            project, only=None if only is None else names_of(only), from_=names_of(from_),
+            force=names_of(force), resample=names_of(resample), keep=names_of(keep),
+            spelling=spelling,
+        )  # fmt: skip
         how = replace(
             chosen, keep_going=keep_going, jobs=jobs, locked=locked, settings=self._settings
         )
         return PlannedRun(project, how)
 
     def path(self, artifact: str) -> Path:
-        """Return the path of an artifact in the store. It is read-only: `copy` makes a writable
-        copy.
+        """Return the path of an artifact in the store, read-only; `copy` makes a writable copy.
 
         Args:
             artifact: as a spec would name it: ``gguf.q8_0``, or a stage with one output.
@@ -341,36 +383,21 @@ class Pipeline:
 
     def answering(self, stage: str | None) -> Answering:
         """Return what answers for a stage; it is opened once, until what it reads changes."""
-        from llmpipe.api.services import Answering, find_answering
-        from llmpipe.runner.needs import require_installed
+        if self._answering is None:
+            from llmpipe.api.services import OpenAnswering
 
-        node, stored = find_answering(self.graph, stage), self.stored()
-        require_installed(stored.project, node.id)
-        key = stored.record(node.id).key
-        before = self._answering.get(node.id)
-        if before is not None and before[0] == key:
-            return before[1]
-        if before is not None:
-            before[1].close()
-        opened = Answering(stored, node)
-        self._answering[node.id] = (key, opened)
-        return opened
+            self._answering = OpenAnswering()
+        return self._answering.find(self.stored(), stage)
 
     def close(self) -> None:
         """Free what `ask` has loaded."""
-        while self._answering:
-            _, (_, opened) = self._answering.popitem()
-            opened.close()
+        if self._answering is not None:
+            self._answering.close()
 
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -385,11 +412,6 @@ class Pipeline:
     def _project(self) -> Project:
         """Return the project with nothing remembered of its files and its lock."""
         return Project(self.graph, self.store, self._notice)
-
-
-def names_of(names: Names) -> list[str]:
-    """Return one name, or several, as a list."""
-    return [names] if isinstance(names, str) else list(names)
 
 
 def _warn(message: str) -> None:

@@ -10,6 +10,9 @@ from llmpipe.graph.model import Graph, StageNode
 from llmpipe.runner.options import RunOptions
 from llmpipe.runner.project import Project
 
+Names = str | Iterable[str]
+"""The name of a stage or profile, or several."""
+
 Spelling = Callable[[str, str], str]
 """Spells an option with a stage as its caller does: ``--keep sft``, or ``keep=['sft']``."""
 
@@ -17,6 +20,11 @@ Spelling = Callable[[str, str], str]
 def in_python(option: str, stage: str) -> str:
     """Spell an option as an argument of a method."""
     return f"{option}={[stage]!r}"
+
+
+def names_of(names: Names) -> list[str]:
+    """Return one name, or several, as a list."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def find_stages(graph: Graph, name: str) -> list[str]:

@@ -132,6 +132,33 @@ def find_answering(graph: Graph, name: str | None) -> StageNode:
     return find_able(graph, Answers, name, can="answer questions", example=example)
 
 
+class OpenAnswering:
+    """What has been opened to answer for the stages of a pipeline, each until its index changes."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, tuple[str, Answering]] = {}
+
+    def find(self, stored: Stored, stage: str | None) -> Answering:
+        """Return what answers for a stage, opened again only if what it reads has changed."""
+        node = find_answering(stored.project.graph, stage)
+        require_installed(stored.project, node.id)
+        key = stored.record(node.id).key
+        before = self._opened.get(node.id)
+        if before is not None and before[0] == key:
+            return before[1]
+        if before is not None:
+            before[1].close()
+        opened = Answering(stored, node)
+        self._opened[node.id] = (key, opened)
+        return opened
+
+    def close(self) -> None:
+        """Free what was loaded."""
+        while self._opened:
+            _, (_, opened) = self._opened.popitem()
+            opened.close()
+
+
 class Answering:
     """What answers for a stage, opened once: models stay loaded until `close`."""
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe import __version__
-from llmpipe.cli.options import add_spec, open_project, parser, print_json
+from llmpipe.cli.options import add_spec, open_pipeline, parser, print_json
 from llmpipe.errors import MissingDependencyError, UsageError
 from llmpipe.needs import Need, extras, install_lines, packages, with_mends
 from llmpipe.runner.messages import size_text
-from llmpipe.runner.needs import Needed, needs_of, table
+from llmpipe.runner.needs import Needed, table
 from llmpipe.runner.resources import Machine
 
 
 def main(argv: list[str]) -> int:
     """Run the command; if the spec's requirements are not met, the exit code is that of a run."""
     options = _parse(argv)
-    rows = _of_spec(options) if options.spec else _of_machine()
+    rows = open_pipeline(options, absent=True).requirements() if options.spec else _of_machine()
     missing = [row for row in rows if row.blocks]
     commands = install_lines(row.need for row in missing)
     if options.json:
@@ -43,12 +43,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if not options.spec and (options.settings or options.profiles):
         raise UsageError("--set and --profile have no effect without SPEC")
     return options
-
-
-def _of_spec(options: argparse.Namespace) -> list[Needed]:
-    """Return the needs of all stages of a spec, cached ones included."""
-    project = open_project(options, absent=True)
-    return needs_of(project, list(project.graph.nodes))
 
 
 def _of_machine() -> list[Needed]:

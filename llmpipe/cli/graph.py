@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmpipe.cli.options import add_spec, open_project, parser
+from llmpipe.api.drawing import FORMATS
+from llmpipe.cli.options import add_spec, open_pipeline, parser
 from llmpipe.errors import StoreError, UsageError
-from llmpipe.graph.render import dot, mermaid, outline, picture
-from llmpipe.graph.svg import svg
 from llmpipe.runner.disk import atomic_write, write_hint
-
-FORMATS = ("mermaid", "dot", "svg")
 
 
 def main(argv: list[str]) -> int:
@@ -29,14 +26,9 @@ def main(argv: list[str]) -> int:
     options = arguments.parse_args(argv)
     if options.output is not None and options.output.is_dir():
         raise UsageError(f"--output: {options.output} is a folder", hint="name a file")
-    graph = open_project(options).graph
-    drawn = picture(outline(graph))
     ending = options.output.suffix[1:] if options.output else ""
     wanted = options.format or (ending if ending in FORMATS else "mermaid")
-    if wanted == "svg":
-        text = f"{svg(drawn, title=f'The stages of {graph.spec.name}')}\n"
-    else:
-        text = {"mermaid": mermaid, "dot": dot}[wanted](drawn)
+    text = open_pipeline(options).draw(wanted)
     if options.output is None:
         print(text, end="")
         return 0

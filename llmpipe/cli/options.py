@@ -19,7 +19,6 @@ from llmpipe.type_errors import TYPE_WORDS, bounded, mismatch
 
 if TYPE_CHECKING:
     from llmpipe.api.pipeline import Pipeline
-    from llmpipe.runner.project import Project
 
 
 def parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -121,23 +120,6 @@ def open_store(options: argparse.Namespace) -> Store:
         raise UsageError(f"there is no store in {store.home}", hint=hint)
     store.create()  # fields of later versions
     return store
-
-
-def open_project(
-    options: argparse.Namespace, *, remember: bool = False, absent: bool = False
-) -> Project:
-    """Open the project that the shared arguments name; see `Project.open`."""
-    from llmpipe.cli.hashing import HashProgress
-    from llmpipe.runner.project import Project
-
-    return Project.open(
-        options.spec,
-        profiles=options.profiles,
-        settings=options.settings,
-        remember=remember,
-        notice=HashProgress(),
-        absent=absent,
-    )
 
 
 def open_pipeline(

@@ -251,6 +251,40 @@ def test_rows_are_sampled_evenly_and_always_the_same(workspace: Workspace) -> No
     assert min(counts) > 25
 
 
+def test_a_spec_is_checked_drawn_and_asked_what_it_needs(spec: Path) -> None:
+    """What ``validate``, ``graph`` and ``doctor`` print, as values."""
+    pipe = llmpipe.load(spec)
+    assert pipe.validate() == []
+    assert pipe.draw().startswith("flowchart")
+    assert pipe.draw("dot").startswith("digraph")
+    assert "The stages of things" in pipe.draw("svg")
+    with pytest.raises(UsageError, match="unknown format 'png'"):
+        pipe.draw("png")
+    spec.write_text(SPEC.replace("wc -l <", "no-such-program"), "utf-8")
+    first = llmpipe.load(spec).requirements()[0]
+    assert (first.need.name, first.blocks, [*first.stages]) == ("no-such-program", True, ["both"])
+
+
+def test_artifacts_are_pushed_and_pulled(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one store made and pushed, another pulls; the transfer says what became of each stage."""
+    with pytest.raises(UsageError, match=r"spec\.yaml has no remote store"):
+        llmpipe.load(spec).remote  # noqa: B018
+    spec.write_text(f"{SPEC}cache: {{remote: ./shared}}\n", "utf-8")
+    pipe = llmpipe.load(spec)
+    pipe.run(only="rows", progress=False)
+    sizes: list[int] = []
+    pushed = pipe.remote.push(progress=sizes.append)
+    assert pushed.stages == {"rows": "moved", "both": "missing"}
+    assert (pushed.complete, pushed.size) == (False, sizes[-1])
+    assert pipe.remote.push("rows").stages == {"rows": "there"}
+    monkeypatch.setenv("LLMPIPE_HOME", str(spec.parent / "elsewhere"))
+    other = llmpipe.load(spec)
+    pulled = other.remote.pull("rows")
+    assert (pulled.stages, pulled.size, pulled.complete) == ({"rows": "moved"}, pushed.size, True)
+    assert len(list(other.rows("rows"))) == 3
+    assert other.remote.pull("rows").stages == {"rows": "there"}
+
+
 def test_the_command_line_says_the_same(workspace: Workspace) -> None:
     """One code below both: the same plan, the same run."""
     workspace.write(SPEC)
