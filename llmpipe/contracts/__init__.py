@@ -17,20 +17,20 @@ from llmpipe.contracts.abilities import (
     Showable,
     Stochastic,
 )
-from llmpipe.contracts.artifacts import Artifact, ArtifactType
+from llmpipe.contracts.artifacts import Artifact, ArtifactType, FieldPath, Input, Output, Ports
 from llmpipe.contracts.config import (
     NON_SEMANTIC,
+    SECRET,
     RandomSeed,
     Resources,
+    SecretField,
     ServedConfig,
     StageConfig,
+    reveal,
     semantic_fields,
 )
 from llmpipe.contracts.context import StageContext, StageResult, write_json
-from llmpipe.contracts.ports import FieldPath, Input, Output, Ports
-from llmpipe.contracts.secret import SECRET, SecretField, reveal
-from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults
-from llmpipe.contracts.variants import Variants
+from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults, Variants
 
 __all__ = [
     "NON_SEMANTIC",

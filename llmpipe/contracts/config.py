@@ -1,17 +1,28 @@
-"""The base classes of a kind's config: the fields that every stage has."""
+"""The base classes of a kind's config: the fields that every stage has, and the type of secrets.
+
+A config holds the names of secrets; their values are read from the environment on use.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any
 
 import msgspec
 
-from llmpipe.contracts.secret import SecretField
+from llmpipe.errors import StageError
 
 _MEMORY = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?([kMGT])(i?)B")
 _MEMORY_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4}
 
+SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_]*)\}")
+"""A secret in a resolved config, which holds its name, never its value."""
+
+SecretField = Annotated[
+    str | None, msgspec.Meta(extra_json_schema={"writeOnly": True, "format": "password"})
+]
+"""The type of a field for a secret: ``${secret:NAME}``, never the value."""
 
 RandomSeed = Annotated[int, msgspec.Meta(extra_json_schema={"formerly": "seed"})]
 """The type of a field ``random_seed``; specs may still call it ``seed`` (`formerly`)."""
@@ -83,3 +94,22 @@ def semantic_fields(
     data: dict[str, Any] = msgspec.to_builtins(config)
     left_out = NON_SEMANTIC | without | (_SERVED if isinstance(config, ServedConfig) else set())
     return {name: value for name, value in data.items() if name not in left_out}
+
+
+def reveal(text: str) -> str:
+    """Replace ``${secret:NAME}`` in ``text`` by the values.
+
+    Raises:
+        StageError: The environment has no such variable.
+    """
+    return SECRET.sub(_secret_value, text)
+
+
+def _secret_value(match: re.Match[str]) -> str:
+    name = match.group(1)
+    value = os.environ.get(name)
+    if not value:
+        raise StageError(
+            f"the secret {name} is not set", hint=f"set it in the environment: export {name}=…"
+        )
+    return value

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from llmpipe.contracts.artifacts import Artifact
-from llmpipe.contracts.config import StageConfig
-from llmpipe.contracts.secret import reveal
+from llmpipe.contracts.config import StageConfig, reveal
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

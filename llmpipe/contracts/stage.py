@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from llmpipe.contracts.artifacts import FieldPath, Ports
 from llmpipe.contracts.config import StageConfig, semantic_fields
 from llmpipe.contracts.context import StageResult
-from llmpipe.contracts.ports import FieldPath, Ports
-from llmpipe.contracts.variants import Variants
 
 if TYPE_CHECKING:
     from llmpipe.needs import Given, Need
@@ -49,6 +48,23 @@ class Effort:
     covers: frozenset[str] = frozenset()
     """The fields, dotted, that ``amount`` accounts for or that do not change the duration. If
     another field changes, the duration is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """The forms of a kind's config, such as the methods of ``generate``, selected by one field.
+
+    A variant's class has a ``Config``, a subclass of the kind's own that pins the field to the
+    variant's name. It is imported when a spec names the variant. A field without effect in a
+    variant cannot be written there.
+    """
+
+    field: str
+    """The field that selects the variant."""
+    classes: Mapping[str, str]
+    """llmpipe's own variants by name, as ``package.module:Class``."""
+    entry_points: str
+    """The entry point group through which other packages offer variants."""
 
 
 class Stage(Protocol):

@@ -16,8 +16,7 @@ from llmpipe.paths import expanded
 from llmpipe.patterns import LOCK_FILE
 from llmpipe.spec.load import Node, load_bytes, read_bytes
 from llmpipe.spec.merge import deep_merge
-from llmpipe.spec.model import SpecFile
-from llmpipe.spec.versions import check_version
+from llmpipe.spec.model import VERSION, SpecFile
 
 MAX_FILES = 20
 
@@ -39,7 +38,7 @@ def load_extended(path: Path, text: str | None = None) -> tuple[Node, dict[str, 
 def _load(path: Path, raw: bytes, above: tuple[Path, ...], files: dict[str, SpecFile]) -> Node:
     root = load_bytes(raw, str(path))
     _check_kind(root, path)
-    check_version(root)
+    _check_version(root)
     files[root.location.file] = SpecFile(path.absolute(), hashlib.sha256(raw).hexdigest())
     merged: Node | None = None
     for base in _bases(root):
@@ -88,3 +87,22 @@ def _check(base: Node, place: Path, above: tuple[Path, ...]) -> None:
         raise SpecError([Problem(f"extends: files in a circle: {circle}", base.location)])
     if len(above) >= MAX_FILES:
         raise SpecError([Problem(f"extends: over {MAX_FILES} files deep", base.location)])
+
+
+def _check_version(root: Node) -> None:
+    """Refuse a spec of another version of the language, before its keys are checked.
+
+    Raises:
+        SpecError: The version is newer or never existed. A missing or empty one is left to the
+            schema.
+    """
+    found = root.find(("version",))
+    if found is None or found.value in (None, VERSION):
+        return
+    if isinstance(found.value, int) and found.value > VERSION:
+        message = f"version {found.value} of the spec language; this llmpipe reads {VERSION}"
+        hint = "upgrade llmpipe: pip install --upgrade llmpipe"
+    else:
+        message = f"there is no version {found.value!r} of the spec language"
+        hint = f"write version: {VERSION}"
+    raise SpecError([Problem(f"version: {message}", found.location, hint)])
