@@ -52,6 +52,7 @@ CASES = {
         Case("trained tokens", _lora(peft_trainable_token_indices=[1, 2, 198, 253, 1789])),
         Case("dora", _lora(peft_use_dora=True)),
         Case("qlora", _lora() | {"adapter": "qlora"}, AXOLOTL_NF4),
+        Case("qdora", _lora(peft_use_dora=True) | {"adapter": "qlora"}, AXOLOTL_NF4),
         Case("qlora on lm_head, tied", _lora("lm_head") | {"adapter": "qlora"}, AXOLOTL_NF4),
     )
 }

@@ -2,12 +2,12 @@
 
     class Chat(StageDefaults, Servable): ...
 
-    Servable    `llmpipe serve` and `Pipeline.serve` keep it up
-    Answers     `llmpipe ask` and `Pipeline.ask` put questions to it
-    Compilable  `llmpipe compile` writes what it runs, to be run without llmpipe
-    Showable    `llmpipe show` prints the rows that it trains on, as they are trained
-    Estimates   says before a run what it will take: memory, disk, time, money
-    Stochastic  asks for replies that can differ from draw to draw: `llmpipe run --resample`
+    Servable    `llmpipe serve` and `Pipeline.serve` serve its stages
+    Answers     `llmpipe ask` and `Pipeline.ask` ask its stages questions
+    Compilable  `llmpipe compile` writes what a stage runs, for use without llmpipe
+    Showable    `llmpipe show` and `Pipeline.show` show the rows that a stage trains on
+    Estimates   estimates a stage before a run: memory, disk, time, money
+    Stochastic  asks for replies that differ between draws: `llmpipe run --resample`
 
 The command line knows no kind by name: a kind of another package has the same abilities as one of
 llmpipe's own. The registry checks that a class implements what it declares.
@@ -117,7 +117,7 @@ class Compilable:
 
 
 class Showable:
-    """A kind that can show what it makes of its rows, before it runs."""
+    """A kind that shows its rows as it trains on them, before a run."""
 
     @staticmethod
     @abstractmethod

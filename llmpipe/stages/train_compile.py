@@ -181,7 +181,34 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
     script = out / "run.sh"
     script.write_text(_RUN_SH.format(command=shlex.join(["axolotl", *words])), "utf-8")
     script.chmod(0o755)
-    return compiled.notes
+    return [*compiled.notes, *_merge_notes(compiled.config)]
+
+
+def _merge_notes(settings: Mapping[str, Any]) -> list[str]:
+    """Return what ``axolotl merge-lora`` would lose of the adapter that a folder trains."""
+    if not settings.get("adapter"):
+        return []
+    edges = {"embed_tokens", "lm_head"}
+    named = {
+        key: edges & set(value)
+        for key in ("lora_modules_to_save", "lora_target_modules")
+        if isinstance(value := settings.get(key), list)
+    }
+    lost = [f"{key}: {', '.join(sorted(names))}" for key, names in named.items() if names]
+    if settings.get("peft_trainable_token_indices"):
+        lost.append("peft_trainable_token_indices")
+    notes = []
+    if lost:
+        notes.append(
+            f"axolotl merge-lora silently drops {' and '.join(lost)} of models with tied "
+            "embeddings; the stage merge keeps them"
+        )
+    if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
+        notes.append(
+            "axolotl merge-lora adds the adapter to the base as it was before it was rounded: that "
+            "is not the model that was trained; the stage merge rounds the base first"
+        )
+    return notes
 
 
 def _data(

@@ -62,7 +62,7 @@ def method_problems(block: Mapping[str, Any], *, rewarded: bool | None) -> Itera
     if rl == GRPO and rewarded is not None:
         yield from _grpo_problems(block, rewarded=rewarded)
     for key in filter(block.get, SUPERVISED_ONLY):
-        message = f"Axolotl does not read it where rl is set: nothing would come of {key}"
+        message = f"Axolotl ignores {key} if rl is set"
         yield BlockProblem((key,), message, "remove it")
 
 

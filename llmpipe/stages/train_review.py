@@ -75,11 +75,27 @@ def setting_problems(
         hint = f"write plugins: [{name}]"
         yield BlockProblem(("plugins",), "plugins must be a list", hint)
     yield from method_problems(block, rewarded=rewarded)
+    yield from _token_problems(block)
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
     if not block.get("rl"):
         yield from _best_problems(block, evaluates=evaluates)
+
+
+def _token_problems(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    """Yield new tokens whose embeddings an adapter would leave as they are."""
+    if not block.get("adapter") or block.get("lora_modules_to_save"):
+        return
+    trained = "peft_trainable_token_indices"
+    for key in ("tokens", "added_tokens_overrides"):
+        if block.get(key) and not (key != "tokens" and block.get(trained)):
+            yield BlockProblem(
+                (key,),
+                "an adapter does not train the embeddings of new tokens",
+                "add lora_modules_to_save: [embed_tokens, lm_head]"
+                + (f", or name the tokens in {trained}" if key != "tokens" else ""),
+            )
 
 
 def _sharding_problems(config: TrainConfig, block: Mapping[str, Any]) -> Iterator[BlockProblem]:

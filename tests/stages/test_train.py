@@ -17,7 +17,13 @@ from llmpipe.backends.axolotl.config import OWNED
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train import Train, _other_base
-from llmpipe.stages.train_compile import Layout, compile_stage, merged_block, shell_value
+from llmpipe.stages.train_compile import (
+    Layout,
+    _merge_notes,
+    compile_stage,
+    merged_block,
+    shell_value,
+)
 from llmpipe.stages.train_config import CHOOSING_KEYS, REPORTING_KEYS, SAVING_KEYS, TrainConfig
 
 
@@ -302,3 +308,23 @@ def test_going_on_upon_another_base_is_said(
     )
     notes = _other_base(ctx, block)
     assert [told in note for note in notes] == ([True] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, []),
+        ({"adapter": "lora"}, []),
+        ({"adapter": "lora", "lora_target_modules": ["q_proj"]}, []),
+        ({"adapter": "lora", "lora_target_modules": ["q_proj", "lm_head"]}, ["lm_head of models"]),
+        ({"adapter": "lora", "lora_modules_to_save": ["embed_tokens"]}, ["embed_tokens of models"]),
+        ({"adapter": "qlora", "load_in_4bit": True}, ["before it was rounded"]),
+    ],
+)
+def test_a_folder_says_what_axolotl_s_merge_would_lose(
+    settings: dict[str, Any], told: list[str]
+) -> None:
+    """Its own merge says nothing of it."""
+    notes = _merge_notes(settings)
+    assert len(notes) == len(told)
+    assert all(text in note for text, note in zip(told, notes, strict=True))

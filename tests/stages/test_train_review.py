@@ -293,7 +293,8 @@ def test_plugins_that_are_no_list_are_refused(tmp_path: Path, plugins: Any) -> N
 def test_tokens_and_prose_are_no_paths(tmp_path: Path, block: dict[str, Any]) -> None:
     """However they begin: in the block no file is looked for, in a file nothing is to be moved."""
     assert set(Train.ports(config(block)).inputs) == {"base_model", "data"}
-    (tmp_path / "my.yml").write_text(json.dumps({"adapter": "lora", **block}))
+    adapter = {"adapter": "lora", "lora_modules_to_save": ["embed_tokens", "lm_head"]}
+    (tmp_path / "my.yml").write_text(json.dumps({**adapter, **block}))
     assert review(tmp_path, axolotl_file="./my.yml") == []
 
 
@@ -382,3 +383,17 @@ def test_an_unknown_short_name_is_refused(tmp_path: Path, block: dict[str, Any],
     (found, *_) = review(tmp_path, block)
     assert not found.warning
     assert hint in (found.hint or "")
+
+
+@pytest.mark.parametrize("key", ["tokens", "added_tokens_overrides"])
+def test_new_tokens_must_be_trained(tmp_path: Path, key: str) -> None:
+    """Axolotl refuses the one after it has loaded the model, and trains the other without them."""
+    new: Any = ["<x>"] if key == "tokens" else {17: "<x>"}
+    (found,) = review(tmp_path, {"adapter": "lora", key: new})
+    assert (found.field, found.warning) == (("axolotl", key), False)
+    assert "lora_modules_to_save: [embed_tokens, lm_head]" in (found.hint or "")
+    saved = {"lora_modules_to_save": ["embed_tokens", "lm_head"]}
+    assert review(tmp_path, {"adapter": "lora", key: new, **saved}) == []
+    assert review(tmp_path, {key: new}) == []
+    indices = {"peft_trainable_token_indices": [17]}
+    assert len(review(tmp_path, {"adapter": "lora", key: new, **indices})) == (key == "tokens")
