@@ -79,7 +79,7 @@ def test_settings_and_profiles_are_laid_over_it(spec: Path) -> None:
     changed = llmpipe.load(spec, set={"params.word": "two: #words"})
     changed.run(progress=False)
     assert changed.rows("rows").head(1)[0]["w"] == "two: #words"
-    with pytest.raises(UsageError, match=r"the value of params.word cannot stand in a spec"):
+    with pytest.raises(UsageError, match=r"the value of params.word cannot be used in a spec"):
         llmpipe.load(spec, set={"params.word": {1, 2}})
     with pytest.raises(UsageError, match=r"has no params.wrd"):
         llmpipe.load(spec, set={"params.wrd": 1})

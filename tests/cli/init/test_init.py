@@ -86,7 +86,7 @@ def test_what_is_written_runs(folder: Path) -> None:
         (["--data", "faq.jsonl", "--data", "chats.jsonl", "--goal", "answer"], "different columns"),
         (["--data", "pkg://no_such/x", "--yes"], "'no_such' is not installed"),
         (["--data", "docs", "--yes", "--model", "./no.gguf"], "there is no file or folder ./no.gguf"),
-        (["--data", "docs", "--yes", "--model", "org/name"], "org/name is no GGUF"),
+        (["--data", "docs", "--yes", "--model", "org/name"], "org/name is not a GGUF"),
         (["--data", "docs", "--yes", "--name", "a b"], "no spec can be made from that: name"),
         (["--data", "docs", "--yes", "--file", "x/y.yaml"], "not a name that ends in .yaml"),
         (["--data", "docs", "--yes", "--file", "docs.yaml", "--force"], "docs.yaml is a folder"),
