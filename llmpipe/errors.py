@@ -227,4 +227,4 @@ def _place(problem: Problem) -> tuple[str, int, int]:
 
 def remake(kind: str) -> str:
     """Return the hint for an artifact that has changed since its stage made it."""
-    return f"make it again: llmpipe run SPEC --force and the {kind} stage's name"
+    return f"build the {kind} stage again: llmpipe run SPEC --force STAGE"
