@@ -336,7 +336,7 @@ def test_a_damaged_record_fails_no_run_and_is_a_message(tmp_path: Path, command_
         for name in ([], [path.parent.name]):
             result = command_line(tmp_path, "report", *name)
             assert result.returncode == 2
-            assert "run.json is no record of a run" in result.stderr
+            assert "run.json is not a run record" in result.stderr
 
 
 def test_an_unknown_run_is_a_message(failed_run: Path, command_line: Call) -> None:

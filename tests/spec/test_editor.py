@@ -265,7 +265,7 @@ def test_what_fits_is_offered_everywhere(
         ("stages:\n  s: {kind: train, resources: {cp‸us: 1}}\n", "CPU threads"),
         ("stages:\n  s‸ft: {kind: train}\n", "Fine-tune a model with Axolotl."),
         ("profiles:\n  gpu: {stages: {s: {axol‸otl: {}}}}\n", "Axolotl's own keys"),
-        ("par‸ams: {}\n", "Values that the stages use"),
+        ("par‸ams: {}\n", "Values that stages use"),
     ],
 )  # fmt: skip
 def test_what_a_field_means_is_shown(server: LanguageServer, text: str, meaning: str) -> None:

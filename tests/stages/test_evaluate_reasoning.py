@@ -140,7 +140,7 @@ def test_a_text_may_speak_of_a_closing_tag(compared: Callable[..., Any], tmp_pat
     metrics, [row], [warning] = run(models=["hf"], metrics=["exact_match"])
     assert row["reference"] == said
     assert metrics["replies"]["references"]["with_reasoning"] == 0
-    assert "1 references hold a closing tag" in warning
+    assert "1 references contain a closing tag" in warning
     assert said in warning
 
 

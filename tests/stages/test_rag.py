@@ -298,7 +298,7 @@ def test_a_labeled_question_that_is_too_long_counts_as_unanswered(check: Check) 
     assert (found["labeled"]["answered"]["mean"], found["labeled"]["answered"]["n"]) == (0.5, 2)
     (warning,) = check.warnings
     assert warning.startswith("labeled.jsonl:2: the question is too long: ")
-    assert warning.endswith("; 1 of 2 questions counts as unanswered for it")
+    assert warning.endswith("; 1 of 2 questions counts as unanswered because of this")
 
 
 @pytest.mark.heavy

@@ -284,8 +284,8 @@ def test_the_published_lists_are_the_ones_in_use() -> None:
         ({"load_in_4bit": True}, {"adapter": "qlora", "load_in_4bit": True}, ""),
         (None, {"adapter": "lora"}, ""),
         ({"load_in_8bit": True}, {"adapter": "lora", "load_in_8bit": True}, ""),
-        ({"load_in_4bit": True}, {"adapter": "lora"}, "rounded to 4 bits, and goes on upon one that is not"),
-        (None, {"adapter": "qlora", "load_in_4bit": True}, "not rounded, and goes on upon one that is rou"),
+        ({"load_in_4bit": True}, {"adapter": "lora"}, "rounded to 4 bits, and continues on one that is not"),
+        (None, {"adapter": "qlora", "load_in_4bit": True}, "not rounded, and continues on one that is rou"),
     ],
 )  # fmt: skip
 def test_going_on_upon_another_base_is_said(
