@@ -40,7 +40,8 @@ Owner = Mapping[str, Any]
 """The worker that holds a lease.
 
 It has its `identity`, the name of its machine (``node``), its ``stage``, ``since``, the identity of
-the ``llmpipe run`` that started it (``head``), and its ``beat``."""
+the ``llmpipe run`` that started it (``head``), and its ``beat``.
+"""
 
 
 class Lease:

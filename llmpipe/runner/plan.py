@@ -22,7 +22,8 @@ Cause = dict[str, Any]
 """A reason to run a stage.
 
 ``cause`` is one of new, config, file, upstream, tool, version, missing, damaged, forced,
-unresolved. The other fields tell what changed, from ``old`` to ``new``."""
+unresolved. The other fields tell what changed, from ``old`` to ``new``.
+"""
 
 NAMED_FILES = 3
 """Number of files of a folder that a cause names."""

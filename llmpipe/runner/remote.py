@@ -44,7 +44,8 @@ FORMAT = 1
 DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 """The package by which fsspec reaches each kind of address.
 
-All are object stores: a file appears as a whole, and there are no folders to create."""
+All are object stores: a file appears as a whole, and there are no folders to create.
+"""
 
 FIRST_ANSWER = 20.0
 """Seconds within which a remote store must answer the first request."""

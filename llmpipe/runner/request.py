@@ -77,7 +77,8 @@ class StageRequest(msgspec.Struct, frozen=True):
     head: dict[str, Any] | None = None
     """The identity of the process that runs the spec, which the worker may outlive.
 
-    The local executor sets it."""
+    The local executor sets it.
+    """
     remote: str | None = None
     """The address of the remote store that is searched first."""
     force: bool = False

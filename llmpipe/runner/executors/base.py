@@ -35,7 +35,8 @@ Event = Mapping[str, Any]
 - ``publishing``: the stage is done and its outputs are being stored.
 - ``finished``: ``status`` is done, cached, failed or interrupted; the last two have an ``error``.
 - ``ended``: the last event. No process of the stage runs any more. Without an earlier ``finished``,
-  the stage was killed."""
+  the stage was killed.
+"""
 
 
 class Executor(Protocol):

@@ -33,7 +33,8 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     """Number of requests at the same time; the slots of a llama.cpp server.
 
     With 1, llama.cpp gives the same replies on every run. With more, it computes several together,
-    and its rounding, and rarely a word, depends on which ones coincide."""
+    and its rounding, and rarely a word, depends on which ones coincide.
+    """
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """List the fields that do not go together, as (field, message)."""
