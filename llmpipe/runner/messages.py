@@ -31,7 +31,7 @@ def describe(cause: Mapping[str, Any]) -> str:
     words = {
         "new": "it has not run yet",
         "forced": "forced",
-        "version": "llmpipe makes this kind of stage differently now",
+        "version": "this llmpipe has a newer version of the stage kind",
     }
     if kind in words:
         return words[kind]
@@ -84,8 +84,8 @@ def owner_text(owner: Mapping[str, Any]) -> str:
     if not owner.get("orphaned"):
         return line
     return (
-        f"{line}; its run {owner['run']} was killed, and what it finishes counts\n"
-        f"    if it cannot finish, end it: kill -- -{pid}    (if need be: kill -9 -- -{pid})"
+        f"{line}; its run {owner['run']} was killed; its result is used if it finishes\n"
+        f"    to end it: kill -- -{pid}    (or kill -9 -- -{pid})"
     )
 
 

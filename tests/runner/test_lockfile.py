@@ -177,7 +177,7 @@ def test_other_versions_are_refused(space: Any) -> None:
     change(space, lambda s: s["rows"]["key_inputs"]["tools"].update(msgspec="0.0.1"))
     assert space.run("--locked")["status"] == "done"  # format does not depend on it any more
     change(space, lambda s: s["rows"]["key_inputs"].update(version=0))
-    assert "rows: llmpipe makes this kind of stage differently now" in refused(space)
+    assert "rows: this llmpipe has a newer version of the stage kind" in refused(space)
 
 
 def test_an_upgraded_tool_is_refused(space: Any) -> None:
