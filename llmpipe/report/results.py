@@ -23,6 +23,7 @@ LOWER_IS_BETTER: Mapping[str, bool] = {
     "rouge_l": False,
     "exact_match": False,
     "json_match": False,
+    "reward": False,
 }
 """Whether lower is better, for the metrics where that is known. Others are not judged."""
 

@@ -1,14 +1,13 @@
 """Compare several models on the same held-out rows, with confidence intervals.
 
-Models and adapters run in transformers; a GGUF is served by llama.cpp, as in use. All get the same
-prompts and decoding, and are judged by the answer without the reasoning before it; see
-`llmpipe.stages.evaluate_models`.
-
-The metrics are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and
-JSON equality of greedy answers. Each has a 95 % interval: Wilson's for shares of rows, bootstrapped
-for the others, and paired for each two models. A loss is in nats per token over the whole set, so
-long answers weigh more; resampling is by row. Not covered: judging by another model, public
-benchmarks.
+Models and adapters are run by transformers, a GGUF is served by llama.cpp as it will be in use. All
+are asked and decoded in one way, and judged by the answer alone, without the reasoning before it:
+`llmpipe.stages.evaluate_models` says how.
+Measured are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and equal
+JSON of greedy answers, with 95 % intervals: Wilson's for a share of rows, bootstrapped for the
+others and, paired, for every two models. A loss is nats per token over the whole set, so long
+answers weigh more; the resampling is by row. A reward model can mark the answers. Not covered:
+benchmarks of others.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from llmpipe.backends import device
+from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER
 from llmpipe.backends.reasoning import Reply, part, part_unseen
 from llmpipe.contracts import (
     Artifact,
@@ -51,6 +51,7 @@ from llmpipe.formats.row import expecting
 from llmpipe.formats.turn import message_of
 from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.evaluate_models import METHOD, Chat, Progress, Result, examine, warn, work
+from llmpipe.stages.evaluate_reward import REWARD, rewards
 
 Metric = Literal["loss", "rouge_l", "exact_match", "json_match"]
 TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
@@ -100,9 +101,12 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     few_shot: FewShot | None = None
     """Examples to put before every question."""
     json_schema: str | None = None
-    """A JSON Schema file for the answers, enforced by llama.cpp while decoding; GGUF only. A schema
-    that llama.cpp would ignore is an error, and so is an answer that does not follow it, unless it
-    was cut. Reasoning is exempt if the model's chat template supports it."""
+    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. One
+    that llama.cpp would drop is an error, and so is an answer that does not follow it, unless it
+    was cut. The reasoning of a model whose chat template knows of reasoning is not held to it."""
+    reward_model: str | None = None
+    """A model that marks every answer in its conversation, as the metric `reward`: a stage with
+    `reward_model: true` and no adapter, a folder or a hub id."""
     random_seed: RandomSeed = 0
     """Determines which rows `limit` draws, and the resamples for the intervals."""
 
@@ -135,6 +139,10 @@ class Evaluate(StageDefaults):
             inputs["few_shot.data"] = Input(("few_shot", "data"), shots, ("dataset", "records"))
         if config.json_schema:
             inputs["json_schema"] = Input(("json_schema",), config.json_schema, ("file",))
+        if config.reward_model:
+            refuse = {"adapter": REWARD_ADAPTER}
+            judge = Input(("reward_model",), config.reward_model, ("model",), refuse=refuse)
+            inputs["reward_model"] = judge
         outputs = {"metrics": Output("metrics"), "predictions": Output("records")}
         return Ports(inputs, outputs, default="metrics")
 
@@ -153,17 +161,23 @@ class Evaluate(StageDefaults):
             found.append((("map",), problem))
         if config.json_schema and set(config.metrics) <= {"loss"}:
             found.append((("json_schema",), "has no effect on `loss`; measure an answer metric"))
+        if config.reward_model and set(config.metrics) <= {"loss"}:
+            found.append((("reward_model",), "marks answers; measure an answer metric beside it"))
         return found
 
     @staticmethod
     def fingerprint(config: EvaluateConfig) -> dict[str, Any]:
         found = device.detect()
         labels = list(config.models)  # the metrics contain the names: a renamed stage renames them
-        return {**semantic_fields(config), "labels": labels, "device": [found.kind, found.dtype]}
+        fields = {**semantic_fields(config), "labels": labels, "device": [found.kind, found.dtype]}
+        if config.reward_model is None:
+            del fields["reward_model"]  # the keys of stages without one stay as they were
+        return fields
 
     @staticmethod
     def metrics(config: EvaluateConfig) -> list[str]:
-        measured = [f"{model}.{metric}" for model in config.models for metric in config.metrics]
+        names = _measured(config)
+        measured = [f"{model}.{metric}" for model in config.models for metric in names]
         return [*measured, "replies"]
 
     @staticmethod
@@ -183,7 +197,7 @@ class Evaluate(StageDefaults):
             names += ["regex", "rouge-score"]
         if "gguf" in types:
             names.append("xllamacpp")
-        if types & {"model", "adapter"}:
+        if types & {"model", "adapter"} or config.reward_model:
             names += ["torch", "transformers"]
         if "adapter" in types:
             names.append("peft")
@@ -211,6 +225,9 @@ class Evaluate(StageDefaults):
         warn(ctx, results, {model.label for model in models if model.type == "gguf"})
         references = [_reference(chat).answer for chat in chats]
         scores = {label: _scores(config, result, references) for label, result in results.items()}
+        if config.reward_model:
+            for label, marks in rewards(ctx, chats, results).items():
+                scores[label][REWARD] = marks
         summary = summarize(scores, config.random_seed)
         written = {**summary, "method": METHOD, "replies": _counts(results, chats)}
         predictions = ctx.out / "predictions.jsonl"
@@ -218,8 +235,12 @@ class Evaluate(StageDefaults):
         return StageResult(
             {"metrics": write_json(ctx.out / "metrics.json", written), "predictions": predictions},
             compact(summary),
-            f"{table(summary, config.metrics)}\n{len(chats)} rows, 95 % intervals",
+            f"{table(summary, _measured(config))}\n{len(chats)} rows, 95 % intervals",
         )
+
+
+def _measured(config: EvaluateConfig) -> list[str]:
+    return [*config.metrics, *([REWARD] if config.reward_model else [])]
 
 
 def _read(

@@ -16,6 +16,7 @@ from typing import Any
 
 from llmpipe.backends.axolotl import training as axolotl
 from llmpipe.backends.axolotl.config import KeyPath
+from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER
 from llmpipe.backends.subprocess import run_child
 from llmpipe.contracts import Finding, Input, StageContext
 from llmpipe.errors import StageError, did_you_mean
@@ -26,7 +27,6 @@ MODELS = "reward_models"
 """The folder beside a configuration with links to reward models."""
 
 _RESULT = "rewards-tried.json"
-_NOT_MERGED = "adapters of reward models are not merged: train the reward model without an adapter"
 
 
 def reward_inputs(config: TrainConfig) -> dict[str, Input]:
@@ -36,7 +36,7 @@ def reward_inputs(config: TrainConfig) -> dict[str, Input]:
         if reward.file is not None:
             inputs[_port(i, "file")] = Input(("rewards", i, "file"), reward.file, ("file",))
         if reward.model is not None:
-            field, refuse = ("rewards", i, "model"), {"adapter": _NOT_MERGED}
+            field, refuse = ("rewards", i, "model"), {"adapter": REWARD_ADAPTER}
             inputs[_port(i, "model")] = Input(field, reward.model, ("model",), refuse=refuse)
     return inputs
 

@@ -55,6 +55,7 @@ def run_evaluate(tmp_path):
         ({"models": ["a", "a"]}, "listed twice"),
         ({"models": ["base"], "json_schema": "./s.json"}, "name a GGUF"),
         ({"models": ["a"], "json_schema": "./s.json", "metrics": ["loss"]}, "no effect"),
+        ({"models": ["a"], "reward_model": "r", "metrics": ["loss"]}, "answer metric"),
         ({"models": ["a"], "map": {"text": "t"}}, "raw text"),
         ({"models": ["a"], "map": {"user": "q"}}, "name both"),
     ],
@@ -181,3 +182,52 @@ def test_unfit_rows_are_explained(run_evaluate, tmp_path, rows, fields, told):
     gguf = Artifact(tmp_path / "none.gguf", "gguf", "", "gguf")
     with pytest.raises(StageError, match=told):
         run_evaluate({"gguf": gguf}, models=["gguf"], data="test.jsonl", **fields)
+
+
+def test_no_reward_model_changes_no_key():
+    """What was measured before reward models were known stays cached."""
+    config = msgspec.convert({"kind": "evaluate", "models": ["a"], "data": "d"}, EvaluateConfig)
+    assert "reward_model" not in Evaluate.fingerprint(config)
+    assert Evaluate.metrics(config) == ["a.loss", "a.rouge_l", "a.exact_match", "replies"]
+    judged = msgspec.structs.replace(config, reward_model="r")
+    assert Evaluate.metrics(judged)[-2:] == ["a.reward", "replies"]
+    assert "reward_model" in Evaluate.ports(judged).inputs
+
+
+@pytest.mark.heavy
+def test_a_reward_model_marks_the_answers(run_evaluate, tiny_llama, tmp_path):
+    """By the number that it gives to the conversation; another kind of model is refused."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer, LlamaForSequenceClassification
+
+    torch.manual_seed(0)
+    settings = AutoConfig.from_pretrained(tiny_llama, num_labels=1)
+    judge = LlamaForSequenceClassification(settings).eval()
+    judge.save_pretrained(tmp_path / "judge")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.save_pretrained(tmp_path / "judge")
+    model = Artifact(tiny_llama, "model", "", "m")
+    given = {"m": model, "r": Artifact(tmp_path / "judge", "model", "", "r")}
+    fields = {
+        "models": ["m"],
+        "data": "test.jsonl",
+        "metrics": ["exact_match"],
+        "max_new_tokens": 4,
+        "reward_model": "r",
+    }
+    result, metrics, predictions = run_evaluate(given, **fields)
+    expected = []
+    for row, predicted in zip(ROWS, predictions, strict=True):
+        turns = [
+            {"role": "user", "content": row["instruction"]},
+            {"role": "assistant", "content": predicted["answers"]["m"]},
+        ]
+        ids = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+        with torch.no_grad():
+            expected.append(float(judge(input_ids=ids["input_ids"]).logits[0, 0]))
+    found = metrics["models"]["m"]["reward"]
+    assert found["mean"] == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+    assert found["low"] < found["mean"] < found["high"]
+    assert "reward" in result.summary
+    with pytest.raises(StageError, match="m is not a reward model: it is LlamaForCausalLM"):
+        run_evaluate({"m": model}, **{**fields, "reward_model": "m"})

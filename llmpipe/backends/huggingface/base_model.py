@@ -17,6 +17,11 @@ from llmpipe.backends.huggingface.tensors import tensor_shapes, tensors, weight_
 from llmpipe.errors import StageError
 
 ADAPTER_CONFIG = "adapter_config.json"
+
+REWARD_ADAPTER = (
+    "adapters of reward models are not merged: train the reward model without an adapter"
+)
+"""Why an adapter is refused where a reward model is needed."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
