@@ -1,13 +1,14 @@
 """Compare several models on the same held-out rows, with confidence intervals.
 
-Models and adapters are run by transformers, a GGUF is served by llama.cpp as it will be in use. All
-are asked and decoded in one way, and judged by the answer alone, without the reasoning before it:
-`llmpipe.stages.evaluate_models` says how.
-Measured are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and equal
-JSON of greedy answers, with 95 % intervals: Wilson's for a share of rows, bootstrapped for the
-others and, paired, for every two models. A loss is nats per token over the whole set, so long
-answers weigh more; the resampling is by row. A reward model can mark the answers. Not covered:
-benchmarks of others.
+Models and adapters run in transformers; a GGUF is served by llama.cpp, as in use. All get the same
+prompts and decoding, and are judged by the answer without the reasoning before it; see
+`llmpipe.stages.evaluate_models`.
+
+The metrics are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and
+JSON equality of greedy answers. Each has a 95 % interval: Wilson's for shares of rows, bootstrapped
+for the others, and paired for each two models. A loss is in nats per token over the whole set, so
+long answers weigh more; resampling is by row. A reward model can mark the answers. Not covered:
+public benchmarks.
 """
 
 from __future__ import annotations
@@ -101,9 +102,9 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     few_shot: FewShot | None = None
     """Examples to put before every question."""
     json_schema: str | None = None
-    """A JSON Schema file that answers must follow, held by llama.cpp while decoding; GGUF only. One
-    that llama.cpp would drop is an error, and so is an answer that does not follow it, unless it
-    was cut. The reasoning of a model whose chat template knows of reasoning is not held to it."""
+    """A JSON Schema file for the answers, enforced by llama.cpp while decoding; GGUF only. A schema
+    that llama.cpp would ignore is an error, and so is an answer that does not follow it, unless it
+    was cut. Reasoning is exempt if the model's chat template supports it."""
     reward_model: str | None = None
     """A model that marks every answer in its conversation, as the metric `reward`: a stage with
     `reward_model: true` and no adapter, a folder or a hub id."""
