@@ -39,6 +39,7 @@ from llmpipe.formats.row import left_behind, text_column
 from llmpipe.formats.text import read_text
 from llmpipe.formats.turn import NAMES, RULES, Turn, TurnRules
 from llmpipe.stages.train_entry import CHAT_KEYS, SYSTEM_TYPES, Kind, given, idle, kind_of_rows
+from llmpipe.stages.train_methods import unbalanced
 from llmpipe.stages.train_prompts import read_rewarded
 from llmpipe.stages.train_speakers import Speakers
 from llmpipe.stages.train_tally import Tally
@@ -123,6 +124,8 @@ def prepare(
     chat = kind in (Conversation, Preference, Labeled, Prompt)
     entry = entry_of(kind, block, dataset, marked=tally.marked)
     notes = tally.notes()
+    if told := unbalanced(tally.labels, block):
+        notes.append(f"{artifact.label}: {told}")
     if kind is Alpaca:
         notes.append(
             f"{artifact.label}: type: {entry['type']} trains on Alpaca's own prompt, but "

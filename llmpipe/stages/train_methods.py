@@ -59,11 +59,39 @@ def method_problems(block: Mapping[str, Any], *, rewarded: bool | None) -> Itera
             "kto compares the answers of a micro-batch with each other: it needs at least 2",
             "set micro_batch_size: 2 or more, and lower gradient_accumulation_steps",
         )
+    for key in ("kto_desirable_weight", "kto_undesirable_weight"):
+        if rl == KTO and block.get(key) == 0:
+            yield BlockProblem((key,), "Axolotl takes 0 for 1", "leave such rows out")
     if rl == GRPO and rewarded is not None:
         yield from _grpo_problems(block, rewarded=rewarded)
     for key in filter(block.get, SUPERVISED_ONLY):
         message = f"Axolotl ignores {key} if rl is set"
         yield BlockProblem((key,), message, "remove it")
+
+
+def unbalanced(labels: Mapping[bool, int], block: Mapping[str, Any]) -> str | None:
+    """Return why answers labeled good and bad do not count alike in KTO, or None.
+
+    The paper (equation 8) advises a ratio of 1 to 4/3 between the weighted counts of good and bad.
+    """
+    good, bad = labels.get(True, 0), labels.get(False, 0)
+    if not good and not bad:
+        return None
+    if not good or not bad:
+        return f"all answers are labeled {'good' if good else 'bad'}: KTO learns from both"
+    desirable = float(block.get("kto_desirable_weight") or 1)
+    undesirable = float(block.get("kto_undesirable_weight") or 1)
+    ratio = (desirable * good) / (undesirable * bad)
+    if 0.99 <= ratio <= 1.34:  # weights are rounded
+        return None
+    if ratio > 1:
+        advice = f"kto_undesirable_weight: {undesirable * ratio:.2f}"
+    else:
+        advice = f"kto_desirable_weight: {desirable / ratio:.2f}"
+    return (
+        f"{good} good and {bad} bad answers do not count alike (their weighted ratio is "
+        f"{ratio:.2f}, KTO's authors advise 1 to 1.33): set {advice}"
+    )
 
 
 def _grpo_problems(block: Mapping[str, Any], *, rewarded: bool) -> Iterator[BlockProblem]:

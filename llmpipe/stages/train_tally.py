@@ -21,7 +21,8 @@ class Tally:
         self._keys: Counter[str] = Counter()
         self._rows: Counter[str] = Counter()
         self._first: dict[str, int] = {}
-        self._labels: Counter[bool] = Counter()
+        self.labels: Counter[bool] = Counter()
+        """How many answers are labeled good, and how many bad."""
 
     def columns(self, left: Iterable[str]) -> None:
         """Count the columns of a row that training does not read."""
@@ -45,7 +46,7 @@ class Tally:
 
     def label(self, label: bool) -> None:
         """Count an answer that is labeled good or bad."""
-        self._labels[label] += 1
+        self.labels[label] += 1
 
     def notes(self) -> list[str]:
         """Return a sentence for everything that was counted."""
@@ -62,9 +63,6 @@ class Tally:
         for what, count in self._rows.items():
             rows = "1 row" if count == 1 else f"{count} rows"
             notes.append(f"{self._label}: {rows} {what} (first: line {self._first[what]})")
-        if len(self._labels) == 1:
-            same = "good" if self._labels[True] else "bad"
-            notes.append(f"{self._label}: all answers are labeled {same}: KTO learns from both")
         return notes
 
 
