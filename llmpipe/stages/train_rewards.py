@@ -30,10 +30,10 @@ _RESULT = "rewards-tried.json"
 
 
 def reward_inputs(config: TrainConfig) -> dict[str, Input]:
-    """Return an input for every file and model that a reward names."""
+    """Return an input for every file and model that rewards name; a file is one input."""
     inputs: dict[str, Input] = {}
     for i, reward in enumerate(config.rewards):
-        if reward.file is not None:
+        if reward.file is not None and _first(config, i) == i:
             inputs[_port(i, "file")] = Input(("rewards", i, "file"), reward.file, ("file",))
         if reward.model is not None:
             field, refuse = ("rewards", i, "model"), {"adapter": REWARD_ADAPTER}
@@ -80,7 +80,7 @@ def place_rewards(ctx: StageContext[TrainConfig], folder: Path) -> dict[str, Any
         if reward.model is not None:
             names.append(_linked_model(ctx, folder, i))
         else:
-            source = ctx.input(_port(i, "file")).path
+            source = ctx.input(_port(_first(ctx.config, i), "file")).path
             modules = folder / axolotl.PLUGINS
             modules.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, modules / f"{_module(ctx.config, i)}.py")
@@ -169,10 +169,14 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 
 
 def _module(config: TrainConfig, i: int) -> str:
-    """Return the module of a reward's file: one for each file, by its first reward."""
+    """Return the module of a reward's file."""
+    return f"reward_file_{_first(config, i) + 1}"
+
+
+def _first(config: TrainConfig, i: int) -> int:
+    """Return the first reward that names the same file."""
     file = config.rewards[i].file
-    first = next(n for n, reward in enumerate(config.rewards) if reward.file == file)
-    return f"reward_file_{first + 1}"
+    return next(n for n, reward in enumerate(config.rewards) if reward.file == file)
 
 
 def _name(config: TrainConfig, i: int) -> str:

@@ -47,6 +47,8 @@ def test_files_and_models_are_inputs() -> None:
     assert inputs["rewards.0.file"].field == ("rewards", 0, "file")
     assert inputs["rewards.0.file"].accepts == ("file",)
     assert inputs["rewards.1.model"].accepts == ("model",)
+    twice = Train.ports(config([FUNCTION, {**FUNCTION, "function": "other"}])).inputs
+    assert [name for name in twice if name.startswith("rewards")] == ["rewards.0.file"]
     assert "without an adapter" in inputs["rewards.1.model"].refuse["adapter"]
 
 
@@ -141,7 +143,6 @@ def context(tmp_path: Path, text: str, **row: Any) -> StageContext[TrainConfig]:
             "data": Artifact(rows, "dataset", "3", "./rows.jsonl"),
             "rewards.0.file": file,
             "rewards.1.model": Artifact(tmp_path / "judge", "model", "4", "judge"),
-            "rewards.2.file": file,
         },
         out=tmp_path / "out",
         work=tmp_path / "work",
