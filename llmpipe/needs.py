@@ -73,7 +73,7 @@ class Given:
     """An input of a stage, as far as it is known before anything runs.
 
     It is either a ``path``, with an optional ``pattern`` of file names below it, or the ``output``
-    of another stage, with that stage's config and inputs. A hub id has neither.
+    of another stage, with that stage's config and inputs, or a ``repo`` on the hub.
     """
 
     type: ArtifactType
@@ -86,6 +86,8 @@ class Given:
     """The spec's folder. Paths below it are shown relative to it."""
     size: int | None = None
     """Its size in bytes, if known."""
+    repo: str = ""
+    revision: str | None = None
 
 
 def packages(*names: str) -> tuple[Need, ...]:

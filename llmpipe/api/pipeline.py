@@ -21,6 +21,7 @@ from llmpipe.api.selection import (
 from llmpipe.runner.project import Project
 
 if TYPE_CHECKING:
+    from llmpipe.api.estimate import Estimate
     from llmpipe.api.plan import Plan
     from llmpipe.api.remote import RemoteStore
     from llmpipe.api.rows import Rows
@@ -143,6 +144,33 @@ class Pipeline:
         run = self.prepare(only=only, from_=from_, force=force, resample=resample, keep=keep)
         return run.plan(shown)
 
+    def estimate(
+        self,
+        stage: str | None = None,
+        *,
+        gpu: str | None = None,
+        price: float | None = None,
+        online: bool = False,
+    ) -> Estimate:
+        """Return what stages take before they run: memory, disk, download, time.
+
+        A training is run on tensors without content, so this takes seconds for each the first time.
+
+        Args:
+            stage: this stage alone.
+            gpu: the GPUs that it is for, such as ``24GB`` or ``80GBx8``; this machine by default.
+            price: US dollars that the machine costs an hour.
+            online: whether a model's ``config.json`` may be downloaded.
+
+        Raises:
+            UsageError: there is no such stage, or ``gpu`` does not describe GPUs.
+            SpecError: a stage's settings are wrong.
+        """
+        from llmpipe.api.estimate import estimate_stages
+
+        shown = None if stage is None else find_stages(self.graph, stage)
+        return estimate_stages(self.prepare(), shown, gpu=gpu, price=price, online=online)
+
     def run(
         self,
         *,
@@ -155,6 +183,7 @@ class Pipeline:
         jobs: int | None = None,
         locked: bool = False,
         room: bool = True,
+        fit: bool = True,
         check: bool = True,
         progress: bool | Listener = True,
     ) -> Run:
@@ -172,6 +201,7 @@ class Pipeline:
             jobs: number of stages that may run at once; by default, as many as fit.
             locked: refuse what differs from the lock file.
             room: refuse to start when the disk seems too small.
+            fit: refuse to start when a stage needs more memory than there is.
             check: raise when a stage failed, or when the run was interrupted.
             progress: show how far the run is; or a function that is called with each event.
 
@@ -189,7 +219,7 @@ class Pipeline:
         )  # fmt: skip
         from llmpipe.api.notebook import make_view
 
-        found = planned.check(room=room)
+        found = planned.check(room=room, fit=fit)
         for warning in found:
             self._warn(warning)
         view = None if callable(progress) or not progress else make_view()

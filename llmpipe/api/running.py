@@ -140,22 +140,27 @@ class PlannedRun:
         warnings = review(self.project, stale) + self.project.lock.warning()
         return Plan(self.project, shown, warnings, estimates_of(self.project, stale))
 
-    def check(self, *, room: bool = True) -> list[str]:
+    def check(self, *, room: bool = True, fit: bool = True) -> list[str]:
         """Check all that the run takes; return what is only warned of.
 
         Args:
             room: whether a disk that seems too small is an error.
+            fit: whether a stage that needs more memory than there is is an error.
 
         Raises:
-            SpecError: a stage's settings are wrong, or its lock file is that of another spec.
+            SpecError: a stage's settings are wrong or it does not fit into memory, or the lock file
+                is that of another spec.
             MissingDependencyError: packages, programs or data are missing.
             StoreError: the disk seems too small.
         """
+        from llmpipe.runner.capacity import require_fit
         from llmpipe.runner.occupancy import orphans
 
         if self._locks:
             self.project.lock.check()  # it may be written in the end
         warnings = preflight(self.project, self._stale, strict=True, room=room)
+        if fit:
+            require_fit(self.project, self._stale)
         found = orphans(self.project.store.home)
         return [*warnings, *(f"an earlier run's {line}" for line in found)]
 

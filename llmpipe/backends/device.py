@@ -17,6 +17,8 @@ class Device:
     kind: Literal["cpu", "cuda"]
     dtype: Literal["float32", "float16", "bfloat16"]
     name: str = "cpu"
+    memory: int = 0
+    """Bytes of the first GPU's memory."""
 
 
 @cache
@@ -27,11 +29,15 @@ def detect() -> Device:
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1") or not shutil.which("nvidia-smi"):
         return Device("cpu", "float32")
-    query = ["nvidia-smi", "--query-gpu=compute_cap,name", "--format=csv,noheader"]
+    query = [
+        "nvidia-smi",
+        "--query-gpu=compute_cap,memory.total,name",
+        "--format=csv,noheader,nounits",
+    ]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-        capability, _, name = answer.stdout.splitlines()[0].partition(",")
-        modern = float(capability) >= 8.0
+        capability, mebibytes, name = answer.stdout.splitlines()[0].split(",", 2)
+        modern, memory = float(capability) >= 8.0, int(mebibytes) * 2**20
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return Device("cpu", "float32")
-    return Device("cuda", "bfloat16" if modern else "float16", name.strip())
+    return Device("cuda", "bfloat16" if modern else "float16", name.strip(), memory)

@@ -18,6 +18,7 @@ COMMANDS = {
     "init": "write a spec for your data: answers from documents, or fine-tuning",
     "run": "bring every stage of a spec up to date",
     "plan": "show what would run, and why",
+    "estimate": "show what stages take before they run, and whether it fits",
     "graph": "draw the stages of a spec",
     "doctor": "show what a spec needs on this machine, and how to install it",
     "validate": "check a spec and the Axolotl settings in it",

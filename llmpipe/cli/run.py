@@ -122,6 +122,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="do not ask before repeating long work, or if space may be short",
     )
     arguments.add_argument(
+        "--ignore-estimate",
+        action="store_true",
+        help="run a stage although it seems to need more memory than there is",
+    )
+    arguments.add_argument(
         "--plain", action="store_true", help="print plain lines, without a live view"
     )
     arguments.add_argument("-q", "--quiet", action="store_true", help="show failures only")

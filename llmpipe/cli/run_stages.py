@@ -34,7 +34,7 @@ def run_stages(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         return _show(planned, options)
-    warnings = planned.check(room=not options.yes)
+    warnings = planned.check(room=not options.yes, fit=not options.ignore_estimate)
     if not options.quiet:
         with unheard(sys.stderr):
             print_warnings(warnings)

@@ -10,8 +10,6 @@ from llmpipe.contracts.abilities import (
     Answers,
     Compilable,
     Endpoint,
-    Estimates,
-    Needs,
     Servable,
     ServeContext,
     Showable,
@@ -30,6 +28,7 @@ from llmpipe.contracts.config import (
     semantic_fields,
 )
 from llmpipe.contracts.context import StageContext, StageResult, write_json
+from llmpipe.contracts.estimates import EstimateContext, Estimates, Hardware, Needs
 from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults, Variants
 
 __all__ = [
@@ -42,9 +41,11 @@ __all__ = [
     "Determinism",
     "Effort",
     "Endpoint",
+    "EstimateContext",
     "Estimates",
     "FieldPath",
     "Finding",
+    "Hardware",
     "Input",
     "Needs",
     "Output",

@@ -21,13 +21,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 from llmpipe.contracts.artifacts import Artifact
 from llmpipe.contracts.context import ConfigT, StageContext
-
-if TYPE_CHECKING:
-    from llmpipe.needs import Given
+from llmpipe.contracts.estimates import Estimates
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,37 +121,6 @@ class Showable:
     @abstractmethod
     def show_rows(ctx: StageContext[Any], rows: int) -> list[str]:
         """Return the first rows as texts; what is trained stands between ⟦ and ⟧."""
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """The needs of one execution of a stage, as far as known; None means unknown."""
-
-    memory: int | None = None
-    """Peak bytes of main memory."""
-    gpu_memory: int | None = None
-    """Peak bytes of memory on each GPU."""
-    disk: int | None = None
-    """Bytes that its artifacts add to the store."""
-    seconds: float | None = None
-    money: float | None = None
-    """US dollars paid to others."""
-
-
-class Estimates:
-    """A kind that can estimate a stage before a run."""
-
-    @staticmethod
-    @abstractmethod
-    def estimate(config: Any, inputs: Mapping[str, Given]) -> Needs:
-        """Return the estimate. It must be quick: ``plan`` and ``run`` call it.
-
-        Measurements of earlier executions with the same work take precedence.
-
-        Args:
-            config: The stage's config, with absolute paths.
-            inputs: What is known of the inputs, by port; ``size`` is in bytes.
-        """
 
 
 class Stochastic:

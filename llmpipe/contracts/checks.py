@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
 from typing import Any, cast, get_args
 
-from llmpipe.contracts.abilities import ABILITIES, Needs, Servable
+from llmpipe.contracts.abilities import ABILITIES, Servable
 from llmpipe.contracts.artifacts import ArtifactType, Input, Output, Ports
 from llmpipe.contracts.config import ServedConfig, StageConfig
+from llmpipe.contracts.estimates import Needs
 from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults
 from llmpipe.errors import LlmpipeError
 from llmpipe.needs import Need

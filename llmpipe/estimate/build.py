@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
@@ -104,7 +103,7 @@ def _quantize(model: nn.Module, quantization: Any) -> None:
     model.is_quantized, model.quantization_method = True, quantization.quantization_method()
     model.config.quantization_config = quantization
     for module in model.modules():
-        weight = getattr(module, "weight", None)
+        weight: Any = getattr(module, "weight", None)
         if type(weight).__name__ == "Params4bit":
             module.weight = weight._quantize(torch.device("meta"))
         elif type(module).__name__ == "Linear8bitLt":
@@ -182,6 +181,45 @@ def without_values() -> Iterator[None]:
         functional.create_dynamic_map = original
         functional.name2qmap.clear()
         functional.name2qmap.update(tables)
+
+
+@contextlib.contextmanager
+def masked(packed: bool) -> Iterator[None]:
+    """Tell transformers whether a row holds several rows; with fake tensors it cannot see that."""
+    from transformers import masking_utils
+
+    original = masking_utils.find_packed_sequence_indices
+    if not packed:
+        masking_utils.find_packed_sequence_indices = lambda *args, **options: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = original
+
+
+def sizes(model: nn.Module) -> dict[str, int]:
+    """Return what formulas need: parameters, the largest layer and weight, the cache of a token."""
+    text = model.config.get_text_config()
+    heads = int(getattr(text, "num_attention_heads", 1))
+    width = int(getattr(text, "head_dim", None) or text.hidden_size // heads)
+    keys = int(getattr(text, "num_key_value_heads", None) or heads)
+    states = [s for p in model.parameters() if (s := getattr(p, "quant_state", None)) is not None]
+    layers = [m for name, m in model.named_modules() if name.rpartition(".")[2].isdecimal()]
+    return {
+        "parameters": _count(model),
+        "largest_layer": max((_bytes(layer) for layer in layers), default=0),
+        "largest_quantized": max((2 * s.shape.numel() for s in states), default=0),
+        "cache_per_token": 2 * 2 * int(text.num_hidden_layers) * keys * width,
+    }
+
+
+def _count(model: nn.Module) -> int:
+    states = ((p, getattr(p, "quant_state", None)) for p in model.parameters())
+    return sum(p.numel() if s is None else s.shape.numel() for p, s in states)
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ frees inside itself (workspaces of CUDA kernels) is not seen.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,80 +20,105 @@ from torch.utils.weak import WeakIdKeyDictionary
 BLOCK = 512
 """CUDA's allocator rounds every allocation up to this many bytes."""
 
+OTHER, LOGITS = "activations", "logits"
+"""What a tensor holds that an operator made."""
 
-class Following(TorchDispatchMode):
-    """Sums the live storages after every operator.
+
+class Following(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed by mypy
+    """Sums the live storages after every operator, by what they hold.
 
     Attributes:
-        now: the bytes that are live.
-        peak: the most that were live at once since `restart`.
-        peak_at: the operator after which that was, counted from `restart`.
+        now: the bytes that are live, by what they hold.
+        peak: the same at the moment when they were the most.
+        backward: whether a backward pass is running.
     """
 
     def __init__(self, block: int = 1) -> None:
         super().__init__()
         self._block = block
         self._live: Any = WeakIdKeyDictionary()
-        """Live storage → (the reference that notices its end, bytes, whether it holds logits)."""
+        """Live storage → its entry."""
+        self._total = self._most = 0
         self._width = -1
-        self._watch: tuple[int, Callable[[], None]] | None = None
-        self.now = self.peak = self.peak_at = self.operators = 0
+        self.backward = False
+        self.now: dict[str, int] = {}
+        self.peak: dict[str, int] = {}
 
-    def restart(
-        self, *, width: int = -1, at: int = -1, then: Callable[[], None] | None = None
-    ) -> None:
-        """Forget the peak so far.
+    def restart(self, *, width: int = -1) -> None:
+        """Forget the peak so far; ``width`` is the last dimension of tensors of logits."""
+        self._most, self.peak, self._width = self._total, dict(self.now), width
 
-        Args:
-            width: the last dimension by which tensors of logits are known.
-            at: call ``then`` after so many operators.
-        """
-        self.peak, self.peak_at, self.operators = self.now, 0, 0
-        self._width = width
-        self._watch = (at, then) if then else None
-
-    def add(self, tensors: Iterable[Any]) -> None:
-        """Count what was made before the mode was entered."""
+    def add(self, tensors: Iterable[Any], holds: str = OTHER) -> None:
+        """Count tensors, or say what those that are counted hold."""
         for tensor in tensors:
             if isinstance(tensor, torch.Tensor):
-                self._add(tensor)
+                self._add(tensor, holds)
 
-    def logits(self) -> int:
-        """Return the bytes of live logits, their gradients included."""
-        return sum(size for _, size, is_logits in self._live.values() if is_logits)
-
-    def size_of(self, tensors: Iterable[Any]) -> int:
-        """Return the bytes of the storages of some tensors, each storage once."""
-        seen = WeakIdKeyDictionary()
-        for tensor in tensors:
-            if isinstance(tensor, torch.Tensor):
-                seen[tensor.untyped_storage()] = self._rounded(tensor.untyped_storage().nbytes())
-        return sum(seen.values())
-
-    def _add(self, tensor: torch.Tensor) -> None:
+    def _add(self, tensor: torch.Tensor, holds: str) -> None:
         storage = tensor.untyped_storage()
-        if storage in self._live:
+        entry = self._live.get(storage)
+        if entry is not None:
+            if holds != OTHER:
+                self._book(entry.holds, -entry.size)
+                entry.holds = holds
+                self._book(holds, entry.size)
             return
-        size = self._rounded(storage.nbytes())
+        if holds == OTHER and tensor.dim() > 1 and tensor.shape[-1] == self._width:
+            holds = LOGITS
+        entry = _Entry(self._rounded(storage.nbytes()), holds)
 
-        def ended(_: object, size: int = size) -> None:
-            self.now -= size
+        def ended(_: object, entry: _Entry = entry) -> None:
+            self._book(entry.holds, -entry.size)
 
-        is_logits = tensor.dim() > 1 and self._width in tensor.shape[-1:]
-        self._live[storage] = (weakref.ref(storage, ended), size, is_logits)
-        self.now += size
-        if self.now > self.peak:
-            self.peak, self.peak_at = self.now, self.operators
+        entry.end = weakref.ref(storage, ended)
+        self._live[storage] = entry
+        self._book(holds, entry.size)
+        if self._total > self._most:
+            self._most, self.peak = self._total, dict(self.now)
+
+    def _book(self, holds: str, size: int) -> None:
+        self.now[holds] = self.now.get(holds, 0) + size
+        self._total += size
 
     def _rounded(self, size: int) -> int:
         return -(-size // self._block) * self._block
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        self.operators += 1
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.backward and func in _IN_PLACE and not kwargs and _is_autograds(args[0]):
+            return _IN_PLACE[func](*args)
         made = func(*args, **(kwargs or {}))
         self.add(tree_iter(made))
-        if self._watch and self._watch[0] == self.operators:
-            self._watch[1]()
         return made
+
+
+_IN_PLACE = {
+    torch.ops.aten.add.Tensor: torch.ops.aten.add_.Tensor,
+    torch.ops.aten.scatter_add.default: torch.ops.aten.scatter_add_.default,
+}
+"""What autograd computes in place, but not while a dispatch mode is active: the sum of two
+gradients (torch's ``input_buffer.cpp``) and that of ``gather``. Else a step would seem to hold one
+tensor more."""
+
+
+def _is_autograds(tensor: Any) -> bool:
+    """Return whether nothing but autograd holds a tensor that it changes."""
+    alone = tensor._use_count() <= _ALONE and _uses(tensor) <= _ALONE_STORAGE
+    return alone and tensor.is_contiguous() and not torch.is_grad_enabled()
+
+
+def _uses(tensor: torch.Tensor) -> int:
+    return int(torch._C._storage_Use_Count(tensor.untyped_storage()._cdata))
+
+
+_ALONE, _ALONE_STORAGE = 4, 2
+"""What torch counts where only autograd and this call hold a tensor, and only it the storage."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A live storage."""
+
+    size: int
+    holds: str
+    end: Any = None
+    """The reference that notices its end."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +10,9 @@ from accelerate.utils.operations import convert_outputs_to_fp32
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from llmpipe.estimate.follow import Following
+from llmpipe.estimate.follow import LOGITS, OTHER, Following
+
+PARTS = ("weights", "adapter", "gradients", "optimizer", LOGITS, OTHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +53,6 @@ class Batch:
         return made
 
 
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """What is held at the moment of the peak, in bytes."""
-
-    total: int
-    weights: int
-    adapter: int
-    gradients: int
-    optimizer: int
-    logits: int
-    activations: int
-
-    def as_json(self) -> dict[str, int]:
-        """Return the parts by name."""
-        return asdict(self)
-
-
 class Steps:
     """A model with its optimizer and a batch, ready to be trained; on fake tensors or real ones."""
 
@@ -78,27 +61,44 @@ class Steps:
         self.inputs = batch.inputs()
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(cfg, self.trainable, cuda=cuda)
-        self.accumulate = min(int(cfg.gradient_accumulation_steps or 1), 2)  # more holds no more
+        self.accumulates = int(cfg.gradient_accumulation_steps or 1) > 1
         kind = torch.bfloat16 if cfg.bf16 or cfg.bfloat16 else torch.float16
         self._cast = torch.autocast("cpu", dtype=kind) if cfg.bf16 or cfg.fp16 else None
         if batch.trained is not None:
             _choose_positions(model, batch.trained)
 
-    def tensors(self) -> list[torch.Tensor]:
-        """Return what is there before the first step."""
-        scales = [
-            tensor
-            for parameter in self.model.parameters()
-            for tensor in _scales(getattr(parameter, "quant_state", None))
-        ]
-        eight = [p.SCB for p in self.model.parameters() if hasattr(p, "SCB")]
-        held = [*self.model.parameters(), *self.model.buffers(), *scales, *eight]
-        return [*held, *self.inputs.values()]
+    def held(self) -> dict[str, list[torch.Tensor]]:
+        """Return what is there between two steps, by what it is."""
+        trained = {id(parameter) for parameter in self.trainable}
+        base = [p for p in self.model.parameters() if id(p) not in trained]
+        scales = [t for p in base for t in _scales(getattr(p, "quant_state", None))]
+        eight = [p.SCB for p in base if hasattr(p, "SCB")]
+        buffers = list(self.model.buffers())
+        states = [t for state in self.optimizer.state.values() for t in state.values()]
+        return {
+            "weights": [*base, *scales, *eight, *buffers],
+            "adapter" if base else "weights ": self.trainable,
+            "optimizer": [t for t in states if isinstance(t, torch.Tensor)],
+            "inputs": list(self.inputs.values()),
+        }
 
-    def run(self) -> None:
-        """Train one step: its micro-batches, the clipping of gradients, the optimizer."""
-        for _ in range(self.accumulate):
-            self._loss().backward()
+    def warm_up(self) -> None:
+        """Make the optimizer's states, which exist from the first step on."""
+        for parameter in self.trainable:
+            parameter.grad = torch.zeros_like(parameter)
+        self.optimizer.step()
+        if not self.accumulates:
+            self.optimizer.zero_grad()
+
+    def run(self, following: Following | None = None) -> None:
+        """Train a step: the last of its micro-batches, the clipping, the optimizer."""
+        loss = self._loss()
+        if following:
+            following.backward = True
+        loss.backward()
+        if following:
+            following.backward = False
+        del loss
         limit = self._cfg.max_grad_norm
         if limit is None or limit > 0:
             torch.nn.utils.clip_grad_norm_(self.trainable, limit or 1.0)
@@ -131,39 +131,26 @@ class Steps:
         return -torch.nn.functional.logsigmoid(chosen - rejected).mean()
 
 
-def peak_of(steps: Steps, *, block: int = 1) -> Peak:
-    """Return what a step holds at its peak: optimizer states exist from the second step on."""
+def peak_of(steps: Steps, *, block: int = 1) -> dict[str, int]:
+    """Return what a step holds at its peak, in bytes: `PARTS`."""
     following = Following(block)
-    following.add(steps.tensors())
-    width = int(steps.model.config.get_text_config().vocab_size)
-    found: list[Peak] = []
+
+    def is_gradient(parameter: torch.Tensor) -> None:
+        following.add([parameter.grad], "gradients")
+
+    hooks = [p.register_post_accumulate_grad_hook(is_gradient) for p in steps.trainable]
+    steps.warm_up()
+    for name, tensors in steps.held().items():
+        following.add(tensors, name.strip())
+    following.add((p.grad for p in steps.trainable), "gradients")
+    following.restart(width=int(steps.model.config.get_text_config().vocab_size))
     with following:
-        steps.run()
-        following.restart(width=width)
-        steps.run()
-        total, at = following.peak, following.peak_at
-        following.restart(width=width, at=at, then=lambda: found.append(_parts(steps, following)))
-        steps.run()
-    parts = found[0] if found else _parts(steps, following)
-    known = parts.total - parts.activations
-    return Peak(**{**parts.as_json(), "total": total, "activations": max(0, total - known)})
-
-
-def _parts(steps: Steps, following: Following) -> Peak:
-    parameters = list(steps.model.parameters())
-    trained = {id(p) for p in steps.trainable}
-    is_adapter = len(trained) < len(parameters)
-    base = [p for p in parameters if not is_adapter or id(p) not in trained]
-    scales = [t for p in base for t in _scales(getattr(p, "quant_state", None))]
-    adapter = following.size_of(steps.trainable) if is_adapter else 0
-    weights = following.size_of([*base, *scales, *steps.model.buffers()])
-    gradients = following.size_of(p.grad for p in steps.trainable)
-    states = [t for state in steps.optimizer.state.values() for t in state.values()]
-    optimizer = following.size_of(states)
-    logits = following.logits()
-    known = weights + adapter + gradients + optimizer + logits
-    rest = following.now - known
-    return Peak(following.now, weights, adapter, gradients, optimizer, logits, rest)
+        steps.run(following)
+    for hook in hooks:
+        hook.remove()
+    peak = dict(following.peak)
+    peak[OTHER] = peak.get(OTHER, 0) + peak.pop("inputs", 0)
+    return {name: peak.get(name, 0) for name in PARTS}
 
 
 def make_optimizer(cfg: Any, parameters: list[Any], *, cuda: bool) -> Any:

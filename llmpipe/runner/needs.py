@@ -6,11 +6,19 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from llmpipe.canonical import leaves
-from llmpipe.contracts import SECRET, Estimates, Needs, StageConfig
+from llmpipe.contracts import (
+    SECRET,
+    EstimateContext,
+    Estimates,
+    Hardware,
+    Needs,
+    StageConfig,
+)
 from llmpipe.errors import MissingDependencyError, Problem
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, LocalPath, StageOutput
@@ -20,7 +28,7 @@ from llmpipe.runner.fingerprint import replace_at
 from llmpipe.runner.messages import size_text
 from llmpipe.runner.project import Project
 from llmpipe.runner.remote import address_needs
-from llmpipe.runner.resources import Machine, shortage
+from llmpipe.runner.resources import Machine, hardware_here, shortage
 from llmpipe.spec.model import StageSpec
 
 MISSING, HERE = "missing", "ok"
@@ -70,9 +78,25 @@ def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
     return sorted(found.values(), key=lambda needed: needed.need.here)
 
 
-def estimates_of(project: Project, stages: Iterable[str]) -> dict[str, Needs]:
-    """Return the estimated needs of the named stages whose kinds can estimate them."""
+def estimates_of(
+    project: Project,
+    stages: Iterable[str],
+    *,
+    hardware: Hardware | None = None,
+    depth: Literal["known", "gate", "full"] = "known",
+    online: bool = False,
+) -> dict[str, Needs]:
+    """Return the estimated needs of the named stages whose kinds can estimate them.
+
+    Args:
+        project: The project of the stages.
+        stages: Their names.
+        hardware: The machine that would run them; this machine by default.
+        depth: See `EstimateContext`.
+        online: See `EstimateContext`.
+    """
     given = _Inputs(project)
+    asked = EstimateContext(hardware or hardware_here(), project.store.memo, depth, online)
     found = {}
     for node in (project.graph.nodes[name] for name in stages):
         if issubclass(node.stage, Estimates):
@@ -82,7 +106,7 @@ def estimates_of(project: Project, stages: Iterable[str]) -> dict[str, Needs]:
             inputs = {
                 port: replace(known, size=sizes.get(port)) for port, known in given.of(node).items()
             }
-            found[node.id] = node.stage.estimate(with_paths(node), inputs)
+            found[node.id] = node.stage.estimate(with_paths(node), inputs, asked)
     return found
 
 
@@ -246,4 +270,4 @@ class _Inputs:
             return Given(binding.type, source.root, source.pattern, folder=folder)
         if isinstance(source, AbsentData):
             return Given(binding.type, Path(source.package, source.inner))
-        return Given(binding.type)
+        return Given(binding.type, repo=source.repo, revision=source.revision)

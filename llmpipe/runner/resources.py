@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmpipe.contracts import Resources, StageConfig
+from llmpipe.backends.device import detect
+from llmpipe.contracts import Hardware, Resources, StageConfig
 from llmpipe.graph.model import StageNode
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -44,6 +45,16 @@ class Grant:
     def environment(self) -> dict[str, str]:
         """Return environment variables that limit the stage to its share."""
         return {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+
+
+def hardware_here() -> Hardware:
+    """Return what this machine offers to a training."""
+    machine, device = Machine.here(), detect()
+    if device.kind == "cpu":
+        return Hardware(memory=machine.memory)
+    gpus = max(1, len(machine.gpus))
+    dtype = device.dtype
+    return Hardware("cuda", device.memory or None, gpus, machine.memory, dtype)
 
 
 class Pool:

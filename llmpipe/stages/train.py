@@ -30,8 +30,11 @@ from llmpipe.contracts import (
     ArtifactType,
     Compilable,
     Effort,
+    EstimateContext,
+    Estimates,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     Showable,
@@ -64,6 +67,7 @@ from llmpipe.stages.train_config import (
 )
 from llmpipe.stages.train_effort import effort
 from llmpipe.stages.train_entry import entry_problems
+from llmpipe.stages.train_estimate import estimate
 from llmpipe.stages.train_metrics import metrics, not_the_best, summary, unlearned
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
@@ -85,7 +89,7 @@ NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
 """Artifact types that a path in the block may have; the path is passed to Axolotl."""
 
 
-class Train(StageDefaults, Compilable, Showable):
+class Train(StageDefaults, Compilable, Showable, Estimates):
     """The stage kind ``train``."""
 
     Config = TrainConfig
@@ -199,6 +203,11 @@ class Train(StageDefaults, Compilable, Showable):
             message = "its Axolotl settings are unchecked: Axolotl is not installed"
             return [Finding(("axolotl",), message, axolotl.INSTALL_HINT, missing=True)]
         return list(findings(config, result.problems, folder))
+
+    @staticmethod
+    def estimate(config: TrainConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        """Run a step on fake tensors, or take what is remembered of that."""
+        return estimate(config, inputs, asked)
 
     @staticmethod
     def compile_to(ctx: StageContext[TrainConfig], out: Path) -> list[str]:

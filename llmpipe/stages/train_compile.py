@@ -26,7 +26,7 @@ from llmpipe.backends.axolotl.config import (
 from llmpipe.backends.axolotl.file import read_axolotl_file
 from llmpipe.backends.axolotl.paths import paths_in, replace_paths
 from llmpipe.backends.axolotl.sharding import FOLDER, spelled_out
-from llmpipe.backends.device import detect
+from llmpipe.backends.device import Device, detect
 from llmpipe.backends.huggingface.chat_tokens import has_chat_template
 from llmpipe.contracts import SECRET, Artifact, StageContext
 from llmpipe.errors import StageError
@@ -121,11 +121,12 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
 
 
 def compile_unseen(
-    config: TrainConfig, axolotl_file: Path | None
+    config: TrainConfig, axolotl_file: Path | None, device: Device | None = None
 ) -> tuple[Compiled, dict[str, Any]]:
     """Compile what a run will compile, before its inputs exist; return the block as well.
 
-    Everything but the paths of model, data and output is as in the run, including the device.
+    Everything but the paths of model, data and output is as in the run. The device is this machine's,
+    unless another ``device`` is given.
 
     Raises:
         StageError: As `merged_block`, or the block would train wrongly on this device.
@@ -142,7 +143,7 @@ def compile_unseen(
         allow_untrained=config.allow_untrained,
         rewards=expected_rewards(config),
     )
-    compiled = compile_config(spelled_out(block, None), sources, detect())
+    compiled = compile_config(spelled_out(block, None), sources, device or detect())
     return Compiled(compiled.config, notes + compiled.notes), spelled_out(block, None)
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from llmpipe.contracts import (
     Endpoint,
+    EstimateContext,
     Estimates,
     FieldPath,
     Input,
@@ -76,7 +77,9 @@ class WordCount(StageDefaults, Servable, Estimates):
         return []
 
     @staticmethod
-    def estimate(config: WordCountConfig, inputs: Mapping[str, Given]) -> Needs:
+    def estimate(
+        config: WordCountConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
         """Say how long the counting takes, where the size of the rows is known."""
         size = inputs["data"].size
         return Needs(seconds=None if size is None else size / BYTES_PER_SECOND)

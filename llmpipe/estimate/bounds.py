@@ -1,0 +1,57 @@
+"""A quick upper bound on what a training takes, from the numbers in ``config.json`` alone.
+
+It spares a small training the seconds of an exact estimate: what fits by this bound fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PER_PARAMETER = 24
+"""Bytes: float32 weights, gradients, Adam's two states, and temporary copies of two of them."""
+
+PER_LOGIT = 20
+"""Bytes: 12 at the peak of a step, and copies in float32 of those in 16 bits."""
+
+PER_WIDTH = 40
+"""Numbers that a layer keeps for each token, in widths of its hidden state: Korthikanti et al.,
+arXiv:2205.05198, count 34 bytes; an intermediate layer that is wider is counted by itself."""
+
+OVERHEAD = 2 * 10**9
+"""What the process and a GPU's libraries take."""
+
+
+def surely_within(model: Mapping[str, Any], document: Mapping[str, Any], limit: int) -> bool:
+    """Return whether a training plainly needs no more than ``limit`` bytes."""
+    bound = upper_bound(model, document)
+    return bound is not None and bound <= limit
+
+
+def upper_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int | None:
+    """Return more bytes than a training can take, or None where the model is of an unknown form."""
+    inner_config = model.get("text_config")
+    text: Mapping[str, Any] = inner_config if isinstance(inner_config, Mapping) else model
+    try:
+        width, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
+        vocabulary, inner = int(text["vocab_size"]), int(text["intermediate_size"])
+        heads = int(text["num_attention_heads"])
+        rows, length = int(document["micro_batch_size"]), int(document["sequence_len"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if any("expert" in str(key) for key in text) or min(width, layers, inner, heads, length) <= 0:
+        return None
+    models = 2 if document.get("rl") else 1
+    pairs = 2 if document.get("rl") or document.get("reward_model") else 1
+    tokens = rows * length * pairs
+    parameters = layers * (4 * width * width + 3 * width * inner) + 2 * vocabulary * width
+    activations = 4 * tokens * layers * (PER_WIDTH * width + 12 * inner)
+    if document.get("adapter"):
+        activations *= 2  # what the adapter's own layers keep
+    scores = 4 * 4 * layers * heads * tokens * length if _is_eager(document) else 16 * tokens**2
+    total = PER_PARAMETER * parameters * models + activations + scores
+    return total + models * PER_LOGIT * tokens * vocabulary + OVERHEAD
+
+
+def _is_eager(document: Mapping[str, Any]) -> bool:
+    return bool(document.get("attn_implementation") == "eager" or document.get("eager_attention"))

@@ -1,0 +1,112 @@
+"""What to change in a training that does not fit: the micro-batch first, then more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from llmpipe.estimate.memory import Memory
+
+Measure = Callable[[Mapping[str, Any]], Memory | None]
+"""Returns the memory of a document, or None where that is not known."""
+
+SHORTEST = 256
+"""Tokens below which a shorter sequence is not offered."""
+
+LEAST: Mapping[str, float] = {"qlora": 0.53, "lora": 2.0, "full": 6.0}
+"""Bytes for each parameter that a training takes at the least: weights, gradients, states; NF4 with
+scales that are quantized themselves takes 4.127 bits (Dettmers et al., arXiv:2305.14314)."""
+
+
+def largest_micro_batch(document: Mapping[str, Any], measure: Measure, limit: int) -> int:
+    """Return the largest micro-batch that fits; 0 if none does.
+
+    What a step holds grows in proportion to the micro-batch; two measurements give the line, and
+    a third one checks the answer.
+    """
+    now = int(document.get("micro_batch_size") or 1)
+    at_now, at_other = measure(document), measure(_with_rows(document, 1 if now > 1 else 2))
+    if at_now is None or at_other is None:
+        return 0
+    other = 1 if now > 1 else 2
+    slope = (at_now.total - at_other.total) / (now - other)
+    if slope <= 0:
+        return now if at_now.total <= limit else 0
+    guess = int((limit - at_now.total) // slope) + now
+    while guess > 0:
+        found = measure(_with_rows(document, guess))
+        if found is not None and found.total <= limit:
+            return guess
+        guess -= max(1, guess // 16)
+    return 0
+
+
+def changes_that_fit(
+    document: Mapping[str, Any], measure: Measure, limit: int, parameters: int
+) -> Iterator[str]:
+    """Yield ways to make a training fit; the first that keeps its method, then cheaper methods."""
+    start = _kind(document)
+    order = ["full", "lora", "qlora"]
+    for kind in order[order.index(start) :]:
+        if LEAST[kind] * parameters > limit:
+            continue
+        changed = dict(document)
+        words = []
+        for change in _steps(document, kind):
+            changed.update(change)
+            words += [f"{key}: {_shown(value)}" for key, value in change.items()]
+            found = measure(changed)
+            if found is not None and found.total <= limit:
+                yield f"{', '.join(words)}: {found.total / 1e9:.1f} GB"
+                break
+
+
+def gist(parameters: int, limit: int) -> str:
+    """Describe how large a model could be trained at all, where nothing fits."""
+    need = LEAST["qlora"] * parameters
+    most = limit / LEAST["qlora"] / 1.3 / 1e9
+    return (
+        f"this model has {parameters / 1e9:.1f} billion parameters; even in 4 bits its weights "
+        f"take {need / 1e9:.1f} GB. QLoRA fits for models up to about {most:.0f} billion "
+        "parameters here"
+    )
+
+
+def _steps(document: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    """Yield changes to be made one after another, those that cost least first."""
+    rows = int(document.get("micro_batch_size") or 1)
+    collected = int(document.get("gradient_accumulation_steps") or 1)
+    method: dict[str, Any] = {}
+    if kind != _kind(document):
+        method = {"adapter": kind, **({"load_in_4bit": True} if kind == "qlora" else {})}
+        method |= {"lora_r": 16, "lora_alpha": 32, "lora_target_linear": True}
+        if document.get("adapter"):
+            method = {key: method[key] for key in ("adapter", "load_in_4bit")}
+    smaller = {"micro_batch_size": 1, "gradient_accumulation_steps": rows * collected}
+    saving: dict[str, Any] = {"gradient_checkpointing": True}
+    if method:
+        yield method
+    if not document.get("gradient_checkpointing"):
+        yield saving
+    if rows > 1:
+        yield smaller
+    if kind == "full" and "8bit" not in str(document.get("optimizer")):
+        yield {"optimizer": "adamw_bnb_8bit"}
+    length = int(document["sequence_len"]) // 2
+    while length >= SHORTEST:
+        yield {"sequence_len": length}
+        length //= 2
+
+
+def _kind(document: Mapping[str, Any]) -> str:
+    if not document.get("adapter"):
+        return "full"
+    return "qlora" if document.get("load_in_4bit") else "lora"
+
+
+def _with_rows(document: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    return {**document, "micro_batch_size": rows}
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
