@@ -84,7 +84,7 @@ class Following(TorchDispatchMode):  # type: ignore[misc]  # torch is not follow
         return -(-size // self._block) * self._block
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.backward and func in _IN_PLACE and not kwargs and _is_autograds(args[0]):
+        if self.backward and func in _IN_PLACE and not kwargs and _is_autograds(*args):
             return _IN_PLACE[func](*args)
         made = func(*args, **(kwargs or {}))
         self.add(tree_iter(made))
@@ -100,10 +100,14 @@ gradients (torch's ``input_buffer.cpp``) and that of ``gather``. Else a step wou
 tensor more."""
 
 
-def _is_autograds(tensor: Any) -> bool:
+def _is_autograds(tensor: Any, *others: Any) -> bool:
     """Return whether nothing but autograd holds a tensor that it changes."""
+    last = others[-1]  # what is added
+    if not isinstance(last, torch.Tensor) or last.dtype != tensor.dtype or last.dim() == 0:
+        return False
     alone = tensor._use_count() <= _ALONE and _uses(tensor) <= _ALONE_STORAGE
-    return alone and tensor.is_contiguous() and not torch.is_grad_enabled()
+    fits = len(others) > 1 or last.shape == tensor.shape
+    return alone and fits and tensor.is_contiguous() and not torch.is_grad_enabled()
 
 
 def _uses(tensor: torch.Tensor) -> int:
