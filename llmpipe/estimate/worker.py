@@ -78,9 +78,7 @@ def measure(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
     from llmpipe.estimate import build, step
 
-    _write_config(asked, folder)
-    document = {**asked["document"], "base_model": str(folder)}
-    cfg = build.settings_for(document, asked["capabilities"])
+    cfg, document = settings_of(asked, folder)
     notes = _switch_off(cfg)
     model = build.build(cfg)
     batch = batch_of(cfg, document, model.config.get_text_config())
@@ -94,6 +92,15 @@ def measure(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "sizes": build.sizes(model),
         "notes": notes,
     }
+
+
+def settings_of(asked: Mapping[str, Any], folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Return the settings as Axolotl completes them, and the document they come from."""
+    from llmpipe.estimate import build
+
+    _write_config(asked, folder)
+    document = {**asked["document"], "base_model": str(folder)}
+    return build.settings_for(document, asked["capabilities"]), document
 
 
 def batch_of(cfg: Any, document: Mapping[str, Any], text: Any) -> Any:
