@@ -21,7 +21,7 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-data bench-engine bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources python-api clean
+	bench-data bench-engine bench-memory bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources python-api clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -116,6 +116,9 @@ bench-data: $(VENV)/.installed ## rows that format takes in a CPU second, beside
 
 bench-merge: $(VENV)/.installed ## merged models beside the trained ones, PEFT and Axolotl: half an hour
 	$(BIN)/python -m benchmarks.merge $(BENCH_OPTIONS)
+
+bench-memory: $(VENV)/.installed ## estimates of a training's memory beside real allocations: 5 minutes
+	$(BIN)/python -m benchmarks.memory $(BENCH_OPTIONS)
 
 bench-serve: $(VENV)/.installed ## how long a long prompt stops other answers: 5 minutes
 	$(BIN)/python -m benchmarks.serve $(BENCH_OPTIONS)

@@ -14,6 +14,7 @@ from typing import Any
 import llmpipe
 import llmpipe.errors
 import llmpipe.testing
+from llmpipe import contracts
 from llmpipe.contracts import abilities
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "python-api.md"
@@ -80,8 +81,8 @@ def page() -> str:
     )
     for ability in abilities.ABILITIES:
         parts += klass(ability.__name__, ability, "### ", "#### ")
-    for name in ("ServeContext", "Endpoint", "Needs"):
-        parts += klass(name, getattr(abilities, name), "### ", "#### ", fields=True)
+    for name in ("ServeContext", "Endpoint", "EstimateContext", "Hardware", "Needs"):
+        parts += klass(name, getattr(contracts, name), "### ", "#### ", fields=True)
     parts.append("## `llmpipe.testing`\n\n" + prose(inspect.getdoc(llmpipe.testing) or "") + "\n")
     for name in ("run_stage", "make_context", "make_config", "require_same_twice"):
         parts += function(name, getattr(llmpipe.testing, name), "### ")

@@ -74,6 +74,7 @@ def document(settings: Mapping[str, Any]) -> dict[str, Any]:
         "num_epochs": 1,
         "learning_rate": 1e-4,
         "optimizer": "adamw_torch",
+        "bf16": False,
         **dict.fromkeys(
             ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel"), False
         ),

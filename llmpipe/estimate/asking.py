@@ -20,7 +20,7 @@ from typing import Any
 
 from llmpipe.estimate.model_config import ModelConfig
 
-ASK_VERSION = 2
+ASK_VERSION = 3
 """Part of the cache key. Raise it if the subprocess would answer differently."""
 
 CHILD = "llmpipe.estimate.worker"

@@ -14,9 +14,12 @@ PER_PARAMETER = 24
 PER_LOGIT = 20
 """Bytes: 12 at the peak of a step, and copies in float32 of those in 16 bits."""
 
-PER_WIDTH = 40
-"""Numbers that a layer keeps for each token, in widths of its hidden state: Korthikanti et al.,
-arXiv:2205.05198, count 34 bytes; an intermediate layer that is wider is counted by itself."""
+PER_WIDTH, PER_INNER = 100, 32
+"""Bytes that a layer keeps for each token and each number of its hidden state, and of its inner
+one, in float32 (Korthikanti et al., arXiv:2205.05198, count 34 for both in 16 bits)."""
+
+ADAPTER = 1.6
+"""How much more an adapter's own layers make a layer keep."""
 
 OVERHEAD = 2 * 10**9
 """What the process and a GPU's libraries take."""
@@ -45,9 +48,9 @@ def upper_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int | 
     pairs = 2 if document.get("rl") or document.get("reward_model") else 1
     tokens = rows * length * pairs
     parameters = layers * (4 * width * width + 3 * width * inner) + 2 * vocabulary * width
-    activations = 4 * tokens * layers * (PER_WIDTH * width + 12 * inner)
+    activations = tokens * layers * (PER_WIDTH * width + PER_INNER * inner)
     if document.get("adapter"):
-        activations *= 2  # what the adapter's own layers keep
+        activations = int(ADAPTER * activations)
     scores = 4 * 4 * layers * heads * tokens * length if _is_eager(document) else 16 * tokens**2
     total = PER_PARAMETER * parameters * models + activations + scores
     return total + models * PER_LOGIT * tokens * vocabulary + OVERHEAD

@@ -100,6 +100,8 @@ def settings_of(asked: Mapping[str, Any], folder: Path) -> tuple[Any, dict[str, 
 
     _write_config(asked, folder)
     document = {**asked["document"], "base_model": str(folder)}
+    if document.get("bf16") == "auto":  # Axolotl would ask the GPU of this machine
+        document["bf16"] = bool(asked["capabilities"]["bf16"])
     return build.settings_for(document, asked["capabilities"]), document
 
 

@@ -13,6 +13,7 @@ from llmpipe.errors import StageError
 from llmpipe.estimate.asking import ask
 from llmpipe.estimate.bounds import surely_within
 from llmpipe.estimate.fitting import changes_that_fit, gist, largest_micro_batch
+from llmpipe.estimate.gguf_header import shape_of
 from llmpipe.estimate.memory import Memory, memory_of
 from llmpipe.estimate.model_config import ModelConfig, find_config
 from llmpipe.needs import Given
@@ -60,10 +61,9 @@ class _Question:
 
     def plainly_fits(self) -> bool:
         """Return whether a rough bound already shows that it fits."""
-        limit, content = self.hardware.limit, self.model.content
-        return limit is None or (
-            content is not None and surely_within(content, self.document, limit)
-        )
+        limit, gguf = self.hardware.limit, self.model.gguf
+        shape = self.model.content if gguf is None else shape_of(gguf)
+        return limit is None or (shape is not None and surely_within(shape, self.document, limit))
 
     def ask(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what a step of the document holds."""
