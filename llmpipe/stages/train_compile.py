@@ -125,8 +125,8 @@ def compile_unseen(
 ) -> tuple[Compiled, dict[str, Any]]:
     """Compile what a run will compile, before its inputs exist; return the block as well.
 
-    Everything but the paths of model, data and output is as in the run. The device is this machine's,
-    unless another ``device`` is given.
+    Everything but the paths of model, data and output is as in the run. The device is
+    this machine's, unless another ``device`` is given.
 
     Raises:
         StageError: As `merged_block`, or the block would train wrongly on this device.
