@@ -6,8 +6,10 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import write_llama
 
 from llmpipe.backends import tools
 from llmpipe.backends.huggingface.gguf_import import read_gguf
@@ -15,6 +17,7 @@ from llmpipe.backends.llama_cpp import converter
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.stages.export import Export, ExportConfig, ParityOptions
+from llmpipe.stages.export_files import exact_type
 
 pytestmark = pytest.mark.heavy
 
@@ -72,6 +75,58 @@ def test_several_types_and_equal_bytes(
     assert again.read_bytes() == result.outputs["bf16"].read_bytes()
 
 
+def test_types_made_of_one_conversion(
+    run_export: RunExport, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file passes the gate; its bytes do not depend on what else is written."""
+    model = tmp_path / "wide"
+    write_llama(model, smollm2_gguf, hidden_size=256, intermediate_size=288)
+    converted: list[str] = []
+    convert = converter.convert
+
+    def recorded(folder: Path, gguf: Path, kind: converter.OutputType, **settings: Any) -> None:
+        converted.append(kind)
+        convert(folder, gguf, kind, **settings)
+
+    monkeypatch.setattr(converter, "convert", recorded)
+    result = run_export(model, config(["q4_k_m", "q8_0"]))
+    assert converted == ["f32"]
+    alone = run_export(model, config("q8_0"))
+    assert converted == ["f32", "q8_0"]
+    assert alone.outputs["q8_0"].read_bytes() == result.outputs["q8_0"].read_bytes()
+    report = json.loads(result.outputs["parity"].read_text("utf-8"))
+    assert {name: part["parity"] for name, part in report.items()} == {
+        "q4_k_m": "exact",
+        "q8_0": "exact",
+    }
+    assert report["q4_k_m"]["quantization"]["fallbacks"] == {
+        "Q4_K → Q5_0": ["blk.0.ffn_down.weight"],
+        "Q6_K → Q8_0": ["blk.1.ffn_down.weight"],
+    }
+    assert result.metrics["q4_k_m"]["fallbacks"] == 2
+    assert 6 < result.metrics["q4_k_m"]["bits_per_weight"] < 7
+    assert "q4_k_m" in result.summary
+    assert " bits)" in result.summary
+    assert sorted(path.name for path in result.outputs["q8_0"].parent.iterdir()) == [
+        "parity.json",
+        "q4_k_m.gguf",
+        "q8_0.gguf",
+    ]
+
+
+def test_a_model_of_16_bits_is_converted_exactly(tiny_llama: Path, tmp_path: Path) -> None:
+    """The conversion that others are made from keeps the weights, in as few bytes as it can."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    assert exact_type(tiny_llama) == "f32"
+    for dtype, kind in ((torch.bfloat16, "bf16"), (torch.float16, "f16")):
+        AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=dtype).save_pretrained(
+            tmp_path / kind
+        )
+        assert exact_type(tmp_path / kind) == kind
+
+
 def test_a_model_with_a_head_of_its_own(
     run_export: RunExport, tiny_llama: Path, tmp_path: Path
 ) -> None:
@@ -106,7 +161,9 @@ def test_missing_converter(run_export: RunExport, tiny_llama: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("quantize", "place", "message"),
     [
-        ("q4_k_m", ("quantize",), "'q4_k_m' is not a type that can be written (f16, bf16, q8_0"),
+        ("q4km", ("quantize",), "'q4km' is not a type that can be written (f16, bf16, q8_0"),
+        ("Q4_K_M", ("quantize",), "did you mean 'q4_k_m'?"),
+        ("iq2_m", ("quantize",), "'iq2_m' needs an importance matrix"),
         (["q8_0", "Q8"], ("quantize", 1), "'Q8' is not a type"),
         (["f16", "f16"], ("quantize",), "the same type appears twice"),
         ([], ("quantize",), "name at least one type"),

@@ -67,6 +67,25 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def matrix_types(files: list[Path]) -> frozenset[str]:
+    """Return the types of the tensors with two dimensions or more, such as ``BF16``.
+
+    Raises:
+        StageError: A file is not a safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found = set()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                slices = [opened.get_slice(name) for name in opened.keys()]  # noqa: SIM118
+                found |= {s.get_dtype() for s in slices if len(s.get_shape()) > 1}
+        except (SafetensorError, OSError) as error:
+            raise StageError(f"{file.name} cannot be read: {error}") from error
+    return frozenset(found)
+
+
 def tensors(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Yield every tensor of the files by name, as torch tensors on the CPU.
 

@@ -1,8 +1,8 @@
 """Convert a Hugging Face folder to GGUF with llama.cpp's own converter, run as a child process.
 
 The converter is the one that ``llmpipe tools install`` keeps apart, or that of a llama.cpp checkout
-which the environment variable ``LLMPIPE_LLAMA_CPP`` names. It writes 16-bit and Q8_0 files; it does
-not make K-quants, and `llmpipe.parity` verifies the file.
+which the environment variable ``LLMPIPE_LLAMA_CPP`` names. It writes 32-bit, 16-bit and Q8_0 files.
+`llmpipe.backends.llama_cpp.quantize` makes the other types from them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from llmpipe.backends import tools
 from llmpipe.backends.subprocess import run_child
@@ -21,9 +21,8 @@ from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.needs import Need
 from llmpipe.paths import expanded
 
-Quantization = Literal["f16", "bf16", "q8_0"]
-QUANTIZATIONS: tuple[str, ...] = get_args(Quantization)
-"""The types that the converter writes by itself."""
+OutputType = Literal["f32", "f16", "bf16", "q8_0"]
+"""The types that the converter writes."""
 
 NAME = "llama.cpp's converter"
 INSTALL = "llmpipe tools install"
@@ -93,7 +92,7 @@ def identity() -> str:
 def convert(
     model: Path,
     gguf: Path,
-    quantization: Quantization,
+    kind: OutputType,
     *,
     converter: Converter,
     work: Path,
@@ -112,7 +111,7 @@ def convert(
             converter.script,
             model,
             "--outtype",
-            quantization,
+            kind,
             "--outfile",
             gguf,
             "--metadata",

@@ -6,15 +6,15 @@ tensors of the others with random values. A GGUF is untrusted, so call this in i
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.llama_cpp.gguf_write import NewTensor, stored_bytes, write_gguf
 from llmpipe.errors import StageError
 from llmpipe.gguf_parts import all_parts
 
@@ -23,7 +23,6 @@ PART_COUNT = "split.count"
 TENSOR_COUNT = "split.tensors.count"
 
 _SPLIT = (PART_NUMBER, PART_COUNT, TENSOR_COUNT)
-_MAGIC, _VERSION = b"GGUF", 3
 
 
 @dataclass(frozen=True)
@@ -179,29 +178,15 @@ def _number(reader: Any, key: str) -> int | None:
 def _join(gguf: Gguf, target: Path) -> None:
     """Write all parts as one file: the first part's metadata unchanged, then every tensor."""
     first = gguf.readers[0]
-    fields = [  # the reader adds the file's header as "GGUF.version" and so on
-        field
-        for name, field in first.fields.items()
-        if name not in _SPLIT and not name.startswith("GGUF.")
+    tensors = [
+        NewTensor(
+            tensor.name,
+            tuple(map(int, tensor.shape)),
+            int(tensor.tensor_type),
+            int(tensor.n_bytes),
+            partial(stored_bytes, reader, tensor),
+        )
+        for reader in gguf.readers
+        for tensor in reader.tensors
     ]
-    tensors = [(reader, tensor) for reader in gguf.readers for tensor in reader.tensors]
-    alignment = int(first.alignment)
-    with target.open("wb") as file:
-        file.write(_MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), len(fields)))
-        for field in fields:
-            file.writelines(part.tobytes() for part in field.parts)
-        offset = 0
-        for _, tensor in tensors:
-            name, shape = tensor.name.encode(), [int(n) for n in tensor.shape]
-            file.write(struct.pack("<Q", len(name)) + name + struct.pack("<I", len(shape)))
-            file.write(struct.pack(f"<{len(shape)}QIQ", *shape, tensor.tensor_type, offset))
-            offset += _padded(int(tensor.n_bytes), alignment)
-        for reader, tensor in tensors:
-            file.write(bytes(-file.tell() % alignment))
-            begin = int(tensor.data_offset)
-            reader.data[begin : begin + int(tensor.n_bytes)].tofile(file)
-        file.write(bytes(-file.tell() % alignment))
-
-
-def _padded(size: int, alignment: int) -> int:
-    return size + -size % alignment
+    write_gguf(target, first, tensors, without=_SPLIT)

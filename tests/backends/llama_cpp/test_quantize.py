@@ -1,0 +1,168 @@
+"""Quantizing, compared byte by byte with llama.cpp's own `llama_model_quantize`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmpipe.backends.llama_cpp.gguf_file import reader
+from llmpipe.backends.llama_cpp.mixtures import DEFAULTS, NEED_IMPORTANCE
+from llmpipe.backends.llama_cpp.quantize import described, quantize
+from llmpipe.errors import StageError
+
+pytestmark = pytest.mark.heavy
+
+ORACLE = Path(__file__).with_name("quantize_oracle.py")
+LLAMA = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+EXPERTS = (*LLAMA[:4], "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+FUSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
+
+MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
+    "llama": ("llama", LLAMA, {"block_count": 20}),
+    "shared values": ("llama", LLAMA, {"block_count": 9, "attention.head_count_kv": 1}),
+    "70B": ("llama", LLAMA[2:3], {"block_count": 80, "attention.head_count_kv": 2}),
+    "8 experts": ("llama", EXPERTS, {"block_count": 8, "expert_count": 8, "expert_used_count": 2}),
+    "4 experts": ("llama", EXPERTS, {"block_count": 8, "expert_count": 4, "expert_used_count": 2}),
+    "falcon": ("falcon", FUSED, {"block_count": 32, "attention.layer_norm_epsilon": 1e-5}),
+    "qwen2": ("qwen2", LLAMA, {"block_count": 8}),
+    "gemma2": ("gemma2", LLAMA, {"block_count": 8}),
+    "phi3": ("phi3", FUSED[:3], {"block_count": 8}),
+}
+"""Architecture, tensors of a layer, and metadata of small models with which the rules differ."""
+
+
+def write_model(target: Path, name: str, width: int = 256, *, own_head: bool = True) -> Path:
+    """Write a model of `MODELS` with random weights of float32."""
+    from gguf import GGUFWriter
+
+    architecture, roles, settings = MODELS[name]
+    random = np.random.default_rng(0)
+    writer = GGUFWriter(target, architecture)
+    usual = {
+        "context_length": 64, "embedding_length": width, "feed_forward_length": width,
+        "attention.head_count": 4, "attention.head_count_kv": 4,
+        "attention.layer_norm_rms_epsilon": 1e-5, "attention.sliding_window": 32,
+    }  # fmt: skip
+    for key, value in {**usual, **settings}.items():
+        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        add(f"{architecture}.{key}", value)
+
+    def weights(*shape: int) -> Any:
+        return random.standard_normal(shape, np.float32)
+
+    experts = settings.get("expert_count", 1)
+    writer.add_tensor("token_embd.weight", weights(8, width // 32 * 32))
+    if own_head:
+        writer.add_tensor("output.weight", weights(8, width // 32 * 32))
+    writer.add_tensor("output_norm.weight", weights(width))
+    for layer in range(settings["block_count"]):
+        for role in roles:
+            columns = 256 if role == "ffn_down" else width
+            shape = (experts, 3, columns) if role.endswith("_exps") else (3, columns)
+            writer.add_tensor(f"blk.{layer}.{role}.weight", weights(*shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def oracle(
+    source: Path, folder: Path, mixtures: list[str], importance: Mapping[str, Any] | None = None
+) -> dict[str, Path]:
+    """Have llama.cpp quantize a file to each mixture."""
+    from gguf import LlamaFileType
+
+    made = {mixture: folder / f"{mixture}.oracle.gguf" for mixture in mixtures}
+    jobs = [
+        {
+            "source": str(source),
+            "target": str(target),
+            "ftype": int(LlamaFileType[f"MOSTLY_{mixture.upper()}"]),
+            "importance": {name: values.ravel().tolist() for name, values in importance.items()}
+            if importance
+            else None,
+        }
+        for mixture, target in made.items()
+    ]
+    lines = "".join(json.dumps(job) + "\n" for job in jobs)
+    subprocess.run([sys.executable, ORACLE], input=lines, text=True, check=True, timeout=300)
+    return made
+
+
+def assert_equal(found: Path, expected: Path) -> None:
+    """Compare the type and the bytes of every tensor, and the metadata that says the type."""
+    ours, theirs = reader(found), reader(expected)
+    wanted = {tensor.name: tensor for tensor in theirs.tensors}
+    assert {t.name: t.tensor_type.name for t in ours.tensors} == {
+        name: tensor.tensor_type.name for name, tensor in wanted.items()
+    }
+    for tensor in ours.tensors:
+        assert np.array_equal(tensor.data, wanted[tensor.name].data), tensor.name
+    for field in ("general.file_type", "general.quantization_version"):
+        assert ours.fields[field].contents() == theirs.fields[field].contents()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_tensor_is_that_of_llama_cpp(name: str, tmp_path: Path) -> None:
+    """Types and bytes of every mixture, for models with which the rules differ."""
+    source = write_model(tmp_path / "source.gguf", name)
+    mixtures = [mixture for mixture in DEFAULTS if mixture not in NEED_IMPORTANCE]
+    for mixture, expected in oracle(source, tmp_path, mixtures).items():
+        quantize(source, tmp_path / "ours.gguf", mixture, threads=2)
+        assert_equal(tmp_path / "ours.gguf", expected)
+
+
+@pytest.mark.parametrize("own_head", [False, True])
+@pytest.mark.parametrize("width", [288, 272])
+def test_narrow_rows(width: int, own_head: bool, tmp_path: Path) -> None:
+    """Rows that are a multiple of 32, and rows that are not, get the types that llama.cpp gives."""
+    source = write_model(tmp_path / "source.gguf", "llama", width, own_head=own_head)
+    for mixture, expected in oracle(source, tmp_path, ["q5_k_m", "q3_k_m", "iq4_xs"]).items():
+        written = quantize(source, tmp_path / "ours.gguf", mixture, threads=2)
+        assert_equal(tmp_path / "ours.gguf", expected)
+        assert sum(map(len, written.fallbacks.values())) == 6 * 20 + (own_head and width == 288)
+
+
+def test_what_fell_back_is_named(tmp_path: Path) -> None:
+    """Tensors whose rows are too narrow are counted and named, with the true bits per weight."""
+    source = write_model(tmp_path / "source.gguf", "llama", 288, own_head=False)
+    target = tmp_path / "ours.gguf"
+    written = quantize(source, target, "q4_k_s", threads=1)
+    assert written.fallbacks["Q4_K", "Q5_0"][0].startswith("blk.0.attn_")
+    tensors = reader(target).tensors
+    stored, weights = (sum(int(getattr(t, k)) for t in tensors) for k in ("n_bytes", "n_elements"))
+    assert written.bits == pytest.approx(8 * stored / weights)
+    sentence = described("q4_k_s", written)
+    assert sentence is not None
+    assert sentence.startswith(
+        "q4_k_s: 120 of 142 tensors have rows that are not a multiple of 256"
+    )
+    assert "116 Q4_K → Q5_0" in sentence
+
+
+def test_a_type_that_fits_no_tensor_is_refused(tmp_path: Path) -> None:
+    """A file named Q4_K_M without a tensor of its types would be another type."""
+    source = write_model(tmp_path / "source.gguf", "phi3", 96)
+    with pytest.raises(StageError, match="too narrow for its blocks of 256") as caught:
+        quantize(source, tmp_path / "ours.gguf", "q4_k_m", threads=1)
+    assert "q8_0" in str(caught.value.hint)
+    assert not (tmp_path / "ours.gguf").exists()
+
+
+def test_weights_that_are_not_finite(tmp_path: Path) -> None:
+    """A diverged model is an error that names the tensor."""
+    source = write_model(tmp_path / "source.gguf", "llama")
+    broken = next(t for t in reader(source).tensors if t.name == "blk.3.ffn_up.weight")
+    with source.open("r+b") as file:
+        file.seek(int(broken.data_offset))
+        file.write(np.full(256, np.inf, np.float32).tobytes())
+    with pytest.raises(StageError, match=r"blk\.3\.ffn_up\.weight has weights that are not finite"):
+        quantize(source, tmp_path / "ours.gguf", "q4_k_m", threads=1)
