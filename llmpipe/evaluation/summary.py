@@ -58,7 +58,10 @@ def compact(summary: Mapping[str, Any]) -> dict[str, Any]:
     models = summary["models"]
     first = next(iter(models))
     means = {
-        model: {name: metric["mean"] for name, metric in metrics.items()}
+        model: {
+            name: metric["mean"] if isinstance(metric, dict) else metric
+            for name, metric in metrics.items()
+        }
         for model, metrics in models.items()
     }
     against_first = {

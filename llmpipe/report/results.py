@@ -24,6 +24,8 @@ LOWER_IS_BETTER: Mapping[str, bool] = {
     "exact_match": False,
     "json_match": False,
     "reward": False,
+    "kl": True,
+    "same_top": False,
 }
 """Whether lower is better, for the metrics where that is known. Others are not judged."""
 
@@ -147,6 +149,7 @@ def _intervals(facts: Facts, stage: Stage) -> tuple[dict[tuple[str, str], Span],
             (model, metric, value)
             for model, metrics in summary["models"].items()
             for metric, value in metrics.items()
+            if isinstance(value, dict)  # the size of a GGUF has no interval
         ]
         spans = {(m, n): (float(f["low"]), float(f["high"])) for m, n, f in measured}
         return spans, max(int(value["n"]) for *_, value in measured)

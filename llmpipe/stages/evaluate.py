@@ -4,16 +4,20 @@ Models and adapters run in transformers; a GGUF is served by llama.cpp, as in us
 prompts and decoding, and are judged by the answer without the reasoning before it; see
 `llmpipe.stages.evaluate_models`.
 
-The metrics are the loss on the reference answers (not for a GGUF), and ROUGE-L, exact match and
-JSON equality of greedy answers. Each has a 95 % interval: Wilson's for shares of rows, bootstrapped
-for the others, and paired for each two models. A loss is in nats per token over the whole set, so
-long answers weigh more; resampling is by row. A reward model can mark the answers. Not covered:
-public benchmarks.
+The metrics are the loss on the reference answers, and ROUGE-L, exact match and JSON equality of
+greedy answers. Each has a 95 % interval: Wilson's for shares of rows, bootstrapped for the others,
+and paired for each two models. A loss is in nats per token over the whole set, so long answers
+weigh more; resampling is by row. `kl` and `same_top` compare the predictions of every model with
+those of the model or adapter that is listed last before the GGUFs: use them to choose the
+quantization. A GGUF's loss needs that model, too, because its tokenizer turns the rows into tokens.
+For each GGUF, the size, the bits per weight, the tensors that fell back to another type, and the
+tokens per second are shown. A reward model can mark
+the answers. Not covered: public benchmarks.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,7 +26,6 @@ import msgspec
 
 from llmpipe.backends import device
 from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER
-from llmpipe.backends.reasoning import Reply, part, part_unseen
 from llmpipe.contracts import (
     Artifact,
     FieldPath,
@@ -43,23 +46,30 @@ from llmpipe.evaluation.bootstrap import RowScores
 from llmpipe.evaluation.sampling import drawn
 from llmpipe.evaluation.summary import DIGITS, compact, summarize, table
 from llmpipe.evaluation.text_metrics import exact_match, json_match, rouge_l
-from llmpipe.formats import RowError, read_conversation
 from llmpipe.formats.first_rows import absent, named_columns
-from llmpipe.formats.leakage import question_key, words_of
 from llmpipe.formats.mapping import ColumnMap
-from llmpipe.formats.records import WrittenFloat, read_rows, write_rows
-from llmpipe.formats.row import expecting
-from llmpipe.formats.turn import message_of
+from llmpipe.formats.records import write_rows
 from llmpipe.needs import Given, Need, packages
-from llmpipe.stages.evaluate_models import METHOD, Chat, Progress, Result, examine, warn, work
+from llmpipe.stages.evaluate_logits import COMPARED, LIKELIHOODS, reference_of, require_reference
+from llmpipe.stages.evaluate_models import METHOD, Result, examine_all, warn
 from llmpipe.stages.evaluate_reward import REWARD, rewards
+from llmpipe.stages.evaluate_rows import (
+    Chat,
+    check_json_references,
+    read_chats,
+    reference_answer,
+    warn_of_unopened,
+    with_shots,
+)
 
-Metric = Literal["loss", "rouge_l", "exact_match", "json_match"]
+Metric = Literal["loss", "kl", "same_top", "rouge_l", "exact_match", "json_match"]
 TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
     "rouge_l": rouge_l,
     "exact_match": exact_match,
     "json_match": json_match,
 }
+FILE_METRICS = ("bytes", "bits_per_weight", "fallbacks")
+"""What is known of the file of a GGUF."""
 CONSTRAINED = "`json_schema` constrains what llama.cpp decodes: name a GGUF (export the model)"
 
 
@@ -93,7 +103,13 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
         "rouge_l",
         "exact_match",
     )
-    """The metrics. All but `loss` require generated answers, which takes most of the time."""
+    """The metrics. All but `loss`, `kl` and `same_top` require generated answers, which takes most
+    of the time. `kl` is the divergence from the model before the GGUFs in nats per token,
+    `same_top` the share of tokens with the same likeliest token. Both keep that model's logits in
+    the work folder: 4 bytes for each token of the answers times the size of the vocabulary."""
+    fail_above: dict[Literal["loss", "kl"], float] = msgspec.field(default_factory=dict)
+    """The most that a metric may be for each model, such as `{kl: 0.1}`; above it, the stage
+    fails."""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1)] = 128
     """Maximum tokens of a reply, including reasoning; a longer reply is cut. A reply that is cut
     inside its reasoning has no answer; such replies are counted."""
@@ -160,10 +176,13 @@ class Evaluate(StageDefaults):
             problem = "raw text and pairs have no single answer: name `user` and `assistant`"
         if problem:
             found.append((("map",), problem))
-        if config.json_schema and set(config.metrics) <= {"loss"}:
+        if config.json_schema and set(config.metrics) <= set(LIKELIHOODS):
             found.append((("json_schema",), "has no effect on `loss`; measure an answer metric"))
-        if config.reward_model and set(config.metrics) <= {"loss"}:
+        if config.reward_model and set(config.metrics) <= set(LIKELIHOODS):
             found.append((("reward_model",), "marks answers; measure an answer metric beside it"))
+        for metric in config.fail_above:
+            if metric not in config.metrics:
+                found.append((("fail_above", metric), f"add {metric!r} to `metrics`"))
         return found
 
     @staticmethod
@@ -179,7 +198,8 @@ class Evaluate(StageDefaults):
     def metrics(config: EvaluateConfig) -> list[str]:
         names = _measured(config)
         measured = [f"{model}.{metric}" for model in config.models for metric in names]
-        return [*measured, "replies"]
+        files = [f"{model}.{metric}" for model in config.models for metric in FILE_METRICS]
+        return [*measured, *files, "replies"]
 
     @staticmethod
     def review(config: EvaluateConfig, folder: Path) -> list[Finding]:
@@ -212,146 +232,49 @@ class Evaluate(StageDefaults):
             StageError: A row, a model or the schema cannot be used.
         """
         config = ctx.config
-        compared = set(config.metrics) > {"loss"} or "loss" not in config.metrics
-        rows = _read(ctx, ctx.input("data"), config.map, answers=compared)
+        models = [ctx.input(f"models.{i}") for i in range(len(config.models))]
+        require_reference(models, config.metrics)
+        answered = bool(set(config.metrics) - set(LIKELIHOODS))
+        rows = read_chats(ctx, ctx.input("data"), config.map, answers=answered)
         chats = drawn(rows, config.limit, config.random_seed)
         if "json_match" in config.metrics:
-            _check_json_references(ctx, chats)
-        if compared:
-            _warn_of_unopened(ctx, chats)
-        asked = _with_shots(ctx, chats)
-        models = [ctx.input(f"models.{i}") for i in range(len(config.models))]
-        progress = Progress(ctx, len(chats) * sum(map(len, (work(ctx, m) for m in models))))
-        results = {model.label: examine(ctx, model, asked, progress) for model in models}
+            check_json_references(ctx, chats)
+        if answered:
+            warn_of_unopened(ctx, chats)
+        results = examine_all(ctx, models, with_shots(ctx, chats))
         warn(ctx, results, {model.label for model in models if model.type == "gguf"})
-        references = [_reference(chat).answer for chat in chats]
+        references = [reference_answer(chat).answer for chat in chats]
         scores = {label: _scores(config, result, references) for label, result in results.items()}
         if config.reward_model:
             for label, marks in rewards(ctx, chats, results).items():
                 scores[label][REWARD] = marks
         summary = summarize(scores, config.random_seed)
-        written = {**summary, "method": METHOD, "replies": _counts(results, chats)}
+        _check_limits(config, summary)
+        files = {label: result.file for label, result in results.items() if result.file}
+        for label, file in files.items():
+            summary["models"][label] |= {key: file[key] for key in FILE_METRICS}
+        written = {**summary, "method": METHOD, "replies": _counts(results, chats), "files": files}
         predictions = ctx.out / "predictions.jsonl"
         write_rows(predictions, (_prediction(i, chat, results) for i, chat in enumerate(chats)))
+        shown = compact(summary)
+        for label, result in results.items():
+            if result.speed:
+                shown[label]["tokens_per_second"] = round(result.speed, 1)
         return StageResult(
             {"metrics": write_json(ctx.out / "metrics.json", written), "predictions": predictions},
-            compact(summary),
-            f"{table(summary, _measured(config))}\n{len(chats)} rows, 95 % intervals",
+            shown,
+            "\n".join(
+                [
+                    table(summary, _measured(config), pairs=_pairs(models)),
+                    *_file_lines(results),
+                    f"{len(chats)} rows, 95 % intervals",
+                ]
+            ),
         )
 
 
 def _measured(config: EvaluateConfig) -> list[str]:
     return [*config.metrics, *([REWARD] if config.reward_model else [])]
-
-
-def _read(
-    ctx: StageContext[EvaluateConfig],
-    source: Artifact,
-    columns: ColumnMap | None,
-    *,
-    answers: bool = False,
-) -> list[Chat]:
-    """Read rows as chats that ask something and answer it; ``answers`` must follow reasoning.
-
-    Raises:
-        StageError: a row cannot be read or has no question or answer, or there are no rows.
-    """
-    chats: list[Chat] = []
-    tools = 0
-    system = columns.system if columns else None
-    rows = read_rows(source.path, source.label, floats=WrittenFloat)  # as training reads them
-    for line, row in expecting(rows, system, source.label):
-        try:
-            conversation = read_conversation(row, columns)
-        except RowError as error:
-            place = f"{source.label}:{line}"
-            raise StageError(f"{place}: {error.message}", hint=error.hint) from None
-        chat = [message_of(turn) for turn in conversation.turns]
-        tools += conversation.tools is not None
-        if not conversation.prompt():
-            raise StageError(
-                f"{source.label}:{line}: raw text has no question to answer",
-                hint="evaluate on rows with a question and an answer",
-            )
-        if answers and not _reference(chat).answer:
-            raise StageError(
-                f"{source.label}:{line}: the reference ends inside its reasoning: it has no answer",
-                hint="remove the row, or measure only `loss`",
-            )
-        chats.append(chat)
-    if not chats:
-        raise StageError(f"{source.label}: no rows to evaluate on")
-    if tools:
-        ctx.warn(
-            f"{source.label}: {tools} rows define tools, which the models do not see here: answers "
-            "that call one are compared by text only"
-        )
-    return chats
-
-
-def _with_shots(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> list[Chat]:
-    """Put the examples before every chat, after its system message."""
-    few = ctx.config.few_shot
-    if few is None:
-        return chats
-    source = ctx.input("few_shot.data")
-    evaluated = {_question_key(chat) for chat in chats}
-    others = [
-        chat
-        for chat in _read(ctx, source, ctx.config.map if few.data == ctx.config.data else None)
-        if _question_key(chat) not in evaluated
-    ]
-    if len(others) < few.count:
-        raise StageError(
-            f"{source.label}: few_shot wants {few.count} rows; {len(others)} are not evaluated",
-            hint="draw the examples from `train`, or lower few_shot.count",
-        )
-    shots = [
-        turn
-        for chat in drawn(others, few.count, few.random_seed)
-        for turn in chat
-        if turn["role"] != "system"
-    ]
-    return [
-        [*chat[:1], *shots, *chat[1:]] if chat[0]["role"] == "system" else [*shots, *chat]
-        for chat in chats
-    ]
-
-
-def _question_key(chat: Chat) -> bytes:
-    asked = [turn["content"] for turn in chat if turn["role"] == "user"]
-    return question_key(words_of(" ".join(asked)))
-
-
-def _check_json_references(ctx: StageContext[EvaluateConfig], chats: Sequence[Chat]) -> None:
-    for chat in chats:
-        answer = _reference(chat).answer
-        try:
-            json.loads(answer)
-        except ValueError:
-            raise StageError(
-                f"{ctx.input('data').label}: `json_match` needs reference answers in JSON, "
-                f"not {answer[:60]!r}",
-                hint="leave json_match out of `metrics`",
-            ) from None
-
-
-def _reference(chat: Chat) -> Reply:
-    """Split the reference: reasoning at its beginning is not compared."""
-    return part(chat[-1]["content"])
-
-
-def _warn_of_unopened(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> None:
-    """Warn of references with a closing tag without an opening one: reasoning, or a tag in text."""
-    unopened = [
-        chat for chat in chats if part_unseen(chat[-1]["content"]).answer != _reference(chat).answer
-    ]
-    if unopened:
-        ctx.warn(
-            f"{ctx.input('data').label}: {len(unopened)} references contain a closing tag of "
-            f"reasoning without an opening one, and are compared as a whole, such as "
-            f"{unopened[0][-1]['content'][:60]!r}; if reasoning precedes it, add the opening tag"
-        )
 
 
 def _scores(
@@ -361,16 +284,56 @@ def _scores(
     for metric in config.metrics:
         if metric == "loss" and result.losses:
             scores["loss"] = RowScores(*map(list, zip(*result.losses, strict=True)))
-        elif metric != "loss" and result.replies:
+        elif metric in COMPARED and result.divergences:
+            name = {"kl": "mean_kl", "same_top": "same_first"}[metric]
+            tokens = [row.tokens for row in result.divergences]
+            sums = [getattr(row, name) * row.tokens for row in result.divergences]
+            scores[metric] = RowScores(sums, tokens)
+        elif metric in TEXT_METRICS and result.replies:
             answers = [reply.answer for reply in result.replies]
             scores[metric] = RowScores.mean(list(map(TEXT_METRICS[metric], references, answers)))
     return scores
 
 
+def _check_limits(config: EvaluateConfig, summary: Mapping[str, Any]) -> None:
+    """Require every model to keep within ``fail_above``; a metric that is not finite does not."""
+    over = [
+        f"{label}: {metric} {measured[metric]['mean']:.4g} is above {limit:g}"
+        for label, measured in summary["models"].items()
+        for metric, limit in config.fail_above.items()
+        if metric in measured and not measured[metric]["mean"] <= limit
+    ]
+    if over:
+        raise StageError(
+            "; ".join(over), hint="quantize to a larger type, or raise the limit in `fail_above`"
+        )
+
+
+def _pairs(models: Sequence[Artifact]) -> list[tuple[str, str]]:
+    """Pair each GGUF with the model that it is compared with, others with the one listed before."""
+    reference = reference_of(models)
+    return [
+        (reference.label if reference and b.type == "gguf" else a.label, b.label)
+        for a, b in itertools.pairwise(models)
+    ]
+
+
+def _file_lines(results: Mapping[str, Result]) -> list[str]:
+    """Return a line about the file of each GGUF."""
+    return [
+        f"{label}: {file['bytes'] / 1e6:.1f} MB, {file['bits_per_weight']:.2f} bits per weight, "
+        + (f"{file['fallbacks']} of {file['tensors']} tensors fell back ({fell}), " if fell else "")
+        + f"{result.speed:.0f} tokens per second"
+        for label, result in results.items()
+        if (file := result.file)
+        for fell in [", ".join(f"{n} {kinds}" for kinds, n in file["fell_back"].items())]
+    ]
+
+
 def _counts(results: Mapping[str, Result], chats: Sequence[Chat]) -> dict[str, dict[str, Any]]:
     """Count by model how the replies ended, and the references that contain reasoning."""
     counts = {label: result.counts() for label, result in results.items() if result.replies}
-    with_reasoning = sum(bool(_reference(chat).reasoning) for chat in chats)
+    with_reasoning = sum(bool(reference_answer(chat).reasoning) for chat in chats)
     return {**counts, "references": {"with_reasoning": with_reasoning}}
 
 
@@ -383,7 +346,7 @@ def _prediction(row: int, chat: Chat, results: Mapping[str, Result]) -> dict[str
         if result.losses
     }
     replies = {label: result.replies[row] for label, result in results.items() if result.replies}
-    reference = _reference(chat)
+    reference = reference_answer(chat)
     thought = {label: reply.reasoning for label, reply in replies.items() if reply.reasoning}
     if reference.reasoning:
         thought["reference"] = reference.reasoning

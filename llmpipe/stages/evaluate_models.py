@@ -8,21 +8,32 @@ of the other models.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import eq
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends.reasoning import Reply
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
+from llmpipe.stages.evaluate_logits import (
+    COMPARED,
+    LIKELIHOODS,
+    Reference,
+    reference_of,
+    score_gguf,
+)
+from llmpipe.stages.evaluate_rows import Chat
 from llmpipe.stages.evaluate_schema import HeldSchema
 
 if TYPE_CHECKING:
+    from llmpipe.backends.huggingface.inference import LoadedModel
+    from llmpipe.backends.llama_cpp.quantize import Written
+    from llmpipe.parity.divergence import Divergence
     from llmpipe.stages.evaluate import EvaluateConfig
-
-Chat = list[dict[str, Any]]
-"""The turns of a conversation as chat templates take them."""
 
 PROMPTS = 8
 """Number of rows whose prompts are compared between the engines, as token ids."""
@@ -36,7 +47,11 @@ METHOD = {
     "answer": "the text after the model's reasoning, without control tokens and surrounding white "
     "space; empty if the reply ends inside its reasoning",
     "loss": "nats per token of the reference as the chat template writes it, including "
-    "reasoning if the template writes it, and the token that ends the turn",
+    "reasoning if the template writes it, and the token that ends the turn; a GGUF's by "
+    "llama.cpp, for the tokens of the model or adapter listed last before the GGUFs",
+    "kl": "mean over the same tokens of the Kullback-Leibler divergence from that model, in nats, "
+    "over the whole vocabulary",
+    "same_top": "share of the same tokens at which both find the same token likeliest",
 }
 """How every model was evaluated, for readers of the metrics."""
 
@@ -51,6 +66,12 @@ class Result:
     """The first rows' prompts as token ids."""
     ends: list[str] = field(default_factory=list)
     """The tokens that end an answer."""
+    divergences: list[Divergence] = field(default_factory=list)
+    """How far each row's predictions are from the reference's."""
+    file: dict[str, Any] = field(default_factory=dict)
+    """What a GGUF file contains."""
+    speed: float | None = None
+    """How many tokens a second a GGUF writes."""
 
     def counts(self) -> dict[str, Any]:
         """Count how the replies ended, and how many contain reasoning."""
@@ -83,16 +104,39 @@ class Progress:
         return add
 
 
-def work(ctx: StageContext[EvaluateConfig], model: Artifact) -> list[str]:
-    """Return what will be done with a model: score the references, write answers, or both."""
-    score = "loss" in ctx.config.metrics and model.type != "gguf"
-    answer = bool(set(ctx.config.metrics) - {"loss"})
+def work(ctx: StageContext[EvaluateConfig], model: Artifact, scored: bool) -> list[str]:
+    """Return what will be done with a model: score the references, write answers, or both.
+
+    ``scored`` says whether there is a model whose tokenizer turns the rows into tokens.
+    """
+    score = bool(set(ctx.config.metrics) & set(LIKELIHOODS)) and scored
+    answer = bool(set(ctx.config.metrics) - set(LIKELIHOODS))
     if not score and not answer:
         raise StageError(
-            f"{model.label}: the loss of a GGUF is not measured",
-            hint="add rouge_l or exact_match to `metrics`, or leave the GGUF out",
+            f"{model.label}: the loss of a GGUF is measured on the tokens of a model or adapter, "
+            "and `models` lists none",
+            hint="list the model that it was made from, or add rouge_l or exact_match to `metrics`",
         )
     return ["loss"] * score + ["answers"] * answer
+
+
+def examine_all(
+    ctx: StageContext[EvaluateConfig], models: Sequence[Artifact], chats: list[Chat]
+) -> dict[str, Result]:
+    """Have every model score and answer the chats, the reference first; return the results by
+    label in the order of ``models``."""
+    first = reference_of(models)
+    todo = (work(ctx, model, first is not None) for model in models)
+    progress = Progress(ctx, len(chats) * sum(map(len, todo)))
+    ctx.work.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ctx.work, prefix="logits-") as folder:
+        kept = Path(folder) if set(ctx.config.metrics) & set(COMPARED) else None
+        reference = Reference(first.label, kept) if first else None
+        found = {
+            model.label: examine(ctx, model, chats, progress, reference)
+            for model in sorted(models, key=lambda model: model is not first)
+        }
+    return {model.label: found[model.label] for model in models}
 
 
 def examine(
@@ -100,35 +144,88 @@ def examine(
     model: Artifact,
     chats: list[Chat],
     progress: Progress,
+    reference: Reference | None,
 ) -> Result:
-    """Have one model score and answer the chats."""
+    """Have one model score and answer the chats.
+
+    The reference itself must be examined first: that fills ``reference``.
+    """
     if model.type == "gguf":
-        return _served(ctx, model, chats, progress)
+        return _served(ctx, model, chats, progress, reference)
     from llmpipe.backends.huggingface.chat_tokens import render_chat, token_ids
     from llmpipe.backends.huggingface.inference import (
-        answer_losses,
         greedy_answers,
         opened_model,
         stop_token_ids,
     )
 
-    config, todo, result = ctx.config, work(ctx, model), Result()
+    config, todo, result = ctx.config, work(ctx, model, True), Result()
     folder, adapter = (model.base.path, model.path) if model.base else (model.path, None)
     with opened_model(folder, adapter, threads=ctx.threads, label=model.label) as loaded:
+        asked = [chat[:-1] for chat in chats]
+        texts = [render_chat(loaded.tokenizer, c, answer_next=True) for c in asked[:PROMPTS]]
+        result.prompts = [token_ids(loaded.tokenizer, text) for text in texts]
         if "loss" in todo:
-            count = progress.counter(f"{model.label}: loss")
-            losses = answer_losses(loaded, chats, on_done=count)
-            result.losses = [(loss.nll, loss.tokens) for loss in losses]
+            _score(ctx, loaded, chats, progress, reference, result)
         if "answers" in todo:
             count = progress.counter(f"{model.label}: answers")
-            asked = [chat[:-1] for chat in chats]
             result.replies = greedy_answers(
                 loaded, asked, config.max_new_tokens, config.batch_size, on_done=count
             )
-            texts = [render_chat(loaded.tokenizer, c, answer_next=True) for c in asked[:PROMPTS]]
-            result.prompts = [token_ids(loaded.tokenizer, text) for text in texts]
             result.ends = loaded.tokenizer.convert_ids_to_tokens(stop_token_ids(loaded))
     return result
+
+
+def _score(
+    ctx: StageContext[EvaluateConfig],
+    loaded: LoadedModel,
+    chats: list[Chat],
+    progress: Progress,
+    reference: Reference | None,
+    result: Result,
+) -> None:
+    """Measure the losses of a model, and compare its logits with the reference's."""
+    from llmpipe.backends.huggingface.chat_tokens import encode_answer
+    from llmpipe.backends.huggingface.inference import answer_losses
+
+    assert reference is not None
+    on_logits = None
+    found: dict[int, Divergence | None] = {}
+    if loaded.label == reference.label:
+        reference.prompts = result.prompts
+        reference.encode(loaded, chats)
+        on_logits = reference.keep if reference.folder else None
+    elif reference.folder and reference.rows == [encode_answer(loaded.tokenizer, c) for c in chats]:
+        on_logits = partial(_compared, reference, found)
+    count = progress.counter(f"{loaded.label}: loss")
+    losses = answer_losses(loaded, chats, on_done=count, on_logits=on_logits)
+    result.losses = [(loss.nll, loss.tokens) for loss in losses]
+    if reference.folder and loaded.label != reference.label:
+        _take(ctx, loaded.label, reference, found, result)
+
+
+def _compared(
+    reference: Reference, found: dict[int, Divergence | None], row: int, logits: Any
+) -> None:
+    found[row] = reference.compare(row, logits)
+
+
+def _take(
+    ctx: StageContext[EvaluateConfig],
+    label: str,
+    reference: Reference,
+    found: Mapping[int, Divergence | None],
+    result: Result,
+) -> None:
+    """Take over the comparisons of all rows, or say that the models cannot be compared."""
+    rows = [found.get(row) for row in range(len(reference.rows))]
+    if None in rows:
+        ctx.warn(
+            f"{label} cannot be compared with {reference.label} (kl, same_top): they do not read "
+            "the rows in the same tokens"
+        )
+    else:
+        result.divergences = [row for row in rows if row]
 
 
 def warn(
@@ -175,33 +272,87 @@ def _served(
     model: Artifact,
     chats: list[Chat],
     progress: Progress,
+    reference: Reference | None,
 ) -> Result:
     """Ask the GGUF as it will be served, one question at a time.
 
     Concurrent questions gain nothing on few cores, and batching would change the answers.
     """
+    from llmpipe.backends.llama_cpp.quantize import measured
     from llmpipe.backends.llama_cpp.serve import serve_gguf
+    from llmpipe.gguf_parts import all_parts
 
     config = ctx.config
+    todo = work(ctx, model, reference is not None)
     held = HeldSchema(ctx.input("json_schema")) if config.json_schema else None
     schema = held.schema if held else None
-    count = progress.counter(f"{model.label}: answers")
-    result = Result()
+    size = sum(part.stat().st_size for part in all_parts(model.path))
+    result = Result(file=_file(size, measured(model.path)))
     with serve_gguf(model.path, threads=ctx.threads, context=_context(chats, config)) as server:
         result.ends = list(server.end_tokens().values())
         if held:
             held.require_held(server)
-        for number, chat in enumerate(chats):
-            asked = [{"role": turn["role"], "content": turn["content"]} for turn in chat[:-1]]
-            if number < PROMPTS:
-                prompt = server.tokenize(server.apply_template(asked), add_special=True)
-                result.prompts.append(prompt)
-            reply = server.chat(asked, max_tokens=config.max_new_tokens, json_schema=schema)
-            if held:
-                held.require_followed(reply, f"{model.label}, row {number}")
-            result.replies.append(reply)
-            count(1)
+        asked = [
+            [{"role": turn["role"], "content": turn["content"]} for turn in chat[:-1]]
+            for chat in chats
+        ]
+        result.prompts = [
+            server.tokenize(server.apply_template(chat), add_special=True)
+            for chat in asked[:PROMPTS]
+        ]
+        result.speed = server.speed()
+        if "answers" in todo:
+            count = progress.counter(f"{model.label}: answers")
+            for number, chat in enumerate(asked):
+                reply = server.chat(chat, max_tokens=config.max_new_tokens, json_schema=schema)
+                if held:
+                    held.require_followed(reply, f"{model.label}, row {number}")
+                result.replies.append(reply)
+                count(1)
+    if "loss" in todo and reference:
+        _score_served(ctx, model, progress, reference, result)
     return result
+
+
+def _file(size: int, written: Written) -> dict[str, Any]:
+    """Return what a GGUF contains as JSON data."""
+    fell_back = {f"{a} → {b}": len(names) for (a, b), names in written.fallbacks.items()}
+    return {
+        "bytes": size,
+        "bits_per_weight": round(written.bits, 4),
+        "tensors": written.tensors,
+        "fallbacks": sum(fell_back.values()),
+        "fell_back": fell_back,
+    }
+
+
+def _score_served(
+    ctx: StageContext[EvaluateConfig],
+    model: Artifact,
+    progress: Progress,
+    reference: Reference,
+    result: Result,
+) -> None:
+    """Measure the loss of a GGUF, and compare its logits with the reference's."""
+    count = progress.counter(f"{model.label}: loss")
+    if result.prompts != reference.prompts:
+        ctx.warn(
+            f"{model.label}: no loss is measured, because it reads the questions in other tokens "
+            f"than {reference.label}"
+        )
+        count(len(reference.rows))
+        return
+    found: dict[int, Divergence | None] = {}
+
+    def on_row(row: int, logits: Any) -> None:
+        result.losses.append(reference.loss(row, logits))
+        if reference.folder:
+            found[row] = reference.compare(row, logits)
+        count(1)
+
+    score_gguf(model, reference, ctx.threads, on_row)
+    if reference.folder:
+        _take(ctx, model.label, reference, found, result)
 
 
 def _context(chats: Sequence[Chat], config: EvaluateConfig) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from llmpipe.backends.llama_cpp.quantize import quantize
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.formats.records import write_rows
 from llmpipe.stages.evaluate import Evaluate, EvaluateConfig
+from llmpipe.stages.evaluate_logits import reference_of, require_reference
 
 ROWS = [
     {"instruction": f"What is {i} plus {i}? Answer with JSON.", "output": f'{{"sum": {2 * i}}}'}
@@ -57,6 +60,7 @@ def run_evaluate(tmp_path):
         ({"models": ["a"], "json_schema": "./s.json", "metrics": ["loss"]}, "no effect"),
         ({"models": ["a"], "reward_model": "r", "metrics": ["loss"]}, "answer metric"),
         ({"models": ["a"], "map": {"text": "t"}}, "raw text"),
+        ({"models": ["a"], "fail_above": {"kl": 0.1}}, "add 'kl' to `metrics`"),
         ({"models": ["a"], "map": {"user": "q"}}, "name both"),
     ],
 )
@@ -165,6 +169,74 @@ def test_served_gguf_answers_shots_and_schema(run_evaluate, smollm2_gguf, tmp_pa
         run_evaluate(artifacts, few_shot={"data": "train.jsonl", "count": 7}, **fields)
 
 
+@pytest.fixture
+def quantized(sharp_llama, tmp_path):
+    """A model and its GGUFs of 16, 8 and 4 bits, as artifacts."""
+    source = sharp_llama / "f16.gguf"
+    for mixture in ("q8_0", "q4_0"):
+        quantize(source, tmp_path / f"{mixture}.gguf", mixture, threads=2)
+    files = {
+        "gguf.f16": source,
+        "gguf.q8_0": tmp_path / "q8_0.gguf",
+        "gguf.q4_0": tmp_path / "q4_0.gguf",
+    }
+    ggufs = {label: Artifact(file, "gguf", "", label) for label, file in files.items()}
+    return {"sft": Artifact(sharp_llama / "model", "model", "", "sft"), **ggufs}
+
+
+@pytest.mark.heavy
+def test_quantizations_are_compared_with_their_model(run_evaluate, quantized):
+    """Loss, divergence and agreement of the served files, and what is needed to choose one."""
+    fields = {
+        "models": list(quantized),
+        "data": "test.jsonl",
+        "metrics": ["loss", "kl", "same_top"],
+        "fail_above": {"kl": 1000},
+    }
+    result, metrics, _ = run_evaluate(quantized, **fields)
+    models = metrics["models"]
+    assert models["gguf.f16"]["loss"]["mean"] == pytest.approx(
+        models["sft"]["loss"]["mean"], abs=0.01
+    )
+    kl = [models[label]["kl"]["mean"] for label in ("gguf.f16", "gguf.q8_0", "gguf.q4_0")]
+    assert 0 <= kl[0] < 0.01 < kl[1] < kl[2]
+    assert "kl" not in models["sft"]
+    assert models["gguf.f16"]["same_top"]["mean"] == 1
+    assert models["gguf.f16"]["bytes"] > models["gguf.q8_0"]["bytes"]
+    assert 4 < models["gguf.q4_0"]["bits_per_weight"] < 7
+    assert result.metrics["gguf.q4_0"]["tokens_per_second"] > 0
+    assert any(
+        (pair["a"], pair["b"], pair["metric"]) == ("gguf.q8_0", "gguf.q4_0", "kl")
+        for pair in metrics["paired"]
+    )
+    assert "gguf.q4_0 − sft" in result.summary
+    assert " bits per weight, " in result.summary
+    with pytest.raises(StageError, match=r"gguf\.q4_0: kl .* is above 0\.01"):
+        run_evaluate(quantized, **{**fields, "fail_above": {"kl": 0.01}})
+
+
+@pytest.mark.parametrize(
+    ("types", "told"), [(["gguf", "gguf"], "there is none"), (["model"], "there is no other model")]
+)
+def test_a_comparison_needs_two_models(types, told):
+    """A divergence from nothing is an error that says what to list."""
+    models = [Artifact(Path("m"), kind, "", f"m{i}") for i, kind in enumerate(types)]
+    with pytest.raises(StageError, match=told):
+        require_reference(models, ["loss", "kl"])
+    require_reference(models, ["loss", "exact_match"])
+
+
+def test_the_reference_is_the_model_before_the_ggufs():
+    """GGUFs are compared with what they were made from, not with the base model."""
+    base, sft, first, other = (
+        Artifact(Path("m"), kind, "", label)
+        for kind, label in (("model", "base"), ("adapter", "sft"), ("gguf", "a"), ("model", "o"))
+    )
+    assert reference_of([base, sft, first, other]) is sft
+    assert reference_of([first, other]) is other
+    assert reference_of([first]) is None
+
+
 @pytest.mark.parametrize(
     ("rows", "fields", "told"),
     [
@@ -173,7 +245,7 @@ def test_served_gguf_answers_shots_and_schema(run_evaluate, smollm2_gguf, tmp_pa
         ([{"a": 1}], {}, r"test\.jsonl:1: the row is in no known format"),
         ([ROWS[0], {"instruction": "a", "output": ""}], {}, r"test\.jsonl:2: .* is empty"),
         ([{"instruction": "a", "output": "b"}], {"metrics": ["json_match"]}, "needs reference"),
-        ([ROWS[0]], {"metrics": ["loss"]}, "loss of a GGUF is not measured"),
+        ([ROWS[0]], {"metrics": ["loss"]}, "measured on the tokens of a model"),
     ],
 )
 def test_unfit_rows_are_explained(run_evaluate, tmp_path, rows, fields, told):

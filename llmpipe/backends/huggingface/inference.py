@@ -129,11 +129,16 @@ def opened_model(
 
 
 def answer_losses(
-    loaded: LoadedModel, chats: Sequence[Chat], *, on_done: Progress | None = None
+    loaded: LoadedModel,
+    chats: Sequence[Chat],
+    *,
+    on_done: Progress | None = None,
+    on_logits: Callable[[int, Any], None] | None = None,
 ) -> list[AnswerLoss]:
     """Score the last assistant turn of every chat, in order, chats of like length together.
 
-    ``on_done`` is called with the number of chats scored since it was last called.
+    ``on_done`` is called with the number of chats scored since it was last called; ``on_logits``
+    with the number of each chat and the logits of its answer, shape (tokens, vocabulary).
 
     Raises:
         StageError: as `encode_answer`, or a chat is longer than the model's context.
@@ -143,8 +148,10 @@ def answer_losses(
     losses: list[AnswerLoss] = [AnswerLoss(0.0, 0)] * len(encoded)
     for batch in _length_batches([len(item.ids) for item in encoded]):
         scores = _score_batch(loaded, [encoded[i] for i in batch])
-        for i, score in zip(batch, scores, strict=True):
+        for i, (score, logits) in zip(batch, scores, strict=True):
             losses[i] = score
+            if on_logits:
+                on_logits(i, logits.cpu().numpy())
         if on_done:
             on_done(len(batch))
     return losses
@@ -204,7 +211,9 @@ def stop_token_ids(loaded: LoadedModel) -> list[int]:
     return sorted(stop for stop in stops if stop is not None)
 
 
-def _score_batch(loaded: LoadedModel, batch: Sequence[EncodedAnswer]) -> list[AnswerLoss]:
+def _score_batch(
+    loaded: LoadedModel, batch: Sequence[EncodedAnswer]
+) -> list[tuple[AnswerLoss, Any]]:
     """Score answers padded on the left, with logits at the answers' tokens only."""
     import torch
 
@@ -223,12 +232,10 @@ def _score_batch(loaded: LoadedModel, batch: Sequence[EncodedAnswer]) -> list[An
     with torch.inference_mode():
         with chosen_positions(model, targets - 1) if narrowed else contextlib.nullcontext():
             logits = loaded.model(**arguments).logits.flatten(0, 1)
-        chosen = logits if narrowed else logits[targets - 1]
-        nll = torch.nn.functional.cross_entropy(
-            chosen.float(), ids.flatten()[targets], reduction="none"
-        )
-    rows = nll.double().split(counts)
-    return [AnswerLoss(float(row.sum()), n) for row, n in zip(rows, counts, strict=True)]
+        chosen = (logits if narrowed else logits[targets - 1]).float()
+        nll = torch.nn.functional.cross_entropy(chosen, ids.flatten()[targets], reduction="none")
+    rows = zip(nll.double().split(counts), counts, chosen.split(counts), strict=True)
+    return [(AnswerLoss(float(row.sum()), n), logits) for row, n, logits in rows]
 
 
 def _continue(

@@ -95,6 +95,11 @@ class LlamaServer:
         body = {"prompt": prompt, "n_predict": 1, "cache_prompt": False, "temperature": 0}
         return float(self._post("/completion", body)["timings"]["prompt_ms"]) / 1000
 
+    def speed(self, tokens: int = 32) -> float:
+        """Return how many tokens a second the model writes alone, after a prompt of one token."""
+        body = {"prompt": [0], "n_predict": tokens, "ignore_eos": True, "temperature": 0}
+        return float(self._post("/completion", body)["timings"]["predicted_per_second"])
+
     def next_tokens(self, prompt: Sequence[int], count: int) -> dict[int, float]:
         """Return the log-probabilities (nats) of the likeliest next tokens, by token id.
 

@@ -32,7 +32,7 @@ def library() -> ctypes.CDLL:
     Raises:
         MissingDependencyError: xllamacpp is not installed, or does not export the functions.
     """
-    loaded = ctypes.CDLL(str(_file()))
+    loaded = ctypes.CDLL(str(library_file()))
     for name, (result, arguments) in _FUNCTIONS.items():
         try:
             function = getattr(loaded, name)
@@ -68,7 +68,12 @@ def quantize_rows(kind: int, rows: Any, importance: Any | None) -> Any | None:
     return found if valid else None
 
 
-def _file() -> Path:
+def library_file() -> Path:
+    """Return the file of xllamacpp's library.
+
+    Raises:
+        MissingDependencyError: xllamacpp is not installed.
+    """
     spec = find_spec("xllamacpp")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
         for suffix in ("so", "pyd", "dylib"):

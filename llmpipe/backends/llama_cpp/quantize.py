@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.llama_cpp import ggml
+from llmpipe.backends.llama_cpp.gguf_file import open_gguf
 from llmpipe.backends.llama_cpp.gguf_file import reader as gguf_reader
 from llmpipe.backends.llama_cpp.gguf_write import NewTensor, stored_bytes, write_gguf
 from llmpipe.backends.llama_cpp.mixtures import (
@@ -118,10 +119,20 @@ def quantize(
 
 
 def measured(path: Path) -> Written:
-    """Return what a GGUF that was not written here contains, such as one of 16-bit weights."""
-    tensors = gguf_reader(path).tensors
+    """Return what a GGUF contains. Its fallbacks are those of the mixture that it says it is."""
+    from gguf import LlamaFileType
+
+    opened = open_gguf(path)
+    tensors = [tensor for reader in opened.readers for tensor in reader.tensors]
     stored, weights = (sum(int(getattr(t, k)) for t in tensors) for k in ("n_bytes", "n_elements"))
-    return Written(8 * stored / weights, len(tensors), {})
+    names = {int(kind): kind.name.removeprefix("MOSTLY_").lower() for kind in LlamaFileType}
+    mixture = names.get(opened.fields.get("general.file_type", -1), "")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in tensors}
+    choices = {}
+    if mixture in DEFAULTS:
+        found = choose(mixture, Traits.read(opened.fields), opened.shapes)
+        choices = {name: choice for name, choice in found.items() if kinds[name] == choice.type}
+    return Written(8 * stored / weights, len(tensors), _fallbacks(choices))
 
 
 def described(mixture: str, written: Written) -> str | None:
