@@ -183,7 +183,8 @@ class _Compiler:
         for name, output in outputs.items():
             if output.like is None:
                 continue
-            alike = {p: b for p, b in bindings.items() if p.partition("[")[0] == output.like}
+            like = output.like.partition("[")[0]
+            alike = {p: b for p, b in bindings.items() if p.partition("[")[0] == like}
             port, binding = next(iter(alike.items()))
             if len({(b.type, b.base and b.base.source) for b in alike.values()}) > 1:
                 message = "the candidates are of several types or were trained on several models"

@@ -10,7 +10,7 @@ import pytest
 
 from llmpipe.contracts import Artifact, StageResult
 from llmpipe.errors import StageError
-from llmpipe.stages.select import Select
+from llmpipe.stages.select import Select, SelectConfig
 from llmpipe.testing import run_stage
 
 EVALUATED = {
@@ -102,3 +102,65 @@ def test_the_winner_takes_no_room(tmp_path: Path) -> None:
     """Where the disk allows it the artifact gets a second name instead of a copy."""
     result = choose(tmp_path, "dev.loss", {"a": {"loss": 1}})
     assert result.outputs["winner"].stat().st_ino == (tmp_path / "a.bin").stat().st_ino
+
+
+def choose_of_list(tmp_path: Path, metrics: dict[str, Any], **fields: Any) -> StageResult:
+    """Run the stage over a list of artifacts that one stage compares."""
+    measured = tmp_path / "metrics.json"
+    measured.write_text(json.dumps({"models": metrics}))
+    inputs = {}
+    for name in metrics:
+        (tmp_path / name).write_text(name)
+        inputs[f"of[{name}]"] = Artifact(tmp_path / name, "file", name, name)
+        inputs[f"by[{name}]"] = Artifact(measured, "metrics", "q", "quality")
+    config = {"of": list(metrics), "by": "quality.bytes", "mode": "min", **fields}
+    return run_stage(Select, config, tmp_path, inputs).result
+
+
+QUANTIZED = {
+    "gguf.q4_k_m": {"bytes": 105, "kl": {"mean": 0.076}, "same_top": {"mean": 0.83}},
+    "gguf.q6_k": {"bytes": 138, "kl": {"mean": 0.012}, "same_top": {"mean": 0.92}},
+    "gguf.q8_0": {"bytes": 145, "kl": {"mean": 0.006}, "same_top": {"mean": 0.95}},
+}
+
+
+@pytest.mark.parametrize(
+    ("limits", "chosen", "outside"),
+    [
+        ({}, "gguf.q4_k_m", {}),
+        ({"at_most": {"kl": 0.05}}, "gguf.q6_k", {"gguf.q4_k_m": "kl 0.076 is above 0.05"}),
+        (
+            {"at_least": {"same_top": 0.95}},
+            "gguf.q8_0",
+            {
+                "gguf.q4_k_m": "same_top 0.83 is below 0.95",
+                "gguf.q6_k": "same_top 0.92 is below 0.95",
+            },
+        ),
+    ],
+)
+def test_the_smallest_file_within_a_limit(
+    tmp_path: Path, limits: dict[str, Any], chosen: str, outside: dict[str, str]
+) -> None:
+    """A list of artifacts, compared by one stage under their names; what is out is told."""
+    result = choose_of_list(tmp_path, QUANTIZED, **limits)
+    assert result.outputs["winner"].read_text() == chosen
+    assert result.metrics["outside"] == outside
+    assert all(why in result.summary for why in outside.values())
+
+
+def test_nothing_is_within_the_limits(tmp_path: Path) -> None:
+    """The error has every candidate with its value."""
+    with pytest.raises(StageError, match=r"gguf\.q8_0: kl 0\.006 is above 0\.001"):
+        choose_of_list(tmp_path, QUANTIZED, at_most={"kl": 0.001})
+    with pytest.raises(StageError, match=r"metrics of quality have no metric 'gguf\.q4_k_m\.k'"):
+        choose_of_list(tmp_path, QUANTIZED, at_most={"k": 1})
+
+
+@pytest.mark.parametrize(
+    ("of", "told"), [(["a"], "at least two"), (["a", "b", "a"], "'a' is listed twice")]
+)
+def test_a_list_of_candidates_is_checked(of: list[str], told: str) -> None:
+    """Nothing to choose from, or the same artifact twice, is a mistake in the spec."""
+    config = SelectConfig(kind="select", of=of, by="quality.bytes", mode="min")
+    assert [told in message for _, message in Select.problems(config)] == [True]
