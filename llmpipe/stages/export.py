@@ -40,7 +40,12 @@ if TYPE_CHECKING:
     from llmpipe.backends.llama_cpp.quantize import Written
     from llmpipe.backends.reasoning import Reply
 
-PARITY = "parity"
+PARITY, IMPORTANCE = "parity", "importance"
+IMPORTANCE_FILE = "importance.gguf"
+UNCALIBRATED = ("f16", "bf16", "q8_0")
+"""The types on which an importance matrix has no effect."""
+HELD_OUT = (".eval", ".test")
+"""How references to held-out rows of a format stage end."""
 PROMPTS = (
     "What is the capital of France?",
     "Write one sentence about rivers.",
@@ -70,6 +75,12 @@ class ExportConfig(StageConfig, frozen=True, kw_only=True):
     quantize: str | list[str]
     """The type of the weights, or several, such as ``f16``, ``q8_0``, ``q5_k_m``, ``q4_k_m``.
     Each becomes an output of that name."""
+    calibration: str | None = None
+    """Rows from which an importance matrix is computed; the weights that matter for them are then
+    rounded more exactly. Use training rows, never held-out ones. The types `iq3_xs`, `iq3_xxs`,
+    `iq2_*`, `iq1_*` and `q2_k_s` need it."""
+    calibration_rows: Annotated[int, msgspec.Meta(ge=1)] = 128
+    """How many of these rows the model reads, drawn by their content."""
     parity: ParityOptions = ParityOptions()
     """Options of the parity gate."""
 
@@ -86,9 +97,14 @@ class Export(StageDefaults):
     @staticmethod
     def ports(config: ExportConfig) -> Ports:
         names = quantizations(config)
+        inputs = {"model": Input(("model",), config.model, ("model",))}
         outputs = {name: Output("gguf", origin="model") for name in names}
+        if config.calibration:
+            rows = Input(("calibration",), config.calibration, ("dataset", "records"))
+            inputs["calibration"] = rows
+            outputs[IMPORTANCE] = Output("file")
         return Ports(
-            inputs={"model": Input(("model",), config.model, ("model",))},
+            inputs=inputs,
             outputs={**outputs, PARITY: Output("metrics")},
             default=names[0] if len(names) == 1 else None,
         )
@@ -107,8 +123,12 @@ class Export(StageDefaults):
         found = [
             (place, problem)
             for place, name in zip(places, items, strict=True)
-            if (problem := _type_problem(name))
+            if (problem := _type_problem(name, config.calibration is not None))
         ]
+        if config.calibration and set(items) <= set(UNCALIBRATED):
+            found.append((("calibration",), f"has no effect on {', '.join(items)}"))
+        if (config.calibration or "").endswith(HELD_OUT):
+            found.append((("calibration",), "held-out rows must not shape the model: name `train`"))
         if len(set(items)) < len(items):
             found.append((("quantize",), "the same type appears twice"))
         return found
@@ -136,16 +156,18 @@ class Export(StageDefaults):
 
         names = quantizations(ctx.config)
         steps = 2 * len(names) + 1
-        written = _write(ctx, names, steps)
         outputs = {name: ctx.out / f"{name}.gguf" for name in names}
+        written = _write(ctx, names, steps)
+        if ctx.config.calibration:
+            outputs[IMPORTANCE] = ctx.out / IMPORTANCE_FILE
         model = ctx.input("model")
         ctx.progress(len(names), steps, "reading the model")
         reference = Reference.load(model.path)
         expected = _answers(ctx, model, reference)
         reports = {}
-        for step, (name, gguf) in enumerate(outputs.items(), len(names) + 1):
+        for step, name in enumerate(names, len(names) + 1):
             ctx.progress(step, steps, f"comparing {name}")
-            gate = _gate(ctx, reference, gguf, expected)
+            gate = _gate(ctx, reference, outputs[name], expected)
             reports[name] = {**gate, "quantization": written[name].as_json()}
         outputs[PARITY] = write_json(ctx.out / "parity.json", reports)
         ctx.progress(steps, steps)
@@ -158,16 +180,30 @@ def quantizations(config: ExportConfig) -> list[str]:
     return [config.quantize] if isinstance(config.quantize, str) else list(config.quantize)
 
 
-def _type_problem(name: str) -> str | None:
+def _type_problem(name: str, calibrated: bool) -> str | None:
     """Return what is wrong with the name of a type, or None."""
-    if name in NEED_IMPORTANCE:
-        return f"{name!r} needs an importance matrix, without which its weights are noise"
+    if name in NEED_IMPORTANCE and not calibrated:
+        return (
+            f"{name!r} needs an importance matrix, without which its weights are noise: name the "
+            "training rows in `calibration`"
+        )
     if name in TYPES:
         return None
     hint = did_you_mean(name.lower(), TYPES)
     return f"{name!r} is not a type that can be written ({', '.join(TYPES)} are)" + (
         f"; {hint}" if hint else ""
     )
+
+
+def _calibrated(ctx: StageContext[ExportConfig], source: Path) -> Mapping[str, Any]:
+    """Have the model read the calibration rows; write and return the importance matrix."""
+    from llmpipe.backends.llama_cpp.importance import read_importance
+    from llmpipe.stages.export_calibration import calibrate
+
+    model, rows, target = ctx.input("model"), ctx.input("calibration"), ctx.out / IMPORTANCE_FILE
+    count = ctx.config.calibration_rows
+    calibrate(model, rows, count, source, target, threads=ctx.threads, warn=ctx.warn)
+    return read_importance(target)
 
 
 def _write(ctx: StageContext[ExportConfig], names: list[str], steps: int) -> dict[str, Written]:
@@ -188,11 +224,17 @@ def _write(ctx: StageContext[ExportConfig], names: list[str], steps: int) -> dic
         ctx.progress(len(started) - 1, steps, f"writing {name}")
 
     written = write_files(
-        model, names, ctx.out, ctx.work, convert=convert, threads=ctx.threads, on_file=on_file
+        model,
+        names,
+        ctx.out,
+        ctx.work,
+        convert=convert,
+        threads=ctx.threads,
+        calibrate=partial(_calibrated, ctx) if ctx.config.calibration else None,
+        on_file=on_file,
     )
     for name in names:
-        sentence = described(name, written[name])
-        if sentence:
+        for sentence in described(name, written[name]):
             ctx.warn(sentence)
     return written
 

@@ -28,7 +28,7 @@ def write_files(
     *,
     convert: Convert,
     threads: int,
-    importance: Importance | None = None,
+    calibrate: Callable[[Path], Importance] | None = None,
     on_file: Callable[[str], None] = lambda kind: None,
 ) -> dict[str, Written]:
     """Write ``<type>.gguf`` to ``out`` for each type, and return what each file contains.
@@ -40,7 +40,7 @@ def write_files(
         work: the folder for the conversion that the other types are made from; it is deleted.
         convert: converts the model.
         threads: CPU threads to quantize on.
-        importance: the importance matrix of the model.
+        calibrate: called once with the conversion; returns the importance matrix of the model.
         on_file: called before each file with its type.
 
     Raises:
@@ -61,6 +61,7 @@ def write_files(
         if exact not in direct:
             on_file(rounded[0])
             convert(source, exact)
+        importance = calibrate(source) if calibrate else None
         for kind in rounded:
             on_file(kind)
             target = out / f"{kind}.gguf"

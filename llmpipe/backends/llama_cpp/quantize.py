@@ -21,8 +21,10 @@ from llmpipe.backends.llama_cpp.gguf_file import reader as gguf_reader
 from llmpipe.backends.llama_cpp.gguf_write import NewTensor, stored_bytes, write_gguf
 from llmpipe.backends.llama_cpp.mixtures import (
     DEFAULTS,
+    EMBEDDING,
     FALLBACKS,
     NARROW,
+    OUTPUT,
     WIDE,
     Choice,
     Traits,
@@ -107,8 +109,11 @@ def quantize(
             "general.file_type": int(LlamaFileType[f"MOSTLY_{mixture.upper()}"]),
             "general.quantization_version": QUANTIZATION_VERSION,
         }
+        if importance is not None:
+            numbers["quantize.imatrix.entries_count"] = len(weights)
         write_gguf(target, opened, tensors, numbers=numbers)
-    lacking = sorted(choices.keys() - weights.keys()) if importance is not None else []
+    ends = {OUTPUT, EMBEDDING}  # their inputs are never measured, in llama.cpp neither
+    lacking = sorted(choices.keys() - weights.keys() - ends) if importance is not None else []
     elements = sum(int(tensor.n_elements) for tensor in opened.tensors)
     return Written(
         8 * sum(tensor.size for tensor in tensors) / elements,
@@ -135,17 +140,24 @@ def measured(path: Path) -> Written:
     return Written(8 * stored / weights, len(tensors), _fallbacks(choices))
 
 
-def described(mixture: str, written: Written) -> str | None:
-    """Return a sentence about the tensors that fell back; None if all fit."""
-    if not written.fallbacks:
-        return None
+def described(mixture: str, written: Written) -> list[str]:
+    """Return a sentence about the tensors that fell back, and one about those not calibrated."""
+    found = []
     counts = {pair: len(names) for pair, names in written.fallbacks.items()}
-    kinds = ", ".join(f"{n} {a} → {b}" for (a, b), n in sorted(counts.items()))
-    return (
-        f"{mixture}: {sum(counts.values())} of {written.tensors} tensors have rows that are not a "
-        f"multiple of {WIDE} weights and got another type ({kinds}): "
-        f"{written.bits:.2f} bits per weight"
-    )
+    if counts:
+        kinds = ", ".join(f"{n} {a} → {b}" for (a, b), n in sorted(counts.items()))
+        found.append(
+            f"{mixture}: {sum(counts.values())} of {written.tensors} tensors have rows that are "
+            f"not a multiple of {WIDE} weights and got another type ({kinds}): "
+            f"{written.bits:.2f} bits per weight"
+        )
+    if written.without_importance:
+        lacking = written.without_importance
+        found.append(
+            f"{mixture}: the importance matrix lacks {len(lacking)} tensors, such as {lacking[0]}, "
+            "which were rounded without it"
+        )
+    return found
 
 
 def _check_fits(mixture: str, choices: Mapping[str, Choice]) -> None:

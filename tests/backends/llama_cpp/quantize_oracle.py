@@ -1,7 +1,7 @@
 """Quantize a GGUF with llama.cpp's own `llama_model_quantize`, as a script in its own process.
 
-The package cyllama exports the function. Each line of standard input is a JSON object: ``source``,
-``target``, ``ftype`` and perhaps ``importance``, a list of floats by tensor.
+The package cyllama exports the function, but takes no importance matrix. Each line of standard input
+is a JSON object: ``source``, ``target`` and ``ftype``.
 """
 
 import json
@@ -15,6 +15,4 @@ if __name__ == "__main__":
         job = json.loads(line)
         params = llama_cpp.LlamaModelQuantizeParams()
         params.ftype, params.nthread = job["ftype"], 1
-        if job.get("importance"):
-            params.imatrix = job["importance"]
         llama_cpp.model_quantize(job["source"], job["target"], params)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 
 from llmpipe.backends.llama_cpp.gguf_file import reader
-from llmpipe.backends.llama_cpp.mixtures import DEFAULTS, NEED_IMPORTANCE
+from llmpipe.backends.llama_cpp.importance import read_importance, write_importance
+from llmpipe.backends.llama_cpp.mixtures import DEFAULTS, NEED_IMPORTANCE, requires_importance
 from llmpipe.backends.llama_cpp.quantize import described, quantize
 from llmpipe.errors import StageError
 
@@ -74,9 +74,7 @@ def write_model(target: Path, name: str, width: int = 256, *, own_head: bool = T
     return target
 
 
-def oracle(
-    source: Path, folder: Path, mixtures: list[str], importance: Mapping[str, Any] | None = None
-) -> dict[str, Path]:
+def oracle(source: Path, folder: Path, mixtures: list[str]) -> dict[str, Path]:
     """Have llama.cpp quantize a file to each mixture."""
     from gguf import LlamaFileType
 
@@ -86,9 +84,6 @@ def oracle(
             "source": str(source),
             "target": str(target),
             "ftype": int(LlamaFileType[f"MOSTLY_{mixture.upper()}"]),
-            "importance": {name: values.ravel().tolist() for name, values in importance.items()}
-            if importance
-            else None,
         }
         for mixture, target in made.items()
     ]
@@ -140,8 +135,7 @@ def test_what_fell_back_is_named(tmp_path: Path) -> None:
     tensors = reader(target).tensors
     stored, weights = (sum(int(getattr(t, k)) for t in tensors) for k in ("n_bytes", "n_elements"))
     assert written.bits == pytest.approx(8 * stored / weights)
-    sentence = described("q4_k_s", written)
-    assert sentence is not None
+    (sentence,) = described("q4_k_s", written)
     assert sentence.startswith(
         "q4_k_s: 120 of 142 tensors have rows that are not a multiple of 256"
     )
@@ -166,3 +160,84 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
         file.write(np.full(256, np.inf, np.float32).tobytes())
     with pytest.raises(StageError, match=r"blk\.3\.ffn_up\.weight has weights that are not finite"):
         quantize(source, tmp_path / "ours.gguf", "q4_k_m", threads=1)
+
+
+def random_importance(source: Path) -> dict[str, Any]:
+    """Return an importance matrix with a few columns that matter a thousand times more."""
+    random = np.random.default_rng(1)
+    found = {}
+    for tensor in reader(source).tensors:
+        shape = [int(size) for size in reversed(tensor.shape)]
+        if "blk." in tensor.name and len(shape) > 1:
+            experts = shape[0] if len(shape) > 2 else 1
+            found[tensor.name] = random.choice([1, 1000], (experts, shape[-1])).astype(np.float32)
+    return found
+
+
+@pytest.mark.parametrize("name", ["llama", "shared values", "8 experts"])
+def test_an_importance_matrix_keeps_what_matters(name: str, tmp_path: Path) -> None:
+    """Columns of large importance are rounded more exactly than without it."""
+    from gguf.quants import dequantize
+
+    source = write_model(tmp_path / "source.gguf", name)
+    importance = random_importance(source)
+    exact = {t.name: t.data for t in reader(source).tensors}
+    errors = {}
+    for label, used in (("with", importance), ("without", None)):
+        target = tmp_path / f"{label}.gguf"
+        written = quantize(source, target, "q4_k_s", threads=2, importance=used)
+        assert written.without_importance == ()
+        errors[label] = sum(
+            float((importance[t.name][:, None] * (rounded - exact[t.name]) ** 2).sum())
+            for t in reader(target).tensors
+            if t.name in importance and t.name in exact and "ffn_gate_inp" not in t.name
+            for rounded in [dequantize(t.data, t.tensor_type)]
+        )
+    assert errors["with"] < 0.9 * errors["without"]
+
+
+@pytest.mark.parametrize("mixture", sorted(NEED_IMPORTANCE))
+def test_types_that_need_an_importance_matrix(mixture: str, tmp_path: Path) -> None:
+    """With one they are written; a tensor that it lacks is an error that names the tensor."""
+    source = write_model(tmp_path / "source.gguf", "llama")
+    importance = random_importance(source)
+    written = quantize(source, tmp_path / "ours.gguf", mixture, threads=2, importance=importance)
+    assert 1.5 < written.bits < 5
+    needed = next(
+        tensor.name
+        for tensor in reader(tmp_path / "ours.gguf").tensors
+        if "blk." in tensor.name
+        and requires_importance(mixture, tensor.name, tensor.tensor_type.name)
+    )
+    del importance[needed]
+    with pytest.raises(StageError, match="importance matrix lacks " + needed.replace(".", r"\.")):
+        quantize(source, tmp_path / "ours.gguf", mixture, threads=2, importance=importance)
+
+
+def test_an_importance_matrix_of_another_model(tmp_path: Path) -> None:
+    """Another width is an error; a tensor without values is counted and named."""
+    source = write_model(tmp_path / "source.gguf", "llama")
+    importance = random_importance(source)
+    del importance["blk.0.attn_q.weight"]
+    written = quantize(source, tmp_path / "a.gguf", "q4_k_m", threads=2, importance=importance)
+    assert written.without_importance == ("blk.0.attn_q.weight",)
+    importance["blk.0.attn_q.weight"] = np.ones((1, 64), np.float32)
+    with pytest.raises(StageError, match=r"has 64 values for blk\.0\.attn_q\.weight instead"):
+        quantize(source, tmp_path / "a.gguf", "q4_k_m", threads=2, importance=importance)
+
+
+def test_the_format_of_an_importance_matrix(tmp_path: Path) -> None:
+    """Sums and counts are written as llama-imatrix does, and read as mean squares."""
+    path = tmp_path / "importance.gguf"
+    sums = {"blk.0.ffn_up.weight": (np.array([2.0, 4.0]), 4)}
+    write_importance(path, sums, data="dataset.train", texts=3)
+    opened = reader(path)
+    assert [tensor.name for tensor in opened.tensors] == [
+        "blk.0.ffn_up.weight.in_sum2",
+        "blk.0.ffn_up.weight.counts",
+    ]
+    assert opened.fields["general.type"].contents() == "imatrix"
+    assert opened.fields["imatrix.datasets"].contents() == ["dataset.train"]
+    assert read_importance(path)["blk.0.ffn_up.weight"].tolist() == [[0.5, 1.0]]
+    with pytest.raises(StageError, match="is not an importance matrix"):
+        read_importance(write_model(tmp_path / "model.gguf", "llama"))
