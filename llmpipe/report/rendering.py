@@ -48,8 +48,9 @@ def interval(ends: tuple[float, float], sign: str = "") -> str:
 
 
 def fixed(value: float, sign: str = "") -> str:
-    """Format a number with three decimals; with the sign ``+``, a positive one has it."""
-    return f"{value:{sign}.3f}".replace("-", "−")
+    """Format a number with three decimals, a whole one without; ``+`` shows the sign of both."""
+    text = f"{value:{sign}}" if isinstance(value, int) else f"{value:{sign}.3f}"
+    return text.replace("-", "−")
 
 
 def versions(tools: Mapping[str, str | None]) -> str:

@@ -258,7 +258,8 @@ class Evaluate(StageDefaults):
         write_rows(predictions, (_prediction(i, chat, results) for i, chat in enumerate(chats)))
         shown = compact(summary)
         for label, result in results.items():
-            if result.speed:
+            if result.speed is not None:  # it differs from run to run: not in metrics.json
+                shown[label]["megabytes"] = round(shown[label].pop("bytes") / 1e6, 1)
                 shown[label]["tokens_per_second"] = round(result.speed, 1)
         return StageResult(
             {"metrics": write_json(ctx.out / "metrics.json", written), "predictions": predictions},
