@@ -19,7 +19,8 @@ from llmpipe.evaluation.bootstrap import RowScores
 
 if TYPE_CHECKING:
     from llmpipe.stages.evaluate import EvaluateConfig
-    from llmpipe.stages.evaluate_models import Chat, Result
+    from llmpipe.stages.evaluate_models import Result
+from llmpipe.stages.evaluate_rows import Chat
 
 REWARD = "reward"
 _KIND = "ForSequenceClassification"
