@@ -12,6 +12,7 @@ from llmpipe.graph.model import StageNode
 from llmpipe.runner.plan import plan_stage
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.registrations import register
 from llmpipe.runner.remote import Count, Remote
 
 Moved = Literal["moved", "there", "kept", "missing"]
@@ -117,7 +118,7 @@ class RemoteStore:
                 progress(size)
 
         project.store.create()
-        project.store.register(project.lock.path)
+        register(project.store, project.lock.path)
         with project.store.in_use():
             remote.reach(begin=begin)
             done = _move_all(project, wanted or set(project.graph.nodes), move, count)

@@ -22,6 +22,7 @@ from llmpipe.runner.history import (
     parted,
     table,
     turned,
+    unreadable_runs,
 )
 from llmpipe.runner.messages import ended_text, overlaid, seconds_text
 from llmpipe.runner.store import Store
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> int:
     options = _parse(argv)
     store = find_store(options.spec)
     runs = all_runs(store)
+    for path in unreadable_runs(store):
+        print(f"passed over: {path} is no record of a run that can be read", file=sys.stderr)
     if options.action == "list":
         _list(runs.values(), as_json=options.json)
     elif options.action == "compare":

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from llmpipe.yaml_depth import load_bounded
+
 _YAML = re.compile(r"---[ \t]*\n((?:.*\n)*?)(?:---|\.\.\.)[ \t]*(?:\n|\Z)")
 _TOML = re.compile(r"\+\+\+[ \t]*\n((?:.*\n)*?)\+\+\+[ \t]*(?:\n|\Z)")
 _YAML_KEY = re.compile(r"""(?P<key>[^\W\d][\w .-]*|"[^"\n]+"|'[^'\n]+')[ \t]*:(?:[ \t]|$)""")
@@ -97,7 +99,7 @@ def _yaml(block: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(block, Loader=_loader())
+        return load_bounded(block, _loader())
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from llmpipe.errors import StoreError
 from llmpipe.runner.process import host
@@ -34,15 +36,24 @@ def atomic_write(path: Path, text: str, *, durable: bool = True) -> None:
         sync_folder(path.parent)
 
 
+def read_json(path: Path) -> Any:
+    """Return the data of a JSON file, or None where there is none or it is not JSON."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
 @contextlib.contextmanager
 def writing(home: Path) -> Iterator[None]:
     """Turn an error of the operating system on writing into a clear `StoreError`."""
     try:
         yield
     except OSError as error:
-        raise StoreError(
-            f"{home} cannot be written: {error.strerror or error}", hint=write_hint(error)
-        ) from None
+        what = error.strerror or str(error)
+        if error.filename is not None:
+            what += f": {error.filename}"
+        raise StoreError(f"{home} cannot be written: {what}", hint=write_hint(error)) from None
 
 
 def write_hint(error: OSError) -> str | None:
@@ -51,6 +62,8 @@ def write_hint(error: OSError) -> str | None:
         return FULL
     if error.errno == errno.EFBIG:
         return "a file would exceed the size limit of this shell (ulimit -f)"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        return "a file is in the place of a folder, or a folder in that of a file: move it away"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "give LLMPIPE_HOME a folder that you may write to"
     return None

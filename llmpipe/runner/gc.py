@@ -8,7 +8,6 @@ resuming a stage is kept by the same rules. Replies of paid services are always 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from llmpipe.canonical import digest
-from llmpipe.runner.disk import writing
+from llmpipe.runner.disk import read_json, writing
 from llmpipe.runner.history import read_run
 from llmpipe.runner.lockfile import locked_keys
+from llmpipe.runner.registrations import lock_files
 from llmpipe.runner.store import Store
 from llmpipe.runner.trees import entries, remove_tree
 
@@ -50,11 +50,12 @@ def find_garbage(store: Store, keep_runs: int = KEEP_RUNS) -> Garbage:
 
     Raises:
         SpecError: A lock file cannot be read, so it is unknown what it needs.
+        StoreError: The place of a lock file is unknown.
     """
     runs = sorted(path for path in store.runs.iterdir() if _RUN.fullmatch(path.name))
     old, recent = runs[:-keep_runs], runs[-keep_runs:]
     since = min(map(_begun, recent), default=0.0)
-    needed = {*locked_keys(store.lock_files()), *_run_keys(recent), *_last_keys(store)}
+    needed = {*locked_keys(lock_files(store)), *_run_keys(recent), *_last_keys(store)}
     keys: list[Path] = []
     objects: set[str] = set()
     for path in store.keys.iterdir():
@@ -102,8 +103,8 @@ def _run_keys(runs: Iterable[Path]) -> Iterator[str]:
 def _last_keys(store: Store) -> Iterator[str]:
     for path in store.latest.glob("*/*.json"):
         try:
-            yield digest(json.loads(path.read_bytes()))
-        except (OSError, ValueError):
+            yield digest(read_json(path))
+        except (ValueError, RecursionError):
             continue
 
 

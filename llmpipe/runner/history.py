@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import msgspec
 
 from llmpipe.canonical import leaves
 from llmpipe.errors import UsageError, did_you_mean
+from llmpipe.runner.disk import read_json
 from llmpipe.runner.store import Store
 
 MAX_TEXT = 60
@@ -23,22 +24,42 @@ UNFINISHED = "unfinished"
 """The status of a run that is still running, or was killed."""
 
 
-class _Stage(TypedDict):
-    """The fields of a stage's record that are checked."""
+class _Error(TypedDict):
+    """Why a stage failed."""
 
-    status: str
+    message: str
+    hint: NotRequired[str | None]
+    tail: NotRequired[list[str]]
+    log: NotRequired[str | None]
+
+
+class _Stage(TypedDict):
+    """What every stage of a record has, and the event of its end."""
+
+    stage: str
+    kind: str
+    status: Literal["cached", "done", "failed", "interrupted", "blocked", "skipped"]
     key: str | None
     seconds: float
+    causes: list[dict[str, Any]]
     metrics: dict[str, Any]
+    summary: str
+    error: _Error | None
 
 
-class _Record(TypedDict):
-    """The fields of a run's record that are checked."""
+class _Started(TypedDict):
+    """What is known of a run from its beginning."""
 
     run: str
+    spec: NotRequired[str]
     name: str
     profiles: list[str]
     set: list[str]
+
+
+class _Record(_Started):
+    """What every record of a run has, as far as it is looked at."""
+
     llmpipe: str
     python: str
     started: str
@@ -47,6 +68,13 @@ class _Record(TypedDict):
     status: str
     document: dict[str, Any]
     stages: dict[str, _Stage]
+
+
+class _FirstEvent(_Started):
+    """The event that a run begins with."""
+
+    event: Literal["run-started"]
+    time: str
 
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -62,11 +90,16 @@ def read_runs(store: Store) -> dict[str, dict[str, Any]]:
 def read_run(folder: Path) -> dict[str, Any] | None:
     """Return the record of a run, or None if there is none or it is not valid."""
     try:
-        record: dict[str, Any] = json.loads((folder / "run.json").read_bytes())
+        record: dict[str, Any] = read_json(folder / "run.json")
         msgspec.convert(record, _Record)
-    except (OSError, ValueError):  # msgspec's errors are ValueErrors
-        return None  # the run is just ending, or was killed while it wrote
-    return record
+    except msgspec.ValidationError:
+        return None  # the run is just ending, was killed while it wrote, or the file is damaged
+    return record if record["run"] == folder.name else None
+
+
+def unreadable_runs(store: Store) -> list[Path]:
+    """Return the records of runs that are damaged, or of a newer llmpipe."""
+    return sorted(p for p in store.runs.glob("*/run.json") if read_run(p.parent) is None)
 
 
 def read_unfinished(store: Store) -> dict[str, dict[str, Any]]:
@@ -120,28 +153,39 @@ def runs_of(store: Store, spec: Path) -> dict[str, dict[str, Any]]:
 def _from_events(path: Path) -> dict[str, Any] | None:
     """Rebuild the record of a run from its events, or return None if there is no event."""
     events = _events(path)
-    if not events or events[0]["event"] != "run-started":
+    try:
+        first = msgspec.convert(next(events), _FirstEvent)
+    except (StopIteration, OSError, msgspec.ValidationError):
         return None
-    first = events[0]
-    kept = ("run", "name", "spec", "profiles", "set")
+    if first["run"] != path.parent.name:
+        return None
     return {
-        **{key: first.get(key) for key in kept},
+        **{key: first.get(key) for key in ("run", "name", "spec", "profiles", "set")},
         "started": first["time"],
         "ended": None,
         "seconds": None,
         "status": UNFINISHED,
-        "stages": {event["stage"]: event for event in events if event["event"] == "stage-ended"},
+        "stages": {event["stage"]: event for event in events if _is_end(event)},
     }
 
 
-def _events(path: Path) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
+def _events(path: Path) -> Iterator[Any]:
     for line in path.read_bytes().splitlines():
         try:
-            events.append(json.loads(line))
-        except ValueError:
-            break  # cut off by a kill or a full disk
-    return events
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            return  # cut off by a kill or a full disk
+
+
+def _is_end(event: Any) -> bool:
+    """Return whether an event is the end of a stage, with all that it must say."""
+    if not isinstance(event, dict) or event.get("event") != "stage-ended":
+        return False
+    try:
+        msgspec.convert(event, _Stage)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def compare(runs: Sequence[Mapping[str, Any]], store: Store) -> dict[str, dict[str, list[Any]]]:

@@ -23,9 +23,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NotRequired, TypedDict
+
+import msgspec
 
 from llmpipe.runner.process import host, identity, is_alive, is_here, kill_leftovers
+from llmpipe.runner.trees import discard
 
 BEAT = 5.0
 """Seconds between two heartbeats."""
@@ -35,6 +38,25 @@ EXPIRY = 30.0
 
 PAUSES = (0.01, 0.25)
 """Seconds between two checks of a lease that another process holds: at first, and later."""
+
+
+class _Identity(TypedDict):
+    """What every `identity` holds."""
+
+    pid: int
+    start: str
+    boot: str
+    run: str
+
+
+class _Owner(_Identity):
+    """What every lease says; early ones name no node, stage and moment."""
+
+    node: NotRequired[str]
+    stage: NotRequired[str]
+    since: NotRequired[str]
+    head: NotRequired[_Identity | None]
+
 
 Owner = Mapping[str, Any]
 """The worker that holds a lease.
@@ -203,16 +225,20 @@ def read_owner(path: Path | str) -> dict[str, Any] | None:
 
 
 def _read(path: Path | str) -> bytes | None:
+    """Return what a lease says; None where there is none, nothing where it cannot be read."""
     try:
         return Path(path).read_bytes()
+    except FileNotFoundError:
+        return b"" if os.path.lexists(path) else None  # a link that leads nowhere
     except OSError:
-        return None
+        return b""
 
 
 def _owner(raw: bytes | None) -> dict[str, Any] | None:
     try:
         owner: dict[str, Any] = json.loads(raw or b"")
-    except ValueError:
+        msgspec.convert(owner, _Owner)
+    except (ValueError, RecursionError):  # those of msgspec are ValueErrors
         return None
     return owner
 
@@ -251,10 +277,10 @@ def _take_away(path: Path, seen: bytes | None) -> None:
     taken = path.with_name(f".{path.name}.{host()}.{os.getpid()}.dead")
     with contextlib.suppress(FileNotFoundError):
         path.rename(taken)
-        if taken.read_bytes() != seen:
+        if _read(taken) != seen:
             with contextlib.suppress(OSError):
                 os.link(taken, path)
-        taken.unlink()
+        discard(taken)
 
 
 def _pauses() -> Iterator[float]:

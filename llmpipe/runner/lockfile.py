@@ -23,7 +23,8 @@ from llmpipe.canonical import digest
 from llmpipe.errors import Location, Problem, SpecError, StoreError
 from llmpipe.graph.model import Graph
 from llmpipe.runner.disk import atomic_write, write_hint
-from llmpipe.runner.records import KeyRecord
+from llmpipe.runner.records import KeyInputs, KeyRecord
+from llmpipe.yaml_depth import load_bounded
 
 VERSION = 2
 """The version of the layout. Version 1, which wrote ``made_of`` for ``key_inputs``, can be read."""
@@ -44,17 +45,6 @@ class LockedOutput(TypedDict):
     type: str
     digest: str
     size: int
-
-
-class KeyInputs(TypedDict):
-    """The ingredients of a stage; see `llmpipe.runner.fingerprint`."""
-
-    record: int
-    kind: str
-    version: int
-    config: dict[str, Any]
-    inputs: dict[str, dict[str, Any]]
-    tools: dict[str, str | None]
 
 
 class LockedStage(TypedDict):
@@ -260,7 +250,7 @@ def _read(path: Path) -> Document | None:
             hint = "keep either side, or remove the file; then run without --locked to rewrite it"
             raise _unusable(path, number, "a merge conflict is left in the lock file", hint)
     try:
-        document = yaml.load(text, Loader=yaml.CSafeLoader)
+        document = load_bounded(text, yaml.CSafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise _unusable(path, mark.line + 1 if mark else 0, "it is not valid YAML") from None

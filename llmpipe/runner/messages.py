@@ -91,9 +91,12 @@ def owner_text(owner: Mapping[str, Any]) -> str:
 
 def _moment(since: str) -> str:
     """Return when something began, and how long ago that is."""
-    begun = datetime.fromisoformat(since)
+    try:
+        begun = datetime.fromisoformat(since).astimezone()
+    except (ValueError, OverflowError):
+        return since
     ago = (datetime.now(UTC) - begun).total_seconds()
-    return f"{begun.astimezone():%Y-%m-%d %H:%M:%S} ({seconds_text(max(0.0, ago))} ago)"
+    return f"{begun:%Y-%m-%d %H:%M:%S} ({seconds_text(max(0.0, ago))} ago)"
 
 
 def ended_text(event: Event) -> str:

@@ -237,7 +237,7 @@ def _files(
     binding: Binding, old: Mapping[str, Any], new: Mapping[str, Any], files_of: FilesOf
 ) -> dict[str, Any]:
     """Return how the files of a folder changed, as far as known; a few are named."""
-    before, after = files_of(old["digest"]), files_of(new["digest"])
+    before, after = files_of(old.get("digest", "")), files_of(new["digest"])
     if before is None or after is None or before == after:
         return {}
     became = {

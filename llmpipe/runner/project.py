@@ -23,7 +23,7 @@ from llmpipe.graph.sources import (
     StageOutput,
 )
 from llmpipe.paths import expanded
-from llmpipe.runner.disk import atomic_write, writing
+from llmpipe.runner.disk import atomic_write, read_json, writing
 from llmpipe.runner.lockfile import LockFile
 from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import complaint
@@ -235,10 +235,9 @@ class Project:
 
     def _commits(self) -> dict[str, str]:
         try:
-            data: dict[str, str] = json.loads((self.store.home / "hub.json").read_bytes())
-        except (OSError, ValueError):
+            return msgspec.convert(read_json(self.store.home / "hub.json"), dict[str, str])
+        except msgspec.ValidationError:
             return {}
-        return data
 
 
 def _remote_address(spec: Spec) -> str | None:

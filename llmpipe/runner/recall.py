@@ -38,6 +38,7 @@ from llmpipe.runner.disk import atomic_write, writing
 from llmpipe.runner.events import EventLog, Listener
 from llmpipe.runner.fingerprint import tool_version
 from llmpipe.runner.outcome import StageOutcome, content, new_run_id, write_record
+from llmpipe.runner.registrations import registration
 from llmpipe.runner.statcache import RACY_NS, Stamp, StatCache, stamp
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     Records = Mapping[str, KeyRecord]
 
-LAYOUT = 2
+LAYOUT = 3
 """The version of `Memory`. Other versions are ignored."""
 
 _PACKAGE = Path(__file__).parent.parent
@@ -117,7 +118,8 @@ def remember(project: Project, outcome: RunOutcome) -> None:
         )
         path = _memory_file(store, spec.path, spec.profiles)
         store.memo.mkdir(exist_ok=True)
-        atomic_write(path, msgspec.json.encode(memory).decode(), durable=False)
+        text = msgspec.json.encode(memory).decode()
+        atomic_write(path, f"{_digest_of(text.encode())}\n{text}", durable=False)
     except (OSError, UnicodeEncodeError, msgspec.MsgspecError):
         return  # the next run reads the spec
 
@@ -126,7 +128,10 @@ def recall(store: Store, spec: Path, profiles: Collection[str]) -> dict[str, Any
     """Return the content of the record of a run that would find nothing to do, or None."""
     try:
         raw = _memory_file(store, spec.absolute(), profiles).read_bytes()
-        memory = _DECODER.decode(raw)
+        seal, _, text = raw.partition(b"\n")
+        if seal.decode("latin-1") != _digest_of(text):
+            return None  # damaged: it would tell what never was
+        memory = _DECODER.decode(text)
         return memory.content if _holds(memory, store) else None
     except (OSError, msgspec.MsgspecError, LlmpipeError):
         return None  # reading the spec will report what is wrong
@@ -154,6 +159,10 @@ def repeat(
             events.emit("run-ended", status="done", seconds=seconds)
         write_record(folder, begun, "done", seconds, recalled)
     return folder.name, seconds
+
+
+def _digest_of(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
 
 
 def _can_be_kept(node: StageNode) -> bool:
@@ -204,7 +213,7 @@ def _values(names: Collection[str]) -> dict[str, str | None]:
 
 
 def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return _digest_of(Path(path).read_bytes())
 
 
 def _references(project: Project) -> Iterator[Reference]:
@@ -266,7 +275,7 @@ def _watched(project: Project, records: Records) -> Iterator[str]:
     """Yield the files that must be unchanged. For files of artifacts, sizes are enough."""
     store = project.store
     yield str(project.lock.path)
-    yield str(store.registration(project.lock.path))
+    yield str(registration(store, project.lock.path))
     yield str(store.latest_folder(project.graph.spec.path, project.lock.section))
     for record in records.values():
         yield f"{store.keys}/{record.key}.json"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -34,6 +34,17 @@ class Entry(msgspec.Struct, frozen=True):
     path: str
     sha256: str
     size: int
+
+
+class KeyInputs(TypedDict):
+    """The ingredients of a stage: see `llmpipe.runner.fingerprint`."""
+
+    record: int
+    kind: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, dict[str, Any]]
+    tools: dict[str, str | None]
 
 
 class KeyRecord(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from llmpipe.runner.options import RunOptions
 from llmpipe.runner.outcome import RunOutcome, new_run_id
 from llmpipe.runner.plan import StagePlan
 from llmpipe.runner.project import Project
+from llmpipe.runner.registrations import register
 from llmpipe.runner.scheduler import Scheduler
 
 ExecutorFactory = Callable[[str, Collection[str], Collection[StageNode], int], Executor]
@@ -42,7 +43,7 @@ def run_project(
         StoreError: The store cannot be written.
     """
     project.store.create()
-    project.store.register(project.lock.path)
+    register(project.store, project.lock.path)
     begun = datetime.now(UTC)
     name = new_run_id(begun)
     nodes = project.graph.nodes

@@ -56,6 +56,11 @@ create table if not exists folders (
 create table if not exists contents (digest text primary key, files blob, used integer);
 """
 
+_SOUND = " and typeof({0}) = 'text' and length({0}) = 64 and typeof(hashed) = 'integer'"
+_KNOWN_FILE = "select * from files where path = ?" + _SOUND.format("sha256")
+_KNOWN_FILES = "select * from files where path >= ? and path < ?" + _SOUND.format("sha256")
+_KNOWN_FOLDER = "select stamp, digest, hashed from folders where path = ?" + _SOUND.format("digest")
+
 _FORGET = """
 delete from contents where digest in (
     select digest from (
@@ -155,7 +160,7 @@ class StatCache:
             place = error.filename or path
             raise StageError(f"{place} cannot be read: {error.strerror}") from None
         except sqlite3.Error as error:
-            raise StoreError(f"the stat cache cannot be used: {error}") from None
+            raise StoreError(f"the stat cache {self._path} cannot be used: {error}") from None
 
     def files_of(self, digest: str) -> dict[str, str] | None:
         """Return the files of a folder with this digest, each with what identifies its content.
@@ -170,10 +175,10 @@ class StatCache:
             with contextlib.suppress(sqlite3.Error):  # returned all the same, and dropped sooner
                 used = (time.time_ns(), digest)
                 self._db.execute("update contents set used = ? where digest = ?", used)
-            files: dict[str, str] = json.loads(zlib.decompress(found[0]))
-        except (sqlite3.Error, zlib.error, ValueError):
+            files = json.loads(zlib.decompress(found[0]))
+        except (sqlite3.Error, zlib.error, ValueError, TypeError):
             return None  # only a cache
-        return files
+        return files if isinstance(files, dict) else None
 
     def _digest(self, path: Path, pattern: str | None) -> str:
         def look_up(path: Path) -> str:
@@ -184,16 +189,17 @@ class StatCache:
 
         try:
             return look_up(path)
-        except sqlite3.OperationalError:
-            raise  # locked or read-only, which is not damage
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            missing = error.sqlite_errorcode == sqlite3.SQLITE_ERROR  # a table or a column
+            if isinstance(error, sqlite3.OperationalError) and not missing:
+                raise  # locked or read-only, which is not damage
             self._db.close()
             self._db = self._start_empty()
             return look_up(path)
 
     def _file(self, path: Path) -> str:
         name = os.fsencode(path)
-        row = self._db.execute("select * from files where path = ?", (name,)).fetchone()
+        row = self._db.execute(_KNOWN_FILE, (name,)).fetchone()
         status = path.stat()
         refuse_special(status.st_mode, path)
         seen = stamp(status)
@@ -225,9 +231,7 @@ class StatCache:
             found = sorted((inner, stamp(seen)) for inner, seen in matching)
         whole = hashlib.sha256(repr(found).encode("utf-8", "surrogateescape")).digest()
         newest = max((max(seen[1], seen[3]) for _, seen in found), default=0)
-        row = self._db.execute(
-            "select stamp, digest, hashed from folders where path = ?", (name,)
-        ).fetchone()
+        row = self._db.execute(_KNOWN_FOLDER, (name,)).fetchone()
         if row and row[0] == whole and newest < row[2] - RACY_NS:
             return str(row[1])
         files = list(self._hashed(folder, found))
@@ -249,9 +253,7 @@ class StatCache:
         """Yield the digest of each file of a folder; only changed files are read."""
         prefix = os.fsencode(folder) + b"/"
         beyond = os.fsencode(folder) + b"0"  # "0" is what follows "/"
-        rows = self._db.execute(
-            "select * from files where path >= ? and path < ?", (prefix, beyond)
-        )
+        rows = self._db.execute(_KNOWN_FILES, (prefix, beyond))
         known = {row[0]: row for row in rows}
         fresh = []
         for name, seen in found:

@@ -42,6 +42,7 @@ from llmpipe.runner.occupancy import alone, shared
 from llmpipe.runner.process import host
 from llmpipe.runner.records import (
     Entry,
+    KeyInputs,
     KeyRecord,
     StoredOutput,
     decode_record,
@@ -57,7 +58,6 @@ FORMAT = 1
 
 
 _MANIFEST = msgspec.json.Decoder(list[Entry])
-_INGREDIENTS = msgspec.json.Decoder(dict[str, Any])
 
 
 def home_for(spec_path: Path) -> Path:
@@ -109,8 +109,13 @@ class Store:
             found = int(marker.read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return  # not yet created
-        except (OSError, ValueError) as error:
-            raise StoreError(f"{marker} cannot be read: {error}") from None
+        except OSError as error:
+            raise StoreError(f"{marker} cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise StoreError(
+                f"{marker} is damaged: it does not hold the number of a format",
+                hint=f"write {FORMAT} into it, where no newer llmpipe has used {self.home}",
+            ) from None
         if found > FORMAT:
             raise StoreError(
                 f"{self.home} was written in format {found}; this llmpipe knows format {FORMAT}",
@@ -294,23 +299,6 @@ class Store:
         with writing(self.home):
             atomic_write(self.keys / f"{record.key}.json", encode_record(record))
 
-    def registration(self, lock: Path) -> Path:
-        """Return the path of the file that holds the place of a lock file."""
-        return self.projects / digest(str(lock))[:16]
-
-    def register(self, lock: Path) -> None:
-        """Remember the place of the lock file of a spec that uses the store."""
-        entry = self.registration(lock)
-        if not entry.exists():
-            with writing(self.home):
-                self.projects.mkdir(exist_ok=True)
-                atomic_write(entry, f"{lock}\n", durable=False)
-
-    def lock_files(self) -> list[Path]:
-        """Return the lock files of all specs that have used the store; they need not exist."""
-        entries = sorted(self.projects.iterdir()) if self.projects.is_dir() else []
-        return [Path(entry.read_text("utf-8").rstrip("\n")) for entry in entries]
-
     def latest_folder(self, spec_path: Path, section: str) -> Path:
         """Return the folder for the last runs of a spec's stages under some profiles."""
         return self.latest / _latest_name(spec_path, section)
@@ -327,9 +315,12 @@ class Store:
             stage: The stage's id.
         """
         try:
-            return _INGREDIENTS.decode(_read(self._latest_file(spec_path, section, stage)))
-        except (OSError, msgspec.MsgspecError):
+            raw = _read(self._latest_file(spec_path, section, stage))
+            found: dict[str, Any] = msgspec.json.decode(raw)
+            msgspec.convert(found, KeyInputs)  # only checked: a later version may add to it
+        except (OSError, ValueError, RecursionError):  # those of msgspec are ValueErrors
             return None
+        return found
 
     def remember_latest(
         self, spec_path: Path, section: str, stage: str, key_inputs: Mapping[str, Any]

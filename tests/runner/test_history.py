@@ -141,7 +141,8 @@ def test_runs_without_a_record_are_told_from_their_events(store: Store) -> None:
     folders without a first event, or with a record of another shape, are no runs."""
     start = {"event": "run-started", "time": "t0", "run": "r1", "name": "x", "spec": "s.yaml",
              "profiles": ["gpu"], "set": [], "stages": ["a", "b"]}  # fmt: skip
-    end = {"event": "stage-ended", "stage": "a", "status": "done", "time": "t1"}
+    end = {"event": "stage-ended", "time": "t1", "stage": "a", "kind": "command", "status": "done",
+           "key": None, "seconds": 1.0, "causes": [], "metrics": {}, "summary": "", "error": None}  # fmt: skip
     lines = [json.dumps(start) + "\n", json.dumps(end) + "\n", '{"event": "stage-en']
     write_events(store.runs / "r1", *lines)
     write_events(store.runs / "r2", '{"event": "run-sta')

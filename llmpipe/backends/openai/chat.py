@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from llmpipe.backends.llama_cpp.chat import GREEDY
 from llmpipe.backends.llama_cpp.prefixes import Prefixes
@@ -52,6 +52,14 @@ class ChatReply:
     """The endpoint's own message about the problem."""
     reasoning: str = ""
     """The teacher's reasoning, from the endpoint's own field or from tags."""
+
+
+class Said(TypedDict):
+    """A reply as the journal keeps it; its text still contains reasoning tags."""
+
+    text: str
+    truncated: bool
+    reasoning: NotRequired[str]
 
 
 @dataclass(slots=True)
@@ -127,7 +135,7 @@ class ChatClient:
         """
         replies: dict[int, ChatReply] = {}
         for index, request in enumerate(requests):
-            known = self.journal.get(self.key(request))
+            known: Said | None = self.journal.get(self.key(request), Said)
             if known is not None:
                 replies[index] = _known(known)
                 self.on_reply(None)
@@ -175,7 +183,7 @@ class ChatClient:
                 hint="is it an OpenAI-compatible endpoint? base_url usually ends in /v1",
             )
         choice = completion.choices[0]
-        said: dict[str, Any] = {
+        said: Said = {
             "text": choice.message.content or "",
             "truncated": choice.finish_reason == "length",
         }
@@ -193,8 +201,8 @@ def _thought(message: Any) -> str:
     return next((text for text in said if isinstance(text, str)), "")
 
 
-def _known(said: Mapping[str, Any]) -> ChatReply:
-    """Return a reply from a journal entry, which keeps the original text with reasoning tags."""
+def _known(said: Said) -> ChatReply:
+    """Return a reply from a journal entry."""
     parted = part_unseen(said["text"])
     thoughts = filter(None, (said.get("reasoning", "").strip(), parted.reasoning))
     return ChatReply(parted.answer, said["truncated"], reasoning="\n".join(thoughts))

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+
 from llmpipe.errors import StoreError
 
 FILE = "replies.jsonl"
@@ -67,15 +69,22 @@ class Journal:
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
 
-    def get(self, key: str) -> Any | None:
-        """Return the reply journaled under ``key`` by any process, or None."""
+    def get(self, key: str, shape: Any = Any) -> Any | None:
+        """Return the reply journaled under ``key`` by any process, or None.
+
+        ``shape`` is its type. A damaged entry has another one, and does not count.
+        """
         with self._lock, self._explained():
             if key not in self._places:
                 self._catch_up()
             place = self._places.get(key)
             if place is None:
                 return None
-            reply = _decode(self._pread(*place))["reply"]
+            try:
+                entry = msgspec.convert(_decode(self._pread(*place)), dict[str, Any])
+                reply = msgspec.convert(entry.get("reply"), shape)
+            except msgspec.ValidationError:
+                return None
             self.reused += place[0] < self._held
             return reply
 
@@ -112,7 +121,7 @@ class Journal:
                 if not line.endswith(b"\n"):
                     return  # being written, or torn: read it again next time
                 entry = _decode(line)
-                if isinstance(entry, dict) and "key" in entry and "reply" in entry:
+                if isinstance(entry, dict) and isinstance(entry.get("key"), str):
                     self._places[entry["key"]] = (start, len(line))
                 start += len(line)
                 self._read_to = start
@@ -139,5 +148,5 @@ def counted_replies(count: int) -> str:
 def _decode(line: bytes) -> Any:
     try:
         return json.loads(line.decode("utf-8", "surrogatepass"))
-    except ValueError:
-        return None  # a torn line
+    except (ValueError, RecursionError):
+        return None  # a torn line, or a damaged one

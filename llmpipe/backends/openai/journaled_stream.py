@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import msgspec
 
@@ -12,6 +12,14 @@ from llmpipe.backends.openai.journal import Journal, request_key
 from llmpipe.backends.openai.stream import OpenAIStreamer
 from llmpipe.backends.reasoning import part_unseen
 from llmpipe.backends.streaming import Cancellation, Pieces, Thought, Usage
+
+
+class Said(TypedDict):
+    """An answer as the journal keeps it; in old journals, the text still contains the reasoning."""
+
+    text: str
+    usage: Usage
+    reasoning: NotRequired[str]
 
 
 class JournaledStreamer:
@@ -41,7 +49,7 @@ class JournaledStreamer:
         """
         decoding = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
         key = self._key(messages, decoding)
-        known = self._journal.get(key)
+        known: Said | None = self._journal.get(key, Said)
         if known is not None:
             yield from _known(known)
             return
@@ -73,12 +81,12 @@ class JournaledStreamer:
         )
 
 
-def _known(reply: Mapping[str, Any]) -> Pieces:
-    """Yield a journaled answer; in old journals, the text still contains the reasoning."""
+def _known(reply: Said) -> Pieces:
+    """Yield a journaled answer."""
     parted = part_unseen(reply["text"])
     if thought := reply.get("reasoning") or parted.reasoning:
         yield Thought(thought)
     if text := reply["text"] if reply["text"].strip() == parted.answer else parted.answer:
         yield text
-    usage = Usage(**reply["usage"])
+    usage = reply["usage"]
     yield msgspec.structs.replace(usage, unfinished=usage.unfinished or parted.unfinished)

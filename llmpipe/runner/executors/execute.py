@@ -18,7 +18,7 @@ from typing import Any
 from llmpipe.contracts import StageResult
 from llmpipe.errors import LlmpipeError, StageError, foreign_text
 from llmpipe.registry import stage_class
-from llmpipe.runner.disk import write_hint
+from llmpipe.runner.disk import write_hint, writing
 from llmpipe.runner.request import StageRequest
 from llmpipe.runner.store import Store
 from llmpipe.runner.trees import take_over
@@ -77,7 +77,8 @@ def _refusal(error: OSError) -> dict[str, Any]:
 def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> StageResult:
     out, work = scratch / "out", Store(Path(request.home)).work / request.key
     out.mkdir()
-    work.mkdir(parents=True, exist_ok=True)
+    with writing(Path(request.home)):
+        work.mkdir(parents=True, exist_ok=True)
     return stage_class(request.kind).run(request.context(out, work, emit))
 
 
