@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -95,12 +96,26 @@ def json_text(text: str, place: str) -> Any:
     """Return the value of JSON text.
 
     Raises:
-        RowError: the text is not JSON.
+        RowError: the text is not JSON, or holds what no row can: an infinite number or half of a
+            surrogate pair.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_finite)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        problem = "it holds half of a surrogate pair"
+        raise RowError(f"{place} is not text: {problem}", reason="not JSON") from None
     except (ValueError, RecursionError) as error:
         raise RowError(f"{place} is not JSON: {error}", reason="not JSON") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text} is not finite")
+    return number
 
 
 def read_tools(row: Mapping[str, Any]) -> list[Any] | None:

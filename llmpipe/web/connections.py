@@ -88,6 +88,20 @@ class Connection(H11Protocol):
         else:
             self._turn_away()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are not HTTP.
+
+        They may belong to the body of a request that is being answered. That answer is given up,
+        because nothing can be sent after the refusal.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # a response has begun
+            self.transport.close()
+
     def is_closing(self) -> bool:
         """Return whether the connection is about to end."""
         return self.transport.is_closing()

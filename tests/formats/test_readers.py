@@ -349,3 +349,11 @@ def test_what_a_format_has_no_place_for_is_named() -> None:
     for to, lost in (("messages", []), ("sharegpt", []), ("alpaca", True), ("completion", True)):
         expected = ["name", "reasoning_content", "weight", "mood"] if lost else []
         assert list(write_example(example, to).lost) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [r'"\ud800"', "NaN", "-Infinity", "1e999"])
+def test_json_in_a_column_holds_only_what_a_row_can(value: str) -> None:
+    """Half of a surrogate pair cannot be written, and an infinite number would become null."""
+    text = f'[{{"role": "user", "content": "q"}}, {{"role": "assistant", "content": "a", "x": {value}}}]'
+    with pytest.raises(RowError, match="column 'messages' is not"):
+        read_example({"messages": text})
