@@ -89,8 +89,9 @@ test: lint types layers programs editor ## everything: lint, types, layers, sche
 test-light: $(VENV)/.installed-dev editor ## the quick tests, before each commit: about a minute
 	$(BIN)/pytest -m "not heavy and not slow" --numprocesses $(WORKERS)
 
-crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 50 minutes
-	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py tests/documents/test_fuzz.py
+crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 90 minutes
+	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py tests/documents/test_fuzz.py \
+		tests/runner/test_fuzz_records.py tests/web/test_fuzz.py
 
 $(BENCH_PEERS)/.installed: benchmarks/engine/requirements.txt
 	$(PYTHON) -m venv $(BENCH_PEERS)

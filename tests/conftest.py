@@ -36,7 +36,7 @@ ALL_CORES = os.sched_getaffinity(0)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the tests that may take any time know how much they have."""
-    parser.addoption("--long", action="store_true", help="crash and fuzz in full: some 50 minutes")
+    parser.addoption("--long", action="store_true", help="crash and fuzz in full: some 90 minutes")
 
 
 def pytest_configure(config: pytest.Config) -> None:

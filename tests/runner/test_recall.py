@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -196,11 +197,12 @@ def test_another_llmpipe_does_not_believe_it(
 def test_a_newer_tool_is_seen(remembered: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory names the versions of the tools that shape the artifacts."""
     (path,) = (remembered.folder / ".llmpipe" / "memo").glob("nothing-to-do-*.json")
-    memory = json.loads(path.read_bytes())
+    memory = json.loads(path.read_bytes().partition(b"\n")[2])
     monkeypatch.setenv("WORD", "one")
     store = Store(remembered.folder / ".llmpipe")
     for version, found in ((recall.tool_version("msgspec"), True), ("0.0.1", False)):
-        path.write_text(json.dumps({**memory, "tools": {"msgspec": version}}))
+        text = json.dumps({**memory, "tools": {"msgspec": version}})
+        path.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
         assert (recall.recall(store, remembered.spec, []) is not None) is found
 
 
@@ -211,6 +213,13 @@ def test_a_damaged_memory_is_none(remembered: Workspace, harm: bytes) -> None:
     path.write_bytes(harm)
     assert not _is_recalled(remembered)
     assert _is_recalled(remembered)
+
+
+def test_a_memory_with_other_figures_is_none(remembered: Workspace) -> None:
+    """What it would tell of the stages was never so."""
+    (path,) = (remembered.folder / ".llmpipe" / "memo").glob("nothing-to-do-*.json")
+    path.write_bytes(path.read_bytes().replace(b'"status":"cached"', b'"status":"failed"', 1))
+    assert not _is_recalled(remembered)
 
 
 def test_a_broken_spec_is_told_as_ever(remembered: Workspace) -> None:

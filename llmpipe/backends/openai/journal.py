@@ -84,6 +84,7 @@ class Journal:
                 entry = msgspec.convert(_decode(self._pread(*place)), dict[str, Any])
                 reply = msgspec.convert(entry.get("reply"), shape)
             except msgspec.ValidationError:
+                del self._places[key]  # a later line may hold it
                 return None
             self.reused += place[0] < self._held
             return reply
