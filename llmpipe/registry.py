@@ -120,13 +120,35 @@ def convert_config(stage: type[Stage], data: Mapping[str, Any]) -> StageConfig:
 
 @cache
 def _offered(group: str) -> dict[str, tuple[EntryPoint, ...]]:
-    """Return the entry points of installed packages in a group, by name."""
+    """Return the entry points of installed packages in a group, by name.
+
+    Raises:
+        PluginError: Those of a package cannot be read.
+    """
     from importlib.metadata import entry_points
 
+    try:
+        points = dict.fromkeys(entry_points(group=group))
+    except Exception as error:  # the standard library checks nothing that it reads
+        raise _unreadable(error) from error
     found: dict[str, list[EntryPoint]] = {}
-    for point in dict.fromkeys(entry_points(group=group)):
+    for point in points:
         found.setdefault(point.name, []).append(point)
     return {name: tuple(points) for name, points in found.items()}
+
+
+def _unreadable(error: Exception) -> PluginError:
+    """Return the error that names the package whose entry points cannot be read."""
+    from importlib.metadata import distributions
+
+    for dist in distributions():
+        try:
+            list(dist.entry_points)
+        except Exception:
+            place = dist.locate_file(getattr(dist, "_path", ""))
+            message = f"the entry points of an installed package cannot be read: {place}"
+            return PluginError(f"{message}: {error}", hint="install that package again")
+    return PluginError(f"the entry points of installed packages cannot be read: {error}")
 
 
 def _imported(path: str) -> Any:
@@ -174,4 +196,5 @@ def _from_package(
 
 def _who(point: EntryPoint) -> str:
     dist = point.dist
-    return f"the package {dist.name} {dist.version}" if dist else point.value
+    known = dist is not None and dist.metadata["Name"]  # a damaged package has no metadata
+    return f"the package {dist.name} {dist.version}" if dist and known else point.value

@@ -367,3 +367,15 @@ def test_a_run_tells_each_warning_once(tmp_path: Path) -> None:
         counted = [told.stderr.count(text) for text in heard]
         assert counted == ([0, 0] if command == "run --quiet" else [1, 1]), told.stderr
         assert command == "run --quiet" or "warning: spec.yaml:4:3: stages.a: hea" in told.stderr
+
+
+@pytest.mark.parametrize("text", [b"[llmpipe.stages]\nbroken\n", b"\xff\xfe"])
+def test_a_package_whose_entry_points_cannot_be_read_is_named(folder: Path, text: bytes) -> None:
+    """Only where a spec names a kind that is not ours; the message says which package it is."""
+    damaged = folder / "packages" / "x-1.dist-info"
+    damaged.mkdir(parents=True)
+    (damaged / "entry_points.txt").write_bytes(text)
+    told = llmpipe(folder, damaged.parent, "plan", "spec.yaml")
+    assert told.returncode in (1, 2)
+    assert str(damaged) in told.stderr
+    assert "Traceback" not in told.stderr

@@ -32,7 +32,7 @@ from llmpipe.web.errors import (
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.queueing import Line, unless_gone
-from llmpipe.web.request_parsing import read_data
+from llmpipe.web.request_parsing import read_as
 from llmpipe.web.running import Running
 
 
@@ -50,7 +50,7 @@ class Answers:
 
     async def chat(self, request: Request) -> Response:
         """Answer a question, as a stream or as a whole."""
-        asked = read_chat(await read_data(request))
+        asked = await read_as(request, read_chat)
         question, history = asked.question()
         self.require_generator()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,6 +14,8 @@ from llmpipe.web.validation_errors import complaint
 
 LARGEST_BODY = 1_000_000
 """The maximum number of bytes of a request."""
+AT_ONCE = 100_000
+"""The number of bytes that are read in some 10 ms, so that the event loop may do it itself."""
 DRAINED = 15 * LARGEST_BODY
 """Bytes beyond that which are read and dropped, so that the client reads the error response."""
 
@@ -24,15 +28,27 @@ async def read_json(request: Request, kind: type[T]) -> T:
     Raises:
         ApiError: It is too large, not JSON, or not of the type.
     """
-    return converted(await read_data(request), kind)
+    return await read_as(request, lambda data: converted(data, kind))
 
 
-async def read_data(request: Request, largest: int = LARGEST_BODY) -> Any:
-    """Read the JSON of a request with at most ``largest`` bytes.
+async def read_as(request: Request, read: Callable[[Any], T], largest: int = LARGEST_BODY) -> T:
+    """Read what a request asks for, without delaying others.
+
+    Args:
+        request: The request.
+        read: Reads its JSON data. It runs in another thread if there is much of it.
+        largest: The maximum number of bytes.
 
     Raises:
-        ApiError: It is too large, or not JSON.
+        ApiError: It is too large, or not JSON, or ``read`` refuses it.
     """
+    body = await _read_body(request, largest)
+    if len(body) <= AT_ONCE:
+        return read(_data_of(body))
+    return await asyncio.to_thread(lambda: read(_data_of(body)))
+
+
+async def _read_body(request: Request, largest: int) -> bytes:
     size, parts = 0, []
     async for part in request.stream():
         size += len(part)
@@ -42,8 +58,12 @@ async def read_data(request: Request, largest: int = LARGEST_BODY) -> Any:
             break
     if size > largest:
         raise ApiError(413, "body_too_large", f"a request has at most {largest:,} bytes")
+    return b"".join(parts)
+
+
+def _data_of(body: bytes) -> Any:
     try:
-        return _decoded(b"".join(parts))
+        return _decoded(body)
     except RecursionError:
         raise _too_deep() from None
 

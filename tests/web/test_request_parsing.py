@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import threading
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.types import Message, Receive
 from town_service import Serve
 from web.calling import error_of
 
 from llmpipe.web.chat import ChatRequest
+from llmpipe.web.errors import ApiError
+from llmpipe.web.request_parsing import converted, read_as
 from llmpipe.web.search_routes import SearchRequest
 from llmpipe.web.validation_errors import complaint
 
@@ -245,3 +251,36 @@ def test_what_would_have_no_effect_is_refused(
     assert error_of(response) == (400, "invalid_request_error", code)
     assert told in response.json()["error"]["message"]
     assert served.asked() == []
+
+
+@pytest.mark.parametrize(("size", "apart"), [(10, False), (200_000, True)])
+def test_a_large_request_is_read_in_another_thread(size: int, apart: bool) -> None:
+    """To read 16 MB of small messages takes seconds, in which others are answered."""
+    body = json.dumps("x" * size).encode()
+    request = Request({"type": "http", "method": "POST", "headers": []}, _received(body))
+
+    async def read() -> tuple[int, int]:
+        return threading.get_ident(), await read_as(request, lambda data: threading.get_ident())
+
+    loop, reader = asyncio.run(read())
+    assert (loop != reader) is apart
+
+
+def test_a_large_request_is_refused_like_any() -> None:
+    """The error comes out of the other thread."""
+
+    async def read(body: bytes) -> None:
+        request = Request({"type": "http", "method": "POST", "headers": []}, _received(body))
+        await read_as(request, lambda data: converted(data, SearchRequest))
+
+    for body, code in ((b"[" * 200_000, "invalid_request"), (b" " * 200_000, "invalid_json")):
+        with pytest.raises(ApiError) as refused:
+            asyncio.run(read(body))
+        assert refused.value.code == code
+
+
+def _received(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive

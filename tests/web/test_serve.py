@@ -269,6 +269,20 @@ def test_connections_are_bounded(town: Workspace, limit: int) -> None:
     assert "connections are open, as many as the limit of open files allows" in said
 
 
+def test_bytes_that_are_not_http_end_the_answer_in_progress(town: Workspace) -> None:
+    """They are refused, or the connection ends; the log has a line about them and no traceback."""
+    head = b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with served(town, "slow") as (url, process):
+        place = urlsplit(url)
+        for _ in range(5):
+            with socket.create_connection((place.hostname, place.port), PATIENCE) as connection:
+                connection.sendall(head + b"no size\r\n")
+                assert connection.recv(4096).startswith(b"HTTP/1.1 40")
+        assert httpx.get(f"{url}/health", timeout=PATIENCE).status_code == 200
+        code, _, told = end(process, signal.SIGTERM)
+    assert (code, "Traceback" in told) == (0, False), told
+
+
 def test_a_port_in_use_is_said_before_anything_loads(town: Workspace) -> None:
     """By its number, at once."""
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -27,7 +27,7 @@ from llmpipe.web.model.relay import Relay
 from llmpipe.web.model.responses import ResponsesRequest
 from llmpipe.web.model.upstream import Upstream
 from llmpipe.web.queueing import Line
-from llmpipe.web.request_parsing import read_data
+from llmpipe.web.request_parsing import read_as
 
 WAITING = 256
 """The number of requests that may wait for a slot."""
@@ -110,8 +110,9 @@ def _endpoint(
     kind: _Kind, served: Served, relay: Relay
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        data = await read_data(request, LARGEST_BODY)
-        fields = requests.read_request(data, kind.fields, served)
+        fields = await read_as(
+            request, lambda data: requests.read_request(data, kind.fields, served), LARGEST_BODY
+        )
         return relay.answer(kind.path, fields, takes_slot=kind.takes_slot)
 
     return endpoint
