@@ -16,7 +16,7 @@ from llmpipe.backends.llama_cpp.prefixes import Prefixes
 from llmpipe.backends.openai.client import ApiClient, Failure, Words
 from llmpipe.backends.openai.journal import Journal, request_key
 from llmpipe.backends.reasoning import part_unseen
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, as_text
 
 TEACHER = Words("the teacher", "teacher.", "replies so far are journaled")
 
@@ -202,9 +202,12 @@ def _thought(message: Any) -> str:
 
 
 def _known(said: Said) -> ChatReply:
-    """Return a reply from a journal entry."""
-    parted = part_unseen(said["text"])
-    thoughts = filter(None, (said.get("reasoning", "").strip(), parted.reasoning))
+    """Return a reply from a journal entry.
+
+    An endpoint's JSON may hold half of a surrogate pair, which no file of rows can.
+    """
+    parted = part_unseen(as_text(said["text"]))
+    thoughts = filter(None, (as_text(said.get("reasoning", "")).strip(), parted.reasoning))
     return ChatReply(parted.answer, said["truncated"], reasoning="\n".join(thoughts))
 
 

@@ -158,20 +158,22 @@ class _Chunk(msgspec.Struct, frozen=True):
 def _pieces(stream: Any) -> Iterator[Piece]:
     """Read the pieces of an answer; recognize reasoning by its field or by its tags."""
     tokens, finished, parter = _Tokens(), None, Parter()
+    words, thoughts = _Joiner(), _Joiner()
     thought = answered = False
     for chunk in _chunks(stream):
         tokens = chunk.usage or tokens
         for choice in chunk.choices or ():
             finished = choice.finish_reason or finished
             delta = choice.delta or _Delta()
-            found = [(delta.thought(), True), *parter.feed(delta.content or "")]
+            said = words.feed(delta.content or "")
+            found = [(thoughts.feed(delta.thought()), True), *parter.feed(said)]
             for text, reasoning in found:
                 if text:
                     thought, answered = thought or reasoning, answered or not reasoning
                     yield Thought(text) if reasoning else text
     if finished is None:
         raise ConnectionError("the connection broke in the middle of an answer")
-    for text, reasoning in parter.close():
+    for text, reasoning in (*parter.feed(words.close()), *parter.close()):
         answered = answered or not reasoning
         yield Thought(text) if reasoning else text
     yield Usage(
@@ -180,6 +182,32 @@ def _pieces(stream: Any) -> Iterator[Piece]:
         truncated=finished == "length",
         unfinished=parter.reasoning or (thought and not answered),
     )
+
+
+class _Joiner:
+    """Joins halves of surrogate pairs that come in two events; one without its other is U+FFFD.
+
+    Endpoints whose strings are UTF-16 cut an answer anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    def feed(self, text: str) -> str:
+        """Return the text that is whole by now."""
+        text = self._half + text
+        self._half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        return _whole(text.removesuffix(self._half))
+
+    def close(self) -> str:
+        """Return what stands for a half that is left."""
+        return _whole(self._half)
+
+
+def _whole(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _chunks(stream: Any) -> Iterator[_Chunk]:

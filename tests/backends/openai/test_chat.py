@@ -309,3 +309,14 @@ def test_reasoning_is_no_part_of_the_text(
                 (reply,) = client.ask(questions(1))
                 assert (reply.text, reply.reasoning) == ("At nine.", "Hm.")
         assert len(endpoint.received) == 1
+
+
+def test_half_of_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    """An endpoint's JSON may hold it; it is journaled as it came, and read as U+FFFD."""
+    with Endpoint() as endpoint:
+        endpoint.reply = lambda body: ("a \ud83d b", "stop")
+        for _ in range(2):
+            with client_for(endpoint.url, tmp_path) as client:
+                (reply,) = client.ask(questions(1))
+                assert reply.text == "a \ufffd b"
+    assert len(endpoint.received) == 1

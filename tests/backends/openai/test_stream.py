@@ -38,6 +38,22 @@ def test_pieces_then_usage() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ("It \ud83d\ude00 is", "It \U0001f600 is"),
+        ("It\ud83d\ude00 is", "It\U0001f600 is"),
+        ("It\ud83d is \ude00", "It\ufffd is \ufffd"),
+        ("It\ud83d", "It\ufffd"),
+    ],
+)
+def test_halves_of_surrogate_pairs_are_joined(sent: str, read: str) -> None:
+    """An endpoint may send them in two events; what has no other half cannot be written anywhere."""
+    with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
+        endpoint.reply = says(sent)
+        assert whole(streamer.stream_chat(HELLO, max_tokens=7)).answer == read
+
+
+@pytest.mark.parametrize(
     ("thought", "text"),
     [
         (("reasoning_content", "Hm, nine."), "It opens at nine."),
