@@ -85,15 +85,20 @@ def call(*arguments: str) -> tuple[int, str, str]:
 
 def artifact(name: str) -> dict[str, bytes] | None:
     """Return the files of an artifact as `get` writes them, or None where it refuses."""
-    copy = Path("copy")
-    if copy.is_dir():
-        shutil.rmtree(copy)
-    copy.unlink(missing_ok=True)
+    forget_copy()
     code, _, _ = call("get", "spec.yaml", name, "copy")
     if code:
         return None
+    copy = Path("copy")
     files = copy.rglob("*") if copy.is_dir() else [copy]
     return {str(path.relative_to(copy)): path.read_bytes() for path in files if path.is_file()}
+
+
+def forget_copy() -> None:
+    """Remove what `get` wrote: it replaces nothing."""
+    if Path("copy").is_dir():
+        shutil.rmtree("copy")
+    Path("copy").unlink(missing_ok=True)
 
 
 def as_data_changed(path: Path, chance: random.Random) -> bytes | None:
@@ -216,8 +221,8 @@ def try_one(folder: Path, expected: dict[str, dict[str, bytes]], chance: random.
         for path, data in before.items()
     )
     for arguments in chance.sample(READING, 5):
+        forget_copy()
         say(arguments, call(*arguments))
-        Path("copy").unlink(missing_ok=True)
     if chance.random() < 0.6:
         return "read"
     if chance.random() < 0.3:
