@@ -91,7 +91,7 @@ class Format(StageDefaults):
     """The stage kind ``format``."""
 
     Config = FormatConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "exact"
     cpus = 1
 
