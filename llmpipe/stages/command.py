@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -81,7 +81,7 @@ class Command(StageDefaults):
 
     @staticmethod
     def problems(config: CommandConfig) -> list[tuple[FieldPath, str]]:
-        found: list[tuple[FieldPath, str]] = []
+        found = list(_refused_by_the_system(config))
         writers: dict[str, str] = {}
         for name, value in config.outputs.items():
             if Path(value).name != value or value in ("", ".", ".."):
@@ -133,6 +133,19 @@ class Command(StageDefaults):
                     hint=f"write it to ${{outputs.{name}}}",
                 )
         return StageResult(outputs, {"outputs": len(outputs)})
+
+
+def _refused_by_the_system(config: CommandConfig) -> Iterator[tuple[FieldPath, str]]:
+    """Yield what no process can be started with."""
+    texts: list[tuple[FieldPath, str]] = [(("run",), config.run)]
+    texts += [(("outputs", name), file) for name, file in config.outputs.items()]
+    texts += [(("env", name), name + value) for name, value in config.env.items()]
+    for path, text in texts:
+        if "\0" in text:
+            yield path, r"the character \0 cannot be part of a command"
+    for name in config.env:
+        if not name or "=" in name:
+            yield ("env", name), f"{name!r} cannot be the name of an environment variable"
 
 
 def _type_of(file: str) -> ArtifactType:

@@ -96,3 +96,25 @@ def test_every_file_of_an_output_is_part_of_it(workspace: Any) -> None:
     path.write_text("x\ny\nONE\n")
     told = workspace.call("cache", "verify", "spec.yaml")
     assert ".git/x has changed since it was stored" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("stage", "place", "what"),
+    [
+        (r'{kind: command, run: "a \0", outputs: {o: o.txt}}', "run", r"\0"),
+        (r'{kind: command, run: a, outputs: {o: "o\0"}}', "outputs.o", r"\0"),
+        (r'{kind: command, run: a, env: {X: "\0"}, outputs: {o: o.txt}}', "env.X", r"\0"),
+        ("{kind: command, run: a, env: {A=B: x}, outputs: {o: o.txt}}", "env.A=B", "'A=B' cannot"),
+        ("{kind: command, run: a, env: {'': x}, outputs: {o: o.txt}}", "env.", "'' cannot"),
+    ],
+)
+def test_what_no_process_can_be_started_with_is_refused(
+    workspace: Workspace, stage: str, place: str, what: str
+) -> None:
+    """At its place in the spec, before anything runs."""
+    workspace.write(f"version: 1\nname: n\nstages:\n  a: {stage}\n")
+    result = workspace.call("validate", "spec.yaml")
+    assert result.returncode == 2
+    assert result.stderr.startswith("spec.yaml:4:")
+    assert f"stages.a.{place}: " in result.stderr
+    assert what in result.stderr
