@@ -16,6 +16,9 @@ LARGEST_BODY = 1_000_000
 """The maximum number of bytes of a request."""
 AT_ONCE = 100_000
 """The number of bytes that are read in some 10 ms, so that the event loop may do it itself."""
+MOST_PARTS = 500_000
+"""The maximum number of brackets and braces that a request may open, in texts or not. Millions of
+empty lists would hold up every thread while the garbage collector looks at them."""
 DRAINED = 15 * LARGEST_BODY
 """Bytes beyond that which are read and dropped, so that the client reads the error response."""
 
@@ -62,6 +65,9 @@ async def _read_body(request: Request, largest: int) -> bytes:
 
 
 def _data_of(body: bytes) -> Any:
+    if body.count(b"[") + body.count(b"{") > MOST_PARTS:
+        message = f"a request has at most {MOST_PARTS:,} brackets and braces"
+        raise ApiError(413, "body_too_large", message)
     try:
         return _decoded(body)
     except RecursionError:

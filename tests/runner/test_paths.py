@@ -109,7 +109,7 @@ def test_every_file_of_an_output_is_part_of_it(workspace: Any) -> None:
     ],
 )
 def test_what_no_process_can_be_started_with_is_refused(
-    workspace: Workspace, stage: str, place: str, what: str
+    workspace: Any, stage: str, place: str, what: str
 ) -> None:
     """At its place in the spec, before anything runs."""
     workspace.write(f"version: 1\nname: n\nstages:\n  a: {stage}\n")

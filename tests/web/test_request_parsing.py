@@ -271,9 +271,14 @@ def test_a_large_request_is_refused_like_any() -> None:
 
     async def read(body: bytes) -> None:
         request = Request({"type": "http", "method": "POST", "headers": []}, _received(body))
-        await read_as(request, lambda data: converted(data, SearchRequest))
+        await read_as(request, lambda data: converted(data, SearchRequest), 2_000_000)
 
-    for body, code in ((b"[" * 200_000, "invalid_request"), (b" " * 200_000, "invalid_json")):
+    for body, code in (
+        (b"[" * 200_000, "invalid_request"),
+        (b" " * 200_000, "invalid_json"),
+        (b"[" + b"{}," * 299_999 + b"[]]", "invalid_request"),
+        (b"[" + b"{}," * 500_000 + b"[]]", "body_too_large"),
+    ):
         with pytest.raises(ApiError) as refused:
             asyncio.run(read(body))
         assert refused.value.code == code
