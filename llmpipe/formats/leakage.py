@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from math import inf
-from typing import Any, NamedTuple
+from itertools import accumulate
+from struct import iter_unpack
+from typing import Any
 
 import msgspec
 
@@ -24,29 +26,12 @@ PUNCTUATION = ".,;:?!…\"'“”‘’()[]。，？！¿¡"
 SHORTEST_QUOTE = 8
 """Words that a held-out question must have for its being quoted inside another to mean anything."""
 
+PIECE = 16
+"""Bytes of a text that are looked up together for what it quotes."""
 
-class Compared(NamedTuple):
-    """An example as it is compared: the keys of its content and its question, and the question."""
-
-    content: bytes
-    question: bytes
-    asked: str
-    """The words of the question, a space between."""
-
-
-def compared(example: Example) -> Compared:
-    """Return an example as it is compared."""
-    turns = example.said()
-    texts = [c if isinstance(c := turn.content, str) else turn.text for turn in turns]
-    said = [normalize(text) for text in texts]
-    asked = [text for turn, text in zip(turns, said, strict=True) if turn.role == "user"]
-    question = " ".join(_bare_words(" ".join(asked or said)))
-    beside = [_beside(turn) for turn in turns if turn.reasoning_content or turn.tool_calls]
-    if not isinstance(example, Text) and example.tools:
-        beside.append(_json(example.tools))
-    whole = "\x1e".join([*(turn.role for turn in turns), *said, *map(normalize, beside)])
-    content = hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()[:16]
-    return Compared(content, _digest(question), question)
+_MARKS = PUNCTUATION.encode("ascii", "ignore")
+_PLAIN = bytes(code for code in range(128) if not chr(code).isspace() and code not in _MARKS) + b" "
+"""ASCII that needs no second look, as long as each space stands alone between two words."""
 
 
 def normalize(text: str) -> str:
@@ -57,56 +42,88 @@ def normalize(text: str) -> str:
 
 
 def content_key(example: Example) -> bytes:
-    """Return 16 bytes that are equal for two examples whose normalized content is equal."""
-    return compared(example).content
+    """Return 16 bytes that are equal for two examples whose normalized content is equal.
+
+    The question's words are then equal, too.
+    """
+    turns = example.said()
+    said = [normalize(turn.text) for turn in turns]
+    beside = [_beside(turn) for turn in turns if turn.reasoning_content or turn.tool_calls]
+    if not isinstance(example, Text) and example.tools:
+        beside.append(_json(example.tools))
+    return _digest("\x1e".join([*(turn.role for turn in turns), *said, *map(normalize, beside)]))
 
 
-def question_words(example: Example) -> list[str]:
+def asked_in(example: Example) -> bytes:
     """Return the words of the prompt, as questions are compared; of raw text, all words."""
-    return compared(example).asked.split()
+    turns = example.said()
+    asked = [turn.text for turn in turns if turn.role == "user"]
+    return words_of(asked or [turn.text for turn in turns])
 
 
-def words_of(text: str) -> list[str]:
-    """Return the words of a text as questions are compared."""
-    return _bare_words(normalize(text))
+def words_of(texts: Iterable[str]) -> bytes:
+    """Return the words of texts as questions are compared, a space between."""
+    return b" ".join(filter(None, map(_bare, texts)))
 
 
-def _bare_words(normalized: str) -> list[str]:
-    """Return the words of a normalized text, without the punctuation around them."""
-    words = normalized.split()
-    return [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in words]
+def _bare(text: str) -> bytes:
+    """Return the words of a text without the punctuation around them."""
+    if text.isascii():
+        bare = text.lower().encode().strip(_MARKS)
+        if not bare.translate(None, _PLAIN) and b"  " not in bare and bare.strip(b" ") == bare:
+            return bare
+    words = normalize(text).split()
+    bare_words = [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in words]
+    return " ".join(bare_words).encode("utf-8", "surrogatepass")
 
 
-def question_key(words: Sequence[str]) -> bytes:
-    """Return 16 bytes that two lists of question words share when they are equal."""
-    return _digest(" ".join(words))
+def question_key(words: bytes) -> bytes:
+    """Return 16 bytes that questions share when their words are equal."""
+    return hashlib.blake2b(words, digest_size=16).digest()
 
 
 class QuotedQuestions:
-    """An index of held-out questions that finds, in one pass, whether a text quotes a whole one.
+    """An index of held-out questions that finds which texts quote a whole one.
 
-    Each question is looked for only in texts that have its rarest word.
+    Texts are cut into pieces of equal length. Any stretch of nearly two pieces contains a whole
+    piece, wherever a text was cut. Of each question such a stretch, the one around its rarest word,
+    is looked for, and a text that has a piece of it is compared word by word.
     """
 
-    def __init__(self, questions: Iterable[Sequence[str]]) -> None:
-        long = [list(words) for words in questions if len(words) >= SHORTEST_QUOTE]
-        counts = Counter(word for words in long for word in set(words))
-        self._by_word: dict[str, list[tuple[frozenset[str], str]]] = {}
+    def __init__(self, questions: Iterable[bytes]) -> None:
+        long = [words for words in questions if words.count(b" ") + 1 >= SHORTEST_QUOTE]
+        counts = Counter(word for words in long for word in set(words.split(b" ")))
+        self._size = min([PIECE, *((len(words) + 1) // 2 for words in long)])
+        self._pieces: set[bytes] = set()
+        self._by_word: dict[bytes, list[bytes]] = {}
         for words in long:
-            rarest = min(words, key=lambda word: (counts[word], word))
-            question = frozenset(words), f" {' '.join(words)} "
-            self._by_word.setdefault(rarest, []).append(question)
-        self.shortest: float = min(map(len, long), default=inf)
-        """The number of words of the shortest question in the index."""
+            rarest = min(words.split(b" "), key=lambda word: (counts[word], word))
+            self._by_word.setdefault(rarest, []).append(b" %b " % words)
+            self._pieces.update(self._pieces_around(words, rarest))
 
-    def quoted_in(self, words: Sequence[str]) -> bool:
-        """Return whether ``words`` contain a whole question of eight words or more, verbatim."""
-        has = set(words)
-        for word in self._by_word.keys() & has:
-            for needed, question in self._by_word[word]:
-                if needed <= has and question in f" {' '.join(words)} ":
-                    return True
-        return False
+    def _pieces_around(self, words: bytes, rarest: bytes) -> Iterable[bytes]:
+        size = self._size
+        middle = (b" %b " % words).index(b" %b " % rarest) + len(rarest) // 2
+        start = max(0, min(middle - size + 1, len(words) - 2 * size + 1))
+        return (words[i : i + size] for i in range(start, start + size))
+
+    def quoting(self, texts: Sequence[bytes]) -> set[int]:
+        """Return which texts contain a whole question of eight words or more, verbatim.
+
+        Args:
+            texts: texts as `words_of` returns them.
+        """
+        size, whole = self._size, b"\n".join(texts)
+        ends = list(accumulate(len(text) + 1 for text in texts))
+        pieces = iter_unpack(f"{size}s", whole[: len(whole) // size * size])
+        found = (i for i, (piece,) in enumerate(pieces) if piece in self._pieces)
+        near = {bisect_right(ends, i * size) for i in found}
+        return {number for number in near if self._quotes(texts[number])}
+
+    def _quotes(self, text: bytes) -> bool:
+        held = self._by_word.keys() & text.split(b" ")
+        padded = b" %b " % text
+        return any(words in padded for word in held for words in self._by_word[word])
 
 
 def _beside(turn: Turn) -> str:
@@ -120,4 +137,4 @@ def _json(value: Any) -> str:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]

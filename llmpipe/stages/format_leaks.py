@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from llmpipe.formats.leakage import QuotedQuestions
+from llmpipe.formats.leakage import QuotedQuestions, content_key
 from llmpipe.stages.format_rows import Rows
 
 
-def duplicates(rows: Rows, positions: Iterable[int]) -> Iterator[str | None]:
+BATCH = 1_000
+"""Rows that are compared together."""
+
+
+def duplicates(rows: Rows, positions: Sequence[int]) -> Iterator[str | None]:
     """Yield a reason for each row that repeats another; a row that is not generated is preferred,
     and otherwise the first is kept.
+
+    Only rows that ask the same are compared.
     """
+    repeated = _repeated(rows)
     first: dict[bytes, int] = {}
-    positions = list(positions)
+    contents: dict[int, bytes] = {}
     for position in positions:
-        holder = first.setdefault(rows.content(position), position)
-        if rows.generated[holder] and not rows.generated[position]:
-            first[rows.content(position)] = position
+        if rows.question(position) in repeated:
+            content = contents[position] = content_key(rows.example(position))
+            holder = first.setdefault(content, position)
+            if rows.generated[holder] and not rows.generated[position]:
+                first[content] = position
     for position in positions:
-        yield None if first[rows.content(position)] == position else "duplicate"
+        content = contents.get(position)
+        yield None if content is None or first[content] == position else "duplicate"
+
+
+def _repeated(rows: Rows) -> set[bytes]:
+    """Return the keys of the questions that several rows ask."""
+    seen: set[bytes] = set()
+    return {key for key in rows.questions() if key in seen or seen.add(key)}
 
 
 def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[str | None]:
@@ -30,20 +46,21 @@ def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[
     questions = {rows.question(i) for i in held}
     groups = {rows.group(i) for i in held} - {None}
     descendants = _descendants(rows, {rows.id(i) for i in held})
-    quoted = QuotedQuestions(rows.asked(i).split() for i in held)
-    for position in training:
-        if position in descendants:
-            yield "generated from a held-out row"
-        elif groups and rows.group(position) in groups:
-            yield "in a held-out group"
-        elif rows.question(position) in questions:
-            yield "repeats a held-out question"
-        elif rows.words[position] > quoted.shortest and quoted.quoted_in(
-            rows.asked(position).split()
-        ):
-            yield "quotes a held-out question"
-        else:
-            yield None
+    quoted = QuotedQuestions(rows.asked(held))
+    for start in range(0, len(training), BATCH):
+        positions = training[start : start + BATCH]
+        quoting = quoted.quoting(list(rows.asked(positions)))
+        for number, position in enumerate(positions):
+            if position in descendants:
+                yield "generated from a held-out row"
+            elif groups and rows.group(position) in groups:
+                yield "in a held-out group"
+            elif rows.question(position) in questions:
+                yield "repeats a held-out question"
+            elif number in quoting:
+                yield "quotes a held-out question"
+            else:
+                yield None
 
 
 def _descendants(rows: Rows, held: set[bytes]) -> set[int]:

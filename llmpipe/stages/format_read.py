@@ -27,7 +27,7 @@ from llmpipe.formats import (
 )
 from llmpipe.formats.bad_line import BadLine, OnBad
 from llmpipe.formats.example import NATURAL, require_usable
-from llmpipe.formats.leakage import compared
+from llmpipe.formats.leakage import asked_in
 from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import Row, WrittenFloat, encode, read_rows
@@ -139,6 +139,7 @@ class Reader:
 
     def finish(self) -> Told:
         """Return what is to be said, after the last source."""
+        self.rows.store()
         self._groups.check()
         self.told.warnings += self._groups.warnings()
         return self.told
@@ -157,7 +158,7 @@ class Reader:
         if left:
             self._count_left(tuple(left), f"{label}:{line}")
         text = _encoded(example, provenance)
-        self.rows.add(text, (number, line), compared(example), provenance, group)
+        self.rows.add(text, asked_in(example), (number, line), provenance, group)
 
     def _count_left(self, left: tuple[str, ...], place: str) -> None:
         if self._group_column:

@@ -1,25 +1,28 @@
 """What a format stage keeps of its rows: their text in a file, and in memory what decisions need.
 
-A row takes about 90 bytes of memory, whatever its length.
+A row takes about 70 bytes of memory, whatever its length.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from struct import iter_unpack
 
 from llmpipe.formats import Example, read_example
-from llmpipe.formats.leakage import Compared
+from llmpipe.formats.leakage import question_key
 from llmpipe.formats.provenance import Provenance
 from llmpipe.formats.records import from_json
+from llmpipe.stages.format_lines import Lines
 
 KEY = 16
-"""Bytes of a key of `llmpipe.formats.leakage`."""
+"""Bytes of the key of an id or a question."""
+
+BATCH = 1_000
+"""Rows that wait to be stored together."""
 
 
 class Rows:
@@ -29,59 +32,68 @@ class Rows:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=1 << 20)  # noqa: SIM115
-        self._start, self._asked = array("Q", [0]), array("Q")
-        self._end = 0
-        self._flushed = False
-        self._contents, self._questions, self._ids = bytearray(), bytearray(), bytearray()
+        self._texts, self._asked = Lines(folder), Lines(folder)
+        self._waiting: list[tuple[bytes, bytes, int, int, bytes, int, int]] = []
+        self._count = 0
+        self._questions, self._ids = bytearray(), bytearray()
         self._groups = array("q")
         self._group_names: list[bytes] = []
         self._group_numbers: dict[bytes, int] = {}
         self.source = array("H")
         self.line = array("Q")
-        self.words = array("I")
-        """How many words each row's question has."""
         self.generated = bytearray()
         self.parents: dict[int, tuple[bytes, ...]] = {}
         """Keys of the ids of the rows that generated rows come from."""
 
     def __len__(self) -> int:
-        return len(self.line)
+        return self._count
 
     def add(
         self,
         text: bytes,
+        asked: bytes,
         place: tuple[int, int],
-        keys: Compared,
         provenance: Provenance,
         group: bytes | None,
     ) -> None:
-        """Add a row.
+        """Add a row. After the last one, call `store`.
 
         Args:
             text: the row as JSON.
+            asked: the words of its question, as `llmpipe.formats.leakage` returns them.
             place: its source and line.
-            keys: what it is compared by.
             provenance: its id and parents.
             group: what it shares with the rows of its group.
         """
-        asked = keys.asked.encode("utf-8", "surrogatepass")
-        self._flushed = False
-        self._file.write(text + asked)
-        self._end += len(text)
-        self._asked.append(self._end)
-        self._end += len(asked)
-        self._start.append(self._end)
-        self.source.append(place[0])
-        self.line.append(place[1])
-        self._contents += keys.content
-        self._questions += keys.question
-        self._ids += id_key(provenance.id)
-        self.words.append(keys.asked.count(" ") + 1)
-        self.generated.append(provenance.generated)
         if provenance.parents:
-            self.parents[len(self) - 1] = tuple(map(id_key, provenance.parents))
-        self._groups.append(-1 if group is None else self._group_number(group))
+            self.parents[self._count] = tuple(map(id_key, provenance.parents))
+        number = -1 if group is None else self._group_number(group)
+        self._add((text, asked, *place, id_key(provenance.id), provenance.generated, number))
+
+    def add_plain(self, text: bytes, asked: bytes, place: tuple[int, int], key: bytes) -> None:
+        """Add a row that is in no group and not generated, by the key of its id."""
+        self._add((text, asked, *place, key, 0, -1))
+
+    def _add(self, row: tuple[bytes, bytes, int, int, bytes, int, int]) -> None:
+        self._waiting.append(row)
+        self._count += 1
+        if len(self._waiting) == BATCH:
+            self.store()
+
+    def store(self) -> None:
+        """Store the rows that wait."""
+        if not self._waiting:
+            return
+        texts, asked, sources, lines, ids, generated, groups = zip(*self._waiting, strict=True)
+        self._waiting.clear()
+        self._texts.add(texts)
+        self._asked.add(asked)
+        self._questions += b"".join(map(question_key, asked))
+        self._ids += b"".join(ids)
+        self.source.extend(sources)
+        self.line.extend(lines)
+        self.generated += bytes(generated)
+        self._groups.extend(groups)
 
     def _group_number(self, group: bytes) -> int:
         number = self._group_numbers.setdefault(group, len(self._group_names))
@@ -89,13 +101,13 @@ class Rows:
             self._group_names.append(group)
         return number
 
-    def content(self, position: int) -> bytes:
-        """Return the key of a row's whole content."""
-        return bytes(self._contents[KEY * position : KEY * (position + 1)])
-
     def question(self, position: int) -> bytes:
         """Return the key of a row's question."""
         return bytes(self._questions[KEY * position : KEY * (position + 1)])
+
+    def questions(self) -> Iterator[bytes]:
+        """Yield the key of every row's question."""
+        return (key for (key,) in iter_unpack(f"{KEY}s", self._questions))
 
     def id(self, position: int) -> bytes:
         """Return the key of a row's id."""
@@ -106,24 +118,17 @@ class Rows:
         number = self._groups[position]
         return None if number < 0 else self._group_names[number]
 
-    def text(self, position: int) -> bytes:
-        """Return a row as JSON."""
-        return self._read(self._start[position], self._asked[position])
+    def texts(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """Yield rows as lines of JSON, many at once."""
+        return self._texts.blocks(positions)
 
-    def asked(self, position: int) -> str:
-        """Return the words of a row's question, a space between."""
-        text = self._read(self._asked[position], self._start[position + 1])
-        return text.decode("utf-8", "surrogatepass")
-
-    def _read(self, start: int, end: int) -> bytes:
-        if not self._flushed:
-            self._file.flush()
-            self._flushed = True
-        return os.pread(self._file.fileno(), end - start, start)
+    def asked(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """Yield the words of each row's question, a space between."""
+        return self._asked.at(positions)
 
     def example(self, position: int) -> Example:
         """Return a row's content."""
-        return read_example(from_json(self.text(position))).example
+        return read_example(from_json(self._texts[position])).example
 
 
 class Rejects:

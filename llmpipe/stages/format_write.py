@@ -19,10 +19,11 @@ from llmpipe.stages.format_rows import Rejects, Rows
 def write_part(path: Path, rows: Rows, positions: Sequence[int], to: FormatName) -> int:
     """Write rows in a format, and return how many there were."""
     convert = _converter(to)
-    with path.open("wb", buffering=1 << 20) as file:
-        for position in positions:
-            text = rows.text(position)
-            file.write((convert(text) if convert else text) + b"\n")
+    with path.open("wb") as file:
+        for block in rows.texts(positions):
+            if convert:
+                block = b"".join(convert(line) + b"\n" for line in block.splitlines())
+            file.write(block)
     return len(positions)
 
 
