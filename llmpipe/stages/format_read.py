@@ -29,11 +29,12 @@ from llmpipe.formats.bad_line import BadLine, OnBad
 from llmpipe.formats.example import NATURAL, require_usable
 from llmpipe.formats.leakage import asked_in
 from llmpipe.formats.mapping import ColumnMap
+from llmpipe.formats.plain import PlainRow, read_plain
 from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import Row, WrittenFloat, encode, read_rows
 from llmpipe.formats.row import expecting
 from llmpipe.formats.turn import require_question
-from llmpipe.stages.format_rows import Rejects, Rows
+from llmpipe.stages.format_rows import Rejects, Rows, id_key
 from llmpipe.stages.format_split import Groups, Split
 
 EVERY = 10_000
@@ -126,10 +127,15 @@ class Reader:
         """
         label = source.artifact.label
         system = source.columns.system if source.columns else None
+        takes_plain = self._to == "messages" and source.columns is None
         for line, row in expecting(self._drawn(number, source), system, label):
             self.told.total += 1
+            plain = read_plain(row) if takes_plain else None
             try:
-                self._keep(number, line, row, source)
+                if plain:
+                    self._keep_plain((number, line), row, label, plain)
+                else:
+                    self._keep(number, line, row, source)
             except UnusableRowError as error:
                 self.rejects.add(number, line, error.reason)
             except RowError as error:
@@ -144,6 +150,12 @@ class Reader:
         self.told.warnings += self._groups.warnings()
         return self.told
 
+    def _keep_plain(self, place: tuple[int, int], row: Row, label: str, plain: PlainRow) -> None:
+        group = self._groups.of(row, label, place[1], generated=False)
+        if plain.left:
+            self._count_left(plain.left, label, place[1])
+        self.rows.add(plain.text, plain.asked, place, plain.key, group)
+
     def _keep(self, number: int, line: int, row: Row, source: SourceRows) -> None:
         example, left = read_example(row, source.columns)
         require_usable(example)
@@ -156,16 +168,18 @@ class Reader:
         label = source.artifact.label
         group = self._groups.of(row, label, line, generated=provenance.generated)
         if left:
-            self._count_left(tuple(left), f"{label}:{line}")
+            self._count_left(tuple(left), label, line)
         text = _encoded(example, provenance)
-        self.rows.add(text, asked_in(example), (number, line), provenance, group)
+        key = id_key(provenance.id)
+        self.rows.add(text, asked_in(example), (number, line), key, group, provenance)
 
-    def _count_left(self, left: tuple[str, ...], place: str) -> None:
+    def _count_left(self, left: tuple[str, ...], label: str, line: int) -> None:
         if self._group_column:
             left = tuple(name for name in left if name not in self._group_column)
         if left:
+            if left not in self.told.left:
+                self.told.first_left[left] = f"{label}:{line}"
             self.told.left[left] += 1
-            self.told.first_left.setdefault(left, place)
 
     def _turn_away(self, number: int, told: str, line: int, error: RowError) -> None:
         self.rejects.add(number, line, error.reason)

@@ -33,7 +33,7 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         self._texts, self._asked = Lines(folder), Lines(folder)
-        self._waiting: list[tuple[bytes, bytes, int, int, bytes, int, int]] = []
+        self._waiting: list[tuple[bytes, bytes, int, int, bytes, bool, int]] = []
         self._count = 0
         self._questions, self._ids = bytearray(), bytearray()
         self._groups = array("q")
@@ -53,8 +53,9 @@ class Rows:
         text: bytes,
         asked: bytes,
         place: tuple[int, int],
-        provenance: Provenance,
+        key: bytes,
         group: bytes | None,
+        made: Provenance | None = None,
     ) -> None:
         """Add a row. After the last one, call `store`.
 
@@ -62,20 +63,15 @@ class Rows:
             text: the row as JSON.
             asked: the words of its question, as `llmpipe.formats.leakage` returns them.
             place: its source and line.
-            provenance: its id and parents.
+            key: the key of its id.
             group: what it shares with the rows of its group.
+            made: how it was made, if a row can tell.
         """
-        if provenance.parents:
-            self.parents[self._count] = tuple(map(id_key, provenance.parents))
+        generated = made is not None and made.generated
+        if made is not None and made.parents:
+            self.parents[self._count] = tuple(map(id_key, made.parents))
         number = -1 if group is None else self._group_number(group)
-        self._add((text, asked, *place, id_key(provenance.id), provenance.generated, number))
-
-    def add_plain(self, text: bytes, asked: bytes, place: tuple[int, int], key: bytes) -> None:
-        """Add a row that is in no group and not generated, by the key of its id."""
-        self._add((text, asked, *place, key, 0, -1))
-
-    def _add(self, row: tuple[bytes, bytes, int, int, bytes, int, int]) -> None:
-        self._waiting.append(row)
+        self._waiting.append((text, asked, *place, key, generated, number))
         self._count += 1
         if len(self._waiting) == BATCH:
             self.store()

@@ -1,0 +1,85 @@
+"""Plain rows: turns of a known speaker and a text, with nothing beside them that an example holds.
+
+Most rows of most data sets are plain. They are read here in one step; `read_example` and the checks
+behind it read all rows, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from llmpipe.formats.conversation import READS
+from llmpipe.formats.leakage import words_of
+from llmpipe.formats.provenance import PROVENANCE, row_key
+from llmpipe.formats.row import left_behind
+from llmpipe.formats.turn import NAMES
+
+_ROLES = {name: role for name, role in NAMES.items() if name != "function_call"}
+_NOT_PLAIN = frozenset({"system", "tools", "chosen", "rejected", PROVENANCE})
+
+
+class _Turn(msgspec.Struct, gc=False):
+    role: str
+    content: str
+
+
+class _Id(msgspec.Struct, gc=False):
+    id: str
+
+
+class _Row(msgspec.Struct, rename={"provenance": PROVENANCE}, gc=False):
+    messages: list[_Turn]
+    provenance: _Id
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class PlainRow(NamedTuple):
+    """A plain row as a format stage keeps it.
+
+    Attributes:
+        text: the row in the format ``messages``, as JSON.
+        asked: the words of its question.
+        key: the 16 bytes of its id.
+        left: the columns that are left behind.
+    """
+
+    text: bytes
+    asked: bytes
+    key: bytes
+    left: tuple[str, ...]
+
+
+def read_plain(row: Mapping[str, Any]) -> PlainRow | None:
+    """Return a row that is plain and can be trained on, None for any other row."""
+    column = "messages" if "messages" in row else "conversations"
+    given = row.get(column)
+    if type(given) is not list or not _NOT_PLAIN.isdisjoint(row):
+        return None
+    turns = _plain_turns(given)
+    if turns is None or (column == "messages" and "conversations" in row):
+        return None
+    asked = [turn.content for turn in turns if turn.role == "user"]
+    if not asked or turns[-1].role != "assistant":
+        return None
+    key = row_key(row)
+    left = left_behind(row, READS[column]) if len(row) > 1 else ()
+    return PlainRow(_encode(_Row(turns, _Id(key.hex()))), words_of(asked), key, left)
+
+
+def _plain_turns(given: list[Any]) -> list[_Turn] | None:
+    """Return turns that have a known speaker, a text that is not blank, and no other key."""
+    try:
+        speaker, text = ("from", "value") if "from" in given[0] else ("role", "content")
+        turns = [_Turn(_ROLES[turn[speaker]], turn[text]) for turn in given if len(turn) == 2]
+    except (IndexError, KeyError, TypeError):
+        return None
+    for turn in turns:
+        content = turn.content
+        if type(content) is not str or not content or content.isspace():
+            return None
+    return turns if len(turns) == len(given) else None
