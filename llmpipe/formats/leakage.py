@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from struct import iter_unpack
+from struct import Struct
 from typing import Any
 
 import msgspec
@@ -28,6 +28,9 @@ SHORTEST_QUOTE = 8
 
 PIECE = 16
 """Bytes of a text that are looked up together for what it quotes."""
+
+_TOGETHER = 512
+"""Pieces that are looked up in one step."""
 
 _MARKS = PUNCTUATION.encode("ascii", "ignore")
 _PLAIN = bytes(code for code in range(128) if not chr(code).isspace() and code not in _MARKS) + b" "
@@ -54,25 +57,22 @@ def content_key(example: Example) -> bytes:
     return _digest("\x1e".join([*(turn.role for turn in turns), *said, *map(normalize, beside)]))
 
 
-def asked_in(example: Example) -> bytes:
-    """Return the words of the prompt, as questions are compared; of raw text, all words."""
+def asked_in(example: Example) -> list[str]:
+    """Return the texts that ask: what the user says, or all of an example without a user."""
     turns = example.said()
-    asked = [turn.text for turn in turns if turn.role == "user"]
-    return words_of(asked or [turn.text for turn in turns])
+    return [turn.text for turn in turns if turn.role == "user"] or [turn.text for turn in turns]
 
 
-def words_of(texts: Iterable[str]) -> bytes:
+def words_of(texts: Sequence[str]) -> bytes:
     """Return the words of texts as questions are compared, a space between."""
-    return b" ".join(filter(None, map(_bare, texts)))
-
-
-def _bare(text: str) -> bytes:
-    """Return the words of a text without the punctuation around them."""
+    text = "\n".join(texts)
     if text.isascii():
         bare = text.lower().encode().strip(_MARKS)
+        if b"\n" in bare:
+            bare = b" ".join([line.strip(_MARKS) for line in bare.split(b"\n")])
         if not bare.translate(None, _PLAIN) and b"  " not in bare and bare.strip(b" ") == bare:
             return bare
-    words = normalize(text).split()
+    words = [word for text in texts for word in normalize(text).split()]
     bare_words = [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in words]
     return " ".join(bare_words).encode("utf-8", "surrogatepass")
 
@@ -94,6 +94,7 @@ class QuotedQuestions:
         long = [words for words in questions if words.count(b" ") + 1 >= SHORTEST_QUOTE]
         counts = Counter(word for words in long for word in set(words.split(b" ")))
         self._size = min([PIECE, *((len(words) + 1) // 2 for words in long)])
+        self._many = Struct(f"{self._size}s" * _TOGETHER)
         self._pieces: set[bytes] = set()
         self._by_word: dict[bytes, list[bytes]] = {}
         for words in long:
@@ -114,10 +115,15 @@ class QuotedQuestions:
             texts: texts as `words_of` returns them.
         """
         size, whole = self._size, b"\n".join(texts)
-        ends = list(accumulate(len(text) + 1 for text in texts))
-        pieces = iter_unpack(f"{size}s", whole[: len(whole) // size * size])
-        found = (i for i, (piece,) in enumerate(pieces) if piece in self._pieces)
-        near = {bisect_right(ends, i * size) for i in found}
+        many = self._many
+        whole += bytes(-len(whole) % many.size)
+        near: set[int] = set()
+        ends: list[int] = []
+        for start, pieces in enumerate(many.iter_unpack(whole)):
+            if not self._pieces.isdisjoint(pieces):
+                ends = ends or list(accumulate(len(text) + 1 for text in texts))
+                found = (at for at, piece in enumerate(pieces) if piece in self._pieces)
+                near.update(bisect_right(ends, start * many.size + at * size) for at in found)
         return {number for number in near if self._quotes(texts[number])}
 
     def _quotes(self, text: bytes) -> bool:

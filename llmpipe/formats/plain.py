@@ -7,18 +7,18 @@ behind it read all rows, and a test holds the two equal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from llmpipe.formats.conversation import READS
-from llmpipe.formats.leakage import words_of
 from llmpipe.formats.provenance import PROVENANCE, row_key
 from llmpipe.formats.row import left_behind
 from llmpipe.formats.turn import NAMES
 
 _ROLES = {name: role for name, role in NAMES.items() if name != "function_call"}
 _NOT_PLAIN = frozenset({"system", "tools", "chosen", "rejected", PROVENANCE})
+"""Columns beside which turns are read by all rules."""
 
 
 class _Turn(msgspec.Struct, gc=False):
@@ -38,48 +38,42 @@ class _Row(msgspec.Struct, rename={"provenance": PROVENANCE}, gc=False):
 _encode = msgspec.json.Encoder().encode
 
 
-class PlainRow(NamedTuple):
+class PlainRow(msgspec.Struct, gc=False):
     """A plain row as a format stage keeps it.
 
     Attributes:
         text: the row in the format ``messages``, as JSON.
-        asked: the words of its question.
+        asked: the texts that ask.
         key: the 16 bytes of its id.
         left: the columns that are left behind.
     """
 
     text: bytes
-    asked: bytes
+    asked: list[str]
     key: bytes
     left: tuple[str, ...]
 
 
 def read_plain(row: Mapping[str, Any]) -> PlainRow | None:
     """Return a row that is plain and can be trained on, None for any other row."""
-    column = "messages" if "messages" in row else "conversations"
+    column = "conversations" if "conversations" in row else "messages"
     given = row.get(column)
     if type(given) is not list or not _NOT_PLAIN.isdisjoint(row):
         return None
-    turns = _plain_turns(given)
-    if turns is None or (column == "messages" and "conversations" in row):
-        return None
-    asked = [turn.content for turn in turns if turn.role == "user"]
-    if not asked or turns[-1].role != "assistant":
-        return None
-    key = row_key(row)
-    left = left_behind(row, READS[column]) if len(row) > 1 else ()
-    return PlainRow(_encode(_Row(turns, _Id(key.hex()))), words_of(asked), key, left)
-
-
-def _plain_turns(given: list[Any]) -> list[_Turn] | None:
-    """Return turns that have a known speaker, a text that is not blank, and no other key."""
     try:
         speaker, text = ("from", "value") if "from" in given[0] else ("role", "content")
         turns = [_Turn(_ROLES[turn[speaker]], turn[text]) for turn in given if len(turn) == 2]
     except (IndexError, KeyError, TypeError):
         return None
+    asked = []
     for turn in turns:
         content = turn.content
         if type(content) is not str or not content or content.isspace():
             return None
-    return turns if len(turns) == len(given) else None
+        if turn.role == "user":
+            asked.append(content)
+    if not asked or turn.role != "assistant" or len(turns) != len(given):
+        return None
+    key = row_key(row)
+    left = left_behind(row, READS[column]) if len(row) > 1 else ()
+    return PlainRow(_encode(_Row(turns, _Id(key.hex()))), asked, key, left)

@@ -8,7 +8,7 @@ question either, though their units differ. A part may therefore get fewer rows 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 Share = int | float
@@ -60,7 +60,7 @@ def choose_held_out(
     members: dict[bytes, list[int]] = {}
     for position, row in enumerate(rows):
         members.setdefault(row.unit, []).append(position)
-    waiting = sorted(members, key=lambda unit: _draw(unit, seed))
+    waiting = sorted(members, key=_drawing(seed))
     units = {unit: tuple(members[unit]) for unit in waiting}
     parts: dict[str, Part] = {}
     for name, share in shares.items():
@@ -69,13 +69,16 @@ def choose_held_out(
     return parts
 
 
-def order_of(unit: bytes, seed: int) -> int:
-    """Return a unit's place in the order of the draw, from 0 to 2**64."""
-    return int.from_bytes(_draw(unit, seed)[:8], "big")
+def orders_of(units: Iterable[bytes], seed: int) -> Iterator[int]:
+    """Yield each unit's place in the order of the draw, from 0 to 2**64."""
+    draw, number = _drawing(seed), int.from_bytes
+    return (number(draw(unit)[:8], "big") for unit in units)
 
 
-def _draw(unit: bytes, seed: int) -> bytes:
-    return hashlib.sha256(b"%d:%b" % (seed, unit)).digest()
+def _drawing(seed: int) -> Callable[[bytes], bytes]:
+    """Return what puts units in the order of a draw."""
+    sha256, start = hashlib.sha256, b"%d:" % seed
+    return lambda unit: sha256(start + unit).digest()
 
 
 def row_count(share: Share, rows: int) -> int:

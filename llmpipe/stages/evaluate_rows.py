@@ -99,7 +99,7 @@ def with_shots(ctx: StageContext[EvaluateConfig], chats: list[Chat]) -> list[Cha
 
 
 def _question_key(chat: Chat) -> bytes:
-    return question_key(words_of(turn["content"] for turn in chat if turn["role"] == "user"))
+    return question_key(words_of([turn["content"] for turn in chat if turn["role"] == "user"]))
 
 
 def check_json_references(ctx: StageContext[EvaluateConfig], chats: Sequence[Chat]) -> None:

@@ -251,7 +251,7 @@ def _split(ctx: StageContext[FormatConfig], rows: Rows, positions: Sequence[int]
     labels = _labels(ctx)
 
     def describe(position: int) -> str:
-        words = next(rows.asked([position])).decode("utf-8", "replace")
+        words = rows.asked([position])[0].decode("utf-8", "replace")
         quoted = words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
         return f'"{quoted}" ({labels[rows.source[position]]}:{rows.line[position]})'
 

@@ -8,7 +8,7 @@ from llmpipe.formats.leakage import QuotedQuestions, content_key
 from llmpipe.stages.format_rows import Rows
 
 
-BATCH = 1_000
+BATCH = 250
 """Rows that are compared together."""
 
 
@@ -49,7 +49,7 @@ def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[
     quoted = QuotedQuestions(rows.asked(held))
     for start in range(0, len(training), BATCH):
         positions = training[start : start + BATCH]
-        quoting = quoted.quoting(list(rows.asked(positions)))
+        quoting = quoted.quoting(rows.asked(positions))
         for number, position in enumerate(positions):
             if position in descendants:
                 yield "generated from a held-out row"
@@ -57,10 +57,8 @@ def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[
                 yield "in a held-out group"
             elif rows.question(position) in questions:
                 yield "repeats a held-out question"
-            elif number in quoting:
-                yield "quotes a held-out question"
             else:
-                yield None
+                yield "quotes a held-out question" if number in quoting else None
 
 
 def _descendants(rows: Rows, held: set[bytes]) -> set[int]:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-BLOCK = 1 << 20
-"""Bytes that are read or written at once."""
+BLOCK = 1 << 18
+"""Bytes that are read at once."""
 
 
 class Lines:
@@ -21,21 +21,20 @@ class Lines:
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._ends = array("Q", [0])
+        """How many bytes all lines before each position have, line feeds aside."""
 
     def add(self, lines: Sequence[bytes]) -> None:
         """Add lines at the end."""
-        self._file.write(b"\n".join(lines) + b"\n")
-        ends = accumulate((len(line) + 1 for line in lines), initial=self._ends.pop())
-        self._ends.extend(ends)
+        self._file.write(b"\n".join([*lines, b""]))
+        self._ends.extend(accumulate(map(len, lines), initial=self._ends.pop()))
 
     def __getitem__(self, position: int) -> bytes:
         """Return a line."""
         return self._read(position, position + 1)[:-1]
 
     def blocks(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """Yield the lines at rising or repeated positions, each with its line feed, many at once.
-
-        Lines that follow each other are read together.
+        """Yield the lines at positions, each with its line feed; those that follow each other are
+        read together.
         """
         ends = self._ends
         first = last = full = 0
@@ -49,13 +48,12 @@ class Lines:
         if last > first:
             yield self._read(first, last)
 
-    def at(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """Yield the lines at positions, without line feeds."""
-        for block in self.blocks(positions):
-            yield from block[:-1].split(b"\n")
+    def at(self, positions: Sequence[int]) -> list[bytes]:
+        """Return the lines at positions, without line feeds."""
+        return b"".join(self.blocks(positions)).split(b"\n")[:-1]
 
     def _read(self, first: int, last: int) -> bytes:
         """Return the lines from ``first`` to before ``last``, each with its line feed."""
-        start = self._ends[first]
+        start, end = self._ends[first] + first, self._ends[last] + last
         self._file.seek(start)
-        return self._file.read(self._ends[last] - start)
+        return self._file.read(end - start)

@@ -29,7 +29,7 @@ from llmpipe.formats.bad_line import BadLine, OnBad
 from llmpipe.formats.example import NATURAL, require_usable
 from llmpipe.formats.leakage import asked_in
 from llmpipe.formats.mapping import ColumnMap
-from llmpipe.formats.plain import PlainRow, read_plain
+from llmpipe.formats.plain import read_plain
 from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import Row, WrittenFloat, encode, read_rows
 from llmpipe.formats.row import expecting
@@ -125,23 +125,26 @@ class Reader:
         Raises:
             StageError: the file cannot be read, or no row has the column named for `system`.
         """
-        label = source.artifact.label
+        label, told = source.artifact.label, self.told
         system = source.columns.system if source.columns else None
-        takes_plain = self._to == "messages" and source.columns is None
+        may_be_plain = self._to == "messages" and source.columns is None
         for line, row in expecting(self._drawn(number, source), system, label):
-            self.told.total += 1
-            plain = read_plain(row) if takes_plain else None
+            told.total += 1
+            if told.total % EVERY == 0:
+                yield len(self.rows)
+            plain = read_plain(row) if may_be_plain else None
+            if plain is not None:
+                group = self._groups.of(row, label, line, generated=False)
+                if plain.left:
+                    self._count_left(plain.left, label, line)
+                self.rows.add(plain.text, plain.asked, (number, line), plain.key, group)
+                continue
             try:
-                if plain:
-                    self._keep_plain((number, line), row, label, plain)
-                else:
-                    self._keep(number, line, row, source)
+                self._keep(number, line, row, source)
             except UnusableRowError as error:
                 self.rejects.add(number, line, error.reason)
             except RowError as error:
                 self._turn_away(number, f"{label}:{line}: {error.message}", line, error)
-            if self.told.total % EVERY == 0:
-                yield len(self.rows)
 
     def finish(self) -> Told:
         """Return what is to be said, after the last source."""
@@ -149,12 +152,6 @@ class Reader:
         self._groups.check()
         self.told.warnings += self._groups.warnings()
         return self.told
-
-    def _keep_plain(self, place: tuple[int, int], row: Row, label: str, plain: PlainRow) -> None:
-        group = self._groups.of(row, label, place[1], generated=False)
-        if plain.left:
-            self._count_left(plain.left, label, place[1])
-        self.rows.add(plain.text, plain.asked, place, plain.key, group)
 
     def _keep(self, number: int, line: int, row: Row, source: SourceRows) -> None:
         example, left = read_example(row, source.columns)

@@ -13,7 +13,7 @@ from pathlib import Path
 from struct import iter_unpack
 
 from llmpipe.formats import Example, read_example
-from llmpipe.formats.leakage import question_key
+from llmpipe.formats.leakage import question_key, words_of
 from llmpipe.formats.provenance import Provenance
 from llmpipe.formats.records import from_json
 from llmpipe.stages.format_lines import Lines
@@ -21,7 +21,7 @@ from llmpipe.stages.format_lines import Lines
 KEY = 16
 """Bytes of the key of an id or a question."""
 
-BATCH = 1_000
+BATCH = 250
 """Rows that wait to be stored together."""
 
 
@@ -33,7 +33,7 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         self._texts, self._asked = Lines(folder), Lines(folder)
-        self._waiting: list[tuple[bytes, bytes, int, int, bytes, bool, int]] = []
+        self._waiting: list[tuple[bytes, Sequence[str], int, int, bytes, bool, int]] = []
         self._count = 0
         self._questions, self._ids = bytearray(), bytearray()
         self._groups = array("q")
@@ -51,7 +51,7 @@ class Rows:
     def add(
         self,
         text: bytes,
-        asked: bytes,
+        asked: Sequence[str],
         place: tuple[int, int],
         key: bytes,
         group: bytes | None,
@@ -61,16 +61,19 @@ class Rows:
 
         Args:
             text: the row as JSON.
-            asked: the words of its question, as `llmpipe.formats.leakage` returns them.
+            asked: the texts that ask.
             place: its source and line.
             key: the key of its id.
             group: what it shares with the rows of its group.
             made: how it was made, if a row can tell.
         """
-        generated = made is not None and made.generated
-        if made is not None and made.parents:
-            self.parents[self._count] = tuple(map(id_key, made.parents))
-        number = -1 if group is None else self._group_number(group)
+        generated, number = False, -1
+        if made is not None:
+            generated = made.generated
+            if made.parents:
+                self.parents[self._count] = tuple(map(id_key, made.parents))
+        if group is not None:
+            number = self._group_number(group)
         self._waiting.append((text, asked, *place, key, generated, number))
         self._count += 1
         if len(self._waiting) == BATCH:
@@ -83,8 +86,9 @@ class Rows:
         texts, asked, sources, lines, ids, generated, groups = zip(*self._waiting, strict=True)
         self._waiting.clear()
         self._texts.add(texts)
-        self._asked.add(asked)
-        self._questions += b"".join(map(question_key, asked))
+        words = list(map(words_of, asked))
+        self._asked.add(words)
+        self._questions += b"".join(map(question_key, words))
         self._ids += b"".join(ids)
         self.source.extend(sources)
         self.line.extend(lines)
@@ -114,12 +118,19 @@ class Rows:
         number = self._groups[position]
         return None if number < 0 else self._group_names[number]
 
+    def units(self, positions: Iterable[int]) -> Iterator[bytes]:
+        """Yield what each row stays together with: a group, as JSON, or its question's key."""
+        keys, groups, names = self._questions, self._groups, self._group_names
+        for i in positions:
+            number = groups[i]
+            yield bytes(keys[KEY * i : KEY * (i + 1)]) if number < 0 else names[number]
+
     def texts(self, positions: Sequence[int]) -> Iterator[bytes]:
         """Yield rows as lines of JSON, many at once."""
         return self._texts.blocks(positions)
 
-    def asked(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """Yield the words of each row's question, a space between."""
+    def asked(self, positions: Sequence[int]) -> list[bytes]:
+        """Return the words of each row's question, a space between."""
         return self._asked.at(positions)
 
     def example(self, position: int) -> Example:

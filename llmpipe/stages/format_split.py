@@ -18,7 +18,7 @@ from llmpipe.contracts import RandomSeed
 from llmpipe.errors import StageError
 from llmpipe.formats.records import Row
 from llmpipe.formats.row import missing_column
-from llmpipe.formats.split import Candidate, Part, choose_held_out, order_of, row_count
+from llmpipe.formats.split import Candidate, Part, choose_held_out, orders_of, row_count
 from llmpipe.stages.format_rows import Rows
 
 Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -155,22 +155,20 @@ def _choose(split: Split, rows: Rows, positions: Sequence[int]) -> dict[str, Par
     A part that is full needs no further unit, so most rows are never looked at.
     """
     counts = {name: row_count(share, len(positions)) for name, share in shares_of(split).items()}
-    order = array("Q", (order_of(_unit(rows, i), split.random_seed) for i in positions))
+    order = array("Q", orders_of(rows.units(positions), split.random_seed))
     share = 2 * (sum(counts.values()) + 50) / max(1, len(positions))
     while True:
         cut = int(share * 2**64)
         near = [i for i, place in zip(positions, order, strict=True) if place < cut]
-        candidates = [Candidate(_unit(rows, i), rows.question(i)) for i in near]
+        candidates = [
+            Candidate(unit, rows.question(i))
+            for i, unit in zip(near, rows.units(near), strict=True)
+        ]
         chosen = choose_held_out(candidates, counts, split.random_seed)
         full = all(len(part.positions) == part.wanted for part in chosen.values())
         if full or share >= 1:
             return {name: part.renumbered(near) for name, part in chosen.items()}
         share *= 4
-
-
-def _unit(rows: Rows, position: int) -> bytes:
-    """Return what the row stays together with; a group is JSON text, a question 16 bytes."""
-    return rows.group(position) or rows.question(position)
 
 
 def _one_per_question(rows: Rows, positions: Iterable[int]) -> list[int]:

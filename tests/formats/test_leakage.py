@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from llmpipe.formats import Conversation, Turn
-from llmpipe.formats.leakage import QuotedQuestions, asked_in, content_key, question_key
+from llmpipe.formats.leakage import QuotedQuestions, asked_in, content_key, question_key, words_of
 
 
 def chat(question: str, answer: str = "Yes.", **keys: Any) -> Conversation:
     """One question and its answer."""
     return Conversation([Turn("user", question), Turn("assistant", answer, **keys)])
+
+
+def words(example: Conversation) -> bytes:
+    """The words of a question, as they are compared."""
+    return words_of(asked_in(example))
 
 
 def test_content_is_compared_normalized():
@@ -27,16 +32,16 @@ def test_content_is_compared_normalized():
 
 def test_questions_are_compared_without_outer_punctuation():
     """A question mark more or less is the same question; an operator is not."""
-    same = [question_key(asked_in(chat(q))) for q in ("Is it so?", "is it so", '"Is it so"')]
+    same = [question_key(words(chat(q))) for q in ("Is it so?", "is it so", '"Is it so"')]
     assert len(set(same)) == 1
-    other = {question_key(asked_in(chat(q))) for q in ("3+4", "3*4", "C", "C++", "x < 5")}
+    other = {question_key(words(chat(q))) for q in ("3+4", "3*4", "C", "C++", "x < 5")}
     assert len(other) == 5
 
 
 def test_quoted_question_is_found():
     """A held-out question of eight words or more is found inside a longer one, whole only."""
-    held = asked_in(chat("How long does it take to get a building permit?"))
-    quoted = QuotedQuestions([held, asked_in(chat("What is it?"))])
+    held = words(chat("How long does it take to get a building permit?"))
+    quoted = QuotedQuestions([held, words(chat("What is it?"))])
     inside = "Please explain: how long does it take to get a building permit, in Spain and Sweden?"
     texts = [inside, "How long does it take to get a building?", "Tell me: what is it?"]
-    assert quoted.quoting([asked_in(chat(text)) for text in texts]) == {0}
+    assert quoted.quoting([words(chat(text)) for text in texts]) == {0}
