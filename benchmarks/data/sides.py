@@ -8,7 +8,6 @@ away.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -36,11 +35,12 @@ def by_llmpipe(file: Path, folder: Path) -> int:
 
 def by_datasets(file: Path, folder: Path) -> int:
     """Load, map, filter, split and write with `datasets`; return how many rows it wrote."""
-    os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
     import datasets
 
     datasets.disable_progress_bars()
-    rows = datasets.load_dataset("json", data_files=str(file), split="train")
+    # A cache of its own: what an earlier run left there would not be worked for again.
+    cache = str(folder / "cache")
+    rows = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=cache)
     rows = rows.map(_as_messages, remove_columns=rows.column_names)
     rows = rows.filter(_is_answered)
     train = rows.train_test_split(test_size=0.02, seed=0)

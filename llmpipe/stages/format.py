@@ -154,13 +154,13 @@ class Format(StageDefaults):
         rows, rejects, told = _read(ctx)
         kept: Sequence[int] = range(len(rows))
         if ctx.config.dedup:
-            kept = rejects.partition(rows, kept, duplicates(rows, kept))
+            kept = rejects.turn_away(rows, kept, duplicates(rows))
         if ctx.config.max_tokens:
             kept = _within_limit(ctx, rows, kept, rejects, ctx.config.max_tokens)
         parts = _split(ctx, rows, kept)
         held = [i for part, positions in parts.rows.items() if part != "train" for i in positions]
         training = parts.rows["train"]
-        parts.rows["train"] = rejects.partition(rows, training, leaks(rows, training, held))
+        parts.rows["train"] = rejects.turn_away(rows, training, leaks(rows, training, held))
         if not parts.rows["train"]:
             raise _nothing_left(ctx, told.total, rejects)
         return _write(ctx, rows, parts, rejects, told)
@@ -225,11 +225,9 @@ def _within_limit(
             else:
                 yield max((render_chat(tokenizer, c, tools=t) for c, t in _chats(example)), key=len)
 
-    reason = f"over {limit} tokens"
-    counts = token_counts(tokenizer, texts())
-    return rejects.partition(
-        rows, positions, (reason if count > limit else None for count in counts)
-    )
+    counts = zip(positions, token_counts(tokenizer, texts()), strict=True)
+    long = {position: f"over {limit} tokens" for position, count in counts if count > limit}
+    return rejects.turn_away(rows, positions, long)
 
 
 def _chats(example: Example) -> list[tuple[list[dict[str, Any]], list[Any] | None]]:

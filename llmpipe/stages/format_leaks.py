@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from llmpipe.formats.leakage import QuotedQuestions, content_key
 from llmpipe.stages.format_rows import Rows
@@ -12,53 +12,65 @@ BATCH = 250
 """Rows that are compared together."""
 
 
-def duplicates(rows: Rows, positions: Sequence[int]) -> Iterator[str | None]:
-    """Yield a reason for each row that repeats another; a row that is not generated is preferred,
-    and otherwise the first is kept.
+def duplicates(rows: Rows) -> dict[int, str]:
+    """Return the rows that repeat another, each with a reason; a row that is not generated is
+    preferred, and otherwise the first is kept.
 
     Only rows that ask the same are compared.
     """
     repeated = _repeated(rows)
+    contents = {
+        position: content_key(rows.example(position))
+        for position, question in enumerate(rows.questions() if repeated else ())
+        if question in repeated
+    }
     first: dict[bytes, int] = {}
-    contents: dict[int, bytes] = {}
-    for position in positions:
-        if rows.question(position) in repeated:
-            content = contents[position] = content_key(rows.example(position))
-            holder = first.setdefault(content, position)
-            if rows.generated[holder] and not rows.generated[position]:
-                first[content] = position
-    for position in positions:
-        content = contents.get(position)
-        yield None if content is None or first[content] == position else "duplicate"
+    for position, content in contents.items():
+        holder = first.setdefault(content, position)
+        if rows.generated[holder] and not rows.generated[position]:
+            first[content] = position
+    return {
+        position: "duplicate"
+        for position, content in contents.items()
+        if first[content] != position
+    }
 
 
 def _repeated(rows: Rows) -> set[bytes]:
     """Return the keys of the questions that several rows ask."""
     seen: set[bytes] = set()
-    return {key for key in rows.questions() if key in seen or seen.add(key)}
+    repeated: set[bytes] = set()
+    for question in rows.questions():
+        if question in seen:
+            repeated.add(question)
+        else:
+            seen.add(question)
+    return repeated
 
 
-def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> Iterator[str | None]:
-    """Yield, for each training row, how it leaks a held-out row, or None."""
+def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> dict[int, str]:
+    """Return the training rows that leak a held-out row, each with how it does."""
     if not held:
-        yield from (None for _ in training)
-        return
-    questions = {rows.question(i) for i in held}
-    groups = {rows.group(i) for i in held} - {None}
-    descendants = _descendants(rows, {rows.id(i) for i in held})
-    quoted = QuotedQuestions(rows.asked(held))
+        return {}
+    found: dict[int, str] = {}
+    questions = rows.asked(held)
+    asked, quoted = set(questions), QuotedQuestions(questions)
     for start in range(0, len(training), BATCH):
         positions = training[start : start + BATCH]
-        quoting = quoted.quoting(rows.asked(positions))
-        for number, position in enumerate(positions):
-            if position in descendants:
-                yield "generated from a held-out row"
-            elif groups and rows.group(position) in groups:
-                yield "in a held-out group"
-            elif rows.question(position) in questions:
-                yield "repeats a held-out question"
-            else:
-                yield "quotes a held-out question" if number in quoting else None
+        texts = rows.asked(positions)
+        for i in quoted.quoting(texts):
+            found[positions[i]] = "quotes a held-out question"
+        if not asked.isdisjoint(texts):
+            for position, text in zip(positions, texts, strict=True):
+                if text in asked:
+                    found[position] = "repeats a held-out question"
+    groups = {rows.group(i) for i in held} - {None}
+    if groups:
+        found |= {i: "in a held-out group" for i in training if rows.group(i) in groups}
+    descendants = _descendants(rows, {rows.id(i) for i in held})
+    if descendants:
+        found |= {i: "generated from a held-out row" for i in training if i in descendants}
+    return found
 
 
 def _descendants(rows: Rows, held: set[bytes]) -> set[int]:

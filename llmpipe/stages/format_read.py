@@ -174,9 +174,10 @@ class Reader:
         if self._group_column:
             left = tuple(name for name in left if name not in self._group_column)
         if left:
-            if left not in self.told.left:
+            count = self.told.left.get(left, 0)
+            if not count:
                 self.told.first_left[left] = f"{label}:{line}"
-            self.told.left[left] += 1
+            self.told.left[left] = count + 1
 
     def _turn_away(self, number: int, told: str, line: int, error: RowError) -> None:
         self.rejects.add(number, line, error.reason)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from struct import iter_unpack
@@ -155,17 +155,15 @@ class Rejects:
         """Return the number of rows for every reason, sorted by reason."""
         return dict(sorted(Counter(self.reasons.values()).items()))
 
-    def partition(
-        self, rows: Rows, positions: Sequence[int], reasons: Iterable[str | None]
+    def turn_away(
+        self, rows: Rows, positions: Sequence[int], reasons: Mapping[int, str]
     ) -> Sequence[int]:
-        """Return the positions that have no reason against them, and turn the others away."""
-        kept = array("Q")
-        for position, reason in zip(positions, reasons, strict=True):
-            if reason is None:
-                kept.append(position)
-            else:
-                self.add(rows.source[position], rows.line[position], reason)
-        return kept
+        """Reject the rows that have a reason against them, and return the other positions."""
+        if not reasons:
+            return positions
+        for position, reason in reasons.items():
+            self.add(rows.source[position], rows.line[position], reason)
+        return array("Q", (position for position in positions if position not in reasons))
 
 
 def id_key(own: str) -> bytes:
