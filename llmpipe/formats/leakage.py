@@ -98,15 +98,15 @@ class QuotedQuestions:
         self._pieces: set[bytes] = set()
         self._by_word: dict[bytes, list[bytes]] = {}
         for words in long:
-            rarest = min(words.split(b" "), key=lambda word: (counts[word], word))
+            rarest = min(words.split(b" "), key=counts.__getitem__)
             self._by_word.setdefault(rarest, []).append(b" %b " % words)
             self._pieces.update(self._pieces_around(words, rarest))
 
-    def _pieces_around(self, words: bytes, rarest: bytes) -> Iterable[bytes]:
+    def _pieces_around(self, words: bytes, rarest: bytes) -> list[bytes]:
         size = self._size
         middle = (b" %b " % words).index(b" %b " % rarest) + len(rarest) // 2
         start = max(0, min(middle - size + 1, len(words) - 2 * size + 1))
-        return (words[i : i + size] for i in range(start, start + size))
+        return [words[i : i + size] for i in range(start, start + size)]
 
     def quoting(self, texts: Sequence[bytes]) -> set[int]:
         """Return which texts contain a whole question of eight words or more, verbatim.

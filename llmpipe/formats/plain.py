@@ -35,6 +35,7 @@ class _Row(msgspec.Struct, rename={"provenance": PROVENANCE}, gc=False):
     provenance: _Id
 
 
+_is_blank = str.isspace  # of anything but a text it is a TypeError
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,19 +61,20 @@ def read_plain(row: Mapping[str, Any]) -> PlainRow | None:
     given = row.get(column)
     if type(given) is not list or not _NOT_PLAIN.isdisjoint(row):
         return None
+    turns: list[_Turn] = []
+    asked: list[str] = []
     try:
         speaker, text = ("from", "value") if "from" in given[0] else ("role", "content")
-        turns = [_Turn(_ROLES[turn[speaker]], turn[text]) for turn in given if len(turn) == 2]
+        for turn in given:
+            role, content = _ROLES[turn[speaker]], turn[text]
+            if len(turn) != 2 or not content or _is_blank(content):
+                return None
+            turns.append(_Turn(role, content))
+            if role == "user":
+                asked.append(content)
     except (IndexError, KeyError, TypeError):
         return None
-    asked = []
-    for turn in turns:
-        content = turn.content
-        if type(content) is not str or not content or content.isspace():
-            return None
-        if turn.role == "user":
-            asked.append(content)
-    if not asked or turn.role != "assistant" or len(turns) != len(given):
+    if not asked or role != "assistant":
         return None
     key = row_key(row)
     left = left_behind(row, READS[column]) if len(row) > 1 else ()

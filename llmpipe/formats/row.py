@@ -166,8 +166,6 @@ def expecting(
 
 def left_behind(row: Mapping[str, Any], read: frozenset[str]) -> tuple[str, ...]:
     """Return the columns of a row that are not read, except empty ones."""
-    if row.keys() <= read:
-        return ()
     return tuple([name for name in row if name not in read and row[name] not in EMPTY])
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from llmpipe.formats.leakage import QuotedQuestions, content_key
 from llmpipe.stages.format_rows import Rows
 
-
 BATCH = 250
 """Rows that are compared together."""
 

@@ -33,7 +33,7 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         self._texts, self._asked = Lines(folder), Lines(folder)
-        self._waiting: list[tuple[bytes, Sequence[str], int, int, bytes, bool, int]] = []
+        self._waiting: list[tuple[bytes, bytes, int, int, bytes, bool, int]] = []
         self._count = 0
         self._questions, self._ids = bytearray(), bytearray()
         self._groups = array("q")
@@ -74,7 +74,7 @@ class Rows:
                 self.parents[self._count] = tuple(map(id_key, made.parents))
         if group is not None:
             number = self._group_number(group)
-        self._waiting.append((text, asked, *place, key, generated, number))
+        self._waiting.append((text, words_of(asked), *place, key, generated, number))
         self._count += 1
         if len(self._waiting) == BATCH:
             self.store()
@@ -83,10 +83,9 @@ class Rows:
         """Store the rows that wait."""
         if not self._waiting:
             return
-        texts, asked, sources, lines, ids, generated, groups = zip(*self._waiting, strict=True)
+        texts, words, sources, lines, ids, generated, groups = zip(*self._waiting, strict=True)
         self._waiting.clear()
         self._texts.add(texts)
-        words = list(map(words_of, asked))
         self._asked.add(words)
         self._questions += b"".join(map(question_key, words))
         self._ids += b"".join(ids)
