@@ -70,7 +70,8 @@ def words_of(texts: Sequence[str]) -> bytes:
         bare = text.lower().encode().strip(_MARKS)
         if b"\n" in bare:
             bare = b" ".join([line.strip(_MARKS) for line in bare.split(b"\n")])
-        if not bare.translate(None, _PLAIN) and b"  " not in bare and bare.strip(b" ") == bare:
+        is_spaced = bare.strip(b" ") == bare and b"  " not in bare
+        if bare and is_spaced and not bare.translate(None, _PLAIN):
             return bare
     words = [word for text in texts for word in normalize(text).split()]
     bare_words = [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in words]

@@ -166,7 +166,9 @@ def expecting(
 
 def left_behind(row: Mapping[str, Any], read: frozenset[str]) -> tuple[str, ...]:
     """Return the columns of a row that are not read, except empty ones."""
-    return tuple([name for name in row if name not in read and row[name] not in EMPTY])
+    return tuple(
+        [name for name in row if name not in read and (row[name] or row[name] not in EMPTY)]
+    )
 
 
 def kind_of(value: Any) -> str:
