@@ -97,7 +97,8 @@ def klass(
     yield f"{level}`{name}`\n\n{prose(own_doc(cls))}"
     if fields:
         yield "\n".join(f"- `{field}: {kind}`" for field, kind in cls.__annotations__.items())
-    for member, value in vars(cls).items():
+    bases = [base for base in reversed(cls.__mro__) if base.__module__.startswith("llmpipe.api.")]
+    for member, value in {k: v for base in bases or [cls] for k, v in vars(base).items()}.items():
         if member.startswith("_") or member in FOR_THE_COMMAND_LINE:
             continue
         called = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value

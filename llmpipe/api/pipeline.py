@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,107 +17,25 @@ from llmpipe.api.selection import (
     in_python,
     names_of,
 )  # fmt: skip
-from llmpipe.runner.project import Project
+from llmpipe.api.view import PipelineView
 
 if TYPE_CHECKING:
     from llmpipe.api.estimate import Estimate
     from llmpipe.api.plan import Plan
-    from llmpipe.api.remote import RemoteStore
     from llmpipe.api.rows import Rows
     from llmpipe.api.running import PlannedRun, Run
-    from llmpipe.api.services import Answering, OpenAnswering, Service
-    from llmpipe.api.stored import Advice, Stored
-    from llmpipe.graph.model import Graph
+    from llmpipe.api.services import Answering, Service
     from llmpipe.retrieval.answer import Answer
     from llmpipe.retrieval.prompt import Turn
     from llmpipe.runner.events import Listener
-    from llmpipe.runner.needs import Needed
-    from llmpipe.runner.statcache import Notice
-    from llmpipe.runner.store import Store
 
 
-class Pipeline:
+class Pipeline(PipelineView):
     """A spec, its stages and what they have made. Made by `load`.
 
     It may be used from any thread and in a running event loop. What `ask` has loaded stays loaded
     until `close`, or the end of a ``with`` block.
     """
-
-    def __init__(
-        self,
-        graph: Graph,
-        store: Store,
-        *,
-        settings: Sequence[str] = (),
-        run: Mapping[str, Any] | None = None,
-        advice: Advice | None = None,
-        notice: Notice | None = None,
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
-        from llmpipe.api.stored import PythonAdvice
-
-        self.graph, self.store = graph, store
-        self._settings, self._run, self._notice = tuple(settings), run, notice
-        self._advice = advice or PythonAdvice(graph.spec.path)
-        self._warn = warn or _warn
-        self._answering: OpenAnswering | None = None
-
-    @property
-    def name(self) -> str:
-        """The name of the spec."""
-        return self.graph.spec.name
-
-    @property
-    def stages(self) -> list[str]:
-        """The names of the stages, in an order in which each comes after what it needs."""
-        return list(self.graph.nodes)
-
-    def validate(self) -> list[str]:
-        """Check every stage with the tools that it uses, such as the installed Axolotl.
-
-        Returns:
-            The warnings. `load` has checked the spec itself.
-
-        Raises:
-            SpecError: a stage's settings are wrong.
-        """
-        from llmpipe.runner.preflight import preflight
-
-        return preflight(self._project(), self.stages, strict=False)
-
-    def requirements(self) -> list[Needed]:
-        """Return what the stages need on this machine, missing requirements first.
-
-        Each has the ``stages`` that need it, and its ``need``: ``what`` it is, such as a package,
-        its ``name``, whether it is ``here``, and if not, how to ``mend`` that.
-        """
-        from llmpipe.runner.needs import needs_of
-
-        return needs_of(self._project(), self.stages)
-
-    def draw(self, style: str = "mermaid") -> str:
-        """Draw the compiled graph: every stage, derived ones dashed, every point of a sweep.
-
-        Args:
-            style: the format of the text: ``mermaid``, ``dot`` or ``svg``.
-
-        Raises:
-            UsageError: the format is unknown.
-        """
-        from llmpipe.api.drawing import draw
-
-        return draw(self.graph, style)
-
-    @property
-    def remote(self) -> RemoteStore:
-        """The remote store that the spec names, to push and pull artifacts.
-
-        Raises:
-            UsageError: the spec names none.
-        """
-        from llmpipe.api.remote import find_remote
-
-        return find_remote(self._project)
 
     def plan(
         self,
@@ -429,20 +346,3 @@ class Pipeline:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    def __repr__(self) -> str:
-        return f"<pipeline {self.name}: {', '.join(self.graph.families)}>"
-
-    def stored(self) -> Stored:
-        """Return what the stages have made, as things are now."""
-        from llmpipe.api.stored import Stored
-
-        return Stored(self._project(), self._run, self._advice, self._warn)
-
-    def _project(self) -> Project:
-        """Return the project with nothing remembered of its files and its lock."""
-        return Project(self.graph, self.store, self._notice)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
