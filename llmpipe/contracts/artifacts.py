@@ -67,6 +67,10 @@ class Input:
     """Whether it takes a stage at all points of its sweep, as ports ``name[point]``."""
     metric: str | None = None
     """The metric to look for, if the reference is to metrics: its keys joined by dots."""
+    split: str | None = None
+    """The split that is meant, if the reference is to a hub data set."""
+    subset: str | None = None
+    """The subset (configuration) that is meant, if the reference is to a hub data set."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,9 @@ def meaning(
         folder or a hub repository; or what is wrong.
     """
     text = wanted.value
+    if (wanted.split or wanted.subset) and not HUB_ID.fullmatch(text):
+        field = "split" if wanted.split else "subset"
+        return Trouble(f"{text!r} is not a data set of the hub", f"remove its {field}")
     lacking = absent_data(text) if absent and text.startswith("pkg://") else None
     if lacking:
         shown = path_type(Path("pkg:", lacking.inner), wanted.accepts)
@@ -82,7 +85,8 @@ def meaning(
     if hub and types:
         type_ = "model" if "model" in types else types[0]
         rows = type_ in ("records", "dataset")
-        return Binding(HubRepo(hub["repo"], hub["revision"], rows), type_, text)
+        source = HubRepo(hub["repo"], hub["revision"], rows, wanted.split, wanted.subset)
+        return Binding(source, type_, text)
     if re.match("(?i)https?://", text):
         return Trouble(f"{text!r} is on the web, where it may change without a trace", FETCH)
     what = "no stage and no path" if wanted.glob else "no stage, no path and no hub id"

@@ -45,6 +45,8 @@ class HubRepo:
     revision: str | None
     holds_rows: bool = False
     """Whether the repository is a data set, not a model."""
+    split: str | None = None
+    subset: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,6 +209,8 @@ class Project:
         return InputRequest(
             *(binding.type, shape["digest"], binding.label, object_id, file),
             *(path, repo, commit, base, pattern),
+            split=source.split if isinstance(source, HubRepo) else None,
+            subset=source.subset if isinstance(source, HubRepo) else None,
         )
 
     def commit_of(self, source: HubRepo) -> str | None:

@@ -32,6 +32,9 @@ class InputRequest(msgspec.Struct, frozen=True):
     base: InputRequest | None = None
     pattern: str | None = None
     """A pattern for the files below ``path`` that are meant; all of them without it."""
+    split: str | None = None
+    subset: str | None = None
+    """The split and the subset of a hub data set, if it has several."""
 
     def artifact(self, objects: Path) -> Artifact:
         """Return the input as the stage sees it; download it if necessary.
@@ -52,7 +55,7 @@ class InputRequest(msgspec.Struct, frozen=True):
         assert self.repo is not None
         assert self.commit is not None
         if self.type in ("records", "dataset"):
-            return hub.download_rows(self.repo, self.commit)
+            return hub.download_rows(self.repo, self.commit, split=self.split, subset=self.subset)
         return hub.download(self.repo, self.commit)
 
 

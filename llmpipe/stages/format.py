@@ -6,12 +6,13 @@ no example uses are counted by name. The rest is split by random seed and conten
 id and the ids of the rows that it was made from in `llmpipe_provenance`. Rows made by a model are
 never held out. `train` loses every row that leaks a held-out one: a row with the same question, one
 that quotes the whole question, one that was generated from it over any number of steps, or one of
-its group. A data set of a hub must be one file of rows. Not covered: near-duplicates by meaning,
-the splits of hub data sets.
+its group. A data set of the hub is one file of rows, chosen by `split` and `subset` if it has
+several. Not covered: near-duplicates by meaning, splits of several files.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,6 +44,8 @@ from llmpipe.stages.format_rows import Rejects, Rows
 from llmpipe.stages.format_split import Parts, Split, shares_of, split_rows
 from llmpipe.stages.format_write import repeated, write_part, write_rejects
 
+_SPLIT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[:([1-9][0-9]{0,8})\])?")
+
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One of several files that a training set is made of."""
@@ -51,12 +54,22 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
     map: ColumnMap | None = None
     """The columns to read; known formats need none."""
+    split: Annotated[str, msgspec.Meta(pattern=rf"^{_SPLIT.pattern}$")] | None = None
+    """The split to take of a data set of the hub, such as `train`, or its first rows:
+    `train[:1000]`."""
+    subset: str | None = None
+    """The subset (configuration) to take of a data set of the hub that has several."""
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How often each of the source's rows is repeated in `train` (never in held-out parts)."""
     sample: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Take only this many rows of the source, drawn by `random_seed`."""
     random_seed: RandomSeed = 0
     """Determines which rows `sample` draws."""
+
+    def part(self) -> tuple[str | None, int | None]:
+        """Return the split, and how many of its first rows to take; None means all."""
+        found = _SPLIT.fullmatch(self.split or "")
+        return (found[1], int(found[2]) if found[2] else None) if found else (None, None)
 
 
 class FormatConfig(StageConfig, frozen=True, kw_only=True):
@@ -97,10 +110,12 @@ class Format(StageDefaults):
 
     @staticmethod
     def ports(config: FormatConfig) -> Ports:
-        inputs = {
-            ".".join(map(str, path)): Input(path, source.data, ("records", "dataset"))
-            for path, source in _sources(config)
-        }
+        inputs = {}
+        for path, source in _sources(config):
+            split, _ = source.part()
+            inputs[".".join(map(str, path))] = Input(
+                path, source.data, ("records", "dataset"), split=split, subset=source.subset
+            )
         if config.tokenizer:
             inputs["tokenizer"] = Input(("tokenizer",), config.tokenizer, ("model",))
         outputs = {part: Output("dataset") for part in ("train", *shares_of(config.split))}
@@ -176,7 +191,11 @@ def _sources(config: FormatConfig) -> list[tuple[FieldPath, Source]]:
 def _inputs(ctx: StageContext[FormatConfig]) -> list[SourceRows]:
     return [
         SourceRows(
-            ctx.input(".".join(map(str, path))), source.map, source.sample, source.random_seed
+            ctx.input(".".join(map(str, path))),
+            source.map,
+            source.sample,
+            source.random_seed,
+            source.part()[1],
         )
         for path, source in _sources(ctx.config)
     ]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,16 @@ EVERY = 10_000
 
 @dataclass(frozen=True, slots=True)
 class SourceRows:
-    """A source as it is read: its file, the map of its columns, and how many rows to draw."""
+    """A source as it is read: its file, the map of its columns, and how many rows to draw.
+
+    ``first`` is how many of its rows there are to read or draw from; None means all.
+    """
 
     artifact: Artifact
     columns: ColumnMap | None
     sample: int | None
     seed: int
+    first: int | None = None
 
 
 @dataclass(slots=True)
@@ -192,7 +197,7 @@ class Reader:
             self._turn_away(number, bad.error.message, bad.line, bad.error)
 
         if source.sample is None:
-            yield from rows_of(source.artifact, note)
+            yield from rows_of(source, note)
             return
         lines = _sampled(source, note)
         if len(lines) < source.sample:
@@ -200,14 +205,16 @@ class Reader:
                 f"{source.artifact.label}: sample asks for {source.sample} rows; it has "
                 f"{len(lines)}"
             )
-        for line, row in rows_of(source.artifact, lambda bad: None):
+        for line, row in rows_of(source, lambda bad: None):
             if line in lines:
                 yield line, row
 
 
-def rows_of(artifact: Artifact, bad: OnBad) -> Iterator[tuple[int, Row]]:
+def rows_of(source: SourceRows, bad: OnBad) -> Iterator[tuple[int, Row]]:
     """Yield the rows; an answer ``1.10`` stays one, as it does where training reads it."""
-    return read_rows(artifact.path, artifact.label, floats=WrittenFloat, bad=bad)
+    artifact = source.artifact
+    rows = read_rows(artifact.path, artifact.label, floats=WrittenFloat, bad=bad)
+    return islice(rows, source.first)
 
 
 def _encoded(example: Example, provenance: Provenance) -> bytes:
@@ -234,7 +241,7 @@ def _sampled(source: SourceRows, note: OnBad) -> set[int]:
     """Draw rows by a hash of seed and content, so that their order does not matter."""
 
     def drawn() -> Iterator[tuple[bytes, int]]:
-        for line, row in rows_of(source.artifact, note):
+        for line, row in rows_of(source, note):
             text = b"%d:%b" % (source.seed, encode(row))
             yield blake2b(text, digest_size=16).digest(), line
 

@@ -51,7 +51,7 @@ def write_rejects(
 def _lines(source: SourceRows, wanted: set[int]) -> Iterator[tuple[int, Any]]:
     """Yield the lines that are wanted: as rows, or as their text where they are none."""
     bad: list[BadLine] = []
-    for line, row in rows_of(source.artifact, bad.append):
+    for line, row in rows_of(source, bad.append):
         while bad:
             yield from _text(bad.pop(0), wanted)
         if line in wanted:

@@ -108,11 +108,14 @@ stages:
   a: {kind: train, base_model: org/name@v1, data: ./rows.jsonl, axolotl: {adapter: lora}}
   b: {kind: format, data: "pkg://llmpipe/py.typed", to: messages}
   c: {kind: format, data: org/rows, to: messages}
+  e: {kind: format, sources: [{data: org/rows, split: "train[:9]", subset: en}]}
   d: {kind: command, run: "ls ${inputs.any} > ${outputs.o}", inputs: {any: org/any}, outputs: {o: o}}
 """,
     )
     a, b = graph.nodes["a"].bindings, graph.nodes["b"].bindings
     assert graph.nodes["c"].bindings["data"].source == HubRepo("org/rows", None, holds_rows=True)
+    (part,) = graph.nodes["e"].bindings.values()
+    assert part.source == HubRepo("org/rows", None, True, split="train", subset="en")
     assert graph.nodes["d"].bindings["any"].source == HubRepo("org/any", None)
     assert a["base_model"].source == HubRepo("org/name", "v1")
     assert a["data"].source == LocalPath((folder / "rows.jsonl").resolve())
@@ -122,6 +125,8 @@ stages:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
+        ("a: {kind: format, sources: [{data: ./rows.jsonl, split: train}]}",
+         "'./rows.jsonl' is not a data set of the hub"),
         ("a: {kind: format, data: datset, to: messages}\ndataset: {kind: format, data: ./rows.jsonl, to: messages}",
          "did you mean 'dataset'?"),
         ("a: {kind: format, data: ./row.jsonl, to: messages}", "did you mean 'rows.jsonl'?"),

@@ -5,6 +5,7 @@ Only `resolve_commit` and the downloads use the network; a plan never calls them
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.
 NAMED = 5
 """The number of files that a message names."""
 
-SEVERAL = """a data set of the hub must be one file of rows: JSON, CSV, TSV, Parquet or Arrow,
-without a choice of configurations or splits.
-Download the file that you want in a stage, and use its output as data:
+SEVERAL = """a data set of the hub must be one file of rows: JSON, CSV, TSV, Parquet or Arrow.
+If a split or subset is one file, choose it by `split` and `subset` in `sources` of a format stage.
+Otherwise, download the file that you want in a stage, and use its output as data:
 rows: {{kind: command, run: "curl -fsSL {url} -o ${{outputs.rows}}", outputs: {{rows: {file}}}}}"""
 
 
@@ -86,19 +87,29 @@ def download(repo: str, commit: str) -> Path:
         ) from None
 
 
-def download_rows(repo: str, commit: str) -> Path:
+def download_rows(
+    repo: str, commit: str, *, split: str | None = None, subset: str | None = None
+) -> Path:
     """Return the one file of rows of a data set at a commit, downloading it if needed.
+
+    Args:
+        repo: The id of the data set.
+        commit: The commit.
+        split: The split that is meant. It is a word in the path of its file.
+        subset: The subset (configuration) that is meant. It is a word in the path, too.
 
     Raises:
         StageError: It has none or several, or could not be downloaded.
     """
     from huggingface_hub import hf_hub_download
 
+    chosen = {"split": split, "subset": subset}
     api, _ = _hub()
     try:
         found = api.dataset_info(repo, revision=commit, timeout=30).siblings or []
         names = sorted(file.rfilename for file in found)
         rows = [n for n in names if n.lower().endswith(ROWS) and Path(n).name not in ABOUT]
+        every, rows = rows, [name for name in rows if _has_words(name, split, subset)]
         if len(rows) == 1:
             return Path(hf_hub_download(repo, rows[0], repo_type="dataset", revision=commit))
     except Exception as error:  # see resolve_commit
@@ -106,15 +117,31 @@ def download_rows(repo: str, commit: str) -> Path:
             f"the data set {repo}@{commit[:12]} could not be downloaded: {_first_line(error)}",
             hint="check the network, or name a local file: ./path or pkg://package/path",
         ) from None
+    meant = ", ".join(f"{what} {word!r}" for what, word in chosen.items() if word)
+    if every and not rows:
+        raise StageError(
+            f"the data set {repo!r} of the hub has no file of rows for {meant}: {_listed(every)}"
+        )
     shown = rows or [name for name in names if not name.startswith(".")]
-    more = f" and {len(shown) - NAMED} more" if len(shown) > NAMED else ""
-    told = f"{', '.join(shown[:NAMED])}{more}"
     has = f"{len(rows)} files of rows" if rows else "no file of rows"
+    has += f" for {meant}" if meant else ""
     hint = _several(repo, commit, rows[0]) if rows else CONVERTED.format(repo=repo, commit=commit)
     raise StageError(
-        f"the data set {repo!r} of the hub has {has}: {told}",
+        f"the data set {repo!r} of the hub has {has}: {_listed(shown)}",
         hint=hint,
     )
+
+
+def _has_words(path: str, *words: str | None) -> bool:
+    """Return whether every word is in a path, as a part that is set off by ``/``, ``.``, - or _."""
+    return all(
+        re.search(rf"(?<![^/._-]){re.escape(word)}(?![^/._-])", path) for word in words if word
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def _several(repo: str, commit: str, file: str) -> str:

@@ -22,6 +22,12 @@ FILES = {"config.json": b'{"model_type": "llama"}', "pytorch_model.bin": b"a pic
 SETS = {
     "org/rows": ["README.md", "dataset_infos.json", "data/train.jsonl"],
     "org/splits": ["test.csv", "train.csv"],
+    "org/parts": [
+        "en/test.jsonl",
+        "en/train-00000-of-00001.jsonl",
+        "de/train.jsonl",
+        "trained.csv",
+    ],
     "org/archive": [".gitattributes", "data/train-00000.tar"],
 }
 """The data sets that the hub has, with their files."""
@@ -56,6 +62,10 @@ class Hub(http.server.BaseHTTPRequestHandler):
         elif set_ := next((n for n in SETS if path.startswith(f"/api/datasets/{n}")), None):
             data = {"id": set_, "sha": COMMIT, "siblings": [{"rfilename": n} for n in SETS[set_]]}
             self._send(200, json.dumps(data).encode(), "application/json", body)
+        elif path.startswith(f"/datasets/org/parts/resolve/{COMMIT}/"):
+            rows = [{"instruction": f"q{n} of {path[-30:]}", "output": "a"} for n in range(5)]
+            told = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+            self._send(200, told, "application/octet-stream", body)
         elif path == f"/datasets/org/rows/resolve/{COMMIT}/data/train.jsonl":
             self._send(200, b'{"text": "one"}\n', "application/octet-stream", body)
         else:
@@ -170,3 +180,53 @@ def test_a_data_set_of_other_files_says_what_one_can_be(
     assert found.startswith(f"the data set {told}")
     assert "JSON, CSV, TSV, Parquet or Arrow" in found
     assert way in found
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ("split='test'", "en/test.jsonl"),
+        ("subset='de'", "de/train.jsonl"),
+        ("split='train', subset='en'", "en/train-00000-of-00001.jsonl"),
+    ],
+)
+def test_one_file_of_several_is_chosen(
+    endpoint: str, tmp_path: Path, chosen: str, found: str
+) -> None:
+    """By the words of its path: a split, a subset, or both."""
+    code = f"print(hub.download_rows('org/parts', '{COMMIT}', {chosen}))"
+    assert ask(code, endpoint, tmp_path).endswith(f"/{found}")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ("split='train'", "2 files of rows for split 'train': de/train.jsonl, en/train-00000"),
+        ("split='dev'", "no file of rows for split 'dev': de/train.jsonl, en/test.jsonl"),
+        ("split='test', subset='de'", "no file of rows for split 'test', subset 'de': de/train"),
+    ],
+)
+def test_a_choice_of_none_or_several_is_refused(
+    endpoint: str, tmp_path: Path, chosen: str, told: str
+) -> None:
+    """The message says what was asked for, and what there is."""
+    found = ask(f"print(hub.download_rows('org/parts', '{COMMIT}', {chosen}))", endpoint, tmp_path)
+    assert found.startswith(f"the data set 'org/parts' of the hub has {told}")
+
+
+def test_a_source_is_the_first_rows_of_a_split(endpoint: str, tmp_path: Path) -> None:
+    """A run takes the file of the split from the hub, and of that as many rows as it says."""
+    source = f"{{data: org/parts@{COMMIT}, subset: en, split: 'train[:2]'}}"
+    (tmp_path / "spec.yaml").write_text(
+        f"version: 1\nname: parts\nstages:\n  rows: {{kind: format, sources: [{source}]}}\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    rows = Path(json.loads(result.stdout)["stages"]["rows"]["outputs"]["train"]).read_text()
+    assert [line.count("train-00000") for line in rows.splitlines()] == [1, 1]
