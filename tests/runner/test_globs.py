@@ -18,6 +18,8 @@ from llmpipe.runner.project import Project
 from llmpipe.runner.statcache import StatCache, hash_file, manifest_digest
 from llmpipe.runner.store import Store
 
+pytestmark = pytest.mark.slow
+
 SPEC = """\
 version: 1
 name: manuals

@@ -15,6 +15,8 @@ from workspace import Workspace
 from llmpipe.runner import recall
 from llmpipe.runner.store import Store
 
+pytestmark = pytest.mark.slow
+
 SPEC = """\
 version: 1
 name: chain

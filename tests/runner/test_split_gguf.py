@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 NAMES = tuple(f"m-{number:05d}-of-00003.gguf" for number in (1, 2, 3))
 SPEC = """\
 version: 1
