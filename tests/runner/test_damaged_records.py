@@ -198,14 +198,15 @@ def _owner(**fields: Any) -> str:
 
 
 @pytest.mark.parametrize("text", [
-    "", "[]", "null", "1", "{}", DEEP, '{"boot": 1}', '{"pid": []}', _owner(pid="x"),
-    _owner(head=[]), _owner(head={"pid": 1}), _owner(node={}),
+    "", "[]", "null", "1", "{}", DEEP, '{"boot": 1}', '{"pid": []}', {"pid": "x"},
+    {"head": []}, {"head": {"pid": 1}}, {"node": {}},
 ])  # fmt: skip
 def test_a_lease_that_is_none_expires(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | dict[str, Any]
 ) -> None:
-    """Nobody waits for its owner longer than for a dead machine."""
+    """A run does not wait for its owner longer than for a dead machine."""
     monkeypatch.setattr(lease, "EXPIRY", 0.1)
+    text = text if isinstance(text, str) else _owner(**text)
     _require_taken_over(tmp_path, lambda path: path.write_text(text))
 
 
