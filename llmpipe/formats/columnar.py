@@ -16,6 +16,8 @@ from llmpipe.formats.opening import Row
 
 ENDINGS = (".parquet", ".arrow", ".feather")
 
+_PLAIN = frozenset({str, bool, int, float, type(None)})
+
 BATCH = 1_000
 """Rows that are held at a time."""
 
@@ -65,11 +67,15 @@ def _batches(pa: Any, path: Path) -> Iterator[Any]:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
+        return {
+            key: item if type(item) is str else _plain(item)
+            for key, item in value.items()
+            if item is not None
+        }
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")

@@ -11,9 +11,8 @@ from typing import Any
 
 import msgspec
 
-from llmpipe.formats.conversation import READS
 from llmpipe.formats.provenance import PROVENANCE, row_key
-from llmpipe.formats.row import left_behind
+from llmpipe.formats.row import EMPTY
 from llmpipe.formats.turn import NAMES
 
 _ROLES = {name: role for name, role in NAMES.items() if name != "function_call"}
@@ -76,6 +75,9 @@ def read_plain(row: Mapping[str, Any]) -> PlainRow | None:
         return None
     if not asked or role != "assistant":
         return None
+    left: tuple[str, ...] = ()
+    for name, value in row.items():
+        if name != column and (value or value not in EMPTY):
+            left = (*left, name)
     key = row_key(row)
-    left = left_behind(row, READS[column]) if len(row) > 1 else ()
     return PlainRow(_encode(_Row(turns, _Id(key.hex()))), asked, key, left)

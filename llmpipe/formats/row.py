@@ -58,7 +58,7 @@ def text_column(
         return ""
     if name not in row:
         raise missing_column(row, name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         raise RowError(f"column {name!r} must hold text, not {kind_of(value)}")

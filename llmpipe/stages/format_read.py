@@ -131,6 +131,7 @@ class Reader:
             StageError: the file cannot be read, or no row has the column named for `system`.
         """
         label, told = source.artifact.label, self.told
+        groups = self._groups if self._group_column else None
         system = source.columns.system if source.columns else None
         may_be_plain = self._to == "messages" and source.columns is None
         for line, row in expecting(self._drawn(number, source), system, label):
@@ -139,7 +140,7 @@ class Reader:
                 yield len(self.rows)
             plain = read_plain(row) if may_be_plain else None
             if plain is not None:
-                group = self._groups.of(row, label, line, generated=False)
+                group = groups.of(row, label, line, generated=False) if groups else None
                 if plain.left:
                     self._count_left(plain.left, label, line)
                 self.rows.add(plain.text, plain.asked, (number, line), plain.key, group)
