@@ -94,7 +94,7 @@ def read_run(folder: Path) -> dict[str, Any] | None:
         msgspec.convert(record, _Record)
     except msgspec.ValidationError:
         return None  # the run is just ending, was killed while it wrote, or the file is damaged
-    return record if record["run"] == folder.name else None
+    return {**record, "run": folder.name}
 
 
 def unreadable_runs(store: Store) -> list[Path]:
@@ -157,10 +157,9 @@ def _from_events(path: Path) -> dict[str, Any] | None:
         first = msgspec.convert(next(events), _FirstEvent)
     except (StopIteration, OSError, msgspec.ValidationError):
         return None
-    if first["run"] != path.parent.name:
-        return None
     return {
-        **{key: first.get(key) for key in ("run", "name", "spec", "profiles", "set")},
+        "run": path.parent.name,
+        **{key: first.get(key) for key in ("name", "spec", "profiles", "set")},
         "started": first["time"],
         "ended": None,
         "seconds": None,

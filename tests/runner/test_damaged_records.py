@@ -102,7 +102,7 @@ def _changed(record: dict[str, Any], path: tuple[str, ...], value: Any) -> str:
         (("stages", "first", "summary"), None),
         (("stages", "first", "causes"), {}),
         (("stages", "first", "error"), "x"),
-        (("run",), "../../x"),
+        (("run",), 5),
         (("started",), 5),
         (("profiles",), None),
     ],
