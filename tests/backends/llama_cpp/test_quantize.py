@@ -10,10 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmpipe.backends.llama_cpp.gguf_file import reader
 from llmpipe.backends.llama_cpp.importance import read_importance, write_importance
-from llmpipe.backends.llama_cpp.mixtures import DEFAULTS, NEED_IMPORTANCE, requires_importance
+from llmpipe.backends.llama_cpp.mixtures import (
+    DEFAULTS,
+    NEED_IMPORTANCE,
+    Traits,
+    choose,
+    requires_importance,
+)
 from llmpipe.backends.llama_cpp.quantize import described, quantize
 from llmpipe.errors import StageError
 
@@ -22,6 +30,7 @@ pytestmark = pytest.mark.heavy
 ORACLE = Path(__file__).with_name("quantize_oracle.py")
 LLAMA = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 EXPERTS = (*LLAMA[:4], "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps")
+ROLES = (*LLAMA, "attn_qkv", "attn_kv_b", "ffn_down_exps", "ffn_gate_inp", "attn_norm")
 FUSED = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
 
 MODELS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
@@ -113,6 +122,34 @@ def test_every_tensor_is_that_of_llama_cpp(name: str, tmp_path: Path) -> None:
     for mixture, expected in oracle(source, tmp_path, mixtures).items():
         quantize(source, tmp_path / "ours.gguf", mixture, threads=2)
         assert_equal(tmp_path / "ours.gguf", expected)
+
+
+@given(
+    mixture=st.sampled_from(sorted(DEFAULTS)),
+    traits=st.builds(
+        Traits,
+        st.sampled_from(["llama", "falcon", "gemma3"]),
+        st.integers(0, 90),
+        st.sampled_from([0, 4, 8, 64]),
+        st.integers(0, 9),
+    ),
+    shapes=st.dictionaries(
+        st.sampled_from(["token_embd", "output", *(f"blk.{i}.{r}" for i in (0, 7) for r in ROLES)]),
+        st.tuples(st.integers(1, 3), st.integers(1, 1100)),
+    ),
+    importance=st.booleans(),
+)
+def test_every_choice_fits_its_rows(
+    mixture: str, traits: Traits, shapes: dict[str, tuple[int, int]], importance: bool
+) -> None:
+    """Whatever the model, the blocks of a chosen type fill the rows exactly."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    named = {f"{name}.weight": shape for name, shape in shapes.items()}
+    for name, choice in choose(mixture, traits, named, importance).items():
+        assert named[name][0] > 1
+        block, _ = GGML_QUANT_SIZES[GGMLQuantizationType[choice.type]]
+        assert named[name][1] % block == 0
 
 
 @pytest.mark.parametrize("own_head", [False, True])
