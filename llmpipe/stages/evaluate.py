@@ -132,7 +132,7 @@ class Evaluate(StageDefaults):
     """The stage kind ``evaluate``."""
 
     Config = EvaluateConfig
-    VERSION = 7
+    VERSION = 8
     determinism = "same-machine"
     reads_environment = True
     imports = ("torch", "transformers")
