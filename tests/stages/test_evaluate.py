@@ -260,9 +260,11 @@ def test_no_reward_model_changes_no_key():
     """What was measured before reward models were known stays cached."""
     config = msgspec.convert({"kind": "evaluate", "models": ["a"], "data": "d"}, EvaluateConfig)
     assert "reward_model" not in Evaluate.fingerprint(config)
-    assert Evaluate.metrics(config) == ["a.loss", "a.rouge_l", "a.exact_match", "replies"]
+    files = ["a.bytes", "a.bits_per_weight", "a.fallbacks"]
+    measured = ["a.loss", "a.rouge_l", "a.exact_match"]
+    assert Evaluate.metrics(config) == [*measured, *files, "replies"]
     judged = msgspec.structs.replace(config, reward_model="r")
-    assert Evaluate.metrics(judged)[-2:] == ["a.reward", "replies"]
+    assert Evaluate.metrics(judged) == [*measured, "a.reward", *files, "replies"]
     assert "reward_model" in Evaluate.ports(judged).inputs
 
 
