@@ -86,6 +86,7 @@ _SHORT: Mapping[str, Any] = {
     "sequence_len": 1024,
     "micro_batch_size": 1,
     "attn_implementation": "flash_attention_2",
+    "optimizer": "adamw_torch_fused",
 }
 """LLaMA-Factory's table does not say how long its rows are."""
 

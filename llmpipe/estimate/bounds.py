@@ -1,6 +1,7 @@
-"""A quick upper bound on what a training takes, from the numbers in ``config.json`` alone.
+"""Quick bounds on what a training takes, from the numbers in ``config.json`` alone.
 
-It spares a small training the seconds of an exact estimate: what fits by this bound fits.
+They spare the seconds of an exact estimate: what is within the upper bound fits, and what exceeds
+the lower bound does not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ one, in float32 (Korthikanti et al., arXiv:2205.05198, count 34 for both in 16 b
 ADAPTER = 1.6
 """How much more an adapter's own layers make a layer keep."""
 
+LEAST: Mapping[str, float] = {"qlora": 0.53, "lora": 2.0, "full": 6.0}
+"""Bytes for each parameter that a training takes at the least: weights, gradients, states; NF4 with
+scales that are quantized themselves takes 4.127 bits (Dettmers et al., arXiv:2305.14314)."""
+
 OVERHEAD = 2 * 10**9
 """What the process and a GPU's libraries take."""
 
@@ -31,10 +36,35 @@ def surely_within(model: Mapping[str, Any], document: Mapping[str, Any], limit: 
     return bound is not None and bound <= limit
 
 
+def method_of(document: Mapping[str, Any]) -> str:
+    """Return the method of a training, as `LEAST` names it."""
+    if not document.get("adapter"):
+        return "full"
+    return "qlora" if document.get("load_in_4bit") or document.get("load_in_8bit") else "lora"
+
+
+def is_sharded(document: Mapping[str, Any]) -> bool:
+    """Return whether a training is spread over devices, or over main memory as well."""
+    return any(document.get(key) for key in ("deepspeed", "fsdp", "fsdp_config"))
+
+
+def lower_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int:
+    """Return fewer bytes than a training takes on one device; 0 where that is not known."""
+    text = _text(model)
+    try:
+        width, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
+        inner, vocabulary = int(text["intermediate_size"]), int(text["vocab_size"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+    if is_sharded(document):
+        return 0
+    parameters = layers * (2 * width * width + 3 * width * inner) + vocabulary * width
+    return int(LEAST[method_of(document)] * parameters)
+
+
 def upper_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int | None:
     """Return more bytes than a training can take, or None where the model is of an unknown form."""
-    inner_config = model.get("text_config")
-    text: Mapping[str, Any] = inner_config if isinstance(inner_config, Mapping) else model
+    text = _text(model)
     try:
         width, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
         vocabulary, inner = int(text["vocab_size"]), int(text["intermediate_size"])
@@ -54,6 +84,12 @@ def upper_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int | 
     scores = 4 * 4 * layers * heads * tokens * length if _is_eager(document) else 16 * tokens**2
     total = PER_PARAMETER * parameters * models + activations + scores
     return total + models * PER_LOGIT * tokens * vocabulary + OVERHEAD
+
+
+def _text(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a configuration that is about text."""
+    inner = model.get("text_config")
+    return inner if isinstance(inner, Mapping) else model
 
 
 def _is_eager(document: Mapping[str, Any]) -> bool:

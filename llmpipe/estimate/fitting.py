@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from llmpipe.estimate.bounds import LEAST, method_of
 from llmpipe.estimate.memory import Memory
 
 Measure = Callable[[Mapping[str, Any]], Memory | None]
@@ -12,10 +13,6 @@ Measure = Callable[[Mapping[str, Any]], Memory | None]
 
 SHORTEST = 256
 """Tokens below which a shorter sequence is not offered."""
-
-LEAST: Mapping[str, float] = {"qlora": 0.53, "lora": 2.0, "full": 6.0}
-"""Bytes for each parameter that a training takes at the least: weights, gradients, states; NF4 with
-scales that are quantized themselves takes 4.127 bits (Dettmers et al., arXiv:2305.14314)."""
 
 
 def largest_micro_batch(document: Mapping[str, Any], measure: Measure, limit: int) -> int:
@@ -45,7 +42,7 @@ def changes_that_fit(
     document: Mapping[str, Any], measure: Measure, limit: int, parameters: int
 ) -> Iterator[str]:
     """Yield ways to make a training fit; the first that keeps its method, then cheaper methods."""
-    start = _kind(document)
+    start = method_of(document)
     order = ["full", "lora", "qlora"]
     for kind in order[order.index(start) :]:
         if LEAST[kind] * parameters > limit:
@@ -77,7 +74,7 @@ def _steps(document: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
     rows = int(document.get("micro_batch_size") or 1)
     collected = int(document.get("gradient_accumulation_steps") or 1)
     method: dict[str, Any] = {}
-    if kind != _kind(document):
+    if kind != method_of(document):
         method = {"adapter": kind, **({"load_in_4bit": True} if kind == "qlora" else {})}
         method |= {"lora_r": 16, "lora_alpha": 32, "lora_target_linear": True}
         if document.get("adapter"):
@@ -90,18 +87,14 @@ def _steps(document: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
         yield saving
     if rows > 1:
         yield smaller
+    if kind == "full" and document.get("optimizer") == "adamw_torch":
+        yield {"optimizer": "adamw_torch_fused"}  # the other makes a copy of the weights' size
     if kind == "full" and "8bit" not in str(document.get("optimizer")):
         yield {"optimizer": "adamw_bnb_8bit"}
     length = int(document["sequence_len"]) // 2
     while length >= SHORTEST:
         yield {"sequence_len": length}
         length //= 2
-
-
-def _kind(document: Mapping[str, Any]) -> str:
-    if not document.get("adapter"):
-        return "full"
-    return "qlora" if document.get("load_in_4bit") else "lora"
 
 
 def _with_rows(document: Mapping[str, Any], rows: int) -> dict[str, Any]:

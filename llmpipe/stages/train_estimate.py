@@ -11,7 +11,7 @@ from llmpipe.backends.device import Device
 from llmpipe.contracts import EstimateContext, Hardware, Needs
 from llmpipe.errors import StageError
 from llmpipe.estimate.asking import ask
-from llmpipe.estimate.bounds import surely_within
+from llmpipe.estimate.bounds import LEAST, is_sharded, lower_bound, method_of, surely_within
 from llmpipe.estimate.fitting import changes_that_fit, gist, largest_micro_batch
 from llmpipe.estimate.gguf_header import shape_of
 from llmpipe.estimate.memory import Memory, memory_of
@@ -40,8 +40,8 @@ def estimate(config: TrainConfig, inputs: Mapping[str, Given], asked: EstimateCo
     if installed_version() is None:
         return Needs(notes=("memory is not known: Axolotl is not installed",))
     question = _Question(compiled.config, model, hardware, asked)
-    if asked.depth == "gate" and question.plainly_fits():
-        return Needs()
+    if asked.depth == "gate" and (plain := question.plainly()):
+        return plain
     answer = question.ask(compiled.config)
     if answer is None:
         return Needs()
@@ -59,11 +59,18 @@ class _Question:
     hardware: Hardware
     asked: EstimateContext
 
-    def plainly_fits(self) -> bool:
-        """Return whether a rough bound already shows that it fits."""
+    def plainly(self) -> Needs | None:
+        """Return the answer where rough bounds show already whether it fits."""
         limit, gguf = self.hardware.limit, self.model.gguf
         shape = self.model.content if gguf is None else shape_of(gguf)
-        return limit is None or (shape is not None and surely_within(shape, self.document, limit))
+        if limit is None:
+            return Needs()
+        if shape is None:
+            return None
+        least = lower_bound(shape, self.document)
+        if least > limit:
+            return Needs(gpu_memory=least) if self.hardware.kind == "cuda" else Needs(memory=least)
+        return Needs() if surely_within(shape, self.document, limit) else None
 
     def ask(self, document: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what a step of the document holds."""
@@ -96,12 +103,14 @@ def _needs(question: _Question, memory: Memory, product: str) -> Needs:
     )
     if limit is None or question.asked.depth != "full":
         return needs
-    largest = largest_micro_batch(question.document, question.measure, limit)
+    document, parameters = question.document, memory.parameters
+    hopeless = not is_sharded(document) and LEAST[method_of(document)] * parameters > limit
+    largest = 0 if hopeless else largest_micro_batch(document, question.measure, limit)
     if memory.total <= limit:
         return replace(needs, micro_batch=largest)
-    found = list(changes_that_fit(question.document, question.measure, limit, memory.parameters))
+    found = list(changes_that_fit(document, question.measure, limit, parameters))
     if not found:
-        found = [gist(memory.parameters, limit)]
+        found = [gist(parameters, limit)]
     return replace(needs, micro_batch=largest, changes=tuple(found))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmpipe.contracts import Hardware
-from llmpipe.estimate.bounds import surely_within, upper_bound
+from llmpipe.estimate.bounds import lower_bound, surely_within, upper_bound
 from llmpipe.estimate.fitting import changes_that_fit, gist, largest_micro_batch
 from llmpipe.estimate.memory import CUDA_CONTEXT, Memory, Sharding, memory_of
 
@@ -131,3 +131,17 @@ def test_a_tiny_model_plainly_fits_and_an_unknown_one_is_not_guessed() -> None:
     assert not surely_within(
         {**tiny, "hidden_size": 8192, "num_hidden_layers": 80}, document, 24 * BILLION
     )
+
+
+def test_the_lower_bound_is_that_of_one_device() -> None:
+    """All weights of 70 billion parameters take more than 400 GB, 4-bit ones more than 35."""
+    model = {
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "intermediate_size": 28672,
+        "vocab_size": 128256,
+    }
+    assert lower_bound(model, {}) > 4e11
+    assert 3.3e10 < lower_bound(model, {"adapter": "qlora", "load_in_4bit": True}) < 4e10
+    assert lower_bound(model, {"deepspeed": "zero3.json"}) == 0
+    assert lower_bound({}, {}) == 0
