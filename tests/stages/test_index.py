@@ -78,10 +78,10 @@ def test_settings_without_effect_are_problems() -> None:
     assert Index.problems(config(factory="HNSW32", ef_search=64)) == []
     assert Index.problems(config(factory="IVF64_HNSW32,Flat", nprobe=4)) == []
     assert Index.problems(config(factory="Flat", ef_search=64)) == [
-        (("ef_search",), "has no effect: Flat is no HNSW index")
+        (("ef_search",), "has no effect: Flat is not of type HNSW")
     ]
     assert Index.problems(config(factory="HNSW32", nprobe=8)) == [
-        (("nprobe",), "has no effect: HNSW32 is no IVF index")
+        (("nprobe",), "has no effect: HNSW32 is not of type IVF")
     ]
 
 
