@@ -33,12 +33,13 @@ MASTER = 12
 """Bytes that DeepSpeed keeps for each trained parameter in 16 bits: a float32 copy and Adam's two
 states (Rajbhandari et al., "ZeRO", arXiv:1910.02054, section 3.1)."""
 
-PROCESS = 1_300 * 10**6
-"""Main memory of a process that has imported torch, transformers and Axolotl; measured."""
+PROCESS = 10**9
+"""Main memory of a training's process: 0.8 GB once Axolotl, TRL and bitsandbytes are imported, as
+measured on a CPU; the rest for rows and tokenizer."""
 
 RESIDENT = 1.25
-"""What a process on a CPU keeps of each byte that tensors hold at their peak; measured: 1.2 for
-large models, up to 1.9 for tiny ones, where it is a few hundred MB."""
+"""What a process on a CPU keeps of each byte that tensors hold at their peak: measured 1.2 to 1.9,
+the latter for tiny models, where it is a few hundred MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def memory_of(answer: Mapping[str, Any], document: Mapping[str, Any], on: Hardwa
             parts["workspace"] += NCCL_BUFFERS
         parts["CUDA context"] = CUDA_CONTEXT
         parts["fragmentation"] = int(FRAGMENTATION * sum(parts.values()))
-        host += PROCESS + peak["weights"] // 10
+        host += PROCESS
     else:
         held = sum(parts.values())
         parts["process"] = PROCESS
