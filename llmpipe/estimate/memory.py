@@ -15,19 +15,20 @@ from typing import Any
 from llmpipe.contracts import Hardware
 
 CUDA_CONTEXT = 500 * 10**6
-"""What ``nvidia-smi`` shows for a process that holds one small tensor: 300 to 550 MB by card and
-driver (PyTorch, "CUDA semantics": the context and the loaded kernels are outside the allocator)."""
+"""What a process holds outside of PyTorch's allocator: the CUDA context and the loaded kernels. A
+round number: users of PyTorch report 300 to 720 MB, by card, driver and version. Not measured here."""
 
 CUBLAS_WORKSPACE = 2 * 32 * 2**20
-"""32 MiB for each pair of handle and stream on Hopper, 8 MiB before (PyTorch, "CUDA semantics":
-``CUBLAS_WORKSPACE_CONFIG``); forward and backward pass have a stream each."""
+"""The workspace that cuBLAS recommends for Hopper is 32 MiB; others get 8 MiB of PyTorch. Two,
+because the forward and the backward pass use a handle each."""
 
 NCCL_BUFFERS = 400 * 10**6
-"""4 MiB for each channel and peer, as many channels as NVLink has (NCCL, ``NCCL_BUFFSIZE``)."""
+"""A round number: NCCL's buffers are 4 MiB (``NCCL_BUFFSIZE``) for each channel and peer, and their
+number depends on how the GPUs are connected. Not measured here."""
 
 FRAGMENTATION = 0.05
-"""The share that PyTorch's allocator reserves and cannot use, with ``expandable_segments`` as
-Axolotl sets it; without it, it is larger (PyTorch, "CUDA semantics")."""
+"""The share that PyTorch's allocator reserves and cannot use: a guess for ``expandable_segments``,
+which Axolotl sets. Not measured here."""
 
 MASTER = 12
 """Bytes that DeepSpeed keeps for each trained parameter in 16 bits: a float32 copy and Adam's two
