@@ -16,7 +16,7 @@ from llmpipe.contracts import Hardware
 
 CUDA_CONTEXT = 500 * 10**6
 """What a process holds outside of PyTorch's allocator: the CUDA context and the loaded kernels. A
-round number: users of PyTorch report 300 to 720 MB, by card, driver and version. Not measured here."""
+round number: users of PyTorch report 300 to 720 MB, by card, driver and version. Not measured."""
 
 CUBLAS_WORKSPACE = 2 * 32 * 2**20
 """The workspace that cuBLAS recommends for Hopper is 32 MiB; others get 8 MiB of PyTorch. Two,
