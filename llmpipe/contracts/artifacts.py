@@ -65,8 +65,9 @@ class Input:
     """Whether a pattern of file names or any folder is allowed here; then a hub id is not."""
     gather: bool = False
     """Whether it takes a stage at all points of its sweep, as ports ``name[point]``."""
-    metric: str | None = None
-    """The metric to look for, if the reference is to metrics: its keys joined by dots."""
+    metrics: Mapping[str, FieldPath] = dataclasses.field(default_factory=dict)
+    """The metrics to look for, if the reference is to metrics: their keys joined by dots, and the
+    place of each in the config."""
     split: str | None = None
     """The split that is meant, if the reference is to a hub data set."""
     subset: str | None = None

@@ -229,7 +229,7 @@ class _Compiler:
             hint = did_you_mean(output, ports.outputs) or f"it has: {', '.join(ports.outputs)}"
             self._fail(stage, wanted, f"the stage {name!r} has no output {output!r}", hint)
             return []
-        if wanted.metric is not None and not self._has_metric(stage, wanted, made, wanted.metric):
+        if not all([self._has_metric(stage, wanted, made, name) for name in wanted.metrics]):
             return []
         return [self._stage_binding(node, output, wanted.value) for node in made]
 
@@ -242,7 +242,8 @@ class _Compiler:
             measured = node.stage.metrics(node.config)
             if measured and not any(way.startswith(f"{name}.") for name in measured):
                 hint = did_you_mean(metric, measured) or f"it has: {', '.join(measured)}"
-                self._fail(stage, wanted, f"{wanted.value} has no metric {metric!r}", hint)
+                named = dataclasses.replace(wanted, field=wanted.metrics[metric])
+                self._fail(stage, named, f"{wanted.value} has no metric {metric!r}", hint)
                 return False
         return True
 

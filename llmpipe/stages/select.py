@@ -71,12 +71,15 @@ class Select(StageDefaults):
     @staticmethod
     def ports(config: SelectConfig) -> Ports:
         stage, _, metric = config.by.partition(".")
+        metrics: dict[str, FieldPath] = {metric: ("by",)}
+        for field in ("at_most", "at_least"):
+            metrics |= {name: (field, name) for name in getattr(config, field)}
         takes: tuple[ArtifactType, ...] = ("metrics", "records")
         like = "of"
         if isinstance(config.of, str):
             inputs = {
                 "of": Input(("of",), config.of, ANYTHING, gather=True),
-                "by": Input(("by",), stage, takes, gather=True, metric=metric),
+                "by": Input(("by",), stage, takes, gather=True, metrics=metrics),
             }
         else:
             inputs = {
@@ -84,8 +87,10 @@ class Select(StageDefaults):
             }
             like = next(iter(inputs), like)
             inputs |= {
-                f"by[{name}]": Input(("by",), stage, takes, metric=f"{name}.{metric}")
-                for name in config.of
+                f"by[{of}]": Input(
+                    ("by",), stage, takes, metrics={f"{of}.{m}": at for m, at in metrics.items()}
+                )
+                for of in config.of
             }
         outputs = {"winner": Output("file", like=like), "choice": Output("metrics")}
         return Ports(inputs, outputs, default="winner")
@@ -101,6 +106,11 @@ class Select(StageDefaults):
                 for i, name in enumerate(config.of)
                 if name in config.of[:i]
             ]
+        found += [
+            (("at_least", name), f"nothing is at least {low:g} and at most {config.at_most[name]:g}")
+            for name, low in config.at_least.items()
+            if low > config.at_most.get(name, low)
+        ]
         return found
 
     @staticmethod

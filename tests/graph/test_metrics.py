@@ -77,3 +77,15 @@ def test_a_metric_that_nobody_measures(
     assert problem.location.line == 14
     assert problem.hint is not None
     assert hint in problem.hint
+
+
+def test_limits_name_metrics_that_are_measured(tmp_path: Path) -> None:
+    """A limit on something else would be noticed when all points had run."""
+    by = "dev.sft.loss, at_most: {dev.sft.loss: 3}, at_least: {sft.rouge_l: 0, sft.rouge: 0}"
+    with pytest.raises(SpecError) as caught:
+        compiled(tmp_path, "sft", by)
+    assert [problem.message for problem in caught.value.problems] == [
+        "stages.best.at_most.dev.sft.loss: dev has no metric 'dev.sft.loss'",
+        "stages.best.at_least.sft.rouge: dev has no metric 'sft.rouge'",
+    ]
+    assert {problem.location and problem.location.line for problem in caught.value.problems} == {14}

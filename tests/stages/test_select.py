@@ -164,3 +164,14 @@ def test_a_list_of_candidates_is_checked(of: list[str], told: str) -> None:
     """Nothing to choose from, or the same artifact twice, is a mistake in the spec."""
     config = SelectConfig(kind="select", of=of, by="quality.bytes", mode="min")
     assert [told in message for _, message in Select.problems(config)] == [True]
+
+
+def test_limits_that_exclude_each_other() -> None:
+    """No candidate can be within both limits of a metric."""
+    config = SelectConfig(
+        kind="select", of="fit", by="dev.loss", mode="min",
+        at_most={"kl": 0.05, "a": 1.0}, at_least={"kl": 0.1, "a": 1.0, "b": 2.0},
+    )  # fmt: skip
+    assert Select.problems(config) == [
+        (("at_least", "kl"), "nothing is at least 0.1 and at most 0.05")
+    ]
