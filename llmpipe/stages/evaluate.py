@@ -68,6 +68,8 @@ TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
     "exact_match": exact_match,
     "json_match": json_match,
 }
+LIMITED = ("loss", "kl")
+"""The metrics that `fail_above` limits."""
 FILE_METRICS = ("bytes", "bits_per_weight", "fallbacks")
 """What is known of the file of a GGUF."""
 CONSTRAINED = "`json_schema` constrains what llama.cpp decodes: name a GGUF (export the model)"
@@ -107,9 +109,9 @@ class EvaluateConfig(StageConfig, frozen=True, kw_only=True):
     of the time. `kl` is the divergence from the model before the GGUFs in nats per token,
     `same_top` the share of tokens with the same likeliest token. Both keep that model's logits in
     the work folder: 4 bytes for each token of the answers times the size of the vocabulary."""
-    fail_above: dict[Literal["loss", "kl"], float] = msgspec.field(default_factory=dict)
-    """The most that a metric may be for each model, such as `{kl: 0.1}`; above it, the stage
-    fails."""
+    fail_above: dict[str, float] = msgspec.field(default_factory=dict)
+    """The most that `loss` or `kl` may be for each model, such as `{kl: 0.1}`; above it, or where
+    it cannot be measured, the stage fails."""
     max_new_tokens: Annotated[int, msgspec.Meta(ge=1)] = 128
     """Maximum tokens of a reply, including reasoning; a longer reply is cut. A reply that is cut
     inside its reasoning has no answer; such replies are counted."""
@@ -181,7 +183,9 @@ class Evaluate(StageDefaults):
         if config.reward_model and set(config.metrics) <= set(LIKELIHOODS):
             found.append((("reward_model",), "marks answers; measure an answer metric beside it"))
         for metric in config.fail_above:
-            if metric not in config.metrics:
+            if metric not in LIMITED:
+                found.append((("fail_above", metric), f"only {' and '.join(LIMITED)} have a limit"))
+            elif metric not in config.metrics:
                 found.append((("fail_above", metric), f"add {metric!r} to `metrics`"))
         return found
 
@@ -233,7 +237,7 @@ class Evaluate(StageDefaults):
         """
         config = ctx.config
         models = [ctx.input(f"models.{i}") for i in range(len(config.models))]
-        require_reference(models, config.metrics)
+        require_reference(models, config.metrics, config.fail_above)
         answered = bool(set(config.metrics) - set(LIKELIHOODS))
         rows = read_chats(ctx, ctx.input("data"), config.map, answers=answered)
         chats = drawn(rows, config.limit, config.random_seed)
@@ -249,7 +253,7 @@ class Evaluate(StageDefaults):
             for label, marks in rewards(ctx, chats, results).items():
                 scores[label][REWARD] = marks
         summary = summarize(scores, config.random_seed)
-        _check_limits(config, summary)
+        check_limits(config, summary, reference_of(models))
         files = {label: result.file for label, result in results.items() if result.file}
         for label, file in files.items():
             summary["models"][label] |= {key: file[key] for key in FILE_METRICS}
@@ -296,8 +300,25 @@ def _scores(
     return scores
 
 
-def _check_limits(config: EvaluateConfig, summary: Mapping[str, Any]) -> None:
-    """Require every model to keep within ``fail_above``; a metric that is not finite does not."""
+def check_limits(
+    config: EvaluateConfig, summary: Mapping[str, Any], reference: Artifact | None
+) -> None:
+    """Require every model to keep within ``fail_above``; a metric that is not finite does not.
+
+    A metric that was not measured does not either. The reference has no `kl`.
+    """
+    unmeasured = [
+        f"{label}: {metric} was not measured, and `fail_above` limits it"
+        for label, measured in summary["models"].items()
+        for metric in config.fail_above
+        if metric not in measured
+        and not (metric in COMPARED and reference and label == reference.label)
+    ]
+    if unmeasured:
+        raise StageError(
+            "; ".join(unmeasured),
+            hint="compare models with the same tokenizer, or remove the limit",
+        )
     over = [
         f"{label}: {metric} {measured[metric]['mean']:.4g} is above {limit:g}"
         for label, measured in summary["models"].items()

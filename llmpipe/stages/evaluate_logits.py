@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,12 +104,21 @@ def reference_of(models: Sequence[Artifact]) -> Artifact | None:
     return next(reversed([*before]), others[0] if others else None)
 
 
-def require_reference(models: Sequence[Artifact], metrics: Sequence[str]) -> None:
+def require_reference(
+    models: Sequence[Artifact], metrics: Sequence[str], limits: Collection[str] = ()
+) -> None:
     """Require something to compare, and something to compare it with.
 
     Raises:
-        StageError: a metric that compares is asked for, and there is no model or adapter.
+        StageError: a metric that compares is asked for, or the loss has a limit, and there is no
+            model or adapter.
     """
+    if "loss" in limits and reference_of(models) is None:
+        raise StageError(
+            "`fail_above` limits the loss, and `models` lists no model or adapter, whose tokens "
+            "the loss of a GGUF is measured on",
+            hint="list the model that the GGUF was made from, or remove the limit",
+        )
     compared = [metric for metric in metrics if metric in COMPARED]
     if compared and (reference_of(models) is None or len(models) < 2):
         raise StageError(

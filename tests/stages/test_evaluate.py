@@ -12,7 +12,7 @@ from llmpipe.backends.llama_cpp.quantize import quantize
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.formats.records import write_rows
-from llmpipe.stages.evaluate import Evaluate, EvaluateConfig
+from llmpipe.stages.evaluate import Evaluate, EvaluateConfig, check_limits
 from llmpipe.stages.evaluate_logits import reference_of, require_reference
 
 ROWS = [
@@ -61,6 +61,7 @@ def run_evaluate(tmp_path):
         ({"models": ["a"], "reward_model": "r", "metrics": ["loss"]}, "answer metric"),
         ({"models": ["a"], "map": {"text": "t"}}, "raw text"),
         ({"models": ["a"], "fail_above": {"kl": 0.1}}, "add 'kl' to `metrics`"),
+        ({"models": ["a"], "fail_above": {"rouge_l": 1}}, "only loss and kl have a limit"),
         ({"models": ["a"], "map": {"user": "q"}}, "name both"),
     ],
 )
@@ -224,6 +225,22 @@ def test_a_comparison_needs_two_models(types, told):
     with pytest.raises(StageError, match=told):
         require_reference(models, ["loss", "kl"])
     require_reference(models, ["loss", "exact_match"])
+
+
+def test_a_limit_that_cannot_be_measured_fails():
+    """A GGUF whose loss or divergence is not measured has not kept within the limit."""
+    gguf, model = (Artifact(Path("m"), kind, "", kind) for kind in ("gguf", "model"))
+    with pytest.raises(StageError, match="limits the loss, and `models` lists no model"):
+        require_reference([gguf], ["loss", "rouge_l"], {"loss": 1})
+    limited = {"metrics": ["loss", "kl"], "fail_above": {"loss": 1, "kl": 1}}
+    config = msgspec.convert(
+        {"kind": "evaluate", "models": ["model", "gguf"], "data": "d", **limited}, EvaluateConfig
+    )
+    within = {"loss": {"mean": 0.5}}
+    measured = {"model": within, "gguf": {**within, "kl": {"mean": 0.5}}}
+    check_limits(config, {"models": measured}, model)
+    with pytest.raises(StageError, match=r"^gguf: kl was not measured"):
+        check_limits(config, {"models": {**measured, "gguf": within}}, model)
 
 
 def test_the_reference_is_the_model_before_the_ggufs():
