@@ -199,10 +199,21 @@ def _schema_problems(
     schema: dict[str, Any], data: Any, node: Node, base: Steps
 ) -> Iterator[Problem]:
     """Check ``data``, which is at ``node``; messages call its place ``base``."""
-    import jsonschema
+    from jsonschema import Draft202012Validator, validators
 
-    for error in jsonschema.Draft202012Validator(schema).iter_errors(data):
+    checked = validators.extend(Draft202012Validator, {"pattern": _check_pattern})
+    for error in checked(schema).iter_errors(data):
         yield from _explain(error, node, base, schema)
+
+
+def _check_pattern(
+    validator: Any, pattern: str, value: Any, schema: dict[str, Any]
+) -> Iterator[Any]:
+    """Match as JSON Schema does: ``$`` is the very end, and not before a last line feed as well."""
+    from jsonschema import ValidationError
+
+    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+        yield ValidationError(f"{value!r} does not match {pattern!r}")
 
 
 def _explain(error: Any, node: Node, base: Steps, root: dict[str, Any]) -> Iterator[Problem]:

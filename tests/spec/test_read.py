@@ -173,3 +173,19 @@ def test_a_profile_has_a_name_that_the_lock_can_tell(tmp_path: Path, name: str) 
     line = text.splitlines().index(f"  {json.dumps(name)}: {{}}") + 1
     assert problem.location is not None
     assert problem.location[1:3] == (line, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("name: sample", 'name: "sample\\n"', "name"),
+        ("name: sample", "name: |\n  sample", "name"),
+        ("to: messages", 'resources: {memory: "4GB\\n"}', "stages.dataset.resources.memory"),
+        ("data: ./rows.jsonl", 'sources: [{data: a/b, split: "train\\n"}]', "sources[0].split"),
+    ],
+)
+def test_a_line_feed_at_the_end_is_part_of_a_value(
+    tmp_path: Path, old: str, new: str, where: str
+) -> None:
+    """A block of text ends in one; a name with it must not become the name of a file."""
+    assert f"{where}: must match" in refused(tmp_path, SPEC.replace(old, new))
