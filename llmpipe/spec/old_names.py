@@ -46,6 +46,13 @@ def with_new_names(node: Node, schema: Schema, name: str) -> tuple[Node, list[st
     return walk(node, schema, name), notes
 
 
+def twice_named(key: str, schema: Schema) -> str | None:
+    """Return a hint for an old name that stayed because the new one is there, too."""
+    fields = schema.get("properties", {}).items()
+    new = next((name for name, field in fields if field.get("formerly") == key), None)
+    return new and f"{key!r} is now called {new!r}, which is set as well; remove one of them"
+
+
 def _fitting(schema: Schema, kind: str, definitions: Schema) -> Schema:
     """Return the form of a field that takes a mapping or a list, or an empty schema."""
     for choice in schema.get("anyOf", [schema]):

@@ -24,7 +24,7 @@ from llmpipe.spec.hints import for_unknown, in_quotes, of_another_variant, other
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
 from llmpipe.spec.model import StageSpec
-from llmpipe.spec.old_names import with_new_names
+from llmpipe.spec.old_names import twice_named, with_new_names
 from llmpipe.spec.schema import (
     STAGE_ID,
     STAGE_ID_RULE,
@@ -224,8 +224,10 @@ def _explain(error: Any, node: Node, base: Steps, root: dict[str, Any]) -> Itera
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         for key in [k for k in error.instance if k not in known]:
-            hint = (None if path else of_another_variant(error.instance, key)) or for_unknown(
-                key, error.instance[key], root, known, top=not path
+            hint = (
+                twice_named(key, error.schema)
+                or (None if path else of_another_variant(error.instance, key))
+                or for_unknown(key, error.instance[key], root, known, top=not path)
             )
             where = node.locate((*path, key), key=True)
             yield Problem(f"{prefix}unknown key {key!r}", where, hint)

@@ -69,10 +69,16 @@ def test_an_old_name_may_be_an_axis_or_a_setting(tmp_path: Path) -> None:
 
 
 def test_both_names_are_one_too_many(tmp_path: Path) -> None:
-    """The old one is then an unknown key."""
+    """The old one is then an unknown key; so it is where a setting or a profile adds it."""
     with pytest.raises(SpecError, match=r"stages\.dev: unknown key 'seed'") as caught:
         read_spec(write(tmp_path, SPEC + "    random_seed: 1\n"))
-    assert caught.value.problems[0].location.line == 15
+    (problem,) = caught.value.problems
+    assert problem.location.line == 15
+    assert problem.hint == "'seed' is now called 'random_seed', which is set as well; remove one of them"
+    spec = write(tmp_path, SPEC.replace("    seed: 5", "    random_seed: 5"))
+    with pytest.raises(SpecError) as caught:
+        read_spec(spec, settings=["stages.dev.seed=8"])
+    assert caught.value.problems[0].hint == problem.hint
 
 
 def test_plan_and_validate_tell_the_new_name(
