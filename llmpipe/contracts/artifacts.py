@@ -63,6 +63,8 @@ class Input:
     """Whether the reserved word ``base`` is allowed here."""
     glob: bool = False
     """Whether a pattern of file names or any folder is allowed here; then a hub id is not."""
+    allow_held_out: bool = True
+    """Whether rows that a stage holds out are allowed here, directly or passed on by others."""
     gather: bool = False
     """Whether it takes a stage at all points of its sweep, as ports ``name[point]``."""
     metrics: Mapping[str, FieldPath] = dataclasses.field(default_factory=dict)
@@ -85,6 +87,8 @@ class Output:
     type: ArtifactType
     origin: str | None = None
     trained: bool = False
+    held_out: bool = False
+    """Whether it contains rows that are held out, to measure models on."""
     like: str | None = None
     """The input whose artifact and type it has; ``type`` is then a placeholder."""
 

@@ -13,6 +13,7 @@ import msgspec
 from llmpipe.contracts import ArtifactType, Input, Ports
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.gguf_parts import part_of
+from llmpipe.graph.held_out import NAME_TRAIN, held_out_in
 from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
 from llmpipe.graph.references import either, meaning
 from llmpipe.graph.sources import STAGE_REFERENCE, StageOutput
@@ -259,6 +260,10 @@ class _Compiler:
         """Check the type of a binding; insert a conversion where one is known."""
         if binding.type in wanted.refuse:
             self._fail(stage, wanted, wanted.refuse[binding.type])
+            return None
+        if not wanted.allow_held_out and (rows := held_out_in(binding, self.nodes)):
+            passed = "" if rows == wanted.value else f", and {wanted.value} comes from {rows}"
+            self._fail(stage, wanted, f"held-out rows must not shape a model{passed}", NAME_TRAIN)
             return None
         if binding.type == "adapter" and binding.base is None:
             message = f"{wanted.value} is an adapter whose base model this spec does not name"

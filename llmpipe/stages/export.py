@@ -23,6 +23,7 @@ from llmpipe.backends.llama_cpp import converter
 from llmpipe.backends.llama_cpp.mixtures import NEED_IMPORTANCE, TYPES
 from llmpipe.contracts import (
     Artifact,
+    ArtifactType,
     Input,
     Output,
     Ports,
@@ -44,8 +45,6 @@ PARITY, IMPORTANCE = "parity", "importance"
 IMPORTANCE_FILE = "importance.gguf"
 UNCALIBRATED = ("f16", "bf16", "q8_0")
 """The types on which an importance matrix has no effect."""
-HELD_OUT = (".eval", ".test")
-"""How references to held-out rows of a format stage end."""
 PROMPTS = (
     "What is the capital of France?",
     "Write one sentence about rivers.",
@@ -99,8 +98,9 @@ class Export(StageDefaults):
         names = quantizations(config)
         inputs = {"model": Input(("model",), config.model, ("model",))}
         outputs = {name: Output("gguf", origin="model") for name in names}
-        if config.calibration:
-            rows = Input(("calibration",), config.calibration, ("dataset", "records"))
+        if config.calibration is not None:
+            accepts: tuple[ArtifactType, ...] = ("dataset", "records")
+            rows = Input(("calibration",), config.calibration, accepts, allow_held_out=False)
             inputs["calibration"] = rows
             outputs[IMPORTANCE] = Output("file")
         return Ports(
@@ -127,8 +127,6 @@ class Export(StageDefaults):
         ]
         if config.calibration and set(items) <= set(UNCALIBRATED):
             found.append((("calibration",), f"has no effect on {', '.join(items)}"))
-        if (config.calibration or "").endswith(HELD_OUT):
-            found.append((("calibration",), "held-out rows must not shape the model: name `train`"))
         if len(set(items)) < len(items):
             found.append((("quantize",), "the same type appears twice"))
         return found

@@ -118,8 +118,9 @@ class Format(StageDefaults):
             )
         if config.tokenizer:
             inputs["tokenizer"] = Input(("tokenizer",), config.tokenizer, ("model",))
-        outputs = {part: Output("dataset") for part in ("train", *shares_of(config.split))}
-        return Ports(inputs, {**outputs, "rejects": Output("records")}, default="train")
+        held = {part: Output("dataset", held_out=True) for part in shares_of(config.split)}
+        outputs = {"train": Output("dataset"), **held, "rejects": Output("records")}
+        return Ports(inputs, outputs, default="train")
 
     @staticmethod
     def problems(config: FormatConfig) -> list[tuple[FieldPath, str]]:

@@ -148,8 +148,8 @@ def described(mixture: str, written: Written) -> list[str]:
         kinds = ", ".join(f"{n} {a} → {b}" for (a, b), n in sorted(counts.items()))
         found.append(
             f"{mixture}: {sum(counts.values())} of {written.tensors} tensors have rows that are "
-            f"not a multiple of {WIDE} weights and got another type ({kinds}): "
-            f"{written.bits:.2f} bits per weight"
+            f"not a multiple of the {WIDE} or {NARROW} weights of a block, and got another type "
+            f"({kinds}): {written.bits:.2f} bits per weight"
         )
     if written.without_importance:
         lacking = written.without_importance
@@ -163,6 +163,12 @@ def described(mixture: str, written: Written) -> list[str]:
 def _check_fits(mixture: str, choices: Mapping[str, Choice]) -> None:
     """Require that some tensor gets a type with the blocks of the mixture."""
     kinds = Counter(choice.type for choice in choices.values())
+    if kinds.keys() == {"F16"}:
+        raise StageError(
+            f"{mixture}: the rows of every tensor are too narrow for blocks, even of {NARROW} "
+            "weights; the file would contain F16 alone",
+            hint="name f16",
+        )
     if DEFAULTS[mixture] in FALLBACKS and not kinds.keys() & FALLBACKS.keys():
         got = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         raise StageError(

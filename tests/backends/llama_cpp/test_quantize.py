@@ -83,6 +83,21 @@ def write_model(target: Path, name: str, width: int = 256, *, own_head: bool = T
     return target
 
 
+def write_narrow(target: Path, width: int) -> Path:
+    """Write a model whose tensors all have rows of ``width`` weights."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(target, "llama")
+    writer.add_uint32("llama.block_count", 1)
+    for name in ("token_embd", "blk.0.attn_q", "blk.0.ffn_down"):
+        writer.add_tensor(f"{name}.weight", np.ones((3, width), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
 def oracle(source: Path, folder: Path, mixtures: list[str]) -> dict[str, Path]:
     """Have llama.cpp quantize a file to each mixture."""
     from gguf import LlamaFileType
@@ -174,7 +189,7 @@ def test_what_fell_back_is_named(tmp_path: Path) -> None:
     assert written.bits == pytest.approx(8 * stored / weights)
     (sentence,) = described("q4_k_s", written)
     assert sentence.startswith(
-        "q4_k_s: 120 of 142 tensors have rows that are not a multiple of 256"
+        "q4_k_s: 120 of 142 tensors have rows that are not a multiple of the 256 or 32 weights"
     )
     assert "116 Q4_K → Q5_0" in sentence
 
@@ -185,6 +200,11 @@ def test_a_type_that_fits_no_tensor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="too narrow for its blocks of 256") as caught:
         quantize(source, tmp_path / "ours.gguf", "q4_k_m", threads=1)
     assert "q8_0" in str(caught.value.hint)
+    narrow = write_narrow(tmp_path / "narrow.gguf", 40)
+    for mixture in ("q8_0", "q4_0", "iq4_nl", "q4_k_m"):
+        with pytest.raises(StageError, match="would contain F16 alone") as caught:
+            quantize(narrow, tmp_path / "ours.gguf", mixture, threads=1)
+        assert caught.value.hint == "name f16"
     assert not (tmp_path / "ours.gguf").exists()
 
 
