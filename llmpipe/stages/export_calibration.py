@@ -66,7 +66,8 @@ def calibrate(
         for module, tensor in named.items()
         if tensor
     }
-    write_importance(target, found, data=rows.label, texts=sums.texts)
+    name = rows.label.rpartition("/")[2]  # an artifact contains no path
+    write_importance(target, found, data=name, texts=sums.texts)
 
 
 def _conversations(rows: Artifact) -> Iterator[Conversation]:
