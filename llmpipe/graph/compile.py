@@ -230,7 +230,8 @@ class _Compiler:
             hint = did_you_mean(output, ports.outputs) or f"it has: {', '.join(ports.outputs)}"
             self._fail(stage, wanted, f"the stage {name!r} has no output {output!r}", hint)
             return []
-        if not all([self._has_metric(stage, wanted, made, name) for name in wanted.metrics]):
+        measured = [self._has_metric(stage, wanted, made, name) for name in wanted.metrics]
+        if not all(measured):
             return []
         return [self._stage_binding(node, output, wanted.value) for node in made]
 

@@ -201,7 +201,8 @@ def _schema_problems(
     """Check ``data``, which is at ``node``; messages call its place ``base``."""
     from jsonschema import Draft202012Validator, validators
 
-    checked = validators.extend(Draft202012Validator, {"pattern": _check_pattern})
+    checks = {"pattern": _check_pattern}
+    checked = validators.extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
     for error in checked(schema).iter_errors(data):
         yield from _explain(error, node, base, schema)
 

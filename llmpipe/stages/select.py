@@ -107,7 +107,10 @@ class Select(StageDefaults):
                 if name in config.of[:i]
             ]
         found += [
-            (("at_least", name), f"nothing is at least {low:g} and at most {config.at_most[name]:g}")
+            (
+                ("at_least", name),
+                f"nothing is at least {low:g} and at most {config.at_most[name]:g}",
+            )
             for name, low in config.at_least.items()
             if low > config.at_most.get(name, low)
         ]

@@ -66,4 +66,6 @@ def test_other_rows_are_allowed(tmp_path: Path, calibration: str) -> None:
 
 def test_an_empty_reference_is_not_left_out(tmp_path: Path) -> None:
     """Without a matrix, some types would be noise."""
-    assert problems(tmp_path, "''") == ["stages.gguf.calibration: '' is no stage, no path and no hub id"]
+    assert problems(tmp_path, "''") == [
+        "stages.gguf.calibration: '' is no stage, no path and no hub id"
+    ]

@@ -74,7 +74,10 @@ def test_both_names_are_one_too_many(tmp_path: Path) -> None:
         read_spec(write(tmp_path, SPEC + "    random_seed: 1\n"))
     (problem,) = caught.value.problems
     assert problem.location.line == 15
-    assert problem.hint == "'seed' is now called 'random_seed', which is set as well; remove one of them"
+    assert (
+        problem.hint
+        == "'seed' is now called 'random_seed', which is set as well; remove one of them"
+    )
     spec = write(tmp_path, SPEC.replace("    seed: 5", "    random_seed: 5"))
     with pytest.raises(SpecError) as caught:
         read_spec(spec, settings=["stages.dev.seed=8"])
