@@ -147,6 +147,7 @@ class OpenAnswering:
         if before is not None and before[0] == key:
             return before[1]
         if before is not None:
+            del self._opened[node.id]  # whether or not the next one can be opened
             before[1].close()
         opened = Answering(stored, node)
         self._opened[node.id] = (key, opened)

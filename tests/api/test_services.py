@@ -8,7 +8,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -17,6 +19,7 @@ from openai_endpoint import Endpoint
 from town import INDEXED, write_texts
 
 import llmpipe
+from llmpipe.api import services
 from llmpipe.errors import StageError, StoreError, UsageError
 
 pytestmark = pytest.mark.heavy
@@ -137,3 +140,31 @@ def test_what_cannot_be_served_is_said(pipe: llmpipe.Pipeline) -> None:
         pipe.serve("chat", host="0.0.0.0")
     with pytest.raises(UsageError, match="chat is a stage of kind serve, which cannot answer"):
         pipe.ask("chat", WHEN)
+
+
+def test_a_closed_answerer_is_never_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its index changed, the next one could not be opened, and the change was taken back."""
+    events: list[str] = []
+
+    class Opened:
+        def __init__(self, stored: SimpleNamespace, node: SimpleNamespace) -> None:
+            self.key = stored.record(node.id).key
+            events.append(f"open {self.key}")
+            if self.key == "broken":
+                raise StoreError("no")
+
+        def close(self) -> None:
+            events.append(f"close {self.key}")
+
+    monkeypatch.setattr(services, "Answering", Opened)
+    monkeypatch.setattr(services, "find_answering", lambda graph, name: SimpleNamespace(id=name))
+    monkeypatch.setattr(services, "require_installed", lambda project, name: None)
+    opening = services.OpenAnswering()
+    for key in ("a", "broken", "a"):
+        record = SimpleNamespace(key=key)
+        stored = SimpleNamespace(
+            project=SimpleNamespace(graph=None), record=lambda name, found=record: found
+        )
+        with suppress(StoreError):
+            opening.find(stored, "rag")  # type: ignore[arg-type]
+    assert events == ["open a", "close a", "open broken", "open a"]
