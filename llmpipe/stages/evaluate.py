@@ -156,9 +156,9 @@ class Evaluate(StageDefaults):
         if config.few_shot:
             shots = config.few_shot.data
             inputs["few_shot.data"] = Input(("few_shot", "data"), shots, ("dataset", "records"))
-        if config.json_schema:
+        if config.json_schema is not None:
             inputs["json_schema"] = Input(("json_schema",), config.json_schema, ("file",))
-        if config.reward_model:
+        if config.reward_model is not None:
             refuse = {"adapter": REWARD_ADAPTER}
             judge = Input(("reward_model",), config.reward_model, ("model",), refuse=refuse)
             inputs["reward_model"] = judge

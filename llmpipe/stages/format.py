@@ -57,7 +57,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     split: Annotated[str, msgspec.Meta(pattern=rf"^{_SPLIT.pattern}$")] | None = None
     """The split to take of a data set of the hub, such as `train`, or its first rows:
     `train[:1000]`."""
-    subset: str | None = None
+    subset: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """The subset (configuration) to take of a data set of the hub that has several."""
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How often each of the source's rows is repeated in `train` (never in held-out parts)."""

@@ -71,6 +71,13 @@ def test_configs_that_make_no_sense(fields, told):
     assert any(told in message for _, message in Evaluate.problems(config))
 
 
+@pytest.mark.parametrize("field", ["json_schema", "reward_model"])
+def test_an_empty_reference_is_resolved(field):
+    """It is an error of the spec then; an answer would not be constrained or marked."""
+    fields = {"kind": "evaluate", "models": ["a"], "data": "d", field: ""}
+    assert field in Evaluate.ports(msgspec.convert(fields, EvaluateConfig)).inputs
+
+
 def test_unknown_metric_is_refused():
     """A metric that does not exist is a config error, not an empty column."""
     with pytest.raises(msgspec.ValidationError, match="metrics"):
