@@ -13,8 +13,7 @@ from llmpipe.backends.llama_cpp.importance import write_importance
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.evaluation.sampling import drawn
-from llmpipe.formats import RowError, read_conversation
-from llmpipe.formats.conversation import Conversation
+from llmpipe.formats import Conversation, RowError, Text, read_conversation, read_example
 from llmpipe.formats.records import read_rows
 from llmpipe.formats.turn import message_of
 
@@ -43,11 +42,11 @@ def calibrate(
     Raises:
         StageError: a row cannot be read, or there are none.
     """
-    chosen = drawn(list(_conversations(rows)), count, 0, lambda c: [message_of(t) for t in c.turns])
+    chosen = drawn(list(_examples(rows)), count, 0, lambda e: [message_of(t) for t in e.said()])
     if not chosen:
         raise StageError(f"{rows.label}: no rows to calibrate on")
     with opened_model(model.path, threads=threads, label=model.label) as loaded:
-        texts = [_text(loaded, conversation) for conversation in chosen]
+        texts = [_text(loaded, example) for example in chosen]
         sums = measure(loaded, texts)
     if sums.cut:
         warn(
@@ -70,20 +69,21 @@ def calibrate(
     write_importance(target, found, data=name, texts=sums.texts)
 
 
-def _conversations(rows: Artifact) -> Iterator[Conversation]:
+def _examples(rows: Artifact) -> Iterator[Conversation | Text]:
     for line, row in read_rows(rows.path, rows.label):
         try:
-            yield read_conversation(row, None)
+            example = read_example(row).example
+            yield example if isinstance(example, Text) else read_conversation(row)
         except RowError as error:
             raise StageError(f"{rows.label}:{line}: {error.message}", hint=error.hint) from None
 
 
-def _text(loaded: LoadedModel, conversation: Conversation) -> str:
+def _text(loaded: LoadedModel, example: Conversation | Text) -> str:
     """Return a row as the model reads it; raw text stays as it is."""
-    chat = [message_of(turn) for turn in conversation.turns]
-    if conversation.prompt():
-        return render_chat(loaded.tokenizer, chat)
-    return "\n".join(str(turn["content"]) for turn in chat)
+    if isinstance(example, Text):
+        return example.text
+    chat = [message_of(turn) for turn in example.turns]
+    return render_chat(loaded.tokenizer, chat, tools=example.tools)
 
 
 def _names(source: Path) -> Callable[[str], str | None]:

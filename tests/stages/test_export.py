@@ -15,6 +15,7 @@ from conftest import write_llama
 from llmpipe.backends import tools
 from llmpipe.backends.huggingface.gguf_import import read_gguf
 from llmpipe.backends.llama_cpp import converter
+from llmpipe.backends.llama_cpp.gguf_file import open_gguf
 from llmpipe.backends.llama_cpp.importance import read_importance
 from llmpipe.contracts import Artifact, StageContext, StageResult
 from llmpipe.errors import MissingDependencyError, StageError
@@ -241,6 +242,27 @@ def test_calibration(run_export: RunExport, smollm2_gguf: Path, tmp_path: Path) 
     expected = (squares / count).numpy()
     assert found["blk.0.attn_q.weight"][0] == pytest.approx(expected, rel=1e-4)
     assert (found["blk.0.attn_q.weight"] == found["blk.0.attn_v.weight"]).all()
+
+
+def test_calibration_rows_are_read_as_in_training(
+    tiny_llama: Path, tools_dir: Path, tmp_path: Path
+) -> None:
+    """Raw text as it is, chats by the model's template."""
+    from llmpipe.stages.export_calibration import calibrate
+
+    source = tmp_path / "source.gguf"
+    found = converter.find(tools_dir)
+    converter.convert(tiny_llama, source, "f32", converter=found, work=tmp_path, threads=1)
+    texts = tmp_path / "text.jsonl"
+    write_rows(texts, [{"text": "One two."}, {"instruction": "Count.", "output": "1"}])
+    model, rows = (
+        Artifact(path, kind, "", f"./folder/{path.name}")
+        for path, kind in ((tiny_llama, "model"), (texts, "records"))
+    )
+    calibrate(model, rows, 8, source, tmp_path / "i.gguf", threads=1, warn=pytest.fail)
+    fields = open_gguf(tmp_path / "i.gguf").fields
+    assert fields["imatrix.chunk_count"] == 2
+    assert fields["imatrix.datasets"] == ["text.jsonl"]
 
 
 @pytest.mark.parametrize(
