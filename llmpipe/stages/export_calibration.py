@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from llmpipe.backends.huggingface.chat_tokens import render_chat
-from llmpipe.backends.huggingface.importance import LONGEST, measure
+from llmpipe.backends.huggingface.importance import measure
 from llmpipe.backends.huggingface.inference import LoadedModel, opened_model
 from llmpipe.backends.llama_cpp.gguf_file import reader as gguf_reader
 from llmpipe.backends.llama_cpp.importance import write_importance
@@ -50,7 +50,8 @@ def calibrate(
         sums = measure(loaded, texts)
     if sums.cut:
         warn(
-            f"{rows.label}: {sums.cut} rows are longer than {LONGEST} tokens; the rest is not read"
+            f"{rows.label}: {sums.cut} rows are longer than {sums.longest} tokens; the rest is not "
+            "read"
         )
     tensor_of = _names(source)
     named = {module: tensor_of(module) for module in sums.squares}

@@ -29,7 +29,9 @@ class Sums:
     texts: int = 0
     tokens: int = 0
     cut: int = 0
-    """The number of texts longer than `LONGEST`."""
+    """The number of texts longer than ``longest``."""
+    longest: int = LONGEST
+    """The most tokens that were read of a text: `LONGEST`, or what the model can read."""
 
 
 def measure(
@@ -38,7 +40,8 @@ def measure(
     """Have the model read the texts, one at a time, and return the sums of its linear layers."""
     import torch
 
-    sums = Sums()
+    context = getattr(loaded.model.config, "max_position_embeddings", None) or LONGEST
+    sums = Sums(longest=min(LONGEST, context))
     head = loaded.model.get_output_embeddings()
 
     def watch(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
@@ -54,11 +57,10 @@ def measure(
         for name, module in loaded.model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     ]
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or LONGEST
     try:
         for text in texts:
             ids = token_ids(loaded.tokenizer, text)
-            read = ids[: min(LONGEST, context)]
+            read = ids[: sums.longest]
             sums.cut += len(read) < len(ids)
             with torch.inference_mode():
                 loaded.model(torch.tensor([read]).to(loaded.device), use_cache=False)
