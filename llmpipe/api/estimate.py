@@ -106,7 +106,7 @@ def estimate_stages(
         UsageError: ``gpu`` does not describe GPUs.
     """
     project = planned.project
-    hardware = parse_gpu(gpu) if gpu else hardware_here()
+    hardware = hardware_here() if gpu is None else parse_gpu(gpu)
     names = list(planned.stages) if shown is None else shown
     needs = estimates_of(project, names, hardware=hardware, depth="full", online=online)
     stages = {}

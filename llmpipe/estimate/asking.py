@@ -20,7 +20,7 @@ from typing import Any
 
 from llmpipe.estimate.model_config import ModelConfig
 
-ASK_VERSION = 3
+ASK_VERSION = 4
 """Part of the cache key. Raise it if the subprocess would answer differently."""
 
 CHILD = "llmpipe.estimate.worker"
@@ -70,11 +70,13 @@ def ask(
     digest = hashlib.sha256(question.encode()).hexdigest()
     file = memo / f"estimate-{digest}.json"
     try:
-        remembered: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        return remembered
+        remembered: Any = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
-        if quick:
-            return None
+        remembered = None
+    if isinstance(remembered, dict) and "peak" in remembered:
+        return remembered
+    if quick:
+        return None
     asked = {
         "document": dict(document),
         "model": model.content,

@@ -30,6 +30,24 @@ OVERHEAD = 2 * 10**9
 """What the process and a GPU's libraries take."""
 
 
+GATED = frozenset(
+    {
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "granite",
+        "llama",
+        "mistral",
+        "olmo2",
+        "phi3",
+        "qwen2",
+        "qwen3",
+    }
+)
+"""The values of ``model_type`` whose every layer has attention and three matrices of the inner
+size. Others may have fewer parameters than `lower_bound` counts."""
+
+
 def surely_within(model: Mapping[str, Any], document: Mapping[str, Any], limit: int) -> bool:
     """Return whether a training plainly needs no more than ``limit`` bytes."""
     bound = upper_bound(model, document)
@@ -40,7 +58,18 @@ def method_of(document: Mapping[str, Any]) -> str:
     """Return the method of a training, as `LEAST` names it."""
     if not document.get("adapter"):
         return "full"
-    return "qlora" if document.get("load_in_4bit") or document.get("load_in_8bit") else "lora"
+    rounded = any(document.get(key) for key in ("load_in_4bit", "load_in_8bit", "gptq"))
+    return "qlora" if rounded else "lora"
+
+
+def least_of(document: Mapping[str, Any]) -> float:
+    """Return the bytes for each parameter that a training takes at the least."""
+    method = method_of(document)
+    if method == "full" and document.get("unfrozen_parameters"):
+        return 2.0  # the other parameters have neither gradients nor states
+    if method == "full" and "adam" not in str(document.get("optimizer") or "adam"):
+        return 4.0  # SGD and Adafactor keep next to nothing
+    return LEAST[method]
 
 
 def is_sharded(document: Mapping[str, Any]) -> bool:
@@ -54,12 +83,13 @@ def lower_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int:
     try:
         width, layers = int(text["hidden_size"]), int(text["num_hidden_layers"])
         inner, vocabulary = int(text["intermediate_size"]), int(text["vocab_size"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 0
-    if is_sharded(document):
+    known = text.get("model_type") in GATED and not model.get("quantization_config")
+    if is_sharded(document) or not known:
         return 0
     parameters = layers * (2 * width * width + 3 * width * inner) + vocabulary * width
-    return int(LEAST[method_of(document)] * parameters)
+    return int(least_of(document) * parameters)
 
 
 def upper_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int | None:
@@ -70,7 +100,7 @@ def upper_bound(model: Mapping[str, Any], document: Mapping[str, Any]) -> int | 
         vocabulary, inner = int(text["vocab_size"]), int(text["intermediate_size"])
         heads = int(text["num_attention_heads"])
         rows, length = int(document["micro_batch_size"]), int(document["sequence_len"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if any("expert" in str(key) for key in text) or min(width, layers, inner, heads, length) <= 0:
         return None

@@ -16,6 +16,7 @@ import transformers
 from axolotl.loaders.model import ModelLoader
 from axolotl.utils.config import normalize_config, validate_config
 from axolotl.utils.dict import DictDefault
+from axolotl.utils.freeze import freeze_layers_except
 from torch import nn
 
 OTHER_ATTENTION = "sdpa"
@@ -60,6 +61,8 @@ def build(cfg: Any) -> nn.Module:
         cfg.rl, rl = None, cfg.rl  # else the trainer would add the same adapter
         loader._load_adapters()
         cfg.rl = rl
+    if cfg.unfrozen_parameters:
+        freeze_layers_except(loader.model, cfg.unfrozen_parameters)
     if cfg.gradient_checkpointing:
         loader.model.gradient_checkpointing_enable(
             gradient_checkpointing_kwargs=cfg.gradient_checkpointing_kwargs
@@ -80,6 +83,8 @@ def _bare_model(loader: Any) -> nn.Module:
     kind = kind or getattr(transformers, named or "", None) or loader.auto_model_loader
     if loader.cfg.num_labels:
         config.num_labels = loader.cfg.num_labels
+        if config.pad_token_id is None:  # Axolotl takes it from the tokenizer
+            config.pad_token_id = 0
     make = kind.from_config if hasattr(kind, "from_config") else kind._from_config
     model = make(config, dtype=loader.cfg.torch_dtype)
     quantization = loader.model_kwargs.get("quantization_config")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from llmpipe.estimate.bounds import LEAST, method_of
+from llmpipe.estimate.bounds import LEAST, least_of, method_of
 from llmpipe.estimate.memory import Memory
 
 Measure = Callable[[Mapping[str, Any]], Memory | None]
@@ -15,27 +15,39 @@ SHORTEST = 256
 """Tokens below which a shorter sequence is not offered."""
 
 
-def largest_micro_batch(document: Mapping[str, Any], measure: Measure, limit: int) -> int:
-    """Return the largest micro-batch that fits; 0 if none does.
+TRIES = 12
+"""How often a guess of the largest micro-batch is made smaller."""
+
+
+def largest_micro_batch(document: Mapping[str, Any], measure: Measure, limit: int) -> int | None:
+    """Return the largest micro-batch that fits; 0 if none does, None if that is not known.
 
     What a step holds grows in proportion to the micro-batch; two measurements give the line, and
-    a third one checks the answer.
+    a third one checks the answer. Where one row cannot be trained on (GRPO compares several),
+    multiples of the document's micro-batch are tried.
     """
     now = int(document.get("micro_batch_size") or 1)
-    at_now, at_other = measure(document), measure(_with_rows(document, 1 if now > 1 else 2))
+    unit, other = 1, 1 if now > 1 else 2
+    at_now, at_other = measure(document), measure(_with_rows(document, other))
+    if at_other is None:
+        unit, other = now, 2 * now
+        at_other = measure(_with_rows(document, other))
     if at_now is None or at_other is None:
-        return 0
-    other = 1 if now > 1 else 2
+        return None
     slope = (at_now.total - at_other.total) / (now - other)
     if slope <= 0:
         return now if at_now.total <= limit else 0
-    guess = int((limit - at_now.total) // slope) + now
-    while guess > 0:
+    guess = (int((limit - at_now.total) // slope) + now) // unit * unit
+    for _ in range(TRIES):
+        if guess <= 0:
+            return 0
         found = measure(_with_rows(document, guess))
-        if found is not None and found.total <= limit:
+        if found is None:
+            return None
+        if found.total <= limit:
             return guess
-        guess -= max(1, guess // 16)
-    return 0
+        guess = (guess - max(1, guess // 16)) // unit * unit
+    return None
 
 
 def changes_that_fit(
@@ -45,7 +57,8 @@ def changes_that_fit(
     start = method_of(document)
     order = ["full", "lora", "qlora"]
     for kind in order[order.index(start) :]:
-        if LEAST[kind] * parameters > limit:
+        least = least_of(document) if kind == start else LEAST[kind]
+        if least * parameters > limit:
             continue
         changed = dict(document)
         words = []

@@ -7,7 +7,9 @@ import re
 from llmpipe.contracts import Hardware
 from llmpipe.errors import UsageError
 
-_GPU = re.compile(r"(\d+(?:\.\d+)?)\s*(GB|GiB|MB|MiB)(?:\s*[x×*]\s*(\d+))?", re.IGNORECASE)
+_GPU = re.compile(
+    r"(\d{1,9}(?:\.\d{1,9})?)\s*(GB|GiB|MB|MiB)(?:\s*[x×*]\s*(\d{1,9}))?", re.IGNORECASE
+)
 _BYTES = {"gb": 10**9, "gib": 2**30, "mb": 10**6, "mib": 2**20}
 
 CARDS: dict[str, int] = {
@@ -30,8 +32,8 @@ def parse_gpu(text: str) -> Hardware:
     if match:
         size, count = float(match[1]) * _BYTES[match[2].lower()], match[3]
     else:
-        name, _, count = text.strip().lower().partition("x")
-        if name not in CARDS or (count and not count.isdecimal()):
+        name, count = (part.strip() for part in text.lower().partition("x")[::2])
+        if name not in CARDS or not re.fullmatch(r"\d{0,9}", count):
             raise UsageError(
                 f"--gpu {text!r}: this is not the size of a GPU",
                 hint="write its memory and, for several, their number: 24GB, 80GBx8; or the name "

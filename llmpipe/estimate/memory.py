@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl.sharding import ZERO
 from llmpipe.contracts import Hardware
 
 CUDA_CONTEXT = 500 * 10**6
@@ -91,7 +92,7 @@ class Sharding:
         zero = _zero(settings)
         return cls(
             world,
-            int(zero.get("stage") or 0),
+            stage if isinstance(stage := zero.get("stage"), int) else 0,
             deepspeed=True,
             offload_optimizer=_goes_to_cpu(zero.get("offload_optimizer")),
             offload_weights=_goes_to_cpu(zero.get("offload_param")),
@@ -184,6 +185,8 @@ def _shard(
 
 def _zero(settings: Any) -> Mapping[str, Any]:
     """Return the part of a DeepSpeed configuration that says what is sharded."""
+    if isinstance(settings, str) and (short := ZERO.get(Path(settings).stem)):
+        settings = short  # its file is not written before the run
     if isinstance(settings, str):
         try:
             settings = json.loads(Path(settings).read_text("utf-8"))

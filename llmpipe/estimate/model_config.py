@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def _of_hub(repo: str, revision: str | None, *, online: bool) -> ModelConfig:
     if cached is not None:
         whole = any(cached.parent.glob("*.safetensors"))
         found = _read(cached)
-        return found if whole else ModelConfig(found.content, missing=found.missing, absent=repo)
+        return found if whole else replace(found, absent=repo)
     if not online:
         return ModelConfig(missing=f"config.json of {repo} is not on this machine", absent=repo)
     from huggingface_hub import hf_hub_download
@@ -91,7 +91,7 @@ def _of_hub(repo: str, revision: str | None, *, online: bool) -> ModelConfig:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         told = f"config.json of {repo} could not be downloaded: {reason}"
         return ModelConfig(missing=told, absent=repo)
-    return ModelConfig(_read(Path(path)).content, absent=repo)
+    return replace(_read(Path(path)), absent=repo)
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:
@@ -111,7 +111,7 @@ def _cached(repo: str, revision: str | None) -> Path | None:
 def _read(path: Path) -> ModelConfig:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return ModelConfig(missing=f"{path} cannot be read: {error}")
     if not isinstance(content, dict) or "model_type" not in content:
         return ModelConfig(missing=f"{path} does not say its model_type")

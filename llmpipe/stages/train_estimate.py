@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from llmpipe.backends.device import Device
 from llmpipe.contracts import EstimateContext, Hardware, Needs
 from llmpipe.errors import StageError
 from llmpipe.estimate.asking import ask
-from llmpipe.estimate.bounds import LEAST, is_sharded, lower_bound, method_of, surely_within
+from llmpipe.estimate.bounds import is_sharded, least_of, lower_bound, surely_within
 from llmpipe.estimate.fitting import changes_that_fit, gist, largest_micro_batch
 from llmpipe.estimate.gguf_header import shape_of
 from llmpipe.estimate.memory import Memory, memory_of
@@ -20,6 +21,9 @@ from llmpipe.needs import Given
 from llmpipe.stages.train_compile import compile_unseen
 from llmpipe.stages.train_config import TrainConfig, made
 from llmpipe.stages.train_review import file_of
+
+_PROCESSES = re.compile(r"--(?:nproc|num)[_-](?:per[_-]node|processes)[ =](\d{1,6}|\w+)")
+"""The option of torchrun or accelerate for the number of processes."""
 
 BYTES_ON_THE_HUB = 2
 """Of a parameter, as most models are published: bfloat16."""
@@ -104,7 +108,7 @@ def _needs(question: _Question, memory: Memory, product: str) -> Needs:
     if limit is None or question.asked.depth != "full":
         return needs
     document, parameters = question.document, memory.parameters
-    hopeless = not is_sharded(document) and LEAST[method_of(document)] * parameters > limit
+    hopeless = not is_sharded(document) and least_of(document) * parameters > limit
     largest = 0 if hopeless else largest_micro_batch(document, question.measure, limit)
     if memory.total <= limit:
         return replace(needs, micro_batch=largest)
@@ -115,7 +119,12 @@ def _needs(question: _Question, memory: Memory, product: str) -> Needs:
 
 
 def _used(config: TrainConfig, hardware: Hardware) -> Hardware:
-    """Return the part of the hardware that the launcher uses: python starts one process."""
-    if hardware.kind == "cpu" or config.launch.launcher != "python":
+    """Return the part of the hardware that the launcher uses: each process has a GPU."""
+    if hardware.kind == "cpu":
         return hardware
-    return replace(hardware, gpus=1)
+    launcher = config.launch.launcher
+    many = hardware.gpus if launcher == "accelerate" else 1  # what each starts by itself
+    named = _PROCESSES.search(" ".join(config.launch.args)) if launcher != "python" else None
+    if named:
+        many = int(named[1]) if named[1].isdecimal() else hardware.gpus
+    return replace(hardware, gpus=many)

@@ -29,7 +29,20 @@ def test_a_size_and_a_number(text: str, size: float, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "big", "24", "24TB", "0GB", "80GBx0", "80GBx5000", "4090x", "x2"]
+    "text",
+    [
+        "",
+        "big",
+        "24",
+        "24TB",
+        "0GB",
+        "80GBx0",
+        "80GBx5000",
+        "4090x",
+        "x2",
+        f"{'9' * 400}GB",
+        f"24GBx{'9' * 5000}",
+    ],
 )
 def test_what_is_not_a_gpu_is_refused(text: str) -> None:
     """The message shows the text and how to write it."""

@@ -63,6 +63,9 @@ def test_a_file_a_name_and_fsdp(tmp_path: Path) -> None:
     )
     assert Sharding.of({"deepspeed": str(file)}, 4) == Sharding(4, 3, True, False, True)
     assert Sharding.of({"deepspeed": "deepspeed_configs/zero2.json"}, 4).stage == 2
+    short = Sharding.of({"deepspeed": "deepspeed/zero3-offload.json"}, 4)
+    assert short == Sharding(4, 3, True, True, True)
+    assert Sharding.of({"deepspeed": {"zero_optimization": {"stage": "auto"}}}, 4).stage == 0
     assert Sharding.of({"fsdp_config": {"offload_params": True}}, 2).offload_weights
     assert Sharding.of({}, 2) == Sharding(2)
 
@@ -136,6 +139,7 @@ def test_a_tiny_model_plainly_fits_and_an_unknown_one_is_not_guessed() -> None:
 def test_the_lower_bound_is_that_of_one_device() -> None:
     """All weights of 70 billion parameters take more than 400 GB, 4-bit ones more than 35."""
     model = {
+        "model_type": "llama",
         "hidden_size": 8192,
         "num_hidden_layers": 80,
         "intermediate_size": 28672,
@@ -145,3 +149,32 @@ def test_the_lower_bound_is_that_of_one_device() -> None:
     assert 3.3e10 < lower_bound(model, {"adapter": "qlora", "load_in_4bit": True}) < 4e10
     assert lower_bound(model, {"deepspeed": "zero3.json"}) == 0
     assert lower_bound({}, {}) == 0
+
+
+def test_the_lower_bound_counts_no_more_than_there_is() -> None:
+    """Nothing is guessed of models with other layers or of rounded weights; less of optimizers
+    without states and of frozen weights."""
+    model = {
+        "model_type": "llama",
+        "hidden_size": 8192,
+        "num_hidden_layers": 80,
+        "intermediate_size": 28672,
+        "vocab_size": 128256,
+    }
+    assert lower_bound({**model, "model_type": "starcoder2"}, {}) == 0  # two inner matrices
+    assert lower_bound({**model, "quantization_config": {"bits": 4}}, {"adapter": "lora"}) == 0
+    assert lower_bound({**model, "hidden_size": float("inf")}, {}) == 0
+    assert lower_bound(model, {"optimizer": "sgd"}) < 0.7 * lower_bound(model, {})
+    assert lower_bound(model, {"unfrozen_parameters": ["lm_head"]}) < 0.4 * lower_bound(model, {})
+    assert lower_bound(model, {"adapter": "lora", "gptq": True}) < 4e10
+
+
+def test_the_largest_micro_batch_of_several_answers() -> None:
+    """GRPO cannot train on one row: multiples are tried; without an answer nothing is said."""
+
+    def grpo(document: Any) -> Memory | None:
+        return None if document["micro_batch_size"] % 4 else linear(document)
+
+    document = {"micro_batch_size": 4, "sequence_len": 512}
+    assert largest_micro_batch(document, grpo, 23 * BILLION) == 8
+    assert largest_micro_batch(document, lambda _: None, 23 * BILLION) is None
