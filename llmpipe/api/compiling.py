@@ -12,10 +12,11 @@ import msgspec
 
 from llmpipe.api.stored import Advice
 from llmpipe.contracts import Compilable, Showable, StageContext
-from llmpipe.errors import StoreError, UsageError
+from llmpipe.errors import StageError, StoreError, UsageError
 from llmpipe.graph.model import StageNode
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project
+from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.resources import Machine
 
 
@@ -54,7 +55,12 @@ def show_rows(
         )
     notes: list[str] = []
     with _context(project, node, advice, notes) as context:
-        return node.stage.show_rows(context, rows), notes
+        try:
+            return node.stage.show_rows(context, rows), notes
+        except StageError as error:  # it may quote what a process printed that knows secrets
+            redactor = Redactor(secret_values(msgspec.to_builtins(node.config)))
+            hint = redactor.in_json(error.hint)
+            raise StageError(redactor.in_json(error.message), hint=hint) from None
 
 
 @contextmanager

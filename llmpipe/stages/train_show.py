@@ -66,7 +66,7 @@ def _keep_first(file: Path, count: int) -> int:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as rows:
-        first = next(rows.iter_batches(batch_size=count))
+        first = next(rows.iter_batches(batch_size=min(count, rows.metadata.num_rows)))
     table = pa.Table.from_batches([first])
     pq.write_table(table, file)
     return int(table.num_rows)
