@@ -7,11 +7,11 @@ reward model marks can.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmpipe.backends.huggingface.base_model import require_reward_model
 from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.contracts import StageContext
 from llmpipe.errors import StageError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 from llmpipe.stages.evaluate_rows import Chat
 
 REWARD = "reward"
-_KIND = "ForSequenceClassification"
 
 
 def rewards(
@@ -35,7 +34,7 @@ def rewards(
         StageError: what is named is not a reward model, or its template cannot render a row.
     """
     judge = ctx.input("reward_model")
-    _require_reward_model(judge.path, judge.label)
+    require_reward_model(judge.path, judge.label)
     with suppress_logs():
         score = _scorer(judge.path, judge.label, ctx.threads)
         return {
@@ -70,19 +69,3 @@ def _scorer(folder: Path, label: str, threads: int) -> Callable[[Chat], float]:
             return float(model(input_ids=ids).logits[0, 0])
 
     return score
-
-
-def _require_reward_model(folder: Path, label: str) -> None:
-    """Require weights with a head of one number: transformers would draw another at random."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{label}: its config.json cannot be read: {error}") from None
-    kinds = config.get("architectures") or []
-    labels = config.get("id2label") or {0: ""}
-    if not any(kind.endswith(_KIND) for kind in kinds) or len(labels) != 1:
-        raise StageError(
-            f"{label} is not a reward model: it is {', '.join(kinds) or 'of unknown kind'} with "
-            f"{len(labels)} labels",
-            hint="train one with reward_model: true, and without an adapter",
-        )

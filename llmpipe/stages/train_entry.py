@@ -83,7 +83,7 @@ IDLE: Mapping[str, str] = {
 """The kinds of rows for which Axolotl does not read `CHAT_KEYS`, and their names."""
 
 
-METHOD_KINDS: Mapping[Any, Kind] = {
+METHOD_KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(PREFERENCE, "pair"),
     KTO: "labeled",
     GRPO: "prompt",
@@ -94,7 +94,9 @@ METHOD_KINDS: Mapping[Any, Kind] = {
 def kind_of_rows(block: Mapping[str, Any], dataset: Mapping[str, Any]) -> Kind | None:
     """Return what the stage's rows are read as, or None if their columns decide."""
     named = dataset.get("type")
-    kind = "pair" if block.get("reward_model") else METHOD_KINDS.get(block.get("rl"))
+    method = block.get("rl")
+    kind = METHOD_KINDS.get(method) if isinstance(method, str) else None
+    kind = "pair" if block.get("reward_model") else kind
     if kind:
         return kind if named is None else "as they are"
     if named in (None, "chat_template"):

@@ -53,7 +53,7 @@ def method_problems(block: Mapping[str, Any], *, rewarded: bool | None) -> Itera
             "keep the versions that you trained with: the lock file names them",
             warning=True,
         )
-    if rl == KTO and with_defaults(block)["micro_batch_size"] == 1:
+    if rl == KTO and with_defaults(block).get("micro_batch_size", 1) == 1:
         yield BlockProblem(
             ("micro_batch_size",),
             "kto compares the answers of a micro-batch with each other: it needs at least 2",
@@ -105,7 +105,8 @@ def _grpo_problems(block: Mapping[str, Any], *, rewarded: bool) -> Iterator[Bloc
     batch = trl.get("generation_batch_size")
     named = "trl.generation_batch_size"
     if batch is None:
-        one, many = settings["micro_batch_size"], settings["gradient_accumulation_steps"]
+        one = settings.get("micro_batch_size", 1)  # 1 is Axolotl's own default
+        many = settings.get("gradient_accumulation_steps", 1)
         if not (isinstance(one, int) and isinstance(many, int)):
             return  # Axolotl says what is wrong with them
         batch, named = one * many, "micro_batch_size × gradient_accumulation_steps"

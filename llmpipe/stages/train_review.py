@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmpipe.backends.axolotl.config import (
+    GRPO,
     OWNED,
     BlockProblem,
     with_defaults,
@@ -39,6 +40,8 @@ def complaints(
     """Yield all problems of a stage's merged block; ``folder`` is the spec's."""
     evaluates, rewarded = config.eval_data is not None, bool(config.rewards)
     yield from setting_problems(block, evaluates=evaluates, rewarded=rewarded)
+    if rewarded and config.axolotl_file is not None and block.get("rl") != GRPO:
+        yield BlockProblem((), "is read for rl: grpo only", field="rewards")
     yield from _sharding_problems(config, block)
     own = paths_in(config.axolotl)
     for where, value in paths_in(block).items():

@@ -16,7 +16,7 @@ from typing import Any
 
 from llmpipe.backends.axolotl import training as axolotl
 from llmpipe.backends.axolotl.config import KeyPath
-from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER
+from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER, require_reward_model
 from llmpipe.backends.subprocess import run_child
 from llmpipe.contracts import Finding, Input, StageContext
 from llmpipe.errors import StageError, did_you_mean
@@ -58,15 +58,21 @@ def reward_findings(config: TrainConfig, folder: Path) -> Iterator[Finding]:
         if reward.file is None or reward.function is None:
             continue
         try:
-            text = (folder / expanded(reward.file)).read_text("utf-8")
-            names = list(_defined(ast.parse(text)))
-        except (OSError, UnicodeDecodeError):  # the compiler reports a missing file
+            source = (folder / expanded(reward.file)).read_bytes()
+            names = list(dict.fromkeys(_defined(ast.parse(source))))
+        except OSError:  # the compiler reports a missing file
             continue
         except SyntaxError as error:
-            message = f"{reward.file}:{error.lineno}: SyntaxError: {error.msg}"
+            line = f":{error.lineno}" if error.lineno else ""
+            yield Finding(("rewards", i, "file"), f"{reward.file}{line}: SyntaxError: {error.msg}")
+            continue
+        except (ValueError, MemoryError, RecursionError) as error:
+            message = (
+                f"{reward.file} cannot be read as Python: {str(error) or type(error).__name__}"
+            )
             yield Finding(("rewards", i, "file"), message)
             continue
-        if reward.function not in names:
+        if reward.function not in names and "*" not in names:
             near = did_you_mean(reward.function, names)
             hint = near or f"it defines {', '.join(names) or 'none'}"
             message = f"{reward.file} has no function {reward.function!r}"
@@ -147,25 +153,31 @@ def _told(i: int, reward: Reward, failure: dict[str, Any]) -> str:
 def _linked_model(ctx: StageContext[TrainConfig], folder: Path, i: int) -> str:
     """Link a reward model into ``folder``; return its name.
 
+    A model without a head for rewards is refused: TRL would draw one at random.
+
     Axolotl imports what stands before the last dot of a reward's name and takes the name for a
     model only if that fails with ``ModuleNotFoundError``: without a dot it fails otherwise.
     """
+    model = ctx.input(_port(i, "model"))
+    require_reward_model(model.path, model.label)
     link = folder / MODELS / f"model.{i + 1}"
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
-    link.symlink_to(ctx.input(_port(i, "model")).path)
+    link.symlink_to(model.path)
     return f"{MODELS}/{link.name}"
 
 
-def _defined(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that a module defines or imports at its top level."""
-    for node in tree.body:
+def _defined(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that a module defines or imports, also below `if` and `try`."""
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield from (alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.Assign):
-            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        else:
+            yield from _defined(node)
 
 
 def _module(config: TrainConfig, i: int) -> str:

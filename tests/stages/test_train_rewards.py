@@ -86,6 +86,9 @@ def test_files_and_models_are_inputs() -> None:
             "4, which does not divide the batch of 6",
         ),
         ([FUNCTION], {"trl": [1]}, "axolotl.trl", "must be a mapping"),
+        ([FUNCTION], {"micro_batch_size": None}, "axolotl.rl", "8, which does not divide .* 1"),
+        ([], {"rl": ["grpo"]}, "axolotl.rl", "not supported"),
+        ([], {"rl": "kto", "micro_batch_size": None}, "axolotl.micro_batch_size", "at least 2"),
     ],
 )
 def test_what_cannot_train_is_refused(
@@ -109,6 +112,64 @@ def test_a_file_without_the_function_is_found_at_once(tmp_path: Path) -> None:
     assert "./rewards.py:1: SyntaxError" in found.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfdef short(): ...",
+        "# coding: latin-1\nx = 'é'\ndef short(): ...".encode("latin-1"),
+        b"try:\n    import q\nexcept ImportError:\n    def short(): ...",
+        b"from somewhere import *",
+        b"short: object = len",
+        b"short, long = len, len",
+    ],
+)
+def test_functions_are_found_where_python_finds_them(tmp_path: Path, text: bytes) -> None:
+    """In any encoding, below `if` and `try`, and in names that a file imports."""
+    (tmp_path / "rewards.py").write_bytes(text)
+    assert Train.review(config([FUNCTION]), tmp_path) == []
+
+
+@pytest.mark.parametrize("text", [b"x = " + b"-" * 100_000 + b"1", b"def short(): ...\0"])
+def test_what_python_cannot_parse_is_said(tmp_path: Path, text: bytes) -> None:
+    """At the field, without a traceback."""
+    (tmp_path / "rewards.py").write_bytes(text)
+    (found,) = Train.review(config([FUNCTION]), tmp_path)
+    assert found.field == ("rewards", 0, "file")
+
+
+def test_rewards_beside_a_file_of_another_method_are_refused(tmp_path: Path) -> None:
+    """The file's `rl` is known only when it is read."""
+    (tmp_path / "axolotl.yml").write_text("rl: dpo\nadapter: lora\n")
+    data = {"kind": "train", "base_model": "./base", "data": "rows", "rewards": [FUNCTION]}
+    made = msgspec.convert({**data, "axolotl_file": "./axolotl.yml"}, TrainConfig)
+    (tmp_path / "rewards.py").write_text("def short(): ...")
+    (found,) = Train.review(made, tmp_path)
+    assert (found.field, found.message) == (("rewards",), "is read for rl: grpo only")
+
+
+def test_no_null_unsets_a_length() -> None:
+    """Neither of the whole mapping nor of one key: Axolotl would take 20 tokens."""
+    for trl in (None, {"max_completion_length": None}):
+        settings = compile_unseen(config([FUNCTION], trl=trl), None)[0].config["trl"]
+        assert settings["max_completion_length"] == 256
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"architectures": ["LlamaForCausalLM"]},
+        {"architectures": ["LlamaForSequenceClassification"]},  # two labels if none are named
+        {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "a", "1": "b"}},
+    ],
+)
+def test_what_is_not_a_reward_model_is_refused(tmp_path: Path, written: dict[str, Any]) -> None:
+    """TRL would draw a head at random, and training would look healthy."""
+    ctx = context(tmp_path, "def short(): ...\nx = short\n")
+    (tmp_path / "judge" / "config.json").write_text(json.dumps(written))
+    with pytest.raises(StageError, match="judge is not a reward model"):
+        compile_stage(ctx, Layout(ctx.work))
+
+
 def test_the_lengths_are_said() -> None:
     """Axolotl would pass None for the length, and generation would stop after 20 tokens."""
     trl = compile_unseen(config([FUNCTION]), None)[0].config["trl"]
@@ -129,6 +190,8 @@ def context(tmp_path: Path, text: str, **row: Any) -> StageContext[TrainConfig]:
     """A stage whose files are there: one reward file under two of its functions, and a model."""
     (tmp_path / "rewards.py").write_text(text)
     (tmp_path / "judge").mkdir()
+    judge = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "reward"}}
+    (tmp_path / "judge" / "config.json").write_text(json.dumps(judge))
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "q", **row}) + "\n")
     base = tmp_path / "base"

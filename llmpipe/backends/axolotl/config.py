@@ -217,7 +217,7 @@ def compile_config(block: Mapping[str, Any], sources: Sources, device: Device) -
     settings, notes = fit_device(settings, device)
     own: tuple[str, ...] = OWN_PLUGINS
     if sources.rewards:
-        settings["trl"] = {**settings["trl"], **sources.rewards}
+        settings["trl"] = {**_mapping(settings.get("trl")), **sources.rewards}
         own = (*own, REWARDS_PLUGIN)
     settings["plugins"] = [*own, *(settings.get("plugins") or [])]
     if sources.allow_untrained:
@@ -288,9 +288,14 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
         defaults["save_strategy"] = "epoch"
     defaults["save_total_limit"] = 2  # a crash can tear the last, but not the one before
     merged = {**defaults, **block}
-    if isinstance(block.get("trl"), Mapping):  # its keys have defaults of their own
-        merged["trl"] = {**defaults.get("trl", {}), **block["trl"]}
+    if defaults.get("trl") and isinstance(block.get("trl") or {}, Mapping):
+        own = {key: value for key, value in _mapping(block.get("trl")).items() if value is not None}
+        merged["trl"] = {**defaults["trl"], **own}  # its keys have defaults of their own
     return {key: value for key, value in merged.items() if value is not None}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def owned_problems(block: Mapping[str, Any]) -> list[BlockProblem]:

@@ -23,6 +23,29 @@ REWARD_ADAPTER = (
 )
 """Why an adapter is refused where a reward model is needed."""
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_REWARD_KIND = "ForSequenceClassification"
+
+
+def require_reward_model(folder: Path, label: str) -> None:
+    """Require weights with a head of one number: transformers would draw another at random.
+
+    Raises:
+        StageError: It is another model, or its configuration cannot be read.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{label}: its config.json cannot be read: {error}") from None
+    config = config if isinstance(config, Mapping) else {}
+    kinds = [str(kind) for kind in config.get("architectures") or []]
+    named = config.get("id2label")
+    labels = len(named) if named else config.get("num_labels", 2)  # 2 is transformers' default
+    if not any(kind.endswith(_REWARD_KIND) for kind in kinds) or labels != 1:
+        raise StageError(
+            f"{label} is not a reward model: it is {', '.join(kinds) or 'of unknown kind'} with "
+            f"{labels} labels",
+            hint="train one with reward_model: true, and without an adapter",
+        )
 
 
 def load_base(
