@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from llmpipe.estimate.bounds import LEAST, least_of, method_of
-from llmpipe.estimate.memory import Memory
+from llmpipe.estimate.memory import SEQUENCE_LEN, Memory
 
 Measure = Callable[[Mapping[str, Any]], Memory | None]
 """Returns the memory of a document, or None where that is not known."""
@@ -56,7 +56,8 @@ def changes_that_fit(
     """Yield ways to make a training fit; the first that keeps its method, then cheaper methods."""
     start = method_of(document)
     order = ["full", "lora", "qlora"]
-    for kind in order[order.index(start) :]:
+    rewards = bool(document.get("reward_model"))  # its adapters are not merged
+    for kind in [start] if rewards else order[order.index(start) :]:
         least = least_of(document) if kind == start else LEAST[kind]
         if least * parameters > limit:
             continue
@@ -104,7 +105,7 @@ def _steps(document: Mapping[str, Any], kind: str) -> Iterator[dict[str, Any]]:
         yield {"optimizer": "adamw_torch_fused"}  # the other makes a copy of the weights' size
     if kind == "full" and "8bit" not in str(document.get("optimizer")):
         yield {"optimizer": "adamw_bnb_8bit"}
-    length = int(document["sequence_len"]) // 2
+    length = int(document.get("sequence_len") or SEQUENCE_LEN) // 2
     while length >= SHORTEST:
         yield {"sequence_len": length}
         length //= 2

@@ -31,6 +31,9 @@ FRAGMENTATION = 0.05
 """The share that PyTorch's allocator reserves and cannot use: a guess for ``expandable_segments``,
 which Axolotl sets. Not measured here."""
 
+SEQUENCE_LEN = 512
+"""Axolotl's own default."""
+
 MASTER = 12
 """Bytes that DeepSpeed keeps for each trained parameter in 16 bits: a float32 copy and Adam's two
 states (Rajbhandari et al., "ZeRO", arXiv:1910.02054, section 3.1)."""
@@ -144,7 +147,7 @@ def memory_of(answer: Mapping[str, Any], document: Mapping[str, Any], on: Hardwa
 def _cache(parts: Mapping[str, int], document: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
     """Return what GRPO's generation needs beyond what its training step frees before."""
     rows = int(document.get("micro_batch_size") or 1)
-    cache = rows * int(document["sequence_len"]) * sizes["cache_per_token"]
+    cache = rows * int(document.get("sequence_len") or SEQUENCE_LEN) * sizes["cache_per_token"]
     return max(0, cache - parts["activations"] - parts["logits"])
 
 

@@ -115,6 +115,9 @@ def test_changes_keep_the_method_where_they_can() -> None:
     assert found[0] == "gradient_checkpointing: true: 8.0 GB"
     assert found[1].startswith("adapter: lora, ")
     assert list(changes_that_fit(document, linear, int(0.5 * BILLION), BILLION)) == []
+    judge = {"reward_model": True, "micro_batch_size": 1}  # without a sequence_len, too
+    found = list(changes_that_fit(judge, linear, int(5.5 * BILLION), BILLION // 2))
+    assert found == ["gradient_checkpointing: true: 5.0 GB"]
     assert "even in 4 bits its weights take 37.1 GB" in gist(70 * BILLION, 24 * BILLION)
 
 

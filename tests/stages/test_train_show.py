@@ -75,3 +75,13 @@ def test_both_answers_of_a_pair_are_shown(tmp_path: Path, tiny_llama: Path) -> N
     assert chosen.startswith("chosen: <|im_start|>")
     assert chosen.endswith("Even?<|im_end|>\n<|im_start|>assistant\n⟦Yes.<|im_end|>⟧")
     assert rejected.endswith("⟦No.<|im_end|>⟧")
+
+
+def test_pairs_of_a_reward_model_are_shown(tmp_path: Path, tiny_llama: Path) -> None:
+    """Both answers, each with its prompt; more rows may be asked for than there are."""
+    turns = [{"role": "user", "content": "Even?"}]
+    rows = [{"prompt": turns, "chosen": "Yes.", "rejected": "No."}]
+    texts, _ = shown(tmp_path / "judge", tiny_llama, rows, {"reward_model": True}, 10**20)
+    assert [text.partition(":")[0] for text in texts] == ["chosen", "rejected"]
+    assert "Even?" in texts[0]
+    assert "Yes." in texts[0]

@@ -65,7 +65,10 @@ def marked(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> str:
 
 
 def _text(value: Any, tokenizer: Any) -> str:
-    return value if isinstance(value, str) else str(tokenizer.decode(value))
+    if isinstance(value, str):
+        return value
+    tokens = isinstance(value, list) and all(isinstance(token, int) for token in value)
+    return str(tokenizer.decode(value)) if tokens else json.dumps(value, default=str)
 
 
 if __name__ == "__main__":
