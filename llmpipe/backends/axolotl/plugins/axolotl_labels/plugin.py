@@ -25,7 +25,7 @@ from .show import shown
 
 BATCH = 1_000
 """Rows looked at together."""
-SHOWN, LONGEST = 3, 2_000
+SHOWN, LONGEST = 3, 600
 """How many rows are shown in the report, and how many letters of each."""
 PAIRS: tuple[tuple[str, str | None], ...] = (
     ("input_ids", "labels"),
