@@ -53,6 +53,7 @@ def test_the_best_point_goes_on(sweep: Any) -> None:
         "by": "dev.loss",
         "points": {'env.X="3"': 3.0, 'env.X="1"': 1.0, 'env.X="2"': 2.0},
         "lost": [],
+        "outside": {},
     }
     edited(sweep, "mode: min", "mode: max")
     assert winner(sweep.run()) == "weights 3"
