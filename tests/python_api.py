@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import llmpipe
 import llmpipe.errors
+import llmpipe.needs
 import llmpipe.testing
 from llmpipe import contracts
-from llmpipe.contracts import abilities
+from llmpipe.contracts import Resources, abilities
+from llmpipe.spec.described import own_field_docs
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "python-api.md"
 
@@ -61,6 +66,34 @@ and hint below a traceback.
 ```
 """
 
+KINDS = """\
+## For stage kinds of your own
+
+[Write a stage kind](../how-to/write-a-stage-kind.md) shows how. A kind inherits from
+`llmpipe.contracts.StageDefaults`, which has a default for every member of `Stage` except `Config`, `VERSION`,
+`determinism`, `ports` and `run`. `Need`, `Given` and `packages` are in `llmpipe.needs`, the other names in
+`llmpipe.contracts`. `ArtifactType` is one of [these types](spec.md#references), `FieldPath` a tuple of names and
+positions: `("sources", 0, "data")`, and `Determinism` one of `exact`, `same-machine` and `external`.
+"""
+
+CONTRACT = (
+    "Stage", "StageConfig", "StageContext", "StageResult", "Ports", "Input", "Output", "Artifact",
+    "Finding", "Effort", "Variants",
+)  # fmt: skip
+"""The classes that every kind uses, or may use, in the order of the page."""
+
+FOR_ABILITIES = (
+    "ServedConfig", "ServeContext", "Endpoint", "EstimateContext", "Hardware", "Needs",
+)  # fmt: skip
+
+ABILITIES = """\
+## What only some kinds can do
+
+A kind inherits from one of these classes, besides `StageDefaults`, to declare that it can do more.
+"""
+
+STARS = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
+
 SECTION = re.compile(r"^(Args|Raises|Returns|Yields|Attributes):$", re.MULTILINE)
 ITEM = re.compile(r"^    (\S[^:]*): ", re.MULTILINE)
 CODE = re.compile(r"``(.+?)``")
@@ -74,14 +107,16 @@ def page() -> str:
     for name in ("Pipeline", "Plan", "Run", "Rows", "Table", "Service", "RemoteStore", "Transfer"):
         parts += klass(name, getattr(llmpipe, name))
     parts.append(ERRORS.format(tree=drawn))
-    parts.append(
-        "## For stage kinds of your own\n\n[Write a stage kind](../how-to/write-a-stage-kind.md) shows"
-        " how. A kind inherits from `llmpipe.contracts.StageDefaults`, and from these for what only some"
-        " kinds can do.\n"
-    )
+    parts.append(KINDS)
+    for name in CONTRACT:
+        parts += klass(name, getattr(contracts, name), "### ", "#### ", fields=True)
+    for name in ("Need", "Given"):
+        parts += klass(name, getattr(llmpipe.needs, name), "### ", "#### ", fields=True)
+    parts += function("packages", llmpipe.needs.packages, "### ")
+    parts.append(ABILITIES)
     for ability in abilities.ABILITIES:
         parts += klass(ability.__name__, ability, "### ", "#### ")
-    for name in ("ServeContext", "Endpoint", "EstimateContext", "Hardware", "Needs"):
+    for name in FOR_ABILITIES:
         parts += klass(name, getattr(contracts, name), "### ", "#### ", fields=True)
     parts.append("## `llmpipe.testing`\n\n" + prose(inspect.getdoc(llmpipe.testing) or "") + "\n")
     for name in ("run_stage", "make_context", "make_config", "require_same_twice"):
@@ -96,7 +131,7 @@ def klass(
     """Yield a class: what it is, then its methods and properties, in the order of the code."""
     yield f"{level}`{name}`\n\n{prose(own_doc(cls))}"
     if fields:
-        yield "\n".join(f"- `{field}: {kind}`" for field, kind in cls.__annotations__.items())
+        yield "\n".join(described_fields(cls))
     bases = [base for base in reversed(cls.__mro__) if base.__module__.startswith("llmpipe.api.")]
     for member, value in {k: v for base in bases or [cls] for k, v in vars(base).items()}.items():
         if member.startswith("_") or member in FOR_THE_COMMAND_LINE:
@@ -106,6 +141,41 @@ def klass(
             yield from function(f"{name}.{member}", called, below)
         elif isinstance(value, property) or hasattr(value, "func"):
             yield f"{below}`{name}.{member}`\n\n{prose(inspect.getdoc(value) or '')}"
+
+
+def described_fields(cls: Any) -> Iterator[str]:
+    """Yield the fields of a class as a list: type, default, and the docstring below the field."""
+    docs, defaults = own_field_docs(cls), field_defaults(cls)
+    for field, annotation in cls.__annotations__.items():
+        kind = re.sub(r"^ClassVar\[(.*)\]$", r"\1", annotation)
+        shown = f" = {defaults[field]}" if field in defaults else ""
+        doc = CODE.sub(r"`\1`", " ".join(docs.get(field, "").split()))
+        yield f"- `{field}: {kind}{shown}`" + (f": {doc}" if doc else "")
+
+
+def field_defaults(cls: Any) -> dict[str, str]:
+    """Return the defaults of a class's fields, as code."""
+    found: dict[str, Any] = {}
+    if issubclass(cls, msgspec.Struct):
+        found = {field.name: field.default for field in msgspec.structs.fields(cls)}
+    elif dataclasses.is_dataclass(cls):
+        for field in dataclasses.fields(cls):
+            made = field.default_factory
+            found[field.name] = field.default if made is dataclasses.MISSING else made
+    return {
+        name: as_code(value)
+        for name, value in found.items()
+        if value not in (msgspec.NODEFAULT, dataclasses.MISSING)
+    }
+
+
+def as_code(value: Any) -> str:
+    """Return a default as code; a factory is called, and a function is not shown."""
+    if isinstance(value, type):
+        return f"{value.__name__}()"
+    if isinstance(value, (Path, Resources)):
+        return f"{type(value).__name__.removeprefix('Posix')}()"
+    return "…" if callable(value) else repr(value)
 
 
 def function(name: str, called: Any, level: str) -> Iterator[str]:
@@ -128,7 +198,7 @@ def parameters(shown: list[inspect.Parameter]) -> Iterator[str]:
             starred = True
             yield "*"
         kind = re.sub(r"\w+", lambda word: ALIASES.get(word[0], word[0]), parameter.annotation)
-        star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        star = STARS.get(parameter.kind.name, "")
         default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
         yield f"{star}{parameter.name}: {kind}{default}"
 

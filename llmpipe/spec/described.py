@@ -61,12 +61,13 @@ def _field_docs(cls: type) -> dict[str, str]:
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
-            docs |= _own_field_docs(base)
+            docs |= own_field_docs(base)
     return docs
 
 
 @cache  # every kind has the same bases, and finding a class means parsing its file
-def _own_field_docs(cls: type) -> dict[str, str]:
+def own_field_docs(cls: type) -> dict[str, str]:
+    """Return the docstrings below the fields of a class, without those of its bases."""
     try:
         source = textwrap.dedent(inspect.getsource(cls))
     except OSError:  # a plug-in's class, installed without its source
