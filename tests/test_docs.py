@@ -6,9 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 from urllib.parse import unquote
 
 import pytest
+
+from llmpipe.backends.llama_cpp.mixtures import TYPES
+from llmpipe.contracts import ArtifactType
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -53,6 +57,16 @@ def test_links_lead_somewhere(page: str) -> None:
         if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8"))):
             broken.append(link)
     assert broken == []
+
+
+def test_lists_of_types_are_complete() -> None:
+    """The pages name every type of an artifact and of a GGUF, in the order of the code."""
+    spec = (ROOT / "docs/reference/spec.md").read_text("utf-8")
+    table = spec.partition("Every output has a type")[2].partition("\n\n**")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == [*get_args(ArtifactType)]
+    page = (ROOT / "docs/how-to/choose-a-quantization.md").read_text("utf-8")
+    listed = page.partition("From the largest file to the smallest: ")[2].partition(".")[0]
+    assert re.findall(r"`(\w+)`", listed) == [*TYPES]
 
 
 def test_broken_links_are_seen() -> None:
