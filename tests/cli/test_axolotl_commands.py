@@ -229,7 +229,7 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
         wrong = call(folder, command, "spec.yaml")
         assert wrong.returncode == 2
         assert "mine.yml:2:1: save_safetensors: llmpipe reads safetensors only" in wrong.stderr
-        assert "mine.yml:3:1: chat_template_jinja: rows.jsonl lies beside" in wrong.stderr
+        assert "mine.yml:3:1: chat_template_jinja: rows.jsonl is next to" in wrong.stderr
         assert "write ./rows.jsonl" in wrong.stderr
 
 

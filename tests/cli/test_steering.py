@@ -110,7 +110,7 @@ def test_names_of_files(workspace: Workspace) -> None:
     inside = Workspace(folder)
     inside.write(SPEC)
     assert "1 done" in said(inside, "run", str(inside.spec))
-    assert "sound" in said(inside, "validate", str(inside.spec))
+    assert "valid, 1 stage" in said(inside, "validate", str(inside.spec))
     assert folder.name.partition("\x1b")[0] in said(inside, "get", "spec.yaml", "one", EVIL)
     said(inside, "runs", "show")
     said(inside, "report")

@@ -163,7 +163,7 @@ def test_questions_that_cannot_be_read_are_left_out_of_the_threshold() -> None:
         StageError, match="and 0 without, not counting 1 that the embedder cannot read"
     ):
         _calibrated([0.9, None], asked(True, False))
-    with pytest.raises(StageError, match="can read none of the 2 questions"):
+    with pytest.raises(StageError, match="can read none of the 2 calibration questions"):
         _calibrated([None, None], [])
 
 

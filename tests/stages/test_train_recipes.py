@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,8 @@ from llmpipe.stages.train import Train
 from llmpipe.stages.train_compile import compile_unseen
 from llmpipe.stages.train_config import TrainConfig
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "training-methods.md"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "how-to" / "training-methods.md"
 RECIPES: dict[str, Any] = {}
 for block in re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S):
     RECIPES |= yaml.safe_load(block)
@@ -58,24 +62,42 @@ def test_llmpipe_accepts_it(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
-def test_axolotl_accepts_them_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the capabilities of such a device, every recipe is sound: no unknown key, no error."""
-    import axolotl.cli.config as axolotl_config
+def test_axolotl_accepts_them_on_a_gpu(tmp_path: Path) -> None:
+    """With the capabilities of such a device, every recipe is sound: no unknown key, no error.
 
-    from llmpipe.backends.axolotl.check_subprocess import _problems
-    from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
+    Axolotl runs in a process of its own, because it sets up the logging of the whole process.
+    """
+    stages = {name: [RECIPES[name], *compile_unseen(config(name), None)] for name in RECIPES}
+    given = tmp_path / "recipes.json"
+    given.write_text(json.dumps([[n, r, c.config, b] for n, (r, c, b) in stages.items()]), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(given), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "refused.json").read_text("utf-8")) == {}
 
-    write_plugins(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path / PLUGINS)
-    found: dict[str, list[str]] = {}
-    for name in RECIPES:
-        compiled, block = compile_unseen(config(name), None)
-        processes = 8 if RECIPES[name].get("launch") else 1
-        device = {"bf16": True, "fp8": True, "tf32": True, "compute_capability": "sm_90"}
-        told = ({**device, "n_gpu": processes}, {"torch_version": "2.13.0"})
-        monkeypatch.setattr(axolotl_config, "gpu_capabilities", lambda told=told: told)
-        problems = list(_problems(compiled.config, block, "axolotl"))
-        if refused := [problem.message for problem in problems if not problem.warning]:
-            found[name] = refused
-    assert found == {}
-    assert "axolotl_seed" in sys.modules
+
+CHECK = """
+import json, sys
+from pathlib import Path
+import axolotl.cli.config as axolotl_config
+from llmpipe.backends.axolotl.check_subprocess import _problems
+from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
+
+given, folder = Path(sys.argv[1]), Path(sys.argv[2])
+write_plugins(folder)
+sys.path.insert(0, str(folder / PLUGINS))
+refused = {}
+for name, recipe, compiled, block in json.loads(given.read_text("utf-8")):
+    device = {"bf16": True, "fp8": True, "tf32": True, "compute_capability": "sm_90"}
+    told = {**device, "n_gpu": 8 if recipe.get("launch") else 1}, {"torch_version": "2.13.0"}
+    axolotl_config.gpu_capabilities = lambda told=told: told
+    found = [p.message for p in _problems(compiled, block, "axolotl") if not p.warning]
+    if found:
+        refused[name] = found
+assert "axolotl_seed" in sys.modules
+(folder / "refused.json").write_text(json.dumps(refused), "utf-8")
+"""

@@ -223,7 +223,12 @@ def test_a_source_is_the_first_rows_of_a_split(endpoint: str, tmp_path: Path) ->
     result = subprocess.run(
         [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
         cwd=tmp_path,
-        env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf")},
+        env={
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_HUB_OFFLINE": "0",
+        },
         capture_output=True,
         text=True,
     )

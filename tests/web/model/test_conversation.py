@@ -118,7 +118,7 @@ def test_what_a_response_gave_can_be_sent_back() -> None:
 @pytest.mark.parametrize(
     ("message", "item", "told"),
     [
-        (ASKED | {"role": "robot"}, ASKED | {"role": "robot"}, "role: one of"),
+        (ASKED | {"role": "robot"}, ASKED | {"role": "robot"}, "role: must be one of"),
         (ASKED | {"content": 5}, ASKED | {"content": 5}, "content: must be a string or a list"),
         ({"role": "user"}, {"role": "user"}, "is missing"),
         (ASKED | {"name": "ann"}, ASKED | {"name": "ann"}, "the `name` of the speaker"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -143,7 +144,11 @@ def kto_ids(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int], 
     data = Dataset.from_list([{k: r[k] for k in ("prompt", "completion", "label")} for r in rows])
     good, bad = AxolotlKTOTrainer._prepare_dataset(trainer, data, tokenizer, arguments, "train")
     assert (good["label"], bad["label"]) == (True, False)
-    return good["prompt_ids"], good["completion_ids"], bad["completion_ids"]
+    # Each row is cut for itself: a token may cover the end of the prompt and the answer's beginning.
+    pairs = zip(good["prompt_ids"], bad["prompt_ids"], strict=False)
+    head = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    chosen, rejected = ([*r["prompt_ids"][len(head) :], *r["completion_ids"]] for r in (good, bad))
+    return head, chosen, rejected
 
 
 def cpo_ids(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int], list[int]]:
