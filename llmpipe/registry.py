@@ -177,17 +177,20 @@ def _from_package(
             f"several packages offer {what}: {', '.join(map(_who, points))}",
             hint="uninstall all but one of them",
         )
+    from llmpipe.contracts.checks import raised
+
     (point,) = points
 
     def blame(why: str) -> PluginError:
         message = f"{what} of {_who(point)} cannot be used: {why}"
         hint = f"it is the entry point {point.value} in the group {point.group}; ask its authors"
+        hint += " (if it is yours, llmpipe.testing.StageConformance tests it)"
         return PluginError(message, hint=hint)
 
     try:
         found = point.load()
     except (Exception, SystemExit) as error:  # the import may run any code
-        raise blame(f"{type(error).__name__}: {error}") from error
+        raise blame(raised(error)) from error
     lacks = "; ".join(shortcomings(found))
     if lacks:
         raise blame(lacks)

@@ -16,21 +16,32 @@ CONFIGS = {
     "command": (
         {"run": "cat ${inputs.i} > ${outputs.o}", "inputs": {"i": "./a"}, "outputs": {"o": "o"}},
     ),
+    "evaluate": ({"models": ["./m.gguf"], "data": "./rows.jsonl", "metrics": ["exact_match"]},),
+    "evaluate_retrieval": ({"indexes": ["index"], "questions": "./questions.jsonl"},),
     "embed": ({"chunks": "chunks", "model": "./model"},),
     "export": ({"model": "sft", "quantize": ["q8_0"]},),
     "format": ({"data": "./rows.jsonl", "to": "messages"},),
+    "generate": (
+        {
+            "method": "evol-instruct",
+            "teacher": {"engine": "openai", "model": "m", "base_url": "http://h/v1"},
+            "seeds": "./seeds.jsonl",
+            "count": 9,
+        },
+    ),
     "import_gguf": ({"gguf": "./base.gguf"},),
     "index": ({"embeddings": "vectors"},),
     "ingest": ({"paths": ["./docs/*.md"]},),
     "merge": ({"adapter": "sft"},),
     "rag": ({"index": "index", "generator": {"engine": "llama.cpp", "model": "./m.gguf"}},),
+    "select": ({"of": "sft", "by": "scores.exact_match", "mode": "max"},),
     "serve": ({"model": "./m.gguf"},),
     "train": ({"base_model": "./model", "data": "./rows.jsonl", "axolotl": {"adapter": "lora"}},),
 }
 """A way to use each kind whose ports and fingerprint look at nothing but the config."""
 
 for _kind in KINDS:
-    _members = {"stage": stage_class(_kind), "configs": CONFIGS.get(_kind, ())}
+    _members = {"stage": stage_class(_kind), "configs": CONFIGS[_kind]}
     globals()[f"Test_{_kind}"] = type(f"Test_{_kind}", (StageConformance,), _members)
 
 

@@ -166,7 +166,7 @@ def test_its_fields_are_held_against_its_own_schema(folder: Path, plugins: Path)
         "did you mean 'column'?",
         "stages.words: 'column' is missing",
         "stages.words.top: must be a whole number of at least 1, not 0",
-        "stages.words.case: one of fold, keep is needed",
+        'stages.words.case: must be one of fold, keep, not "upper"',
     ):
         assert message in result.stderr, message
     (folder / "spec.yaml").write_text(SPEC.replace("column: text", "column: ' text'"))
@@ -272,6 +272,10 @@ def test_a_broken_kind_is_named_with_its_package(
         ("def ports(config): return Ports({}, {'o': Output('gguf', origin='m')})", "the output 'o' comes from 'm', which is not an input"),
         ("def ports(config): return Ports({'i': Input(('i',), './x', ('rows',))}, {})", "the input 'i' accepts 'rows', not one of records"),
         ("def ports(config): return Ports({}, {'o': Output('file')}, 'p')", "the default output 'p' is not one of o"),
+        ("def ports(config): return 1 / 0", "odd.py:10)"),
+        ("def ports(config): return Ports({'i': Input(('dat',), './x', ('file',))}, {})", "ports: the input 'i' is at the path ('dat',), but Config has no field 'dat'"),
+        ("def problems(config): return [(('dat',), 'wrong')]", "problems: the problem 'wrong' is at the path ('dat',), but Config has no field 'dat'"),
+        ("def problems(config): return 1 / 0", "odd.py:12)"),
         ("def problems(config): return ['wrong']", "problems returned something else than a list of (path, message)"),
         ("def fingerprint(config): return {'a': {1, 2}}", "fingerprint returned what is not JSON"),
         ("def tools(config): return 'torch'", "tools returned 'torch', not a list of str"),
@@ -289,6 +293,26 @@ def test_a_wrong_answer_is_blamed_on_the_package(tmp_path: Path, answer: str, wh
     message = refused(tmp_path, offer(tmp_path, "odd = odd:Odd", code))
     assert message.startswith(WHO), message
     assert why in message
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("None", "run returned None, not a StageResult"),
+        ("StageResult({'p': ctx.out})", "lacks the output 'o', which ports declares"),
+        ("StageResult({'o': ctx.out}, {'loss': {'a': {1}}})", "the metric 'loss.a' is {1}, a set: not JSON"),
+    ],
+)  # fmt: skip
+def test_a_wrong_result_is_the_fault_of_its_kind(tmp_path: Path, answer: str, why: str) -> None:
+    """The output or metric is named, and where the kind's ``run`` is."""
+    code = CLASS.replace("import Ports,", "import Output, Ports,")
+    code = code.replace("Ports({}, {})", "Ports({}, {'o': Output('file')})")
+    packages = offer(tmp_path, "odd = odd:Odd", code.replace("StageResult({})", answer))
+    (tmp_path / "spec.yaml").write_text("version: 1\nname: x\nstages:\n  a: {kind: odd}\n")
+    told = llmpipe(tmp_path, packages, "run", "spec.yaml")
+    assert told.returncode == 1
+    assert why in told.stderr
+    assert f"correct run of the kind odd: {packages / 'odd.py'}:11" in told.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,19 @@ The registry does this for the kinds of other packages, `llmpipe.testing` for al
 from __future__ import annotations
 
 import json
+import math
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any, cast, get_args
+
+import msgspec
 
 from llmpipe.contracts.abilities import ABILITIES, Servable
 from llmpipe.contracts.artifacts import ArtifactType, Input, Output, Ports
 from llmpipe.contracts.config import ServedConfig, StageConfig
+from llmpipe.contracts.context import StageResult
 from llmpipe.contracts.estimates import Needs
 from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults
 from llmpipe.errors import LlmpipeError
@@ -20,6 +26,9 @@ from llmpipe.needs import Need
 
 REQUIRED = ("ports", "run")
 """What a class must define itself; `StageDefaults` defines the rest."""
+
+OURS = str(Path(__file__).parents[1])
+"""The folder of llmpipe's own code."""
 
 Blame = Callable[[str], LlmpipeError]
 """Makes an error about a fault of a kind that names its owner."""
@@ -87,8 +96,8 @@ def checked(stage: type, blame: Blame) -> type[Stage]:
             except LlmpipeError:
                 raise
             except Exception as error:
-                raise blame(f"{name} raised {type(error).__name__}: {error}") from error
-            if wrong := complaint(found):
+                raise blame(f"{name} raised {raised(error)}") from error
+            if wrong := complaint(found) or astray(name, found, args[0]):
                 raise blame(wrong)
             return found
 
@@ -97,6 +106,103 @@ def checked(stage: type, blame: Blame) -> type[Stage]:
     own = {name: guarded(name, check) for name, check in ANSWERS.items() if hasattr(stage, name)}
     names = {"__module__": stage.__module__, "__doc__": stage.__doc__}
     return cast("type[Stage]", type(stage.__name__, (stage,), {**names, **own}))
+
+
+def raised(error: BaseException) -> str:
+    """Describe an exception, and where the code of another package raised it."""
+    told = f"{type(error).__name__}: {error}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((OURS, "<frozen"))
+    ]
+    if isinstance(error, SyntaxError) or not frames:
+        return told
+    last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
+    return f"{told} ({last.filename}:{last.lineno})"
+
+
+def astray(name: str, found: Any, config: Any) -> str | None:
+    """Describe a path in what ``ports`` or ``problems`` returned that leads to no field."""
+    paths = []
+    if name == "ports":
+        paths = [(f"the input {port!r}", wanted.field) for port, wanted in found.inputs.items()]
+    elif name == "problems":
+        paths = [(f"the problem {text!r}", path) for path, text in found]
+    for what, path in paths:
+        if unknown := _unknown_field(config, path):
+            return f"{name}: {what} is at the path {path}, but {unknown}"
+    return None
+
+
+def _unknown_field(value: Any, path: tuple[str | int, ...]) -> str | None:
+    """Describe the first step of a path that is not a field; a mapping may lack a key."""
+    for step in path:
+        if isinstance(value, msgspec.Struct):
+            form = type(value)
+            known = dict(zip(form.__struct_encode_fields__, form.__struct_fields__, strict=True))
+            if step not in known:
+                return f"{form.__name__} has no field {step!r}"
+            value = getattr(value, known[step])
+            continue
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            return None
+    return None
+
+
+def result_complaint(
+    result: Any, declared: Collection[str], out: Path, *, finite: bool = False
+) -> str | None:
+    """Describe what is wrong with the value that ``run`` returned.
+
+    Args:
+        result: The value.
+        declared: The outputs that ``ports`` declares.
+        out: The folder of the outputs.
+        finite: Whether metrics that are infinite or not a number are wrong, too.
+    """
+    if not isinstance(result, StageResult):
+        return f"run returned {_shown(result)}, not a StageResult"
+    outputs: Mapping[str, Any] = result.outputs
+    metrics: Any = result.metrics
+    summary: Any = result.summary
+    for name in declared:
+        if name not in outputs:
+            return f"the StageResult of run lacks the output {name!r}, which ports declares"
+    for name, path in outputs.items():
+        if name not in declared:
+            return f"run made the output {name!r}; ports declares {_listed(declared)}"
+        if not isinstance(path, Path):
+            return f"the output {name!r} is a {type(path).__name__}, not a Path"
+        if not path.resolve().is_relative_to(out.resolve()):
+            return f"the output {name!r} is outside ctx.out: {path}"
+        if not path.exists():
+            return f"the output {name!r} was not made: {path.name} does not exist"
+    if not isinstance(summary, str):
+        return f"the summary is {_shown(summary)}, not a str"
+    if not isinstance(metrics, Mapping):
+        return f"the metrics are {_shown(metrics)}, not a mapping"
+    return next(_not_json(dict(metrics), (), finite), None)
+
+
+def _not_json(value: Any, path: tuple[str, ...], finite: bool) -> Iterator[str]:
+    """Yield the metrics that JSON cannot hold."""
+    name = ".".join(path)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key is None or isinstance(key, (str, int, float)):  # JSON's writer takes them
+                yield from _not_json(inner, (*path, str(key)), finite)
+            else:
+                yield f"the metrics{f' {name!r}' if name else ''} have the key {key!r}, not a str"
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _not_json(inner, (*path, str(number)), finite)
+    elif not (value is None or isinstance(value, (str, int, float))):
+        yield f"the metric {name!r} is {_shown(value)}, a {type(value).__name__}: not JSON"
+    elif finite and isinstance(value, float) and not math.isfinite(value):
+        yield f"the metric {name!r} is {value}, which JSON cannot hold"
 
 
 def ports_complaint(ports: Any) -> str | None:

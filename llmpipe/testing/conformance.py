@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from llmpipe.contracts import StageConfig
-from llmpipe.contracts.checks import ports_complaint, shortcomings
+from llmpipe.contracts.checks import astray, ports_complaint, shortcomings
 from llmpipe.registry import config_class, convert_config
 from llmpipe.spec.described import described_schema
 from llmpipe.testing.running import make_config
@@ -31,19 +31,22 @@ class StageConformance:
     stage: ClassVar[Any]
     """The kind's class."""
     configs: ClassVar[Sequence[Mapping[str, Any]]] = ()
-    """Configs as specs write them, without ``kind``: one for each way to use the kind."""
+    """Configs as specs write them, without ``kind``: one or more for each way to use the kind."""
 
     def test_it_offers_the_contract(self) -> None:
         """The class has a config, a version, a determinism, and answers the engine's questions."""
-        assert not [*shortcomings(self.stage)]
+        stage = self._stage()
+        lacks = "; ".join(shortcomings(stage))
+        assert not lacks, f"{stage!r}: {lacks}"
         assert self.stage.Config.__struct_config__.frozen, "its Config is not frozen"
         assert self.stage.__doc__, "it has no docstring"
         assert sys.modules[self.stage.__module__].__doc__, "its module has no docstring"
 
     def test_every_field_is_described(self) -> None:
         """Each config field has a docstring: editors and the reference show it."""
-        names = self.stage.variants.classes if self.stage.variants else ()
-        forms = [self.stage.Config, *(config_class(self.stage, name) for name in names)]
+        stage = self._stage()
+        names = stage.variants.classes if stage.variants else ()
+        forms = [stage.Config, *(config_class(stage, name) for name in names)]
         bare = [
             f"{title}.{name}"
             for form in forms
@@ -58,7 +61,7 @@ class StageConformance:
         for fields in self.configs or ({},):
             told = ""
             try:
-                convert_config(self.stage, {"kind": "x", **fields, "no-such-field": 1})
+                convert_config(self._stage(), {"kind": "x", **fields, "no-such-field": 1})
             except msgspec.ValidationError as error:
                 told = str(error)
             assert "unknown field" in told or "missing required" in told, told or "it is accepted"
@@ -66,7 +69,7 @@ class StageConformance:
     def test_it_is_quick_to_import(self) -> None:
         """Planning imports a kind's module: nothing heavy may come with it."""
         code = (
-            f"import sys, {self.stage.__module__}; "
+            f"import sys, {self._stage().__module__}; "
             f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
         )
         command = [sys.executable, "-c", code]
@@ -79,12 +82,17 @@ class StageConformance:
             ports = self.stage.ports(config)
             assert ports_complaint(ports) is None, ports_complaint(ports)
             assert ports == self.stage.ports(config), "ports differ when asked again"
+            wrong = astray("ports", ports, config)
+            assert wrong is None, wrong
             data = msgspec.to_builtins(config)
             for port, wanted in ports.inputs.items():
                 found = data
                 for step in wanted.field:
                     found = found[step]
-                assert found == wanted.value, f"the input {port!r} is not at {wanted.field}"
+                if wanted.metrics:  # the field also names the metric
+                    found = found[: len(wanted.value)]
+                place = f"the field at the path {wanted.field} is {found!r}"
+                assert found == wanted.value, f"the input {port!r} is {wanted.value!r}; {place}"
 
     def test_its_fingerprint_is_json(self) -> None:
         """It holds no value that could not be written down, and is the same when asked again."""
@@ -96,5 +104,13 @@ class StageConformance:
             general = set(StageConfig.__struct_fields__) & set(found)
             assert not general, f"the fingerprint holds fields that make no artifact: {general}"
 
+    def _stage(self) -> Any:
+        found = getattr(self, "stage", None)
+        assert found is not None, f"{type(self).__name__} does not set stage, the kind's class"
+        return found
+
     def _configs(self) -> Iterator[Any]:
-        return (make_config(self.stage, fields) for fields in self.configs)
+        stage = self._stage()
+        needed = "without one, neither ports nor fingerprint is tested"
+        assert self.configs, f"{type(self).__name__} does not set configs: {needed}"
+        return (make_config(stage, fields) for fields in self.configs)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.contracts import Artifact, Input, StageContext, StageResult
+from llmpipe.contracts.checks import astray, result_complaint
 from llmpipe.registry import convert_config
 
 Inputs = Mapping[str, Path | str | Artifact]
@@ -57,7 +58,10 @@ def make_config(stage: Any, fields: Mapping[str, Any]) -> Any:
         config = convert_config(stage, kind)
     except msgspec.ValidationError as error:
         raise AssertionError(f"the config {dict(fields)} is not valid: {error}") from None
-    problems = [f"{'.'.join(map(str, path))}: {text}" for path, text in stage.problems(config)]
+    found = stage.problems(config)
+    wrong = astray("problems", found, config)
+    assert wrong is None, wrong
+    problems = [f"{'.'.join(map(str, path))}: {text}" for path, text in found]
     assert not problems, f"the config {dict(fields)} has problems: {'; '.join(problems)}"
     return config
 
@@ -133,15 +137,8 @@ def run_stage(
     context = make_context(stage, fields, folder, inputs, events=events, **options)
     result = stage.run(context)
     declared = stage.ports(context.config).outputs
-    assert isinstance(result, StageResult), f"run returned {result!r}, not a StageResult"
-    assert result.outputs.keys() == declared.keys(), (
-        f"run made {', '.join(result.outputs) or 'nothing'}; ports declares {', '.join(declared)}"
-    )
-    for output, path in result.outputs.items():
-        assert path.exists(), f"the output {output!r} was not made: {path}"
-        inside = path.resolve().is_relative_to(context.out.resolve())
-        assert inside, f"the output {output!r} is outside ctx.out: {path}"
-    json.dumps(dict(result.metrics), allow_nan=False)
+    wrong = result_complaint(result, declared, context.out, finite=True)
+    assert wrong is None, wrong
     json.dumps(events)
     return Done(result, events)
 

@@ -7,6 +7,7 @@ has three pipes to the worker: for its output, for its events, and for its answe
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.contracts import StageResult
+from llmpipe.contracts.checks import result_complaint
 from llmpipe.errors import LlmpipeError, StageError, foreign_text
 from llmpipe.registry import stage_class
 from llmpipe.runner.disk import write_hint, writing
@@ -35,7 +36,7 @@ def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> i
         os.write(events, (json.dumps(event) + "\n").encode())
 
     try:
-        found = _answer(_run_stage(request, scratch, emit), scratch / "out")
+        found = _answer(request, _run_stage(request, scratch, emit), scratch / "out")
         status = 0
     except LlmpipeError as error:
         found, status = {"error": {"message": error.message, "hint": error.hint}}, 1
@@ -74,7 +75,7 @@ def _refusal(error: OSError) -> dict[str, Any]:
     return {"message": message, "hint": hint}
 
 
-def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> StageResult:
+def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> Any:
     out, work = scratch / "out", Store(Path(request.home)).work / request.key
     out.mkdir()
     with writing(Path(request.home)):
@@ -82,16 +83,18 @@ def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> StageResult:
     return stage_class(request.kind).run(request.context(out, work, emit))
 
 
-def _answer(result: StageResult, out: Path) -> dict[str, Any]:
-    """Check that every output exists in its place; return the answer as JSON data."""
+def _answer(request: StageRequest, result: Any, out: Path) -> dict[str, Any]:
+    """Check what the stage returned; return the answer as JSON data.
+
+    Raises:
+        StageError: It is not what the contract asks for.
+    """
+    if wrong := result_complaint(result, request.outputs, out):
+        run = inspect.unwrap(stage_class(request.kind).run)
+        place = f"{inspect.getsourcefile(run)}:{run.__code__.co_firstlineno}"
+        raise StageError(wrong, hint=f"correct run of the kind {request.kind}: {place}")
     outputs = {}
     for name, path in result.outputs.items():
-        if not path.resolve().is_relative_to(out.resolve()):
-            raise StageError(f"the output {name!r} is outside the stage's folder: {path}")
-        if not path.exists():
-            raise StageError(f"the output {name!r} was not made: {path.name} does not exist")
         take_over(path, name)
         outputs[name] = str(path.relative_to(out))
-    answer = {"outputs": outputs, "metrics": dict(result.metrics), "summary": result.summary}
-    json.dumps(answer)  # metrics that are not JSON are a bug of the stage, and its log shows it
-    return answer
+    return {"outputs": outputs, "metrics": dict(result.metrics), "summary": result.summary}
