@@ -9,6 +9,7 @@ return values on every call. Errors in them name the package, not the spec.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -65,6 +66,18 @@ def stage_class(kind: str) -> type[Stage]:
 def third_party_kinds() -> dict[str, tuple[EntryPoint, ...]]:
     """Return the kinds that installed packages offer, each with the packages that offer it."""
     return {kind: points for kind, points in _offered(ENTRY_POINTS).items() if kind not in KINDS}
+
+
+def packages_of(kind: str) -> str:
+    """Return the packages that offer a kind, in a few words."""
+    return " and ".join(map(_who, _offered(ENTRY_POINTS).get(kind, ())))
+
+
+def claimants(kind: str) -> str:
+    """Return the packages that offer one of llmpipe's own kinds, too; theirs is never used."""
+    with contextlib.suppress(PluginError):  # a damaged package says nothing about this kind
+        return packages_of(kind) if kind in KINDS else ""
+    return ""
 
 
 def all_kinds() -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -363,6 +364,67 @@ def test_nobody_can_take_a_kind_of_ours(tmp_path: Path) -> None:
         "version: 1\nname: x\nstages:\n  a: {kind: command, run: 'echo > ${outputs.o}', outputs: {o: o.txt}}\n"
     )
     assert llmpipe(tmp_path, packages, "run", "spec.yaml").returncode == 0
+
+
+def test_a_name_of_ours_that_a_package_claims_is_told(tmp_path: Path) -> None:
+    """Where the spec does not fit our kind, its author may have meant that of the package."""
+    packages = offer(tmp_path, "command = odd:Odd", CLASS)
+    message = refused(tmp_path, packages, "command")
+    assert "stages.a: 'run' is missing" in message
+    assert "stages.a.kind: 'command' is a kind of llmpipe's own" in message
+    assert "that of the package odd-kinds 1.2 is not used: its authors must rename it" in message
+
+
+SERVED = """
+from llmpipe.contracts import Input, Output, Ports, Servable, ServedConfig, StageDefaults, StageResult
+from contextlib import contextmanager
+from http.server import HTTPServer, BaseHTTPRequestHandler
+class Config(ServedConfig, frozen=True, kw_only=True):
+    data: str
+class Odd(StageDefaults, Servable):
+    Config = Config
+    VERSION = 1
+    determinism = "exact"
+    @staticmethod
+    def ports(config):
+        return Ports({"data": Input(("data",), config.data, ("file",))}, {"o": Output("file")}, "o")
+    @staticmethod
+    def run(ctx):
+        (ctx.out / "o").write_text("o")
+        return StageResult({"o": ctx.out / "o"})
+    @staticmethod
+    @contextmanager
+    def serve(ctx):
+        ctx.output("o")
+        HTTPServer((ctx.host, ctx.port), BaseHTTPRequestHandler)
+        1 / 0
+        yield
+"""
+
+
+def test_serving_that_fails_names_stage_package_and_place(tmp_path: Path) -> None:
+    """One command makes what is missing; a taken port and a bug in ``serve`` are told apart."""
+    packages = offer(tmp_path, "odd = odd:Odd", SERVED)
+    (tmp_path / "spec.yaml").write_text(
+        "version: 1\nname: x\nstages:\n"
+        "  first: {kind: command, run: 'echo > ${outputs.o}', outputs: {o: o.txt}}\n"
+        "  a: {kind: odd, data: first}\n"
+    )
+    early = llmpipe(tmp_path, packages, "serve", "spec.yaml")
+    assert early.returncode == 1
+    assert "make it first: llmpipe run spec.yaml --only a\n" in early.stderr
+    assert llmpipe(tmp_path, packages, "run", "spec.yaml", "--only", "a").returncode == 0
+    told = llmpipe(tmp_path, packages, "serve", "spec.yaml", "--port", "0")
+    assert told.returncode == 2
+    whose = "a: serve of the stage kind 'odd' of the package odd-kinds 1.2 raised "
+    assert told.stderr.startswith(
+        f"{whose}ZeroDivisionError: division by zero ({packages}/odd.py:2"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told = llmpipe(tmp_path, packages, "serve", "spec.yaml", "--port", port)
+    assert told.returncode == 1
+    assert told.stderr.startswith(f"a: cannot listen on 127.0.0.1:{port}: the port is in use or")
 
 
 WARNS = CLASS.replace(

@@ -78,7 +78,7 @@ def _context(
         missing = [name for name in node.upstream() if plans[name].status == "run"]
         raise StoreError(
             f"{node.id} needs {', '.join(missing) or 'what is not looked up yet'}",
-            hint="\n".join(map(advice.make, missing)) or None,
+            hint=advice.make(*missing) if missing else None,
         )
     records = {name: p.record for name, p in plans.items() if p.record is not None}
 

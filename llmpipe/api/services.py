@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.api.selection import find_able
 from llmpipe.api.stored import Stored
-from llmpipe.backends.binding import require_protection
+from llmpipe.backends.binding import cannot_listen, require_protection
 from llmpipe.backends.openai.api_key import NO_KEY, clean_key
 from llmpipe.contracts import Answers, Servable, ServeContext, ServedConfig, reveal
+from llmpipe.contracts.checks import raised
+from llmpipe.errors import LlmpipeError, PluginError, StageError
 from llmpipe.graph.model import Graph, StageNode
+from llmpipe.registry import KINDS, packages_of
 from llmpipe.runner.needs import require_installed
 from llmpipe.runner.store import Store
 
@@ -53,7 +58,8 @@ class Service:
         with ExitStack() as opened:
             opened.enter_context(_held(stored.project.store))
             context = serve_context(stored, node, host=host, port=port, api_key=api_key)
-            self._endpoint = opened.enter_context(node.stage.serve(context))
+            with _blamed(node, "serve", host, port):
+                self._endpoint = opened.enter_context(node.stage.serve(context))
             self._opened = opened.pop_all()
         self.url = self._endpoint.url
         self.offers = self._endpoint.offers
@@ -105,7 +111,7 @@ def serve_context(
         config=node.config,
         stage=node.id,
         pipeline=stored.project.graph.spec.name,
-        inputs={port: stored.artifact(binding) for port, binding in node.bindings.items()},
+        inputs={port: stored.artifact(binding, node.id) for port, binding in node.bindings.items()},
         created=stored.created(node),
         output=lambda name: stored.path(node, name),
         threads=len(os.sched_getaffinity(0)),
@@ -113,6 +119,28 @@ def serve_context(
         port=port,
         api_key=api_key,
     )
+
+
+@contextmanager
+def _blamed(node: StageNode, method: str, host: str, port: int) -> Iterator[None]:
+    """Name the stage, and the package of its kind, in an error of the kind's own code.
+
+    Raises:
+        StageError: the address is taken.
+        PluginError: a method of another package's kind raised something else.
+    """
+    try:
+        yield
+    except LlmpipeError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
+            told = cannot_listen(host, port)
+            raise StageError(f"{node.id}: {told.message}", hint=told.hint) from error
+        if node.kind in KINDS:
+            raise
+        whose = f"the stage kind {node.kind!r} of {packages_of(node.kind)}"
+        raise PluginError(f"{node.id}: {method} of {whose} raised {raised(error)}") from error
 
 
 def _held(store: Store) -> AbstractContextManager[None]:
@@ -168,7 +196,8 @@ class Answering:
         with ExitStack() as opened:
             opened.enter_context(_held(stored.project.store))
             context = serve_context(stored, node)
-            self.answerer = opened.enter_context(node.stage.answerer(context))
+            with _blamed(node, "answerer", context.host, context.port):
+                self.answerer = opened.enter_context(node.stage.answerer(context))
             self._opened = opened.pop_all()
 
     def close(self) -> None:

@@ -25,8 +25,8 @@ from llmpipe.runner.store import Store
 class Advice(Protocol):
     """Says what to do about what is not there, in the terms of its caller."""
 
-    def make(self, stage: str | None) -> str:
-        """Describe how to build a stage's artifacts, or all artifacts."""
+    def make(self, *stages: str) -> str:
+        """Describe how to build the artifacts of some stages, or without a name of all."""
 
     def take(self, run: str) -> str:
         """Describe how to select the artifacts of an earlier run."""
@@ -41,8 +41,8 @@ class PythonAdvice:
     def __init__(self, spec: Path) -> None:
         self._spec = os.path.relpath(spec)
 
-    def make(self, stage: str | None) -> str:
-        return f"pipe.run(only={[stage]!r})" if stage else "pipe.run()"
+    def make(self, *stages: str) -> str:
+        return f"pipe.run(only={list(stages)!r})" if stages else "pipe.run()"
 
     def take(self, run: str) -> str:
         return f"llmpipe.load({self._spec!r}, run={run!r})"
@@ -76,8 +76,10 @@ class Stored:
     def _plans(self) -> dict[str, StagePlan]:
         return make_plan(self.project)
 
-    def record(self, stage: str, label: str | None = None) -> KeyRecord:
+    def record(self, stage: str, label: str | None = None, for_: str | None = None) -> KeyRecord:
         """Return the record of a stage; ``label`` is what messages call what is wanted of it.
+
+        The advice is to make ``for_``, the stage that needs it, if one is named.
 
         Raises:
             StoreError: the stage is not up to date, or the run that is meant did not make it.
@@ -86,7 +88,7 @@ class Stored:
             return self._made_by_run(self._run, stage, label or stage)
         plan = self._plans[stage]
         if plan.status != "cached" or plan.record is None:
-            hints = [*self._older(stage), f"make it first: {self._advice.make(stage)}"]
+            hints = [*self._older(stage), f"make it first: {self._advice.make(for_ or stage)}"]
             what = f"{label or stage} is not up to date in the store"
             raise StoreError(what, hint="\n".join(hints))
         return plan.record
@@ -161,8 +163,8 @@ class Stored:
                 found[port] = datetime.fromisoformat(record.created).timestamp()
         return found
 
-    def artifact(self, binding: Binding) -> Artifact:
-        """Return what an input is bound to, as the stage itself would get it.
+    def artifact(self, binding: Binding, for_: str | None = None) -> Artifact:
+        """Return what an input is bound to, as the stage ``for_`` itself would get it.
 
         Raises:
             StoreError: a stage that makes it is not up to date.
@@ -172,13 +174,13 @@ class Stored:
         while current is not None:
             if isinstance(current.source, StageOutput):
                 stage = current.source.stage
-                records[stage] = self.record(stage, current.label)
+                records[stage] = self.record(stage, current.label, for_)
             current = current.base
         shape = self.project.input_fingerprint(binding, records)
         if shape is None:
             raise StoreError(
                 f"{binding.label} was never fetched",
-                hint=f"run the spec first: {self._advice.make(None)}",
+                hint=f"run the spec first: {self._advice.make()}",
             )
         return self.project.input_request(binding, shape, records).artifact(
             self.project.store.objects

@@ -161,9 +161,9 @@ class CommandAdvice:
         self._over = overlaid(options.profiles, options.settings)
         self._command = ["llmpipe", *command]
 
-    def make(self, stage: str | None) -> str:
-        """Describe how to build a stage's artifacts, or all artifacts."""
-        only = ["--only", stage] if stage else []
+    def make(self, *stages: str) -> str:
+        """Describe how to build the artifacts of some stages, or without a name of all."""
+        only = [part for stage in stages for part in ("--only", stage)]
         return shlex.join(["llmpipe", "run", self._spec, *self._over, *only])
 
     def take(self, run: str) -> str:

@@ -111,15 +111,19 @@ def checked(stage: type, blame: Blame) -> type[Stage]:
 def raised(error: BaseException) -> str:
     """Describe an exception, and where the code of another package raised it."""
     told = f"{type(error).__name__}: {error}"
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((OURS, "<frozen"))
-    ]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename)]
     if isinstance(error, SyntaxError) or not frames:
         return told
     last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
     return f"{told} ({last.filename}:{last.lineno})"
+
+
+def _is_theirs(file: str) -> bool:
+    """Return whether a file belongs neither to llmpipe nor to Python."""
+    import sysconfig  # needed only for an error
+
+    pythons = file.startswith(sysconfig.get_path("stdlib")) and "site-packages" not in file
+    return not (pythons or file.startswith((OURS, "<frozen")))
 
 
 def astray(name: str, found: Any, config: Any) -> str | None:

@@ -15,6 +15,7 @@ from llmpipe.contracts import SECRET, StageConfig
 from llmpipe.errors import Location, Problem, did_you_mean
 from llmpipe.registry import (
     all_kinds,
+    claimants,
     convert_config,
     stage_class,
     variant_class,
@@ -154,8 +155,13 @@ def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
             yield problem
         elif form := _form(node):
             schema = strict_schema(*form)
-            yield from _schema_problems(schema, data, node, path)
-            yield from _misplaced_secrets(data, schema, node, path)
+            problems = [*_schema_problems(schema, data, node, path)]
+            problems += _misplaced_secrets(data, schema, node, path)
+            yield from problems
+            if problems and (packages := claimants(kind)):
+                message = f"{dotted((*path, 'kind'))}: {kind!r} is a kind of llmpipe's own"
+                hint = f"that of {packages} is not used: its authors must rename it"
+                yield Problem(message, node.locate(("kind",)), hint)
 
 
 def _variant_problem(kind: str, node: Node, path: Steps) -> Problem | None:

@@ -71,12 +71,13 @@ def test_what_was_made_with_settings_is_named_and_served(
 ) -> None:
     """The message says by which run and with which settings, and how to serve just that."""
     _run("--set", "params.steps=12")
-    for command in (["serve", "spec.yaml"], ["get", "spec.yaml", "sft", "x"]):
+    wanted = {"chat": ["serve", "spec.yaml"], "sft": ["get", "spec.yaml", "sft", "x"]}
+    for stage, command in wanted.items():
         told = _complaint(capsys, *command)
         assert "sft is not up to date in the store" in told
         (run,) = re.findall(r"run (\S+) has it, with --set params.steps=12 \(made \d{4}-", told)
         assert f"to take that: llmpipe {' '.join(command)} --run {run}\n" in told
-        assert "make it first: llmpipe run spec.yaml --only sft" in told
+        assert f"make it first: llmpipe run spec.yaml --only {stage}\n" in told
     assert _served(monkeypatch, "--run", run) == "12 steps\n"
     assert _served(monkeypatch, "--run", "last") == "12 steps\n"
     assert _got("x", "--run", run[:-1]) == "12 steps\n"
