@@ -131,8 +131,8 @@ def _seconds(project: Project, plan: StagePlan, needs: Needs) -> float | None:
 def hardware_text(hardware: Hardware) -> str:
     """Describe a machine in a few words."""
     if hardware.kind == "cpu":
-        memory = f" with {size_text(hardware.memory)} of memory" if hardware.memory else ""
-        return f"a machine without a GPU{memory}"
+        memory = f", {size_text(hardware.memory)} of memory" if hardware.memory else ""
+        return f"a machine without GPU{memory}"
     size = size_text(hardware.gpu_memory) if hardware.gpu_memory else "unknown size"
     return f"{hardware.gpus} GPU{'s' * (hardware.gpus > 1)} of {size}"
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
 
 from llmpipe.cli.options import add_spec, open_pipeline, parser, print_json
 
 TOO_LARGE = 1
 """The exit code when a stage does not fit."""
+
+PATIENCE = 2.0
+"""Seconds after which a line says what the command is doing."""
 
 
 def main(argv: list[str]) -> int:
@@ -32,14 +39,28 @@ def main(argv: list[str]) -> int:
     )
     arguments.add_argument("--json", action="store_true", help="print the estimate as JSON")
     options = arguments.parse_intermixed_args(argv)
-    estimate = open_pipeline(options).estimate(
-        options.stage, gpu=options.gpu, price=options.price, online=not options.offline
-    )
+    pipeline = open_pipeline(options)
+    with _told_if_slow(f"estimating {options.stage or options.spec} … (slow only the first time)"):
+        estimate = pipeline.estimate(
+            options.stage, gpu=options.gpu, price=options.price, online=not options.offline
+        )
     if options.json:
         print_json(estimate.as_json())
     else:
         print(estimate)
     return 0 if estimate.fits else TOO_LARGE
+
+
+@contextlib.contextmanager
+def _told_if_slow(text: str) -> Iterator[None]:
+    """Print a line on standard error if the block takes longer than a moment."""
+    timer = threading.Timer(PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _price(text: str) -> float:

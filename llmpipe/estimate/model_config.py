@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -85,13 +86,23 @@ def _of_hub(repo: str, revision: str | None, *, online: bool) -> ModelConfig:
         return ModelConfig(missing=f"config.json of {repo} is not on this machine", absent=repo)
     from huggingface_hub import hf_hub_download
 
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # the client logs each try
     try:
         path = hf_hub_download(repo, "config.json", revision=revision)
     except Exception as error:  # the client raises its HTTP library's errors, whichever that is
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        told = f"config.json of {repo} could not be downloaded: {reason}"
+        told = f"config.json of {repo} could not be downloaded: {_reason(error)}"
         return ModelConfig(missing=told, absent=repo)
+    finally:
+        logging.disable(silenced)
     return replace(_read(Path(path)), absent=repo)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a download failed; a client that never got a response names no cause."""
+    if getattr(error, "response", None) is None:
+        return "the hub cannot be reached (check the network; --offline does not try)"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +103,7 @@ def _needs(question: _Question, memory: Memory, product: str) -> Needs:
         disk=memory.product(product),
         download=absent,
         parts=memory.parts,
-        notes=tuple(memory.notes),
+        notes=(*memory.notes, *_unused(question.hardware.gpus, question.asked.hardware.gpus)),
     )
     if limit is None or question.asked.depth != "full":
         return needs
@@ -116,6 +116,13 @@ def _needs(question: _Question, memory: Memory, product: str) -> Needs:
     if not found:
         found = [gist(parameters, limit)]
     return replace(needs, micro_batch=largest, changes=tuple(found))
+
+
+def _unused(used: int, there: int) -> Iterator[str]:
+    """Yield a note on GPUs that the launcher leaves idle."""
+    if used < there:
+        launch = f"launch: {{launcher: torchrun, args: [--nproc_per_node={there}]}}"
+        yield f"the stage's launcher uses {used} of {there} GPUs; {launch} uses all"
 
 
 def _used(config: TrainConfig, hardware: Hardware) -> Hardware:

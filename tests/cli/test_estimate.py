@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from workspace import Workspace
 
+from llmpipe.cli import estimate
 from llmpipe.needs import is_here
 
 SPEC = """\
@@ -58,6 +60,27 @@ def test_a_model_that_cannot_be_had_is_named(workspace: Workspace) -> None:
     assert (
         "memory is not known: config.json of nobody/nothing is not on this machine" in result.stdout
     )
+
+
+def test_a_hub_that_cannot_be_reached_is_named(workspace: Workspace) -> None:
+    """In one line of the estimate: neither the client's retries nor its last error."""
+    workspace.write(SPEC.replace("./base", "nobody/nothing"))
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(workspace.folder)}
+    result = workspace.call("estimate", "spec.yaml", **hub)
+    assert result.returncode == 0, result.stderr
+    assert "could not be downloaded: the hub cannot be reached" in result.stdout
+    assert "--offline does not try" in result.stdout
+    assert "Retry" not in result.stderr + result.stdout
+
+
+def test_a_slow_estimate_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, whether or not that is a terminal."""
+    monkeypatch.setattr(estimate, "PATIENCE", 0.0)
+    with estimate._told_if_slow("estimating sft …"):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == "estimating sft …\n"
 
 
 def test_a_run_that_cannot_fit_is_refused(workspace: Workspace) -> None:
