@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmpipe.cli.options import add_run, add_spec, open_pipeline, parser
+from llmpipe.errors import UsageError
 
 
 def main(argv: list[str]) -> int:
@@ -19,6 +20,8 @@ def main(argv: list[str]) -> int:
         help="the target: a new name, or for a single file an existing folder",
     )
     options = arguments.parse_args(argv)
+    if options.path == "-":
+        raise UsageError("get does not write to standard output", hint="name a new path, or ./-")
     command = ["get", options.spec, options.artifact, options.path]
     print(open_pipeline(options, command).copy(options.artifact, options.path))
     return 0

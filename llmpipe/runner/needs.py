@@ -221,7 +221,9 @@ def _room(project: Project, stages: Collection[str]) -> Need | None:
         f"the stages to run made {size_text(needed)} last time" if has_run else "models to be made"
     )
     mend = f"{why}; {size_text(free)} are free: run llmpipe gc, or continue with --yes"
-    return Need(f"{size_text(needed)} of disk", needed <= free, mend, "disk")
+    unknown = any(estimated.get(name) is None for name in new)  # such a stage counts too little
+    label = f"{'at least ' if unknown else ''}{size_text(needed)} of disk"
+    return Need(label, needed <= free, mend, "disk")
 
 
 def with_paths(node: StageNode) -> StageConfig:

@@ -110,8 +110,10 @@ def test_what_is_not_up_to_date_is_refused(workspace: Any) -> None:
 
 
 def test_a_target_that_cannot_be_written(things: Any) -> None:
-    """A folder that is a file and a full disk end in 1, say why, and leave nothing."""
+    """Standard output, a folder that is a file and a full disk are told and leave nothing."""
     (things.folder / "file").write_text("")
+    assert "does not write to standard output" in get(things, "one", "-", code=2)
+    assert not (things.folder / "-").exists()
     assert "file/x cannot be written: " in get(things, "one", "file/x", code=1)
     if not Path("/dev/full").exists() or os.geteuid() != 0:
         return

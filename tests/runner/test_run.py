@@ -334,6 +334,16 @@ def test_too_little_room_is_said_before_anything_runs(workspace: Any) -> None:
     assert workspace.trace() == ["first", "second", "third"]
 
 
+def test_the_room_for_stages_that_have_never_run_is_a_lower_bound(workspace: Any) -> None:
+    """``doctor`` says "at least" until every stage has run once."""
+    workspace.run("--only", "first")
+    assert "at least 8 bytes of disk" in workspace.call("doctor", "spec.yaml").stdout
+    workspace.run()
+    told = workspace.call("doctor", "spec.yaml").stdout
+    assert " of disk" in told
+    assert "at least" not in told
+
+
 def test_a_store_that_cannot_be_written_is_a_clear_error(workspace: Any) -> None:
     """A home that is a file, or whose format is newer, is named with what to do."""
     result = workspace.call("run", "spec.yaml", LLMPIPE_HOME="/dev/null/x")
