@@ -316,6 +316,17 @@ def test_a_wrong_result_is_the_fault_of_its_kind(tmp_path: Path, answer: str, wh
     assert f"correct run of the kind odd: {packages / 'odd.py'}:11" in told.stderr
 
 
+def test_a_metric_that_is_not_a_number_is_told(tmp_path: Path) -> None:
+    """The artifacts of a long stage are kept; the metric is null."""
+    code = CLASS.replace("StageResult({})", "StageResult({}, {'loss': float('nan')})")
+    packages = offer(tmp_path, "odd = odd:Odd", code)
+    (tmp_path / "spec.yaml").write_text("version: 1\nname: x\nstages:\n  a: {kind: odd}\n")
+    told = llmpipe(tmp_path, packages, "run", "spec.yaml", "--json")
+    assert told.returncode == 0
+    assert json.loads(told.stdout)["stages"]["a"]["metrics"] == {"loss": None}
+    assert "the metric 'loss' is nan, which JSON cannot hold: null is stored" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("ability", "why"),
     [

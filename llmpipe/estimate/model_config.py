@@ -99,10 +99,11 @@ def _of_hub(repo: str, revision: str | None, *, online: bool) -> ModelConfig:
 
 
 def _reason(error: Exception) -> str:
-    """Return why a download failed; a client that never got a response names no cause."""
-    if getattr(error, "response", None) is None:
+    """Return why a download failed. The client's own error only says that the file is not here."""
+    cause = error.__cause__ or error
+    if isinstance(cause, RuntimeError):  # its retry fails: "the client has been closed"
         return "the hub cannot be reached (check the network; --offline does not try)"
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:

@@ -71,6 +71,9 @@ def test_a_hub_that_cannot_be_reached_is_named(workspace: Workspace) -> None:
     assert "could not be downloaded: the hub cannot be reached" in result.stdout
     assert "--offline does not try" in result.stdout
     assert "Retry" not in result.stderr + result.stdout
+    result = workspace.call("estimate", "spec.yaml", **hub, HF_HUB_OFFLINE="1")
+    assert "could not be downloaded: Cannot reach http" in result.stdout
+    assert "offline mode is enabled" in result.stdout
 
 
 def test_a_slow_estimate_says_so(

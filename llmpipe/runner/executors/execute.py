@@ -36,7 +36,10 @@ def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> i
         os.write(events, (json.dumps(event) + "\n").encode())
 
     try:
-        found = _answer(request, _run_stage(request, scratch, emit), scratch / "out")
+        result, out = _run_stage(request, scratch, emit), scratch / "out"
+        found = _answer(request, result, out)
+        if wrong := result_complaint(result, request.outputs, out, finite=True):
+            emit({"event": "warning", "message": f"{wrong}: null is stored"})
         status = 0
     except LlmpipeError as error:
         found, status = {"error": {"message": error.message, "hint": error.hint}}, 1
