@@ -289,7 +289,7 @@ def test_serve_needs_a_model_that_was_made(folder: Path) -> None:
     """What is not in the store is not served, and the message says how to make it."""
     missing = call(folder, "serve", "spec.yaml")
     assert missing.returncode == 1
-    assert "llmpipe run spec.yaml --only gguf" in missing.stderr
+    assert "llmpipe run spec.yaml --only chat" in missing.stderr
     wrong = call(folder, "serve", "spec.yaml", "sft")
     assert wrong.returncode == 2
     assert "sft is a stage of kind train, which cannot be served" in wrong.stderr
