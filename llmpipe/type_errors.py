@@ -60,11 +60,16 @@ def bounded(
 ) -> str:
     """Return the words for a number with its bounds, such as ``a whole number from 1 to 9``."""
     if ge is not None and le is not None:
-        return f"{words} from {ge} to {le}"
+        return f"{words} from {_number(ge)} to {_number(le)}"
     bounds = {"at least": ge, "above": gt, "at most": le, "below": lt}
-    parts = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
+    parts = [f"{word} {_number(bound)}" for word, bound in bounds.items() if bound is not None]
     of = " of" if parts and parts[0].startswith("at ") else ""
     return f"{words}{of} {' and '.join(parts)}" if parts else words
+
+
+def _number(bound: float) -> str:
+    """Return a bound as a person writes it: without ``.0``."""
+    return str(int(bound) if bound == int(bound) else bound)
 
 
 def shown(value: Any) -> str:

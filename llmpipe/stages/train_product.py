@@ -82,7 +82,7 @@ def verify_kept(output: Path, checkpoint: Path) -> str | None:
     names = sorted(file.name for file in checkpoint.glob("*.safetensors"))
     lost = [name for name in names if not (output / name).is_file()]
     if lost or not names:
-        why = f"training did not write {lost[0]} behind" if lost else "it has no safetensors"
+        why = f"training did not write {lost[0]}" if lost else "it has no safetensors"
         return f"the weights kept are not compared with those of {checkpoint.name}: {why}"
     changed = differing(
         [checkpoint / name for name in names], [output / name for name in names], first_only=True
@@ -103,7 +103,7 @@ def verify_adapter(folder: Path) -> None:
         StageError: it does not.
     """
     if not (folder / ADAPTER_WEIGHTS).is_file() or not (folder / ADAPTER_CONFIG).is_file():
-        raise StageError(f"training did not write {ADAPTER_WEIGHTS} behind")
+        raise StageError(f"training did not write {ADAPTER_WEIGHTS}")
     report = look([folder / ADAPTER_WEIGHTS])
     empty = [name for name, shape in report.shapes.items() if 0 in shape]
     if not report.shapes or empty:

@@ -160,9 +160,9 @@ def test_ctrl_c_ends_the_waiting_for_a_try(workspace: Any) -> None:
 def test_limits_that_make_no_sense_are_refused(workspace: Any) -> None:
     """No time at all and less than no tries are problems of the spec."""
     for field, message in (
-        ("timeout: 0", "more than 0"),
-        ("timeout: -3", "more than 0"),
-        ("retries: -1", "at least 0"),
+        ("timeout: 0", "a number above 0 and at most 1000000000, not 0"),
+        ("timeout: -3", "a number above 0"),
+        ("retries: -1", "a whole number from 0 to"),
     ):
         workspace.write(FLAKY.replace("retries: RETRIES", field))
         result = workspace.call("run", "spec.yaml")

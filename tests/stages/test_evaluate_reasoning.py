@@ -129,7 +129,7 @@ def test_a_gguf_that_reads_other_tokens_is_told_of(
     template = tmp_path / "model" / "chat_template.jinja"
     template.write_text("Answer shortly.\n" + template.read_text("utf-8"), "utf-8")
     _, _, [warning] = run(metrics=["exact_match"])
-    assert "gguf tokenizes the questions differently than hf: 1 of the first 1 rows" in warning
+    assert "gguf tokenizes the questions differently from hf: 1 of the first 1 rows" in warning
 
 
 def test_a_text_may_speak_of_a_closing_tag(compared: Callable[..., Any], tmp_path: Path) -> None:

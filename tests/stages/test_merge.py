@@ -68,7 +68,7 @@ def test_a_bad_adapter_is_refused(tmp_path: Path, tensors: Tensors, message: str
 
 def test_a_missing_or_torn_adapter_is_refused(tmp_path: Path) -> None:
     """No file, or one cut off half way."""
-    with pytest.raises(StageError, match=r"no adapter_model\.safetensors"):
+    with pytest.raises(StageError, match=r"did not write adapter_model\.safetensors"):
         verify_adapter(tmp_path)
     file = adapter_folder(tmp_path, LEARNED) / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-3])
