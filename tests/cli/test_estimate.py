@@ -66,7 +66,7 @@ def test_a_hub_that_cannot_be_reached_is_named(workspace: Workspace) -> None:
     """In one line of the estimate: neither the client's retries nor its last error."""
     workspace.write(SPEC.replace("./base", "nobody/nothing"))
     hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_CACHE": str(workspace.folder)}
-    result = workspace.call("estimate", "spec.yaml", **hub)
+    result = workspace.call("estimate", "spec.yaml", **hub, HF_HUB_OFFLINE="0")
     assert result.returncode == 0, result.stderr
     assert "could not be downloaded: the hub cannot be reached" in result.stdout
     assert "--offline does not try" in result.stdout
