@@ -76,6 +76,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
 
 
+@pytest.fixture(autouse=True)
+def same_signals() -> Iterator[None]:
+    """Fail the test that leaves Ctrl-C ignored: every process started later would ignore it too."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    after = {number: signal.getsignal(number) for number in before}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before, "the test leaves other signal handlers than it found"
+
+
 @pytest.fixture
 def all_cores() -> Iterator[None]:
     """Every core, also in one of several workers, for what is to run at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -226,9 +227,14 @@ def test_a_folder_or_link_in_the_place_of_a_lease_expires(
 def _require_taken_over(folder: Path, make: Any) -> None:
     make(folder / "k.json")
     told: list[Any] = []
-    with lease.hold(folder, folder, "k", {"stage": "own", "head": None}, told.append) as held:
-        assert held.waited in (True, False)
-        assert (lease.read_owner(folder / "k.json") or {})["stage"] == "own"
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    try:
+        with lease.hold(folder, folder, "k", {"stage": "own", "head": None}, told.append) as held:
+            assert held.waited in (True, False)
+            assert (lease.read_owner(folder / "k.json") or {})["stage"] == "own"
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
     assert not (folder / "k.json").exists()
 
 
