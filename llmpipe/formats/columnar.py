@@ -1,12 +1,16 @@
 """Read rows from Parquet and Arrow files, as JSON values.
 
 In a column of objects each row has the keys of all rows, null if it lacks one: such nulls are left
-out. Times become ISO text, bytes base64, and other values what Python writes.
+out. NaN, which data frames write for null, becomes null. Times become ISO text, bytes base64, and
+other values what Python writes. In a column of narrow floats, 0.1 is read as 0.1 and not as
+0.10000000149011612, its nearest float of 32 bits.
 """
 
 from __future__ import annotations
 
 import base64
+import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,9 @@ from llmpipe.formats.opening import Row
 ENDINGS = (".parquet", ".arrow", ".feather")
 
 _PLAIN = frozenset({str, bool, int, float, type(None)})
+
+NARROW = {"halffloat": "e", "float": "f"}
+"""Arrow's names of floats below 64 bits, and their format in `struct`."""
 
 BATCH = 1_000
 """Rows that are held at a time."""
@@ -39,8 +46,15 @@ def read_columnar(path: Path, label: str) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         for batch in _batches(pa, path):
+            narrow = {
+                field.name: NARROW[width]
+                for field in batch.schema
+                if (width := str(field.type)) in NARROW
+            }
             for row in batch.to_pylist():
                 number += 1
+                for name, width in narrow.items():
+                    row[name] = _shortest(row[name], width)
                 yield number, {name: _plain(value) for name, value in row.items()}
     except pa.ArrowInvalid as error:
         raise StageError(f"{label}: cannot be read: {str(error).splitlines()[0]}") from None
@@ -66,15 +80,28 @@ def _batches(pa: Any, path: Path) -> Iterator[Any]:
                 yield batch.slice(start_row, BATCH)
 
 
+def _shortest(value: float | None, width: str) -> float | None:
+    """Return the number with the fewest digits that a narrow float can stand for."""
+    if value is None or not math.isfinite(value) or value.is_integer():
+        return value
+    own = struct.pack(width, value)
+    texts = (float(f"{value:.{digits}g}") for digits in range(1, 9))
+    return next((number for number in texts if _packed(number, width) == own), value)
+
+
+def _packed(number: float, width: str) -> bytes | None:
+    try:
+        return struct.pack(width, number)
+    except OverflowError:  # rounded up, beyond the largest
+        return None
+
+
 def _plain(value: Any) -> Any:
     if type(value) in _PLAIN:
-        return value
+        return None if value != value else value
     if isinstance(value, dict):
-        return {
-            key: item if type(item) is str else _plain(item)
-            for key, item in value.items()
-            if item is not None
-        }
+        items = ((key, item if type(item) is str else _plain(item)) for key, item in value.items())
+        return {key: item for key, item in items if item is not None}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):

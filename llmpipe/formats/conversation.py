@@ -129,7 +129,7 @@ def question_turns(
         return read_turns(value, column, rules)
     texts = [text_column(row, column, blank=True)]
     texts += [text_column(row, name, required=False) for name in below]
-    return [Turn("user", "\n\n".join([texts[0], *(text for text in texts[1:] if text.strip())]))]
+    return [Turn("user", "\n\n".join(text for text in texts if text.strip()) or texts[0])]
 
 
 def read_answer(row: Mapping[str, Any], column: str, rules: TurnRules = RULES) -> Turn:

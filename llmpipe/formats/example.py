@@ -229,6 +229,6 @@ def _unknown(row: Mapping[str, Any]) -> RowError:
         hint=(f"{close}\n" if close else "")
         + "formats are told by 'messages', 'conversations', 'instruction' with 'output' or "
         + "'response', 'prompt' with 'completion', 'chosen' with 'rejected', or 'text';\n"
-        + "other columns are named under `map: {user: …, assistant: …}`",
+        + "a stage of kind format names other columns under `map: {user: …, assistant: …}`",
         reason="unknown format",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -92,7 +92,12 @@ class Groups:
 
 
 def _is_absent(value: Any) -> bool:
-    return value is None or value in ([], {}) or (isinstance(value, str) and not value.strip())
+    """Return whether a value says nothing: null, NaN, blank, or a list or object of such values."""
+    if isinstance(value, (list, Mapping)):
+        return all(map(_is_absent, value.values() if isinstance(value, Mapping) else value))
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value != value  # NaN, which Parquet has for null
 
 
 def _plain(value: Any) -> Any:
@@ -145,7 +150,8 @@ def split_rows(
     return Parts(
         {"train": array("Q", (i for i in positions if i not in taken)), **held},
         {name: count for name, count in short.items() if count},
-        tuple(told.shortfall(name) for name, count in short.items() if count),
+        tuple(told.shortfall(name) for name, count in short.items() if count)
+        or tuple(told.never_held()),
     )
 
 
@@ -169,6 +175,20 @@ def _choose(split: Split, rows: Rows, positions: Sequence[int]) -> dict[str, Par
         if full or share >= 1:
             return {name: part.renumbered(near) for name, part in chosen.items()}
         share *= 4
+
+
+def _larger_than(most: int, rows: Rows, positions: Sequence[int]) -> list[list[int]]:
+    """Return the positions of each unit with more rows than ``most``."""
+    seen: set[bytes] = set()
+    repeated: set[bytes] = set()
+    for unit in rows.units(positions):
+        (repeated if unit in seen else seen).add(unit)
+    del seen  # of most data sets, all but these few are alone
+    members: dict[bytes, list[int]] = {unit: [] for unit in repeated}
+    for position, unit in zip(positions, rows.units(positions), strict=True):
+        if unit in members:
+            members[unit].append(position)
+    return [unit for unit in members.values() if len(unit) > most]
 
 
 def _one_per_question(rows: Rows, positions: Iterable[int]) -> list[int]:
@@ -210,7 +230,7 @@ class _Told:
             )
         raise StageError(
             f"split.{name} stays empty: what stays together does not fit into its {part.wanted} "
-            f"{what}; the smallest is {self._unit(part)}",
+            f"{what}; the smallest is {self._of(part.too_large)}",
             hint=self._ways_out(name, part),
         )
 
@@ -219,15 +239,27 @@ class _Told:
         got = f"split.{name} gets {len(part.positions)} of the {part.wanted} {self._counted()}"
         if not part.too_large:
             return f"{got} that it asks for: every question left is held out in the other part"
-        return f"{got} that it asks for: the smallest that is left is {self._unit(part)}"
+        return f"{got} that it asks for: the smallest that is left is {self._of(part.too_large)}"
+
+    def never_held(self) -> Iterator[str]:
+        """Yield, if some rows stay together in too large a unit, how many can never be held out."""
+        most = max(part.wanted for part in self.chosen.values())
+        large = _larger_than(most, self.rows, self.eligible)
+        if large:
+            rows, what = sum(map(len, large)), self._counted()
+            yield (
+                f"{rows} of {len(self.eligible)} {what} are never held out: those that stay "
+                f"together are more than the {most} that a part takes; most are "
+                f"{self._of(max(large, key=len))}"
+            )
 
     def _counted(self) -> str:
         return "questions" if self.split.one_per_question else "rows"
 
-    def _unit(self, part: Part) -> str:
-        first = part.too_large[0]
+    def _of(self, unit: Sequence[int]) -> str:
+        first = unit[0]
         group = self.rows.group(first)
-        size = f"with {len(part.too_large)} {self._counted()}"
+        size = f"with {len(unit)} {self._counted()}"
         if group is None:
             return f"the question {self.describe(first)} {size}"
         return f"the group {group.decode()} of {self.split.group!r} {size}"

@@ -92,6 +92,8 @@ def test_passages_and_earlier_turns_stand_before_the_answer() -> None:
     row = {"instruction": "q", "input": "i", "output": 3, "history": history}
     texts = [turn.text for turn in read_conversation(row).turns]
     assert texts == ["q1", "a1", "q2", "a2", "q\n\ni", "3"]
+    row = {"instruction": " ", "input": "only this", "output": "a"}
+    assert read_conversation(row).turns[0].text == "only this"
     row = {"instruction": "q", "context": "c", "response": "a"}
     assert read_conversation(row).turns[0].text == "q\n\nc"
     row = {"question": "q", "context": "c", "answers": {"text": ["a"], "answer_start": [0]}}

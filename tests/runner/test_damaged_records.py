@@ -227,7 +227,9 @@ def test_a_folder_or_link_in_the_place_of_a_lease_expires(
 def _require_taken_over(folder: Path, make: Any) -> None:
     make(folder / "k.json")
     told: list[Any] = []
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    handlers = {
+        name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    }
     try:
         with lease.hold(folder, folder, "k", {"stage": "own", "head": None}, told.append) as held:
             assert held.waited in (True, False)

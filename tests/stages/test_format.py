@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llmpipe.contracts import Artifact, StageContext
@@ -352,7 +354,13 @@ def test_missing_group_column(run_format, faq):
     assert caught.value.hint == "did you mean 'topic'?"
 
 
-@pytest.mark.parametrize("absent", [{"topic": None}, {"topic": " "}, {}, {"topic": []}])
+@pytest.mark.parametrize(
+    "absent",
+    [
+        *({"topic": None}, {"topic": " "}, {}, {"topic": []}),
+        *({"topic": [None, ""]}, {"topic": {"id": None}}),
+    ],
+)
 def test_a_row_without_a_group_stands_by_its_question(run_format, faq, tmp_path, absent):
     """Rows whose group is null, blank or missing are not one group; they are counted and said."""
     rows = [{"q": f"Question number {i}?", "a": f"{i}", **absent} for i in range(60)]
@@ -363,6 +371,17 @@ def test_a_row_without_a_group_stands_by_its_question(run_format, faq, tmp_path,
     assert 0 < len(held) < 20
     said = "mixed.jsonl: 60 rows have no 'topic' and are in no group: each stays with the rows "
     assert result.warnings == [said + "that ask the same"]
+
+
+def test_nan_of_a_data_frame_is_no_group(run_format, tmp_path):
+    """Rows whose group is NaN, as in a column that a data frame wrote, are not one group."""
+    asked = [f"Question number {i}?" for i in range(50)]
+    groups = [float("nan")] * 40 + [1.0] * 5 + [2.0] * 5
+    table = pa.table({"q": asked, "a": asked, "topic": groups})
+    pq.write_table(table, tmp_path / "a.parquet")
+    result, out = run_format(data="a.parquet", map=COLUMNS, split={"test": 0.2, "group": "topic"})
+    assert result.warnings[0].startswith("a.parquet: 40 rows have no 'topic' and are in no group")
+    assert not set(questions(out["test"])) <= set(asked[40:])
 
 
 def test_one_group_in_a_table_and_in_json(run_format, tmp_path):
@@ -438,6 +457,30 @@ def test_a_part_that_gets_too_few_says_so(run_format, tmp_path):
     assert result.metrics["too_few"] == {"test": 3}
     assert result.summary == "70 rows: 63 train, 7 test (3 too few)"
     assert result.warnings[0].startswith("split.test gets 7 of the 10 rows that it asks for: the")
+
+
+def test_rows_that_are_never_held_out_are_said(run_format, tmp_path):
+    """Where "NULL" or 0 stands for no group, its rows are one, too large to be held out."""
+    rows = [
+        {"q": f"question {i}", "a": "x", "doc": i // 2 if i < 20 else "NULL"} for i in range(50)
+    ]
+    write_rows(tmp_path / "a.jsonl", rows)
+    split = {"eval": 4, "test": 8, "group": "doc"}
+    result, out = run_format(data="a.jsonl", map=COLUMNS, split=split)
+    assert [len(out[part]) for part in ("eval", "test")] == [4, 8]
+    told = (
+        "30 of 50 rows are never held out: those that stay together are more than the 8 that a "
+        "part takes; most are the group \"NULL\" of 'doc' with 30 rows"
+    )
+    assert result.warnings == [told]
+    many_answers(tmp_path / "b.jsonl", [20, 30, *[1] * 50])
+    result, out = run_format(data="b.jsonl", map=COLUMNS, split={"test": 10})
+    assert len(out["test"]) == 10
+    told = (
+        "50 of 100 rows are never held out: those that stay together are more than the 10 that a "
+        'part takes; most are the question "question 1" (b.jsonl:21) with 30 rows'
+    )
+    assert result.warnings == [told]
 
 
 def test_held_out_parts_share_no_question(run_format, tmp_path):

@@ -38,7 +38,9 @@ def test_other_weights_and_a_lost_checkpoint_are_errors(tmp_path: Path) -> None:
         verify_kept(out, tmp_path / "checkpoint-2")
 
 
-@pytest.mark.parametrize(("name", "why"), [("model.safetensors", "did not write"), (None, "has no")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("model.safetensors", "did not write"), (None, "has no")]
+)
 def test_what_cannot_be_compared_is_said(tmp_path: Path, name: str | None, why: str) -> None:
     """Files of other names, or none (DeepSpeed keeps its weights in shards)."""
     best = weights(tmp_path / "best", 1.0, name) if name else tmp_path / "best"
