@@ -19,7 +19,7 @@ from llmpipe.backends.axolotl.config import (
     with_defaults,
 )
 from llmpipe.backends.axolotl.modules import python_path
-from llmpipe.backends.axolotl.paths import bare_paths, paths_in
+from llmpipe.backends.axolotl.paths import bare_paths, beside_file, paths_in
 from llmpipe.backends.axolotl.sharding import FSDP, known_fault
 from llmpipe.backends.device import detect
 from llmpipe.contracts import Finding
@@ -53,7 +53,12 @@ def complaints(
             )
     for where, message in entry_problems(block, config.dataset):
         yield BlockProblem(where, message, field="dataset")
-    yield from bare_paths(block, folder, python_path(config.launch.env))
+    bare = list(bare_paths(block, folder, python_path(config.launch.env)))
+    yield from bare
+    if file := file_of(config, folder):
+        told = {problem.path for problem in bare}
+        theirs = {key: value for key, value in block.items() if key not in config.axolotl}
+        yield from (found for found in beside_file(theirs, file) if found.path not in told)
     if config.adapter_start == "continue" and block.get("lora_model_dir"):
         yield BlockProblem(
             ("lora_model_dir",),

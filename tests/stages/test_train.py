@@ -217,7 +217,7 @@ def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> 
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = artifact(tmp_path, [{"messages": chat}])
     zero = tmp_path / "zero.json"
-    zero.write_text("{}")
+    zero.write_text("{{ messages }}")
     block = {"adapter": "lora", "chat_template_jinja": "./zero.json"}
     ctx = StageContext(
         config=config(block, launch={"env": {"TOKEN": "a b${secret:MINE}'c", "EMPTY": ""}}),
@@ -240,7 +240,7 @@ def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> 
     assert str(tmp_path) not in yml
     assert "base_model: /models/base" in yml
     assert "./files/chat_template_jinja-zero.json" in yml
-    assert (folder / "files" / "chat_template_jinja-zero.json").read_text() == "{}"
+    assert (folder / "files" / "chat_template_jinja-zero.json").read_text() == zero.read_text()
     assert (folder / "data" / "train.parquet").read_bytes()[:4] == b"PAR1"
     assert (folder / "plugins" / "axolotl_pairs" / "reward.py").is_file()
     script = f'. "{folder}/axolotl.env"; printf %s "$TOKEN"'

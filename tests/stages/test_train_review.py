@@ -113,6 +113,49 @@ def test_words_hub_ids_and_templates_are_no_paths(tmp_path: Path, block: dict[st
     assert [found for found in review(tmp_path, block) if not found.warning] == []
 
 
+@pytest.mark.parametrize(
+    ("block", "told"),
+    [
+        ({"chat_template_jinja": "./folder"}, "./folder is a folder, but Axolotl reads a file"),
+        ({"deepspeed": "./folder"}, "./folder is a folder, but Axolotl reads a file"),
+        ({"tokenizer_config": "./file.json"}, "./file.json is a file, but Axolotl reads a folder"),
+        ({"lora_model_dir": "./file.json"}, "./file.json is a file, but Axolotl reads a folder"),
+        ({"chat_template_jinja": "./file.json"}, "contains neither {{ … }} nor {% … %}"),
+        ({"chat_template_jinja": "./open.jinja"}, "line 2 is not Jinja: Unexpected end of"),
+        ({"chat_template_jinja": "{% for m in messages %}{{ m }}"}, "the template is not a chat"),
+        ({"chat_template": "file.json"}, "takes the name of a template"),
+        ({"chat_template": "./open.jinja"}, "takes the name of a template"),
+    ],
+)
+def test_a_path_of_the_wrong_kind_is_told_before_a_run(
+    tmp_path: Path, block: dict[str, Any], told: str
+) -> None:
+    """A folder for a file, and what is no template: Axolotl would fail, or train on the path."""
+    beside(tmp_path, "file.json", "folder/x")
+    (tmp_path / "open.jinja").write_text("{% for m in messages %}\n{{ m }}")
+    (found,) = [finding for finding in review(tmp_path, block) if not finding.warning]
+    assert found.field == ("axolotl", *block)
+    assert told in found.message
+
+
+def test_statements_that_transformers_adds_to_templates_are_no_mistake(tmp_path: Path) -> None:
+    """Its ``generation`` is not Jinja's, and white space is trimmed around it."""
+    text = "{% for m in messages %}{%- generation -%}{{ m.content }}{% endgeneration %}{% endfor %}"
+    (tmp_path / "my.jinja").write_text(text)
+    assert review(tmp_path, {"chat_template_jinja": "./my.jinja"}) == []
+
+
+def test_a_name_of_what_lies_beside_the_file(tmp_path: Path) -> None:
+    """Axolotl would take a folder beside the file for a repository of the hub."""
+    beside(tmp_path, "conf/tok/tokenizer.json")
+    (tmp_path / "conf/my.yml").write_text("adapter: lora\ntokenizer_config: tok\n")
+    (found,) = review(tmp_path, axolotl_file="./conf/my.yml")
+    assert found.message == "tok is next to my.yml, but is not written as a path"
+    assert "tokenizer_config in the stage's axolotl block" in (found.hint or "")
+    own = {"tokenizer_config": str(tmp_path / "conf/tok")}
+    assert review(tmp_path, own, axolotl_file="./conf/my.yml") == []
+
+
 def test_a_module_is_looked_for_where_the_training_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +208,8 @@ def test_a_file_is_judged_as_the_block_is(tmp_path: Path) -> None:
 def test_the_block_mends_what_is_wrong_in_its_file(tmp_path: Path) -> None:
     """It is the merged settings that count; what is replaced and left out is said as warnings."""
     (tmp_path / "my.yml").write_text(FILE + "plugins: [axolotl.integrations.liger.LigerPlugin]\n")
-    beside(tmp_path, "zero.json", "my.jinja")
+    beside(tmp_path, "zero.json")
+    (tmp_path / "my.jinja").write_text("{{ messages }}")
     block = {
         "sample_packing": False,
         "rl": "dpo",

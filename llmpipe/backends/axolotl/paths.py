@@ -18,6 +18,7 @@ from typing import Any
 from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
 from llmpipe.backends.axolotl.modules import search_path
 from llmpipe.backends.axolotl.sharding import ZERO
+from llmpipe.backends.axolotl.templates import JINJA, template_problem
 
 FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
 """Keys whose text Axolotl only reads as a file or folder."""
@@ -27,6 +28,11 @@ TEMPLATES = frozenset({"chat_template_jinja"})
 
 MODELS = frozenset({"base_model_config", "lora_model_dir", "processor_config", "tokenizer_config"})
 """Keys that take a folder or a hub repository."""
+
+FOLDERS = frozenset(
+    {"lora_model_dir", "processor_config", "resume_from_checkpoint", "tokenizer_config"}
+)
+"""Keys whose path must be a folder."""
 
 SHORT_NAMES = {"deepspeed": tuple(ZERO)}
 """Texts that llmpipe replaces by a file of its own."""
@@ -42,7 +48,6 @@ _FILE_NAME = re.compile(
     r"\.(bin|cfg|csv|gguf|ini|j2|jinja2?|jsonl?|md|model|parquet|pt|pth|py|safetensors|toml|txt|ya?ml)$",
     re.IGNORECASE,
 )
-_JINJA = re.compile(r"\{[{%#]")
 _LONGEST = 255
 """The length of a text above which it is not looked up on disk."""
 
@@ -51,6 +56,8 @@ _NO_PATH = re.compile(
     r"|tokens|system_message|^chat_template_kwargs$"
 )
 """Keys that never name an input file of a training."""
+
+_TEMPLATE = "it is a Jinja template that writes `messages`, as chat_template.jinja of a model does"
 
 HOW = "a path starts with ./, ../, / or ~"
 
@@ -108,17 +115,39 @@ def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator
             complaint = _module_problem(value, folder, modules)
         elif holds_no_path(where):
             complaint = _reporting_problem(_key(where), value)
-        elif not is_path(value) and value not in SHORT_NAMES.get(_key(where), ()):
-            complaint = _path_problem(_key(where), value, folder)
+        elif value not in SHORT_NAMES.get(_key(where), ()):
+            complaint = None if is_path(value) else _path_problem(_key(where), value, folder)
+            complaint = complaint or _content_problem(_key(where), value, folder)
         if complaint:
             yield BlockProblem(where, *complaint)
+
+
+def beside_file(block: Mapping[str, Any], file: Path) -> Iterator[BlockProblem]:
+    """Yield texts of an Axolotl ``file`` that name what is beside it: paths start at the spec."""
+    for where, value in leaves(block):
+        key = _key(where)
+        if not isinstance(value, str) or not value.strip() or is_path(value):
+            continue
+        if key in MODULES or holds_no_path(where) or value in SHORT_NAMES.get(key, ()):
+            continue
+        if _may_be_path(key, value) and _lies(file.parent, value):
+            yield BlockProblem(
+                where,
+                f"{value} is next to {file.name}, but is not written as a path",
+                f"write {'.'.join(map(str, where))} in the stage's axolotl block, as a path "
+                "relative to the spec",
+            )
 
 
 def missing_paths(block: Mapping[str, Any], folder: Path) -> Iterator[BlockProblem]:
     """Yield the texts that Axolotl, run in ``folder``, would read as a file that does not exist."""
     for where, value in leaves(block):
         key = _key(where)
-        if not isinstance(value, str) or not value.strip() or _lies(folder, value):
+        if not isinstance(value, str) or not value.strip():
+            continue
+        if complaint := _content_problem(key, value, folder):
+            yield BlockProblem(where, *complaint)
+        if _lies(folder, value):
             continue
         if _must_exist(key, value) or (key in MODELS and is_path(value)):
             yield BlockProblem(where, f"no such file or folder: {_short(value)}", _advice(key))
@@ -139,13 +168,42 @@ def _key(where: KeyPath) -> str:
 
 def _path_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
     """Return message and hint for a text that is not written as a path."""
-    reads_path = key in FILES | TEMPLATES | MODELS or bool(_PATH_BY_NAME.search(key))
-    file_like = "/" in value or bool(_FILE_NAME.search(value))
-    if (reads_path or file_like) and _lies(folder, value):
+    if key == "chat_template":
+        return None  # `_content_problem` explains
+    if _may_be_path(key, value) and _lies(folder, value):
         return f"{value} is next to the spec, but is not written as a path", f"write ./{value}"
     if _must_exist(key, value):
         return f"no such file or folder: {_short(value)}", f"{HOW}; {_advice(key)}"
     return None
+
+
+def _may_be_path(key: str, value: str) -> bool:
+    """Return whether a text is a path where such a file exists: by its key, or by its look."""
+    reads_path = key in FILES | TEMPLATES | MODELS or bool(_PATH_BY_NAME.search(key))
+    return reads_path or "/" in value or bool(_FILE_NAME.search(value))
+
+
+def _content_problem(key: str, value: str, folder: Path) -> tuple[str, str] | None:
+    """Return message and hint for what a key cannot be: the wrong kind of file, no template."""
+    found = Path(folder / os.path.expanduser(value)) if _lies(folder, value) else None  # noqa: PTH111
+    if key == "chat_template" and found and _may_be_path(key, value):
+        named = value if is_path(value) else f"./{value}"
+        return (
+            f"{_short(value)} is a file; chat_template takes the name of a template",
+            f"write chat_template: jinja and chat_template_jinja: {named}",
+        )
+    if found and found.is_dir() and key in TEMPLATES | {"deepspeed"}:
+        return f"{_short(value)} is a folder, but Axolotl reads a file here", "name the file"
+    if found and found.is_file() and key in FOLDERS:
+        return f"{_short(value)} is a file, but Axolotl reads a folder here", "name its folder"
+    if key not in TEMPLATES or not (found or JINJA.search(value)):
+        return None
+    try:
+        problem = template_problem(found.read_text("utf-8") if found else value)
+    except (OSError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+    named = _short(value) if found else "the template"
+    return (f"{named} is not a chat template: {problem}", _TEMPLATE) if problem else None
 
 
 def _reporting_problem(key: str, value: str) -> tuple[str, str] | None:
@@ -161,7 +219,7 @@ def _must_exist(key: str, value: str) -> bool:
     if key in FILES:
         return True
     if key in TEMPLATES:  # a template without an expression would ignore the chat
-        return not _JINJA.search(value)
+        return not JINJA.search(value)
     return key in MODELS and (bool(_FILE_NAME.search(value)) or value.count("/") > 1)
 
 
