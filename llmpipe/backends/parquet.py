@@ -38,10 +38,18 @@ def write_texts(
     return write_shaped(path, dict.fromkeys(columns, str), rows)
 
 
-def write_shaped(path: Path, shape: Mapping[str, Shape], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows of a known shape (see `joined`) and return the number of rows."""
+def write_shaped(
+    path: Path, shape: Mapping[str, Shape], rows: Iterable[Mapping[str, Any]], label: str = "rows"
+) -> int:
+    """Write rows of a known shape (see `joined`) and return the number of rows.
+
+    Raises:
+        StageError: A column contains only empty objects; ``label`` names the rows.
+    """
     pa, pq = _arrow()
-    schema = pa.schema([(name, _arrow_type(pa, part)) for name, part in shape.items()])
+    schema = pa.schema(
+        [(name, _arrow_type(pa, part, f"{label}: column {name!r}")) for name, part in shape.items()]
+    )
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for batch in _batches(rows):
@@ -116,13 +124,18 @@ def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, An
         yield batch
 
 
-def _arrow_type(pa: Any, shape: Shape) -> Any:
+def _arrow_type(pa: Any, shape: Shape, place: str) -> Any:
     if isinstance(shape, list):
-        return pa.list_(_arrow_type(pa, shape[0]))
+        return pa.list_(_arrow_type(pa, shape[0], place))
     if isinstance(shape, Mapping):
         if not shape:
-            raise StageError("a column contains only empty objects", hint="leave it out")
-        return pa.struct([(key, _arrow_type(pa, part)) for key, part in shape.items()])
+            raise StageError(
+                f"{place} holds only empty objects, which Parquet cannot store",
+                hint="leave it out",
+            )
+        return pa.struct(
+            [(key, _arrow_type(pa, part, f"{place}.{key}")) for key, part in shape.items()]
+        )
     types = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     return types.get(shape, pa.string())  # a column of nulls may be any type
 

@@ -334,7 +334,7 @@ def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str
     if not shape:
         raise StageError(f"{artifact.label} has no rows to train on")
     tally = Tally(artifact.label)
-    count = write_shaped(target, shape, _counting_nulls(artifact, shape, tally))
+    count = write_shaped(target, shape, _counting_nulls(artifact, shape, tally), artifact.label)
     file = DataFile(path, dict(dataset), count)
     return Prepared(file, chat=False, notes=tally.notes(), speakers=Speakers(dataset))
 

@@ -33,6 +33,9 @@ _WHOLE_STEPS = (
     "count whole steps: set eval_steps, and save_steps to the same number or a multiple of it"
 )
 
+_CHOOSING = ("load_best_model_at_end", "early_stopping_patience")
+"""Keys by which evaluations decide which weights are kept."""
+
 
 def complaints(
     config: TrainConfig, block: Mapping[str, Any], folder: Path
@@ -84,11 +87,31 @@ def setting_problems(
         yield BlockProblem(("plugins",), "plugins must be a list", hint)
     yield from method_problems(block, rewarded=rewarded)
     yield from _token_problems(block)
+    if rewarded is not None and not evaluates:  # a file's own rows are Axolotl's to judge
+        yield from _idle_evaluation(block)
+    if block.get("process_reward_model"):
+        message = "llmpipe has no format for rows whose steps are marked"
+        hint = "train on whole answers: reward_model: true"
+        yield BlockProblem(("process_reward_model",), message, hint)
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
     if not block.get("rl"):
         yield from _best_problems(block, evaluates=evaluates)
+
+
+def _idle_evaluation(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    """Yield keys that ask for evaluations, of a stage without rows for them."""
+    if block.get("eval_strategy") == "no" or (
+        any(map(block.get, _CHOOSING)) and not block.get("rl")
+    ):
+        return  # not asked for, or `_best_problems` tells it
+    for key in ("eval_steps", "eval_strategy"):  # Axolotl would refuse them, and name val_set_size
+        if block.get(key):
+            yield BlockProblem((key,), "needs rows to evaluate on", "write eval_data")
+    if block.get("evals_per_epoch"):
+        message = "has no effect without rows to evaluate on"
+        yield BlockProblem(("evals_per_epoch",), message, "write eval_data", warning=True)
 
 
 def _token_problems(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
@@ -177,7 +200,7 @@ def file_of(config: TrainConfig, folder: Path) -> Path | None:
 
 def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[BlockProblem]:
     """Yield reasons why the best checkpoint, or an early stop, would silently have no effect."""
-    asked = [key for key in ("load_best_model_at_end", "early_stopping_patience") if block.get(key)]
+    asked = [key for key in _CHOOSING if block.get(key)]
     if block.get("save_strategy") == "best" and not asked:
         yield BlockProblem(
             ("save_strategy",),

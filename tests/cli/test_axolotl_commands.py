@@ -208,7 +208,7 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
     for command in ("validate", "plan", "run --dry-run"):
         told = call(folder, *command.split(), "spec.yaml")
         assert told.returncode == 0, told.stderr
-        assert "warning: mine.yml:1:1: bf16: True is switched off" in told.stderr
+        assert "warning: mine.yml:1:1: bf16: true is switched off" in told.stderr
         assert "warning: mine.yml:2:1: fsdp_config: is left out" in told.stderr
         renamed = "mine.yml:2:15: fsdp_config.fsdp_offload_params: Axolotl reads" in told.stderr
         assert renamed == (command == "validate")
@@ -240,13 +240,13 @@ def test_check_judges_a_file_as_a_stage_would(folder: Path) -> None:
     )
     sound = call(folder, "check", "mine.yml")
     assert sound.returncode == 0, sound.stderr
-    assert "warning: mine.yml:8:1: bf16: True is switched off" in sound.stderr
+    assert "warning: mine.yml:8:1: bf16: true is switched off" in sound.stderr
     assert "flash_attention" not in sound.stderr
     assert "Axolotl reads 'fsdp_offload_params' as offload_params" in sound.stderr
     (folder / "mine.yml").write_text(MINE.replace("1e-4", "!!float 1e-4") + "bf16: true\n")
     tagged = call(folder, "check", "mine.yml")  # a stage takes it; its lines are not known
     assert tagged.returncode == 0, tagged.stderr
-    assert "warning: mine.yml: bf16: True is switched off" in tagged.stderr
+    assert "warning: mine.yml: bf16: true is switched off" in tagged.stderr
     (folder / "mine.yml").write_text(MINE + "lora_r: 4\nlora_r: 8\n")
     assert (
         "mine.yml:9:1: the key 'lora_r' appears twice" in call(folder, "check", "mine.yml").stderr

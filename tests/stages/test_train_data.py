@@ -321,6 +321,7 @@ def test_formats_may_stand_in_one_file(tmp_path: Path) -> None:
             r"rows\.jsonl:2: column 'a' holds a fraction, but a whole number in a row above",
         ),
         ([{"a": 2**63}], {}, {"type": "mine.load"}, r"rows\.jsonl:1: column 'a': .* 64 bits"),
+        ([{"a": [{}]}], {}, {"type": "mine.load"}, r"rows\.jsonl: column 'a' holds only empty obj"),
         (
             [{"a": [{"b": "x"}]}, {"a": [{"b": 1}]}],
             {},

@@ -225,6 +225,35 @@ def test_the_block_mends_what_is_wrong_in_its_file(tmp_path: Path) -> None:
     assert "switched off" in told["bf16"]
 
 
+def test_rows_that_the_file_names_are_not_trained_on(tmp_path: Path) -> None:
+    """Axolotl would train on ``pretraining_dataset`` instead of the stage's rows."""
+    (tmp_path / "my.yml").write_text("adapter: lora\npretraining_dataset: [{path: c4}]\n")
+    (found,) = review(tmp_path, axolotl_file="./my.yml")
+    assert found.message.startswith("is replaced by the stage's own")
+    unseen, _ = compile_unseen(config(axolotl_file="./my.yml"), tmp_path / "my.yml")
+    assert "pretraining_dataset" not in unseen.config
+
+
+@pytest.mark.parametrize("key", ["eval_steps", "eval_strategy", "evals_per_epoch"])
+def test_evaluations_without_rows_are_told_what_is_missing(tmp_path: Path, key: str) -> None:
+    """The file's own ``val_set_size`` is not used, so the message must not be about it."""
+    value = "epoch" if key == "eval_strategy" else 2
+    (tmp_path / "my.yml").write_text(f"adapter: lora\nval_set_size: 0.1\n{key}: {value}\n")
+    found = by_field(review(tmp_path, axolotl_file="./my.yml"))
+    assert "rows to evaluate on" in found[key].message
+    assert found[key].hint == "write eval_data"
+    assert found[key].warning is (key == "evals_per_epoch")
+    found = by_field(review(tmp_path, axolotl_file="./my.yml", eval_data="e"))
+    assert set(found) == {"val_set_size"}
+    assert review(tmp_path, {key: value, "eval_strategy": "no"}) == []
+
+
+def test_marked_steps_are_refused(tmp_path: Path) -> None:
+    """Axolotl would read conversations as no process reward model can be trained on them."""
+    (found,) = review(tmp_path, {"process_reward_model": True})
+    assert found.field == ("axolotl", "process_reward_model")
+
+
 def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
     """Unreadable, or with a key that appears twice, of which Axolotl would take the last."""
     file = tmp_path / "my.yml"

@@ -19,6 +19,7 @@ KeyPath = tuple[str | int, ...]
 OWNED: Mapping[str, str] = {
     "base_model": "write the stage's own field base_model",
     "datasets": "write the stage's own field data",
+    "pretraining_dataset": "write the stage's own field data: rows of raw text have a column text",
     "test_datasets": "write the stage's own field eval_data",
     "val_set_size": "split the data in a format stage and write eval_data: STAGE.eval",
     "output_dir": "llmpipe keeps the result: llmpipe get SPEC STAGE PATH copies it out",
@@ -253,15 +254,18 @@ def merge_blocks(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the stage's block merged over a user's Axolotl file, and notes about what was lost.
 
-    A key of the block replaces the file's whole value; a note names the keys that a mapping loses.
+    A key of the block replaces the file's whole value; a note names what a mapping or list loses.
     Keys of the file that llmpipe owns are left out. (`owned_problems` refuses them in a block.)
     """
     dropped = [key for key in OWNED if key in file_block and key not in block]
     kept = {key: value for key, value in file_block.items() if key not in OWNED}
     notes = [f"{label}: {key} is replaced by the stage's own ({OWNED[key]})" for key in dropped]
     for key, chosen in block.items():
-        if isinstance(chosen, Mapping) and isinstance(kept.get(key), Mapping):
-            lost = ", ".join(str(name) for name in kept[key] if name not in chosen)
+        both = (chosen, kept.get(key))
+        if all(isinstance(each, Mapping) for each in both) or (
+            all(isinstance(each, list) for each in both)
+        ):
+            lost = ", ".join(str(item) for item in kept[key] if item not in chosen)
             if lost:
                 notes.append(f"{label}: {key} loses {lost}: the stage's {key} replaces all of it")
     return {**kept, **block}, notes
@@ -327,7 +331,7 @@ def _fit_cpu(settings: dict[str, Any]) -> list[str]:
     ``auto`` gets no note, because it means what the machine supports.
     """
     notes = [
-        f"{key}: {settings[key]} is switched off: this machine has no GPU"
+        f"{key}: {_as_written(settings[key])} is switched off: this machine has no GPU"
         for key in CPU_OFF
         if settings.get(key) not in (None, False, "auto")
     ]
@@ -346,6 +350,11 @@ def _fit_cpu(settings: dict[str, Any]) -> list[str]:
     notes += _drop_gpu_plugins(settings)
     settings.setdefault("gradient_checkpointing", False)
     return notes
+
+
+def _as_written(value: Any) -> Any:
+    """Return a value as YAML spells it."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _drop_gpu_plugins(settings: dict[str, Any]) -> list[str]:

@@ -152,6 +152,15 @@ def test_what_a_mapping_of_the_file_loses_is_said() -> None:
     assert notes == ["my.yml: trl loses max_completion_length: the stage's trl replaces all of it"]
 
 
+def test_what_a_list_of_the_file_loses_is_said() -> None:
+    """A plugin of the file that the block's list leaves out would otherwise be gone unsaid."""
+    file = {"plugins": ["a.A", "b.B"], "lora_target_modules": ["q_proj"]}
+    own = {"plugins": ["b.B", "c.C"], "lora_target_modules": ["q_proj", "v_proj"]}
+    block, notes = merge_blocks(file, own, label="my.yml")
+    assert block == own
+    assert notes == ["my.yml: plugins loses a.A: the stage's plugins replaces all of it"]
+
+
 def test_paths_are_found_at_any_depth_and_replaced() -> None:
     """Only what starts like a path is one."""
     block = {"deepspeed": "./z.json", "deep": {"list": ["../a", "b/c", 3]}, "home": "~/x"}
