@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
+
+from llmpipe.errors import UsageError
+
+_NAMED = re.compile(r"cpu|cuda(?::([1-9][0-9]{0,3}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,28 @@ class Device:
     name: str = "cpu"
     memory: int = 0
     """Bytes of the first GPU's memory."""
+    count: int = 1
+    """The number of GPUs, as far as the user named it."""
+
+
+def named_device(text: str) -> Device:
+    """Return the device that a user names: ``cpu``, ``cuda``, or ``cuda:8`` for eight GPUs.
+
+    A GPU that is not in this machine is taken for one of compute capability 9.0.
+
+    Raises:
+        UsageError: The text names none.
+    """
+    found = _NAMED.fullmatch(text)
+    if found is None:
+        hint = "write cpu, cuda, or cuda:8 for a machine with eight GPUs"
+        raise UsageError(f"--device: {text!r} is not a device", hint=hint)
+    here = detect()
+    if here.kind == text.partition(":")[0]:
+        return replace(here, count=int(found[1] or 1))
+    if text == "cpu":
+        return Device("cpu", "float32")
+    return Device("cuda", "bfloat16", "cuda", count=int(found[1] or 1))
 
 
 @cache

@@ -12,7 +12,7 @@ from llmpipe.backends.axolotl.check import CheckResult, check_block
 from llmpipe.backends.axolotl.config import OWNED, BlockProblem, fit_device
 from llmpipe.backends.axolotl.file import read_axolotl_file
 from llmpipe.backends.axolotl.paths import missing_paths
-from llmpipe.backends.device import detect
+from llmpipe.backends.device import Device, detect, named_device
 from llmpipe.cli.options import parser, print_json, print_warnings
 from llmpipe.errors import (
     MissingDependencyError,
@@ -29,14 +29,20 @@ def main(argv: list[str]) -> int:
     arguments = parser(
         "check",
         "Check an Axolotl YAML file: report unknown keys at every level, what Axolotl refuses,\n"
-        "and what a train stage would refuse or ignore on this machine.",
+        "and what a train stage would refuse or ignore on this machine, or on another device.",
     )
     arguments.add_argument("file", metavar="AXOLOTL_YAML", type=Path)
+    arguments.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="what it will run on: cpu, cuda or cuda:N for N GPUs (this machine's)",
+    )
     arguments.add_argument("--json", action="store_true", help="print problems as JSON")
     options = arguments.parse_args(argv)
-    block = _block(options.file)
-    found = list(_judged(block))
-    result = _asked(block)
+    block = read_foreign(options.file)
+    device = named_device(options.device) if options.device else detect()
+    found = list(_judged(block, options.file, device))
+    result = ask_axolotl(block, device)
     if not result.installed:
         raise MissingDependencyError(
             "checking needs Axolotl, which is not installed", hint="pip install 'llmpipe[train]'"
@@ -67,7 +73,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _block(file: Path) -> dict[str, Any]:
+def read_foreign(file: Path) -> dict[str, Any]:
     """Read the file as a train stage does.
 
     Raises:
@@ -81,22 +87,24 @@ def _block(file: Path) -> dict[str, Any]:
         raise UsageError(error.message, hint=error.hint) from None
 
 
-def _judged(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
-    """Yield the findings of a train stage with this file on this machine, and missing files."""
+def _judged(block: Mapping[str, Any], file: Path, device: Device) -> Iterator[BlockProblem]:
+    """Yield the findings of a train stage with this file on a device, and missing files."""
+    from llmpipe.stages.train_datasets import dataset_problems
     from llmpipe.stages.train_review import noted, setting_problems
 
     evaluates = bool(block.get("test_datasets") or block.get("val_set_size"))
     yield from setting_problems(block, evaluates=evaluates)
     own = {key: value for key, value in block.items() if key not in OWNED}
     yield from missing_paths(own, Path.cwd())
-    yield from noted(fit_device(block, detect())[1], block)
+    yield from dataset_problems(block, (Path.cwd(),))
+    yield from noted(fit_device(block, device)[1], block)
 
 
-def _asked(block: Mapping[str, Any]) -> CheckResult:
-    """Ask Axolotl about the file as this machine can run it."""
-    document, _ = fit_device(block, detect())
+def ask_axolotl(block: Mapping[str, Any], device: Device) -> CheckResult:
+    """Ask Axolotl about a file as a device can run it."""
+    document, _ = fit_device(block, device)
     memo = Path(tempfile.gettempdir()) / f"llmpipe-check-{_user()}"
-    return check_block(block, document, memo_dir=memo)
+    return check_block(block, document, memo_dir=memo, device=device)
 
 
 def _user() -> int:

@@ -28,10 +28,10 @@ from typing import Any
 
 from llmpipe.backends.axolotl.config import OWN_PLUGINS, BlockProblem
 from llmpipe.backends.axolotl.modules import python_path
-from llmpipe.backends.device import detect
+from llmpipe.backends.device import Device, detect
 from llmpipe.errors import StageError
 
-CHECK_VERSION = 3
+CHECK_VERSION = 4
 """Part of the cache key. Raise it if the subprocess would answer differently."""
 
 CHILD = "llmpipe.backends.axolotl.check_subprocess"
@@ -69,6 +69,7 @@ def check_block(
     memo_dir: Path,
     dataset: Mapping[str, Any] | None = None,
     modules: str | None = None,
+    device: Device | None = None,
 ) -> CheckResult:
     """Check a block and its document, using cached answers where possible.
 
@@ -79,6 +80,7 @@ def check_block(
         memo_dir: The folder of cached answers.
         dataset: The stage's ``dataset:``, keys of an entry of ``datasets``.
         modules: The ``PYTHONPATH`` of the training; None for ours.
+        device: What the training will run on; None for this machine's.
 
     Raises:
         StageError: The subprocess died; its last lines are in the message.
@@ -91,7 +93,8 @@ def check_block(
             "check": CHECK_VERSION,
             "axolotl": version,
             "installed": _installed(),
-            "device": dataclasses.asdict(detect()),
+            "device": dataclasses.asdict(device or detect()),
+            "elsewhere": device is not None and device.kind != detect().kind,
             "document": document,
             "block": block,
             "dataset": dataset or {},

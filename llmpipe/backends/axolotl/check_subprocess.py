@@ -33,7 +33,13 @@ from llmpipe.backends.axolotl.config import (
     Sources,
     compile_config,
 )
-from llmpipe.backends.axolotl.keys import entry_problems, of_an_entry, path_in, unknown_keys
+from llmpipe.backends.axolotl.keys import (
+    entry_problems,
+    of_an_entry,
+    optimizer_problems,
+    path_in,
+    unknown_keys,
+)
 from llmpipe.backends.axolotl.modules import search_path
 from llmpipe.backends.axolotl.paths import leaves
 from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
@@ -54,6 +60,17 @@ ESSENTIAL = frozenset(OWNED) | {
     "plugins",
 }
 """The keys without which Axolotl refuses any document."""
+
+SOUND: Mapping[str, Any] = {
+    "base_model": "base",
+    "datasets": [{"path": "rows.jsonl", "type": "chat_template"}],
+    "test_datasets": None,
+    "val_set_size": 0,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-4,
+    "micro_batch_size": 1,
+}
+"""Values of essential keys that Axolotl accepts."""
 
 _AGED = re.compile(r"deprecat|superseded|ignor|no longer", re.IGNORECASE)
 
@@ -102,9 +119,9 @@ def _answer(question: str) -> NoReturn:
         block, owner = asked["block"], f"axolotl {asked['axolotl']}"
         entry = list(entry_problems(asked["dataset"], block, owner))
         told = {problem.message for problem in entry}
-        whole = _problems(
-            asked["document"], block, owner
-        )  # repeats the entry's problems without a key
+        given = _capabilities_elsewhere(asked["device"]) if asked["elsewhere"] else None
+        # Repeats the entry's problems, without a key.
+        whole = _problems(asked["document"], block, owner, given)
         found = [*(p for p in whole if p.path or p.message not in told), *entry]
         print(f"\n{MARK}{json.dumps([asdict(problem) for problem in found])}", flush=True)
         status = 0
@@ -116,14 +133,21 @@ def _answer(question: str) -> NoReturn:
 
 
 def _problems(
-    document: dict[str, Any], block: dict[str, Any], owner: str
+    document: dict[str, Any],
+    block: dict[str, Any],
+    owner: str,
+    elsewhere: Mapping[str, Any] | None = None,
 ) -> Iterator[BlockProblem]:
+    """Yield the problems of a document; ``elsewhere`` are the capabilities of another machine."""
+    if elsewhere is not None:
+        document, absent = _without_absent(document)
+        yield from (_not_here(plugin) for plugin in absent)
     try:
         _register(document.get("plugins") or [])
     except Exception as error:  # a plugin is foreign code and may fail in any way
         yield BlockProblem(("plugins",), f"{NOT_LOADED}: {_one_line(error)}")
         return
-    given = _capabilities(document)
+    given = _capabilities(document) if elsewhere is None else dict(elsewhere)
     with _Aged() as aged:
         refused = list(_refused(document, block, given))
     unchecked = _register_left_out(document, block)
@@ -134,6 +158,7 @@ def _problems(
     yield from (of_an_entry(p, whole) for p in unknown if said[p.path] is None)
     yield from (p for path, names in said.items() for p in _renamed(path, names))
     yield from (problem for problem in dict.fromkeys(refused) if problem.path not in said)
+    yield from optimizer_problems(document, block)
     for message in dict.fromkeys(aged.messages):
         path = _named_in(block, message)
         if path and path[0] not in {place[0] for place in said}:
@@ -149,6 +174,26 @@ def _register(plugins: Iterable[str]) -> None:
         manager.register(plugin)
         if plugin not in manager.plugins:
             raise ImportError(f"no plugin {plugin!r}")
+
+
+def _without_absent(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the document without the plugins of a GPU that are not installed here, and these."""
+    plugins, absent = document.get("plugins"), []
+    if not isinstance(plugins, list):
+        return document, []
+    for plugin in plugins:
+        if not str(plugin).startswith(tuple(GPU_PLUGINS)):
+            continue
+        try:
+            _register([plugin])
+        except Exception:
+            absent.append(str(plugin))
+    return {**document, "plugins": [kept for kept in plugins if kept not in absent]}, absent
+
+
+def _not_here(plugin: str) -> BlockProblem:
+    message = f"{plugin} is not installed here: its keys are unchecked"
+    return BlockProblem(("plugins",), message, warning=True)
 
 
 def _register_left_out(document: Mapping[str, Any], block: Mapping[str, Any]) -> tuple[str, ...]:
@@ -184,6 +229,21 @@ def _capabilities(document: Mapping[str, Any]) -> dict[str, Any]:
 
     capabilities, env_capabilities = gpu_capabilities()
     return {"capabilities": capabilities, "env_capabilities": env_capabilities}
+
+
+def _capabilities_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the capabilities of a machine that is not this one, with this one's libraries."""
+    import torch
+
+    gpu = device["kind"] == "cuda"
+    return {
+        "capabilities": {
+            **dict.fromkeys(("bf16", "fp8", "tf32"), gpu),
+            "compute_capability": "sm_90" if gpu else None,
+            "n_gpu": device["count"],
+        },
+        "env_capabilities": {"torch_version": str(torch.__version__).partition("+")[0]},
+    }
 
 
 def _validate(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,8 +293,10 @@ def _read_as(
     Return None if it does not read the key, and an empty list if it does but the name is unknown.
     """
     value = _at(block, path)
-    alone = {key: item for key, item in document.items() if key in ESSENTIAL}
     top, is_read = str(path[0]), False
+    alone = {key: item for key, item in document.items() if key in ESSENTIAL}
+    if top not in SOUND:
+        alone |= SOUND  # what is wrong elsewhere in the document must not hide that a key is read
     for whole in ({**document, top: block[top]}, alone):
         for probe in (value, _another(value)):
             read = _outcome(_with(whole, path, probe), given)

@@ -15,7 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from llmpipe.backends.axolotl.config import PREFERENCE, BlockProblem, KeyPath
+from llmpipe.backends.axolotl.config import (
+    OWN_PLUGINS,
+    PREFERENCE,
+    REWARDS_PLUGIN,
+    BlockProblem,
+    KeyPath,
+)
 from llmpipe.backends.axolotl.names import ELSEWHERE
 from llmpipe.errors import did_you_mean
 
@@ -55,6 +61,29 @@ def of_an_entry(problem: BlockProblem, whole: bool) -> BlockProblem:
     where = "an entry of datasets" if whole else f"the stage's own field dataset: {{{key}: …}}"
     hint = f"it is a key of a datasets entry: write it under {where}"
     return replace(problem, message=f"{key!r} has no effect here", hint=hint)
+
+
+def optimizer_problems(
+    document: Mapping[str, Any], block: Mapping[str, Any]
+) -> Iterator[BlockProblem]:
+    """Yield the problem of an optimizer that neither Axolotl nor transformers has.
+
+    Axolotl's validation accepts any name. A plugin that is not Axolotl's may bring its own.
+    """
+    from axolotl.utils.schemas.enums import CustomSupportedOptimizers
+    from transformers.training_args import OptimizerNames
+
+    name = block.get("optimizer")
+    plugins = document.get("plugins") or []
+    if not isinstance(name, str) or not all(
+        str(plugin).startswith("axolotl.") or plugin in (*OWN_PLUGINS, REWARDS_PLUGIN)
+        for plugin in plugins
+    ):
+        return
+    known = {str(item.value) for kind in (OptimizerNames, CustomSupportedOptimizers) for item in kind}
+    if name not in known:
+        hint = did_you_mean(name, known) or f"known are {', '.join(sorted(known))}"
+        yield BlockProblem(("optimizer",), f"unknown optimizer {name!r}", hint)
 
 
 def path_in(block: Any, location: Iterable[str | int]) -> KeyPath:
