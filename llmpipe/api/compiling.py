@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,20 +15,31 @@ from typing import Any
 import msgspec
 
 from llmpipe.api.stored import Advice
-from llmpipe.contracts import Compilable, Showable, StageContext
+from llmpipe.contracts import Artifact, Compilable, Showable, StageContext, Target
 from llmpipe.errors import StageError, StoreError, UsageError
-from llmpipe.graph.model import StageNode
+from llmpipe.graph.model import Binding, StageNode
+from llmpipe.graph.sources import HubRepo
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project
 from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.resources import Machine
+from llmpipe.runner.store import KeyRecord
+
+HERE = Target()
+"""A folder for this machine."""
 
 
-def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) -> list[str]:
+def compile_stage(
+    project: Project, node: StageNode, out: Path, advice: Advice, target: Target
+) -> list[str]:
     """Write into a new folder what a stage would run; return what is worth knowing about it.
+
+    If anything fails, no folder is left. A model of the hub is not downloaded for a `target` with a
+    device.
 
     Raises:
         UsageError: the kind runs inside llmpipe, or the folder is not empty.
+        StageError: the stage's settings are wrong.
         StoreError: what the stage needs is not up to date.
     """
     if not issubclass(node.stage, Compilable):
@@ -36,8 +51,11 @@ def compile_stage(project: Project, node: StageNode, out: Path, advice: Advice) 
     if out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", hint="name a new folder")
     notes: list[str] = []
-    with _context(project, node, advice, notes) as context:
-        return [*notes, *node.stage.compile_to(context, out.absolute())]
+    out = out.absolute()
+    target = dataclasses.replace(target, folder=out)
+    with _context(project, node, advice, notes, target) as context, _whole(out) as draft:
+        told = node.stage.compile_to(context, draft)
+        return [*notes, *told]
 
 
 def show_rows(
@@ -64,8 +82,30 @@ def show_rows(
 
 
 @contextmanager
+def _whole(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes ``out`` when it is complete; remove it if anything fails."""
+    new = [folder for folder in out.parents if not folder.exists()]
+    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft.mkdir()
+        yield draft
+        draft.rename(out)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for folder in new:
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def _context(
-    project: Project, node: StageNode, advice: Advice, notes: list[str]
+    project: Project,
+    node: StageNode,
+    advice: Advice,
+    notes: list[str],
+    target: Target = HERE,
 ) -> Iterator[StageContext[Any]]:
     """Yield a stage's context in a folder for the time being; its warnings go to ``notes``.
 
@@ -74,7 +114,9 @@ def _context(
     """
     plans = make_plan(project)
     plan = plans[node.id]
-    if plan.key is None:
+    named = {p: b for p, b in node.bindings.items() if target.device and _on_the_hub(b)}
+    rest = {port: bound for port, bound in node.bindings.items() if port not in named}
+    if plan.key is None and not rest.keys() <= plan.key_inputs["inputs"].keys():
         missing = [name for name in node.upstream() if plans[name].status == "run"]
         raise StoreError(
             f"{node.id} needs {', '.join(missing) or 'what is not looked up yet'}",
@@ -88,11 +130,35 @@ def _context(
 
     with tempfile.TemporaryDirectory() as scratch:
         request = project.request(
-            node,
-            plan.key,
+            dataclasses.replace(node, bindings=rest),
+            plan.key or "",
             plan.key_inputs,
             records,
             log=Path(scratch) / "log",
         )
         request = msgspec.structs.replace(request, threads=Machine.here().cpus)
-        yield request.context(Path(scratch), Path(scratch), note)
+        context = request.context(Path(scratch), Path(scratch), note)
+        kept = {port: _named(project, bound, records) for port, bound in named.items()}
+        yield dataclasses.replace(context, inputs={**context.inputs, **kept}, target=target)
+
+
+def _on_the_hub(binding: Binding) -> bool:
+    """Return whether a model, or the model below an adapter, is on the hub."""
+    if isinstance(binding.source, HubRepo):
+        return not binding.source.holds_rows
+    return binding.base is not None and _on_the_hub(binding.base)
+
+
+def _named(project: Project, binding: Binding, records: Mapping[str, KeyRecord]) -> Artifact:
+    """Return an input without downloading what the hub has of it: that keeps its id."""
+    source = binding.source
+    base = _named(project, binding.base, records) if binding.base else None
+    if isinstance(source, HubRepo):
+        revision = source.revision or project.commit_of(source)
+        hub = f"{source.repo}@{revision}" if revision else source.repo
+        return Artifact(Path(source.repo), binding.type, "", binding.label, base, hub=hub)
+    alone = dataclasses.replace(binding, base=None)
+    shape = project.input_fingerprint(alone, records)
+    assert shape is not None  # it is up to date, as all that is not on the hub
+    here = project.input_request(alone, shape, records).artifact(project.store.objects)
+    return dataclasses.replace(here, base=base)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmpipe.api.selection import (
     Names,
@@ -237,20 +237,45 @@ class Pipeline(PipelineView):
         """
         return self.stored().record(find_stage(self.graph, stage).id).metrics
 
-    def compile(self, stage: str, out: str | Path) -> list[str]:
+    def compile(
+        self,
+        stage: str,
+        out: str | Path,
+        *,
+        device: str | None = None,
+        base_model: Literal["path", "copy", "relative"] = "path",
+    ) -> list[str]:
         """Write what a stage would run into a new folder, to run it without llmpipe.
+
+        If it fails, no folder is left.
+
+        Args:
+            stage: the stage.
+            out: the folder.
+            device: the device of the machine that will run it: ``cpu``, ``cuda``, or ``cuda:8`` for
+                eight GPUs; None for this machine's. With a device, models of the hub keep their ids
+                and are not downloaded, and Axolotl judges the settings as on that device.
+            base_model: how the folder names a local base model: by its path on this machine, by a
+                copy inside the folder, or by its path relative to the folder.
 
         Returns:
             What is worth knowing about it, a line each.
 
         Raises:
-            UsageError: there is nothing to compile, or the folder is not empty.
+            UsageError: there is nothing to compile, the folder is not empty, or there is no such
+                device.
+            StageError: the stage's settings are wrong, or wrong for that device.
             StoreError: what the stage needs is not up to date.
         """
         from llmpipe.api.compiling import compile_stage
+        from llmpipe.backends.device import named_device
+        from llmpipe.contracts import Target
 
+        if device is not None:
+            named_device(device)
+        target = Target(device, base_model)
         node = find_stage(self.graph, stage)
-        return compile_stage(self._project(), node, Path(out), self._advice)
+        return compile_stage(self._project(), node, Path(out), self._advice, target)
 
     def show(self, stage: str, *, rows: int = 3) -> tuple[list[str], list[str]]:
         """Return the first rows of a training stage as Axolotl tokenizes them.

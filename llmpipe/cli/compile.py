@@ -18,8 +18,24 @@ def main(argv: list[str]) -> int:
     add_spec(arguments)
     arguments.add_argument("stage", metavar="STAGE", help="a train stage")
     arguments.add_argument("--out", metavar="DIR", type=Path, required=True, help="a new folder")
+    arguments.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="the device of the machine that will run it: cpu, cuda or cuda:N for N GPUs (this\n"
+        "machine's); models of the hub keep their ids and are not downloaded",
+    )
+    arguments.add_argument(
+        "--base-model",
+        choices=["path", "copy", "relative"],
+        default="path",
+        help="name a local base model by its path here (path), copy it into DIR, or name it\n"
+        "relative to DIR",
+    )
     options = arguments.parse_args(argv)
-    for note in open_pipeline(options).compile(options.stage, options.out):
+    notes = open_pipeline(options).compile(
+        options.stage, options.out, device=options.device, base_model=options.base_model
+    )
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
     print(options.out)
     return 0

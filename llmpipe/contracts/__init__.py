@@ -27,7 +27,7 @@ from llmpipe.contracts.config import (
     reveal,
     semantic_fields,
 )
-from llmpipe.contracts.context import StageContext, StageResult, write_json
+from llmpipe.contracts.context import StageContext, StageResult, Target, write_json
 from llmpipe.contracts.estimates import EstimateContext, Estimates, Hardware, Needs
 from llmpipe.contracts.stage import Determinism, Effort, Finding, Stage, StageDefaults, Variants
 
@@ -63,6 +63,7 @@ __all__ = [
     "StageDefaults",
     "StageResult",
     "Stochastic",
+    "Target",
     "Variants",
     "reveal",
     "semantic_fields",

@@ -39,6 +39,9 @@ class Artifact:
     """Its name in messages: ``dataset.train`` or ``./data/a.jsonl``."""
     base: Artifact | None = None
     pattern: str | None = None
+    hub: str | None = None
+    """The hub id of a model that only the machine of a `Target` will download:
+    ``org/name@revision``. ``path`` is then not a folder."""
 
 
 FieldPath = tuple[str | int, ...]

@@ -7,12 +7,26 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from llmpipe.contracts.artifacts import Artifact
 from llmpipe.contracts.config import StageConfig, reveal
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a folder of ``llmpipe compile`` is for."""
+
+    device: str | None = None
+    """The device that will run it: ``cpu``, ``cuda``, or ``cuda:8`` for eight GPUs; None for this
+    machine's."""
+    base_model: Literal["path", "copy", "relative"] = "path"
+    """How it names a local base model: by its path on this machine, by a copy inside the folder, or
+    by its path relative to the folder."""
+    folder: Path | None = None
+    """Where the folder will be; until it is complete, it is written beside that."""
 
 
 @dataclass(slots=True)
@@ -22,7 +36,7 @@ class StageContext(Generic[ConfigT]):
     ``out`` is an empty folder that is published when `run` returns. ``work`` belongs to this key
     and survives a crash (checkpoints). ``journal`` is the store's folder of paid replies, shared by
     all keys. ``tools`` is the folder of ``llmpipe tools install``. ``resample`` means: ask again
-    for what the journal holds.
+    for what the journal holds. ``target`` is what `Compilable.compile_to` compiles for.
     """
 
     config: ConfigT
@@ -36,6 +50,7 @@ class StageContext(Generic[ConfigT]):
     threads: int
     emit: Callable[[Mapping[str, Any]], None] = lambda event: None
     resample: bool = False
+    target: Target = Target()
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Report the progress of the stage; ``note`` is a short text such as ``loss 2.31``."""

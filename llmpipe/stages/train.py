@@ -55,7 +55,6 @@ from llmpipe.stages.train_compile import (
     is_offline,
     launch_of,
     merged_block,
-    write_folder,
 )
 from llmpipe.stages.train_config import (
     CHOOSING_KEYS,
@@ -68,6 +67,7 @@ from llmpipe.stages.train_config import (
 from llmpipe.stages.train_effort import effort
 from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_estimate import estimate
+from llmpipe.stages.train_folder import write_folder
 from llmpipe.stages.train_metrics import metrics, not_the_best, summary, unlearned
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (

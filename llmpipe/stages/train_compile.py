@@ -1,12 +1,12 @@
 """Compile a ``train`` stage and its inputs to a configuration and files for Axolotl.
 
-A run (`llmpipe.stages.train`) and a folder that trains without llmpipe (`write_folder`) both use
+A run (`llmpipe.stages.train`) and a folder that trains without llmpipe (`train_folder`) both use
 `compile_stage`, so that they train the same.
 """
 
 from __future__ import annotations
 
-import shlex
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,14 +21,13 @@ from llmpipe.backends.axolotl.config import (
     Sources,
     compile_config,
     merge_blocks,
-    to_yaml,
 )
 from llmpipe.backends.axolotl.file import read_axolotl_file
 from llmpipe.backends.axolotl.paths import paths_in, replace_paths
 from llmpipe.backends.axolotl.sharding import FOLDER, spelled_out
-from llmpipe.backends.device import Device, detect
+from llmpipe.backends.device import Device, detect, named_device
 from llmpipe.backends.huggingface.chat_tokens import has_chat_template
-from llmpipe.contracts import SECRET, Artifact, StageContext
+from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train_config import TrainConfig, made, port_name
 from llmpipe.stages.train_data import Prepared, expected_entry, prepare
@@ -40,18 +39,6 @@ OUTPUT = "output"
 """The folder inside a training's own folder into which Axolotl writes."""
 
 HEADER = "Compiled by llmpipe from the stage {!r}: what Axolotl is run with. Not read back."
-
-_RUN_SH = """\
-#!/bin/sh
-# Trains as the stage would, without llmpipe. The result is in ./output.
-set -eu
-cd "$(dirname "$0")"
-set -a
-. ./axolotl.env
-set +a
-export PYTHONPATH="$PWD/plugins${{PYTHONPATH:+:$PYTHONPATH}}"
-exec {command}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +85,27 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
     config = ctx.config
     given = ctx.inputs.get("axolotl_file")
     block, notes = merged_block(config, given.path if given else None)
-    refuse(complaints(config, block, ctx.spec_dir))
+    device = device_of(ctx)
+    refuse(complaints(config, block, ctx.spec_dir, device))
     block = spelled_out(block, layout.folder / FOLDER, layout.name(FOLDER))
     block = replace_paths(block, {w: _file_path(ctx, w, layout) for w in paths_in(block)})
     base = ctx.input("base_model")
     train = _data(ctx, "data", "train.parquet", layout, block)
     test = _data(ctx, "eval_data", "eval.parquet", layout, block) if config.eval_data else None
     sources = Sources(
-        base_model=str(base_model(ctx).path),
+        base_model=_named(ctx, base_model(ctx), layout, "base-model"),
         train=train.file,
         test=test.file if test else None,
         output_dir=layout.name(OUTPUT),
         prepared=layout.name("prepared"),
-        adapter=str(base.path) if config.adapter_start == "continue" else None,
+        adapter=_named(ctx, base, layout, "adapter")
+        if config.adapter_start == "continue"
+        else None,
         allow_untrained=config.allow_untrained,
         rewards=place_rewards(ctx, layout.folder),
     )
     axolotl.write_plugins(layout.folder)
-    compiled = compile_config(block, sources, detect())
+    compiled = compile_config(_pinned(ctx, block), sources, device)
     notes += train.notes + (test.notes if test else [])
     return Compiled(compiled.config, notes + compiled.notes)
 
@@ -147,6 +137,11 @@ def compile_unseen(
     return Compiled(compiled.config, notes + compiled.notes), spelled_out(block, None)
 
 
+def device_of(ctx: StageContext[TrainConfig]) -> Device:
+    """Return the device that is compiled for: this machine's, unless the folder is for another."""
+    return named_device(ctx.target.device) if ctx.target.device else detect()
+
+
 def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
     """Return the model whose weights training starts from; for an adapter trained on, its base."""
     given = ctx.input("base_model")
@@ -157,59 +152,22 @@ def base_model(ctx: StageContext[TrainConfig]) -> Artifact:
     return given.base
 
 
-def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
-    """Write a folder that trains the same *without llmpipe*; return notes for the user.
-
-    The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
-    ``files/``, the plugins of a run under ``plugins/``, the environment in ``axolotl.env``, and
-    ``run.sh``, which writes to ``output/``. The base model is named by its path. ``run.sh`` takes
-    secrets from the environment.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    compiled = compile_stage(ctx, Layout(out, relative=True))
-    header = HEADER.format(ctx.stage) + "\nRun it with ./run.sh, or as run.sh does."
-    (out / "axolotl.yml").write_text(to_yaml(compiled.config, header=header), "utf-8")
-    launch = ctx.config.launch
-    environment = {
-        **axolotl.portable_environment(offline=is_offline(compiled.config)),
-        "OMP_NUM_THREADS": str(ctx.threads),
-        "HF_DATASETS_CACHE": "./datasets-cache",
-        **launch.env,
-    }
-    lines = [f"{name}={shell_value(value)}" for name, value in sorted(environment.items())]
-    (out / "axolotl.env").write_text("\n".join(lines) + "\n", "utf-8")
-    words = axolotl.arguments("axolotl.yml", launch_of(ctx, reveal=False))
-    script = out / "run.sh"
-    script.write_text(_RUN_SH.format(command=shlex.join(["axolotl", *words])), "utf-8")
-    script.chmod(0o755)
-    return [*compiled.notes, *_merge_notes(compiled.config)]
+def _named(ctx: StageContext[TrainConfig], model: Artifact, layout: Layout, part: str) -> str:
+    """Return what the configuration calls a model or an adapter; a folder may get a copy."""
+    if model.hub is not None:
+        return model.hub.partition("@")[0]
+    if ctx.target.base_model == "copy":
+        shutil.copytree(model.path, layout.folder / part)
+        return f"./{part}"
+    if ctx.target.base_model == "relative":
+        return os.path.relpath(model.path, os.path.realpath(ctx.target.folder or layout.folder))
+    return str(model.path)
 
 
-def _merge_notes(settings: Mapping[str, Any]) -> list[str]:
-    """Return what ``axolotl merge-lora`` would lose of the adapter that a folder trains."""
-    if not settings.get("adapter"):
-        return []
-    edges = {"embed_tokens", "lm_head"}
-    named = {
-        key: edges & set(value)
-        for key in ("lora_modules_to_save", "lora_target_modules")
-        if isinstance(value := settings.get(key), list)
-    }
-    lost = [f"{key}: {', '.join(sorted(names))}" for key, names in named.items() if names]
-    if settings.get("peft_trainable_token_indices"):
-        lost.append("peft_trainable_token_indices")
-    notes = []
-    if lost:
-        notes.append(
-            f"axolotl merge-lora silently drops {' and '.join(lost)} of models with tied "
-            "embeddings; the stage merge keeps them"
-        )
-    if settings.get("load_in_4bit") or settings.get("load_in_8bit"):
-        notes.append(
-            "axolotl merge-lora adds the adapter to the base as it was before it was rounded: that "
-            "is not the model that was trained; the stage merge rounds the base first"
-        )
-    return notes
+def _pinned(ctx: StageContext[TrainConfig], block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the block with the revision of a base model that the hub holds."""
+    revision = (base_model(ctx).hub or "").partition("@")[2]
+    return {**({"revision_of_model": revision} if revision else {}), **block}
 
 
 def _data(
@@ -237,6 +195,7 @@ def _writes_chats(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -
         return True
     tokenizer = settings.get("tokenizer_config")
     elsewhere = isinstance(tokenizer, str) and not Path(tokenizer).is_dir()  # on the hub
+    elsewhere = elsewhere or (not tokenizer and base_model(ctx).hub is not None)
     if elsewhere or settings.get("tokenizer_use_mistral_common"):
         return True
     return has_chat_template(Path(tokenizer) if tokenizer else base_model(ctx).path)
@@ -267,12 +226,3 @@ def is_offline(settings: Mapping[str, Any]) -> bool:
     """Return whether the run works without the hub: it neither pushes to it nor reads from it."""
     online = ("hub_model_id", "push_dataset_to_hub", "bench_dataset", "trackio_space_id")
     return not any(settings.get(key) for key in online)
-
-
-def shell_value(value: str) -> str:
-    """Quote a value for a shell; a secret becomes the variable of its name, which must be set."""
-    parts = SECRET.split(value)  # text, name, text, name, …, text
-    quoted = [shlex.quote(text) if text else "" for text in parts[::2]]
-    names = [f'"${{{name}:?set {name}}}"' for name in parts[1::2]]
-    joined = "".join(a + b for a, b in zip(quoted, [*names, ""], strict=True))
-    return joined or "''"

@@ -31,7 +31,9 @@ ROW_FILES = (
 )
 """The endings of files of rows that llmpipe reads."""
 
-_FILE_LIKE = re.compile(r"\.(arrow|csv|feather|jsonl?|ndjson|parquet|tsv|txt)(\.gz)?$", re.IGNORECASE)
+_FILE_LIKE = re.compile(
+    r"\.(arrow|csv|feather|jsonl?|ndjson|parquet|tsv|txt)(\.gz)?$", re.IGNORECASE
+)
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -50,14 +52,14 @@ class Place:
 
 
 def entries_of(block: Mapping[str, Any], key: str) -> list[tuple[KeyPath, dict[str, Any]]]:
-    """Return the entries under one of `LISTS`, each with its path; others are Axolotl's to refuse."""
+    """Return the entries under one of `LISTS`, each with its path."""
     listed = block.get(key)
     listed = listed if isinstance(listed, list) else [listed]
     return [((key, i), dict(entry)) for i, entry in enumerate(listed) if isinstance(entry, Mapping)]
 
 
 def place_of(entry: Mapping[str, Any], folders: Sequence[Path]) -> Place:
-    """Return where an entry's rows are; relative paths start from the first folder that has them."""
+    """Return where an entry's rows are; a relative path is tried in each of the folders."""
     path, named = str(entry.get("path") or ""), entry.get("data_files")
     texts = [str(text) for text in (named if isinstance(named, list) else [named] if named else [])]
     here = _found(path, folders)
@@ -159,6 +161,4 @@ def _found(text: str, folders: Sequence[Path]) -> Path | None:
 
 
 def _row_files(folder: Path) -> tuple[Path, ...]:
-    return tuple(
-        sorted(file for file in folder.iterdir() if file.name.lower().endswith(ROW_FILES))
-    )
+    return tuple(sorted(file for file in folder.iterdir() if file.name.lower().endswith(ROW_FILES)))

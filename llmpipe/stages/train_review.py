@@ -21,7 +21,7 @@ from llmpipe.backends.axolotl.config import (
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.axolotl.paths import bare_paths, beside_file, paths_in
 from llmpipe.backends.axolotl.sharding import FSDP, known_fault
-from llmpipe.backends.device import detect
+from llmpipe.backends.device import Device, detect
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError, did_you_mean
 from llmpipe.paths import expanded
@@ -38,14 +38,21 @@ _CHOOSING = ("load_best_model_at_end", "early_stopping_patience")
 
 
 def complaints(
-    config: TrainConfig, block: Mapping[str, Any], folder: Path
+    config: TrainConfig, block: Mapping[str, Any], folder: Path, device: Device | None = None
 ) -> Iterator[BlockProblem]:
-    """Yield all problems of a stage's merged block; ``folder`` is the spec's."""
+    """Yield all problems of a stage's merged block.
+
+    Args:
+        config: The stage's.
+        block: The merged block.
+        folder: The spec's.
+        device: What will train; None for this machine's.
+    """
     evaluates, rewarded = config.eval_data is not None, bool(config.rewards)
     yield from setting_problems(block, evaluates=evaluates, rewarded=rewarded)
     if rewarded and config.axolotl_file is not None and block.get("rl") != GRPO:
         yield BlockProblem((), "is read for rl: grpo only", field="rewards")
-    yield from _sharding_problems(config, block)
+    yield from _sharding_problems(config, block, device or detect())
     own = paths_in(config.axolotl)
     for where, value in paths_in(block).items():
         if where not in own:
@@ -129,13 +136,15 @@ def _token_problems(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
             )
 
 
-def _sharding_problems(config: TrainConfig, block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+def _sharding_problems(
+    config: TrainConfig, block: Mapping[str, Any], device: Device
+) -> Iterator[BlockProblem]:
     name = block.get("fsdp_config")
     if isinstance(name, str) and name not in FSDP:
         known = ", ".join(FSDP)
         hint = did_you_mean(name, FSDP) or f"write a mapping, or one of {known}"
         yield BlockProblem(("fsdp_config",), f"{name!r} is not a short name", hint)
-    if detect().kind == "cpu":
+    if device.kind == "cpu":
         return  # they are left out there, which is said
     if fault := known_fault(block):
         hint = 'pip install "deepspeed>=0.19", or use zero3 or fsdp2'

@@ -159,9 +159,17 @@ def _linked_model(ctx: StageContext[TrainConfig], folder: Path, i: int) -> str:
     model only if that fails with ``ModuleNotFoundError``: without a dot it fails otherwise.
     """
     model = ctx.input(_port(i, "model"))
+    if model.hub is not None:
+        message = (
+            f"rewards[{i}]: the reward model {model.hub} has to be read, to see that it is one"
+        )
+        raise StageError(message, hint="download it, and name its folder")
     require_reward_model(model.path, model.label)
     link = folder / MODELS / f"model.{i + 1}"
     link.parent.mkdir(parents=True, exist_ok=True)
+    if ctx.target.device:  # another machine has no such path
+        shutil.copytree(model.path, link)
+        return f"{MODELS}/{link.name}"
     link.unlink(missing_ok=True)
     link.symlink_to(model.path)
     return f"{MODELS}/{link.name}"

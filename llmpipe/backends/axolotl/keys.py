@@ -80,7 +80,9 @@ def optimizer_problems(
         for plugin in plugins
     ):
         return
-    known = {str(item.value) for kind in (OptimizerNames, CustomSupportedOptimizers) for item in kind}
+    known = {
+        str(item.value) for kind in (OptimizerNames, CustomSupportedOptimizers) for item in kind
+    }
     if name not in known:
         hint = did_you_mean(name, known) or f"known are {', '.join(sorted(known))}"
         yield BlockProblem(("optimizer",), f"unknown optimizer {name!r}", hint)
