@@ -21,9 +21,9 @@ from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import HubRepo
 from llmpipe.runner.plan import make_plan
 from llmpipe.runner.project import Project
+from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.redact import Redactor, secret_values
 from llmpipe.runner.resources import Machine
-from llmpipe.runner.store import KeyRecord
 
 HERE = Target()
 """A folder for this machine."""

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from llmpipe.errors import did_you_mean
 from llmpipe.formats.conversation import (
@@ -38,6 +38,9 @@ Example = Conversation | Text | Preference | Labeled | Prompt
 FormatName = Literal[
     "messages", "sharegpt", "alpaca", "completion", "preference", "labeled", "prompt"
 ]
+
+UNCHANGED: Final = "unchanged"
+"""Instead of a format: rows stay as they are."""
 
 NATURAL: Mapping[type[Example], FormatName] = {
     Conversation: "messages",

@@ -14,7 +14,7 @@ import msgspec
 
 from llmpipe.contracts import FieldPath, Finding
 from llmpipe.errors import StageError, did_you_mean
-from llmpipe.formats.mapping import OPTIONAL
+from llmpipe.formats.mapping import OF_TURNS, OPTIONAL
 from llmpipe.formats.records import read_rows
 
 LOOKED_AT = 100
@@ -47,6 +47,8 @@ def named_columns(
         optional: the fields whose columns not each row must have.
     """
     for name, value in (msgspec.structs.asdict(columns) if columns else {}).items():
+        if name in OF_TURNS:
+            continue
         required = name not in optional
         if isinstance(value, tuple):
             yield from (Named((*block, name, i), each, required) for i, each in enumerate(value))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from llmpipe.formats.row import missing_column, text_column
+from llmpipe.formats.row import json_text, missing_column, text_column
 
 _CANONICAL = {"user": "instruction", "assistant": "output"}
 """The columns of known formats that parts of a map stand for; the others have their own name."""
@@ -24,6 +24,9 @@ _SHAPES: tuple[tuple[frozenset[str], frozenset[str]], ...] = tuple(
     )
 )
 """Parts that make an example together, and those that may stand beside them."""
+
+OF_TURNS = ("role", "content")
+"""Parts that name keys of turns, not columns."""
 
 OPTIONAL = ("system", "input", "history", "tools", "reasoning")
 """Parts that a row may leave out."""
@@ -48,6 +51,10 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Column with the reasoning before the answer; it becomes `reasoning_content`."""
     messages: str | None = None
     """Column with turns: `role` and `content`, or `from` and `value`."""
+    role: str | None = None
+    """Key of a turn with its speaker, if it is neither `role` nor `from`."""
+    content: str | None = None
+    """Key of a turn with its text, if it is neither `content` nor `value`."""
     tools: str | None = None
     """Column with the tools on offer, a list of objects or its JSON text."""
     text: str | None = None
@@ -68,11 +75,17 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     def named(self) -> dict[str, str]:
         """Return the parts that are named, each with its column."""
         fields = msgspec.structs.asdict(self)
-        return {name: value for name, value in fields.items() if isinstance(value, str)}
+        return {
+            name: value
+            for name, value in fields.items()
+            if isinstance(value, str) and name not in OF_TURNS
+        }
 
     def problem(self) -> str | None:
         """Return what is wrong with the combination of columns, or None."""
         named = {*self.named(), *(("keep",) if self.keep else ())}
+        if (self.role or self.content) and not self.messages:
+            return "`role` and `content` are keys of the turns in `messages`"
         if "text" in named and len(named) > 1:
             other = sorted(named - {"text"})[0]
             return f"`text` is raw text and cannot stand beside `{other}`"
@@ -101,8 +114,24 @@ class ColumnMap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             if part in ("user", "assistant", "system", "input", "text", "reasoning"):
                 value = text_column(row, column, required=part not in OPTIONAL, blank=True)
             found[_CANONICAL.get(part, part)] = value
+        if self.role or self.content:
+            found["messages"] = self._renamed(found["messages"])
         for column in self.keep:
             if column not in row:
                 raise missing_column(row, column)
             found[column] = row[column]
         return found
+
+    def _renamed(self, turns: Any) -> Any:
+        """Return turns with `role` and `content` under these names; others are for the reader."""
+        if isinstance(turns, str) and turns.lstrip()[:1] == "[":
+            turns = json_text(turns, f"column {self.messages!r}")
+        if not isinstance(turns, list):
+            return turns
+        names = {self.role: "role", self.content: "content"}
+        return [
+            {names.get(key, key): value for key, value in turn.items()}
+            if isinstance(turn, Mapping)
+            else turn
+            for turn in turns
+        ]

@@ -33,7 +33,7 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import EXCERPT, StageError
 from llmpipe.formats import Example, FormatName, Labeled, Preference, Text
-from llmpipe.formats.example import write_example
+from llmpipe.formats.example import UNCHANGED, write_example
 from llmpipe.formats.first_rows import Named, absent, named_columns
 from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.turn import message_of
@@ -81,10 +81,11 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     """The columns of `data` to read; known formats need none."""
     sources: tuple[Source, ...] = ()
     """Several inputs instead of `data`, each with its own `map`, `repeat` and `sample`."""
-    to: FormatName = "messages"
+    to: FormatName | Literal["unchanged"] = "messages"
     """The output format: `messages`, `sharegpt` and `alpaca` for conversations, `completion` for
     raw text, `preference` for pairs of answers (`rl: dpo` and reward models), `labeled` for answers
-    labeled good or bad (KTO), `prompt` for prompts alone (GRPO)."""
+    labeled good or bad (KTO), `prompt` for prompts alone (GRPO). `unchanged` keeps all columns of
+    rows in any format, also of those that no format knows."""
     split: Split | None = None
     """What to hold out as `eval` and `test`."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -133,6 +134,8 @@ class Format(StageDefaults):
             problem = source.map.problem() if source.map else None
             if problem:
                 found.append(((*path[:-1], "map"), problem))
+        if config.to == UNCHANGED:
+            found += _unread(config)
         if config.max_tokens and not config.tokenizer:
             found.append((("max_tokens",), "needs `tokenizer`: the model that is to be trained"))
         if config.tokenizer and not config.max_tokens:
@@ -170,7 +173,8 @@ class Format(StageDefaults):
         rows, rejects, told = _read(ctx)
         kept: Sequence[int] = range(len(rows))
         if ctx.config.dedup:
-            kept = rejects.turn_away(rows, kept, duplicates(rows))
+            unread = ctx.config.to == UNCHANGED
+            kept = rejects.turn_away(rows, kept, duplicates(rows, unread=unread))
         if ctx.config.max_tokens:
             kept = _within_limit(ctx, rows, kept, rejects, ctx.config.max_tokens)
         parts = _split(ctx, rows, kept)
@@ -187,6 +191,15 @@ def _sources(config: FormatConfig) -> list[tuple[FieldPath, Source]]:
     if config.data:
         return [(("data",), Source(data=config.data, map=config.map))]
     return [(("sources", i, "data"), source) for i, source in enumerate(config.sources)]
+
+
+def _unread(config: FormatConfig) -> Iterator[tuple[FieldPath, str]]:
+    """Yield the fields that need to know what a row's columns mean."""
+    for path, source in _sources(config):
+        if source.map:
+            yield (*path[:-1], "map"), "has no effect with to: unchanged"
+    if config.max_tokens:
+        yield ("max_tokens",), "has no effect with to: unchanged"
 
 
 def _inputs(ctx: StageContext[FormatConfig]) -> list[SourceRows]:

@@ -11,15 +11,15 @@ BATCH = 250
 """Rows that are compared together."""
 
 
-def duplicates(rows: Rows) -> dict[int, str]:
+def duplicates(rows: Rows, *, unread: bool = False) -> dict[int, str]:
     """Return the rows that repeat another, each with a reason; a row that is not generated is
     preferred, and otherwise the first is kept.
 
-    Only rows that ask the same are compared.
+    Only rows that ask the same are compared; if they are ``unread``, by all of their columns.
     """
     repeated = _repeated(rows)
     contents = {
-        position: content_key(rows.example(position))
+        position: rows.columns(position) if unread else content_key(rows.example(position))
         for position, question in enumerate(rows.questions() if repeated else ())
         if question in repeated
     }

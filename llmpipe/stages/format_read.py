@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
@@ -27,7 +27,7 @@ from llmpipe.formats import (
     write_example,
 )
 from llmpipe.formats.bad_line import BadLine, OnBad
-from llmpipe.formats.example import NATURAL, require_usable
+from llmpipe.formats.example import NATURAL, UNCHANGED, require_usable
 from llmpipe.formats.leakage import asked_in
 from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.plain import read_plain
@@ -37,6 +37,8 @@ from llmpipe.formats.row import expecting
 from llmpipe.formats.turn import require_question
 from llmpipe.stages.format_rows import Rejects, Rows, id_key
 from llmpipe.stages.format_split import Groups, Split
+
+Format = FormatName | Literal["unchanged"]
 
 EVERY = 10_000
 """Rows between two reports of progress."""
@@ -116,7 +118,7 @@ class Told:
 class Reader:
     """Reads all sources of a stage into `Rows`."""
 
-    def __init__(self, folder: Path, to: FormatName, split: Split | None) -> None:
+    def __init__(self, folder: Path, to: Format, split: Split | None) -> None:
         self.rows = Rows(folder)
         self.rejects = Rejects()
         self.told = Told()
@@ -160,6 +162,9 @@ class Reader:
         return self.told
 
     def _keep(self, number: int, line: int, row: Row, source: SourceRows) -> None:
+        if self._to == UNCHANGED:
+            self._keep_unread(number, line, row, source.artifact.label)
+            return
         example, left = read_example(row, source.columns)
         require_usable(example)
         natural = NATURAL[type(example)]
@@ -175,6 +180,14 @@ class Reader:
         text = _encoded(example, provenance)
         key = id_key(provenance.id)
         self.rows.add(text, asked_in(example), (number, line), key, group, provenance)
+
+    def _keep_unread(self, number: int, line: int, row: Row, label: str) -> None:
+        provenance = read_provenance(row)
+        group = self._groups.of(row, label, line, generated=provenance.generated)
+        columns = {name: value for name, value in row.items() if name != PROVENANCE}
+        text = encode({**columns, PROVENANCE: provenance.column()})
+        place, key = (number, line), id_key(provenance.id)
+        self.rows.add(text, _asked_unread(columns), place, key, group, provenance)
 
     def _count_left(self, left: tuple[str, ...], label: str, line: int) -> None:
         if self._group_column:
@@ -216,6 +229,14 @@ def rows_of(source: SourceRows, bad: OnBad) -> Iterator[tuple[int, Row]]:
     artifact = source.artifact
     rows = read_rows(artifact.path, artifact.label, floats=WrittenFloat, bad=bad)
     return islice(rows, source.first)
+
+
+def _asked_unread(columns: Row) -> Sequence[str]:
+    """Return what a row asks if its columns show it, and otherwise all of it."""
+    try:
+        return asked_in(read_example(columns).example)
+    except RowError:
+        return [encode(columns).decode()]
 
 
 def _encoded(example: Example, provenance: Provenance) -> bytes:

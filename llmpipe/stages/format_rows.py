@@ -14,8 +14,8 @@ from struct import iter_unpack
 
 from llmpipe.formats import Example, read_example
 from llmpipe.formats.leakage import question_key, words_of
-from llmpipe.formats.provenance import Provenance
-from llmpipe.formats.records import from_json
+from llmpipe.formats.provenance import PROVENANCE, Provenance
+from llmpipe.formats.records import encode, from_json
 from llmpipe.stages.format_lines import Lines
 
 KEY = 16
@@ -131,6 +131,11 @@ class Rows:
     def asked(self, positions: Sequence[int]) -> list[bytes]:
         """Return the words of each row's question, a space between."""
         return self._asked.at(positions)
+
+    def columns(self, position: int) -> bytes:
+        """Return all columns of a row but for its provenance, as JSON."""
+        row = from_json(self._texts[position])
+        return encode({name: row[name] for name in sorted(row) if name != PROVENANCE})
 
     def example(self, position: int) -> Example:
         """Return a row's content."""

@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmpipe.formats import FormatName, read_example, write_example
+from llmpipe.formats import read_example, write_example
 from llmpipe.formats.bad_line import BadLine
-from llmpipe.formats.example import NATURAL
+from llmpipe.formats.example import NATURAL, UNCHANGED
 from llmpipe.formats.provenance import PROVENANCE
 from llmpipe.formats.records import encode, from_json
-from llmpipe.stages.format_read import SourceRows, rows_of
+from llmpipe.stages.format_read import Format, SourceRows, rows_of
 from llmpipe.stages.format_rows import Rejects, Rows
 
 
-def write_part(path: Path, rows: Rows, positions: Sequence[int], to: FormatName) -> int:
+def write_part(path: Path, rows: Rows, positions: Sequence[int], to: Format) -> int:
     """Write rows in a format, and return how many there were."""
     convert = _converter(to)
     with path.open("wb") as file:
@@ -65,17 +65,18 @@ def _text(bad: BadLine, wanted: set[int]) -> Iterator[tuple[int, str]]:
         yield bad.line, bad.text
 
 
-def _converter(to: FormatName) -> Callable[[bytes], bytes] | None:
+def _converter(to: Format) -> Callable[[bytes], bytes] | None:
     """Return what makes a row of the format of its text; None where it is in that format.
 
     Raw text is converted, too: it may lie there as a conversation.
     """
-    if to in NATURAL.values() and to != "completion":
+    if to == UNCHANGED or (to in NATURAL.values() and to != "completion"):
         return None
+    named = to
 
     def convert(text: bytes) -> bytes:
         row = from_json(text)
-        written = write_example(read_example(row).example, to).row
+        written = write_example(read_example(row).example, named).row
         return encode({**written, PROVENANCE: row[PROVENANCE]})
 
     return convert

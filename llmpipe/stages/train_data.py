@@ -34,6 +34,7 @@ from llmpipe.formats import (
 )
 from llmpipe.formats.labeled import read_labeled
 from llmpipe.formats.preference import read_preference
+from llmpipe.formats.provenance import PROVENANCE
 from llmpipe.formats.records import WrittenFloat, read_rows
 from llmpipe.formats.row import left_behind, text_column
 from llmpipe.formats.text import read_text
@@ -329,6 +330,8 @@ def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str
     shape: dict[str, Shape] = {}
     for line, row in read_rows(artifact.path, artifact.label):
         for name, value in row.items():
+            if name == PROVENANCE:
+                continue
             place = f"{artifact.label}:{line}: column {name!r}"
             shape[name] = joined(shape.get(name), value, place)
     if not shape:
@@ -342,6 +345,7 @@ def _passed_on(artifact: Artifact, target: Path, path: str, dataset: Mapping[str
 def _counting_nulls(artifact: Artifact, shape: Mapping[str, Shape], tally: Tally) -> Iterator[Row]:
     """Yield the rows; count those in which an object lacks a key that others have."""
     for line, row in read_rows(artifact.path, artifact.label):
+        row = {name: value for name, value in row.items() if name != PROVENANCE}
         for name, value in row.items():
             if lacks_key(shape[name], value):
                 tally.rows(
