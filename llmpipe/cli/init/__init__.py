@@ -34,6 +34,8 @@ def main(argv: list[str]) -> int:
     if spec.name != options.file or spec.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--file: {options.file} is not a name that ends in .yaml or .yml")
     _require_free(spec, force=options.force)
+    if options.from_axolotl:
+        return _from_axolotl(spec, options)
 
     from llmpipe.cli.init.recipe import (
         SMOLLM2,
@@ -65,6 +67,28 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _from_axolotl(spec: Path, options: argparse.Namespace) -> int:
+    """Write the spec that trains as an Axolotl file does."""
+    from llmpipe.cli.init.axolotl import convert
+    from llmpipe.cli.init.recipe import default_name
+
+    others = ("data", "goal", "question", "answer", "model")
+    if given := next((name for name in others if getattr(options, name)), None):
+        raise UsageError(f"--{given} has no effect with --from-axolotl", hint="the file says it")
+    with _folder(spec.parent):
+        made = convert(options.from_axolotl, spec, options.name or default_name(spec))
+        _write(spec, made.text, force=options.force)
+    print("".join(f"note: {note}\n" for note in made.notes), end="")
+    shown = shlex.quote(str(spec))
+    print(f"written: {shown}; its comments repeat the notes. Next:")
+    print(f"  llmpipe validate {shown}")
+    print(f"  llmpipe run {shown}")
+    print(
+        f"  llmpipe compile {shown} {made.trained} --device cuda --out DIR    # for a GPU elsewhere"
+    )
+    return 0
+
+
 def _tried(spec: Path, recipe: Recipe, data: Data, *, name: str, model: str) -> tuple[str, Trial]:
     """Return the text of a valid spec, and its stages' findings, which are also in the text."""
     from llmpipe.cli.init.recipe import render
@@ -88,6 +112,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         type=Path,
         default=Path(),
         help="where to write the spec; this folder by default",
+    )
+    arguments.add_argument(
+        "--from-axolotl",
+        action=_Once,
+        metavar="FILE",
+        type=Path,
+        help="an Axolotl YAML: write a spec that trains the same, and name what cannot be kept",
     )
     arguments.add_argument(
         "--data",
