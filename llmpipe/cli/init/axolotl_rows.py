@@ -212,10 +212,9 @@ def _hub_sources(
         if entry.get(key):
             hint = "write split: train[:1000]" if key == "shards" else _DOWNLOAD
             told.lose((*where, key), "is not supported for data sets of the hub", hint)
-    names = entry.get("name")
-    for name in names if isinstance(names, list) else [names]:
-        chosen = {"split": str(split)} if split else {}
-        yield {"data": data, **chosen, **({"subset": str(name)} if name else {})}
+    name = entry.get("name")
+    chosen = {"split": str(split)} if split else {}
+    yield {"data": data, **chosen, **({"subset": str(name)} if name else {})}
 
 
 def _file_sources(

@@ -92,11 +92,9 @@ def carry_settings(
             ("trl",),
             "llmpipe sets max_completion_length: 256; without it, answers end after 20 tokens",
         )
-    if rows.eval_data and not any(
-        map(block.get, ("eval_strategy", "eval_steps", "evals_per_epoch"))
-    ):
-        block["eval_strategy"] = "no"
-        told.note((), "eval_strategy: no keeps Axolotl's own behavior, which is not to evaluate")
+    asked = ("eval_strategy", "eval_steps", "evals_per_epoch")
+    if rows.eval_data and not any(map(block.get, asked)):
+        told.note((), "the rows held out are evaluated once an epoch; Axolotl would never do so")
     stage["axolotl"] = {**block, **_unset(block)}
     return stage
 
