@@ -6,6 +6,7 @@
     ├── MissingDependencyError      2   a required package or tool is not installed
     ├── PluginError                 2   an installed package offers a stage kind that cannot be used
     ├── StoreError                  1   the store cannot be read or written
+    ├── HubError                    1   the hub cannot be reached, or refuses what is published
     ├── RunError                    1   a stage of a run failed; carries the run (Python API only)
     └── StageError                  1   a stage failed, and its user can do something about it
         └── ModelServerError        1   a model's server failed; its message may quote the request
@@ -154,6 +155,12 @@ class PluginError(LlmpipeError):
 
 class StoreError(LlmpipeError):
     """The store is unreadable, has a newer format, or cannot be written, as on a full disk."""
+
+    exit_code = 1
+
+
+class HubError(LlmpipeError):
+    """The hub cannot be reached, or refuses to publish. The message says what was published."""
 
     exit_code = 1
 

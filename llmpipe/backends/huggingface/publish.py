@@ -1,0 +1,360 @@
+"""Publish files in a model repository of the Hugging Face hub, in one commit.
+
+The hub stores large files first and shows nothing of them until the commit names them. So a
+publish that stops at any moment has changed nothing that readers see, and the next one sends only
+what the hub does not have yet. Files are compared by their digests before the commit and after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmpipe.errors import HubError, MissingDependencyError, StoreError
+
+CARD = "README.md"
+HOUSEKEEPING = frozenset({".gitattributes"})
+"""Files that the hub itself puts into a repository."""
+BRANCH = "main"
+NAMED = 3
+"""The number of files that a message names."""
+LONGEST = 300
+"""The number of characters that are shown of an error of the client."""
+
+TOKEN_HINT = (
+    "create a token with write access at {endpoint}/settings/tokens, then export HF_TOKEN=…"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file to publish.
+
+    Attributes:
+        path: Its name in the repository.
+        source: Where it is, or its content.
+        sha256: The digest that it must have, here and on the hub.
+        size: Its size in bytes.
+    """
+
+    path: str
+    source: Path | bytes
+    sha256: str
+    size: int
+
+    def blob_id(self) -> str:
+        """Return git's id of the content, by which the hub knows files that are not large."""
+        data = self.source if isinstance(self.source, bytes) else self.source.read_bytes()
+        header = f"blob {len(data)}\0".encode()
+        return hashlib.sha1(header + data, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that the hub has: ``sha256`` of a large one, ``blob_id`` of any other."""
+
+    size: int
+    blob_id: str
+    sha256: str | None = None
+
+    def equals(self, file: HubFile) -> bool:
+        """Return whether it has the content of a file here."""
+        if self.size != file.size:
+            return False
+        return self.sha256 == file.sha256 if self.sha256 else self.blob_id == file.blob_id()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a repository contains at a commit."""
+
+    commit: str
+    private: bool
+    files: Mapping[str, RemoteFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What a publish has changed: the commit, and the files by what happened to them."""
+
+    commit: str
+    uploaded: Sequence[str]
+    unchanged: Sequence[str]
+    removed: Sequence[str]
+
+
+class Repository:
+    """A model repository of the hub that ``HF_ENDPOINT`` names, as the holder of ``HF_TOKEN`` sees
+    it.
+
+    Raises:
+        MissingDependencyError: ``huggingface_hub`` is not installed.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            import huggingface_hub
+        except ImportError:
+            raise MissingDependencyError(
+                "the hub needs the package huggingface_hub", hint="pip install 'llmpipe[train]'"
+            ) from None
+        self.name = name
+        self._hub = huggingface_hub
+        self._api = huggingface_hub.HfApi()
+        self.url = f"{self._api.endpoint}/{name}"
+
+    def require_writer(self) -> None:
+        """Require a token that may write, before anything is sent.
+
+        Raises:
+            HubError: There is no token, the hub does not know it, or it may only read.
+        """
+        hint = TOKEN_HINT.format(endpoint=self._api.endpoint)
+        if self._hub.get_token() is None:
+            raise HubError("there is no token for the hub", hint=hint)
+        with self._asking("nothing was published"):
+            account = self._api.whoami()
+        role = account.get("auth", {}).get("accessToken", {}).get("role")
+        if role == "read":
+            raise HubError(
+                f"the token of {account.get('name')} may only read; nothing was published",
+                hint=hint,
+            )
+
+    def state(self) -> State | None:
+        """Return what the repository contains, or None if the token sees no such repository.
+
+        Raises:
+            HubError: The hub cannot be reached, or refuses.
+        """
+        with self._asking("nothing was published"):
+            try:
+                info = self._api.model_info(self.name, revision=BRANCH)
+            except self._hub.errors.RepositoryNotFoundError:
+                return None
+            return State(info.sha, bool(info.private), self._files(info.sha))
+
+    def card(self, state: State) -> str | None:
+        """Return the model card at a commit, or None if there is none.
+
+        Raises:
+            HubError: It cannot be read.
+        """
+        if CARD not in state.files:
+            return None
+        with self._asking("nothing was published"), tempfile.TemporaryDirectory() as folder:
+            path = self._api.hf_hub_download(
+                self.name, CARD, revision=state.commit, local_dir=folder
+            )
+            return Path(path).read_bytes().decode("utf-8", "replace")
+
+    def create(self, *, private: bool) -> State:
+        """Create the repository.
+
+        Raises:
+            HubError: The name is taken, or the token may not create it.
+        """
+        with self._asking("nothing was published"):
+            self._api.create_repo(self.name, private=private)
+        state = self.state()
+        if state is None:
+            raise HubError(f"{self.url} was created, and is not there", hint="run again")
+        return state
+
+    def push(
+        self, files: Sequence[HubFile], state: State, message: str, *, remove: Sequence[str] = ()
+    ) -> Pushed:
+        """Bring the repository from a state to these files by one commit, and check the result.
+
+        Args:
+            files: The files that it shall contain.
+            state: What it contains.
+            message: The message of the commit.
+            remove: Files to remove.
+
+        Raises:
+            StoreError: A file here is not what its digest says.
+            HubError: The hub refuses, cannot be reached, or has other bytes afterwards.
+        """
+        new = [f for f in files if f.path not in state.files or not state.files[f.path].equals(f)]
+        changed = [file.path for file in new]
+        unchanged = [file.path for file in files if file.path not in changed]
+        if not new and not remove:
+            return Pushed(state.commit, [], unchanged, [])
+        operations = [
+            *map(self._addition, new),
+            *(self._hub.CommitOperationDelete(path, is_folder=False) for path in remove),
+        ]
+        commit = self._commit(operations, state, message, files)
+        with self._asking(f"the commit {commit} was published and could not be checked"):
+            found = self._files(commit)
+        wrong = _wrong(files, found)
+        if wrong:
+            raise HubError(
+                f"{self.url}/tree/{commit} was published, but {wrong}",
+                hint="is there a .gitignore in the repository? Correct it, then publish again",
+            )
+        return Pushed(commit, changed, unchanged, list(remove))
+
+    def _addition(self, file: HubFile) -> Any:
+        source = file.source if isinstance(file.source, bytes) else str(file.source)
+        operation = self._hub.CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=source)
+        if operation.upload_info.sha256.hex() != file.sha256:
+            raise StoreError(
+                f"{file.path} is damaged here: its bytes have changed since it was stored",
+                hint="remove it with: llmpipe cache verify SPEC",
+            )
+        return operation
+
+    def _commit(
+        self, operations: list[Any], state: State, message: str, files: Sequence[HubFile]
+    ) -> str:
+        """Send the files and commit them; return the commit."""
+        try:
+            with _quiet(self._hub), self._asking(""):
+                done = self._api.create_commit(
+                    self.name,
+                    operations,
+                    commit_message=message,
+                    revision=BRANCH,
+                    parent_commit=state.commit,
+                )
+                return str(done.oid)
+        except HubError as error:
+            with contextlib.suppress(HubError):
+                now = self.state()
+                if now and now.commit != state.commit and not _wrong(files, now.files):
+                    return now.commit  # only the answer was lost
+                error = HubError(
+                    f"{error.message}; {self._unpublished(now, state)}", hint=error.hint
+                )
+                raise error from None
+            raise HubError(
+                f"{error.message}; it is unknown whether the commit was made",
+                hint=f"{error.hint}\npublish again: that finds out, and does what is left",
+            ) from None
+
+    def _unpublished(self, now: State | None, before: State) -> str:
+        """Describe what readers see after a commit that failed."""
+        if now is None or now.commit != before.commit:
+            return f"{self.url} was changed by someone else, and nothing of this was published"
+        if before.files.keys() <= HOUSEKEEPING:
+            return f"{self.url} exists and is empty: nothing was published"
+        return f"{self.url} is as it was before: nothing of this was published"
+
+    def _files(self, commit: str) -> dict[str, RemoteFile]:
+        tree = self._api.list_repo_tree(self.name, recursive=True, revision=commit)
+        return {
+            entry.path: RemoteFile(
+                entry.lfs.size if entry.lfs else entry.size,
+                entry.blob_id,
+                entry.lfs.sha256 if entry.lfs else None,
+            )
+            for entry in tree
+            if isinstance(entry, self._hub.hf_api.RepoFile)
+        }
+
+    @contextlib.contextmanager
+    def _asking(self, outcome: str) -> Iterator[None]:
+        """Turn whatever a request raises into one clear error.
+
+        Args:
+            outcome: What is published if a request fails.
+        """
+        try:
+            yield
+        except (HubError, StoreError):
+            raise
+        except Exception as error:  # the client's errors have no common base class
+            message, hint = self._explained(error)
+            token = self._hub.get_token()
+            message = message.replace(token, "[redacted]") if token else message
+            raise HubError("; ".join(filter(None, (message, outcome))), hint=hint) from None
+
+    def _explained(self, error: Exception) -> tuple[str, str]:
+        """Return what a failed request means, and what to do."""
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "response", None) is None:
+            cause = cause.__cause__
+        response: Any = getattr(cause, "response", None)
+        status = getattr(response, "status_code", None)
+        endpoint = self._api.endpoint
+        to_hub = response is not None and _concerns(str(response.url), self.name)
+        if status in _MEANINGS and to_hub:
+            message, hint = _MEANINGS[status]
+            named = {"endpoint": endpoint, "repo": self.name, "owner": self.name.split("/")[0]}
+            return message.format(**named), hint.format(**named)
+        text = _first_lines(error)
+        if status is None and not isinstance(error, ValueError):
+            return (
+                f"the hub at {endpoint} cannot be reached: {text}",
+                "check the network and HF_ENDPOINT, then publish again: it continues",
+            )
+        return f"the hub at {endpoint} refused: {text}", "publish again: it continues"
+
+
+_MEANINGS: Mapping[int, tuple[str, str]] = {
+    401: ("the hub at {endpoint} does not accept the token", TOKEN_HINT),
+    403: (
+        "the token may not write to {repo}",
+        "choose a name of your own, or ask {owner} for the right to write; a fine-grained token "
+        "must name the repository or the namespace",
+    ),
+    404: (
+        "the hub at {endpoint} has no repository {repo} that the token sees",
+        "was it removed or renamed? Publish again to create it",
+    ),
+    409: (
+        "the name {repo} is taken by a repository that the token does not see",
+        "choose another name",
+    ),
+    412: ("{repo} has changed in the meantime", "look at the change, then publish again"),
+}
+"""What a status means when publishing, and what to do."""
+
+
+def _concerns(url: str, repo: str) -> bool:
+    """Return whether a request was about an account or a repository, not to the file storage."""
+    return "/api/" in url or f"/{repo}.git/" in url or f"/{repo}/resolve/" in url
+
+
+def _wrong(files: Sequence[HubFile], found: Mapping[str, RemoteFile]) -> str | None:
+    """Return which files the hub does not have as they are here, or None."""
+    missing = [file.path for file in files if file.path not in found]
+    unlike = [f.path for f in files if f.path in found and not found[f.path].equals(f)]
+    told = [(missing, "is missing", "are missing"), (unlike, "differs", "differ")]
+    parts = [
+        f"{_listed(names)} {one if len(names) == 1 else many}" for names, one, many in told if names
+    ]
+    return ", ".join(parts) or None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
+
+
+def _first_lines(error: Exception) -> str:
+    """Return the beginning of an error's text, and of its cause's."""
+    causes = [error, error.__cause__] if error.__cause__ else [error]
+    return ": ".join(" ".join(str(e).split())[:LONGEST] or type(e).__name__ for e in causes)
+
+
+@contextlib.contextmanager
+def _quiet(hub: Any) -> Iterator[None]:
+    """Hide the client's progress bars where nobody watches."""
+    import sys
+
+    if sys.stderr.isatty() or hub.utils.are_progress_bars_disabled():
+        yield
+        return
+    hub.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        hub.utils.enable_progress_bars()
