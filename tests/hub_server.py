@@ -100,7 +100,7 @@ def running_hub() -> Iterator[HubServer]:
         server.server_close()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """An answer other than success."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -136,15 +136,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.asked.append(f"{request}?{url.query}" if url.query else request)
         try:
             if refusal := self.server.before(request):
-                raise Refused(*refusal)
+                raise RefusedError(*refusal)
             for method, pattern, answer in ROUTES:
                 match = re.fullmatch(pattern, unquote(url.path))
                 if match and self.command in method:
                     answer(self, **match.groupdict())
                     self.server.after(request)
                     return
-            raise Refused(404, f"no route for {request}")
-        except Refused as refused:
+            raise RefusedError(404, f"no route for {request}")
+        except RefusedError as refused:
             self._send(
                 refused.status,
                 json.dumps({"error": refused.message}).encode(),
@@ -176,22 +176,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return None
         account = self.server.accounts.get(sent.removeprefix("Bearer "))
         if account is None:
-            raise Refused(401, "Invalid credentials in Authorization header")
+            raise RefusedError(401, "Invalid credentials in Authorization header")
         return account
 
     def _repo(self, repo: str, *, write: bool = False) -> Repo:
         account, found = self._account(), self.server.repos.get(repo)
         may_write = account is not None and repo.split("/")[0] in account.writes
         if found is None or (found.private and not may_write):
-            raise Refused(404 if account else 401, "Repository not found", "RepoNotFound")
+            raise RefusedError(404 if account else 401, "Repository not found", "RepoNotFound")
         if write and not (may_write and account and account.role == "write"):
-            raise Refused(403, f"Forbidden: you may not write to {repo}")
+            raise RefusedError(403, f"Forbidden: you may not write to {repo}")
         return found
 
     def whoami(self) -> None:
         account = self._account()
         if account is None:
-            raise Refused(401, "Invalid username or password.")
+            raise RefusedError(401, "Invalid username or password.")
         token = {"displayName": "t", "role": account.role}
         self._json({"type": "user", "name": account.name, "auth": {"accessToken": token}})
 
@@ -199,9 +199,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked, account = json.loads(self.sent_body), self._account()
         repo = f"{asked['organization'] or (account and account.name)}/{asked['name']}"
         if account is None or repo.split("/")[0] not in account.writes:
-            raise Refused(403, f"You don't have the rights to create a model under {repo}")
+            raise RefusedError(403, f"You don't have the rights to create a model under {repo}")
         if repo in self.server.repos:
-            raise Refused(409, "You already created this model repo")
+            raise RefusedError(409, "You already created this model repo")
         made = self.server.repos[repo] = Repo(asked.get("visibility") == "private")
         made.commit({".gitattributes": ATTRIBUTES})
         self._json({"url": f"{self.server.url}/{repo}", "name": repo})
@@ -276,19 +276,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         parts = json.loads(self.sent_body)["parts"]
         data = [self.server.parts[oid, part["partNumber"]] for part in parts]
         if [part["etag"] for part in parts] != [f'"{hashlib.md5(d).hexdigest()}"' for d in data]:
-            raise Refused(400, "an ETag is not that of its part")
+            raise RefusedError(400, "an ETag is not that of its part")
         self._keep(oid, b"".join(data))
         self._json({})
 
     def _keep(self, oid: str, data: bytes) -> None:
         if hashlib.sha256(data).hexdigest() != oid:
-            raise Refused(400, "the bytes do not have the digest")
+            raise RefusedError(400, "the bytes do not have the digest")
         self.server.large[oid] = data
 
     def verify(self) -> None:
         asked = json.loads(self.sent_body)
         if len(self.server.large.get(asked["oid"], b"")) != asked["size"]:
-            raise Refused(404, "no such object")
+            raise RefusedError(404, "no such object")
         self._json({})
 
     def check_card(self) -> None:
@@ -313,12 +313,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for line in map(json.loads, self.sent_body.splitlines()):
             key, value = line["key"], line["value"]
             if key == "header" and value.get("parentCommit", oid) != oid:
-                raise Refused(412, "A commit has happened since. Please refresh and try again.")
+                raise RefusedError(
+                    412, "A commit has happened since. Please refresh and try again."
+                )
             if key == "file":
                 changed[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
                 if value["oid"] not in self.server.large:
-                    raise Refused(400, f"{value['path']}: its content was not uploaded")
+                    raise RefusedError(400, f"{value['path']}: its content was not uploaded")
                 changed[value["path"]] = value["oid"]
             elif key == "deletedFile":
                 del changed[value["path"]]
@@ -329,14 +331,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         oid, files = self._repo(repo).at(revision) or self._no_revision()
         content = files.get(path)
         if content is None:
-            raise Refused(404, "Entry not found", "EntryNotFound")
+            raise RefusedError(404, "Entry not found", "EntryNotFound")
         data = self.server.large[content] if isinstance(content, str) else content
         etag = content if isinstance(content, str) else git_id(content)
         headers = {"Content-Type": "application/octet-stream", "X-Repo-Commit": oid}
         self._send(200, data, {**headers, "ETag": f'"{etag}"'})
 
     def _no_revision(self) -> Any:
-        raise Refused(404, "Invalid rev id", "RevisionNotFound")
+        raise RefusedError(404, "Invalid rev id", "RevisionNotFound")
 
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"

@@ -22,6 +22,7 @@ from llmpipe.api.view import PipelineView
 if TYPE_CHECKING:
     from llmpipe.api.estimate import Estimate
     from llmpipe.api.plan import Plan
+    from llmpipe.api.publishing import Publication
     from llmpipe.api.rows import Rows
     from llmpipe.api.running import PlannedRun, Run
     from llmpipe.api.services import Answering, Service
@@ -214,6 +215,31 @@ class Pipeline(PipelineView):
         with self.store.in_use():
             copy_artifact(source, target)
         return target
+
+    def publication(
+        self,
+        to: str,
+        stages: Names = (),
+        *,
+        license: str | None = None,  # noqa: A002 (as the option --license)
+    ) -> Publication:
+        """Collect models for a repository of the Hugging Face hub, and write their model card.
+
+        Nothing is sent before its method ``publish`` is called.
+
+        Args:
+            to: the repository: ``owner/name``.
+            stages: stages or their outputs; by default everything that was trained.
+            license: the license of the files; by default what the base model states.
+
+        Raises:
+            UsageError: there is no such stage, nothing to publish, or no license.
+            StoreError: a stage is not up to date.
+            HubError: the license of a base model on the hub cannot be read.
+        """
+        from llmpipe.api.publishing import make_publication
+
+        return make_publication(self._project(), self.stored(), to, stages, license)
 
     def rows(self, artifact: str) -> Rows:
         """Return the rows of an artifact, to iterate over or to look at: ``.head()``.

@@ -32,6 +32,7 @@ COMMANDS = {
     "report": "write a run as one HTML page",
     "push": "push up-to-date artifacts to the remote store",
     "pull": "pull artifacts from the remote store",
+    "publish": "publish models on the Hugging Face hub, with a model card",
     "gc": "free what no lock file and no recent run needs",
     "cache": "verify the store, byte by byte",
     "schema": "write the JSON Schemas of the spec language",

@@ -70,6 +70,24 @@ def resolve_commit(repo: str, revision: str | None, *, rows: bool = False) -> st
         ) from None
 
 
+def model_metadata(repo: str, commit: str) -> dict[str, Any]:
+    """Return the metadata of a model's card at a commit; empty if it has none.
+
+    Raises:
+        StageError: The hub cannot be reached, or refuses.
+        MissingDependencyError: ``huggingface_hub`` is not installed.
+    """
+    api, _ = _hub()
+    try:
+        card = api.model_info(repo, revision=commit, timeout=30).card_data
+    except Exception as error:  # see resolve_commit
+        raise StageError(
+            f"the card of {repo}@{commit[:12]} could not be read: {_first_line(error)}",
+            hint="check the network; for a private model set HF_TOKEN",
+        ) from None
+    return dict(card.to_dict()) if card is not None else {}
+
+
 def download(repo: str, commit: str) -> Path:
     """Download a model's files at a commit, or find them in the local cache; return their folder.
 

@@ -226,18 +226,17 @@ class Repository:
                 )
                 return str(done.oid)
         except HubError as error:
-            with contextlib.suppress(HubError):
+            try:
                 now = self.state()
-                if now and now.commit != state.commit and not _wrong(files, now.files):
-                    return now.commit  # only the answer was lost
-                error = HubError(
-                    f"{error.message}; {self._unpublished(now, state)}", hint=error.hint
-                )
-                raise error from None
-            raise HubError(
-                f"{error.message}; it is unknown whether the commit was made",
-                hint=f"{error.hint}\npublish again: that finds out, and does what is left",
-            ) from None
+            except HubError:
+                raise HubError(
+                    f"{error.message}; it is unknown whether the commit was made",
+                    hint=f"{error.hint}\npublish again: that finds out, and does what is left",
+                ) from None
+            if now and now.commit != state.commit and not _wrong(files, now.files):
+                return now.commit  # only the answer was lost
+            what = self._unpublished(now, state)
+            raise HubError(f"{error.message}; {what}", hint=error.hint) from None
 
     def _unpublished(self, now: State | None, before: State) -> str:
         """Describe what readers see after a commit that failed."""
@@ -285,8 +284,8 @@ class Repository:
         status = getattr(response, "status_code", None)
         endpoint = self._api.endpoint
         to_hub = response is not None and _concerns(str(response.url), self.name)
-        if status in _MEANINGS and to_hub:
-            message, hint = _MEANINGS[status]
+        if to_hub and (meaning := _MEANINGS.get(int(status or 0))):
+            message, hint = meaning
             named = {"endpoint": endpoint, "repo": self.name, "owner": self.name.split("/")[0]}
             return message.format(**named), hint.format(**named)
         text = _first_lines(error)
@@ -302,8 +301,10 @@ _MEANINGS: Mapping[int, tuple[str, str]] = {
     401: ("the hub at {endpoint} does not accept the token", TOKEN_HINT),
     403: (
         "the token may not write to {repo}",
-        "choose a name of your own, or ask {owner} for the right to write; a fine-grained token "
-        "must name the repository or the namespace",
+        (
+            "choose a name of your own, or ask {owner} for the right to write\n"
+            "a fine-grained token must name the repository or the namespace"
+        ),
     ),
     404: (
         "the hub at {endpoint} has no repository {repo} that the token sees",

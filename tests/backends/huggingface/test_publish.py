@@ -176,6 +176,7 @@ def test_a_killed_publish_continues(hub: HubServer, folder: Path) -> None:
 def refused(found: dict[str, Any], message: str, hint: str) -> None:
     """Check an error of the hub."""
     assert message in found["error"]
+    assert "unknown" not in found["error"]
     assert hint in found["hint"]
     assert found["code"] == 1
     assert "hf_" not in found["error"].replace("hf_hub", "")

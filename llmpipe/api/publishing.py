@@ -1,0 +1,221 @@
+"""Publish what a pipeline made in a repository of the Hugging Face hub, with a model card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmpipe.api.selection import Names, names_of
+from llmpipe.errors import HubError, StoreError
+from llmpipe.model_card.card import is_unedited, make_card, signed, spec_of
+from llmpipe.model_card.facts import CardFacts, Piece, without_places
+from llmpipe.runner.project import Project
+from llmpipe.runner.redact import REDACTED, Redactor, secret_values
+
+if TYPE_CHECKING:
+    from llmpipe.api.stored import Stored
+    from llmpipe.backends.huggingface.publish import HubFile, State
+
+CARD = "README.md"
+"""The file that the hub shows as the model card."""
+
+CardChoice = Literal["replace", "keep"]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What a publish did.
+
+    Attributes:
+        url: the address of the repository.
+        commit: the commit that has the files.
+        private: whether only those with access see them.
+        created: whether the repository is new.
+        uploaded: the files that were sent.
+        unchanged: the files that were there already.
+        removed: the files that were removed.
+        left: files of the repository that are not part of this publish.
+    """
+
+    url: str
+    commit: str
+    private: bool
+    created: bool
+    uploaded: Sequence[str]
+    unchanged: Sequence[str]
+    removed: Sequence[str]
+    left: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What would be published. Made by `Pipeline.publication`.
+
+    Attributes:
+        repo: the repository.
+        card: the model card, as Markdown.
+        files: the files with their sizes in bytes, by their names in the repository.
+        warnings: what is worth knowing before.
+    """
+
+    repo: str
+    card: str
+    contents: Sequence[HubFile] = field(repr=False)
+    warnings: Sequence[str]
+    spec: str
+    in_use: AbstractContextManager[None] = field(repr=False)
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The files with their sizes in bytes, by their names in the repository."""
+        return {file.path: file.size for file in self.contents}
+
+    def publish(
+        self,
+        *,
+        public: bool = False,
+        card: CardChoice | None = None,
+        prune: bool = False,
+    ) -> Published:
+        """Create the repository if needed, and bring it to these files by one commit.
+
+        Args:
+            public: whether everybody may see the repository.
+            card: what to do with a card that llmpipe did not write, or that was edited:
+                ``replace`` or ``keep`` it. Without it, such a repository is refused.
+            prune: remove files of the repository that are not part of this publish.
+
+        Raises:
+            HubError: the hub refuses or cannot be reached; the message says what was published.
+            StoreError: an artifact is damaged.
+            MissingDependencyError: ``huggingface_hub`` is not installed.
+        """
+        from llmpipe.backends.huggingface.publish import HOUSEKEEPING, Repository
+
+        there = Repository(self.repo)
+        there.require_writer()
+        found = there.state()
+        if found is not None:
+            self._require_visibility(found, public)
+            if card is None:
+                self._require_own(found, there.card(found), HOUSEKEEPING)
+        state = found or there.create(private=not public)
+        files = [f for f in self.contents if f.path != CARD or card != "keep"]
+        if not any(file.path in state.files for file in self.contents if file.path == CARD):
+            files = [*self.contents]  # there is no card to keep
+        other = sorted(state.files.keys() - self.files.keys() - HOUSEKEEPING)
+        with self.in_use:
+            done = there.push(
+                files, state, f"Publish {self.spec} by llmpipe", remove=other if prune else ()
+            )
+        return Published(
+            there.url, done.commit, state.private, found is None,
+            done.uploaded, done.unchanged, done.removed, [] if prune else other,
+        )  # fmt: skip
+
+    def _require_visibility(self, state: State, public: bool) -> None:
+        """Require an existing repository to be seen by whom the caller means."""
+        if state.private == (not public):
+            return
+        is_, asked = ("private", "public") if state.private else ("public", "private")
+        raise HubError(
+            f"{self.repo} exists and is {is_}, and {asked} was asked for; nothing was published",
+            hint="change it in the settings of the repository"
+            + ("" if state.private else ", or publish with --public"),
+        )
+
+    def _require_own(self, state: State, card: str | None, ours: frozenset[str]) -> None:
+        """Require a repository that is empty, or has what this spec published, unedited."""
+        there = sorted(state.files.keys() - ours)
+        if not there:
+            return
+        spec = spec_of(card) if card is not None else None
+        hint = "choose another name, or publish into it with --card replace or --card keep"
+        if spec is None:
+            named = ", ".join(there[:3]) + (f" and {len(there) - 3} more" if there[3:] else "")
+            what = f"holds files that llmpipe did not publish: {named}"
+        elif spec != self.spec:
+            what = f"holds what another spec, {spec!r}, published"
+        elif card is not None and not is_unedited(card):
+            what = "has a card that was edited since llmpipe wrote it"
+            hint = "--card replace overwrites it, --card keep leaves it as it is"
+        else:
+            return
+        raise HubError(f"{self.repo} {what}; nothing was published", hint=hint)
+
+
+def make_publication(
+    project: Project,
+    stored: Stored,
+    to: str,
+    stages: Names = (),
+    license: str | None = None,  # noqa: A002
+) -> Publication:
+    """Collect the files and write the card; see `Pipeline.publication`."""
+    from llmpipe.api.published import find_bases, find_license, find_pieces, measured, require_repo
+    from llmpipe.backends.huggingface.publish import HubFile
+
+    require_repo(to)
+    graph, store, warnings = project.graph, project.store, list[str]()
+    pieces = find_pieces(project, stored, to, names_of(stages), warnings.append)
+    way = {name for piece in pieces for name in (piece.stage, *graph.needs(piece.stage))}
+    records = {name: stored.record(name) for name in graph.nodes if name in way}
+    kept = [name for name, record in records.items() if record.kept_from is not None]
+    if kept:
+        raise StoreError(
+            f"{', '.join(kept)} was kept although it has changed: a card would tell another recipe",
+            hint="run it again, or publish what a run made: --run RUN",
+        )
+    bases = find_bases(project, stored, pieces, license, warnings.append)
+    facts = CardFacts(
+        repo=to,
+        spec=graph.spec.name,
+        document=without_places(graph.spec.document, graph.spec.folder),
+        graph=graph,
+        pieces=pieces,
+        bases=bases,
+        license=find_license(bases, license, warnings.append),
+        records=records,
+        measured=measured(project, stored, pieces, warnings.append),
+        loader=_loader(project, pieces),
+    )
+    card = _without_secrets(make_card(facts), graph.spec.document, warnings)
+    text = signed(card)
+    data = text.encode()
+    contents = [
+        HubFile(CARD, data, hashlib.sha256(data).hexdigest(), len(data)),
+        *(
+            HubFile(
+                path, store.objects / piece.stored.object / "data" / entry.path,
+                entry.sha256, entry.size,
+            )
+            for piece in pieces
+            for path, entry in piece.files.items()
+        ),
+    ]  # fmt: skip
+    return Publication(to, text, contents, warnings, graph.spec.name, store.in_use())
+
+
+def _without_secrets(card: str, document: Any, warnings: list[str]) -> str:
+    """Return a card without the values of secrets, which a spec only names."""
+    clean = str(Redactor(secret_values(document)).in_json(card))
+    if clean != card:
+        warnings.append(f"the value of a secret stands in the spec: the card has {REDACTED} for it")
+    return clean
+
+
+def _loader(project: Project, pieces: Sequence[Piece]) -> str | None:
+    """Return the class of transformers that loads the published model, if it is known."""
+    import json
+
+    for piece in pieces:
+        if piece.type == "model" and "config.json" in piece.files:
+            path = project.store.output_path(piece.stored) / "config.json"
+            kinds = json.loads(path.read_bytes()).get("architectures") or [""]
+            for task in ("CausalLM", "SequenceClassification"):
+                if str(kinds[0]).endswith(f"For{task}"):
+                    return f"AutoModelFor{task}"
+    return None

@@ -1,0 +1,70 @@
+"""Write Markdown from texts of a spec, a file or a metric, so that none of them becomes markup.
+
+Every value that a template prints is escaped, unless it is `Markup` made by a function here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&])")
+_BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff]")
+
+
+def text(value: object) -> Markup:
+    """Return a value as one line of text."""
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(_BROKEN.sub("\ufffd", str(value)).split())
+    return Markup(_SPECIAL.sub(r"\\\1", line))
+
+
+def code(value: object) -> Markup:
+    """Return a value as a code span; what would end a table's cell is replaced."""
+    line = " ".join(_BROKEN.sub("\ufffd", str(value)).split()).replace("|", "\u2223")
+    fence = "`" * (_longest_run(line) + 1)
+    pad = " " if "`" in (line[:1], line[-1:]) else ""
+    return Markup(f"{fence}{pad}{line}{pad}{fence}") if line else Markup("–")
+
+
+def block(value: str, language: str = "") -> Markup:
+    """Return a text as a block of code."""
+    fence = "`" * max(3, _longest_run(value) + 1)
+    return Markup(f"{fence}{language}\n{_BROKEN.sub(chr(0xFFFD), value).rstrip()}\n{fence}")
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Markup:
+    """Return a table; columns that are empty in all rows are left out."""
+    lines = [[*map(text, row)] for row in rows]
+    kept = [i for i in range(len(head)) if any(row[i] not in ("", "–") for row in lines)]
+    shown = [[*map(text, head)], ["---"] * len(head), *lines]
+    return Markup("\n".join(f"| {' | '.join(row[i] for i in kept)} |" for row in shown))
+
+
+def render(template: str, **values: Any) -> str:
+    """Render a template of the folder ``templates``."""
+    return _environment().get_template(template).render(values).strip() + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=PackageLoader("llmpipe.model_card"),
+        undefined=StrictUndefined,
+        finalize=text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters |= {"code": code}
+    return found
+
+
+def _longest_run(value: str) -> int:
+    return max(map(len, re.findall("`+", value)), default=0)
