@@ -69,6 +69,19 @@ def test_a_kind_of_a_package_runs_like_our_own(folder: Path, plugins: Path) -> N
     assert "because top: 2 → 1" in told
 
 
+def test_a_new_version_of_it_is_not_taken_for_ours(folder: Path, plugins: Path) -> None:
+    """The plan names the package whose kind changed, and in which direction."""
+    assert llmpipe(folder, plugins, "run", "spec.yaml").returncode == 0
+    newer = shutil.copytree(plugins, folder / "newer")
+    file = newer / "word_count" / "stage.py"
+    text = file.read_text()
+    assert "VERSION = 1" in text
+    for version, which in ((2, "a newer"), (0, "an older")):
+        file.write_text(text.replace("VERSION = 1", f"VERSION = {version}"))
+        told = llmpipe(folder, newer, "plan", "spec.yaml").stdout
+        assert f"because the package llmpipe-word-count 0.3.0 has {which} version of the stage kind" in told
+
+
 def test_it_is_served_like_our_own(folder: Path, plugins: Path) -> None:
     """By the same command, with the key that its spec asks for, until a signal ends it."""
     (folder / "spec.yaml").write_text(SPEC.replace("top: 2", "api_key: '${secret:COUNT_KEY}'"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from llmpipe.contracts.artifacts import FieldPath, Ports
+from llmpipe.contracts.artifacts import ArtifactType, FieldPath, Ports
 from llmpipe.contracts.config import StageConfig, semantic_fields
 from llmpipe.contracts.context import StageResult
 
@@ -100,9 +100,10 @@ class Stage(Protocol):
         """
 
     @staticmethod
-    def metrics(config: Any) -> Sequence[str]:
+    def metrics(config: Any, types: Mapping[str, ArtifactType]) -> Sequence[str]:
         """Return the metrics that the metrics file will hold, as keys joined by dots.
 
+        ``types`` holds the artifact type of each input, by port.
         The path of a block stands for all metrics in it. Empty if they are not known in advance.
         """
 
@@ -160,7 +161,7 @@ class StageDefaults:
         return semantic_fields(config)
 
     @staticmethod
-    def metrics(config: Any) -> Sequence[str]:
+    def metrics(config: Any, types: Mapping[str, ArtifactType]) -> Sequence[str]:
         return ()
 
     @staticmethod

@@ -241,7 +241,8 @@ class _Compiler:
         """Return whether a stage measures a metric, as far as its kind declares its metrics."""
         way = f"{metric.removeprefix('models.')}."
         for node in made:
-            measured = node.stage.metrics(node.config)
+            types = {port: binding.type for port, binding in node.bindings.items()}
+            measured = node.stage.metrics(node.config, types)
             if measured and not any(way.startswith(f"{name}.") for name in measured):
                 hint = did_you_mean(metric, measured) or f"it has: {', '.join(measured)}"
                 named = dataclasses.replace(wanted, field=wanted.metrics[metric])

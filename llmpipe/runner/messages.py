@@ -31,10 +31,11 @@ def describe(cause: Mapping[str, Any]) -> str:
     words = {
         "new": "it has not run yet",
         "forced": "forced",
-        "version": "this llmpipe has a newer version of the stage kind",
     }
     if kind in words:
         return words[kind]
+    if kind == "version":
+        return _version_text(cause)
     if kind == "file":
         files = [f"{name} {became}" for name, became in cause.get("files", {}).items()]
         files += [f"and {cause['more']} more"] if cause.get("more") else []
@@ -48,6 +49,14 @@ def describe(cause: Mapping[str, Any]) -> str:
     if kind == "damaged":
         return f"its record in the store is damaged: {cause['problem']}"
     return "its artifact is not in the store, or damaged there"
+
+
+def _version_text(cause: Mapping[str, Any]) -> str:
+    """Return whose version of a stage kind changed; only whole numbers have an order."""
+    old, new = cause["old"], cause["new"]
+    counted = isinstance(old, int) and isinstance(new, int) and old != new
+    which = ("a newer" if new > old else "an older") if counted else "another"
+    return f"{cause.get('package') or 'this llmpipe'} has {which} version of the stage kind"
 
 
 def event_text(event: Event) -> str | None:

@@ -13,6 +13,7 @@ from llmpipe.gguf_parts import part_of
 from llmpipe.graph.model import Binding, StageNode
 from llmpipe.graph.sources import AbsentData, HubRepo, LocalGlob, StageOutput
 from llmpipe.patterns import split_pattern
+from llmpipe.registry import KINDS, packages_of
 from llmpipe.runner.estimate import Scale
 from llmpipe.runner.fingerprint import ingredients
 from llmpipe.runner.project import Project
@@ -206,7 +207,9 @@ def changes(
         field = f"stages.{node.family}.kind"
         yield {"cause": "config", "field": field, "old": old.get("kind"), "new": new["kind"]}
     elif (old.get("version"), old.get("record")) != (new["version"], new["record"]):
-        yield {"cause": "version", "old": old.get("version"), "new": new["version"]}
+        versions = {"old": old.get("version"), "new": new["version"]}
+        package = {} if node.kind in KINDS else {"package": packages_of(node.kind)}
+        yield {"cause": "version", **versions, **package}
     for path, before, after in _differences(old.get("config", {}), new["config"]):
         yield {
             "cause": "config",

@@ -28,6 +28,7 @@ from llmpipe.backends import device
 from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER
 from llmpipe.contracts import (
     Artifact,
+    ArtifactType,
     FieldPath,
     Finding,
     Input,
@@ -199,10 +200,17 @@ class Evaluate(StageDefaults):
         return fields
 
     @staticmethod
-    def metrics(config: EvaluateConfig) -> list[str]:
+    def metrics(config: EvaluateConfig, types: Mapping[str, ArtifactType]) -> list[str]:
+        """List what is measured of every model, and what is known of the file of each GGUF."""
         names = _measured(config)
         measured = [f"{model}.{metric}" for model in config.models for metric in names]
-        files = [f"{model}.{metric}" for model in config.models for metric in FILE_METRICS]
+        of_type = {model: types.get(f"models.{i}") for i, model in enumerate(config.models)}
+        files = [
+            f"{model}.{metric}"
+            for model in config.models
+            for metric in FILE_METRICS
+            if of_type[model] == "gguf"
+        ]
         return [*measured, *files, "replies"]
 
     @staticmethod

@@ -24,6 +24,7 @@ import msgspec
 
 from llmpipe.contracts import (
     Artifact,
+    ArtifactType,
     FieldPath,
     Finding,
     Input,
@@ -150,7 +151,7 @@ class EvaluateRetrieval(StageDefaults):
         }
 
     @staticmethod
-    def metrics(config: EvaluateRetrievalConfig) -> list[str]:
+    def metrics(config: EvaluateRetrievalConfig, types: Mapping[str, ArtifactType]) -> list[str]:
         searches = [f"{index}.{mode}" for index in config.indexes for mode in config.modes]
         measured = [f"{search}.{metric}" for search in searches for metric in config.metrics]
         return [*measured, "questions", "left_out"]

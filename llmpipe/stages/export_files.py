@@ -14,7 +14,13 @@ from typing import cast
 from llmpipe.backends.huggingface.tensors import matrix_types, weight_files
 from llmpipe.backends.llama_cpp import converter
 from llmpipe.backends.llama_cpp.mixtures import CONVERTED
-from llmpipe.backends.llama_cpp.quantize import Importance, Written, measured, quantize
+from llmpipe.backends.llama_cpp.quantize import (
+    Importance,
+    Written,
+    measured,
+    quantize,
+    verify_blocks,
+)
 
 Convert = Callable[[Path, converter.OutputType], None]
 """Convert the model to a file of a type."""
@@ -51,6 +57,7 @@ def write_files(
     for kind in direct:
         on_file(kind)
         convert(out / f"{kind}.gguf", cast(converter.OutputType, kind))
+        verify_blocks(out / f"{kind}.gguf", kind)
         found[kind] = measured(out / f"{kind}.gguf")
     rounded = [kind for kind in types if kind not in direct]
     if not rounded:

@@ -7,6 +7,7 @@ a warning is shown by each of them.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.axolotl.paths import bare_paths, beside_file, paths_in
 from llmpipe.backends.axolotl.sharding import FSDP, known_fault
 from llmpipe.backends.device import Device, detect
+from llmpipe.canonical import leaves
 from llmpipe.contracts import Finding
 from llmpipe.errors import StageError, did_you_mean
 from llmpipe.paths import expanded
@@ -92,6 +94,10 @@ def setting_problems(
         name = plugins if isinstance(plugins, str) else "module.Name"
         hint = f"write plugins: [{name}]"
         yield BlockProblem(("plugins",), "plugins must be a list", hint)
+    for where, value in leaves(block):
+        if isinstance(value, float) and math.isnan(value):
+            message = f"{_dotted(where)} is not a number"
+            yield BlockProblem(where, message, "write a number, or leave it out")
     yield from method_problems(block, rewarded=rewarded)
     yield from _token_problems(block)
     if rewarded is not None and not evaluates:  # a file's own rows are Axolotl's to judge

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ from llmpipe.stages.train_config import Reward, TrainConfig
 
 MODELS = "reward_models"
 """The folder beside a configuration with links to reward models."""
+
+TRIAL_SECONDS = 600.0
+"""The longest that a reward function may take for three rows, a model that it loads included."""
 
 _RESULT = "rewards-tried.json"
 
@@ -48,6 +52,8 @@ def reward_problems(config: TrainConfig) -> Iterator[tuple[KeyPath, str]]:
             yield ("rewards", i), "write either file with function, or model"
         elif (reward.file is None) != (reward.function is None):
             yield ("rewards", i), "file and function belong together"
+        if not math.isfinite(reward.weight):
+            yield ("rewards", i, "weight"), f"{reward.weight} is not a finite number"
     if config.rewards and config.axolotl_file is None and config.axolotl.get("rl") != "grpo":
         yield ("rewards",), "is read for rl: grpo only"
 
@@ -120,7 +126,8 @@ def try_rewards(ctx: StageContext[TrainConfig], work: Path, env: dict[str, str])
     result.unlink(missing_ok=True)
     names = [_name(ctx.config, i) for i in functions]
     command = [sys.executable, "-m", "axolotl_rewards", str(work / "data" / "train.parquet")]
-    child = run_child([*command, str(result), *names], cwd=work, env=env)
+    words = [*command, str(result), str(TRIAL_SECONDS), *names]
+    child = run_child(words, cwd=work, env=env)
     try:
         failures = json.loads(result.read_text("utf-8"))
     except (OSError, ValueError):

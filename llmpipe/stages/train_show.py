@@ -6,11 +6,15 @@ a child process. No model is loaded.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 from llmpipe.backends.axolotl import training as axolotl
 from llmpipe.backends.axolotl.config import to_yaml
@@ -21,6 +25,9 @@ from llmpipe.stages.train_config import TrainConfig
 
 _OURS = ("test_datasets", "eval_steps", "evals_per_epoch", "eval_strategy", "sample_packing")
 """Keys that do not matter for the rows to be shown."""
+
+SECONDS = 600.0
+"""How long Axolotl may take; half a minute of it goes by until it is imported."""
 
 
 def show_rows(ctx: StageContext[TrainConfig], count: int) -> list[str]:
@@ -45,9 +52,7 @@ def show_rows(ctx: StageContext[TrainConfig], count: int) -> list[str]:
     )
     command = [sys.executable, "-m", "axolotl_labels.show", str(file), str(result)]
     with (ctx.work / "show.log").open("w+", encoding="utf-8", errors="replace") as log:
-        subprocess.run(
-            command, cwd=ctx.work, env={**os.environ, **env}, stdout=log, stderr=log, check=False
-        )
+        _run(command, ctx.work, {**os.environ, **env}, log)
         log.seek(0)
         told = [line for line in log.read().splitlines() if line.strip()]
     try:
@@ -58,6 +63,28 @@ def show_rows(ctx: StageContext[TrainConfig], count: int) -> list[str]:
     for line in axolotl.dropped_rows(told):
         ctx.warn(f"of the first {kept} rows: {line}")
     return texts
+
+
+def _run(command: list[str], folder: Path, env: Mapping[str, str], log: IO[str]) -> None:
+    """Run a command to its end, or until the time is up; nothing that it started stays behind.
+
+    Raises:
+        StageError: the time is up.
+    """
+    group = subprocess.Popen(  # a session of its own: Axolotl starts processes, too
+        command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        group.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        raise StageError(
+            f"Axolotl did not prepare the rows within {SECONDS:g} s",
+            hint="show fewer rows with --rows; if the hub is slow, download the tokenizer before",
+        ) from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group.pid, signal.SIGKILL)
+        group.wait()
 
 
 def _keep_first(file: Path, count: int) -> int:

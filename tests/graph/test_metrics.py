@@ -59,6 +59,7 @@ def test_metrics_that_are_measured(tmp_path: Path, of: str, by: str) -> None:
     [
         ("sft", "dev.sft.los", "dev has no metric 'sft.los'", "did you mean 'sft.loss'?"),
         ("sft", "dev.loss", "dev has no metric 'loss'", ""),
+        ("sft", "dev.sft.bytes", "dev has no metric 'sft.bytes'", ""),
         ("sft", "dev.sft.exact_match", "dev has no metric 'sft.exact_match'", ""),
         ("sft", "dev.other.loss", "dev has no metric 'other.loss'", ""),
         ("index", "found.index.bm25.ndcg@10", "found has no metric 'index.bm25.ndcg@10'", "did you mean 'index.dense.ndcg@10'?"),

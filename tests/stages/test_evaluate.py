@@ -286,9 +286,10 @@ def test_no_reward_model_changes_no_key():
     assert "reward_model" not in Evaluate.fingerprint(config)
     files = ["a.bytes", "a.bits_per_weight", "a.fallbacks"]
     measured = ["a.loss", "a.rouge_l", "a.exact_match"]
-    assert Evaluate.metrics(config) == [*measured, *files, "replies"]
+    assert Evaluate.metrics(config, {"models.0": "gguf"}) == [*measured, *files, "replies"]
+    assert Evaluate.metrics(config, {"models.0": "adapter"}) == [*measured, "replies"]
     judged = msgspec.structs.replace(config, reward_model="r")
-    assert Evaluate.metrics(judged) == [*measured, "a.reward", *files, "replies"]
+    assert Evaluate.metrics(judged, {"models.0": "model"}) == [*measured, "a.reward", "replies"]
     assert "reward_model" in Evaluate.ports(judged).inputs
 
 

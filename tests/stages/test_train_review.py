@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from llmpipe.contracts import Finding
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_compile import compile_unseen
 from llmpipe.stages.train_config import TrainConfig
+from llmpipe.stages.train_review import setting_problems
 
 
 @pytest.fixture(autouse=True)
@@ -342,6 +344,20 @@ def test_a_best_checkpoint_that_can_be_loaded_is_not(
 ) -> None:
     """By steps or by parts of an epoch, with early stopping or without."""
     assert review(tmp_path, {**BEST, **changes}, eval_data="e") == []
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        ({"learning_rate": math.nan}, ("learning_rate",)),
+        ({"rl": "grpo", "trl": {"reward_weights": [1.0, math.nan]}}, ("trl", "reward_weights", 1)),
+    ],
+)
+def test_what_is_not_a_number_is_refused(block: dict[str, Any], place: tuple[Any, ...]) -> None:
+    """YAML has a word for it, and a reward of that weight would make every loss one, too."""
+    (found,) = setting_problems(block, evaluates=False)
+    assert (found.path, found.warning) == (place, False)
+    assert found.message == f"{'.'.join(map(str, place))} is not a number"
 
 
 @pytest.mark.parametrize("plugins", ["my.Plug", {"my": "Plug"}, 5])

@@ -12,6 +12,7 @@ import pytest
 
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
+from llmpipe.stages import train_rewards
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_compile import Layout, compile_stage, compile_unseen
 from llmpipe.stages.train_config import TrainConfig
@@ -60,6 +61,8 @@ def test_files_and_models_are_inputs() -> None:
         ([{"file": "./a.py"}], {}, "rewards.0", "belong together"),
         ([{**FUNCTION, "model": "m"}], {}, "rewards.0", "either file"),
         ([FUNCTION], {"rl": "dpo"}, "rewards", "rl: grpo only"),
+        ([{**FUNCTION, "weight": float("nan")}], {}, "rewards.0.weight", "nan is not a finite"),
+        ([{**FUNCTION, "weight": float("-inf")}], {}, "rewards.0.weight", "-inf is not a finite"),
         (
             [FUNCTION],
             {"trl": {"reward_funcs": ["a.b"]}},
@@ -247,6 +250,23 @@ def test_functions_are_tried_before_the_training(tmp_path: Path) -> None:
         f"rewards[2]: ./rewards.py: x, tried on the first rows: {shape}, not NoneType None",
     ]
     assert "every other column of the rows" in (caught.value.hint or "")
+
+
+def test_a_function_that_does_not_return_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold the run forever; the line where it was is named."""
+    monkeypatch.setattr(train_rewards, "TRIAL_SECONDS", 2.0)
+    text = "import time\n\ndef short(completions, **kw):\n    time.sleep(900)\n\nx = short\n"
+    ctx = context(tmp_path, text)
+    compile_stage(ctx, Layout(ctx.work))
+    with pytest.raises(StageError) as caught:
+        try_rewards(ctx, ctx.work, {"PYTHONPATH": str(ctx.work / "plugins")})
+    told = "tried on the first rows: TimeoutError: it did not return within 2 s"
+    assert caught.value.message.splitlines() == [
+        f"rewards[0]: ./rewards.py:4: short, {told}",
+        f"rewards[2]: ./rewards.py:4: x, {told}",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import msgspec
 import pytest
 
 from llmpipe.contracts import Artifact, StageContext
+from llmpipe.errors import StageError
+from llmpipe.stages import train_show
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_config import TrainConfig
 
@@ -65,6 +69,26 @@ def test_rows_are_shown_as_they_train(tmp_path: Path, tiny_llama: Path) -> None:
         assert "Wrong.<|im_end|>" in text
         assert text.count("⟦") == 1
     assert [note for note in notes if note.startswith("of the first 3 rows: Dropped 1")]
+
+
+def test_a_preparation_that_does_not_end_is_stopped(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Axolotl's import alone takes longer than this; none of its processes is left."""
+    monkeypatch.setattr(train_show, "SECONDS", 0.5)
+    rows = [{"messages": [{"role": r, "content": "x"} for r in ("user", "assistant")]}]
+    with pytest.raises(StageError, match=r"did not prepare the rows within 0\.5 s"):
+        shown(tmp_path / "sft", tiny_llama, rows, {"adapter": "lora"}, 1)
+    environments = [path.read_bytes() for path in _readable(Path("/proc").glob("[0-9]*/cmdline"))]
+    assert not [text for text in environments if str(tmp_path).encode() in text]
+
+
+def _readable(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files of processes that are still there, and ours to read."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.read_bytes()
+            yield path
 
 
 def test_both_answers_of_a_pair_are_shown(tmp_path: Path, tiny_llama: Path) -> None:

@@ -20,6 +20,7 @@ from llmpipe.backends.llama_cpp.gguf_file import open_gguf
 from llmpipe.backends.llama_cpp.gguf_file import reader as gguf_reader
 from llmpipe.backends.llama_cpp.gguf_write import NewTensor, stored_bytes, write_gguf
 from llmpipe.backends.llama_cpp.mixtures import (
+    CONVERTED,
     DEFAULTS,
     EMBEDDING,
     FALLBACKS,
@@ -164,11 +165,7 @@ def _check_fits(mixture: str, choices: Mapping[str, Choice]) -> None:
     """Require that some tensor gets a type with the blocks of the mixture."""
     kinds = Counter(choice.type for choice in choices.values())
     if kinds.keys() == {"F16"}:
-        raise StageError(
-            f"{mixture}: the rows of every tensor are too narrow for blocks, even of {NARROW} "
-            "weights; the file would contain F16 alone",
-            hint="name f16",
-        )
+        raise _only_f16(mixture)
     if DEFAULTS[mixture] in FALLBACKS and not kinds.keys() & FALLBACKS.keys():
         got = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
         raise StageError(
@@ -176,6 +173,25 @@ def _check_fits(mixture: str, choices: Mapping[str, Choice]) -> None:
             f"the file would contain {got or 'no such tensor'}",
             hint=f"name a type with blocks of {NARROW} weights: q8_0, q5_0, q4_0 or iq4_nl",
         )
+
+
+def verify_blocks(path: Path, mixture: str) -> None:
+    """Require that some tensor of a converted file has a type with blocks.
+
+    Raises:
+        StageError: none has.
+    """
+    if mixture not in CONVERTED and open_gguf(path).types <= {"F32", "F16", "BF16"}:
+        path.unlink()  # no one is to take it for what its name says
+        raise _only_f16(mixture)
+
+
+def _only_f16(mixture: str) -> StageError:
+    return StageError(
+        f"{mixture}: the rows of every tensor are too narrow for blocks, even of {NARROW} "
+        "weights; the file would contain F16 alone",
+        hint="name f16",
+    )
 
 
 def _checked(
