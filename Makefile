@@ -121,8 +121,9 @@ bench-merge: $(VENV)/.installed ## merged models beside the trained ones, PEFT a
 bench-memory: $(VENV)/.installed ## estimates of a training's memory beside real allocations: 5 minutes
 	$(BIN)/python -m benchmarks.memory $(BENCH_OPTIONS)
 
-bench-serve: $(VENV)/.installed ## how long a long prompt stops other answers: 5 minutes
+bench-serve: $(VENV)/.installed ## pauses beside a long prompt, and servers under load: half an hour
 	$(BIN)/python -m benchmarks.serve $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.serve load $(BENCH_OPTIONS)
 
 clean: ## remove what make installed
 	rm -rf $(VENV)

@@ -1,4 +1,4 @@
-"""The benchmark of a long prompt beside a stream, run as its users do, on little."""
+"""The benchmarks of a served model, run as their users do, on little."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from openai_endpoint import Endpoint
+
+from benchmarks.serve.load import Load, storm
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,3 +28,37 @@ def test_every_batch_and_both_ways_have_figures() -> None:
     assert all(
         cells[0].endswith("s") for name, cells in named.items() if name not in ("batch", "asked")
     )
+
+
+@pytest.mark.heavy
+def test_servers_under_load_have_figures() -> None:
+    """Every request is counted; llama-cpp-python is compared, or named as missing."""
+    command = [sys.executable, "-m", "benchmarks.serve", "load", "--threads", "1", "--rounds", "1",
+               "--clients", "2", "--requests", "2", "--tokens", "4", "--context", "256"]  # fmt: skip
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines() if "| " in line]
+    named = {name: cells for name, *cells in rows if name != "server"}
+    assert {"llmpipe serve", "the bare engine"} <= set(named)
+    for name in ("llmpipe serve", "the bare engine"):
+        requests, failed, cut, speed, worst = named[name]
+        assert (requests, failed, cut) == ("4", "0", "0")
+        assert float(speed) > 0
+        assert worst.endswith("s")
+    assert "requests failed or cut: 0 (target ≤ 0): met" in result.stdout
+    compared = any(name.startswith("llama-cpp-python") for name in named)
+    assert compared != ("Not compared with llama-cpp-python" in result.stdout)
+
+
+def test_what_fails_and_what_is_cut_is_counted() -> None:
+    """A refusal by its status, a stream without a finish reason as cut; neither is left out."""
+    with Endpoint() as endpoint:
+        endpoint.reply = lambda body: ("All of it.", "stop")
+        whole = storm(endpoint.url.removesuffix("/v1"), "m", None, Load(2, 2, 4))
+        endpoint.reply = lambda body: ("A part", None)
+        cut = storm(endpoint.url.removesuffix("/v1"), "m", None, Load(2, 2, 4))
+    gone = storm(endpoint.url.removesuffix("/v1"), "m", None, Load(2, 1, 4))
+    assert [each.text for each in whole.asked] == ["All of it."] * 4
+    assert (whole.cut(), whole.failures().total()) == (0, 0)
+    assert (cut.cut(), cut.failures().total()) == (4, 0)
+    assert (gone.cut(), gone.failures().total()) == (0, 2)
