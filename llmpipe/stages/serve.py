@@ -42,6 +42,10 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
 
     model: str
     """The GGUF to serve."""
+    compare: str | None = None
+    """A second GGUF, such as that of the base model. It answers beside the first one on the page,
+    as the model ``STAGE.compare`` of the API, and in the check. It has the same settings and shares
+    the slots."""
     context: Annotated[int, Meta(ge=16)] = 2048
     """Maximum tokens of one conversation, question and answer together."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -75,7 +79,7 @@ class Serve(StageDefaults, Servable):
     @staticmethod
     def ports(config: ServeConfig) -> Ports:
         return Ports(
-            inputs={"model": Input(("model",), config.model, ("gguf",))},
+            inputs=_inputs(config),
             outputs={"check": Output("metrics")},
             default="check",
         )
@@ -108,34 +112,59 @@ class Serve(StageDefaults, Servable):
             batch=ctx.config.batch,
             api_key=ctx.api_key,
             tells_cached=ctx.config.cached_tokens,
+            compare=ctx.inputs["compare"].path if ctx.config.compare else None,
         )
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:
-        from llmpipe.backends.llama_cpp.serve import require_context, serve_gguf
+        found = {name: _answers(ctx, name) for name in _inputs(ctx.config)}
+        answers = found["model"]
+        metrics: dict[str, Any] = {"answers": answers}
+        if "compare" in found:
+            metrics["compare"] = found["compare"]
+        check = write_json(ctx.out / "check.json", metrics)
+        return StageResult({"check": check}, metrics, _summary(answers, found.get("compare")))
 
-        config, model = ctx.config, ctx.input("model")
-        system = [{"role": "system", "content": config.system}] if config.system else []
-        answers = []
-        with serve_gguf(
-            model.path,
-            threads=ctx.threads,
-            context=config.context,
-            slots=config.slots,
-            alias=ctx.stage,
-        ) as server:
-            require_context(server, config.context, model.label, f"{ctx.stage}.context")
-            for done, question in enumerate(config.sample):
-                ctx.progress(done, len(config.sample), "questions")
-                messages = [*system, {"role": "user", "content": question}]
-                answers.append(
-                    _answer(question, server.chat(messages, max_tokens=config.max_tokens))
-                )
-        _require_speech(model.label, answers)
-        _warn_of_reasoning(ctx, answers)
-        check = write_json(ctx.out / "check.json", {"answers": answers})
-        summary = "\n".join(f"Q: {a['question']}\nA: {a['answer']}" for a in answers)
-        return StageResult({"check": check}, {"answers": answers}, summary)
+
+def _inputs(config: ServeConfig) -> dict[str, Input]:
+    """Return the inputs: the model, and the one that it is compared with."""
+    inputs = {"model": Input(("model",), config.model, ("gguf",))}
+    if config.compare is not None:
+        inputs["compare"] = Input(("compare",), config.compare, ("gguf",))
+    return inputs
+
+
+def _answers(ctx: StageContext[ServeConfig], name: str) -> list[dict[str, str]]:
+    """Serve one of the models, and return its answers to the sample questions."""
+    from llmpipe.backends.llama_cpp.serve import require_context, serve_gguf
+
+    config, model = ctx.config, ctx.input(name)
+    system = [{"role": "system", "content": config.system}] if config.system else []
+    answers = []
+    with serve_gguf(
+        model.path,
+        threads=ctx.threads,
+        context=config.context,
+        slots=config.slots,
+        alias=ctx.stage,
+    ) as server:
+        require_context(server, config.context, model.label, f"{ctx.stage}.context")
+        for done, question in enumerate(config.sample):
+            ctx.progress(done, len(config.sample), "questions")
+            messages = [*system, {"role": "user", "content": question}]
+            answers.append(_answer(question, server.chat(messages, max_tokens=config.max_tokens)))
+    _require_speech(model.label, answers)
+    _warn_of_reasoning(ctx, answers)
+    return answers
+
+
+def _summary(answers: list[dict[str, str]], compared: list[dict[str, str]] | None) -> str:
+    if compared is None:
+        return "\n".join(f"Q: {a['question']}\nA: {a['answer']}" for a in answers)
+    pairs = zip(answers, compared, strict=True)
+    return "\n".join(
+        f"Q: {a['question']}\nA: {a['answer']}\nA of compare: {b['answer']}" for a, b in pairs
+    )
 
 
 def _answer(question: str, reply: Reply) -> dict[str, str]:

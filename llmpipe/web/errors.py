@@ -69,14 +69,14 @@ def gist_of(error: LlmpipeError) -> str:
     return found.gist if found else error.message
 
 
-def require_model(asked: str, served: str) -> None:
-    """Require that a caller asks for the served model.
+def require_model(asked: str, *served: str) -> None:
+    """Require that a caller asks for a served model.
 
     Raises:
         ApiError: The caller asks for another model.
     """
-    if asked != served:
-        told = f"there is no model {asked!r} here, only {served!r}"
+    if asked not in served:
+        told = f"there is no model {asked!r} here, only {' and '.join(map(repr, served))}"
         raise ApiError(404, "model_not_found", told, reason="there is no model of that name")
 
 

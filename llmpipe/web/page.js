@@ -2,8 +2,8 @@
 // never as markup. The server computes positions in documents, because it counts characters and
 // JavaScript counts UTF-16 units.
 
-const byId = (id) => document.getElementById(id);
-const KEY = "llmpipe-api-key";
+import { KEY, Problem, asSentence, byId, call, element, events } from "./calls.js";
+
 const CITED = /\[(\d{1,4})\]/g;
 const MOST_TURNS = 20; // the service uses no more
 const BEGUN = /\[\d{0,4}$/;
@@ -14,58 +14,6 @@ let asking = null; // stops the answer in progress
 let shown = null; // the turn whose sources are listed
 let waiting = null; // the question that waits for the key
 let opener = null; // the element that opened the passage
-
-class Problem extends Error {
-  constructor(message, status = 0) {
-    super(message);
-    this.status = status;
-  }
-}
-
-// ---- the server ----
-
-async function call(path, options = {}) {
-  const headers = new Headers(options.headers);
-  const key = sessionStorage.getItem(KEY);
-  if (key) authorize(headers, key);
-  let response;
-  try {
-    response = await fetch(path, { ...options, headers });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The service cannot be reached. Is it still running?");
-  }
-  if (response.ok) return response;
-  const told = await response.json().catch(() => ({}));
-  const message = told.error?.message ?? told.message ?? `The service answers ${response.status}.`;
-  throw new Problem(asSentence(message), response.status);
-}
-
-function authorize(headers, key) {
-  try {
-    headers.set("Authorization", `Bearer ${key}`);
-  } catch {
-    throw new Problem("The key has characters that cannot be sent. Copy it once more.", 401);
-  }
-}
-
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let text = "";
-  for (;;) {
-    const { done, value } = await reader.read().catch((error) => {
-      if (error.name === "AbortError") throw error;
-      throw new Problem("The connection broke in the middle of the answer.");
-    });
-    if (done) return;
-    const parts = (text + value).split("\n\n");
-    text = parts.pop();
-    for (const part of parts) {
-      const data = part.replace(/^data: /, "");
-      if (data !== "[DONE]") yield JSON.parse(data);
-    }
-  }
-}
 
 // ---- asking ----
 
@@ -346,14 +294,6 @@ function closed() {
 
 // ---- helpers ----
 
-function element(name, className = "", text = "", attributes = {}) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-  return made;
-}
-
 // Replace buttons, but keep the focus and the element that a passage returns to.
 function refill(container, nodes) {
   const buttons = () => [...container.querySelectorAll("button")];
@@ -366,7 +306,6 @@ function refill(container, nodes) {
   if (focused >= 0) buttons()[focused]?.focus({ preventScroll: true });
 }
 
-const asSentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 const say = (text) => { byId("status").textContent = text; };
 
 function busy(is) {

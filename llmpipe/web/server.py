@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from llmpipe.backends.llama_cpp.batch import Batch
+    from llmpipe.backends.llama_cpp.client import Limits
     from llmpipe.retrieval.answer import Answerer
 
 PATIENCE = 2
@@ -92,8 +93,9 @@ def serve_model(
     batch: int | None,
     api_key: str | None,
     tells_cached: bool,
+    compare: Path | None = None,
 ) -> Iterator[Endpoint]:
-    """Serve a GGUF over the OpenAI API.
+    """Serve a GGUF over the OpenAI API and as a page, beside a second one if there is one.
 
     llama.cpp's server listens on loopback with a key that only this process knows. Callers reach
     the guard in front of it.
@@ -109,6 +111,8 @@ def serve_model(
         batch: The tokens of a prompt that are computed at once; None measures a good number.
         api_key: The key that callers must send as a bearer token, if any.
         tells_cached: Whether callers can see how much of a prompt was cached.
+        compare: A second GGUF, called ``STAGE.compare``. It takes the same settings, and its
+            conversations share the slots.
 
     Raises:
         UsageError: Other machines could reach the address, and there is no key.
@@ -121,22 +125,36 @@ def serve_model(
     from llmpipe.web.middleware import Admission
     from llmpipe.web.model.service import make_model_service
 
-    with bind(host, port) as bound, serve_fluently(
-        model, threads=threads, context=context, slots=slots, alias=stage,
-        batch=batch,
-    ) as (server, chosen):  # fmt: skip
+    with ExitStack() as held:
+        bound = held.enter_context(bind(host, port))
+        serving = partial(serve_fluently, threads=threads, context=context, slots=slots)
+        server, chosen = held.enter_context(serving(model, alias=stage, batch=batch))
+        servers, second = [server], None
+        if compare is not None:
+            beside = serving(compare, alias=f"{stage}.compare", batch=chosen.tokens)
+            second = (held.enter_context(beside)[0], compare)
+            servers.append(second[0])
         address, port = bound.getsockname()[:2]
         admission = Admission(loopback=is_loopback(address), api_key=api_key)
         service = make_model_service(
-            server, model, admission, slots=slots, tells_cached=tells_cached
+            server, model, admission, slots=slots, tells_cached=tells_cached, compared=second
         )
         _listen(bound, host, port)
         url = reachable_url(address, port)
+        offers = f"a page to chat on, OpenAI API at {url}/v1; {_limits(server.limits)}"
         with _answering(service, bound) as ended:
-            _set_after(server.process, ended)
-            yield Endpoint(url, f"OpenAI API at {url}/v1", (_told(chosen),), ended)
-        if server.process.poll() is not None:
-            server.check_alive()
+            for each in servers:
+                _set_after(each.process, ended)
+            yield Endpoint(url, offers, (_told(chosen),), ended)
+        for each in servers:
+            if each.process.poll() is not None:
+                each.check_alive()
+
+
+def _limits(limits: Limits) -> str:
+    threads = "1 thread" if limits.threads == 1 else f"{limits.threads} threads"
+    slots = "1 conversation" if limits.slots == 1 else f"{limits.slots} conversations"
+    return f"{slots} at a time, {limits.context:,} tokens each, {threads}"
 
 
 def _told(batch: Batch) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,14 +18,12 @@ from llmpipe.web.errors import ApiError, json_response, require_model
 from llmpipe.web.library import Library
 from llmpipe.web.metrics import Metrics
 from llmpipe.web.middleware import Admission
+from llmpipe.web.pages import ANSWERS, page_routes
 from llmpipe.web.queueing import Line
 from llmpipe.web.search_routes import SearchRoutes
 
 WAITING = 64
 """The number of questions that may wait for a slot of the generator."""
-
-PAGE = {"/": "page.html", "/page.css": "page.css", "/page.js": "page.js"}
-_MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def make_service(
     answers = Answers(answerer, identity.stage, library, metrics, line)
     about = _About(answerer, identity, admission, lookups.modes)
     routes = [
-        *(Route(path, partial(_page, name)) for path, name in PAGE.items()),
+        *page_routes(ANSWERS),
         Route("/health", partial(about.health, answers)),
         Route("/metrics", metrics.requests.show),
         Route("/v1/models", about.models),
@@ -75,7 +72,7 @@ def make_service(
         Route("/v1/search", lookups.search, methods=["POST"]),
         Route("/v1/documents/{id:path}", lookups.document),
     ]
-    return make_application(routes, admission, metrics.requests, open_paths=(*PAGE, "/health"))
+    return make_application(routes, admission, metrics.requests, open_paths=(*ANSWERS, "/health"))
 
 
 class _About:
@@ -120,9 +117,3 @@ class _About:
     async def model(self, request: Request) -> Response:
         require_model(request.path_params["id"], self._identity.stage)
         return json_response(self._model)
-
-
-async def _page(name: str, request: Request) -> Response:
-    content = (files(__package__) / name).read_bytes()
-    media_type = _MEDIA_TYPES[name.rpartition(".")[2]]
-    return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})

@@ -85,7 +85,8 @@ def serve_fluently(
             return held.enter_context(serving)
 
         server = start(TRIED if batch is None else batch)
-        require_context(server, context, model.name, f"{alias}.context")
+        stage = alias.partition(".")[0]  # a second model is called STAGE.compare
+        require_context(server, context, model.name, f"{stage}.context")
         chosen = measured(server, context) if batch is None else Batch(batch)
         if batch is None and chosen.tokens != TRIED:
             held.close()

@@ -28,6 +28,19 @@ CALL_TIMEOUT = 1800.0
 _DROPPED = (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError)
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server computes with, by its own account."""
+
+    context: int
+    """Maximum tokens of one conversation. llama.cpp rounds a requested context up to a multiple of
+    256, or lowers it to the one that the model was trained with."""
+    slots: int
+    """Conversations that are answered at the same time."""
+    threads: int
+    """CPU threads."""
+
+
 @dataclass(slots=True)
 class LlamaServer:
     """A running server. Several threads can call its methods at once.
@@ -41,6 +54,7 @@ class LlamaServer:
     """The model's name on the server."""
     process: subprocess.Popen[bytes]
     log: IO[bytes]
+    limits: Limits
     api_key: str | None = field(default=None, repr=False)
     _template: str | None = field(default=None, init=False, repr=False)
 

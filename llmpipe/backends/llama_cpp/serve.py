@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmpipe.backends.binding import cannot_listen, reachable_url
-from llmpipe.backends.llama_cpp.client import LlamaServer, exit_text
+from llmpipe.backends.llama_cpp.client import Limits, LlamaServer, exit_text
 from llmpipe.backends.llama_cpp.template_defaults import thinks_only_on_request
 from llmpipe.errors import MissingDependencyError, StageError
 
@@ -123,11 +123,18 @@ def serve_gguf(
 def _started(settings: Mapping[str, Any], log: IO[bytes], api_key: str) -> Iterator[LlamaServer]:
     """Start a server with these settings; it is verified and ready when the block begins."""
     with _child(log) as process:
-        server = LlamaServer("", settings["alias"], process, log, api_key)
+        limits = Limits(settings["context"], settings["slots"], settings["threads"])  # until it says
+        server = LlamaServer("", settings["alias"], process, log, limits, api_key)
         address = _wait_until_loaded(server, settings)
         port = int(address.rpartition(":")[2].strip("/"))
         server.url = reachable_url(settings["host"], port)
         server.check_identity(settings["tag"])
+        props = server.props()
+        context = props["default_generation_settings"]["n_ctx"]
+        server.limits = Limits(context, props["total_slots"], settings["threads"])
+        if server.limits.slots != settings["slots"]:
+            slots = f"{server.limits.slots} slots, not {settings['slots']}"
+            raise StageError(f"{settings['alias']} is served with {slots}")
         yield server
 
 
@@ -210,7 +217,7 @@ def require_context(server: LlamaServer, context: int, label: str, field: str) -
     Raises:
         StageError: The context is shorter.
     """
-    served = server.props()["default_generation_settings"]["n_ctx"]
+    served = server.limits.context
     if served < context:
         raise StageError(
             f"{label} is served with a context of {served} tokens, not {context}",

@@ -20,7 +20,7 @@ class Served:
     """The served model."""
 
     name: str
-    """Its name for callers: the stage."""
+    """Its name for callers: the stage, or a name that begins with it."""
     vocabulary: int
     """The number of its tokens."""
     template: str
@@ -31,15 +31,17 @@ class Served:
     """The roles whose ``name`` the template reads."""
     tells_cached: bool = False
     """Whether callers can see how much of a prompt was cached."""
+    others: tuple[str, ...] = ()
+    """The names of the other models of the service."""
 
     def require_name(self, name: str | None) -> None:
         """Require that a caller names this model or none.
 
         Raises:
-            ApiError: The caller names another model.
+            ApiError: The caller names a model that the service does not have.
         """
-        if name is not None:
-            require_model(name, self.name)
+        if name is not None and name != self.name:
+            require_model(name, self.name, *self.others)
 
     def require_token(self, token: int) -> None:
         """Require that the model has a token.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry, Gauge
 from starlette.requests import Request
@@ -21,11 +19,9 @@ from llmpipe.web.errors import json_response
 from llmpipe.web.metrics import RequestMetrics
 from llmpipe.web.middleware import Admission
 from llmpipe.web.model import requests
-from llmpipe.web.model.checks import Served
-from llmpipe.web.model.names import named_roles
-from llmpipe.web.model.relay import Relay
+from llmpipe.web.model.offers import Offer, Offers
 from llmpipe.web.model.responses import ResponsesRequest
-from llmpipe.web.model.upstream import Upstream
+from llmpipe.web.pages import MODEL, page_routes
 from llmpipe.web.queueing import Line
 from llmpipe.web.request_parsing import read_as
 
@@ -65,6 +61,7 @@ def make_model_service(
     slots: int,
     waiting: int = WAITING,
     tells_cached: bool = False,
+    compared: tuple[LlamaServer, Path] | None = None,
 ) -> ASGIApp:
     """Return the service as an ASGI application.
 
@@ -72,48 +69,41 @@ def make_model_service(
         server: llama.cpp's server, which only this service may call.
         model: The file that it serves; callers do not see its path.
         admission: Who may call.
-        slots: The number of conversations that are answered at the same time.
+        slots: The number of conversations that are answered at the same time, by all models
+            together.
         waiting: The number of requests that may wait for a slot.
         tells_cached: Whether callers can see how much of a prompt was cached.
+        compared: A second server with its file, whose model is offered under its own name.
     """
-    props = server.props()
-    described = server.described()
-    served = Served(
-        server.model,
-        int(described["meta"]["n_vocab"]),
-        str(props.get("chat_template", "")),
-        props.get("chat_template_caps", {}),
-        named_roles(server),
-        tells_cached,
-    )
-    place = urlsplit(server.url)
-    upstream = Upstream(place.hostname or "", place.port or 0, server.api_key or "")
-    relay = Relay(upstream, Line(slots, waiting), model, server.model, tells_cached)
-    about = _About(server, described, key_required=admission.api_key is not None)
+    models = [(server, model), *([compared] if compared else [])]
+    line = Line(slots, waiting)
+    offers = Offers(models, line, tells_cached=tells_cached)
+    about = _About([each for each, _ in models], offers, key_required=admission.api_key is not None)
     metrics = RequestMetrics(CollectorRegistry())
     waits = Gauge(
         "llmpipe_requests_waiting", "Requests that wait for a slot.", registry=metrics.registry
     )
-    waits.set_function(lambda: relay.line.waiting)
+    waits.set_function(lambda: line.waiting)
     routes = [
+        *page_routes(MODEL),
         Route("/health", about.health),
         Route("/metrics", metrics.show),
         Route("/v1/models", about.models),
-        Route("/v1/models/{id:path}", partial(about.model, served)),
+        Route("/v1/models/{id:path}", about.model),
     ]
     for kind in (*GENERATIONS, *LOOKUPS):
-        routes.append(Route(kind.path, _endpoint(kind, served, relay), methods=["POST"]))
-    return make_application(routes, admission, metrics, open_paths=("/health",))
+        routes.append(Route(kind.path, _endpoint(kind, offers), methods=["POST"]))
+    return make_application(routes, admission, metrics, open_paths=(*MODEL, "/health"))
 
 
-def _endpoint(
-    kind: _Kind, served: Served, relay: Relay
-) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(kind: _Kind, offers: Offers) -> Callable[[Request], Awaitable[Response]]:
+    def read(data: Any) -> tuple[Offer, dict[str, Any]]:
+        offer = offers.of(data)
+        return offer, requests.read_request(data, kind.fields, offer.served)
+
     async def endpoint(request: Request) -> Response:
-        fields = await read_as(
-            request, lambda data: requests.read_request(data, kind.fields, served), LARGEST_BODY
-        )
-        return relay.answer(kind.path, fields, takes_slot=kind.takes_slot)
+        offer, fields = await read_as(request, read, LARGEST_BODY)
+        return offer.relay.answer(kind.path, fields, takes_slot=kind.takes_slot)
 
     return endpoint
 
@@ -122,31 +112,34 @@ class _About:
     """The routes that describe the service and its health."""
 
     def __init__(
-        self, server: LlamaServer, described: Mapping[str, Any], *, key_required: bool
+        self, servers: Sequence[LlamaServer], offers: Offers, *, key_required: bool
     ) -> None:
-        self._server = server
+        self._servers = servers
+        self._offers = offers
         self._key_required = key_required
-        self._model = {
-            "id": server.model,
-            "object": "model",
-            "created": described["created"],
-            "owned_by": "llmpipe",
-            "meta": described["meta"],
-        }
 
     async def health(self, request: Request) -> Response:
-        """Return whether the model's server is alive, without asking it, as it may be busy."""
-        if self._server.process.poll() is not None:
+        """Return whether the models' servers are alive, without asking them: they may be busy."""
+        if any(server.process.poll() is not None for server in self._servers):
             return json_response({"status": "failed", "message": "the model's server died"}, 503)
+        first = self._servers[0]
         return json_response(
-            {"status": "ok", "stage": self._server.model, "key_required": self._key_required}
+            {
+                "status": "ok",
+                "stage": first.model,
+                "key_required": self._key_required,
+                "context": first.limits.context,
+                "slots": first.limits.slots,
+                "threads": first.limits.threads,
+            }
         )
 
     async def models(self, request: Request) -> Response:
-        """Return the list of the one model."""
-        return json_response({"object": "list", "data": [self._model]})
+        """Return the list of models."""
+        return json_response({"object": "list", "data": self._offers.cards()})
 
-    async def model(self, served: Served, request: Request) -> Response:
-        """Return the one model by its name."""
-        served.require_name(request.path_params["id"])
-        return json_response(self._model)
+    async def model(self, request: Request) -> Response:
+        """Return a model by its name."""
+        offer = self._offers.named(request.path_params["id"])
+        offer.served.require_name(request.path_params["id"])
+        return json_response(offer.card)

@@ -161,7 +161,7 @@ def test_there_is_no_room(model: ServedModel) -> None:
 
 def test_only_the_routes_that_are_meant_are_open(model: ServedModel) -> None:
     """Nobody's prompts, settings or adapters, and no route that was not looked at."""
-    for path in ("/slots", "/props", "/lora-adapters", "/v1/streams", "/tools", "/models", "/"):
+    for path in ("/slots", "/props", "/lora-adapters", "/v1/streams", "/tools", "/models"):
         assert error_of(model.http.get(path))[::2] == (404, "not_found")
     for path in (
         "/lora-adapters",
@@ -188,7 +188,8 @@ def test_the_guard_asks_for_the_key(llama: LlamaServer, smollm2_gguf: Path) -> N
     service = make_model_service(llama, smollm2_gguf, Admission(api_key="right"), slots=2)
     with running(service) as url, httpx.Client(base_url=url, timeout=60) as http:
         assert http.get("/health").json() == {
-            "status": "ok", "stage": "chat", "key_required": True,
+            "status": "ok", "stage": "chat", "key_required": True, "context": 1024, "slots": 2,
+            "threads": 1,
         }  # fmt: skip
         for kind in (*GENERATIONS, *LOOKUPS):
             assert error_of(http.post(kind.path, json={}))[::2] == (401, "invalid_api_key")
