@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import string
+import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -49,3 +52,36 @@ def test_a_missing_name_is_an_error() -> None:
 def test_coordinates_are_short() -> None:
     """Six digits are enough for a drawing."""
     assert TEMPLATES.from_string("{{ 1.23456789|coordinate }}").render() == "1.23457"
+
+
+def test_compiled_templates_follow_their_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template is compiled once; a changed source or a damaged file is compiled again."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.syspath_prepend(tmp_path)
+    page = tmp_path / "drawn" / "templates" / "page.html"
+    page.parent.mkdir(parents=True)
+    (tmp_path / "drawn" / "__init__.py").touch()
+    importlib.invalidate_caches()
+
+    def rendered() -> str:
+        return environment("drawn").get_template("page.html").render()
+
+    page.write_text("first")
+    assert rendered() == "first"
+    (compiled,) = (page.parent / "__pycache__").iterdir()
+    first = compiled.stat()
+    assert rendered() == "first"
+    assert compiled.stat().st_mtime_ns == first.st_mtime_ns
+    page.write_text("other")
+    assert rendered() == "other"
+    assert compiled.stat().st_ino != first.st_ino
+    for damaged in (b"", compiled.read_bytes()[:-9], b"not compiled"):
+        compiled.write_bytes(damaged)
+        assert rendered() == "other"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    compiled.unlink()
+    assert rendered() == "other"
+    assert not compiled.exists()

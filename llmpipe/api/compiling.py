@@ -137,7 +137,7 @@ def _context(
             log=Path(scratch) / "log",
         )
         request = msgspec.structs.replace(request, threads=Machine.here().cpus)
-        context = request.context(Path(scratch), Path(scratch), note)
+        context = request.context(Path(scratch), Path(scratch), note, project.store)
         kept = {port: _named(project, bound, records) for port, bound in named.items()}
         yield dataclasses.replace(context, inputs={**context.inputs, **kept}, target=target)
 

@@ -156,16 +156,13 @@ def _unknown_field(value: Any, path: tuple[str | int, ...]) -> str | None:
     return None
 
 
-def result_complaint(
-    result: Any, declared: Collection[str], out: Path, *, finite: bool = False
-) -> str | None:
+def result_complaint(result: Any, declared: Collection[str], out: Path) -> str | None:
     """Describe what is wrong with the value that ``run`` returned.
 
     Args:
         result: The value.
         declared: The outputs that ``ports`` declares.
         out: The folder of the outputs.
-        finite: Whether metrics that are infinite or not a number are wrong, too.
     """
     if not isinstance(result, StageResult):
         return f"run returned {_shown(result)}, not a StageResult"
@@ -175,12 +172,13 @@ def result_complaint(
     for name in declared:
         if name not in outputs:
             return f"the StageResult of run lacks the output {name!r}, which ports declares"
+    top = out.resolve()
     for name, path in outputs.items():
         if name not in declared:
             return f"run made the output {name!r}; ports declares {_listed(declared)}"
         if not isinstance(path, Path):
             return f"the output {name!r} is a {type(path).__name__}, not a Path"
-        if not path.resolve().is_relative_to(out.resolve()):
+        if not path.resolve().is_relative_to(top):
             return f"the output {name!r} is outside ctx.out: {path}"
         if not path.exists():
             return f"the output {name!r} was not made: {path.name} does not exist"
@@ -188,25 +186,43 @@ def result_complaint(
         return f"the summary is {_shown(summary)}, not a str"
     if not isinstance(metrics, Mapping):
         return f"the metrics are {_shown(metrics)}, not a mapping"
-    return next(_not_json(dict(metrics), (), finite), None)
+    return next(_not_json(dict(metrics), ()), None)
 
 
-def _not_json(value: Any, path: tuple[str, ...], finite: bool) -> Iterator[str]:
+def number_complaint(metrics: Mapping[Any, Any]) -> str | None:
+    """Describe the first metric that is infinite or not a number."""
+    for path, value in _leaves(dict(metrics), ()):
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"the metric {'.'.join(path)!r} is {value}, which JSON cannot hold"
+    return None
+
+
+def _not_json(value: Any, path: tuple[str, ...]) -> Iterator[str]:
     """Yield the metrics that JSON cannot hold."""
     name = ".".join(path)
     if isinstance(value, dict):
         for key, inner in value.items():
             if key is None or isinstance(key, (str, int, float)):  # JSON's writer takes them
-                yield from _not_json(inner, (*path, str(key)), finite)
+                yield from _not_json(inner, (*path, str(key)))
             else:
                 yield f"the metrics{f' {name!r}' if name else ''} have the key {key!r}, not a str"
     elif isinstance(value, (list, tuple)):
         for number, inner in enumerate(value):
-            yield from _not_json(inner, (*path, str(number)), finite)
+            yield from _not_json(inner, (*path, str(number)))
     elif not (value is None or isinstance(value, (str, int, float))):
         yield f"the metric {name!r} is {_shown(value)}, a {type(value).__name__}: not JSON"
-    elif finite and isinstance(value, float) and not math.isfinite(value):
-        yield f"the metric {name!r} is {value}, which JSON cannot hold"
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield each value below dicts and lists, with its path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            yield from _leaves(inner, (*path, str(number)))
+    else:
+        yield path, value
 
 
 def ports_complaint(ports: Any) -> str | None:

@@ -58,6 +58,9 @@ class _Owner(_Identity):
     head: NotRequired[_Identity | None]
 
 
+_OWNER = msgspec.json.Decoder(_Owner)
+"""Made on import, because it takes longer than the rest of a lease."""
+
 Owner = Mapping[str, Any]
 """The worker that holds a lease.
 
@@ -236,8 +239,8 @@ def _read(path: Path | str) -> bytes | None:
 
 def _owner(raw: bytes | None) -> dict[str, Any] | None:
     try:
+        _OWNER.decode(raw or b"")  # only checked: the rest of a lease is kept as it is
         owner: dict[str, Any] = json.loads(raw or b"")
-        msgspec.convert(owner, _Owner)
     except (ValueError, RecursionError):  # those of msgspec are ValueErrors
         return None
     return owner

@@ -97,17 +97,17 @@ class StageRequest(msgspec.Struct, frozen=True):
                 found = found.base
 
     def context(
-        self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None]
+        self, out: Path, work: Path, emit: Callable[[Mapping[str, Any]], None], store: Store
     ) -> StageContext[Any]:
         """Return the context for the stage's code."""
-        objects = Store(Path(self.home)).objects
+        objects = store.objects
         return StageContext(
             config=convert_config(stage_class(self.kind), self.config),
             stage=self.stage,
             inputs={port: item.artifact(objects) for port, item in self.inputs.items()},
             out=out,
             work=work,
-            journal=Path(self.home) / "journal",
+            journal=store.journal,
             tools=default_folder(),
             spec_dir=Path(self.spec_dir),
             threads=self.threads,

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -205,12 +206,17 @@ def _schema_problems(
     schema: dict[str, Any], data: Any, node: Node, base: Steps
 ) -> Iterator[Problem]:
     """Check ``data``, which is at ``node``; messages call its place ``base``."""
+    for error in _validator()(schema).iter_errors(data):
+        yield from _explain(error, node, base, schema)
+
+
+@cache
+def _validator() -> Any:
+    """Return the class that checks data against a schema; to make it takes milliseconds."""
     from jsonschema import Draft202012Validator, validators
 
     checks = {"pattern": _check_pattern}
-    checked = validators.extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
-    for error in checked(schema).iter_errors(data):
-        yield from _explain(error, node, base, schema)
+    return validators.extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
 
 
 def _check_pattern(

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.contracts import Artifact, Input, StageContext, StageResult
-from llmpipe.contracts.checks import astray, result_complaint
+from llmpipe.contracts.checks import astray, number_complaint, result_complaint
 from llmpipe.registry import convert_config
 
 Inputs = Mapping[str, Path | str | Artifact]
@@ -138,7 +138,7 @@ def run_stage(
     context = make_context(stage, fields, folder, inputs, events=events, **options)
     result = stage.run(context)
     declared = stage.ports(context.config).outputs
-    wrong = result_complaint(result, declared, context.out, finite=True)
+    wrong = result_complaint(result, declared, context.out) or number_complaint(result.metrics)
     assert wrong is None, wrong
     json.dumps(events)
     return Done(result, events)

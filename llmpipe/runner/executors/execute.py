@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.contracts.checks import result_complaint
+from llmpipe.contracts.checks import number_complaint, result_complaint
 from llmpipe.errors import LlmpipeError, StageError, foreign_text
 from llmpipe.registry import stage_class
 from llmpipe.runner.disk import write_hint, writing
@@ -38,7 +38,7 @@ def execute(request: StageRequest, scratch: Path, events: int, answer: int) -> i
     try:
         result, out = _run_stage(request, scratch, emit), scratch / "out"
         found = _answer(request, result, out)
-        if wrong := result_complaint(result, request.outputs, out, finite=True):
+        if wrong := number_complaint(result.metrics):
             emit({"event": "warning", "message": f"{wrong}: null is stored"})
         status = 0
     except LlmpipeError as error:
@@ -79,11 +79,12 @@ def _refusal(error: OSError) -> dict[str, Any]:
 
 
 def _run_stage(request: StageRequest, scratch: Path, emit: Any) -> Any:
-    out, work = scratch / "out", Store(Path(request.home)).work / request.key
+    out, store = scratch / "out", Store(Path(request.home))
+    work = store.work / request.key
     out.mkdir()
-    with writing(Path(request.home)):
+    with writing(store.home):
         work.mkdir(parents=True, exist_ok=True)
-    return stage_class(request.kind).run(request.context(out, work, emit))
+    return stage_class(request.kind).run(request.context(out, work, emit, store))
 
 
 def _answer(request: StageRequest, result: Any, out: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import msgspec
 from llmpipe.errors import foreign_text
 from llmpipe.registry import stage_class
 from llmpipe.runner.executors import worker
-from llmpipe.runner.process import mark_worker
+from llmpipe.runner.process import host, identity, mark_worker
 from llmpipe.runner.request import StageRequest
 
 GREETING = b"ready"
@@ -147,7 +147,15 @@ def _reap(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
+def _prepare(kind: str) -> None:
+    """Do once what every stage of a kind would otherwise do in a process of its own."""
+    stage = stage_class(kind)  # light: a stage's run imports what is heavy
+    with contextlib.suppress(Exception):  # if a package's config cannot be read, its stages tell
+        msgspec.json.Decoder(stage.Config)  # reads the annotations, and keeps what they say
+
+
 if __name__ == "__main__":
+    host(), identity()  # both keep what they read, for all workers
     for kind in sys.argv[3:]:
-        stage_class(kind)  # light: a stage's run imports what is heavy
+        _prepare(kind)
     sys.exit(main(int(sys.argv[1]), filter(None, sys.argv[2].split(","))))
