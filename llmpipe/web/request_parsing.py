@@ -52,6 +52,11 @@ async def read_as(request: Request, read: Callable[[Any], T], largest: int = LAR
 
 
 async def _read_body(request: Request, largest: int) -> bytes:
+    packed = request.headers.get("content-encoding", "identity").strip().lower()
+    if packed not in ("", "identity"):
+        raise ApiError(
+            415, "unsupported_encoding", f"the request is packed ({packed}); send it plain"
+        )
     size, parts = 0, []
     async for part in request.stream():
         size += len(part)

@@ -53,6 +53,16 @@ class Served:
             told = f"the model has no token {token}; they go from 0 to {self.vocabulary - 1}"
             raise ApiError(400, "invalid_request", told, reason="there is no such token")
 
+    def require_tokens(self, count: int | None, name: str) -> None:
+        """Require that the model has as many tokens as a field asks for.
+
+        Raises:
+            ApiError: It has fewer.
+        """
+        if count is not None and count > self.vocabulary:
+            told = f"`{name}` is {count}, but the model has {self.vocabulary} tokens"
+            raise ApiError(400, "invalid_request", told, reason="more tokens than there are")
+
 
 def require_tools(served: Served, *, parallel: bool = False) -> None:
     """Require that the chat template supports tools.

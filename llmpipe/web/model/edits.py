@@ -60,9 +60,13 @@ class EditedStream:
             if not wanted or not line.startswith(b"data: {"):
                 continue
             told: dict[str, Any] | None = json.loads(line[6:])
+            kind = (told or {}).get("type")
             for edit in wanted:
                 told = None if told is None else edit.of_event(told)
             if told is None:
                 return b""
             lines[at] = b"data: " + json.dumps(told, ensure_ascii=False).encode()
+            if told.get("type") != kind:
+                name, changed = f"event: {kind}".encode(), f"event: {told['type']}".encode()
+                lines = [changed if each == name else each for each in lines]
         return b"\n".join(lines)

@@ -87,4 +87,5 @@ def _offer(
         "owned_by": "llmpipe",
         "meta": described["meta"],
     }
-    return Offer(served, Relay(upstream, line, file, server.model, tells_cached), card)
+    context = int(props["default_generation_settings"]["n_ctx"])
+    return Offer(served, Relay(upstream, line, file, server.model, context, tells_cached), card)

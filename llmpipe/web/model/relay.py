@@ -1,7 +1,8 @@
 """Pass a request on to llama.cpp, and stream its reply to the caller.
 
-Two things are removed from replies: calls after the first if the request does not allow them
-(`one_call`), and how much of a prompt was cached (`cached`).
+Replies are edited in three ways: calls after the first are removed if the request does not allow
+them (`one_call`), and so is how much of a prompt was cached (`cached`); a response that was cut is
+marked as incomplete (`unfinished`).
 
 When a caller disconnects, the connection to llama.cpp is closed at once, which frees the slot.
 """
@@ -25,10 +26,12 @@ from llmpipe.web.errors import ApiError, event_of
 from llmpipe.web.model.cached import WithoutCached
 from llmpipe.web.model.edits import Edit, EditedStream, edited
 from llmpipe.web.model.one_call import OneCall
+from llmpipe.web.model.unfinished import Unfinished
 from llmpipe.web.model.upstream import Reply, Upstream
 from llmpipe.web.queueing import Line, unless_gone
 
 STREAM = "text/event-stream"
+RESPONSES = "/v1/responses"
 CONTEXT = "exceed_context_size_error"
 """llama.cpp's error type for a prompt that does not fit in the context."""
 
@@ -42,6 +45,8 @@ class Relay:
     """The slots. Generations wait for one here, so that a caller can disconnect while waiting."""
     model: Path
     stage: str
+    context: int
+    """The tokens of a whole conversation."""
     tells_cached: bool = False
     """Whether callers can see how much of a prompt was cached."""
 
@@ -50,6 +55,8 @@ class Relay:
         edits: list[Edit] = [WithoutCached()] if takes_slot and not self.tells_cached else []
         if fields.get("tools") and fields.get("parallel_tool_calls") is False:
             edits.append(OneCall())
+        if path == RESPONSES:
+            edits.append(Unfinished(fields.get("max_output_tokens"), self.context))
         return _Relayed(self, path, msgspec.json.encode(fields), takes_slot, edits)
 
     def unreachable(self) -> ApiError:

@@ -32,6 +32,7 @@ from llmpipe.web.model.fields import (
     Request,
 )
 from llmpipe.web.model.llguidance import for_llguidance
+from llmpipe.web.model.sampling import require_used
 from llmpipe.web.model.schemas import require_enforced
 from llmpipe.web.model.tools import CHOICE, NamedTool, Tool, require_choice, supported_tools
 from llmpipe.web.request_fields import requested_fields
@@ -119,6 +120,7 @@ class Generation(Request, frozen=True, kw_only=True):
                 "`return_progress`, which shows what is cached: `cached_tokens` of the stage is off"
             )
             raise unsupported(told)
+        require_used(self)
         require_known_biases(self.logit_bias, served)
         if self.json_schema is not None:
             if self.grammar is not None:
@@ -201,6 +203,7 @@ class CompletionRequest(Generation, frozen=True, kw_only=True):
     def check(self, served: Served) -> None:
         """See `Request.check`."""
         Generation.check(self, served)
+        served.require_tokens(self.logprobs, "logprobs")
         require_one_prompt(self.prompt)
 
     def upstream_fields(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +222,7 @@ class NativeRequest(Generation, frozen=True, kw_only=True):
     def check(self, served: Served) -> None:
         """See `Request.check`."""
         Generation.check(self, served)
+        served.require_tokens(self.n_probs, "n_probs")
         require_one_prompt(self.prompt)
         if self.post_sampling_probs and not self.n_probs:
             raise unsupported("`post_sampling_probs` without `n_probs`")

@@ -20,6 +20,7 @@ from llmpipe.web.metrics import RequestMetrics
 from llmpipe.web.middleware import Admission
 from llmpipe.web.model import requests
 from llmpipe.web.model.offers import Offer, Offers
+from llmpipe.web.model.relay import RESPONSES
 from llmpipe.web.model.responses import ResponsesRequest
 from llmpipe.web.pages import MODEL, page_routes
 from llmpipe.web.queueing import Line
@@ -43,7 +44,7 @@ class _Kind:
 GENERATIONS = (
     _Kind("/v1/chat/completions", requests.ChatRequest),
     _Kind("/v1/completions", requests.CompletionRequest),
-    _Kind("/v1/responses", ResponsesRequest),
+    _Kind(RESPONSES, ResponsesRequest),
     _Kind("/completion", requests.NativeRequest),
 )
 LOOKUPS = (

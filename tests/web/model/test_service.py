@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,6 +27,8 @@ pytestmark = pytest.mark.heavy
 HI = [{"role": "user", "content": "Say hi."}]
 CHAT: dict[str, Any] = {"messages": HI, "max_tokens": 6, "temperature": 0}
 TEXT: dict[str, Any] = {"prompt": "Once upon a", "max_tokens": 5, "temperature": 0}
+MIROSTAT: dict[str, Any] = {"messages": HI, "max_tokens": 6, "seed": 1, "mirostat": 2}
+TOP_K: dict[str, Any] = {"messages": HI, "max_tokens": 6, "seed": 1, "samplers": ["top_k"]}
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 TIMES = ("created", "created_at", "completed_at", "id", "timings", "usage")
@@ -90,6 +93,9 @@ def test_answers_are_llama_cpps_own(model: ServedModel, path: str, body: dict[st
         ("/v1/chat/completions", CHAT, {"top_k": -4}),
         ("/v1/chat/completions", CHAT, {"response_format": "json"}),
         ("/v1/chat/completions", CHAT, {"logprobs": True, "top_logprobs": 0}),
+        ("/v1/chat/completions", MIROSTAT, {"top_k": 1}),
+        ("/v1/chat/completions", MIROSTAT, {"samplers": ["top_k"], "min_p": 1}),
+        ("/v1/chat/completions", TOP_K, {"temperature": 0.0}),
         ("/v1/completions", TEXT, {"echo": True}),
         ("/v1/completions", TEXT, {"suffix": "x"}),
         ("/v1/completions", TEXT, {"best_of": 2}),
@@ -111,6 +117,32 @@ def test_what_is_refused_is_what_llama_cpp_ignores(
     status, kind, _ = error_of(model.http.post(path, json=body | ignored))
     assert status in (400, 404)
     assert kind == "invalid_request_error"
+
+
+def test_a_response_that_is_cut_is_incomplete(model: ServedModel) -> None:
+    """At its own limit and at the end of the context; llama.cpp says completed of both."""
+    cut: dict[str, Any] = {"input": "Count to one hundred.", "max_output_tokens": 4}
+    assert model.raw("/v1/responses", cut).json()["status"] == "completed"
+    whole = {"input": "Say hi.", "max_output_tokens": 300, "temperature": 0}
+    at_end = {"input": "Count: one two three " + "one two three " * 326, "temperature": 0}
+    for body, status in ((cut, "incomplete"), (whole, "completed"), (at_end, "incomplete")):
+        response = model.openai.responses.create(model="chat", **body)
+        assert (response.status, response.output[-1].status) == (status, status)
+        why = response.incomplete_details and response.incomplete_details.reason
+        assert why == (None if status == "completed" else "max_output_tokens")
+        last = list(model.openai.responses.create(model="chat", stream=True, **body))[-1]
+        assert (last.type, last.response.status) == (f"response.{status}", status)
+    told = model.http.post("/v1/responses", json=cut | {"stream": True}).text
+    assert "event: response.incomplete\n" in told
+    assert "event: response.completed" not in told
+
+
+def test_a_packed_request_is_refused_by_its_encoding(model: ServedModel) -> None:
+    """And not as JSON with a mistake in it."""
+    packed = gzip.compress(json.dumps(CHAT).encode())
+    headers = {"content-encoding": "gzip"}
+    reply = model.http.post("/v1/chat/completions", content=packed, headers=headers)
+    assert error_of(reply)[::2] == (415, "unsupported_encoding")
 
 
 def test_a_schema_is_kept_to(model: ServedModel) -> None:
