@@ -135,7 +135,7 @@ class Evaluate(StageDefaults):
     """The stage kind ``evaluate``."""
 
     Config = EvaluateConfig
-    VERSION = 8
+    VERSION = 9
     determinism = "same-machine"
     reads_environment = True
     imports = ("torch", "transformers")

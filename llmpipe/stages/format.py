@@ -105,7 +105,7 @@ class Format(StageDefaults):
     """The stage kind ``format``."""
 
     Config = FormatConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "exact"
     cpus = 1
 

@@ -93,7 +93,7 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
     """The stage kind ``train``."""
 
     Config = TrainConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "same-machine"
     reads_environment = True
 

@@ -120,12 +120,11 @@ def test_what_is_refused_is_what_llama_cpp_ignores(
 
 
 def test_a_response_that_is_cut_is_incomplete(model: ServedModel) -> None:
-    """At its own limit and at the end of the context; llama.cpp says completed of both."""
-    cut: dict[str, Any] = {"input": "Count to one hundred.", "max_output_tokens": 4}
+    """At its own limit; llama.cpp calls it completed."""
+    cut: dict[str, Any] = {"input": "Count.", "max_output_tokens": 4, "temperature": 0}
     assert model.raw("/v1/responses", cut).json()["status"] == "completed"
-    whole = {"input": "Say hi.", "max_output_tokens": 300, "temperature": 0}
-    at_end = {"input": "Count: one two three " + "one two three " * 326, "temperature": 0}
-    for body, status in ((cut, "incomplete"), (whole, "completed"), (at_end, "incomplete")):
+    whole = {"input": "Say hi.", "max_output_tokens": 200, "temperature": 0}
+    for body, status in ((cut, "incomplete"), (whole, "completed")):
         response = model.openai.responses.create(model="chat", **body)
         assert (response.status, response.output[-1].status) == (status, status)
         why = response.incomplete_details and response.incomplete_details.reason

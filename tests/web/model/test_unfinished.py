@@ -1,0 +1,55 @@
+"""Whether a response is marked as cut, by the count of its tokens."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmpipe.web.model.edits import EditedStream, edited
+from llmpipe.web.model.unfinished import Unfinished
+
+
+def response(written: int, total: int, *kinds: str) -> dict[str, Any]:
+    """A response as llama.cpp gives it."""
+    usage = {"input_tokens": total - written, "output_tokens": written, "total_tokens": total}
+    output = [{"type": kind, "status": "completed"} for kind in kinds]
+    return {"status": "completed", "completed_at": 3, "output": output, "usage": usage}
+
+
+@pytest.mark.parametrize(
+    ("limit", "written", "total", "status"),
+    [
+        (None, 90, 1023, "completed"),
+        (None, 90, 1024, "incomplete"),
+        (91, 90, 200, "completed"),
+        (90, 90, 200, "incomplete"),
+        (500, 90, 1024, "incomplete"),
+    ],
+)
+def test_a_response_is_cut_at_its_limit_or_the_end_of_the_context(
+    limit: int | None, written: int, total: int, status: str
+) -> None:
+    """Whole, and as the last event of a stream; only the last item was cut."""
+    given = response(written, total, "reasoning", "message")
+    whole = json.loads(edited(json.dumps(given).encode(), [Unfinished(limit, 1024)]))
+    assert (whole["status"], whole["output"][-1]["status"]) == (status, status)
+    assert whole["output"][0]["status"] == "completed"
+    assert ("incomplete_details" in whole) is (status == "incomplete")
+    event = {"type": "response.completed", "response": given}
+    other = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    text = b"event: response.completed\ndata: " + json.dumps(event).encode() + b"\n\n"
+    stream = EditedStream([Unfinished(limit, 1024)])
+    told = stream.feed(other + text[:30]) + stream.feed(text[30:]) + stream.close()
+    first, last = told[: len(other)], told[len(other) :]
+    assert first == other
+    name, data = last.strip().split(b"\n")
+    assert name == f"event: response.{status}".encode()
+    assert json.loads(data[6:]) == {"type": f"response.{status}", "response": whole}
+
+
+def test_a_cut_response_without_output() -> None:
+    """Before the first text came there is no item to mark."""
+    whole = Unfinished(1, 1024).of_reply(response(1, 9))
+    assert (whole["status"], whole["output"]) == ("incomplete", [])
