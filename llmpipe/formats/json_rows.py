@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ from llmpipe.errors import StageError
 from llmpipe.formats.bad_line import BadLine, OnBad
 from llmpipe.formats.opening import BOM, Opening, Row, excerpt, not_utf8
 from llmpipe.formats.row import RowError, kind_of
+
+_BARE = re.compile(rb"([:,\[]\s*)(NaN|-?Infinity)(?=\s*[,\]}])")
+"""A number that JSON does not have."""
 
 Floats = Callable[[str], float] | None
 
@@ -62,9 +66,8 @@ def read_document(
     except UnicodeDecodeError as error:
         raise not_utf8(label, content.count(b"\n", 0, error.start) + 1) from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise StageError(
-            f"{label}: not JSON: {error}", hint="the file must be an array of objects"
-        ) from None
+        hint = _hint_of_bare(content) or "the file must be an array of objects"
+        raise StageError(f"{label}: not JSON: {error}", hint=hint) from None
     rows = value if isinstance(value, list) else _under_one_key(value, label)
     for number, row in enumerate(rows, 1):
         if type(row) is dict:
@@ -111,9 +114,21 @@ def _not_json(error: Exception, line: bytes, label: str, number: int) -> RowErro
         return not_utf8(label, number)
     return RowError(
         f"{label}:{number}: not JSON: {error}",
-        hint=f"the text is {excerpt(line)}",
+        hint=_hint_of_bare(line) or f"the text is {excerpt(line)}",
         reason="not JSON",
     )
+
+
+def _hint_of_bare(text: bytes) -> str | None:
+    """Return what to do about NaN and infinite numbers if they alone make a text no JSON."""
+    named = _BARE.search(text)
+    try:
+        if named:
+            msgspec.json.decode(_BARE.sub(rb"\1null", text))
+            return f"{named[2].decode()} is not JSON, though Python writes it: write null or a text"
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass
+    return None
 
 
 def _is_utf8(line: bytes) -> bool:

@@ -193,6 +193,24 @@ def test_bad_files_are_explained(tmp_path, name, content, told):
     assert told in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("a.jsonl", b'{"q": [1, -Infinity], "s": "NaN, 1"}\n', "-Infinity"),
+        ("a.json", b'[{"q": 1},\n {"q": {"a": NaN}}]', "NaN"),
+        ("a.jsonl", b'{"q": NaN, "a": }\n', None),
+        ("a.jsonl", b'{"q": "of :NaN, then" "a"}\n', None),
+    ],
+)
+def test_numbers_that_only_python_writes_are_named(tmp_path, name, content, named):
+    """Where nothing else is wrong with the text, the hint says what to write for them."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StageError) as caught:
+        list(read_rows(tmp_path / name, "data"))
+    told = f"{named} is not JSON, though Python writes it: write null or a text"
+    assert (caught.value.hint == told) is (named is not None)
+
+
 def test_an_unquoted_separator_is_named(tmp_path):
     """The hint speaks of what separates the columns of this very file."""
     (tmp_path / "a.csv").write_text("q;a\n1;2;3\n")
