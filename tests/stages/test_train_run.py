@@ -194,6 +194,49 @@ def test_a_run_that_would_not_learn_to_stop_is_stopped(tmp_path: Path, tiny_llam
     assert not list(folder.rglob("adapter_model.safetensors"))
 
 
+REFUSES = (
+    "{% for m in messages %}{{ raise_exception('no system role') if m.role == 'system' }}"
+    "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_the_row_that_a_template_refuses_is_named(tmp_path: Path, tiny_llama: Path) -> None:
+    """Axolotl passes on the template's words only."""
+    job = Job(tmp_path, tiny_llama, {**LORA, "chat_template_jinja": REFUSES})
+    with (tmp_path / "rows.jsonl").open("a") as rows:
+        turns = [{"role": "system", "content": "s"}, *row(1)["messages"]]
+        rows.write(json.dumps({"messages": turns}) + "\n")
+    with pytest.raises(StageError, match=r"row 13 of the .*: no system role$") as caught:
+        job.run()
+    assert "leave it out" in (caught.value.hint or "")
+
+
+UNTRUE = (
+    "{% for m in messages %}{% if m.role != 'system' %}<|im_start|>{{ m.role }}\n"
+    "{{ '<think>\n\n</think>\n\n' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_what_a_template_makes_of_rows_is_told(tmp_path: Path, tiny_llama: Path) -> None:
+    """It drops system texts and calls, and writes before an answer what generation lacks."""
+    job = Job(tmp_path, tiny_llama, {**LORA, "max_steps": 1, "chat_template_jinja": UNTRUE})
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {}}}
+    with (tmp_path / "rows.jsonl").open("a") as rows:
+        asked, answer = row(1)["messages"]
+        turns = [{"role": "system", "content": "s"}, asked, {**answer, "tool_calls": [call]}]
+        rows.write(json.dumps({"messages": turns}) + "\n")
+    job.run()
+    assert (
+        "training rows: the chat template leaves out system texts of 1 rows (first: row 13), "
+        "tool calls of 1 rows (first: row 13)"
+    ) in job.warnings()
+    assert "13 of 13 answers: what the template writes before the answer is neither trained" in (
+        job.warnings()
+    )
+
+
 def test_what_is_allowed_is_trained_and_told(tmp_path: Path, tiny_llama: Path) -> None:
     """Masked ends, an empty answer, a speaker of its own: each is counted in a warning."""
     allowed = ["end_of_turn", "rows", "speakers"]

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl.bad_row import BadRow, find_bad_row
 from llmpipe.backends.axolotl.ending import (
     END_FILE,
     Curve,
@@ -78,10 +79,14 @@ class Watcher:
     dropped: list[str] = field(default_factory=list)
     total: int | None = None
     finished: bool = False
+    preparing: bool = False
+    """Whether rows are being prepared: Axolotl has begun, and has not yet saved them."""
     _started: bool = False
     _reached: int = 0
 
     def __call__(self, line: str) -> None:
+        if match := _PREPARING.search(line):
+            self.preparing = match.group(0) == "Loading dataset:"
         if "Starting trainer" in line:
             self._started = True
         if match := _DROPPED.search(line):
@@ -129,6 +134,7 @@ def _diverged(record: Mapping[str, float]) -> bool:
     return not math.isfinite(loss) or (loss == 0 and math.isnan(record.get("grad_norm", 0)))
 
 
+_PREPARING = re.compile(r"Loading dataset:|Saving the dataset")
 _BAR = re.compile(r"\d+%\|.*?\|\s*(\d+)/(\d+) \[")
 _DROPPED = re.compile(r"Dropped \d+ .*?(?:samples|sequences).*")
 _RECORD = re.compile(r"\{'.*\}")
@@ -219,10 +225,12 @@ def train(
     command = [sys.executable, "-m", "axolotl.cli.main", *words]
     for name in (END_FILE, LABELS_FILE):  # from an earlier attempt
         (output / name).unlink(missing_ok=True)
-    child = run_child(command, cwd=cwd, env={**env, "PATH": path}, on_line=watcher)
+    env = {**env, "PATH": path}
+    child = run_child(command, cwd=cwd, env=env, on_line=watcher)
     labels = read_labels(output)
     if child.returncode or not watcher.finished:
-        raise failure(child, watcher, labels)
+        prepared = child.returncode <= 0 or not watcher.preparing
+        raise failure(child, watcher, labels, None if prepared else find_bad_row(config, env, cwd))
     if labels is None:
         raise StageError(
             f"the training wrote no complete {LABELS_FILE}: its labels are unchecked",
@@ -232,11 +240,23 @@ def train(
     return Outcome(read_ending(output), watcher.dropped, labels)
 
 
-def failure(child: ChildResult, watcher: Watcher, labels: Labels | None = None) -> StageError:
+def failure(
+    child: ChildResult,
+    watcher: Watcher,
+    labels: Labels | None = None,
+    bad_row: BadRow | None = None,
+) -> StageError:
     """Return the error of a training that did not finish, with what to try."""
     if labels and labels.error:
         return StageError(
             f"training was stopped before its first step: {labels.error}", hint=labels.hint
+        )
+    if bad_row:
+        which = "evaluation" if bad_row.split == "test_datasets" else "training"
+        return StageError(
+            "training was stopped before its first step: Axolotl cannot prepare row "
+            f"{bad_row.row} of the {which} rows: {bad_row.error}",
+            hint="change the row or leave it out; or use a chat_template that can write it",
         )
     text = "\n".join(child.tail)
     if watcher.dropped and not watcher.steps and _EMPTY.search(text):
@@ -275,6 +295,18 @@ _ADVICE = (
     (
         re.compile(r"validation errors? for|ValidationError"),
         "Axolotl refused the configuration: llmpipe check shows every problem at its line",
+    ),
+    (
+        re.compile(r"the chat template cannot write this row"),
+        "change the row or leave it out; or use a chat_template that can write it",
+    ),
+    (
+        re.compile(r"the chat template renders another prompt"),
+        (
+            "a pair trains only where a chat begins with the prompt for generation: use a "
+            "chat_template that writes both alike; one that opens answers with <think> may have a "
+            "switch, as in chat_template_kwargs: {enable_thinking: false}"
+        ),
     ),
     (
         re.compile(r"No module named"),

@@ -139,6 +139,13 @@ def test_a_python_path_of_the_users_keeps_the_plugins(tmp_path: Path) -> None:
         (1, ["pydantic.ValidationError: 1 validation error for X"], "Validation", "llmpipe check"),
         (0, ["bye"], "without finishing", ""),
         (1, ["ModuleNotFoundError: No module named 'ray'"], "'ray'", "not installed"),
+        (1, ["ValueError: a:3: the chat template cannot write this row: no"], "a:3", "that can"),
+        (
+            1,
+            ["ValueError: a:3: with the chosen answer the chat template renders another prompt: …"],
+            "a:3",
+            "enable_thinking: false",
+        ),
     ],
 )
 def test_a_failure_says_what_to_try(code: int, tail: list[str], message: str, hint: str) -> None:

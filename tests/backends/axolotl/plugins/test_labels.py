@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.backends.axolotl.plugins.axolotl_labels.endings import Ending, of_eos, of_template
+from llmpipe.backends.axolotl.plugins.axolotl_labels.endings import (
+    Ending,
+    of_eos,
+    of_template,
+    unlike_prompt,
+)
 from llmpipe.backends.axolotl.plugins.axolotl_labels.report import (
     Problem,
     Report,
@@ -162,6 +168,29 @@ def test_without_a_known_end_rows_are_looked_at_all_the_same() -> None:
     assert look(Rules(), [20, 30], [(30,)]).counts == {Finding.ROW: 1}
 
 
+@pytest.mark.parametrize(
+    ("row", "untrained"),
+    [
+        ([*QUESTION, (30, END), BREAK], 0),
+        ([*QUESTION, 40, 41, (30, END), BREAK], 1),
+        ([*QUESTION, 40, (30, END), BREAK, *QUESTION, 40, (31, END)], 2),
+        ([*QUESTION, 40, END, BREAK, *QUESTION, (31, END)], 0),  # the first answer is not trained
+        ([*QUESTION, (30, TURN, BOT, BREAK, 31, END)], 0),  # the answer says the opening itself
+        ([TURN, USER, BREAK, (20, END), BREAK, TURN, BOT, BREAK, (30, END)], 0),
+        ([TURN, BOT, 40, (30, END)], 0),  # generation would open it in another way
+    ],
+)
+def test_what_the_prompt_for_generation_lacks_and_is_not_trained(
+    row: Marked, untrained: int
+) -> None:
+    """As an empty <think></think> before every answer; the example is where the answer begins."""
+    rules = Rules((END,), (BREAK,), asked=(TURN, BOT, BREAK), special=CHATML.special)
+    tally = look(rules, row)
+    assert tally.of(Finding.LEAD) == untrained
+    for example in tally.examples.get(Finding.LEAD, []):
+        assert list(_tokens(row))[example.end] == (30, True)
+
+
 def seen(tally: Tally) -> Seen:
     """Put a tally beside a way to show its rows."""
     return Seen("training rows", tally, lambda example: f"  row {example.number + 1}", "'<end>'")
@@ -279,6 +308,42 @@ def test_the_opening_of_an_answer_is_known(tokenizer: Any) -> None:
     own = of_template(tokenizer, tokenizer.chat_template, {}, {tokenizer.eos_token_id})
     assert tokenizer.decode(own.opening) == "<|im_start|>assistant\n"
     assert of_eos(tokenizer) == Ending((tokenizer.eos_token_id,), "<|im_end|>")
+
+
+TURNS = LOOP + "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+ASKS = TURNS + "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+THINKS = ASKS.replace("assistant\n{%", "assistant\n<think>\n{%")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        (ASKS, None),
+        (LOOP + "{{ '[I] ' if m.role == 'user' }}{{ m.content }}{{ ' [/I] ' if m.role == 'user' "
+         "else eos_token }}{% endfor %}", None),
+        (THINKS.replace("{{ m.content }}", "{{ '<think>\n' if m.role == 'assistant' }}"
+         "{{ m.content }}"), None),
+        (THINKS, r"writes '.*assistant\\n' between .* and '.*<think>\\n' at generation"),
+        (TURNS, r"no prompt for generation: .* write '<.im_start.>assistant\\n' before"),
+    ],
+    ids=["chatml", "mistral", "thinks alike", "thinks at generation", "asks nothing"],
+)  # fmt: skip
+def test_a_prompt_for_generation_that_no_chat_has_is_told(
+    tokenizer: Any, template: str, told: str | None
+) -> None:
+    """The model would be served with another prompt than it was trained with."""
+    sentence = unlike_prompt(tokenizer, template, {})
+    assert (sentence is None) == (told is None)
+    assert told is None or re.search(told, sentence or "")
+
+
+@pytest.mark.heavy
+def test_what_opens_an_answer_at_generation_is_known(tokenizer: Any) -> None:
+    """A template may write more than that before an answer in a chat."""
+    own = of_template(tokenizer, THINKS, {}, {tokenizer.eos_token_id})
+    assert tokenizer.decode(own.asked) == "<|im_start|>assistant\n<think>\n"
+    assert of_template(tokenizer, TURNS, {}, {tokenizer.eos_token_id}).asked == ()
 
 
 @pytest.mark.heavy

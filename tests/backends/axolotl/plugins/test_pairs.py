@@ -243,6 +243,18 @@ def test_a_template_that_renders_another_prompt_is_refused(tokenizers: dict[str,
         rendered(sample([{"role": "user", "content": "q"}], "a", "b"), tokenizer)
 
 
+def test_a_row_that_a_template_refuses_is_named(tokenizers: dict[str, Any]) -> None:
+    """By its place, with what the template says."""
+    tokenizer = tokenizers["plain"]
+    tokenizer.chat_template = (
+        "{{ raise_exception('no system role') if messages[0].role == 'system' }}" + CHATML
+    )
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    with pytest.raises(ValueError, match=r"^\./rows\.jsonl:3: .* this row: no system role$"):
+        rendered(sample(turns, "a", "b"), tokenizer)
+    assert rendered(sample(turns[1:], "a", "b"), tokenizer)["chosen"] == "a<|im_end|>"
+
+
 def test_the_block_says_which_template(tokenizers: dict[str, Any]) -> None:
     """The configuration's own template and its options go before the tokenizer's."""
     tokenizer = tokenizers["plain"]

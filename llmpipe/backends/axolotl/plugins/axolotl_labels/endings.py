@@ -30,6 +30,8 @@ class Ending:
     """Whether an answer that another turn follows has an end at all."""
     opening: tuple[int, ...] = ()
     """The tokens that open an answer; empty where no special token does."""
+    asked: tuple[int, ...] = ()
+    """The tokens that open an answer at generation; empty where no special token does."""
 
 
 def of_eos(tokenizer: Any) -> Ending:
@@ -75,6 +77,7 @@ def of_template(
             tail=tuple(ids[at + 1 :]) if ids is common else (),
             inner=inner,
             opening=_opening(before, special, tokens),
+            asked=_opening(_ids(tokenizer, _asked(tokenizer, template, options)), special, tokens),
         )
     if first_between is not None and first_between in stops:  # the last answer has none
         return Ending((first_between,), tokenizer.decode([first_between]))
@@ -86,6 +89,32 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     marks = {i for i, token in added.items() if token.special or token.content.strip()}
     return frozenset(marks | set(tokenizer.all_special_ids))
+
+
+def unlike_prompt(tokenizer: Any, template: str, options: Mapping[str, Any]) -> str | None:
+    """Return a sentence if a template's prompt for generation does not begin its chats, or None.
+
+    Raises:
+        ValueError: the template does not write a plain chat.
+    """
+    question, answer = _WORDS[:2]
+    chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    chats = _after(_rendered(tokenizer, chat, template, options), question).partition(answer)[0]
+    prompt, bare = (
+        _after(_rendered(tokenizer, chat[:1], template, options, ask=ask), question)
+        for ask in (True, False)
+    )
+    if not chats.startswith(prompt.rstrip()):
+        return (
+            f"the chat template writes {chats!r} between a question and its answer, and {prompt!r} "
+            "at generation: the model is served with another prompt than it was trained with"
+        )
+    if prompt == bare and (missing := chats.removeprefix(prompt)).strip():
+        return (
+            "the chat template has no prompt for generation: the model would have to write "
+            f"{missing!r} before its answer, which is not trained"
+        )
+    return None
 
 
 class _Parts(NamedTuple):
@@ -120,10 +149,25 @@ def _parts(tokenizer: Any, template: str, options: Mapping[str, Any]) -> _Parts:
     )
 
 
+def _asked(tokenizer: Any, template: str, options: Mapping[str, Any]) -> str:
+    """Return what the template writes after a question that is to be answered."""
+    question = _WORDS[0]
+    chat = [{"role": "user", "content": question}]
+    try:
+        return _after(_rendered(tokenizer, chat, template, options, ask=True), question)
+    except ValueError:
+        return ""
+
+
 def _rendered(
-    tokenizer: Any, chat: list[dict[str, str]], template: str, options: Mapping[str, Any]
+    tokenizer: Any,
+    chat: list[dict[str, str]],
+    template: str,
+    options: Mapping[str, Any],
+    *,
+    ask: bool = False,
 ) -> str:
-    variables = {**options, "chat_template": template, "add_generation_prompt": False}
+    variables = {**options, "chat_template": template, "add_generation_prompt": ask}
     try:
         text: str = tokenizer.apply_chat_template(chat, tokenize=False, **variables)
     except Exception as error:  # a template raises whatever it likes

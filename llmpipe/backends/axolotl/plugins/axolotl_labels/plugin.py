@@ -76,6 +76,8 @@ def examine(cfg: Any, trainer: Any) -> report.Report:
         if hasattr(dataset, "__len__") and not len(dataset):
             found.nothing_left(name, cfg.sequence_len)
             return found
+    for name, split, _ in _datasets(trainer):
+        found.warnings += [f"{name}: {said}" for said in Setup.of(cfg, trainer, split).left_out()]
     if cfg.reward_model or cfg.process_reward_model:
         found.rows = len(trainer.train_dataset)
         return found
@@ -98,7 +100,7 @@ def examine(cfg: Any, trainer: Any) -> report.Report:
         found.warnings += report.warnings(seen)
         if split == "train":
             problems += setup.unstopped()
-            found.warnings += setup.refused_later()
+            found.warnings += [*setup.refused_later(), *setup.unlike_prompt()]
             found.rows, found.tokens = len(dataset), tally.tokens
             found.trained_tokens = tally.trained
     found.settle(problems, cfg.allow_untrained or ())

@@ -31,6 +31,10 @@ _STOPS: dict[Finding, tuple[str, str]] = {
 _TOLD: dict[Finding, str] = {
     Finding.CUT: "{n} of {all} answers are cut at sequence_len and trained without an end",
     Finding.GAP: "{n} of {all} answers: what the template writes before {end} is not trained",
+    Finding.LEAD: (
+        "{n} of {all} answers: what the template writes before the answer is neither trained nor "
+        "in its prompt for generation, after which the model would have to write it"
+    ),
     Finding.SKIPPED: "answers without a trained token: {n}",
 }
 """The findings that are only told."""

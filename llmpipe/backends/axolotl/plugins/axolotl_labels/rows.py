@@ -38,17 +38,19 @@ class Finding(StrEnum):
     GAP = "text of the template between the answer and its end is not trained"
     ROW = "nothing of the row is trained"
     SKIPPED = "nothing of the answer is trained"
+    LEAD = "text of the template between the prompt for generation and the answer is not trained"
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What to hold rows against; see `endings.Ending` for the first four."""
+    """What to hold rows against; see `endings.Ending` for the first five."""
 
     ends: tuple[int, ...] | None = None
     """None where it is unknown what ends an answer: then only whole rows are looked at."""
     tail: tuple[int, ...] = ()
     inner: bool = True
     opening: tuple[int, ...] = ()
+    asked: tuple[int, ...] = ()
     special: frozenset[int] = frozenset()
     """Tokens whose lack between an answer and its end counts as an end that is not trained."""
     limit: int | None = None
@@ -120,7 +122,8 @@ class Tally:
         self.answers += segments.answers
         for finding, at in segments.findings(rules):
             rows = filled[segments.row[at]]
-            self._add(finding, place, rows, segments.last[at] - starts[rows])
+            shown = segments.first if finding is Finding.LEAD else segments.last
+            self._add(finding, place, rows, shown[at] - starts[rows])
 
     def _add(self, finding: Finding, place: Place, rows: Ints, ends: Ints) -> None:
         if not len(rows):
@@ -141,6 +144,10 @@ class _Segments:
     row: Ints
     last: Ints
     """The position of its last token."""
+    first: Ints
+    """The position of its first trained token that is not its end; or its last token."""
+    lead: Ints
+    """How many tokens between what opens an answer at generation and ``first`` are not trained."""
     filled: Mask
     """Whether something but its end is trained."""
     ended: Mask
@@ -171,6 +178,7 @@ class _Segments:
         cut = open_ & self.full
         yield Finding.MASKED, masked
         yield Finding.GAP, done & ~masked & (self.gap > 0)
+        yield Finding.LEAD, self.filled & (self.lead > 0)
         if not rules.chunks:
             yield Finding.CUT, cut
         yield Finding.MISSING, open_ & ~cut
@@ -198,11 +206,15 @@ def _segments(
     unmarked = np.cumsum(np.isin(ids, tuple(rules.special)) & ~trained & ~is_end)
     ended = is_end[lasts]
     measured = filled & ended
+    first = np.minimum(lasts, _least(content, starts))
+    asked = np.minimum(first, _least(_matches(ids, rules.asked), starts))
     opening = _matches(ids, rules.opening)
     header = lasts - 1
     return _Segments(
         row=row,
         last=lasts,
+        first=first,
+        lead=np.maximum(first - asked - 1, 0),
         filled=filled,
         ended=ended,
         end_trained=trained[lasts],
@@ -222,6 +234,12 @@ def _per(reduce: Any, values: Any, starts: Ints, lengths: Ints) -> Ints:
     if some.any():
         result[some] = reduce.reduceat(values.astype(np.int64), starts[some])
     return result
+
+
+def _least(mask: Mask, starts: Ints) -> Ints:
+    """Return the first position of each stretch that is in ``mask``; one behind all if none is."""
+    positions = np.where(mask, np.arange(len(mask)), len(mask))
+    return np.minimum.reduceat(positions, starts).astype(np.int64)
 
 
 def _shifted(mask: Mask, by: int) -> Mask:

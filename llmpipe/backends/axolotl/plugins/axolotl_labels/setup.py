@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from axolotl.utils.chat_templates import get_chat_template_from_config
 
-from . import endings, report
+from . import endings, parts, report
 from .endings import Ending
 from .rows import UNTRAINED, Finding, Rules
 
@@ -80,11 +81,13 @@ class Setup:
         if self.cfg.rl:  # TRL adds it to an answer that does not end with it
             ends.add(self.tokenizer.eos_token_id)
         one = self.endings[0]
+        in_part = any(entry.message_field_training_detail for entry in self.entries)
         return Rules(
             ends=tuple(ends),
             tail=one.tail,
             inner=all(ending.inner for ending in self.endings),
             opening=one.opening if answers and not self.cfg.rl else (),
+            asked=one.asked if answers and not (self.cfg.rl or in_part) else (),
             special=endings.special_ids(self.tokenizer),
             limit=self.limit if chunks or self.truncates else None,
             chunks=chunks,
@@ -159,6 +162,52 @@ class Setup:
                     "a GGUF file may not know the former"
                 )
 
+    def unlike_prompt(self) -> Iterator[str]:
+        """Yield how the prompt at generation differs from what stands before a trained answer.
+
+        The strategies for preferences refuse such rows, or train what the prompt lacks.
+        """
+        if self.cfg.rl or self.cfg.reward_model:
+            return
+        options = self.cfg.chat_template_kwargs or {}
+        templates = {_template(self.cfg, entry, self.tokenizer): None for entry in self.entries}
+        for template in filter(None, templates):
+            try:
+                found = endings.unlike_prompt(self.tokenizer, template, options)
+            except ValueError:  # `unknown` says so
+                continue
+            if found is not None:
+                yield found
+
+    def left_out(self) -> Iterator[str]:
+        """Yield what the chat template does not write of the rows, and of how many rows."""
+        for entry in self.entries:
+            template = _template(self.cfg, entry, self.tokenizer)
+            file = Path(str(entry.path))
+            if template is None or entry.ds_type != "parquet" or not file.is_file():
+                continue
+            dropped = self._dropped(entry, template)
+            reasoning = entry.field_thinking or "reasoning_content"
+            split = bool(entry.split_thinking)
+            found = parts.count_parts(file, dropped, thinking=reasoning, split=split)
+            told = [f"{part} of {rows} rows (first: row {row})" for part, rows, row in found]
+            if told:
+                yield f"the chat template leaves out {', '.join(told)}"
+
+    def _dropped(self, entry: Any, template: str) -> list[str]:
+        """Return the parts of rows that a template leaves out, other than by the user's choice."""
+
+        def render(turns: list[dict[str, Any]], tools: list[Any] | None) -> str:
+            options = {**(self.cfg.chat_template_kwargs or {}), "chat_template": template}
+            if tools:
+                options["tools"] = tools
+            text: str = self.tokenizer.apply_chat_template(turns, tokenize=False, **options)
+            return text
+
+        dropped = parts.dropped_by(render, entry.template_thinking_key or "reasoning_content")
+        chosen = "system texts" if entry.drop_system_message else None
+        return [part for part in dropped if part != chosen]
+
     def _of_templates(self) -> Iterator[Ending]:
         for entry, ending in zip(self.entries, self.endings, strict=False):
             if _template(self.cfg, entry, self.tokenizer):
@@ -176,7 +225,7 @@ def _stops(tokenizer: Any, model: Any) -> frozenset[int]:
 
 
 def _by_template(entry: Any) -> bool:
-    return str(entry.type or "").startswith("chat_template")
+    return str(entry.type or "").startswith(("chat_template", "axolotl_pairs."))
 
 
 def _template(cfg: Any, entry: Any, tokenizer: Any) -> str | None:

@@ -21,6 +21,9 @@ from axolotl.utils.chat_templates import get_chat_template_from_config
 
 Renderer = Callable[[Mapping[str, Any], Any], tuple[str, ...]]
 
+REFUSED = "the chat template cannot write this row"
+"""What is said of a row for which a chat template raises an error."""
+
 
 def render(cfg: Any, dataset_idx: int = 0, **_: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """Return what Axolotl maps over the rows of ``rl: dpo``, ``ipo``, ``simpo`` and ``orpo``."""
@@ -84,17 +87,18 @@ def renderer(cfg: Any, entry: Any, names: Sequence[str] = ("chosen", "rejected")
         }
         if sample["tools"]:
             options["tools"] = json.loads(sample["tools"])
-        prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
-        wholes = []
-        for name in names:
-            answer = _as_templates_take([json.loads(sample[name])])
-            whole = tokenizer.apply_chat_template(turns + answer, **options)
+        answers = [_as_templates_take([json.loads(sample[name])]) for name in names]
+        try:
+            prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, **options)
+            wholes = [tokenizer.apply_chat_template(turns + a, **options) for a in answers]
+        except Exception as error:  # a template raises whatever it likes
+            raise ValueError(f"{sample['row']}: {REFUSED}: {error}") from error
+        for name, whole in zip(names, wholes, strict=True):
             if not whole.startswith(prompt):
                 raise ValueError(
                     f"{sample['row']}: with the {name} answer the chat template renders another "
                     f"prompt: {_difference(prompt, whole)}"
                 )
-            wholes.append(whole)
         return (prompt, *wholes)
 
     return rendered
