@@ -34,6 +34,10 @@ from llmpipe.stages.train_methods import method_problems
 _WHOLE_STEPS = (
     "count whole steps: set eval_steps, and save_steps to the same number or a multiple of it"
 )
+_EACH_EPOCH = "; after each of several epochs: evals_per_epoch: 1 and saves_per_epoch: 1"
+
+_MEASURES = ("plugins", "do_causal_lm_eval", "do_bench_eval", "trainer_cls")
+"""Keys with which evaluations may give more than a loss and its perplexity."""
 
 _CHOOSING = ("load_best_model_at_end", "early_stopping_patience")
 """Keys by which evaluations decide which weights are kept."""
@@ -106,6 +110,7 @@ def setting_problems(
         message = "llmpipe has no format for rows whose steps are marked"
         hint = "train on whole answers: reward_model: true"
         yield BlockProblem(("process_reward_model",), message, hint)
+    yield from _adapter_problems(block)
     if block.get("save_safetensors") is False:
         message = "llmpipe reads safetensors only, not pickles"
         yield BlockProblem(("save_safetensors",), message, "remove it")
@@ -140,6 +145,26 @@ def _token_problems(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
                 "add lora_modules_to_save: [embed_tokens, lm_head]"
                 + (f", or name the tokens in {trained}" if key != "tokens" else ""),
             )
+
+
+def _adapter_problems(block: Mapping[str, Any]) -> Iterator[BlockProblem]:
+    """Yield ways to train an adapter that leave none which fits the base model."""
+    if not block.get("adapter"):
+        return
+    started = block.get("peft_init_lora_weights")
+    if isinstance(started, str) and started.startswith("pissa_niter"):
+        yield BlockProblem(
+            ("peft_init_lora_weights",),
+            f"{started} changes the base at random and does not record how: merged or evaluated, "
+            "the adapter would be another model",
+            "write peft_init_lora_weights: pissa, which can be repeated",
+        )
+    if block.get("relora"):
+        yield BlockProblem(
+            ("relora",),
+            "ReLoRA adds its adapters to the base while it trains, so that none is left to publish",
+            "remove relora, or write adapter: null to train all weights",
+        )
 
 
 def _sharding_problems(
@@ -233,7 +258,7 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
             (asked[0],),
             "Axolotl loads the best checkpoint only if evaluations and checkpoints are counted "
             "in steps and each checkpoint is evaluated",
-            _WHOLE_STEPS,
+            _WHOLE_STEPS + _EACH_EPOCH,
         )
     elif evaluated != saved and min(evaluated, saved) < 1:
         yield BlockProblem(
@@ -243,11 +268,31 @@ def _best_problems(block: Mapping[str, Any], *, evaluates: bool) -> Iterator[Blo
             _WHOLE_STEPS,
         )
     metric = str(block.get("metric_for_best_model") or "loss")
-    if block.get("greater_is_better") is False and not metric.endswith("loss"):
+    yield from _metric_problems(block, metric)
+
+
+def _metric_problems(block: Mapping[str, Any], metric: str) -> Iterator[BlockProblem]:
+    """Yield reasons why the worst weights would be kept, or none could be chosen."""
+    if metric.endswith("loss"):
+        return
+    key = "metric_for_best_model"
+    if block.get("greater_is_better") is False:
         yield BlockProblem(
             ("greater_is_better",),
             f"Axolotl drops a false here, and the greatest {metric} would be taken for the best",
             "choose a metric whose name ends in loss, such as eval_loss",
+        )
+    elif metric.removeprefix("eval_") == "ppl":
+        yield BlockProblem(
+            (key,),
+            f"the greatest {metric} would be taken for the best",
+            f"write {key}: eval_loss, by which the order is the same",
+        )
+    elif not any(map(block.get, _MEASURES)):
+        yield BlockProblem(
+            (key,),
+            f"evaluations give no {metric}, so that the first of them would end the run",
+            f"write {key}: eval_loss",
         )
 
 

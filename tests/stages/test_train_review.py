@@ -290,6 +290,18 @@ BEST = {KEY: True, "eval_steps": 2, "save_steps": 4}
             "greater_is_better",
             "greatest eval_ppl",
         ),
+        (
+            {"metric_for_best_model": "ppl"},
+            {"eval_data": "e"},
+            "metric_for_best_model",
+            "greatest ppl",
+        ),
+        (
+            {"metric_for_best_model": "accuracy"},
+            {"eval_data": "e"},
+            "metric_for_best_model",
+            "give no accuracy",
+        ),
         ({"rl": "dpo"}, {"eval_data": "e"}, "load_best_model_at_end", "if rl is set"),
         *(
             (
@@ -337,6 +349,7 @@ def test_a_best_checkpoint_that_would_not_be_loaded_is_refused(
             "saves_per_epoch": 4,
         },
         {"metric_for_best_model": "eval_loss", "greater_is_better": False},
+        {"metric_for_best_model": "eval_chrf", "do_causal_lm_eval": True},
     ],
 )
 def test_a_best_checkpoint_that_can_be_loaded_is_not(
@@ -358,6 +371,23 @@ def test_what_is_not_a_number_is_refused(block: dict[str, Any], place: tuple[Any
     (found,) = setting_problems(block, evaluates=False)
     assert (found.path, found.warning) == (place, False)
     assert found.message == f"{'.'.join(map(str, place))} is not a number"
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"adapter": "lora", "peft_init_lora_weights": "pissa_niter_16"}, "another model"),
+        ({"adapter": "qlora", "relora": True}, "none is left to publish"),
+    ],
+)
+def test_an_adapter_that_would_not_fit_its_base_is_refused(
+    tmp_path: Path, block: dict[str, Any], message: str
+) -> None:
+    """Before hours of training; what can be repeated is not, nor what trains all weights."""
+    (found,) = review(tmp_path, block)
+    assert found.field == ("axolotl", list(block)[-1])
+    assert message in found.message
+    assert review(tmp_path, {"adapter": "lora", "peft_init_lora_weights": "pissa"}) == []
 
 
 @pytest.mark.parametrize("plugins", ["my.Plug", {"my": "Plug"}, 5])

@@ -229,8 +229,8 @@ def test_what_a_template_makes_of_rows_is_told(tmp_path: Path, tiny_llama: Path)
         rows.write(json.dumps({"messages": turns}) + "\n")
     job.run()
     assert (
-        "training rows: the chat template leaves out system texts of 1 rows (first: row 13), "
-        "tool calls of 1 rows (first: row 13)"
+        "training rows: the chat template leaves out system texts of 1 row (first: row 13), "
+        "tool calls of 1 row (first: row 13)"
     ) in job.warnings()
     assert "13 of 13 answers: what the template writes before the answer is neither trained" in (
         job.warnings()

@@ -288,10 +288,15 @@ def with_defaults(block: Mapping[str, Any], *, new_adapter: bool = True) -> dict
     defaults |= METHOD_DEFAULTS.get(str(block.get("rl")), {})
     if block.get("max_steps"):
         defaults.pop("num_epochs")
-    if not any(block.get(key) for key in ("save_strategy", "save_steps", "saves_per_epoch")):
+    if block.get("save_strategy") is not False and not any(
+        block.get(key) for key in ("save_strategy", "save_steps", "saves_per_epoch")
+    ):
         defaults["save_strategy"] = "epoch"
     defaults["save_total_limit"] = 2  # a crash can tear the last, but not the one before
     merged = {**defaults, **block}
+    for key in ("eval_strategy", "save_strategy"):
+        if merged.get(key) is False:  # how an Axolotl file's YAML reads a bare no
+            merged[key] = "no"
     if defaults.get("trl") and isinstance(block.get("trl") or {}, Mapping):
         own = {key: value for key, value in _mapping(block.get("trl")).items() if value is not None}
         merged["trl"] = {**defaults["trl"], **own}  # its keys have defaults of their own

@@ -97,6 +97,7 @@ def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
     """
     from peft import PeftModel
 
+    _refuse_random_start(adapter, label)
     _resize(model, base, adapter, label)
     fault = ""
     try:
@@ -114,6 +115,22 @@ def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
             hint="is this the model that the adapter was trained on?",
         ) from None
     return tuned
+
+
+def _refuse_random_start(adapter: Path, label: str) -> None:
+    """Refuse an adapter whose base was changed at random before training: PEFT would repeat that.
+
+    PiSSA subtracts from the base what its adapter starts with. ``pissa_niter_N`` finds that by a
+    randomized decomposition, so that the base which was trained on cannot be made again.
+    """
+    started = _read(adapter / ADAPTER_CONFIG).get("init_lora_weights")
+    if isinstance(started, str) and started.startswith("pissa_niter"):
+        raise StageError(
+            f"{label}: the adapter was trained with {started}, a random change of its base that is "
+            "not recorded: on this base it is another model",
+            hint="train with peft_init_lora_weights: pissa, which can be repeated; or convert the "
+            "adapter with PEFT's path_initial_model_for_weight_conversion",
+        )
 
 
 def _dequantized(model: Any) -> Any:

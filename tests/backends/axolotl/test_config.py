@@ -118,6 +118,14 @@ def test_evaluation_data_is_used_unless_the_block_says_when() -> None:
     assert "eval_strategy" not in compile_config({"eval_steps": 5}, sources, CPU).config
 
 
+def test_a_bare_no_of_a_file_stays_a_no() -> None:
+    """PyYAML reads it as false; it must not become the default, evaluation after each epoch."""
+    sources = Sources("base", DATA, "output", "prepared", test=DATA)
+    block = {"eval_strategy": False, "save_strategy": False}
+    compiled = compile_config(block, sources, CPU).config
+    assert (compiled["eval_strategy"], compiled["save_strategy"]) == ("no", "no")
+
+
 def test_going_on_from_an_adapter_names_it_and_draws_no_new_shape() -> None:
     """The adapter's own rank holds; llmpipe's LoRA defaults would contradict it."""
     sources = Sources("base", DATA, "output", "prepared", adapter="given")

@@ -190,7 +190,10 @@ class Setup:
             reasoning = entry.field_thinking or "reasoning_content"
             split = bool(entry.split_thinking)
             found = parts.count_parts(file, dropped, thinking=reasoning, split=split)
-            told = [f"{part} of {rows} rows (first: row {row})" for part, rows, row in found]
+            told = [
+                f"{part} of {rows} row{'s' if rows > 1 else ''} (first: row {row})"
+                for part, rows, row in found
+            ]
             if told:
                 yield f"the chat template leaves out {', '.join(told)}"
 
