@@ -257,7 +257,11 @@ def pair(i: int) -> dict[str, Any]:
     """Return a row of two answers, with what several types read."""
     chosen, rejected = turns(f"q{i}", "good"), turns(f"q{i}", "bad")
     return {
-        **{"system": "", "question": f"q{i}", "prompt": f"q{i}", "input": f"q{i}"},
+        "system": "",
+        "question": f"q{i}",
+        "prompt": f"q{i}",
+        "input": f"q{i}",
         "conversation": chosen[:1],
-        **{"chosen": chosen, "rejected": rejected},
+        "chosen": chosen,
+        "rejected": rejected,
     }

@@ -53,8 +53,9 @@ LEFT_OUT: Mapping[str, str] = {
 }
 """Keys without which the training is the same, and why."""
 
-SAME = frozenset({"logging_steps", "seed", "sample_packing"})
-"""Defaults of llmpipe that are Axolotl's own, or do not shape the training."""
+SAME = frozenset({"logging_steps", "seed"})
+"""Defaults of llmpipe that do not shape the training, but for the order of its rows, which is
+random without a seed."""
 
 _SECRET = re.compile(r"(^|_)(api_key|token|password|secret)$")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
