@@ -293,3 +293,155 @@ def test_serve_needs_a_model_that_was_made(folder: Path) -> None:
     wrong = call(folder, "serve", "spec.yaml", "sft")
     assert wrong.returncode == 2
     assert "sft is a stage of kind train, which cannot be served" in wrong.stderr
+
+
+def test_check_looks_at_the_rows(folder: Path) -> None:
+    """Missing files, columns that a type lacks, and turns with other keys, each at its line."""
+    told = {"from": "human", "value": "q"}
+    (folder / "told.jsonl").write_text(json.dumps({"conversations": [told]}) + "\n")
+    (folder / "odd.jsonl").write_text(json.dumps({"messages": [told]}) + "\n")
+    entries = """\
+  - {path: gone.jsonl, type: alpaca}
+  - {path: told.jsonl, type: chat_template}
+  - {path: odd.jsonl, type: chat_template}
+  - {path: told.jsonl, type: completion}
+  - {path: json, data_files: [rows.jsonl, away.jsonl], type: chat_template}
+  - {path: org/rows, type: alpaca}
+"""
+    (folder / "mine.yml").write_text(
+        MINE.replace("  - path: rows.jsonl\n    type: alpaca\n", entries)
+    )
+    found = json.loads(call(folder, "check", "mine.yml", "--json").stdout)["problems"]
+    lacks = "but the rows of told.jsonl have conversations"
+    assert [(problem["line"], problem["message"]) for problem in found] == [
+        (3, "datasets.0.path: no such file or folder: gone.jsonl"),
+        (4, f"datasets.1.type: type: chat_template reads the column 'messages', {lacks}"),
+        (
+            5,
+            "datasets.2.type: the turns of odd.jsonl have the keys from, value, not role and content",
+        ),
+        (6, f"datasets.3.type: type: completion reads the column 'text', {lacks}"),
+        (7, "datasets.4.data_files: no such file or folder: away.jsonl"),
+    ]
+    assert "message_property_mappings: {role: from, content: value}" in found[1]["hint"]
+    mended = (
+        "field_messages: conversations, message_property_mappings: {role: from, content: value}"
+    )
+    entries = f"  - {{path: told.jsonl, type: chat_template, {mended}}}\n"
+    (folder / "mine.yml").write_text(
+        MINE.replace("  - path: rows.jsonl\n    type: alpaca\n", entries)
+    )
+    assert call(folder, "check", "mine.yml").returncode == 0
+
+
+def test_an_unknown_optimizer_is_found(folder: Path) -> None:
+    """Axolotl's validation takes any name; in a spec and in a file it is refused."""
+    (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
+    (folder / "mine.yml").write_text(MINE + "optimizer: adamw_torchh\n")
+    assert "mine.yml:8:1: optimizer: unknown optimizer" in call(folder, "check", "mine.yml").stderr
+    spec = SPEC.replace("max_steps: 2", "optimizer: padged_adamw_8bit")
+    (folder / "spec.yaml").write_text(spec, "utf-8")
+    wrong = call(folder, "validate", "spec.yaml")
+    assert wrong.returncode == 2
+    assert "did you mean 'paged_adamw_8bit'?" in wrong.stderr
+
+
+def test_another_mistake_does_not_make_a_key_unknown(folder: Path) -> None:
+    """``fsdp_`` names are translated by Axolotl, also in a file that it refuses for its rows."""
+    text = MINE.replace("alpaca", "sharegpt") + "fsdp_config: {fsdp_offload_params: true}\n"
+    (folder / "mine.yml").write_text(text)
+    done = json.loads(call(folder, "check", "mine.yml", "--json").stdout)
+    assert not any("fsdp" in problem["message"] for problem in done["problems"])
+    assert any(
+        "reads 'fsdp_offload_params' as" in warning["message"] for warning in done["warnings"]
+    )
+
+
+def test_check_for_another_device(folder: Path) -> None:
+    """On a GPU nothing is switched off, and what needs several GPUs is judged with several."""
+    (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
+    (folder / "mine.yml").write_text(
+        MINE + "bf16: true\nfp8: true\nattn_implementation: flash_attention_2\n"
+    )
+    here = call(folder, "check", "mine.yml").stderr
+    assert "bf16: True is switched off" in here
+    there = call(folder, "check", "mine.yml", "--device", "cuda:2")
+    assert (there.returncode, "switched off" in there.stderr) == (0, False), there.stderr
+    (folder / "mine.yml").write_text(MINE + "adapter: lora\nlora_r: 8\ntensor_parallel_size: 4\n")
+    few = call(folder, "check", "mine.yml", "--device", "cuda:2")
+    assert few.returncode == 2, few.stderr
+    wrong = call(folder, "check", "mine.yml", "--device", "gpu")
+    assert wrong.returncode == 2
+    assert "--device: 'gpu' is not a device" in wrong.stderr
+
+
+GPU = """\
+version: 1
+name: sample
+stages:
+  sft:
+    kind: train
+    base_model: org/some-model@v2
+    data: ./rows.jsonl
+    axolotl: {adapter: qlora, bf16: auto, attn_implementation: flash_attention_2, deepspeed: zero2,
+              optimizer: paged_adamw_8bit, sample_packing: true}
+"""
+
+
+def test_compile_for_another_machine(folder: Path) -> None:
+    """A hub id stays one, nothing is switched off, and Axolotl accepts the folder for that device."""
+    (folder / "spec.yaml").write_text(GPU)
+    made = call(folder, "compile", "spec.yaml", "sft", "--device", "cuda:2", "--out", "new/gpu")
+    assert made.returncode == 0, made.stderr
+    assert "org/some-model@v2 stays a hub id" in made.stderr
+    assert "the launcher python starts one process, on one of 2 GPUs" in made.stderr
+    out = folder / "new" / "gpu"
+    text = (out / "axolotl.yml").read_text()
+    for line in (
+        "base_model: org/some-model\n",
+        "revision_of_model: v2\n",
+        "attn_implementation: flash_attention_2\n",
+        "deepspeed: deepspeed/zero2.json\n",
+        "- axolotl_seed.SeedPlugin\n",
+    ):
+        assert line in text
+    assert "HF_HUB_OFFLINE" not in (out / "axolotl.env").read_text()
+    assert (out / "deepspeed" / "zero2.json").is_file()
+    assert (out / "plugins" / "axolotl_seed.py").is_file()
+    judged = call(out, "check", "axolotl.yml", "--device", "cuda:2")
+    assert judged.returncode == 0, judged.stderr
+    assert "warning" not in judged.stderr
+
+
+def test_compile_leaves_nothing_when_it_fails(folder: Path) -> None:
+    """What Axolotl refuses on that device, a row that cannot be read, a device that is none."""
+    before = sorted(folder.iterdir())
+    for spec, rows, said in (
+        (GPU.replace("paged_adamw_8bit", "padged"), None, "optimizer: unknown optimizer 'padged'"),
+        (GPU, '{"messages": 3}\n', "rows.jsonl:1"),
+    ):
+        (folder / "spec.yaml").write_text(spec)
+        if rows:
+            (folder / "rows.jsonl").write_text(rows)
+        made = call(folder, "compile", "spec.yaml", "sft", "--device", "cuda", "--out", "new/gpu")
+        assert made.returncode in (1, 2)
+        assert said in made.stderr
+        assert "Traceback" not in made.stderr
+        assert [path for path in sorted(folder.iterdir()) if path.name != ".llmpipe"] == before
+    wrong = call(folder, "compile", "spec.yaml", "sft", "--device", "tpu", "--out", "gpu")
+    assert (wrong.returncode, "'tpu' is not a device" in wrong.stderr) == (2, True)
+
+
+def test_compile_with_a_local_base_model(folder: Path) -> None:
+    """It is copied into the folder, or named relative to it; its path is told otherwise."""
+    (folder / "spec.yaml").write_text(GPU.replace("org/some-model@v2", "./base"))
+    for how, name in (("copy", "./base-model"), ("relative", None), ("path", None)):
+        options = ["--device", "cuda", "--base-model", how, "--out", how]
+        made = call(folder, "compile", "spec.yaml", "sft", *options)
+        assert made.returncode == 0, made.stderr
+        text = (folder / how / "axolotl.yml").read_text()
+        written = text.partition("base_model: ")[2].partition("\n")[0]
+        assert name in (None, written)
+        assert (folder / how / written / "config.json").is_file()
+        assert Path(written).is_absolute() == (how == "path")
+        assert ("is a path on this machine" in made.stderr) == (how == "path")

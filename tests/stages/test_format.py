@@ -547,3 +547,67 @@ def test_nothing_heavy_is_imported():
         [sys.executable, "-c", code.format(heavy=heavy)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_rows_may_stay_as_they_are(run_format, tmp_path):
+    """Columns that no format knows are kept, and so are two columns that a format would join."""
+    rows = [
+        {"segments": [{"label": True, "text": f"t{i}"}], "n": i, "input": ""} for i in range(20)
+    ]
+    write_rows(tmp_path / "a.jsonl", rows)
+    alpaca = [{"instruction": f"Do {i}", "input": "this", "output": "1.10"} for i in range(10)]
+    write_rows(tmp_path / "b.jsonl", alpaca)
+    sources = [{"data": "./a.jsonl"}, {"data": "./b.jsonl", "sample": 4}]
+    _, made = run_format(sources=sources, to="unchanged", split={"eval": 6})
+    found = [
+        {name: value for name, value in row.items() if name != PROVENANCE}
+        for part in ("train", "eval")
+        for row in made[part]
+    ]
+    assert (len(made["train"]), len(made["eval"])) == (18, 6)
+    assert all(row in rows + alpaca for row in found)
+    assert sum("instruction" in row for row in found) == 4
+
+
+def test_unchanged_rows_are_duplicates_if_all_columns_are_equal(run_format, tmp_path):
+    """A column that no format reads tells rows apart; `dedup: false` keeps them all."""
+    row = {"instruction": "a", "output": "b"}
+    write_rows(tmp_path / "a.jsonl", [{**row, "n": 1}, {**row, "n": 2}, {"n": 1, **row}, {"x": 1}])
+    assert len(run_format(data="./a.jsonl", to="unchanged")[1]["train"]) == 3
+    assert len(run_format(data="./a.jsonl", to="unchanged", dedup=False)[1]["train"]) == 4
+
+
+def test_unchanged_rows_leak_no_held_out_question(run_format, tmp_path):
+    """If their columns show a question, the rows that ask it stay on one side."""
+    chat = [{"role": "user", "content": "Where is the library of the town?"}]
+    answers = [[*chat, {"role": "assistant", "content": f"There, {i}."}] for i in range(3)]
+    others = [[{**chat[0], "content": f"{i}?"}, answers[0][1]] for i in range(9)]
+    write_rows(tmp_path / "a.jsonl", [{"messages": turns} for turns in answers + others])
+    _, made = run_format(data="./a.jsonl", to="unchanged", split={"eval": 4})
+    asked = [{row["messages"][0]["content"] for row in made[p]} for p in ("train", "eval")]
+    assert asked[0].isdisjoint(asked[1])
+
+
+def test_unchanged_rows_are_not_read():
+    """So `map` and `max_tokens` would have no effect, and are refused."""
+    config = msgspec.convert(
+        {"kind": "format", "data": "./a", "map": {"text": "t"}, "to": "unchanged"}, FormatConfig
+    )
+    assert Format.problems(config) == [(("map",), "has no effect with to: unchanged")]
+
+
+def test_the_keys_of_turns_are_named(run_format, tmp_path):
+    """In lists of turns and in their JSON text; `problem` says where they have no effect."""
+    turns = [{"speaker": "human", "words": "q"}, {"speaker": "gpt", "words": "a"}]
+    write_rows(tmp_path / "a.jsonl", [{"dialog": turns}, {"dialog": json.dumps(turns)}])
+    columns = {"messages": "dialog", "role": "speaker", "content": "words"}
+    _, made = run_format(data="./a.jsonl", map=columns, dedup=False)
+    for row in made["train"]:
+        assert row["messages"] == [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a"},
+        ]
+    wrong = msgspec.convert(
+        {"kind": "format", "data": "./a", "map": {"text": "t", "role": "r"}}, FormatConfig
+    )
+    assert "keys of the turns in `messages`" in Format.problems(wrong)[0][1]

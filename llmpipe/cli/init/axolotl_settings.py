@@ -93,6 +93,10 @@ def carry_settings(
             ("trl",),
             "llmpipe sets max_completion_length: 256; without it, answers end after 20 tokens",
         )
+    if block.get("seed") is None:
+        told.note(
+            (), "seed: 42 is set: without a seed, Axolotl shuffles the rows differently in each run"
+        )
     asked = ("eval_strategy", "eval_steps", "evals_per_epoch")
     if rows.eval_data and not any(map(block.get, asked)):
         told.note((), "the rows held out are evaluated once an epoch; Axolotl would never do so")

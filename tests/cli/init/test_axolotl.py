@@ -30,6 +30,7 @@ ADDED = {
     "seed": (None, 42),  # without a seed, the order of the rows is random
     "logging_steps": (None, 1),
     "save_strategy": (None, "epoch"),  # as Axolotl does without it
+    "chat_template": (None, "chatml"),  # from the entry of the rows
     "eval_strategy": (None, "epoch"),  # a note says so
 }
 """Keys that a file need not have and llmpipe sets."""
