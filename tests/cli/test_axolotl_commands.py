@@ -334,6 +334,16 @@ def test_check_looks_at_the_rows(folder: Path) -> None:
     assert call(folder, "check", "mine.yml").returncode == 0
 
 
+def test_a_wrong_value_of_an_entry_stands_at_its_entry(folder: Path) -> None:
+    """Axolotl's error does not say which entry it is in."""
+    second = "  - {path: org/rows, type: alpaca, name: [a, b]}\n"
+    text = MINE.replace("    type: alpaca\n", f"    type: alpaca\n{second}")
+    (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
+    (folder / "mine.yml").write_text(text)
+    said = call(folder, "check", "mine.yml").stderr
+    assert "mine.yml:5:38: datasets.1.name: Input should be a valid string" in said
+
+
 def test_an_unknown_optimizer_is_found(folder: Path) -> None:
     """Axolotl's validation takes any name; in a spec and in a file it is refused."""
     (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')

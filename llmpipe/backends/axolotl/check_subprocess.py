@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from llmpipe.backends.axolotl.capabilities import capabilities_elsewhere, capabilities_here
 from llmpipe.backends.axolotl.check import MARK, NOT_LOADED
 from llmpipe.backends.axolotl.config import (
     GPU_PLUGINS,
@@ -38,6 +39,7 @@ from llmpipe.backends.axolotl.keys import (
     of_an_entry,
     optimizer_problems,
     path_in,
+    path_in_entries,
     unknown_keys,
 )
 from llmpipe.backends.axolotl.modules import search_path
@@ -119,7 +121,7 @@ def _answer(question: str) -> NoReturn:
         block, owner = asked["block"], f"axolotl {asked['axolotl']}"
         entry = list(entry_problems(asked["dataset"], block, owner))
         told = {problem.message for problem in entry}
-        given = _capabilities_elsewhere(asked["device"]) if asked["elsewhere"] else None
+        given = capabilities_elsewhere(asked["device"]) if asked["elsewhere"] else None
         # Repeats the entry's problems, without a key.
         whole = _problems(asked["document"], block, owner, given)
         found = [*(p for p in whole if p.path or p.message not in told), *entry]
@@ -147,7 +149,7 @@ def _problems(
     except Exception as error:  # a plugin is foreign code and may fail in any way
         yield BlockProblem(("plugins",), f"{NOT_LOADED}: {_one_line(error)}")
         return
-    given = _capabilities(document) if elsewhere is None else dict(elsewhere)
+    given = capabilities_here(document) if elsewhere is None else dict(elsewhere)
     with _Aged() as aged:
         refused = list(_refused(document, block, given))
     unchecked = _register_left_out(document, block)
@@ -221,31 +223,6 @@ def _config_model(document: Mapping[str, Any]) -> Any:
     return merge_input_args()[1] if document.get("plugins") else AxolotlInputConfig
 
 
-def _capabilities(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that tell Axolotl's validation about the machine."""
-    if document.get("use_ray"):
-        return {}  # Axolotl detects them on the training node
-    from axolotl.cli.config import gpu_capabilities
-
-    capabilities, env_capabilities = gpu_capabilities()
-    return {"capabilities": capabilities, "env_capabilities": env_capabilities}
-
-
-def _capabilities_elsewhere(device: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the capabilities of a machine that is not this one, with this one's libraries."""
-    import torch
-
-    gpu = device["kind"] == "cuda"
-    return {
-        "capabilities": {
-            **dict.fromkeys(("bf16", "fp8", "tf32"), gpu),
-            "compute_capability": "sm_90" if gpu else None,
-            "n_gpu": device["count"],
-        },
-        "env_capabilities": {"torch_version": str(torch.__version__).partition("+")[0]},
-    }
-
-
 def _validate(document: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     from axolotl.utils.config import validate_config
     from axolotl.utils.dict import DictDefault
@@ -264,9 +241,10 @@ def _refused(
     try:
         _validate(document, given)
     except ValidationError as error:
-        for found in error.errors(include_url=False, include_input=False):
+        for found in error.errors(include_url=False):
             message = found["msg"].removeprefix("Value error, ")
-            yield BlockProblem(path_in(block, found["loc"]) or _named_in(block, message), message)
+            where = path_in(block, found["loc"]) or path_in_entries(block, found)
+            yield BlockProblem(where or _named_in(block, message), message)
     except Exception as error:  # Axolotl's validators raise other errors as well
         message = _one_line(error)
         yield BlockProblem(_named_in(block, message), message)

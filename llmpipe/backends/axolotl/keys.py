@@ -100,6 +100,23 @@ def path_in(block: Any, location: Iterable[str | int]) -> KeyPath:
     return tuple(path)
 
 
+def path_in_entries(block: Mapping[str, Any], found: Mapping[str, Any]) -> KeyPath:
+    """Return the path to a pydantic error that Axolotl raised for an entry alone, if it is one.
+
+    Such an error does not say which entry it is in, but which value is wrong.
+    """
+    for key in ("datasets", "test_datasets"):
+        entries = block.get(key)
+        for i, entry in enumerate(entries if isinstance(entries, list) else []):
+            path = path_in(entry, found["loc"])
+            value = entry
+            for step in path:
+                value = value[step]
+            if path and value == found["input"]:
+                return (key, i, *path)
+    return ()
+
+
 def unknown_keys(hint: Any, value: Any, where: KeyPath, owner: str) -> Iterator[BlockProblem]:
     """Yield the keys of ``value`` that the type ``hint`` does not know, at every level."""
     if isinstance(value, list):
