@@ -122,6 +122,9 @@ def _answer(question: str) -> NoReturn:
         entry = list(entry_problems(asked["dataset"], block, owner))
         told = {problem.message for problem in entry}
         given = capabilities_elsewhere(asked["device"]) if asked["elsewhere"] else None
+        if given is None and asked["device"]["count"] > 1:
+            given = capabilities_here(asked["document"])
+            given.get("capabilities", {})["n_gpu"] = asked["device"]["count"]
         # Repeats the entry's problems, without a key.
         whole = _problems(asked["document"], block, owner, given)
         found = [*(p for p in whole if p.path or p.message not in told), *entry]
