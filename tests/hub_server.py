@@ -78,6 +78,15 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.lose: str | None = None
         """The end of the path whose next answer is lost: the connection is cut instead."""
 
+    def add(self, repo: str, files: Mapping[str, bytes], *, private: bool = False) -> str:
+        """Put a commit with files into a repository, a new one if needed; return its id."""
+        kept = {
+            p: hashlib.sha256(d).hexdigest() if LARGE.fullmatch(p) else d for p, d in files.items()
+        }
+        self.large |= {name: files[path] for path, name in kept.items() if isinstance(name, str)}
+        found = self.repos.setdefault(repo, Repo(private))
+        return found.commit({".gitattributes": ATTRIBUTES, **kept})
+
     def files(self, repo: str) -> dict[str, bytes]:
         """Return what readers of a repository see."""
         _, files = self.repos[repo].commits[-1]
@@ -210,7 +219,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         found = self._repo(repo)
         oid, files = found.at(revision) or self._no_revision()
         names = [{"rfilename": name} for name in files]
-        self._json({"id": repo, "sha": oid, "private": found.private, "siblings": names})
+        card = files.get("README.md", b"")
+        assert isinstance(card, bytes)
+        told = {"id": repo, "sha": oid, "private": found.private, "siblings": names}
+        self._json({**told, "cardData": front_matter(card.decode())})
 
     def tree(self, repo: str, revision: str) -> None:
         _, files = self._repo(repo).at(revision) or self._no_revision()
@@ -292,9 +304,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self._json({})
 
     def check_card(self) -> None:
-        content = json.loads(self.sent_body)["content"]
-        match = re.match(r"---\n(.*?)\n---\n", content, re.DOTALL)
-        found = yaml.safe_load(match[1]) if match else {}
+        found = front_matter(json.loads(self.sent_body)["content"])
         problems = [
             {"message": f'"{name}" must be a string or a list of strings'}
             for name in ("license", "base_model", "tags", "datasets")
@@ -358,6 +368,13 @@ ROUTES: list[tuple[str, str, Callable[..., None]]] = [
     ("POST", r"/verify", Handler.verify),
     ("GET HEAD", rf"/{REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
 ]
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    """Return the metadata above a card."""
+    match = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    found: dict[str, Any] = yaml.safe_load(match[1]) if match else {}
+    return found
 
 
 def git_id(content: bytes) -> str:

@@ -51,6 +51,19 @@ def require_repo(name: str) -> None:
         )
 
 
+def require_license(chosen: str | None) -> None:
+    """Require the name of a license, if the user chooses one, as the hub writes them.
+
+    Raises:
+        UsageError: It is not one.
+    """
+    if chosen is not None and not _LICENSE.fullmatch(chosen):
+        raise UsageError(
+            f"--license {chosen}: this is not a name of a license on the hub",
+            hint="such as apache-2.0, mit, cc-by-4.0, llama3.2 or other",
+        )
+
+
 def find_pieces(
     project: Project, stored: Stored, repo: str, names: Sequence[str], warn: Warn
 ) -> list[Piece]:
@@ -244,11 +257,6 @@ def find_license(bases: Sequence[BaseModel], chosen: str | None, warn: Warn) -> 
     """
     stated = {base.license.ids: base.license for base in bases if base.license}
     if chosen is not None:
-        if not _LICENSE.fullmatch(chosen):
-            raise UsageError(
-                f"--license {chosen}: this is not a name of a license on the hub",
-                hint="such as apache-2.0, mit, cc-by-4.0, llama3.2 or other",
-            )
         for base in bases:
             if base.license and base.license.ids != (chosen,):
                 warn(f"{base.label} states the license {base.license}, and --license says {chosen}")
@@ -271,7 +279,7 @@ def measured(
     """Return the stages that compare what is published, each with the content of its metrics."""
     published = {(piece.stage, piece.output) for piece in pieces}
     digests = {piece.stored.digest for piece in pieces}
-    found = {}
+    found: dict[str, tuple[KeyRecord, Mapping[str, Any]]] = {}
     for node in project.graph.nodes.values():
         outputs = node.ports.outputs
         if "metrics" not in outputs or outputs["metrics"].type != "metrics":

@@ -155,10 +155,18 @@ def make_publication(
     license: str | None = None,  # noqa: A002
 ) -> Publication:
     """Collect the files and write the card; see `Pipeline.publication`."""
-    from llmpipe.api.published import find_bases, find_license, find_pieces, measured, require_repo
+    from llmpipe.api.published import (
+        find_bases,
+        find_license,
+        find_pieces,
+        measured,
+        require_license,
+        require_repo,
+    )
     from llmpipe.backends.huggingface.publish import HubFile
 
     require_repo(to)
+    require_license(license)
     graph, store, warnings = project.graph, project.store, list[str]()
     pieces = find_pieces(project, stored, to, names_of(stages), warnings.append)
     way = {name for piece in pieces for name in (piece.stage, *graph.needs(piece.stage))}

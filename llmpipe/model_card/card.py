@@ -18,6 +18,7 @@ from llmpipe.model_card.markdown import block, code, render, table
 from llmpipe.model_card.measures import comparisons, quantizations
 from llmpipe.report.rows import counts
 from llmpipe.runner.messages import size_text
+from llmpipe.runner.records import KeyRecord
 
 WEIGHTS = (".safetensors", ".gguf")
 SHORT = 16
@@ -89,7 +90,7 @@ def _digest(card: str) -> str:
 
 def metadata(facts: CardFacts) -> dict[str, Any]:
     """Return the metadata of a card; what is not known is left out."""
-    types = {piece.type for piece in facts.pieces}
+    types: set[str] = {piece.type for piece in facts.pieces}
     bases = [base.repo for base in facts.bases if base.repo]
     relation = {"model": "finetune", "adapter": "adapter"}
     related = next((word for kind, word in relation.items() if kind in types), None)
@@ -192,13 +193,18 @@ def _stages(facts: CardFacts) -> Any:
             code(record.key[:SHORT]),
             ", ".join(f"{out} {made.digest[:SHORT]}" for out, made in record.outputs.items()),
         ]
-        for name, record in facts.records.items()
+        for name, record in _all_records(facts).items()
     ]
     return table(["stage", "kind", "key", "artifacts"], rows)
 
 
+def _all_records(facts: CardFacts) -> dict[str, KeyRecord]:
+    """Return what the stages made that lead to the files, and that measure them."""
+    return {**facts.records, **{name: record for name, (record, _) in facts.measured.items()}}
+
+
 def _versions(facts: CardFacts) -> str:
     tools: dict[str, str] = {}
-    for record in facts.records.values():
+    for record in _all_records(facts).values():
         tools |= {n: v for n, v in record.ingredients.get("tools", {}).items() if v}
     return ", ".join(f"{name} {version}" for name, version in sorted(tools.items()))

@@ -13,7 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~&])")
+_SPECIAL = re.compile(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))")
+"""Characters with a meaning in Markdown; an underscore inside a word has none."""
 _BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
 
@@ -33,6 +34,11 @@ def code(value: object) -> Markup:
     return Markup(f"{fence}{pad}{line}{pad}{fence}") if line else Markup("–")
 
 
+def plain(value: object) -> Markup:
+    """Return a value for a line inside a block of code."""
+    return Markup(" ".join(_BROKEN.sub("\ufffd", str(value)).replace("`", "'").split()))
+
+
 def block(value: str, language: str = "") -> Markup:
     """Return a text as a block of code."""
     fence = "`" * max(3, _longest_run(value) + 1)
@@ -43,7 +49,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> Markup:
     """Return a table; columns that are empty in all rows are left out."""
     lines = [[*map(text, row)] for row in rows]
     kept = [i for i in range(len(head)) if any(row[i] not in ("", "–") for row in lines)]
-    shown = [[*map(text, head)], ["---"] * len(head), *lines]
+    shown: list[Sequence[str]] = [[*map(text, head)], ["---"] * len(head), *lines]
     return Markup("\n".join(f"| {' | '.join(row[i] for i in kept)} |" for row in shown))
 
 
@@ -62,7 +68,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    found.filters |= {"code": code}
+    found.filters |= {"code": code, "plain": plain}
     return found
 
 

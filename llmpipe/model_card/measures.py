@@ -5,7 +5,8 @@ What a stage compares is recognized by the shape of its metrics file, as in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from markupsafe import Markup
@@ -21,7 +22,7 @@ def comparisons(facts: CardFacts) -> Iterator[tuple[str, Markup, Markup | None, 
     differences to the first model, and the number of rows."""
     names = _names(facts)
     for stage, (_, summary) in facts.measured.items():
-        models: Mapping[str, Mapping[str, Any]] = summary["models"]
+        models = _in_order(facts, stage, summary["models"])
         metrics = _metrics(models)
         if not metrics:
             continue
@@ -30,7 +31,7 @@ def comparisons(facts: CardFacts) -> Iterator[tuple[str, Markup, Markup | None, 
             [
                 code(label),
                 names.get((stage, label), ""),
-                *(cell(_interval(found, m)) for m in metrics),
+                *(_cell(_interval(found, m)) for m in metrics),
             ]
             for label, found in models.items()
         ]
@@ -39,7 +40,7 @@ def comparisons(facts: CardFacts) -> Iterator[tuple[str, Markup, Markup | None, 
         differences = [
             [
                 code(f"{label} − {first}"),
-                *(cell(_pair(pairs, label, m)) for m in metrics),
+                *(_cell(_pair(pairs, label, m)) for m in metrics),
             ]
             for label in [*models][1:]
         ]
@@ -54,10 +55,10 @@ def quantizations(facts: CardFacts) -> Iterator[tuple[str, Markup]]:
         files: Mapping[str, Mapping[str, Any]] = summary.get("files", {})
         if not files:
             continue
-        models: Mapping[str, Mapping[str, Any]] = summary["models"]
-        reference = [label for label in models if label not in files][-1:]
+        models = _in_order(facts, stage, summary["models"])
+        reference = _reference(models, files)
         rows = []
-        for label, file in files.items():
+        for label, file in _in_order(facts, stage, files).items():
             found = models[label]
             against = [_pair(summary["paired"], label, "loss", a) for a in reference]
             fell = ", ".join(f"{n} {kinds}" for kinds, n in file["fell_back"].items())
@@ -68,8 +69,8 @@ def quantizations(facts: CardFacts) -> Iterator[tuple[str, Markup]]:
                     f"{file['bytes'] / 1e6:.1f} MB",
                     f"{file['bits_per_weight']:.2f}",
                     f"{file['fallbacks']} of {file['tensors']}: {fell}" if fell else "none",
-                    cell(against[0] if against else None),
-                    *(cell(_interval(found, name)) for name in ("kl", "same_top", "exact_match")),
+                    _cell(against[0] if against else None),
+                    *(_cell(_interval(found, name)) for name in ("kl", "same_top", "exact_match")),
                     f"{speed:g}" if speed is not None else "–",
                 ]
             )
@@ -77,6 +78,13 @@ def quantizations(facts: CardFacts) -> Iterator[tuple[str, Markup]]:
         head = ["file", "size", "bits per weight", "tensors of another type", compared]
         head += ["KL", "same top token", "exact match", "tokens a second"]
         yield stage, table(head, rows)
+
+
+def _reference(models: Iterable[str], files: Container[str]) -> list[str]:
+    """Return the model that the files are compared with, as `evaluate` chooses it, if any."""
+    before = [*takewhile(lambda label: label not in files, models)]
+    others = [label for label in models if label not in files]
+    return before[-1:] or others[:1]
 
 
 def _names(facts: CardFacts) -> dict[tuple[str, str], Markup]:
@@ -96,8 +104,26 @@ def _names(facts: CardFacts) -> dict[tuple[str, str], Markup]:
     return found
 
 
+def _in_order(
+    facts: CardFacts, stage: str, models: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """Return the models in the order in which the spec lists them."""
+    labels = [binding.label for binding in facts.graph.nodes[stage].bindings.values()]
+    listed = {label: models[label] for label in labels if label in models}
+    return {**listed, **models}
+
+
 def _metrics(models: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [*dict.fromkeys(m for found in models.values() for m in found if _interval(found, m))]
+    """Return the metrics that have intervals, the known ones first."""
+    found = dict.fromkeys(m for model in models.values() for m in model if _interval(model, m))
+    return [
+        *(m for m in LOWER_IS_BETTER if m in found),
+        *(m for m in found if m not in LOWER_IS_BETTER),
+    ]
+
+
+def _cell(found: Mapping[str, float] | None) -> Markup:
+    return Markup(cell(found))
 
 
 def _interval(found: Mapping[str, Any], metric: str) -> Mapping[str, float] | None:

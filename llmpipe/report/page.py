@@ -29,6 +29,7 @@ from llmpipe.report.rows import row_counts
 from llmpipe.report.stages import failures, lock, stage_tables
 from llmpipe.report.sweeps import sweeps
 from llmpipe.report.timeline import timeline
+from llmpipe.report.tracking import tracked_runs
 from llmpipe.report.trained import trained_rows
 from llmpipe.runner.disk import atomic_write
 from llmpipe.runner.messages import overlaid
@@ -49,20 +50,20 @@ def write_report(store: Store, folder: Path, path: Path | None = None) -> Path:
         StoreError: The run's record cannot be used.
         OSError: The page cannot be written.
     """
-    page = make_page(read_facts(store, folder))
     target = path or folder / NAME
+    page = make_page(read_facts(store, folder), target.parent)
     atomic_write(target, page, durable=False)
     return target
 
 
-def make_page(facts: Facts) -> str:
-    """Return the page of a run."""
+def make_page(facts: Facts, folder: Path) -> str:
+    """Return the page of a run; links to the store start from ``folder``."""
     run = facts.run
     counts = Counter(stage.status for stage in run.stages.values())
     again = [PurePath(run.spec).name, *overlaid(run.profiles, run.settings)]
     return document(
         "page.html",
-        _sections(facts),
+        _sections(facts, folder),
         title=f"{run.name}: {run.status}, {run.run}",
         version=run.llmpipe,
         run=run,
@@ -86,7 +87,7 @@ def document(template: str, sections: Sequence[Section], **values: Any) -> str:
     return f"{page}\n"
 
 
-def _sections(facts: Facts) -> list[Section]:
+def _sections(facts: Facts, folder: Path) -> list[Section]:
     failed = any(stage.status == "failed" for stage in facts.run.stages.values())
     return [
         Section("failures", "Failures" if failed else "Interrupted", failures(facts)),
@@ -94,6 +95,7 @@ def _sections(facts: Facts) -> list[Section]:
         Section("results", "Models compared", comparisons(facts)),
         Section("sweeps", "Sweeps", sweeps(facts)),
         Section("training", "Curves", charts(facts)),
+        Section("tracking", "Experiment tracking", tracked_runs(facts, folder)),
         Section("data", "Rows of data", row_counts(facts)),
         Section("trained", "What is trained", trained_rows(facts)),
         Section("stages", "Stages", stage_tables(facts)),

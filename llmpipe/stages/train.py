@@ -84,6 +84,13 @@ from llmpipe.stages.train_rewards import (
     try_rewards,
 )
 from llmpipe.stages.train_show import show_rows
+from llmpipe.stages.train_tracking import (
+    TRACKING,
+    keep_tracking,
+    kept_trackers,
+    tracking_environment,
+    tracking_notes,
+)
 
 NAMED: tuple[ArtifactType, ...] = ("file", "model", "adapter")
 """Artifact types that a path in the block may have; the path is passed to Axolotl."""
@@ -99,7 +106,7 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
 
     @staticmethod
     def ports(config: TrainConfig) -> Ports:
-        """One output, by the block's ``adapter``; every path in the block is an input, too."""
+        """Return the model or adapter, and what trackers write; paths in the block are inputs."""
         inputs = {
             "base_model": _base_input(config),
             "data": Input(("data",), config.data, ("dataset", "records")),
@@ -112,8 +119,10 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
             inputs[port_name(where)] = Input(("axolotl", *where), value, NAMED)
         inputs |= reward_inputs(config)
         product = made(config)
-        output = Output(product, origin="base_model", trained=True)
-        return Ports(inputs, {product: output}, default=product)
+        outputs: dict[str, Output] = {product: Output(product, "base_model", trained=True)}
+        if kept_trackers(config.axolotl):
+            outputs[TRACKING] = Output("file")
+        return Ports(inputs, outputs, default=product)
 
     @staticmethod
     def problems(config: TrainConfig) -> list[tuple[KeyPath, str]]:
@@ -225,7 +234,9 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         """Compile, train (or continue), verify, publish."""
         require_axolotl()
         compiled = compile_stage(ctx, Layout(ctx.work))
-        for note in (*compiled.notes, *_other_base(ctx, compiled.config)):
+        own = ctx.config.axolotl
+        lost = tracking_notes(own, compiled.config, ctx.config.launch.env)
+        for note in (*compiled.notes, *_other_base(ctx, compiled.config), *lost):
             ctx.warn(note)
         file = ctx.work / "axolotl.yml"
         file.write_text(to_yaml(compiled.config, header=HEADER.format(ctx.stage)), "utf-8")
@@ -243,7 +254,11 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         product = made(ctx.config)
         target = ctx.out / product
         publish(output, base_model(ctx).path, target, compiled.config)
-        return StageResult({product: target}, metrics(ended, outcome.labels), summary(ended))
+        outputs: dict[str, Path] = {product: target}
+        if kept_trackers(own):
+            outputs[TRACKING] = ctx.out / TRACKING
+            keep_tracking(ctx.work, outputs[TRACKING], own)
+        return StageResult(outputs, metrics(ended, outcome.labels), summary(ended))
 
 
 def require_axolotl() -> None:
@@ -289,7 +304,8 @@ def _train(
     else:
         if any(output.glob("checkpoint-*")):
             ctx.warn("the only checkpoint left is from the end of training: training starts again")
-        shutil.rmtree(output, ignore_errors=True)
+        for earlier in (output, ctx.work / TRACKING):
+            shutil.rmtree(earlier, ignore_errors=True)
     every = settings.get("logging_steps", 1)
     watcher = axolotl.Watcher(
         every=every if isinstance(every, int) and every > 0 else 1,
@@ -302,6 +318,7 @@ def _train(
         launch, threads=ctx.threads, work=ctx.work, offline=is_offline(settings)
     )
     try_rewards(ctx, ctx.work, env)
+    env = {**tracking_environment(ctx.work, settings), **env}
     outcome = axolotl.train(
         file, launch, watcher, env=env, cwd=ctx.work, output=output, resume=resume
     )

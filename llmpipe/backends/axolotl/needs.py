@@ -11,7 +11,9 @@ ASKED_FOR: Mapping[str, str] = {
     "load_in_8bit": "bitsandbytes",
     "use_comet": "comet-ml",
     "use_mlflow": "mlflow",
+    "mlflow_experiment_name": "mlflow",
     "use_ray": "ray",
+    "use_tensorboard": "tensorboard",
     "use_wandb": "wandb",
     "wandb_project": "wandb",
 }

@@ -1,0 +1,151 @@
+"""Trackers of experiments, as they are: W&B offline and TensorBoard during a real training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmpipe.errors import StageError
+from llmpipe.needs import install_lines, with_mends
+from llmpipe.stages.train import Train
+from llmpipe.stages.train_config import TrainConfig
+from llmpipe.stages.train_tracking import (
+    keep_tracking,
+    kept_trackers,
+    tracking_environment,
+    tracking_notes,
+)
+
+OFFLINE = {"wandb_project": "tickets", "wandb_mode": "offline", "use_tensorboard": True}
+SECRET = "sk-0123456789abcdef"
+SPEC = """\
+version: 1
+name: tracked
+stages:
+  dataset: {kind: format, data: ./rows.jsonl, map: {user: q, assistant: a}, to: messages}
+  sft:
+    kind: train
+    base_model: ./base
+    data: dataset
+    launch: {env: {MY_KEY: "${secret:MY_KEY}"}}
+    axolotl: {adapter: lora, lora_r: 4, lora_alpha: 8, lora_target_linear: true, sequence_len: 64, micro_batch_size: 2, max_steps: 3, logging_steps: 1, learning_rate: 1e-2, wandb_project: tickets, wandb_mode: offline, use_tensorboard: true}
+"""
+
+
+@pytest.mark.heavy
+def test_what_trackers_write_is_an_output_and_linked_from_the_report(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    """The folder of an offline run can be read back with its losses; no secret is in it."""
+    (tmp_path / "base").symlink_to(tiny_llama)
+    rows = [{"q": f"Ticket: {n} boxes", "a": f"city {n}"} for n in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    env = {**os.environ, "MY_KEY": SECRET, "WANDB_API_KEY": "", "HOME": str(tmp_path / "home")}
+    result = subprocess.run(
+        [sys.executable, "-m", "llmpipe", "run", "spec.yaml", "--json"],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    stage = json.loads(result.stdout)["stages"]["sft"]
+    folder = Path(stage["outputs"]["tracking"])
+    (run,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    (events,) = (folder / "tensorboard").rglob("events.out.tfevents.*")
+    losses = [loss for _, loss in stage["metrics"]["loss"]]
+    assert logged_by_wandb(run) == pytest.approx(losses, rel=1e-3)
+    assert logged_by_tensorboard(events) == pytest.approx(losses, rel=1e-3)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    assert not list((tmp_path / "home").rglob("*wandb*"))
+    page = next((tmp_path / ".llmpipe" / "runs").glob("*/report.html"))
+    (link,) = (folder / "wandb").iterdir()
+    relative = os.path.relpath(link, page.parent)
+    assert f'href="{relative}"' in page.read_text()
+    assert (page.parent / relative).is_dir()
+
+
+def logged_by_wandb(file: Path) -> list[float]:
+    """Return the losses in the log of an offline run, as W&B's own reader finds them."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, found = DataStore(), []
+    store.open_for_scan(str(file))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for item in record.history.item:
+            if (item.key or "/".join(item.nested_key)) in ("train/loss", "train.loss"):
+                found.append(float(item.value_json))
+    return found
+
+
+def logged_by_tensorboard(file: Path) -> list[float]:
+    """Return the losses in a file of events, as TensorBoard's own reader finds them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(file))
+    events.Reload()
+    return [event.value for event in events.Scalars("train/loss")]
+
+
+def config(**block: Any) -> TrainConfig:
+    """Return a stage with these Axolotl keys."""
+    return TrainConfig(kind="train", base_model="b", data="d", axolotl={"adapter": "lora", **block})
+
+
+@pytest.mark.parametrize(
+    ("block", "kept"),
+    [
+        (OFFLINE, ["wandb", "tensorboard"]),
+        ({"use_wandb": True, "wandb_mode": "offline"}, ["wandb"]),
+        ({"wandb_project": "tickets"}, []),
+        ({"wandb_mode": "offline"}, []),
+        ({"use_mlflow": True}, []),
+    ],
+)
+def test_the_output_is_there_where_something_is_written(
+    block: dict[str, Any], kept: list[str]
+) -> None:
+    """A tracker that reports to a server leaves nothing to keep."""
+    assert kept_trackers(block) == kept
+    assert ("tracking" in Train.ports(config(**block)).outputs) == bool(kept)
+
+
+def test_what_is_not_kept_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trackers that only the Axolotl file names, and an MLflow that has no server."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (said,) = tracking_notes({}, OFFLINE, {})
+    assert said.startswith("what wandb and tensorboard write is not kept")
+    (said,) = tracking_notes({}, {"use_mlflow": True}, {})
+    assert "MLflow has no server" in said
+    for block, env in (
+        ({"use_mlflow": True, "mlflow_tracking_uri": "http://127.0.0.1:5000"}, {}),
+        ({"mlflow_experiment_name": "tickets"}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}),
+        ({}, {}),
+    ):
+        assert [*tracking_notes({}, block, env)] == []
+
+
+def test_a_tracker_that_wrote_nothing_fails_the_stage(tmp_path: Path) -> None:
+    """An empty output would claim that there is a run."""
+    tracking_environment(tmp_path, OFFLINE)
+    with pytest.raises(StageError, match="wandb wrote nothing") as caught:
+        keep_tracking(tmp_path, tmp_path / "out", OFFLINE)
+    assert "WANDB_MODE=disabled" in str(caught.value.hint)
+
+
+def test_a_missing_package_is_named() -> None:
+    """Each tracker's key needs its package, and the command that installs it is shown."""
+    needs = Train.needs(config(use_mlflow=True, **OFFLINE), {})
+    wanted = {need.name for need in needs} & {"wandb", "tensorboard", "mlflow"}
+    assert wanted == {"wandb", "tensorboard", "mlflow"}
+    gone = [replace(need, here=False) for need in needs if need.name == "mlflow"]
+    assert install_lines(with_mends(gone)) == ["pip install mlflow"]
