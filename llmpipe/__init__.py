@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llmpipe.api.loading import load
     from llmpipe.api.pipeline import Pipeline
     from llmpipe.api.plan import Plan
+    from llmpipe.api.publishing import Publication, Published
     from llmpipe.api.remote import RemoteStore, Transfer
     from llmpipe.api.rows import Rows, Table
     from llmpipe.api.running import Run
@@ -21,6 +22,8 @@ _HOMES = {
     "load": "llmpipe.api.loading",
     "Pipeline": "llmpipe.api.pipeline",
     "Plan": "llmpipe.api.plan",
+    "Publication": "llmpipe.api.publishing",
+    "Published": "llmpipe.api.publishing",
     "RemoteStore": "llmpipe.api.remote",
     "Run": "llmpipe.api.running",
     "Rows": "llmpipe.api.rows",
@@ -32,8 +35,8 @@ _HOMES = {
 """The module of each public name; it is imported when the name is first used."""
 
 __all__ = [
-    "LlmpipeError", "Pipeline", "Plan", "RemoteStore", "Rows", "Run", "Service", "Table",
-    "Transfer", "__version__", "load",
+    "LlmpipeError", "Pipeline", "Plan", "Publication", "Published", "RemoteStore", "Rows", "Run",
+    "Service", "Table", "Transfer", "__version__", "load",
 ]  # fmt: skip
 
 

@@ -104,7 +104,10 @@ def page() -> str:
     tree = inspect.getdoc(llmpipe.errors) or ""
     drawn = "\n".join(line[4:] for line in tree.splitlines() if line.startswith("    "))
     parts = [HEAD, *function("llmpipe.load", llmpipe.load, "## ")]
-    for name in ("Pipeline", "Plan", "Run", "Rows", "Table", "Service", "RemoteStore", "Transfer"):
+    for name in (
+        "Pipeline", "Plan", "Run", "Rows", "Table", "Service", "RemoteStore", "Transfer",
+        "Publication", "Published",
+    ):  # fmt: skip
         parts += klass(name, getattr(llmpipe, name))
     parts.append(ERRORS.format(tree=drawn))
     parts.append(KINDS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from llmpipe.runner.redact import REDACTED, Redactor, secret_values
 if TYPE_CHECKING:
     from llmpipe.api.stored import Stored
     from llmpipe.backends.huggingface.publish import HubFile, State
+    from llmpipe.runner.store import Store
 
 CARD = "README.md"
 """The file that the hub shows as the model card."""
@@ -57,8 +57,10 @@ class Publication:
     Attributes:
         repo: the repository.
         card: the model card, as Markdown.
-        files: the files with their sizes in bytes, by their names in the repository.
+        contents: the files with their digests.
         warnings: what is worth knowing before.
+        spec: the name of the spec.
+        store: where the artifacts are.
     """
 
     repo: str
@@ -66,7 +68,7 @@ class Publication:
     contents: Sequence[HubFile] = field(repr=False)
     warnings: Sequence[str]
     spec: str
-    in_use: AbstractContextManager[None] = field(repr=False)
+    store: Store = field(repr=False)
 
     @property
     def files(self) -> dict[str, int]:
@@ -107,7 +109,7 @@ class Publication:
         if not any(file.path in state.files for file in self.contents if file.path == CARD):
             files = [*self.contents]  # there is no card to keep
         other = sorted(state.files.keys() - self.files.keys() - HOUSEKEEPING)
-        with self.in_use:
+        with self.store.in_use():
             done = there.push(
                 files, state, f"Publish {self.spec} by llmpipe", remove=other if prune else ()
             )
@@ -204,7 +206,7 @@ def make_publication(
             for path, entry in piece.files.items()
         ),
     ]  # fmt: skip
-    return Publication(to, text, contents, warnings, graph.spec.name, store.in_use())
+    return Publication(to, text, contents, warnings, graph.spec.name, store)
 
 
 def _without_secrets(card: str, document: Any, warnings: list[str]) -> str:
