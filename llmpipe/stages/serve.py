@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta
 
 from llmpipe.backends.binding import port_need
+from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
 from llmpipe.contracts import (
     Endpoint,
+    FieldPath,
     Input,
     Output,
     Ports,
@@ -42,6 +44,9 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
 
     model: str
     """The GGUF to serve."""
+    engine: EngineName = "xllamacpp"
+    """The engine: xllamacpp, or llama-cpp-python, which one compiles for one's GPU. The latter
+    computes one conversation at a time and calls no tools."""
     compare: str | None = None
     """A second GGUF, such as that of the base model. It answers beside the first one on the page,
     as the model ``STAGE.compare`` of the API, and in the check. It has the same settings and shares
@@ -85,17 +90,24 @@ class Serve(StageDefaults, Servable):
         )
 
     @staticmethod
+    def problems(config: ServeConfig) -> list[tuple[FieldPath, str]]:
+        engine = ENGINES[config.engine]
+        given = {"slots": config.slots, "cached_tokens": config.cached_tokens}
+        refused = ((name, engine.refusal(name, value)) for name, value in given.items())
+        return [((name,), f"engine {engine.name}: {why}") for name, why in refused if why]
+
+    @staticmethod
     def fingerprint(config: ServeConfig) -> Mapping[str, Any]:
         callers = ("slots", "threads", "batch", "cached_tokens")
         return semantic_fields(config, without=frozenset(callers))
 
     @staticmethod
     def tools(config: ServeConfig) -> tuple[str, ...]:
-        return ("xllamacpp",)
+        return (config.engine,)
 
     @staticmethod
     def needs(config: ServeConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
-        return (*packages("xllamacpp"), port_need(config.host, config.port))
+        return (*packages(config.engine), port_need(config.host, config.port))
 
     @staticmethod
     def serve(ctx: ServeContext[ServeConfig]) -> AbstractContextManager[Endpoint]:
@@ -113,6 +125,7 @@ class Serve(StageDefaults, Servable):
             api_key=ctx.api_key,
             tells_cached=ctx.config.cached_tokens,
             compare=ctx.inputs["compare"].path if ctx.config.compare else None,
+            engine=ctx.config.engine,
         )
 
     @staticmethod
@@ -147,6 +160,7 @@ def _answers(ctx: StageContext[ServeConfig], name: str) -> list[dict[str, str]]:
         context=config.context,
         slots=config.slots,
         alias=ctx.stage,
+        engine=config.engine,
     ) as server:
         require_context(server, config.context, model.label, f"{ctx.stage}.context")
         for done, question in enumerate(config.sample):

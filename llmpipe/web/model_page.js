@@ -84,8 +84,7 @@ function take(answer, event, begun) {
 function finish(answer, { timings }, reason, begun) {
   answer.done = true;
   const seconds = `${((performance.now() - begun) / 1000).toFixed(1)} s`;
-  const speed = timings ? `, ${timings.predicted_n} tokens, ${timings.predicted_per_second.toFixed(1)} a second` : "";
-  note(answer, seconds + speed);
+  note(answer, timings ? `${seconds}, ${counted(timings.predicted_n, "token", "tokens")}` : seconds);
   if (reason === "length") note(answer, "There was no room for more of this answer.");
   if (!answer.text) note(answer, "The answer is empty.");
 }

@@ -6,7 +6,7 @@ import logging
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from llmpipe.backends.llama_cpp.batch import Batch
-    from llmpipe.backends.llama_cpp.client import Limits
+    from llmpipe.backends.llama_cpp.client import Limits, LlamaServer
+    from llmpipe.backends.llama_cpp.engines import EngineName
     from llmpipe.retrieval.answer import Answerer
 
 PATIENCE = 2
@@ -94,6 +95,7 @@ def serve_model(
     api_key: str | None,
     tells_cached: bool,
     compare: Path | None = None,
+    engine: EngineName = "xllamacpp",
 ) -> Iterator[Endpoint]:
     """Serve a GGUF over the OpenAI API and as a page, beside a second one if there is one.
 
@@ -113,6 +115,7 @@ def serve_model(
         tells_cached: Whether callers can see how much of a prompt was cached.
         compare: A second GGUF, called ``STAGE.compare``. It takes the same settings, and its
             conversations share the slots.
+        engine: The engine to serve with.
 
     Raises:
         UsageError: Other machines could reach the address, and there is no key.
@@ -127,7 +130,9 @@ def serve_model(
 
     with ExitStack() as held:
         bound = held.enter_context(bind(host, port))
-        serving = partial(serve_fluently, threads=threads, context=context, slots=slots)
+        serving = partial(
+            serve_fluently, threads=threads, context=context, slots=slots, engine=engine
+        )
         server, chosen = held.enter_context(serving(model, alias=stage, batch=batch))
         servers, second = [server], None
         if compare is not None:
@@ -145,7 +150,7 @@ def serve_model(
         with _answering(service, bound) as ended:
             for each in servers:
                 _set_after(each.process, ended)
-            yield Endpoint(url, offers, (_told(chosen),), ended)
+            yield Endpoint(url, offers, (_told(chosen, engine), *_warnings(servers)), ended)
         for each in servers:
             if each.process.poll() is not None:
                 each.check_alive()
@@ -157,8 +162,20 @@ def _limits(limits: Limits) -> str:
     return f"{slots} at a time, {limits.context:,} tokens each, {threads}"
 
 
-def _told(batch: Batch) -> str:
-    reason = "as the stage says"
+def _warnings(servers: Sequence[LlamaServer]) -> Iterator[str]:
+    """Yield what callers of these servers would not expect."""
+    from llmpipe.backends.reasoning import may_reason
+
+    for server in servers:
+        if server.engine == "llama-cpp-python" and may_reason(server.template()):
+            yield (
+                f"{server.model}: the engine llama-cpp-python leaves reasoning in the answers, with"
+                " its tags; xllamacpp separates it"
+            )
+
+
+def _told(batch: Batch, engine: EngineName) -> str:
+    reason = "as the stage says" if engine == "xllamacpp" else f"one conversation, by {engine}"
     if batch.speed is not None:
         reason = f"measured: {batch.speed:,.0f} tokens a second where the context is full"
     return f"prompts are computed {batch.tokens} tokens at a time ({reason})"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
 from llmpipe.backends.llama_cpp.serve import BATCH, require_context, serve_gguf
 
 ROUND = 0.25
@@ -32,6 +33,11 @@ FAR = 1024
 """The maximum tokens of the second measured prompt."""
 PATIENCE = 2.0
 """The maximum expected seconds of the second prompt."""
+
+
+ALONE = 512
+"""The batch of an engine that computes one conversation at a time. A disconnect is noticed after
+the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,11 @@ def serve_fluently(
     alias: str,
     batch: int | None,
     api_key: str | None = None,
+    engine: EngineName = "xllamacpp",
 ) -> Iterator[tuple[LlamaServer, Batch]]:
     """Serve ``model`` during the block, with a given or a measured batch.
+
+    With an engine whose answers do not pause one another, the batch is llama.cpp's own.
 
     See `llmpipe.backends.llama_cpp.serve.serve_gguf` for the other arguments.
 
@@ -81,9 +90,12 @@ def serve_fluently(
                 api_key=api_key,
                 cache_prompt=True,
                 batch=tokens + slots - 1,  # room for the tokens of the other answers
+                engine=engine,
             )
             return held.enter_context(serving)
 
+        if batch is None and not ENGINES[engine].pauses:
+            batch = ALONE
         server = start(TRIED if batch is None else batch)
         stage = alias.partition(".")[0]  # a second model is called STAGE.compare
         require_context(server, context, model.name, f"{stage}.context")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmpipe.backends.llama_cpp.chat import GREEDY, Decoding, stream_chat
+from llmpipe.backends.llama_cpp.engines import EngineName
 from llmpipe.backends.reasoning import Reply
 from llmpipe.backends.streaming import Cancellation, Pieces, whole
 from llmpipe.errors import ModelServerError, StageError
@@ -56,6 +57,7 @@ class LlamaServer:
     log: IO[bytes]
     limits: Limits
     api_key: str | None = field(default=None, repr=False)
+    engine: EngineName = "xllamacpp"
     _template: str | None = field(default=None, init=False, repr=False)
 
     def tokenize(

@@ -1,8 +1,8 @@
 """Serve a GGUF with llama.cpp in a subprocess.
 
-`serve_gguf` starts ``server.py``, waits until the model is loaded, verifies that the server at the
-address is the subprocess just started, and stops it at the end. The subprocess is in our process
-group and ends with us, even on ``kill -9``. `llmpipe.backends.llama_cpp.client` calls it.
+`serve_gguf` starts the engine's script, waits until the model is loaded, verifies that the server
+at the address is the subprocess just started, and stops it at the end. The subprocess is in our
+process group and ends with us, even on ``kill -9``. `llmpipe.backends.llama_cpp.client` calls it.
 
 A chat template is rendered with its own defaults, as in transformers. llama.cpp would switch
 thinking on for every template that has a switch for it.
@@ -20,14 +20,15 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 from llmpipe.backends.binding import cannot_listen, reachable_url
 from llmpipe.backends.llama_cpp.client import Limits, LlamaServer, exit_text
+from llmpipe.backends.llama_cpp.engines import ENGINES, Engine, EngineName, require_installed
 from llmpipe.backends.llama_cpp.template_defaults import thinks_only_on_request
-from llmpipe.errors import MissingDependencyError, StageError
+from llmpipe.backends.reasoning import TAG_TEXTS
+from llmpipe.errors import StageError
 
 BATCH = 2048
 """llama.cpp's default number of prompt tokens that are computed at once."""
@@ -42,8 +43,6 @@ the very thread that they wait for. Replies do not depend on it."""
 
 START_TIMEOUT = 600.0
 """The maximum seconds for loading a model."""
-
-_SERVER = Path(__file__).with_name("server.py")
 
 
 @contextmanager
@@ -61,6 +60,7 @@ def serve_gguf(
     cache_prompt: bool = False,
     batch: int = BATCH,
     slots_folder: Path | None = None,
+    engine: EngineName = "xllamacpp",
 ) -> Iterator[LlamaServer]:
     """Serve ``model`` during the block.
 
@@ -82,16 +82,15 @@ def serve_gguf(
             disconnect only between two batches.
         slots_folder: The folder in which `llmpipe.backends.llama_cpp.prefixes` saves prompt
             prefixes.
+        engine: The engine to serve with.
 
     Raises:
-        MissingDependencyError: xllamacpp is not installed.
+        MissingDependencyError: The engine is not installed.
         StageError: llama.cpp cannot load the file, the port is in use, or another process answers
             instead of the server.
     """
-    if find_spec("xllamacpp") is None:
-        raise MissingDependencyError(
-            "serving a GGUF needs xllamacpp", hint="pip install 'llmpipe[serve]'"
-        )
+    with_engine = ENGINES[engine]
+    require_installed(with_engine)
     api_key = api_key or secrets.token_hex(16)
     settings: dict[str, Any] = {
         # A link keeps its name, because llama.cpp finds the parts of a split GGUF by it.
@@ -109,22 +108,27 @@ def serve_gguf(
         "slots_folder": f"{slots_folder}/" if slots_folder else "",
         "verbosity": EVERY_REQUEST if log else WARNINGS,
         "thinking": True,
+        "preserved": list(TAG_TEXTS),
     }
     with _open_log(log) as log_file, ExitStack() as stack:
-        server = stack.enter_context(_started(settings, log_file, api_key))
-        if thinks_only_on_request(server.template()):
+        server = stack.enter_context(_started(with_engine, settings, log_file, api_key))
+        if with_engine.thinks_unasked and thinks_only_on_request(server.template()):
             stack.close()  # the setting only applies at the start
             settings["thinking"] = False
-            server = stack.enter_context(_started(settings, log_file, api_key))
+            server = stack.enter_context(_started(with_engine, settings, log_file, api_key))
         yield server
 
 
 @contextmanager
-def _started(settings: Mapping[str, Any], log: IO[bytes], api_key: str) -> Iterator[LlamaServer]:
+def _started(
+    engine: Engine, settings: Mapping[str, Any], log: IO[bytes], api_key: str
+) -> Iterator[LlamaServer]:
     """Start a server with these settings; it is verified and ready when the block begins."""
-    with _child(log) as process:
-        limits = Limits(settings["context"], settings["slots"], settings["threads"])  # until it says
-        server = LlamaServer("", settings["alias"], process, log, limits, api_key)
+    with _child(engine.script, log) as process:
+        limits = Limits(
+            settings["context"], settings["slots"], settings["threads"]
+        )  # until it says
+        server = LlamaServer("", settings["alias"], process, log, limits, api_key, engine.name)
         address = _wait_until_loaded(server, settings)
         port = int(address.rpartition(":")[2].strip("/"))
         server.url = reachable_url(settings["host"], port)
@@ -145,11 +149,11 @@ def _open_log(log: Path | None) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _child(log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def _child(script: Path, log: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """Start the server's process, and end it by closing its standard input."""
     process = subprocess.Popen(
         # -P: the script's folder has modules with the names of the libraries that they wrap.
-        [sys.executable, "-P", os.fspath(_SERVER)],
+        [sys.executable, "-P", os.fspath(script)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

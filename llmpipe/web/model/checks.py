@@ -31,6 +31,8 @@ class Served:
     """The roles whose ``name`` the template reads."""
     tells_cached: bool = False
     """Whether callers can see how much of a prompt was cached."""
+    no_tools: str = ""
+    """Why the engine cannot call tools, if it cannot."""
     others: tuple[str, ...] = ()
     """The names of the other models of the service."""
 
@@ -70,6 +72,8 @@ def require_tools(served: Served, *, parallel: bool = False) -> None:
     Raises:
         ApiError: It does not, or it does not support several calls at once.
     """
+    if served.no_tools:
+        raise unsupported(f"tools: {served.no_tools}")
     if not served.abilities.get("supports_tools"):
         raise unsupported("tools: the chat template of the model does not support them")
     if parallel and not served.abilities.get("supports_parallel_tool_calls"):

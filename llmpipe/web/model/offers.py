@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from llmpipe.backends.llama_cpp.client import LlamaServer
+from llmpipe.backends.llama_cpp.engines import ENGINES, Engine
 from llmpipe.web.model.checks import Served
 from llmpipe.web.model.names import named_roles
 from llmpipe.web.model.relay import Relay
@@ -22,6 +23,7 @@ class Offer:
 
     served: Served
     relay: Relay
+    engine: Engine
     card: Mapping[str, Any]
     """Its entry in the list of models."""
 
@@ -68,7 +70,7 @@ class Offers:
 def _offer(
     server: LlamaServer, file: Path, line: Line, others: tuple[str, ...], *, tells_cached: bool
 ) -> Offer:
-    props, described = server.props(), server.described()
+    props, described, engine = server.props(), server.described(), ENGINES[server.engine]
     served = Served(
         server.model,
         int(described["meta"]["n_vocab"]),
@@ -76,6 +78,7 @@ def _offer(
         props.get("chat_template_caps", {}),
         named_roles(server),
         tells_cached,
+        f"the engine {server.engine} does not read calls" if engine.routes is not None else "",
         others,
     )
     place = urlsplit(server.url)
@@ -88,4 +91,5 @@ def _offer(
         "meta": described["meta"],
     }
     context = int(props["default_generation_settings"]["n_ctx"])
-    return Offer(served, Relay(upstream, line, file, server.model, context, tells_cached), card)
+    relay = Relay(upstream, line, file, server.model, context, tells_cached)
+    return Offer(served, relay, engine, card)

@@ -19,6 +19,7 @@ from llmpipe.web.errors import json_response
 from llmpipe.web.metrics import RequestMetrics
 from llmpipe.web.middleware import Admission
 from llmpipe.web.model import requests
+from llmpipe.web.model.engine_limits import engine_fields, require_fields
 from llmpipe.web.model.offers import Offer, Offers
 from llmpipe.web.model.relay import RESPONSES
 from llmpipe.web.model.responses import ResponsesRequest
@@ -100,7 +101,9 @@ def make_model_service(
 def _endpoint(kind: _Kind, offers: Offers) -> Callable[[Request], Awaitable[Response]]:
     def read(data: Any) -> tuple[Offer, dict[str, Any]]:
         offer = offers.of(data)
-        return offer, requests.read_request(data, kind.fields, offer.served)
+        require_fields(offer.engine, kind.path, data, kind.fields.__struct_fields__)
+        fields = requests.read_request(data, kind.fields, offer.served)
+        return offer, engine_fields(offer.engine, fields)
 
     async def endpoint(request: Request) -> Response:
         offer, fields = await read_as(request, read, LARGEST_BODY)
@@ -129,6 +132,7 @@ class _About:
                 "status": "ok",
                 "stage": first.model,
                 "key_required": self._key_required,
+                "engine": first.engine,
                 "context": first.limits.context,
                 "slots": first.limits.slots,
                 "threads": first.limits.threads,

@@ -219,8 +219,8 @@ def test_the_guard_asks_for_the_key(llama: LlamaServer, smollm2_gguf: Path) -> N
     service = make_model_service(llama, smollm2_gguf, Admission(api_key="right"), slots=2)
     with running(service) as url, httpx.Client(base_url=url, timeout=60) as http:
         assert http.get("/health").json() == {
-            "status": "ok", "stage": "chat", "key_required": True, "context": 1024, "slots": 2,
-            "threads": 1,
+            "status": "ok", "stage": "chat", "key_required": True, "engine": "xllamacpp",
+            "context": 1024, "slots": 2, "threads": 1,
         }  # fmt: skip
         for kind in (*GENERATIONS, *LOOKUPS):
             assert error_of(http.post(kind.path, json={}))[::2] == (401, "invalid_api_key")
