@@ -13,11 +13,11 @@ refused when the spec is validated, fields of a request when it arrives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
 from llmpipe.errors import MissingDependencyError
+from llmpipe.needs import packages
 
 EngineName = Literal["xllamacpp", "llama-cpp-python"]
 
@@ -111,15 +111,12 @@ ENGINES: Mapping[EngineName, Engine] = {
 }
 
 
-MODULES: Mapping[EngineName, str] = {"xllamacpp": "xllamacpp", "llama-cpp-python": "llama_cpp"}
-"""The module of each engine's distribution."""
-
-
 def require_installed(engine: Engine) -> None:
     """Require that an engine's package is installed.
 
     Raises:
         MissingDependencyError: It is not.
     """
-    if find_spec(MODULES[engine.name]) is None:
+    (need,) = packages(engine.name)
+    if not need.here:
         raise MissingDependencyError(f"serving a GGUF needs {engine.name}", hint=engine.install)
