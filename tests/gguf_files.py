@@ -58,3 +58,24 @@ def rewrite(
     if not tensors_a_part:
         return target
     return next(iter(sorted(target.parent.glob(f"{target.stem}-00001-of-*.gguf"))))
+
+
+def write_lora(path: Path, seed: int, *, width: int = 576, layers: int = 30) -> Path:
+    """Write a random LoRA adapter for a llama whose attention is so wide; SmolLM2's by default."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    drawn = np.random.default_rng(seed)
+    for layer in range(layers):
+        for part, shape in (("a", (4, width)), ("b", (width, 4))):
+            values = (drawn.normal(size=shape) * 0.2).astype(np.float32)
+            writer.add_tensor(f"blk.{layer}.attn_output.weight.lora_{part}", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -9,7 +9,7 @@ Reasoning is separated from the answers. The check does not judge them; the ``ev
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,7 +36,11 @@ from llmpipe.errors import StageError
 from llmpipe.needs import SERVING, Given, Need, packages
 
 if TYPE_CHECKING:
+    from llmpipe.backends.llama_cpp.client import LlamaServer
     from llmpipe.backends.reasoning import Reply
+
+
+AdapterName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class ServeConfig(ServedConfig, frozen=True, kw_only=True):
@@ -51,6 +55,9 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     """A second GGUF, such as that of the base model. It answers beside the first one on the page,
     as the model ``STAGE.compare`` of the API, and in the check. It has the same settings and shares
     the slots."""
+    adapters: dict[AdapterName, str] = {}
+    """LoRA adapters of the model as GGUF files, by name. Callers choose one with each request, by
+    its name as the ``model``. The check asks its questions with each adapter, too."""
     context: Annotated[int, Meta(ge=16)] = 2048
     """Maximum tokens of one conversation, question and answer together."""
     slots: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -92,7 +99,11 @@ class Serve(StageDefaults, Servable):
     @staticmethod
     def problems(config: ServeConfig) -> list[tuple[FieldPath, str]]:
         engine = ENGINES[config.engine]
-        given = {"slots": config.slots, "cached_tokens": config.cached_tokens}
+        given = {
+            "adapters": config.adapters,
+            "slots": config.slots,
+            "cached_tokens": config.cached_tokens,
+        }
         refused = ((name, engine.refusal(name, value)) for name, value in given.items())
         return [((name,), f"engine {engine.name}: {why}") for name, why in refused if why]
 
@@ -126,17 +137,24 @@ class Serve(StageDefaults, Servable):
             tells_cached=ctx.config.cached_tokens,
             compare=ctx.inputs["compare"].path if ctx.config.compare else None,
             engine=ctx.config.engine,
+            adapters={
+                name: ctx.inputs[f"adapters.{name}"].path
+                for name in _adapters(ctx.config, ctx.stage)
+            },
         )
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:
-        found = {name: _answers(ctx, name) for name in _inputs(ctx.config)}
-        answers = found["model"]
-        metrics: dict[str, Any] = {"answers": answers}
-        if "compare" in found:
-            metrics["compare"] = found["compare"]
+        adapters = _adapters(ctx.config, ctx.stage)
+        found = _answers(ctx, "model", adapters)
+        metrics: dict[str, Any] = {"answers": found[""]}
+        if adapters:
+            metrics["adapters"] = {name: found[name] for name in adapters}
+        if ctx.config.compare is not None:
+            compared = _answers(ctx, "compare")[""]
+            metrics["compare"] = found[f"{ctx.stage}.compare"] = compared
         check = write_json(ctx.out / "check.json", metrics)
-        return StageResult({"check": check}, metrics, _summary(answers, found.get("compare")))
+        return StageResult({"check": check}, metrics, _summary(found))
 
 
 def _inputs(config: ServeConfig) -> dict[str, Input]:
@@ -144,16 +162,35 @@ def _inputs(config: ServeConfig) -> dict[str, Input]:
     inputs = {"model": Input(("model",), config.model, ("gguf",))}
     if config.compare is not None:
         inputs["compare"] = Input(("compare",), config.compare, ("gguf",))
+    for name, adapter in config.adapters.items():
+        inputs[f"adapters.{name}"] = Input(("adapters", name), adapter, ("gguf",))
     return inputs
 
 
-def _answers(ctx: StageContext[ServeConfig], name: str) -> list[dict[str, str]]:
-    """Serve one of the models, and return its answers to the sample questions."""
+def _adapters(config: ServeConfig, stage: str) -> tuple[str, ...]:
+    """Return the names of the adapters.
+
+    Raises:
+        StageError: One has the name of the stage, which is the model without an adapter.
+    """
+    if stage in config.adapters:
+        raise StageError(
+            f"the adapter {stage} has the name of the stage", hint=f"rename it in {stage}.adapters"
+        )
+    return tuple(config.adapters)
+
+
+def _answers(
+    ctx: StageContext[ServeConfig], name: str, adapters: Sequence[str] = ()
+) -> dict[str, list[dict[str, str]]]:
+    """Serve one of the models, and return its answers to the sample questions.
+
+    They are by adapter; those without an adapter have an empty name.
+    """
     from llmpipe.backends.llama_cpp.serve import require_context, serve_gguf
 
     config, model = ctx.config, ctx.input(name)
-    system = [{"role": "system", "content": config.system}] if config.system else []
-    answers = []
+    found: dict[str, list[dict[str, str]]] = {}
     with serve_gguf(
         model.path,
         threads=ctx.threads,
@@ -161,24 +198,41 @@ def _answers(ctx: StageContext[ServeConfig], name: str) -> list[dict[str, str]]:
         slots=config.slots,
         alias=ctx.stage,
         engine=config.engine,
+        adapters=[ctx.input(f"adapters.{adapter}").path for adapter in adapters],
     ) as server:
         require_context(server, config.context, model.label, f"{ctx.stage}.context")
-        for done, question in enumerate(config.sample):
-            ctx.progress(done, len(config.sample), "questions")
-            messages = [*system, {"role": "user", "content": question}]
-            answers.append(_answer(question, server.chat(messages, max_tokens=config.max_tokens)))
-    _require_speech(model.label, answers)
+        for number, adapter in enumerate(("", *adapters)):
+            label = f"{model.label} with {adapter}" if adapter else model.label
+            found[adapter] = _asked(ctx, server, label, number - 1 if adapter else None)
+    return found
+
+
+def _asked(
+    ctx: StageContext[ServeConfig], server: LlamaServer, label: str, adapter: int | None
+) -> list[dict[str, str]]:
+    """Ask a model the sample questions."""
+    config, answers = ctx.config, []
+    system = [{"role": "system", "content": config.system}] if config.system else []
+    for done, question in enumerate(config.sample):
+        ctx.progress(done, len(config.sample), "questions")
+        messages = [*system, {"role": "user", "content": question}]
+        reply = server.chat(messages, max_tokens=config.max_tokens, adapter=adapter)
+        answers.append(_answer(question, reply))
+    _require_speech(label, answers)
     _warn_of_reasoning(ctx, answers)
     return answers
 
 
-def _summary(answers: list[dict[str, str]], compared: list[dict[str, str]] | None) -> str:
-    if compared is None:
-        return "\n".join(f"Q: {a['question']}\nA: {a['answer']}" for a in answers)
-    pairs = zip(answers, compared, strict=True)
-    return "\n".join(
-        f"Q: {a['question']}\nA: {a['answer']}\nA of compare: {b['answer']}" for a, b in pairs
-    )
+def _summary(found: Mapping[str, list[dict[str, str]]]) -> str:
+    """Return the questions with the answers of all models, by name where there are several."""
+    lines = []
+    for at, answer in enumerate(found[""]):
+        lines.append(f"Q: {answer['question']}")
+        lines += [
+            f"A of {name}: {answers[at]['answer']}" if name else f"A: {answers[at]['answer']}"
+            for name, answers in found.items()
+        ]
+    return "\n".join(lines)
 
 
 def _answer(question: str, reply: Reply) -> dict[str, str]:

@@ -44,7 +44,7 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
 }
 """Fields of OpenAI and llama.cpp that this service does not support, with the values that ask for
 nothing."""
-NOTHING = frozenset(("grammar", "reasoning", "stream_options", "text", "tools"))
+NOTHING = frozenset(("grammar", "lora", "reasoning", "stream_options", "text", "tools"))
 """Fields that ask for nothing when they are empty."""
 OBJECTS = (
     "input", "messages", "reasoning", "response_format", "stream_options", "text", "tool_choice",

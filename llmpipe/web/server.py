@@ -6,7 +6,7 @@ import logging
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -96,6 +96,7 @@ def serve_model(
     tells_cached: bool,
     compare: Path | None = None,
     engine: EngineName = "xllamacpp",
+    adapters: Mapping[str, Path] | None = None,
 ) -> Iterator[Endpoint]:
     """Serve a GGUF over the OpenAI API and as a page, beside a second one if there is one.
 
@@ -116,6 +117,8 @@ def serve_model(
         compare: A second GGUF, called ``STAGE.compare``. It takes the same settings, and its
             conversations share the slots.
         engine: The engine to serve with.
+        adapters: LoRA adapters of the model by name, as GGUF files. A caller chooses one by giving
+            its name as the model's.
 
     Raises:
         UsageError: Other machines could reach the address, and there is no key.
@@ -133,7 +136,10 @@ def serve_model(
         serving = partial(
             serve_fluently, threads=threads, context=context, slots=slots, engine=engine
         )
-        server, chosen = held.enter_context(serving(model, alias=stage, batch=batch))
+        adapters = adapters or {}
+        server, chosen = held.enter_context(
+            serving(model, alias=stage, batch=batch, adapters=tuple(adapters.values()))
+        )
         servers, second = [server], None
         if compare is not None:
             beside = serving(compare, alias=f"{stage}.compare", batch=chosen.tokens)
@@ -142,8 +148,9 @@ def serve_model(
         address, port = bound.getsockname()[:2]
         admission = Admission(loopback=is_loopback(address), api_key=api_key)
         service = make_model_service(
-            server, model, admission, slots=slots, tells_cached=tells_cached, compared=second
-        )
+            server, model, admission, slots=slots, tells_cached=tells_cached,
+            adapters=tuple(adapters), compared=second,
+        )  # fmt: skip
         _listen(bound, host, port)
         url = reachable_url(address, port)
         offers = f"a page to chat on, OpenAI API at {url}/v1; {_limits(server.limits)}"

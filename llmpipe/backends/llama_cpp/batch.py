@@ -12,7 +12,7 @@ leaves a factor of four to one second, for other work on the machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,7 @@ def serve_fluently(
     batch: int | None,
     api_key: str | None = None,
     engine: EngineName = "xllamacpp",
+    adapters: Sequence[Path] = (),
 ) -> Iterator[tuple[LlamaServer, Batch]]:
     """Serve ``model`` during the block, with a given or a measured batch.
 
@@ -91,6 +92,7 @@ def serve_fluently(
                 cache_prompt=True,
                 batch=tokens + slots - 1,  # room for the tokens of the other answers
                 engine=engine,
+                adapters=adapters,
             )
             return held.enter_context(serving)
 

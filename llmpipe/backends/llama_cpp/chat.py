@@ -55,10 +55,14 @@ class Decoding:
     seed: int = 0
     constraint: Mapping[str, Any] | None = None
     """``grammar`` or ``json_schema`` for the answer."""
+    adapter: int | None = None
+    """The number of the LoRA adapter to write with, if any."""
 
     def body(self, ids: Sequence[int], spent: int = 0) -> dict[str, Any]:
         """Return the request that continues ``ids``, after ``spent`` generated tokens."""
+        adapted = {} if self.adapter is None else {"lora": [{"id": self.adapter, "scale": 1.0}]}
         return {
+            **adapted,
             **(GREEDY if self.temperature == 0 else {"temperature": self.temperature}),
             "prompt": list(ids),
             "n_predict": self.max_tokens - spent,

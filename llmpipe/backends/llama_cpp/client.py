@@ -143,10 +143,14 @@ class LlamaServer:
         temperature: float = 0.0,
         seed: int = 0,
         json_schema: Mapping[str, Any] | None = None,
+        adapter: int | None = None,
     ) -> Reply:
-        """Return the reply to a conversation; ``json_schema`` constrains the answer."""
+        """Return the reply to a conversation.
+
+        ``json_schema`` constrains the answer; ``adapter`` is the number of the LoRA adapter.
+        """
         constraint = None if json_schema is None else {"json_schema": json_schema}
-        decoding = Decoding(max_tokens, temperature, seed, constraint)
+        decoding = Decoding(max_tokens, temperature, seed, constraint, adapter)
         return whole(stream_chat(self, messages, decoding))
 
     def stream_chat(

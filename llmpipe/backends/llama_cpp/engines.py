@@ -100,6 +100,8 @@ class LlamaCppPython:
         """See `Engine.refusal`."""
         if field == "slots" and value != 1:
             return "it computes one conversation at a time: leave `slots` at 1, or use xllamacpp"
+        if field == "adapters" and value:
+            return "it cannot change adapters between requests: use xllamacpp"
         if field == "cached_tokens" and value:
             return "it does not report what of a prompt was cached: use xllamacpp"
         return None

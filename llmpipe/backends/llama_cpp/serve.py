@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -61,6 +61,7 @@ def serve_gguf(
     batch: int = BATCH,
     slots_folder: Path | None = None,
     engine: EngineName = "xllamacpp",
+    adapters: Sequence[Path] = (),
 ) -> Iterator[LlamaServer]:
     """Serve ``model`` during the block.
 
@@ -83,6 +84,7 @@ def serve_gguf(
         slots_folder: The folder in which `llmpipe.backends.llama_cpp.prefixes` saves prompt
             prefixes.
         engine: The engine to serve with.
+        adapters: GGUF files of LoRA adapters for this model. A request names them by their number.
 
     Raises:
         MissingDependencyError: The engine is not installed.
@@ -109,6 +111,7 @@ def serve_gguf(
         "verbosity": EVERY_REQUEST if log else WARNINGS,
         "thinking": True,
         "preserved": list(TAG_TEXTS),
+        "adapters": [os.fspath(adapter.resolve()) for adapter in adapters],
     }
     with _open_log(log) as log_file, ExitStack() as stack:
         server = stack.enter_context(_started(with_engine, settings, log_file, api_key))

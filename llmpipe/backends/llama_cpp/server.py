@@ -44,6 +44,9 @@ def _start(settings: dict[str, Any]) -> Any:
     params.hostnames = [settings["host"]]
     params.port = settings["port"]
     params.reuse_port = False  # with it, two servers could share one port
+    # Loaded with scale 0: they have an effect only on the requests that name them.
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(a, 0.0) for a in settings["adapters"]]
+    params.lora_init_without_apply = True
     params.n_parallel = settings["slots"]
     params.n_ctx = settings["context"] * settings["slots"]  # llama.cpp divides it among the slots
     params.n_batch = settings["batch"]

@@ -33,6 +33,10 @@ class Served:
     """Whether callers can see how much of a prompt was cached."""
     no_tools: str = ""
     """Why the engine cannot call tools, if it cannot."""
+    adapters: tuple[str, ...] = ()
+    """The names of the LoRA adapters that its server has, by number."""
+    adapter: int | None = None
+    """The number of the adapter that it is; None for the model without an adapter."""
     others: tuple[str, ...] = ()
     """The names of the other models of the service."""
 
@@ -44,6 +48,19 @@ class Served:
         """
         if name is not None and name != self.name:
             require_model(name, self.name, *self.others)
+
+    def require_adapter(self, number: int) -> None:
+        """Require that the server has an adapter.
+
+        Raises:
+            ApiError: It does not, or the request already names one by `model`.
+        """
+        if self.adapter is not None:
+            raise unsupported("`lora` beside a `model` that is an adapter")
+        if not 0 <= number < len(self.adapters):
+            known = ", ".join(f"{at} ({name})" for at, name in enumerate(self.adapters))
+            told = f"there is no adapter {number}; the service has {known or 'none'}"
+            raise ApiError(400, "invalid_request", told, reason="there is no such adapter")
 
     def require_token(self, token: int) -> None:
         """Require that the model has a token.

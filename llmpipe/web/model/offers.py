@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,8 +18,22 @@ from llmpipe.web.queueing import Line
 
 
 @dataclass(frozen=True, slots=True)
+class Hosted:
+    """A server, its file, and the names of the LoRA adapters that it has."""
+
+    server: LlamaServer
+    file: Path
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models that it offers."""
+        return (self.server.model, *self.adapters)
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
-    """A model of the service."""
+    """A model of the service: that of a server, or the same with an adapter."""
 
     served: Served
     relay: Relay
@@ -27,28 +41,26 @@ class Offer:
     card: Mapping[str, Any]
     """Its entry in the list of models."""
 
+    def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of a checked request for a text, with the adapter."""
+        if self.served.adapter is None:
+            return fields
+        return fields | {"lora": [{"id": self.served.adapter, "scale": 1.0}]}
+
 
 class Offers:
     """The models of a service by name. The first one answers requests that name none."""
 
-    def __init__(
-        self,
-        models: Sequence[tuple[LlamaServer, Path]],
-        line: Line,
-        *,
-        tells_cached: bool,
-    ) -> None:
-        names = [server.model for server, _ in models]
-        self._by_name = {
-            server.model: _offer(
-                server,
-                file,
-                line,
-                tuple(name for name in names if name != server.model),
-                tells_cached=tells_cached,
-            )
-            for server, file in models
-        }
+    def __init__(self, hosts: Sequence[Hosted], line: Line, *, tells_cached: bool) -> None:
+        names = [name for host in hosts for name in host.names]
+        self._by_name: dict[str, Offer] = {}
+        for host in hosts:
+            plain = _offer(host, line, tells_cached=tells_cached)
+            offers = [plain, *(_adapted(plain, number) for number in range(len(host.adapters)))]
+            for name, offer in zip(host.names, offers, strict=True):
+                others = tuple(each for each in names if each != name)
+                served = replace(offer.served, name=name, others=others)
+                self._by_name[name] = replace(offer, served=served)
         self.first = self._by_name[names[0]]
 
     def cards(self) -> list[Mapping[str, Any]]:
@@ -67,10 +79,20 @@ class Offers:
         return self._by_name.get(name, self.first) if isinstance(name, str) else self.first
 
 
-def _offer(
-    server: LlamaServer, file: Path, line: Line, others: tuple[str, ...], *, tells_cached: bool
-) -> Offer:
-    props, described, engine = server.props(), server.described(), ENGINES[server.engine]
+def _adapted(plain: Offer, number: int) -> Offer:
+    """Return a server's model with one of its adapters."""
+    name = plain.served.adapters[number]
+    return replace(
+        plain,
+        served=replace(plain.served, adapter=number),
+        relay=replace(plain.relay, adapter=name),
+        card={**plain.card, "id": name, "parent": plain.served.name},
+    )
+
+
+def _offer(host: Hosted, line: Line, *, tells_cached: bool) -> Offer:
+    server, engine = host.server, ENGINES[host.server.engine]
+    props, described = server.props(), server.described()
     served = Served(
         server.model,
         int(described["meta"]["n_vocab"]),
@@ -79,7 +101,7 @@ def _offer(
         named_roles(server),
         tells_cached,
         f"the engine {server.engine} does not read calls" if engine.routes is not None else "",
-        others,
+        host.adapters,
     )
     place = urlsplit(server.url)
     upstream = Upstream(place.hostname or "", place.port or 0, server.api_key or "")
@@ -91,5 +113,5 @@ def _offer(
         "meta": described["meta"],
     }
     context = int(props["default_generation_settings"]["n_ctx"])
-    relay = Relay(upstream, line, file, server.model, context, tells_cached)
+    relay = Relay(upstream, line, host.file, server.model, context, tells_cached)
     return Offer(served, relay, engine, card)

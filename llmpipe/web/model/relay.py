@@ -1,8 +1,8 @@
 """Pass a request on to llama.cpp, and stream its reply to the caller.
 
-Replies are edited in three ways: calls after the first are removed if the request does not allow
+Replies are edited in four ways: calls after the first are removed if the request does not allow
 them (`one_call`), and so is how much of a prompt was cached (`cached`); a response that was cut is
-marked as incomplete (`unfinished`).
+marked as incomplete (`unfinished`); the name of an adapter is put in (`renamed`).
 
 When a caller disconnects, the connection to llama.cpp is closed at once, which frees the slot.
 """
@@ -26,6 +26,7 @@ from llmpipe.web.errors import ApiError, event_of
 from llmpipe.web.model.cached import WithoutCached
 from llmpipe.web.model.edits import Edit, EditedStream, edited
 from llmpipe.web.model.one_call import OneCall
+from llmpipe.web.model.renamed import Renamed
 from llmpipe.web.model.unfinished import Unfinished
 from llmpipe.web.model.upstream import Reply, Upstream
 from llmpipe.web.queueing import Line, unless_gone
@@ -49,6 +50,8 @@ class Relay:
     """The tokens of a whole conversation."""
     tells_cached: bool = False
     """Whether callers can see how much of a prompt was cached."""
+    adapter: str | None = None
+    """The adapter's name, if the model is one; llama.cpp calls it by its base."""
 
     def answer(self, path: str, fields: Mapping[str, Any], *, takes_slot: bool) -> Response:
         """Return a response that asks llama.cpp when it is sent."""
@@ -57,6 +60,8 @@ class Relay:
             edits.append(OneCall())
         if path == RESPONSES:
             edits.append(Unfinished(fields.get("max_output_tokens"), self.context))
+        if self.adapter is not None:
+            edits.append(Renamed(self.adapter))
         return _Relayed(self, path, msgspec.json.encode(fields), takes_slot, edits)
 
     def unreachable(self) -> ApiError:

@@ -64,10 +64,18 @@ class StreamOptions(Fields, frozen=True, kw_only=True):
             raise unsupported("`stream_options.include_usage` without `stream: true`")
 
 
+class Adapter(Fields, frozen=True, kw_only=True):
+    """A LoRA adapter by its number, and how strongly it is applied."""
+
+    id: COUNT
+    scale: float
+
+
 class Generation(Request, frozen=True, kw_only=True):
     """The fields of every request for a text: sampling, length and output."""
 
     model: str | None = None
+    lora: list[Adapter] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: TOKENS | None = None
@@ -110,6 +118,8 @@ class Generation(Request, frozen=True, kw_only=True):
     def check(self, served: Served) -> None:
         """See `Request.check`."""
         served.require_name(self.model)
+        for adapter in self.lora or ():
+            served.require_adapter(adapter.id)
         self._require_one_length()
         if self.stream_options is not None:
             self.stream_options.check(stream=bool(self.stream))

@@ -20,7 +20,7 @@ from llmpipe.web.metrics import RequestMetrics
 from llmpipe.web.middleware import Admission
 from llmpipe.web.model import requests
 from llmpipe.web.model.engine_limits import engine_fields, require_fields
-from llmpipe.web.model.offers import Offer, Offers
+from llmpipe.web.model.offers import Hosted, Offer, Offers
 from llmpipe.web.model.relay import RESPONSES
 from llmpipe.web.model.responses import ResponsesRequest
 from llmpipe.web.pages import MODEL, page_routes
@@ -63,6 +63,7 @@ def make_model_service(
     slots: int,
     waiting: int = WAITING,
     tells_cached: bool = False,
+    adapters: Sequence[str] = (),
     compared: tuple[LlamaServer, Path] | None = None,
 ) -> ASGIApp:
     """Return the service as an ASGI application.
@@ -75,12 +76,17 @@ def make_model_service(
             together.
         waiting: The number of requests that may wait for a slot.
         tells_cached: Whether callers can see how much of a prompt was cached.
+        adapters: The names of the LoRA adapters of the server, by number. Each is offered as a
+            model.
         compared: A second server with its file, whose model is offered under its own name.
     """
-    models = [(server, model), *([compared] if compared else [])]
+    hosts = [Hosted(server, model, tuple(adapters))]
+    if compared is not None:
+        hosts.append(Hosted(*compared))
     line = Line(slots, waiting)
-    offers = Offers(models, line, tells_cached=tells_cached)
-    about = _About([each for each, _ in models], offers, key_required=admission.api_key is not None)
+    offers = Offers(hosts, line, tells_cached=tells_cached)
+    servers = [host.server for host in hosts]
+    about = _About(servers, offers, key_required=admission.api_key is not None)
     metrics = RequestMetrics(CollectorRegistry())
     waits = Gauge(
         "llmpipe_requests_waiting", "Requests that wait for a slot.", registry=metrics.registry
@@ -103,7 +109,8 @@ def _endpoint(kind: _Kind, offers: Offers) -> Callable[[Request], Awaitable[Resp
         offer = offers.of(data)
         require_fields(offer.engine, kind.path, data, kind.fields.__struct_fields__)
         fields = requests.read_request(data, kind.fields, offer.served)
-        return offer, engine_fields(offer.engine, fields)
+        fields = engine_fields(offer.engine, fields)
+        return offer, offer.fields(fields) if kind.takes_slot else fields
 
     async def endpoint(request: Request) -> Response:
         offer, fields = await read_as(request, read, LARGEST_BODY)
