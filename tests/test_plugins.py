@@ -79,7 +79,10 @@ def test_a_new_version_of_it_is_not_taken_for_ours(folder: Path, plugins: Path) 
     for version, which in ((2, "a newer"), (0, "an older")):
         file.write_text(text.replace("VERSION = 1", f"VERSION = {version}"))
         told = llmpipe(folder, newer, "plan", "spec.yaml").stdout
-        assert f"because the package llmpipe-word-count 0.3.0 has {which} version of the stage kind" in told
+        assert (
+            f"because the package llmpipe-word-count 0.3.0 has {which} version of the stage kind"
+            in told
+        )
 
 
 def test_it_is_served_like_our_own(folder: Path, plugins: Path) -> None:

@@ -213,11 +213,9 @@ def test_a_model_too_narrow_for_blocks_is_no_q8_0(
     run_export: RunExport, smollm2_gguf: Path, tmp_path: Path
 ) -> None:
     """The converter writes F16 alone under that name, whether or not other types are asked for."""
-    write_llama(
-        tmp_path / "m", smollm2_gguf, hidden_size=24, intermediate_size=40, head_dim=6
-    )
+    write_llama(tmp_path / "m", smollm2_gguf, hidden_size=24, intermediate_size=40, head_dim=6)
     for types in ("q8_0", ["q8_0", "q4_0"]):
-        with pytest.raises(StageError, match="q8_0: .* would contain F16 alone") as caught:
+        with pytest.raises(StageError, match=r"q8_0: .* would contain F16 alone") as caught:
             run_export(tmp_path / "m", config(types))
         assert caught.value.hint == "name f16"
     assert not list(tmp_path.glob("run*/out/*.gguf"))
