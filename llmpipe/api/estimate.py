@@ -54,9 +54,10 @@ class Estimate(Mapping[str, StageEstimate]):
         return len(self._stages)
 
     @property
-    def fits(self) -> bool:
-        """Whether every stage fits that can be estimated."""
-        return all(stage.fits is not False for stage in self._stages.values())
+    def fits(self) -> bool | None:
+        """Whether every stage fits; None where that is not known of one, and none is too large."""
+        verdicts = {stage.fits for stage in self._stages.values()}
+        return False if False in verdicts else None if None in verdicts else True
 
     def as_json(self) -> dict[str, Any]:
         """Return the estimate as ``llmpipe estimate --json`` prints it."""

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         print_json(estimate.as_json())
     else:
         print(estimate)
-    return 0 if estimate.fits else TOO_LARGE
+    return TOO_LARGE if estimate.fits is False else 0
 
 
 @contextlib.contextmanager

@@ -6,36 +6,26 @@ kept on disk under the settings, the model's configuration and the versions of t
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl.answering import AnsweringChild, NoAnswerError
 from llmpipe.estimate.model_config import ModelConfig
 
 ASK_VERSION = 4
 """Part of the cache key. Raise it if the subprocess would answer differently."""
 
-CHILD = "llmpipe.estimate.worker"
-MARK = "llmpipe-estimate "
-"""The beginning of the line with the subprocess's answer."""
-
 LIBRARIES = ("axolotl", "torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
-QUIET = {
-    "AXOLOTL_DO_NOT_TRACK": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-    "CUDA_VISIBLE_DEVICES": "",  # nothing is computed
-    "OMP_NUM_THREADS": "1",
-}
+_CHILD = AnsweringChild(
+    "llmpipe.estimate.worker",
+    {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},  # nothing is computed
+)
 
 SILENT = frozenset({"base_model", "datasets", "test_datasets", "output_dir", "plugins", "seed"})
 """Keys of the document that change no memory; the worker replaces or ignores them."""
@@ -104,54 +94,12 @@ def _version(name: str) -> str | None:
 
 
 def _ask_child(question: str) -> dict[str, Any]:
-    for _ in range(2):  # an idle one may have ended; then start another
-        child = _child()
-        line = child.ask(question)
-        if line is not None:
-            answer: dict[str, Any] = json.loads(line)
-            return answer
-        child.process.wait()
-        _child.cache_clear()
-    return {"error": f"the step could not be run on fake tensors: {child.last_words()}"}
-
-
-class _Child:
-    """The subprocess, which answers many questions."""
-
-    def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **QUIET},
-        )
-
-    def ask(self, question: str) -> str | None:
-        """Return the answer as JSON, or None if the subprocess ended without one."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(question + "\n")
-            stdin.flush()
-        except BrokenPipeError:
-            return None
-        line = next((line for line in stdout if line.startswith(MARK)), None)
-        return line.removeprefix(MARK) if line else None
-
-    def last_words(self) -> str:
-        """Return the last line of its error output."""
-        self._errors.seek(0)
-        return (self._errors.read().strip().splitlines() or ["it ended"])[-1]
-
-
-@functools.cache
-def _child() -> _Child:
-    return _Child()
+    try:
+        answer: dict[str, Any] = _CHILD.ask(question)
+    except NoAnswerError as error:
+        last = (str(error).splitlines() or ["it ended"])[-1]
+        return {"error": f"the step could not be run on fake tensors: {last}"}
+    return answer
 
 
 def _keep(file: Path, answer: Mapping[str, Any]) -> None:

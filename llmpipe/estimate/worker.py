@@ -7,19 +7,14 @@ question changes in these libraries ends with it.
 from __future__ import annotations
 
 import json
-import os
-import select
 import sys
 import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from llmpipe.estimate.asking import MARK
-
-IDLE = 5.0
-"""Seconds without a question after which the process ends, since it takes hundreds of megabytes."""
+from llmpipe.backends.axolotl.answering import answer_in_forks
 
 CHUNKED = ("liger_fused_linear_cross_entropy", "cut_cross_entropy")
 """Axolotl's keys of losses that compute logits in chunks, each as large as the hidden states
@@ -33,43 +28,24 @@ WITHOUT_MASK = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "
 
 
 def main() -> int:
-    """Answer questions, one a line on standard input, until they end or `IDLE` seconds pass."""
+    """Answer questions until they end; see `llmpipe.backends.axolotl.answering`."""
     if not sys.flags.safe_path:
         sys.path.pop(0)  # the working folder
     import llmpipe.estimate.build
     import llmpipe.estimate.step  # noqa: F401
 
-    while select.select([sys.stdin], [], [], IDLE)[0]:
-        question = sys.stdin.readline()
-        if not question:
-            break
-        fork = os.fork()
-        if fork == 0:
-            _answer(question)
-        if os.waitpid(fork, 0)[1]:
-            return 1
-    return 0
+    return answer_in_forks(_answer)
 
 
-def _answer(question: str) -> NoReturn:
-    """Print the answer as one marked line, and exit."""
-    status = 1
-    try:
-        asked = json.loads(question)
-        with tempfile.TemporaryDirectory(prefix="llmpipe-estimate-") as folder:
-            try:
-                answer = measure(asked, Path(folder))
-            except Exception as error:  # a model of any library: it may fail in any way
-                traceback.print_exc()
-                words = " ".join(str(error).split()) or type(error).__name__
-                answer = {"error": f"{type(error).__name__}: {words}"[:300]}
-        print(f"\n{MARK}{json.dumps(answer)}", flush=True)
-        status = 0
-    except Exception:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step holds, or why it cannot be run as ``error``."""
+    with tempfile.TemporaryDirectory(prefix="llmpipe-estimate-") as folder:
+        try:
+            return measure(asked, Path(folder))
+        except Exception as error:  # a model of any library: it may fail in any way
+            traceback.print_exc()
+            words = " ".join(str(error).split()) or type(error).__name__
+            return {"error": f"{type(error).__name__}: {words}"[:300]}
 
 
 def measure(asked: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from llmpipe.formats.provenance import PROVENANCE, row_key
+from llmpipe.formats.provenance import PROVENANCE, row_id
 from llmpipe.formats.row import EMPTY
 from llmpipe.formats.turn import NAMES
 
@@ -44,13 +44,11 @@ class PlainRow(msgspec.Struct, gc=False):
     Attributes:
         text: the row in the format ``messages``, as JSON.
         asked: the texts that ask.
-        key: the 16 bytes of its id.
         left: the columns that are left behind.
     """
 
     text: bytes
     asked: list[str]
-    key: bytes
     left: tuple[str, ...]
 
 
@@ -79,5 +77,4 @@ def read_plain(row: Mapping[str, Any]) -> PlainRow | None:
     for name, value in row.items():
         if name != column and (value or value not in EMPTY):
             left = (*left, name)
-    key = row_key(row)
-    return PlainRow(_encode(_Row(turns, _Id(key.hex()))), asked, key, left)
+    return PlainRow(_encode(_Row(turns, _Id(row_id(row)))), asked, left)

@@ -93,12 +93,7 @@ def row_id(row: Mapping[str, Any]) -> str:
     """
     if PROVENANCE in row:
         row = {name: value for name, value in row.items() if name != PROVENANCE}
-    return row_key(row).hex()
-
-
-def row_key(row: Mapping[str, Any]) -> bytes:
-    """Return the 16 bytes that the id of a row without provenance spells."""
-    return sha256(_canonical(row)).digest()[:16]
+    return sha256(_canonical(row)).hexdigest()[:32]
 
 
 _canonical = msgspec.json.Encoder(enc_hook=float, order="deterministic").encode

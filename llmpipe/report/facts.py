@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,15 @@ class Run(msgspec.Struct, frozen=True):
 class Facts:
     """All facts of a report.
 
-    ``records`` are those that the store still has, ``notes`` the warnings of the stages.
+    ``records`` are those that the store still has, ``notes`` the warnings of the stages,
+    ``trained_rows`` the first rows that stages of this run trained on.
     """
 
     run: Run
     store: Store
     records: dict[str, KeyRecord] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    trained_rows: dict[str, list[str]] = field(default_factory=dict)
 
     def family(self, name: str) -> str:
         """Return the stage of the spec that a stage of the run is a point of."""
@@ -114,7 +117,9 @@ def read_facts(store: Store, folder: Path) -> Facts:
         )
     found = {name: store.record(s.key) for name, s in run.stages.items() if s.key}
     records = {name: record for name, record in found.items() if record is not None}
-    return Facts(run, store, records, _warnings(folder / "events.jsonl"))
+    events = list(_events(folder / "events.jsonl"))
+    rows = {event.stage: event.rows for event in events if event.event == "trained-rows"}
+    return Facts(run, store, records, _warnings(events), rows)
 
 
 def is_number(value: object) -> bool:
@@ -124,22 +129,31 @@ def is_number(value: object) -> bool:
     return math.isfinite(value)
 
 
-def _warnings(path: Path) -> dict[str, list[str]]:
+class _Event(msgspec.Struct, frozen=True):
+    event: str
+    stage: str = ""
+    message: str = ""
+    rows: list[str] = []
+
+
+def _events(path: Path) -> Iterator[_Event]:
+    """Yield the events of a run that the report uses; lines cut off by a full disk are skipped."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if b'"warning"' in line or b'"trained-rows"' in line:
+            with contextlib.suppress(ValueError, RecursionError):  # msgspec's are ValueErrors
+                yield msgspec.json.decode(line, type=_Event)
+
+
+def _warnings(events: Iterable[_Event]) -> dict[str, list[str]]:
     """Return the warnings of each stage without duplicates."""
     notes: dict[str, list[str]] = {}
-    try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    for line in lines:
-        if '"warning"' not in line:
-            continue
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue  # cut off by a full disk
-        if isinstance(event, dict) and event.get("event") == "warning":
-            told = notes.setdefault(str(event.get("stage")), [])
-            if event.get("message") not in told:
-                told.append(str(event.get("message")))
+    for event in events:
+        if event.event == "warning":
+            told = notes.setdefault(event.stage, [])
+            if event.message not in told:
+                told.append(event.message)
     return notes

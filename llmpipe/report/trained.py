@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from typing import Any
 
 from markupsafe import Markup
 
@@ -13,17 +12,9 @@ from llmpipe.report.rendering import NOTHING, render
 
 
 def trained_rows(facts: Facts) -> Markup:
-    """Return the rows of every stage that shows some; `llmpipe show` prints more of them."""
-    found = {
-        name: [marked(text) for text in stage.metrics["shown"]]
-        for name, stage in facts.run.stages.items()
-        if _are_texts(stage.metrics.get("shown"))
-    }
+    """Return the rows of every stage that this run trained; `llmpipe show` prints more."""
+    found = {name: [marked(text) for text in rows] for name, rows in facts.trained_rows.items()}
     return render("trained.html", facts=facts, rows=found) if found else NOTHING
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
 
 
 def marked(text: str) -> Markup:

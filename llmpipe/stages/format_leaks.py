@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from llmpipe.formats.leakage import QuotedQuestions, content_key
-from llmpipe.stages.format_rows import Rows
+from llmpipe.stages.format_rows import KEY, Rows
 
 BATCH = 250
 """Rows that are compared together."""
+
+TOGETHER = 1 << 19
+"""Questions that are compared together, which takes about 60 MB."""
 
 
 def duplicates(rows: Rows, *, unread: bool = False) -> dict[int, str]:
@@ -36,14 +40,22 @@ def duplicates(rows: Rows, *, unread: bool = False) -> dict[int, str]:
 
 
 def _repeated(rows: Rows) -> set[bytes]:
-    """Return the keys of the questions that several rows ask."""
-    seen: set[bytes] = set()
+    """Return the keys of the questions that several rows ask.
+
+    The keys are compared in ranges of about `TOGETHER`, which bounds the memory.
+    """
+    ranges = max(1, -(-len(rows) // TOGETHER))
+    bounds = [(2**32 * number // ranges).to_bytes(5, "big")[1:] for number in range(ranges)]
     repeated: set[bytes] = set()
-    for question in rows.questions():
-        if question in seen:
-            repeated.add(question)
-        else:
-            seen.add(question)
+    for low, high in zip_longest(bounds, bounds[1:], fillvalue=b"\xff" * (KEY + 1)):
+        keys = [key for key in rows.questions() if low <= key < high]
+        once = set(keys)
+        if len(once) < len(keys):
+            for key in keys:
+                if key in once:
+                    once.remove(key)
+                else:
+                    repeated.add(key)
     return repeated
 
 
@@ -66,7 +78,7 @@ def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> dict[int,
     groups = {rows.group(i) for i in held} - {None}
     if groups:
         found |= {i: "in a held-out group" for i in training if rows.group(i) in groups}
-    descendants = _descendants(rows, {rows.id(i) for i in held})
+    descendants = _descendants(rows, {rows.id(i) for i in held}) if rows.parents else ()
     if descendants:
         found |= {i: "generated from a held-out row" for i in training if i in descendants}
     return found

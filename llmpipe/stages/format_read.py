@@ -35,7 +35,7 @@ from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import Row, WrittenFloat, encode, read_rows
 from llmpipe.formats.row import expecting
 from llmpipe.formats.turn import require_question
-from llmpipe.stages.format_rows import Rejects, Rows, id_key
+from llmpipe.stages.format_rows import Rejects, Rows
 from llmpipe.stages.format_split import Groups, Split
 
 Format = FormatName | Literal["unchanged"]
@@ -119,7 +119,7 @@ class Reader:
     """Reads all sources of a stage into `Rows`."""
 
     def __init__(self, folder: Path, to: Format, split: Split | None) -> None:
-        self.rows = Rows(folder)
+        self.rows = Rows(folder, grouped=split is not None and split.group is not None)
         self.rejects = Rejects()
         self.told = Told()
         self._to = to
@@ -145,7 +145,7 @@ class Reader:
                 group = groups.of(row, label, line, generated=False) if groups else None
                 if plain.left:
                     self._count_left(plain.left, label, line)
-                self.rows.add(plain.text, plain.asked, (number, line), plain.key, group)
+                self.rows.add(plain.text, plain.asked, (number, line), group)
                 continue
             try:
                 self._keep(number, line, row, source)
@@ -178,16 +178,14 @@ class Reader:
         if left:
             self._count_left(tuple(left), label, line)
         text = _encoded(example, provenance)
-        key = id_key(provenance.id)
-        self.rows.add(text, asked_in(example), (number, line), key, group, provenance)
+        self.rows.add(text, asked_in(example), (number, line), group, provenance)
 
     def _keep_unread(self, number: int, line: int, row: Row, label: str) -> None:
         provenance = read_provenance(row)
         group = self._groups.of(row, label, line, generated=provenance.generated)
         columns = {name: value for name, value in row.items() if name != PROVENANCE}
         text = encode({**columns, PROVENANCE: provenance.column()})
-        place, key = (number, line), id_key(provenance.id)
-        self.rows.add(text, _asked_unread(columns), place, key, group, provenance)
+        self.rows.add(text, _asked_unread(columns), (number, line), group, provenance)
 
     def _count_left(self, left: tuple[str, ...], label: str, line: int) -> None:
         if self._group_column:

@@ -246,6 +246,8 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
             ctx.warn(f"Axolotl left rows out: {sentence}")
         for sentence in outcome.labels.warnings:
             ctx.warn(sentence)
+        if outcome.labels.shown:
+            ctx.emit({"event": "trained-rows", "rows": outcome.labels.shown})
         for said in (not_the_best(ended, compiled.config), unlearned(ended)):
             if said:
                 ctx.warn(said)

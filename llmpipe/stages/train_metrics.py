@@ -25,8 +25,6 @@ def metrics(ended: Ending, labels: Labels) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"steps": ended.step}
     found |= {name: count for name in COUNTED if (count := getattr(labels, name))}
-    if labels.shown:
-        found["shown"] = labels.shown
     if ended.stopped_early:
         found["planned_steps"] = ended.planned
     if loss := ended.curve("loss"):

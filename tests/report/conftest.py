@@ -201,7 +201,10 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told = content(project.graph, settings, outcomes.values())
     write_record(run_folder, begun, "done", seconds, told)
     warning = {"event": "warning", "stage": "extra", "message": "40 rows of 44: 4 are too long"}
-    (run_folder / "events.jsonl").write_text(json.dumps(warning) + "\n", "utf-8")
+    sft = "sft@axolotl.learning_rate=0.0005"
+    rows = {"event": "trained-rows", "stage": sft, "rows": ["Why?⟦So.⟧"]}
+    events = "".join(json.dumps(event) + "\n" for event in (warning, rows))
+    (run_folder / "events.jsonl").write_text(f'{events}{{"event": "warning", "st', "utf-8")
     assert call(folder, "report").returncode == 0
     return folder
 

@@ -208,6 +208,13 @@ def test_warnings_and_changes_are_told(trained_run: Path) -> None:
     assert "axolotl.max_steps: 40 → 56" in text
 
 
+def test_trained_rows_are_shown(trained_run: Path) -> None:
+    """A stage's first rows, with what is trained marked."""
+    page = Page(trained_run)
+    assert "the first rows, what is trained marked" in page.source
+    assert "Why?<mark>⟦So.⟧</mark>" in page.source
+
+
 def test_timings_are_drawn_for_what_ran(trained_run: Path) -> None:
     """A bar for each stage that ran, with its time; none for what was cached."""
     page = Page(trained_run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def first_loss(folder: Path, base: Path, **block: Any) -> float:
     rows.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
     data = {"kind": "train", "base_model": "b", "data": "d"}
     settings = {"max_steps": 1, "sequence_len": 512, **block}
+    events: list[Mapping[str, Any]] = []
     ctx = StageContext(
         config=msgspec.convert({**data, "axolotl": settings}, TrainConfig),
         stage="sft",
@@ -46,10 +48,12 @@ def first_loss(folder: Path, base: Path, **block: Any) -> float:
         tools=folder,
         spec_dir=folder,
         threads=2,
+        emit=events.append,
     )
     result = Train.run(ctx)
     assert result.metrics["rows"] == ROWS
-    assert all("assistant\n⟦" in text and text.count("⟦") == 1 for text in result.metrics["shown"])
+    (shown,) = (event["rows"] for event in events if event["event"] == "trained-rows")
+    assert all("assistant\n⟦" in text and text.count("⟦") == 1 for text in shown)
     ((_, loss),) = result.metrics["loss"]
     return float(loss)
 

@@ -13,19 +13,17 @@ This does not load models or data.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl.answering import AnsweringChild, NoAnswerError
 from llmpipe.backends.axolotl.config import OWN_PLUGINS, BlockProblem
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.device import Device, detect
@@ -34,15 +32,10 @@ from llmpipe.errors import StageError
 CHECK_VERSION = 4
 """Part of the cache key. Raise it if the subprocess would answer differently."""
 
-CHILD = "llmpipe.backends.axolotl.check_subprocess"
-
-MARK = "llmpipe-answer "
-"""The beginning of the line with the subprocess's answer."""
+_CHILD = AnsweringChild("llmpipe.backends.axolotl.check_subprocess")
 
 NOT_LOADED = "a plugin cannot be loaded"
 """The beginning of the message if a plugin is missing or fails."""
-
-QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,58 +126,15 @@ def _installed() -> str:
 
 def _ask_child(question: str) -> list[dict[str, Any]]:
     """Send a question to the subprocess and return its answer."""
-    for _ in range(2):  # an idle one may have ended; then start another
-        child = _child()
-        line = child.ask(question)
-        if line is not None:
-            answer: list[dict[str, Any]] = json.loads(line)
-            return answer
-        child.process.wait()
-        _child.cache_clear()
-    raise StageError(
-        f"Axolotl could not be asked about its keys:\n{child.last_words()}",
-        hint="does `axolotl --version` run? allow_unknown_axolotl: true continues unchecked",
-    )
-
-
-class _Child:
-    """A subprocess that imports Axolotl once for many questions."""
-
-    def __init__(self) -> None:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", CHILD],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, **QUIET},
-        )
-
-    def ask(self, question: str) -> str | None:
-        """Return the answer as JSON, or None if the subprocess ended without one."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(question + "\n")
-            stdin.flush()
-        except BrokenPipeError:
-            return None
-        marked = (line for line in stdout if line.startswith(MARK))
-        line = next(marked, None)
-        return line.removeprefix(MARK) if line else None
-
-    def last_words(self) -> str:
-        """Return the last lines of its error output."""
-        self._errors.seek(0)
-        return "\n".join(self._errors.read().strip().splitlines()[-5:])
-
-
-@functools.cache
-def _child() -> _Child:
-    return _Child()
+    try:
+        answer: list[dict[str, Any]] = _CHILD.ask(question)
+    except NoAnswerError as error:
+        raise StageError(
+            "Axolotl could not be asked about its keys:\n"
+            + "\n".join(str(error).splitlines()[-5:]),
+            hint="does `axolotl --version` run? allow_unknown_axolotl: true continues unchecked",
+        ) from None
+    return answer
 
 
 def _keep(memo: Path, found: list[dict[str, Any]]) -> None:

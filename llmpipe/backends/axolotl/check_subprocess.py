@@ -10,21 +10,18 @@ reads the key.
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import os
 import re
-import select
 import sys
 import tempfile
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from llmpipe.backends.axolotl.answering import answer_in_forks
 from llmpipe.backends.axolotl.capabilities import capabilities_elsewhere, capabilities_here
-from llmpipe.backends.axolotl.check import MARK, NOT_LOADED
+from llmpipe.backends.axolotl.check import NOT_LOADED
 from llmpipe.backends.axolotl.config import (
     GPU_PLUGINS,
     OWNED,
@@ -46,9 +43,6 @@ from llmpipe.backends.axolotl.modules import search_path
 from llmpipe.backends.axolotl.paths import leaves
 from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
 from llmpipe.backends.device import Device
-
-IDLE = 5.0
-"""Seconds without a question after which the process ends, since it takes hundreds of megabytes."""
 
 NO_SUCH_KEY = "llmpipe_no_such_key"
 """A key that Axolotl does not read."""
@@ -78,26 +72,14 @@ _AGED = re.compile(r"deprecat|superseded|ignor|no longer", re.IGNORECASE)
 
 
 def main() -> int:
-    """Answer questions, one a line on standard input, until they end or `IDLE` seconds pass.
-
-    Each is answered in a fork, so that plugins' changes to Axolotl do not affect the next question.
-    """
+    """Answer questions until they end; see `llmpipe.backends.axolotl.answering`."""
     if not sys.flags.safe_path:
         sys.path.pop(0)  # llmpipe's working folder, which a training does not search
     with tempfile.TemporaryDirectory(prefix="llmpipe-plugins-") as folder:
         write_plugins(Path(folder))
         sys.path.insert(0, str(Path(folder) / PLUGINS))
         _warm_up()
-        while select.select([sys.stdin], [], [], IDLE)[0]:
-            question = sys.stdin.readline()
-            if not question:
-                break
-            fork = os.fork()
-            if fork == 0:
-                _answer(question)
-            if os.waitpid(fork, 0)[1]:
-                return 1
-    return 0
+        return answer_in_forks(_answer)
 
 
 def _warm_up() -> None:
@@ -112,29 +94,20 @@ def _warm_up() -> None:
     _outcome({key: value for key, value in compiled.config.items() if key != "plugins"}, {})
 
 
-def _answer(question: str) -> NoReturn:
-    """Print the problems as one marked line, and exit."""
-    status = 1
-    try:
-        asked = json.loads(question)
-        sys.path[1:] = search_path(asked["modules"])  # after llmpipe's plugins, as in a training
-        block, owner = asked["block"], f"axolotl {asked['axolotl']}"
-        entry = list(entry_problems(asked["dataset"], block, owner))
-        told = {problem.message for problem in entry}
-        given = capabilities_elsewhere(asked["device"]) if asked["elsewhere"] else None
-        if given is None and asked["device"]["count"] > 1:
-            given = capabilities_here(asked["document"])
-            given.get("capabilities", {})["n_gpu"] = asked["device"]["count"]
-        # Repeats the entry's problems, without a key.
-        whole = _problems(asked["document"], block, owner, given)
-        found = [*(p for p in whole if p.path or p.message not in told), *entry]
-        print(f"\n{MARK}{json.dumps([asdict(problem) for problem in found])}", flush=True)
-        status = 0
-    except Exception:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+def _answer(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the problems of a configuration."""
+    sys.path[1:] = search_path(asked["modules"])  # after llmpipe's plugins, as in a training
+    block, owner = asked["block"], f"axolotl {asked['axolotl']}"
+    entry = list(entry_problems(asked["dataset"], block, owner))
+    told = {problem.message for problem in entry}
+    given = capabilities_elsewhere(asked["device"]) if asked["elsewhere"] else None
+    if given is None and asked["device"]["count"] > 1:
+        given = capabilities_here(asked["document"])
+        given.get("capabilities", {})["n_gpu"] = asked["device"]["count"]
+    # Repeats the entry's problems, without a key.
+    whole = _problems(asked["document"], block, owner, given)
+    found = [*(p for p in whole if p.path or p.message not in told), *entry]
+    return [asdict(problem) for problem in found]
 
 
 def _problems(
