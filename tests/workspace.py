@@ -23,6 +23,14 @@ stages:
   third: {kind: command, run: "echo third >> trace; wc -l < ${inputs.i} > ${outputs.o}", inputs: {i: second}, outputs: {o: o.txt}}
 """
 
+SLOW = """\
+version: 1
+name: slow
+stages:
+  first: {kind: command, run: "echo first >> trace; echo 1 > ${outputs.o}", outputs: {o: o.txt}}
+  slow: {kind: command, run: "echo slow >> trace; echo $$ > pid; sleep 60; cat ${inputs.i} > ${outputs.o}", inputs: {i: first}, outputs: {o: o.txt}}
+"""
+
 
 class Workspace:
     """A folder with a spec; runs the command line in it as a user would."""

@@ -6,14 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llmpipe.contracts import SECRET, StageConfig
-from llmpipe.errors import Location, Problem, did_you_mean
+from llmpipe.contracts import StageConfig
+from llmpipe.errors import Problem, did_you_mean
 from llmpipe.registry import (
     all_kinds,
     claimants,
@@ -22,11 +21,11 @@ from llmpipe.registry import (
     variant_class,
     variant_names,
 )
-from llmpipe.spec.hints import for_unknown, in_quotes, of_another_variant, other_engine
 from llmpipe.spec.load import Node
 from llmpipe.spec.matrix import Variant, expand
+from llmpipe.spec.misplaced_secrets import misplaced_secrets
 from llmpipe.spec.model import StageSpec
-from llmpipe.spec.old_names import twice_named, with_new_names
+from llmpipe.spec.old_names import with_new_names
 from llmpipe.spec.schema import (
     STAGE_ID,
     STAGE_ID_RULE,
@@ -34,28 +33,12 @@ from llmpipe.spec.schema import (
     has_old_names,
     strict_schema,
 )
+from llmpipe.spec.schema_errors import schema_problems
 from llmpipe.type_errors import (
-    TYPE_WORDS,
     Steps,
-    bounded,
     dotted,
-    mismatch,
-    non_empty,
-    one_of,
-    shown,
     steps_in,
 )
-
-_NAMED_LIKE_ONE = re.compile(
-    r"""(?xi) (?: (?:API|ACCESS|SECRET) [_-]?KEY | SECRET | PASSW(?:OR)?D | (?<![a-z])(?:PASS|PAT)
-    | (?:HF|HUB|HUGGING_?FACE|AUTH|ACCESS|SESSION|API|GITHUB|GITLAB|WANDB|BEARER) [_-]?TOKEN )$"""
-)
-"""The ends of names of variables that hold secrets."""
-_SHORTEST = 8
-"""Shorter values are placeholders, such as ``none``, not secrets."""
-
-_BOUNDS = {"minimum": "ge", "exclusiveMinimum": "gt", "maximum": "le", "exclusiveMaximum": "lt"}
-_SIZES = ("minLength", "minItems", "minProperties")
 
 
 def validate(root: Node, memo: Path | None = None) -> tuple[dict[str, StageSpec], list[Problem]]:
@@ -125,7 +108,7 @@ def _convert(variants: list[Variant]) -> tuple[dict[str, StageSpec], list[Proble
 
 
 def _check_document(root: Node, plain: dict[str, Any]) -> Iterator[Problem]:
-    yield from _schema_problems(document_schema(), plain, root, ())
+    yield from schema_problems(document_schema(), plain, root, ())
     stages = root.find(("stages",))
     for stage_id, where in (stages.keys if stages else {}).items():
         if not re.fullmatch(STAGE_ID, stage_id):
@@ -156,8 +139,8 @@ def _check_stages(variants: list[Variant]) -> Iterator[Problem]:
             yield problem
         elif form := _form(node):
             schema = strict_schema(*form)
-            problems = [*_schema_problems(schema, data, node, path)]
-            problems += _misplaced_secrets(data, schema, node, path)
+            problems = [*schema_problems(schema, data, node, path)]
+            problems += misplaced_secrets(data, schema, node, path)
             yield from problems
             if problems and (packages := claimants(kind)):
                 message = f"{dotted((*path, 'kind'))}: {kind!r} is a kind of llmpipe's own"
@@ -200,177 +183,6 @@ def _form(node: Node) -> tuple[str, str | None] | None:
 def _text_at(node: Node, field: str) -> str:
     found = node.find((field,))
     return found.value if found and isinstance(found.value, str) else ""
-
-
-def _schema_problems(
-    schema: dict[str, Any], data: Any, node: Node, base: Steps
-) -> Iterator[Problem]:
-    """Check ``data``, which is at ``node``; messages call its place ``base``."""
-    for error in _validator()(schema).iter_errors(data):
-        yield from _explain(error, node, base, schema)
-
-
-@cache
-def _validator() -> Any:
-    """Return the class that checks data against a schema; to make it takes milliseconds."""
-    from jsonschema import Draft202012Validator, validators
-
-    checks = {"pattern": _check_pattern}
-    return validators.extend(Draft202012Validator, checks)  # type: ignore[no-untyped-call]
-
-
-def _check_pattern(
-    validator: Any, pattern: str, value: Any, schema: dict[str, Any]
-) -> Iterator[Any]:
-    """Match as JSON Schema does: ``$`` is the very end, and not before a last line feed as well."""
-    from jsonschema import ValidationError
-
-    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
-        yield ValidationError(f"{value!r} does not match {pattern!r}")
-
-
-def _explain(error: Any, node: Node, base: Steps, root: dict[str, Any]) -> Iterator[Problem]:
-    """Turn an error of jsonschema into readable problems; ``root`` is the whole schema."""
-    path: Steps = tuple(error.absolute_path)
-    name = dotted((*base, *path))
-    prefix = f"{name}: " if name else ""
-    if error.validator == "additionalProperties":
-        known = list(error.schema.get("properties", {}))
-        for key in [k for k in error.instance if k not in known]:
-            hint = (
-                twice_named(key, error.schema)
-                or (None if path else of_another_variant(error.instance, key))
-                or for_unknown(key, error.instance[key], root, known, top=not path)
-            )
-            where = node.locate((*path, key), key=True)
-            yield Problem(f"{prefix}unknown key {key!r}", where, hint)
-    elif error.validator == "required":
-        missing = error.message.split("'")[1]
-        yield Problem(f"{prefix}{missing!r} is missing", node.locate(path, key=True))
-    elif intended := _intended_choice(error):
-        for nested in intended:
-            yield from _explain(nested, node, base, root)
-    else:
-        where = node.locate(path)
-        advice = in_quotes(error, where) or other_engine(error) or _meant(error)
-        yield Problem(f"{prefix}{_complaint(error)}", where, advice)
-
-
-def _intended_choice(error: Any) -> list[Any]:
-    """Return the errors of the intended choice, for a value that fits none of several choices.
-
-    That is the only choice with the value's type; nothing if there are none or several.
-    """
-    if error.validator not in ("anyOf", "oneOf"):
-        return []
-    of_type = {e.schema_path[0] for e in error.context} - {
-        e.schema_path[0] for e in error.context if e.validator == "type" and not e.relative_path
-    }
-    return [e for e in error.context if of_type == {e.schema_path[0]}]
-
-
-def _complaint(error: Any) -> str:
-    """Word one of jsonschema's errors about a single value."""
-    if error.validator == "pattern":
-        return f"must match {error.validator_value}, not {shown(error.instance)}"
-    if error.validator in ("type", "anyOf", "oneOf", "enum", "const", *_BOUNDS, *_SIZES):
-        return mismatch(_expected(error.schema), error.instance)
-    return str(error.message)
-
-
-def _expected(schema: dict[str, Any]) -> list[str]:
-    """Return in words what a schema allows; null only where it allows nothing else."""
-    if "enum" in schema or "const" in schema:
-        return [one_of(schema.get("enum") or [schema["const"]])]
-    if choices := schema.get("anyOf") or schema.get("oneOf"):
-        words = [word for choice in choices for word in _expected(choice)]
-    else:
-        types = schema.get("type", "object")
-        words = [_words(each, schema) for each in ([types] if isinstance(types, str) else types)]
-    return [word for word in words if word != TYPE_WORDS["null"]] or words
-
-
-def _words(kind: str, schema: dict[str, Any]) -> str:
-    """Return the words for one type of a schema, with its bounds."""
-    if kind in ("integer", "number"):
-        bounds = {name: schema[key] for key, name in _BOUNDS.items() if key in schema}
-        return bounded(TYPE_WORDS[kind], **bounds)
-    empty = any(schema.get(key) == 1 for key in _SIZES)
-    return non_empty(TYPE_WORDS[kind]) if empty else TYPE_WORDS[kind]
-
-
-def _meant(error: Any) -> str | None:
-    """Return the allowed word that a value is close to, as a hint."""
-    if error.validator not in ("enum", "const") or not isinstance(error.instance, str):
-        return None
-    allowed = error.validator_value if error.validator == "enum" else [error.validator_value]
-    return did_you_mean(error.instance, (each for each in allowed if isinstance(each, str)))
-
-
-def _misplaced_secrets(
-    data: Any, schema: dict[str, Any], root: Node, base: Steps
-) -> Iterator[Problem]:
-    """Refuse ``${secret:…}`` outside the fields that the schema marks ``writeOnly``.
-
-    A field for a secret refuses a value in clear text, and so does an environment variable with the
-    name of a secret; short placeholders are allowed. The line is not shown, because messages end up
-    in logs.
-    """
-
-    def walk(value: Any, node: dict[str, Any], path: Steps, allowed: bool) -> Iterator[Problem]:
-        node = _resolve(node, schema)
-        allowed = allowed or bool(node.get("writeOnly"))
-        if isinstance(value, str) and SECRET.search(value) and not allowed:
-            name = dotted((*base, *path))
-            yield Problem(
-                f"{name}: a secret is not allowed here: it would be stored and hashed",
-                root.locate(path),
-                "secrets are allowed in api_key fields and in a command's env",
-            )
-        elif isinstance(value, str) and _is_for_a_secret(node, path):
-            if len(value) >= _SHORTEST and not SECRET.search(value):
-                yield Problem(
-                    f"{dotted((*base, *path))}: a secret in clear text: every run's records would "
-                    "show it",
-                    _without_value(root.locate(path)),
-                    "write ${secret:NAME}, and export NAME=… before llmpipe is called",
-                )
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                below = node.get("properties", {}).get(key) or node.get("additionalProperties")
-                below = below if isinstance(below, dict) else {}
-                yield from walk(item, below, (*path, key), allowed)
-        elif isinstance(value, list):
-            items = node.get("items")
-            for i, item in enumerate(value):
-                below = items if isinstance(items, dict) else {}
-                yield from walk(item, below, (*path, i), allowed)
-
-    yield from walk(data, schema, (), allowed=False)
-
-
-def _without_value(place: Location) -> Location:
-    """Return a place without its line, and without the value of a command line option."""
-    option, equals, _ = place.file.partition("=")
-    return place._replace(text="", file=option if equals and option[:2] == "--" else place.file)
-
-
-def _is_for_a_secret(node: dict[str, Any], path: Steps) -> bool:
-    named = len(path) > 1 and path[-2] == "env" and _NAMED_LIKE_ONE.search(str(path[-1]))
-    return node.get("format") == "password" or bool(named)
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """Follow ``$ref`` and unwrap ``X | None``."""
-    for choice in node.get("anyOf", []):
-        if "$ref" in choice or choice.get("writeOnly"):
-            return _resolve(
-                {**choice, **{key: node[key] for key in ("writeOnly", "format") if key in node}},
-                schema,
-            )
-    if "$ref" in node:
-        return {**node, **schema["$defs"][node["$ref"].rpartition("/")[2]]}
-    return node
 
 
 def _known(kind: Any) -> bool:

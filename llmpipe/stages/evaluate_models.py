@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from llmpipe.backends.reasoning import Reply
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
+from llmpipe.stages.evaluate_config import EvaluateConfig
 from llmpipe.stages.evaluate_logits import (
     COMPARED,
     LIKELIHOODS,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from llmpipe.backends.huggingface.inference import LoadedModel
     from llmpipe.backends.llama_cpp.quantize import Written
     from llmpipe.parity.divergence import Divergence
-    from llmpipe.stages.evaluate import EvaluateConfig
 
 PROMPTS = 8
 """Number of rows whose prompts are compared between the engines, as token ids."""

@@ -16,9 +16,9 @@ from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.contracts import StageContext
 from llmpipe.errors import StageError
 from llmpipe.evaluation.bootstrap import RowScores
+from llmpipe.stages.evaluate_config import EvaluateConfig
 
 if TYPE_CHECKING:
-    from llmpipe.stages.evaluate import EvaluateConfig
     from llmpipe.stages.evaluate_models import Result
 from llmpipe.stages.evaluate_rows import Chat
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmpipe.backends.reasoning import Reply, part, part_unseen
 from llmpipe.contracts import Artifact, StageContext
@@ -16,9 +16,7 @@ from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.records import WrittenFloat, read_rows
 from llmpipe.formats.row import expecting
 from llmpipe.formats.turn import message_of
-
-if TYPE_CHECKING:
-    from llmpipe.stages.evaluate import EvaluateConfig
+from llmpipe.stages.evaluate_config import EvaluateConfig
 
 Chat = list[dict[str, Any]]
 """The turns of a conversation as chat templates take them."""

@@ -62,8 +62,9 @@ MET = {
     "alone": ALWAYS | {"unreachable"},
     "waiting": ALWAYS | {"waiting"},
     "interrupt": ALWAYS,
+    "training": {"trained-rows"},
 }
-"""The events that the runs of these tests record."""
+"""The events that the runs of these tests record; a training's in `test_train_packing.py`."""
 
 TYPES: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),

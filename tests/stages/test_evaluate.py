@@ -12,7 +12,8 @@ from llmpipe.backends.llama_cpp.quantize import quantize
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.formats.records import write_rows
-from llmpipe.stages.evaluate import Evaluate, EvaluateConfig, check_limits
+from llmpipe.stages.evaluate import Evaluate, check_limits
+from llmpipe.stages.evaluate_config import EvaluateConfig
 from llmpipe.stages.evaluate_logits import reference_of, require_reference
 
 ROWS = [
