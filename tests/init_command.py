@@ -23,7 +23,7 @@ def write_rows(path: Path, rows: list[Any]) -> None:
 
 
 def init(*arguments: str) -> int:
-    """Run the command with nobody at the terminal."""
+    """Run the command without a person at the terminal."""
     return main(["init", *arguments])
 
 

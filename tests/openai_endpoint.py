@@ -111,7 +111,7 @@ class Endpoint:
         }
 
     def _stream(self, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
-        """Send a reply three characters at a time; ``hung_up`` notes that nobody listens."""
+        """Send a reply three characters at a time; ``hung_up`` notes that the reader has gone."""
         text, finish = self.reply(body)
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")

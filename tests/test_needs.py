@@ -211,7 +211,7 @@ def test_doctor_without_a_spec_shows_what_is_installed(capsys: pytest.CaptureFix
 
 
 def test_the_fewest_extras_are_chosen() -> None:
-    """What brings most first; of equals the smallest; what nobody brings has none."""
+    """What brings most first; of equals the smallest; what no package brings has none."""
     known = {
         "big": frozenset("abcdxyz"), "small": frozenset("ab"), "other": frozenset("ef"),
     }  # fmt: skip

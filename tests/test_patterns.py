@@ -54,7 +54,7 @@ def tree(tmp_path: Path) -> Path:
     ],
 )
 def test_what_a_pattern_means(tree: Path, pattern: str, names: set[str]) -> None:
-    """Hidden names must be asked for; version control and lock files are nobody's data."""
+    """Hidden names must be asked for; version control and lock files are not data."""
     assert matching(tree, pattern) == names
 
 

@@ -57,7 +57,7 @@ def test_reasoning_stands_apart(text: str, opened: Tags | None, expected: Reply)
 
 @pytest.mark.parametrize("tags", TAGS)
 def test_every_known_pair_of_tags(tags: Tags) -> None:
-    """Whoever opens it; and no start is the beginning of another, which would win by its place."""
+    """Whichever tag opens it; and no opening tag is the beginning of another, which would win by its place."""
     assert part(f"{tags.start}Hm.{tags.end}Paris") == Reply("Paris", "Hm.")
     assert part(f"Hm.{tags.end}Paris", tags) == Reply("Paris", "Hm.")
     assert part_unseen(f"Hm.{tags.end}Paris") == Reply("Paris", "Hm.")

@@ -95,7 +95,7 @@ def test_an_update_costs_what_changed(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_answers_alone_and_under_load(tmp_path: Path) -> None:
-    """Every step has its time; nobody is refused, and a slot is given up."""
+    """Every step has its time; no request is refused, and a slot is given up."""
     sizes = ("--chunks", "8", "--queries", "2", "--answers", "1")
     clients = ("--clients", "2", "--searches", "2", "--asked", "1")
     found = measured(tmp_path, "latency,load", "--int8", *sizes, *clients)

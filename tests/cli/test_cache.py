@@ -129,7 +129,7 @@ sys.exit(main(["cache", "verify", "spec.yaml", *sys.argv[1:]]))
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can hand a store to somebody else")
 def test_what_may_not_be_read_stays(workspace: Any) -> None:
-    """Nobody can tell whether it is rotten: it is named, not taken out, and the exit status is 1."""
+    """Whether it is damaged is unknown: it is named but not removed, and the exit status is 1."""
     path = Path(workspace.run()["stages"]["second"]["outputs"]["o"])
     ours = takewhile(lambda folder: folder != Path(gettempdir()), workspace.folder.parents)
     for folder in (workspace.folder, *ours):

@@ -241,5 +241,5 @@ def test_the_script_is_printed(shell: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_home_of_nobody_has_nothing_to_offer(folder: Path) -> None:
-    """A path that cannot be is no reason to break what is being typed."""
+    """An impossible path does not break what is being typed."""
     assert words("llmpipe run ~nouser/x --only ") == []

@@ -1,4 +1,4 @@
-"""Bytes that are no UTF-8, from wherever a system hands them over: told in a line, no traceback."""
+"""Bytes that are not UTF-8, from wherever a system hands them over: told in a line, no traceback."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_name_of_the_spec_or_its_folder(
 
 
 def test_the_store(workspace: Workspace) -> None:
-    """LLMPIPE_HOME is refused as a folder would be; HOME alone is no reason."""
+    """LLMPIPE_HOME is refused as a folder would be; HOME alone is not."""
     workspace.write(SPEC)
     home = str(workspace.folder / BYTES)
     assert "the path is not UTF-8 text" in refusal(workspace, "run", "spec.yaml", LLMPIPE_HOME=home)

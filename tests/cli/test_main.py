@@ -223,7 +223,7 @@ def test_nobody_reads_what_is_printed(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_closed_standard_output_is_no_failure(folder: Path) -> None:
-    """Whoever closes it wants to read nothing."""
+    """A reader that closes it wants to read nothing."""
     script = f"exec '{sys.executable}' -m llmpipe plan spec.yaml >&-"
     told = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, text=True)
     assert (told.returncode, told.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Options of ``run`` that would do nothing are refused, and nobody needs to read what it prints."""
+"""Options of ``run`` that would do nothing are refused, and its output need not be read."""
 
 from __future__ import annotations
 

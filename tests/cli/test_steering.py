@@ -63,7 +63,7 @@ def quoted(text: str) -> str:
     ],
 )
 def test_what_a_spec_holds(workspace: Workspace, old: str, new: str) -> None:
-    """Keys, ids, values and excerpts, also of what is no YAML; as data it stays what it is."""
+    """Keys, ids, values and excerpts, also of what is not YAML; as data it stays what it is."""
     workspace.write(SPEC.replace(old, new))
     for command in ("validate", "plan", "run"):
         assert "spec.yaml" in said(workspace, command, "spec.yaml")
@@ -209,7 +209,7 @@ def test_the_question_of_an_agent_is_shown_harmless(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["plain", "tab\tand\nline", "Zürich 東京 👩‍💻 می‌خواهم", ""])
 def test_honest_text_stays(text: str) -> None:
-    """Joiners of emoji and of Persian are no steering."""
+    """Joiners of emoji and of Persian are not control characters."""
     assert guarded(text) == text
 
 

@@ -27,5 +27,5 @@ def pipeline(tmp_path: Path, teacher: Endpoint) -> Pipeline:
 
 @pytest.fixture
 def undisturbed(tmp_path: Path, teacher: Endpoint) -> dict[str, Any]:
-    """The stages of a run in another store that nobody disturbed."""
+    """The stages of a run in another store that was not disturbed."""
     return Pipeline(tmp_path / "undisturbed", teacher.url).run()

@@ -1,7 +1,7 @@
 """A pipeline of cheap stages that is killed, starved of disk and run by many at once.
 
 Every stage kind in it is real: shell commands, a teacher behind a loopback endpoint, formatting.
-Its artifacts are compared by their bytes with those of a run that nobody disturbed.
+Its artifacts are compared by their bytes with those of a run that was not disturbed.
 """
 
 from __future__ import annotations

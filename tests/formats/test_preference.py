@@ -174,7 +174,7 @@ def _called(place: str, **keys: Any) -> list[dict[str, Any]]:
     ids=["call", "name", "id"],
 )
 def test_prompts_that_differ_in_what_is_not_text(other: list[dict[str, Any]]) -> None:
-    """A call, a name or an id is part of the prompt: two of them are no common beginning."""
+    """A call, a name or an id is part of the prompt: two that differ are not a common beginning."""
     answers = [{"role": "assistant", "content": text} for text in ("Yes.", "No.")]
     row = {"chosen": [*_called("Oslo"), answers[0]], "rejected": [*other, answers[1]]}
     with pytest.raises(RowError, match="differ before their last turn"):
@@ -185,7 +185,7 @@ def test_prompts_that_differ_in_what_is_not_text(other: list[dict[str, Any]]) ->
 
 
 def test_a_text_quotes_a_turn_by_its_text() -> None:
-    """A name is no contradiction to a text; an empty list of calls is none at all."""
+    """A name does not contradict a text; an empty list of calls counts as none."""
     asked = {"role": "user", "content": "Warm?", "name": "Ann", "tool_calls": []}
     answers = [{"role": "assistant", "content": text} for text in ("Yes.", "No.")]
     plain = {key: asked[key] for key in ("role", "content", "name")}

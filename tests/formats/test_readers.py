@@ -258,7 +258,7 @@ def test_misspelled_names_are_suggested() -> None:
     ],
 )
 def test_useless_rows_have_a_reason(row: dict[str, Any], reason: str) -> None:
-    """A blank text or a question without an answer is no mistake of shape: it is countable."""
+    """A blank text or a question without an answer is not a mistake of shape: it is counted."""
     with pytest.raises(UnusableRowError) as caught:
         require_usable(read_example(row).example)
     assert caught.value.reason == reason

@@ -129,7 +129,7 @@ def test_wide_files_by_their_mark(tmp_path, encoding, name, content):
      ("a.tsv", "sep=,", ","), ("a.csv", "\ufeffsep=:", ":")],
 )  # fmt: skip
 def test_a_first_line_for_spreadsheets(tmp_path, name, first, separator):
-    """It says what separates the columns, and is no row; lines are counted with it."""
+    """It says what separates the columns, and is not a row; lines are counted with it."""
     lines = [first, separator.join(("q", "a")), separator.join(("1", "2")), separator.join("123")]
     (tmp_path / name).write_text("\r\n".join(lines[:3]) + "\r\n", "utf-8", newline="")
     assert list(read_rows(tmp_path / name, "data")) == [(3, {"q": "1", "a": "2"})]

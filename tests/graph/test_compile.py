@@ -204,7 +204,7 @@ b: {kind: train, base_model: a, data: ./rows.jsonl, axolotl: {adapter: lora}%s}"
 
 
 def test_needs_and_dependents(folder: Path) -> None:
-    """The graph knows what hangs on a stage and what a stage hangs on."""
+    """The graph knows what depends on a stage and what a stage depends on."""
     graph = compiled(folder, RECIPE)
     assert set(graph.dependents("gguf")) == {"quality", "chat"}
     assert set(graph.needs("merge:sft")) == {"dataset", "import_gguf:base", "sft"}

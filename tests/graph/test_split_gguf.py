@@ -74,7 +74,7 @@ def test_a_missing_part_is_told_before_anything_runs(folder: Path, kind: str) ->
 
 @pytest.mark.parametrize("kind", STAGES)
 def test_another_part_names_the_first(folder: Path, kind: str) -> None:
-    """A part alone is no model; the hint can be copied."""
+    """A part alone is not a model; the hint can be copied."""
     told = refused(folder, f"./{NAMES[1]}", STAGES[kind])
     assert f"./{NAMES[1]} is part 2 of 3 of a GGUF" in told
     assert f"name the first part, which stands for all: ./{NAMES[0]}" in told

@@ -143,7 +143,7 @@ quality: {{kind: evaluate, models: [base, sft], data: ./rows.jsonl}}""",
 
 
 def test_select_ends_a_sweep(folder: Path) -> None:
-    """It takes all points at once; what hangs on it is one stage and knows the winner's type."""
+    """It takes all points at once; what depends on it is one stage and knows the winner's type."""
     graph = compiled(
         folder,
         CHAIN
@@ -201,7 +201,7 @@ best: {kind: select, of: a, by: c.loss, mode: min}"""
 
 
 def test_candidates_must_be_of_one_kind(folder: Path) -> None:
-    """Adapters of several models have no one base: what hangs on the winner could not be typed."""
+    """Adapters of several models have no one base: what depends on the winner could not be typed."""
     message = refused(
         folder,
         f"""\

@@ -246,7 +246,7 @@ def try_one(folder: Path, expected: dict[str, dict[str, bytes]], chance: random.
 
 
 def say(arguments: list[str], result: tuple[int, str, str]) -> int:
-    """Print a refusal, for whoever looks at the messages; return the exit code."""
+    """Print a refusal, for people who read the messages; return the exit code."""
     code, out, err = result
     if code:
         print(f"{' '.join(arguments)} -> {code}: {(err or out).strip()[:500]}", file=sys.stderr)

@@ -80,7 +80,7 @@ def test_gc_frees_nothing_when_it_cannot_know_which_specs_use_the_store(
 def test_runs_go_on_without_events_that_are_none(
     home: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    """A run without a record, and without a first event, is no run."""
+    """A run without a record, and without a first event, is not a run."""
     (run,) = (home / "runs").iterdir()
     (run / "run.json").unlink()
     (run / "events.jsonl").write_text(text)

@@ -36,7 +36,7 @@ def _seconds(workspace: Workspace, **how: Any) -> dict[str, float | None]:
 
 
 def test_the_same_again_takes_as_long(ran: Workspace) -> None:
-    """What is forced, and all that may hang on it, is done as it was."""
+    """What is forced, and all that may depend on it, is done as it was."""
     assert _seconds(ran, forced=["first"]) == {"first": 100, "second": 100, "third": 100}
 
 
@@ -48,7 +48,7 @@ def test_three_times_the_input_takes_three_times_as_long(ran: Workspace) -> None
 
 
 def test_what_cannot_be_told_is_unknown(ran: Workspace) -> None:
-    """Nobody knows how long another command takes, nor what comes after it."""
+    """How long another command takes is unknown, and so is what comes after it."""
     assert _seconds(ran, settings=["params.word=two"]) == {
         "first": None, "second": None, "third": None,
     }  # fmt: skip
@@ -58,7 +58,7 @@ def test_what_cannot_be_told_is_unknown(ran: Workspace) -> None:
 
 
 def test_a_record_that_does_not_say_what_it_read(ran: Workspace) -> None:
-    """Early ones do not: of another input nobody can tell then, of the same one as before."""
+    """Early ones do not: of another input it is unknown then, of the same one as before."""
     store = Store(ran.folder / ".llmpipe")
     for path in store.keys.iterdir():
         record = store.record(path.stem)

@@ -130,7 +130,7 @@ def test_the_page_describes_this_version() -> None:
 
 
 def test_failure_and_retry(workspace: Any) -> None:
-    """A stage that fails is tried again, and what hangs on it is blocked: all as described."""
+    """A stage that fails is tried again, and what depends on it is blocked: all as described."""
     workspace.write(FAILING)
     workspace.run("-k", "--set", "stages.below.timeout=9", code=1)
     events = events_of(workspace.folder / ".llmpipe")

@@ -139,7 +139,7 @@ def test_specs_that_share_a_store_protect_each_other(workspace: Any) -> None:
 
 
 def test_an_unreadable_lock_file_frees_nothing(workspace: Any, home: Path) -> None:
-    """Nobody knows what it needs: gc refuses, naming it."""
+    """What it needs is unknown: gc refuses, naming it."""
     workspace.run()
     lock = workspace.folder / "chain.lock.yaml"
     before = contents(home)
@@ -234,7 +234,7 @@ def test_what_an_orphan_finished_is_kept(workspace: Any) -> None:
 
 
 def test_what_was_pulled_is_kept(workspace: Any) -> None:
-    """A pull is no run, but what it brought since the runs that are kept stays."""
+    """A pull is not a run, but what it brought since the runs that are kept stays."""
     text = workspace.spec.read_text()
     workspace.write(f"{text}cache: {{remote: ./shared}}\n")
     workspace.run()
@@ -329,7 +329,7 @@ def test_a_spec_that_is_not_there_names_no_store(workspace: Any) -> None:
 
 
 def test_a_record_of_another_shape_protects_nothing(workspace: Any, home: Path) -> None:
-    """A run.json that is no record is like none at all: what else is needed stays."""
+    """A run.json that is not a record counts as missing: what else is needed stays."""
     for run in (home / "runs").iterdir():
         (run / "run.json").write_text("{}")
     assert collect(workspace, "--keep-runs", "1")["records"] == 6

@@ -88,7 +88,7 @@ def test_the_plan_names_what_changed(manuals: Workspace) -> None:
 
 
 def test_any_name_of_a_file_can_be_told(manuals: Workspace) -> None:
-    """Bytes that are no text, or that a terminal would obey, are shown as unknown."""
+    """Bytes that are not text, or that a terminal would obey, are shown as unknown."""
     (manuals.folder / "docs" / os.fsdecode(b"caf\xe9\x1b[2J.md")).write_text("# C\n")
     assert "because docs/caf\ufffd\ufffd[2J.md added\n" in manuals.call("plan", "spec.yaml").stdout
     assert len(documents(manuals.run())) == 3
@@ -103,7 +103,7 @@ def test_the_plan_names_what_changed_in_a_folder(manuals: Workspace) -> None:
 
 
 def test_another_name_for_the_same_files(manuals: Workspace) -> None:
-    """The ids hang on the path, so a moved folder is a reason to run and is named as one."""
+    """The ids depend on the path, so a moved folder is a reason to run and is named as one."""
     (manuals.folder / "docs").rename(manuals.folder / "texts")
     manuals.write(SPEC.replace("docs/", "texts/"))
     (cause,) = manuals.plan()["docs"]["causes"]
@@ -113,7 +113,7 @@ def test_another_name_for_the_same_files(manuals: Workspace) -> None:
 
 
 def test_the_folder_of_the_spec_itself(manuals: Workspace) -> None:
-    """The lock file that each run writes there is no reason to run again."""
+    """The lock file that each run writes there does not cause another run."""
     manuals.write(SPEC.replace("./docs/**/*.md", "."))
     manuals.run()
     assert manuals.run()["stages"]["docs"]["status"] == "cached"

@@ -138,7 +138,7 @@ def write_events(folder: Path, *lines: str) -> None:
 
 def test_runs_without_a_record_are_told_from_their_events(store: Store) -> None:
     """A run that was killed says what it was and what had ended; a torn line ends the reading, and
-    folders without a first event, or with a record of another shape, are no runs."""
+    folders without a first event, or with a record of another shape, are not runs."""
     start = {"event": "run-started", "time": "t0", "run": "r1", "name": "x", "spec": "s.yaml",
              "profiles": ["gpu"], "set": [], "stages": ["a", "b"]}  # fmt: skip
     end = {"event": "stage-ended", "time": "t1", "stage": "a", "kind": "command", "status": "done",
@@ -174,7 +174,7 @@ def test_runs_without_a_record_are_told_from_their_events(store: Store) -> None:
     ],
 )
 def test_a_record_of_another_shape_is_skipped(store: Store, change: dict[str, Any]) -> None:
-    """Whoever lists runs or looks for what they need meets no field that is something else."""
+    """Listing runs, or what they need, never meets a field of another type."""
     for name, record in (("r4", ENDED), ("r5", ENDED | change), ("r6", {}), ("r7", [])):
         (store.runs / name).mkdir(parents=True)
         (store.runs / name / "run.json").write_text(json.dumps(record))

@@ -17,7 +17,7 @@ def edited(space: Any, old: str, new: str) -> None:
 
 
 def test_a_frozen_stage_stays(workspace: Any, statuses: Statuses) -> None:
-    """Neither its own change nor one above it reruns it; what hangs on it stays cached, too."""
+    """Neither its own change nor one above it reruns it; what depends on it stays cached, too."""
     workspace.run()
     workspace.trace()
     edited(workspace, "second: {kind", "second: {freeze: true, kind")
@@ -91,7 +91,7 @@ def test_a_frozen_stage_runs_when_it_is_to_make_other_things(workspace: Any) -> 
 
 
 def test_keep_records_the_artifact_under_its_new_key(workspace: Any, statuses: Statuses) -> None:
-    """The next run needs no --keep: the stage is fresh, and so is what hangs on it."""
+    """The next run needs no --keep: the stage is fresh, and so is what depends on it."""
     before = workspace.run()["stages"]["second"]
     workspace.trace()
     edited(workspace, "sort", "sort -r")
@@ -134,7 +134,7 @@ def test_a_stage_below_one_that_runs_is_kept(workspace: Any) -> None:
 
 
 def test_what_cannot_be_kept_is_refused(workspace: Any) -> None:
-    """Before it ever ran, or together with --force: nobody waits for hours to learn it."""
+    """Before it ever ran, or together with --force: it is said before hours are spent."""
     told = workspace.call("run", "spec.yaml", "--keep", "second")
     assert told.returncode == 2
     assert "--keep second: the store has nothing that it made" in told.stderr

@@ -124,7 +124,7 @@ def test_the_lease_of_a_dead_machine_expires(tmp_path: Path, skew: float) -> Non
 
 
 def test_a_machine_takes_over_at_once_what_it_held_itself(tmp_path: Path) -> None:
-    """The kernel says that its owner is dead: nobody waits for heartbeats."""
+    """The kernel says that its owner is dead: it does not wait for heartbeats."""
     first = Machine(tmp_path, "one")
     assert first.says() == "has it"
     first.kill()

@@ -231,7 +231,7 @@ def test_an_exact_artifact_must_be_the_same(space: Any) -> None:
 
 
 def test_what_an_outside_program_makes_may_differ(space: Any) -> None:
-    """A command promises nothing: what is made of its other output is made, and is no drift."""
+    """A command promises nothing: what is made of its other output is made, and is not drift."""
     space.write(SPEC.replace("cat ${inputs.src}", "sed s/q/$RANDOM_WORD/ ${inputs.src}"))
     assert space.run(RANDOM_WORD="first")["status"] == "done"
     shutil.rmtree(space.folder / ".llmpipe")
@@ -335,7 +335,7 @@ def test_a_lock_from_elsewhere_explains_the_plan(space: Any) -> None:
 
 
 def test_a_frozen_stage_is_as_locked(space: Any) -> None:
-    """Where its artifact is the locked one its changed settings are no drift; elsewhere they are."""
+    """Where its artifact is the locked one its changed settings are not drift; elsewhere they are."""
     space.run()
     frozen = SPEC.replace("kind: format,", "kind: format, freeze: true,")
     space.write(frozen.replace("to: messages", "to: alpaca"))

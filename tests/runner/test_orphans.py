@@ -88,7 +88,7 @@ def test_a_run_with_another_key_warns_of_an_orphan(workspace: Workspace) -> None
 
 
 def test_gc_names_a_run_that_goes_on(workspace: Workspace) -> None:
-    """A run that is well is named by its command line, and nobody is told to kill it."""
+    """A healthy run is named by its command line, without advice to kill it."""
     workspace.write(STUCK)
     setting = "stages.slow.env.TOKEN=sk-secret"
     process: Any = workspace.start("run", "spec.yaml", "--set", setting)

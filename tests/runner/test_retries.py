@@ -38,7 +38,7 @@ def events(space: Any, result: dict[str, Any], kind: str) -> list[dict[str, Any]
 
 
 def test_a_stage_that_fails_twice_is_done_at_the_third_try(workspace: Any) -> None:
-    """After a second, then after two; what hangs on it goes on as if nothing had been."""
+    """After a second, then after two; what depends on it runs as usual."""
     flaky(workspace, fails=2, retries=3)
     result = workspace.run()
     assert {stage["status"] for stage in result["stages"].values()} == {"done"}

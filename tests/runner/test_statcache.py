@@ -166,7 +166,7 @@ def test_damage_found_in_use_begins_it_anew(tmp_path: Path) -> None:
 
 
 def test_a_locked_cache_is_not_removed(tmp_path: Path) -> None:
-    """Somebody else writes to it: that is no damage, and what it knows stays."""
+    """Another process writes to it: that is not damage, and what it knows stays."""
     place, path = tmp_path / "statcache.sqlite", tmp_path / "a"
     path.write_bytes(b"x")
     cache = StatCache(place)
@@ -206,7 +206,7 @@ def test_a_pipe_is_no_input(tmp_path: Path, cache: StatCache) -> None:
 
 
 def test_a_deep_folder_has_a_digest(tmp_path: Path, cache: StatCache) -> None:
-    """Its depth is no matter of Python's stack."""
+    """Python's stack does not limit its depth."""
     deepest = tmp_path / "top"
     for _ in range(1200):
         deepest.mkdir()

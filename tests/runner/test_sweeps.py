@@ -38,7 +38,7 @@ def edited(space: Any, old: str, new: str) -> None:
 
 
 def winner(result: dict[str, Any]) -> str:
-    """Return the text of what hangs on the winner."""
+    """Return the text of what depends on the winner."""
     return Path(result["stages"]["use"]["outputs"]["o"]).read_text().strip()
 
 
@@ -144,7 +144,7 @@ def test_a_missing_metric_is_named_with_what_there_is(sweep: Any) -> None:
 
 
 def test_a_point_that_diverged_cannot_win(sweep: Any) -> None:
-    """NaN and infinity are no metrics to choose by; the run says which points they were."""
+    """NaN and infinity are not metrics to choose by; the run says which points they were."""
     edited(sweep, '["3", "1", "2"]', '["3", NaN, "2", "-Infinity"]')
     told = sweep.call("run", "spec.yaml")
     assert told.returncode == 0

@@ -88,7 +88,7 @@ def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
 
 
 def test_a_socket_is_refused(tmp_path: Path) -> None:
-    """It is no data."""
+    """It is not data."""
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "s"))
         with pytest.raises(StageError, match="the output 'o' holds a socket"):

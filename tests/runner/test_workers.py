@@ -92,7 +92,7 @@ def importer(heavy: Path) -> int | None:
 def test_stages_come_from_the_server_that_has_imported(
     workers: Workers, heavy: Path, tmp_path: Path
 ) -> None:
-    """Nobody waits for it, and nobody misses it when it is killed."""
+    """No stage waits for it, or needs it when it is killed."""
     plain = start_one(workers, tmp_path)
     assert importer(heavy) is None
     begun = time.monotonic()

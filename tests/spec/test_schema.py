@@ -91,7 +91,7 @@ def test_what_is_completed_elsewhere_need_not_be_whole(change: dict[str, Any]) -
     ],
 )
 def test_a_misspelled_key_is_found_wherever_a_stage_stands(change: dict[str, Any]) -> None:
-    """Being incomplete is no license: what is written must be known."""
+    """Being incomplete is not an excuse: what is written must be known."""
     assert any("timeut" in message for message in complaints({**SPEC, **change}))
 
 
@@ -146,5 +146,5 @@ def test_what_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_matrix_is_described_as_it_is_read() -> None:
-    """The editor form knows the keys of a matrix that are no axes."""
+    """The editor form knows the keys of a matrix that are not axes."""
     assert tuple(MATRIX["properties"]) == SETTINGS

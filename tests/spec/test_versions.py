@@ -40,7 +40,7 @@ def test_a_newer_version_asks_for_a_newer_llmpipe(tmp_path: Path, version: str) 
 
 @pytest.mark.parametrize("version", ["0", "-1", "1.5", "'1'", "v1", "latest", "[1]"])
 def test_a_version_that_never_was_is_named(tmp_path: Path, version: str) -> None:
-    """What is no version says what to write."""
+    """What is not a version says what to write."""
     message = refused(tmp_path, f"version: {version}\n")
     assert message.startswith("spec.yaml:1:10: version: there is no version ")
     assert message.endswith("\n   write version: 1")

@@ -1,4 +1,4 @@
-"""Text that is no YAML is told at the place of the mistake, not where the parser stops."""
+"""Text that is not YAML is told at the place of the mistake, not where the parser stops."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ THAI = {"a.csv#1": "ห้องสมุดเทศบาลเปิดวั
 
 
 def test_text_that_the_model_cannot_read_is_refused(run_chunk: Run) -> None:
-    """Six rows of Thai were one unknown token each, and nobody was told; now it takes a setting."""
+    """Six rows of Thai were one unknown token each, and no message said so; now it takes a setting."""
     with pytest.raises(StageError, match=r"cannot read 100% of the text.*a\.csv#1") as caught:
         run_chunk(THAI)
     assert "unknown: allow" in (caught.value.hint or "")

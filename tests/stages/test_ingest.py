@@ -127,7 +127,7 @@ def test_files_of_other_formats_are_passed_over_and_named(ingest: Runner) -> Non
 
 
 def test_a_single_file_and_many_endings_in_the_summary(ingest: Runner) -> None:
-    """One is no plural; up to ten endings are named."""
+    """One is singular; up to ten endings are named."""
     ingest.write("docs/a.md", "A")
     ingest.write("docs/b.rtf", "b")
     result, _ = ingest("./docs")
@@ -408,7 +408,7 @@ def test_rows_by_columns(ingest: Runner) -> None:
 
 
 def test_a_misspelled_column_is_no_broken_file(ingest: Runner) -> None:
-    """It is named with those that are there; passing the file over is no advice, and no way out."""
+    """It is named with those that are there; passing the file over is not advised."""
     ingest.write("docs/a.md", "a\n")
     ingest.write("docs/faq.csv", "question,answer\nWhy?,Because.\n")
     columns = {"text": ["answr"]}
@@ -435,14 +435,14 @@ def test_a_row_that_lacks_a_column_is_a_broken_file(ingest: Runner) -> None:
 
 
 def test_a_column_of_metadata_that_no_row_has_is_told_of(ingest: Runner) -> None:
-    """Rows may leave one out, so it is no error; but one that all do is likely misspelled."""
+    """Rows may leave one out, so it is not an error; but one that all do is likely misspelled."""
     ingest.write("a.jsonl", '{"text": "a", "author": "A."}\n{"text": "b", "year": 1999}\n')
     ingest("./a.jsonl", columns={"text": ["text"], "metadata": ["author", "year", "autor"]})
     assert ingest.warnings == ["columns.metadata: no row has a value in 'autor'"]
 
 
 def test_a_half_scanned_pdf_is_told_of(ingest: Runner) -> None:
-    """Pages without text are no error where others have some, but a loss to know of."""
+    """Pages without text are not an error where others have some, but a loss to know of."""
     ingest.write("a.pdf", pdf_bytes([["text"], [], []]))
     ingest("./a.pdf")
     assert ingest.warnings == ["a.pdf: 2 of its 3 pages have no text (scans?)"]
@@ -478,7 +478,7 @@ def test_the_same_files_give_the_same_bytes(ingest: Runner, tmp_path: Path) -> N
     ],
 )
 def test_only_the_tools_that_may_be_needed(paths: list[str], tools: tuple[str, ...]) -> None:
-    """A new PDF reader is no reason to read Markdown again; a folder may hold anything."""
+    """A new PDF reader does not cause Markdown to be read again; a folder may hold anything."""
     config = msgspec.convert({"kind": "ingest", "paths": paths}, IngestConfig)
     assert Ingest.tools(config) == tools
     for path in ("./docs", "./docs/*", "fetched", "./docs.md/", "./v1.2"):

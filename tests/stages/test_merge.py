@@ -94,7 +94,7 @@ def test_a_model_must_differ_from_its_base_and_be_finite(tmp_path: Path) -> None
 
 
 def test_weights_are_found_by_the_index_and_never_as_pickles(tmp_path: Path) -> None:
-    """A shard that the index names must be there; a .bin file is no weight file."""
+    """A shard that the index names must be there; a .bin file is not a weight file."""
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(StageError, match="no weights as safetensors"):
         weight_files(tmp_path)

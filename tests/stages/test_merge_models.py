@@ -326,7 +326,7 @@ def test_predictions_are_those_of_a_float32_copy(base: Path) -> None:
 
 
 def test_a_base_that_nothing_records_is_asked_about(tmp_path: Path, base: Path) -> None:
-    """A card that speaks of 4 bits is no record: merged as it stands, and said."""
+    """A card that speaks of 4 bits is not a record: merged as it stands, and said."""
     made = make_adapter(base, tmp_path / "adapter", IDS, target_modules=LINEAR)
     (made.folder / "README.md").write_text("```yaml\nadapter: qlora\nload_in_4bit: true\n```\n")
     _, (warning,) = merged(tmp_path, base, made.folder)

@@ -335,7 +335,7 @@ def test_a_filter_on_what_no_document_has_is_told(check: Check, fields: dict[str
 
 @pytest.mark.heavy
 def test_a_damaged_passage_is_found(check: Check) -> None:
-    """What a document says no longer is no citation."""
+    """What a document no longer says is not a citation."""
     passages = check.index.path / "passages.sqlite"
     with sqlite3.connect(passages) as db:
         db.execute("UPDATE documents SET body = replace(body, 'nine', 'nigh')")

@@ -112,7 +112,7 @@ def test_a_question_asked_twice_is_not_one_of_an_earlier_run(town: Town) -> None
 
 
 def test_asking_is_not_journaled(town: Town) -> None:
-    """Whoever asks by `llmpipe ask` is answered by the model."""
+    """A question by `llmpipe ask` is answered by the model."""
     town.answers()
     before = len(town.asked())
     for _ in range(2):

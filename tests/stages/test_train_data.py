@@ -343,7 +343,7 @@ def test_rows_that_cannot_be_trained_on_are_named(
 
 
 def test_what_training_makes_nothing_of_is_said(tmp_path: Path) -> None:
-    """Columns and keys that nobody reads, empty answers; not llmpipe's own provenance."""
+    """Columns and keys that are not read, empty answers; not llmpipe's own provenance."""
     rows = [
         {"messages": CHAT, "id": 7, PROVENANCE: {"id": "x"}, "note": ""},
         {"messages": [CHAT[0], {**CHAT[1], "content": "", "mood": 0}], "id": 8},

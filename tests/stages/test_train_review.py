@@ -161,7 +161,7 @@ def test_a_name_of_what_lies_beside_the_file(tmp_path: Path) -> None:
 def test_a_module_is_looked_for_where_the_training_looks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is no module's name; a module beside the spec must be on the Python path."""
+    """A file is not the name of a module; a module beside the spec must be on the Python path."""
     beside(tmp_path, "my_plugin.py")
     monkeypatch.chdir(tmp_path)
     (file,) = review(tmp_path, {"plugins": ["my_plugin.py"]})

@@ -320,7 +320,7 @@ BEST = {
 def test_a_run_stops_early_and_keeps_the_best(tmp_path: Path, tiny_llama: Path) -> None:
     """The weights published are those of the best evaluation, and the metrics say which it was.
 
-    Two evaluations in a row that are no better end the run. One that was killed after its last
+    Two evaluations in a row that are not better end the run. One that was killed after its last
     checkpoint goes on after the first of them, remembers it, and ends at the same step with the
     same bytes.
     """

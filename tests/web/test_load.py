@@ -1,4 +1,4 @@
-"""Many callers at once: nobody is lost, and the service does not grow."""
+"""Many callers at once: no request is lost, and the service does not grow."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def test_a_thread_that_cannot_start_costs_no_slot(
 
 
 def test_a_full_line_is_said(serve: Serve) -> None:
-    """503 with when to come again; searches and the health go on, and nobody who waits is lost."""
+    """503 with when to come again; searches and the health go on, and no request that waits is lost."""
     served = serve(slots=1, waiting=2)
     held = threading.Event()
     served.endpoint.before = lambda body, number: waited(held)

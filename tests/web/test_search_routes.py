@@ -97,7 +97,7 @@ def test_filters_of_a_caller_are_bounded(serve: Serve, filters: dict[str, Any], 
 
 
 def test_as_many_documents_as_a_request_may_name_are_found_among(serve: Serve) -> None:
-    """By their ids, which are no patterns unless they hold a wildcard."""
+    """By their ids, which are not patterns unless they hold a wildcard."""
     names = [f"none-{number}.md" for number in range(990)] + ["kio[s]k.*"]
     body = {"query": "kiosk", "filters": {"document": names}}
     hits = serve().http.post("/v1/search", json=body).json()["hits"]

@@ -164,7 +164,7 @@ def test_it_ends_in_the_middle_of_an_answer(town: Workspace) -> None:
 def test_answers_that_would_take_long_are_cut_at_the_end(
     town: Workspace, endpoint: Endpoint
 ) -> None:
-    """After two seconds; the stream says why, and so is told whoever waits for a first word."""
+    """After two seconds; the stream says why, and so is told a request that waits for its first word."""
     endpoint.pause, endpoint.reply = 0.1, lambda body: ("It opens. " * 200, "stop")
     body = {"messages": [{"role": "user", "content": WHEN}]}
     with served(town, "slow") as (url, process), ThreadPoolExecutor() as pool:
@@ -209,7 +209,7 @@ def test_a_model_that_died_is_told(town: Workspace) -> None:
 
 
 def test_ctrl_c_while_the_model_loads_is_no_failure(town: Workspace) -> None:
-    """Whoever changes their mind early leaves nothing behind either."""
+    """A request that is canceled early leaves nothing behind either."""
     process = town.start("serve", "spec.yaml", "answers", "--port", "0")
     deadline = time.monotonic() + 30
     while not children(process) and time.monotonic() < deadline:

@@ -218,7 +218,7 @@ def test_without_axolotl_the_answer_says_so(memo: Path, monkeypatch: pytest.Monk
 
 
 def test_a_torn_memo_is_asked_again(memo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A memo cut off by a crash is no answer."""
+    """A memo cut off by a crash is not an answer."""
     asked: list[Any] = []
     monkeypatch.setattr(axolotl_check, "_ask_child", lambda q: asked.append(q) or [])
     for _ in range(2):

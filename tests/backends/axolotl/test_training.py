@@ -57,7 +57,7 @@ def test_the_watcher_reads_the_lines_that_axolotl_prints() -> None:
 
 
 def test_what_was_found_in_the_labels_is_the_reason_of_a_failure(tmp_path: Path) -> None:
-    """It is read from the plugin's file; nothing whole is no report."""
+    """It is read from the plugin's file; an incomplete file is not a report."""
     (tmp_path / FILE).write_text('{"rows": 3')
     assert read_labels(tmp_path) is None
     Report(rows=3, warnings=["w"], error="no end", hint="do this").write(tmp_path)
@@ -102,7 +102,7 @@ def test_a_loss_that_is_no_number_stops_the_run(line: str) -> None:
 
 
 def test_how_a_training_ended_is_read_from_the_trainers_record(tmp_path: Path) -> None:
-    """Curves by name, a loss that is no number too; the step kept is that of what was loaded."""
+    """Curves by name, also a loss that is not a number; the step kept is that of what was loaded."""
     record = {
         "step": 8,
         "planned": 40,
@@ -149,7 +149,7 @@ def test_a_python_path_of_the_users_keeps_the_plugins(tmp_path: Path) -> None:
     ],
 )
 def test_a_failure_says_what_to_try(code: int, tail: list[str], message: str, hint: str) -> None:
-    """The reason, the last lines and advice; an exit status of 0 alone is no success."""
+    """The reason, the last lines and advice; an exit status of 0 alone is not success."""
     error = failure(ChildResult(code, tail), Watcher())
     assert message in error.message
     assert tail[-1] in error.message
@@ -184,7 +184,7 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 
 def test_the_last_whole_checkpoint_is_taken_and_torn_ones_go(tmp_path: Path) -> None:
-    """Ten is later than nine; a checkpoint without state, or with half a tensor, is no start."""
+    """Ten is later than nine; a checkpoint without state, or with half a tensor, is not used."""
     whole = checkpoint(tmp_path, 9)
     (checkpoint(tmp_path, 10) / "trainer_state.json").write_text('{"global_')
     torn = checkpoint(tmp_path, 11) / "adapter_model.safetensors"

@@ -152,7 +152,7 @@ def test_a_data_set_is_looked_up_as_one(endpoint: str, tmp_path: Path) -> None:
 
 
 def test_a_data_set_is_its_one_file_of_rows(endpoint: str, tmp_path: Path) -> None:
-    """What tells about the set is no file of rows."""
+    """A file that describes the set is not a file of rows."""
     code = f"print(hub.download_rows('org/rows', '{COMMIT}').read_text())"
     assert ask(code, endpoint, tmp_path) == '{"text": "one"}'
 

@@ -178,7 +178,7 @@ def test_the_settings_of_the_folder_are_back_after_generating(loaded):
 
 
 def test_unusable_folders_are_explained(tiny_llama, tmp_path):
-    """A missing tokenizer, a folder that is no model and a broken weight file are errors."""
+    """A missing tokenizer, a folder that is not a model and a broken weight file are errors."""
     from llmpipe.backends.huggingface.inference import load_model, load_tokenizer
 
     with pytest.raises(StageError, match="cannot be loaded as a causal language model"):

@@ -97,7 +97,7 @@ def test_parts_in_the_wrong_order(first: Path) -> None:
 
 
 def test_a_first_part_by_another_name(first: Path) -> None:
-    """A renamed part is no model of fewer tensors."""
+    """A renamed part is not taken for a model of fewer tensors."""
     renamed = first.rename(first.with_name("model.gguf"))
     with pytest.raises(StageError, match=r"model\.gguf is part 1 of 3 of a GGUF"):
         open_gguf(renamed)

@@ -1,4 +1,4 @@
-"""What templates do where nobody says whether to think: by their texts, and served."""
+"""What templates do when a request does not say whether to think: by their texts, and served."""
 
 from __future__ import annotations
 

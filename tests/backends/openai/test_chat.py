@@ -134,7 +134,7 @@ def test_concurrency_falls_on_429_and_rises_on_success() -> None:
 
 
 def test_a_dead_endpoint_is_named(tmp_path: Path) -> None:
-    """Nobody listens: the error says where."""
+    """Nothing listens there: the error names the address."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -208,7 +208,7 @@ def test_several_threads_ask_at_once(tmp_path: Path) -> None:
 
 
 def test_a_client_that_is_closed_asks_nothing(tmp_path: Path) -> None:
-    """Neither what is under way in another thread nor what comes later; closing again is no harm."""
+    """Neither what is under way in another thread nor what comes later; closing again does no harm."""
     come, let_go = threading.Event(), threading.Event()
 
     def before(body: dict[str, Any], number: int) -> Answer | None:

@@ -19,7 +19,7 @@ async def seven() -> int:
 
 
 def test_it_begins_with_the_first_work() -> None:
-    """Who never runs anything has no thread to leave behind."""
+    """Without any call, no thread is started."""
     before = set(threading.enumerate())
     loop = LoopThread()
     assert set(threading.enumerate()) <= before
@@ -31,7 +31,7 @@ def test_it_begins_with_the_first_work() -> None:
 
 @pytest.mark.parametrize("used", [True, False])
 def test_it_may_be_closed_twice_and_then_takes_nothing(used: bool) -> None:
-    """What comes too late is told so, and leaves no coroutine that nobody awaits."""
+    """What comes too late is told so, and leaves no coroutine that is never awaited."""
     loop = LoopThread()
     if used:
         loop.run(seven())

@@ -1,4 +1,4 @@
-"""Streams from an endpoint: they come in pieces, end when nobody wants them, and say what broke."""
+"""Streams from an endpoint: they come in pieces, end when they are canceled, and say what broke."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
 
 
 def test_who_stops_taking_pieces_hangs_up() -> None:
-    """The endpoint notices that nobody listens, long before it has said all."""
+    """The endpoint notices that the reader has gone, long before it has said all."""
     with Endpoint() as endpoint, OpenAIStreamer(endpoint.url, "m", api_key="k") as streamer:
         endpoint.reply, endpoint.pause = says(LONG), 0.01
         pieces = streamer.stream_chat(HELLO, max_tokens=7)

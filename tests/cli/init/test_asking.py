@@ -87,7 +87,7 @@ def test_the_end_of_the_input_ends_it(folder: Path, keys: Keys) -> None:
 def test_what_reads_an_answer_may_be_asked_again(
     keys: Keys, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bytes that are no text in the terminal's encoding are no end of it."""
+    """Bytes that are not text in the terminal's encoding do not end the input."""
     keys(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "good")
     assert ask("What", None, str) == "good"
     assert "not valid text in this terminal's encoding" in capsys.readouterr().out

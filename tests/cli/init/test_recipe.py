@@ -159,7 +159,7 @@ def test_a_profile_changes_the_model_only_where_none_was_given(folder: Path) -> 
 def test_what_a_training_does_not_take_is_told(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Documents, and rows that are no examples; of retrieval nothing is left out."""
+    """Documents, and rows that are not examples; of retrieval nothing is left out."""
     write_rows(folder / "texts.jsonl", [{"text": "A text."}])
     data = [part for path in ("docs", "faq.jsonl", "texts.jsonl") for part in ("--data", path)]
     assert init(*data, "--goal", "teach") == 0

@@ -199,7 +199,7 @@ def test_a_teacher_that_thinks_gets_room_to_judge_and_keeps_its_thoughts(evolve:
 
 
 def test_a_reply_that_ends_while_thinking_says_so(evolve: Evolution) -> None:
-    """The reject names the reason, and its text holds no thoughts."""
+    """The reject names the reason, and its text contains no reasoning."""
     client = Client(lambda purpose, text: ChatReply("", truncated=True, reasoning="Hm, the"))
     events = evolve(client, rounds=1)
     assert {(event.reason, event.text) for event in events} == {("truncated", "")}

@@ -159,7 +159,7 @@ def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path
 
 
 def test_a_dead_teacher_is_named(recipe: Recipe) -> None:
-    """An endpoint that nobody answers at is one message with its address."""
+    """An endpoint that does not answer is one message with its address."""
     error = recipe.run("http://127.0.0.1:9/v1", 2)["error"]
     assert "http://127.0.0.1:9/v1" in error["message"] + str(error["hint"])
     assert not any("Traceback" in line for line in error["tail"])

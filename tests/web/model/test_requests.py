@@ -322,7 +322,7 @@ def test_other_routes_are_as_strict(kind: Any, body: Any, message: str) -> None:
 
 
 def test_another_model_is_not_there() -> None:
-    """Whoever asks for one must not get this one's answer; whoever asks for none does."""
+    """A request for another one must not get this one's answer; a request for none does."""
     with pytest.raises(ApiError, match="there is no model 'gpt' here, only 'chat'") as caught:
         read_request(CHAT | {"model": "gpt"}, ChatRequest, PLAIN)
     assert (caught.value.status, caught.value.code) == (404, "model_not_found")

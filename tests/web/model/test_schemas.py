@@ -208,7 +208,7 @@ def test_a_schema_without_end_is_refused() -> None:
 
 
 def test_raw_routes_read_a_schema_as_the_chat_does() -> None:
-    """At every depth; properties may be called like keywords, and values are no schemas."""
+    """At every depth; properties may be called like keywords, and values are not schemas."""
     person = {"type": "object", "properties": {"oneOf": {"type": "null"}}, "required": ["oneOf"]}
     schema = {
         "$schema": "http://example.org/unknown",

@@ -191,7 +191,7 @@ def test_there_is_no_room(model: ServedModel) -> None:
 
 
 def test_only_the_routes_that_are_meant_are_open(model: ServedModel) -> None:
-    """Nobody's prompts, settings or adapters, and no route that was not looked at."""
+    """No prompts, settings or adapters of others, and no route that was not reviewed."""
     for path in ("/slots", "/props", "/lora-adapters", "/v1/streams", "/tools", "/models"):
         assert error_of(model.http.get(path))[::2] == (404, "not_found")
     for path in (

@@ -93,7 +93,7 @@ def test_the_batch_is_measured_and_said(space: Workspace) -> None:
     "sent", [b"", b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\na"]
 )
 def test_connections_are_bounded(space: Workspace, sent: bytes) -> None:
-    """By the limit of open files, which is logged once: whoever sends nothing makes room."""
+    """By the limit of open files, which is logged once: a connection that sends nothing makes room."""
     process = space.start("serve", "spec.yaml", "chat", "--port", "0")
     assert process.stderr is not None
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (128, 128))
@@ -114,7 +114,7 @@ def test_connections_are_bounded(space: Workspace, sent: bytes) -> None:
 
 
 def test_where_all_are_answered_a_new_connection_is_turned_away(space: Workspace) -> None:
-    """With 503, and when to ask again; nobody who is answered is cut."""
+    """With 503, and when to ask again; no answer is cut."""
     process = space.start("serve", "spec.yaml", "chat", "--port", "0")
     assert process.stderr is not None
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (64, 64))
