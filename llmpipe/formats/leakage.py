@@ -57,10 +57,16 @@ def content_key(example: Example) -> bytes:
     return _digest("\x1e".join([*(turn.role for turn in turns), *said, *map(normalize, beside)]))
 
 
-def asked_in(example: Example) -> list[str]:
-    """Return the texts that ask: what the user says, or all of an example without a user."""
+def asked_in(example: Example, *, with_system: bool = False) -> list[str]:
+    """Return the texts that ask: what the user says, or all of an example without a user.
+
+    ``with_system`` puts the system message before what the user says.
+    """
     turns = example.said()
-    return [turn.text for turn in turns if turn.role == "user"] or [turn.text for turn in turns]
+    if not any(turn.role == "user" for turn in turns):
+        return [turn.text for turn in turns]
+    asking = ("system", "user") if with_system else ("user",)
+    return [turn.text for turn in turns if turn.role in asking]
 
 
 def words_of(texts: Sequence[str]) -> bytes:

@@ -124,6 +124,7 @@ class Reader:
         self.told = Told()
         self._to = to
         self._groups = Groups(split)
+        self._with_system = bool(split and split.with_system)
         self._group_column = {split.group} if split and split.group else set()
 
     def read(self, number: int, source: SourceRows) -> Iterator[int]:
@@ -135,7 +136,7 @@ class Reader:
         label, told = source.artifact.label, self.told
         groups = self._groups if self._group_column else None
         system = source.columns.system if source.columns else None
-        may_be_plain = self._to == "messages" and source.columns is None
+        may_be_plain = self._to == "messages" and source.columns is None and not self._with_system
         for line, row in expecting(self._drawn(number, source), system, label):
             told.total += 1
             if told.total % EVERY == 0:
@@ -178,7 +179,8 @@ class Reader:
         if left:
             self._count_left(tuple(left), label, line)
         text = _encoded(example, provenance)
-        self.rows.add(text, asked_in(example), (number, line), group, provenance)
+        asked = asked_in(example, with_system=self._with_system)
+        self.rows.add(text, asked, (number, line), group, provenance)
 
     def _keep_unread(self, number: int, line: int, row: Row, label: str) -> None:
         provenance = read_provenance(row)

@@ -23,6 +23,9 @@ from llmpipe.stages.format_rows import Rows
 
 Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
+LOOKED_AT = 100
+"""Rows that are read again to advise about them."""
+
 
 class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to hold out. A whole number counts rows; a fraction is of the rows not generated."""
@@ -36,6 +39,9 @@ class Split(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     group: str | None = None
     """A column whose equal values stay together: all held out in one part, or none. A row where it
     is null, blank or missing is in no group, and stays with the rows that ask the same."""
+    with_system: bool = False
+    """Count the system message as a part of the question: for rows that ask the same about a
+    passage in it. Without it, rows that differ in the system message alone stay together."""
     one_per_question: bool = False
     """Hold out one row of each question; its other answers then go nowhere, and are rejected. Both
     counts and fractions are then of questions."""
@@ -264,6 +270,12 @@ class _Told:
             return f"the question {self.describe(first)} {size}"
         return f"the group {group.decode()} of {self.split.group!r} {size}"
 
+    def _differ_in_system(self) -> bool:
+        """Return whether the first rows that ask have several system messages."""
+        turns = (self.rows.example(i).said() for i in self.eligible[:LOOKED_AT])
+        told = {turn.text for said in turns for turn in said if turn.role == "system"}
+        return len(told) > 1
+
     def _ways_out(self, name: str, part: Part) -> str:
         """Name the remedies that these rows allow."""
         needed, grouped = len(part.too_large), self.rows.group(part.too_large[0]) is not None
@@ -276,6 +288,8 @@ class _Told:
             thinned = _choose(self.split, self.rows, questions)[name]
             if thinned.positions and thinned.wanted < len(questions):
                 ways.append("hold out one row of each question: split.one_per_question: true")
+        if not self.split.with_system and self._differ_in_system():
+            ways.append("tell questions apart by their system messages: split.with_system: true")
         if grouped:
             ways.append("name a column with smaller groups, or leave `group` out")
         elif not ways:

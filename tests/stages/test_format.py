@@ -449,6 +449,34 @@ def test_one_question_alone_cannot_be_split(run_format, tmp_path):
     assert "group" not in caught.value.hint
 
 
+def test_the_same_question_about_a_passage_in_the_system_message(run_format, tmp_path):
+    """Rows that differ in their system message alone are one question, unless it is part of it."""
+    rows = [{"q": "What is it?", "a": f"{i}", "doc": f"Text {i} of many"} for i in range(50)]
+    write_rows(tmp_path / "a.jsonl", rows)
+    fields = {"data": "a.jsonl", "map": {**COLUMNS, "system": "doc"}}
+    with pytest.raises(StageError) as caught:
+        run_format(**fields, split={"test": 0.2})
+    way_out = "tell questions apart by their system messages: split.with_system: true"
+    assert caught.value.hint == way_out
+    _, out = run_format(**fields, split={"test": 0.2, "with_system": True})
+    assert [len(out[part]) for part in ("train", "test")] == [40, 10]
+    write_rows(
+        tmp_path / "a.jsonl", [{**row, "doc": rows[i % 40]["doc"]} for i, row in enumerate(rows)]
+    )
+    _, out = run_format(**fields, split={"test": 0.2, "with_system": True}, dedup=False)
+    told = [{row["messages"][0]["content"] for row in out[part]} for part in ("train", "test")]
+    assert not told[0] & told[1]
+    plain = [{"messages": [{"role": "system", "content": row["doc"]}, *said(row)]} for row in rows]
+    write_rows(tmp_path / "b.jsonl", plain)
+    _, out = run_format(data="b.jsonl", split={"test": 0.2, "with_system": True})
+    assert len(out["test"]) == 10
+
+
+def said(row):
+    """The turns of a question and its answer."""
+    return [{"role": "user", "content": row["q"]}, {"role": "assistant", "content": row["a"]}]
+
+
 def test_a_part_that_gets_too_few_says_so(run_format, tmp_path):
     """What does not fit is named in a warning, the summary and the metrics."""
     many_answers(tmp_path / "a.jsonl", [7] * 10)

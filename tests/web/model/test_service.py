@@ -302,7 +302,7 @@ def figures_of(data: Any) -> list[tuple[str, float]]:
 def test_no_place_of_this_machine_is_told() -> None:
     """Where llama.cpp names the file, callers read the stage's name."""
     model = Path("/home/ann/models/m.gguf")
-    relay = Relay(Upstream("", 0, ""), Line(1, 1), model, "chat")
+    relay = Relay(Upstream("", 0, ""), Line(1, 1), model, "chat", 512)
     body = {"error": {"message": f"cannot read {model} in {model.parent}", "type": "server_error"}}
     refused = relay.refusal("/completion", 500, json.dumps(body).encode())
     assert refused.message == "cannot read chat in chat"
