@@ -1,9 +1,9 @@
 """Read rows from Parquet and Arrow files, as JSON values.
 
 In a column of objects each row has the keys of all rows, null if it lacks one: such nulls are left
-out. NaN, which data frames write for null, becomes null. Times become ISO text, bytes base64, and
-other values what Python writes. In a column of narrow floats, 0.1 is read as 0.1 and not as
-0.10000000149011612, its nearest float of 32 bits.
+out. NaN, which data frames write for null, becomes null. Times become ISO text, bytes the text that
+they are or else base64, and other values what Python writes. In a column of narrow floats, 0.1 is
+read as 0.1 and not as 0.10000000149011612, its nearest float of 32 bits.
 """
 
 from __future__ import annotations
@@ -105,5 +105,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
+        return _text_of(value)
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _text_of(value: bytes) -> str:
+    """Return bytes as the text that they are, which some writers do not declare, or as base64."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = "\0"
+    return base64.b64encode(value).decode("ascii") if "\0" in text else text

@@ -39,3 +39,9 @@ def test_infinity_of_narrow_columns_is_kept(tmp_path: Path) -> None:
     """What has no digits is passed on."""
     rows = read(tmp_path, a=pa.array([float("inf"), NAN, 0.1], pa.float32()))
     assert [row["a"] for row in rows] == [float("inf"), None, 0.1]
+
+
+def test_bytes_that_are_text_are_read_as_text(tmp_path: Path) -> None:
+    """Spark and others write texts as bytes without a type; an image stays base64."""
+    rows = read(tmp_path, a=[b"caf\xc3\xa9", b"", b"\x89PNG\xff", b"PK\0\0"])
+    assert [row["a"] for row in rows] == ["café", "", "iVBOR/8=", "UEsAAA=="]

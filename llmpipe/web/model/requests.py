@@ -136,6 +136,12 @@ class Generation(Request, frozen=True, kw_only=True):
             if self.grammar is not None:
                 raise ApiError(400, "unsupported", "`grammar` and `json_schema` exclude each other")
             require_enforced(self.json_schema, "json_schema")
+            self._require_end("`json_schema`")
+
+    def _require_end(self, beside: str) -> None:
+        """Require that an answer may end: llama.cpp fails where it must go on after the JSON."""
+        if self.ignore_eos:
+            raise unsupported(f"`ignore_eos: true` beside {beside}, after which an answer must end")
 
     def _require_one_length(self) -> None:
         limits = {self.max_tokens, self.max_completion_tokens, self.n_predict} - {None}
@@ -172,6 +178,10 @@ class ChatRequest(Generation, frozen=True, kw_only=True):
             told = "`grammar`, `json_schema` and `response_format` exclude one another"
             raise ApiError(400, "unsupported", told)
         require_choice(self, served, shaped=bool(shapes))
+        if self.response_format is not None and self.response_format.get("type") != "text":
+            self._require_end("`response_format`")
+        if self.tools and self.tool_choice != "none":
+            self._require_end("`tools`")
         if self.reasoning_effort is not None:
             require_template_knows("reasoning_effort", served)
         for name in self.chat_template_kwargs or {}:

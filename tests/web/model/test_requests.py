@@ -88,6 +88,8 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"stop": [""]}, "stop[0]: must be a non-empty string"),
         ({"stop": ""}, "stop: must be a non-empty string or a list"),
         ({"samplers": ["top_k", "temprature"]}, "did you mean 'temperature'?"),
+        ({"ignore_eos": True, "json_schema": SCHEMA}, "`ignore_eos: true` beside `json_schema`"),
+        ({"ignore_eos": True, "response_format": SHAPE}, "`ignore_eos: true` beside `response_format`"),
         ({"mirostat": 3}, "mirostat: must be one of 0, 1, 2"),
         ({"mirostat": 2, "top_k": 1}, "`top_k` beside `mirostat`, which replaces all but the temperature"),
         ({"mirostat": 1, "samplers": ["top_k"]}, "`samplers` beside `mirostat`"),
@@ -206,6 +208,7 @@ def test_the_parameters_of_a_tool_are_a_schema_too(
         {"logit_bias": {"99": -100, " hello": 2.5}},
         {"logit_bias": [[99, False], ["hello", 1]]},
         {"samplers": ["penalties", "temperature"], "repeat_penalty": 1.1, "dry_sequence_breakers": ["a"]},
+        {"ignore_eos": True, "response_format": {"type": "text"}, "tools": [TOOL], "tool_choice": "none"},
         {"samplers": ["top_k"], "temperature": 1, "top_p": 1, "dry_multiplier": 0, "top_n_sigma": -1},
         {"mirostat": 2, "mirostat_tau": 4, "temperature": 0.5, "top_k": 0, "repeat_penalty": 1},
         {"mirostat": 0, "top_k": 4, "samplers": ["top_k"]},
@@ -319,6 +322,12 @@ def test_other_routes_are_as_strict(kind: Any, body: Any, message: str) -> None:
     with pytest.raises(ApiError) as caught:
         read_request(body, kind, PLAIN)
     assert message in caught.value.message
+
+
+def test_an_answer_that_may_not_end_cannot_call() -> None:
+    """llama.cpp fails with status 500 once the call is complete."""
+    with pytest.raises(ApiError, match="`ignore_eos: true` beside `tools`"):
+        read_request(CHAT | {"ignore_eos": True, "tools": [TOOL]}, ChatRequest, ABLE)
 
 
 def test_another_model_is_not_there() -> None:
