@@ -1,4 +1,8 @@
-"""A labeled answer (for KTO): a prompt, a completion, and whether the completion is good."""
+"""A labeled answer (for KTO): a prompt, a completion, and whether the completion is good.
+
+The completion is a column of its own, or the last turn of the conversation that ``messages``,
+``conversations`` or ``prompt`` holds.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ from typing import Any, ClassVar
 import msgspec
 
 from llmpipe.formats.conversation import read_answer
-from llmpipe.formats.prompt import read_prompt_turns
+from llmpipe.formats.prompt import CONVERSATIONS, read_prompt_turns
 from llmpipe.formats.records import to_json
-from llmpipe.formats.row import RowError, left_behind, missing_column, read_tools
-from llmpipe.formats.turn import RULES, Turn, TurnRules, write_turn
+from llmpipe.formats.row import RowError, left_behind, missing_column, read_tools, turns_column
+from llmpipe.formats.turn import RULES, Turn, TurnRules, read_turns, write_turn
 
 READS = frozenset({"completion", "label", "system", "tools"})
 
@@ -66,10 +70,22 @@ def read_labeled(
     Raises:
         RowError: a column is missing, has an invalid value, or contradicts another.
     """
-    turns, read = read_prompt_turns(row, rules)
-    completion = read_answer(row, "completion", rules)
+    completion = _completion(row, rules)
+    turns, read = read_prompt_turns(row, rules, completion)
     example = Labeled(turns, completion, _read_label(row), read_tools(row))
     return example, left_behind(row, READS | read)
+
+
+def _completion(row: Mapping[str, Any], rules: TurnRules) -> Turn:
+    """Return the completion, or the answer with which a conversation ends."""
+    if row.get("completion") is None:
+        for column in CONVERSATIONS:
+            value = turns_column(row, column)
+            if isinstance(value, list) and value:
+                last = read_turns(value, column, rules)[-1]
+                if last.role == "assistant":
+                    return last
+    return read_answer(row, "completion", rules)
 
 
 def _read_label(row: Mapping[str, Any]) -> bool:
@@ -78,5 +94,8 @@ def _read_label(row: Mapping[str, Any]) -> bool:
     value = row["label"]
     label = value if isinstance(value, bool) else _LABELS.get(str(value).strip().lower())
     if label is None:
-        raise RowError(f"column 'label' must be true or false, 1 or 0, not {value!r}")
+        raise RowError(
+            f"column 'label' must be true or false, 1 or 0, not {value!r}",
+            hint="write true for a good answer and false for a bad one",
+        )
     return label

@@ -18,6 +18,8 @@ from llmpipe.formats.turn import RULES, Turn, TurnRules, read_turns, with_system
 
 PLACES = ("messages", "conversations", "prompt", "question", "instruction", "input")
 """Columns that may hold the prompt."""
+CONVERSATIONS = PLACES[:3]
+"""Those that may hold a conversation, with the answer or without."""
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -106,14 +108,16 @@ def questions(
     Raises:
         RowError: turns end with an answer that is not ``answer``.
     """
-    for column in PLACES[:3]:
+    for column in CONVERSATIONS:
         value = turns_column(row, column)
         if isinstance(value, list) and value:
             turns = read_turns(value, column, rules)
             if turns[-1].role == "assistant":
                 if answer is None or not same(turns[-1:], [answer]):
+                    other = "that is not the one to train" if answer else "and not a question"
                     raise RowError(
-                        f"{column} ends with an answer that is not the chosen one",
+                        f"{column} ends with an answer {other}",
+                        hint=f"leave the last turn of {column} out",
                         reason="contradiction",
                     )
                 turns = turns[:-1]

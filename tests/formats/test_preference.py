@@ -121,7 +121,7 @@ def test_a_number_is_an_answer_and_so_is_nothing() -> None:
         ),
         (
             {"prompt": "q", "messages": [USER, BAD], "chosen": "a", "rejected": "b"},
-            "messages ends with an answer that is not the chosen one",
+            "messages ends with an answer that is not the one to train",
         ),
         (
             {"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD, USER, BAD]},

@@ -20,6 +20,7 @@ from llmpipe.formats import (
     write_example,
 )
 from llmpipe.formats.example import require_usable
+from llmpipe.formats.labeled import read_labeled
 from llmpipe.formats.mapping import ColumnMap
 
 ASKED = [Turn("user", "q"), Turn("assistant", "a")]
@@ -162,6 +163,20 @@ def test_labeled_answers(prompt: dict[str, Any], label: Any) -> None:
     assert example == Labeled([ASKED[0]], ASKED[1], True)
     with pytest.raises(RowError, match="'label' must be true or false"):
         read_example({**prompt, "completion": "a", "label": "good"})
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "prompt"])
+def test_a_labeled_conversation(column: str) -> None:
+    """Its last turn is the completion, which a column of its own may repeat."""
+    expected = Labeled([ASKED[0]], ASKED[1], False)
+    row = {column: [Q, A], "label": False}
+    assert read_labeled(row)[0] == expected
+    assert read_labeled({**row, "completion": "a"})[0] == expected
+    assert read_labeled({column: [Q], "completion": "a", "label": False})[0] == expected
+    with pytest.raises(RowError, match="an answer that is not the one to train"):
+        read_labeled({**row, "completion": "b"})
+    with pytest.raises(RowError, match="completion"):
+        read_labeled({column: [Q], "label": False})
 
 
 def test_prompts_keep_what_a_reward_function_needs() -> None:

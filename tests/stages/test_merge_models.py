@@ -400,6 +400,15 @@ def test_an_adapter_whose_base_cannot_be_made_again_is_refused(tmp_path: Path, b
     assert "pissa" in (caught.value.hint or "")
 
 
+def test_a_layer_that_peft_leaves_unmerged_is_named(tmp_path: Path, base: Path) -> None:
+    """Trained tokens of a tied embedding, of which the head has LoRA as well."""
+    both = {"target_modules": [*LINEAR, "lm_head"], "trainable_token_indices": [42]}
+    made = make_adapter(base, tmp_path / "adapter", IDS, **both)
+    with pytest.raises(StageError, match="PEFT leaves lm_head unmerged") as caught:
+        merged(tmp_path, base, made.folder)
+    assert "lora_modules_to_save" in (caught.value.hint or "")
+
+
 def test_tokens_without_rows_are_refused(tmp_path: Path, base: Path) -> None:
     """A tokenizer with more tokens than base and adapter have rows for: nothing is drawn for them."""
     from transformers import AutoTokenizer

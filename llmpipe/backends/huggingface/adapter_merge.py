@@ -28,7 +28,7 @@ def merge_adapter(tuned: Any, label: str) -> Any:
     ``tie_word_embeddings: false`` in the model's config.
 
     Raises:
-        StageError: The sum of a layer is not finite.
+        StageError: The sum of a layer is not finite, or PEFT leaves a layer unmerged.
     """
     tied = bool(tuned.get_base_model().config.get_text_config().tie_word_embeddings)
     part_shared_weights(tuned)
@@ -36,9 +36,26 @@ def merge_adapter(tuned: Any, label: str) -> Any:
         merged = tuned.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError) as error:
         raise StageError(f"{label}: the adapter cannot be merged: {error}") from error
+    _require_plain(merged, label)
     if tied:
         _tie_if_equal(merged)
     return merged
+
+
+def _require_plain(merged: Any, label: str) -> None:
+    """Require that no layer of PEFT is left in a merged model, as happens with nested ones."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    layers = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    left = [name for name, module in merged.named_modules() if isinstance(module, layers)]
+    if left:
+        raise StageError(
+            f"{label}: the adapter cannot be merged: PEFT leaves {left[0]} unmerged, which the "
+            "adapter changes in two ways",
+            hint="use base and adapter unmerged; or train lm_head and embed_tokens in one way, "
+            "such as lora_modules_to_save: [embed_tokens, lm_head]",
+        )
 
 
 def part_shared_weights(tuned: Any) -> None:
