@@ -64,6 +64,14 @@ def method_problems(block: Mapping[str, Any], *, rewarded: bool | None) -> Itera
             yield BlockProblem((key,), "Axolotl takes 0 for 1", "leave such rows out")
     if rl == GRPO and rewarded is not None:
         yield from _grpo_problems(block, rewarded=rewarded)
+    if str(block.get("excess_length_strategy")).lower() == "truncate" and rl != GRPO:
+        yield BlockProblem(
+            ("excess_length_strategy",),
+            "an answer that is cut at sequence_len is trained as if it ended there, with an end "
+            "token behind the cut",
+            "leave long rows out: excess_length_strategy: drop",
+            warning=True,
+        )
     for key in filter(block.get, SUPERVISED_ONLY):
         message = f"Axolotl ignores {key} if rl is set"
         yield BlockProblem((key,), message, "remove it")

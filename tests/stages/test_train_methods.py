@@ -50,3 +50,13 @@ def test_a_weight_of_zero_is_refused() -> None:
     """Axolotl would count such answers fully."""
     (found,) = method_problems({"rl": "kto", "kto_desirable_weight": 0}, rewarded=False)
     assert found.path == ("kto_desirable_weight",)
+
+
+@pytest.mark.parametrize("rl", ["dpo", "ipo", "simpo", "orpo", "kto"])
+def test_a_cut_answer_gets_an_end(rl: str) -> None:
+    """Seen in what the DPO trainer is given: 64 tokens of a long answer, then the end token."""
+    block = {"rl": rl, "micro_batch_size": 2, "excess_length_strategy": "truncate"}
+    (told,) = (p for p in method_problems(block, rewarded=False) if "cut" in p.message)
+    assert (told.path, told.warning) == (("excess_length_strategy",), True)
+    dropped = {**block, "excess_length_strategy": "drop"}
+    assert not any("cut" in p.message for p in method_problems(dropped, rewarded=False))
