@@ -53,7 +53,7 @@ def convert(file: Path, spec: Path, name: str) -> Converted:
     """
     settings, told = read_foreign(file), Told()
     settings = _known(settings, told)
-    places = Places((Path.cwd(), file.absolute().parent), spec.parent)
+    places = Places((Path(), file.parent), spec.parent)
     rows = carry_rows(settings, places, told)
     stage = carry_settings(settings, rows, places, told)
     if told.lost:

@@ -170,7 +170,7 @@ def _rewards(block: dict[str, Any], places: Places, told: Told) -> list[dict[str
         elif folder is not None or HUB_ID.fullmatch(str(name)):
             reward = {"model": places.written(folder) if folder else str(name)}
         else:
-            tried = " and ".join(str(folder) for folder in places.folders)
+            tried = " and ".join(dict.fromkeys(str(f.absolute()) for f in places.folders))
             message = f"{name}: no file {module.replace('.', '/') or name}.py in {tried}"
             told.lose(
                 ("trl", "reward_funcs", i), message, "a reward function is an input by its file"
@@ -187,7 +187,7 @@ def _own_modules(block: Mapping[str, Any], rows: Rows, places: Places) -> Path |
         top = name.partition(".")[0]
         found = _existing(f"{top}.py", places) or _existing(top, places)
         if found is not None:
-            return found.parent
+            return found.parent.absolute()
     return None
 
 
