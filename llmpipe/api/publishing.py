@@ -105,9 +105,8 @@ class Publication:
             if card is None:
                 self._require_own(found, there.card(found), HOUSEKEEPING)
         state = found or there.create(private=not public)
-        files = [f for f in self.contents if f.path != CARD or card != "keep"]
-        if not any(file.path in state.files for file in self.contents if file.path == CARD):
-            files = [*self.contents]  # there is no card to keep
+        keeps_card = card == "keep" and CARD in state.files
+        files = [f for f in self.contents if not (keeps_card and f.path == CARD)]
         other = sorted(state.files.keys() - self.files.keys() - HOUSEKEEPING)
         with self.store.in_use():
             done = there.push(

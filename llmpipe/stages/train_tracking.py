@@ -89,7 +89,8 @@ def keep_tracking(work: Path, target: Path, block: Mapping[str, Any]) -> None:
     """
     target.mkdir()
     for name in kept_trackers(block):
-        folders = sorted((work / TRACKING / name).glob(_RUNS if name == WANDB else "."))
+        written = work / TRACKING / name
+        folders = sorted(written.glob(_RUNS)) if name == WANDB else [written]
         files = [(f, p) for f in folders for p in sorted(f.rglob("*")) if _is_file(p)]
         if not files:
             raise StageError(

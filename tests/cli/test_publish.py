@@ -251,6 +251,15 @@ def test_a_dry_run_asks_nobody(parcels: Parcels) -> None:
     assert "--dry-run shows files and card" in error
 
 
+def test_a_secret_that_stands_in_the_spec_is_not_in_the_card(parcels: Parcels) -> None:
+    """A value that a description takes from the environment is also that of a secret."""
+    text = SPEC.replace("    kind: train\n", '    kind: train\n    description: "${env:MY_KEY}"\n')
+    parcels.spec.write_text(text)
+    result = parcels.call("publish", "spec.yaml", "--to", REPO, "--dry-run")
+    assert "description: '[redacted]'" in result.stdout
+    assert "the value of a secret stands in the spec" in result.stderr
+
+
 def test_a_license_is_read_and_never_guessed(parcels: Parcels) -> None:
     """A base that states none is refused without --license; a choice beside a statement is said."""
     result = parcels.call("publish", "spec.yaml", "--to", REPO, "--dry-run", "--license", "mit")

@@ -62,7 +62,10 @@ def license_at(path: Path) -> License | None:
         return _stated(_metadata(match[1]) if match else {}, f"README.md of {path.name}")
     from llmpipe.backends.llama_cpp.gguf_file import read_gguf
 
-    fields, _ = read_gguf(path)
+    try:
+        fields, _ = read_gguf(path)
+    except ImportError as error:
+        raise StageError(str(error), hint="pip install 'llmpipe[gguf]'") from None
     prefix = "general.license"
     found = {"license": fields.get(prefix)}
     found |= {f"license_{key}": fields.get(f"{prefix}.{key}") for key in ("name", "link")}
