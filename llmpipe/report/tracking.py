@@ -7,8 +7,9 @@ be anywhere.
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 from markupsafe import Markup
@@ -17,8 +18,12 @@ from llmpipe.report.facts import Facts
 from llmpipe.report.rendering import NOTHING, render
 
 OUTPUT = "tracking"
-COMMANDS = {"wandb": "wandb sync {}", "tensorboard": "tensorboard --logdir {}"}
-"""The command that shows or sends what a tracker wrote, given its folder."""
+COMMANDS = {
+    "wandb": "llmpipe get {spec} {output} ./tracking && wandb sync ./tracking/{name}",
+    "tensorboard": "tensorboard --logdir {place}",
+}
+"""The command that shows or sends what a tracker wrote. `wandb sync` writes into the folder that it
+sends, so it needs a copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,12 @@ def _tracked(facts: Facts, stage: str, page: Path) -> list[Tracked]:
     found = []
     for name in sorted(folders):
         tracker, place = name.partition("/")[0], data / name
-        shown = os.path.relpath(place, facts.store.home.parent)
         link = os.path.relpath(place.resolve(), page.resolve())
-        found.append(Tracked(tracker, link, COMMANDS[tracker].format(shown)))
+        command = COMMANDS[tracker].format(
+            spec=shlex.quote(PurePath(facts.run.spec).name),
+            output=shlex.quote(f"{stage}.{OUTPUT}"),
+            name=name,
+            place=shlex.quote(os.path.relpath(place, facts.store.home.parent)),
+        )
+        found.append(Tracked(tracker, link, command))
     return found

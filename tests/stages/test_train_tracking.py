@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from llmpipe.stages.train_tracking import (
 )
 
 OFFLINE = {"wandb_project": "tickets", "wandb_mode": "offline", "use_tensorboard": True}
+BLOCK = 32_768
 SECRET = "sk-0123456789abcdef"
 SPEC = """\
 version: 1
@@ -69,22 +72,35 @@ def test_what_trackers_write_is_an_output_and_linked_from_the_report(
     relative = os.path.relpath(link, page.parent)
     assert f'href="{relative}"' in page.read_text()
     assert (page.parent / relative).is_dir()
+    copied = f"llmpipe get spec.yaml sft.tracking ./tracking &amp;&amp; wandb sync ./tracking/wandb/{link.name}"
+    assert copied in page.read_text()
 
 
 def logged_by_wandb(file: Path) -> list[float]:
-    """Return the losses in the log of an offline run, as W&B's own reader finds them."""
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+    """Return the losses in the log of an offline run, by W&B's own messages."""
+    from wandb.proto.wandb_internal_pb2 import Record
 
-    store, found = DataStore(), []
-    store.open_for_scan(str(file))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        for item in record.history.item:
-            if (item.key or "/".join(item.nested_key)) in ("train/loss", "train.loss"):
+    found = []
+    for data in log_records(file.read_bytes()):
+        for item in Record.FromString(data).history.item:
+            if "/".join(item.nested_key) in ("train/loss", "loss") or item.key == "train/loss":
                 found.append(float(item.value_json))
     return found
+
+
+def log_records(data: bytes) -> Iterator[bytes]:
+    """Yield the records of W&B's file: LevelDB's log format in blocks of 32 KiB after 7 bytes."""
+    at, part = 7, b""
+    while at + 7 <= len(data):
+        if BLOCK - at % BLOCK < 7:  # too little for a header: the rest of the block is empty
+            at += BLOCK - at % BLOCK
+            continue
+        length, kind = struct.unpack_from("<HB", data, at + 4)
+        part += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield part
+            part = b""
 
 
 def logged_by_tensorboard(file: Path) -> list[float]:
