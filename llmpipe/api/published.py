@@ -222,11 +222,13 @@ def find_bases(
         port = next(port for port, bound in node.bindings.items() if bound == way.root)
         digest = str(inputs[port]["digest"])
         if digest not in found:
-            found[digest] = _base(way.root, digest, chosen, warn)
+            found[digest] = _base(project, way.root, digest, chosen, warn)
     return [*found.values()]
 
 
-def _base(root: Binding, digest: str, chosen: str | None, warn: Warn) -> BaseModel:
+def _base(
+    project: Project, root: Binding, digest: str, chosen: str | None, warn: Warn
+) -> BaseModel:
     if isinstance(root.source, HubRepo):
         repo, commit = root.source.repo, digest.rpartition("@")[2]
         try:
@@ -239,6 +241,9 @@ def _base(root: Binding, digest: str, chosen: str | None, warn: Warn) -> BaseMod
         return BaseModel(repo, digest, repo, commit, stated)
     name, stated = shown_name(root), None
     if isinstance(root.source, LocalPath):
+        if project.statcache.digest(root.source.path) != digest:
+            warn(f"{name} has changed since these files were made of it: its license was not read")
+            return BaseModel(name, digest, unread=True)
         try:
             stated = license_at(root.source.path)
         except StageError as error:
@@ -268,8 +273,10 @@ def find_license(bases: Sequence[BaseModel], chosen: str | None, warn: Warn) -> 
         told = "; ".join(f"{base.label}: {base.license}" for base in bases if base.license)
         what = f"the base models state several licenses ({told})"
     else:
-        what = f"the base model {', '.join(silent)} states no license"
-        what = what if silent else "the base model is not known, and so is its license"
+        unread = any(base.unread for base in bases)
+        says = "has a license that was not read" if unread else "states no license"
+        what = f"the base model {', '.join(silent)} {says}"
+        what = what if silent else "the base model is not known, and neither is its license"
     raise UsageError(what, hint="name the license to publish under: --license ID, as in apache-2.0")
 
 

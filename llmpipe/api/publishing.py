@@ -182,7 +182,7 @@ def make_publication(
     facts = CardFacts(
         repo=to,
         spec=graph.spec.name,
-        document=without_places(graph.spec.document, graph.spec.folder),
+        document=without_places(stored.document, graph.spec.folder),
         graph=graph,
         pieces=pieces,
         bases=bases,
@@ -191,7 +191,7 @@ def make_publication(
         measured=measured(project, stored, pieces, warnings.append),
         loader=_loader(project, pieces),
     )
-    card = _without_secrets(make_card(facts), graph.spec.document, warnings)
+    card = _without_secrets(make_card(facts), stored.document, warnings)
     text = signed(card)
     data = text.encode()
     contents = [

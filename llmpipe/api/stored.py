@@ -93,6 +93,14 @@ class Stored:
             raise StoreError(what, hint="\n".join(hints))
         return plan.record
 
+    @property
+    def document(self) -> Mapping[str, Any]:
+        """The resolved spec by which the artifacts were made, with secrets by name."""
+        found: Mapping[str, Any] = (
+            self.project.graph.spec.document if self._run is None else self._run["document"]
+        )
+        return found
+
     def _older(self, stage: str) -> Iterator[str]:
         """Yield advice on the last run whose artifacts of a stage are still stored."""
         store = self.project.store

@@ -116,8 +116,8 @@ def _library(types: set[str]) -> str | None:
 
 def _tags(facts: CardFacts, types: set[str]) -> list[str]:
     tags = ["llmpipe"]
-    for node, _ in facts.of_kind("train"):
-        settings = getattr(node.config, "axolotl", {})
+    for _, record in facts.of_kind("train"):
+        settings = _settings(record)
         tags += ["axolotl", *(str(settings[k]) for k in ("adapter", "rl") if settings.get(k))]
     return [*dict.fromkeys([*tags, *(["gguf"] if "gguf" in types else [])])]
 
@@ -158,7 +158,7 @@ def _sources(facts: CardFacts) -> Any:
 def _trainings(facts: CardFacts) -> Any:
     rows = []
     for node, record in facts.of_kind("train"):
-        settings = getattr(node.config, "axolotl", {})
+        settings = _settings(record)
         found = record.metrics
         rows.append(
             [
@@ -179,6 +179,12 @@ def _trainings(facts: CardFacts) -> Any:
     head = ["stage", "method", "adapter", "steps", "rows", "trained tokens"]
     head += ["training loss, last fifth", "last loss on held-out rows", "seed"]
     return table(head, rows) if rows else None
+
+
+def _settings(record: KeyRecord) -> Mapping[str, Any]:
+    """Return the Axolotl block by which a stage trained, as its key has it."""
+    found: Mapping[str, Any] = record.ingredients.get("config", {}).get("axolotl", {})
+    return found
 
 
 def _seed(settings: Mapping[str, Any]) -> str:

@@ -266,15 +266,11 @@ def test_a_license_is_read_and_never_guessed(parcels: Parcels) -> None:
     assert "base states the license apache-2.0, and --license says mit" in result.stderr
     assert "License of these files: mit, chosen by the publisher" in result.stdout
     assert "License of the base model: apache-2.0, stated in README.md of base" in result.stdout
-    readme = parcels.folder / "base" / "README.md"
-    readme.write_text("# A tiny model\n")  # a change of the base: only the run has what was made
-    error = parcels.refused("--run", "last", code=2)
-    assert "the base model base states no license" in error
-    assert "--license ID" in error
-    text = parcels.call(
-        "publish", "spec.yaml", "--to", REPO, "--run", "last", "--dry-run", "--license", "mit"
-    ).stdout
-    assert "License of the base model: not stated by it." in text
+    (parcels.folder / "base" / "README.md").write_text("# A tiny model\n")
+    result = parcels.call("publish", "spec.yaml", "--to", REPO, "--run", "last", code=2)
+    assert "base has changed since these files were made of it" in result.stderr
+    assert "the base model base has a license that was not read" in result.stderr
+    assert "--license ID" in result.stderr
     assert "this is not a name of a license" in parcels.refused("--license", "My Own", code=2)
 
 
@@ -354,6 +350,9 @@ def test_what_is_not_up_to_date_is_not_published(parcels: Parcels) -> None:
     parcels.spec.write_text(SPEC.replace("max_steps: 2", "max_steps: 3"))
     done = parcels.publish("gguf", "--run", "last")
     assert "parcels-Q8_0.gguf" in done["uploaded"]
+    text = parcels.hub.files(REPO)["README.md"].decode()
+    assert "max_steps: 2" in text  # the recipe is the run's, not that of the spec as it is now
+    assert "max_steps: 3" not in text
 
 
 def test_a_damaged_artifact_is_not_published(parcels: Parcels) -> None:
