@@ -187,7 +187,8 @@ class Reader:
         group = self._groups.of(row, label, line, generated=provenance.generated)
         columns = {name: value for name, value in row.items() if name != PROVENANCE}
         text = encode({**columns, PROVENANCE: provenance.column()})
-        self.rows.add(text, _asked_unread(columns), (number, line), group, provenance)
+        asked = _asked_unread(columns, with_system=self._with_system)
+        self.rows.add(text, asked, (number, line), group, provenance)
 
     def _count_left(self, left: tuple[str, ...], label: str, line: int) -> None:
         if self._group_column:
@@ -231,10 +232,10 @@ def rows_of(source: SourceRows, bad: OnBad) -> Iterator[tuple[int, Row]]:
     return islice(rows, source.first)
 
 
-def _asked_unread(columns: Row) -> Sequence[str]:
+def _asked_unread(columns: Row, *, with_system: bool) -> Sequence[str]:
     """Return what a row asks if its columns show it, and otherwise all of it."""
     try:
-        return asked_in(read_example(columns).example)
+        return asked_in(read_example(columns).example, with_system=with_system)
     except RowError:
         return [encode(columns).decode()]
 

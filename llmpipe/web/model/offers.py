@@ -42,10 +42,16 @@ class Offer:
     """Its entry in the list of models."""
 
     def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields of a checked request for a text, with the adapter."""
-        if self.served.adapter is None:
+        """Return the fields of a checked request for a text, with the adapter.
+
+        Without one, the scale 0 is sent: where the field is absent, llama.cpp goes on from a cached
+        prompt that it computed with an adapter.
+        """
+        served = self.served
+        if "lora" in fields or not served.adapters:
             return fields
-        return fields | {"lora": [{"id": self.served.adapter, "scale": 1.0}]}
+        number, scale = (0, 0.0) if served.adapter is None else (served.adapter, 1.0)
+        return fields | {"lora": [{"id": number, "scale": scale}]}
 
 
 class Offers:

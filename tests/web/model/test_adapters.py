@@ -138,6 +138,33 @@ def test_llama_cpp_itself_ignores_an_unknown_number(adapted: ServedModel) -> Non
     assert reply.json()["choices"][0]["message"]["content"] == said(adapted, "chat")
 
 
+def test_llama_cpp_itself_goes_on_from_the_cache_of_an_adapter(
+    smollm2_gguf: Path, tmp_path: Path
+) -> None:
+    """Where this fails after an upgrade, requests without an adapter need no `lora` field."""
+    adapter = write_lora(tmp_path / "a.gguf", 1)
+    with serve_gguf(
+        smollm2_gguf, threads=1, context=512, alias="chat", api_key=KEY, cache_prompt=True,
+        adapters=[adapter],
+    ) as server:  # fmt: skip
+        raw = ServedModel(server.url, server)
+
+        def first(**fields: Any) -> float:
+            body = CHAT | {"logprobs": True, "top_logprobs": 1, "max_tokens": 1} | fields
+            choice = raw.raw("/v1/chat/completions", body).json()["choices"][0]
+            found: float = choice["logprobs"]["content"][0]["logprob"]
+            return found
+
+        plain, strong = first(), [{"id": 0, "scale": 1.0}]
+        first(lora=strong)
+        mixed = first()
+        first(lora=strong)
+        zero = first(lora=[{"id": 0, "scale": 0.0}])
+        raw.http.close()
+    assert mixed != pytest.approx(plain, abs=0.1)
+    assert zero == pytest.approx(plain, abs=0.01)
+
+
 def test_an_adapter_of_another_base_is_refused_at_the_start(
     smollm2_gguf: Path, tmp_path: Path
 ) -> None:
