@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import write_lora
 
 from llmpipe.errors import StageError
 from llmpipe.stages.serve import Serve
@@ -46,6 +47,28 @@ def test_a_context_that_the_model_has_not_is_an_error(smollm2_gguf: Path, tmp_pa
     with pytest.raises(StageError, match="with a context of 8192 tokens, not 8448") as caught:
         check(smollm2_gguf, tmp_path, context=8448, max_tokens=1)
     assert caught.value.hint == "lower chat.context"
+
+
+@pytest.mark.heavy
+def test_other_models_and_adapters_are_asked_too(smollm2_gguf: Path, tmp_path: Path) -> None:
+    """The answers are kept and shown by name: the same weights say the same, an adapter does not."""
+    lora = write_lora(tmp_path / "lora.gguf", 1)
+    config = {
+        **CONFIG, "model": f"./{smollm2_gguf.name}", "sample": ["Say hi."], "context": 256,
+        "compare": f"./{smollm2_gguf.name}", "adapters": {"lora": "./lora.gguf"},
+    }  # fmt: skip
+    inputs = {"model": smollm2_gguf, "compare": smollm2_gguf, "adapters.lora": lora}
+    result = run_stage(Serve, config, tmp_path, inputs, name="chat", threads=1)
+    check = json.loads(result.outputs["check"].read_text("utf-8"))
+    assert check["compare"] == check["answers"]
+    assert check["adapters"]["lora"] != check["answers"]
+    assert result.summary is not None
+    assert "A of lora: " in result.summary
+    assert "A of chat.compare: " in result.summary
+    taken = {**config, "adapters": {"chat": "./lora.gguf"}}
+    inputs = {"model": smollm2_gguf, "compare": smollm2_gguf, "adapters.chat": lora}
+    with pytest.raises(StageError, match="the adapter chat has the name of the stage"):
+        run_stage(Serve, taken, tmp_path, inputs, name="chat", threads=1)
 
 
 def test_where_it_listens_is_not_in_the_key() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.heavy
 def test_every_answer_is_closed_to_other_sites(serve: Serve) -> None:
     """The page's policy, no guessing of types, nothing kept, and no header that opens it (CORS)."""
     served = serve()
-    for path in ("/", "/page.js", "/page.css", "/health", "/nowhere"):
+    for path in ("/", "/page.js", "/calls.js", "/page.css", "/health", "/nowhere"):
         headers = served.http.get(path, headers={"Origin": served.url}).headers
         policy = headers["content-security-policy"].split("; ")
         assert "default-src 'none'" in policy
@@ -33,7 +33,7 @@ def test_every_answer_is_closed_to_other_sites(serve: Serve) -> None:
 def test_the_key_is_asked_for(serve: Serve) -> None:
     """For everything but the page itself and the health; a wrong one is as good as none."""
     served = serve(admission=Admission(api_key="s3cret ü"))
-    for path in ("/", "/page.css", "/page.js", "/health"):
+    for path in ("/", "/page.css", "/calls.js", "/page.js", "/health"):
         assert served.http.get(path).status_code == 200
     for path in ("/metrics", "/v1/models", "/v1/documents/kiosk.md", "/v1/search", "/nowhere"):
         response = served.http.get(path)
