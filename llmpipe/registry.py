@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "llmpipe.stages"
 
 KINDS: dict[str, str] = {
+    "bundle": "llmpipe.stages.bundle:Bundle",
     "chunk": "llmpipe.stages.chunk:Chunk",
     "command": "llmpipe.stages.command:Command",
     "embed": "llmpipe.stages.embed:Embed",
     "evaluate": "llmpipe.stages.evaluate:Evaluate",
     "evaluate_retrieval": "llmpipe.stages.evaluate_retrieval:EvaluateRetrieval",
     "export": "llmpipe.stages.export:Export",
+    "export_adapter": "llmpipe.stages.export_adapter:ExportAdapter",
     "format": "llmpipe.stages.format:Format",
     "generate": "llmpipe.stages.generate:Generate",
     "import_gguf": "llmpipe.stages.import_gguf:ImportGguf",

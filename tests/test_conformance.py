@@ -12,6 +12,10 @@ from llmpipe.spec.schema import stale_schemas, strict_schema
 from llmpipe.testing import StageConformance
 
 CONFIGS = {
+    "bundle": (
+        {"server": "ollama", "model": "gguf.q8_0"},
+        {"server": "vllm", "model": "sft", "name": "n", "context": 512},
+    ),
     "chunk": ({"documents": "docs"},),
     "command": (
         {"run": "cat ${inputs.i} > ${outputs.o}", "inputs": {"i": "./a"}, "outputs": {"o": "o"}},
@@ -20,6 +24,7 @@ CONFIGS = {
     "evaluate_retrieval": ({"indexes": ["index"], "questions": "./questions.jsonl"},),
     "embed": ({"chunks": "chunks", "model": "./model"},),
     "export": ({"model": "sft", "quantize": ["q8_0"]},),
+    "export_adapter": ({"adapter": "sft"},),
     "format": ({"data": "./rows.jsonl", "to": "messages"},),
     "generate": (
         {

@@ -14,6 +14,7 @@ ArtifactType = Literal[
     "model",  # a Hugging Face folder: config, safetensors, tokenizer
     "adapter",  # a PEFT folder: adapter_config.json, adapter_model.safetensors
     "gguf",  # one GGUF file
+    "gguf_adapter",  # a LoRA adapter as one GGUF file, for the GGUF of its base model
     "documents",  # one JSONL file of texts with their sections and pages
     "chunks",  # a folder: the chunks, and their documents
     "embeddings",  # a folder: a vector for each chunk, and the chunks

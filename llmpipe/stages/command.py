@@ -45,6 +45,7 @@ ANY_INPUT: tuple[ArtifactType, ...] = (
     "model",
     "adapter",
     "gguf",
+    "gguf_adapter",
     "metrics",
 )
 

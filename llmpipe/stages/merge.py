@@ -85,7 +85,7 @@ class Merge(StageDefaults):
     def run(ctx: StageContext[MergeConfig]) -> StageResult:
         """Merge, copy the model's other files, verify."""
         adapter = ctx.input("adapter")
-        base = _base_of(adapter)
+        base = base_of(adapter)
         _refuse_other_tasks(adapter)
         verify_adapter(adapter.path)
         if hint := unrecorded_hint(adapter.path):
@@ -152,7 +152,7 @@ def merge(
     formats = _formats(model, stored_dtype(base))
     hold_edges_in_float32(model)  # whole embeddings of the adapter are not rounded twice
     tuned = put_adapter(model, base, adapter, label)
-    rows = comparison_rows(_tokenizer(base, adapter), changed_tokens(tuned))
+    rows = comparison_rows(load_tokenizer_of(base, adapter), changed_tokens(tuned))
     predicted = predictions(tuned, rows)
     trained = Trained(rows, predicted, learned_kl(tuned, predicted, rows))
     merged = merge_adapter(tuned, label)
@@ -202,7 +202,7 @@ def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
     return {"tensors": len(report.shapes), "changed": len(changed)}
 
 
-def _base_of(adapter: Artifact) -> Artifact:
+def base_of(adapter: Artifact) -> Artifact:
     if adapter.base is None:
         raise StageError(
             f"{adapter.label} does not say which model it was trained on",
@@ -233,7 +233,7 @@ def _formats(model: Any, stored: Any) -> dict[str, Any]:
     }
 
 
-def _tokenizer(base: Path, adapter: Path) -> Any | None:
+def load_tokenizer_of(base: Path, adapter: Path) -> Any | None:
     """Load the adapter's tokenizer, or the base's; return None if neither has one."""
     from llmpipe.backends.huggingface.inference import load_tokenizer
 

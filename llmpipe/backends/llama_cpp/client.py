@@ -72,9 +72,15 @@ class LlamaServer:
         tokens: list[int] = self._post("/tokenize", body)["tokens"]
         return tokens
 
-    def apply_template(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the prompt that the model's chat template makes of ``messages``."""
-        return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
+    def apply_template(
+        self, messages: Sequence[Mapping[str, str]], *, answer_next: bool = True
+    ) -> str:
+        """Return the text that the model's chat template makes of ``messages``.
+
+        ``answer_next`` opens the assistant's turn.
+        """
+        body = {"messages": list(messages), "add_generation_prompt": answer_next}
+        return str(self._post("/apply-template", body)["prompt"])
 
     def props(self) -> dict[str, Any]:
         """Return the server's properties: context, slots, chat template, sampling defaults."""

@@ -89,6 +89,19 @@ def identity() -> str:
     return f"llama.cpp checkout {digest.hexdigest()[:16]}"
 
 
+def child_environment(converter: Converter, threads: int) -> dict[str, str]:
+    """Return the variables, beside ours, of a process that runs the converter's code."""
+    return {
+        "PYTHONPATH": os.pathsep.join(
+            dict.fromkeys((str(converter.library), str(converter.script.parent)))
+        ),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
 def convert(
     model: Path,
     gguf: Path,
@@ -117,13 +130,7 @@ def convert(
             "--metadata",
             override,
         ],
-        env={
-            "PYTHONPATH": str(converter.library),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HF_HUB_OFFLINE": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": str(threads),
-        },
+        env=child_environment(converter, threads),
     )
     if result.returncode != 0 or not gguf.is_file():
         raise StageError(

@@ -28,7 +28,9 @@ vocabulary)."""
 
 
 @contextmanager
-def gguf_logits(model: Path, *, context: int, threads: int, label: str) -> Iterator[Score]:
+def gguf_logits(
+    model: Path, *, context: int, threads: int, label: str, adapter: Path | None = None
+) -> Iterator[Score]:
     """Load a GGUF during the block, and yield a function that computes the logits of a row.
 
     Args:
@@ -36,6 +38,7 @@ def gguf_logits(model: Path, *, context: int, threads: int, label: str) -> Itera
         context: the tokens of the longest row.
         threads: CPU threads to compute on.
         label: what messages call the model.
+        adapter: a GGUF adapter to apply to the model.
 
     Raises:
         MissingDependencyError: xllamacpp is not installed.
@@ -46,6 +49,7 @@ def gguf_logits(model: Path, *, context: int, threads: int, label: str) -> Itera
         "model": os.fspath(model.parent.resolve() / model.name),
         "context": context,
         "threads": threads,
+        "adapter": None if adapter is None else os.fspath(adapter.resolve()),
     }
     with tempfile.TemporaryFile() as log, _started(log) as process:
         assert process.stdin is not None

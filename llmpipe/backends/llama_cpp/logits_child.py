@@ -63,6 +63,13 @@ FUNCTIONS = {
     "llama_decode": (ctypes.c_int32, (POINTER, Batch)),
     "llama_get_logits": (POINTER, (POINTER,)),
 }
+ADAPTER_FUNCTIONS = {
+    "llama_adapter_lora_init": (POINTER, (POINTER, ctypes.c_char_p)),
+    "llama_set_adapters_lora": (
+        ctypes.c_int32,
+        (POINTER, ctypes.POINTER(POINTER), ctypes.c_size_t, ctypes.POINTER(ctypes.c_float)),
+    ),
+}
 
 
 def main() -> int:
@@ -71,9 +78,7 @@ def main() -> int:
     os.dup2(2, 1)  # llama.cpp's output goes to the log, not to the answer
     settings = json.loads(sys.stdin.readline())
     llama = ctypes.CDLL(settings["library"])
-    for name, (result, arguments) in FUNCTIONS.items():
-        function = getattr(llama, name)
-        function.restype, function.argtypes = result, arguments
+    _declare(llama, FUNCTIONS)
     llama.llama_backend_init()
     path = os.fsencode(settings["model"])
     model = llama.llama_model_load_from_file(path, llama.llama_model_default_params())
@@ -84,6 +89,8 @@ def main() -> int:
     context = llama.llama_init_from_model(model, parameters)
     if not context or llama.llama_n_ctx(context) < settings["context"]:
         return _failed(answer, f"it has no context of {settings['context']} tokens")
+    if settings["adapter"] and not _adapted(llama, model, context, settings["adapter"]):
+        return _failed(answer, "the adapter cannot be loaded")
     llama.llama_set_n_threads(context, settings["threads"], settings["threads"])
     vocabulary = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     _say(answer, {"vocabulary": vocabulary})
@@ -92,6 +99,22 @@ def main() -> int:
         if not _answer_row(answer, llama, context, vocabulary, row["ids"], row["start"]):
             return 1
     return 0
+
+
+def _declare(llama: Any, functions: dict[str, Any]) -> None:
+    for name, (result, arguments) in functions.items():
+        function = getattr(llama, name)
+        function.restype, function.argtypes = result, arguments
+
+
+def _adapted(llama: Any, model: Any, context: Any, file: str) -> bool:
+    """Apply an adapter to the model; return whether that worked."""
+    _declare(llama, ADAPTER_FUNCTIONS)
+    adapter = llama.llama_adapter_lora_init(model, os.fsencode(file))
+    if not adapter:
+        return False
+    adapters, scales = (POINTER * 1)(adapter), (ctypes.c_float * 1)(1.0)
+    return bool(llama.llama_set_adapters_lora(context, adapters, 1, scales) == 0)
 
 
 def _answer_row(

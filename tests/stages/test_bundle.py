@@ -1,0 +1,154 @@
+"""Folders for Ollama and vLLM: what lies in them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from adapters import make_adapter
+from safetensors.torch import load_file
+
+from llmpipe.contracts import Artifact, StageContext, StageResult
+from llmpipe.errors import StageError
+from llmpipe.stages.bundle import Bundle, BundleConfig
+
+IDS = torch.tensor([[1, 9690, 198, 2683, 359, 253]])
+
+
+def config(server: str, **fields: Any) -> BundleConfig:
+    """A bundle for a server."""
+    data = {"kind": "bundle", "server": server, "model": "m", **fields}
+    return msgspec.convert(data, BundleConfig)
+
+
+def run(root: Path, server: str, model: Artifact, **fields: Any) -> tuple[StageResult, str]:
+    """Run the stage; return its result and what was told."""
+    told: list[str] = []
+    for name in ("out", "work"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    ctx = StageContext(
+        config(server, **fields), "chat", {"model": model}, root / "out", root / "work", root, root, root,
+        threads=2, emit=lambda event: told.append(str(event.get("message", ""))),
+    )  # fmt: skip
+    return Bundle.run(ctx), "\n".join(told)
+
+
+def model(folder: Path, base: Artifact | None = None) -> Artifact:
+    """A model folder, or an adapter on a base."""
+    return Artifact(folder, "adapter" if base else "model", "", folder.name, base=base)
+
+
+@pytest.mark.heavy
+def test_ollama_gets_the_file_and_a_proven_template(tmp_path: Path, smollm2_gguf: Path) -> None:
+    """Of a real model: the Modelfile's template, by what llama.cpp renders."""
+    gguf = Artifact(smollm2_gguf, "gguf", "", "gguf.q4_1")
+    result, told = run(tmp_path, "ollama", gguf, name="smol", context=512, system="Be brief.")
+    folder = result.outputs["folder"]
+    assert (folder / "model.gguf").read_bytes()[:4] == b"GGUF"
+    text = (folder / "Modelfile").read_text()
+    assert 'eq $m.Role "user" }}<|im_start|>user\n{{ $m.Content }}<|im_end|>\n{{ else if' in text
+    assert 'PARAMETER stop "<|im_end|>"\nPARAMETER num_ctx 512\nSYSTEM """Be brief."""\n' in text
+    assert result.metrics["chats"] > 25
+    assert result.metrics["refused_chats"] == result.metrics["trimmed_chats"] == []
+    assert result.summary == "ollama create smol -f Modelfile && ollama run smol"
+    assert told.strip() == ""
+    with pytest.raises(StageError, match=r"chat\.context is 99999, but gguf\.q4_1 has \d+"):
+        run(tmp_path / "long", "ollama", gguf, context=99999)
+
+
+@pytest.mark.heavy
+def test_vllm_gets_a_folder_that_loads(tmp_path: Path, tiny_llama: Path) -> None:
+    """Complete, without pickles, with its number format, context, name and chat template."""
+    source = shutil.copytree(tiny_llama, tmp_path / "merged")
+    (source / "training_args.bin").write_bytes(b"pickle")
+    result, told = run(tmp_path / "a", "vllm", model(source), name="tiny")
+    folder = result.outputs["folder"]
+    command = "vllm serve ./model --served-model-name tiny --max-model-len 2048 --dtype float32"
+    assert result.summary == f"{command} --chat-template ./chat_template.jinja"
+    assert f'exec {result.summary} "$@"' in (folder / "serve.sh").read_text()
+    subprocess.run(["sh", "-n", str(folder / "serve.sh")], check=True)
+    assert "<|im_start|>" in (folder / "chat_template.jinja").read_text()
+    assert {p.name for p in (folder / "model").iterdir()} == {p.name for p in tiny_llama.iterdir()}
+    assert result.metrics["loaded_by"] == "transformers"
+    assert told.strip() == ""
+    weights = next((folder / "model").glob("*.safetensors"))
+    whole = load_file(weights)
+    assert torch.equal(whole["model.norm.weight"], torch.ones(64))
+    (source / "model.safetensors").unlink()
+    with pytest.raises(StageError, match="no weights as safetensors"):
+        run(tmp_path / "b", "vllm", model(source))
+
+
+@pytest.mark.heavy
+def test_vllm_gets_an_adapter_with_its_base(tmp_path: Path, tiny_llama: Path) -> None:
+    """The smallest rank that vLLM takes; what it would ignore is refused, with the way out."""
+    base = model(tiny_llama)
+    made = make_adapter(tiny_llama, tmp_path / "lora", IDS, r=12, target_modules=["q_proj"])
+    result, _ = run(tmp_path / "a", "vllm", model(made.folder, base), context=256)
+    words = shlex.split(result.summary)
+    assert words[2] == "./base"
+    assert words[-5:] == [
+        "--enable-lora",
+        "--max-lora-rank",
+        "16",
+        "--lora-modules",
+        "chat=./adapter",
+    ]
+    assert words[words.index("--max-model-len") + 1] == "256"
+    folder = result.outputs["folder"]
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "base" / "config.json").is_file()
+    settings = made.folder / "adapter_config.json"
+    plain = json.loads(settings.read_text())
+    for change, message in (
+        ({"use_dora": True}, "vLLM does not apply DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "vLLM replaces no whole module"),
+        ({"rank_pattern": {"v_proj": 2}}, "vLLM takes one rank and scale"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "it changes lm_head"),
+        ({"r": 1024}, "its rank is 1024, and vLLM's largest is 512"),
+    ):
+        settings.write_text(json.dumps({**plain, **change}))
+        with pytest.raises(StageError, match=f"cannot be served as an adapter: .*{message}") as e:
+            run(tmp_path / "b", "vllm", model(made.folder, base))
+        assert "kind: merge" in (e.value.hint or "")
+        shutil.rmtree(tmp_path / "b")
+
+
+def test_ports_follow_the_server() -> None:
+    """A GGUF for one, a folder for the other, and no conversion in between."""
+    ollama = Bundle.ports(config("ollama", adapter="lora")).inputs
+    assert (ollama["model"].accepts, ollama["adapter"].accepts) == (("gguf",), ("gguf_adapter",))
+    assert "gguf.q4_k_m" in ollama["model"].refuse["adapter"]
+    vllm = Bundle.ports(config("vllm")).inputs["model"]
+    assert vllm.accepts == ("model", "adapter")
+    assert "reader of GGUF files" in vllm.refuse["gguf"]
+
+
+@pytest.mark.parametrize(
+    ("server", "fields", "place"),
+    [
+        ("vllm", {"adapter": "lora"}, ("adapter",)),
+        ("vllm", {"system": "x"}, ("system",)),
+        ("vllm", {"allow_trimmed": True}, ("allow_trimmed",)),
+        ("ollama", {"system": 'say """'}, ("system",)),
+    ],
+)
+def test_fields_without_effect_are_refused(
+    server: str, fields: dict[str, Any], place: tuple[str]
+) -> None:
+    """Rather than ignored."""
+    assert [where for where, _ in Bundle.problems(config(server, **fields))] == [place]
+
+
+def test_a_name_that_a_command_line_would_split_is_no_name() -> None:
+    """It stands in a command and in requests."""
+    with pytest.raises(msgspec.ValidationError, match=re.escape("$.name")):
+        config("ollama", name="a b")
