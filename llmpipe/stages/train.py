@@ -3,8 +3,8 @@
 The ``axolotl:`` block uses Axolotl's own keys; llmpipe only sets the data, the base model and the
 output. Settings that this machine does not support are switched off and reported. A stopped run
 continues from its last complete checkpoint. Only what later stages use is published: weights, their
-configuration and the tokenizer, without checkpoints, pickles or paths of this machine, so that the
-same spec gives the same bytes.
+configuration and the tokenizer, without pickles or paths of this machine, so that the same spec
+gives the same bytes; on request also the last checkpoint (`llmpipe.stages.train_checkpoint`).
 
 The settings are checked before a run by `llmpipe.stages.train_review` and, with the installed
 Axolotl, by `llmpipe.backends.axolotl.check`.
@@ -45,6 +45,15 @@ from llmpipe.contracts import (
 )
 from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.needs import Given, Need, packages
+from llmpipe.stages.train_checkpoint import (
+    CHECKPOINT,
+    WEIGHTS_ALONE,
+    checkpoint_problems,
+    continued,
+    given_checkpoint,
+    no_steps_left,
+    publish_checkpoint,
+)
 from llmpipe.stages.train_compile import (
     HEADER,
     OUTPUT,
@@ -68,6 +77,7 @@ from llmpipe.stages.train_effort import effort
 from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_estimate import estimate
 from llmpipe.stages.train_folder import write_folder
+from llmpipe.stages.train_launch import launch_problems, launcher_findings
 from llmpipe.stages.train_metrics import metrics, not_the_best, summary, unlearned
 from llmpipe.stages.train_product import publish, verify_kept
 from llmpipe.stages.train_review import (
@@ -118,10 +128,17 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         for where, value in paths_in(config.axolotl).items():
             inputs[port_name(where)] = Input(("axolotl", *where), value, NAMED)
         inputs |= reward_inputs(config)
+        if config.continue_from is not None:
+            refuse = dict.fromkeys(("adapter", "model"), WEIGHTS_ALONE)
+            field = ("continue_from",)
+            inputs[CHECKPOINT] = Input(field, config.continue_from, ("file",), refuse=refuse)
         product = made(config)
-        outputs: dict[str, Output] = {product: Output(product, "base_model", trained=True)}
+        trained = Output(product, origin="base_model", trained=True)
+        outputs: dict[str, Output] = {product: trained}
         if kept_trackers(config.axolotl):
             outputs[TRACKING] = Output("file")
+        if config.keep_checkpoint:
+            outputs[CHECKPOINT] = Output("file")
         return Ports(inputs, outputs, default=product)
 
     @staticmethod
@@ -142,8 +159,8 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
             entry = entry_problems(block, config.dataset)
             told += [(("dataset", *path), text) for path, text in entry]
         told += reward_problems(config)
-        if config.launch.args and config.launch.launcher == "python":
-            told.append((("launch", "args"), "launcher: python takes none"))
+        told += checkpoint_problems(config)
+        told += launch_problems(config)
         return told
 
     @staticmethod
@@ -152,6 +169,9 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         fields = semantic_fields(config, without=frozenset({"allow_unknown_axolotl"}))
         if not config.rewards:
             del fields["rewards"]  # the keys of trainings without rewards stay as they were
+        for name in ("continue_from", "keep_checkpoint"):
+            if not fields[name]:
+                del fields[name]  # and so do those of trainings without checkpoints
         block = config.axolotl
         chooses = CHOOSING_KEYS & block.keys() or block.get("save_strategy") == "best"
         silent = REPORTING_KEYS
@@ -208,10 +228,11 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
             )
         except StageError as error:
             return [Finding(("axolotl",), error.message, error.hint)]
+        told = list(launcher_findings(config))
         if not result.installed:
             message = "its Axolotl settings are unchecked: Axolotl is not installed"
             return [Finding(("axolotl",), message, axolotl.INSTALL_HINT, missing=True)]
-        return list(findings(config, result.problems, folder))
+        return [*told, *findings(config, result.problems, folder)]
 
     @staticmethod
     def estimate(config: TrainConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
@@ -260,6 +281,8 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         if kept_trackers(own):
             outputs[TRACKING] = ctx.out / TRACKING
             keep_tracking(ctx.work, outputs[TRACKING], own)
+        if ctx.config.keep_checkpoint:
+            outputs[CHECKPOINT] = publish_checkpoint(output, ended.step, ctx.out / CHECKPOINT)
         return StageResult(outputs, metrics(ended, outcome.labels), summary(ended))
 
 
@@ -301,7 +324,12 @@ def _train(
         shutil.rmtree(ctx.work / rebuilt, ignore_errors=True)
     resume = axolotl.last_checkpoint(output)
     start = axolotl.checkpoint_step(resume)
-    if resume:
+    if resume is None and ctx.config.continue_from is not None:
+        shutil.rmtree(output, ignore_errors=True)
+        resume = given_checkpoint(ctx.input(CHECKPOINT), settings)
+        start = axolotl.checkpoint_step(resume)
+        ctx.warn(continued(resume, start))
+    elif resume:
         ctx.warn(f"continuing from the checkpoint of step {start}")
     else:
         if any(output.glob("checkpoint-*")):
@@ -325,6 +353,8 @@ def _train(
         file, launch, watcher, env=env, cwd=ctx.work, output=output, resume=resume
     )
     ended = outcome.ended
+    if ctx.config.continue_from is not None and ended.step <= start:
+        raise no_steps_left(ctx.input(CHECKPOINT).label, start, ended.planned)
     if ended.step < ended.planned and not ended.stopped_early:
         raise StageError(
             f"training ended at step {ended.step} of {ended.planned}",

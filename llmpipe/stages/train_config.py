@@ -87,10 +87,12 @@ CHOOSING_KEYS = frozenset(
 class Launch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the training process is started."""
 
-    launcher: Literal["python", "accelerate", "torchrun"] = "python"
-    """Axolotl's launcher: python for one process, the others for several GPUs."""
+    launcher: Literal["python", "accelerate", "torchrun", "deepspeed", "ray"] = "python"
+    """Axolotl's launcher: python for one process, accelerate or torchrun for several GPUs.
+    Axolotl has no launchers deepspeed and ray; naming one tells what to write instead."""
     args: list[str] = []
-    """Arguments for the launcher, such as --nproc_per_node=8."""
+    """Arguments for accelerate or torchrun, such as --nproc_per_node=8, or --nnodes=2 and
+    --rdzv_endpoint=HOST:PORT on several machines."""
     env: dict[str, Annotated[str, msgspec.Meta(extra_json_schema={"writeOnly": True})]] = {}
     """Environment variables of the training process; secrets as ${secret:NAME}."""
 
@@ -120,6 +122,13 @@ class TrainConfig(StageConfig, frozen=True, kw_only=True):
     """Rows for the loss during training; the model does not learn from them."""
     adapter_start: Literal["merge", "continue"] | None = None
     """If base_model is an adapter: merge it into its base first, or continue to train it."""
+    continue_from: str | None = None
+    """A checkpoint to go on from, such as `sft.checkpoint`: weights, optimizer, learning rate
+    schedule and step count. `max_steps` and `num_epochs` count from the very beginning. For the
+    weights alone, name the stage as base_model instead."""
+    keep_checkpoint: bool = False
+    """Also publish the last checkpoint, as output `checkpoint`, for another stage's
+    `continue_from`. With Adam it takes three times the space of the trained weights."""
     axolotl: dict[str, Any] = {}
     """Axolotl's own keys, as the installed version spells them."""
     dataset: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from llmpipe.backends.axolotl.check import check_block
 from llmpipe.backends.axolotl.config import to_yaml
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.contracts import SECRET, StageContext
+from llmpipe.stages.train_checkpoint import place_checkpoint
 from llmpipe.stages.train_compile import (
     HEADER,
     Layout,
@@ -49,8 +50,8 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
 
     The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
     ``files/``, the plugins of a run under ``plugins/``, the environment in ``axolotl.env``, and
-    ``run.sh``, which writes to ``output/``. ``run.sh`` takes
-    secrets from the environment. `StageContext.target` says which machine it is for.
+    ``run.sh``, which writes to ``output/``. A checkpoint to go on from lies under
+    ``continue-from/``. ``run.sh`` takes secrets from the environment. `StageContext.target` says which machine it is for.
 
     Raises:
         StageError: The settings are wrong, or Axolotl refuses them for that machine's device.
@@ -69,7 +70,8 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
     }
     lines = [f"{name}={shell_value(value)}" for name, value in sorted(environment.items())]
     (out / "axolotl.env").write_text("\n".join(lines) + "\n", "utf-8")
-    words = axolotl.arguments("axolotl.yml", launch_of(ctx, reveal=False))
+    resume = place_checkpoint(ctx, out) if ctx.config.continue_from is not None else None
+    words = axolotl.arguments("axolotl.yml", launch_of(ctx, reveal=False), resume=resume)
     script = out / "run.sh"
     script.write_text(_RUN_SH.format(command=shlex.join(["axolotl", *words])), "utf-8")
     script.chmod(0o755)

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from llmpipe.backends.axolotl.config import OWNED
+from llmpipe.backends.axolotl.launchers import installed_launchers
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
 from llmpipe.stages.train import Train, _other_base
@@ -125,6 +126,43 @@ def test_problems_are_found_together(monkeypatch: pytest.MonkeyPatch) -> None:
         "axolotl.save_safetensors",
         "launch.args",
     ]
+
+
+@pytest.mark.parametrize(
+    ("launch", "place", "message"),
+    [
+        ({"launcher": "deepspeed"}, "launch.launcher", "torchrun starts the processes"),
+        ({"launcher": "ray", "args": ["-v"]}, "launch.launcher", "use_ray: true"),
+        ({"launcher": "torchrun", "args": ["--nnodes 2"]}, "launch.args.0", "write --nnodes=2"),
+        ({"launcher": "torchrun", "args": ["-m"]}, "launch.args.0", "set by Axolotl"),
+        ({"env": {"A-B": "1"}}, "launch.env", "cannot be the name"),
+    ],
+)
+def test_a_launch_that_cannot_be_is_refused(launch: Any, place: str, message: str) -> None:
+    """With what to write instead."""
+    ((path, told),) = Train.problems(config({}, launch=launch))
+    assert ".".join(map(str, path)) == place
+    assert message in told
+
+
+def test_a_launch_as_one_writes_it_is_not() -> None:
+    """Options with a value after them, a secret by its name, an empty variable."""
+    args = ["--nproc_per_node", "2", "--rdzv_endpoint=h:1", "--log-line-prefix-template=[x y]"]
+    env = {"HF_TOKEN": "${secret:HF_TOKEN}", "TOKENIZERS_PARALLELISM": "0", "WANDB_API_KEY": ""}
+    launch = {"launcher": "torchrun", "args": args, "env": env}
+    assert Train.problems(config({}, launch=launch)) == []
+
+
+@pytest.mark.heavy
+def test_launchers_are_those_of_the_installed_axolotl() -> None:
+    """Read from its source; one that a later version drops is found before the run."""
+    import click
+    from axolotl.cli.main import train
+
+    (option,) = (p for p in train.params if p.name == "launcher")
+    assert isinstance(option.type, click.Choice)
+    assert installed_launchers() == tuple(option.type.choices)
+    assert {"python", "accelerate", "torchrun"} <= set(installed_launchers())
 
 
 def test_what_only_reports_is_not_in_the_key() -> None:

@@ -330,7 +330,7 @@ def last_checkpoint(output_dir: Path) -> Path | None:
         reverse=True,
     )
     for checkpoint in found:
-        if not _is_whole(checkpoint):
+        if not is_whole(checkpoint):
             shutil.rmtree(checkpoint)
         elif not _is_over(checkpoint):
             return checkpoint
@@ -353,7 +353,7 @@ def checkpoint_step(checkpoint: Path | None) -> int:
     return int(state["global_step"])
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def is_whole(checkpoint: Path) -> bool:
     """Return whether a checkpoint has its state, its optimizer and complete tensors."""
     try:
         checkpoint_step(checkpoint)
