@@ -15,8 +15,8 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     arguments = parser(
         "serve",
-        "Serve the model of a serve stage over the OpenAI API and as a web page, or the answers of a\n"
-        "rag stage with their citations over the same API and as a web page, until Ctrl-C.",
+        "Serve the model of a serve stage over the OpenAI API and as a web page, or the answers\n"
+        "of a rag stage with their citations over the same API and as a web page, until Ctrl-C.",
     )
     add_spec(arguments)
     add_run(arguments)

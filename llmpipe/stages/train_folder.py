@@ -51,7 +51,8 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
     The folder holds ``axolotl.yml``, the rows under ``data/``, files that the block names under
     ``files/``, the plugins of a run under ``plugins/``, the environment in ``axolotl.env``, and
     ``run.sh``, which writes to ``output/``. A checkpoint to go on from lies under
-    ``continue-from/``. ``run.sh`` takes secrets from the environment. `StageContext.target` says which machine it is for.
+    ``continue-from/``. ``run.sh`` takes secrets from the environment. `StageContext.target` says
+    which machine it is for.
 
     Raises:
         StageError: The settings are wrong, or Axolotl refuses them for that machine's device.
