@@ -29,13 +29,16 @@ def config(server: str, **fields: Any) -> BundleConfig:
     return msgspec.convert(data, BundleConfig)
 
 
-def run(root: Path, server: str, model: Artifact, **fields: Any) -> tuple[StageResult, str]:
-    """Run the stage; return its result and what was told."""
+def run(
+    root: Path, server: str, model: Artifact, given: Artifact | None = None, **fields: Any
+) -> tuple[StageResult, str]:
+    """Run the stage, with a ``given`` adapter; return its result and what was told."""
     told: list[str] = []
     for name in ("out", "work"):
         (root / name).mkdir(parents=True, exist_ok=True)
+    inputs = {"model": model, **({"adapter": given} if given else {})}
     ctx = StageContext(
-        config(server, **fields), "chat", {"model": model}, root / "out", root / "work", root, root, root,
+        config(server, **fields), "chat", inputs, root / "out", root / "work", root, root, root,
         threads=2, emit=lambda event: told.append(str(event.get("message", ""))),
     )  # fmt: skip
     return Bundle.run(ctx), "\n".join(told)
@@ -62,6 +65,38 @@ def test_ollama_gets_the_file_and_a_proven_template(tmp_path: Path, smollm2_gguf
     assert told.strip() == ""
     with pytest.raises(StageError, match=r"chat\.context is 99999, but gguf\.q4_1 has \d+"):
         run(tmp_path / "long", "ollama", gguf, context=99999)
+
+
+def write_adapter(file: Path, width: int) -> Artifact:
+    """Write a GGUF adapter of rank 2 for the first query matrix of a Llama of some width."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 4.0)
+    writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((2, width), np.float32))
+    writer.add_tensor("blk.0.attn_q.weight.lora_b", np.ones((width, 2), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return Artifact(file, "gguf_adapter", "", "lora")
+
+
+@pytest.mark.heavy
+def test_ollama_gets_an_adapter_that_fits(tmp_path: Path, smollm2_gguf: Path) -> None:
+    """llama.cpp loads it on the model; that of another model is refused."""
+    base = Artifact(smollm2_gguf, "gguf", "", "base.q4_1")
+    own = write_adapter(tmp_path / "own.gguf", 576)
+    result, _ = run(tmp_path / "a", "ollama", base, own, adapter="lora")
+    folder = result.outputs["folder"]
+    assert "\nFROM ./model.gguf\nADAPTER ./adapter.gguf\n" in (folder / "Modelfile").read_text()
+    assert (folder / "adapter.gguf").read_bytes() == own.path.read_bytes()
+    other = write_adapter(tmp_path / "other.gguf", 64)
+    with pytest.raises(StageError, match=r"lora on base\.q4_1: .*the adapter cannot be loaded"):
+        run(tmp_path / "b", "ollama", base, other, adapter="lora")
 
 
 @pytest.mark.heavy
