@@ -68,7 +68,7 @@ def said(role: str, **fields: Any) -> dict[str, Any]:
         ({"best_of": 2}, "`best_of` other than 1"),
         ({"echo": True}, "`echo` other than false"),
         ({"suffix": "x"}, "`suffix` other than"),
-        ({"lora": [{"id": 7, "scale": 1}]}, "`lora` other than []"),
+        ({"lora": [{"id": 7, "scale": 1}]}, "there is no adapter 7; the service has none"),
         ({"store": True}, "`store` other than false"),
         ({"modalities": ["text", "audio"]}, '`modalities` other than ["text"]'),
         ({"prediction": {"type": "content", "content": "x"}}, "`prediction`"),
