@@ -83,14 +83,15 @@ class Watcher:
     """Whether rows are being prepared: Axolotl has begun, and has not yet saved them."""
     _started: bool = False
     _reached: int = 0
+    _left_out: LeftOut = field(default_factory=lambda: LeftOut())
 
     def __call__(self, line: str) -> None:
         if match := _PREPARING.search(line):
             self.preparing = match.group(0) == "Loading dataset:"
         if "Starting trainer" in line:
             self._started = True
-        if match := _DROPPED.search(line):
-            self.dropped.append(match.group(0))
+        if told := self._left_out(line):
+            self.dropped.append(told)
         if self._started and (bar := _BAR.search(line)):
             done, total = int(bar.group(1)), int(bar.group(2))
             self.total = self.total or total
@@ -122,7 +123,28 @@ class Watcher:
 
 def dropped_rows(lines: Iterable[str]) -> list[str]:
     """Return Axolotl's messages about rows that it does not train on."""
-    return [match.group(0) for line in lines if (match := _DROPPED.search(line))]
+    left_out = LeftOut()
+    return [told for line in lines if (told := left_out(line))]
+
+
+class LeftOut:
+    """Reads lines in which Axolotl leaves rows out: too long, of other shards, or repeated."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] = {}
+
+    def __call__(self, line: str) -> str | None:
+        """Return what a line says of rows that are left out, if it does."""
+        if match := _DROPPED.search(line):
+            return match.group(0)
+        if match := _SIZE.search(line):
+            name, size = match["name"], int(match["size"])
+            if match["when"] == "Original":
+                self._before[name] = size
+            elif size < self._before.get(name, 0):
+                count = self._before[name] - size
+                return f"{count} of the {name} rows, which repeat others (deduplication)"
+        return None
 
 
 def _diverged(record: Mapping[str, float]) -> bool:
@@ -136,7 +158,12 @@ def _diverged(record: Mapping[str, float]) -> bool:
 
 _PREPARING = re.compile(r"Loading dataset:|Saving the dataset")
 _BAR = re.compile(r"\d+%\|.*?\|\s*(\d+)/(\d+) \[")
-_DROPPED = re.compile(r"Dropped \d+ .*?(?:samples|sequences).*")
+_DROPPED = re.compile(
+    r"Dropped \d+ .*?(?:samples|sequences).*|Using index #\d+ of (?!1 )\d+ shards"
+)
+_SIZE = re.compile(
+    r"eduplication (?:complete )?for (?P<name>\w+) dataset\. (?P<when>Original|New) size: (?P<size>\d+)"
+)
 _RECORD = re.compile(r"\{'.*\}")
 
 

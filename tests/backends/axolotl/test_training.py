@@ -20,6 +20,7 @@ from llmpipe.backends.axolotl.training import (
     Launch,
     Watcher,
     arguments,
+    dropped_rows,
     environment,
     failure,
     has_all_bytes,
@@ -54,6 +55,26 @@ def test_the_watcher_reads_the_lines_that_axolotl_prints() -> None:
     assert seen == [(2, 4, 10.77), (4, 4, 10.5)]
     assert (watcher.steps, watcher.total, watcher.finished) == (4, 4, True)
     assert watcher.dropped == ["Dropped 3 sequences outside valid range ([2, 64])"]
+
+
+def test_rows_of_other_shards_and_repeated_ones_are_left_out() -> None:
+    """Axolotl only logs them; where no row repeats another there is nothing to say."""
+    lines = [
+        "[INFO] Starting deduplication for train dataset. Original size: 16",
+        "[INFO] Deduplication complete for train dataset. New size: 9",
+        "[INFO] Starting deduplication for eval dataset. Original size: 4",
+        "[INFO] Deduplication complete for eval dataset. New size: 4",
+        "[INFO] Using index #0 of 4 shards",
+        "[INFO] Using index #0 of 1 shards",
+    ]
+    watcher = Watcher()
+    for line in lines:
+        watcher(line)
+    assert watcher.dropped == [
+        "7 of the train rows, which repeat others (deduplication)",
+        "Using index #0 of 4 shards",
+    ]
+    assert dropped_rows(lines) == watcher.dropped
 
 
 def test_what_was_found_in_the_labels_is_the_reason_of_a_failure(tmp_path: Path) -> None:
