@@ -162,7 +162,8 @@ _DROPPED = re.compile(
     r"Dropped \d+ .*?(?:samples|sequences).*|Using index #\d+ of (?!1 )\d+ shards"
 )
 _SIZE = re.compile(
-    r"eduplication (?:complete )?for (?P<name>\w+) dataset\. (?P<when>Original|New) size: (?P<size>\d+)"
+    r"eduplication (?:complete )?for (?P<name>\w+) dataset\. "
+    r"(?P<when>Original|New) size: (?P<size>\d+)"
 )
 _RECORD = re.compile(r"\{'.*\}")
 
