@@ -12,8 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from llmpipe.formats.conversation import read_answer
-from llmpipe.formats.prompt import CONVERSATIONS, read_prompt_turns
-from llmpipe.formats.records import to_json
+from llmpipe.formats.prompt import CONVERSATIONS, lay_out, read_prompt_turns, write_prompt
 from llmpipe.formats.row import RowError, left_behind, missing_column, read_tools, turns_column
 from llmpipe.formats.turn import RULES, Turn, TurnRules, read_turns, write_turn
 
@@ -44,22 +43,13 @@ class Labeled(msgspec.Struct, frozen=True):
 
     def layout(self, place: str) -> dict[str, str | None]:
         """Return the columns that Axolotl gets, all of text; ``row`` is the row's place."""
-        return {
-            "prompt": to_json([write_turn(turn) for turn in self.turns]),
-            "completion": to_json(write_turn(self.completion)),
-            "label": to_json(self.label),
-            "tools": to_json(self.tools) if self.tools else None,
-            "row": place,
-        }
+        answer = write_turn(self.completion)
+        return lay_out(self.turns, self.tools, place, completion=answer, label=self.label)
 
     def write(self) -> dict[str, Any]:
         """Return the row of the format ``labeled``."""
-        row = {
-            "prompt": [write_turn(turn) for turn in self.turns],
-            "completion": [write_turn(self.completion)],
-            "label": self.label,
-        }
-        return {**row, "tools": self.tools} if self.tools else row
+        others = {"completion": [write_turn(self.completion)], "label": self.label}
+        return write_prompt(self.turns, self.tools, others)
 
 
 def read_labeled(

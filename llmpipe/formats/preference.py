@@ -18,11 +18,12 @@ from llmpipe.formats.prompt import (
     Question,
     agreed,
     as_question,
+    lay_out,
     questions,
     read_prompt_turns,
     same,
+    write_prompt,
 )
-from llmpipe.formats.records import to_json
 from llmpipe.formats.row import (
     RowError,
     UnusableRowError,
@@ -61,22 +62,13 @@ class Preference(msgspec.Struct, frozen=True):
 
     def layout(self, place: str) -> dict[str, str | None]:
         """Return the columns that Axolotl gets, all of text; ``row`` is the row's place."""
-        return {
-            "prompt": to_json([write_turn(turn) for turn in self.turns]),
-            "chosen": to_json(write_turn(self.chosen)),
-            "rejected": to_json(write_turn(self.rejected)),
-            "tools": to_json(self.tools) if self.tools else None,
-            "row": place,
-        }
+        chosen, rejected = write_turn(self.chosen), write_turn(self.rejected)
+        return lay_out(self.turns, self.tools, place, chosen=chosen, rejected=rejected)
 
     def write(self) -> dict[str, Any]:
         """Return the row of the format ``preference``."""
-        row: dict[str, Any] = {
-            "prompt": [write_turn(turn) for turn in self.turns],
-            "chosen": [write_turn(self.chosen)],
-            "rejected": [write_turn(self.rejected)],
-        }
-        return {**row, "tools": self.tools} if self.tools else row
+        others = {"chosen": [write_turn(self.chosen)], "rejected": [write_turn(self.rejected)]}
+        return write_prompt(self.turns, self.tools, others)
 
 
 def read_preference(

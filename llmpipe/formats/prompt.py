@@ -44,17 +44,31 @@ class Prompt(msgspec.Struct, frozen=True):
 
     def layout(self, place: str) -> dict[str, str | None]:
         """Return the columns that Axolotl gets, all of text; ``row`` is the row's place."""
-        return {
-            "prompt": to_json([write_turn(turn) for turn in self.turns]),
-            "fields": to_json(self.fields),
-            "tools": to_json(self.tools) if self.tools else None,
-            "row": place,
-        }
+        return lay_out(self.turns, self.tools, place, fields=self.fields)
 
     def write(self) -> dict[str, Any]:
         """Return the row of the format ``prompt``."""
-        row = {"prompt": [write_turn(turn) for turn in self.turns], **self.fields}
-        return {**row, "tools": self.tools} if self.tools else row
+        return write_prompt(self.turns, self.tools, self.fields)
+
+
+def lay_out(
+    turns: Sequence[Turn], tools: list[Any] | None, place: str, **others: Any
+) -> dict[str, str | None]:
+    """Return the columns that Axolotl gets of a prompt, all of text; ``row`` is the row's place."""
+    return {
+        "prompt": to_json([write_turn(turn) for turn in turns]),
+        **{name: to_json(value) for name, value in others.items()},
+        "tools": to_json(tools) if tools else None,
+        "row": place,
+    }
+
+
+def write_prompt(
+    turns: Sequence[Turn], tools: list[Any] | None, others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the row of a prompt with other columns, and with ``tools`` where it has some."""
+    row = {"prompt": [write_turn(turn) for turn in turns], **others}
+    return {**row, "tools": tools} if tools else row
 
 
 def read_prompt(row: Mapping[str, Any], rules: TurnRules = RULES) -> tuple[Prompt, tuple[str, ...]]:

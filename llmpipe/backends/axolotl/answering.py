@@ -40,7 +40,8 @@ class AnsweringChild:
     def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
         self._module = module
         self._environment = {**QUIET, **(environment or {})}
-        self._process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | None = None
+        """The subprocess; None before the first question, and after it was forgotten."""
         self._errors: IO[str] | None = None
 
     def ask(self, question: str) -> Any:
@@ -50,15 +51,19 @@ class AnsweringChild:
             NoAnswerError: The subprocess ended without one.
         """
         for _ in range(2):  # an idle one may have ended; then start another
-            process = self._process = self._process or self._start()
+            process = self.process = self.process or self._start()
             line = _answer_of(process, question)
             if line is not None:
                 return json.loads(line)
             process.wait()
-            self._process = None
+            self.forget()
         assert self._errors is not None
         self._errors.seek(0)
         raise NoAnswerError(self._errors.read().strip())
+
+    def forget(self) -> None:
+        """Leave the subprocess, which ends by itself; the next question starts another."""
+        self.process = None
 
     def _start(self) -> subprocess.Popen[str]:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115

@@ -143,7 +143,7 @@ def test_a_plugin_is_looked_for_where_the_training_looks(
         "from axolotl.integrations.base import BasePlugin\nclass Mine(BasePlugin): pass\n"
     )
     monkeypatch.chdir(tmp_path)
-    axolotl_check._child.cache_clear()
+    axolotl_check._CHILD.forget()
     block = {"plugins": ["my_plugin.Mine"]}
     ((path, problem),) = by_path(check(block, tmp_path)).items()
     assert (path, problem.warning) == ("plugins", False)
@@ -152,7 +152,7 @@ def test_a_plugin_is_looked_for_where_the_training_looks(
     found = check_block(block, document, memo_dir=tmp_path, modules=str(tmp_path))
     assert found.problems == []
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    axolotl_check._child.cache_clear()
+    axolotl_check._CHILD.forget()
     assert check(block, tmp_path).problems == []
     elsewhere = check_block(block, document, memo_dir=tmp_path, modules="/nowhere")
     assert list(by_path(elsewhere)) == ["plugins"]  # the stage's PYTHONPATH replaces ours
@@ -234,23 +234,23 @@ def test_one_child_answers_many_questions(tmp_path: Path) -> None:
     """Its import is paid once; and the plugins of one block are unknown to the next."""
     plugin = {"plugins": ["axolotl.integrations.liger.LigerPlugin"], "liger_rope": True}
     assert check(plugin, tmp_path).problems == []
-    child = axolotl_check._child().process.pid
+    child = axolotl_check._CHILD.process.pid
     assert list(by_path(check({"liger_rope": True}, tmp_path))) == ["liger_rope"]
     start = time.perf_counter()
     for rate in (1e-4, 2e-4, 3e-4):
         assert check({"learning_rate": rate}, tmp_path).problems == []
     assert time.perf_counter() - start < 5
-    assert axolotl_check._child().process.pid == child
+    assert axolotl_check._CHILD.process.pid == child
 
 
 def test_a_child_that_ended_is_followed_by_another(tmp_path: Path) -> None:
     """Whether it had nothing to do or was killed."""
     check({"seed": 1}, tmp_path)
-    first = axolotl_check._child().process
+    first = axolotl_check._CHILD.process
     first.kill()
     first.wait()
     assert check({"seed": 2}, tmp_path).problems == []
-    assert axolotl_check._child().process.pid != first.pid
+    assert axolotl_check._CHILD.process.pid != first.pid
 
 
 def test_an_axolotl_that_cannot_be_imported_is_said(
@@ -260,7 +260,7 @@ def test_an_axolotl_that_cannot_be_imported_is_said(
     (tmp_path / "axolotl").mkdir()
     (tmp_path / "axolotl" / "__init__.py").write_text("raise RuntimeError('half installed')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    axolotl_check._child.cache_clear()
+    axolotl_check._CHILD.forget()
     with pytest.raises(StageError) as caught:
         check({"seed": 3}, tmp_path / "memo")
     assert "RuntimeError: half installed" in caught.value.message
