@@ -21,6 +21,8 @@ from workspace import CHAIN, Workspace
 
 from llmpipe.runner.lease import read_owner
 
+pytestmark = pytest.mark.slow  # its machines are processes, and leases expire in seconds
+
 HOLD = """
 import sys, time
 from pathlib import Path
