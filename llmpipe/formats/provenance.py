@@ -93,7 +93,7 @@ def row_id(row: Mapping[str, Any]) -> str:
     """
     if PROVENANCE in row:
         row = {name: value for name, value in row.items() if name != PROVENANCE}
-    return sha256(_canonical(row)).hexdigest()[:32]
+    return sha256(_canonical(row)).digest()[:16].hex()
 
 
 _canonical = msgspec.json.Encoder(enc_hook=float, order="deterministic").encode

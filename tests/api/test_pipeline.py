@@ -71,6 +71,7 @@ def test_it_is_planned_run_and_read(spec: Path) -> None:
     assert pipe.run(progress=False).report is None
 
 
+@pytest.mark.slow
 def test_settings_and_profiles_are_laid_over_it(spec: Path) -> None:
     """As --set and --profile; a value may be any that stands in a spec."""
     run = llmpipe.load(spec, profiles="big").run(only="rows", progress=False)
@@ -177,6 +178,7 @@ def test_events_reach_a_function(spec: Path) -> None:
     assert seen[-1] == "run-ended"
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_thread_and_in_a_running_event_loop(spec: Path) -> None:
     """As web frameworks and Jupyter would call it."""
     found: list[str] = []
@@ -265,6 +267,7 @@ def test_a_spec_is_checked_drawn_and_asked_what_it_needs(spec: Path) -> None:
     assert (first.need.name, first.blocks, [*first.stages]) == ("no-such-program", True, ["both"])
 
 
+@pytest.mark.slow
 def test_artifacts_are_pushed_and_pulled(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What one store made and pushed, another pulls; the transfer says what became of each stage."""
     with pytest.raises(UsageError, match=r"spec\.yaml has no remote store"):

@@ -35,6 +35,7 @@ def measured(tmp_path: Path, name: str, *arguments: str) -> dict[str, Any]:
     return figures.get(name, figures)
 
 
+@pytest.mark.slow
 def test_the_documents_are_real_and_drawn_by_a_seed() -> None:
     """No two alike, the questions of the FAQ among them; an edit is of one in 100."""
     passages = corpus.draw(1000)

@@ -138,6 +138,7 @@ def test_memory_that_was_freed_is_no_room_for_the_next_file(folder):
     assert "takes more than 120 MB" in bad
 
 
+@pytest.mark.slow
 def test_documents_are_those_of_this_process(tmp_path):
     """Documents, remarks and errors are the same for every format."""
     files = {

@@ -49,6 +49,7 @@ with VectorMemory(Path(sys.argv[1])) as memory:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     """Three writers and a reader do not block each other, and nothing is lost."""
     path = tmp_path / "a.sqlite"

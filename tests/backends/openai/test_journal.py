@@ -86,6 +86,7 @@ with Journal(Path(sys.argv[1])) as journal:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     """No line of one process ends up inside a line of another."""
     writers = [
