@@ -87,8 +87,8 @@ def compile_stage(ctx: StageContext[TrainConfig], layout: Layout) -> Compiled:
     block, notes = merged_block(config, given.path if given else None)
     device = device_of(ctx)
     refuse(complaints(config, block, ctx.spec_dir, device))
-    block = spelled_out(block, layout.folder / FOLDER, layout.name(FOLDER))
     block = replace_paths(block, {w: _file_path(ctx, w, layout) for w in paths_in(block)})
+    block = spelled_out(block, layout.folder / FOLDER, layout.name(FOLDER))  # no input of the stage
     base = ctx.input("base_model")
     train = _data(ctx, "data", "train.parquet", layout, block)
     test = _data(ctx, "eval_data", "eval.parquet", layout, block) if config.eval_data else None

@@ -62,7 +62,12 @@ def _served(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
         yield Endpoint("http://127.0.0.1:1", ended=ended)
 
     monkeypatch.setattr("llmpipe.web.server.serve_model", serve_model)
-    assert serve.main(["spec.yaml", *arguments]) == 0
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert serve.main(["spec.yaml", *arguments]) == 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return found[0].read_text()
 
 

@@ -15,17 +15,12 @@ import pytest
 
 from llmpipe.backends.axolotl.config import OWNED
 from llmpipe.backends.axolotl.launchers import installed_launchers
-from llmpipe.contracts import Artifact, StageContext
+from llmpipe.contracts import Artifact, StageContext, Target
 from llmpipe.errors import StageError
 from llmpipe.stages.train import Train, _other_base
-from llmpipe.stages.train_compile import (
-    Layout,
-    _merge_notes,
-    compile_stage,
-    merged_block,
-    shell_value,
-)
+from llmpipe.stages.train_compile import Layout, compile_stage, merged_block
 from llmpipe.stages.train_config import CHOOSING_KEYS, REPORTING_KEYS, SAVING_KEYS, TrainConfig
+from llmpipe.stages.train_folder import _merge_notes, shell_value
 
 
 def config(axolotl: dict[str, Any] | None = None, **fields: Any) -> TrainConfig:
@@ -287,6 +282,20 @@ def test_a_folder_to_run_elsewhere_names_nothing_of_this_one(tmp_path: Path) -> 
     missing = subprocess.run(["sh", "-c", script], env={}, capture_output=True, text=True)
     assert missing.returncode != 0
     assert "set MINE" in missing.stderr
+
+
+def test_a_short_name_compiles_for_a_run(tmp_path: Path) -> None:
+    """Its file is written beside the configuration; a run took its path for an input."""
+    rows = Artifact(tmp_path / "rows.jsonl", "dataset", "d", "rows")
+    rows.path.write_text('{"text": "t"}\n')
+    base = Artifact(Path("/models/base"), "model", "d", "./base")
+    folders = [tmp_path] * 5
+    stage = config({"deepspeed": "zero2", "adapter": "lora"})
+    inputs = {"base_model": base, "data": rows}
+    ctx = StageContext(stage, "sft", inputs, *folders, threads=1, target=Target("cuda"))
+    compiled = compile_stage(ctx, Layout(tmp_path))
+    assert compiled.config["deepspeed"] == str(tmp_path / "deepspeed" / "zero2.json")
+    assert (tmp_path / "deepspeed" / "zero2.json").is_file()
 
 
 @pytest.mark.parametrize("value", ["", "plain", "it's", 'a "b" $HOME `x` \\', "${HOME}"])
