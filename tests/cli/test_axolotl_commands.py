@@ -33,7 +33,7 @@ MINE = """\
 base_model: ./base
 datasets:
   - path: rows.jsonl
-    type: alpaca
+    type: chat_template
 micro_batch_size: 1
 gradient_accumulation_steps: 1
 learning_rate: 1e-4
@@ -309,7 +309,7 @@ def test_check_looks_at_the_rows(folder: Path) -> None:
   - {path: org/rows, type: alpaca}
 """
     (folder / "mine.yml").write_text(
-        MINE.replace("  - path: rows.jsonl\n    type: alpaca\n", entries)
+        MINE.replace("  - path: rows.jsonl\n    type: chat_template\n", entries)
     )
     found = json.loads(call(folder, "check", "mine.yml", "--json").stdout)["problems"]
     lacks = "but the rows of told.jsonl have conversations"
@@ -329,7 +329,7 @@ def test_check_looks_at_the_rows(folder: Path) -> None:
     )
     entries = f"  - {{path: told.jsonl, type: chat_template, {mended}}}\n"
     (folder / "mine.yml").write_text(
-        MINE.replace("  - path: rows.jsonl\n    type: alpaca\n", entries)
+        MINE.replace("  - path: rows.jsonl\n    type: chat_template\n", entries)
     )
     assert call(folder, "check", "mine.yml").returncode == 0
 
@@ -337,16 +337,14 @@ def test_check_looks_at_the_rows(folder: Path) -> None:
 def test_a_wrong_value_of_an_entry_stands_at_its_entry(folder: Path) -> None:
     """Axolotl's error does not say which entry it is in."""
     second = "  - {path: org/rows, type: alpaca, name: [a, b]}\n"
-    text = MINE.replace("    type: alpaca\n", f"    type: alpaca\n{second}")
-    (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
+    text = MINE.replace("    type: chat_template\n", f"    type: chat_template\n{second}")
     (folder / "mine.yml").write_text(text)
     said = call(folder, "check", "mine.yml").stderr
-    assert "mine.yml:5:38: datasets.1.name: Input should be a valid string" in said
+    assert "mine.yml:5:36: datasets.1.name: Input should be a valid string" in said
 
 
 def test_an_unknown_optimizer_is_found(folder: Path) -> None:
     """Axolotl's validation takes any name; in a spec and in a file it is refused."""
-    (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
     (folder / "mine.yml").write_text(MINE + "optimizer: adamw_torchh\n")
     assert "mine.yml:8:1: optimizer: unknown optimizer" in call(folder, "check", "mine.yml").stderr
     spec = SPEC.replace("max_steps: 2", "optimizer: padged_adamw_8bit")
@@ -358,7 +356,7 @@ def test_an_unknown_optimizer_is_found(folder: Path) -> None:
 
 def test_another_mistake_does_not_make_a_key_unknown(folder: Path) -> None:
     """``fsdp_`` names are translated by Axolotl, also in a file that it refuses for its rows."""
-    text = MINE.replace("alpaca", "sharegpt") + "fsdp_config: {fsdp_offload_params: true}\n"
+    text = MINE.replace("chat_template", "sharegpt") + "fsdp_config: {fsdp_offload_params: true}\n"
     (folder / "mine.yml").write_text(text)
     done = json.loads(call(folder, "check", "mine.yml", "--json").stdout)
     assert not any("fsdp" in problem["message"] for problem in done["problems"])
@@ -369,7 +367,6 @@ def test_another_mistake_does_not_make_a_key_unknown(folder: Path) -> None:
 
 def test_check_for_another_device(folder: Path) -> None:
     """On a GPU nothing is switched off, and what needs several GPUs is judged with several."""
-    (folder / "rows.jsonl").write_text('{"instruction": "i", "output": "o"}\n')
     (folder / "mine.yml").write_text(
         MINE + "bf16: true\nfp8: true\nattn_implementation: flash_attention_2\n"
     )
@@ -377,9 +374,13 @@ def test_check_for_another_device(folder: Path) -> None:
     assert "bf16: True is switched off" in here
     there = call(folder, "check", "mine.yml", "--device", "cuda:2")
     assert (there.returncode, "switched off" in there.stderr) == (0, False), there.stderr
-    (folder / "mine.yml").write_text(MINE + "adapter: lora\nlora_r: 8\ntensor_parallel_size: 4\n")
-    few = call(folder, "check", "mine.yml", "--device", "cuda:2")
-    assert few.returncode == 2, few.stderr
+    kernels = "adapter: lora\nlora_r: 8\nlora_target_linear: true\nlora_mlp_kernel: true\n"
+    sharded = "fsdp_version: 1\nfsdp_config: {state_dict_type: FULL_STATE_DICT}\n"
+    (folder / "mine.yml").write_text(MINE + kernels + sharded)
+    assert call(folder, "check", "mine.yml", "--device", "cuda").returncode == 0
+    several = call(folder, "check", "mine.yml", "--device", "cuda:2")
+    assert several.returncode == 2
+    assert "not compatible with FSDP1" in several.stderr
     wrong = call(folder, "check", "mine.yml", "--device", "gpu")
     assert wrong.returncode == 2
     assert "--device: 'gpu' is not a device" in wrong.stderr

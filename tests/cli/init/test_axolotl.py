@@ -20,7 +20,7 @@ from llmpipe.backends.axolotl.config import OWN_PLUGINS
 from llmpipe.backends.device import named_device
 from llmpipe.stages.train_compile import compile_unseen
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parent.parent.parent.parent
 
