@@ -239,7 +239,9 @@ class Pipeline(PipelineView):
         """
         from llmpipe.api.publishing import make_publication
 
-        return make_publication(self._project(), self.stored(), to, stages, license)
+        return make_publication(
+            self._project(), self.stored(), to, stages, license, warn=self._warn
+        )
 
     def rows(self, artifact: str) -> Rows:
         """Return the rows of an artifact, to iterate over or to look at: ``.head()``.

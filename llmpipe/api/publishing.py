@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +58,6 @@ class Publication:
         repo: the repository.
         card: the model card, as Markdown.
         contents: the files with their digests.
-        warnings: what is worth knowing before.
         spec: the name of the spec.
         store: where the artifacts are.
     """
@@ -66,7 +65,6 @@ class Publication:
     repo: str
     card: str
     contents: Sequence[HubFile] = field(repr=False)
-    warnings: Sequence[str]
     spec: str
     store: Store = field(repr=False)
 
@@ -154,6 +152,8 @@ def make_publication(
     to: str,
     stages: Names = (),
     license: str | None = None,  # noqa: A002
+    *,
+    warn: Callable[[str], None],
 ) -> Publication:
     """Collect the files and write the card; see `Pipeline.publication`."""
     from llmpipe.api.published import (
@@ -168,8 +168,8 @@ def make_publication(
 
     require_repo(to)
     require_license(license)
-    graph, store, warnings = project.graph, project.store, list[str]()
-    pieces = find_pieces(project, stored, to, names_of(stages), warnings.append)
+    graph, store = project.graph, project.store
+    pieces = find_pieces(project, stored, to, names_of(stages), warn)
     way = {name for piece in pieces for name in (piece.stage, *graph.needs(piece.stage))}
     records = {name: stored.record(name) for name in graph.nodes if name in way}
     kept = [name for name, record in records.items() if record.kept_from is not None]
@@ -178,7 +178,7 @@ def make_publication(
             f"{', '.join(kept)} was kept although it has changed: a card would tell another recipe",
             hint="run it again, or publish what a run made: --run RUN",
         )
-    bases = find_bases(project, stored, pieces, license, warnings.append)
+    bases = find_bases(project, stored, pieces, license, warn)
     facts = CardFacts(
         repo=to,
         spec=graph.spec.name,
@@ -186,12 +186,12 @@ def make_publication(
         graph=graph,
         pieces=pieces,
         bases=bases,
-        license=find_license(bases, license, warnings.append),
+        license=find_license(bases, license, warn),
         records=records,
-        measured=measured(project, stored, pieces, warnings.append),
+        measured=measured(project, stored, pieces, warn),
         loader=_loader(project, pieces),
     )
-    card = _without_secrets(make_card(facts), stored.document, warnings)
+    card = _without_secrets(make_card(facts), stored.document, warn)
     text = signed(card)
     data = text.encode()
     contents = [
@@ -205,14 +205,14 @@ def make_publication(
             for path, entry in piece.files.items()
         ),
     ]  # fmt: skip
-    return Publication(to, text, contents, warnings, graph.spec.name, store)
+    return Publication(to, text, contents, graph.spec.name, store)
 
 
-def _without_secrets(card: str, document: Any, warnings: list[str]) -> str:
+def _without_secrets(card: str, document: Any, warn: Callable[[str], None]) -> str:
     """Return a card without the values of secrets, which a spec only names."""
     clean = str(Redactor(secret_values(document)).in_json(card))
     if clean != card:
-        warnings.append(f"the value of a secret stands in the spec: the card has {REDACTED} for it")
+        warn(f"the value of a secret stands in the spec: the card has {REDACTED} for it")
     return clean
 
 

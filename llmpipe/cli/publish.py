@@ -5,14 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from llmpipe.cli.options import (
-    add_run,
-    add_spec,
-    open_pipeline,
-    parser,
-    print_json,
-    print_warnings,
-)
+from llmpipe.cli.options import add_run, add_spec, open_pipeline, parser, print_json
 from llmpipe.errors import UsageError
 from llmpipe.runner.messages import size_text
 
@@ -31,7 +24,6 @@ def main(argv: list[str]) -> int:
     command = ["publish", options.spec, *options.stage, "--to", options.to]
     pipeline = open_pipeline(options, command)
     made = pipeline.publication(options.to, options.stage, license=options.license)
-    print_warnings(made.warnings)
     if options.dry_run:
         _show(made, as_json=options.json)
         return 0
