@@ -13,7 +13,7 @@ import pytest
 import yaml
 from init_command import write_rows
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PAGE = (Path(__file__).parent.parent / "docs" / "how-to" / "bring-your-axolotl-file.md").read_text()
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
