@@ -38,7 +38,7 @@ BYTES_PER_TOKEN = 3
 TOKENS_PER_MESSAGE = 8
 """Estimate for endpoints: tokens that the chat template adds to a message."""
 
-_NUMBERS = re.compile(r"(\s*)\[(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\]")
+_NUMBERS = re.compile(r"(\s*)\[(\d+(?:\s*[,;]\s*\d+)*)\]")
 _INCOMPLETE = re.compile(r"\s*(?:\[[\d\s,;]*)?$")
 
 
@@ -263,6 +263,6 @@ def without_other_numbers(pieces: Iterable[Piece], citations: int) -> Iterator[P
 
 
 def _allowed(space: str, listed: str, citations: int) -> str:
-    numbers = (int(number) for number in re.split(r"\D+", listed))
+    numbers = (int(number) for number in re.split(r"\D+", listed) if len(number) < 10)
     allowed = "".join(f"[{number}]" for number in numbers if 1 <= number <= citations)
     return space + allowed if allowed else ""

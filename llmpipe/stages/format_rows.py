@@ -1,6 +1,7 @@
 """What a format stage keeps of its rows: their text in a file, and in memory what decisions need.
 
-A row takes about 45 bytes of memory, whatever its length.
+The columns of a row take about 45 bytes of memory, whatever its length. The lists of positions by
+which rows are drawn and written come on top.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ def kept(text: str, citations: int, *, size: int = 2) -> str:
         ("Both [1, 2].", "Both [1][2]."),
         ("Both [2;7].", "Both [2]."),
         ("None [0][12].", "None."),
+        ("None [11111], one [1, 22222].", "None, one [1]."),
         ("A list [a, b] and x[1] stay.", "A list [a, b] and x[1] stay."),
         ("It ends [1", "It ends [1"),
         ("Spaces   stay\n\n", "Spaces   stay\n\n"),

@@ -98,7 +98,7 @@ def tried(folder: Path, text: str, *names: str) -> list[dict[str, Any] | None]:
     pq.write_table(pa.table(columns), folder / "rows.parquet")
     subprocess.run(
         [
-            *(sys.executable, "-m", "axolotl_rewards", "rows.parquet", "result.json"),
+            *(sys.executable, "-m", "axolotl_rewards", "rows.parquet", "result.json", "60"),
             *(f"reward_file_1.{name}" for name in names),
         ],
         cwd=folder,
