@@ -84,6 +84,7 @@ def show_rows(
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
     """Yield a folder that becomes ``out`` when it is complete; remove it if anything fails."""
+    out = out.resolve()  # a link to a folder stays one
     new = [folder for folder in out.parents if not folder.exists()]
     draft = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -11,7 +11,7 @@ from typing import Any
 from llmpipe.backends.axolotl.check import CheckResult, check_block
 from llmpipe.backends.axolotl.config import OWNED, BlockProblem, fit_device
 from llmpipe.backends.axolotl.file import read_axolotl_file
-from llmpipe.backends.axolotl.paths import missing_paths
+from llmpipe.backends.axolotl.paths import is_path, missing_paths
 from llmpipe.backends.device import Device, detect, named_device
 from llmpipe.cli.options import parser, print_json, print_warnings
 from llmpipe.errors import (
@@ -95,6 +95,9 @@ def _judged(block: Mapping[str, Any], file: Path, device: Device) -> Iterator[Bl
     evaluates = bool(block.get("test_datasets") or block.get("val_set_size"))
     yield from setting_problems(block, evaluates=evaluates)
     own = {key: value for key, value in block.items() if key not in OWNED}
+    base = block.get("base_model")
+    if isinstance(base, str) and is_path(base):
+        own["base_model"] = base
     yield from missing_paths(own, Path.cwd())
     yield from dataset_problems(block, (Path.cwd(),))
     yield from noted(fit_device(block, device)[1], block)

@@ -85,7 +85,7 @@ def _shortest(value: float | None, width: str) -> float | None:
     if value is None or not math.isfinite(value) or value.is_integer():
         return value
     own = struct.pack(width, value)
-    texts = (float(f"{value:.{digits}g}") for digits in range(1, 9))
+    texts = (float(f"{value:.{digits}g}") for digits in range(1, 10))
     return next((number for number in texts if _packed(number, width) == own), value)
 
 

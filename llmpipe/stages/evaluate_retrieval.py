@@ -106,7 +106,7 @@ class EvaluateRetrieval(StageDefaults):
     """The stage kind ``evaluate_retrieval``."""
 
     Config = EvaluateRetrievalConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "same-machine"
 
     @staticmethod

@@ -88,7 +88,7 @@ class Export(StageDefaults):
     """Model → GGUF, one for each quantization, and the parity report."""
 
     Config = ExportConfig
-    VERSION = 4
+    VERSION = 5
     determinism = "same-machine"  # the GGUF is byte-equal anywhere, the recorded answers are not
     reads_environment = True
     imports = ("torch", "transformers")

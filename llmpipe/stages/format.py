@@ -93,7 +93,8 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     tokenizer: str | None = None
     """The model whose tokens `max_tokens` counts: the one that will be trained."""
     dedup: bool = True
-    """Keep only the first of rows that differ only in case, white space and Unicode forms."""
+    """Keep only the first of rows that differ only in case, white space and Unicode forms; with
+    to: unchanged, of rows whose columns are all equal."""
     max_rejects: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
     """The share of rows that may be unreadable, each rejected with its reason; above it, the stage
     fails. Blank rows, duplicates and leaks do not count."""
@@ -200,6 +201,8 @@ def _unread(config: FormatConfig) -> Iterator[tuple[FieldPath, str]]:
             yield (*path[:-1], "map"), "has no effect with to: unchanged"
     if config.max_tokens:
         yield ("max_tokens",), "has no effect with to: unchanged"
+    if config.unknown_columns == "error":
+        yield ("unknown_columns",), "has no effect with to: unchanged, which keeps all columns"
 
 
 def _inputs(ctx: StageContext[FormatConfig]) -> list[SourceRows]:

@@ -17,7 +17,7 @@ import msgspec
 from llmpipe.contracts import RandomSeed
 from llmpipe.errors import StageError
 from llmpipe.formats.records import Row
-from llmpipe.formats.row import missing_column
+from llmpipe.formats.row import RowError, missing_column
 from llmpipe.formats.split import Candidate, Part, choose_held_out, orders_of, row_count
 from llmpipe.stages.format_rows import Rows
 
@@ -272,9 +272,11 @@ class _Told:
 
     def _differ_in_system(self) -> bool:
         """Return whether the first rows that ask have several system messages."""
-        turns = (self.rows.example(i).said() for i in self.eligible[:LOOKED_AT])
-        told = {turn.text for said in turns for turn in said if turn.role == "system"}
-        return len(told) > 1
+        try:
+            said = [self.rows.example(i).said() for i in self.eligible[:LOOKED_AT]]
+        except RowError:  # rows that are passed on unread may be of no known format
+            return False
+        return len({turn.text for turns in said for turn in turns if turn.role == "system"}) > 1
 
     def _ways_out(self, name: str, part: Part) -> str:
         """Name the remedies that these rows allow."""

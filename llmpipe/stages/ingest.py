@@ -87,7 +87,7 @@ class Ingest(StageDefaults):
     """The stage kind ``ingest``."""
 
     Config = IngestConfig
-    VERSION = 7
+    VERSION = 8
     determinism = "exact"
     cpus = 1
 

@@ -52,6 +52,7 @@ from llmpipe.stages.train_checkpoint import (
     continued,
     given_checkpoint,
     no_steps_left,
+    of_others,
     publish_checkpoint,
 )
 from llmpipe.stages.train_compile import (
@@ -174,6 +175,7 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
                 del fields[name]  # and so do those of trainings without checkpoints
         block = config.axolotl
         chooses = CHOOSING_KEYS & block.keys() or block.get("save_strategy") == "best"
+        chooses = chooses or config.keep_checkpoint  # its state tells when it was saved and logged
         silent = REPORTING_KEYS
         if not chooses and config.axolotl_file is None:  # a file may hold one of these keys
             silent = REPORTING_KEYS | SAVING_KEYS
@@ -282,7 +284,8 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
             outputs[TRACKING] = ctx.out / TRACKING
             keep_tracking(ctx.work, outputs[TRACKING], own)
         if ctx.config.keep_checkpoint:
-            outputs[CHECKPOINT] = publish_checkpoint(output, ended.step, ctx.out / CHECKPOINT)
+            kept = publish_checkpoint(ctx, output, ended.step, ctx.out / CHECKPOINT)
+            outputs[CHECKPOINT] = kept
         return StageResult(outputs, metrics(ended, outcome.labels), summary(ended))
 
 
@@ -325,10 +328,12 @@ def _train(
     resume = axolotl.last_checkpoint(output)
     start = axolotl.checkpoint_step(resume)
     if resume is None and ctx.config.continue_from is not None:
-        shutil.rmtree(output, ignore_errors=True)
+        for earlier in (output, ctx.work / TRACKING):
+            shutil.rmtree(earlier, ignore_errors=True)
         resume = given_checkpoint(ctx.input(CHECKPOINT), settings)
         start = axolotl.checkpoint_step(resume)
-        ctx.warn(continued(resume, start))
+        for told in (continued(resume, start), *of_others(ctx, resume)):
+            ctx.warn(told)
     elif resume:
         ctx.warn(f"continuing from the checkpoint of step {start}")
     else:

@@ -28,6 +28,8 @@ WEIGHTS_ALONE = (
     "adapter with adapter_start: continue)"
 )
 STATE = "trainer_state.json"
+MADE_FROM = "llmpipe.json"
+"""The file of a published checkpoint with the digests of what it was trained on."""
 _LEFT_OUT = ("training_args.bin", "README.md", "*.lock")
 """Files that resuming does not need: a pickle with paths of this machine, and a card."""
 _MEASURED = ("memory", "runtime", "per_second", "per_sec")
@@ -57,7 +59,9 @@ def checkpoint_problems(config: TrainConfig) -> Iterator[tuple[KeyPath, str]]:
         yield ("axolotl", "save_strategy"), "saves no checkpoint of the last step"
 
 
-def publish_checkpoint(output: Path, step: int, target: Path) -> Path:
+def publish_checkpoint(
+    ctx: StageContext[TrainConfig], output: Path, step: int, target: Path
+) -> Path:
     """Copy the checkpoint of the last step to ``target``, without what differs between runs.
 
     Raises:
@@ -77,6 +81,7 @@ def publish_checkpoint(output: Path, step: int, target: Path) -> Path:
         for entry in state.get("log_history", [])
     ]
     write_json(target / STATE, state)
+    write_json(target / MADE_FROM, _made_from(ctx))
     config = target / "adapter_config.json"
     if config.is_file():
         write_json(config, neutral_adapter_config(target))
@@ -110,6 +115,25 @@ def no_steps_left(label: str, step: int, planned: int) -> StageError:
     )
 
 
+def _made_from(ctx: StageContext[TrainConfig]) -> dict[str, str]:
+    return {port: ctx.input(port).digest for port in ("data", "base_model")}
+
+
+def of_others(ctx: StageContext[TrainConfig], checkpoint: Path) -> list[str]:
+    """Return warnings where the checkpoint was trained on other rows or another base model."""
+    told = checkpoint / MADE_FROM
+    before = json.loads(told.read_text("utf-8")) if told.is_file() else {}
+    now, warnings = _made_from(ctx), []
+    if before.get("data", now["data"]) != now["data"]:
+        warnings.append(
+            "the rows are not those of the checkpoint's training: the trainer skips as many "
+            "batches of them as the checkpoint has steps"
+        )
+    if before.get("base_model", now["base_model"]) != now["base_model"]:
+        warnings.append("the base model is not the one of the checkpoint's training")
+    return warnings
+
+
 def continued(checkpoint: Path, step: int) -> str:
     """Return what is said of a training that goes on from a checkpoint."""
     state = json.loads((checkpoint / STATE).read_text("utf-8"))
@@ -123,8 +147,19 @@ def continued(checkpoint: Path, step: int) -> str:
     return text
 
 
-def place_checkpoint(ctx: StageContext[TrainConfig], folder: Path) -> Path:
-    """Copy the checkpoint into a folder that trains elsewhere; return its name there."""
+def place_checkpoint(
+    ctx: StageContext[TrainConfig], settings: Mapping[str, Any], folder: Path
+) -> tuple[Path, list[str]]:
+    """Copy the checkpoint into a folder that trains elsewhere.
+
+    Returns:
+        Its name there, and what the user should know of a training that goes on from it.
+
+    Raises:
+        StageError: It is not a whole checkpoint, or no steps are left to train.
+    """
     name = "continue-from"
-    shutil.copytree(ctx.input(CHECKPOINT).path, folder / name, dirs_exist_ok=True)
-    return Path(name)
+    given = given_checkpoint(ctx.input(CHECKPOINT), settings)
+    shutil.copytree(given, folder / name, dirs_exist_ok=True)
+    told = continued(given, axolotl.checkpoint_step(given))
+    return Path(name), [told, *of_others(ctx, given)]

@@ -71,13 +71,15 @@ def write_folder(ctx: StageContext[TrainConfig], out: Path) -> list[str]:
     }
     lines = [f"{name}={shell_value(value)}" for name, value in sorted(environment.items())]
     (out / "axolotl.env").write_text("\n".join(lines) + "\n", "utf-8")
-    resume = place_checkpoint(ctx, out) if ctx.config.continue_from is not None else None
+    resume, told = None, list[str]()
+    if ctx.config.continue_from is not None:
+        resume, told = place_checkpoint(ctx, compiled.config, out)
     words = axolotl.arguments("axolotl.yml", launch_of(ctx, reveal=False), resume=resume)
     script = out / "run.sh"
     script.write_text(_RUN_SH.format(command=shlex.join(["axolotl", *words])), "utf-8")
     script.chmod(0o755)
     notes = list(_target_notes(ctx, compiled.config)) if ctx.target.device else []
-    return [*compiled.notes, *notes, *_merge_notes(compiled.config)]
+    return [*compiled.notes, *told, *notes, *_merge_notes(compiled.config)]
 
 
 def _target_notes(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -> Iterator[str]:
@@ -99,6 +101,11 @@ def _target_notes(ctx: StageContext[TrainConfig], settings: Mapping[str, Any]) -
         yield (
             f"the launcher python starts one process, on one of {device.count} GPUs; write launch: "
             f"{{launcher: torchrun, args: [--nproc_per_node={device.count}]}}"
+        )
+    if modules := ctx.config.launch.env.get("PYTHONPATH"):
+        yield (
+            f"launch.env.PYTHONPATH, {modules}, is a path on this machine: copy these modules to "
+            "the machine that trains, and name their folder there in axolotl.env"
         )
     if ctx.config.allow_unknown_axolotl:
         return

@@ -195,7 +195,7 @@ def test_evaluation_is_judged_with_the_rows_that_the_stage_has(folder: Path) -> 
     (folder / "spec.yaml").write_text(SPEC + stages)
     wrong = json.loads(call(folder, "validate", "spec.yaml", "--json").stdout)
     ((message, line),) = [(p["message"], p["line"]) for p in wrong["problems"]]
-    assert message.startswith("stages.bare.axolotl.eval_steps: eval_steps and eval_strategy are")
+    assert message.startswith("stages.bare.axolotl.eval_steps: needs rows to evaluate on")
     assert line == len((SPEC + stages).splitlines())
     assert wrong["warnings"] == []
 
@@ -371,7 +371,7 @@ def test_check_for_another_device(folder: Path) -> None:
         MINE + "bf16: true\nfp8: true\nattn_implementation: flash_attention_2\n"
     )
     here = call(folder, "check", "mine.yml").stderr
-    assert "bf16: True is switched off" in here
+    assert "bf16: true is switched off" in here
     there = call(folder, "check", "mine.yml", "--device", "cuda:2")
     assert (there.returncode, "switched off" in there.stderr) == (0, False), there.stderr
     kernels = "adapter: lora\nlora_r: 8\nlora_target_linear: true\nlora_mlp_kernel: true\n"

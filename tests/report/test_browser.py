@@ -140,7 +140,7 @@ def test_links_lead_to_sections(opened: Opener, trained_run: Path) -> None:
     """Every entry of the navigation leads to a section that is there, by its heading's name."""
     page = opened(trained_run, 1280, "light").page
     links = page.locator("nav a").all()
-    assert len(links) == 9
+    assert len(links) == 10
     for link in links:
         section = page.locator(str(link.get_attribute("href")))
         assert section.get_by_role("heading", level=2).inner_text() == link.inner_text()

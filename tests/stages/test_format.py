@@ -622,6 +622,16 @@ def test_unchanged_rows_are_not_read():
         {"kind": "format", "data": "./a", "map": {"text": "t"}, "to": "unchanged"}, FormatConfig
     )
     assert Format.problems(config) == [(("map",), "has no effect with to: unchanged")]
+    strict = {"kind": "format", "data": "./a", "unknown_columns": "error", "to": "unchanged"}
+    (told,) = Format.problems(msgspec.convert(strict, FormatConfig))
+    assert told[0] == ("unknown_columns",)
+
+
+def test_unchanged_rows_of_no_format_that_cannot_be_split(run_format, tmp_path):
+    """The error is about the split, not about columns that `unchanged` does not read."""
+    write_rows(tmp_path / "a.jsonl", [{"x": i, "who": "one"} for i in range(20)])
+    with pytest.raises(StageError, match="the smallest is the group .one. of .who. with 20"):
+        run_format(data="./a.jsonl", to="unchanged", split={"eval": 2, "group": "who"})
 
 
 def test_the_keys_of_turns_are_named(run_format, tmp_path):

@@ -14,7 +14,7 @@ from training_job import LORA, Job, contents
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.stages.train import Train
-from llmpipe.stages.train_checkpoint import continued, given_checkpoint
+from llmpipe.stages.train_checkpoint import continued, given_checkpoint, of_others
 from llmpipe.stages.train_config import TrainConfig
 
 STEADY = {**LORA, "lr_scheduler": "constant", "learning_rate": 0.002}
@@ -50,8 +50,23 @@ def test_going_on_equals_one_longer_training(tmp_path: Path, tiny_llama: Path) -
     assert result.metrics["steps"] == 6
     assert result.metrics["loss"] == whole.metrics["loss"]
     assert "going on from step 4 with its optimizer and schedule" in second.warnings()
+    assert "not those of" not in second.warnings()
     with pytest.raises(StageError, match="is at step 4, and the settings plan 4: nothing is left"):
         going_on(tmp_path / "none", tiny_llama, checkpoint, STEADY).run()
+
+
+def test_other_rows_and_another_base_are_told(tmp_path: Path) -> None:
+    """The trainer would pass over the first of the rows, and load an adapter on any base that fits."""
+    job = Job(tmp_path, tmp_path / "base", LORA, continue_from="sft.checkpoint")
+    told = tmp_path / "llmpipe.json"
+    told.write_text('{"data": "2", "base_model": "1"}')  # the digests that the job has
+    assert of_others(job.ctx, tmp_path) == []
+    told.write_text('{"data": "8", "base_model": "9"}')
+    rows, base = of_others(job.ctx, tmp_path)
+    assert "skips as many batches of them as the checkpoint has steps" in rows
+    assert base == "the base model is not the one of the checkpoint's training"
+    told.unlink()
+    assert of_others(job.ctx, tmp_path) == []  # a checkpoint of somewhere else
 
 
 def test_a_schedule_that_had_ended_is_told(tmp_path: Path) -> None:
@@ -79,6 +94,12 @@ def test_ports_and_keys() -> None:
     assert Train.ports(kept).default == "adapter"
     assert not {"continue_from", "keep_checkpoint"} & Train.fingerprint(plain).keys()
     assert Train.fingerprint(kept)["keep_checkpoint"] is True
+    logged = {**LORA, "logging_steps": 5}
+    assert Train.fingerprint(config(logged)) == Train.fingerprint(plain)
+    state = Train.fingerprint(
+        config(logged, keep_checkpoint=True)
+    )  # it tells when losses were logged
+    assert state != Train.fingerprint(kept)
     given = Train.ports(config(LORA, continue_from="sft.checkpoint")).inputs["checkpoint"]
     assert given.accepts == ("file",)
     assert "STAGE.checkpoint" in given.refuse["adapter"]

@@ -12,6 +12,7 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NoReturn
@@ -43,6 +44,7 @@ class AnsweringChild:
         self.process: subprocess.Popen[str] | None = None
         """The subprocess; None before the first question, and after it was forgotten."""
         self._errors: IO[str] | None = None
+        self._lock = threading.Lock()
 
     def ask(self, question: str) -> Any:
         """Return the answer to a question; both are JSON, the answer is decoded.
@@ -50,16 +52,22 @@ class AnsweringChild:
         Raises:
             NoAnswerError: The subprocess ended without one.
         """
-        for _ in range(2):  # an idle one may have ended; then start another
-            process = self.process = self.process or self._start()
-            line = _answer_of(process, question)
-            if line is not None:
-                return json.loads(line)
-            process.wait()
-            self.forget()
-        assert self._errors is not None
-        self._errors.seek(0)
-        raise NoAnswerError(self._errors.read().strip())
+        with self._lock:
+            for _ in range(2):  # an idle one may have ended; then start another
+                process = self.process = self.process or self._start()
+                try:
+                    line = _answer_of(process, question)
+                except BaseException:  # its answer would be taken for that of the next question
+                    self.forget()
+                    process.kill()
+                    raise
+                if line is not None:
+                    return json.loads(line)
+                process.wait()
+                self.forget()
+            assert self._errors is not None
+            self._errors.seek(0)
+            raise NoAnswerError(self._errors.read().strip())
 
     def forget(self) -> None:
         """Leave the subprocess, which ends by itself; the next question starts another."""

@@ -1,13 +1,15 @@
 """``llmpipe init --from-axolotl``: write a spec that trains as an Axolotl file does.
 
-The file is judged first, as ``llmpipe check --device cuda`` does. Keys that Axolotl would drop are
+The installed Axolotl judges the keys first, for a machine with a GPU. Keys that it would drop are
 left out and named, everything else that cannot be carried over is a problem with its line, and then
 nothing is written.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +25,9 @@ from llmpipe.cli.init.recipe import quoted
 from llmpipe.errors import Problem, SpecError
 from llmpipe.spec.load import place_in
 
-_PLAIN = re.compile(r"[A-Za-z./][\w./-]*")
+_PLAIN = re.compile(r"(?:[A-Za-z/]|\.(?=[./]))[\w./-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "inf", "nan"})
-_DROPPED = ("unknown key", "has no effect")
+_DROPPED = "unknown key"
 WIDTH = 96
 
 
@@ -113,7 +115,7 @@ def _render(
     ]
     told += ["a default of llmpipe that Axolotl does not have."]
     told += ["", f"llmpipe run {spec.name}", ""]
-    told += [line for note in notes for line in (f"- {note}",)] if notes else []
+    told += [f"- {note}" for note in notes]
     lines = ["# yaml-language-server: $schema=./spec.schema.json", "#"]
     lines += [f"# {line}".rstrip() for line in told]
     lines += ["version: 1", f"name: {_scalar(name)}", "", "stages:"]
@@ -150,6 +152,10 @@ def _flow(value: Any) -> str:
 
 
 def _scalar(value: Any) -> str:
+    if isinstance(value, datetime.date):
+        return quoted(value.isoformat())
+    if isinstance(value, float) and math.isinf(value):
+        return ".inf" if value > 0 else "-.inf"
     if not isinstance(value, str):
         return json.dumps(value)
     is_plain = _PLAIN.fullmatch(value) and value.lower() not in _WORDS

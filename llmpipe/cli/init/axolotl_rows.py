@@ -7,6 +7,7 @@ names. What llmpipe cannot train on in the same way is a problem, never left out
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
 from llmpipe.cli.init.data import written_path
 from llmpipe.errors import StageError
 from llmpipe.formats.records import read_rows
-from llmpipe.formats.turn import NAMES
+from llmpipe.formats.turn import NAMES, TRAINED_KEYS
 from llmpipe.graph.sources import HUB_ID
 from llmpipe.stages.train_datasets import (
     LISTS,
@@ -102,6 +103,10 @@ def carry_rows(file: Mapping[str, Any], places: Places, told: Told) -> Rows:
     if not train:
         told.lose(("datasets",), "the file names no data set")
         return rows
+    if any(entry.columns for entry in (*train, *test)):  # then format reads all turns
+        for entry in (*train, *test):
+            if entry.kind == "conversation" and not entry.columns:
+                _judge_roles(entry.where, entry.settings, told)
     rows.dataset, rows.block = train[0].settings, train[0].template
     for other in (*train[1:], *test):
         _compare(train[0], other, told)
@@ -136,6 +141,8 @@ def _read(
         named = settings.pop("field", None)
         columns = {"text": str(named)} if named not in (None, "text") else {}
     sources = list(_sources(where, entry, places, told))
+    if kind == "conversation" and not settings.get("message_field_training"):
+        _judge_marks(where, entry, places, told)
     return _Entry(where, sources, kind, columns, settings, template)
 
 
@@ -162,6 +169,34 @@ def _chat_columns(where: KeyPath, settings: dict[str, Any], told: Told) -> dict[
         return {}
     _judge_roles(where, settings, told)
     return {"messages": column, **({"tools": tools} if tools != "tools" else {}), **other}
+
+
+def _judge_marks(where: KeyPath, entry: Mapping[str, Any], places: Places, told: Told) -> None:
+    """Require that no turn says whether it is trained on: llmpipe reads that, Axolotl would not."""
+    column = str(entry.get("field_messages") or "messages")
+    for file in place_of(entry, places.folders).files:
+        with contextlib.suppress(StageError):  # told where the rows are counted or trained on
+            for line, key in _marks(file, column):
+                message = (
+                    f"{file.name}:{line}: a turn has {key!r}, which Axolotl does not read here"
+                )
+                hint = (
+                    f"llmpipe reads it: write message_field_training: {key}, or remove {key} from "
+                    "the turns"
+                )
+                told.lose(where, message, hint)
+                return
+
+
+def _marks(file: Path, column: str) -> Iterator[tuple[int, str]]:
+    """Yield the turns of a file that say whether they are trained on: a line and the key."""
+    if not file.name.lower().endswith(ROW_FILES):
+        return
+    for line, row in read_rows(file, file.name):
+        turns = row.get(column)
+        for turn in turns if isinstance(turns, list) else []:
+            if isinstance(turn, dict):
+                yield from ((line, key) for key in TRAINED_KEYS if turn.get(key) is not None)
 
 
 def _judge_roles(where: KeyPath, settings: dict[str, Any], told: Told) -> None:
@@ -213,6 +248,9 @@ def _hub_sources(
             hint = "write split: train[:1000]" if key == "shards" else _DOWNLOAD
             told.lose((*where, key), "is not supported for data sets of the hub", hint)
     name = entry.get("name")
+    if not split:
+        message = f"names no split: Axolotl takes train; write split: train if {path} has others"
+        told.note(where, message)
     chosen = {"split": str(split)} if split else {}
     yield {"data": data, **chosen, **({"subset": str(name)} if name else {})}
 

@@ -49,7 +49,7 @@ LEFT_OUT: Mapping[str, str] = {
     "save_safetensors": "llmpipe reads safetensors only",
     "dataset_prepared_path": OWNED["dataset_prepared_path"],
     "output_dir": OWNED["output_dir"],
-    "resume_from_checkpoint": "llmpipe resumes a training from its own checkpoints",
+    "auto_resume_from_checkpoints": "llmpipe resumes a training from its own checkpoints",
 }
 """Keys without which the training is the same, and why."""
 
@@ -76,6 +76,8 @@ def carry_settings(
     block = _without_owned(block, told)
     if rewards := _rewards(block, places, told):
         stage["rewards"] = rewards
+    if checkpoint := _checkpoint(block, places, told):
+        stage["continue_from"] = checkpoint
     if rows.dataset:
         stage["dataset"] = rows.dataset
     if any(block.get(key) for key in _SHARDED):
@@ -83,6 +85,12 @@ def carry_settings(
         told.note(
             (next(filter(block.get, _SHARDED)),),
             "is launched by accelerate, as `axolotl train` does; see launch for other launchers",
+        )
+    else:
+        told.note(
+            (),
+            "one process trains; `axolotl train` starts one for each GPU, as launch: "
+            "{launcher: accelerate} does",
         )
     if modules := _own_modules(block, rows, places):
         stage.setdefault("launch", {})["env"] = {"PYTHONPATH": str(modules)}
@@ -133,6 +141,18 @@ def _base_model(block: dict[str, Any], places: Places, told: Told) -> str:
     return model
 
 
+def _checkpoint(block: dict[str, Any], places: Places, told: Told) -> str | None:
+    """Take the checkpoint to go on from out of the block; return it as the spec writes it."""
+    named = block.pop("resume_from_checkpoint", None)
+    if not named:
+        return None
+    here = _existing(str(named), places)
+    if here is None:
+        told.lose(("resume_from_checkpoint",), f"no such folder: {named}")
+        return None
+    return places.written(here)
+
+
 def _without_owned(block: Mapping[str, Any], told: Told) -> dict[str, Any]:
     """Return the keys that stay in the block; note those that are left out."""
     kept: dict[str, Any] = {}
@@ -157,6 +177,9 @@ def _rewards(block: dict[str, Any], places: Places, told: Told) -> list[dict[str
     named, weights = trl["reward_funcs"], trl.get("reward_weights")
     named = named if isinstance(named, list) else [named]
     weights = weights if isinstance(weights, list) else [None] * len(named)
+    if len(weights) != len(named):
+        message = f"holds {len(weights)} weights for {len(named)} functions"
+        told.lose(("trl", "reward_weights"), message, "write one weight for each function")
     block["trl"] = {
         key: value for key, value in trl.items() if key not in ("reward_funcs", "reward_weights")
     }
@@ -185,6 +208,8 @@ def _own_modules(block: Mapping[str, Any], rows: Rows, places: Places) -> Path |
     names = [*(block.get("plugins") or []), rows.dataset.get("type")]
     for name in (name for name in names if isinstance(name, str) and "." in name):
         top = name.partition(".")[0]
+        if top == "axolotl":
+            continue
         found = _existing(f"{top}.py", places) or _existing(top, places)
         if found is not None:
             return found.parent.absolute()

@@ -53,7 +53,7 @@ class Generate(StageDefaults, Stochastic):
     """The stage kind ``generate``."""
 
     Config = GenerateConfig
-    VERSION = 5
+    VERSION = 6
     determinism = "external"
     variants = Variants("method", METHODS, ENTRY_POINTS)
 

@@ -207,6 +207,8 @@ def test_all_rows_arrive(documents: dict[str, Any], tmp_path_factory: Any) -> No
 def write(folder: Path, text: str, base: str = "org/base-model") -> Path:
     """Write an Axolotl file and the rows that it names."""
     write_rows(folder / "chat.jsonl", [{"messages": turns("q", "a")}] * 3)
+    marked = [{**turn, "weight": 0} for turn in turns("q", "a")]
+    write_rows(folder / "marked.jsonl", [{"messages": marked}])
     file = folder / "mine.yml"
     file.write_text(f"base_model: {base}\n{unique(TAIL, text)}{text}")
     return file
@@ -242,6 +244,17 @@ CHAT = "datasets: [{path: chat.jsonl, type: chat_template}]\n"
         (CHAT + "deepspeed: my.json\n", "deepspeed", "no such file or folder: my.json"),
         (CHAT + "optimizer: adamwx\n", "optimizer", "unknown optimizer 'adamwx'"),
         (CHAT + "trl: {reward_funcs: [rewards.f]}\nrl: grpo\n", "trl.reward_funcs.0", "no file"),
+        (
+            CHAT + "trl: {reward_funcs: [org/a, org/b], reward_weights: [1.0]}\nrl: grpo\n",
+            "trl.reward_weights",
+            "holds 1 weights for 2 functions",
+        ),
+        (CHAT + "resume_from_checkpoint: ./c\n", "resume_from_checkpoint", "no such folder: ./c"),
+        (
+            "datasets: [{path: marked.jsonl, type: chat_template}]\n",
+            "datasets.0",
+            "marked.jsonl:1: a turn has 'weight', which Axolotl does not read here",
+        ),
     ],
 )
 def test_what_cannot_be_carried_over(
@@ -273,6 +286,30 @@ def test_what_is_replaced_is_said(folder: Path, capsys: pytest.CaptureFixture[st
     block: Any = compiled().nodes["sft"].config.axolotl  # type: ignore[attr-defined]
     assert block.keys().isdisjoint({"lora_rank", "comet_api_key", "output_dir"})
     assert (block["sequence_len"], block["learning_rate"]) == (None, 2e-5)
+
+
+def test_a_checkpoint_is_continued_from(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Axolotl would; and one process trains, which the file does not say."""
+    (folder / "old" / "checkpoint-3").mkdir(parents=True)
+    write(folder, CHAT + "resume_from_checkpoint: old/checkpoint-3\n")
+    assert init("--from-axolotl", "mine.yml") == 0
+    stage: Any = compiled().nodes["sft"].config
+    assert stage.continue_from == "./old/checkpoint-3"
+    assert "`axolotl train` starts one for each GPU" in capsys.readouterr().out
+
+
+def test_data_sets_that_agree_are_joined(folder: Path) -> None:
+    """Also where one has other columns: format then names the key of all of them."""
+    text = """\
+datasets:
+  - {path: chat.jsonl, type: chat_template, message_field_training: train}
+  - {path: other.jsonl, type: chat_template, message_field_training: train, field_messages: talk}
+"""
+    write(folder, text)
+    write_rows(folder / "other.jsonl", [{"talk": turns("q", "a")}])
+    assert init("--from-axolotl", "mine.yml") == 0
+    stage: Any = compiled().nodes["sft"].config
+    assert stage.dataset == {"type": "chat_template", "message_field_training": "weight"}
 
 
 def test_rewards_and_types_of_ones_own(folder: Path) -> None:
