@@ -630,7 +630,7 @@ def test_unchanged_rows_are_not_read():
 def test_unchanged_rows_of_no_format_that_cannot_be_split(run_format, tmp_path):
     """The error is about the split, not about columns that `unchanged` does not read."""
     write_rows(tmp_path / "a.jsonl", [{"x": i, "who": "one"} for i in range(20)])
-    with pytest.raises(StageError, match="the smallest is the group .one. of .who. with 20"):
+    with pytest.raises(StageError, match=r"the smallest is the group .one. of .who. with 20"):
         run_format(data="./a.jsonl", to="unchanged", split={"eval": 2, "group": "who"})
 
 

@@ -25,9 +25,8 @@ def test_every_answer_is_closed_to_other_sites(serve: Serve) -> None:
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert not [name for name in headers if name.startswith("access-control")]
-        assert headers["cache-control"] == (
-            "no-cache" if "page" in path or path == "/" else "no-store"
-        )
+        kept = "no-store" if path in ("/health", "/nowhere") else "no-cache"
+        assert headers["cache-control"] == kept
 
 
 def test_the_key_is_asked_for(serve: Serve) -> None:
