@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -179,9 +179,11 @@ def make_publication(
             hint="run it again, or publish what a run made: --run RUN",
         )
     bases = find_bases(project, stored, pieces, license, warn)
+    secrets = _Secrets(stored.document, graph.spec.document)
+    name = secrets.hide(graph.spec.name)
     facts = CardFacts(
         repo=to,
-        spec=graph.spec.name,
+        spec=name,
         document=without_places(stored.document, graph.spec.folder),
         graph=graph,
         pieces=pieces,
@@ -191,8 +193,9 @@ def make_publication(
         measured=measured(project, stored, pieces, warn),
         loader=_loader(project, pieces),
     )
-    card = _without_secrets(make_card(facts), stored.document, warn)
-    text = signed(card)
+    text = signed(secrets.hide(make_card(facts, secrets.hide)))
+    if secrets.found:
+        warn(f"the value of a secret stands in the spec: the card has {REDACTED} for it")
     data = text.encode()
     contents = [
         HubFile(CARD, data, hashlib.sha256(data).hexdigest(), len(data)),
@@ -205,15 +208,29 @@ def make_publication(
             for path, entry in piece.files.items()
         ),
     ]  # fmt: skip
-    return Publication(to, text, contents, graph.spec.name, store)
+    return Publication(to, text, contents, name, store)
 
 
-def _without_secrets(card: str, document: Any, warn: Callable[[str], None]) -> str:
-    """Return a card without the values of secrets, which a spec only names."""
-    clean = str(Redactor(secret_values(document)).in_json(card))
-    if clean != card:
-        warn(f"the value of a secret stands in the spec: the card has {REDACTED} for it")
-    return clean
+class _Secrets:
+    """Hides the values of the secrets that documents name.
+
+    Attributes:
+        found: Whether there was one to hide.
+    """
+
+    def __init__(self, *documents: Any) -> None:
+        self._redactor = Redactor(secret_values(documents))
+        self.found = False
+
+    def hide(self, value: Any) -> Any:
+        """Return plain data without secrets, in its keys too."""
+        if isinstance(value, Mapping):
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.hide(item) for item in value]
+        clean = self._redactor.in_json(value)
+        self.found |= clean != value
+        return clean
 
 
 def _loader(project: Project, pieces: Sequence[Piece]) -> str | None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
 from llmpipe.model_card.facts import CardFacts
-from llmpipe.model_card.markdown import block, code, render, table
+from llmpipe.model_card.markdown import block, code, hiding, render, table
 from llmpipe.model_card.measures import comparisons, quantizations
 from llmpipe.report.rows import counts
 from llmpipe.runner.messages import size_text
@@ -28,10 +28,22 @@ _SIGNED = re.compile(r"^(  card: )'?([0-9a-f]{64})'?$", re.MULTILINE)
 _SPEC = re.compile(r"^llmpipe:\n(?:  .*\n)*?  spec: (.+)$", re.MULTILINE)
 
 
-def make_card(facts: CardFacts) -> str:
-    """Return the card of what is published."""
-    front = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True)
-    body = render(
+def make_card(facts: CardFacts, hide: Callable[[Any], Any]) -> str:
+    """Return the card of what is published.
+
+    Args:
+        facts: All that the card contains.
+        hide: Returns plain data without secrets.
+    """
+    front = yaml.safe_dump(hide(metadata(facts)), sort_keys=False, allow_unicode=True)
+    recipe = yaml.safe_dump(hide(facts.document), sort_keys=False, allow_unicode=True, width=96)
+    with hiding(hide):
+        body = _body(facts, recipe)
+    return f"---\n{front}---\n\n{body}"
+
+
+def _body(facts: CardFacts, recipe: str) -> str:
+    return render(
         "card.md",
         facts=facts,
         title=facts.repo.rpartition("/")[2],
@@ -54,11 +66,8 @@ def make_card(facts: CardFacts) -> str:
         quantizations=list(quantizations(facts)),
         stages=_stages(facts),
         versions=_versions(facts),
-        recipe=block(
-            yaml.safe_dump(facts.document, sort_keys=False, allow_unicode=True, width=96), "yaml"
-        ),
+        recipe=block(recipe, "yaml"),
     )
-    return f"---\n{front}---\n\n{body}"
 
 
 def signed(card: str) -> str:

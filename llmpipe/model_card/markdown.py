@@ -1,12 +1,15 @@
 """Write Markdown from texts of a spec, a file or a metric, so that none of them becomes markup.
 
-Every value that a template prints is escaped, unless it is `Markup` made by a function here.
+Every value that a template prints is escaped, unless it is `Markup` made by a function here. Before
+that, secrets are hidden in it: an escaped, quoted or folded secret could no longer be recognized.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -17,18 +20,37 @@ _SPECIAL = re.compile(r"([\\`*\[\]<>|#~&]|(?<![^\W_])_|_(?![^\W_]))")
 """Characters with a meaning in Markdown; an underscore inside a word has none."""
 _BROKEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff]")
 
+_hide: ContextVar[Callable[[str], str]] = ContextVar("hide", default=str)
+
+
+@contextmanager
+def hiding(hide: Callable[[str], str]) -> Iterator[None]:
+    """Pass every value through a function before it is escaped.
+
+    Args:
+        hide: Returns a text without secrets.
+    """
+    before = _hide.set(hide)
+    try:
+        yield
+    finally:
+        _hide.reset(before)
+
+
+def _line(value: object) -> str:
+    return " ".join(_BROKEN.sub("\ufffd", _hide.get()(str(value))).split())
+
 
 def text(value: object) -> Markup:
     """Return a value as one line of text."""
     if isinstance(value, Markup):
         return value
-    line = " ".join(_BROKEN.sub("\ufffd", str(value)).split())
-    return Markup(_SPECIAL.sub(r"\\\1", line))
+    return Markup(_SPECIAL.sub(r"\\\1", _line(value)))
 
 
 def code(value: object) -> Markup:
     """Return a value as a code span; what would end a table's cell is replaced."""
-    line = " ".join(_BROKEN.sub("\ufffd", str(value)).split()).replace("|", "\u2223")
+    line = _line(value).replace("|", "\u2223")
     fence = "`" * (_longest_run(line) + 1)
     pad = " " if "`" in (line[:1], line[-1:]) else ""
     return Markup(f"{fence}{pad}{line}{pad}{fence}") if line else Markup("–")
@@ -36,7 +58,7 @@ def code(value: object) -> Markup:
 
 def plain(value: object) -> Markup:
     """Return a value for a line inside a block of code."""
-    return Markup(" ".join(_BROKEN.sub("\ufffd", str(value)).replace("`", "'").split()))
+    return Markup(_line(value).replace("`", "'"))
 
 
 def block(value: str, language: str = "") -> Markup:

@@ -271,8 +271,6 @@ class Repository:
             raise
         except Exception as error:  # the client's errors have no common base class
             message, hint = self._explained(error)
-            token = self._hub.get_token()
-            message = message.replace(token, "[redacted]") if token else message
             raise HubError("; ".join(filter(None, (message, outcome))), hint=hint) from None
 
     def _explained(self, error: Exception) -> tuple[str, str]:
@@ -288,7 +286,7 @@ class Repository:
             message, hint = meaning
             named = {"endpoint": endpoint, "repo": self.name, "owner": self.name.split("/")[0]}
             return message.format(**named), hint.format(**named)
-        text = _first_lines(error)
+        text = _first_lines(error, self._hub.get_token())
         if status is None and not isinstance(error, ValueError):
             return (
                 f"the hub at {endpoint} cannot be reached: {text}",
@@ -340,10 +338,15 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:NAMED])}{more}"
 
 
-def _first_lines(error: Exception) -> str:
-    """Return the beginning of an error's text, and of its cause's."""
+def _first_lines(error: Exception, token: str | None) -> str:
+    """Return the beginning of an error's text, and of its cause's, without the token."""
     causes = [error, error.__cause__] if error.__cause__ else [error]
-    return ": ".join(" ".join(str(e).split())[:LONGEST] or type(e).__name__ for e in causes)
+    texts = [" ".join(str(cause).split()) for cause in causes]
+    if token:  # before a text is cut: half a token would no longer be recognized
+        texts = [text.replace(token, "[redacted]") for text in texts]
+    return ": ".join(
+        text[:LONGEST] or type(cause).__name__ for text, cause in zip(texts, causes, strict=True)
+    )
 
 
 @contextlib.contextmanager

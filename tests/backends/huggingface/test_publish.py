@@ -274,3 +274,12 @@ def test_a_file_that_is_not_what_it_was(hub: HubServer, folder: Path) -> None:
     found = publish(hub, folder, lie="model.safetensors")
     assert found["error"].startswith("model.safetensors is damaged here")
     assert hub.sent() == []
+
+
+def test_a_token_in_an_answer_is_hidden_before_it_is_cut(hub: HubServer, folder: Path) -> None:
+    """The answer is longer than what is shown of it, so a token stands across the cut."""
+    answer = (400, "you sent hf_writer " + "hf_writer" * 100)
+    hub.before = lambda request: answer if request == "POST /api/repos/create" else None
+    found = publish(hub, folder)
+    assert "you sent [redacted]" in found["error"]
+    assert "hf_w" not in found["error"]

@@ -1,0 +1,95 @@
+"""What would be published, and its model card, of specs whose files command stages make."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llmpipe
+from llmpipe.api.publishing import Publication
+from llmpipe.model_card.card import is_unedited
+from llmpipe.model_card.markdown import code, hiding, plain, text
+from llmpipe.runner.redact import Redactor
+
+SPEC = """\
+version: 1
+name: files
+stages:
+  make: {kind: command, run: "echo one > ${outputs.o}", outputs: {o: out.gguf}}
+"""
+REPO = "ana/files"
+
+
+@pytest.fixture(autouse=True)
+def every_warning() -> Iterator[None]:
+    """Let warnings pass; a test that is about one records it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    """A spec of one stage that writes a GGUF, nothing run."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC, "utf-8")
+    return path
+
+
+def publication(spec: Path, stage: str = "make") -> Publication:
+    """Return what would be published of a stage."""
+    return llmpipe.load(spec).publication(REPO, [stage], license="mit")
+
+
+def made(spec: Path, stage: str = "make") -> Publication:
+    """Run a spec; return what would be published of a stage."""
+    assert llmpipe.load(spec).run(progress=False).status == "done"
+    return publication(spec, stage)
+
+
+SECRETS = [
+    "pass'word: s3cret~x",  # YAML doubles its quote
+    "correct horse battery staple " * 5 + "end",  # YAML folds it
+    "back\\slash \"quote\" and 'quote'",  # JSON and YAML escape it
+    "*star* [link] _a_b_ ~",  # Markdown escapes it
+    "two  spaces  between  words",  # Markdown has one
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_is_hidden_before_it_is_quoted_folded_or_escaped(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    """It is not in the card as a value, a key or the name of a file, in whatever spelling."""
+    monkeypatch.setenv("MY_KEY", secret)
+    (spec.parent / f"{secret}.jsonl").write_text("{}\n")
+    said = json.dumps(f"it is {secret}, really")
+    inputs = json.dumps({"rows": f"./{secret}.jsonl"})
+    spec.write_text(
+        SPEC.replace("{kind", f"{{description: {said}, inputs: {inputs}, kind").replace(
+            "outputs: {", f'env: {{A: "${{secret:MY_KEY}}", B: {said}}}, outputs: {{'
+        )
+    )
+    with pytest.warns(UserWarning, match="the value of a secret stands in the spec"):
+        card = made(spec).card
+    assert letters(secret) not in letters(card)
+    assert "it is [redacted], really" in card
+    assert "${secret:MY_KEY}" in card
+    assert is_unedited(card)
+
+
+def letters(value: str) -> str:
+    """Return the letters and digits of a text, in which all its spellings agree."""
+    return "".join(filter(str.isalnum, value))
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_cell_hides_a_secret_before_it_escapes_it(secret: str) -> None:
+    """A table's cell, a code span and a line of code have no spelling of it."""
+    with hiding(Redactor([secret]).in_json):
+        cells = [write(f"it is {secret}, really") for write in (text, code, plain)]
+    assert [letters(cell) for cell in cells] == ["itisredactedreally"] * 3
