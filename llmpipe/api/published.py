@@ -300,6 +300,12 @@ def measured(
         except LlmpipeError:
             warn(f"{node.id} is not up to date: the card does not have what it measures")
             continue
+        if stored.is_kept(node.id):
+            warn(f"{node.id} was kept although it has changed: the card does not have its results")
+            continue
+        if not digests & {shape.get("digest") for shape in record.ingredients["inputs"].values()}:
+            warn(f"{node.id} measured other files: the card does not have its results")
+            continue
         path = project.store.output_path(record.outputs["metrics"])
         try:
             summary = json.loads(path.read_bytes())

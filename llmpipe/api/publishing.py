@@ -172,11 +172,12 @@ def make_publication(
     pieces = find_pieces(project, stored, to, names_of(stages), warn)
     way = {name for piece in pieces for name in (piece.stage, *graph.needs(piece.stage))}
     records = {name: stored.record(name) for name in graph.nodes if name in way}
-    kept = [name for name, record in records.items() if record.kept_from is not None]
+    kept = [name for name in records if stored.is_kept(name)]
     if kept:
         raise StoreError(
             f"{', '.join(kept)} was kept although it has changed: a card would tell another recipe",
-            hint="run it again, or publish what a run made: --run RUN",
+            hint="run it again (if it is frozen: with --force), or publish what a run made before it "
+            "was kept: --run RUN",
         )
     bases = find_bases(project, stored, pieces, license, warn)
     secrets = _Secrets(stored.document, graph.spec.document)

@@ -93,6 +93,19 @@ class Stored:
             raise StoreError(what, hint="\n".join(hints))
         return plan.record
 
+    def is_kept(self, stage: str) -> bool:
+        """Return whether a stage's artifacts were kept, by ``freeze`` or ``--keep``, although the
+        stage has changed since they were made.
+
+        Raises:
+            StoreError: as in `record`.
+        """
+        if self._run is None:
+            frozen = self._plans[stage].kept
+        else:
+            frozen = bool(self._run["stages"].get(stage, {}).get("kept"))
+        return frozen or self.record(stage).kept_from is not None
+
     @property
     def document(self) -> Mapping[str, Any]:
         """The resolved spec by which the artifacts were made, with secrets by name."""

@@ -11,6 +11,7 @@ import pytest
 
 import llmpipe
 from llmpipe.api.publishing import Publication
+from llmpipe.errors import StoreError
 from llmpipe.model_card.card import is_unedited
 from llmpipe.model_card.markdown import code, hiding, plain, text
 from llmpipe.runner.redact import Redactor
@@ -93,3 +94,31 @@ def test_a_cell_hides_a_secret_before_it_escapes_it(secret: str) -> None:
     with hiding(Redactor([secret]).in_json):
         cells = [write(f"it is {secret}, really") for write in (text, code, plain)]
     assert [letters(cell) for cell in cells] == ["itisredactedreally"] * 3
+
+
+def test_files_that_were_kept_are_refused(spec: Path) -> None:
+    """A card would show the recipe as it is beside the files of another one."""
+    frozen = SPEC.replace("kind: command", "kind: command, freeze: true")
+    spec.write_text(frozen)
+    assert "echo one" in made(spec).card  # frozen, and nothing has changed
+    spec.write_text(frozen.replace("echo one", "echo two"))
+    with pytest.raises(StoreError, match="make was kept although it has changed"):
+        publication(spec)
+    before = llmpipe.load(spec, run="last").publication(REPO, ["make"], license="mit")
+    assert "echo one" in before.card
+    assert llmpipe.load(spec).run(progress=False).status == "done"
+    with pytest.raises(StoreError, match="make was kept although it has changed") as caught:
+        llmpipe.load(spec, run="last").publication(REPO, ["make"], license="mit")
+    assert "--force" in str(caught.value.hint)
+    llmpipe.load(spec).run(force="make", progress=False)
+    assert "echo two" in publication(spec).card
+
+
+def test_files_that_were_kept_once_are_refused(spec: Path) -> None:
+    """Also by the run that kept them, and later."""
+    made(spec)
+    spec.write_text(SPEC.replace("echo one", "echo two"))
+    llmpipe.load(spec).run(keep="make", progress=False)
+    for run in (None, "last"):
+        with pytest.raises(StoreError, match="make was kept although it has changed"):
+            llmpipe.load(spec, run=run).publication(REPO, ["make"], license="mit")
