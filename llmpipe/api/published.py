@@ -18,8 +18,8 @@ from llmpipe.contracts import ArtifactType
 from llmpipe.errors import HubError, LlmpipeError, StageError, StoreError, UsageError
 from llmpipe.graph.lineage import lineage
 from llmpipe.graph.model import Binding, Graph, StageNode
-from llmpipe.graph.sources import HubRepo, LocalPath, StageOutput
-from llmpipe.model_card.facts import BaseModel, Piece, shown_name
+from llmpipe.graph.sources import LocalPath, StageOutput
+from llmpipe.model_card.facts import BaseModel, Piece, is_named, repo_at, shown_name
 from llmpipe.runner.project import Project
 from llmpipe.runner.records import Entry, KeyRecord
 
@@ -220,17 +220,22 @@ def find_bases(
         inputs = stored.record(way.stages[-1]).ingredients["inputs"]
         node = project.graph.nodes[way.stages[-1]]
         port = next(port for port, bound in node.bindings.items() if bound == way.root)
+        if port not in inputs:
+            warn(f"{node.id} had no input {port} in that run: its base model is not known")
+            continue
         digest = str(inputs[port]["digest"])
         if digest not in found:
-            found[digest] = _base(project, way.root, digest, chosen, warn)
+            found[digest] = _base(project, stored, way.root, digest, chosen, warn)
     return [*found.values()]
 
 
 def _base(
-    project: Project, root: Binding, digest: str, chosen: str | None, warn: Warn
+    project: Project, stored: Stored, root: Binding, digest: str, chosen: str | None, warn: Warn
 ) -> BaseModel:
-    if isinstance(root.source, HubRepo):
-        repo, commit = root.source.repo, digest.rpartition("@")[2]
+    """Return a model by its digest; ``root`` is what the spec names now, perhaps another one."""
+    at_hub = repo_at(digest)
+    if at_hub is not None:
+        repo, commit = at_hub
         try:
             stated = license_on_hub(repo, commit)
         except HubError as error:
@@ -239,18 +244,21 @@ def _base(
             warn(f"the license of {repo} was not read: {error.message}")
             return BaseModel(repo, digest, repo, commit, unread=True)
         return BaseModel(repo, digest, repo, commit, stated)
-    name, stated = shown_name(root), None
-    if isinstance(root.source, LocalPath):
-        if project.statcache.digest(root.source.path) != digest:
-            warn(f"{name} has changed since these files were made of it: its license was not read")
-            return BaseModel(name, digest, unread=True)
-        try:
-            stated = license_at(root.source.path)
-        except StageError as error:
-            warn(f"the license of {name} was not read: {error.message}")
-            return BaseModel(name, digest, unread=True)
-        if stated is None and has_license_file(root.source.path):
-            warn(f"{name} has a file LICENSE, which is not interpreted")
+    name = shown_name(root)
+    if not is_named(project.graph, stored.document, root.label):
+        warn(f"these files were made of another model than {name}: its license was not read")
+        return BaseModel("", digest, unread=True)
+    path = root.source.path if isinstance(root.source, LocalPath) else None
+    if path is None or project.statcache.digest(path) != digest:
+        warn(f"{name} has changed since these files were made of it: its license was not read")
+        return BaseModel(name, digest, unread=True)
+    try:
+        stated = license_at(path)
+    except StageError as error:
+        warn(f"the license of {name} was not read: {error.message}")
+        return BaseModel(name, digest, unread=True)
+    if stated is None and has_license_file(path):
+        warn(f"{name} has a file LICENSE, which is not interpreted")
     return BaseModel(name, digest, license=stated)
 
 
@@ -266,7 +274,7 @@ def find_license(bases: Sequence[BaseModel], chosen: str | None, warn: Warn) -> 
             if base.license and base.license.ids != (chosen,):
                 warn(f"{base.label} states the license {base.license}, and --license says {chosen}")
         return License((chosen,))
-    silent = [base.label for base in bases if not base.license]
+    silent = [base.shown for base in bases if not base.license]
     if len(stated) == 1 and not silent:
         return next(iter(stated.values()))
     if len(stated) > 1:

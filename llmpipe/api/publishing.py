@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmpipe.api.selection import Names, names_of
 from llmpipe.errors import HubError, StoreError
 from llmpipe.model_card.card import is_unedited, make_card, signed, spec_of
-from llmpipe.model_card.facts import CardFacts, Piece, without_places
+from llmpipe.model_card.facts import CardFacts, Piece
 from llmpipe.runner.project import Project
 from llmpipe.runner.redact import REDACTED, Redactor, secret_values
 
@@ -176,8 +176,8 @@ def make_publication(
     if kept:
         raise StoreError(
             f"{', '.join(kept)} was kept although it has changed: a card would tell another recipe",
-            hint="run it again (if it is frozen: with --force), or publish what a run made before it "
-            "was kept: --run RUN",
+            hint="run it again (with --force if it is frozen), or publish what a run made before: "
+            "--run RUN",
         )
     bases = find_bases(project, stored, pieces, license, warn)
     secrets = _Secrets(stored.document, graph.spec.document)
@@ -185,7 +185,7 @@ def make_publication(
     facts = CardFacts(
         repo=to,
         spec=name,
-        document=without_places(stored.document, graph.spec.folder),
+        document=stored.document,
         graph=graph,
         pieces=pieces,
         bases=bases,

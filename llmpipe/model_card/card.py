@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from llmpipe.model_card.facts import CardFacts
+from llmpipe.model_card.facts import CardFacts, without_places
 from llmpipe.model_card.markdown import block, code, hiding, render, table
 from llmpipe.model_card.measures import comparisons, quantizations
 from llmpipe.report.rows import counts
@@ -36,7 +36,8 @@ def make_card(facts: CardFacts, hide: Callable[[Any], Any]) -> str:
         hide: Returns plain data without secrets.
     """
     front = yaml.safe_dump(hide(metadata(facts)), sort_keys=False, allow_unicode=True)
-    recipe = yaml.safe_dump(hide(facts.document), sort_keys=False, allow_unicode=True, width=96)
+    document = without_places(facts.document, facts.graph.spec.folder)
+    recipe = yaml.safe_dump(hide(document), sort_keys=False, allow_unicode=True, width=96)
     with hiding(hide):
         body = _body(facts, recipe)
     return f"---\n{front}---\n\n{body}"

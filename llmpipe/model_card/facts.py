@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from llmpipe.graph.model import Binding, Graph, StageNode
 from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, StageOutput
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput
 
-FindRecord = Callable[[str], KeyRecord | None]
-"""Returns what a stage made, or None if that is not up to date."""
+_AT_HUB = re.compile(r"hub:(.+)@([^@]+)")
+_ROWS = ("records", "dataset", "documents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,18 @@ class BaseModel:
     """The model that was trained: a repository of the hub, or a file or folder of someone's."""
 
     label: str
+    """Its name; empty if only its digest is known."""
     digest: str
     repo: str | None = None
     commit: str | None = None
     license: License | None = None
     unread: bool = False
-    """Whether the hub could not be asked for its license."""
+    """Whether its license could not be read."""
+
+    @property
+    def shown(self) -> str:
+        """Its name in messages."""
+        return self.label or f"with the digest {self.digest[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class CardFacts:
     repo: str
     spec: str
     document: Mapping[str, Any]
+    """The resolved spec by which the files were made."""
     graph: Graph
     pieces: Sequence[Piece]
     bases: Sequence[BaseModel]
@@ -84,25 +92,56 @@ class CardFacts:
 
     def sources(self) -> list[RowSource]:
         """Return the files and repositories from which rows come."""
+        made = {out.digest for record in self.records.values() for out in record.outputs.values()}
         found: dict[RowSource, None] = {}
         for name, record in self.records.items():
-            node = self.graph.nodes[name]
-            for port, binding in node.bindings.items():
-                if binding.type in ("records", "dataset", "documents") and not isinstance(
-                    binding.source, StageOutput
-                ):
-                    shape = record.ingredients.get("inputs", {}).get(port, {})
-                    found[_row_source(name, binding, str(shape.get("digest", "")))] = None
+            for port, shape in record.ingredients["inputs"].items():
+                binding, digest = self.graph.nodes[name].bindings.get(port), str(shape["digest"])
+                if binding is None or isinstance(binding.source, StageOutput):
+                    if digest in made:
+                        continue
+                    binding = None
+                if shape["type"] in _ROWS:
+                    found[self._row_source(name, binding, digest)] = None
         return [*found]
 
+    def _row_source(self, stage: str, binding: Binding | None, digest: str) -> RowSource:
+        """Return a source by its record; ``binding`` is what the spec names now, if anything."""
+        at_hub = repo_at(digest)
+        if at_hub is None:
+            known = binding is not None and is_named(self.graph, self.document, binding.label)
+            return RowSource(stage, shown_name(binding) if binding and known else "", digest)
+        repo, commit = at_hub
+        parts: list[str] = []
+        if binding and isinstance(binding.source, HubRepo) and binding.source.repo == repo:
+            both = filter(None, (binding.source.subset, binding.source.split))
+            parts = [part for part in both if is_named(self.graph, self.document, part)]
+        return RowSource(stage, f"{repo} {', '.join(parts)}".strip(), commit, repo)
 
-def _row_source(stage: str, binding: Binding, digest: str) -> RowSource:
-    source = binding.source
-    if isinstance(source, HubRepo):
-        commit = digest.rpartition("@")[2]
-        part = ", ".join(filter(None, (source.subset, source.split)))
-        return RowSource(stage, f"{source.repo} {part}".strip(), commit, source.repo)
-    return RowSource(stage, shown_name(binding), digest)
+
+def repo_at(digest: str) -> tuple[str, str] | None:
+    """Return the hub repository and the commit that the digest of an input stands for, if any."""
+    found = _AT_HUB.fullmatch(digest)
+    return (found[1], found[2]) if found else None
+
+
+def is_named(graph: Graph, document: Mapping[str, Any], value: str) -> bool:
+    """Return whether the spec by which files were made had a value that the spec has now.
+
+    Args:
+        graph: That of the spec as it is now.
+        document: The resolved spec by which the files were made.
+        value: A value of the spec as it is now.
+    """
+    return document == graph.spec.document or _has(document, value)
+
+
+def _has(document: Any, value: str) -> bool:
+    if isinstance(document, Mapping):
+        return any(_has(item, value) for item in document.values())
+    if isinstance(document, list | tuple):
+        return any(_has(item, value) for item in document)
+    return bool(document == value)
 
 
 def shown_name(binding: Binding) -> str:

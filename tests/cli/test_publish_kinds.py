@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_server import running_hub
 from offered import llmpipe, offer
 
 pytestmark = pytest.mark.slow
 
 KINDS = """
+import hashlib
 import json
 from pathlib import Path
 from llmpipe.contracts import Input, Output, Ports, StageConfig, StageDefaults, StageResult, write_json
@@ -25,14 +28,16 @@ class Tune(StageDefaults):
     Config, VERSION, determinism = Model, 1, "exact"
     @staticmethod
     def ports(config):
-        inputs = {"model": Input(("model",), config.model, ("gguf",))}
+        inputs = {"model": Input(("model",), config.model, ("gguf", "model"))}
         if config.rows:
             inputs["rows"] = Input(("rows",), config.rows, ("records",))
         return Ports(inputs, {"tuned": Output("gguf", origin="model", trained=True)}, default="tuned")
     @staticmethod
     def run(ctx):
         out = ctx.out / "tuned.gguf"
-        out.write_bytes(ctx.input("model").path.read_bytes() + ctx.config.word.encode())
+        path = ctx.input("model").path
+        data = (path / "config.json" if path.is_dir() else path).read_bytes()
+        out.write_bytes(data + ctx.config.word.encode())
         return StageResult({"tuned": out})
 
 class Convert(StageDefaults):
@@ -97,15 +102,16 @@ class Tuned:
         """Write the spec."""
         (self.folder / "spec.yaml").write_text(text)
 
-    def run(self, *arguments: str) -> None:
+    def run(self, *arguments: str, **env: str) -> None:
         """Run the spec."""
-        result = llmpipe(self.folder, self.packages, "run", "spec.yaml", *arguments)
+        result = llmpipe(self.folder, self.packages, "run", "spec.yaml", *arguments, **env)
         assert result.returncode == 0, result.stderr
 
-    def card(self, *arguments: str) -> tuple[str, str]:
+    def card(self, *arguments: str, **env: str) -> tuple[str, str]:
         """Return the card, and what the command says about it."""
         how = ("--to", "ana/tuned", "--license", "mit", "--dry-run", "--json")
-        result = llmpipe(self.folder, self.packages, "publish", "spec.yaml", *arguments, *how)
+        command = ("publish", "spec.yaml", *arguments, *how)
+        result = llmpipe(self.folder, self.packages, *command, **env)
         assert result.returncode == 0, result.stderr
         found: dict[str, Any] = json.loads(result.stdout)
         return str(found["card"]), result.stderr
@@ -148,3 +154,48 @@ def test_results_of_other_files_are_not_those_of_a_run(tuned: Tuned) -> None:
     card, said = tuned.card("more", "--run", "last")
     assert "7.000" not in card
     assert "check measured other files: the card does not have its results" in said
+
+
+def test_a_run_is_of_the_model_and_rows_that_it_read(tuned: Tuned) -> None:
+    """The card never has the name of one file beside the digest of another."""
+    text = SPEC.replace("base.gguf", "base.gguf, rows: ./rows.jsonl")
+    for name in ("rows.jsonl", "more.jsonl"):
+        (tuned.folder / name).write_text(json.dumps({"text": name}) + "\n")
+    (tuned.folder / "new.gguf").write_bytes(b"new")
+    tuned.write(text)
+    tuned.run()
+    model, rows = (
+        hashlib.sha256((tuned.folder / name).read_bytes()).hexdigest()
+        for name in ("base.gguf", "rows.jsonl")
+    )
+    whole = (f"Base model: `base.gguf`, digest `{model}`.", f"| `tune` | `rows.jsonl` | `{rows}` |")
+    tuned.write(text.replace("tuned\n", "renamed\n"))
+    card, _ = tuned.card("--run", "last")
+    assert all(line in card for line in whole)
+    tuned.write(text.replace("base.gguf", "new.gguf").replace("./rows", "./more"))
+    card, said = tuned.card("--run", "last")
+    assert f"Base model: digest `{model}`.\nLicense of the base model: not read." in card
+    assert f"| `tune` | `{rows}` |" in card
+    assert "new.gguf" not in card
+    assert "more.jsonl" not in card
+    assert "these files were made of another model than new.gguf" in said
+    tuned.write(text.replace("./base.gguf", "acme/tiny@" + "a" * 40))
+    card, said = tuned.card("--run", "last")
+    assert f"Base model: digest `{model}`." in card
+    assert "acme" not in card
+
+
+def test_a_run_is_of_the_repository_that_it_read(tuned: Tuned) -> None:
+    """The name and the commit of a base model are of one repository, also after an edit."""
+    with running_hub() as hub:
+        env = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tuned.folder / "hf"), "HF_HUB_OFFLINE": "0"}
+        old = hub.add("old/a", {"config.json": b"{}", "README.md": b"---\nlicense: mit\n---\n"})
+        new = hub.add("new/b", {"config.json": b"{}", "README.md": b"---\nlicense: gpl\n---\n"})
+        tuned.write(SPEC.replace("./base.gguf", f"old/a@{old}"))
+        tuned.run(**env)
+        tuned.write(SPEC.replace("./base.gguf", f"new/b@{new}"))
+        card, _ = tuned.card("--run", "last", **env)
+    assert f"Base model: `old/a` at commit `{old}`." in card
+    assert "License of the base model: mit, stated in the card of old/a." in card
+    assert "base_model: old/a\n" in card
+    assert "new/b" not in card
