@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
+from markupsafe import Markup
 
 from llmpipe.model_card.facts import CardFacts, without_places
 from llmpipe.model_card.markdown import block, code, hiding, render, table
@@ -63,6 +64,7 @@ def _body(facts: CardFacts, recipe: str) -> str:
         rows=_rows(facts),
         sources=_sources(facts),
         trainings=_trainings(facts),
+        unexplained=Markup(", ").join(map(code, facts.unexplained())),
         comparisons=list(comparisons(facts)),
         quantizations=list(quantizations(facts)),
         stages=_stages(facts),
@@ -104,11 +106,10 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     bases = [base.repo for base in facts.bases if base.repo]
     relation = {"model": "finetune", "adapter": "adapter"}
     related = next((word for kind, word in relation.items() if kind in types), None)
-    trained = facts.of_kind("train")
     found: dict[str, Any] = {
         **facts.license.metadata(),
         "base_model": bases[0] if len(bases) == 1 else bases or None,
-        "base_model_relation": related if bases and trained else None,
+        "base_model_relation": related if bases and facts.trainings() else None,
         "library_name": _library(types),
         "pipeline_tag": "text-generation" if facts.loader == "AutoModelForCausalLM" else None,
         "datasets": sorted({s.repo for s in facts.sources() if s.repo}) or None,
@@ -126,7 +127,9 @@ def _library(types: set[str]) -> str | None:
 
 def _tags(facts: CardFacts, types: set[str]) -> list[str]:
     tags = ["llmpipe"]
-    for _, record in facts.of_kind("train"):
+    for record in facts.trainings().values():
+        if record.kind != "train":
+            continue
         settings = _settings(record)
         tags += ["axolotl", *(str(settings[k]) for k in ("adapter", "rl") if settings.get(k))]
     return [*dict.fromkeys([*tags, *(["gguf"] if "gguf" in types else [])])]
@@ -167,12 +170,15 @@ def _sources(facts: CardFacts) -> Any:
 
 def _trainings(facts: CardFacts) -> Any:
     rows = []
-    for node, record in facts.of_kind("train"):
+    for name, record in facts.trainings().items():
+        if record.kind != "train":  # what the metrics of other kinds mean is not known
+            rows.append([code(name), f"stage kind {record.kind}", *[""] * 7])
+            continue
         settings = _settings(record)
         found = record.metrics
         rows.append(
             [
-                code(node.id),
+                code(name),
                 settings.get("rl") or "supervised",
                 settings.get("adapter") or "",
                 *(

@@ -10,7 +10,8 @@ from typing import Any
 
 from llmpipe.backends.huggingface.license import License
 from llmpipe.contracts import ArtifactType
-from llmpipe.graph.model import Binding, Graph, StageNode
+from llmpipe.graph.lineage import Lineage, lineage
+from llmpipe.graph.model import Binding, Graph
 from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, StageOutput
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput
 
@@ -82,13 +83,19 @@ class CardFacts:
     loader: str | None = None
     """The class of transformers that loads the model, if one is published."""
 
-    def of_kind(self, kind: str) -> list[tuple[StageNode, KeyRecord]]:
-        """Return the stages of a kind on the way, with what they made."""
+    def trainings(self) -> dict[str, KeyRecord]:
+        """Return what the stages made that trained the files, not those that made their rows."""
+        trained = {name for way in self._ways().values() for name in way.trained}
+        return {name: record for name, record in self.records.items() if name in trained}
+
+    def unexplained(self) -> list[str]:
+        """Return the artifacts of which no stage says what they were made from."""
         return [
-            (self.graph.nodes[name], record)
-            for name, record in self.records.items()
-            if record.kind == kind
+            label for label, way in self._ways().items() if way.root is None and not way.trained
         ]
+
+    def _ways(self) -> dict[str, Lineage]:
+        return {p.label: lineage(self.graph, p.stage, p.output) for p in self.pieces}
 
     def sources(self) -> list[RowSource]:
         """Return the files and repositories from which rows come."""

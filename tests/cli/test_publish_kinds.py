@@ -199,3 +199,30 @@ def test_a_run_is_of_the_repository_that_it_read(tuned: Tuned) -> None:
     assert "License of the base model: mit, stated in the card of old/a." in card
     assert "base_model: old/a\n" in card
     assert "new/b" not in card
+
+
+def test_how_the_files_were_made_is_not_guessed(tuned: Tuned) -> None:
+    """A training of any kind is one, a conversion is one, and of a command neither is known."""
+    tuned.write(
+        SPEC + "  more: {kind: convert, model: ./base.gguf}\n"
+        '  run: {kind: command, run: "echo > ${outputs.o}", outputs: {o: o.gguf}}\n'
+        "  rows: {kind: write, model: tune}\n"
+        "  taught: {kind: tune, model: more, rows: rows}\n"
+        '  asked: {kind: command, run: "cat ${inputs.i} > ${outputs.o}", inputs: {i: tune}, outputs: {o: p.gguf}}\n'
+    )
+    tuned.run()
+    conversion, unknown = "Nothing was trained: the files are conv", "was made is not known"
+    card, _ = tuned.card("tune")
+    assert "| `tune` | stage kind tune |" in card
+    assert conversion not in card
+    assert unknown not in card
+    card, _ = tuned.card("more")
+    assert conversion in card
+    assert unknown not in card
+    for names in (["run"], ["asked"], ["run", "more"]):
+        card, _ = tuned.card(*names)
+        assert f"How `{names[0]}.o` {unknown}." in card
+        assert conversion not in card
+    card, _ = tuned.card("taught")  # its teacher was trained, too, and is not what is published
+    assert "| `taught` | stage kind tune |" in card
+    assert "| `tune` | stage kind" not in card
