@@ -268,17 +268,17 @@ def find_license(bases: Sequence[BaseModel], chosen: str | None, warn: Warn) -> 
     Raises:
         UsageError: None is stated or several are, and the user chooses none.
     """
-    stated = {base.license.ids: base.license for base in bases if base.license}
+    stated = {base.license.terms: base.license for base in bases if base.license}
     if chosen is not None:
         for base in bases:
-            if base.license and base.license.ids != (chosen,):
+            if base.license and base.license.terms != License((chosen,)).terms:
                 warn(f"{base.label} states the license {base.license}, and --license says {chosen}")
         return License((chosen,))
     silent = [base.shown for base in bases if not base.license]
     if len(stated) == 1 and not silent:
         return next(iter(stated.values()))
     if len(stated) > 1:
-        told = "; ".join(f"{base.label}: {base.license}" for base in bases if base.license)
+        told = "; ".join(f"{b.label}: {b.license.in_full}" for b in bases if b.license)
         what = f"the base models state several licenses ({told})"
     else:
         unread = any(base.unread for base in bases)

@@ -34,6 +34,16 @@ class License:
     link: str | None = None
     stated: str = ""
 
+    @property
+    def terms(self) -> tuple[tuple[str, ...], str | None, str | None]:
+        """What has to be equal in two statements of one license: of ``other``, the name too."""
+        return self.ids, self.name, self.link
+
+    @property
+    def in_full(self) -> str:
+        """It with its name and its link."""
+        return " ".join(filter(None, (str(self), self.link)))
+
     def metadata(self) -> dict[str, Any]:
         """Return it as the metadata of a model card."""
         found = {

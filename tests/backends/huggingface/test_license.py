@@ -50,6 +50,8 @@ def test_a_gguf_states_it_in_its_header(smollm2_gguf: Path) -> None:
 
 
 MIT, APACHE = License(("mit",)), License(("apache-2.0",))
+LLAMA, GEMMA = License(("other",), "llama-3"), License(("other",), "gemma")
+LINKED = License(("other",), "gemma", "https://a.test/terms")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,14 @@ MIT, APACHE = License(("mit",)), License(("apache-2.0",))
         (
             [BaseModel("base", "1", license=MIT), BaseModel("other", "2", license=APACHE)],
             r"several licenses \(base: mit; other: apache-2.0\)",
+        ),
+        (
+            [BaseModel("base", "1", license=LLAMA), BaseModel("other", "2", license=GEMMA)],
+            r"several licenses \(base: other \(llama-3\); other: other \(gemma\)\)",
+        ),
+        (
+            [BaseModel("base", "1", license=GEMMA), BaseModel("other", "2", license=LINKED)],
+            r"\(base: other \(gemma\); other: other \(gemma\) https://a.test/terms\)",
         ),
         ([], "the base model is not known"),
     ],
@@ -82,6 +92,8 @@ def test_one_statement_of_all_is_taken() -> None:
     said: list[str] = []
     find_license(bases[:1], "apache-2.0", said.append)
     assert said == ["base states the license mit, and --license says apache-2.0"]
+    find_license([BaseModel("base", "1", license=GEMMA)], "other", said.append)
+    assert said[1:] == ["base states the license other (gemma), and --license says other"]
     for wrong in ("My Own", "MIT", ""):
         with pytest.raises(UsageError, match="not a name of a license"):
             require_license(wrong)
