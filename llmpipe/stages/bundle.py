@@ -45,8 +45,8 @@ class BundleConfig(StageConfig, frozen=True, kw_only=True):
     """The server that the folder is for."""
     model: str
     """What is served: a GGUF for Ollama; a model, or an adapter with its base, for vLLM."""
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    """The name of the model for callers; by default, the stage's."""
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "model"
+    """The name of the model for callers."""
     context: Annotated[int, Meta(ge=16)] | None = None
     """Maximum tokens of one conversation. By default all that the model has; for Ollama at most
     8192, because it reserves the memory."""
@@ -63,7 +63,7 @@ class Bundle(StageDefaults):
     """The stage kind ``bundle``."""
 
     Config = BundleConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"
 
     @staticmethod
@@ -111,5 +111,5 @@ class Bundle(StageDefaults):
             from llmpipe.stages.bundle_vllm import write_folder
         folder = ctx.out / "folder"
         folder.mkdir()
-        metrics = write_folder(ctx, folder, ctx.config.name or ctx.stage)
+        metrics = write_folder(ctx, folder, ctx.config.name)
         return StageResult({"folder": folder}, metrics, str(metrics["command"]))

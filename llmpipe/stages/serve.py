@@ -152,7 +152,7 @@ class Serve(StageDefaults, Servable):
             metrics["adapters"] = {name: found[name] for name in adapters}
         if ctx.config.compare is not None:
             compared = _answers(ctx, "compare")[""]
-            metrics["compare"] = found[f"{ctx.stage}.compare"] = compared
+            metrics["compare"] = found["the second model"] = compared
         check = write_json(ctx.out / "check.json", metrics)
         return StageResult({"check": check}, metrics, _summary(found))
 

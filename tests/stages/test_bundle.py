@@ -30,7 +30,13 @@ def config(server: str, **fields: Any) -> BundleConfig:
 
 
 def run(
-    root: Path, server: str, model: Artifact, given: Artifact | None = None, **fields: Any
+    root: Path,
+    server: str,
+    model: Artifact,
+    given: Artifact | None = None,
+    *,
+    stage: str = "chat",
+    **fields: Any,
 ) -> tuple[StageResult, str]:
     """Run the stage, with a ``given`` adapter; return its result and what was told."""
     told: list[str] = []
@@ -38,7 +44,7 @@ def run(
         (root / name).mkdir(parents=True, exist_ok=True)
     inputs = {"model": model, **({"adapter": given} if given else {})}
     ctx = StageContext(
-        config(server, **fields), "chat", inputs, root / "out", root / "work", root, root, root,
+        config(server, **fields), stage, inputs, root / "out", root / "work", root, root, root,
         threads=2, emit=lambda event: told.append(str(event.get("message", ""))),
     )  # fmt: skip
     return Bundle.run(ctx), "\n".join(told)
@@ -123,6 +129,18 @@ def test_vllm_gets_a_folder_that_loads(tmp_path: Path, tiny_llama: Path) -> None
 
 
 @pytest.mark.heavy
+def test_the_folder_does_not_depend_on_the_stages_name(tmp_path: Path, tiny_llama: Path) -> None:
+    """A cache key holds no stage name: a stage may get the folder that another one made."""
+    one, other = (
+        run(tmp_path / stage, "vllm", model(tiny_llama), stage=stage)[0] for stage in ("a", "b")
+    )
+    assert one.summary == other.summary
+    assert " --served-model-name model " in one.summary
+    scripts = [each.outputs["folder"] / "serve.sh" for each in (one, other)]
+    assert scripts[0].read_text() == scripts[1].read_text()
+
+
+@pytest.mark.heavy
 def test_vllm_gets_an_adapter_with_its_base(tmp_path: Path, tiny_llama: Path) -> None:
     """The smallest rank that vLLM takes; what it would ignore is refused, with the way out."""
     base = model(tiny_llama)
@@ -135,7 +153,7 @@ def test_vllm_gets_an_adapter_with_its_base(tmp_path: Path, tiny_llama: Path) ->
         "--max-lora-rank",
         "16",
         "--lora-modules",
-        "chat=./adapter",
+        "model=./adapter",
     ]
     assert words[words.index("--max-model-len") + 1] == "256"
     folder = result.outputs["folder"]

@@ -64,7 +64,7 @@ def test_other_models_and_adapters_are_asked_too(smollm2_gguf: Path, tmp_path: P
     assert check["adapters"]["lora"] != check["answers"]
     assert result.summary is not None
     assert "A of lora: " in result.summary
-    assert "A of chat.compare: " in result.summary
+    assert "A of the second model: " in result.summary
     taken = {**config, "adapters": {"chat": "./lora.gguf"}}
     inputs = {"model": smollm2_gguf, "compare": smollm2_gguf, "adapters.chat": lora}
     with pytest.raises(StageError, match="the adapter chat has the name of the stage"):
