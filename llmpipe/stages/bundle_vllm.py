@@ -6,19 +6,18 @@ tokenizer has a chat template, and an adapter has nothing that vLLM ignores or r
 
 from __future__ import annotations
 
-import json
 import shlex
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends.huggingface.base_model import (
-    ADAPTER_CONFIG,
     load_base,
     put_adapter,
+    read_adapter_config,
     stored_dtype,
 )
 from llmpipe.backends.huggingface.inference import load_tokenizer
+from llmpipe.backends.huggingface.lora_features import beyond_lora, outside_layers
 from llmpipe.backends.huggingface.quantization import quantization_of
 from llmpipe.backends.huggingface.tensors import weight_files
 from llmpipe.backends.suppress_logs import suppress_logs
@@ -36,17 +35,6 @@ MERGE_FIRST = "merge it: {kind: merge, adapter: …}, and name that stage as the
 TEMPLATE = "chat_template.jinja"
 _SKIPPED = (".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 """Endings of files that vLLM is not to load: pickles, and other forms of the weights."""
-_IGNORED = {
-    "use_dora": "vLLM does not apply DoRA",
-    "modules_to_save": "vLLM replaces no whole module",
-    "trainable_token_indices": "vLLM replaces no rows of the embedding",
-    "bias": "vLLM changes no bias",
-    "lora_bias": "vLLM changes no bias",
-    "rank_pattern": "vLLM takes one rank and scale for all layers",
-    "alpha_pattern": "vLLM takes one rank and scale for all layers",
-    "target_parameters": "vLLM changes linear layers only",
-    "alora_invocation_tokens": "vLLM's LoRA is always active",
-}
 _SCRIPT = """#!/bin/sh
 # Needs vLLM (pip install vllm) and a GPU. More options can follow: ./serve.sh --port 8001
 cd "$(dirname "$0")" || exit 1
@@ -65,7 +53,7 @@ def write_folder(ctx: StageContext[BundleConfig], folder: Path, name: str) -> di
     adapter = source if source.type == "adapter" else None
     model = base_of(source) if adapter else source
     if adapter:
-        _require_plain(adapter)
+        _require_plain(adapter, model)
     weight_files(model.path)  # all are there
     ctx.progress(0, 2, "copying")
     place = "base" if adapter else "model"
@@ -85,8 +73,7 @@ def write_folder(ctx: StageContext[BundleConfig], folder: Path, name: str) -> di
     words += ["--served-model-name", f"{name}-base" if adapter else name]
     words += ["--max-model-len", str(context), "--dtype", dtype, "--chat-template", f"./{TEMPLATE}"]
     if adapter:
-        rank = _rank(adapter)
-        words += ["--enable-lora", "--max-lora-rank", str(rank)]
+        words += ["--enable-lora", "--max-lora-rank", str(_max_rank(adapter))]
         words += ["--lora-modules", f"{name}=./adapter"]
     command = shlex.join(words)
     script = folder / "serve.sh"
@@ -110,13 +97,16 @@ def _copy(source: Path, target: Path) -> None:
             link_or_copy(path.resolve(), target, path.name)  # the hub's cache holds links
 
 
-def _require_plain(adapter: Artifact) -> None:
+def _require_plain(adapter: Artifact, base: Artifact) -> None:
     """Refuse what vLLM would ignore or stop at."""
-    try:
-        config = json.loads((adapter.path / ADAPTER_CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{adapter.label} is not a PEFT folder: {error}") from error
-    reasons = list(_reasons(config))
+    reasons = list(beyond_lora(adapter.path, base.path, adapter.label, "vLLM"))
+    edges = outside_layers(adapter.path)
+    if edges:
+        names = " and ".join(edges)
+        reasons.append(f"it changes {names}, for which vLLM's support depends on its version")
+    rank = _rank_of(adapter)
+    if rank > RANKS[-1]:
+        reasons.append(f"its rank is {rank}, and vLLM's largest is {RANKS[-1]}")
     if quantization_of(adapter.path):
         reasons.append(
             "it was trained on a base that bitsandbytes rounded, and the base here is not"
@@ -128,26 +118,13 @@ def _require_plain(adapter: Artifact) -> None:
         )
 
 
-def _reasons(config: Mapping[str, Any]) -> Iterator[str]:
-    if config.get("peft_type", "LORA") != "LORA":
-        yield f"it is {config['peft_type']}, and vLLM knows LoRA only"
-    for key, told in _IGNORED.items():
-        if config.get(key) and config[key] != "none":
-            yield f"{key}: {told}"
-    targets = config.get("target_modules") or ()
-    edges = sorted(
-        {"embed_tokens", "lm_head"} & set([targets] if isinstance(targets, str) else targets)
-    )
-    if edges:
-        yield f"it changes {' and '.join(edges)}, for which vLLM's support depends on its version"
-    if int(config.get("r") or 0) > RANKS[-1]:
-        yield f"its rank is {config['r']}, and vLLM's largest is {RANKS[-1]}"
+def _rank_of(adapter: Artifact) -> int:
+    return int(read_adapter_config(adapter.path, adapter.label).get("r") or 0)
 
 
-def _rank(adapter: Artifact) -> int:
+def _max_rank(adapter: Artifact) -> int:
     """Return the smallest rank that vLLM takes and the adapter fits into."""
-    config = json.loads((adapter.path / ADAPTER_CONFIG).read_text("utf-8"))
-    return next(rank for rank in RANKS if rank >= int(config["r"]))
+    return next(rank for rank in RANKS if rank >= _rank_of(adapter))
 
 
 def _template(source: Artifact, model: Artifact) -> str:

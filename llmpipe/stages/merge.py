@@ -21,9 +21,9 @@ from typing import Any
 
 from llmpipe.backends.axolotl.needs import rounding_packages
 from llmpipe.backends.huggingface.base_model import (
-    ADAPTER_CONFIG,
     load_base,
     put_adapter,
+    read_adapter_config,
     stored_dtype,
 )
 from llmpipe.backends.huggingface.quantization import (
@@ -212,11 +212,7 @@ def base_of(adapter: Artifact) -> Artifact:
 
 
 def _refuse_other_tasks(adapter: Artifact) -> None:
-    try:
-        config = json.loads((adapter.path / ADAPTER_CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{adapter.label} is not a PEFT folder: {error}") from error
-    task = config.get("task_type")
+    task = read_adapter_config(adapter.path, adapter.label).get("task_type")
     if task not in (None, "CAUSAL_LM"):
         raise StageError(f"{adapter.label} is an adapter for {task}; only CAUSAL_LM is merged")
 

@@ -165,14 +165,40 @@ def test_vllm_gets_an_adapter_with_its_base(tmp_path: Path, tiny_llama: Path) ->
         ({"use_dora": True}, "vLLM does not apply DoRA"),
         ({"modules_to_save": ["lm_head"]}, "vLLM replaces no whole module"),
         ({"rank_pattern": {"v_proj": 2}}, "vLLM takes one rank and scale"),
-        ({"target_modules": ["q_proj", "lm_head"]}, "it changes lm_head"),
+        ({"layer_replication": [[0, 2], [0, 2]]}, "the base has each layer once"),
+        ({"monteclora_config": {"x": 1}}, "monteclora_config: .* is not known"),
+        ({"task_type": "SEQ_CLS"}, "it is for SEQ_CLS"),
         ({"r": 1024}, "its rank is 1024, and vLLM's largest is 512"),
     ):
         settings.write_text(json.dumps({**plain, **change}))
-        with pytest.raises(StageError, match=f"cannot be served as an adapter: .*{message}") as e:
-            run(tmp_path / "b", "vllm", model(made.folder, base))
-        assert "kind: merge" in (e.value.hint or "")
+        refused(tmp_path / "b", model(made.folder, base), message)
         shutil.rmtree(tmp_path / "b")
+
+
+def refused(root: Path, adapter: Artifact, message: str) -> None:
+    """Require that an adapter is refused for vLLM, with the way out."""
+    with pytest.raises(StageError, match=f"cannot be served as an adapter: .*{message}") as caught:
+        run(root, "vllm", adapter)
+    assert "kind: merge" in (caught.value.hint or "")
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"target_modules": ["q_proj", "lm_head"]}, "it changes lm_head, for which"),
+        ({"target_modules": r".*(q_proj|lm_head)"}, "it changes lm_head, for which"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, r"it changes model\.embed_tokens, for"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is pissa: PEFT changes the base"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights is olora: PEFT changes the base"),
+    ],
+)
+def test_vllm_gets_no_adapter_that_is_another_model_there(
+    tmp_path: Path, tiny_llama: Path, lora: dict[str, Any], message: str
+) -> None:
+    """Outside the layers, also where a pattern says so; or on a base that PEFT changes first."""
+    made = make_adapter(tiny_llama, tmp_path / "l", IDS, **{"target_modules": ["q_proj"], **lora})
+    refused(tmp_path / "a", model(made.folder, model(tiny_llama)), message)
 
 
 def test_ports_follow_the_server() -> None:

@@ -99,6 +99,7 @@ def test_an_adapter_that_is_written_wrongly_is_detected(
         ({"trainable_token_indices": [5]}, "trainable_token_indices: .* no rows"),
         ({"bias": "all"}, "bias: llama.cpp's adapters change no bias"),
         ({"lora_bias": True}, "lora_bias: "),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights is pissa: PEFT changes the base"),
         (
             {"target_modules": ["q_proj", "embed_tokens"]},
             "model.embed_tokens.lora_embedding_A, which is not a factor of a linear layer",

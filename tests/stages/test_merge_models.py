@@ -400,6 +400,16 @@ def test_an_adapter_whose_base_cannot_be_made_again_is_refused(tmp_path: Path, b
     assert "pissa" in (caught.value.hint or "")
 
 
+def test_an_adapter_of_lora_ga_is_refused(tmp_path: Path, base: Path) -> None:
+    """PEFT applies it to the base as it was before LoRA-GA changed it, without a word."""
+    made = make_adapter(base, tmp_path / "adapter", IDS, target_modules=LINEAR)
+    settings = made.folder / "adapter_config.json"
+    changed = {**json.loads(settings.read_text("utf-8")), "init_lora_weights": "lora_ga"}
+    settings.write_text(json.dumps(changed), "utf-8")
+    with pytest.raises(StageError, match="lora_ga, a change of its base by gradients"):
+        merged(tmp_path, base, made.folder)
+
+
 def test_a_layer_that_peft_leaves_unmerged_is_named(tmp_path: Path, base: Path) -> None:
     """Trained tokens of a tied embedding, of which the head has LoRA as well."""
     both = {"target_modules": [*LINEAR, "lm_head"], "trainable_token_indices": [42]}

@@ -26,6 +26,21 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _REWARD_KIND = "ForSequenceClassification"
 
 
+def read_adapter_config(adapter: Path, label: str) -> dict[str, Any]:
+    """Return the configuration of an adapter.
+
+    Raises:
+        StageError: The folder has none, or it cannot be read.
+    """
+    try:
+        found = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise StageError(f"{label} is not a PEFT folder: {error}") from None
+    if not isinstance(found, dict):
+        raise StageError(f"{label} is not a PEFT folder: {ADAPTER_CONFIG} is not a JSON object")
+    return found
+
+
 def require_reward_model(folder: Path, label: str) -> None:
     """Require weights with a head of one number: transformers would draw another at random.
 
@@ -118,18 +133,27 @@ def put_adapter(model: Any, base: Path, adapter: Path, label: str) -> Any:
 
 
 def _refuse_random_start(adapter: Path, label: str) -> None:
-    """Refuse an adapter whose base was changed at random before training: PEFT would repeat that.
+    """Refuse an adapter whose base was changed before training in a way that cannot be repeated.
 
     PiSSA subtracts from the base what its adapter starts with. ``pissa_niter_N`` finds that by a
-    randomized decomposition, so that the base which was trained on cannot be made again.
+    randomized decomposition. LoRA-GA subtracts what it found by gradients of its training's rows.
+    PEFT loads such an adapter on another base without a word.
     """
     started = _read(adapter / ADAPTER_CONFIG).get("init_lora_weights")
-    if isinstance(started, str) and started.startswith("pissa_niter"):
+    if not isinstance(started, str):
+        return
+    if started.startswith("pissa_niter"):
         raise StageError(
             f"{label}: the adapter was trained with {started}, a random change of its base that is "
             "not recorded: on this base it is another model",
             hint="train with peft_init_lora_weights: pissa, which can be repeated; or convert the "
             "adapter with PEFT's path_initial_model_for_weight_conversion",
+        )
+    if started == "lora_ga":
+        raise StageError(
+            f"{label}: the adapter was trained with lora_ga, a change of its base by gradients "
+            "that are not recorded: on this base it is another model",
+            hint="convert the adapter with PEFT's path_initial_model_for_weight_conversion",
         )
 
 

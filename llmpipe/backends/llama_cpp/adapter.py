@@ -12,18 +12,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.huggingface.base_model import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from llmpipe.backends.huggingface.tensors import tensor_shapes, tensors, weight_files
+from llmpipe.backends.huggingface.base_model import ADAPTER_WEIGHTS
+from llmpipe.backends.huggingface.lora_features import PREFIX, beyond_lora
 from llmpipe.backends.llama_cpp.converter import CHECKOUT, NAME, Converter, child_environment
 from llmpipe.errors import StageError
 
 MERGE_INSTEAD = "export the merged model instead: kind: export with the adapter as its model"
 _CHILD = Path(__file__).with_name("adapter_child.py")
-_PREFIX = "base_model.model."
 
 
 def refuse_unsupported(adapter: Path, base: Path, label: str) -> None:
@@ -32,61 +31,11 @@ def refuse_unsupported(adapter: Path, base: Path, label: str) -> None:
     Raises:
         StageError: It holds something that llama.cpp cannot apply.
     """
-    try:
-        config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise StageError(f"{label} is not a PEFT folder: {error}") from error
-    reasons = [*_reasons(config), *_other_tensors(config, adapter / ADAPTER_WEIGHTS, base)]
+    reasons = list(beyond_lora(adapter, base, label, "llama.cpp"))
     if reasons:
         raise StageError(
             f"{label} cannot be a GGUF adapter: {'; '.join(reasons)}", hint=MERGE_INSTEAD
         )
-
-
-def _reasons(config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what llama.cpp has no place for."""
-    kind, task = config.get("peft_type", "LORA"), config.get("task_type")
-    if kind != "LORA":
-        yield f"it is {kind}, and llama.cpp knows LoRA only"
-    if task not in (None, "CAUSAL_LM"):
-        yield f"it is for {task}, not for CAUSAL_LM"
-    for key, told in _WITHOUT_PLACE.items():
-        if config.get(key) and config[key] != "none":
-            yield f"{key}: {told}"
-
-
-def _other_tensors(config: Mapping[str, Any], file: Path, base: Path) -> Iterator[str]:
-    """Yield tensors that are not factors of linear layers, beyond what the config announces.
-
-    PEFT also saves the embedding or head below a LoRA on it; it must be the base's own.
-    """
-    if any(config.get(key) for key in _WITHOUT_PLACE if key != "bias"):
-        return  # these have tensors of their own, and are named already
-    factors = (".lora_A.weight", ".lora_B.weight")
-    others = {name for name in tensor_shapes([file]) if not name.endswith(factors)}
-    if not others:
-        return
-    held = {name: tensor for name, tensor in tensors([file]) if name in others}
-    own = {name.removeprefix(_PREFIX).replace(".base_layer.", "."): name for name in others}
-    for name, tensor in tensors(weight_files(base)):
-        saved = held.get(own.get(name, ""))
-        if saved is None or saved.shape != tensor.shape:
-            continue
-        if bool((saved.to(tensor.dtype) == tensor).all()):
-            others.discard(own[name])
-    for name in sorted(others)[:1]:
-        yield f"it holds {name.removeprefix(_PREFIX)}, which is not a factor of a linear layer"
-
-
-_WITHOUT_PLACE = {
-    "use_dora": "llama.cpp's adapters have no magnitudes",
-    "modules_to_save": "llama.cpp's adapters replace no whole module",
-    "trainable_token_indices": "llama.cpp's adapters replace no rows of the embedding",
-    "bias": "llama.cpp's adapters change no bias",
-    "lora_bias": "llama.cpp's adapters have no bias",
-    "target_parameters": "parameters of experts have no tensor of their own in a GGUF",
-    "alora_invocation_tokens": "it is active only after these tokens, which is not covered",
-}
 
 
 def scales_of(tuned: Any) -> dict[str, float]:
@@ -94,7 +43,7 @@ def scales_of(tuned: Any) -> dict[str, float]:
     from peft.tuners.lora import LoraLayer
 
     return {
-        name.removeprefix(_PREFIX): float(module.scaling[tuned.active_adapter])
+        name.removeprefix(PREFIX): float(module.scaling[tuned.active_adapter])
         for name, module in tuned.named_modules()
         if isinstance(module, LoraLayer)
     }
@@ -171,7 +120,7 @@ def _write_factors(adapter: Path, scales: Mapping[str, float], target: Path) -> 
         if not name.endswith(".lora_A.weight"):
             continue
         place = name.removesuffix(".lora_A.weight")
-        module = place.removeprefix(_PREFIX)
+        module = place.removeprefix(PREFIX)
         a, b = stored[name].float(), stored[f"{place}.lora_B.weight"].float()
         wanted = scales[module] * len(a)
         alpha = wanted if alpha is None else alpha
