@@ -102,13 +102,15 @@ class Publication:
             self._require_visibility(found, public)
             if card is None:
                 self._require_own(found, there.card(found), HOUSEKEEPING)
-        state = found or there.create(private=not public)
-        keeps_card = card == "keep" and CARD in state.files
+        before = found.files if found else {}
+        keeps_card = card == "keep" and CARD in before
         files = [f for f in self.contents if not (keeps_card and f.path == CARD)]
-        other = sorted(state.files.keys() - self.files.keys() - HOUSEKEEPING)
+        other = sorted(before.keys() - self.files.keys() - HOUSEKEEPING)
         with self.store.in_use():
+            ready = there.prepare(files, found)  # a damaged file leaves no empty repository
+            state = found or there.create(private=not public)
             done = there.push(
-                files, state, f"Publish {self.spec} by llmpipe", remove=other if prune else ()
+                ready, state, f"Publish {self.spec} by llmpipe", remove=other if prune else ()
             )
         return Published(
             there.url, done.commit, state.private, found is None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.huggingface.publish_errors import TOKEN_HINT, explained
 from llmpipe.errors import HubError, MissingDependencyError, StoreError
 
 CARD = "README.md"
@@ -23,12 +24,7 @@ HOUSEKEEPING = frozenset({".gitattributes"})
 BRANCH = "main"
 NAMED = 3
 """The number of files that a message names."""
-LONGEST = 300
-"""The number of characters that are shown of an error of the client."""
-
-TOKEN_HINT = (
-    "create a token with write access at {endpoint}/settings/tokens, then export HF_TOKEN=…"
-)
+_UNCHANGED = "nothing was published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +75,21 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """Files whose bytes were compared with their digests and with what the hub has.
+
+    Attributes:
+        files: All files that the repository shall contain.
+        new: The names of those that the hub does not have.
+        additions: What the client needs to send these.
+    """
+
+    files: Sequence[HubFile]
+    new: Sequence[str]
+    additions: Sequence[Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Pushed:
     """What a publish has changed: the commit, and the files by what happened to them."""
 
@@ -117,7 +128,7 @@ class Repository:
         hint = TOKEN_HINT.format(endpoint=self._api.endpoint)
         if self._hub.get_token() is None:
             raise HubError("there is no token for the hub", hint=hint)
-        with self._asking("nothing was published"):
+        with self._asking(_UNCHANGED):
             account = self._api.whoami()
         role = account.get("auth", {}).get("accessToken", {}).get("role")
         if role == "read":
@@ -126,13 +137,16 @@ class Repository:
                 hint=hint,
             )
 
-    def state(self) -> State | None:
+    def state(self, outcome: str = _UNCHANGED) -> State | None:
         """Return what the repository contains, or None if the token sees no such repository.
+
+        Args:
+            outcome: What is published if the hub does not say.
 
         Raises:
             HubError: The hub cannot be reached, or refuses.
         """
-        with self._asking("nothing was published"):
+        with self._asking(outcome):
             try:
                 info = self._api.model_info(self.name, revision=BRANCH)
             except self._hub.errors.RepositoryNotFoundError:
@@ -147,7 +161,7 @@ class Repository:
         """
         if CARD not in state.files:
             return None
-        with self._asking("nothing was published"), tempfile.TemporaryDirectory() as folder:
+        with self._asking(_UNCHANGED), tempfile.TemporaryDirectory() as folder:
             path = self._api.hf_hub_download(
                 self.name, CARD, revision=state.commit, local_dir=folder
             )
@@ -159,35 +173,49 @@ class Repository:
         Raises:
             HubError: The name is taken, or the token may not create it.
         """
-        with self._asking("nothing was published"):
+        with self._asking(_UNCHANGED):
             self._api.create_repo(self.name, private=private)
-        state = self.state()
+        state = self.state(f"{self.url} exists and is empty: {_UNCHANGED}")
         if state is None:
             raise HubError(f"{self.url} was created, and is not there", hint="run again")
         return state
 
+    def prepare(self, files: Sequence[HubFile], state: State | None) -> Prepared:
+        """Read the files that the repository does not have; nothing is sent.
+
+        Args:
+            files: The files that it shall contain.
+            state: What it contains; None if there is no repository yet.
+
+        Raises:
+            StoreError: A file here cannot be read, or is not what its digest says.
+        """
+        there = state.files if state else {}
+        with self._asking(_UNCHANGED):
+            new = [f for f in files if f.path not in there or not there[f.path].equals(f)]
+            return Prepared(files, [f.path for f in new], [*map(self._addition, new)])
+
     def push(
-        self, files: Sequence[HubFile], state: State, message: str, *, remove: Sequence[str] = ()
+        self, ready: Prepared, state: State, message: str, *, remove: Sequence[str] = ()
     ) -> Pushed:
         """Bring the repository from a state to these files by one commit, and check the result.
 
         Args:
-            files: The files that it shall contain.
+            ready: The files that it shall contain, as `prepare` returns them.
             state: What it contains.
             message: The message of the commit.
             remove: Files to remove.
 
         Raises:
-            StoreError: A file here is not what its digest says.
+            StoreError: A file here can no longer be read.
             HubError: The hub refuses, cannot be reached, or has other bytes afterwards.
         """
-        new = [f for f in files if f.path not in state.files or not state.files[f.path].equals(f)]
-        changed = [file.path for file in new]
-        unchanged = [file.path for file in files if file.path not in changed]
-        if not new and not remove:
+        files = ready.files
+        unchanged = [file.path for file in files if file.path not in ready.new]
+        if not ready.new and not remove:
             return Pushed(state.commit, [], unchanged, [])
         operations = [
-            *map(self._addition, new),
+            *ready.additions,
             *(self._hub.CommitOperationDelete(path, is_folder=False) for path in remove),
         ]
         commit = self._commit(operations, state, message, files)
@@ -199,10 +227,12 @@ class Repository:
                 f"{self.url}/tree/{commit} was published, but {wrong}",
                 hint="is there a .gitignore in the repository? Correct it, then publish again",
             )
-        return Pushed(commit, changed, unchanged, list(remove))
+        return Pushed(commit, ready.new, unchanged, list(remove))
 
     def _addition(self, file: HubFile) -> Any:
         source = file.source if isinstance(file.source, bytes) else str(file.source)
+        if isinstance(file.source, Path):
+            file.source.open("rb").close()  # the client would not say why it cannot be read
         operation = self._hub.CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=source)
         if operation.upload_info.sha256.hex() != file.sha256:
             raise StoreError(
@@ -225,7 +255,7 @@ class Repository:
                     parent_commit=state.commit,
                 )
                 return str(done.oid)
-        except HubError as error:
+        except (HubError, StoreError) as error:
             try:
                 now = self.state()
             except HubError:
@@ -236,7 +266,7 @@ class Repository:
             if now and now.commit != state.commit and not _wrong(files, now.files):
                 return now.commit  # only the answer was lost
             what = self._unpublished(now, state)
-            raise HubError(f"{error.message}; {what}", hint=error.hint) from None
+            raise type(error)(f"{error.message}; {what}", hint=error.hint) from None
 
     def _unpublished(self, now: State | None, before: State) -> str:
         """Describe what readers see after a commit that failed."""
@@ -260,7 +290,7 @@ class Repository:
 
     @contextlib.contextmanager
     def _asking(self, outcome: str) -> Iterator[None]:
-        """Turn whatever a request raises into one clear error.
+        """Turn whatever a request or the reading of a file raises into one clear error.
 
         Args:
             outcome: What is published if a request fails.
@@ -270,56 +300,8 @@ class Repository:
         except (HubError, StoreError):
             raise
         except Exception as error:  # the client's errors have no common base class
-            message, hint = self._explained(error)
-            raise HubError("; ".join(filter(None, (message, outcome))), hint=hint) from None
-
-    def _explained(self, error: Exception) -> tuple[str, str]:
-        """Return what a failed request means, and what to do."""
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "response", None) is None:
-            cause = cause.__cause__
-        response: Any = getattr(cause, "response", None)
-        status = getattr(response, "status_code", None)
-        endpoint = self._api.endpoint
-        to_hub = response is not None and _concerns(str(response.url), self.name)
-        if to_hub and (meaning := _MEANINGS.get(int(status or 0))):
-            message, hint = meaning
-            named = {"endpoint": endpoint, "repo": self.name, "owner": self.name.split("/")[0]}
-            return message.format(**named), hint.format(**named)
-        text = _first_lines(error, self._hub.get_token())
-        if status is None and not isinstance(error, ValueError):
-            return (
-                f"the hub at {endpoint} cannot be reached: {text}",
-                "check the network and HF_ENDPOINT, then publish again: it continues",
-            )
-        return f"the hub at {endpoint} refused: {text}", "publish again: it continues"
-
-
-_MEANINGS: Mapping[int, tuple[str, str]] = {
-    401: ("the hub at {endpoint} does not accept the token", TOKEN_HINT),
-    403: (
-        "the token may not write to {repo}",
-        (
-            "choose a name of your own, or ask {owner} for the right to write\n"
-            "a fine-grained token must name the repository or the namespace"
-        ),
-    ),
-    404: (
-        "the hub at {endpoint} has no repository {repo} that the token sees",
-        "was it removed or renamed? Publish again to create it",
-    ),
-    409: (
-        "the name {repo} is taken by a repository that the token does not see",
-        "choose another name",
-    ),
-    412: ("{repo} has changed in the meantime", "look at the change, then publish again"),
-}
-"""What a status means when publishing, and what to do."""
-
-
-def _concerns(url: str, repo: str) -> bool:
-    """Return whether a request was about an account or a repository, not to the file storage."""
-    return "/api/" in url or f"/{repo}.git/" in url or f"/{repo}/resolve/" in url
+            token = self._hub.get_token()
+            raise explained(error, outcome, self._api.endpoint, self.name, token) from None
 
 
 def _wrong(files: Sequence[HubFile], found: Mapping[str, RemoteFile]) -> str | None:
@@ -336,17 +318,6 @@ def _wrong(files: Sequence[HubFile], found: Mapping[str, RemoteFile]) -> str | N
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{', '.join(names[:NAMED])}{more}"
-
-
-def _first_lines(error: Exception, token: str | None) -> str:
-    """Return the beginning of an error's text, and of its cause's, without the token."""
-    causes = [error, error.__cause__] if error.__cause__ else [error]
-    texts = [" ".join(str(cause).split()) for cause in causes]
-    if token:  # before a text is cut: half a token would no longer be recognized
-        texts = [text.replace(token, "[redacted]") for text in texts]
-    return ": ".join(
-        text[:LONGEST] or type(cause).__name__ for text, cause in zip(texts, causes, strict=True)
-    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from hub_server import PART, Account, HubServer, Refusal, running_hub
 
+from llmpipe.backends.huggingface.publish import HubFile, Repository
+from llmpipe.errors import StoreError
+
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
@@ -33,8 +36,10 @@ for path in sorted(p for p in folder.rglob("*") if p.is_file()):
 try:
     there = Repository(repo)
     there.require_writer()
-    state = there.state() or there.create(private=True)
-    done = there.push(files, state, "a test", remove=remove)
+    found = there.state()
+    ready = there.prepare(files, found)
+    state = found or there.create(private=True)
+    done = there.push(ready, state, "a test", remove=remove)
 except LlmpipeError as error:
     print(json.dumps({"error": error.message, "hint": error.hint, "code": error.exit_code}))
 else:
@@ -274,6 +279,7 @@ def test_a_file_that_is_not_what_it_was(hub: HubServer, folder: Path) -> None:
     found = publish(hub, folder, lie="model.safetensors")
     assert found["error"].startswith("model.safetensors is damaged here")
     assert hub.sent() == []
+    assert hub.repos == {}
 
 
 def test_a_token_in_an_answer_is_hidden_before_it_is_cut(hub: HubServer, folder: Path) -> None:
@@ -283,3 +289,48 @@ def test_a_token_in_an_answer_is_hidden_before_it_is_cut(hub: HubServer, folder:
     found = publish(hub, folder)
     assert "you sent [redacted]" in found["error"]
     assert "hf_w" not in found["error"]
+
+
+def test_a_refusal_that_would_come_again(hub: HubServer, folder: Path) -> None:
+    """What the hub finds wrong is to be corrected; a hub that is busy is to be asked again."""
+    for status, hint in ((400, "correct what the answer names, then"), (429, "it continues")):
+        answer = (status, "license must be one of")
+        hub.before = lambda request, answer=answer: answer if "/preupload/" in request else None
+        found = publish(hub, folder)
+        refused(found, "refused: ", hint)
+        assert "license must be one of" in found["error"]
+        assert "exists and is empty: nothing was published" in found["error"]
+
+
+def test_metadata_that_the_hub_refuses(hub: HubServer, folder: Path) -> None:
+    """They are to be corrected."""
+    (folder / "README.md").write_text("---\nlicense: [7]\n---\n")
+    found = publish(hub, folder)
+    refused(found, "license", "correct what the answer names, then publish again")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/nowhere/config.json", "/nowhere/config.json: No such file or directory; nothing was"),
+        ("/proc/self/mem", "a file here: Input/output error; nothing was published"),
+    ],
+)
+def test_a_file_that_cannot_be_read(source: str, message: str) -> None:
+    """Neither the network nor the hub is to blame; nothing is asked of it."""
+    file = HubFile("config.json", Path(source), "0" * 64, 2)
+    with pytest.raises(StoreError, match=message) as caught:
+        Repository(REPO).prepare([file], None)
+    assert "an error of this machine" in str(caught.value.hint)
+
+
+def test_a_repository_that_was_created_and_could_not_be_read(hub: HubServer, folder: Path) -> None:
+    """It exists, and the message says so."""
+
+    def fail(request: str) -> Refusal | None:
+        return (500, "down") if REPO in hub.repos and request.startswith("GET ") else None
+
+    hub.before = fail
+    refused(publish(hub, folder), f"{hub.url}/{REPO} exists and is empty: nothing was", "continues")
+    hub.before = lambda request: None
+    assert len(publish(hub, folder)["uploaded"]) == 3
