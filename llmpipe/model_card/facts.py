@@ -16,6 +16,8 @@ from llmpipe.graph.sources import HubRepo, LocalGlob, LocalPath, StageOutput
 from llmpipe.runner.records import Entry, KeyRecord, StoredOutput
 
 _AT_HUB = re.compile(r"hub:(.+)@([^@]+)")
+_WHOLE = r"(?:(?<![\w.~+@%-])|(?<=\s-\w)|(?<=^-\w)){}(?![\w~+@%-]|\.\w)"
+"""A folder's path where it is one, also after an option of one letter: not a part of a name."""
 _ROWS = ("records", "dataset", "documents")
 
 
@@ -167,10 +169,10 @@ def without_places(value: Any, folder: Path) -> Any:
     if isinstance(value, str):
         for place, short in ((str(folder), "."), (str(Path.home()), "~")):
             if len(place) > 1:
-                value = value.replace(place, short)
+                value = re.sub(_WHOLE.format(re.escape(place)), short, value)
         return value
     if isinstance(value, Mapping):
-        return {key: without_places(item, folder) for key, item in value.items()}
+        return {without_places(k, folder): without_places(v, folder) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [without_places(item, folder) for item in value]
     return value

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ import llmpipe
 from llmpipe.api.publishing import Publication
 from llmpipe.errors import StoreError
 from llmpipe.model_card.card import is_unedited
+from llmpipe.model_card.facts import without_places
 from llmpipe.model_card.markdown import code, hiding, plain, text
 from llmpipe.runner.redact import Redactor
 
@@ -122,3 +124,28 @@ def test_files_that_were_kept_once_are_refused(spec: Path) -> None:
     for run in (None, "last"):
         with pytest.raises(StoreError, match="make was kept although it has changed"):
             llmpipe.load(spec, run=run).publication(REPO, ["make"], license="mit")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("/work", "."),
+        ("/work/data", "./data"),
+        ("cp /work/a '/work/b' >/work; ls /work.", "cp ./a './b' >.; ls .."),
+        ("--out=/work/x:/root/y", "--out=./x:~/y"),
+        ("-I/root/a -L/root/b", "-I~/a -L~/b"),
+        ("./work/x data/work", "./work/x data/work"),
+        ("file:///work/x", "file://./x"),
+        ("/work2/data", "/work2/data"),
+        ("/work-old/x /work.old/x", "/work-old/x /work.old/x"),
+        ("/data/work/x", "/data/work/x"),
+        ("/rootless/x", "/rootless/x"),
+        ({"/root/a": ["/root", 1]}, {"~/a": ["~", 1]}),
+    ],
+)
+def test_a_folder_is_shortened_where_it_is_one(
+    monkeypatch: pytest.MonkeyPatch, value: Any, expected: Any
+) -> None:
+    """The folders of the spec and of the user are, and not names that begin or end like them."""
+    monkeypatch.setenv("HOME", "/root")
+    assert without_places(value, Path("/work")) == expected
