@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from llmpipe.backends.huggingface.publish import HubFile, State
     from llmpipe.runner.store import Store
 
-CARD = "README.md"
-"""The file that the hub shows as the model card."""
-
 CardChoice = Literal["replace", "keep"]
 
 
@@ -93,7 +90,7 @@ class Publication:
             StoreError: an artifact is damaged.
             MissingDependencyError: ``huggingface_hub`` is not installed.
         """
-        from llmpipe.backends.huggingface.publish import HOUSEKEEPING, Repository
+        from llmpipe.backends.huggingface.publish import CARD, HOUSEKEEPING, Repository
 
         there = Repository(self.repo)
         there.require_writer()
@@ -166,7 +163,7 @@ def make_publication(
         require_license,
         require_repo,
     )
-    from llmpipe.backends.huggingface.publish import HubFile
+    from llmpipe.backends.huggingface.publish import CARD, HubFile
 
     require_repo(to)
     require_license(license)

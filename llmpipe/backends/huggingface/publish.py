@@ -19,6 +19,7 @@ from llmpipe.backends.huggingface.publish_errors import TOKEN_HINT, explained
 from llmpipe.errors import HubError, MissingDependencyError, StoreError
 
 CARD = "README.md"
+"""The file that the hub shows as the model card."""
 HOUSEKEEPING = frozenset({".gitattributes"})
 """Files that the hub itself puts into a repository."""
 BRANCH = "main"

@@ -61,7 +61,7 @@ def _meaning(error: Exception, endpoint: str, repo: str, token: str | None) -> t
             f"check the network and HF_ENDPOINT, then {_CONTINUES}",
         )
     if status is None:
-        wrong = not isinstance(error, json.JSONDecodeError)  # else not the hub has answered
+        wrong = not isinstance(error, json.JSONDecodeError)  # else something else has answered
     else:
         wrong = to_hub and 400 <= status < 500 and status not in _PASSING
     hint = "correct what the answer names, then publish again" if wrong else _CONTINUES
