@@ -256,7 +256,7 @@ def test_a_secret_that_stands_in_the_spec_is_not_in_the_card(parcels: Parcels) -
     text = SPEC.replace("    kind: train\n", '    kind: train\n    description: "${env:MY_KEY}"\n')
     parcels.spec.write_text(text)
     result = parcels.call("publish", "spec.yaml", "--to", REPO, "--dry-run")
-    assert "description: [redacted]" in result.stdout
+    assert "description: '[redacted]'" in result.stdout
     assert "the value of a secret stands in the spec" in result.stderr
 
 
