@@ -53,3 +53,13 @@ def make_adapter(
     logits = tuned.train()(ids).logits.detach().float()
     tuned.save_pretrained(folder)
     return Made(folder, logits)
+
+
+def give_tokenizer(adapter: Path, base: Path, **changes: Any) -> None:
+    """Put the base's tokenizer beside an adapter, with some of its fields changed."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    tokenizer.save_pretrained(adapter)

@@ -23,6 +23,7 @@ from llmpipe.backends.huggingface.tensors import weight_files
 from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.contracts import Artifact, StageContext
 from llmpipe.errors import StageError
+from llmpipe.parity.adapter_chat import chat_changes
 from llmpipe.retrieval.link_or_copy import link_or_copy
 from llmpipe.stages.merge import base_of
 
@@ -73,6 +74,7 @@ def write_folder(ctx: StageContext[BundleConfig], folder: Path, name: str) -> di
     words += ["--served-model-name", f"{name}-base" if adapter else name]
     words += ["--max-model-len", str(context), "--dtype", dtype, "--chat-template", f"./{TEMPLATE}"]
     if adapter:
+        words += _tokenizer(ctx, adapter, model, f"{name}-base")
         words += ["--enable-lora", "--max-lora-rank", str(_max_rank(adapter))]
         words += ["--lora-modules", f"{name}=./adapter"]
     command = shlex.join(words)
@@ -125,6 +127,23 @@ def _rank_of(adapter: Artifact) -> int:
 def _max_rank(adapter: Artifact) -> int:
     """Return the smallest rank that vLLM takes and the adapter fits into."""
     return next(rank for rank in RANKS if rank >= _rank_of(adapter))
+
+
+def _tokenizer(
+    ctx: StageContext[BundleConfig], adapter: Artifact, base: Artifact, name: str
+) -> list[str]:
+    """Return the option that makes vLLM read and end chats as the adapter was trained, if needed.
+
+    vLLM has one tokenizer for the base and all adapters.
+    """
+    changes = list(chat_changes(adapter.path, base.path))
+    if not changes:
+        return []
+    ctx.warn(
+        f"{adapter.label}: {'; '.join(changes)}. vLLM has one tokenizer and chat template for all "
+        f"its models: {name} is asked with those of the adapter, too"
+    )
+    return ["--tokenizer", "./adapter"]
 
 
 def _template(source: Artifact, model: Artifact) -> str:

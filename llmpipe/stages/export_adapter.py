@@ -8,8 +8,10 @@ proves the file: llama.cpp reads the unquantized base with the adapter on it, an
 PEFT predicts. llama.cpp's own converter decides how each matrix lies in a GGUF. Refused, because
 llama.cpp has no place for it: DoRA, ``modules_to_save``, trained tokens or biases, LoRA on the
 embedding or on a head that is tied to it. Refused as well is an adapter that was trained on a
-rounded base (QLoRA), because no GGUF has exactly these weights. A merge covers all of them. The
-same adapter gives the same bytes. Needs the base twice in memory, and its size on disk for a while.
+rounded base (QLoRA), because no GGUF has exactly these weights, and one that was trained with
+another chat template or end token than its base's, by which llama.cpp would ask. A merge covers all
+of them. The same adapter gives the same bytes. Needs the base twice in memory, and its size on disk
+for a while.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class ExportAdapter(StageDefaults):
     """LoRA adapter → GGUF adapter, and the comparison of both."""
 
     Config = ExportAdapterConfig
-    VERSION = 1
+    VERSION = 2
     determinism = "same-machine"  # the file is byte-equal anywhere, the comparison is not
     reads_environment = True
     imports = ("torch", "transformers", "peft")
@@ -92,6 +94,7 @@ class ExportAdapter(StageDefaults):
         adapter = ctx.input("adapter")
         base = base_of(adapter)
         _require_exportable(adapter, base)
+        _require_same_chats(adapter, base)
         program = converter.find(ctx.tools)
         target, gguf = ctx.out / "adapter.gguf", ctx.work / "base.gguf"
         ctx.progress(0, 3, "reading the adapter on its base")
@@ -127,6 +130,19 @@ def _require_exportable(adapter: Artifact, base: Artifact) -> None:
             f"{adapter.label} was trained on a base that bitsandbytes rounded; on the GGUF of any "
             "base it would be another model than the trained one",
             hint=f"{MERGE_INSTEAD}; the merge rounds the base first",
+        )
+
+
+def _require_same_chats(adapter: Artifact, base: Artifact) -> None:
+    """Require the chat template and end token of the base, whose GGUF has no others."""
+    from llmpipe.parity.adapter_chat import chat_changes
+
+    changes = list(chat_changes(adapter.path, base.path))
+    if changes:
+        raise StageError(
+            f"{adapter.label} cannot be a GGUF adapter: {'; '.join(changes)}; llama.cpp would ask "
+            "with the template and the tokens of the base",
+            hint=MERGE_INSTEAD,
         )
 
 

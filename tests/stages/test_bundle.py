@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from adapters import make_adapter
+from adapters import give_tokenizer, make_adapter
 from safetensors.torch import load_file
 
 from llmpipe.contracts import Artifact, StageContext, StageResult
@@ -173,6 +173,25 @@ def test_vllm_gets_an_adapter_with_its_base(tmp_path: Path, tiny_llama: Path) ->
         settings.write_text(json.dumps({**plain, **change}))
         refused(tmp_path / "b", model(made.folder, base), message)
         shutil.rmtree(tmp_path / "b")
+
+
+@pytest.mark.heavy
+def test_vllm_reads_and_ends_chats_as_the_adapter_was_trained(
+    tmp_path: Path, tiny_llama: Path
+) -> None:
+    """By the adapter's tokenizer, if it is not the base's; what that does to the base is said."""
+    base = model(tiny_llama)
+    made = make_adapter(tiny_llama, tmp_path / "lora", IDS, target_modules=["q_proj"])
+    give_tokenizer(made.folder, tiny_llama)
+    result, told = run(tmp_path / "a", "vllm", model(made.folder, base), name="mine")
+    assert "--tokenizer" not in result.summary
+    assert told.strip() == ""
+    give_tokenizer(made.folder, tiny_llama, eos_token="<|endoftext|>")
+    result, told = run(tmp_path / "b", "vllm", model(made.folder, base), name="mine")
+    assert " --tokenizer ./adapter --enable-lora " in result.summary
+    assert (result.outputs["folder"] / "adapter" / "tokenizer.json").is_file()
+    assert "answers end with '<|endoftext|>', those of its base with '<|im_end|>'" in told
+    assert "mine-base is asked with those of the adapter" in told
 
 
 def refused(root: Path, adapter: Artifact, message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import make_adapter
+from adapters import give_tokenizer, make_adapter
 from conftest import write_llama
 from safetensors.torch import load_file, save_file
 
@@ -134,6 +134,35 @@ def test_an_adapter_of_a_rounded_base_is_refused(
     with pytest.raises(StageError, match="trained on a base that bitsandbytes rounded") as caught:
         export(tiny_llama, made.folder)
     assert "the merge rounds the base first" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chat_template": "{% for m in messages %}[{{ m.content }}]{% endfor %}"}, "is not its"),
+        ({"eos_token": "<|endoftext|>"}, r"answers end with '<\|endoftext\|>', those of its base"),
+    ],
+)
+def test_an_adapter_with_another_template_or_end_is_refused(
+    export: Run, tmp_path: Path, tiny_llama: Path, changes: dict[str, str], message: str
+) -> None:
+    """llama.cpp would ask it with the base's: the figures of the export do not show that."""
+    made = make_adapter(tiny_llama, tmp_path / "a", IDS, target_modules=["q_proj"])
+    give_tokenizer(made.folder, tiny_llama, **changes)
+    with pytest.raises(StageError, match=message) as caught:
+        export(tiny_llama, made.folder)
+    assert "export the merged model" in (caught.value.hint or "")
+
+
+def test_a_template_that_renders_alike_is_accepted(
+    export: Run, tmp_path: Path, smollm2_gguf: Path
+) -> None:
+    """However it is written."""
+    base = sharp(tmp_path / "base", smollm2_gguf)
+    made = make_adapter(base, tmp_path / "a", IDS, target_modules=["q_proj", "v_proj"])
+    template = (base / "chat_template.jinja").read_text("utf-8")
+    give_tokenizer(made.folder, base, chat_template=f"{{# as in training #}}{template}")
+    assert export(base, made.folder).outputs["adapter"].is_file()
 
 
 def test_an_adapter_that_learned_nothing_is_refused(
