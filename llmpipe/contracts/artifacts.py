@@ -71,6 +71,9 @@ class Input:
     """Whether rows that a stage holds out are allowed here, directly or passed on by others."""
     gather: bool = False
     """Whether it takes a stage at all points of its sweep, as ports ``name[point]``."""
+    adapts: str | None = None
+    """The port of the model that this adapter is put on. Both must come from one model, as far as
+    the graph knows it."""
     metrics: Mapping[str, FieldPath] = dataclasses.field(default_factory=dict)
     """The metrics to look for, if the reference is to metrics: their keys joined by dots, and the
     place of each in the config."""

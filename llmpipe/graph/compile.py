@@ -14,6 +14,7 @@ from llmpipe.contracts import ArtifactType, Input, Ports
 from llmpipe.errors import Problem, SpecError, did_you_mean
 from llmpipe.gguf_parts import part_of
 from llmpipe.graph.held_out import NAME_TRAIN, held_out_in
+from llmpipe.graph.lineage import other_base, trained_on
 from llmpipe.graph.model import Binding, Graph, Point, StageNode, axes_of
 from llmpipe.graph.references import either, meaning
 from llmpipe.graph.sources import STAGE_REFERENCE, StageOutput
@@ -169,6 +170,7 @@ class _Compiler:
     ) -> StageNode:
         self._bind_base(stage, ports, bindings)
         ordered = {port: bindings[port] for port in ports.inputs if port in bindings}
+        self._match_adapters(stage, ports, ordered)
         name = "@".join(filter(None, (stage.family, point_name(point))))
         ports = self._typed(stage, ports, ordered)
         return StageNode(
@@ -314,11 +316,12 @@ class _Compiler:
             return
         wanted = inputs[asking[0]]
         others = [b for p, b in bindings.items() if inputs[p].base_allowed]
-        bases = {b.source: b for b in map(self._trained_on, others) if b is not None}
+        found = (trained_on(other, self.nodes) for other in others)
+        bases = {b.source: b for b in found if b is not None}
         if len(bases) != 1:
-            found = ", ".join(b.label for b in bases.values())
+            several = ", ".join(b.label for b in bases.values())
             message = (
-                f"'base' could mean {found}: the models here have several"
+                f"'base' could mean {several}: the models here have several"
                 if bases
                 else "'base' names the model that the others were trained on, and none was trained"
             )
@@ -328,17 +331,21 @@ class _Compiler:
         for port in asking:
             bindings[port] = Binding(base.source, base.type, "base", base.base)
 
-    def _trained_on(self, binding: Binding) -> Binding | None:
-        """Follow conversions back to a trained model; return the model that it was trained on."""
-        while isinstance(binding.source, StageOutput):
-            node = self.nodes[binding.source.stage]
-            output = node.ports.outputs[binding.source.output]
-            if output.origin is None:
-                return None
-            binding = node.bindings[output.origin]
-            if output.trained:
-                return binding
-        return None
+    def _match_adapters(
+        self, stage: StageSpec, ports: Ports, bindings: Mapping[str, Binding]
+    ) -> None:
+        """Require that adapters and the models that they are put on come from one model."""
+        for port, wanted in ports.inputs.items():
+            if wanted.adapts is None or not {port, wanted.adapts} <= bindings.keys():
+                continue
+            adapter, model = bindings[port], bindings[wanted.adapts]
+            if bases := other_base(adapter, model, self.nodes):
+                base, root = (binding.label for binding in bases)
+                way = (
+                    f"not on {root}" if root == model.label else f"{model.label} comes from {root}"
+                )
+                message = f"{wanted.value} was trained on {base}; {way}"
+                self._fail(stage, wanted, message, f"put it on a GGUF of {base}")
 
     def _fitting_output(self, binding: Binding, wanted: Input) -> str | None:
         if not isinstance(binding.source, StageOutput):

@@ -73,7 +73,9 @@ class Bundle(StageDefaults):
             refuse = dict.fromkeys(("model", "adapter"), FOLDER_FOR_OLLAMA)
             inputs = {"model": Input(("model",), config.model, ("gguf",), refuse=refuse)}
             if config.adapter is not None:
-                inputs["adapter"] = Input(("adapter",), config.adapter, ("gguf_adapter",))
+                inputs["adapter"] = Input(
+                    ("adapter",), config.adapter, ("gguf_adapter",), adapts="model"
+                )
         else:
             refuse = {"gguf": GGUF_FOR_VLLM}
             accepts = Input(("model",), config.model, ("model", "adapter"), refuse=refuse)

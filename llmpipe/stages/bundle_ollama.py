@@ -133,7 +133,7 @@ def _judge(ctx: StageContext[BundleConfig], proven: Proven, stop: Sequence[str])
 
 
 def _require_fit(ctx: StageContext[BundleConfig]) -> None:
-    """Have llama.cpp load the adapter on the model, which it must belong to."""
+    """Have llama.cpp load the adapter on the model, which must have the shapes for it."""
     model, adapter = ctx.input("model"), ctx.input("adapter")
     label = f"{adapter.label} on {model.label}"
     with gguf_logits(

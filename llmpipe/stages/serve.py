@@ -163,7 +163,9 @@ def _inputs(config: ServeConfig) -> dict[str, Input]:
     if config.compare is not None:
         inputs["compare"] = Input(("compare",), config.compare, ("gguf",))
     for name, adapter in config.adapters.items():
-        inputs[f"adapters.{name}"] = Input(("adapters", name), adapter, ("gguf_adapter",))
+        inputs[f"adapters.{name}"] = Input(
+            ("adapters", name), adapter, ("gguf_adapter",), adapts="model"
+        )
     return inputs
 
 

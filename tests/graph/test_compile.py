@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 
@@ -264,3 +265,55 @@ def test_numbers_beyond_any_use_are_refused(folder: Path, field: str) -> None:
     """They passed the check and overflowed in the run."""
     stage = f"a: {{kind: command, run: 'true > ${{outputs.o}}', outputs: {{o: o}}, {field}}}"
     assert f"stages.a.{field.partition(':')[0]}" in refused(folder, stage)
+
+
+ADAPTERS = """\
+version: 1
+name: adapters
+stages:
+  one: {kind: train, base_model: ./base, data: ./rows.jsonl, axolotl: {adapter: lora}}
+  two: {kind: train, base_model: ./base, data: ./rows.jsonl, axolotl: {adapter: lora}}
+  lora: {kind: export_adapter, adapter: one}
+  on_two: {kind: train, base_model: two, adapter_start: merge, data: ./rows.jsonl, axolotl: {adapter: lora}}
+  on: {kind: train, base_model: one, adapter_start: continue, data: ./rows.jsonl, axolotl: {adapter: lora}}
+  lora_of_on: {kind: export_adapter, adapter: on}
+  lora_on_two: {kind: export_adapter, adapter: on_two}
+  plain: {kind: export, model: ./base, quantize: q8_0}
+  other: {kind: export, model: ./other, quantize: q8_0}
+  tuned: {kind: export, model: two, quantize: q8_0}
+  small: {kind: bundle, server: ollama, model: MODEL, adapter: ADAPTER}
+  chat: {kind: serve, model: MODEL, adapters: {mine: ADAPTER}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("adapter", "model", "message"),
+    [
+        ("lora", "plain", ""),
+        ("lora_on_two", "tuned", ""),
+        ("lora_of_on", "plain", ""),
+        ("lora", "./base.gguf", ""),
+        ("lora", "other", "lora was trained on ./base; other comes from ./other"),
+        ("lora", "tuned", "lora was trained on ./base; tuned comes from two"),
+        ("lora_on_two", "plain", "lora_on_two was trained on two; plain comes from ./base"),
+        (
+            "lora_on_two",
+            "./base.gguf",
+            "was trained on two; not on ./base.gguf",
+        ),
+    ],
+)
+def test_an_adapter_is_put_on_the_model_that_it_was_trained_on(
+    folder: Path, adapter: str, model: str, message: str
+) -> None:
+    """Another one of the same size loads as well. Of a file that no stage made, this is unknown."""
+    shutil.copytree(folder / "base", folder / "other")
+    text = ADAPTERS.replace("ADAPTER}", f"{adapter}}}").replace("MODEL", model)
+    if not message:
+        assert compiled(folder, text).nodes["chat"].bindings["adapters.mine"].label == adapter
+        return
+    with pytest.raises(SpecError) as caught:
+        compiled(folder, text)
+    problems = [f"{problem.message}; {problem.hint}" for problem in caught.value.problems]
+    assert len(problems) == 2
+    assert all(message in problem and "put it on a GGUF of" in problem for problem in problems)
