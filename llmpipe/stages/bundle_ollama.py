@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmpipe.backends.huggingface.gguf_import import TOKENS, read_gguf
+from llmpipe.backends.huggingface.gguf_import import CHAT_TEMPLATE, TOKENS, read_gguf
 from llmpipe.backends.llama_cpp.logits import gguf_logits
 from llmpipe.backends.llama_cpp.serve import serve_gguf
 from llmpipe.backends.ollama import Chat, ChatFormat, modelfile
@@ -43,6 +43,11 @@ def write_folder(ctx: StageContext[BundleConfig], folder: Path, name: str) -> di
             hint="join them with llama.cpp: llama-gguf-split --merge FIRST_PART WHOLE.gguf",
         )
     fields, _ = read_gguf(model.path)
+    if not fields.get(CHAT_TEMPLATE):
+        raise StageError(
+            f"{model.label} has no chat template, without which Ollama cannot chat",
+            hint="train with chat_template in the axolotl block, or write a Modelfile by hand",
+        )
     context = _context(ctx, fields)
     special = _special_tokens(fields)
     ctx.progress(0, 2, "comparing the chat templates")

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import torch
 from adapters import give_tokenizer, make_adapter
+from gguf_files import rewrite
 from safetensors.torch import load_file
 
 from llmpipe.contracts import Artifact, StageContext, StageResult
@@ -71,6 +72,15 @@ def test_ollama_gets_the_file_and_a_proven_template(tmp_path: Path, smollm2_gguf
     assert told.strip() == ""
     with pytest.raises(StageError, match=r"chat\.context is 99999, but gguf\.q4_1 has \d+"):
         run(tmp_path / "long", "ollama", gguf, context=99999)
+
+
+@pytest.mark.heavy
+def test_ollama_gets_no_template_that_the_model_has_not(tmp_path: Path, smollm2_gguf: Path) -> None:
+    """llama.cpp would render with ChatML then, and the Modelfile would say that it is proven."""
+    texts = {"tokenizer.chat_template": ""}
+    bare = rewrite(smollm2_gguf, tmp_path / "bare.gguf", texts=texts)
+    with pytest.raises(StageError, match=r"base\.q4_1 has no chat template"):
+        run(tmp_path / "a", "ollama", Artifact(bare, "gguf", "", "base.q4_1"))
 
 
 def write_adapter(file: Path, width: int) -> Artifact:
