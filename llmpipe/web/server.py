@@ -157,7 +157,12 @@ def serve_model(
         with _answering(service, bound) as ended:
             for each in servers:
                 _set_after(each.process, ended)
-            yield Endpoint(url, offers, (_told(chosen, engine), *_warnings(servers)), ended)
+            yield Endpoint(
+                url,
+                offers,
+                (_told(chosen, engine, given=batch is not None), *_warnings(servers)),
+                ended,
+            )
         for each in servers:
             if each.process.poll() is not None:
                 each.check_alive()
@@ -181,8 +186,8 @@ def _warnings(servers: Sequence[LlamaServer]) -> Iterator[str]:
             )
 
 
-def _told(batch: Batch, engine: EngineName) -> str:
-    reason = "as the stage says" if engine == "xllamacpp" else f"one conversation, by {engine}"
+def _told(batch: Batch, engine: EngineName, *, given: bool) -> str:
+    reason = "as the stage says" if given else f"one conversation, by {engine}"
     if batch.speed is not None:
         reason = f"measured: {batch.speed:,.0f} tokens a second where the context is full"
     return f"prompts are computed {batch.tokens} tokens at a time ({reason})"

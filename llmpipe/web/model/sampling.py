@@ -27,7 +27,10 @@ SETTINGS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "typ_p": {"typical_p": (1,)},
     "xtc": {"xtc_probability": (0,)},
 }
-"""The fields that each sampler reads, with the values that switch it off."""
+"""The fields that switch each sampler on, with the values that switch it off.
+
+Its other fields, such as ``dry_base``, are details: they ask for nothing by themselves.
+"""
 
 
 def require_used(request: Any) -> None:

@@ -23,11 +23,13 @@ from web.model.test_serving import served as serving
 from web.test_serve import end
 from workspace import Workspace
 
+from llmpipe.backends.llama_cpp.batch import Batch
 from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
 from llmpipe.backends.llama_cpp.serve import serve_gguf
 from llmpipe.errors import MissingDependencyError
 from llmpipe.stages.serve import Serve
 from llmpipe.testing import make_config, run_stage
+from llmpipe.web import server
 from llmpipe.web.errors import ApiError
 from llmpipe.web.middleware import Admission
 from llmpipe.web.model.engine_limits import engine_fields
@@ -341,6 +343,27 @@ def test_the_check_asks_either_engine(
     (answer,) = json.loads(done.outputs["check"].read_text("utf-8"))["answers"]
     assert answer["answer"].strip()
     assert Serve.tools(make_config(Serve, config)) == (engine,)
+
+
+@pytest.mark.parametrize(
+    ("batch", "engine", "given", "reason"),
+    [
+        (Batch(128), "llama-cpp-python", True, "as the stage says"),
+        (Batch(512), "llama-cpp-python", False, "one conversation, by llama-cpp-python"),
+        (Batch(32), "xllamacpp", True, "as the stage says"),
+        (
+            Batch(64, 900.0),
+            "xllamacpp",
+            False,
+            "measured: 900 tokens a second where the context is full",
+        ),
+    ],
+)
+def test_who_chose_the_batch_is_said(
+    batch: Batch, engine: EngineName, given: bool, reason: str
+) -> None:
+    """The stage may, with either engine."""
+    assert server._told(batch, engine, given=given).endswith(f" at a time ({reason})")
 
 
 @pytest.mark.heavy

@@ -208,6 +208,7 @@ def test_the_parameters_of_a_tool_are_a_schema_too(
         {"logit_bias": {"99": -100, " hello": 2.5}},
         {"logit_bias": [[99, False], ["hello", 1]]},
         {"samplers": ["penalties", "temperature"], "repeat_penalty": 1.1, "dry_sequence_breakers": ["a"]},
+        {"samplers": ["top_k"], "repeat_last_n": 8, "dry_base": 2, "xtc_threshold": 0.2, "mirostat_tau": 4},
         {"ignore_eos": True, "response_format": {"type": "text"}, "tools": [TOOL], "tool_choice": "none"},
         {"samplers": ["top_k"], "temperature": 1, "top_p": 1, "dry_multiplier": 0, "top_n_sigma": -1},
         {"mirostat": 2, "mirostat_tau": 4, "temperature": 0.5, "top_k": 0, "repeat_penalty": 1},
