@@ -32,6 +32,9 @@ async function ask(question) {
   say(failed.length ? "" : turn.answers.length > 1 ? "The answers are complete." : "The answer is complete.");
   if (failed.some(({ name }) => name === "AbortError")) say("Stopped.");
   outcomes.forEach(({ reason }, at) => reason && fail(turn.answers[at], reason));
+  turn.answers
+    .filter((answer) => !goesOn(answer))
+    .forEach((answer) => note(answer, "Not part of the conversation from here on."));
   byId("clear").hidden = !turns.length;
 }
 
@@ -47,7 +50,7 @@ function chosen() {
 function request(turn, { model }, { system, ...sampling }) {
   const earlier = turns
     .map(({ question, answers }) => ({ question, answer: answers.find((each) => each.model === model) }))
-    .filter(({ answer }) => answer?.done && answer.text)
+    .filter(({ answer }) => goesOn(answer))
     .flatMap(({ question, answer }) => [
       { role: "user", content: question },
       { role: "assistant", content: answer.text },
@@ -56,6 +59,9 @@ function request(turn, { model }, { system, ...sampling }) {
   const messages = [...first, ...earlier, { role: "user", content: turn.question }];
   return { model, messages, stream: true, ...sampling };
 }
+
+// Only these are part of later requests: a model cannot go on from half an answer, or from none.
+const goesOn = (answer) => Boolean(answer?.done && answer.text);
 
 async function receive(answer, body, signal) {
   const begun = performance.now();

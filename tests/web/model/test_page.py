@@ -25,6 +25,7 @@ from llmpipe.web.model.service import make_model_service
 pytestmark = pytest.mark.heavy
 
 WINDOWS = [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")]
+LEFT_OUT = "Not part of the conversation from here on."
 LONGEST = 120_000
 """The milliseconds that an answer may take on a busy machine."""
 
@@ -149,7 +150,7 @@ def test_two_models_answer_side_by_side(pair: str, opened: Opener) -> None:
 
 
 def test_one_model_may_fail_alone(pair: str, opened: Opener) -> None:
-    """The message is too long for the second; the first one takes it, and both go on."""
+    """The message is too long for the second; the first takes it. Both go on, without the turn."""
     found = opened(pair)
     page = found.page
     found.limit(4)
@@ -158,21 +159,27 @@ def test_one_model_may_fail_alone(pair: str, opened: Opener) -> None:
     expect(first.locator(".notes")).to_contain_text(" s")
     expect(second.get_by_role("alert")).to_contain_text("the context of the model holds 256")
     assert first.get_by_role("alert").count() == 0
+    expect(second.locator(".notes")).to_have_text(LEFT_OUT)
+    expect(first.locator(".notes")).to_contain_text(f"The answer is empty.{LEFT_OUT}")
     found.send("Say hi.")
     expect(page.locator(".turn").last.locator(".notes")).to_contain_text(["4 tokens", "4 tokens"])
+    expect(page.locator(".turn").last).not_to_contain_text(LEFT_OUT)
 
 
 def test_an_answer_can_be_stopped(alone: str, opened: Opener) -> None:
-    """What was written stays and is said to be stopped; the place is free again."""
+    """What was written stays and is said to be stopped and left out; the place is free again."""
     found = opened(alone)
     page = found.page
     found.send("Tell me a very long story about a bridge.", wait=False)
     page.wait_for_function("() => document.querySelector('.answer').textContent.length > 10")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".notes")).to_contain_text("You stopped this answer.")
+    expect(page.locator(".notes")).to_contain_text(LEFT_OUT)
     assert page.locator(".answer").inner_text()
     found.limit(4)
-    found.send("Say hi.")
+    with page.expect_request("**/v1/chat/completions") as asked:
+        found.send("Say hi.")
+    assert [m["content"] for m in asked.value.post_data_json["messages"]] == ["Say hi."]
     assert page.locator(".turn").last.locator(".answer").inner_text()
 
 
