@@ -9,6 +9,7 @@ const MOST_TURNS = 20; // the service uses no more
 const BEGUN = /\[\d{0,4}$/;
 const wide = matchMedia("(min-width: 64rem)");
 
+const LEFT_OUT = "Not part of the conversation from here on.";
 const turns = [];
 let asking = null; // stops the answer in progress
 let shown = null; // the turn whose sources are listed
@@ -70,6 +71,7 @@ function fail(turn, error) {
   if (error.name === "AbortError") {
     say("Stopped.");
     note(turn, "You stopped this answer.");
+    note(turn, LEFT_OUT);
     return;
   }
   say("");
@@ -82,6 +84,7 @@ function fail(turn, error) {
   if (!(error instanceof Problem)) console.error(error);
   const message = error instanceof Problem ? error.message : "This page has a bug here.";
   turn.element.append(element("p", "problem", message, { role: "alert" }));
+  note(turn, LEFT_OUT);
 }
 
 function askForKey(reason = "") {

@@ -294,6 +294,7 @@ def test_an_answer_can_be_stopped(serve: Serve, opened: Opener) -> None:
     page.get_by_role("button", name="Stop").click()
     assert served.endpoint.hung_up.wait(10)
     expect(page.locator(".notes")).to_contain_text("You stopped this answer.")
+    expect(page.locator(".notes")).to_contain_text("Not part of the conversation from here on.")
     assert found.focused() == "question"
     served.endpoint.pause = 0
     served.endpoint.reply = lambda body: (SAYS, "stop")
@@ -351,6 +352,7 @@ def test_failures_are_told_in_words(serve: Serve, opened: Opener) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert").last).to_contain_text("cannot be reached")
     page.context.set_offline(False)
+    expect(page.get_by_text("Not part of the conversation from here on.")).to_have_count(2)
     served.endpoint.before = lambda body, number: None
     found.ask()
     assert page.locator(".turn").last.locator(".answer").inner_text().startswith("The kiosk")
