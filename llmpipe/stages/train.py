@@ -20,6 +20,7 @@ from typing import Any
 
 from llmpipe.backends.axolotl import training as axolotl
 from llmpipe.backends.axolotl.check import check_block, installed_version
+from llmpipe.backends.axolotl.checkpoints import checkpoint_step, last_checkpoint
 from llmpipe.backends.axolotl.config import KeyPath, owned_problems, to_yaml
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.axolotl.needs import packages_of
@@ -325,13 +326,13 @@ def _train(
     output = ctx.work / OUTPUT
     for rebuilt in ("prepared", "datasets-cache"):  # never trusted after a crash
         shutil.rmtree(ctx.work / rebuilt, ignore_errors=True)
-    resume = axolotl.last_checkpoint(output)
-    start = axolotl.checkpoint_step(resume)
+    resume = last_checkpoint(output)
+    start = checkpoint_step(resume)
     if resume is None and ctx.config.continue_from is not None:
         for earlier in (output, ctx.work / TRACKING):
             shutil.rmtree(earlier, ignore_errors=True)
         resume = given_checkpoint(ctx.input(CHECKPOINT), settings)
-        start = axolotl.checkpoint_step(resume)
+        start = checkpoint_step(resume)
         for told in (continued(resume, start), *of_others(ctx, resume)):
             ctx.warn(told)
     elif resume:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl import training as axolotl
+from llmpipe.backends.axolotl.checkpoints import checkpoint_step, is_whole
 from llmpipe.backends.axolotl.config import KeyPath
 from llmpipe.contracts import Artifact, StageContext, write_json
 from llmpipe.errors import StageError
@@ -68,7 +68,7 @@ def publish_checkpoint(
         StageError: There is none, or it is incomplete.
     """
     source = output / f"checkpoint-{step}"
-    if not source.is_dir() or not axolotl.is_whole(source):
+    if not source.is_dir() or not is_whole(source):
         raise StageError(
             f"training left no whole checkpoint of its last step, {step}",
             hint="set save_strategy: steps, or remove keep_checkpoint",
@@ -95,13 +95,13 @@ def given_checkpoint(checkpoint: Artifact, settings: Mapping[str, Any]) -> Path:
         StageError: It is not a whole checkpoint, or no steps are left to train.
     """
     path = checkpoint.path
-    if not path.is_dir() or not axolotl.is_whole(path):
+    if not path.is_dir() or not is_whole(path):
         raise StageError(
             f"{checkpoint.label} is not a whole checkpoint: it lacks {STATE}, weights, the "
             "optimizer or the schedule",
             hint="name the output `checkpoint` of a train stage with keep_checkpoint: true",
         )
-    step, planned = axolotl.checkpoint_step(path), settings.get("max_steps")
+    step, planned = checkpoint_step(path), settings.get("max_steps")
     if isinstance(planned, int) and 0 < planned <= step:
         raise no_steps_left(checkpoint.label, step, planned)
     return path
@@ -161,5 +161,5 @@ def place_checkpoint(
     name = "continue-from"
     given = given_checkpoint(ctx.input(CHECKPOINT), settings)
     shutil.copytree(given, folder / name, dirs_exist_ok=True)
-    told = continued(given, axolotl.checkpoint_step(given))
+    told = continued(given, checkpoint_step(given))
     return Path(name), [told, *of_others(ctx, given)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmpipe.backends.axolotl.checkpoints import has_all_bytes, last_checkpoint
 from llmpipe.backends.axolotl.ending import END_FILE, Labels, read_ending, read_labels
 from llmpipe.backends.axolotl.plugins.axolotl_labels import FILE
 from llmpipe.backends.axolotl.plugins.axolotl_labels.report import Report
@@ -23,8 +24,6 @@ from llmpipe.backends.axolotl.training import (
     dropped_rows,
     environment,
     failure,
-    has_all_bytes,
-    last_checkpoint,
     write_plugins,
 )
 from llmpipe.backends.subprocess import ChildResult
