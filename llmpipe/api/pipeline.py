@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmpipe.api.selection import (
-    Names, Spelling, choose, find_output, find_stage, find_stages, in_python, names_of,
+    Names,
+    Spelling,
+    choose,
+    find_output,
+    find_stage,
+    find_stages,
+    in_python,
+    names_of,
 )  # fmt: skip
 from llmpipe.api.view import PipelineView
 
