@@ -369,8 +369,7 @@ class Pipeline(PipelineView):
             k: passages in the model's prompt; the stage's by default.
 
         Returns:
-            The answer with its ``text`` and ``citations``; ``abstained`` says that the documents do
-            not contain one.
+            The answer: ``text``, ``citations``, and ``abstained`` if no document contains one.
 
         Raises:
             UsageError: there is no such stage.
