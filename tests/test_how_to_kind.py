@@ -44,7 +44,7 @@ def shell(folder: Path, command: str, **env: str) -> subprocess.CompletedProcess
     return subprocess.run(
         ["bash", "-ec", command],
         cwd=folder,
-        env={**os.environ, **env},
+        env={**os.environ, **env, "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
     )
