@@ -44,7 +44,8 @@ from llmpipe.stages.format_rows import Rejects, Rows
 from llmpipe.stages.format_split import Parts, Split, shares_of, split_rows
 from llmpipe.stages.format_write import repeated, write_part, write_rejects
 
-_SPLIT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[:([1-9][0-9]{0,8})\])?")
+SPLIT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[:([1-9][0-9]{0,8})\])?")
+"""A split of a data set of the hub, or its first rows: ``train[:1000]``."""
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -54,7 +55,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Rows to take: a file (JSONL, JSON, CSV, Parquet, Arrow), or a stage's records or dataset."""
     map: ColumnMap | None = None
     """The columns to read; known formats need none."""
-    split: Annotated[str, msgspec.Meta(pattern=rf"^{_SPLIT.pattern}$")] | None = None
+    split: Annotated[str, msgspec.Meta(pattern=rf"^{SPLIT.pattern}$")] | None = None
     """The split to take of a data set of the hub, such as `train`, or its first rows:
     `train[:1000]`."""
     subset: Annotated[str, msgspec.Meta(min_length=1)] | None = None
@@ -68,7 +69,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     def part(self) -> tuple[str | None, int | None]:
         """Return the split, and how many of its first rows to take; None means all."""
-        found = _SPLIT.fullmatch(self.split or "")
+        found = SPLIT.fullmatch(self.split or "")
         return (found[1], int(found[2]) if found[2] else None) if found else (None, None)
 
 

@@ -62,9 +62,9 @@ def place_of(entry: Mapping[str, Any], folders: Sequence[Path]) -> Place:
     """Return where an entry's rows are; a relative path is tried in each of the folders."""
     path, named = str(entry.get("path") or ""), entry.get("data_files")
     texts = [str(text) for text in (named if isinstance(named, list) else [named] if named else [])]
-    here = _found(path, folders)
+    here = found_in(path, folders)
     if texts and (path in BUILDERS or (here is not None and here.is_dir())):
-        found = {text: _found(text, folders) for text in texts}
+        found = {text: found_in(text, folders) for text in texts}
         missing = next((text for text, file in found.items() if file is None), None)
         return Place(missing=missing) if missing else Place(tuple(filter(None, found.values())))
     if here is not None:
@@ -150,7 +150,8 @@ def _lacks(entry: Mapping[str, Any], column: str, row: Mapping[str, Any], kind: 
     return f"type: {kind} reads the column {column!r}, but the rows of {entry['path']} have {has}"
 
 
-def _found(text: str, folders: Sequence[Path]) -> Path | None:
+def found_in(text: str, folders: Sequence[Path]) -> Path | None:
+    """Return the first file or folder that a text names in these folders, if there is one."""
     if not text or "\0" in text or "\n" in text:
         return None
     tried = (folder / expanded(text) for folder in folders)

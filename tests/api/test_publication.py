@@ -129,23 +129,23 @@ def test_files_that_were_kept_once_are_refused(spec: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("/work", "."),
-        ("/work/data", "./data"),
-        ("cp /work/a '/work/b' >/work; ls /work.", "cp ./a './b' >.; ls .."),
-        ("--out=/work/x:/root/y", "--out=./x:~/y"),
-        ("-I/root/a -L/root/b", "-I~/a -L~/b"),
-        ("./work/x data/work", "./work/x data/work"),
-        ("file:///work/x", "file://./x"),
-        ("/work2/data", "/work2/data"),
-        ("/work-old/x /work.old/x", "/work-old/x /work.old/x"),
-        ("/data/work/x", "/data/work/x"),
-        ("/rootless/x", "/rootless/x"),
-        ({"/root/a": ["/root", 1]}, {"~/a": ["~", 1]}),
+        ("/spec", "."),
+        ("/spec/data", "./data"),
+        ("cp /spec/a '/spec/b' >/spec; ls /spec.", "cp ./a './b' >.; ls .."),
+        ("--out=/spec/x:/home/ana/y", "--out=./x:~/y"),
+        ("-I/home/ana/a -L/home/ana/b", "-I~/a -L~/b"),
+        ("./spec/x data/spec", "./spec/x data/spec"),
+        ("file:///spec/x", "file://./x"),
+        ("/spec2/data", "/spec2/data"),
+        ("/spec-old/x /spec.old/x", "/spec-old/x /spec.old/x"),
+        ("/data/spec/x", "/data/spec/x"),
+        ("/home/anabel/x", "/home/anabel/x"),
+        ({"/home/ana/a": ["/home/ana", 1]}, {"~/a": ["~", 1]}),
     ],
 )
 def test_a_folder_is_shortened_where_it_is_one(
     monkeypatch: pytest.MonkeyPatch, value: Any, expected: Any
 ) -> None:
     """The folders of the spec and of the user are, and not names that begin or end like them."""
-    monkeypatch.setenv("HOME", "/root")
-    assert without_places(value, Path("/work")) == expected
+    monkeypatch.setenv("HOME", "/home/ana")
+    assert without_places(value, Path("/spec")) == expected

@@ -40,7 +40,7 @@ from llmpipe.backends.axolotl.keys import (
     unknown_keys,
 )
 from llmpipe.backends.axolotl.modules import search_path
-from llmpipe.backends.axolotl.paths import leaves
+from llmpipe.backends.axolotl.paths import leaves, without_path
 from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
 from llmpipe.backends.device import Device
 
@@ -254,7 +254,9 @@ def _read_as(
     for whole in ({**document, top: block[top]}, alone):
         for probe in (value, _another(value)):
             read = _outcome(_with(whole, path, probe), given)
-            unread = _outcome(_with(_without(whole, path), (*path[:-1], NO_SUCH_KEY), probe), given)
+            unread = _outcome(
+                _with(without_path(whole, path), (*path[:-1], NO_SUCH_KEY), probe), given
+            )
             if read == unread:
                 continue
             is_read = True
@@ -322,18 +324,6 @@ def _with(value: Any, path: KeyPath, leaf: Any) -> Any:
         return [_with(item, rest, leaf) if i == step else item for i, item in enumerate(value)]
     below = value if isinstance(value, dict) else {}
     return {**below, step: _with(below.get(step), rest, leaf)}
-
-
-def _without(value: Any, path: KeyPath) -> Any:
-    """Return a copy without the key at a path."""
-    step, rest = path[0], path[1:]
-    if isinstance(value, list):
-        return [_without(item, rest) if i == step else item for i, item in enumerate(value)]
-    if not isinstance(value, dict) or step not in value:
-        return value
-    if rest:
-        return {**value, step: _without(value[step], rest)}
-    return {key: item for key, item in value.items() if key != step}
 
 
 def _another(value: Any) -> Any:

@@ -99,6 +99,18 @@ def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield where, value
 
 
+def without_path(value: Any, path: KeyPath) -> Any:
+    """Return a copy without the key at a path."""
+    step, rest = path[0], path[1:]
+    if isinstance(value, list):
+        return [without_path(item, rest) if i == step else item for i, item in enumerate(value)]
+    if not isinstance(value, dict) or step not in value:
+        return value
+    if rest:
+        return {**value, step: without_path(value[step], rest)}
+    return {key: item for key, item in value.items() if key != step}
+
+
 def bare_paths(block: Mapping[str, Any], folder: Path, modules: str) -> Iterator[BlockProblem]:
     """Yield texts that name a file in ``folder`` but are not written as a path, or name no file.
 

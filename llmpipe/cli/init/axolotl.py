@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
+from llmpipe.backends.axolotl.config import BlockProblem
+from llmpipe.backends.axolotl.paths import without_path
 from llmpipe.backends.device import named_device
 from llmpipe.cli.check import ask_axolotl, read_foreign
 from llmpipe.cli.init.axolotl_rows import Places, Rows, Told, carry_rows
@@ -76,20 +77,11 @@ def _known(settings: Mapping[str, Any], told: Told) -> dict[str, Any]:
         if problem.warning:
             told.notes.append(problem)
         elif problem.message.startswith(_DROPPED) or " has no effect" in problem.message:
-            known = _without(known, problem.path)
+            known = without_path(known, problem.path)
             told.note(problem.path, f"is left out: Axolotl drops it ({problem.message})")
         else:
             told.lost.append(problem)
     return known
-
-
-def _without(value: Any, path: KeyPath) -> Any:
-    step, rest = path[0], path[1:]
-    if isinstance(value, list):
-        return [_without(item, rest) if i == step else item for i, item in enumerate(value)]
-    if not rest:
-        return {key: item for key, item in value.items() if key != step}
-    return {**value, step: _without(value[step], rest)}
 
 
 def _said(problem: BlockProblem) -> str:

@@ -8,7 +8,6 @@ names. What llmpipe cannot train on in the same way is a problem, never left out
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from llmpipe.errors import StageError
 from llmpipe.formats.records import read_rows
 from llmpipe.formats.turn import NAMES, TRAINED_KEYS
 from llmpipe.graph.sources import HUB_ID
+from llmpipe.stages.format import SPLIT
 from llmpipe.stages.train_datasets import (
     LISTS,
     ROW_FILES,
@@ -33,7 +33,6 @@ from llmpipe.stages.train_entry import PLACE_KEYS, TEMPLATE_KEYS, kind_of_rows
 ROWS = "rows"
 EVAL_ROWS = "eval_rows"
 
-_SPLIT = re.compile(r"[A-Za-z0-9_.-]+(\[:[1-9][0-9]{0,8}\])?")
 _TURN_KEYS = (("role", "from"), ("content", "value"))
 _CHAT_COLUMNS = (
     *("field_messages", "message_property_mappings", "message_field_role"),
@@ -240,7 +239,7 @@ def _hub_sources(
         told.lose((*where, "path"), f"{path} is not written as org/name", "write its full id")
         return
     split = entry.get("split")
-    if split and not _SPLIT.fullmatch(str(split)):
+    if split and not SPLIT.fullmatch(str(split)):
         hint = "write the first rows of a split: train[:1000]"
         told.lose((*where, "split"), f"llmpipe takes no part {split!r}", hint)
     for key in ("data_files", "shards"):

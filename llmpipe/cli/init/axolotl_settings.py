@@ -33,6 +33,7 @@ from llmpipe.backends.axolotl.paths import (
 from llmpipe.backends.axolotl.sharding import ZERO
 from llmpipe.cli.init.axolotl_rows import Places, Rows, Told
 from llmpipe.graph.sources import HUB_ID
+from llmpipe.stages.train_datasets import found_in
 
 UNSUPPORTED: Mapping[str, tuple[str, str]] = {
     "pretraining_dataset": (
@@ -127,7 +128,7 @@ def _base_model(block: dict[str, Any], places: Places, told: Told) -> str:
     if not isinstance(name, str) or not name:
         told.lose(("base_model",) if name else (), "the file names no base_model")
         return ""
-    here = _existing(name, places)
+    here = found_in(name, places.folders)
     if here is not None:
         if revision:
             told.note(("revision_of_model",), "is left out: the base model is a folder")
@@ -146,7 +147,7 @@ def _checkpoint(block: dict[str, Any], places: Places, told: Told) -> str | None
     named = block.pop("resume_from_checkpoint", None)
     if not named:
         return None
-    here = _existing(str(named), places)
+    here = found_in(str(named), places.folders)
     if here is None:
         told.lose(("resume_from_checkpoint",), f"no such folder: {named}")
         return None
@@ -186,8 +187,8 @@ def _rewards(block: dict[str, Any], places: Places, told: Told) -> list[dict[str
     rewards: list[dict[str, Any]] = []
     for i, (name, weight) in enumerate(zip(named, weights, strict=False)):
         module, _, function = str(name).rpartition(".")
-        file = _existing(f"{module.replace('.', '/')}.py", places) if module else None
-        folder = _existing(str(name), places)
+        file = found_in(f"{module.replace('.', '/')}.py", places.folders) if module else None
+        folder = found_in(str(name), places.folders)
         if file is not None:
             reward = {"file": places.written(file), "function": function}
         elif folder is not None or HUB_ID.fullmatch(str(name)):
@@ -210,7 +211,7 @@ def _own_modules(block: Mapping[str, Any], rows: Rows, places: Places) -> Path |
         top = name.partition(".")[0]
         if top == "axolotl":
             continue
-        found = _existing(f"{top}.py", places) or _existing(top, places)
+        found = found_in(f"{top}.py", places.folders) or found_in(top, places.folders)
         if found is not None:
             return found.parent.absolute()
     return None
@@ -224,7 +225,7 @@ def _with_paths(block: dict[str, Any], places: Places, told: Told) -> dict[str, 
         if not isinstance(value, str) or holds_no_path(where):
             continue
         takes_path = key in FILES | TEMPLATES | MODELS or is_path(value)
-        here = _existing(value, places) if takes_path else None
+        here = found_in(value, places.folders) if takes_path else None
         if here is not None:
             written[where] = places.written(here)
         elif key == "deepspeed" and (known := _ZERO.search(Path(value).stem)):
@@ -248,13 +249,6 @@ def _unset(block: Mapping[str, Any]) -> dict[str, None]:
     if block.get("rl") == GRPO:
         ours -= {"micro_batch_size"}
     return dict.fromkeys(key for key in sorted(ours) if key not in block)
-
-
-def _existing(text: str, places: Places) -> Path | None:
-    if not text or "\n" in text or "\0" in text or len(text) > 255:
-        return None
-    tried = (folder / Path(text).expanduser() for folder in places.folders)
-    return next((path for path in tried if path.exists()), None)
 
 
 def _number(value: Any) -> Any:
