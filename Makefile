@@ -22,7 +22,8 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-data bench-engine bench-memory bench-merge bench-rag bench-retrieval bench-serve lint types layers schemas kind-sources python-api clean
+	bench-data bench-engine bench-memory bench-merge bench-rag bench-retrieval bench-serve \
+	bench-train lint types layers schemas kind-sources python-api clean
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -121,6 +122,9 @@ bench-merge: $(VENV)/.installed ## merged models beside the trained ones, PEFT a
 
 bench-memory: $(VENV)/.installed ## estimates of a training's memory beside real allocations: 5 minutes
 	$(BIN)/python -m benchmarks.memory $(BENCH_OPTIONS)
+
+bench-train: $(VENV)/.installed ## what llmpipe adds to a training by Axolotl: 15 minutes
+	$(BIN)/python -m benchmarks.train $(BENCH_OPTIONS)
 
 bench-serve: $(VENV)/.installed ## pauses beside a long prompt, and servers under load: half an hour
 	$(BIN)/python -m benchmarks.serve $(BENCH_OPTIONS)
