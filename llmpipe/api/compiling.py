@@ -1,4 +1,4 @@
-"""Write what a stage would run, so that it runs without llmpipe; show the rows it trains on."""
+"""Write what a stage would run, so that it runs without llmpipe; show its first rows."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def show_rows(
     """
     if not issubclass(node.stage, Showable):
         raise UsageError(
-            f"a stage of kind {node.kind} has no rows to show", hint="name a stage that trains"
+            f"a stage of kind {node.kind} has no rows to show",
+            hint="name a stage that trains or generates",
         )
     notes: list[str] = []
     with _context(project, node, advice, notes) as context:

@@ -306,20 +306,23 @@ class Pipeline(PipelineView):
         return compile_stage(self._project(), node, Path(out), self._advice, target)
 
     def show(self, stage: str, *, rows: int = 3) -> tuple[list[str], list[str]]:
-        """Return the first rows of a training stage as Axolotl tokenizes them.
+        """Return the first rows of a training stage as Axolotl tokenizes them, or of a generation.
+
+        A generation stage makes them now: its teacher is asked, and the replies are journaled, so
+        that a run does not ask for them again.
 
         Args:
             stage: the stage.
             rows: how many rows.
 
         Returns:
-            The texts, what is trained between ⟦ and ⟧, one for each answer; and what is worth
-            knowing about them, a line each.
+            The texts, what is trained between ⟦ and ⟧, one for each answer, or prompts, rows,
+            rejects and a summary; and what is worth knowing about them, a line each.
 
         Raises:
-            UsageError: the stage trains nothing.
+            UsageError: the stage neither trains nor generates.
             StoreError: what the stage needs is not up to date.
-            StageError: the rows cannot be trained on.
+            StageError: the rows cannot be trained on, or the teacher cannot be asked.
         """
         from llmpipe.api.compiling import show_rows
 

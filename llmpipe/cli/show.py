@@ -1,4 +1,4 @@
-"""``llmpipe show``: print the rows of a training stage with the tokens that train."""
+"""``llmpipe show``: print the first rows of a training or generation stage."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ def main(argv: list[str]) -> int:
     arguments = parser(
         "show",
         "Print the first rows of a train stage as its chat template renders them. What is trained\n"
-        "stands between ⟦ and ⟧, by the installed Axolotl's own tokenization. No model is loaded.",
+        "stands between ⟦ and ⟧, by the installed Axolotl's own tokenization. No model is loaded.\n"
+        "\n"
+        "Of a generate stage, make a few rows and print them with their prompts and rejects. The\n"
+        "teacher is asked, which may cost money; a run does not ask for the same replies again.",
     )
     add_spec(arguments)
-    arguments.add_argument("stage", metavar="STAGE", help="a train stage")
+    arguments.add_argument("stage", metavar="STAGE", help="a train or generate stage")
     arguments.add_argument("--rows", metavar="N", type=int, default=3, help="how many rows (3)")
     arguments.add_argument("--json", action="store_true", help="print a JSON list of texts")
     options = arguments.parse_args(argv)

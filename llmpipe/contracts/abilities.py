@@ -5,7 +5,7 @@
     Servable    `llmpipe serve` and `Pipeline.serve` serve its stages
     Answers     `llmpipe ask` and `Pipeline.ask` ask its stages questions
     Compilable  `llmpipe compile` writes what a stage runs, for use without llmpipe
-    Showable    `llmpipe show` and `Pipeline.show` show the rows that a stage trains on
+    Showable    `llmpipe show` and `Pipeline.show` show a stage's first rows before a run
     Estimates   estimates a stage before a run: memory, disk, time, money
     Stochastic  asks for replies that differ between draws: `llmpipe run --resample`
 
@@ -115,12 +115,12 @@ class Compilable:
 
 
 class Showable:
-    """A kind that shows its rows as it trains on them, before a run."""
+    """A kind that shows its first rows before a run: those that it trains on, or those it makes."""
 
     @staticmethod
     @abstractmethod
     def show_rows(ctx: StageContext[Any], rows: int) -> list[str]:
-        """Return the first rows as texts; what is trained stands between ⟦ and ⟧."""
+        """Return the first rows as texts; what a training stage trains on is between ⟦ and ⟧."""
 
 
 class Stochastic:

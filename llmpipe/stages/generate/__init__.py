@@ -6,13 +6,21 @@ and a higher `count` pays only for the new rows. Each row names the method, the 
 steps and the teacher that it comes from. What was rejected is in `rejects` with the reason. Exact
 duplicates are removed. The seeds themselves are not among the rows. A teacher's reasoning is not
 part of an answer; the row's provenance keeps it.
+
+The stage makes exactly `count` rows. If it cannot, it fails and says why, with the rejects counted
+by reason; `allow_fewer` accepts what there is. `llmpipe show SPEC STAGE --rows 5` makes a few rows
+and shows them with their prompts and rejects; a run does not pay for those replies again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from llmpipe.contracts import (
     Effort,
@@ -21,6 +29,7 @@ from llmpipe.contracts import (
     Input,
     Output,
     Ports,
+    Showable,
     StageContext,
     StageDefaults,
     StageResult,
@@ -32,8 +41,8 @@ from llmpipe.formats.provenance import PROVENANCE, provenance_column
 from llmpipe.formats.records import write_rows
 from llmpipe.needs import Given, Need, packages
 from llmpipe.registry import variant_class
-from llmpipe.stages.generate.asking import Teacher
-from llmpipe.stages.generate.loop import GenerationState, collect
+from llmpipe.stages.generate.asking import Client, Teacher
+from llmpipe.stages.generate.loop import GenerationState, collect, gather
 from llmpipe.stages.generate.methods import ENTRY_POINTS, METHODS
 from llmpipe.stages.generate.pace import Pace
 from llmpipe.stages.generate.protocol import (
@@ -49,11 +58,11 @@ if TYPE_CHECKING:
     from llmpipe.backends.openai.chat import ChatClient
 
 
-class Generate(StageDefaults, Stochastic):
+class Generate(StageDefaults, Showable, Stochastic):
     """The stage kind ``generate``."""
 
     Config = GenerateConfig
-    VERSION = 6
+    VERSION = 7
     determinism = "external"
     variants = Variants("method", METHODS, ENTRY_POINTS)
 
@@ -105,22 +114,56 @@ class Generate(StageDefaults, Stochastic):
         method = _method(ctx, state)
         state.exclude(method.known_questions())
         pace = Pace(lambda note: ctx.progress(len(state.rows), config.count, note))
-        with open_teacher(
-            config.teacher,
-            ctx.inputs.get("teacher"),
-            journal=ctx.journal,
-            work=ctx.work,
-            threads=ctx.threads,
-            reveal=ctx.reveal,
-            resample=ctx.resample,
-            on_reply=pace.replied,
-        ) as client:
-            decoding = config.teacher
-            teacher = Teacher(
-                client, pace, temperature=decoding.temperature, max_tokens=decoding.max_tokens
-            )
-            collect(method, teacher, state, ctx.warn)
+        with _client(ctx, pace) as client:
+            collect(
+                method, _asking(config, client, pace), state, ctx.warn,
+                patience=config.patience, allow_fewer=config.allow_fewer,
+            )  # fmt: skip
         return _written(ctx, method, state, client)
+
+    @staticmethod
+    def show_rows(ctx: StageContext[GenerateConfig], rows: int) -> list[str]:
+        from llmpipe.stages.generate.preview import Recorder, preview_patience, preview_texts
+
+        ctx = replace(ctx, config=_for_preview(ctx.config, rows))
+        state = GenerationState(rows)
+        method = _method(ctx, state)
+        state.exclude(method.known_questions())
+        pace = Pace(lambda note: None)
+        with _client(ctx, pace) as client:
+            asked = Recorder(client, pace)
+            teacher = _asking(ctx.config, asked, pace)
+            patience = preview_patience(rows)
+            ended = gather(method, teacher, state, ctx.warn, patience=patience)
+        return preview_texts(state, list(_rows(ctx, state)), asked, ended)
+
+
+def _for_preview(config: GenerateConfig, rows: int) -> GenerateConfig:
+    """Ask no more at once than there are rows to show; that changes no row."""
+    teacher = msgspec.structs.replace(
+        config.teacher, concurrency=min(config.teacher.concurrency, rows)
+    )
+    return msgspec.structs.replace(config, teacher=teacher)
+
+
+def _client(ctx: StageContext[GenerateConfig], pace: Pace) -> AbstractContextManager[ChatClient]:
+    """Open the teacher of a stage."""
+    return open_teacher(
+        ctx.config.teacher,
+        ctx.inputs.get("teacher"),
+        journal=ctx.journal,
+        work=ctx.work,
+        threads=ctx.threads,
+        reveal=ctx.reveal,
+        resample=ctx.resample,
+        on_reply=pace.replied,
+    )
+
+
+def _asking(config: GenerateConfig, client: Client, pace: Pace) -> Teacher:
+    """Return the teacher as methods see it."""
+    decoding = config.teacher
+    return Teacher(client, pace, temperature=decoding.temperature, max_tokens=decoding.max_tokens)
 
 
 def _method(ctx: StageContext[GenerateConfig], state: GenerationState) -> Method:
@@ -135,9 +178,8 @@ def _written(
     """Write the rows and the rejects, and return the stage's result."""
     from llmpipe.backends.openai.journal import counted_replies
 
-    teacher = identity(ctx.config.teacher, ctx.inputs.get("teacher"))
     outputs = {"rows": ctx.out / "rows.jsonl", "rejects": ctx.out / "rejects.jsonl"}
-    write_rows(outputs["rows"], (_row(row, ctx.config.method, teacher) for row in state.rows))
+    write_rows(outputs["rows"], _rows(ctx, state))
     write_rows(outputs["rejects"], map(_reject, state.rejects))
     known = client.journal.reused
     replies = {"replies_new": client.sent, "replies_from_journal": known}
@@ -149,9 +191,16 @@ def _written(
     return StageResult(outputs, {**method.metrics(), **state.metrics(), **replies}, summary)
 
 
+def _rows(ctx: StageContext[GenerateConfig], state: GenerationState) -> Iterator[dict[str, Any]]:
+    """Yield the rows as they are written."""
+    teacher = identity(ctx.config.teacher, ctx.inputs.get("teacher"))
+    return (_row(row, ctx.config.method, teacher) for row in state.rows)
+
+
 def _row(row: GeneratedRow, method: str, teacher: Mapping[str, str]) -> dict[str, Any]:
     """Return the row as it is written, with its provenance."""
     details: dict[str, Any] = {"operators": list(row.operators), "teacher": dict(teacher)}
+    details |= row.details
     if row.reasoning:
         details["reasoning"] = row.reasoning
     provenance = provenance_column(row.fields, row.made_from, method=method, **details)

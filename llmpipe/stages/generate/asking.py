@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmpipe.stages.generate.pace import Pace
 
 if TYPE_CHECKING:
-    from llmpipe.backends.openai.chat import ChatClient, ChatReply, ChatRequest
+    from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 
 Messages = list[dict[str, str]]
 
@@ -16,12 +16,17 @@ VERDICT_TOKENS = 32
 """Tokens that a yes or no takes; it is one word in JSON."""
 
 
+class Client(Protocol):
+    """What sends requests; see `llmpipe.backends.openai.chat.ChatClient`."""
+
+    def ask(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
+        """Return a reply for every request, in order."""
+
+
 class Teacher:
     """The teacher as methods see it: requests with the stage's decoding, replies with progress."""
 
-    def __init__(
-        self, client: ChatClient, pace: Pace, *, temperature: float, max_tokens: int
-    ) -> None:
+    def __init__(self, client: Client, pace: Pace, *, temperature: float, max_tokens: int) -> None:
         self._client = client
         self._pace = pace
         self._temperature = temperature

@@ -1,17 +1,16 @@
-"""Take rows from a method until there are enough, or a pass yields nothing new."""
+"""Take rows from a method until exactly as many as wanted pass, or say why that cannot be."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import count
 from typing import Any
 
 from llmpipe.errors import StageError
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.asking import Teacher
-from llmpipe.stages.generate.protocol import GeneratedRow, Method, Reject
+from llmpipe.stages.generate.protocol import PATIENCE, GeneratedRow, Method, Reject
 
 
 @dataclass(slots=True)
@@ -21,6 +20,8 @@ class GenerationState:
     wanted: int
     rows: list[GeneratedRow] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    fruitless: int = 0
+    """The number of rejects since the last row."""
     _seen: set[str] = field(default_factory=set)
 
     def missing(self) -> int:
@@ -34,14 +35,15 @@ class GenerationState:
     def take(self, event: GeneratedRow | Reject) -> None:
         """Add a row or a reject; a row whose question is not new is a reject."""
         if isinstance(event, Reject):
-            self.rejects.append(event)
+            self._reject(event)
             return
         key = normalize(event.question)
         if key in self._seen:
-            self.rejects.append(_duplicate(event))
+            self._reject(_duplicate(event))
         else:
             self._seen.add(key)
             self.rows.append(event)
+            self.fruitless = 0
 
     def metrics(self) -> dict[str, Any]:
         """Return rows, rejects by reason, and rows by the operator that made them."""
@@ -55,43 +57,76 @@ class GenerationState:
 
     def told_reasons(self) -> str:
         """Return the reasons for rejects with their counts, for messages."""
-        return ", ".join(f"{reason} {count}" for reason, count in self._reasons().items())
+        told = ", ".join(f"{reason} {count}" for reason, count in self._reasons().items())
+        return f"rejected: {told or 'nothing'}"
+
+    def _reject(self, reject: Reject) -> None:
+        self.rejects.append(reject)
+        self.fruitless += 1
 
     def _reasons(self) -> dict[str, int]:
         return dict(sorted(Counter(reject.reason for reject in self.rejects).items()))
 
 
 def collect(
-    method: Method, teacher: Teacher, state: GenerationState, warn: Callable[[str], None]
+    method: Method,
+    teacher: Teacher,
+    state: GenerationState,
+    warn: Callable[[str], None],
+    *,
+    patience: int = PATIENCE,
+    allow_fewer: bool = False,
 ) -> None:
-    """Run passes of the method until the state has enough rows.
+    """Run passes of the method until the state has exactly as many rows as wanted.
 
     Raises:
-        StageError: a whole pass made no row, and there are no earlier rows.
+        StageError: There is no row, or there are fewer than wanted and ``allow_fewer`` is false.
     """
-    for number in count():
-        before = len(state.rows)
+    why = gather(method, teacher, state, warn, patience=patience)
+    if why and not state.rows:
+        raise StageError(
+            f"the teacher wrote no usable row from {method.material} ({state.told_reasons()})",
+            hint="use a larger teacher, or raise teacher.max_tokens if replies are truncated; "
+            "`llmpipe show SPEC STAGE` shows prompts and rejects",
+        )
+    if why:
+        message = f"{len(state.rows)} of {state.wanted} rows: {why} ({state.told_reasons()})"
+        if not allow_fewer:
+            raise StageError(message, hint=_after_shortfall(len(state.rows)))
+        warn(message)
+
+
+def gather(
+    method: Method,
+    teacher: Teacher,
+    state: GenerationState,
+    warn: Callable[[str], None],
+    *,
+    patience: int,
+) -> str:
+    """Run passes of the method; return why they ended too early, or an empty text."""
+    number = 0
+    while True:
+        rows, rejects = len(state.rows), len(state.rejects)
         for event in method.draw(teacher, number):
             state.take(event)
             if isinstance(event, Reject) and event.reason == "too long":
                 warn(_too_long(event))
             if not state.missing():
-                return
-        if len(state.rows) == before:
-            _give_up(method, state, warn)
-            return
+                return ""
+            if state.fruitless >= patience:
+                return f"the last {patience} results were all rejected (`patience: {patience}`)"
+        if len(state.rows) == rows:
+            if len(state.rejects) == rejects:
+                return f"{method.material}: all used up"
+            return f"a whole pass over {method.material} gave nothing new"
+        number += 1
 
 
-def _give_up(method: Method, state: GenerationState, warn: Callable[[str], None]) -> None:
-    if not state.rows:
-        raise StageError(
-            f"the teacher wrote no usable row from {method.material} "
-            f"(rejected: {state.told_reasons() or 'nothing'})",
-            hint="use a larger teacher, or raise teacher.max_tokens if replies are truncated",
-        )
-    warn(
-        f"{len(state.rows)} of {state.wanted} rows: a whole pass over {method.material} gave "
-        f"nothing new (rejected: {state.told_reasons()}); add seeds or raise teacher.temperature"
+def _after_shortfall(rows: int) -> str:
+    return (
+        "every reply is journaled and is not paid for again: add seeds, raise "
+        f"teacher.temperature, or take fewer rows with count: {rows} or allow_fewer: true"
     )
 
 

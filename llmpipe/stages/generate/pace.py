@@ -25,6 +25,11 @@ class Pace:
         self._asked = self._after = self._done = self._tokens = 0
         self._sent, self._seconds, self._begun, self._told = 0, 0.0, 0.0, 0.0
 
+    @property
+    def note(self) -> str:
+        """The step that is being done."""
+        return self._note
+
     def step(self, note: str) -> None:
         """Record the next step."""
         self._note = note

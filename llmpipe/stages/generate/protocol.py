@@ -8,7 +8,7 @@ share: the count, the journal, duplicates, progress and the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Meta
@@ -17,6 +17,10 @@ from llmpipe.contracts import Artifact, FieldPath, Finding, Input, RandomSeed, S
 from llmpipe.formats.provenance import Provenance
 from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.teacher import TeacherConfig
+
+PATIENCE = 200
+"""Rejects in a row after which a stage gives up: at a yield of one row in 20, the chance that this
+many fail by bad luck is 4 in 100,000."""
 
 
 class GenerateConfig(StageConfig, frozen=True, kw_only=True):
@@ -27,7 +31,12 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     teacher: TeacherConfig
     """The model that writes the rows."""
     count: Annotated[int, Meta(ge=1)]
-    """The number of rows to generate."""
+    """The number of rows to generate: exactly as many pass every test, or the stage fails and says
+    why."""
+    allow_fewer: bool = False
+    """Accept fewer than `count` rows, with a warning, if no more can be made."""
+    patience: Annotated[int, Meta(ge=1)] = PATIENCE
+    """Number of consecutive rejects after which the stage gives up, before it pays for more."""
     random_seed: RandomSeed = 0
     """Drives every random choice of the method, and the teacher's sampling."""
 
@@ -65,6 +74,8 @@ class GeneratedRow:
     """The steps that led to it, in order."""
     reasoning: str = ""
     """The teacher's reasoning before the answer; not part of the answer."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What else its provenance says: a judge's scores, for example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +123,10 @@ class Method(Protocol):
     def draw(self, teacher: Teacher, number: int) -> Iterator[GeneratedRow | Reject]:
         """Yield the results of one pass over the material; the loop asks for pass 0, 1, and so on.
 
-        The loop stops when it has enough rows, or after a pass without any new one. How many rows
-        are missing may change the size of a batch, never the order or content of the results.
+        The loop stops when it has enough rows, after a pass without any new one, or when too many
+        in a row are rejected. A pass that yields nothing at all means that the material is used up.
+        How many rows are missing may change the size of a batch, never the order or content of the
+        results.
         """
 
     def known_questions(self) -> Iterable[str]:

@@ -158,6 +158,54 @@ def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path
         assert rows_of(Recipe(other, recipe.spec).run(endpoint.url, 8)) == rows
 
 
+@by_every_method
+def test_a_preview_is_paid_for_once(recipe: Recipe) -> None:
+    """``show`` makes a few rows, prints them with prompts and rejects, and the run reuses them."""
+    with Endpoint() as endpoint:
+        (recipe.folder / "spec.yaml").write_text(recipe.spec % (endpoint.url, 6))
+        command = [sys.executable, "-m", "llmpipe", "show", "spec.yaml", "rows", "--rows", "2"]
+        shown = subprocess.run(
+            [*command, "--json"],
+            cwd=recipe.folder,
+            env={**os.environ, "KEY": "canary-5b1e"},
+            capture_output=True,
+            text=True,
+        )
+        assert shown.returncode == 0, shown.stderr
+        texts = json.loads(shown.stdout)
+        paid = [json.dumps(body, sort_keys=True) for body in endpoint.answered]
+        rows = rows_of(recipe.run(endpoint.url, 6))
+        again = [json.dumps(body, sort_keys=True) for body in endpoint.answered[len(paid) :]]
+    assert [text for text in texts if text.startswith("prompt (")]
+    previewed = [json.loads(text.partition("\n")[2]) for text in texts if text.startswith("row ")]
+    assert previewed == rows[:2]
+    assert texts[-1].startswith("summary\n2 of 2 rows")
+    assert not set(paid) & set(again)
+    assert "canary" not in shown.stdout
+
+
+def test_fewer_rows_fail_the_stage_unless_the_spec_accepts_them(recipe: Recipe) -> None:
+    """A teacher that repeats itself: the stage says how many and why, and keeps what was paid."""
+    with Endpoint() as endpoint:
+        endpoint.reply = repeating_reply
+        failed = recipe.run(endpoint.url, 4)
+        asked = len(endpoint.answered)
+        recipe.spec += "    allow_fewer: true\n"
+        stage = recipe.run(endpoint.url, 4)
+        assert len(endpoint.answered) == asked
+    message = "1 of 4 rows: a whole pass over 12 seeds gave nothing new"
+    assert message in failed["error"]["message"]
+    assert "duplicate" in failed["error"]["message"]
+    assert "allow_fewer: true" in failed["error"]["hint"]
+    assert len(rows_of(stage)) == 1
+
+
+def repeating_reply(body: dict[str, Any]) -> tuple[str, str]:
+    """Rewrite every prompt to the same one."""
+    text, finish = evolving_reply(body)
+    return ('{"instruction": "Weigh the moon."}' if '"instruction"' in text else text), finish
+
+
 def test_a_dead_teacher_is_named(recipe: Recipe) -> None:
     """An endpoint that does not answer is one message with its address."""
     error = recipe.run("http://127.0.0.1:9/v1", 2)["error"]

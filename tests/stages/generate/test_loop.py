@@ -1,0 +1,89 @@
+"""The loop without a teacher: exactly as many rows as wanted, or a reason with the counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, cast
+
+import pytest
+
+from llmpipe.errors import StageError
+from llmpipe.stages.generate.loop import GenerationState, collect, gather
+from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, Method, Reject
+
+
+class Drawing:
+    """A method whose passes are given: a number is a row, a text the reason of a reject."""
+
+    Config = GenerateConfig
+    material = "3 seeds"
+
+    def __init__(self, *passes: Iterable[int | str]) -> None:
+        self.passes = [list(each) for each in passes]
+        self.drawn = 0
+
+    def draw(self, teacher: Any, number: int) -> Iterator[GeneratedRow | Reject]:
+        """Yield the events of a pass; passes after the last are empty."""
+        for each in self.passes[number] if number < len(self.passes) else ():
+            self.drawn += 1
+            if isinstance(each, int):
+                yield GeneratedRow({"text": str(each)}, f"Question {each}", (), ("step",))
+            else:
+                yield Reject(each, "text", "seeds:1", (), "step", 1)
+
+    def known_questions(self) -> Iterable[str]:
+        """Return nothing: there are no seeds."""
+        return ()
+
+    def metrics(self) -> Mapping[str, Any]:
+        """Return nothing."""
+        return {}
+
+
+def run(drawing: Drawing, wanted: int, **how: Any) -> tuple[GenerationState, list[str]]:
+    """Collect from a method; return the state and the warnings."""
+    state, told = GenerationState(wanted), list[str]()
+    collect(cast("Method", drawing), cast("Any", None), state, told.append, **how)
+    return state, told
+
+
+def test_exactly_as_many_rows_as_wanted_across_passes() -> None:
+    """The loop goes on into another pass, and stops at the last row that is wanted."""
+    drawing = Drawing([1, "bad", 1], ["bad", 2, 3, 4, 5])
+    state, told = run(drawing, 3)
+    assert [row.fields["text"] for row in state.rows] == ["1", "2", "3"]
+    assert drawing.drawn == 6
+    assert not told
+
+
+@pytest.mark.parametrize(
+    ("passes", "why"),
+    [
+        ([[1], ["bad", 1]], "a whole pass over 3 seeds gave nothing new (rejected: bad 1, dup"),
+        ([[1]], "3 seeds: all used up (rejected: nothing)"),
+        ([[1, *["bad"] * 9, 2]], "the last 9 results were all rejected (`patience: 9`) (rejected"),
+    ],
+)
+def test_a_shortfall_has_its_reason(passes: list[list[int | str]], why: str) -> None:
+    """Fewer rows than wanted fail, unless they are allowed; either way the reason is said."""
+    with pytest.raises(StageError) as caught:
+        run(Drawing(*passes), 5, patience=9)
+    assert caught.value.message.startswith(f"1 of 5 rows: {why}")
+    assert "allow_fewer: true" in str(caught.value.hint)
+    state, told = run(Drawing(*passes), 5, patience=9, allow_fewer=True)
+    assert len(state.rows) == 1
+    assert told == [caught.value.message]
+
+
+def test_no_row_at_all_always_fails() -> None:
+    """There is nothing to accept: ``allow_fewer`` does not help."""
+    with pytest.raises(StageError, match=r"no usable row from 3 seeds \(rejected: bad 2\)"):
+        run(Drawing(["bad", "bad"]), 5, allow_fewer=True)
+
+
+def test_a_row_ends_a_run_of_rejects() -> None:
+    """Patience counts consecutive rejects, duplicates among them."""
+    state = GenerationState(3)
+    drawing = Drawing([1, 1, 1, 2, 2, 2, 3])
+    assert gather(cast("Method", drawing), cast("Any", None), state, print, patience=3) == ""
+    assert len(state.rows) == 3
