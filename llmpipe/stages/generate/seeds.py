@@ -36,6 +36,8 @@ class Seed:
     """Where the row is: ``seeds.jsonl:3``."""
     instruction: str
     system: str
+    label: str = ""
+    """The text of the column that `read_seeds` was asked for besides the prompt."""
 
 
 def read_seeds(
@@ -44,6 +46,7 @@ def read_seeds(
     warn: Callable[[str], None],
     *,
     instruction_only: bool = False,
+    label: str | None = None,
 ) -> list[Seed]:
     """Return the seeds of a file, each row once.
 
@@ -54,6 +57,7 @@ def read_seeds(
         warn: Called with how many rows are not used, and why.
         instruction_only: Whether a column ``instruction`` is the whole prompt, without the
             ``input`` next to it.
+        label: A further column, which some rows may lack or leave empty.
 
     Raises:
         StageError: A row cannot be read (its line is named), or the file has no usable row.
@@ -61,7 +65,7 @@ def read_seeds(
     seeds: dict[str, Seed] = {}
     blank: list[str] = []
     repeated: list[str] = []
-    for seed in _read(source, columns, instruction_only):
+    for seed in _read(source, columns, instruction_only, label):
         if not seed.instruction:
             blank.append(seed.place)
             continue
@@ -79,21 +83,27 @@ def read_seeds(
     return list(seeds.values())
 
 
-def _read(source: Artifact, columns: SeedMap | None, instruction_only: bool) -> Iterator[Seed]:
+def _read(
+    source: Artifact, columns: SeedMap | None, instruction_only: bool, label: str | None
+) -> Iterator[Seed]:
     """Yield each row as a seed; the instruction of a row without a prompt is empty."""
-    expected = columns.system if columns else None
-    for line, row in expecting(read_rows(source.path, source.label), expected, source.label):
+    rows = read_rows(source.path, source.label)
+    for expected in (columns.system if columns else None, label):
+        rows = expecting(rows, expected, source.label)
+    for line, row in rows:
         place = f"{source.label}:{line}"
         try:
             system, instruction = _prompt(row, columns, instruction_only)
             provenance = read_provenance(row)
+            told = text_column(row, label, required=False) if label else ""
         except RowError as error:
             raise StageError(
                 f"{place}: {error.message}",
                 hint=error.hint or "name the column of the prompt under map",
             ) from None
         bare = {name: value for name, value in row.items() if name != PROVENANCE}
-        yield Seed(row_digest(bare), provenance, place, instruction.strip(), system.strip())
+        digest = row_digest(bare)
+        yield Seed(digest, provenance, place, instruction.strip(), system.strip(), told.strip())
 
 
 def _prompt(

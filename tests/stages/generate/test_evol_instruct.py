@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 from llmpipe.contracts import Artifact
 from llmpipe.formats.leakage import normalize
+from llmpipe.stages.generate.answers import reject_answer
 from llmpipe.stages.generate.asking import VERDICT_TOKENS, Teacher
 from llmpipe.stages.generate.methods.evol_instruct import EvolInstruct, EvolInstructConfig
-from llmpipe.stages.generate.methods.evol_instruct.filters import reject_answer, reject_rewrite
+from llmpipe.stages.generate.methods.evol_instruct.filters import reject_rewrite
 from llmpipe.stages.generate.methods.evol_instruct.prompts import (
     JUDGE_SCHEMA,
     OPERATORS,

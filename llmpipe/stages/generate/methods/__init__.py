@@ -8,6 +8,7 @@ from __future__ import annotations
 
 METHODS = {
     "evol-instruct": "llmpipe.stages.generate.methods.evol_instruct:EvolInstruct",
+    "orca": "llmpipe.stages.generate.methods.orca:Orca",
     "self-instruct": "llmpipe.stages.generate.methods.self_instruct:SelfInstruct",
 }
 """Method → ``module:Class``; the class keeps `llmpipe.stages.generate.protocol.Method`."""

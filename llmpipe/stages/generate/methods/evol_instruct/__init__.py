@@ -20,8 +20,9 @@ from msgspec import Meta
 
 from llmpipe.contracts import Finding, Input
 from llmpipe.formats.first_rows import absent, named_columns
+from llmpipe.stages.generate.answers import reject_answer
 from llmpipe.stages.generate.asking import Messages, Teacher, without_answer
-from llmpipe.stages.generate.methods.evol_instruct.filters import reject_answer, reject_rewrite
+from llmpipe.stages.generate.methods.evol_instruct.filters import reject_rewrite
 from llmpipe.stages.generate.methods.evol_instruct.prompts import (
     JUDGE_SCHEMA,
     OPERATORS,
@@ -165,7 +166,7 @@ class EvolInstruct:
         replies = teacher.ask(_note(trials, "answering"), asked, after)
         for trial, reply in _answered(trials, replies):
             answer = reply.text.strip()
-            reason = "truncated" if reply.truncated else reject_answer(answer)
+            reason = "truncated" if reply.truncated else reject_answer(answer, trial.rewritten)
             if reason:
                 _reject(trial, reason, answer, without_answer(reply))
                 continue
