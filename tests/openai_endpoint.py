@@ -170,6 +170,8 @@ def evolving_reply(body: dict[str, Any]) -> tuple[str, str]:
         return json.dumps({"classification": name[0] in "02468"}), "stop"
     if "instances" in fields:
         return json.dumps({"instances": [{"input": f"item {name}", "output": name}]}), "stop"
+    if "score" in fields:
+        return json.dumps({"score": 0 if "Seven the of" in str(body["messages"]) else 4}), "stop"
     if "equal" in fields:
         return json.dumps({"equal": False}), "stop"
     if "instruction" in fields:

@@ -34,8 +34,24 @@ EVOL_INSTRUCT = SPEC.replace("METHOD", "evol-instruct") + "    map: {user: q}\n 
 SELF_INSTRUCT = SPEC.replace("METHOD", "self-instruct") + (
     "    map: {instruction: q}\n    prompts_per_batch: 2\n    max_instances: 1\n"
 )
+ORCA = SPEC.replace("METHOD", "orca") + "    map: {user: q}\n"
+TEXTBOOK = (
+    SPEC.replace("METHOD", "textbook").replace("seeds:", "topic_rows:")
+    + "    map: {topic: q}\n    audiences: [pupils]\n    styles: [a story, a list]\n"
+)
+TEMPLATE = (
+    SPEC.replace("METHOD", "template")
+    + "    columns: {said: {prompt: 'Explain {{ q }} {{ n }}'}, n: {number: {min: 1, max: 99}}}\n"
+)
+METHODS = {
+    "evol": EVOL_INSTRUCT,
+    "self": SELF_INSTRUCT,
+    "orca": ORCA,
+    "textbook": TEXTBOOK,
+    "template": TEMPLATE,
+}
 by_every_method = pytest.mark.parametrize(
-    "recipe", [EVOL_INSTRUCT, SELF_INSTRUCT], indirect=True, ids=["evol", "self"]
+    "recipe", METHODS.values(), indirect=True, ids=METHODS.keys()
 )
 
 

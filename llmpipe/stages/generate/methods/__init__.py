@@ -10,6 +10,7 @@ METHODS = {
     "evol-instruct": "llmpipe.stages.generate.methods.evol_instruct:EvolInstruct",
     "orca": "llmpipe.stages.generate.methods.orca:Orca",
     "self-instruct": "llmpipe.stages.generate.methods.self_instruct:SelfInstruct",
+    "template": "llmpipe.stages.generate.methods.template:TemplateMethod",
     "textbook": "llmpipe.stages.generate.methods.textbook:Textbook",
 }
 """Method → ``module:Class``; the class keeps `llmpipe.stages.generate.protocol.Method`."""
