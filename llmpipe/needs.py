@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MODULES: Mapping[str, str] = {
     "beautifulsoup4": "bs4",
     "faiss-cpu": "faiss",
+    "lingua-language-detector": "lingua",
     "llama-cpp-python": "llama_cpp",
     "markdown-it-py": "markdown_it",
     "pystemmer": "Stemmer",

@@ -15,6 +15,7 @@ from llmpipe.cli.main import main
 from llmpipe.registry import KINDS, config_class, stage_class, variant_names
 from llmpipe.spec.reference import reference_page
 from llmpipe.spec.schema import editor_schema, editor_stage_schema, strict_schema
+from llmpipe.stages.generate.methods import METHODS
 
 STAGE = (
     "  rows: {kind: generate, method: self-instruct, seeds: ./seeds.jsonl, count: 2, "
@@ -54,8 +55,8 @@ def test_a_mistake_is_said_at_its_place(
     ("old", "new", "hint"),
     [
         ("self-instruct", "self_instruct", "did you mean 'self-instruct'?"),
-        ("self-instruct", "orca", "methods: evol-instruct, self-instruct"),
-        ("method: self-instruct, ", "", "methods: evol-instruct, self-instruct"),
+        ("self-instruct", "falcon", f"methods: {', '.join(sorted(METHODS))}"),
+        ("method: self-instruct, ", "", f"methods: {', '.join(sorted(METHODS))}"),
         ("seeds", "rounds: 2, seeds", "it belongs to method: evol-instruct; remove it"),
         ("seeds", "prompts_per_bach: 1, seeds", "did you mean 'prompts_per_batch'?"),
     ],
@@ -92,7 +93,7 @@ def test_editors_choose_by_the_method() -> None:
     (message,) = problems({**sound, "rounds": 2})
     assert "'rounds' was unexpected" in message
     assert problems({**sound, "method": "evol-instruct", "rounds": 2}) == []
-    (message,) = problems({**sound, "method": "orca"})
+    (message,) = problems({**sound, "method": "falcon"})
     assert "is not valid under any of the given schemas" in message
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 METHODS = {
     "evol-instruct": "llmpipe.stages.generate.methods.evol_instruct:EvolInstruct",
     "orca": "llmpipe.stages.generate.methods.orca:Orca",
+    "preference": "llmpipe.stages.generate.methods.preference:PreferenceMethod",
+    "qa": "llmpipe.stages.generate.methods.qa:Qa",
+    "rewrite": "llmpipe.stages.generate.methods.rewrite:Rewrite",
     "self-instruct": "llmpipe.stages.generate.methods.self_instruct:SelfInstruct",
     "template": "llmpipe.stages.generate.methods.template:TemplateMethod",
     "textbook": "llmpipe.stages.generate.methods.textbook:Textbook",
+    "translate": "llmpipe.stages.generate.methods.translate:Translate",
 }
 """Method → ``module:Class``; the class keeps `llmpipe.stages.generate.protocol.Method`."""
 
