@@ -88,6 +88,8 @@ class Given:
     """The spec's folder. Paths below it are shown relative to it."""
     size: int | None = None
     """Its size in bytes, if known."""
+    metrics: Mapping[str, object] = field(default_factory=dict)
+    """What the stage that made it measured, if it has run."""
     repo: str = ""
     revision: str | None = None
 

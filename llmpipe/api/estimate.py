@@ -147,6 +147,8 @@ def _verdict(stage: StageEstimate) -> str:
         takes.append(f"{size_text(needs.memory)} of memory")
     if needs.disk is not None:
         takes.append(f"{size_text(needs.disk)} of disk")
+    if needs.temporary:
+        takes.append(f"{size_text(needs.temporary)} of disk for a while")
     if needs.download is not None:
         takes.append(f"{size_text(needs.download)} to download")
     takes.append("time unknown" if stage.seconds is None else about(stage.seconds))
@@ -160,6 +162,8 @@ def _details(stage: StageEstimate) -> Iterator[str]:
     needs = stage.needs
     for name, size in needs.parts.items():
         yield f"{name:<17} {size_text(size):>9}"
+    for name, size in needs.outputs.items():
+        yield f"output {name:<10} {size_text(size):>9} on disk"
     if needs.micro_batch:
         yield f"largest micro_batch_size that fits: {needs.micro_batch}"
     elif needs.micro_batch == 0:

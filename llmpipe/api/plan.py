@@ -26,7 +26,7 @@ class Plan(Mapping[str, StagePlan]):
     Attributes:
         warnings: what is worth knowing before a run.
         needs: what the stages that are to run will take, of those whose kind estimates it:
-            ``memory``, ``gpu_memory``, ``disk``, ``seconds``, ``money``.
+            see `llmpipe.contracts.Needs`.
     """
 
     def __init__(
@@ -91,7 +91,9 @@ class Plan(Mapping[str, StagePlan]):
         count = f"{len(self)} stage{'' if len(self) == 1 else 's'}"
         cached = len(self) - len(to_run)
         seconds = [_seconds(plan, self.needs.get(plan.id)) for plan in to_run]
-        return f"{count}: {len(to_run)} to run{_in_all(seconds)}, {cached} cached"
+        total = f"{count}: {len(to_run)} to run{_in_all(seconds)}, {cached} cached"
+        sums = ", ".join(_sums([self.needs[plan.id] for plan in to_run if plan.id in self.needs]))
+        return f"{total}; as far as known, {sums}" if sums else total
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -167,8 +169,24 @@ def _resources(needs: Needs | None) -> Iterator[str]:
         yield f"{size_text(needs.gpu_memory)} of GPU memory"
     if needs is not None and needs.disk is not None:
         yield f"{size_text(needs.disk)} of disk"
+    if needs is not None and needs.download is not None:
+        yield f"{size_text(needs.download)} to download"
     if needs is not None and needs.money is not None:
         yield f"{needs.money:,.2f} USD"
+
+
+def _sums(needs: Sequence[Needs]) -> Iterator[str]:
+    """Yield what stages take together, as far as it is known: memory of the one that takes most."""
+    if memory := max((each.memory or 0 for each in needs), default=0):
+        yield f"up to {size_text(memory)} of memory at a time"
+    if gpu := max((each.gpu_memory or 0 for each in needs), default=0):
+        yield f"up to {size_text(gpu)} of GPU memory"
+    if disk := sum(each.disk or 0 for each in needs):
+        yield f"{size_text(disk)} of disk"
+    if download := sum(each.download or 0 for each in needs):
+        yield f"{size_text(download)} to download"
+    if money := sum(each.money or 0 for each in needs):
+        yield f"{money:,.2f} USD"
 
 
 def _causes(plan: StagePlan, indent: str, most: int | None = None) -> Iterator[str]:

@@ -58,6 +58,8 @@ class Needs:
     """Peak bytes of memory on each GPU."""
     disk: int | None = None
     """Bytes that its artifacts add to the store."""
+    temporary: int | None = None
+    """Bytes of disk that it frees again when it ends."""
     seconds: float | None = None
     money: float | None = None
     """US dollars paid to others."""
@@ -65,6 +67,8 @@ class Needs:
     """Bytes that are fetched from the network first."""
     parts: Mapping[str, int] = field(default_factory=dict)
     """Of what the GPU memory consists, or the main memory where no GPU is used."""
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    """The bytes on disk of each output, where there are several."""
     micro_batch: int | None = None
     """The largest micro-batch that fits; 0 if none does."""
     changes: tuple[str, ...] = ()

@@ -22,6 +22,8 @@ class ModelConfig:
 
     content: Mapping[str, Any] | None = None
     gguf: Path | None = None
+    folder: Path | None = None
+    """Where the configuration was found; the weights may be beside it."""
     missing: str = ""
     """Why there is none."""
     absent: str = ""
@@ -127,4 +129,4 @@ def _read(path: Path) -> ModelConfig:
         return ModelConfig(missing=f"{path} cannot be read: {error}")
     if not isinstance(content, dict) or "model_type" not in content:
         return ModelConfig(missing=f"{path} does not say its model_type")
-    return ModelConfig(content)
+    return ModelConfig(content, folder=path.parent)

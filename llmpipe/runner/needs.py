@@ -27,6 +27,7 @@ from llmpipe.runner.estimate import disk_free, disk_needed
 from llmpipe.runner.fingerprint import replace_at
 from llmpipe.runner.messages import size_text
 from llmpipe.runner.project import Project
+from llmpipe.runner.records import KeyRecord
 from llmpipe.runner.remote import address_needs
 from llmpipe.runner.resources import Machine, hardware_here, shortage
 from llmpipe.spec.model import StageSpec
@@ -62,20 +63,27 @@ def needs_of(project: Project, stages: Collection[str]) -> list[Needed]:
             known.stages[name] = None
     for need in address_needs(project.remote_address) if project.remote_address else ():
         found.setdefault((need.what, need.name, None), Needed(need)).stages["cache"] = None
-    for name, estimate in estimates_of(project, stages).items():
-        if estimate.memory is not None:
-            here = estimate.memory <= machine.memory
-            mend = f"this machine has {size_text(machine.memory)}: {name} may run out of it"
-            label = f"about {size_text(estimate.memory)} of memory"
-            need = Need(label, here, mend, "resource", advisory=True)
-            found.setdefault((need.what, need.name, None), Needed(need)).stages[name] = None
-    room = _room(project, stages)
+    estimates = estimates_of(project, stages)
+    for name, need in _memory(estimates, machine.memory):
+        found.setdefault((need.what, need.name, None), Needed(need)).stages[name] = None
+    room = _room(project, stages, estimates)
     if room:
         found[room.what, room.name, None] = Needed(room)
     mended = with_mends(needed.need for needed in found.values())
     for needed, need in zip(found.values(), mended, strict=True):
         needed.need = need
     return sorted(found.values(), key=lambda needed: needed.need.here)
+
+
+def _memory(estimates: Mapping[str, Needs], there: int) -> Iterator[tuple[str, Need]]:
+    """Yield the memory of the stage that takes most, and of all that may run out of it."""
+    known = {name: needs.memory for name, needs in estimates.items() if needs.memory is not None}
+    most = max(known.values(), default=0)
+    for name, size in known.items():
+        if size == most or size > there:
+            mend = f"this machine has {size_text(there)}: {name} may run out of it"
+            label = f"about {size_text(size)} of memory"
+            yield name, Need(label, size <= there, mend, "resource", advisory=True)
 
 
 def estimates_of(
@@ -104,10 +112,18 @@ def estimates_of(
             records = {name: record for name, record in last.items() if record is not None}
             sizes = project.input_sizes(node, records)
             inputs = {
-                port: replace(known, size=sizes.get(port)) for port, known in given.of(node).items()
+                port: replace(known, size=sizes.get(port), metrics=_measured(node, port, records))
+                for port, known in given.of(node).items()
             }
             found[node.id] = node.stage.estimate(with_paths(node), inputs, asked)
     return found
+
+
+def _measured(node: StageNode, port: str, records: Mapping[str, KeyRecord]) -> Mapping[str, object]:
+    """Return what the stage behind a port measured in its last run."""
+    source = node.bindings[port].source
+    record = records.get(source.stage) if isinstance(source, StageOutput) else None
+    return {} if record is None else record.metrics
 
 
 def require_installed(project: Project, stage: str, more: Iterable[str] = ()) -> None:
@@ -208,11 +224,13 @@ def _of_secrets(declared: StageSpec) -> Iterator[tuple[Need, Problem | None]]:
             yield Need(name, here, f"export {name}=…", "secret"), problem
 
 
-def _room(project: Project, stages: Collection[str]) -> Need | None:
+def _room(project: Project, stages: Collection[str], estimates: Mapping[str, Needs]) -> Need | None:
     """Return the disk space that stages will fill, as far as it is known."""
     new = [name for name in stages if project.last_record(name) is None]
-    estimated = {n: e.disk for n, e in estimates_of(project, new).items() if e.disk is not None}
+    of_new = {name: estimates[name] for name in new if name in estimates}
+    estimated = {name: e.disk for name, e in of_new.items() if e.disk is not None}
     needed = disk_needed(project, [name for name in stages if name not in estimated])
+    needed += max((e.temporary or 0 for e in of_new.values()), default=0)
     needed, free = needed + sum(estimated.values()), disk_free(project)
     if not needed:
         return None

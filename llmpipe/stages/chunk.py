@@ -16,8 +16,11 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from llmpipe.contracts import (
+    EstimateContext,
+    Estimates,
     FieldPath,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -54,7 +57,7 @@ class ChunkConfig(StageConfig, frozen=True, kw_only=True):
     it for a search by words. From 5 % unknown text, the stage warns."""
 
 
-class Chunk(StageDefaults):
+class Chunk(StageDefaults, Estimates):
     """The stage kind ``chunk``."""
 
     Config = ChunkConfig
@@ -84,6 +87,12 @@ class Chunk(StageDefaults):
     @staticmethod
     def needs(config: ChunkConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return packages("regex", "semantic-text-splitter", "tokenizers")
+
+    @staticmethod
+    def estimate(config: ChunkConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        from llmpipe.stages.document_estimates import chunk_estimate
+
+        return chunk_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[ChunkConfig]) -> StageResult:

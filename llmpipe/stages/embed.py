@@ -19,8 +19,11 @@ import msgspec
 from msgspec import Meta
 
 from llmpipe.contracts import (
+    EstimateContext,
+    Estimates,
     FieldPath,
     Input,
+    Needs,
     Output,
     Ports,
     SecretField,
@@ -75,7 +78,7 @@ class EmbedConfig(StageConfig, frozen=True, kw_only=True):
     it."""
 
 
-class Embed(StageDefaults):
+class Embed(StageDefaults, Estimates):
     """The stage kind ``embed``."""
 
     Config = EmbedConfig
@@ -122,6 +125,12 @@ class Embed(StageDefaults):
     @staticmethod
     def needs(config: EmbedConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return packages(*EMBEDDING[config.engine])
+
+    @staticmethod
+    def estimate(config: EmbedConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        from llmpipe.stages.document_estimates import embed_estimate
+
+        return embed_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[EmbedConfig]) -> StageResult:

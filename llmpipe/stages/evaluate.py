@@ -27,9 +27,12 @@ from llmpipe.backends.huggingface.base_model import REWARD_ADAPTER
 from llmpipe.contracts import (
     Artifact,
     ArtifactType,
+    EstimateContext,
+    Estimates,
     FieldPath,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     StageContext,
@@ -71,7 +74,7 @@ FILE_METRICS = ("bytes", "bits_per_weight", "fallbacks")
 CONSTRAINED = "`json_schema` constrains what llama.cpp decodes: name a GGUF (export the model)"
 
 
-class Evaluate(StageDefaults):
+class Evaluate(StageDefaults, Estimates):
     """The stage kind ``evaluate``."""
 
     Config = EvaluateConfig
@@ -175,6 +178,14 @@ class Evaluate(StageDefaults):
         if "adapter" in types:
             names.append("peft")
         return packages(*names)
+
+    @staticmethod
+    def estimate(
+        config: EvaluateConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.model_estimates import evaluate_estimate
+
+        return evaluate_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[EvaluateConfig]) -> StageResult:

@@ -24,7 +24,10 @@ from llmpipe.backends.llama_cpp.mixtures import NEED_IMPORTANCE, TYPES
 from llmpipe.contracts import (
     Artifact,
     ArtifactType,
+    EstimateContext,
+    Estimates,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -84,7 +87,7 @@ class ExportConfig(StageConfig, frozen=True, kw_only=True):
     """Options of the parity gate."""
 
 
-class Export(StageDefaults):
+class Export(StageDefaults, Estimates):
     """Model → GGUF, one for each quantization, and the parity report."""
 
     Config = ExportConfig
@@ -147,6 +150,14 @@ class Export(StageDefaults):
     def needs(config: ExportConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         names = ("gguf", "tokenizers", "torch", "transformers", "xllamacpp")
         return (*packages(*names), converter.need())
+
+    @staticmethod
+    def estimate(
+        config: ExportConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.model_estimates import export_estimate
+
+        return export_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[ExportConfig]) -> StageResult:

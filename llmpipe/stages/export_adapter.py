@@ -32,7 +32,10 @@ from llmpipe.backends.llama_cpp.adapter import (
 from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.contracts import (
     Artifact,
+    EstimateContext,
+    Estimates,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -58,7 +61,7 @@ class ExportAdapterConfig(StageConfig, frozen=True, kw_only=True):
     """The adapter: a train stage that trained LoRA."""
 
 
-class ExportAdapter(StageDefaults):
+class ExportAdapter(StageDefaults, Estimates):
     """LoRA adapter → GGUF adapter, and the comparison of both."""
 
     Config = ExportAdapterConfig
@@ -87,6 +90,14 @@ class ExportAdapter(StageDefaults):
     @staticmethod
     def needs(config: ExportAdapterConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return (*packages("numpy", *PACKAGES), converter.need())
+
+    @staticmethod
+    def estimate(
+        config: ExportAdapterConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.model_estimates import export_adapter_estimate
+
+        return export_adapter_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[ExportAdapterConfig]) -> StageResult:

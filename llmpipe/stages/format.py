@@ -20,9 +20,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from llmpipe.contracts import (
+    EstimateContext,
+    Estimates,
     FieldPath,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     RandomSeed,
@@ -103,7 +106,7 @@ class FormatConfig(StageConfig, frozen=True, kw_only=True):
     """What to do with columns and keys that no example uses: count them by name, or fail."""
 
 
-class Format(StageDefaults):
+class Format(StageDefaults, Estimates):
     """The stage kind ``format``."""
 
     Config = FormatConfig
@@ -163,6 +166,14 @@ class Format(StageDefaults):
     @staticmethod
     def needs(config: FormatConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return packages("transformers") if config.max_tokens else ()
+
+    @staticmethod
+    def estimate(
+        config: FormatConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.document_estimates import format_estimate
+
+        return format_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[FormatConfig]) -> StageResult:

@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmpipe.contracts import (
+    EstimateContext,
+    Estimates,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -32,7 +35,7 @@ class ImportGgufConfig(StageConfig, frozen=True, kw_only=True):
     name the first part, ``NAME-00001-of-0000N.gguf``."""
 
 
-class ImportGguf(StageDefaults):
+class ImportGguf(StageDefaults, Estimates):
     """GGUF → Hugging Face folder."""
 
     Config = ImportGgufConfig
@@ -56,6 +59,14 @@ class ImportGguf(StageDefaults):
     def needs(config: ImportGgufConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         names = ("gguf", "numpy", "tokenizers", "torch", "transformers", "xllamacpp")
         return packages(*names)
+
+    @staticmethod
+    def estimate(
+        config: ImportGgufConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.model_estimates import import_estimate
+
+        return import_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[ImportGgufConfig]) -> StageResult:

@@ -17,9 +17,12 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from llmpipe.contracts import (
+    EstimateContext,
+    Estimates,
     FieldPath,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -56,7 +59,7 @@ class IndexConfig(StageConfig, frozen=True, kw_only=True):
     and Hebrew words also count without their article or particle."""
 
 
-class Index(StageDefaults):
+class Index(StageDefaults, Estimates):
     """The stage kind ``index``."""
 
     Config = IndexConfig
@@ -98,6 +101,12 @@ class Index(StageDefaults):
             message = "faiss is not installed: cannot check `factory`"
             return [Finding(("factory",), message, "pip install 'llmpipe[rag]'", missing=True)]
         return [Finding(("factory",), problem, f"for example: {EXAMPLES}")] if problem else []
+
+    @staticmethod
+    def estimate(config: IndexConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        from llmpipe.stages.document_estimates import index_estimate
+
+        return index_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[IndexConfig]) -> StageResult:

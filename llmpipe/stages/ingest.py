@@ -23,8 +23,11 @@ import msgspec
 
 from llmpipe.contracts import (
     Artifact,
+    EstimateContext,
+    Estimates,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -83,7 +86,7 @@ class IngestConfig(StageConfig, frozen=True, kw_only=True):
     """Of documents with the same text, keep only the first by id."""
 
 
-class Ingest(StageDefaults):
+class Ingest(StageDefaults, Estimates):
     """The stage kind ``ingest``."""
 
     Config = IngestConfig
@@ -123,6 +126,14 @@ class Ingest(StageDefaults):
     @staticmethod
     def needs(config: IngestConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return packages(*sorted(_read_by(config, inputs)))
+
+    @staticmethod
+    def estimate(
+        config: IngestConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.document_estimates import ingest_estimate
+
+        return ingest_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[IngestConfig]) -> StageResult:

@@ -36,7 +36,10 @@ from llmpipe.backends.huggingface.tensors import look, tensor_shapes, weight_fil
 from llmpipe.backends.suppress_logs import suppress_logs
 from llmpipe.contracts import (
     Artifact,
+    EstimateContext,
+    Estimates,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -58,7 +61,7 @@ class MergeConfig(StageConfig, frozen=True, kw_only=True):
     rounded base (QLoRA) holds a quantization_config.json and is merged into the rounded weights."""
 
 
-class Merge(StageDefaults):
+class Merge(StageDefaults, Estimates):
     """The stage kind ``merge``."""
 
     Config = MergeConfig
@@ -80,6 +83,12 @@ class Merge(StageDefaults):
         base = inputs["adapter"].config
         rounded = rounding_packages(getattr(base, "axolotl", {}))
         return packages("numpy", "peft", "torch", "transformers", *rounded)
+
+    @staticmethod
+    def estimate(config: MergeConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        from llmpipe.stages.model_estimates import merge_estimate
+
+        return merge_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[MergeConfig]) -> StageResult:

@@ -19,8 +19,11 @@ from llmpipe.backends.binding import port_need
 from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
 from llmpipe.contracts import (
     Endpoint,
+    EstimateContext,
+    Estimates,
     FieldPath,
     Input,
+    Needs,
     Output,
     Ports,
     Servable,
@@ -80,7 +83,7 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     """Maximum tokens of a reply to a sample question, including reasoning."""
 
 
-class Serve(StageDefaults, Servable):
+class Serve(StageDefaults, Servable, Estimates):
     """Start the server once, ask the sample questions, keep the answers."""
 
     Config = ServeConfig
@@ -142,6 +145,12 @@ class Serve(StageDefaults, Servable):
                 for name in _adapters(ctx.config, ctx.stage)
             },
         )
+
+    @staticmethod
+    def estimate(config: ServeConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        from llmpipe.stages.model_estimates import serve_estimate
+
+        return serve_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[ServeConfig]) -> StageResult:

@@ -46,6 +46,15 @@ FALLBACKS = {
 WIDE, NARROW = 256, 32
 """The block sizes: of the types that have a fallback, and of the others."""
 
+BLOCKS: Mapping[str, tuple[int, int]] = {
+    "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q8_0": (32, 34), "Q5_1": (32, 24),
+    "Q5_0": (32, 22), "Q4_1": (32, 20), "Q4_0": (32, 18), "IQ4_NL": (32, 18), "Q6_K": (256, 210),
+    "Q5_K": (256, 176), "Q4_K": (256, 144), "IQ4_XS": (256, 136), "Q3_K": (256, 110),
+    "IQ3_S": (256, 110), "IQ3_XXS": (256, 98), "Q2_K": (256, 84), "IQ2_S": (256, 82),
+    "IQ2_XS": (256, 74), "IQ2_XXS": (256, 66), "IQ1_M": (256, 56), "IQ1_S": (256, 50),
+}  # fmt: skip
+"""How many weights a block of a type holds, and its bytes."""
+
 OUTPUT, EMBEDDING = "output.weight", "token_embd.weight"
 
 _ROLES = (

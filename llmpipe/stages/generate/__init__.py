@@ -24,9 +24,12 @@ import msgspec
 
 from llmpipe.contracts import (
     Effort,
+    EstimateContext,
+    Estimates,
     FieldPath,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     Showable,
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from llmpipe.backends.openai.chat import ChatClient
 
 
-class Generate(StageDefaults, Showable, Stochastic):
+class Generate(StageDefaults, Showable, Stochastic, Estimates):
     """The stage kind ``generate``."""
 
     Config = GenerateConfig
@@ -106,6 +109,14 @@ class Generate(StageDefaults, Showable, Stochastic):
     def needs(config: GenerateConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         engine = "xllamacpp" if config.teacher.engine == "llama.cpp" else "openai"
         return packages(engine, *config.packages())
+
+    @staticmethod
+    def estimate(
+        config: GenerateConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.generate.estimate import estimate
+
+        return estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[GenerateConfig]) -> StageResult:

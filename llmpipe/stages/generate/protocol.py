@@ -23,6 +23,15 @@ PATIENCE = 200
 many fail by bad luck is 4 in 100,000."""
 
 
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests to a teacher, and the most tokens of all their prompts and replies."""
+
+    requests: int
+    prompts: int
+    replies: int
+
+
 class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     """The fields that every method has. A method's config class adds its own."""
 
@@ -55,6 +64,10 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     def packages(self) -> tuple[str, ...]:
         """Name the packages that the method imports when it runs."""
         return ()
+
+    def traffic(self) -> Traffic | None:
+        """Return what `count` rows take of the teacher if no reply is rejected, where known."""
+        return None
 
 
 ConfigT = TypeVar("ConfigT", bound=GenerateConfig)

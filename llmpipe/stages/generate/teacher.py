@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from llmpipe.backends.chat_model import ChatModelConfig, serve_alone
 from llmpipe.contracts import Artifact
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmpipe.backends.openai.chat import ChatClient
+
+
+class TokenPrice(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an endpoint charges for a million tokens, in US dollars."""
+
+    input: Annotated[float, Meta(ge=0)]
+    """For prompts."""
+    output: Annotated[float, Meta(ge=0)]
+    """For replies, reasoning included."""
 
 
 class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
@@ -36,9 +45,14 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     and its rounding, and rarely a word, depends on which ones coincide.
     """
 
+    price: TokenPrice | None = None
+    """What the endpoint charges, for ``llmpipe estimate``. Only for openai."""
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """List the fields that do not go together, as (field, message)."""
         yield from ChatModelConfig.problems(self)
+        if self.engine == "llama.cpp" and self.price is not None:
+            yield "price", "has no effect for the llama.cpp engine; remove it"
         if self.engine == "llama.cpp" and self.max_tokens >= self.context:
             yield "max_tokens", f"leaves no room for a prompt in a context of {self.context}"
 

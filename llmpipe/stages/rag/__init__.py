@@ -23,9 +23,12 @@ from llmpipe.backends.binding import port_need
 from llmpipe.contracts import (
     Answers,
     Endpoint,
+    EstimateContext,
+    Estimates,
     FieldPath,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     Servable,
@@ -61,7 +64,7 @@ NOT_A_GGUF = "llama.cpp writes with a GGUF: add an `export` stage for the model 
 NOT_IN_THE_KEY = frozenset({"embedder_api_key"})
 
 
-class Rag(StageDefaults, Servable, Answers, Stochastic):
+class Rag(StageDefaults, Servable, Answers, Stochastic, Estimates):
     """The stage kind ``rag``."""
 
     Config = RagConfig
@@ -165,6 +168,12 @@ class Rag(StageDefaults, Servable, Answers, Stochastic):
             api_key=ctx.api_key,
             index_made=ctx.created.get("index"),
         )
+
+    @staticmethod
+    def estimate(config: RagConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
+        from llmpipe.stages.document_estimates import rag_estimate
+
+        return rag_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[RagConfig]) -> StageResult:

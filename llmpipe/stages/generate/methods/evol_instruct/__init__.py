@@ -30,7 +30,13 @@ from llmpipe.stages.generate.methods.evol_instruct.prompts import (
     judge_messages,
     rewrite_messages,
 )
-from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
+from llmpipe.stages.generate.protocol import (
+    GenerateConfig,
+    GeneratedRow,
+    MethodContext,
+    Reject,
+    Traffic,
+)
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.text import draw_number, read_field
 
@@ -39,6 +45,9 @@ if TYPE_CHECKING:
 
 STEPS = 3
 """Replies that a round takes for a seed: rewriting, judging, answering."""
+
+BYTES_PER_TOKEN = 3
+"""For estimates: most tokenizers use more bytes for a token of English."""
 
 
 class EvolInstructConfig(GenerateConfig, frozen=True, kw_only=True):
@@ -59,6 +68,21 @@ class EvolInstructConfig(GenerateConfig, frozen=True, kw_only=True):
 
     def review(self) -> Iterable[Finding]:
         return absent([self.seeds], named_columns(("map",), self.map))
+
+    def traffic(self) -> Traffic:
+        """Return three requests for each row: the longest operator, and prompts of full length.
+
+        A prompt is shown once to be rewritten, twice to be judged, and once to be answered.
+        """
+        longest = max(_size(rewrite_messages(operator, "")) for operator in OPERATORS)
+        words = (longest + _size(judge_messages("", ""))) // BYTES_PER_TOKEN
+        prompts = words + 4 * self.teacher.max_tokens
+        replies = STEPS * self.teacher.max_tokens
+        return Traffic(STEPS * self.count, prompts * self.count, replies * self.count)
+
+
+def _size(messages: Messages) -> int:
+    return sum(len(message["content"].encode()) for message in messages)
 
 
 @dataclass(slots=True)
