@@ -7,11 +7,11 @@ without the punctuation around them. Paraphrases are not covered.
 
 from __future__ import annotations
 
-import hashlib
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b, sha256
 from itertools import accumulate
 from struct import Struct
 from typing import Any
@@ -25,6 +25,9 @@ from llmpipe.formats.turn import Turn
 PUNCTUATION = ".,;:?!…\"'“”‘’()[]。，？！¿¡"
 SHORTEST_QUOTE = 8
 """Words that a held-out question must have for its being quoted inside another to mean anything."""
+
+KEY = 16
+"""Bytes of the key of a question or a content."""
 
 PIECE = 16
 """Bytes of a text that are looked up together for what it quotes."""
@@ -86,7 +89,7 @@ def words_of(texts: Sequence[str]) -> bytes:
 
 def question_key(words: bytes) -> bytes:
     """Return 16 bytes that questions share when their words are equal."""
-    return hashlib.blake2b(words, digest_size=16).digest()
+    return blake2b(words, digest_size=KEY).digest()
 
 
 class QuotedQuestions:
@@ -150,4 +153,4 @@ def _json(value: Any) -> str:
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()[:KEY]

@@ -35,19 +35,18 @@ class _Row(msgspec.Struct, rename={"provenance": PROVENANCE}, gc=False):
 
 
 _is_blank = str.isspace  # of anything but a text it is a TypeError
-_encode = msgspec.json.Encoder().encode
 
 
 class PlainRow(msgspec.Struct, gc=False):
     """A plain row as a format stage keeps it.
 
     Attributes:
-        text: the row in the format ``messages``, as JSON.
+        row: the row in the format ``messages``.
         asked: the texts that ask.
         left: the columns that are left behind.
     """
 
-    text: bytes
+    row: msgspec.Struct
     asked: list[str]
     left: tuple[str, ...]
 
@@ -77,4 +76,4 @@ def read_plain(row: Mapping[str, Any]) -> PlainRow | None:
     for name, value in row.items():
         if name != column and (value or value not in EMPTY):
             left = (*left, name)
-    return PlainRow(_encode(_Row(turns, _Id(row_id(row)))), asked, left)
+    return PlainRow(_Row(turns, _Id(row_id(row))), asked, left)

@@ -93,10 +93,15 @@ def row_id(row: Mapping[str, Any]) -> str:
     """
     if PROVENANCE in row:
         row = {name: value for name, value in row.items() if name != PROVENANCE}
-    return sha256(_canonical(row)).digest()[:16].hex()
+    text = bytearray(_ROOM)  # written into at once; an encoder's own buffer grows step by step
+    _canonical_into(row, text)
+    return sha256(text).hexdigest()[:32]
 
 
-_canonical = msgspec.json.Encoder(enc_hook=float, order="deterministic").encode
+_ROOM = 2048
+"""Bytes that the text of most rows fits in."""
+
+_canonical_into = msgspec.json.Encoder(enc_hook=float, order="deterministic").encode_into
 
 
 def _malformed(problem: str) -> RowError:

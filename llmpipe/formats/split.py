@@ -7,9 +7,9 @@ question either, though their units differ. A part may therefore get fewer rows 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 Share = int | float
 """How much to hold out: a count of rows (int) or a fraction of those that may be (float)."""
@@ -69,16 +69,31 @@ def choose_held_out(
     return parts
 
 
-def orders_of(units: Iterable[bytes], seed: int) -> Iterator[int]:
-    """Yield each unit's place in the order of the draw, from 0 to 2**64."""
-    draw, number = _drawing(seed), int.from_bytes
-    return (number(draw(unit)[:8], "big") for unit in units)
+def first_drawn(
+    units: Iterable[tuple[int, bytes]], share: float, seed: int
+) -> list[tuple[int, bytes]]:
+    """Return, of numbered units, those that come first in the order of the draw.
+
+    Args:
+        units: the units.
+        share: about how many of them to return.
+        seed: determines the order.
+    """
+    start, last = _start(seed), int(share * 2**64)
+    if last >= 2**64:
+        return list(units)
+    bound = last.to_bytes(8, "big")
+    return [numbered for numbered in units if sha256(start + numbered[1]).digest() < bound]
 
 
 def _drawing(seed: int) -> Callable[[bytes], bytes]:
     """Return what puts units in the order of a draw."""
-    sha256, start = hashlib.sha256, b"%d:" % seed
+    start = _start(seed)
     return lambda unit: sha256(start + unit).digest()
+
+
+def _start(seed: int) -> bytes:
+    return b"%d:" % seed
 
 
 def row_count(share: Share, rows: int) -> int:

@@ -13,7 +13,8 @@ several. Not covered: near-duplicates by meaning, splits of several files.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from itertools import compress, count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,9 +44,9 @@ from llmpipe.formats.turn import message_of
 from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.format_leaks import duplicates, leaks
 from llmpipe.stages.format_read import Reader, SourceRows, Told, listed
-from llmpipe.stages.format_rows import Rejects, Rows
+from llmpipe.stages.format_rows import TRAIN, Fates, Rejects, Rows
 from llmpipe.stages.format_split import Parts, Split, shares_of, split_rows
-from llmpipe.stages.format_write import repeated, write_part, write_rejects
+from llmpipe.stages.format_write import write_part, write_rejects
 
 SPLIT = re.compile(r"([A-Za-z0-9_.-]+)(?:\[:([1-9][0-9]{0,8})\])?")
 """A split of a data set of the hub, or its first rows: ``train[:1000]``."""
@@ -184,19 +185,18 @@ class Format(StageDefaults, Estimates):
                 to train on or hold out.
         """
         rows, rejects, told = _read(ctx)
-        kept: Sequence[int] = range(len(rows))
+        fates = Fates(len(rows))
         if ctx.config.dedup:
             unread = ctx.config.to == UNCHANGED
-            kept = rejects.turn_away(rows, kept, duplicates(rows, unread=unread))
+            fates.give("duplicate", duplicates(rows, ctx.work, unread=unread))
         if ctx.config.max_tokens:
-            kept = _within_limit(ctx, rows, kept, rejects, ctx.config.max_tokens)
-        parts = _split(ctx, rows, kept)
-        held = [i for part, positions in parts.rows.items() if part != "train" for i in positions]
-        training = parts.rows["train"]
-        parts.rows["train"] = rejects.turn_away(rows, training, leaks(rows, training, held))
-        if not parts.rows["train"]:
+            fates.give(f"over {ctx.config.max_tokens} tokens", _too_long(ctx, rows, fates))
+        parts = _split(ctx, rows, fates)
+        leaks(rows, fates, [i for held in parts.held.values() for i in held])
+        rejects.turn_away(rows, fates, parts.names())
+        if not fates.count(TRAIN):
             raise _nothing_left(ctx, told.total, rejects)
-        return _write(ctx, rows, parts, rejects, told)
+        return _write(ctx, rows, fates, parts, rejects, told)
 
 
 def _sources(config: FormatConfig) -> list[tuple[FieldPath, Source]]:
@@ -250,32 +250,27 @@ def _read(ctx: StageContext[FormatConfig]) -> tuple[Rows, Rejects, Told]:
     return reader.rows, reader.rejects, told
 
 
-def _within_limit(
-    ctx: StageContext[FormatConfig],
-    rows: Rows,
-    positions: Sequence[int],
-    rejects: Rejects,
-    limit: int,
-) -> Sequence[int]:
+def _too_long(ctx: StageContext[FormatConfig], rows: Rows, fates: Fates) -> Iterator[int]:
+    """Yield the rows with more tokens than allowed."""
     from llmpipe.backends.huggingface.chat_tokens import render_chat, token_counts
     from llmpipe.backends.huggingface.inference import load_tokenizer
 
     tokenizer = load_tokenizer(ctx.input("tokenizer").path)
-    raw = ctx.config.to == "completion"
+    raw, limit = ctx.config.to == "completion", ctx.config.max_tokens or 0
+    selected, total = fates.of(TRAIN), fates.count(TRAIN)
 
     def texts() -> Iterator[str]:
-        for done, position in enumerate(positions):
+        for done, position in enumerate(compress(count(), selected)):
             if done % 1000 == 0:
-                ctx.progress(done, len(positions), "counting tokens")
+                ctx.progress(done, total, "counting tokens")
             example = rows.example(position)
             if raw:
                 yield str(write_example(example, "completion").row["text"])
             else:
                 yield max((render_chat(tokenizer, c, tools=t) for c, t in _chats(example)), key=len)
 
-    counts = zip(positions, token_counts(tokenizer, texts()), strict=True)
-    long = {position: f"over {limit} tokens" for position, count in counts if count > limit}
-    return rejects.turn_away(rows, positions, long)
+    tokens = zip(compress(count(), selected), token_counts(tokenizer, texts()), strict=True)
+    return (position for position, number in tokens if number > limit)
 
 
 def _chats(example: Example) -> list[tuple[list[dict[str, Any]], list[Any] | None]]:
@@ -293,15 +288,15 @@ def _chats(example: Example) -> list[tuple[list[dict[str, Any]], list[Any] | Non
     ]
 
 
-def _split(ctx: StageContext[FormatConfig], rows: Rows, positions: Sequence[int]) -> Parts:
+def _split(ctx: StageContext[FormatConfig], rows: Rows, fates: Fates) -> Parts:
     labels = _labels(ctx)
 
     def describe(position: int) -> str:
-        words = rows.asked([position])[0].decode("utf-8", "replace")
+        words = rows.words(position).decode("utf-8", "replace")
         quoted = words if len(words) <= EXCERPT else f"{words[:EXCERPT]}…"
-        return f'"{quoted}" ({labels[rows.source[position]]}:{rows.line[position]})'
+        return f'"{quoted}" ({labels[rows.source(position)]}:{rows.line(position)})'
 
-    parts = split_rows(ctx.config.split, rows, positions, describe)
+    parts = split_rows(ctx.config.split, rows, fates, describe)
     for warning in parts.warnings:
         ctx.warn(warning)
     return parts
@@ -318,44 +313,44 @@ def _nothing_left(ctx: StageContext[FormatConfig], total: int, rejects: Rejects)
 
 
 def _write(
-    ctx: StageContext[FormatConfig], rows: Rows, split: Parts, rejects: Rejects, told: Told
+    ctx: StageContext[FormatConfig],
+    rows: Rows,
+    fates: Fates,
+    split: Parts,
+    rejects: Rejects,
+    told: Told,
 ) -> StageResult:
-    parts = split.rows
-    repeats = [source.repeat for _, source in _sources(ctx.config)]
+    parts = split.names()
     outputs = {part: ctx.out / f"{part}.jsonl" for part in (*parts, "rejects")}
-    written = {
-        part: write_part(
-            outputs[part],
-            rows,
-            repeated(rows, positions, repeats) if part == "train" else positions,
-            ctx.config.to,
-        )
-        for part, positions in parts.items()
-    }
+    repeats = [source.repeat for _, source in _sources(ctx.config)]
+    written = write_part(outputs[TRAIN], rows, fates.of(TRAIN), ctx.config.to, repeats)
+    for part in split.held:
+        write_part(outputs[part], rows, fates.of(part), ctx.config.to)
+    kept = {part: fates.count(part) for part in parts}
     # Sources by their position in the config: renaming a stage must not change the artifact.
     places = [".".join(map(str, path)) for path, _ in _sources(ctx.config)]
     write_rejects(outputs["rejects"], rejects, places, _inputs(ctx))
     metrics = {
         "in": told.total,
-        "kept": {part: len(positions) for part, positions in parts.items()},
+        "kept": kept,
         "dropped": rejects.counts(),
-        "generated": sum(rows.generated[i] for i in parts["train"]),
+        "generated": sum(compress(rows.generated, fates.of(TRAIN))),
     }
     left = told.left_behind()
     if left:
         metrics["left_behind"] = left
-    if written["train"] != len(parts["train"]):
-        metrics["train_with_repeats"] = written["train"]
+    if written != kept[TRAIN]:
+        metrics["train_with_repeats"] = written
     if split.short:
         metrics["too_few"] = split.short
-    return StageResult(outputs, metrics, _summary(split, rejects, told))
+    return StageResult(outputs, metrics, _summary(kept, split, rejects, told))
 
 
-def _summary(split: Parts, rejects: Rejects, told: Told) -> str:
+def _summary(kept: Mapping[str, int], split: Parts, rejects: Rejects, told: Told) -> str:
     """Summarize in one line how many rows each output got."""
     kept = ", ".join(
-        f"{len(rows)} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
-        for part, rows in split.rows.items()
+        f"{number} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
+        for part, number in kept.items()
     )
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejects.counts().items())
     left = told.left_behind()

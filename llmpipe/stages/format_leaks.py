@@ -2,97 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Iterator, Sequence
+from itertools import compress, count
+from pathlib import Path
 
-from llmpipe.formats.leakage import QuotedQuestions, content_key
-from llmpipe.stages.format_rows import KEY, Rows
+from llmpipe.formats.leakage import KEY, QuotedQuestions, content_key
+from llmpipe.stages.format_columns import Records, split_block
+from llmpipe.stages.format_keys import repeated, repeats
+from llmpipe.stages.format_rows import TRAIN, Fates, Rows, key_of
 
-BATCH = 250
-"""Rows that are compared together."""
+TOGETHER = 1 << 16
+"""Held-out rows that are looked for together, which takes about 120 MB."""
 
-TOGETHER = 1 << 19
-"""Questions that are compared together, which takes about 60 MB."""
+REPEATS, QUOTES = "repeats a held-out question", "quotes a held-out question"
 
 
-def duplicates(rows: Rows, *, unread: bool = False) -> dict[int, str]:
-    """Return the rows that repeat another, each with a reason; a row that is not generated is
-    preferred, and otherwise the first is kept.
+def duplicates(rows: Rows, folder: Path, *, unread: bool = False) -> Iterator[int]:
+    """Return the rows that repeat another; a row that is not generated is preferred, and otherwise
+    the first is kept.
 
     Only rows that ask the same are compared; if they are ``unread``, by all of their columns.
     """
-    repeated = _repeated(rows)
-    contents = {
-        position: rows.columns(position) if unread else content_key(rows.example(position))
-        for position, question in enumerate(rows.questions() if repeated else ())
-        if question in repeated
-    }
-    first: dict[bytes, int] = {}
-    for position, content in contents.items():
-        holder = first.setdefault(content, position)
-        if rows.generated[holder] and not rows.generated[position]:
-            first[content] = position
-    return {
-        position: "duplicate"
-        for position, content in contents.items()
-        if first[content] != position
-    }
+    again = repeated(rows.questions)
+    contents = Records(folder, f"{KEY}s")
+    for position in compress(count(), again):
+        columns = rows.columns(position) if unread else None
+        contents.add(content_key(rows.example(position)) if columns is None else key_of(columns))
+    return repeats(contents, again, rows.generated)
 
 
-def _repeated(rows: Rows) -> set[bytes]:
-    """Return the keys of the questions that several rows ask.
-
-    The keys are compared in ranges of about `TOGETHER`, which bounds the memory.
-    """
-    ranges = max(1, -(-len(rows) // TOGETHER))
-    bounds = [(2**32 * number // ranges).to_bytes(5, "big")[1:] for number in range(ranges)]
-    repeated: set[bytes] = set()
-    for low, high in zip_longest(bounds, bounds[1:], fillvalue=b"\xff" * (KEY + 1)):
-        keys = [key for key in rows.questions() if low <= key < high]
-        once = set(keys)
-        if len(once) < len(keys):
-            for key in keys:
-                if key in once:
-                    once.remove(key)
-                else:
-                    repeated.add(key)
-    return repeated
-
-
-def leaks(rows: Rows, training: Sequence[int], held: Sequence[int]) -> dict[int, str]:
-    """Return the training rows that leak a held-out row, each with how it does."""
-    if not held:
-        return {}
-    found: dict[int, str] = {}
-    questions = rows.asked(held)
-    asked, quoted = set(questions), QuotedQuestions(questions)
-    for start in range(0, len(training), BATCH):
-        positions = training[start : start + BATCH]
-        texts = rows.asked(positions)
-        for i in quoted.quoting(texts):
-            found[positions[i]] = "quotes a held-out question"
-        if not asked.isdisjoint(texts):
-            for position, text in zip(positions, texts, strict=True):
-                if text in asked:
-                    found[position] = "repeats a held-out question"
+def leaks(rows: Rows, fates: Fates, held: Sequence[int]) -> None:
+    """Turn the training rows away that leak a held-out row, each with how it does."""
+    training = fates.of(TRAIN)
+    for start in range(0, len(held), TOGETHER):
+        questions = [rows.words(i) for i in held[start : start + TOGETHER]]
+        _find_questions(rows, fates, training, questions)
     groups = {rows.group(i) for i in held} - {None}
     if groups:
-        found |= {i: "in a held-out group" for i in training if rows.group(i) in groups}
-    descendants = _descendants(rows, {rows.id(i) for i in held}) if rows.parents else ()
-    if descendants:
-        found |= {i: "generated from a held-out row" for i in training if i in descendants}
-    return found
+        grouped = (i for i, group in enumerate(rows.groups()) if group in groups)
+        fates.give("in a held-out group", (i for i in grouped if training[i]))
+    descendants = _descendants(rows, held)
+    fates.give("generated from a held-out row", (i for i in descendants if training[i]))
 
 
-def _descendants(rows: Rows, held: set[bytes]) -> set[int]:
-    """Return the rows made from held-out ones, over any number of steps."""
-    ids, found = set(held), set[int]()
-    waiting = dict(rows.parents)
-    while True:
-        reached = [i for i, parents in waiting.items() if not ids.isdisjoint(parents)]
-        if not reached:
-            return found
-        found.update(reached)
-        for position in reached:
-            ids.add(rows.id(position))
-            del waiting[position]
+def _find_questions(rows: Rows, fates: Fates, training: bytes, questions: list[bytes]) -> None:
+    """Turn the training rows away that quote or repeat one of the questions."""
+    asked, quoted = set(questions), QuotedQuestions(questions)
+    for every, block in rows.asked():
+        here = training[every.start : every.stop]
+        positions, texts = [*compress(every, here)], [*compress(split_block(block), here)]
+        quoting = [positions[i] for i in quoted.quoting(texts)]
+        fates.give(QUOTES, [i for i in quoting if fates[i] == TRAIN])
+        if not asked.isdisjoint(texts):
+            both = zip(positions, texts, strict=True)
+            fates.give(REPEATS, [position for position, text in both if text in asked])
+
+
+def _descendants(rows: Rows, held: Sequence[int]) -> Iterator[int]:
+    """Yield the rows made from held-out ones, over any number of steps."""
+    if not rows.has_parents:
+        return
+    ids, found = {rows.id(i) for i in held}, bytearray(len(rows))
+    growing = True
+    while growing:
+        growing = False
+        for position, parents in rows.parents():
+            if not found[position] and not ids.isdisjoint(parents):
+                found[position] = growing = True
+                ids.add(rows.id(position))
+    yield from compress(count(), found)

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import (
@@ -146,7 +148,7 @@ class Reader:
                 group = groups.of(row, label, line, generated=False) if groups else None
                 if plain.left:
                     self._count_left(plain.left, label, line)
-                self.rows.add(plain.text, plain.asked, (number, line), group)
+                self.rows.add(plain.row, plain.asked, (number, line), group)
                 continue
             try:
                 self._keep(number, line, row, source)
@@ -178,15 +180,14 @@ class Reader:
         group = self._groups.of(row, label, line, generated=provenance.generated)
         if left:
             self._count_left(tuple(left), label, line)
-        text = _encoded(example, provenance)
         asked = asked_in(example, with_system=self._with_system)
-        self.rows.add(text, asked, (number, line), group, provenance)
+        self.rows.add(_encoded(example, provenance), asked, (number, line), group, provenance)
 
     def _keep_unread(self, number: int, line: int, row: Row, label: str) -> None:
         provenance = read_provenance(row)
         group = self._groups.of(row, label, line, generated=provenance.generated)
         columns = {name: value for name, value in row.items() if name != PROVENANCE}
-        text = encode({**columns, PROVENANCE: provenance.column()})
+        text = msgspec.Raw(encode({**columns, PROVENANCE: provenance.column()}))
         asked = _asked_unread(columns, with_system=self._with_system)
         self.rows.add(text, asked, (number, line), group, provenance)
 
@@ -240,7 +241,7 @@ def _asked_unread(columns: Row, *, with_system: bool) -> Sequence[str]:
         return [encode(columns).decode()]
 
 
-def _encoded(example: Example, provenance: Provenance) -> bytes:
+def _encoded(example: Example, provenance: Provenance) -> msgspec.Raw:
     """Return an example as a row of its natural format, in JSON."""
     row: dict[str, Any]
     if (
@@ -252,7 +253,7 @@ def _encoded(example: Example, provenance: Provenance) -> bytes:
     else:
         row = example.write()
     row[PROVENANCE] = provenance.column()
-    return encode(row)
+    return msgspec.Raw(encode(row))
 
 
 def listed(names: dict[str, int]) -> str:

@@ -1,31 +1,33 @@
-"""What a format stage keeps of its rows: their text in a file, and in memory what decisions need.
+"""What a format stage keeps of its rows: columns in files, and in memory a few bytes for each row.
 
-The columns of a row take about 45 bytes of memory, whatever its length. The lists of positions by
-which rows are drawn and written come on top.
+`Rows` holds what was read, `Fates` what becomes of each row, `Rejects` what was turned away.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from itertools import compress, count
 from pathlib import Path
-from struct import iter_unpack
 
 import msgspec
 
 from llmpipe.formats import Example, read_example
-from llmpipe.formats.leakage import question_key, words_of
+from llmpipe.formats.leakage import KEY, question_key, words_of
 from llmpipe.formats.provenance import PROVENANCE, Provenance
 from llmpipe.formats.records import encode, from_json
-from llmpipe.stages.format_lines import Lines
-
-KEY = 16
-"""Bytes of the key of an id or a question."""
+from llmpipe.stages.format_columns import Lines, Records, stretches
 
 BATCH = 250
-"""Rows that wait to be stored together."""
+"""Rows that are stored together, unless they are large."""
+
+LARGE = 1 << 20
+"""Bytes of text that are stored together though they are fewer rows."""
+
+TRAIN = "train"
+"""The part of all rows that nothing else becomes of."""
 
 
 class _Id(msgspec.Struct, gc=False):
@@ -37,6 +39,7 @@ class _Identified(msgspec.Struct, rename={"provenance": PROVENANCE}, gc=False):
 
 
 _IDENTIFIED = msgspec.json.Decoder(_Identified)
+_encode_into = msgspec.json.Encoder().encode_into
 
 
 class Rows:
@@ -47,24 +50,29 @@ class Rows:
 
     def __init__(self, folder: Path, *, grouped: bool) -> None:
         self._texts, self._asked = Lines(folder), Lines(folder)
-        self._waiting: list[tuple[bytes, bytes, int, int, bool]] = []
-        self._count = 0
-        self._questions = bytearray()
-        self._groups = array("q") if grouped else None
-        self._group_names: list[bytes] = []
-        self._group_numbers: dict[bytes, int] = {}
-        self.source = array("H")
-        self.line = array("Q")
+        self._ends, self._lines = Records(folder, "Q"), Records(folder, "Q")
+        self.questions = Records(folder, f"{KEY}s")
+        """The key of each row's question."""
+        self._groups = Lines(folder) if grouped else None
+        self.units = Records(folder, f"{KEY}s") if grouped else self.questions
+        """The key of what each row stays together with: its group, or its question."""
+        self._parents = Lines(folder)
         self.generated = bytearray()
-        self.parents: dict[int, tuple[bytes, ...]] = {}
-        """Keys of the ids of the rows that generated rows come from."""
+        """For each row, 1 if a model made it, and otherwise 0."""
+        self._firsts = array("Q")
+        """The position of the first row of each source."""
+        self._count = 0
+        # What waits to be stored: the rows' texts, and a list a column.
+        self._text = bytearray()
+        self._waiting: list[tuple[bytes, int, int, bytes]] = []
+        self._children: list[bytes] = []
 
     def __len__(self) -> int:
         return self._count
 
     def add(
         self,
-        text: bytes,
+        row: msgspec.Struct | msgspec.Raw,
         asked: Sequence[str],
         place: tuple[int, int],
         group: bytes | None = None,
@@ -73,50 +81,68 @@ class Rows:
         """Add a row. After the last one, call `store`.
 
         Args:
-            text: the row as JSON.
+            row: the row in its natural format, or its JSON.
             asked: the texts that ask.
-            place: its source and line.
+            place: its source and line. Sources come one after the other.
             group: what it shares with the rows of its group, if rows have groups.
             made: how it was made, if a row can tell.
         """
+        source, line = place
+        while len(self._firsts) <= source:
+            self._firsts.append(self._count)
         generated = False
         if made is not None:
             generated = made.generated
             if made.parents:
-                self.parents[self._count] = tuple(map(id_key, made.parents))
-        if self._groups is not None:
-            self._groups.append(-1 if group is None else self._group_number(group))
-        self._waiting.append((text, words_of(asked), *place, generated))
+                keys = " ".join(id_key(parent).hex() for parent in made.parents)
+                self._children.append(b"%d %b\n" % (self._count, keys.encode()))
+        self.generated.append(generated)
+        _encode_into(row, self._text, -1)
+        self._text += b"\n"
+        self._waiting.append((words_of(asked), len(self._text), line, group or b""))
         self._count += 1
-        if len(self._waiting) == BATCH:
+        if len(self._waiting) == BATCH or len(self._text) >= LARGE:
             self.store()
 
     def store(self) -> None:
         """Store the rows that wait."""
         if not self._waiting:
             return
-        texts, words, sources, lines, generated = zip(*self._waiting, strict=True)
+        words, ends, lines, groups = zip(*self._waiting, strict=True)
+        number = len(words)
+        self._texts.add(self._text, number)
+        self._asked.add(b"\n".join([*words, b""]), number)
+        self._ends.add(array("Q", ends).tobytes())
+        self._lines.add(array("Q", lines).tobytes())
+        questions = list(map(question_key, words))
+        self.questions.add(b"".join(questions))
+        if self._groups is not None:
+            self._groups.add(b"\n".join([*groups, b""]), number)
+            both = zip(groups, questions, strict=True)
+            self.units.add(b"".join([key_of(group) if group else key for group, key in both]))
+        if self._children:
+            self._parents.add(b"".join(self._children), len(self._children))
         self._waiting.clear()
-        self._texts.add(texts)
-        self._asked.add(words)
-        self._questions += b"".join(map(question_key, words))
-        self.source.extend(sources)
-        self.line.extend(lines)
-        self.generated += bytes(generated)
+        self._children.clear()
+        self._text.clear()
 
-    def _group_number(self, group: bytes) -> int:
-        number = self._group_numbers.setdefault(group, len(self._group_names))
-        if number == len(self._group_names):
-            self._group_names.append(group)
-        return number
+    def source(self, position: int) -> int:
+        """Return the number of a row's source."""
+        return bisect_right(self._firsts, position) - 1
 
-    def question(self, position: int) -> bytes:
-        """Return the key of a row's question."""
-        return bytes(self._questions[KEY * position : KEY * (position + 1)])
+    def positions_of(self, source: int) -> range:
+        """Return the positions of a source's rows."""
+        firsts = [*self._firsts, *[self._count] * (source + 2 - len(self._firsts))]
+        return range(firsts[source], firsts[source + 1])
 
-    def questions(self) -> Iterator[bytes]:
-        """Yield the key of every row's question."""
-        return (key for (key,) in iter_unpack(f"{KEY}s", self._questions))
+    def line(self, position: int) -> int:
+        """Return a row's line in its source."""
+        line: int = self._lines[position]
+        return line
+
+    def lines(self) -> Iterator[int]:
+        """Yield the line of every row in its source."""
+        return (line for (line,) in self._lines)
 
     def id(self, position: int) -> bytes:
         """Return the key of a row's id. It is read from the row's text."""
@@ -124,24 +150,49 @@ class Rows:
         return id_key(own)
 
     def group(self, position: int) -> bytes | None:
-        """Return what the rows of a group share, None for a row in no group."""
-        number = -1 if self._groups is None else self._groups[position]
-        return None if number < 0 else self._group_names[number]
+        """Return what the rows of a group share, as JSON; None for a row in no group."""
+        return None if self._groups is None else self._groups[position] or None
 
-    def units(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """Yield what each row stays together with: a group, as JSON, or its question's key."""
-        keys, groups, names = self._questions, self._groups, self._group_names
-        for i in positions:
-            number = -1 if groups is None else groups[i]
-            yield bytes(keys[KEY * i : KEY * (i + 1)]) if number < 0 else names[number]
+    def groups(self) -> Iterator[bytes]:
+        """Yield what each row shares with its group; nothing if it is in none."""
+        return iter(self._groups or ())
 
-    def texts(self, positions: Sequence[int]) -> Iterator[bytes]:
-        """Yield rows as lines of JSON, many at once."""
-        return self._texts.blocks(positions)
+    def drawn_by(self) -> Iterator[bytes]:
+        """Yield what each row is drawn by: its group, as JSON, or its question's key."""
+        keys = (key for (key,) in self.questions)
+        if self._groups is None:
+            return keys
+        return (group or key for group, key in zip(self._groups, keys, strict=True))
 
-    def asked(self, positions: Sequence[int]) -> list[bytes]:
-        """Return the words of each row's question, a space between."""
-        return self._asked.at(positions)
+    @property
+    def has_parents(self) -> bool:
+        """Whether a row comes from others."""
+        return bool(self._parents)
+
+    def parents(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield the rows with parents, each with the keys of their ids."""
+        for line in self._parents:
+            position, *keys = line.split()
+            yield int(position), [bytes.fromhex(key.decode()) for key in keys]
+
+    def texts(self, chosen: bytes | bytearray) -> Iterator[memoryview]:
+        """Yield chosen rows as lines of JSON, those together that follow each other.
+
+        Args:
+            chosen: for each row, 1 if it is chosen, and otherwise 0.
+        """
+        for positions, block in self._texts.blocks():
+            ends, view = [0, *self._ends.some(positions)], memoryview(block)
+            for start, stop in stretches(chosen[positions.start : positions.stop]):
+                yield view[ends[start] : ends[stop]]
+
+    def asked(self) -> Iterator[tuple[range, bytes]]:
+        """Yield the words of rows' questions as lines, many at once, with their positions."""
+        return self._asked.blocks()
+
+    def words(self, position: int) -> bytes:
+        """Return the words of a row's question, a space between."""
+        return self._asked[position]
 
     def columns(self, position: int) -> bytes:
         """Return all columns of a row but for its provenance, as JSON."""
@@ -153,32 +204,94 @@ class Rows:
         return read_example(from_json(self._texts[position])).example
 
 
+class Fates:
+    """What becomes of each row: the part that it goes to, or the reason why it goes to none.
+
+    At first all rows go to `TRAIN`. A row takes one byte.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._names = [TRAIN]
+        self._codes = bytearray(rows)
+
+    def give(self, fate: str, positions: Iterable[int]) -> None:
+        """Let rows have another fate."""
+        code, codes = self._code(fate), self._codes
+        for position in positions:
+            codes[position] = code
+
+    def __getitem__(self, position: int) -> str:
+        """Return the fate of a row."""
+        return self._names[self._codes[position]]
+
+    def of(self, fate: str) -> bytes:
+        """Return for each row 1 if that is its fate, and otherwise 0."""
+        code = self._code(fate)
+        return self._codes.translate(bytes(each == code for each in range(256)))
+
+    def positions(self, fate: str) -> Iterator[int]:
+        """Yield the rows whose fate that is now."""
+        return compress(count(), self.of(fate))
+
+    def count(self, fate: str) -> int:
+        """Return how many rows have a fate."""
+        return self._codes.count(self._code(fate))
+
+    def others(self, parts: Iterable[str]) -> Iterator[tuple[int, str]]:
+        """Yield the rows that go to none of the parts, each with its fate."""
+        going = {self._code(part) for part in parts}
+        away = self._codes.translate(bytes(code not in going for code in range(256)))
+        return ((i, self[i]) for i in compress(count(), away))
+
+    def _code(self, fate: str) -> int:
+        if fate not in self._names:
+            self._names.append(fate)
+        return self._names.index(fate)
+
+
 class Rejects:
-    """The rows that were turned away: their places and the reasons. The rows lie in the sources."""
+    """The rows that were turned away: their places and the reasons. The rows lie in the sources.
+
+    A line takes one byte, up to the last line of a source that was turned away.
+    """
 
     def __init__(self) -> None:
-        self.reasons: dict[tuple[int, int], str] = {}
+        self._codes: dict[int, bytearray] = {}
+        self._reasons: list[str] = []
 
     def __len__(self) -> int:
-        return len(self.reasons)
+        return sum(self.counts().values())
 
     def add(self, source: int, line: int, reason: str) -> None:
         """Reject one row."""
-        self.reasons[source, line] = reason
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        codes = self._codes.setdefault(source, bytearray())
+        codes += bytes(max(0, line + 1 - len(codes)))
+        codes[line] = self._reasons.index(reason) + 1
 
     def counts(self) -> dict[str, int]:
         """Return the number of rows for every reason, sorted by reason."""
-        return dict(sorted(Counter(self.reasons.values()).items()))
+        counts = {
+            reason: sum(codes.count(code) for codes in self._codes.values())
+            for code, reason in enumerate(self._reasons, 1)
+        }
+        return {reason: counts[reason] for reason in sorted(counts) if counts[reason]}
 
-    def turn_away(
-        self, rows: Rows, positions: Sequence[int], reasons: Mapping[int, str]
-    ) -> Sequence[int]:
-        """Reject the rows that have a reason against them, and return the other positions."""
-        if not reasons:
-            return positions
-        for position, reason in reasons.items():
-            self.add(rows.source[position], rows.line[position], reason)
-        return array("Q", (position for position in positions if position not in reasons))
+    def turn_away(self, rows: Rows, fates: Fates, parts: Iterable[str]) -> None:
+        """Reject the rows that go to none of the parts."""
+        for position, reason in fates.others(parts):
+            self.add(rows.source(position), rows.line(position), reason)
+
+    def of(self, source: int) -> bool:
+        """Return whether a row of a source was rejected."""
+        return source in self._codes
+
+    def reason(self, source: int, line: int) -> str | None:
+        """Return why a line was rejected, None if it was not."""
+        codes = self._codes.get(source, b"")
+        code = codes[line] if line < len(codes) else 0
+        return self._reasons[code - 1] if code else None
 
 
 def id_key(own: str) -> bytes:
@@ -188,4 +301,9 @@ def id_key(own: str) -> bytes:
             return bytes.fromhex(own)
         except ValueError:
             pass
-    return blake2b(own.encode("utf-8", "surrogatepass"), digest_size=KEY).digest()
+    return key_of(own.encode("utf-8", "surrogatepass"))
+
+
+def key_of(text: bytes) -> bytes:
+    """Return 16 bytes that equal texts share."""
+    return blake2b(text, digest_size=KEY).digest()

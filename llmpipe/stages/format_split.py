@@ -10,6 +10,8 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, count, islice
+from operator import and_
 from typing import Annotated, Any
 
 import msgspec
@@ -18,8 +20,9 @@ from llmpipe.contracts import RandomSeed
 from llmpipe.errors import StageError
 from llmpipe.formats.records import Row
 from llmpipe.formats.row import RowError, missing_column
-from llmpipe.formats.split import Candidate, Part, choose_held_out, orders_of, row_count
-from llmpipe.stages.format_rows import Rows
+from llmpipe.formats.split import Candidate, Part, choose_held_out, first_drawn, row_count
+from llmpipe.stages.format_keys import Selector, more_often, ranges, repeated
+from llmpipe.stages.format_rows import TRAIN, Fates, Rows
 
 Share = Annotated[int, msgspec.Meta(ge=0)] | Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
@@ -90,9 +93,9 @@ class Groups:
 
     def warnings(self) -> Iterable[str]:
         """Yield, for each source, how many rows have no group."""
-        for label, count in self._without.items():
+        for label, rows in self._without.items():
             yield (
-                f"{label}: {count} rows have no {self._column!r} and are in no group: each stays "
+                f"{label}: {rows} rows have no {self._column!r} and are in no group: each stays "
                 "with the rows that ask the same"
             )
 
@@ -117,22 +120,26 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The positions of each part, ``train`` first, and how many rows a held-out part lacks."""
+    """The rows of each held-out part, and how many it lacks."""
 
-    rows: dict[str, Sequence[int]]
-    short: dict[str, int]
+    held: Mapping[str, Sequence[int]]
+    short: Mapping[str, int]
     warnings: tuple[str, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all parts."""
+        return (TRAIN, *self.held)
 
 
 def split_rows(
-    split: Split | None, rows: Rows, positions: Sequence[int], describe: Callable[[int], str]
+    split: Split | None, rows: Rows, fates: Fates, describe: Callable[[int], str]
 ) -> Parts:
-    """Hold rows out. The rows of one group, or with one question, count as one.
+    """Hold training rows out. The rows of one group, or with one question, count as one.
 
     Args:
         split: what to hold out; None for nothing.
         rows: all rows.
-        positions: the rows to part. Generated ones are never held out.
+        fates: what becomes of each; held-out rows get another fate. Generated ones never do.
         describe: quotes a row's question and says where the row stands, for messages.
 
     Raises:
@@ -141,71 +148,66 @@ def split_rows(
     """
     shares = shares_of(split)
     if split is None or not shares:
-        return Parts({"train": positions}, {})
-    eligible = array("Q", (i for i in positions if not rows.generated[i]))
-    generated = len(positions) - len(eligible)
+        return Parts({}, {})
+    eligible = bytearray(fates.of(TRAIN))
+    for position in compress(count(), rows.generated):
+        eligible[position] = 0
+    generated = fates.count(TRAIN) - eligible.count(1)
     if split.one_per_question:
-        eligible = array("Q", _one_per_question(rows, eligible))
+        eligible = _one_per_question(rows, eligible)
     chosen = _choose(split, rows, eligible)
     told = _Told(split, rows, eligible, chosen, describe)
     for name in chosen:
         told.check(name, generated=generated)
-    held = {name: array("Q", sorted(part.positions)) for name, part in chosen.items()}
-    taken = {i for part in held.values() for i in part}
+    for name, part in chosen.items():
+        fates.give(name, part.positions)
     short = {name: part.wanted - len(part.positions) for name, part in chosen.items()}
     return Parts(
-        {"train": array("Q", (i for i in positions if i not in taken)), **held},
-        {name: count for name, count in short.items() if count},
-        tuple(told.shortfall(name) for name, count in short.items() if count)
+        {name: array("Q", sorted(part.positions)) for name, part in chosen.items()},
+        {name: number for name, number in short.items() if number},
+        tuple(told.shortfall(name) for name, number in short.items() if number)
         or tuple(told.never_held()),
     )
 
 
-def _choose(split: Split, rows: Rows, positions: Sequence[int]) -> dict[str, Part]:
+def _choose(split: Split, rows: Rows, eligible: Selector) -> dict[str, Part]:
     """Choose by the first units in the order of the draw, and by more where those do not do.
 
     A part that is full needs no further unit, so most rows are never looked at.
     """
-    counts = {name: row_count(share, len(positions)) for name, share in shares_of(split).items()}
-    order = array("Q", orders_of(rows.units(positions), split.random_seed))
-    share = 2 * (sum(counts.values()) + 50) / max(1, len(positions))
+    total = eligible.count(1)
+    counts = {name: row_count(share, total) for name, share in shares_of(split).items()}
+    share = 1.25 * (sum(counts.values()) + 100) / max(1, total)
     while True:
-        cut = int(share * 2**64)
-        near = [i for i, place in zip(positions, order, strict=True) if place < cut]
-        candidates = [
-            Candidate(unit, rows.question(i))
-            for i, unit in zip(near, rows.units(near), strict=True)
-        ]
+        units = compress(enumerate(rows.drawn_by()), eligible)
+        near = first_drawn(units, share, split.random_seed)
+        candidates = [Candidate(unit, rows.questions[i]) for i, unit in near]
         chosen = choose_held_out(candidates, counts, split.random_seed)
         full = all(len(part.positions) == part.wanted for part in chosen.values())
         if full or share >= 1:
-            return {name: part.renumbered(near) for name, part in chosen.items()}
+            return {name: part.renumbered([i for i, _ in near]) for name, part in chosen.items()}
         share *= 4
 
 
-def _larger_than(most: int, rows: Rows, positions: Sequence[int]) -> list[list[int]]:
-    """Return the positions of each unit with more rows than ``most``."""
-    seen: set[bytes] = set()
-    repeated: set[bytes] = set()
-    for unit in rows.units(positions):
-        (repeated if unit in seen else seen).add(unit)
-    del seen  # of most data sets, all but these few are alone
-    members: dict[bytes, list[int]] = {unit: [] for unit in repeated}
-    for position, unit in zip(positions, rows.units(positions), strict=True):
-        if unit in members:
-            members[unit].append(position)
-    return [unit for unit in members.values() if len(unit) > most]
+def _one_per_question(rows: Rows, eligible: Selector) -> bytearray:
+    """Return which rows are the one of their question, whatever their order: its id comes first."""
+    found, again = bytearray(eligible), repeated(rows.questions)
+    both = bytes(map(and_, eligible, again))
+    for low, high in ranges(both.count(1)):
+        first: dict[bytes, tuple[bytes, int]] = {}
+        for position, (question,) in compress(enumerate(rows.questions), both):
+            if low <= question < high:
+                found[position] = 0
+                own = rows.id(position), position
+                first[question] = min(first.get(question, own), own)
+        for _, position in first.values():
+            found[position] = 1
+    return found
 
 
-def _one_per_question(rows: Rows, positions: Iterable[int]) -> list[int]:
-    """Return one row of each question, whatever their order: the one whose id comes first."""
-    first: dict[bytes, int] = {}
-    for position in positions:
-        question = rows.question(position)
-        holder = first.setdefault(question, position)
-        if rows.id(position) < rows.id(holder):
-            first[question] = position
-    return list(first.values())
+def _sized(part: Part) -> tuple[int, int]:
+    """Return the first row of the smallest unit that a part could not take, and its size."""
+    return part.too_large[0], len(part.too_large)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,16 +216,16 @@ class _Told:
 
     split: Split
     rows: Rows
-    eligible: Sequence[int]
+    eligible: Selector
     chosen: Mapping[str, Part]
     describe: Callable[[int], str]
 
     def check(self, name: str, *, generated: int) -> None:
-        part, what = self.chosen[name], self._counted()
-        if part.wanted > len(self.eligible):
+        part, what, available = self.chosen[name], self._counted(), self.eligible.count(1)
+        if part.wanted > available:
             without = f"; {generated} generated rows are never held out" if generated else ""
             raise StageError(
-                f"split.{name} asks for {part.wanted} {what}, but only {len(self.eligible)} can be "
+                f"split.{name} asks for {part.wanted} {what}, but only {available} can be "
                 f"held out{without}",
                 hint="lower the count or give a fraction",
             )
@@ -236,7 +238,7 @@ class _Told:
             )
         raise StageError(
             f"split.{name} stays empty: what stays together does not fit into its {part.wanted} "
-            f"{what}; the smallest is {self._of(part.too_large)}",
+            f"{what}; the smallest is {self._of(*_sized(part))}",
             hint=self._ways_out(name, part),
         )
 
@@ -245,35 +247,41 @@ class _Told:
         got = f"split.{name} gets {len(part.positions)} of the {part.wanted} {self._counted()}"
         if not part.too_large:
             return f"{got} that it asks for: every question left is held out in the other part"
-        return f"{got} that it asks for: the smallest that is left is {self._of(part.too_large)}"
+        return f"{got} that it asks for: the smallest that is left is {self._of(*_sized(part))}"
 
     def never_held(self) -> Iterator[str]:
         """Yield, if some rows stay together in too large a unit, how many can never be held out."""
         most = max(part.wanted for part in self.chosen.values())
-        large = _larger_than(most, self.rows, self.eligible)
-        if large:
-            rows, what = sum(map(len, large)), self._counted()
+        units, together, largest = self.rows.units, 0, (0, b"")
+        for unit, size in more_often(most, units, self.eligible):
+            together += size
+            largest = max(largest, (size, unit))
+        if together:
+            size, unit = largest
+            first = next(
+                i for i, (key,) in compress(enumerate(units), self.eligible) if key == unit
+            )
             yield (
-                f"{rows} of {len(self.eligible)} {what} are never held out: those that stay "
-                f"together are more than the {most} that a part takes; most are "
-                f"{self._of(max(large, key=len))}"
+                f"{together} of {self.eligible.count(1)} {self._counted()} are never held out: "
+                f"those that stay together are more than the {most} that a part takes; most are "
+                f"{self._of(first, size)}"
             )
 
     def _counted(self) -> str:
         return "questions" if self.split.one_per_question else "rows"
 
-    def _of(self, unit: Sequence[int]) -> str:
-        first = unit[0]
+    def _of(self, first: int, size: int) -> str:
         group = self.rows.group(first)
-        size = f"with {len(unit)} {self._counted()}"
+        rows = f"with {size} {self._counted()}"
         if group is None:
-            return f"the question {self.describe(first)} {size}"
-        return f"the group {group.decode()} of {self.split.group!r} {size}"
+            return f"the question {self.describe(first)} {rows}"
+        return f"the group {group.decode()} of {self.split.group!r} {rows}"
 
     def _differ_in_system(self) -> bool:
         """Return whether the first rows that ask have several system messages."""
         try:
-            said = [self.rows.example(i).said() for i in self.eligible[:LOOKED_AT]]
+            looked_at = islice(compress(count(), self.eligible), LOOKED_AT)
+            said = [self.rows.example(i).said() for i in looked_at]
         except RowError:  # rows that are passed on unread may be of no known format
             return False
         return len({turn.text for turns in said for turn in turns if turn.role == "system"}) > 1
@@ -283,12 +291,12 @@ class _Told:
         needed, grouped = len(part.too_large), self.rows.group(part.too_large[0]) is not None
         elsewhere = sum(len(other.positions) for other in self.chosen.values())
         ways = []
-        if needed + elsewhere < len(self.eligible):
+        if needed + elsewhere < self.eligible.count(1):
             ways.append(f"raise split.{name} to {needed}")
         if not self.split.one_per_question:
             questions = _one_per_question(self.rows, self.eligible)
             thinned = _choose(self.split, self.rows, questions)[name]
-            if thinned.positions and thinned.wanted < len(questions):
+            if thinned.positions and thinned.wanted < questions.count(1):
                 ways.append("hold out one row of each question: split.one_per_question: true")
         if not self.split.with_system and self._differ_in_system():
             ways.append("tell questions apart by their system messages: split.with_system: true")

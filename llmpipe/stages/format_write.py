@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +11,38 @@ from llmpipe.formats.bad_line import BadLine
 from llmpipe.formats.example import NATURAL, UNCHANGED
 from llmpipe.formats.provenance import PROVENANCE
 from llmpipe.formats.records import encode, from_json
+from llmpipe.stages.format_columns import split_block
 from llmpipe.stages.format_read import Format, SourceRows, rows_of
 from llmpipe.stages.format_rows import Rejects, Rows
 
 
-def write_part(path: Path, rows: Rows, positions: Sequence[int], to: Format) -> int:
-    """Write rows in a format, and return how many there were."""
-    convert = _converter(to)
+def write_part(
+    path: Path, rows: Rows, chosen: bytes, to: Format, repeats: Sequence[int] = (1,)
+) -> int:
+    """Write rows in a format, and return how many lines there are.
+
+    Args:
+        path: the file.
+        rows: all rows.
+        chosen: for each row, 1 if it is to be written, and otherwise 0.
+        to: the format.
+        repeats: how often the rows of each source are written: all once, then those to be repeated
+            again, and so on, so that copies are far apart.
+    """
+    convert, written = _converter(to), 0
     with path.open("wb") as file:
-        for block in rows.texts(positions):
-            if convert:
-                block = b"".join(convert(line) + b"\n" for line in block.splitlines())
-            file.write(block)
-    return len(positions)
-
-
-def repeated(rows: Rows, positions: Sequence[int], repeats: Sequence[int]) -> Sequence[int]:
-    """Return the rows once, then those to be repeated again, and so on: copies are far apart."""
-    most = max(repeats)
-    if most == 1:
-        return positions
-    return array("Q", (i for t in range(most) for i in positions if repeats[rows.source[i]] > t))
+        for time in range(max(repeats)):
+            again = bytearray(chosen)
+            for source, times in enumerate(repeats):
+                if times <= time:
+                    there = rows.positions_of(source)
+                    again[there.start : there.stop] = bytes(len(there))
+            written += again.count(1)
+            for text in rows.texts(again):
+                if convert is not None:
+                    text = b"\n".join([*map(convert, split_block(bytes(text))), b""])
+                file.write(text)
+    return written
 
 
 def write_rejects(
@@ -41,28 +51,23 @@ def write_rejects(
     """Write the rejected rows as in their sources, in order."""
     with path.open("wb") as file:
         for number, source in enumerate(sources):
-            lines = {line for origin, line in rejects.reasons if origin == number}
-            for line, row in _lines(source, lines) if lines else ():
-                told = {"source": places[number], "line": line}
-                reason = rejects.reasons[number, line]
-                file.write(encode({**told, "reason": reason, "row": row}) + b"\n")
+            for line, row in _lines(source) if rejects.of(number) else ():
+                reason = rejects.reason(number, line)
+                if reason:
+                    told = {"source": places[number], "line": line, "reason": reason}
+                    file.write(encode({**told, "row": row}) + b"\n")
 
 
-def _lines(source: SourceRows, wanted: set[int]) -> Iterator[tuple[int, Any]]:
-    """Yield the lines that are wanted: as rows, or as their text where they are none."""
+def _lines(source: SourceRows) -> Iterator[tuple[int, Any]]:
+    """Yield all lines: as rows, or as their text where they are none."""
     bad: list[BadLine] = []
     for line, row in rows_of(source, bad.append):
-        while bad:
-            yield from _text(bad.pop(0), wanted)
-        if line in wanted:
-            yield line, row
+        for earlier in bad:
+            yield earlier.line, earlier.text
+        bad.clear()
+        yield line, row
     for last in bad:
-        yield from _text(last, wanted)
-
-
-def _text(bad: BadLine, wanted: set[int]) -> Iterator[tuple[int, str]]:
-    if bad.line in wanted:
-        yield bad.line, bad.text
+        yield last.line, last.text
 
 
 def _converter(to: Format) -> Callable[[bytes], bytes] | None:
