@@ -86,7 +86,7 @@ tests/editor/node_modules/.package-lock.json: tests/editor/package-lock.json
 
 test: lint types layers programs editor ## everything: lint, types, layers, schemas, and all tests
 	$(BIN)/llmpipe schema --check schemas --docs $(KINDS_PAGE)
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-light: $(VENV)/.installed-dev editor ## the quick tests, before each commit: about a minute
 	$(BIN)/pytest -m "not heavy and not slow" --numprocesses $(WORKERS)

@@ -6,11 +6,13 @@ also when pytest-xdist runs several workers; they are read-only: copy before cha
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,11 @@ collect_ignore = ["plugin"]
 
 STARTS_PROCESSES = frozenset({"workspace", "command_line"})
 """Fixtures with which a test runs the command line."""
-MODULE_MARK = re.compile(r"^pytestmark = pytest\.mark\.(\w+)", re.MULTILINE)
+MODULE_MARK = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.(\w+)", re.MULTILINE)
 ALL_CORES = os.sched_getaffinity(0)
+PACKAGE = Path(__file__).parent.parent / "llmpipe"
+COSTLY = ("heavy", "slow")
+"""Marks of tests that take long, those that take longest first."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,7 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Return each of several workers cores of its own: threads that spin would stop one another.
 
     In the background a shell has Ctrl-C ignored, by whatever a test starts as well. Without the
-    slow tests, hypothesis tries fewer examples.
+    slow tests, hypothesis tries fewer examples. The package is compiled once: where
+    PYTHONDONTWRITEBYTECODE is set, as in many containers, every process that a test starts would
+    compile it again.
     """
     if "not slow" in config.option.markexpr:
         settings.load_profile("quick")
@@ -53,6 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
         workers = int(config.workerinput["workercount"])
         cores = sorted(ALL_CORES)
         os.sched_setaffinity(0, cores[number % len(cores) :: workers])
+    else:
+        compileall.compile_dir(PACKAGE, quiet=1)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -68,12 +77,40 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what pytest compiles of the test modules; what tests import later is not kept.
+
+    A test may write a module twice in a second, and Python would take the first for the second.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test that runs the command line through a fixture as slow."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark every test that runs the command line through a fixture as slow.
+
+    Workers take the files with the longest tests first, so that none of them is left at the end
+    to one worker alone.
+    """
     for item in items:
         if not STARTS_PROCESSES.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        ranks = {item.path: len(COSTLY) for item in items}
+        for item in items:
+            ranks[item.path] = min(ranks[item.path], _rank(item))
+        items.sort(key=lambda item: ranks[item.path])
+
+
+def _rank(item: pytest.Item) -> int:
+    """Return the place of a test's mark among the costly ones; their number if it has none."""
+    marks = (mark.name for mark in item.iter_markers())
+    return min((COSTLY.index(name) for name in marks if name in COSTLY), default=len(COSTLY))
 
 
 @pytest.fixture(autouse=True)
