@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl.answering import AnsweringChild, NoAnswerError
+from llmpipe.backends.axolotl.answering import AnsweringChild, NoAnswerError, keep_answer
 from llmpipe.estimate.model_config import ModelConfig
 
 ASK_VERSION = 4
@@ -82,7 +81,7 @@ def ask(
     }
     answer = _ask_child(json.dumps(asked, default=str))
     if "error" not in answer:
-        _keep(file, answer)
+        keep_answer(file, answer)
     return answer
 
 
@@ -100,11 +99,3 @@ def _ask_child(question: str) -> dict[str, Any]:
         last = (str(error).splitlines() or ["it ended"])[-1]
         return {"error": f"the step could not be run on fake tensors: {last}"}
     return answer
-
-
-def _keep(file: Path, answer: Mapping[str, Any]) -> None:
-    """Write an answer atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
-    draft.write_text(json.dumps(answer), "utf-8")
-    draft.replace(file)

@@ -29,6 +29,7 @@ from llmpipe.errors import StageError, did_you_mean
 from llmpipe.paths import expanded
 from llmpipe.stages.train_config import TrainConfig
 from llmpipe.stages.train_entry import entry_problems
+from llmpipe.stages.train_idle import idle_keys
 from llmpipe.stages.train_methods import method_problems
 
 _WHOLE_STEPS = (
@@ -103,6 +104,7 @@ def setting_problems(
             message = f"{_dotted(where)} is not a number"
             yield BlockProblem(where, message, "write a number, or leave it out")
     yield from method_problems(block, rewarded=rewarded)
+    yield from idle_keys(block, evaluates=evaluates)
     yield from _token_problems(block)
     if rewarded is not None and not evaluates:  # a file's own rows are Axolotl's to judge
         yield from _idle_evaluation(block)

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 MARK = "llmpipe-answer "
@@ -28,6 +29,14 @@ QUIET = {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"
 
 class NoAnswerError(Exception):
     """The subprocess ended without an answer; the message is its error output."""
+
+
+def keep_answer(file: Path, answer: Any) -> None:
+    """Write an answer to a file of its own, so that no reader finds a part of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft.write_text(json.dumps(answer), "utf-8")
+    draft.replace(file)
 
 
 class AnsweringChild:

@@ -16,14 +16,13 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmpipe.backends.axolotl.answering import AnsweringChild, NoAnswerError
+from llmpipe.backends.axolotl.answering import AnsweringChild, NoAnswerError, keep_answer
 from llmpipe.backends.axolotl.config import OWN_PLUGINS, BlockProblem
 from llmpipe.backends.axolotl.modules import python_path
 from llmpipe.backends.device import Device, detect
@@ -103,7 +102,7 @@ def check_block(
     except (OSError, ValueError):
         found = _ask_child(question)
         if _lasts(block, found):
-            _keep(memo, found)
+            keep_answer(memo, found)
     problems = [BlockProblem(**{**problem, "path": tuple(problem["path"])}) for problem in found]
     return CheckResult(problems, version=version)
 
@@ -135,11 +134,3 @@ def _ask_child(question: str) -> list[dict[str, Any]]:
             hint="does `axolotl --version` run? allow_unknown_axolotl: true continues unchecked",
         ) from None
     return answer
-
-
-def _keep(memo: Path, found: list[dict[str, Any]]) -> None:
-    """Write a cached answer atomically."""
-    memo.parent.mkdir(parents=True, exist_ok=True)
-    draft = memo.with_name(f"{memo.name}.{os.getpid()}")
-    draft.write_text(json.dumps(found), "utf-8")
-    draft.replace(memo)

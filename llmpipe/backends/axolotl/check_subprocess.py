@@ -40,9 +40,10 @@ from llmpipe.backends.axolotl.keys import (
     unknown_keys,
 )
 from llmpipe.backends.axolotl.modules import search_path
-from llmpipe.backends.axolotl.paths import leaves, without_path
+from llmpipe.backends.axolotl.paths import without_path
 from llmpipe.backends.axolotl.training import PLUGINS, write_plugins
 from llmpipe.backends.device import Device
+from llmpipe.canonical import leaves
 
 NO_SUCH_KEY = "llmpipe_no_such_key"
 """A key that Axolotl does not read."""

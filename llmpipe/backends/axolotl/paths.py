@@ -19,6 +19,7 @@ from llmpipe.backends.axolotl.config import BlockProblem, KeyPath
 from llmpipe.backends.axolotl.modules import search_path
 from llmpipe.backends.axolotl.sharding import ZERO
 from llmpipe.backends.axolotl.templates import JINJA, template_problem
+from llmpipe.canonical import leaves
 
 FILES = frozenset({"deepspeed", "resume_from_checkpoint", "torchdistx_path"})
 """Keys whose text Axolotl only reads as a file or folder."""
@@ -85,18 +86,6 @@ def paths_in(block: Mapping[str, Any]) -> dict[KeyPath, str]:
 def replace_paths(block: Mapping[str, Any], resolved: Mapping[KeyPath, str]) -> dict[str, Any]:
     """Return a copy of the block with the values at the given keys replaced."""
     return {key: _replaced(value, (key,), resolved) for key, value in block.items()}
-
-
-def leaves(value: Any, where: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield every leaf value of nested mappings and lists, with its keys."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from leaves(item, (*where, key))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from leaves(item, (*where, index))
-    else:
-        yield where, value
 
 
 def without_path(value: Any, path: KeyPath) -> Any:
