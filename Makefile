@@ -22,7 +22,7 @@ BENCH_RAG_PEERS ?= .benchmarks/rag-peers
 BENCH_OPTIONS ?=
 
 .PHONY: help install install-dev programs editor quickstart extract-json sweep test test-light crash-test \
-	bench-data bench-engine bench-memory bench-merge bench-rag bench-retrieval bench-serve \
+	bench-data bench-engine bench-generate bench-memory bench-merge bench-rag bench-retrieval bench-serve \
 	bench-train lint types layers schemas kind-sources python-api clean
 
 help:
@@ -116,6 +116,9 @@ bench-retrieval: $(VENV)/.installed ## what searches find on four collections: 2
 
 bench-data: $(VENV)/.installed ## rows that format takes in a CPU second, beside datasets: 10 minutes
 	$(BIN)/python -m benchmarks.data $(BENCH_OPTIONS)
+
+bench-generate: $(VENV)/.installed ## replies of a faulty endpoint, at several concurrencies: a minute
+	$(BIN)/python -m benchmarks.generate $(BENCH_OPTIONS)
 
 bench-merge: $(VENV)/.installed ## merged models beside the trained ones, PEFT and Axolotl: half an hour
 	$(BIN)/python -m benchmarks.merge $(BENCH_OPTIONS)

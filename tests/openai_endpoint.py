@@ -1,6 +1,7 @@
 """A loopback endpoint that speaks OpenAI's protocol (chats and embeddings), to test the protocol itself.
 
-Its replies depend on the request alone. ``before`` may answer instead: it is given the request's
+Its replies depend on the request alone. Requests of llmpipe's probe are answered as an endpoint does that
+obeys all fields, and kept apart in ``probes``; ``obeys`` lists what it obeys. ``before`` may answer instead: it is given the request's
 body and its number (from 1), and returns (status, body, headers), None to go on, or waits.
 """
 
@@ -14,7 +15,9 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Answer = tuple[int, dict[str, Any], dict[str, str]]
+from llmpipe.backends.openai.probe import OPENING
+
+Answer = tuple[int, Any, dict[str, str]]
 
 
 class Endpoint:
@@ -28,6 +31,11 @@ class Endpoint:
         self.reply = evolving_reply
         self.thought = ("reasoning_content", "")  # a field of messages, and what stands in it
         self.embed = letter_vector
+        self.usage: Callable[[dict[str, Any]], tuple[int, int] | None] = lambda body: (1, 1)
+        self.cached = 0  # prompt tokens of each reply that were cached
+        self.obeys = {"schema", "seed", "system", "logprobs", "n", "max_tokens", "usage"}
+        self.refuses: set[str] = set()  # names of fields
+        self.probes: list[dict[str, Any]] = []
         self.received: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
@@ -57,6 +65,10 @@ class Endpoint:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if is_probe(body):
+                    endpoint.probes.append(body)
+                    self.answer(*endpoint._probed(body))
+                    return
                 with endpoint._lock:
                     endpoint.received.append(body)
                     endpoint.headers.append(
@@ -76,7 +88,12 @@ class Endpoint:
                 embeds = self.path.endswith("/embeddings")
                 reply = endpoint._embeddings if embeds else endpoint._completion
                 status, answer, headers = refusal or (200, reply(body), {})
-                data = json.dumps(answer).encode()
+                self.answer(status, answer, headers)
+                if status == 200:
+                    endpoint.answered.append(body)
+
+            def answer(self, status: int, answer: Any, headers: Mapping[str, str]) -> None:
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -84,8 +101,6 @@ class Endpoint:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
-                if status == 200:
-                    endpoint.answered.append(body)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -107,8 +122,44 @@ class Endpoint:
                     "message": {"role": "assistant", "content": text, field: thought},
                 }
             ],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+            **self._usage(body),
         }
+
+    def _usage(self, body: dict[str, Any]) -> dict[str, Any]:
+        counted = self.usage(body)
+        if counted is None:
+            return {}
+        prompt, written = counted
+        details = {"cached_tokens": self.cached}
+        usage = {"prompt_tokens": prompt, "completion_tokens": written,
+                 "total_tokens": prompt + written, "prompt_tokens_details": details}  # fmt: skip
+        return {"usage": usage}
+
+    def _probed(self, body: dict[str, Any]) -> Answer:
+        """Answer a probe as `obeys` and `refuses` say."""
+        if refused := self.refuses & {*body, *(m["role"] for m in body["messages"])}:
+            return 400, {"error": {"message": f"unsupported: {', '.join(sorted(refused))}"}}, {}
+        seed = body.get("seed") if "seed" in self.obeys else len(self.probes)
+        text = "one two three" if seed is None else f"four {seed}"
+        if "response_format" in body and "schema" in self.obeys:
+            text = json.dumps({"verdict": True})
+        heard = [m for m in body["messages"] if m["role"] != "system" or "system" in self.obeys]
+        limit = body.get("max_tokens", body.get("max_completion_tokens", 60))
+        choice = {"finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        if body.get("logprobs") and "logprobs" in self.obeys:
+            choice["logprobs"] = {
+                "content": [{"token": "one", "logprob": -0.1, "top_logprobs": []}]
+            }
+        written = min(limit, 60) if "max_tokens" in self.obeys else 60
+        count = body.get("n", 1) if "n" in self.obeys else 1
+        answer: dict[str, Any] = {
+            "id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": body["model"],
+            "choices": [{"index": index, **choice} for index in range(count)],
+        }  # fmt: skip
+        if "usage" in self.obeys:
+            prompt = sum(len(message["content"].split()) + 3 for message in heard)
+            answer["usage"] = {"prompt_tokens": prompt, "completion_tokens": written}
+        return 200, answer, {}
 
     def _stream(self, body: dict[str, Any], handler: BaseHTTPRequestHandler) -> None:
         """Send a reply three characters at a time; ``hung_up`` notes that the reader has gone."""
@@ -152,6 +203,12 @@ class Endpoint:
             "data": data[::-1],  # clients must go by the index
             "usage": {"prompt_tokens": 1, "total_tokens": 1},
         }
+
+
+def is_probe(body: dict[str, Any]) -> bool:
+    """Return whether a request is one of llmpipe's probe."""
+    messages = body.get("messages") or [{"content": ""}]
+    return str(messages[-1]["content"]).startswith(OPENING)
 
 
 def letter_vector(text: str) -> list[float]:

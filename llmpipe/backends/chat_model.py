@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 class ChatModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A chat model, and where it runs."""
 
-    engine: Literal["llama.cpp", "openai"]
-    """``llama.cpp`` serves a GGUF while it is needed; ``openai`` calls an endpoint."""
+    engine: Literal["llama.cpp", "openai", "anthropic"]
+    """``llama.cpp`` serves a GGUF while it is needed; ``openai`` calls an OpenAI-compatible
+    endpoint; ``anthropic`` calls Anthropic's own API."""
     model: str
-    """For llama.cpp a GGUF (a path, ``pkg://…`` or a stage); for openai the model's name."""
+    """For llama.cpp a GGUF (a path, ``pkg://…`` or a stage); otherwise the model's name."""
     base_url: str | None = None
-    """The endpoint's URL, including ``/v1``. Required for openai; not allowed otherwise."""
+    """The endpoint's URL, for openai including ``/v1``. Required for openai; not allowed for
+    llama.cpp."""
     api_key: SecretField = None
-    """The endpoint's key as ``${secret:NAME}``. Only for openai."""
+    """The endpoint's key as ``${secret:NAME}``. Not for llama.cpp."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield the fields that conflict with others, as (field, message)."""

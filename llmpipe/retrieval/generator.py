@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from msgspec import Meta
 
@@ -45,6 +45,8 @@ _INCOMPLETE = re.compile(r"\s*(?:\[[\d\s,;]*)?$")
 class GeneratorConfig(ChatModelConfig, frozen=True, kw_only=True):
     """The model that writes the answers, and its decoding settings."""
 
+    engine: Literal["llama.cpp", "openai"]
+    """``llama.cpp`` serves a GGUF while it is needed; ``openai`` calls an endpoint."""
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0
     """Randomness of the wording. With 0, the same question gets the same answer."""
     max_tokens: Annotated[int, Meta(ge=1)] = 256

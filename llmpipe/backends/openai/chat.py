@@ -1,70 +1,45 @@
-"""Ask a teacher behind an OpenAI-compatible endpoint many questions, none of them twice.
+"""Ask a teacher behind an endpoint many questions, none of them twice.
 
 `ChatClient.ask` sends the requests that are not in the journal, through
-`llmpipe.backends.openai.client`, and returns the replies in the order of the requests.
+`llmpipe.backends.openai.client`, and returns the replies in the order of the requests. A `Ledger`
+counts what they cost, and keeps the budget. How an endpoint takes a chat is up to a `ChatFormat`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
+from llmpipe.backends.ledger import Ledger, prompt_bound
 from llmpipe.backends.llama_cpp.chat import GREEDY
 from llmpipe.backends.llama_cpp.prefixes import Prefixes
-from llmpipe.backends.openai.client import ApiClient, Failure, Words
+from llmpipe.backends.openai.attempts import Attempts
+from llmpipe.backends.openai.chat_format import OpenAIFormat
+from llmpipe.backends.openai.chat_requests import ChatFormat, ChatReply, ChatRequest, Said, spent
+from llmpipe.backends.openai.client import AnswerT, ApiClient, Failure, RequestT, Words
 from llmpipe.backends.openai.journal import Journal, request_key
 from llmpipe.backends.reasoning import part_unseen
-from llmpipe.errors import StageError, as_text
+from llmpipe.backends.spending import Usage
+from llmpipe.errors import as_text
+
+__all__ = ["TEACHER", "ChatClient", "ChatReply", "ChatRequest", "Said"]
 
 TEACHER = Words("the teacher", "teacher.", "replies so far are journaled")
 
-
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """A request; all its fields except ``shared`` are its identity in the journal."""
-
-    messages: Sequence[Mapping[str, str]]
-    temperature: float
-    max_tokens: int
-    seed: int
-    schema: Mapping[str, Any] | None = None
-    """A JSON Schema that constrains the reply."""
-    draw: int = 0
-    """The number of this sample, if the same question is asked several times."""
-    shared: int = 0
-    """The number of first messages that other requests share; not part of the identity."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChatReply:
-    """The result of a request: ``text``, or a ``problem`` of this request."""
-
-    text: str = ""
-    """The answer without the reasoning."""
-    truncated: bool = False
-    """Whether ``max_tokens`` or the context cut the reply off."""
-    problem: str | None = None
-    """``too long``: the prompt exceeds the context; ``refused``: a 400; ``failed``: no attempt
-    succeeded. None if the teacher answered."""
-    detail: str = ""
-    """The endpoint's own message about the problem."""
-    reasoning: str = ""
-    """The teacher's reasoning, from the endpoint's own field or from tags."""
-
-
-class Said(TypedDict):
-    """A reply as the journal keeps it; its text still contains reasoning tags."""
-
-    text: str
-    truncated: bool
-    reasoning: NotRequired[str]
+FEWEST = 1 / 8
+"""Tokens for a byte of a prompt, before an endpoint has counted one: texts have about twice as
+many."""
+SAFELY = 0.8
+"""How much less dense than all prompts so far a prompt may be."""
+_NOT_SENT = ("ConnectError", "ConnectTimeout")
+"""Errors after which no request has reached the endpoint."""
 
 
 @dataclass(slots=True)
 class ChatClient:
-    """A teacher behind an OpenAI-compatible endpoint. Use it as a context manager.
+    """A teacher behind an endpoint. Use it as a context manager.
 
     ``identity`` (JSON) identifies the teacher in the journal. ``local`` is for our own server: no
     proxy, no keep-alive. ``check_alive`` is called in the client's thread when the endpoint cannot
@@ -85,11 +60,21 @@ class ChatClient:
     on_reply: Callable[[int | None], None] = lambda tokens: None
     """Called for every reply, in the client's thread: with its tokens (0 if the endpoint does not
     report them), or None for a reply from the journal."""
+    context: int | None = None
+    """The tokens of prompt and reply together, where an endpoint's limit is known."""
     sent: int = 0
     """The number of requests that the endpoint answered in this run."""
+    format: ChatFormat = field(default_factory=OpenAIFormat)
+    """How the endpoint takes chats."""
+    ledger: Ledger = field(default_factory=Ledger)
+    """Counts what the replies cost, and keeps the budget."""
     _client: ApiClient = field(init=False)
+    _attempts: Attempts = field(init=False)
+    _density: float | None = None
+    """The fewest tokens for a byte among the prompts so far, as the endpoint counts them."""
 
     def __post_init__(self) -> None:
+        self._attempts = Attempts(self.journal)
         self._client = ApiClient(
             self.base_url,
             TEACHER,
@@ -98,6 +83,7 @@ class ChatClient:
             timeout=self.timeout,
             local=self.local,
             check_alive=self.check_alive,
+            sdk=self.format.sdk,
         )
 
     def __enter__(self) -> ChatClient:
@@ -128,27 +114,109 @@ class ChatClient:
         """Return a reply for every request, in order.
 
         Raises:
-            MissingDependencyError: The ``openai`` package is not installed.
+            MissingDependencyError: The SDK is not installed.
+            BudgetReachedError: The budget does not allow all requests. Replies are journaled.
             StageError: The endpoint cannot be reached, refuses the key or the model, or fails half
                 of the requests.
             StoreError: The journal cannot be used.
         """
         replies: dict[int, ChatReply] = {}
         for index, request in enumerate(requests):
-            known: Said | None = self.journal.get(self.key(request), Said)
+            known = self._journaled(request)
             if known is not None:
                 replies[index] = _known(known)
                 self.on_reply(None)
+            elif detail := self._too_long(request):
+                replies[index] = ChatReply(problem="too long", detail=detail)
         missing = [i for i in range(len(requests)) if i not in replies]
         if missing:
-            outcomes = self._client.call([requests[i] for i in missing], self._send)
+            outcomes = self.call([requests[i] for i in missing], self._send)
+            if self.ledger.stopped:
+                raise self.ledger.error()
             replies |= dict(zip(missing, map(_reply, outcomes), strict=True))
         return [replies[index] for index in range(len(requests))]
 
+    def call(
+        self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]
+    ) -> list[AnswerT | Failure]:
+        """Send requests; see `ApiClient.call`."""
+        return self._client.call(requests, send)
+
+    def _journaled(self, request: ChatRequest) -> Said | None:
+        """Return a reply from the journal, and count what it cost and what was lost before it."""
+        key, worst = self.key(request), _worst(request)
+        known: Said | None = self.journal.get(key, Said)
+        self.recall(key, worst, known)
+        return known
+
+    def recall(self, key: str, worst: Usage, known: Said | None) -> None:
+        """Count what earlier runs paid for a request: a reply, and attempts without one."""
+        if self.ledger.budget is not None:
+            for _ in range(self._attempts.lost(key, answered=known is not None)):
+                self.ledger.lose(None, worst)
+        if known is not None:
+            self.ledger.recall(worst, spent(known))
+
+    def _too_long(self, request: ChatRequest) -> str:
+        """Return why a prompt certainly exceeds the context, or an empty text if it may fit."""
+        if self.context is None:
+            return ""
+        density = FEWEST if self._density is None else SAFELY * self._density
+        tokens = int(_size(request) * density)
+        if tokens + request.max_tokens <= self.context:
+            return ""
+        return (
+            f"it was not sent: at least {tokens:,} tokens, and {request.max_tokens:,} for the "
+            f"reply, in a context of {self.context:,}"
+        )
+
     async def _send(self, api: Any, request: ChatRequest) -> ChatReply:
         async with self._begun(api, request) as extra:
-            completion = await api.chat.completions.create(**self._body(request, extra))
-        return self._keep(request, completion)  # journaled before the next one is sent
+            body = {"model": self.model, **self.format.body(request)}
+            if extra := {**body.pop("extra_body", {}), **self._neutral(request), **extra}:
+                body["extra_body"] = extra
+            said = await self._paid(api, request, body)
+        self.sent += 1
+        self.on_reply(usage.output if (usage := spent(said)) else 0)
+        return _known(said)
+
+    async def _paid(self, api: Any, request: ChatRequest, body: Mapping[str, Any]) -> Said:
+        """Send a request within the budget, and journal the reply before anything else."""
+        key, worst = self.key(request), _worst(request)
+        _, said = await self.charge(api, body, worst, key)
+        self.journal.put(key, said)
+        if (usage := spent(said)) is not None and (size := _size(request)):
+            self._density = min(usage.input / size, self._density or 1.0)
+        return said
+
+    async def charge(
+        self, api: Any, body: Mapping[str, Any], worst: Usage, key: str
+    ) -> tuple[Any, Said]:
+        """Send a request within the budget; return the SDK's object and the reply.
+
+        Raises:
+            BudgetReachedError: The budget does not allow ``worst``.
+        """
+        sdk = self.format.sdk
+        number = await self.ledger.reserve(worst)
+        try:
+            if self.ledger.budget is not None:
+                self._attempts.begin(key)
+            completion = await self.format.create(api, body)
+            said = self.format.read(completion)
+        except sdk.errors.APIStatusError:
+            self.ledger.cancel(number)
+            if self.ledger.budget is not None:
+                self._attempts.refused(key)
+            raise
+        except BaseException as error:  # it may be billed: no reply, or one that cannot be read
+            if type(error.__cause__).__name__ in _NOT_SENT:
+                self.ledger.cancel(number)
+            else:
+                self.ledger.lose(number, worst)
+            raise
+        self.ledger.settle(number, worst, spent(said))
+        return completion, said
 
     def _begun(
         self, api: Any, request: ChatRequest
@@ -157,48 +225,18 @@ class ChatClient:
             return nullcontext({})
         return self.prefixes.begun(api, request.messages[: request.shared])
 
-    def _body(self, request: ChatRequest, extra: Mapping[str, Any]) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": list(request.messages),
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-            "seed": request.seed,
-        }
-        if extra_body := {**self._neutral(request), **extra}:
-            body["extra_body"] = extra_body
-        if request.schema is not None:
-            shape = {"name": "reply", "strict": True, "schema": request.schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": shape}
-        return body
-
     def _neutral(self, request: ChatRequest) -> dict[str, Any]:
         """Return the extra fields with which llama.cpp decodes greedily at temperature 0."""
         return dict(GREEDY) if self.local and request.temperature == 0 else {}
 
-    def _keep(self, request: ChatRequest, completion: Any) -> ChatReply:
-        if not completion.choices:
-            raise StageError(
-                f"{self.base_url} returned a reply without choices",
-                hint="is it an OpenAI-compatible endpoint? base_url usually ends in /v1",
-            )
-        choice = completion.choices[0]
-        said: Said = {
-            "text": choice.message.content or "",
-            "truncated": choice.finish_reason == "length",
-        }
-        if thought := _thought(choice.message):
-            said["reasoning"] = thought
-        self.journal.put(self.key(request), said)
-        self.sent += 1
-        self.on_reply(completion.usage.completion_tokens if completion.usage else 0)
-        return _known(said)
+
+def _size(request: ChatRequest) -> int:
+    return sum(len(message["content"].encode("utf-8", "replace")) for message in request.messages)
 
 
-def _thought(message: Any) -> str:
-    """Return the reasoning in an endpoint's own field, under either of its common names."""
-    said = (getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
-    return next((text for text in said if isinstance(text, str)), "")
+def _worst(request: ChatRequest) -> Usage:
+    """Return the most tokens that a request can take."""
+    return Usage(prompt_bound(request.messages, request.schema), request.max_tokens)
 
 
 def _known(said: Said) -> ChatReply:
@@ -206,9 +244,13 @@ def _known(said: Said) -> ChatReply:
 
     An endpoint's JSON may hold half of a surrogate pair, which no file of rows can.
     """
+    if refusal := said.get("refused"):
+        return ChatReply(problem="refused", detail=as_text(refusal))
     parted = part_unseen(as_text(said["text"]))
     thoughts = filter(None, (as_text(said.get("reasoning", "")).strip(), parted.reasoning))
-    return ChatReply(parted.answer, said["truncated"], reasoning="\n".join(thoughts))
+    usage = spent(said)
+    tokens = None if usage is None else usage.output
+    return ChatReply(parted.answer, said["truncated"], reasoning="\n".join(thoughts), tokens=tokens)
 
 
 def _reply(outcome: ChatReply | Failure) -> ChatReply:

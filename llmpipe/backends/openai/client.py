@@ -1,9 +1,9 @@
-"""Send many concurrent requests to an OpenAI-compatible endpoint, with retries and throttling.
+"""Send many concurrent requests to an endpoint, with retries and throttling.
 
-`ApiClient.call` returns the outcomes in the order of the requests. Concurrency follows AIMD: three
-quarters after a 429, one more after 25 successes. Temporary failures are retried after all other
-requests, with growing pauses. If the endpoint is down or refuses access, the work ends with an
-error that names it. The caller decides what to send and how to use an answer.
+`ApiClient.call` returns the outcomes in the order of the requests. `Throttle` limits how many are
+in flight. Temporary failures are retried after the requests that wait, with growing pauses. If the
+endpoint is down or refuses access, the work ends with an error that names it; replies in flight are
+still received. The caller decides what to send, through which `Sdk`, and how to use an answer.
 
 The client does not stream, does not count money, and never writes the API key anywhere.
 """
@@ -13,28 +13,33 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import json
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any, TypeVar
 
+from llmpipe.backends.ledger import BudgetReachedError
 from llmpipe.backends.openai.api_key import NO_KEY, clean_key, without_key
 from llmpipe.backends.openai.loop_thread import LoopClosedError, LoopThread
-from llmpipe.errors import MissingDependencyError, ModelServerError, StageError
+from llmpipe.backends.openai.sdk import OPENAI, Sdk
+from llmpipe.backends.openai.throttle import Throttle
+from llmpipe.errors import ModelServerError, StageError
 
-COOL_DOWN = 2.0
-"""Seconds without new requests after a 429 without a Retry-After header."""
-SUCCESSES_PER_STEP = 25
-"""The number of successes after which one more concurrent request is allowed."""
 BACK_OFF = (0.5, 2.0, 5.0, 10.0)
-"""Seconds before the second, third … round of attempts."""
+"""Seconds before the second, third … attempt."""
 ATTEMPTS = len(BACK_OFF) + 1
 """The number of attempts before a request counts as failed."""
+OVERLOADS = 30
+"""The number of 429s before a request counts as failed: they cost nothing, and say to wait."""
 WINDOW = 20
 """The number of last requests; if half of them failed, the work stops."""
+LAST_REPLIES = 30.0
+"""Seconds for which replies in flight are awaited when the work stops early."""
 
-_TOO_LONG = ("exceed_context_size_error", "context_length_exceeded")
+_TOO_LONG = (
+    "exceed_context_size_error", "context_length_exceeded", "maximum context length",
+    "prompt is too long",
+)  # fmt: skip
 _FATAL = {401: "refuses the API key", 403: "refuses access", 404: "does not know the model or path"}
 
 RequestT = TypeVar("RequestT")
@@ -55,61 +60,40 @@ class Failure:
     """A failure of one request.
 
     ``problem`` is ``too long``: it exceeds the context; ``refused``: a 400; ``failed``: no attempt
-    succeeded. ``detail`` is the endpoint's own message.
+    succeeded; ``malformed reply``: no attempt gave a reply that can be read; ``budget``: it was not
+    sent. ``detail`` is the endpoint's own message.
     """
 
     problem: str
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A failure after which a request is sent again."""
+
+    overloaded: bool = False
+
+
 @dataclass(slots=True)
-class Throttle:
-    """The limit of concurrent requests: additive increase, multiplicative decrease."""
+class _Call:
+    """What all requests of a call share."""
 
-    ceiling: int
-    limit: float = 0.0
-    in_flight: int = 0
-    not_before: float = 0.0
-    successes: int = 0
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    send: Callable[[Any, Any], Awaitable[Any]]
+    over: bool = False
+    """Whether the work has stopped, so that nothing more is sent."""
 
-    def __post_init__(self) -> None:
-        self.limit = float(self.ceiling)
 
-    async def enter(self) -> None:
-        """Wait for a free place and for the end of a cool-down, then take the place."""
-        while True:
-            async with self.changed:
-                await self.changed.wait_for(lambda: self.in_flight < int(self.limit))
-                pause = self.not_before - time.monotonic()
-                if pause <= 0:
-                    self.in_flight += 1
-                    return
-            await asyncio.sleep(pause)
+class MalformedReplyError(Exception):
+    """An endpoint answered 200 with something that is no reply."""
 
-    async def leave(self) -> None:
-        """Release the place."""
-        async with self.changed:
-            self.in_flight -= 1
-            self.changed.notify_all()
 
-    def succeeded(self) -> None:
-        """Count a success; every 25th adds one place, up to the ceiling."""
-        self.successes += 1
-        if self.successes % SUCCESSES_PER_STEP == 0:
-            self.limit = min(float(self.ceiling), self.limit + 1)
-
-    def overloaded(self, retry_after: float | None) -> None:
-        """Handle a 429: fewer places, and none before the end of the cool-down."""
-        now = time.monotonic()
-        if now >= self.not_before:  # a burst of 429s counts once
-            self.limit = max(1.0, self.limit * 0.75)
-        self.not_before = max(self.not_before, now + (retry_after or COOL_DOWN))
+_MALFORMED = (MalformedReplyError, json.JSONDecodeError, UnicodeDecodeError)
 
 
 @dataclass(slots=True)
 class ApiClient:
-    """An OpenAI-compatible endpoint. Use it as a context manager.
+    """An endpoint. Use it as a context manager.
 
     Several threads can use it at once; ``concurrency`` limits all their requests together.
     ``local`` is for our own server: no proxy, no keep-alive. ``check_alive`` is called in the
@@ -123,12 +107,14 @@ class ApiClient:
     timeout: float = 600.0
     local: bool = False
     check_alive: Callable[[], None] = lambda: None
+    sdk: Sdk = OPENAI
     _recent: collections.deque[bool] = field(
         default_factory=lambda: collections.deque(maxlen=WINDOW)
     )
     _throttle: Throttle = field(init=False)
     _loop: LoopThread = field(init=False)
     _api: Any = None
+    _sending: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Check the key and prepare the client.
@@ -137,7 +123,7 @@ class ApiClient:
             StageError: The key cannot be sent in a header.
         """
         self.api_key = clean_key(self.api_key, f"the API key for {self.base_url}")
-        self._throttle = Throttle(self.concurrency)
+        self._throttle = Throttle(self.concurrency, lends=not self.local)
         self._loop = LoopThread()
 
     def __enter__(self) -> ApiClient:
@@ -156,82 +142,115 @@ class ApiClient:
     ) -> list[AnswerT | Failure]:
         """Return the result of ``send`` for every request, or its `Failure`.
 
-        ``send`` gets the ``openai`` package's client and runs in the client's thread. It may be
-        called several times for one request. It finishes before another request takes its place.
+        ``send`` gets the SDK's client and runs in the client's thread. It may be called several
+        times for one request. It finishes before another request takes its place.
 
         Raises:
-            MissingDependencyError: The ``openai`` package is not installed.
+            MissingDependencyError: The SDK is not installed.
             StageError: The endpoint cannot be reached, refuses the key or the model, or fails half
                 of the requests; or the client was closed.
         """
+        return self.run(self._call_all(requests, send))
+
+    def run(self, work: Coroutine[Any, Any, AnswerT]) -> AnswerT:
+        """Return the result of a coroutine that runs in the client's thread.
+
+        Raises:
+            StageError: The client was closed.
+        """
         try:
-            return self._loop.run(self._call_all(requests, send))
+            return self._loop.run(work)
         except LoopClosedError:
             what = f"{self.words.who} at {self.base_url} can no longer be asked"
             raise StageError(f"{what}: the client was closed") from None
 
+    def api(self) -> Any:
+        """Return the SDK's client; call it in the client's thread.
+
+        Raises:
+            MissingDependencyError: The SDK is not installed.
+        """
+        if self._api is None:
+            self._api = self.sdk.open(
+                self.base_url, self.api_key, self.timeout, local=self.local, who=self.words.who
+            )
+        return self._api
+
     async def _call_all(
         self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]
     ) -> list[AnswerT | Failure]:
-        """Send in rounds: retry temporary failures after all other requests."""
-        if self._api is None:
-            self._api = self._open()
-        outcomes: dict[int, AnswerT | Failure] = {}
-        for attempt in range(ATTEMPTS):
-            waiting = [i for i in range(len(requests)) if i not in outcomes]
-            if attempt and waiting:
-                await asyncio.sleep(BACK_OFF[attempt - 1])
-            last = attempt == ATTEMPTS - 1
-            found = await _gather([self._attempt(requests[i], send, last) for i in waiting])
-            outcomes |= {
-                i: outcome for i, outcome in zip(waiting, found, strict=True) if outcome is not None
-            }
-        return [outcomes[i] for i in range(len(requests))]
-
-    def _open(self) -> Any:
-        if find_spec("openai") is None:
-            raise MissingDependencyError(
-                f"asking {self.words.who} needs the openai package",
-                hint="pip install 'llmpipe[serve]'",
-            )
-        import openai
-
-        return openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=self.api_key,
-            timeout=self.timeout,
-            max_retries=0,  # our own retries wait for the others and are counted
-            default_headers={"Connection": "close"} if self.local else None,
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=not self.local),
-        )
-
-    async def _attempt(
-        self, request: RequestT, send: Callable[[Any, RequestT], Awaitable[AnswerT]], last: bool
-    ) -> AnswerT | Failure | None:
-        """Send a request once; return None to try again later."""
-        import openai
-
-        await self._throttle.enter()
+        self.api()
+        call = _Call(send)
+        tasks = [asyncio.ensure_future(self._outcome(request, call)) for request in requests]
         try:
-            answer = await send(self._api, request)
-            self._throttle.succeeded()
+            return list(await asyncio.gather(*tasks))
+        except Exception:  # what is in flight may have been paid for
+            for task in tasks:
+                if task not in self._sending:
+                    task.cancel()
+            if in_flight := [task for task in tasks if not task.done()]:
+                await asyncio.wait(in_flight, timeout=LAST_REPLIES)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _outcome(self, request: RequestT, call: _Call) -> AnswerT | Failure:
+        """Send a request until there is an answer or no attempt is left."""
+        attempt = overloads = 0
+        while True:
+            last = attempt == ATTEMPTS - 1 or overloads == OVERLOADS - 1
+            async with self._throttle.place():
+                if call.over:
+                    raise asyncio.CancelledError
+                try:
+                    again = await self._attempt(request, call, last)
+                    if isinstance(again, _Again) and again.overloaded:
+                        await asyncio.sleep(self._throttle.rest)
+                except Exception:
+                    call.over = True
+                    raise
+            if not isinstance(again, _Again):
+                return again
+            overloads += again.overloaded
+            attempt += not again.overloaded
+            step = overloads if again.overloaded else attempt
+            await asyncio.sleep(BACK_OFF[min(step, len(BACK_OFF)) - 1])
+
+    async def _attempt(self, request: object, call: _Call, last: bool) -> Any | Failure | _Again:
+        """Send a request once; it holds a place."""
+        sdk, task, begun = self.sdk, asyncio.current_task(), self._throttle.clock()
+        assert task is not None
+        self._sending.add(task)
+        try:
+            answer = await call.send(self._api, request)
+            self._throttle.succeeded(self._throttle.clock() - begun)
             self._recent.append(True)
             return answer
-        except openai.APIConnectionError as error:  # also a timeout
+        except BudgetReachedError as error:
+            return Failure("budget", error.message)
+        except sdk.errors.APITimeoutError:
+            self.check_alive()
+            return self._again_or_failed(last, "failed", f"no reply in {self.timeout:g} s")
+        except sdk.errors.APIConnectionError as error:
             self.check_alive()
             if last:
                 raise self._unreachable(error) from error
-            return None
-        except openai.APIStatusError as error:
+            return _Again()
+        except sdk.errors.APIStatusError as error:
             return self._after_status(error, last)
-        except openai.OpenAIError as error:
+        except (*_MALFORMED, sdk.errors.APIResponseValidationError) as error:
+            detail = without_key(str(error), self.api_key)[:300]
+            return self._again_or_failed(last, "malformed reply", detail)
+        except sdk.error as error:
             what = f"{self.words.who} at {self.base_url} cannot be asked"
             gist = f"{what}: {type(error).__name__}"
             raise ModelServerError(f"{what}: {error}", gist=gist) from error
         finally:
-            await self._throttle.leave()
+            self._sending.discard(task)
 
-    def _after_status(self, error: Any, last: bool) -> Failure | None:
+    def _after_status(self, error: Any, last: bool) -> Failure | _Again:
         status = error.status_code
         detail = without_key(_detail(error), self.api_key)
         if status in _FATAL:
@@ -242,12 +261,17 @@ class ApiClient:
                 gist=gist,
                 hint=f"check {fields}model, {fields}base_url and {fields}api_key",
             )
-        if status == 429:
+        if status in self.sdk.overloaded:
             self._throttle.overloaded(_retry_after(error))
-        if status in (408, 409, 429) or status >= 500:
-            return self._failed("failed", f"HTTP {status}: {detail}") if last else None
+            if not last:
+                return _Again(overloaded=True)
+        if status in (408, 409, *self.sdk.overloaded) or status >= 500:
+            return self._again_or_failed(last, "failed", f"HTTP {status}: {detail}")
         too_long = any(word in str(error.body) for word in _TOO_LONG)
         return self._failed("too long" if too_long else "refused", detail)
+
+    def _again_or_failed(self, last: bool, problem: str, detail: str) -> Failure | _Again:
+        return self._failed(problem, detail) if last else _Again()
 
     def _failed(self, problem: str, detail: str) -> Failure:
         self._recent.append(False)
@@ -268,17 +292,6 @@ class ApiClient:
             f"cannot reach {self.words.who} at {self.base_url}: {error.__cause__ or error}",
             hint=f"is it running, and is {self.words.fields}base_url right? {self.words.kept}",
         )
-
-
-async def _gather(work: Sequence[Awaitable[Any]]) -> list[Any]:
-    """Await all; at the first exception, cancel the others and raise it."""
-    tasks = [asyncio.ensure_future(item) for item in work]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _detail(error: Any) -> str:

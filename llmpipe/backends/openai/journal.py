@@ -69,10 +69,11 @@ class Journal:
     def __exit__(self, *exc_info: object) -> None:
         self._file.close()
 
-    def get(self, key: str, shape: Any = Any) -> Any | None:
+    def get(self, key: str, shape: Any = Any, *, counted: bool = True) -> Any | None:
         """Return the reply journaled under ``key`` by any process, or None.
 
-        ``shape`` is its type. A damaged entry has another one, and does not count.
+        ``shape`` is its type. A damaged entry has another one, and does not count. What is not
+        ``counted`` is no reply, such as a note.
         """
         with self._lock, self._explained():
             if key not in self._places:
@@ -86,11 +87,11 @@ class Journal:
             except msgspec.ValidationError:
                 del self._places[key]  # a later line may hold it
                 return None
-            self.reused += place[0] < self._held
+            self.reused += counted and place[0] < self._held
             return reply
 
-    def put(self, key: str, reply: Any) -> None:
-        """Add a reply; it is on disk when this returns."""
+    def put(self, key: str, reply: Any, *, synced: bool = True) -> None:
+        """Add a reply; it is on disk when this returns, if it is ``synced``."""
         line = json.dumps({"key": key, "reply": reply}, ensure_ascii=False).encode(
             "utf-8", "surrogatepass"
         )
@@ -100,7 +101,8 @@ class Journal:
                 end = os.fstat(self._file.fileno()).st_size
                 torn = end > 0 and self._pread(end - 1, 1) != b"\n"
                 self._write((b"\n" if torn else b"") + line + b"\n")
-                os.fsync(self._file.fileno())
+                if synced:
+                    os.fsync(self._file.fileno())
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from llmpipe.backends.spending import dollars
 from llmpipe.contracts import (
     Effort,
     EstimateContext,
@@ -55,7 +56,12 @@ from llmpipe.stages.generate.protocol import (
     MethodContext,
     Reject,
 )
-from llmpipe.stages.generate.teacher import identity, open_teacher
+from llmpipe.stages.generate.teacher import (
+    budget_problems,
+    endpoint_metrics,
+    identity,
+    open_teacher,
+)
 
 if TYPE_CHECKING:
     from llmpipe.backends.openai.chat import ChatClient
@@ -72,7 +78,7 @@ class Generate(StageDefaults, Showable, Stochastic, Estimates):
     @staticmethod
     def ports(config: GenerateConfig) -> Ports:
         inputs = dict(config.sources())
-        if config.teacher.engine == "llama.cpp":
+        if config.teacher.local:
             inputs["teacher"] = Input(("teacher", "model"), config.teacher.model, ("gguf",))
         outputs = {"rows": Output("records"), "rejects": Output("records")}
         return Ports(inputs, outputs, default="rows")
@@ -80,7 +86,11 @@ class Generate(StageDefaults, Showable, Stochastic, Estimates):
     @staticmethod
     def problems(config: GenerateConfig) -> list[tuple[FieldPath, str]]:
         of_teacher = [(("teacher", name), message) for name, message in config.teacher.problems()]
-        return [*of_teacher, *config.own_problems()]
+        of_budget = [
+            (("budget", name), message)
+            for name, message in budget_problems(config.budget, config.teacher)
+        ]
+        return [*of_teacher, *of_budget, *config.own_problems()]
 
     @staticmethod
     def review(config: GenerateConfig, folder: Path) -> list[Finding]:
@@ -88,12 +98,8 @@ class Generate(StageDefaults, Showable, Stochastic, Estimates):
 
     @staticmethod
     def fingerprint(config: GenerateConfig) -> Mapping[str, Any]:
-        data = semantic_fields(config)
-        dropped = {"api_key", "concurrency"}
-        if config.teacher.engine == "openai":
-            dropped.add("context")
-        teacher = {k: v for k, v in data["teacher"].items() if k not in dropped}
-        return {**data, "teacher": teacher}
+        data = semantic_fields(config, without=frozenset({"budget"}))
+        return {**data, "teacher": config.teacher.fingerprint()}
 
     @staticmethod
     def effort(fingerprint: Mapping[str, Any]) -> Effort:
@@ -103,12 +109,11 @@ class Generate(StageDefaults, Showable, Stochastic, Estimates):
 
     @staticmethod
     def tools(config: GenerateConfig) -> tuple[str, ...]:
-        return ("xllamacpp",) if config.teacher.engine == "llama.cpp" else ()
+        return ("xllamacpp",) if config.teacher.local else ()
 
     @staticmethod
     def needs(config: GenerateConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
-        engine = "xllamacpp" if config.teacher.engine == "llama.cpp" else "openai"
-        return packages(engine, *config.packages())
+        return packages(config.teacher.package(), *config.packages())
 
     @staticmethod
     def estimate(
@@ -167,6 +172,9 @@ def _client(ctx: StageContext[GenerateConfig], pace: Pace) -> AbstractContextMan
         threads=ctx.threads,
         reveal=ctx.reveal,
         resample=ctx.resample,
+        budget=ctx.config.budget,
+        requires=ctx.config.requires(),
+        warn=ctx.warn,
         on_reply=pace.replied,
     )
 
@@ -188,18 +196,25 @@ def _written(
 ) -> StageResult:
     """Write the rows and the rejects, and return the stage's result."""
     from llmpipe.backends.openai.journal import counted_replies
+    from llmpipe.stages.generate.estimate import most_money
 
     outputs = {"rows": ctx.out / "rows.jsonl", "rejects": ctx.out / "rejects.jsonl"}
     write_rows(outputs["rows"], _rows(ctx, state))
     write_rows(outputs["rejects"], map(_reject, state.rejects))
     known = client.journal.reused
-    replies = {"replies_new": client.sent, "replies_from_journal": known}
+    replies: dict[str, Any] = {"replies_new": client.sent, "replies_from_journal": known}
+    if (estimated := most_money(ctx.config)) is not None:
+        replies["usd_estimated"] = round(estimated, 6)
+    spending = {**client.ledger.metrics(), **endpoint_metrics(client)}
     summary = (
         f"{len(state.rows)} rows, {len(state.rejects)} rejected, {counted_replies(client.sent)}"
     )
     if known:
         summary += f" and {known} from the journal"
-    return StageResult(outputs, {**method.metrics(), **state.metrics(), **replies}, summary)
+    if "usd" in spending:
+        summary += f", {dollars(spending['usd'])}"
+    metrics = {**method.metrics(), **state.metrics(), **replies, **spending}
+    return StageResult(outputs, metrics, summary)
 
 
 def _rows(ctx: StageContext[GenerateConfig], state: GenerationState) -> Iterator[dict[str, Any]]:

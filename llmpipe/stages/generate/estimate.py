@@ -7,41 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmpipe.backends.spending import Usage
 from llmpipe.contracts import EstimateContext, Needs
 from llmpipe.estimate.loaded import PLAIN, heaviest, in_llama_cpp, together
 from llmpipe.estimate.weights import Unknown, find_weights
 from llmpipe.needs import Given
 from llmpipe.stages.generate.protocol import GenerateConfig, Traffic
 
-MILLION = 1_000_000
-
 
 def estimate(config: GenerateConfig, inputs: Mapping[str, Given], asked: EstimateContext) -> Needs:
     """Return the memory of a teacher that is served here, or the money for an endpoint's."""
-    teacher, traffic = config.teacher, config.traffic()
-    notes = [_requests(traffic)]
-    if teacher.engine == "openai":
-        money = None
-        if teacher.price is None:
+    teacher = config.teacher
+    notes = [_requests(config.traffic())]
+    if not teacher.local:
+        money = most_money(config)
+        if money is None:
             notes.append("money is not known: name what the endpoint charges in `teacher.price`")
-        elif traffic is None:
-            notes.append("money is not known, because the number of requests is not")
-        else:
-            prompts, replies = traffic.prompts, traffic.replies
-            total = prompts * teacher.price.input + replies * teacher.price.output
-            money = total / MILLION
         return Needs(memory=PLAIN, parts={"process": PLAIN}, money=money, notes=tuple(notes))
     weights = find_weights(inputs["teacher"], online=asked.online)
     if isinstance(weights, Unknown):
         return Needs(notes=(f"memory is not known: {weights.reason}", *notes))
-    served = in_llama_cpp(weights, context=teacher.context, slots=teacher.concurrency)
+    served = in_llama_cpp(weights, context=teacher.slot, slots=teacher.concurrency)
     parts = heaviest(together({"process": PLAIN}, served))
     return Needs(memory=sum(parts.values()), parts=parts, notes=tuple(notes))
 
 
-def _requests(traffic: Traffic | None) -> str:
-    if traffic is None:
-        return "the number of requests depends on the teacher's replies"
+def most_money(config: GenerateConfig) -> float | None:
+    """Return what the rows cost at most, in US dollars, if no reply is rejected.
+
+    None if the spec names no price: prices are never guessed.
+    """
+    price, budget, traffic = config.teacher.price, config.budget, config.traffic()
+    if price is None:
+        return None
+    money = price.worst(Usage(traffic.prompts, traffic.replies))
+    return min(money, budget.money) if budget is not None and budget.money else money
+
+
+def _requests(traffic: Traffic) -> str:
     return (
         f"{traffic.requests:,} requests if no reply is rejected, with prompts of at most about "
         f"{traffic.prompts:,} and replies of at most {traffic.replies:,} tokens; rejected replies "

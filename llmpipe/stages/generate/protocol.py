@@ -7,12 +7,14 @@ share: the count, the journal, duplicates, progress and the files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar
 
 from msgspec import Meta
 
+from llmpipe.backends.spending import Budget
 from llmpipe.contracts import Artifact, FieldPath, Finding, Input, RandomSeed, StageConfig
 from llmpipe.formats.provenance import Provenance
 from llmpipe.stages.generate.asking import Teacher
@@ -21,6 +23,9 @@ from llmpipe.stages.generate.teacher import TeacherConfig
 PATIENCE = 200
 """Rejects in a row after which a stage gives up: at a yield of one row in 20, the chance that this
 many fail by bad luck is 4 in 100,000."""
+
+PROMPT = 1000
+"""The tokens of a prompt in estimates: most prompts of the methods have fewer with short seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
     """Number of consecutive rejects after which the stage gives up, before it pays for more."""
     random_seed: RandomSeed = 0
     """Drives every random choice of the method, and the teacher's sampling."""
+    budget: Budget | None = None
+    """What the rows may cost. The stage stops before a request could exceed it."""
 
     def sources(self) -> Mapping[str, Input]:
         """Return the method's inputs by port; the teacher is added by the stage."""
@@ -61,13 +68,25 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
         """Check the config against the files that it names."""
         return ()
 
+    def replies_per_row(self) -> float:
+        """Return how many replies a row takes if nothing is rejected, for estimates."""
+        return 1.0
+
+    def traffic(self) -> Traffic:
+        """Return what `count` rows take of the teacher if no reply is rejected.
+
+        By default every prompt has `PROMPT` tokens, and every reply is at its longest.
+        """
+        requests = math.ceil(self.count * self.replies_per_row())
+        return Traffic(requests, requests * PROMPT, requests * self.teacher.max_tokens)
+
+    def requires(self) -> frozenset[str]:
+        """Name what the teacher's endpoint must obey: fields of `Abilities`, such as ``system``."""
+        return frozenset()
+
     def packages(self) -> tuple[str, ...]:
         """Name the packages that the method imports when it runs."""
         return ()
-
-    def traffic(self) -> Traffic | None:
-        """Return what `count` rows take of the teacher if no reply is rejected, where known."""
-        return None
 
 
 ConfigT = TypeVar("ConfigT", bound=GenerateConfig)

@@ -1,31 +1,31 @@
-"""The teacher model, served here by llama.cpp or behind an OpenAI-compatible endpoint."""
+"""The teacher model: served here by llama.cpp, behind an OpenAI-compatible endpoint, or Claude."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from msgspec import Meta, Struct
+import msgspec
+from msgspec import Meta
 
 from llmpipe.backends.chat_model import ChatModelConfig, serve_alone
+from llmpipe.backends.spending import Budget, Price
 from llmpipe.contracts import Artifact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmpipe.backends.openai.chat import ChatClient
+    from llmpipe.backends.openai.chat_requests import ChatFormat
 
-
-class TokenPrice(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What an endpoint charges for a million tokens, in US dollars."""
-
-    input: Annotated[float, Meta(ge=0)]
-    """For prompts."""
-    output: Annotated[float, Meta(ge=0)]
-    """For replies, reasoning included."""
+CONTEXT = 2048
+"""Tokens of prompt and reply together, if a spec does not say."""
+UNSEEN = ("api_key", "concurrency", "price", "timeout", "mode")
+"""Fields that change no reply."""
 
 
 class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
@@ -36,25 +36,65 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     0."""
     max_tokens: Annotated[int, Meta(ge=1)] = 512
     """Maximum tokens of a reply, including reasoning. Longer replies are cut and rejected."""
-    context: Annotated[int, Meta(ge=256)] = 2048
-    """Tokens of prompt and reply together. Only for llama.cpp; an endpoint has its own limit."""
+    context: Annotated[int, Meta(ge=256)] | None = None
+    """Tokens of prompt and reply together; 2048 by default for llama.cpp. For an endpoint, prompts
+    that certainly exceed it are not sent; otherwise the endpoint refuses them."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 4
     """Number of requests at the same time; the slots of a llama.cpp server.
 
     With 1, llama.cpp gives the same replies on every run. With more, it computes several together,
     and its rounding, and rarely a word, depends on which ones coincide.
     """
-
-    price: TokenPrice | None = None
-    """What the endpoint charges, for ``llmpipe estimate``. Only for openai."""
+    timeout: Annotated[float, Meta(gt=0, le=86400)] = 600.0
+    """Seconds to wait for a reply before it is asked for again."""
+    price: Price | None = None
+    """What the endpoint charges. Without it no cost is estimated, shown or limited: prices are
+    never guessed."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """List the fields that do not go together, as (field, message)."""
         yield from ChatModelConfig.problems(self)
-        if self.engine == "llama.cpp" and self.price is not None:
-            yield "price", "has no effect for the llama.cpp engine; remove it"
-        if self.engine == "llama.cpp" and self.max_tokens >= self.context:
+        if self.engine == "anthropic" and not self.api_key:
+            yield "api_key", "is required for the anthropic engine: ${secret:NAME}"
+        if self.local and self.max_tokens >= self.slot:
+            yield "max_tokens", f"leaves no room for a prompt in a context of {self.slot}"
+        elif self.context is not None and self.max_tokens >= self.context:
             yield "max_tokens", f"leaves no room for a prompt in a context of {self.context}"
+        if self.local and self.price is not None:
+            yield "price", "has no effect for the llama.cpp engine; remove it"
+
+    @property
+    def local(self) -> bool:
+        """Whether the teacher runs on this machine, from an input of the stage."""
+        return self.engine == "llama.cpp"
+
+    @property
+    def slot(self) -> int:
+        """The tokens of a slot of our own server."""
+        return self.context or CONTEXT
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return the fields that shape replies."""
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        if self.local:
+            data["context"] = self.slot
+        else:
+            del data["context"]
+        return {name: value for name, value in data.items() if name not in UNSEEN}
+
+    def package(self) -> str:
+        """Return the distribution that asks the teacher."""
+        return {"llama.cpp": "xllamacpp", "openai": "openai", "anthropic": "anthropic"}[self.engine]
+
+
+def budget_problems(budget: Budget | None, teacher: TeacherConfig) -> Iterator[tuple[str, str]]:
+    """List the fields of a budget that cannot be kept, as (field, message)."""
+    if budget is not None and budget.money is not None and teacher.price is None:
+        yield "money", (
+            "has no effect for the llama.cpp engine; remove it" if teacher.local
+            else "needs the teacher's price: `teacher: {price: {input: …, output: …}}`, "
+            "in US dollars per million tokens"
+        )  # fmt: skip
 
 
 def identity(config: TeacherConfig, gguf: Artifact | None) -> dict[str, str]:
@@ -74,35 +114,47 @@ def open_teacher(
     threads: int,
     reveal: Callable[[str], str],
     resample: bool = False,
+    budget: Budget | None = None,
+    requires: frozenset[str] = frozenset(),
+    warn: Callable[[str], None] = lambda message: None,
     on_reply: Callable[[int | None], None] = lambda tokens: None,
 ) -> Iterator[ChatClient]:
-    """Yield a client for the teacher, with either engine; it is closed at the end.
+    """Yield a client for the teacher, with any engine; it is closed at the end.
 
     ``gguf`` is the teacher's file for llama.cpp, which writes its log and its prompt cache into the
-    folder ``work``. ``resample`` asks again for what the journal contains. ``on_reply`` is called
-    with every reply; see `ChatClient`.
+    folder ``work``. ``resample`` asks again for what the journal contains. ``budget`` limits what
+    the replies cost. ``requires`` names what an endpoint must obey, and ``warn`` says what it does
+    not. ``on_reply`` is called with every reply; see `ChatClient`.
 
     Raises:
-        StageError: The GGUF cannot be served, or the secret for the key is not set.
+        StageError: The GGUF cannot be served, the secret for the key is not set, or the endpoint
+            does not obey what is required.
     """
+    from llmpipe.backends.ledger import Ledger
     from llmpipe.backends.llama_cpp.prefixes import Prefixes
     from llmpipe.backends.openai.chat import ChatClient
     from llmpipe.backends.openai.journal import Journal
+    from llmpipe.backends.openai.probe import probe_endpoint
 
     common: Mapping[str, Any] = {
         "identity": identity(config, gguf),
         "concurrency": config.concurrency,
+        "timeout": config.timeout,
+        "ledger": Ledger(config.price, budget),
         "on_reply": on_reply,
     }
     with Journal(journal, resample=resample) as replies:
         if gguf is None:
             key = reveal(config.api_key) if config.api_key else "none"
-            with ChatClient(config.base_url or "", config.model, journal=replies,
-                            api_key=key, **common) as client:  # fmt: skip
+            chat_format, base_url = _endpoint(config)
+            with ChatClient(base_url, config.model, journal=replies, api_key=key,
+                            format=chat_format, context=config.context,
+                            **common) as client:  # fmt: skip
+                probe_endpoint(client, requires | _needed_for(budget), warn)
                 yield client
             return
         with _emptied(work / "prompts") as folder, serve_alone(
-            gguf, role="teacher", context=config.context, slots=config.concurrency,
+            gguf, role="teacher", context=config.slot, slots=config.concurrency,
             threads=threads, log=work / "llama.cpp.log", slots_folder=folder,
         ) as server, ChatClient(
             f"{server.url}/v1", server.model, journal=replies, local=True,
@@ -110,6 +162,28 @@ def open_teacher(
             api_key=server.api_key or "none", check_alive=server.check_alive, **common
         ) as client:  # fmt: skip
             yield client
+
+
+def endpoint_metrics(client: ChatClient) -> dict[str, Any]:
+    """Return what the probe has found of an endpoint; nothing for our own server."""
+    return {} if client.local else {"endpoint": asdict(client.format.abilities)}
+
+
+def _endpoint(config: TeacherConfig) -> tuple[ChatFormat, str]:
+    """Return how the teacher's endpoint takes chats, and where it is."""
+    if config.engine == "anthropic":
+        from llmpipe.backends.anthropic.chat_format import API, AnthropicFormat
+
+        return AnthropicFormat(), config.base_url or API
+    from llmpipe.backends.openai.chat_format import OpenAIFormat
+
+    return OpenAIFormat(), config.base_url or ""
+
+
+def _needed_for(budget: Budget | None) -> frozenset[str]:
+    """Return what an endpoint must obey so that a budget of tokens or money can be kept."""
+    limited = budget is not None and (budget.tokens is not None or budget.money is not None)
+    return frozenset({"max_tokens"} if limited else ())
 
 
 @contextmanager

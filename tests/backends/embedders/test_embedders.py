@@ -14,6 +14,7 @@ import pytest
 from openai_endpoint import Answer, Endpoint, letter_vector
 
 from llmpipe.backends.openai import client as openai_client
+from llmpipe.backends.openai import throttle as openai_throttle
 from llmpipe.errors import StageError
 from llmpipe.retrieval.embedders import (
     OpenedEmbedder,
@@ -60,7 +61,7 @@ def onnx_embedder(minilm: Path, minilm_int8: Path) -> Iterator[OpenedEmbedder]:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the pauses between attempts short."""
     monkeypatch.setattr(openai_client, "BACK_OFF", (0.01, 0.01, 0.01, 0.01))
-    monkeypatch.setattr(openai_client, "COOL_DOWN", 0.05)
+    monkeypatch.setattr(openai_throttle, "COOL_DOWN", 0.05)
 
 
 def test_vectors_are_those_of_plain_sentence_transformers(

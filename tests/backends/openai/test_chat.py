@@ -8,49 +8,21 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_clients import client_for, error, questions
 from openai_endpoint import Answer, Endpoint
 
-from llmpipe.backends.openai import client as openai_client
-from llmpipe.backends.openai.chat import TEACHER, ChatClient, ChatRequest
-from llmpipe.backends.openai.client import ApiClient, Throttle
+from llmpipe.backends.openai.chat import TEACHER, ChatRequest
+from llmpipe.backends.openai.client import ApiClient
 from llmpipe.backends.openai.journal import Journal
+from llmpipe.backends.openai.throttle import Throttle
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the pauses between attempts short."""
-    monkeypatch.setattr(openai_client, "BACK_OFF", (0.01, 0.01, 0.01, 0.01))
-    monkeypatch.setattr(openai_client, "COOL_DOWN", 0.05)
-
-
-@contextmanager
-def client_for(url: str, folder: Path, **options: Any) -> Iterator[ChatClient]:
-    """Open a client with a journal in ``folder``."""
-    options = {"concurrency": 4, "identity": {"model": "m"}, "local": True, **options}
-    with Journal(folder) as journal, ChatClient(url, "m", journal=journal, **options) as client:
-        yield client
-
-
-def questions(count: int) -> list[ChatRequest]:
-    """Make requests that differ in their text."""
-    return [
-        ChatRequest([{"role": "user", "content": f"q{i}"}], 0.5, 16, seed=i) for i in range(count)
-    ]
-
-
-def error(status: int, message: str, **fields: object) -> Answer:
-    """Return an error in OpenAI's form."""
-    return status, {"error": {"message": message, **fields}}, {}
 
 
 def test_replies_come_in_order_and_once(tmp_path: Path) -> None:
@@ -122,15 +94,26 @@ def test_a_passing_failure_is_sent_again_after_the_rest(tmp_path: Path) -> None:
 def test_concurrency_falls_on_429_and_rises_on_success() -> None:
     """Three quarters after a burst of 429s, one more after 25 successes, never over the ceiling."""
     throttle = Throttle(8)
-    throttle.overloaded(None)
-    throttle.overloaded(None)  # the same burst
+    for _ in range(12):  # one burst
+        throttle.overloaded(None)
     assert throttle.limit == 6
     for _ in range(25):
-        throttle.succeeded()
+        throttle.succeeded(0.1)
     assert throttle.limit == 7
     for _ in range(100):
-        throttle.succeeded()
+        throttle.succeeded(0.1)
     assert throttle.limit == 8
+
+
+def test_a_few_429s_at_random_change_nothing() -> None:
+    """One in twenty is no overload: the limit stays, and there is no cool-down."""
+    throttle = Throttle(8)
+    for _ in range(20):
+        for _ in range(19):
+            throttle.succeeded(0.1)
+        throttle.overloaded(None)
+    assert throttle.limit == 8
+    assert throttle.not_before == 0.0
 
 
 def test_a_dead_endpoint_is_named(tmp_path: Path) -> None:
@@ -260,6 +243,7 @@ ASK = """
 import sys
 from pathlib import Path
 from llmpipe.backends.openai.journal import Journal
+from llmpipe.backends.openai.throttle import Throttle
 from llmpipe.backends.openai.chat import ChatClient, ChatRequest
 with Journal(Path(sys.argv[2])) as journal, ChatClient(
     sys.argv[1], "m", {}, journal, concurrency=1, local=True

@@ -91,6 +91,9 @@ class SelfInstructConfig(GenerateConfig, frozen=True, kw_only=True):
     def sources(self) -> Mapping[str, Input]:
         return {"seeds": Input(("seeds",), self.seeds, ("records", "dataset"))}
 
+    def replies_per_row(self) -> float:
+        return 2.5  # a share of a prompt for new tasks, its classification, its instances
+
     def review(self) -> Iterable[Finding]:
         return absent([self.seeds], named_columns(("map",), self.map))
 
