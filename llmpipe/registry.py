@@ -30,6 +30,7 @@ KINDS: dict[str, str] = {
     "bundle": "llmpipe.stages.bundle:Bundle",
     "chunk": "llmpipe.stages.chunk:Chunk",
     "command": "llmpipe.stages.command:Command",
+    "curate": "llmpipe.stages.curate:Curate",
     "embed": "llmpipe.stages.embed:Embed",
     "evaluate": "llmpipe.stages.evaluate:Evaluate",
     "evaluate_retrieval": "llmpipe.stages.evaluate_retrieval:EvaluateRetrieval",

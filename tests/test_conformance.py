@@ -20,6 +20,16 @@ CONFIGS = {
     "command": (
         {"run": "cat ${inputs.i} > ${outputs.o}", "inputs": {"i": "./a"}, "outputs": {"o": "o"}},
     ),
+    "curate": (
+        {
+            "data": ["./a.jsonl", "./b.jsonl"],
+            "columns": ["text"],
+            "steps": [
+                {"step": "near_duplicates"},
+                {"step": "decontaminate", "against": ["dataset.test"]},
+            ],
+        },
+    ),
     "evaluate": ({"models": ["./m.gguf"], "data": "./rows.jsonl", "metrics": ["exact_match"]},),
     "evaluate_retrieval": ({"indexes": ["index"], "questions": "./questions.jsonl"},),
     "embed": ({"chunks": "chunks", "model": "./model"},),

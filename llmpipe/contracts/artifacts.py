@@ -69,6 +69,8 @@ class Input:
     """Whether a pattern of file names or any folder is allowed here; then a hub id is not."""
     allow_held_out: bool = True
     """Whether rows that a stage holds out are allowed here, directly or passed on by others."""
+    compared: bool = False
+    """Whether the stage only compares its other rows with these, so that no output holds them."""
     gather: bool = False
     """Whether it takes a stage at all points of its sweep, as ports ``name[point]``."""
     adapts: str | None = None

@@ -30,5 +30,14 @@ def held_out_in(binding: Binding, nodes: Mapping[str, StageNode]) -> str | None:
         if node.ports.outputs[source.output].held_out:
             return f"{source.stage}.{source.output}"
         if node.kind != OPAQUE:
-            waiting += [given for given in node.bindings.values() if given.type in ROWS]
+            waiting += [
+                given
+                for name, given in node.bindings.items()
+                if given.type in ROWS and not _only_compared(node, name)
+            ]
     return None
+
+
+def _only_compared(node: StageNode, name: str) -> bool:
+    wanted = node.ports.inputs.get(name)  # a gathered input has a port for each point
+    return wanted is not None and wanted.compared

@@ -22,6 +22,9 @@ def described_schema(cls: type[msgspec.Struct]) -> dict[str, Any]:
         definition.pop("title", None)
         if "description" in definition:
             definition["description"] = prose(definition["description"])
+        if tag := struct.__struct_config__.tag_field:
+            told = f"Selects this {tag}." if "description" in definition else ""
+            definition["properties"][tag].setdefault("description", told)
         for name, text in _field_docs(struct).items():
             if name in definition["properties"]:
                 definition["properties"][name].setdefault("description", prose(text))

@@ -19,6 +19,7 @@ import msgspec
 from llmpipe.contracts import Resources
 from llmpipe.registry import KINDS, all_kinds, config_class, stage_class, variant_names
 from llmpipe.spec.described import described_schema
+from llmpipe.spec.tagged import by_tag
 from llmpipe.type_errors import TYPE_WORDS
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -327,6 +328,8 @@ def _or_expression(field: dict[str, Any]) -> dict[str, Any]:
         outer["default"] = default  # an editor inserts it; None or a block would be in the way
     dropped = (*told, "default", "formerly")
     inner = {key: value for key, value in field.items() if key not in dropped}
+    if "discriminator" in inner:
+        return {**outer, **by_tag(inner)}
     choices = [_block_or_expression(choice) for choice in inner.get("anyOf", [inner])]
     if not any(_takes_expression(choice) for choice in choices):
         choices.append(EXPRESSION)

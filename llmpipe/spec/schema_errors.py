@@ -11,6 +11,7 @@ from llmpipe.errors import Problem, did_you_mean
 from llmpipe.spec.hints import for_unknown, in_quotes, of_another_variant, other_engine
 from llmpipe.spec.load import Node
 from llmpipe.spec.old_names import twice_named
+from llmpipe.spec.tagged import intended_form, tag_of, tag_problem
 from llmpipe.type_errors import (
     TYPE_WORDS,
     Steps,
@@ -71,6 +72,8 @@ def _explain(error: Any, node: Node, base: Steps, root: dict[str, Any]) -> Itera
     elif error.validator == "required":
         missing = error.message.split("'")[1]
         yield Problem(f"{prefix}{missing!r} is missing", node.locate(path, key=True))
+    elif problem := tag_problem(error, node, base):
+        yield problem
     elif intended := _intended_choice(error):
         for nested in intended:
             yield from _explain(nested, node, base, root)
@@ -87,6 +90,8 @@ def _intended_choice(error: Any) -> list[Any]:
     """
     if error.validator not in ("anyOf", "oneOf"):
         return []
+    if tag_of(error.schema):
+        return intended_form(error)
     of_type = {e.schema_path[0] for e in error.context} - {
         e.schema_path[0] for e in error.context if e.validator == "type" and not e.relative_path
     }

@@ -19,8 +19,8 @@ from llmpipe.testing.running import make_config
 HEAVY = (
     "asyncio", "axolotl", "bm25s", "bs4", "datasets", "docutils", "faiss", "gguf", "jsonschema",
     "mammoth", "markdown_it", "numpy", "onnxruntime", "openai", "pandas", "peft", "pypdfium2",
-    "rich", "rouge_score", "scipy", "semantic_text_splitter", "sentence_transformers", "sklearn",
-    "tensorflow", "tokenizers", "torch", "transformers", "xllamacpp",
+    "rensa", "rich", "rouge_score", "scipy", "semantic_text_splitter", "sentence_transformers",
+    "sklearn", "tensorflow", "tokenizers", "torch", "transformers", "xllamacpp",
 )  # fmt: skip
 """What no stage's module may import before the stage runs."""
 

@@ -18,6 +18,7 @@ stages:
   again: {{kind: format, data: rows.eval}}
   mixed: {{kind: format, sources: [{{data: rows}}, {{data: again}}]}}
   fresh: {{kind: format, data: rows}}
+  clean: {{kind: curate, data: rows, steps: [{{step: decontaminate, against: [rows.test]}}]}}
   answers: {{kind: evaluate, models: [./base], data: rows.test}}
   file: {{kind: command, run: x, inputs: {{i: rows.eval, t: rows}}, outputs: {{eval: o.jsonl}}}}
   gguf: {{kind: export, model: ./base, quantize: q4_k_m, calibration: {calibration}}}
@@ -56,10 +57,11 @@ def test_held_out_rows_are_found_behind_other_stages(
 
 
 @pytest.mark.parametrize(
-    "calibration", ["rows", "fresh.train", "rows.rejects", "file.eval", "./kept.eval.jsonl"]
+    "calibration",
+    ["rows", "fresh.train", "clean", "rows.rejects", "file.eval", "./kept.eval.jsonl"],
 )
 def test_other_rows_are_allowed(tmp_path: Path, calibration: str) -> None:
-    """Training rows, files of any name, and what a command makes of rows."""
+    """Training rows, also if compared with others; files of any name; what a command makes."""
     found = problems(tmp_path, calibration)
     assert not any("held-out" in message for message in found), found
 

@@ -1,0 +1,133 @@
+"""What a curate stage knows of its rows: their text in a file, and in memory about 45 bytes a row.
+
+A row stays as its source has it. The steps compare its turns: those of the example that its columns
+hold, or one for each of the columns that the spec names.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from llmpipe.formats import read_example
+from llmpipe.formats.provenance import PROVENANCE, read_provenance
+from llmpipe.formats.records import Row, encode, from_json
+from llmpipe.formats.row import text_column
+from llmpipe.formats.turn import Turn
+from llmpipe.stages.format_lines import Lines
+from llmpipe.stages.format_rows import id_key
+
+TOGETHER = 250
+"""Rows that are read from the file together."""
+
+NOT_ANSWERS = frozenset({"system", "user", "tool"})
+"""The roles whose turns are what an answer answers."""
+
+T = TypeVar("T")
+
+_IN_ORDER = msgspec.json.Encoder(enc_hook=float, order="deterministic")
+
+
+class Said(NamedTuple):
+    """One turn: its role, and all of its text."""
+
+    role: str
+    text: str
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is what a model learns to answer, or what its answer is judged by."""
+        return self.role not in NOT_ANSWERS
+
+
+_ENCODE = msgspec.json.Encoder().encode
+_DECODE = msgspec.json.Decoder(list[Said]).decode
+
+
+class Rows:
+    """Rows in the order in which they were read, each known by its position.
+
+    Attributes:
+        source: the number of each row's source.
+        line: its line there.
+        generated: whether a model made it.
+        key: eight bytes of its id as a number, which order rows by their content.
+    """
+
+    def __init__(self, folder: Path, columns: Sequence[str] = ()) -> None:
+        self._texts, self._said = Lines(folder), Lines(folder)
+        self._waiting: list[tuple[bytes, bytes]] = []
+        self._columns = columns
+        self.source = array("H")
+        self.line = array("Q")
+        self.key = array("Q")
+        self.generated = bytearray()
+
+    def __len__(self) -> int:
+        return len(self.line)
+
+    def add(self, row: Row, source: int, line: int) -> None:
+        """Add a row. After the last one, call `store`.
+
+        Raises:
+            RowError: the row has no turns, or its provenance is malformed.
+        """
+        said = self._turns(row)
+        made = read_provenance(row)
+        columns = {name: value for name, value in row.items() if name != PROVENANCE}
+        text = encode({**columns, PROVENANCE: made.column()})
+        self._waiting.append((text, _ENCODE(said)))
+        self.source.append(source)
+        self.line.append(line)
+        self.key.append(int.from_bytes(id_key(made.id)[:8], "big"))
+        self.generated.append(made.generated)
+        if len(self._waiting) == TOGETHER:
+            self.store()
+
+    def store(self) -> None:
+        """Store the rows that wait."""
+        if self._waiting:
+            texts, said = zip(*self._waiting, strict=True)
+            self._texts.add(texts)
+            self._said.add(said)
+        self._waiting.clear()
+
+    def texts(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """Yield rows as lines of JSON, many at once."""
+        return self._texts.blocks(positions)
+
+    def each(self, positions: Sequence[int]) -> Iterator[tuple[int, Row]]:
+        """Yield rows with their positions, without holding them all."""
+        return self._each(self._texts, from_json, positions)
+
+    def each_said(self, positions: Sequence[int]) -> Iterator[tuple[int, list[Said]]]:
+        """Yield the turns of rows with their positions, without holding them all."""
+        return self._each(self._said, _DECODE, positions)
+
+    def said(self, position: int) -> list[Said]:
+        """Return the turns of a row."""
+        return _DECODE(self._said[position])
+
+    def _each(
+        self, lines: Lines, read: Callable[[bytes], T], positions: Sequence[int]
+    ) -> Iterator[tuple[int, T]]:
+        waiting = iter(positions)
+        while batch := list(islice(waiting, TOGETHER)):
+            yield from zip(batch, map(read, lines.at(batch)), strict=True)
+
+    def _turns(self, row: Mapping[str, Any]) -> list[Said]:
+        if self._columns:
+            return [Said(name, text_column(row, name, blank=True)) for name in self._columns]
+        return [Said(turn.role, _all_of(turn)) for turn in read_example(row).example.said()]
+
+
+def _all_of(turn: Turn) -> str:
+    if turn.is_plain:
+        return turn.text
+    calls = _IN_ORDER.encode(turn.tool_calls).decode() if turn.tool_calls else None
+    return "\n".join(filter(None, (turn.reasoning_content, turn.text, calls)))

@@ -1,0 +1,76 @@
+"""The words of a text as rows are compared, and what no near-duplicate may differ in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from llmpipe.formats.leakage import PUNCTUATION, normalize
+from llmpipe.stages.curate.steps import Protected
+from llmpipe.words import plain_words, sets_spaces
+
+_MARKS = PUNCTUATION.encode("ascii", "ignore")
+_NO_MARKS = dict.fromkeys(map(ord, PUNCTUATION))
+
+_DENYING = """
+not no never none nobody nothing neither nor without cannot cant dont doesnt isnt arent wont
+nicht nichts kein keine keinen keinem keiner keines nie niemals niemand ohne weder
+ne pas jamais sans aucun aucune rien ni nunca jamás sin ningún ninguna ninguno nada nadie
+non mai senza nessun nessuna nessuno niente não sem nem nenhum nenhuma niet geen nooit zonder
+nie nigdy bez brak не нет ни никогда без ничего немає inte ingen inget aldrig ikke aldri
+ei eikä nem nincs soha değil yok لا ليس لم لن غير 不 没 沒 未 無 无 非 否
+"""
+_COUNTING = """
+zero one two three four five six seven eight nine ten eleven twelve twenty thirty forty fifty
+hundred thousand million billion half twice
+null zwei drei vier fünf sechs sieben acht neun zehn elf zwölf zwanzig dreißig hundert tausend
+deux trois quatre cinq sept huit neuf dix onze douze vingt trente cent mille
+dos tres cuatro cinco siete ocho nueve diez once doce veinte treinta cien mil
+tre quattro sei sette otto nove dieci dois três quatro sete oito dez
+一 二 三 四 五 六 七 八 九 十 百 千 万
+"""
+
+NEGATIONS = frozenset(_DENYING.split())
+"""Words that deny, in common languages of data sets. Letters of Chinese count alone."""
+
+NUMBERS = frozenset(_COUNTING.split())
+"""Words that count. The articles ``ein``, ``un`` and ``uno`` are left out: they rarely do."""
+
+
+def compared_words(normal: str) -> list[bytes]:
+    """Return the words of a normalized text without punctuation; ``3.5`` is ``35`` here."""
+    if normal.isascii():
+        return normal.encode().translate(None, _MARKS).split()
+    if sets_spaces(normal):
+        return normal.translate(_NO_MARKS).encode("utf-8", "surrogatepass").split()
+    return [word.encode("utf-8", "surrogatepass") for word in plain_words(normal)]
+
+
+def differences(
+    one: Sequence[str], other: Sequence[str], among: Iterable[Protected]
+) -> tuple[Protected, ...]:
+    """Return in which of ``among`` two rows differ, given the normalized texts of their turns."""
+    words, others = _whole_words(one), _whole_words(other)
+    count, counted = Counter(words), Counter(others)
+    changed = [*(count - counted), *(counted - count)]
+    found: dict[Protected, bool] = {
+        "numbers": any(map(_counts, changed)),
+        "negations": any(map(_denies, changed)),
+        "order": not changed and words != others,
+    }
+    return tuple(name for name in among if found[name])
+
+
+def _whole_words(texts: Sequence[str]) -> list[str]:
+    text = normalize(" ".join(texts)).replace("’", "'")
+    if not text.isascii() and not sets_spaces(text):
+        return plain_words(text)
+    return [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in text.split()]
+
+
+def _counts(word: str) -> bool:
+    return word in NUMBERS or any(map(str.isdigit, word))
+
+
+def _denies(word: str) -> bool:
+    return word in NEGATIONS or word.endswith("n't") or word.startswith("n'")
