@@ -1,33 +1,27 @@
 // The chat with a served model. If the service has a second model to compare with, both answer the
 // same message side by side, each in a conversation of its own.
 
-import { KEY, Problem, asSentence, byId, call, element, events } from "./calls.js";
+import { Problem, asSentence, byId, call, element, events, failure, say, wire } from "./calls.js";
 
 const turns = [];
 let models = []; // the names of the models, the stage's own first
-let asking = null; // stops the answers in progress
-let waiting = null; // the message that waits for the key
 
 // ---- asking ----
 
-async function ask(question) {
+async function ask(question, signal) {
   const turn = begin(question);
-  asking = new AbortController();
-  busy(true);
+  byId("clear").disabled = true;
   say("Writing …");
   const settings = chosen();
   const outcomes = await Promise.allSettled(
-    turn.answers.map((answer) => receive(answer, request(turn, answer, settings), asking.signal)),
+    turn.answers.map((answer) => receive(answer, request(turn, answer, settings), signal)),
   );
-  asking = null;
-  busy(false);
+  byId("clear").disabled = false;
   const failed = outcomes.map(({ reason }) => reason).filter(Boolean);
   const refused = failed.find(({ status }) => status === 401);
   if (refused) {
-    waiting = question;
     turns.pop().element.remove();
-    askForKey(refused.message);
-    return;
+    return refused;
   }
   say(failed.length ? "" : turn.answers.length > 1 ? "The answers are complete." : "The answer is complete.");
   if (failed.some(({ name }) => name === "AbortError")) say("Stopped.");
@@ -100,16 +94,7 @@ function fail(answer, error) {
     note(answer, "You stopped this answer.");
     return;
   }
-  if (!(error instanceof Problem)) console.error(error);
-  const message = error instanceof Problem ? error.message : "This page has a bug here.";
-  answer.element.append(element("p", "problem", message, { role: "alert" }));
-}
-
-function askForKey(reason = "") {
-  sessionStorage.removeItem(KEY);
-  byId("key").hidden = false;
-  byId("key-field").focus();
-  say(reason);
+  answer.element.append(element("p", "problem", failure(error), { role: "alert" }));
 }
 
 // ---- a turn ----
@@ -163,29 +148,15 @@ function note(answer, text) {
 
 // ---- helpers ----
 
-const say = (text) => { byId("status").textContent = text; };
-
-function busy(is) {
-  const [comes, goes] = is ? ["stop", "send"] : ["send", "stop"];
-  const focused = document.activeElement === byId(goes);
-  byId(comes).hidden = false;
-  byId(goes).hidden = true;
-  byId("clear").disabled = is;
-  if (focused) byId(is ? "stop" : "question").focus();
-}
-
-function submit() {
-  const question = byId("question").value.trim();
-  if (!question || asking) return;
-  if (!models.length) return say("The service has not told its models yet.");
+function ready() {
+  if (!models.length) say("The service has not told its models yet.");
   for (const name of ["temperature", "most"]) {
     if (byId(name).validity.valid) continue;
     byId("settings").open = true;
     byId(name).reportValidity();
-    return;
+    return false;
   }
-  byId("question").value = "";
-  ask(question);
+  return models.length > 0;
 }
 
 function clear() {
@@ -197,53 +168,15 @@ function clear() {
 
 const counted = (number, one, many) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
-async function introduce() {
-  try {
-    const health = await (await call("health")).json();
-    byId("name").textContent = document.title = health.stage;
-    if (health.key_required && !sessionStorage.getItem(KEY)) return askForKey();
-    const { data } = await (await call("v1/models")).json();
-    models = data.map(({ id }) => id);
-    const slots = counted(health.slots, "conversation", "conversations");
-    const context = counted(health.context, "token", "tokens");
-    const threads = counted(health.threads, "thread", "threads");
-    byId("about").textContent = `${slots} at a time, ${context} each, on ${threads}.`;
-    if (models.length > 1) byId("about").append(` Answers of ${models.join(" and ")} side by side.`);
-  } catch (error) {
-    if (error.status === 401) askForKey(error.message);
-    else say(error.message);
-  }
+async function introduce(health) {
+  const { data } = await (await call("v1/models")).json();
+  models = data.map(({ id }) => id);
+  const slots = counted(health.slots, "conversation", "conversations");
+  const context = counted(health.context, "token", "tokens");
+  const threads = counted(health.threads, "thread", "threads");
+  byId("about").textContent = `${slots} at a time, ${context} each, on ${threads}.`;
+  if (models.length > 1) byId("about").append(` Answers of ${models.join(" and ")} side by side.`);
 }
 
-byId("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  submit();
-});
-byId("question").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  submit();
-});
-byId("stop").addEventListener("click", () => {
-  asking?.abort();
-  byId("question").focus();
-});
 byId("clear").addEventListener("click", clear);
-byId("key").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  sessionStorage.setItem(KEY, byId("key-field").value);
-  byId("key-field").value = "";
-  byId("key").hidden = true;
-  byId("question").focus();
-  await introduce();
-  if (waiting && byId("key").hidden) ask(waiting);
-  waiting = byId("key").hidden ? null : waiting;
-});
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input, textarea");
-  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    event.preventDefault();
-    byId("question").focus();
-  }
-});
-introduce();
+wire({ ask, introduce, ready });

@@ -2,26 +2,25 @@
 // never as markup. The server computes positions in documents, because it counts characters and
 // JavaScript counts UTF-16 units.
 
-import { KEY, Problem, asSentence, byId, call, element, events } from "./calls.js";
+import {
+  Problem, asSentence, byId, call, element, events, failure, report, say, wire,
+} from "./calls.js";
 
 const CITED = /\[(\d{1,4})\]/g;
-const MOST_TURNS = 20; // the service uses no more
 const BEGUN = /\[\d{0,4}$/;
 const wide = matchMedia("(min-width: 64rem)");
 
 const LEFT_OUT = "Not part of the conversation from here on.";
+const FORGOTTEN = "Too far back: no longer part of the conversation.";
 const turns = [];
-let asking = null; // stops the answer in progress
+let mostTurns = Infinity; // the service uses no more
 let shown = null; // the turn whose sources are listed
-let waiting = null; // the question that waits for the key
 let opener = null; // the element that opened the passage
 
 // ---- asking ----
 
-async function ask(question) {
+async function ask(question, signal) {
   const turn = begin(question);
-  asking = new AbortController();
-  busy(true);
   say("Searching …");
   try {
     const body = JSON.stringify({ messages: conversation(turn), stream: true });
@@ -29,24 +28,29 @@ async function ask(question) {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body,
-      signal: asking.signal,
+      signal,
     });
     for await (const event of events(response)) take(turn, event);
     if (!turn.done) throw new Problem("The answer broke off.");
     say(turn.abstained ? "No answer in the sources." : "The answer is complete.");
   } catch (error) {
-    fail(turn, error);
+    if (error.status !== 401) return fail(turn, error);
+    turns.pop().element.remove();
+    return error;
   } finally {
     turn.answer.classList.remove("writing");
-    asking = null;
-    busy(false);
   }
 }
 
 function conversation(turn) {
-  const messages = turns
-    .filter((earlier) => earlier.done)
-    .slice(-MOST_TURNS)
+  const answered = turns.filter((earlier) => earlier.done);
+  const forgotten = answered.slice(0, Math.max(answered.length - mostTurns, 0));
+  forgotten.filter((earlier) => !earlier.forgotten).forEach((earlier) => {
+    earlier.forgotten = true;
+    note(earlier, FORGOTTEN);
+  });
+  const messages = answered
+    .slice(forgotten.length)
     .flatMap(({ question, text }) => [
       { role: "user", content: question },
       { role: "assistant", content: text },
@@ -75,23 +79,8 @@ function fail(turn, error) {
     return;
   }
   say("");
-  if (error.status === 401) {
-    waiting = turn.question;
-    turns.pop().element.remove();
-    askForKey(error.message);
-    return;
-  }
-  if (!(error instanceof Problem)) console.error(error);
-  const message = error instanceof Problem ? error.message : "This page has a bug here.";
-  turn.element.append(element("p", "problem", message, { role: "alert" }));
+  turn.element.append(element("p", "problem", failure(error), { role: "alert" }));
   note(turn, LEFT_OUT);
-}
-
-function askForKey(reason = "") {
-  sessionStorage.removeItem(KEY);
-  byId("key").hidden = false;
-  byId("key-field").focus();
-  say(reason);
 }
 
 // ---- a turn ----
@@ -263,8 +252,7 @@ async function open(turn, { document: name, start, end }, button) {
     const response = await call(`v1/documents/${encodeURIComponent(name)}?start=${start}&end=${end}`);
     passage = await response.json();
   } catch (error) {
-    if (error.status === 401) askForKey(error.message);
-    else say(error.message);
+    report(error);
     return;
   }
   const dialog = byId("passage");
@@ -309,78 +297,26 @@ function refill(container, nodes) {
   if (focused >= 0) buttons()[focused]?.focus({ preventScroll: true });
 }
 
-const say = (text) => { byId("status").textContent = text; };
-
-function busy(is) {
-  const [comes, goes] = is ? ["stop", "send"] : ["send", "stop"];
-  const focused = document.activeElement === byId(goes);
-  byId(comes).hidden = false;
-  byId(goes).hidden = true;
-  if (focused) byId(is ? "stop" : "question").focus();
-}
-
-function submit() {
-  const question = byId("question").value.trim();
-  if (!question || asking) return;
-  byId("question").value = "";
-  ask(question);
-}
-
 async function introduce() {
-  try {
-    const health = await (await call("health")).json();
-    byId("name").textContent = document.title = health.name;
-    if (health.key_required && !sessionStorage.getItem(KEY)) return askForKey();
-    const { data: [model] } = await (await call("v1/models")).json();
-    const { documents } = model.llmpipe;
-    const number = documents === 1 ? "one document" : `${documents.toLocaleString("en")} documents`;
-    const made = new Date(model.created * 1000);
-    const time = Object.assign(document.createElement("time"), {
-      dateTime: made.toISOString(),
-      textContent: made.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" }),
-    });
-    byId("about").replaceChildren(
-      `Answers from ${number}, with the passages that they rest on. Index made on `, time, ".");
-  } catch (error) {
-    if (error.status === 401) askForKey(error.message);
-    else say(error.message);
-  }
+  const { data: [model] } = await (await call("v1/models")).json();
+  const { documents, most_turns } = model.llmpipe;
+  mostTurns = most_turns;
+  const number = documents === 1 ? "one document" : `${documents.toLocaleString("en")} documents`;
+  const made = new Date(model.created * 1000);
+  const time = Object.assign(document.createElement("time"), {
+    dateTime: made.toISOString(),
+    textContent: made.toLocaleString("en-GB", { dateStyle: "long", timeStyle: "short" }),
+  });
+  byId("about").replaceChildren(
+    `Answers from ${number}, with the passages that they rest on. Index made on `, time, ".");
 }
 
-byId("ask").addEventListener("submit", (event) => {
-  event.preventDefault();
-  submit();
-});
-byId("question").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  submit();
-});
-byId("stop").addEventListener("click", () => {
-  asking?.abort();
-  byId("question").focus();
-});
-byId("key").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  sessionStorage.setItem(KEY, byId("key-field").value);
-  byId("key-field").value = "";
-  byId("key").hidden = true;
-  byId("question").focus();
-  await introduce();
-  if (waiting && byId("key").hidden) ask(waiting);
-  waiting = byId("key").hidden ? null : waiting;
-});
 byId("close").addEventListener("click", close);
 byId("passage").addEventListener("close", closed);
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input, textarea");
-  if (event.key === "Escape" && byId("passage").open) {
-    event.preventDefault();
-    close();
-  } else if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    event.preventDefault();
-    byId("question").focus();
-  }
+  if (event.key !== "Escape" || !byId("passage").open) return;
+  event.preventDefault();
+  close();
 });
 wide.addEventListener("change", () => byId("passage").open && close());
-introduce();
+wire({ ask, introduce });

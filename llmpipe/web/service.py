@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from llmpipe.retrieval.answer import Answerer
 from llmpipe.web.application import make_application
+from llmpipe.web.chat import MOST_TURNS
 from llmpipe.web.chat_routes import Answers
 from llmpipe.web.errors import ApiError, json_response, require_model
 from llmpipe.web.library import Library
@@ -92,6 +93,7 @@ class _About:
                 "documents": len(passages.document_ids()),
                 "chunks": passages.count,
                 "modes": modes,
+                "most_turns": MOST_TURNS,
             },
         }
         self._identity = identity

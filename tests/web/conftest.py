@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hashed_words import HashedWords, write_embeddings
@@ -22,6 +22,37 @@ from llmpipe.retrieval.search import Retriever
 from llmpipe.retrieval.threshold import Threshold
 from llmpipe.web.middleware import Admission
 from llmpipe.web.service import Identity, make_service
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    import chromium
+
+    with chromium.launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Open an empty page in a window of some width, in the light or the dark scheme."""
+    with contextlib.ExitStack() as windows:
+
+        def open_window(width: int = 1280, scheme: Any = "light") -> Page:
+            window = browser.new_context(
+                viewport={"width": width, "height": 800},
+                color_scheme=scheme,
+                reduced_motion="reduce",
+            )
+            windows.callback(window.close)
+            page = window.new_page()
+            page.set_default_timeout(30_000)
+            return page
+
+        yield open_window
 
 
 @pytest.fixture(scope="module")

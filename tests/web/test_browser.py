@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import chromium
 import pytest
 from contrasts import CONTRASTS
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 from town_service import HOSTILE, PASSAGE, SAYS, WHEN, Serve, Served, waited
 
 from llmpipe.retrieval.prompt import ABSTENTION
@@ -47,32 +47,17 @@ class Opened(chromium.Opened):
 Opener = Callable[..., Opened]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    with chromium.launched() as browser:
-        yield browser
-
-
 @pytest.fixture
-def opened(browser: Browser) -> Iterator[Opener]:
-    """Open the page of a service in a window of some width, in the light or the dark scheme."""
-    contexts = []
+def opened(new_page: Callable[..., Page]) -> Opener:
+    """Open the page of a service, in a window like `new_page`'s."""
 
-    def open_page(served: Served, width: int = 1280, scheme: Any = "light") -> Opened:
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        contexts.append(context)
-        found = Opened(context.new_page())
-        found.page.set_default_timeout(15_000)
+    def open_page(served: Served, *window: Any) -> Opened:
+        found = Opened(new_page(*window))
         found.page.goto(served.url)
         expect(found.page).to_have_title("town-docs")
         return found
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    return open_page
 
 
 def test_it_says_what_it_answers_from(serve: Serve, opened: Opener) -> None:
@@ -272,13 +257,17 @@ def test_several_questions_make_a_conversation(serve: Serve, opened: Opener) -> 
 
 
 def test_a_conversation_can_go_on_for_ever(serve: Serve, opened: Opener) -> None:
-    """No more of it is sent than the service heeds; a request has a largest size."""
+    """No more of it is sent than the service heeds, and turns that are left out say so."""
     found = opened(serve(k=1))
-    for _ in range(21):
+    for _ in range(MOST_TURNS + 1):
         found.ask("When?")
+    forgotten = found.page.get_by_text("Too far back: no longer part of the conversation.")
+    assert forgotten.count() == 0
     with found.page.expect_request("**/v1/chat/completions") as asked:
         found.ask()
     assert len(asked.value.post_data_json["messages"]) == 2 * MOST_TURNS + 1
+    assert forgotten.count() == 1
+    expect(found.page.locator(".turn").first).to_contain_text("Too far back")
 
 
 def test_an_answer_can_be_stopped(serve: Serve, opened: Opener) -> None:

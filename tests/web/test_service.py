@@ -22,6 +22,7 @@ def test_the_service_says_what_it_is(serve: Serve) -> None:
     assert (model.id, model.owned_by) == ("answers", "llmpipe")
     assert model.model_extra["llmpipe"] == {
         "documents": 4, "chunks": 4, "modes": ["hybrid", "dense", "bm25"],
+        "most_turns": 20,
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 from contrasts import CONTRASTS
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 from town_service import HOSTILE, running
 from web.calling import error_of
 from web.model.conftest import BATCH, KEY, ServedModel
@@ -50,33 +50,18 @@ class Opened(chromium.Opened):
 Opener = Callable[..., Opened]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
-    with chromium.launched() as browser:
-        yield browser
-
-
 @pytest.fixture
-def opened(browser: Browser) -> Iterator[Opener]:
-    """Open the page of a service in a window of some width, in the light or the dark scheme."""
-    contexts = []
+def opened(new_page: Callable[..., Page]) -> Opener:
+    """Open the page of a service, in a window like `new_page`'s."""
 
-    def open_page(url: str, width: int = 1280, scheme: Any = "light") -> Opened:
-        context = browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
-        )
-        contexts.append(context)
-        found = Opened(context.new_page())
-        found.page.set_default_timeout(30_000)
+    def open_page(url: str, *window: Any) -> Opened:
+        found = Opened(new_page(*window))
         found.page.goto(url)
         expect(found.page).to_have_title("chat")
         expect(found.page.locator("#about:not(:empty), #key:not([hidden])")).to_be_visible()
         return found
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    return open_page
 
 
 @pytest.fixture(scope="module")
