@@ -6,6 +6,7 @@ number of prompt tokens that were computed and the time for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 DETAILS = ("prompt_tokens_details", "input_tokens_details")
@@ -31,7 +32,9 @@ class WithoutCached:
             kept["response"] = self.of_reply(kept["response"])
         return kept
 
-    of_event = of_reply
+    def of_event(self, told: dict[str, Any]) -> Sequence[dict[str, Any]]:
+        """See `llmpipe.web.model.edits.Edit.of_event`."""
+        return (self.of_reply(told),)
 
 
 def _told(name: str, value: Any) -> Any:

@@ -20,8 +20,8 @@ class Edit(Protocol):
     def of_reply(self, reply: dict[str, Any]) -> dict[str, Any]:
         """Return a whole reply, edited."""
 
-    def of_event(self, told: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the data of an event, edited; None if nothing is left."""
+    def of_event(self, told: dict[str, Any]) -> Sequence[dict[str, Any]]:
+        """Return what takes the place of an event: usually one event, edited; or none, or more."""
 
 
 def edited(body: bytes, edits: Sequence[Edit]) -> bytes:
@@ -55,18 +55,20 @@ class EditedStream:
     def _kept(self, event: bytes) -> bytes:
         """Return an event, edited; empty if nothing is left."""
         lines = event.split(b"\n")
-        for at, line in enumerate(lines):
+        for line in lines:
             wanted = [edit for edit in self._edits if any(mark in line for mark in edit.marks)]
             if not wanted or not line.startswith(b"data: {"):
                 continue
-            told: dict[str, Any] | None = json.loads(line[6:])
-            kind = (told or {}).get("type")
+            told: list[dict[str, Any]] = [json.loads(line[6:])]
             for edit in wanted:
-                told = None if told is None else edit.of_event(told)
-            if told is None:
-                return b""
-            lines[at] = b"data: " + json.dumps(told, ensure_ascii=False).encode()
-            if told.get("type") != kind:
-                name, changed = f"event: {kind}".encode(), f"event: {told['type']}".encode()
-                lines = [changed if each == name else each for each in lines]
-        return b"\n".join(lines)
+                told = [each for one in told for each in edit.of_event(one)]
+            if told == [json.loads(line[6:])]:  # nothing changed; an edit may change it in place
+                return event
+            named = any(each.startswith(b"event: ") for each in lines)
+            return END.join(_written(each, named=named) for each in told)
+        return event
+
+
+def _written(told: dict[str, Any], *, named: bool) -> bytes:
+    name = f"event: {told.get('type')}\n".encode() if named else b""
+    return name + b"data: " + json.dumps(told, ensure_ascii=False).encode()

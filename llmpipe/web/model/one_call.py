@@ -7,6 +7,7 @@ chat and the responses routes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 CALL = "function_call"
@@ -31,14 +32,14 @@ class OneCall:
             reply["output"] = [item for item in reply["output"] if not self._is_further(item)]
         return reply
 
-    def of_event(self, told: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the data of an event without further calls; None if nothing is left."""
+    def of_event(self, told: dict[str, Any]) -> Sequence[dict[str, Any]]:
+        """Return an event without further calls, or none if nothing is left."""
         if isinstance(told.get("response"), dict):
-            return told | {"response": self.of_reply(told["response"])}
+            return (told | {"response": self.of_reply(told["response"])},)
         if isinstance(told.get("item"), dict):
-            return None if self._is_further(told["item"]) else told
+            return () if self._is_further(told["item"]) else (told,)
         if str(told.get("type", "")).startswith(f"response.{CALL}"):
-            return told if told.get("item_id") == self._id else None
+            return (told,) if told.get("item_id") == self._id else ()
         is_left = not told.get("choices")
         for choice in told.get("choices") or []:
             delta = choice.get("delta") or {}
@@ -48,7 +49,7 @@ class OneCall:
                 if not delta["tool_calls"]:
                     del delta["tool_calls"]
             is_left = is_left or bool(delta or choice.get("finish_reason") or not calls)
-        return told if is_left else None
+        return (told,) if is_left else ()
 
     def _is_further(self, item: dict[str, Any]) -> bool:
         if item.get("type") != CALL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -20,4 +21,6 @@ class Renamed:
             kept["response"] = self.of_reply(kept["response"])
         return kept
 
-    of_event = of_reply
+    def of_event(self, told: dict[str, Any]) -> Sequence[dict[str, Any]]:
+        """See `llmpipe.web.model.edits.Edit.of_event`."""
+        return (self.of_reply(told),)
