@@ -202,6 +202,8 @@ def find_bases(
 ) -> list[BaseModel]:
     """Return the models from which the pieces descend, each once, with the licenses they state.
 
+    A piece whose base model is not known has one without a name: it takes no neighbor's license.
+
     Args:
         project: The pipeline's.
         stored: What its stages made.
@@ -216,12 +218,14 @@ def find_bases(
     for piece in pieces:
         way = lineage(project.graph, piece.stage, piece.output)
         if way.root is None:
+            found[piece.label] = BaseModel("", "", of=piece.label, unread=True)
             continue
         inputs = stored.record(way.stages[-1]).ingredients["inputs"]
         node = project.graph.nodes[way.stages[-1]]
         port = next(port for port, bound in node.bindings.items() if bound == way.root)
         if port not in inputs:
             warn(f"{node.id} had no input {port} in that run: its base model is not known")
+            found[piece.label] = BaseModel("", "", of=piece.label, unread=True)
             continue
         digest = str(inputs[port]["digest"])
         if digest not in found:
@@ -274,8 +278,9 @@ def find_license(bases: Sequence[BaseModel], chosen: str | None, warn: Warn) -> 
             if base.license and base.license.terms != License((chosen,)).terms:
                 warn(f"{base.label} states the license {base.license}, and --license says {chosen}")
         return License((chosen,))
-    silent = [base.shown for base in bases if not base.license]
-    if len(stated) == 1 and not silent:
+    silent = [base.shown for base in bases if not base.license and not base.of]
+    rootless = [base.of for base in bases if base.of]
+    if len(stated) == 1 and not silent and not rootless:
         return next(iter(stated.values()))
     if len(stated) > 1:
         told = "; ".join(f"{b.label}: {b.license.in_full}" for b in bases if b.license)
@@ -284,7 +289,9 @@ def find_license(bases: Sequence[BaseModel], chosen: str | None, warn: Warn) -> 
         unread = any(base.unread for base in bases)
         says = "has a license that was not read" if unread else "states no license"
         what = f"the base model {', '.join(silent)} {says}"
-        what = what if silent else "the base model is not known, and neither is its license"
+        whose = f" of {', '.join(rootless)}" if rootless else ""
+        unknown = f"the base model{whose} is not known, and neither is its license"
+        what = what if silent else unknown
     raise UsageError(what, hint="name the license to publish under: --license ID, as in apache-2.0")
 
 

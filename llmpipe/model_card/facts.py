@@ -49,6 +49,8 @@ class BaseModel:
     license: License | None = None
     unread: bool = False
     """Whether its license could not be read."""
+    of: str = ""
+    """The artifact of which nothing else is known but that it has a base model; else empty."""
 
     @property
     def shown(self) -> str:

@@ -59,6 +59,10 @@ LINKED = License(("other",), "gemma", "https://a.test/terms")
     [
         ([BaseModel("base", "1")], "the base model base states no license"),
         (
+            [BaseModel("base", "1", license=MIT), BaseModel("", "", of="run.o")],
+            "the base model of run.o is not known, and neither is its license",
+        ),
+        (
             [BaseModel("base", "1", license=MIT), BaseModel("other", "2")],
             "the base model other states no license",
         ),
