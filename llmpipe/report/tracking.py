@@ -1,4 +1,5 @@
-"""What trackers of experiments wrote: the folders of W&B's offline runs and of TensorBoard.
+"""What trackers of experiments wrote: the folders of W&B's offline runs, TensorBoard
+and MLflow.
 
 They are recognized by the name of the output. Links are relative to the page, because the store may
 be anywhere.
@@ -21,6 +22,7 @@ OUTPUT = "tracking"
 COMMANDS = {
     "wandb": "llmpipe get {spec} {output} ./tracking && wandb sync ./tracking/{name}",
     "tensorboard": "tensorboard --logdir {place}",
+    "mlflow": "MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {place}",
 }
 """The command that shows or sends what a tracker wrote. `wandb sync` writes into the folder that it
 sends, so it needs a copy."""

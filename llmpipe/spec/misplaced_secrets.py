@@ -16,6 +16,9 @@ _NAMED_LIKE_ONE = re.compile(
     | (?:HF|HUB|HUGGING_?FACE|AUTH|ACCESS|SESSION|API|GITHUB|GITLAB|WANDB|BEARER) [_-]?TOKEN )$"""
 )
 """The ends of names of variables that hold secrets."""
+_ADDRESSES = frozenset({"mlflow_tracking_uri"})
+"""Settings and variables (in any case) whose address may have credentials in it."""
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _SHORTEST = 8
 """Shorter values are placeholders, such as ``none``, not secrets."""
 
@@ -48,6 +51,14 @@ def misplaced_secrets(
                     _without_value(root.locate(path)),
                     "write ${secret:NAME}, and export NAME=… before llmpipe is called",
                 )
+        elif isinstance(value, str) and path and _has_credentials(value, str(path[-1])):
+            yield Problem(
+                f"{dotted((*base, *path))}: the address has credentials: every run's records would "
+                "show them",
+                _without_value(root.locate(path)),
+                "write it without them, and set the variables MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, in launch.env as ${secret:NAME}",
+            )
         elif isinstance(value, dict):
             for key, item in value.items():
                 below = node.get("properties", {}).get(key) or node.get("additionalProperties")
@@ -66,6 +77,10 @@ def _without_value(place: Location) -> Location:
     """Return a place without its line, and without the value of a command line option."""
     option, equals, _ = place.file.partition("=")
     return place._replace(text="", file=option if equals and option[:2] == "--" else place.file)
+
+
+def _has_credentials(value: str, name: str) -> bool:
+    return name.lower() in _ADDRESSES and bool(_CREDENTIALS.search(value))
 
 
 def _is_for_a_secret(node: dict[str, Any], path: Steps) -> bool:

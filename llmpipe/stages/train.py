@@ -100,6 +100,7 @@ from llmpipe.stages.train_tracking import (
     TRACKING,
     keep_tracking,
     kept_trackers,
+    require_no_credentials,
     tracking_environment,
     tracking_notes,
 )
@@ -137,7 +138,7 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         product = made(config)
         trained = Output(product, origin="base_model", trained=True)
         outputs: dict[str, Output] = {product: trained}
-        if kept_trackers(config.axolotl):
+        if kept_trackers(config.axolotl, config.launch.env):
             outputs[TRACKING] = Output("file")
         if config.keep_checkpoint:
             outputs[CHECKPOINT] = Output("file")
@@ -259,7 +260,9 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         require_axolotl()
         compiled = compile_stage(ctx, Layout(ctx.work))
         own = ctx.config.axolotl
-        lost = tracking_notes(own, compiled.config, ctx.config.launch.env)
+        variables = ctx.config.launch.env
+        require_no_credentials(compiled.config, ctx.config.axolotl_file or ctx.stage)
+        lost = tracking_notes(own, compiled.config, variables)
         for note in (*compiled.notes, *_other_base(ctx, compiled.config), *lost):
             ctx.warn(note)
         file = ctx.work / "axolotl.yml"
@@ -281,9 +284,9 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         target = ctx.out / product
         publish(output, base_model(ctx).path, target, compiled.config)
         outputs: dict[str, Path] = {product: target}
-        if kept_trackers(own):
+        if trackers := kept_trackers(own, variables):
             outputs[TRACKING] = ctx.out / TRACKING
-            keep_tracking(ctx.work, outputs[TRACKING], own)
+            keep_tracking(ctx.work, outputs[TRACKING], trackers)
         if ctx.config.keep_checkpoint:
             kept = publish_checkpoint(ctx, output, ended.step, ctx.out / CHECKPOINT)
             outputs[CHECKPOINT] = kept
@@ -354,7 +357,7 @@ def _train(
         launch, threads=ctx.threads, work=ctx.work, offline=is_offline(settings)
     )
     try_rewards(ctx, ctx.work, env)
-    env = {**tracking_environment(ctx.work, settings), **env}
+    env = {**tracking_environment(ctx.work, settings, launch.env), **env}
     outcome = axolotl.train(
         file, launch, watcher, env=env, cwd=ctx.work, output=output, resume=resume
     )

@@ -1,15 +1,16 @@
 """What trackers of experiments write during a training, kept as the stage's output ``tracking``.
 
-W&B in its offline mode and TensorBoard write folders; the output has them as ``wandb`` and
-``tensorboard``. A tracker that reports to a server (W&B online, MLflow) leaves nothing to keep. W&B
-does not record the console, which may show what a log does not.
+W&B in its offline mode, TensorBoard, and MLflow without a server write folders; the output has them
+as ``wandb``, ``tensorboard`` and ``mlflow``. A tracker that reports to a server leaves nothing to
+keep. W&B does not record the console, which may show what a log does not.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,44 @@ from llmpipe.errors import StageError
 
 TRACKING = "tracking"
 """The name of the output, and of the folder in which trackers write."""
-WANDB, TENSORBOARD = "wandb", "tensorboard"
+WANDB, TENSORBOARD, MLFLOW = "wandb", "tensorboard", "mlflow"
+MLFLOW_URI = "MLFLOW_TRACKING_URI"
 _RUNS = "offline-run-*"
 """The names of W&B's folders, one for each start of the training."""
+_METRICS = "*/*/metrics/**/*"
+"""The files with the metrics of MLflow's runs, by experiment and run."""
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
-def kept_trackers(block: Mapping[str, Any]) -> list[str]:
-    """Return the trackers that an Axolotl block asks for and whose folders are kept."""
+def kept_trackers(block: Mapping[str, Any], env: Mapping[str, str]) -> list[str]:
+    """Return the trackers whose folders are kept.
+
+    Args:
+        block: The Axolotl block that asks for them.
+        env: The variables that the stage sets.
+    """
     wandb = block.get("use_wandb") or block.get("wandb_project")
-    found = [WANDB] if wandb and block.get("wandb_mode") == "offline" else []
-    return [*found, *([TENSORBOARD] if block.get("use_tensorboard") else [])]
+    mlflow = block.get("use_mlflow") or block.get("mlflow_experiment_name")
+    asked = {
+        WANDB: wandb and block.get("wandb_mode") == "offline",
+        TENSORBOARD: block.get("use_tensorboard"),
+        MLFLOW: mlflow and not block.get("mlflow_tracking_uri") and MLFLOW_URI not in env,
+    }
+    return [name for name, wanted in asked.items() if wanted]
 
 
-def tracking_environment(work: Path, block: Mapping[str, Any]) -> dict[str, str]:
+def tracking_environment(
+    work: Path, block: Mapping[str, Any], env: Mapping[str, str]
+) -> dict[str, str]:
     """Return the variables by which trackers write below a training's folder.
 
     Args:
         work: The folder.
         block: The settings of the training.
+        env: The variables that the stage sets.
     """
-    found, folder = {}, work / TRACKING
-    if WANDB in kept_trackers(block):
+    found, folder, kept = {}, work / TRACKING, kept_trackers(block, env)
+    if WANDB in kept:
         folder.mkdir(exist_ok=True)  # without it W&B writes elsewhere
         found = {
             "WANDB_DIR": str(folder),
@@ -46,9 +64,34 @@ def tracking_environment(work: Path, block: Mapping[str, Any]) -> dict[str, str]
             "WANDB_DATA_DIR": str(work / "wandb-data"),
             "WANDB_CONSOLE": "off",
         }
-    if TENSORBOARD in kept_trackers(block):
+    if TENSORBOARD in kept:
         found["TENSORBOARD_LOGGING_DIR"] = str(folder / TENSORBOARD)
+    if MLFLOW in kept:
+        found[MLFLOW_URI] = (folder / MLFLOW).as_uri()
+    uri = str(block.get("mlflow_tracking_uri") or env.get(MLFLOW_URI) or "")
+    if MLFLOW in kept or (uri and ("://" not in uri or uri.startswith("file:"))):
+        found["MLFLOW_ALLOW_FILE_STORE"] = "true"  # without it MLflow refuses a folder
     return found
+
+
+def require_no_credentials(block: Mapping[str, Any], label: str) -> None:
+    """Require that MLflow's address has no credentials, which logs and records would show.
+
+    In a spec they are refused before; an Axolotl file may have them.
+
+    Args:
+        block: The settings of the training.
+        label: The file's name.
+
+    Raises:
+        StageError: It has.
+    """
+    if _CREDENTIALS.search(str(block.get("mlflow_tracking_uri") or "")):
+        raise StageError(
+            f"{label}: mlflow_tracking_uri: the address has credentials, which logs would show",
+            hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in launch.env by "
+            "${secret:NAME}",
+        )
 
 
 def tracking_notes(
@@ -61,38 +104,36 @@ def tracking_notes(
         merged: The same with the settings of its Axolotl file.
         env: The variables that the stage sets.
     """
-    lost = [name for name in kept_trackers(merged) if name not in kept_trackers(own)]
+    lost = [name for name in kept_trackers(merged, env) if name not in kept_trackers(own, env)]
     if lost:
         yield (
             f"what {' and '.join(lost)} write is not kept: set them in the axolotl block, not only "
             "in the axolotl_file"
         )
-    mlflow = merged.get("use_mlflow") or merged.get("mlflow_experiment_name")
-    told = merged.get("mlflow_tracking_uri") or {**os.environ, **env}.get("MLFLOW_TRACKING_URI")
-    if mlflow and not told:
+    if MLFLOW in kept_trackers(merged, env) and os.environ.get(MLFLOW_URI):
         yield (
-            "MLflow has no server: its run is lost with the work folder; set mlflow_tracking_uri, "
-            "such as http://127.0.0.1:5000"
+            f"{MLFLOW_URI} of this environment is not used: MLflow writes a folder; to report to a "
+            f"server, set mlflow_tracking_uri, or {MLFLOW_URI} in launch.env"
         )
 
 
-def keep_tracking(work: Path, target: Path, block: Mapping[str, Any]) -> None:
+def keep_tracking(work: Path, target: Path, kept: Sequence[str]) -> None:
     """Copy what the trackers wrote.
 
     Args:
         work: The folder of the training.
         target: The output.
-        block: The stage's own block.
+        kept: The trackers.
 
     Raises:
         StageError: A tracker wrote nothing.
     """
     target.mkdir()
-    for name in kept_trackers(block):
+    for name in kept:
         written = work / TRACKING / name
         folders = sorted(written.glob(_RUNS)) if name == WANDB else [written]
         files = [(f, p) for f in folders for p in sorted(f.rglob("*")) if _is_file(p)]
-        if not files:
+        if not files or (name == MLFLOW and not any(written.glob(_METRICS))):
             raise StageError(
                 f"{name} wrote nothing, although the axolotl block asks for it",
                 hint="the stage's log says why; is it switched off by a variable, as in "

@@ -1,4 +1,4 @@
-"""Trackers of experiments, as they are: W&B offline and TensorBoard during a real training."""
+"""Trackers of experiments, as they are: W&B offline, TensorBoard and MLflow in a real training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from llmpipe.cli.main import main
 from llmpipe.errors import StageError
 from llmpipe.needs import install_lines, with_mends
 from llmpipe.stages.train import Train
@@ -21,6 +22,7 @@ from llmpipe.stages.train_config import TrainConfig
 from llmpipe.stages.train_tracking import (
     keep_tracking,
     kept_trackers,
+    require_no_credentials,
     tracking_environment,
     tracking_notes,
 )
@@ -38,7 +40,7 @@ stages:
     base_model: ./base
     data: dataset
     launch: {env: {MY_KEY: "${secret:MY_KEY}"}}
-    axolotl: {adapter: lora, lora_r: 4, lora_alpha: 8, lora_target_linear: true, sequence_len: 64, micro_batch_size: 2, max_steps: 3, logging_steps: 1, learning_rate: 1e-2, wandb_project: tickets, wandb_mode: offline, use_tensorboard: true}
+    axolotl: {adapter: lora, lora_r: 4, lora_alpha: 8, lora_target_linear: true, sequence_len: 64, micro_batch_size: 2, max_steps: 3, logging_steps: 1, learning_rate: 1e-2, wandb_project: tickets, wandb_mode: offline, use_tensorboard: true, mlflow_experiment_name: tickets, mlflow_run_name: first}
 """
 
 
@@ -64,9 +66,11 @@ def test_what_trackers_write_is_an_output_and_linked_from_the_report(
     losses = [loss for _, loss in stage["metrics"]["loss"]]
     assert logged_by_wandb(run) == pytest.approx(losses, rel=1e-3)
     assert logged_by_tensorboard(events) == pytest.approx(losses, rel=1e-3)
+    assert logged_by_mlflow(folder / "mlflow") == pytest.approx(losses, rel=1e-3)
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
     assert not list((tmp_path / "home").rglob("*wandb*"))
+    assert not list(tmp_path.glob("ml*"))
     page = next((tmp_path / ".llmpipe" / "runs").glob("*/report.html"))
     (link,) = (folder / "wandb").iterdir()
     relative = os.path.relpath(link, page.parent)
@@ -74,6 +78,7 @@ def test_what_trackers_write_is_an_output_and_linked_from_the_report(
     assert (page.parent / relative).is_dir()
     copied = f"llmpipe get spec.yaml sft.tracking ./tracking &amp;&amp; wandb sync ./tracking/wandb/{link.name}"
     assert copied in page.read_text()
+    assert "mlflow ui --backend-store-uri" in page.read_text()
 
 
 def logged_by_wandb(file: Path) -> list[float]:
@@ -112,6 +117,20 @@ def logged_by_tensorboard(file: Path) -> list[float]:
     return [event.value for event in events.Scalars("train/loss")]
 
 
+def logged_by_mlflow(store: Path) -> list[float]:
+    """Return the losses of the only run in a folder, as MLflow's own client finds them."""
+    from mlflow import MlflowClient
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        client = MlflowClient(store.as_uri())
+        experiment = client.get_experiment_by_name("tickets")
+        assert experiment is not None
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.info.status == "FINISHED"
+        return [each.value for each in client.get_metric_history(run.info.run_id, "loss")]
+
+
 def config(**block: Any) -> TrainConfig:
     """Return a stage with these Axolotl keys."""
     return TrainConfig(kind="train", base_model="b", data="d", axolotl={"adapter": "lora", **block})
@@ -124,38 +143,94 @@ def config(**block: Any) -> TrainConfig:
         ({"use_wandb": True, "wandb_mode": "offline"}, ["wandb"]),
         ({"wandb_project": "tickets"}, []),
         ({"wandb_mode": "offline"}, []),
-        ({"use_mlflow": True}, []),
+        ({"use_mlflow": True}, ["mlflow"]),
+        ({"mlflow_experiment_name": "tickets"}, ["mlflow"]),
+        ({"use_mlflow": True, "mlflow_tracking_uri": "http://127.0.0.1:5000"}, []),
     ],
 )
 def test_the_output_is_there_where_something_is_written(
     block: dict[str, Any], kept: list[str]
 ) -> None:
     """A tracker that reports to a server leaves nothing to keep."""
-    assert kept_trackers(block) == kept
+    assert kept_trackers(block, {}) == kept
+    assert kept_trackers({"use_mlflow": True}, {"MLFLOW_TRACKING_URI": "http://h"}) == []
     assert ("tracking" in Train.ports(config(**block)).outputs) == bool(kept)
 
 
 def test_what_is_not_kept_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trackers that only the Axolotl file names, and an MLflow that has no server."""
+    """Trackers that only the Axolotl file names, and a server that only the environment names."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (said,) = tracking_notes({}, OFFLINE, {})
     assert said.startswith("what wandb and tensorboard write is not kept")
-    (said,) = tracking_notes({}, {"use_mlflow": True}, {})
-    assert "MLflow has no server" in said
-    for block, env in (
-        ({"use_mlflow": True, "mlflow_tracking_uri": "http://127.0.0.1:5000"}, {}),
-        ({"mlflow_experiment_name": "tickets"}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}),
-        ({}, {}),
-    ):
-        assert [*tracking_notes({}, block, env)] == []
+    mlflow, server = {"use_mlflow": True}, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:5000"}
+    assert [*tracking_notes(mlflow, mlflow, {})] == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    (said,) = tracking_notes(mlflow, mlflow, {})
+    assert said.startswith("MLFLOW_TRACKING_URI of this environment is not used")
+    told = {**mlflow, "mlflow_tracking_uri": "http://127.0.0.1:5000"}
+    assert [*tracking_notes(mlflow, mlflow, server), *tracking_notes(told, told, {})] == []
+
+
+def test_where_mlflow_writes(tmp_path: Path) -> None:
+    """Below the training's folder, or where the stage says; a folder has to be allowed."""
+    mlflow: dict[str, Any] = {"use_mlflow": True}
+    allowed = {"MLFLOW_ALLOW_FILE_STORE": "true"}
+    uri = (tmp_path / "tracking" / "mlflow").as_uri()
+    assert tracking_environment(tmp_path, mlflow, {}) == {"MLFLOW_TRACKING_URI": uri, **allowed}
+    for place, found in (("http://h:1", {}), ("/runs", allowed), ("file:///runs", allowed)):
+        block = {**mlflow, "mlflow_tracking_uri": place}
+        assert tracking_environment(tmp_path, block, {}) == found
+        assert tracking_environment(tmp_path, mlflow, {"MLFLOW_TRACKING_URI": place}) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        (
+            "axolotl: {use_mlflow: true, mlflow_tracking_uri: 'https://ann:hunter22@h/'}",
+            "axolotl.m",
+        ),
+        (
+            "axolotl: {use_mlflow: true, mlflow_tracking_uri: 'https://hunter22@h:5000'}",
+            "axolotl.m",
+        ),
+        (
+            "launch: {env: {MLFLOW_TRACKING_URI: 'https://ann:hunter22@h'}}, axolotl: {}",
+            "launch.env",
+        ),
+    ],
+)
+def test_an_address_with_credentials_is_refused(
+    tmp_path: Path, given: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the block and in the variables; the message does not repeat them."""
+    head, _, _ = SPEC.partition("    launch:")
+    (tmp_path / "spec.yaml").write_text(f"{head}    {given.replace(', axolotl: {}', '')}\n")
+    (tmp_path / "rows.jsonl").write_text('{"q": "a", "a": "b"}\n')
+    (tmp_path / "base").mkdir()
+    assert main(["validate", str(tmp_path / "spec.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert f"stages.sft.{place}" in said
+    assert "the address has credentials" in said
+    assert "hunter22" not in said
+    with pytest.raises(
+        StageError, match=r"my\.yml: mlflow_tracking_uri: the address has"
+    ) as caught:
+        require_no_credentials({"mlflow_tracking_uri": "http://hunter22@h"}, "my.yml")
+    assert "hunter22" not in str(caught.value)
 
 
 def test_a_tracker_that_wrote_nothing_fails_the_stage(tmp_path: Path) -> None:
-    """An empty output would claim that there is a run."""
-    tracking_environment(tmp_path, OFFLINE)
+    """An empty output would claim that there is a run; so would MLflow's empty experiment."""
+    tracking_environment(tmp_path, OFFLINE, {})
     with pytest.raises(StageError, match="wandb wrote nothing") as caught:
-        keep_tracking(tmp_path, tmp_path / "out", OFFLINE)
+        keep_tracking(tmp_path, tmp_path / "out", ["wandb"])
     assert "WANDB_MODE=disabled" in str(caught.value.hint)
+    experiment = tmp_path / "tracking" / "mlflow" / "0" / "meta.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text("name: Default\n")
+    with pytest.raises(StageError, match="mlflow wrote nothing"):
+        keep_tracking(tmp_path, tmp_path / "other", ["mlflow"])
 
 
 def test_a_missing_package_is_named() -> None:
