@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmpipe.backends.axolotl.attention import fit_attention
 from llmpipe.backends.device import Device
 
 KeyPath = tuple[str | int, ...]
@@ -246,7 +247,7 @@ def fit_device(settings: Mapping[str, Any], device: Device) -> tuple[dict[str, A
         return fitted, _fit_cpu(fitted)
     if not any(key in fitted for key in ("bf16", "bfloat16", "fp16", "float16")):
         fitted["bf16" if device.dtype == "bfloat16" else "fp16"] = True
-    return fitted, []
+    return fitted, fit_attention(fitted, here=device.memory > 0)
 
 
 def merge_blocks(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmpipe.backends.axolotl import attention
 from llmpipe.backends.axolotl.config import (
     CPU_OFF,
     DEFAULTS,
@@ -95,6 +98,34 @@ def test_a_gpu_keeps_its_wishes_and_gets_a_number_format() -> None:
     older = Device("cuda", "float16")
     assert compile_config({}, SOURCES, older).config["fp16"] is True
     assert "bf16" not in compile_config({"fp16": True}, SOURCES, GPU).config
+
+
+@pytest.mark.parametrize(
+    "block", [{"attn_implementation": "flash_attention_2"}, {"flash_attention": True}]
+)
+def test_flash_attention_that_is_not_installed(
+    block: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here it becomes sdpa, elsewhere it is named; where it is installed, nothing changes."""
+    here = Device("cuda", "bfloat16", "a GPU", memory=24 * 10**9)
+    (key, value), *_ = block.items()
+    for installed, device, kept, told in (
+        (False, here, False, "becomes sdpa: flash-attn is not installed (pip install 'llmpipe[fl"),
+        (False, GPU, True, "needs flash-attn where it trains (pip install 'llmpipe[flash-attn]')"),
+        (True, here, True, ""),
+        (True, GPU, True, "needs flash-attn where it trains"),
+    ):
+        monkeypatch.setattr(attention, "is_here", lambda name, there=installed: there)
+        compiled = compile_config(block, SOURCES, device)
+        if kept:
+            assert compiled.config[key] == value
+        else:
+            assert compiled.config["attn_implementation"] == "sdpa"
+            assert "flash_attention" not in compiled.config
+        assert len(compiled.notes) == bool(told)
+        assert all(told in note for note in compiled.notes)
+    other = {"attn_implementation": "sdpa"}
+    assert compile_config(other, SOURCES, here).notes == []
 
 
 @pytest.mark.parametrize("key", ["sample_packing", "eval_sample_packing"])
