@@ -20,6 +20,8 @@ from llmpipe.parity.golden import TEXTS, golden_chats
 
 ROW_TOKENS = 48
 """Longer rows are cut to this length: a wrong merge shows in any row."""
+HELD_OUT_TOKENS = 96
+"""The same for held-out rows, whose answers should be in what remains."""
 GOLDEN_CHATS = ("one turn", "system", "several turns")
 GOLDEN_TEXTS = TEXTS[:5] + TEXTS[8:10]
 
@@ -44,6 +46,12 @@ def comparison_rows(tokenizer: Any | None, changed: Sequence[int] = ()) -> list[
         rows += [token_ids(tokenizer, text) for text in GOLDEN_TEXTS]
         rows += [token_ids(tokenizer, text) for text in _chats(tokenizer)]
     return [row[:ROW_TOKENS] for row in rows if row]
+
+
+def held_out_rows(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the rows of token ids of held-out texts, each cut to `HELD_OUT_TOKENS`."""
+    rows = (token_ids(tokenizer, text)[:HELD_OUT_TOKENS] for text in texts)
+    return [row for row in rows if row]
 
 
 def changed_tokens(tuned: Any) -> list[int]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from llmpipe.backends.huggingface.chat_tokens import render_chat
 from llmpipe.backends.huggingface.importance import measure
-from llmpipe.backends.huggingface.inference import LoadedModel, opened_model
+from llmpipe.backends.huggingface.inference import opened_model
 from llmpipe.backends.llama_cpp.gguf_file import reader as gguf_reader
 from llmpipe.backends.llama_cpp.importance import write_importance
 from llmpipe.contracts import Artifact
-from llmpipe.errors import StageError
-from llmpipe.evaluation.sampling import drawn
-from llmpipe.formats import Conversation, RowError, Text, read_conversation, read_example
-from llmpipe.formats.records import read_rows
-from llmpipe.formats.turn import message_of
+from llmpipe.stages.row_texts import sampled_texts, text_of
 
 
 def calibrate(
@@ -42,11 +37,9 @@ def calibrate(
     Raises:
         StageError: a row cannot be read, or there are none.
     """
-    chosen = drawn(list(_examples(rows)), count, 0, lambda e: [message_of(t) for t in e.said()])
-    if not chosen:
-        raise StageError(f"{rows.label}: no rows to calibrate on")
+    chosen = sampled_texts(rows, count, "to calibrate on")
     with opened_model(model.path, threads=threads, label=model.label) as loaded:
-        texts = [_text(loaded, example) for example in chosen]
+        texts = [text_of(loaded.tokenizer, example) for example in chosen]
         sums = measure(loaded, texts)
     if sums.cut:
         warn(
@@ -68,23 +61,6 @@ def calibrate(
     }
     name = rows.label.rpartition("/")[2]  # an artifact contains no path
     write_importance(target, found, data=name, texts=sums.texts)
-
-
-def _examples(rows: Artifact) -> Iterator[Conversation | Text]:
-    for line, row in read_rows(rows.path, rows.label):
-        try:
-            example = read_example(row).example
-            yield example if isinstance(example, Text) else read_conversation(row)
-        except RowError as error:
-            raise StageError(f"{rows.label}:{line}: {error.message}", hint=error.hint) from None
-
-
-def _text(loaded: LoadedModel, example: Conversation | Text) -> str:
-    """Return a row as the model reads it; raw text stays as it is."""
-    if isinstance(example, Text):
-        return example.text
-    chat = [message_of(turn) for turn in example.turns]
-    return render_chat(loaded.tokenizer, chat, tools=example.tools)
 
 
 def _names(source: Path) -> Callable[[str], str | None]:

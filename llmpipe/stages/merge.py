@@ -3,21 +3,22 @@
 PEFT computes the sum on the CPU (`llmpipe.backends.huggingface.adapter_merge`), on the weights that
 the adapter was trained on: after QLoRA, those rounded by bitsandbytes. The merged folder is then
 loaded as any user would load it, and its predictions are compared with those of the adapter on its
-base. Tokenizer and generation settings are copied from the adapter and the base.
+base: on golden texts and, if there are ``rows``, on some of those. Tokenizer and generation
+settings are copied from the adapter and the base.
 
 Memory holds one copy of the model in the number format of the base, its embeddings and one block in
-float32, and the predictions of about 500 tokens. Not covered: adapters of reward models, and
-pickled weights.
+float32, and the predictions of about 500 tokens, twice as many with ``rows``. Not covered: adapters
+of reward models, and pickled weights.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends.axolotl.needs import rounding_packages
 from llmpipe.backends.huggingface.base_model import (
@@ -46,11 +47,18 @@ from llmpipe.contracts import (
     StageContext,
     StageDefaults,
     StageResult,
+    semantic_fields,
     write_json,
 )
 from llmpipe.errors import StageError
 from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.train_product import TOKENIZER_FILES, differing, verify_adapter
+
+if TYPE_CHECKING:
+    from llmpipe.formats import Conversation, Text
+
+HELD_OUT_ROWS = 6
+"""How many held-out rows are compared: their predictions take memory."""
 
 
 class MergeConfig(StageConfig, frozen=True, kw_only=True):
@@ -59,6 +67,9 @@ class MergeConfig(StageConfig, frozen=True, kw_only=True):
     adapter: str
     """The adapter: a stage that trained one, or a PEFT folder. An adapter that was trained on a
     rounded base (QLoRA) holds a quantization_config.json and is merged into the rounded weights."""
+    rows: str | None = None
+    """Held-out rows, such as ``dataset.eval``, on which the merged model is compared with the
+    trained one, too: the first tokens of a few of them. Name no rows that it was trained on."""
 
 
 class Merge(StageDefaults, Estimates):
@@ -72,7 +83,16 @@ class Merge(StageDefaults, Estimates):
     @staticmethod
     def ports(config: MergeConfig) -> Ports:
         inputs = {"adapter": Input(("adapter",), config.adapter, ("adapter",))}
+        if config.rows is not None:
+            inputs["rows"] = Input(("rows",), config.rows, ("dataset", "records"))
         return Ports(inputs, {"model": Output("model", origin="adapter")}, default="model")
+
+    @staticmethod
+    def fingerprint(config: MergeConfig) -> dict[str, Any]:
+        fields = semantic_fields(config)
+        if config.rows is None:
+            del fields["rows"]  # the keys of merges without rows stay as they were
+        return fields
 
     @staticmethod
     def tools(config: MergeConfig) -> tuple[str, ...]:
@@ -106,20 +126,27 @@ class Merge(StageDefaults, Estimates):
         target = ctx.out / "model"
         ctx.progress(0, 3, "merging")
         with suppress_logs():
-            trained = merge(base.path, adapter.path, target, adapter.label, threads=ctx.threads)
+            trained = merge(
+                base.path, adapter.path, target, adapter.label, threads=ctx.threads,
+                held_out=_held_out_texts(ctx),
+            )  # fmt: skip
             _copy_files(base.path, adapter.path, target)
             ctx.progress(1, 3, "verifying")
             metrics = verify_merge(base.path, target)
             ctx.progress(2, 3, "comparing with the adapter on its base")
             metrics |= compare(trained, target, f"{adapter.label}, merged,")
         metrics["base"] = describe(quantization_of(adapter.path))
-        return StageResult(
-            {"model": target},
-            metrics,
+        told = (
             f"{metrics['changed']} of {metrics['tensors']} tensors changed; "
             f"{metrics['mean_kl']:.1e} nats per token from the adapter on its base, "
-            f"which is {metrics['learned_kl']:.2g} from the base",
+            f"which is {metrics['learned_kl']:.2g} from the base"
         )
+        if "held_out_kl" in metrics:
+            told += (
+                f"; {metrics['held_out_kl']:.1e} on {metrics['held_out_tokens']} tokens of "
+                f"{ctx.input('rows').label}"
+            )
+        return StageResult({"model": target}, metrics, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +159,22 @@ class Trained:
     """Logits, shape (tokens of all rows, vocabulary)."""
     learned_kl: float
     """Their mean KL divergence from those of the base alone, in nats per token."""
+    held_out: int = 0
+    """How many of the tokens, at the end, are of held-out rows."""
 
 
 def merge(
-    base: Path, adapter: Path, target: Path, label: str, *, threads: int | None = None
+    base: Path,
+    adapter: Path,
+    target: Path,
+    label: str,
+    *,
+    threads: int | None = None,
+    held_out: Sequence[Conversation | Text] = (),
 ) -> Trained:
     """Write the merged model to ``target``; return the predictions that it must have.
+
+    ``held_out`` are rows on which it is compared as well.
 
     Raises:
         StageError: Base and adapter do not fit, or the sum is not finite.
@@ -146,7 +183,14 @@ def merge(
     import torch
 
     from llmpipe.backends.huggingface.adapter_merge import hold_edges_in_float32, merge_adapter
-    from llmpipe.parity.merged import changed_tokens, comparison_rows, learned_kl, predictions
+    from llmpipe.parity.merged import (
+        changed_tokens,
+        comparison_rows,
+        held_out_rows,
+        learned_kl,
+        predictions,
+    )
+    from llmpipe.stages.row_texts import text_of
 
     torch.manual_seed(0)  # PEFT initializes an adapter at random before it loads the values
     if threads:
@@ -161,9 +205,14 @@ def merge(
     formats = _formats(model, stored_dtype(base))
     hold_edges_in_float32(model)  # whole embeddings of the adapter are not rounded twice
     tuned = put_adapter(model, base, adapter, label)
-    rows = comparison_rows(load_tokenizer_of(base, adapter), changed_tokens(tuned))
+    tokenizer = load_tokenizer_of(base, adapter)
+    if held_out and tokenizer is None:
+        raise StageError(f"{label} has no tokenizer, so it cannot read rows", hint="leave out rows")
+    further = held_out_rows(tokenizer, [text_of(tokenizer, each) for each in held_out])
+    rows = comparison_rows(tokenizer, changed_tokens(tuned)) + further
     predicted = predictions(tuned, rows)
-    trained = Trained(rows, predicted, learned_kl(tuned, predicted, rows))
+    learned = learned_kl(tuned, predicted, rows)
+    trained = Trained(rows, predicted, learned, sum(map(len, further)))
     merged = merge_adapter(tuned, label)
     for name, parameter in merged.named_parameters():
         parameter.data = parameter.data.to(formats.get(name, stored_dtype(base)))
@@ -177,11 +226,18 @@ def compare(trained: Trained, target: Path, label: str) -> dict[str, Any]:
     Raises:
         StageError: It does not.
     """
+    from llmpipe.parity.divergence import divergence
     from llmpipe.parity.merged import folder_predictions, verify_same
 
     merged, dtype = folder_predictions(target, trained.rows)
     found = verify_same(trained.predictions, merged, dtype, label, learned=trained.learned_kl)
+    held_out: dict[str, Any] = {}
+    if trained.held_out:
+        last = slice(-trained.held_out, None)
+        apart = divergence(trained.predictions[last], merged[last])
+        held_out = {"held_out_tokens": apart.tokens, "held_out_kl": apart.mean_kl}
     return {
+        **held_out,
         "compared_tokens": found.tokens,
         "learned_kl": trained.learned_kl,
         "mean_kl": found.mean_kl,
@@ -209,6 +265,15 @@ def verify_merge(base: Path, merged: Path) -> dict[str, Any]:
             hint="in a 16-bit base a tiny update can round away: train longer or in float32",
         )
     return {"tensors": len(report.shapes), "changed": len(changed)}
+
+
+def _held_out_texts(ctx: StageContext[MergeConfig]) -> Sequence[Conversation | Text]:
+    """Draw a few of the held-out rows, if there are any."""
+    if ctx.config.rows is None:
+        return ()
+    from llmpipe.stages.row_texts import sampled_texts
+
+    return sampled_texts(ctx.input("rows"), HELD_OUT_ROWS, "to compare on")
 
 
 def base_of(adapter: Artifact) -> Artifact:

@@ -89,14 +89,19 @@ def untied(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
     return folder
 
 
-def merged(tmp_path: Path, base: Path, adapter: Path) -> tuple[StageResult, list[str]]:
+def merged(
+    tmp_path: Path, base: Path, adapter: Path, rows: Path | None = None
+) -> tuple[StageResult, list[str]]:
     """Run the stage; return its result and the warnings."""
     events: list[Any] = []
     model = Artifact(base, "model", "1", "./base")
+    inputs = {"adapter": Artifact(adapter, "adapter", "2", "sft", model)}
+    if rows is not None:
+        inputs["rows"] = Artifact(rows, "records", "3", "dataset.eval")
     ctx = StageContext(
-        config=Merge.Config(kind="merge", adapter="sft"),
+        config=Merge.Config(kind="merge", adapter="sft", rows=rows and "dataset.eval"),
         stage="merge",
-        inputs={"adapter": Artifact(adapter, "adapter", "2", "sft", model)},
+        inputs=inputs,
         out=tmp_path / "out",
         work=tmp_path,
         journal=tmp_path,
@@ -334,6 +339,32 @@ def test_a_base_that_nothing_records_is_asked_about(tmp_path: Path, base: Path) 
     assert QUANTIZATION_CONFIG in warning
     (made.folder / "README.md").unlink()
     assert merged(tmp_path, base, made.folder)[1] == []
+
+
+def test_held_out_rows_are_compared_as_well(tmp_path: Path, base: Path) -> None:
+    """A few of them, in any format; the figure is told apart. None at all is an error."""
+    made = make_adapter(base, tmp_path / "adapter", IDS, target_modules=LINEAR)
+    rows = tmp_path / "rows.jsonl"
+    chats = [[turn("user", f"Box {n}?"), turn("assistant", f"Madrid {n}")] for n in range(9)]
+    rows.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    result, warnings = merged(tmp_path, base, made.folder, rows)
+    assert warnings == []
+    assert 0 <= result.metrics["held_out_kl"] < 1e-6
+    plain = result.metrics["compared_tokens"] - result.metrics["held_out_tokens"]
+    assert 6 * 10 < result.metrics["held_out_tokens"] < 6 * 96
+    assert plain > 100
+    assert result.summary is not None
+    assert "tokens of dataset.eval" in result.summary
+    rows.write_text("")
+    with pytest.raises(StageError, match=r"dataset\.eval"):
+        merged(tmp_path, base, made.folder, rows)
+    config = Merge.Config(kind="merge", adapter="sft")
+    assert "rows" not in Merge.fingerprint(config)
+
+
+def turn(role: str, content: str) -> dict[str, str]:
+    """A turn of a chat."""
+    return {"role": role, "content": content}
 
 
 def test_what_axolotl_leaves_beside_an_adapter_is_a_record(tmp_path: Path, base: Path) -> None:
