@@ -1,4 +1,4 @@
-"""Check that a GGUF can be served: start llama.cpp, verify who answers, ask questions, stop it.
+"""Check that a model can be served: start its engine, verify who answers, ask questions, stop it.
 
 Inside ``llmpipe run``, this is an ordinary cached check. ``llmpipe serve`` serves the model, with
 the settings for callers of the same stage (host, port, context, slots, threads, batch,
@@ -50,14 +50,16 @@ class ServeConfig(ServedConfig, frozen=True, kw_only=True):
     """The model to serve, the address, and the questions of the check."""
 
     model: str
-    """The GGUF to serve."""
+    """The model to serve: a GGUF, or with the engine transformers a folder of Hugging Face
+    weights."""
     engine: EngineName = "xllamacpp"
-    """The engine: xllamacpp, or llama-cpp-python, which one compiles for one's GPU. The latter
-    computes one conversation at a time and calls no tools."""
+    """The engine. xllamacpp serves a GGUF with llama.cpp. llama-cpp-python does too, and one
+    compiles it for one's GPU. transformers serves a folder of Hugging Face weights as it is, on a
+    GPU where there is one. The latter two compute one conversation at a time and call no tools."""
     compare: str | None = None
-    """A second GGUF, such as that of the base model. It answers beside the first one on the page,
-    as the model ``STAGE.compare`` of the API, and in the check. It has the same settings and shares
-    the slots."""
+    """A second model of the same type, such as the base model. It answers beside the first one on
+    the page, as the model ``STAGE.compare`` of the API, and in the check. It has the same settings
+    and shares the slots."""
     adapters: dict[AdapterName, str] = {}
     """LoRA adapters of the model as GGUF files, by name. Callers choose one with each request, by
     its name as the ``model``. The check asks its questions with each adapter, too."""
@@ -106,6 +108,7 @@ class Serve(StageDefaults, Servable, Estimates):
             "adapters": config.adapters,
             "slots": config.slots,
             "cached_tokens": config.cached_tokens,
+            "batch": config.batch,
         }
         refused = ((name, engine.refusal(name, value)) for name, value in given.items())
         return [((name,), f"engine {engine.name}: {why}") for name, why in refused if why]
@@ -117,11 +120,11 @@ class Serve(StageDefaults, Servable, Estimates):
 
     @staticmethod
     def tools(config: ServeConfig) -> tuple[str, ...]:
-        return (config.engine,)
+        return ENGINES[config.engine].packages
 
     @staticmethod
     def needs(config: ServeConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
-        return (*packages(config.engine), port_need(config.host, config.port))
+        return (*packages(*ENGINES[config.engine].packages), port_need(config.host, config.port))
 
     @staticmethod
     def serve(ctx: ServeContext[ServeConfig]) -> AbstractContextManager[Endpoint]:
@@ -168,9 +171,10 @@ class Serve(StageDefaults, Servable, Estimates):
 
 def _inputs(config: ServeConfig) -> dict[str, Input]:
     """Return the inputs: the model, and the one that it is compared with."""
-    inputs = {"model": Input(("model",), config.model, ("gguf",))}
+    served = (ENGINES[config.engine].serves,)
+    inputs = {"model": Input(("model",), config.model, served)}
     if config.compare is not None:
-        inputs["compare"] = Input(("compare",), config.compare, ("gguf",))
+        inputs["compare"] = Input(("compare",), config.compare, served)
     for name, adapter in config.adapters.items():
         inputs[f"adapters.{name}"] = Input(
             ("adapters", name), adapter, ("gguf_adapter",), adapts="model"

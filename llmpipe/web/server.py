@@ -98,13 +98,13 @@ def serve_model(
     engine: EngineName = "xllamacpp",
     adapters: Mapping[str, Path] | None = None,
 ) -> Iterator[Endpoint]:
-    """Serve a GGUF over the OpenAI API and as a page, beside a second one if there is one.
+    """Serve a model over the OpenAI API and as a page, beside a second one if there is one.
 
-    llama.cpp's server listens on loopback with a key that only this process knows. Callers reach
+    The engine's server listens on loopback with a key that only this process knows. Callers reach
     the guard in front of it.
 
     Args:
-        model: The GGUF file.
+        model: The GGUF file, or the folder for the engine transformers.
         stage: The stage's name, which is also the model's name.
         host: The address to bind.
         port: The port to bind; 0 lets the system choose a free one.
@@ -114,7 +114,7 @@ def serve_model(
         batch: The tokens of a prompt that are computed at once; None measures a good number.
         api_key: The key that callers must send as a bearer token, if any.
         tells_cached: Whether callers can see how much of a prompt was cached.
-        compare: A second GGUF, called ``STAGE.compare``. It takes the same settings, and its
+        compare: A second model, called ``STAGE.compare``. It takes the same settings, and its
             conversations share the slots.
         engine: The engine to serve with.
         adapters: LoRA adapters of the model by name, as GGUF files. A caller chooses one by giving
@@ -176,17 +176,22 @@ def _limits(limits: Limits) -> str:
 
 def _warnings(servers: Sequence[LlamaServer]) -> Iterator[str]:
     """Yield what callers of these servers would not expect."""
+    from llmpipe.backends.llama_cpp.engines import ENGINES
     from llmpipe.backends.reasoning import may_reason
 
     for server in servers:
-        if server.engine == "llama-cpp-python" and may_reason(server.template()):
+        if not ENGINES[server.engine].parts_reasoning and may_reason(server.template()):
             yield (
-                f"{server.model}: the engine llama-cpp-python leaves reasoning in the answers, with"
+                f"{server.model}: the engine {server.engine} leaves reasoning in the answers, with"
                 " its tags; xllamacpp separates it"
             )
 
 
 def _told(batch: Batch, engine: EngineName, *, given: bool) -> str:
+    from llmpipe.backends.llama_cpp.engines import ENGINES
+
+    if not ENGINES[engine].batches:
+        return f"prompts are computed whole (one conversation, by {engine})"
     reason = "as the stage says" if given else f"one conversation, by {engine}"
     if batch.speed is not None:
         reason = f"measured: {batch.speed:,.0f} tokens a second where the context is full"

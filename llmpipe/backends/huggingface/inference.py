@@ -250,16 +250,21 @@ def _continue(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=stops,
-        pad_token_id=_pad_id(loaded.tokenizer, stops),
+        pad_token_id=pad_id(loaded.tokenizer, stops),
     )
-    with torch.inference_mode(), suppress_logs(), grouped_attention(), _no_defaults(loaded.model):
+    with (
+        torch.inference_mode(),
+        suppress_logs(),
+        grouped_attention(),
+        without_defaults(loaded.model),
+    ):
         output = loaded.model.generate(input_ids=ids, attention_mask=mask, generation_config=plan)
     rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
     return rows
 
 
 @contextlib.contextmanager
-def _no_defaults(model: Any) -> Iterator[None]:
+def without_defaults(model: Any) -> Iterator[None]:
     """Take away the settings that the model's folder carries.
 
     `generate` fills every field that its config leaves open from them: penalties, forbidden
@@ -282,7 +287,7 @@ def _pad_left(loaded: LoadedModel, rows: Sequence[list[int]]) -> tuple[Any, Any]
     import torch
 
     width = max(map(len, rows))
-    ids = torch.full((len(rows), width), _pad_id(loaded.tokenizer, [0]), dtype=torch.long)
+    ids = torch.full((len(rows), width), pad_id(loaded.tokenizer, [0]), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for i, row in enumerate(rows):
         ids[i, width - len(row) :] = torch.tensor(row)
@@ -307,7 +312,7 @@ def _before_stop(ids: list[int], stops: list[int]) -> list[int]:
     return ids[:end]
 
 
-def _pad_id(tokenizer: Any, fallback: Sequence[int]) -> int:
+def pad_id(tokenizer: Any, fallback: Sequence[int]) -> int:
     # Padding is masked out: which token stands there does not matter, only that it exists.
     pad = tokenizer.pad_token_id
     return int(fallback[0] if pad is None else pad)

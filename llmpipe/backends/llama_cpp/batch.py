@@ -72,7 +72,7 @@ def serve_fluently(
 ) -> Iterator[tuple[LlamaServer, Batch]]:
     """Serve ``model`` during the block, with a given or a measured batch.
 
-    With an engine whose answers do not pause one another, the batch is llama.cpp's own.
+    With an engine whose answers do not pause one another, nothing is measured.
 
     See `llmpipe.backends.llama_cpp.serve.serve_gguf` for the other arguments.
 

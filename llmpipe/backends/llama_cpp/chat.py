@@ -86,7 +86,7 @@ def stream_chat(
             return
         server.check_alive()
         raise StageError(
-            f"the connection to llama.cpp broke in the middle of an answer: {error!r}"
+            f"the connection to {server.program} broke in the middle of an answer: {error!r}"
         ) from error
 
 

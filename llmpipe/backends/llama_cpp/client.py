@@ -1,4 +1,4 @@
-"""Call a llama.cpp server that runs as our subprocess: tokens, templates, answers, streams.
+"""Call a model's server that runs as our subprocess: tokens, templates, answers, streams.
 
 Each call opens its own connection. A call whose connection was dropped is sent once more. A dropped
 stream is an error instead, because part of the answer was already passed on.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llmpipe.backends.llama_cpp.chat import GREEDY, Decoding, stream_chat
-from llmpipe.backends.llama_cpp.engines import EngineName
+from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
 from llmpipe.backends.reasoning import Reply
 from llmpipe.backends.streaming import Cancellation, Pieces, whole
 from llmpipe.errors import ModelServerError, StageError
@@ -59,6 +59,11 @@ class LlamaServer:
     api_key: str | None = field(default=None, repr=False)
     engine: EngineName = "xllamacpp"
     _template: str | None = field(default=None, init=False, repr=False)
+
+    @property
+    def program(self) -> str:
+        """What computes, for messages."""
+        return ENGINES[self.engine].program
 
     def tokenize(
         self, text: str, *, parse_special: bool = True, add_special: bool = False
@@ -215,11 +220,11 @@ class LlamaServer:
                 connection.request("POST", path, json.dumps(body), self._headers())
                 with closing(connection.getresponse()) as response:
                     if response.status != 200:
-                        raise _refused(path, response.status, response.read())
-                    yield from _events(response)
+                        raise self._refused(path, response.status, response.read())
+                    yield from self._read_events(response)
 
     def log_tail(self, lines: int = 15) -> str:
-        """Return the last lines of llama.cpp's log."""
+        """Return the last lines of the server's log."""
         self.log.flush()
         with Path(f"/proc/self/fd/{self.log.fileno()}").open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - 16_384))
@@ -248,7 +253,7 @@ class LlamaServer:
         except OSError as error:
             raise self._unreachable(error) from error
         if status != 200:
-            raise _refused(path, status, text)
+            raise self._refused(path, status, text)
         answer: dict[str, Any] = json.loads(text)
         return answer
 
@@ -273,7 +278,7 @@ class LlamaServer:
 
     def _unreachable(self, error: OSError) -> StageError:
         self.check_alive()
-        return StageError(f"llama.cpp at {self.url} does not answer: {error}")
+        return StageError(f"{self.program} at {self.url} does not answer: {error}")
 
     def check_alive(self) -> None:
         """Raise `StageError` with the end of the log if the server has died."""
@@ -281,33 +286,33 @@ class LlamaServer:
             code = self.process.wait(timeout=1)  # after its socket closed it may still be ending
         except subprocess.TimeoutExpired:
             return
-        raise StageError(f"the llama.cpp server died ({exit_text(code)})", hint=self.log_tail())
+        raise StageError(
+            f"the {self.program} server died ({exit_text(code)})", hint=self.log_tail()
+        )
 
+    def _read_events(self, lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        """Read the lines of a stream of events, up to the last event."""
+        for line in lines:
+            name, _, data = line.strip().partition(b": ")
+            if name not in (b"data", b"error"):
+                continue  # empty lines, and comments that keep the connection open
+            event = json.loads(data)
+            if name == b"error" or "error" in event:
+                gist = f"{self.program} stopped in the middle of an answer"
+                raise ModelServerError(f"{gist}: {data.decode()}", gist=gist)
+            yield event
+            if event["stop"]:
+                return
+        raise http.client.IncompleteRead(b"")  # it ended too early
 
-def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Read the lines of a stream of events, up to the last event."""
-    for line in lines:
-        name, _, data = line.strip().partition(b": ")
-        if name not in (b"data", b"error"):
-            continue  # empty lines, and comments that keep the connection open
-        event = json.loads(data)
-        if name == b"error" or "error" in event:
-            gist = "llama.cpp stopped in the middle of an answer"
-            raise ModelServerError(f"{gist}: {data.decode()}", gist=gist)
-        yield event
-        if event["stop"]:
-            return
-    raise http.client.IncompleteRead(b"")  # it ended too early
+    def _refused(self, path: str, status: int, text: bytes) -> ModelServerError:
+        gist = f"{self.program} refused {path}"
+        return ModelServerError(f"{gist}: {_error_message(status, text)}", gist=gist)
 
 
 def exit_text(code: int) -> str:
     """Return how a process ended, as text."""
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
-
-
-def _refused(path: str, status: int, text: bytes) -> ModelServerError:
-    gist = f"llama.cpp refused {path}"
-    return ModelServerError(f"{gist}: {_error_message(status, text)}", gist=gist)
 
 
 def _error_message(status: int, text: bytes) -> str:

@@ -8,10 +8,18 @@ from __future__ import annotations
 import codecs
 import json
 import random
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
+
+from llmpipe.backends.llama_cpp.written import (
+    Decoder,
+    Piece,
+    RefusedError,
+    Written,
+    pieces_of,
+    plain,
+    room_for,
+)
 
 SAMPLING: Mapping[str, tuple[str, Any]] = {
     "temperature": ("temp", 0.8),
@@ -44,60 +52,12 @@ GENERATION = frozenset(
 )  # fmt: skip
 
 
-class RefusedError(Exception):
-    """A request that is not answered, with llama.cpp's kind of error."""
-
-    def __init__(
-        self, message: str, kind: str = "invalid_request_error", status: int = 400, **more: Any
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.data = {"error": {"code": status, "message": message, "type": kind, **more}}
-
-
-@dataclass(slots=True)
-class Piece:
-    """The next part of an answer. The last one has a ``stop_type``: eos, word or limit."""
-
-    text: str
-    tokens: list[int]
-    stop_type: str | None = None
-
-
-@dataclass(slots=True)
-class Written:
-    """An answer while it is written: its prompt, what came of it, and the times."""
-
-    prompt: list[int]
-    begun: float = field(default_factory=time.perf_counter)
-    first: float | None = None
-    tokens: int = 0
-
-    def usage(self) -> dict[str, int]:
-        """Return the counts in OpenAI's format."""
-        prompt = len(self.prompt)
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": self.tokens,
-            "total_tokens": prompt + self.tokens,
-        }
-
-    def timings(self) -> dict[str, float]:
-        """Return the times in llama.cpp's format."""
-        now = time.perf_counter()
-        first = now if self.first is None else self.first
-        writing = max(now - first, 1e-9)
-        return {
-            "prompt_n": len(self.prompt),
-            "prompt_ms": (first - self.begun) * 1000,
-            "predicted_n": self.tokens,
-            "predicted_ms": writing * 1000,
-            "predicted_per_second": max(self.tokens - 1, 0) / writing,
-        }
-
-
 class Model:
     """The model, its tokenizer and its chat template."""
+
+    engine = "llama-cpp-python"
+    fields = GENERATION
+    neutral = NEUTRAL
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         import llama_cpp
@@ -123,6 +83,14 @@ class Model:
         self._caches = settings["cache_prompt"]
         self._kept = self._single_tokens(settings["preserved"])
 
+    def about(self) -> dict[str, int]:
+        """Return its size."""
+        model = self.llama._model
+        return {
+            "n_vocab": self.llama.n_vocab(), "n_ctx_train": model.n_ctx_train(),
+            "n_embd": self.llama.n_embd(), "n_params": model.n_params(), "size": model.size(),
+        }  # fmt: skip
+
     def prompt(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Return the prompt of a conversation, without the tokens that tokenizing adds."""
         if not self.template:
@@ -130,7 +98,7 @@ class Model:
         if messages and messages[-1].get("role") == "assistant":
             raise RefusedError("this engine cannot continue the assistant's message")
         try:
-            text: str = self._render(messages=[_plain(each) for each in messages]).prompt
+            text: str = self._render(messages=[plain(each) for each in messages]).prompt
         except Exception as error:  # whatever the template raises
             raise RefusedError(f"the chat template refuses the conversation: {error}") from error
         model = self.llama._model
@@ -151,22 +119,14 @@ class Model:
         found: bytes = self.llama.detokenize(list(tokens), prev_tokens=before, special=special)
         return found
 
-    def write(self, body: Mapping[str, Any], written: Written) -> Iterator[Piece]:
+    def write(self, body: Mapping[str, Any], written: Written) -> Generator[Piece, None, None]:
         """Yield the pieces of an answer.
 
         Raises:
             RefusedError: The prompt does not fit, or a setting cannot be used.
         """
         prompt = written.prompt
-        if len(prompt) >= self.context:
-            raise RefusedError(
-                f"the request exceeds the available context size ({self.context} tokens)",
-                "exceed_context_size_error", n_prompt_tokens=len(prompt), n_ctx=self.context,
-            )  # fmt: skip
-        most = next((body[n] for n in ("n_predict", "max_tokens", "max_completion_tokens")
-                     if body.get(n) is not None), -1)  # fmt: skip
-        room = self.context - len(prompt)
-        most = room if most < 0 else min(most, room)
+        most = room_for(body, prompt, self.context)
         if not body.get("cache_prompt", self._caches):
             self.llama.reset()
         seed = body.get("seed", -1)
@@ -176,33 +136,12 @@ class Model:
             for name, (argument, _) in SAMPLING.items()
         }
         tokens = self.llama.generate(prompt, grammar=self._grammar(body), **sampling)
-        yield from self._pieces(tokens, most, _stops(body.get("stop")), written)
+        decoder = _Decoder(self.text, self._kept)
+        yield from pieces_of(tokens, decoder, self._ends, body, most, written)
 
-    def _pieces(
-        self, tokens: Iterator[int], most: int, stops: Sequence[str], written: Written
-    ) -> Iterator[Piece]:
-        """Decode tokens, holding back what may be the beginning of a stop text."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        held, new = "", list[int]()
-        for token in tokens:
-            written.first = written.first or time.perf_counter()
-            written.tokens += 1
-            new.append(token)
-            if self._library.llama_vocab_is_eog(self.llama._model.vocab, token):
-                yield Piece(held + decoder.decode(b"", final=True), new, "eos")
-                return
-            held += decoder.decode(self.text([token], special=token in self._kept))
-            found = [at for stop in stops if (at := held.find(stop)) >= 0]
-            if found:
-                yield Piece(held[: min(found)], new, "word")
-                return
-            if written.tokens >= most:
-                yield Piece(held + decoder.decode(b"", final=True), new, "limit")
-                return
-            ready = len(held) - _overlap(held, stops)
-            if ready:
-                yield Piece(held[:ready], new)
-                held, new = held[ready:], []
+    def _ends(self, token: int) -> bool:
+        """Return whether a token ends an answer."""
+        return bool(self._library.llama_vocab_is_eog(self.llama._model.vocab, token))
 
     def _grammar(self, body: Mapping[str, Any]) -> Any:
         """Return the grammar of an answer, which the library would not check."""
@@ -232,13 +171,21 @@ class Model:
         return frozenset(tokens[0] for tokens in found if len(tokens) == 1)
 
 
-def _plain(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a message as templates read it: one text, and no role that only OpenAI has."""
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "\n".join(part["text"] for part in content)
-    role = "system" if message["role"] == "developer" else message["role"]
-    return {**message, "role": role, "content": content}
+class _Decoder(Decoder):
+    """Decodes tokens byte by byte, special ones only if they are to be kept."""
+
+    def __init__(self, text: Callable[..., bytes], kept: frozenset[int]) -> None:
+        self._text = text
+        self._kept = kept
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """See `Decoder.feed`."""
+        return self._bytes.decode(self._text([token], special=token in self._kept))
+
+    def close(self) -> str:
+        """See `Decoder.close`."""
+        return self._bytes.decode(b"", final=True)
 
 
 def _own_sampling(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -252,16 +199,3 @@ def _own_sampling(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"the GGUF sets {', '.join(unknown)}, which llama-cpp-python ignores")
     found = {OWN_SAMPLING[name]: float(metadata[name]) for name in names}
     return {name: int(v) if name == "top_k" else v for name, v in found.items()}
-
-
-def _stops(given: str | Sequence[str] | None) -> list[str]:
-    return [given] if isinstance(given, str) else list(given or ())
-
-
-def _overlap(text: str, stops: Sequence[str]) -> int:
-    """Return how many characters at the end of a text may begin a stop text."""
-    longest = max((len(stop) for stop in stops), default=0)
-    return next(
-        (n for n in range(min(longest - 1, len(text)), 0, -1)
-         if any(stop.startswith(text[-n:]) for stop in stops)), 0,
-    )  # fmt: skip

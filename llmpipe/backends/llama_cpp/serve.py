@@ -1,4 +1,4 @@
-"""Serve a GGUF with llama.cpp in a subprocess.
+"""Serve a GGUF with llama.cpp, or a model folder with transformers, in a subprocess.
 
 `serve_gguf` starts the engine's script, waits until the model is loaded, verifies that the server
 at the address is the subprocess just started, and stops it at the end. The subprocess is in our
@@ -66,7 +66,7 @@ def serve_gguf(
     """Serve ``model`` during the block.
 
     Args:
-        model: The GGUF file.
+        model: The GGUF file, or the folder for the engine transformers.
         threads: The number of CPU threads.
         context: The maximum tokens of one conversation, prompt and reply together.
         slots: The number of conversations that are answered at the same time; each has its own
@@ -88,7 +88,7 @@ def serve_gguf(
 
     Raises:
         MissingDependencyError: The engine is not installed.
-        StageError: llama.cpp cannot load the file, the port is in use, or another process answers
+        StageError: The engine cannot load the model, the port is in use, or another process answers
             instead of the server.
     """
     with_engine = ENGINES[engine]
@@ -211,14 +211,14 @@ def _start_error(server: LlamaServer, settings: Mapping[str, Any], reason: str) 
         return cannot_listen(host, port)
     errors = [line for line in tail.splitlines() if " E " in line] or tail.splitlines()
     return StageError(
-        f"llama.cpp cannot load {settings['model']}: {reason}", hint="\n".join(errors[:8])
+        f"{server.program} cannot load {settings['model']}: {reason}", hint="\n".join(errors[:8])
     )
 
 
 def require_context(server: LlamaServer, context: int, label: str, field: str) -> None:
     """Require that a model is served with the requested context.
 
-    llama.cpp silently lowers it to the model's training context. ``label`` is the model's name, and
+    Engines lower it to the model's training context. ``label`` is the model's name, and
     ``field`` is the field in the spec.
 
     Raises:

@@ -119,5 +119,7 @@ def _offer(host: Hosted, line: Line, *, tells_cached: bool) -> Offer:
         "meta": described["meta"],
     }
     context = int(props["default_generation_settings"]["n_ctx"])
-    relay = Relay(upstream, line, host.file, server.model, context, tells_cached)
+    relay = Relay(
+        upstream, line, host.file, server.model, context, tells_cached, program=engine.program
+    )
     return Offer(served, relay, engine, card)

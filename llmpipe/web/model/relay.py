@@ -52,6 +52,8 @@ class Relay:
     """Whether callers can see how much of a prompt was cached."""
     adapter: str | None = None
     """The adapter's name, if the model is one; llama.cpp calls it by its base."""
+    program: str = "llama.cpp"
+    """What computes, for messages."""
 
     def answer(self, path: str, fields: Mapping[str, Any], *, takes_slot: bool) -> Response:
         """Return a response that asks llama.cpp when it is sent."""
@@ -75,7 +77,7 @@ class Relay:
             kind, said = str(error.get("type")), str(error["message"])
         except (ValueError, KeyError, TypeError, AttributeError):
             error, kind, said = {}, "", f"HTTP {status}"
-        reason = f"llama.cpp refused {path}"
+        reason = f"{self.program} refused {path}"
         if kind == CONTEXT:
             told = (
                 f"the prompt takes {error.get('n_prompt_tokens')} tokens, and the context of the"

