@@ -141,7 +141,7 @@ class Judging:
     def metrics(self) -> Mapping[str, Any]:
         """Return how many texts were scored, and their scores."""
         passed = sum(mean >= self.judge.threshold for mean in self.means)
-        told = {"texts": len(self.means), "passed": passed}
+        told: dict[str, float] = {"texts": len(self.means), "passed": passed}
         if self.means:
             told["mean"] = round(sum(self.means) / len(self.means), 3)
         return told | ({} if self.control is None else {"control": round(self.control, 3)})

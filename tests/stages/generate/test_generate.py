@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -157,21 +158,21 @@ def test_kill_9_resends_nothing_that_was_answered(recipe: Recipe, tmp_path: Path
     """A run killed with its worker goes on from the journal to the rows of an undisturbed run."""
     slow: Any = lambda body, number: time.sleep(0.1)  # noqa: E731 - returns None: go on
     with Endpoint(slow) as endpoint:
-        process = recipe.start(endpoint.url, 8)
-        while len(endpoint.answered) < 10:
+        process = recipe.start(endpoint.url, 12)
+        while len(endpoint.answered) < 8:
             assert process.poll() is None
             time.sleep(0.01)
         kill([process.pid, *run_processes(tmp_path / ".llmpipe")])
         process.communicate()
         time.sleep(0.5)
         paid = [json.dumps(body, sort_keys=True) for body in endpoint.answered]
-        rows = rows_of(recipe.run(endpoint.url, 8))
+        rows = rows_of(recipe.run(endpoint.url, 12))
         again = [json.dumps(body, sort_keys=True) for body in endpoint.answered[len(paid) :]]
         resent = set(paid[:-4]) & set(again)  # the last four may have been in flight
         assert resent == set()
         other = tmp_path / "undisturbed"
         other.mkdir()
-        assert rows_of(Recipe(other, recipe.spec).run(endpoint.url, 8)) == rows
+        assert rows_of(Recipe(other, recipe.spec).run(endpoint.url, 12)) == rows
 
 
 @by_every_method
@@ -248,6 +249,36 @@ def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) ->
     assert row["messages"][0]["content"].strip()
     assert row["messages"][1]["content"].strip()
     assert row[PROVENANCE]["teacher"]["engine"] == "llama.cpp"
+
+
+JUDGED = """\
+version: 1
+name: judged
+stages:
+  rows:
+    kind: generate
+    method: template
+    teacher: {engine: llama.cpp, model: "%s", concurrency: 1}
+    count: 1
+    columns: {text: {template: "Water boils at {{ n }} degrees."}, n: {number: {min: 1, max: 99}}}
+    validators:
+      - {column: text, judge: {rubric: "Is it true?", scale: [1, 5], threshold: 3, repeats: 2}}
+"""
+
+
+def test_the_embedded_teacher_judges(tmp_path: Path, smollm2_gguf: Path) -> None:
+    """The real small model scores within the scale, however badly; a preview shows it."""
+    (tmp_path / "spec.yaml").write_text(JUDGED % smollm2_gguf)
+    result = subprocess.run(
+        [sys.executable, "-m", "llmpipe", "show", "spec.yaml", "rows", "--rows", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "malformed judgment" not in result.stdout
+    assert re.search(r"\[reply\] \{\s*\"score\": [1-5]\s*\}", result.stdout)
+    assert re.search(r"summary\n[01] of 1 rows", result.stdout)
 
 
 def test_the_method_of_the_how_to_works(tmp_path: Path) -> None:

@@ -79,9 +79,9 @@ class TemplateConfig(GenerateConfig, frozen=True, kw_only=True):
                 yield ("columns", name, *field), message
             if column.schema is not None and (problem := schema_problem(column.schema)):
                 yield ("columns", name, "schema"), problem
-            for field, text in column.templates():
+            for kind, text in column.templates():
                 if problem := _template_problem(text):
-                    yield ("columns", name, field), problem
+                    yield ("columns", name, kind), problem
 
     def _problems_of_row(self) -> Iterator[tuple[FieldPath, str]]:
         if self.row is not None and not self.row:

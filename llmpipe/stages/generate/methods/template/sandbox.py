@@ -132,7 +132,8 @@ def _bound(tree: nodes.Template) -> None:
         if loop.recursive:
             raise StageError(f"line {loop.lineno}: a loop cannot be recursive")
         loop.iter = _passed(loop.iter, "_counted")
-    for macro in list(tree.find_all((nodes.Macro, nodes.CallBlock))):
+    macros: list[nodes.Macro | nodes.CallBlock] = [*tree.find_all(nodes.Macro)]
+    for macro in [*macros, *tree.find_all(nodes.CallBlock)]:
         macro.body.insert(
             0, nodes.Output([_passed(nodes.Const(""), "_called")], lineno=macro.lineno)
         )
@@ -155,7 +156,7 @@ def _shorten(node: nodes.Node) -> None:
             _shorten(value)
 
 
-def _passed(node: nodes.Expr, name: str) -> nodes.Filter:
+def _passed(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno or 1)
 
 

@@ -92,7 +92,8 @@ class TextbookConfig(GenerateConfig, frozen=True, kw_only=True):
             yield ("topics",), "there is no topic: write topics, topic_rows or subject"
         if self.map and not self.topic_rows:
             yield ("map",), "names a column of topic_rows, which is missing"
-        axes = {"topics": self.topics, "audiences": self.audiences, "styles": self.styles}
+        topics = self.topics or None  # none at all is said above, or there are others
+        axes = {"topics": topics, "audiences": self.audiences, "styles": self.styles}
         for name, values in axes.items():
             if values is not None:
                 yield from _problems_of_axis(name, values)
