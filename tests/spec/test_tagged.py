@@ -21,7 +21,7 @@ STAGE = "  a: {kind: curate, data: ./r.jsonl, steps: [{step: length, max_words: 
             "length",
             "other",
             "unknown step 'other'",
-            "steps: decontaminate, length, near_duplicates",
+            "steps: decontaminate, encoding, length, near_duplicates",
         ),
         ("length", "3", "4:53: stages.a.steps[0].step: unknown step 3", "steps: decontaminate"),
         ("step: length, ", "", "stages.a.steps[0]: 'step' is missing", "steps: decontaminate"),

@@ -38,7 +38,15 @@ from llmpipe.formats.records import to_json
 from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.curate.pool import EVERY, Pool
 from llmpipe.stages.curate.rows import Rows
-from llmpipe.stages.curate.steps import Decontaminate, Length, NearDuplicates, Step
+from llmpipe.stages.curate.steps import (
+    Decontaminate,
+    Encoding,
+    Length,
+    NearDuplicates,
+    Refusals,
+    Repetition,
+    Step,
+)
 from llmpipe.stages.format_read import SourceRows, Told, rows_of
 
 WORDS = ("numpy", "regex")
@@ -192,7 +200,7 @@ def _note(told: Told, message: str, error: RowError) -> None:
 
 def _take(ctx: StageContext[CurateConfig], number: int, step: Step, pool: Pool) -> dict[str, Any]:
     """Take one step; return its metrics."""
-    from llmpipe.stages.curate import decontaminate, filters, near_duplicates
+    from llmpipe.stages.curate import damage, decontaminate, filters, near_duplicates
 
     pool.step = number
     before = len(pool.kept)
@@ -205,6 +213,12 @@ def _take(ctx: StageContext[CurateConfig], number: int, step: Step, pool: Pool) 
             found = decontaminate.run(step, pool, held, ctx.config.columns)
         case Length():
             found = filters.length(step, pool)
+        case Encoding():
+            found = damage.run(step, pool)
+        case Repetition():
+            found = filters.repetition(step, pool)
+        case Refusals():
+            found = filters.refusals(step, pool)
     name = str(msgspec.to_builtins(step)["step"])
     return {"step": name, "dropped": before - len(pool.kept), **found}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmpipe.formats.leakage import normalize
+from llmpipe.stages.curate.phrases import OF_ITSELF, REFUSALS
 from llmpipe.stages.curate.pool import Drop, Pool
-from llmpipe.stages.curate.steps import Length
+from llmpipe.stages.curate.steps import Length, Refusals, Repetition
 from llmpipe.stages.curate.words import compared_words
 
 
@@ -28,6 +30,55 @@ def length(step: Length, pool: Pool) -> Mapping[str, Any]:
             )
     pool.drop(drops)
     return {}
+
+
+def repetition(step: Repetition, pool: Pool) -> Mapping[str, Any]:
+    """Drop rows in which a turn repeats itself; return the metrics."""
+    drops = {}
+    for position, said in pool.each_said("looking for repetition"):
+        share = max((_repeated(turn.text, step) for turn in said), default=0.0)
+        if share > step.most:
+            reason = f"{share:.0%} of the runs of {step.words} words in a turn are repeated"
+            drops[position] = Drop("repetition", reason, f"raise most to {share:.4f}", share)
+    pool.drop(drops)
+    return {}
+
+
+def refusals(step: Refusals, pool: Pool) -> Mapping[str, Any]:
+    """Drop rows with an answer that refuses; return the metrics."""
+    refusing, of_itself = _pattern(REFUSALS), _pattern(OF_ITSELF)
+    own = _pattern(map(normalize, step.phrases)) if step.phrases else None
+    drops = {}
+    for position, said in pool.each_said("looking for refusals"):
+        for text in (turn.text for turn in said if turn.answers):
+            whole = normalize(text).replace("’", "'")
+            if match := refusing.search(whole[: step.begin]):
+                drops[position] = _phrase("refusal", match[0], "leave this step out")
+            elif match := of_itself.search(whole):
+                drops[position] = _phrase("language_model", match[0], "leave this step out")
+            elif own and (match := own.search(whole)):
+                drops[position] = _phrase("phrase", match[0], "take it out of phrases")
+    pool.drop(drops)
+    return {}
+
+
+def _repeated(text: str, step: Repetition) -> float:
+    """Return the share of a turn's runs of words that it had before."""
+    words = compared_words(normalize(text))
+    runs = len(words) - step.words + 1
+    if len(words) < step.fewest_words or runs < 1:
+        return 0.0
+    different = {b" ".join(words[i : i + step.words]) for i in range(runs)}
+    return 1 - len(different) / runs
+
+
+def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern for phrases that begin and end with whole words."""
+    return re.compile("|".join(rf"(?<!\w){re.escape(phrase)}" for phrase in phrases))
+
+
+def _phrase(rule: str, found: str, keep: str) -> Drop:
+    return Drop(rule, f'an answer says "{found}"', keep)
 
 
 def _length(field: str, reason: str, count: int) -> Drop:

@@ -21,7 +21,7 @@ from llmpipe.stages.curate.explain import Explanation
 from llmpipe.stages.curate.pool import Drop, Pool
 from llmpipe.stages.curate.shared_text import Shared, find_shared
 from llmpipe.stages.curate.steps import NearDuplicates
-from llmpipe.stages.curate.words import compared_words, differences
+from llmpipe.stages.curate.words import differences, normal_words
 from llmpipe.stages.format_lines import Lines
 
 if TYPE_CHECKING:
@@ -132,11 +132,11 @@ def _read(step: NearDuplicates, pool: Pool, shared: Shared) -> _Compared:
     lines: list[bytes] = []
     sketched: list[list[bytes]] = []
     for number, (_, said) in enumerate(pool.each_said("comparing rows")):
-        normal = [(turn.role, normalize(turn.text)) for turn in said]
-        whole = "\x1e".join(f"{role}\x1f{text}" for role, text in normal)
-        key = hashlib.blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=KEY).digest()
+        turns = [(role.encode(), *normal_words(text)) for role, text in said]
+        whole = b"\x1e".join([b"%b\x1f%b" % (role, normal) for role, normal, _ in turns])
+        key = hashlib.blake2b(whole, digest_size=KEY).digest()
         own = shared.split(said)[0] if shared.parts else None
-        words = own or [word for _, text in normal for word in compared_words(text)]
+        words = own or [word for _, _, words in turns for word in words]
         size = len({*words})
         is_short = size < step.short
         compared.add(key, words, len(whole), 0 if is_short else size)

@@ -186,7 +186,7 @@ def _is_template(part: Part, rows: Sequence[int], rests: Sequence[set[bytes]]) -
 def _told(parts: Mapping[Part, Sequence[int]], total: int) -> list[Mapping[str, Any]]:
     """Return what is left out, the most frequent first; of those that begin alike the longest."""
     longest = [p for p in parts if not any(_extends(other, p) for other in parts)]
-    told = []
+    told: list[Mapping[str, Any]] = []
     for part in sorted(longest, key=lambda p: (-len(parts[p]), p)):
         text = part.words.decode("utf-8", "replace")
         shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

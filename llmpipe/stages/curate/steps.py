@@ -84,4 +84,71 @@ class Decontaminate(
             yield "fewest_words", f"is above words ({self.words})"
 
 
-Step = NearDuplicates | Decontaminate | Length
+class Encoding(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="step",
+    tag="encoding",
+):
+    """Drop rows whose text was damaged: replacement characters, NULs and other control characters,
+    lone surrogates, and UTF-8 that was read as another encoding (`Ã©` for `é`).
+    """
+
+    most: Annotated[int, Meta(ge=0)] = 0
+    """The most damaged places of a row that is kept."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        yield from ()
+
+
+class Repetition(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="step",
+    tag="repetition",
+):
+    """Drop rows in which a turn repeats itself."""
+
+    words: Annotated[int, Meta(ge=2)] = 5
+    """Words of a run that counts as repeated if the turn had it before."""
+    most: Annotated[float, Meta(ge=0, lt=1)] = 0.3
+    """The largest share of a turn's runs that may be repeated."""
+    fewest_words: Annotated[int, Meta(ge=1)] = 20
+    """Turns with fewer words than this are not looked at."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        if self.fewest_words < self.words:
+            yield "fewest_words", f"is below words ({self.words})"
+
+
+class Refusals(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    tag_field="step",
+    tag="refusals",
+):
+    """Drop rows with an answer that refuses, or that speaks of itself as a language model. Phrases
+    of English, German, French, Spanish, Italian, Portuguese, Dutch, Russian and Chinese are known.
+    """
+
+    begin: Annotated[int, Meta(ge=1)] = 200
+    """Letters at the beginning of an answer in which a refusal counts. What speaks of itself as a
+    language model counts anywhere."""
+    phrases: tuple[Annotated[str, Meta(min_length=3)], ...] = ()
+    """Further phrases that count anywhere in an answer, without case."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        if any(not phrase.strip() for phrase in self.phrases):
+            yield "phrases", "has a blank phrase, which is in every answer"
+
+
+Step = NearDuplicates | Decontaminate | Length | Encoding | Repetition | Refusals

@@ -46,6 +46,15 @@ def compared_words(normal: str) -> list[bytes]:
     return [word.encode("utf-8", "surrogatepass") for word in plain_words(normal)]
 
 
+def normal_words(text: str) -> tuple[bytes, list[bytes]]:
+    """Return a text as duplicates are compared, and its words: `normalize` and `compared_words`."""
+    if text.isascii():
+        normal = " ".join(text.lower().split()).encode()
+        return normal, normal.translate(None, _MARKS).split()
+    whole = normalize(text)
+    return whole.encode("utf-8", "surrogatepass"), compared_words(whole)
+
+
 def differences(
     one: Sequence[str], other: Sequence[str], among: Iterable[Protected]
 ) -> tuple[Protected, ...]:

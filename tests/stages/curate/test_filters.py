@@ -1,0 +1,114 @@
+"""Rows that are dropped by what they say: damaged text, repetition, refusals, length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmpipe.formats.leakage import normalize
+from llmpipe.formats.records import write_rows
+from llmpipe.stages.curate import Curate
+from llmpipe.stages.curate.damage import damaged
+from llmpipe.stages.curate.words import compared_words, normal_words
+from llmpipe.testing import run_stage
+
+KEPT = {"text": "Oranges are boxed by hand: 12 to a box, twice a day."}
+
+
+def rejects(folder: Path, texts: list[str], **step: Any) -> list[dict[str, Any]]:
+    """Run a step over answers and a row that it keeps; return the rejects."""
+    write_rows(folder / "rows.jsonl", [KEPT, *({"prompt": "Go", "completion": t} for t in texts)])
+    done = run_stage(Curate, {"data": "rows.jsonl", "steps": [step]}, folder)
+    lines = done.outputs["rejects"].read_text("utf-8").splitlines()
+    assert done.metrics["kept"] == 1 + len(texts) - len(lines)
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("café, niño, Œuvre, «À»", 0),
+        ("naïve — “quoted” … 10 €, São Paulo, Ångström, ÃO", 0),
+        ("日本語 한국어 עברית العربية 👩‍🌾 e\u0301", 0),
+        ("tabs\tand\r\nlines", 0),
+        ("cafÃ© and niÃ±o", 2),
+        ("itâ€™s damaged", 1),
+        ("the caf\ufffd is closed", 1),
+        ("a\x00b\x08", 2),
+        ("æ—¥æœ¬èªž", 1),
+    ],
+)
+def test_damaged_text(text: str, count: int) -> None:
+    """UTF-8 that was read as Windows-1252 is told from letters that are meant."""
+    assert len([*damaged(text)]) == count
+
+
+@given(text=st.text(st.characters(min_codepoint=0xA0, max_codepoint=0x24F), min_size=2))
+def test_misread_text_is_always_seen(text: str) -> None:
+    """Letters of European languages, read as Latin-1."""
+    assert [*damaged(text.encode().decode("latin-1"))]
+
+
+@given(text=st.text())
+def test_words_are_read_the_same_on_the_quick_way(text: str) -> None:
+    """ASCII has a way of its own."""
+    whole = normalize(text)
+    expected = (whole.encode("utf-8", "surrogatepass"), compared_words(whole))
+    assert normal_words(text) == expected
+
+
+def test_encoding_drops_rows_by_the_number_of_damaged_places(tmp_path: Path) -> None:
+    """The reject shows the first, what it was, and how to keep the row."""
+    texts = ["the cafÃ© of JosÃ©", "a caf\ufffd"]
+    first, second = rejects(tmp_path, texts, step="encoding")
+    assert first["reason"] == "2 damaged: 'Ã©', which was 'é'"
+    assert (first["score"], first["keep"]) == (2, "raise most to 2")
+    assert second["row"]["completion"] == "a caf\ufffd"
+    assert len(rejects(tmp_path, texts, step="encoding", most=1)) == 1
+
+
+def test_repetition(tmp_path: Path) -> None:
+    """A loop is dropped; a text that says much, and a short one, are not."""
+    loop = "and then the farmer went to the market " * 9
+    story = " ".join(f"word{number}" for number in range(200))
+    (found,) = rejects(tmp_path, [loop, story, "ha ha ha ha ha ha ha"], step="repetition")
+    assert found["rule"] == "repetition"
+    assert found["score"] > 0.8
+    keep = float(found["keep"].removeprefix("raise most to "))
+    assert rejects(tmp_path, [loop], step="repetition", most=keep + 0.0001) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("I’m sorry, but I can’t share that.", "refusal"),
+        ("Es tut mir leid, aber ich kann das nicht.", "refusal"),
+        ("Désolé, je ne peux pas répondre.", "refusal"),
+        ("Lo siento, pero no puedo hacerlo.", "refusal"),
+        ("抱歉，我无法回答这个问题。", "refusal"),
+        ("Well. As an AI language model, I have no taste.", "language_model"),
+        ("The best orange is, to be frank, none", "phrase"),
+        ("Write: I am sorry that you cannot come.", None),
+        (f"{'The letter reads as follows. ' * 9}I cannot help with the harvest.", None),
+    ],
+)
+def test_refusals(tmp_path: Path, text: str, rule: str | None) -> None:
+    """In several languages, at the beginning of an answer; further phrases anywhere."""
+    found = rejects(tmp_path, [text], step="refusals", phrases=["To be FRANK"])
+    assert [each["rule"] for each in found] == ([rule] if rule else [])
+
+
+def test_length(tmp_path: Path) -> None:
+    """Words of all turns, and of the answer."""
+    texts = ["", "one", "one two three four five six seven eight nine ten eleven twelve thirteen"]
+    step = {"step": "length", "min_words": 2, "max_words": 12, "min_answer_words": 2}
+    found = rejects(tmp_path, texts, **step)
+    assert [each["rule"] for each in found] == ["min_words", "min_answer_words", "max_words"]
+    assert [each["keep"] for each in found] == [
+        "lower min_words to 1", "lower min_answer_words to 1", "raise max_words to 14",
+    ]  # fmt: skip
