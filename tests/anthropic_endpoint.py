@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from anthropic.types import Message
+from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
 from anthropic.types.shared import ErrorResponse
 from openai_endpoint import Answer, evolving_reply, is_probe
 
@@ -37,6 +39,10 @@ class AnthropicEndpoint:
         self.probes: list[dict[str, Any]] = []
         self.received: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.looks = 2
+        self.expires: set[str] = set()
+        self.batches: dict[str, dict[str, Any]] = {}
+        self.submitted: list[list[dict[str, Any]]] = []
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -56,10 +62,15 @@ class AnthropicEndpoint:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.say(*endpoint._shown(self.path))
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, answer, headers = endpoint._answer(self.path, body, dict(self.headers))
-                data = json.dumps(answer).encode()
+                self.say(*endpoint._answer(self.path, body, dict(self.headers)))
+
+            def say(self, status: int, answer: Any, headers: dict[str, str]) -> None:
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 for name, value in {**headers, "Content-Type": "application/json"}.items():
                     self.send_header(name, value)
@@ -73,6 +84,8 @@ class AnthropicEndpoint:
         return Handler
 
     def _answer(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> Answer:
+        if path == "/v1/messages/batches":
+            return 200, self._batch(body["requests"]), {}
         if path != "/v1/messages":
             return failure(404, "not_found_error", path)
         if unknown := (body.keys() - KNOWN) | (body.keys() & self.refuses):
@@ -87,6 +100,50 @@ class AnthropicEndpoint:
             number = len(self.received)
         refusal = None if is_probe(body) else self.before(body, number)
         return refusal or (200, self.message(body), {})
+
+    def _batch(self, requests: list[dict[str, Any]]) -> dict[str, Any]:
+        """Take a batch; it ends after it was looked at ``looks`` times."""
+        for request in requests:
+            assert not request["params"].keys() - KNOWN
+        self.submitted.append(requests)
+        batch = f"msgbatch_{len(self.batches)}"
+        self.batches[batch] = {
+            "requests": requests,
+            "looks": self.looks,
+            "since": datetime.now(UTC),
+        }
+        return self._batch_shown(batch)
+
+    def _batch_shown(self, name: str) -> dict[str, Any]:
+        batch = self.batches[name]
+        done, count = batch["looks"] < 0, len(batch["requests"])
+        counts = {"processing": 0 if done else count, "succeeded": count if done else 0,
+                  "errored": 0, "canceled": 0, "expired": 0}  # fmt: skip
+        return MessageBatch.model_validate({
+            "id": name, "type": "message_batch", "created_at": batch["since"],
+            "expires_at": batch["since"], "request_counts": counts,
+            "processing_status": "ended" if done else "in_progress",
+            "results_url": f"{self.url}/v1/messages/batches/{name}/results" if done else None,
+        }).model_dump(mode="json")  # fmt: skip
+
+    def _shown(self, path: str) -> Answer:
+        """Show all batches, one of them, or its results."""
+        parts = path.partition("?")[0].strip("/").split("/")[3:]
+        if not parts:
+            newest = [self._batch_shown(name) for name in reversed(self.batches)]
+            return 200, {"data": newest, "has_more": False, "first_id": None, "last_id": None}, {}
+        if len(parts) == 1:
+            self.batches[parts[0]]["looks"] -= 1
+            return 200, self._batch_shown(parts[0]), {}
+        lines = []
+        for request in self.batches[parts[0]]["requests"][::-1]:
+            result: dict[str, Any] = {"type": "expired"}
+            if request["params"]["messages"][-1]["content"] not in self.expires:
+                result = {"type": "succeeded", "message": self.message(request["params"])}
+            entry = {"custom_id": request["custom_id"], "result": result}
+            MessageBatchIndividualResponse.model_validate(entry)
+            lines.append(json.dumps(entry) + "\n")
+        return 200, "".join(lines).encode(), {}
 
     def message(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the message that answers a request."""

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from openai_batch_server import OpenAIBatchServer
+
 from llmpipe.backends.openai.probe import OPENING
 
 Answer = tuple[int, Any, dict[str, str]]
@@ -35,6 +37,7 @@ class Endpoint:
         self.cached = 0  # prompt tokens of each reply that were cached
         self.obeys = {"schema", "seed", "system", "logprobs", "n", "max_tokens", "usage"}
         self.refuses: set[str] = set()  # names of fields
+        self.batches = OpenAIBatchServer(self._completion)
         self.probes: list[dict[str, Any]] = []
         self.received: list[dict[str, Any]] = []
         self.answered: list[dict[str, Any]] = []
@@ -63,8 +66,15 @@ class Endpoint:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.answer(*endpoint.batches.get(self.path))
+
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                data = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path.endswith(("/files", "/batches")):
+                    self.answer(*endpoint.batches.post(self.path, data))
+                    return
+                body = json.loads(data)
                 if is_probe(body):
                     endpoint.probes.append(body)
                     self.answer(*endpoint._probed(body))

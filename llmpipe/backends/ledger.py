@@ -102,6 +102,20 @@ class Ledger:
         self._held[self._count] = need
         return self._count
 
+    def reserve_now(self, worst: Usage) -> int | None:
+        """Reserve a worst case, or return None if it does not fit beside what is reserved."""
+        need = self._amount(worst, bound=True)
+        if self._too_much(need):
+            return None
+        self._count += 1
+        self._held[self._count] = need
+        return self._count
+
+    def refused(self, worst: Usage) -> BudgetReachedError:
+        """Stop the work, and return the error, for a request that does not fit."""
+        self.stopped = self._too_much(self._amount(worst, bound=True))
+        return self.error()
+
     def settle(self, number: int, worst: Usage, usage: Usage | None) -> None:
         """Replace a reservation by what a reply cost; None if the endpoint does not say."""
         self._release(number)

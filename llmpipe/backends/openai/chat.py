@@ -60,6 +60,8 @@ class ChatClient:
     on_reply: Callable[[int | None], None] = lambda tokens: None
     """Called for every reply, in the client's thread: with its tokens (0 if the endpoint does not
     report them), or None for a reply from the journal."""
+    batched: Callable[[ChatClient, Sequence[ChatRequest]], list[ChatReply | Failure]] | None = None
+    """Asks in batches; None to ask request by request."""
     context: int | None = None
     """The tokens of prompt and reply together, where an endpoint's limit is known."""
     sent: int = 0
@@ -130,7 +132,11 @@ class ChatClient:
                 replies[index] = ChatReply(problem="too long", detail=detail)
         missing = [i for i in range(len(requests)) if i not in replies]
         if missing:
-            outcomes = self.call([requests[i] for i in missing], self._send)
+            asked = [requests[i] for i in missing]
+            if self.batched is None:
+                outcomes = self.call(asked, self._send)
+            else:
+                outcomes = self.batched(self, asked)
             if self.ledger.stopped:
                 raise self.ledger.error()
             replies |= dict(zip(missing, map(_reply, outcomes), strict=True))
@@ -144,7 +150,7 @@ class ChatClient:
 
     def _journaled(self, request: ChatRequest) -> Said | None:
         """Return a reply from the journal, and count what it cost and what was lost before it."""
-        key, worst = self.key(request), _worst(request)
+        key, worst = self.key(request), self.worst(request)
         known: Said | None = self.journal.get(key, Said)
         self.recall(key, worst, known)
         return known
@@ -172,17 +178,29 @@ class ChatClient:
 
     async def _send(self, api: Any, request: ChatRequest) -> ChatReply:
         async with self._begun(api, request) as extra:
-            body = {"model": self.model, **self.format.body(request)}
+            body = self.body(request)
             if extra := {**body.pop("extra_body", {}), **self._neutral(request), **extra}:
                 body["extra_body"] = extra
             said = await self._paid(api, request, body)
+        return self.received(said)
+
+    def worst(self, request: ChatRequest) -> Usage:
+        """Return the most tokens that a request can take."""
+        return Usage(prompt_bound(request.messages, request.schema), request.max_tokens)
+
+    def body(self, request: ChatRequest) -> dict[str, Any]:
+        """Return the arguments of the SDK's call for a request."""
+        return {"model": self.model, **self.format.body(request)}
+
+    def received(self, said: Said) -> ChatReply:
+        """Count a new reply, and return it."""
         self.sent += 1
         self.on_reply(usage.output if (usage := spent(said)) else 0)
         return _known(said)
 
     async def _paid(self, api: Any, request: ChatRequest, body: Mapping[str, Any]) -> Said:
         """Send a request within the budget, and journal the reply before anything else."""
-        key, worst = self.key(request), _worst(request)
+        key, worst = self.key(request), self.worst(request)
         _, said = await self.charge(api, body, worst, key)
         self.journal.put(key, said)
         if (usage := spent(said)) is not None and (size := _size(request)):
@@ -232,11 +250,6 @@ class ChatClient:
 
 def _size(request: ChatRequest) -> int:
     return sum(len(message["content"].encode("utf-8", "replace")) for message in request.messages)
-
-
-def _worst(request: ChatRequest) -> Usage:
-    """Return the most tokens that a request can take."""
-    return Usage(prompt_bound(request.messages, request.schema), request.max_tokens)
 
 
 def _known(said: Said) -> ChatReply:

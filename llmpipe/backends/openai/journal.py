@@ -96,6 +96,7 @@ class Journal:
             "utf-8", "surrogatepass"
         )
         with self._lock, self._explained():
+            self._places.pop(key, None)  # the new line is the one to read
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
                 end = os.fstat(self._file.fileno()).st_size

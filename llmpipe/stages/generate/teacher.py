@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -47,6 +47,9 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     """
     timeout: Annotated[float, Meta(gt=0, le=86400)] = 600.0
     """Seconds to wait for a reply before it is asked for again."""
+    mode: Literal["requests", "batch"] = "requests"
+    """``batch`` submits the requests of a step together, through the provider's batch API: at a
+    lower price, within a day for each step. Give the prices of batches as `price`."""
     price: Price | None = None
     """What the endpoint charges. Without it no cost is estimated, shown or limited: prices are
     never guessed."""
@@ -62,6 +65,8 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
             yield "max_tokens", f"leaves no room for a prompt in a context of {self.context}"
         if self.local and self.price is not None:
             yield "price", "has no effect for the llama.cpp engine; remove it"
+        if self.local and self.mode == "batch":
+            yield "mode", "has no effect for the llama.cpp engine; remove it"
 
     @property
     def local(self) -> bool:
@@ -149,7 +154,7 @@ def open_teacher(
             chat_format, base_url = _endpoint(config)
             with ChatClient(base_url, config.model, journal=replies, api_key=key,
                             format=chat_format, context=config.context,
-                            **common) as client:  # fmt: skip
+                            batched=_batched(config), **common) as client:  # fmt: skip
                 probe_endpoint(client, requires | _needed_for(budget), warn)
                 yield client
             return
@@ -178,6 +183,18 @@ def _endpoint(config: TeacherConfig) -> tuple[ChatFormat, str]:
     from llmpipe.backends.openai.chat_format import OpenAIFormat
 
     return OpenAIFormat(), config.base_url or ""
+
+
+def _batched(config: TeacherConfig) -> Callable[..., Any] | None:
+    """Return what asks in batches, if the teacher is asked so."""
+    if config.mode != "batch":
+        return None
+    from llmpipe.backends.anthropic.batch_api import AnthropicBatches
+    from llmpipe.backends.openai.batch import Batches
+    from llmpipe.backends.openai.batch_api import OpenAIBatches
+
+    provider = AnthropicBatches() if config.engine == "anthropic" else OpenAIBatches()
+    return lambda client, requests: Batches(client, provider).ask(requests)
 
 
 def _needed_for(budget: Budget | None) -> frozenset[str]:

@@ -123,8 +123,8 @@ def test_an_endpoint_with_fewer_places_is_not_flooded() -> None:
 
     replies, client = asked(32, 4000, send)
     assert rate(replies, 8) >= 0.5
-    assert refused < 400
-    assert client._throttle.limit <= 12
+    assert refused < 1000  # a fifth of all
+    assert client._throttle.limit <= 16
 
 
 def test_retry_after_is_obeyed() -> None:
