@@ -308,16 +308,15 @@ class Pipeline(PipelineView):
     def show(self, stage: str, *, rows: int = 3) -> tuple[list[str], list[str]]:
         """Return the first rows of a training stage as Axolotl tokenizes them, or of a generation.
 
-        A generation stage makes them now: its teacher is asked, and the replies are journaled, so
-        that a run does not ask for them again.
+        A generation stage asks its teacher for them; a run does not ask for these replies again.
 
         Args:
             stage: the stage.
             rows: how many rows.
 
         Returns:
-            The texts, what is trained between ⟦ and ⟧, one for each answer, or prompts, rows,
-            rejects and a summary; and what is worth knowing about them, a line each.
+            The texts, what is trained between ⟦ and ⟧, or prompts, rows, rejects and a summary;
+            and what is worth knowing about them, a line each.
 
         Raises:
             UsageError: the stage neither trains nor generates.

@@ -27,10 +27,10 @@ from llmpipe.backends.axolotl.paths import (
     TEMPLATES,
     holds_no_path,
     is_path,
-    leaves,
     replace_paths,
 )
 from llmpipe.backends.axolotl.sharding import ZERO
+from llmpipe.canonical import leaves
 from llmpipe.cli.init.axolotl_rows import Places, Rows, Told
 from llmpipe.graph.sources import HUB_ID
 from llmpipe.stages.train_datasets import found_in
