@@ -273,9 +273,7 @@ class Pipeline(PipelineView):
         device: str | None = None,
         base_model: Literal["path", "copy", "relative"] = "path",
     ) -> list[str]:
-        """Write what a stage would run into a new folder, to run it without llmpipe.
-
-        If it fails, no folder is left.
+        """Write what a stage would run into a new folder; if it fails, no folder is left.
 
         Args:
             stage: the stage.
