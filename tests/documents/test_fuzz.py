@@ -134,7 +134,7 @@ def test_no_document_crashes_or_stalls_its_converter(tmp_path: Path, long_form: 
     for ending, data in made.items():
         (seeds / f"seed{ending}").write_bytes(data)
     result = subprocess.run(
-        [sys.executable, FUZZER, "600" if long_form else "15", failed, seeds],
+        [sys.executable, FUZZER, "600" if long_form else "8", failed, seeds],
         capture_output=True,
         text=True,
     )
