@@ -49,13 +49,12 @@ def _find_questions(rows: Rows, fates: Fates, training: bytes, questions: list[b
     """Turn the training rows away that quote or repeat one of the questions."""
     asked, quoted = set(questions), QuotedQuestions(questions)
     for every, block in rows.asked():
-        here = training[every.start : every.stop]
-        positions, texts = [*compress(every, here)], [*compress(split_block(block), here)]
-        quoting = [positions[i] for i in quoted.quoting(texts)]
-        fates.give(QUOTES, [i for i in quoting if fates[i] == TRAIN])
+        texts = split_block(block)
+        here = [every[i] for i in quoted.quoting(texts)]
+        fates.give(QUOTES, [i for i in here if training[i] and fates[i] == TRAIN])
         if not asked.isdisjoint(texts):
-            both = zip(positions, texts, strict=True)
-            fates.give(REPEATS, [position for position, text in both if text in asked])
+            here = [every[i] for i, text in enumerate(texts) if text in asked]
+            fates.give(REPEATS, [i for i in here if training[i]])
 
 
 def _descendants(rows: Rows, held: Sequence[int]) -> Iterator[int]:

@@ -139,7 +139,8 @@ class Reader:
         groups = self._groups if self._group_column else None
         system = source.columns.system if source.columns else None
         may_be_plain = self._to == "messages" and source.columns is None and not self._with_system
-        for line, row in expecting(self._drawn(number, source), system, label):
+        rows = self._drawn(number, source)
+        for line, row in rows if system is None else expecting(rows, system, label):
             told.total += 1
             if told.total % EVERY == 0:
                 yield len(self.rows)
@@ -206,24 +207,22 @@ class Reader:
         self.told.first.setdefault(error.reason, (told, error.hint))
 
     def _drawn(self, number: int, source: SourceRows) -> Iterator[tuple[int, Row]]:
-        """Yield the rows of a source, or those that `sample` draws."""
+        """Return the rows of a source, or those that `sample` draws."""
 
         def note(bad: BadLine) -> None:
             self.told.total += 1
             self._turn_away(number, bad.error.message, bad.line, bad.error)
 
         if source.sample is None:
-            yield from rows_of(source, note)
-            return
+            return rows_of(source, note)
         lines = _sampled(source, note)
         if len(lines) < source.sample:
             self.told.warnings.append(
                 f"{source.artifact.label}: sample asks for {source.sample} rows; it has "
                 f"{len(lines)}"
             )
-        for line, row in rows_of(source, lambda bad: None):
-            if line in lines:
-                yield line, row
+        every = rows_of(source, lambda bad: None)
+        return ((line, row) for line, row in every if line in lines)
 
 
 def rows_of(source: SourceRows, bad: OnBad) -> Iterator[tuple[int, Row]]:

@@ -23,8 +23,8 @@ from llmpipe.stages.format_columns import Lines, Records, stretches
 BATCH = 250
 """Rows that are stored together, unless they are large."""
 
-LARGE = 1 << 20
-"""Bytes of text that are stored together though they are fewer rows."""
+LARGE = 100_000
+"""Bytes of text that are stored together though they are fewer rows: what a cache holds."""
 
 TRAIN = "train"
 """The part of all rows that nothing else becomes of."""
@@ -61,14 +61,13 @@ class Rows:
         """For each row, 1 if a model made it, and otherwise 0."""
         self._firsts = array("Q")
         """The position of the first row of each source."""
-        self._count = 0
         # What waits to be stored: the rows' texts, and a list a column.
         self._text = bytearray()
         self._waiting: list[tuple[bytes, int, int, bytes]] = []
         self._children: list[bytes] = []
 
     def __len__(self) -> int:
-        return self._count
+        return len(self.generated)
 
     def add(
         self,
@@ -88,20 +87,17 @@ class Rows:
             made: how it was made, if a row can tell.
         """
         source, line = place
+        text, waiting = self._text, self._waiting
         while len(self._firsts) <= source:
-            self._firsts.append(self._count)
-        generated = False
-        if made is not None:
-            generated = made.generated
-            if made.parents:
-                keys = " ".join(id_key(parent).hex() for parent in made.parents)
-                self._children.append(b"%d %b\n" % (self._count, keys.encode()))
-        self.generated.append(generated)
-        _encode_into(row, self._text, -1)
-        self._text += b"\n"
-        self._waiting.append((words_of(asked), len(self._text), line, group or b""))
-        self._count += 1
-        if len(self._waiting) == BATCH or len(self._text) >= LARGE:
+            self._firsts.append(len(self))
+        if made is not None and made.parents:
+            keys = " ".join(id_key(parent).hex() for parent in made.parents)
+            self._children.append(b"%d %b\n" % (len(self), keys.encode()))
+        self.generated.append(made is not None and made.generated)
+        _encode_into(row, text, -1)
+        text += b"\n"
+        waiting.append((words_of(asked), len(text), line, group or b""))
+        if len(waiting) == BATCH or len(text) >= LARGE:
             self.store()
 
     def store(self) -> None:
@@ -132,7 +128,7 @@ class Rows:
 
     def positions_of(self, source: int) -> range:
         """Return the positions of a source's rows."""
-        firsts = [*self._firsts, *[self._count] * (source + 2 - len(self._firsts))]
+        firsts = [*self._firsts, *[len(self)] * (source + 2 - len(self._firsts))]
         return range(firsts[source], firsts[source + 1])
 
     def line(self, position: int) -> int:
