@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,7 @@ def gather(
     number = 0
     while True:
         rows, rejects = len(state.rows), len(state.rejects)
-        for event in method.draw(teacher, number):
+        for event in _explained(method.draw(teacher, number), state):
             state.take(event)
             if isinstance(event, Reject) and event.reason == "too long":
                 warn(_too_long(event))
@@ -121,6 +121,19 @@ def gather(
                 return f"{method.material}: all used up"
             return f"a whole pass over {method.material} gave nothing new"
         number += 1
+
+
+def _explained(
+    events: Iterator[GeneratedRow | Reject], state: GenerationState
+) -> Iterator[GeneratedRow | Reject]:
+    """Yield events; an error that ends them says how far the stage has come."""
+    try:
+        yield from events
+    except StageError as error:
+        if state.rows or state.rejects:
+            done = f"{len(state.rows)} of {state.wanted} rows so far"
+            error.message += f" ({done}; {state.told_reasons()})"
+        raise
 
 
 def _after_shortfall(rows: int) -> str:

@@ -13,12 +13,15 @@ from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, Metho
 
 
 class Drawing:
-    """A method whose passes are given: a number is a row, a text the reason of a reject."""
+    """A method whose passes are given: a number is a row, a text the reason of a reject.
+
+    A pass raises an error that it holds.
+    """
 
     Config = GenerateConfig
     material = "3 seeds"
 
-    def __init__(self, *passes: Iterable[int | str]) -> None:
+    def __init__(self, *passes: Iterable[int | str | StageError]) -> None:
         self.passes = [list(each) for each in passes]
         self.drawn = 0
 
@@ -26,6 +29,8 @@ class Drawing:
         """Yield the events of a pass; passes after the last are empty."""
         for each in self.passes[number] if number < len(self.passes) else ():
             self.drawn += 1
+            if isinstance(each, StageError):
+                raise each
             if isinstance(each, int):
                 yield GeneratedRow({"text": str(each)}, f"Question {each}", (), ("step",))
             else:
@@ -87,3 +92,13 @@ def test_a_row_ends_a_run_of_rejects() -> None:
     drawing = Drawing([1, 1, 1, 2, 2, 2, 3])
     assert gather(cast("Method", drawing), cast("Any", None), state, print, patience=3) == ""
     assert len(state.rows) == 3
+
+
+def test_an_error_says_how_far_the_stage_has_come() -> None:
+    """A teacher that is gone, or a budget that is spent: rows and rejects so far are counted."""
+    with pytest.raises(StageError) as caught:
+        run(Drawing([1, 2, "bad", StageError("the teacher is gone", hint="start it")]), 5)
+    assert caught.value.message == "the teacher is gone (2 of 5 rows so far; rejected: bad 1)"
+    assert caught.value.hint == "start it"
+    with pytest.raises(StageError, match=r"^the teacher is gone$"):
+        run(Drawing([StageError("the teacher is gone")]), 5)
