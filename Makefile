@@ -114,8 +114,9 @@ bench-rag: $(VENV)/.installed $(BENCH_RAG_PEERS)/.installed ## retrieval beside 
 bench-retrieval: $(VENV)/.installed ## what searches find on four collections: 2 minutes
 	$(BIN)/python -m benchmarks.retrieval
 
-bench-data: $(VENV)/.installed ## rows that format takes in a CPU second, beside datasets: 10 minutes
+bench-data: $(VENV)/.installed-dev ## rows that format and curate take in a CPU second, beside datasets and datasketch
 	$(BIN)/python -m benchmarks.data $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.data.curate
 
 bench-generate: $(VENV)/.installed ## replies of a faulty endpoint, at several concurrencies: a minute
 	$(BIN)/python -m benchmarks.generate $(BENCH_OPTIONS)

@@ -32,3 +32,14 @@ def test_rows_are_drawn_by_seed() -> None:
     rows = list(sharegpt(20))
     assert rows == list(sharegpt(20)) != list(sharegpt(20, seed=1))
     assert all(row["conversations"][-1]["from"] == "gpt" for row in rows)
+
+
+@pytest.mark.heavy
+def test_rows_are_curated_beside_datasketch() -> None:
+    """Every side runs; the steps and the whole stage see the same rows."""
+    command = [sys.executable, "-m", "benchmarks.data.curate", "--rows", "300", "--repeat", "1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert [line.split("|")[1].strip() for line in result.stdout.splitlines()[4:8]] == [
+        "datasketch", "near_duplicates", "decontaminate", "whole stage",
+    ]  # fmt: skip

@@ -15,14 +15,13 @@ from typing import Any
 from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import RowError
-from llmpipe.formats.leakage import normalize
 from llmpipe.formats.records import read_rows
 from llmpipe.stages.curate.held_out import HeldOut, Overlap
 from llmpipe.stages.curate.pool import Drop, Pool
 from llmpipe.stages.curate.rows import Rows, Said
 from llmpipe.stages.curate.shared_text import Shared, find_shared
 from llmpipe.stages.curate.steps import Decontaminate
-from llmpipe.stages.curate.words import compared_words
+from llmpipe.stages.curate.words import normal_words
 
 BATCH = 500
 """Rows that are looked up together."""
@@ -101,7 +100,7 @@ def _turns(said: Sequence[Said], shared: Shared) -> list[tuple[bool, list[bytes]
     for turn in said:
         if turn.role == "system":
             continue
-        words = shared.split([turn])[0] if shared.parts else compared_words(normalize(turn.text))
+        words = shared.split([turn])[0] if shared.parts else normal_words(turn.text)[1]
         turns.append((alone or turn.role == "user", words))
     return turns
 

@@ -89,8 +89,8 @@ class HeldOut:
         self._table = np.zeros(1 << (BITS - 3), np.uint8)
         whole = b"\n".join(self._texts)
         for start in range(8 * self._parts):
-            places = _stretches(whole[start:], self._parts)
-            np.bitwise_or.at(self._table, places >> np.uint64(3), _bit(places))
+            for places in _stretches(whole[start:], self._parts):
+                np.bitwise_or.at(self._table, places >> np.uint64(3), _bit(places))
         self._texts.clear()
 
     def overlaps(self, rows: Sequence[Sequence[tuple[bool, list[bytes]]]]) -> dict[int, Overlap]:
@@ -119,8 +119,11 @@ class HeldOut:
             return ()
         if not self._parts:
             return range(len(texts))
-        places = _stretches(b"\n".join(texts), self._parts)
-        known = np.flatnonzero(self._table[places >> np.uint64(3)] & _bit(places))
+        first, second = (
+            self._table[places >> np.uint64(3)] & _bit(places)
+            for places in _stretches(b"\n".join(texts), self._parts)
+        )
+        known = np.flatnonzero((first != 0) & (second != 0))
         ends = list(accumulate(len(text) + 1 for text in texts))
         size = 8 * self._parts
         starts = {bisect_right(ends, at * size) for at in known.tolist()}
@@ -168,8 +171,8 @@ def _runs(words: Sequence[bytes], length: int) -> Iterable[bytes]:
     return (b" ".join(words[i : i + length]) for i in range(len(words) - length + 1))
 
 
-def _stretches(text: bytes, parts: int) -> Hashes:
-    """Return the places in the table of a text's aligned stretches of 8 × ``parts`` bytes."""
+def _stretches(text: bytes, parts: int) -> tuple[Hashes, Hashes]:
+    """Return two places in the table for each aligned stretch of 8 × ``parts`` bytes of a text."""
     import numpy as np
 
     count = len(text) // (8 * parts)
@@ -178,7 +181,7 @@ def _stretches(text: bytes, parts: int) -> Hashes:
     for part in range(parts):
         mixed = (mixed ^ numbers[:, part]) * np.uint64(_MIX[part])
         mixed ^= mixed >> np.uint64(31)
-    return mixed >> np.uint64(64 - BITS)
+    return mixed >> np.uint64(64 - BITS), mixed & np.uint64((1 << BITS) - 1)
 
 
 def _bit(places: Hashes) -> NDArray[np.uint8]:

@@ -60,21 +60,30 @@ def differences(
 ) -> tuple[Protected, ...]:
     """Return in which of ``among`` two rows differ, given the normalized texts of their turns."""
     words, others = _whole_words(one), _whole_words(other)
-    count, counted = Counter(words), Counter(others)
-    changed = [*(count - counted), *(counted - count)]
+    changed = _changed(Counter(words), Counter(others))
     found: dict[Protected, bool] = {
         "numbers": any(map(_counts, changed)),
         "negations": any(map(_denies, changed)),
-        "order": not changed and words != others,
+        "order": not changed and [*map(_bare, words)] != [*map(_bare, others)],
     }
     return tuple(name for name in among if found[name])
 
 
 def _whole_words(texts: Sequence[str]) -> list[str]:
     text = normalize(" ".join(texts)).replace("’", "'")
-    if not text.isascii() and not sets_spaces(text):
-        return plain_words(text)
-    return [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in text.split()]
+    return text.split() if text.isascii() or sets_spaces(text) else plain_words(text)
+
+
+def _changed(words: Counter[str], others: Counter[str]) -> set[str]:
+    """Return the words that two rows do not have equally often, punctuation aside."""
+    counts: Counter[str] = Counter()
+    for word in {word for word, _ in words.items() ^ others.items()}:  # few, so that it is quick
+        counts[_bare(word)] += words[word] - others[word]
+    return {word for word, count in counts.items() if count}
+
+
+def _bare(word: str) -> str:
+    return word if word.isalnum() else word.strip(PUNCTUATION) or word
 
 
 def _counts(word: str) -> bool:
