@@ -62,6 +62,8 @@ class ChatClient:
     report them), or None for a reply from the journal."""
     batched: Callable[[ChatClient, Sequence[ChatRequest]], list[ChatReply | Failure]] | None = None
     """Asks in batches; None to ask request by request."""
+    prepare: Callable[[ChatClient], None] | None = None
+    """Called once, before the first request is sent; None when that is done."""
     context: int | None = None
     """The tokens of prompt and reply together, where an endpoint's limit is known."""
     sent: int = 0
@@ -132,6 +134,9 @@ class ChatClient:
                 replies[index] = ChatReply(problem="too long", detail=detail)
         missing = [i for i in range(len(requests)) if i not in replies]
         if missing:
+            if self.prepare is not None:
+                prepare, self.prepare = self.prepare, None
+                prepare(self)
             asked = [requests[i] for i in missing]
             if self.batched is None:
                 outcomes = self.call(asked, self._send)

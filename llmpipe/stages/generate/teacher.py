@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmpipe.backends.openai.chat import ChatClient
-    from llmpipe.backends.openai.chat_requests import ChatFormat
 
 CONTEXT = 2048
 """Tokens of prompt and reply together, if a spec does not say."""
@@ -141,6 +140,9 @@ def open_teacher(
     from llmpipe.backends.openai.journal import Journal
     from llmpipe.backends.openai.probe import probe_endpoint
 
+    def probe(client: ChatClient) -> None:
+        probe_endpoint(client, requires | _needed_for(budget), warn)
+
     common: Mapping[str, Any] = {
         "identity": identity(config, gguf),
         "concurrency": config.concurrency,
@@ -150,12 +152,7 @@ def open_teacher(
     }
     with Journal(journal, resample=resample) as replies:
         if gguf is None:
-            key = reveal(config.api_key) if config.api_key else "none"
-            chat_format, base_url = _endpoint(config)
-            with ChatClient(base_url, config.model, journal=replies, api_key=key,
-                            format=chat_format, context=config.context,
-                            batched=_batched(config), **common) as client:  # fmt: skip
-                probe_endpoint(client, requires | _needed_for(budget), warn)
+            with _of_endpoint(config, reveal, journal=replies, prepare=probe, **common) as client:
                 yield client
             return
         with _emptied(work / "prompts") as folder, serve_alone(
@@ -170,19 +167,26 @@ def open_teacher(
 
 
 def endpoint_metrics(client: ChatClient) -> dict[str, Any]:
-    """Return what the probe has found of an endpoint; nothing for our own server."""
-    return {} if client.local else {"endpoint": asdict(client.format.abilities)}
+    """Return what the probe has found of an endpoint; nothing where it was not asked."""
+    return {} if client.local or client.prepare else {"endpoint": asdict(client.format.abilities)}
 
 
-def _endpoint(config: TeacherConfig) -> tuple[ChatFormat, str]:
-    """Return how the teacher's endpoint takes chats, and where it is."""
-    if config.engine == "anthropic":
-        from llmpipe.backends.anthropic.chat_format import API, AnthropicFormat
-
-        return AnthropicFormat(), config.base_url or API
+def _of_endpoint(config: TeacherConfig, reveal: Callable[[str], str], **options: Any) -> ChatClient:
+    """Return a client of the teacher's endpoint."""
+    from llmpipe.backends.anthropic.chat_format import API, AnthropicFormat
+    from llmpipe.backends.openai.chat import ChatClient
     from llmpipe.backends.openai.chat_format import OpenAIFormat
 
-    return OpenAIFormat(), config.base_url or ""
+    claude = config.engine == "anthropic"
+    return ChatClient(
+        config.base_url or API,
+        config.model,
+        api_key=reveal(config.api_key) if config.api_key else "none",
+        format=AnthropicFormat() if claude else OpenAIFormat(),
+        context=config.context,
+        batched=_batched(config),
+        **options,
+    )
 
 
 def _batched(config: TeacherConfig) -> Callable[..., Any] | None:

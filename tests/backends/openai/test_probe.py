@@ -103,3 +103,16 @@ def test_the_probe_counts_in_the_budget(tmp_path: Path) -> None:
             client.ask(questions(2))
         assert len(endpoint.probes) == 4
         assert len(endpoint.answered) == 1
+
+
+def test_what_the_journal_answers_needs_no_probe(tmp_path: Path) -> None:
+    """The preparation runs once, before the first request that is sent, and never without one."""
+    told: list[str] = []
+    with Endpoint() as endpoint:
+        for number in (1, 1, 2):
+            with client_for(
+                endpoint.url, tmp_path, prepare=lambda _: told.append("probe")
+            ) as client:
+                client.ask(questions(number))
+                client.ask(questions(number))
+    assert told == ["probe", "probe"]
