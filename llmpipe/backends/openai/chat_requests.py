@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
@@ -124,8 +125,6 @@ def with_words(request: ChatRequest, abilities: Abilities) -> list[dict[str, str
 
     A system message becomes the beginning of the first user message, and a schema its end.
     """
-    import json
-
     messages = [dict(message) for message in request.messages]
     if not abilities.does("system") and messages[0]["role"] == "system" and len(messages) > 1:
         system = messages.pop(0)["content"]
