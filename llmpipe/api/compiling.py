@@ -46,10 +46,11 @@ def compile_stage(
         raise UsageError(
             f"a stage of kind {node.kind} runs inside llmpipe: there is nothing to compile"
         )
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file", hint="name a new folder")
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out} is not empty", hint="name a new folder")
+    with _writable(out):
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file", hint="name a new folder")
+        if out.exists() and any(out.iterdir()):
+            raise UsageError(f"{out} is not empty", hint="name a new folder")
     notes: list[str] = []
     out = out.absolute()
     target = dataclasses.replace(target, folder=out)
@@ -84,21 +85,59 @@ def show_rows(
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes ``out`` when it is complete; remove it if anything fails."""
-    out = out.resolve()  # a link to a folder stays one
-    new = [folder for folder in out.parents if not folder.exists()]
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    """Yield a folder whose files are those of ``out`` in the end; leave nothing if anything fails.
+
+    A folder that is there already stays the same one: it may be a mount point, or lie in a folder
+    that cannot be written.
+
+    Raises:
+        UsageError: the folder cannot be made or written.
+    """
+    with _writable(out):
+        out = out.resolve()  # a link to a folder stays one
+        new = [folder for folder in out.parents if not folder.exists()]
+        there = out.exists()
+    draft = (out / f".{os.getpid()}") if there else out.with_name(f".{out.name}.{os.getpid()}")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft.mkdir()
+        with _writable(out):
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.mkdir()
         yield draft
-        draft.rename(out)
+        with _writable(out):
+            if not there:
+                draft.rename(out)
+                return
+            for file in draft.iterdir():
+                file.rename(out / file.name)
+            draft.rmdir()
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
+        if there:
+            _empty(out)
         with contextlib.suppress(OSError):
             for folder in new:
                 folder.rmdir()
         raise
+
+
+def _empty(folder: Path) -> None:
+    """Remove what was written to a folder that was empty."""
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file, ignore_errors=True)
+            else:
+                file.unlink()
+
+
+@contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    """Turn the system's refusals into an error about the folder."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{out} cannot be written: {error.strerror or error}"
+        raise UsageError(message, hint="name a folder that you may write") from None
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import msgspec
+
+from llmpipe.canonical import leaves
 from llmpipe.contracts import Finding, StageDefaults
 from llmpipe.errors import MissingDependencyError, Problem, SpecError, StoreError
 from llmpipe.graph.model import StageNode
@@ -13,7 +15,7 @@ from llmpipe.needs import Need
 from llmpipe.runner.needs import Needed, needs_of, told_missing, with_paths
 from llmpipe.runner.project import Project
 from llmpipe.spec.load import place_in
-from llmpipe.spec.model import StageSpec
+from llmpipe.spec.model import Spec, StageSpec
 
 
 def preflight(
@@ -31,26 +33,41 @@ def preflight(
         MissingDependencyError: ``strict``, and packages, programs or data are missing.
         StoreError: ``room``, and only disk space is missing.
     """
-    folder, memo = project.graph.spec.folder, project.store.memo
+    spec, memo = project.graph.spec, project.store.memo
     told = _Told(before_run=strict)
     once = _declared(project, stages)
     told.warnings += (note for _, declared in once for note in declared.notes)
-    sound = [(node, declared) for node, declared in once if _reviewed(node, declared, told, folder)]
+    sound = [(node, declared) for node, declared in once if _reviewed(node, declared, told, spec)]
     if strict:
         needed = [n for n in needs_of(project, stages) if n.blocks]
         told.missing = [n for n in needed if room or n.need.what != "disk"]
         told.problems += [n.problem for n in told.missing if n.problem]
         told.require()
     for node, declared in sound:
-        told.take(declared, declared.stage.preflight(with_paths(node), folder, memo))
+        told.take(declared, declared.stage.preflight(with_paths(node), spec.folder, memo))
     return told.result()
 
 
-def _reviewed(node: StageNode, declared: StageSpec, told: _Told, folder: Path) -> bool:
+def _reviewed(node: StageNode, declared: StageSpec, told: _Told, spec: Spec) -> bool:
     """Check a stage without its tools; return whether nothing is wrong."""
     wrong = len(told.problems)
-    told.take(declared, declared.stage.review(with_paths(node), folder))
+    told.take(declared, _findings(node, declared, spec))
     return len(told.problems) == wrong  # else a tool would report the same again
+
+
+def _findings(node: StageNode, declared: StageSpec, spec: Spec) -> Iterator[Finding]:
+    """Yield what a stage's own review finds, each field reviewed beside the file that contains it.
+
+    A name in a spec that another one extends means what lies beside the former.
+    """
+    config = with_paths(node)
+    written = msgspec.to_builtins(declared.config)
+    places = (spec.folder_of(declared.locate(path)) for path, _ in leaves(written))
+    for folder in dict.fromkeys([spec.folder, *places]):
+        for finding in declared.stage.review(config, folder):
+            where = spec.folder_of(declared.locate(finding.field))
+            if folder == (spec.folder if finding.file else where):
+                yield finding
 
 
 def review(project: Project, stages: Collection[str]) -> list[str]:
@@ -59,11 +76,11 @@ def review(project: Project, stages: Collection[str]) -> list[str]:
     Raises:
         SpecError: A stage's settings are wrong.
     """
-    told, folder = _Told(), project.graph.spec.folder
+    told = _Told()
     for node, declared in _declared(project, stages):
         told.warnings += declared.notes
         if declared.stage.review is not StageDefaults.review:  # most kinds have no review
-            told.take(declared, declared.stage.review(with_paths(node), folder))
+            told.take(declared, _findings(node, declared, project.graph.spec))
     return told.result()
 
 
