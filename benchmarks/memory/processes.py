@@ -7,7 +7,6 @@ of a process the kernel's own high-water mark does not help, because it counts s
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,19 @@ INTERVAL = 0.05
 """Seconds between two readings."""
 
 
-def peak_below(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, int]:
+def peak_below(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path
+) -> tuple[int, int]:
     """Run a command; return its exit code and the most that its subprocesses held, in bytes.
 
     The command itself is not counted, only what it starts.
     """
     with subprocess.Popen(
-        command, env=dict(environment), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        env=dict(environment),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as process:
         most = 0
         while process.poll() is None:
@@ -61,10 +66,3 @@ def _held(pid: int) -> int:
         return 0
     line = next((line for line in text.splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
     return int(line.split()[1]) * 1024
-
-
-if __name__ == "__main__":
-    import sys
-
-    code, held = peak_below(sys.argv[1:], os.environ)
-    print(code, held)

@@ -36,14 +36,14 @@ LEAST_ROW = 40
 TEXT = 2.5
 """How many bytes documents take in memory for each byte of their text."""
 
-READER = 150_000_000
-"""The process that reads a file of documents, for usual files; `max_memory` bounds it."""
+READER = 12_000_000
+"""The process that reads a file of text; a PDF or Word file takes more."""
 
 WORDS = 5.0
 """How many bytes an index of words takes while it is built, for each byte of text."""
 
-TOKENIZER = 30_000_000
-"""A tokenizer with its vocabulary."""
+TOKENIZER = 15_000_000
+"""A tokenizer with its vocabulary, and the splitter."""
 
 ONNX = 180_000_000
 """A process that has loaded onnxruntime."""
@@ -73,8 +73,8 @@ def ingest_estimate(
         return _later("the files")
     parts = {"process": PLAIN, "reader": READER, "documents": int(TEXT * size)}
     note = (
-        f"documents are taken to hold as much text as their files have bytes; a file may take up "
-        f"to {config.max_memory / 1e9:.1f} GB to read (max_memory)"
+        "documents are taken to hold as much text as their files have bytes; reading one that is "
+        f"not plain text may take up to {config.max_memory / 1e9:.1f} GB for a while (max_memory)"
     )
     return Needs(memory=sum(parts.values()), disk=size, parts=parts, notes=(note,))
 
@@ -145,7 +145,7 @@ def index_estimate(
     )
 
 
-FAISS = 60_000_000
+FAISS = 75_000_000
 """What faiss and numpy take."""
 
 PASSAGES = 2.0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from llmpipe.backends.llama_cpp.mixtures import CONVERTED
 from llmpipe.contracts import EstimateContext, Hardware, Needs
 from llmpipe.estimate.loaded import (
+    COMPUTING,
     TORCH,
     Parts,
     answers,
@@ -48,7 +49,7 @@ LOGITS_KEPT = (
     "× vocabulary"
 )
 
-LIBRARIES: Parts = {"libraries": TORCH}
+LIBRARIES: Parts = {"libraries": TORCH + COMPUTING}
 
 
 def unknown(reason: str) -> Needs:
@@ -64,7 +65,7 @@ def import_estimate(
     if isinstance(weights, Unknown):
         return unknown(weights.reason)
     whole = 4 * weights.parameters
-    reading = {**LIBRARIES, "weights": whole, "tensors of the file": whole, "file": weights.stored}
+    reading = {"libraries": TORCH, "weights": whole, "tensors of the file": whole}
     served = in_llama_cpp(weights, context=CONTEXT)
     comparing = {**LIBRARIES, "weights": whole, "llama.cpp": sum(served.values())}
     parts = heaviest(reading, comparing)

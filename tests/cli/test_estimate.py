@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from workspace import Workspace
 
+from llmpipe.api.estimate import Estimate, StageEstimate
 from llmpipe.cli import estimate
+from llmpipe.contracts import Hardware, Needs
 from llmpipe.needs import is_here
 
 SPEC = """\
@@ -74,6 +76,30 @@ def test_a_hub_that_cannot_be_reached_is_named(workspace: Workspace) -> None:
     result = workspace.call("estimate", "spec.yaml", **hub, HF_HUB_OFFLINE="1")
     assert "could not be downloaded: Cannot reach http" in result.stdout
     assert "offline mode is enabled" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ([True, True], True),
+        ([True, None], None),
+        ([None], None),
+        ([None, False], False),
+        ([], True),
+    ],
+)
+def test_what_is_unknown_is_neither_yes_nor_no(
+    verdicts: list[bool | None], expected: bool | None
+) -> None:
+    """One stage that is too large decides; else one that is unknown leaves the whole unknown."""
+    stages = {
+        str(n): StageEstimate(str(n), "train", Needs(), fits, None, None)
+        for n, fits in enumerate(verdicts)
+    }
+    whole = Estimate("spec.yaml", Hardware(), stages)
+    assert whole.fits is expected
+    assert whole.as_json()["fits"] is expected
+    assert [stage["fits"] for stage in whole.as_json()["stages"].values()] == verdicts
 
 
 def test_a_slow_estimate_says_so(
