@@ -50,10 +50,13 @@ IGNORED = (
     "bad_words_ids", "begin_suppress_tokens", "encoder_no_repeat_ngram_size",
     "encoder_repetition_penalty", "epsilon_cutoff", "eta_cutoff",
     "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id",
-    "guidance_scale", "min_length", "min_new_tokens", "no_repeat_ngram_size", "penalty_alpha",
-    "sequence_bias", "stop_strings", "suppress_tokens", "top_h", "watermarking_config",
+    "guidance_scale", "min_length", "min_new_tokens", "no_repeat_ngram_size", "num_beams",
+    "penalty_alpha", "sequence_bias", "stop_strings", "suppress_tokens", "top_h",
+    "watermarking_config",
 )  # fmt: skip
 """Settings of a generation_config.json that would change answers and are not supported here."""
+NOTHING_AT_ONE = frozenset({"encoder_repetition_penalty", "guidance_scale", "num_beams"})
+"""Those of them that ask for nothing with the value 1."""
 NEUTRAL: Mapping[str, Any] = {
     "samplers": ["temperature"], "dynatemp_range": 0.0, "top_n_sigma": -1.0, "xtc_probability": 0.0,
     "mirostat": 0, "adaptive_target": -1.0, "dry_multiplier": 0.0, "logit_bias": [],
@@ -86,7 +89,9 @@ class Model:
         self.context = min(asked, self._trained) if self._trained else asked
         template = getattr(tokenizer, "chat_template", None)
         self.template = template if isinstance(template, str) else ""
-        self._stops = frozenset(stop_token_ids(self._loaded)) if self.template else _ends_of(config)
+        self._stops = (
+            frozenset(stop_token_ids(self._loaded)) if self.template else _ends_of(self._loaded)
+        )
         self._defaults = {**DEFAULTS, **own_sampling(self._loaded.model.generation_config)}
         self._adds_special = self._adds_what_chats_have()
 
@@ -129,10 +134,13 @@ class Model:
         """Yield the pieces of an answer.
 
         Raises:
-            RefusedError: The prompt does not fit, or is empty.
+            RefusedError: The prompt does not fit, is empty, or has a token that does not exist.
         """
         if not written.prompt:
             raise RefusedError("the prompt has no tokens")
+        rows = int(self._loaded.model.config.vocab_size)
+        if other := [token for token in written.prompt if not 0 <= token < rows]:
+            raise RefusedError(f"the model has no token {other[0]}; they go from 0 to {rows - 1}")
         most = room_for(body, written.prompt, self.context)
         sampling = {
             name: self._defaults[name] if body.get(name) is None else body[name]
@@ -272,13 +280,15 @@ def _generate(
 
     torch.manual_seed(seed)  # one answer is computed at a time, so no other one draws
     ids = torch.tensor([list(prompt)]).to(loaded.device)
+    sampled = sampling["temperature"] > 0
+    off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "typical_p": 1.0} if sampled else {}
     plan = GenerationConfig(
-        do_sample=sampling["temperature"] > 0,
+        do_sample=sampled,
         max_new_tokens=most,
         eos_token_id=sorted(stops) or None,
         pad_token_id=pad_id(loaded.tokenizer, sorted(stops) or [0]),
-        temperature=1.0, top_k=0, top_p=1.0, typical_p=1.0, repetition_penalty=1.0,
-    )  # fmt: skip
+        **off,
+    )
     with torch.inference_mode(), without_defaults(loaded.model):
         loaded.model.generate(
             input_ids=ids,
@@ -334,14 +344,15 @@ def own_sampling(config: Any) -> dict[str, float]:
         ValueError: It has a setting that would change answers and is not supported.
     """
     given = config.to_diff_dict()
-    if unknown := [name for name in IGNORED if given.get(name)]:
+    asked = (name for name in IGNORED if given.get(name))
+    if unknown := [n for n in asked if n not in NOTHING_AT_ONE or given[n] != 1]:
         raise ValueError(f"its generation_config.json sets {', '.join(unknown)}, unsupported here")
     own = {name: given.get(OWN_NAMES.get(name, name)) for name in DEFAULTS}
     return {name: float(value) for name, value in own.items() if value is not None}
 
 
-def _ends_of(config: Any) -> frozenset[int]:
+def _ends_of(loaded: LoadedModel) -> frozenset[int]:
     """Return the end tokens of a model without a chat template."""
-    declared = getattr(config, "eos_token_id", None)
+    declared = getattr(loaded.model.generation_config, "eos_token_id", None)
     ids = declared if isinstance(declared, list) else [declared]
-    return frozenset(int(each) for each in ids if each is not None)
+    return frozenset(int(i) for i in (*ids, loaded.tokenizer.eos_token_id) if i is not None)

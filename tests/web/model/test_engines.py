@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from conftest import write_llama
 from town_service import running
 from web.calling import error_of, until
 from web.model.conftest import CONTEXT, KEY, ServedModel
@@ -76,12 +77,22 @@ def python_model(smollm2_gguf: Path) -> Iterator[ServedModel]:
 
 
 @pytest.fixture(scope="session")
-def folder_model(tiny_llama: Path) -> Iterator[ServedModel]:
+def wordy_llama(smollm2_gguf: Path, build_once: Callable[..., Path]) -> Path:
+    """A tiny random Llama whose weights are large enough to write one word after another."""
+
+    def build(folder: Path) -> None:
+        write_llama(folder, smollm2_gguf, initializer_range=0.5)
+
+    return build_once("wordy_llama", build)
+
+
+@pytest.fixture(scope="session")
+def folder_model(wordy_llama: Path) -> Iterator[ServedModel]:
     """A tiny Llama as a folder in transformers, behind the guard."""
     with serve_gguf(
-        tiny_llama, threads=1, context=CONTEXT, alias="chat", api_key=KEY, engine="transformers"
+        wordy_llama, threads=1, context=CONTEXT, alias="chat", api_key=KEY, engine="transformers"
     ) as server:
-        service = make_model_service(server, tiny_llama, Admission(), slots=1)
+        service = make_model_service(server, wordy_llama, Admission(), slots=1)
         with running(service) as url:
             served = ServedModel(url, server)
             yield served
@@ -235,10 +246,10 @@ def test_both_render_and_tokenize_alike(model: ServedModel, python_model: Served
 
 @pytest.mark.heavy
 def test_a_folder_is_rendered_and_answered_as_in_training(
-    folder_model: ServedModel, tiny_llama: Path
+    folder_model: ServedModel, wordy_llama: Path
 ) -> None:
     """The same prompt, the same tokens, and the same greedy answer as where it is evaluated."""
-    loaded = load_model(tiny_llama)
+    loaded = load_model(wordy_llama)
     chats: list[list[dict[str, str]]] = [
         [{"role": "user", "content": "Say hi. 🐕"}],
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " a\n"}],
@@ -279,6 +290,9 @@ def test_penalties_and_samplers_of_a_folder_have_their_effect(folder_model: Serv
     ]
     assert said[0] == said[1]
     assert said[0] not in said[2:]
+    none = folder_model.http.post("/completion", json={"prompt": [49152], "max_tokens": 1})
+    assert none.status_code == 400
+    assert "no token 49152" in none.json()["error"]["message"]
 
 
 @pytest.mark.heavy
@@ -289,6 +303,7 @@ def test_settings_of_a_folder_are_defaults_or_refused() -> None:
     given = GenerationConfig(do_sample=True, temperature=0.6, top_k=20, repetition_penalty=1.1)
     assert own_sampling(given) == {"temperature": 0.6, "top_k": 20, "repeat_penalty": 1.1}
     assert own_sampling(GenerationConfig(eos_token_id=2, max_length=9)) == {}
+    assert own_sampling(GenerationConfig(num_beams=1, guidance_scale=1.0)) == {}
     with pytest.raises(ValueError, match="sets min_new_tokens, no_repeat_ngram_size"):
         own_sampling(GenerationConfig(no_repeat_ngram_size=3, min_new_tokens=2))
 
@@ -435,10 +450,10 @@ def test_what_an_engine_cannot_do_is_refused_at_validate(
     ["xllamacpp", pytest.param("llama-cpp-python", marks=needs_python), "transformers"],
 )
 def test_the_check_asks_the_engine(
-    engine: EngineName, smollm2_gguf: Path, tiny_llama: Path, tmp_path: Path
+    engine: EngineName, smollm2_gguf: Path, wordy_llama: Path, tmp_path: Path
 ) -> None:
     """The stage's answers come from the engine that it names, in the type that it reads."""
-    model = tiny_llama if engine == "transformers" else smollm2_gguf
+    model = wordy_llama if engine == "transformers" else smollm2_gguf
     fields: dict[str, Any] = {"model": f"./{model.name}", "sample": ["Say hi."], "engine": engine}
     config = {**fields, "max_tokens": 8, "context": 256}
     (wanted,) = Serve.ports(make_config(Serve, config)).inputs.values()
@@ -450,7 +465,7 @@ def test_the_check_asks_the_engine(
 
 
 @pytest.mark.heavy
-def test_a_folder_that_cannot_be_served_is_named(tmp_path: Path, tiny_llama: Path) -> None:
+def test_a_folder_that_cannot_be_served_is_named(tmp_path: Path, wordy_llama: Path) -> None:
     """By the engine's own reason, without a traceback; and a context that the model has not."""
     (tmp_path / "empty").mkdir()
     serving = serve_gguf(tmp_path / "empty", threads=1, engine="transformers")
@@ -459,7 +474,7 @@ def test_a_folder_that_cannot_be_served_is_named(tmp_path: Path, tiny_llama: Pat
     assert "Traceback" not in str(caught.value.hint)
     config = {"model": "./tiny", "engine": "transformers", "context": 4096}
     with pytest.raises(StageError, match="with a context of 2048 tokens, not 4096"):
-        run_stage(Serve, config, tmp_path, {"model": tiny_llama}, name="chat", threads=1)
+        run_stage(Serve, config, tmp_path, {"model": wordy_llama}, name="chat", threads=1)
 
 
 @pytest.mark.parametrize(
