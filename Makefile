@@ -89,7 +89,7 @@ test: lint types layers programs editor ## everything: lint, types, layers, sche
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-light: $(VENV)/.installed-dev editor ## the quick tests, before each commit: about a minute
-	$(BIN)/pytest -m "not heavy and not slow" --numprocesses $(WORKERS)
+	$(BIN)/pytest -m "not heavy and not slow" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 crash-test: $(VENV)/.installed-dev ## kill, fill disks and fuzz in full: some 90 minutes
 	$(BIN)/pytest --long --timeout 3600 tests/crash tests/spec/test_fuzz.py tests/documents/test_fuzz.py \

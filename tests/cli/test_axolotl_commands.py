@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import llmpipe as call
 
 pytestmark = pytest.mark.heavy
 
@@ -40,8 +41,8 @@ learning_rate: 1e-4
 """
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a folder."""
+def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a folder, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "llmpipe", *arguments], cwd=folder, capture_output=True, text=True
     )
@@ -59,11 +60,11 @@ def folder(tmp_path: Path, tiny_llama: Path) -> Path:
 
 def test_validate_checks_the_axolotl_block_at_its_lines(folder: Path) -> None:
     """A sound spec is said to be; a key that Axolotl does not know is shown where it stands."""
-    sound = call(folder, "validate", "spec.yaml")
+    sound = typed(folder, "validate", "spec.yaml")
     assert (sound.returncode, sound.stdout) == (0, "spec.yaml: valid, 5 stages\n")
     (folder / "spec.yaml").write_text(SPEC.replace("learning_rate:", "learnig_rate:"), "utf-8")
     for command in ("validate", "run"):
-        wrong = call(folder, command, "spec.yaml")
+        wrong = typed(folder, command, "spec.yaml")
         assert wrong.returncode == 2
         assert "spec.yaml:12:7: stages.sft.axolotl" in wrong.stderr
         assert "did you mean 'learning_rate'?" in wrong.stderr
@@ -218,7 +219,7 @@ def test_validate_plan_and_run_judge_the_merged_file(folder: Path) -> None:
         "bf16: true\nsave_strategy: best\nmetric_for_best_model: loss\n"
     )
     (folder / "rows.jsonl").write_text("{}\n")  # the run is to end before it trains
-    told = call(folder, "run", "spec.yaml").stderr
+    told = typed(folder, "run", "spec.yaml").stderr
     assert "warning: mine.yml:2:1: save_strategy: the best checkpoints are saved, but" in told
     assert "mine.yml:1:1" not in told  # the stage says that, when it compiles
     (folder / "rows.jsonl").write_text('{"text": "t"}\n')
@@ -276,7 +277,7 @@ def test_compile_says_what_it_needs(folder: Path) -> None:
     assert early.returncode == 1
     assert "llmpipe run spec.yaml --only dataset" in early.stderr
     assert call(folder, "compile", "spec.yaml", "dataset", "--out", "o").returncode == 2
-    assert call(folder, "run", "spec.yaml", "--only", "dataset").returncode == 0
+    assert typed(folder, "run", "spec.yaml", "--only", "dataset").returncode == 0
     made = call(folder, "compile", "spec.yaml", "sft", "--out", "sft")
     assert made.returncode == 0, made.stderr
     assert (folder / "sft" / "run.sh").exists()

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import llmpipe
 
 from llmpipe.spec.load import load_file
 
@@ -24,8 +25,7 @@ def test_an_example_is_sound(spec: Path, tmp_path: Path) -> None:
     profiles = load_file(spec).find(("profiles",))
     names = profiles.children() if profiles else ()
     for profile in ([], *(["--profile", name] for name in names)):
-        command = [sys.executable, "-m", "llmpipe", "validate", str(spec), *profile]
-        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        result = llmpipe(tmp_path, "validate", str(spec), *profile)
         if profile[1:] == ["debian"] and not any(Path("/usr/share/doc").glob(DEBIAN)):
             assert f"{DEBIAN} matches no file" in result.stderr
         else:
