@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from llmpipe.contracts import (
+    Artifact,
     FieldPath,
     Finding,
     Input,
@@ -177,7 +178,7 @@ def _read(ctx: StageContext[CurateConfig], pool: Pool) -> Told:
             try:
                 rows.add(row, number, line)
             except RowError as error:
-                refuse(BadLine(line, to_json(row), _placed(error, artifact.label, line)))
+                refuse(BadLine(line, to_json(row), _placed(ctx, error, artifact, line)))
             else:
                 told.total += 1
     rows.store()
@@ -188,9 +189,13 @@ def _read(ctx: StageContext[CurateConfig], pool: Pool) -> Told:
     return told
 
 
-def _placed(error: RowError, label: str, line: int) -> RowError:
-    message = f"{label}:{line}: {error.message}"
-    return RowError(message, hint=error.hint, reason=error.reason)
+def _placed(
+    ctx: StageContext[CurateConfig], error: RowError, artifact: Artifact, line: int
+) -> RowError:
+    message = f"{artifact.label}:{line}: {error.message}"
+    columns = None if ctx.config.columns else "name the columns with text under `columns`"
+    hints = "\n".join(filter(None, (error.hint, columns)))
+    return RowError(message, hint=hints or None, reason=error.reason)
 
 
 def _note(told: Told, message: str, error: RowError) -> None:

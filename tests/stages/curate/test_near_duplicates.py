@@ -279,6 +279,9 @@ def test_rows_that_cannot_be_read(tmp_path: Path) -> None:
     assert "rows.jsonl:31: column 'body' must hold text, not a list" in reject["reason"]
     with pytest.raises(StageError, match="31 of 31 rows cannot be read"):
         run_stage(Curate, {**config, "columns": ["text"]}, tmp_path)
+    with pytest.raises(StageError, match="the row is in no known format") as caught:
+        run_stage(Curate, {**config, "columns": []}, tmp_path)
+    assert "name the columns with text under `columns`" in str(caught.value.hint)
     assert [f.hint for f in review(tmp_path, ["bodi"])] == ["did you mean 'body'?"]
 
 
