@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmpipe.backends.llama_cpp.mixtures import BLOCKS
-from llmpipe.contracts import StageConfig
 from llmpipe.estimate.gguf_header import read_header
 from llmpipe.estimate.weights import Unknown, Weights, encoder_of, find_weights
 from llmpipe.graph.sources import package_path
@@ -103,7 +102,7 @@ def test_stages_change_what_is_stored(tmp_path: Path, smollm: Weights) -> None:
     merged = Given(
         "model", output="model", inputs={"adapter": Given("adapter", inputs={"b": base})}
     )
-    exported = Given("gguf", output="q8_0", config=StageConfig(), inputs={"model": merged})
+    exported = Given("gguf", output="q8_0", inputs={"model": merged})
     found = find_weights(exported)
     assert isinstance(found, Weights)
     assert found.stored == found.as_gguf("q8_0")
