@@ -239,6 +239,19 @@ def evolving_reply(body: dict[str, Any]) -> tuple[str, str]:
         return json.dumps({"instances": [{"input": f"item {name}", "output": name}]}), "stop"
     if "score" in fields:
         return json.dumps({"score": 0 if "Seven the of" in str(body["messages"]) else 4}), "stop"
+    asked = body["messages"][-1]["content"]
+    letters = name.translate(str.maketrans("0123456789", "ghijklmnop"))  # no numbers to compare
+    if "items" in fields:
+        quote = fields["items"]["items"]["properties"]["quote"]["enum"][0]
+        question = f"What about {quote.split()[-2]} {letters}?"
+        return json.dumps({"items": [{"quote": quote, "question": question}]}), "stop"
+    if "better" in fields:
+        first, second = asked.split("First answer:\n")[1].split("\n\nSecond answer:\n")
+        return json.dumps({"better": "first" if first < second else "second"}), "stop"
+    if "same" in fields:
+        return json.dumps({"same": True}), "stop"
+    if "question" in fields:
+        return json.dumps({"question": f"Please {letters}: {asked.split()[-1]} tell me?"}), "stop"
     if "equal" in fields:
         return json.dumps({"equal": False}), "stop"
     if "instruction" in fields:

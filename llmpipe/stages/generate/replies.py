@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 CHARACTERS_PER_TOKEN = 32
 """More characters than a token has on average in any language; a longer reply ignored the limit."""
 
-SHORTEST_ECHO = 20
-"""Characters from which a reply that stands in the prompt repeats it. Short answers often do."""
-
 _ERROR = re.compile(
     r"""\s*(?:
         <(?:!doctype|html)\b
-      | (?:http\s*)?(?:error\s*)?[45]\d\d\s*[:-]?\s*(?:bad|internal|service|gateway|too|not|error)\b
-      | (?:internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time-?out
-          |too\ many\ requests|rate\ limit\ (?:exceeded|reached)|upstream\ (?:error|connect))\b
-      | (?:api\ )?error\s*:
+      | (?:http\s*)?(?:error\s*)?(?:400|401|403|404|408|413|429|5\d\d)?[\s:-]*
+        (?:bad\ request|unauthorized|forbidden|not\ found|too\ many\ requests
+          |internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time-?out
+          |rate\ limit\ (?:exceeded|reached)|upstream\ (?:error|connect\ error))\b
+      | (?:api\ )?error\s*:\s*(?:context|connection|internal|model|overloaded|quota|rate|request
+          |server|service|timeout|upstream)\b
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
+LONGEST_ERROR = 300
+"""Characters of an error message in plain text; an answer about errors is longer."""
 
 
 def unusable(reply: ChatReply, max_tokens: int) -> tuple[str, str] | None:
@@ -54,11 +55,9 @@ def unusable(reply: ChatReply, max_tokens: int) -> tuple[str, str] | None:
     return None
 
 
-def repeats_prompt(text: str, messages: Messages) -> bool:
-    """Return whether a text is a part of what the teacher was asked, or contains all of it."""
-    told = normalize(text)
-    asked = normalize(messages[-1]["content"])
-    return (len(told) >= SHORTEST_ECHO and told in asked) or asked in told
+def contains_prompt(text: str, messages: Messages) -> bool:
+    """Return whether a text contains all of what the teacher was last asked."""
+    return normalize(messages[-1]["content"]) in normalize(text)
 
 
 def excerpt(text: str, longest: int = 2000) -> str:
@@ -68,7 +67,7 @@ def excerpt(text: str, longest: int = 2000) -> str:
 
 def _is_error(text: str) -> bool:
     """Return whether a text is an error message of an endpoint or of a proxy before it."""
-    if _ERROR.match(text):
+    if _ERROR.match(text) and (len(text) <= LONGEST_ERROR or text.lstrip().startswith("<")):
         return True
     if not text.lstrip().startswith("{"):
         return False

@@ -195,7 +195,7 @@ def test_a_passage_that_answers_is_not_taken_as_one_that_does_not(run: Run) -> N
 def test_rows_feed_retrieval_and_calibration(run: Run) -> None:
     """Questions from outside are unanswerable by the documents: both labels a threshold needs."""
     run.inputs["outside"] = run.documents("others", OTHERS)
-    state = run(Client(), 8, prompt="passage", unanswerable=0.4, outside="x")
+    state = run(Client(), 7, prompt="passage", unanswerable=0.4, outside="x")
     rows = fields_of(state.rows)
     source = Artifact(run.folder / "rows.jsonl", "records", "", "rows")
     write_rows(source.path, rows)
@@ -305,11 +305,35 @@ def test_a_span_must_stand_in_the_quote() -> None:
     )
 
 
+def test_a_sentence_that_leads_on_to_a_list_is_no_answer() -> None:
+    """Its point is in what follows; a teacher with constrained decoding cannot choose it."""
+    passage = passage_of("To get a dog license, you need two things:\n- a form\n- 40 euros")
+    assert passage.sentences == ()
+    quote = "To get a dog license, you need two things:"
+    found = ground(Item(quote, "What is needed for a dog license?", ""), passage, "quote")
+    assert found == "quote ends with a colon"
+
+
 def test_too_little_text_is_refused(run: Run) -> None:
     """Headings and remnants are counted; without any passage the stage fails."""
-    run.inputs["passages"] = run.documents("short", {"a": "Opening hours", **TOWN})
+    run.inputs["passages"] = run.documents(
+        "short",
+        {
+            "a": "Opening hours",
+            "b": "You need all of these things for a permit:",
+            "c": TOWN["dogs"],
+            **TOWN,
+        },
+    )
     run(Client(), 1)
-    assert run.told == ["short: passages with fewer than 8 words, not used: 1"]
+    assert run.told == [
+        f"short: passages {what}, not used: 1"
+        for what in (
+            "with fewer than 8 words",
+            "without a sentence to quote",
+            "that repeat another",
+        )
+    ]
     run.inputs["passages"] = run.documents("empty", {"a": "Opening hours"})
     with pytest.raises(StageError, match="empty has no passage of 8 words or more"):
         run(Client(), 1)

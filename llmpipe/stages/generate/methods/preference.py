@@ -30,7 +30,7 @@ from llmpipe.formats.leakage import normalize
 from llmpipe.formats.turn import Turn
 from llmpipe.stages.generate.asking import Messages, Teacher
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import excerpt, repeats_prompt, unusable
+from llmpipe.stages.generate.replies import excerpt, unusable
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.text import draw_number, read_field
 
@@ -168,11 +168,11 @@ class PreferenceMethod:
         requests = [self._question(teacher, trial, index) for trial, index in asked]
         later = len(trials) * self.config.answers * (self.config.answers - 1)
         replies = teacher.ask("answering", requests, after=later)
-        for (trial, _), request, reply in zip(asked, requests, replies, strict=True):
+        for (trial, _), reply in zip(asked, replies, strict=True):
             problem = unusable(reply, self.config.teacher.max_tokens)
             if problem is None and reply.truncated:
                 problem = "truncated", ""
-            if problem is None and repeats_prompt(reply.text, [dict(request.messages[-1])]):
+            if problem is None and normalize(reply.text) == normalize(trial.seed.instruction):
                 problem = "repeats the prompt", ""
             if problem:
                 yield trial.reject(problem[0], reply.text, "answer", problem[1])

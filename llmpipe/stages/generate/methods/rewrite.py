@@ -31,7 +31,7 @@ from llmpipe.retrieval.facts import facts_of
 from llmpipe.stages.generate.asking import Messages, Teacher
 from llmpipe.stages.generate.conversations import SourceConversation, read_conversations
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import excerpt, unusable
+from llmpipe.stages.generate.replies import contains_prompt, excerpt, unusable
 from llmpipe.stages.generate.text import draw_number, read_field
 from llmpipe.stages.generate.verbatim import kept_parts
 from llmpipe.words import plain_words
@@ -234,7 +234,7 @@ class Rewrite:
             return trial.reject("truncated" if reply.truncated else "malformed", reply.text)
         trial.paraphrase, trial.reasoning = text.strip(), reply.reasoning
         found = reject_paraphrase(trial.question, trial.paraphrase, self.config.max_similarity)
-        if found is None and normalize(messages[-1]["content"]) in normalize(trial.paraphrase):
+        if found is None and contains_prompt(trial.paraphrase, messages):
             found = "repeats the prompt", ""
         return trial.reject(found[0], trial.paraphrase, found[1]) if found else None
 

@@ -12,7 +12,7 @@ from llmpipe.retrieval.citations import cite, is_statement
 from llmpipe.retrieval.facts import facts_of
 from llmpipe.retrieval.sentences import sentence_spans
 from llmpipe.stages.generate.answers import STOP_WORDS
-from llmpipe.stages.generate.methods.qa.passages import FEWEST_QUOTED, Passage
+from llmpipe.stages.generate.methods.qa.passages import LEADS_ON, Passage, is_whole
 from llmpipe.stages.generate.methods.qa.prompts import EXAMPLE_QUESTIONS, Answers
 from llmpipe.stages.generate.methods.qa.quotes import Quotable, Span, canonical
 from llmpipe.words import QUESTION_ENDS, plain_words, sets_spaces
@@ -94,8 +94,8 @@ def ground(item: Item, passage: Passage, answers: Answers) -> Grounded | str:
     if quote is None:
         return "quote not in the passage"
     text = quote.of(passage.text)
-    if len(plain_words(text)) < FEWEST_QUOTED:
-        return "quote too short"
+    if not is_whole(text):
+        return "quote ends with a colon" if text.endswith(LEADS_ON) else "quote too short"
     answer = text if answers == "quote" else item.answer
     if not plain_words(answer):
         return "no answer"

@@ -25,6 +25,8 @@ FEWEST_WORDS = 8
 
 FEWEST_QUOTED = 3
 """Words of a quote, at least: two words stand in many passages."""
+LEADS_ON = (":", "：")
+"""Ends of a sentence whose point is in what follows it, such as a list or an example."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,19 @@ class Passage:
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
-        """Its sentences that are long enough to be quoted, each in one line."""
+        """Its sentences that say something by themselves, each in one line."""
         spans = sentence_spans(self.text)
         lines = (" ".join(self.text[start:end].split()) for start, end in spans)
-        long = (line for line in lines if len(plain_words(line)) >= FEWEST_QUOTED)
-        return tuple(dict.fromkeys(long))
+        return tuple(dict.fromkeys(filter(is_whole, lines)))
 
     def as_source(self) -> Source:
         """Return the passage as the only source of an answer."""
         return Source(1, self.chunk, self.document)
+
+
+def is_whole(sentence: str) -> bool:
+    """Return whether a sentence says something by itself: it has words, and no colon ends it."""
+    return len(plain_words(sentence)) >= FEWEST_QUOTED and not sentence.endswith(LEADS_ON)
 
 
 def read_passages(
@@ -92,16 +98,21 @@ def read_passages(
         StageError: there is no passage.
     """
     found: dict[str, Passage] = {}
-    short = repeated = 0
+    short = repeated = mute = 0
     for passage in _chunks(source) if source.type == "chunks" else _cut(source, longest):
-        if len(plain_words(passage.text)) < FEWEST_WORDS or not passage.sentences:
+        if len(plain_words(passage.text)) < FEWEST_WORDS:
             short += 1
+        elif not passage.sentences:
+            mute += 1
         elif passage.text in found:
             repeated += 1
         else:
             found[passage.text] = passage
-    for count, what in ((short, f"with fewer than {FEWEST_WORDS} words"),
-                        (repeated, "that repeat another")):  # fmt: skip
+    for count, what in (
+        (short, f"with fewer than {FEWEST_WORDS} words"),
+        (mute, "without a sentence to quote"),
+        (repeated, "that repeat another"),
+    ):
         if count:
             warn(f"{source.label}: passages {what}, not used: {count}")
     if not found:

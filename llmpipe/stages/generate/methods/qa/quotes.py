@@ -11,6 +11,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 
+from llmpipe.words import sets_spaces
+
 _PLAIN = str.maketrans(
     {
         **dict.fromkeys("‘’‚‛", "'"),
@@ -66,8 +68,6 @@ class Quotable:
 
     def _is_edge(self, at: int) -> bool:
         """Return whether a word may begin or end before a character."""
-        from llmpipe.words import sets_spaces
-
         around = self._text[at - 1 : at + 1] if at else ""
         return len(around) < 2 or not around.isalnum() or not sets_spaces(around)
 
