@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmpipe.stages.generate.pace import Pace
+from llmpipe.stages.generate.replies import Messages, checked
 
 if TYPE_CHECKING:
     from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 
-Messages = list[dict[str, str]]
-
 VERDICT_TOKENS = 32
 """Tokens that a yes or no takes; it is one word in JSON."""
-ERROR = re.compile(
-    r"\W*(?:an?\s)?(?:internal |upstream |server |api |request )*(?:error|exception|failure)\b"
-    r"[^.]*?(?:overload|rate.?limit|time.?out|timed out|unavailable|upstream|internal server|"
-    r"quota|too many requests|bad gateway|\b(?:429|50[0234]|529)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
-"""A text that is an endpoint's own error, not an answer: it begins with one."""
-ERROR_CHARACTERS = 400
-"""The length of a text above which it is not taken for an endpoint's error."""
-ECHO_CHARACTERS = 24
-"""The length of a prompt below which an answer may begin with it."""
-SPARE_TOKENS = 16
-"""Tokens by which endpoints count differently, such as an end-of-turn token."""
-BYTES_OF_A_TOKEN = 32
-"""More characters than a token has, except in repetitions."""
 
 
 class Client(Protocol):
@@ -111,41 +94,6 @@ class Teacher:
         self._pace.asked(len(requests), after)
         replies = self._client.ask(requests)
         return [checked(*pair) for pair in zip(requests, replies, strict=True)]
-
-
-def checked(request: ChatRequest, reply: ChatReply) -> ChatReply:
-    """Return the reply, or its problem if its text cannot be an answer to any request.
-
-    Endpoints answer with status 200 and an error as the text, with the prompt, or with far more
-    tokens than were asked for.
-    """
-    from dataclasses import replace
-
-    if reply.problem is not None:
-        return reply
-    text = reply.text.strip()
-    prompt = request.messages[-1]["content"].strip()
-    problem = ""
-    if len(text) <= ERROR_CHARACTERS and ERROR.match(text):
-        problem = "error text"
-    elif len(prompt) >= ECHO_CHARACTERS and text.startswith(prompt):
-        problem = "repeats the prompt"
-    elif _too_many(request, reply):
-        problem = "over max_tokens"
-    return replace(reply, problem=problem, detail=text[:300]) if problem else reply
-
-
-def _too_many(request: ChatRequest, reply: ChatReply) -> bool:
-    """Return whether an endpoint wrote more than it was allowed, where it ignores the limit."""
-    if reply.tokens is not None:
-        return reply.tokens > request.max_tokens + SPARE_TOKENS
-    return len(reply.text) > BYTES_OF_A_TOKEN * (request.max_tokens + SPARE_TOKENS)
-
-
-def without_answer(reply: ChatReply) -> str:
-    """Return a reason if a reply ends inside the teacher's reasoning, else an empty text."""
-    silent = reply.reasoning and not reply.text
-    return "the reply ends inside the teacher's reasoning" if silent else ""
 
 
 def _cut_while_thinking(reply: ChatReply) -> bool:

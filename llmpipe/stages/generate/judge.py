@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from llmpipe.stages.generate.asking import Teacher, without_answer
+from llmpipe.stages.generate.asking import Teacher
+from llmpipe.stages.generate.replies import without_answer
 from llmpipe.stages.generate.text import draw_number, read_field
 
 if TYPE_CHECKING:

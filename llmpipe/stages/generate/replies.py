@@ -1,7 +1,7 @@
 """Tell replies that can be used from those that cannot, whatever a method asked for.
 
-Endpoints answer with status 200 and the text of an error, small teachers repeat the prompt, and a
-server that ignores ``max_tokens`` writes without end. Each is a reason to reject the reply.
+Endpoints answer with status 200 and the text of an error, with the prompt, or with far more tokens
+than were asked for. Each is a reason to reject the reply.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ import re
 from typing import TYPE_CHECKING
 
 from llmpipe.formats.leakage import normalize
-from llmpipe.stages.generate.asking import Messages, without_answer
 
 if TYPE_CHECKING:
-    from llmpipe.backends.openai.chat import ChatReply
+    from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 
-CHARACTERS_PER_TOKEN = 32
-"""More characters than a token has on average in any language; a longer reply ignored the limit."""
+Messages = list[dict[str, str]]
 
-_ERROR = re.compile(
+_STATUS = re.compile(
     r"""\s*(?:
         <(?:!doctype|html)\b
       | (?:http\s*)?(?:error\s*)?(?:400|401|403|404|408|413|429|5\d\d)?[\s:-]*
@@ -31,28 +29,57 @@ _ERROR = re.compile(
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
+_CAUSE = re.compile(
+    r"\W*(?:an?\s)?(?:internal |upstream |server |api |request )*(?:error|exception|failure)\b"
+    r"[^.]*?(?:overload|rate.?limit|time.?out|timed out|unavailable|upstream|internal server|"
+    r"quota|too many requests|bad gateway|\b(?:429|50[0234]|529)\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Two ways in which the error of an endpoint begins: with its status, or with its cause."""
 LONGEST_ERROR = 300
 """Characters of an error message in plain text; an answer about errors is longer."""
+SHORTEST_PROMPT = 24
+"""Characters of a prompt that an answer repeats; it may begin with a shorter one."""
+SPARE_TOKENS = 16
+"""Tokens by which endpoints count differently, such as an end-of-turn token."""
+CHARACTERS_PER_TOKEN = 32
+"""More characters than a token has on average in any language."""
 
 
-def unusable(reply: ChatReply, max_tokens: int) -> tuple[str, str] | None:
-    """Return why a reply cannot be used at all, with a detail; None if it can be read.
+def checked(request: ChatRequest, reply: ChatReply) -> ChatReply:
+    """Return the reply, with a problem if its text cannot be an answer to any request."""
+    from dataclasses import replace
+
+    if reply.problem is not None:
+        return reply
+    text = reply.text.strip()
+    prompt = request.messages[-1]["content"].strip()
+    problem = ""
+    if _is_error(text) and not _wants_error(request):
+        problem = "error text"
+    elif len(prompt) >= SHORTEST_PROMPT and text.startswith(prompt):
+        problem = "repeats the prompt"
+    elif _too_many(request, reply):
+        problem = "over max_tokens"
+    return replace(reply, problem=problem, detail=text[:300]) if problem else reply
+
+
+def unusable(reply: ChatReply) -> tuple[str, str] | None:
+    """Return why a reply has no text to use, with a detail; None if it can be read.
 
     A truncated reply is not among them: a method may use the complete part of it.
-
-    Args:
-        reply: the reply.
-        max_tokens: the limit that it was asked to keep.
     """
     if reply.problem:
         return reply.problem, reply.detail
     if not reply.text.strip():
         return ("truncated" if reply.truncated else "empty"), without_answer(reply)
-    if len(reply.text) > CHARACTERS_PER_TOKEN * max_tokens:
-        return "over the limit", f"{len(reply.text)} characters for {max_tokens} tokens"
-    if _is_error(reply.text):
-        return "error text", ""
     return None
+
+
+def without_answer(reply: ChatReply) -> str:
+    """Return a reason if a reply ends inside the teacher's reasoning, else an empty text."""
+    silent = reply.reasoning and not reply.text
+    return "the reply ends inside the teacher's reasoning" if silent else ""
 
 
 def contains_prompt(text: str, messages: Messages) -> bool:
@@ -67,12 +94,29 @@ def excerpt(text: str, longest: int = 2000) -> str:
 
 def _is_error(text: str) -> bool:
     """Return whether a text is an error message of an endpoint or of a proxy before it."""
-    if _ERROR.match(text) and (len(text) <= LONGEST_ERROR or text.lstrip().startswith("<")):
-        return True
-    if not text.lstrip().startswith("{"):
-        return False
+    if text.startswith("<"):
+        return bool(_STATUS.match(text))
+    if text.startswith("{"):
+        return _is_error_object(text)
+    return len(text) <= LONGEST_ERROR and bool(_STATUS.match(text) or _CAUSE.match(text))
+
+
+def _wants_error(request: ChatRequest) -> bool:
+    """Return whether a request's own schema has a field ``error``."""
+    return "error" in (request.schema or {}).get("properties", {})
+
+
+def _is_error_object(text: str) -> bool:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and "error" in value
+
+
+def _too_many(request: ChatRequest, reply: ChatReply) -> bool:
+    """Return whether an endpoint wrote more than it was allowed, where it ignores the limit."""
+    most = request.max_tokens + SPARE_TOKENS
+    if reply.tokens is not None:
+        return reply.tokens > most
+    return len(reply.text) > CHARACTERS_PER_TOKEN * most

@@ -153,7 +153,7 @@ def test_only_decided_pairs_count(run: Run) -> None:
         (ChatReply("502 Bad Gateway"), "error text"),
         (ChatReply("<html><body>upstream</body></html>"), "error text"),
         (ChatReply(problem="refused", detail="no"), "refused"),
-        (ChatReply("token " * 100_000), "over the limit"),
+        (ChatReply("token " * 100_000), "over max_tokens"),
         (ChatReply("Please weigh item number 7 now, carefully."), "repeats the prompt"),
     ],
 )

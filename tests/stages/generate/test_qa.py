@@ -225,7 +225,7 @@ def test_rows_feed_retrieval_and_calibration(run: Run) -> None:
         (ChatReply('{"items": [{"quote": "The', truncated=True), "truncated"),
         (ChatReply("The kiosk opens at nine."), "malformed"),
         (ChatReply("", truncated=True, reasoning="hm"), "truncated"),
-        (ChatReply("word " * 100_000), "over the limit"),
+        (ChatReply("word " * 100_000), "over max_tokens"),
         ({"items": [{"quote": "The kiosk opens at ten.", "question": "When does the kiosk open?"}]},
          "quote not in the passage"),
         ({"items": [{"quote": "at nine", "question": "When does the kiosk open?"}]},

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from llmpipe.backends.openai.chat import ChatReply
-from llmpipe.stages.generate.replies import contains_prompt, excerpt, unusable
+from llmpipe.backends.openai.chat_requests import ChatReply, ChatRequest
+from llmpipe.stages.generate.replies import checked, contains_prompt, excerpt, unusable
+
+PROMPT = "Name three rivers that flow through Zaragoza, with their lengths."
+REQUEST = ChatRequest([{"role": "user", "content": PROMPT}], 0.7, 64, 1)
 
 
 @pytest.mark.parametrize(
@@ -18,9 +21,17 @@ from llmpipe.stages.generate.replies import contains_prompt, excerpt, unusable
         ('{"error": {"message": "overloaded", "type": "server_error"}}', "error text"),
         ("Error: model overloaded", "error text"),
         ("Rate limit exceeded, try again in 20 s", "error text"),
-        ("", "empty"),
-        (" \n ", "empty"),
-        ("x" * 321, "over the limit"),
+        ("Error: upstream request timed out", "error text"),
+        ("Internal Server Error: 502 Bad Gateway", "error text"),
+        ("error code 429: rate limit exceeded", "error text"),
+        ("[ERROR] The model is overloaded, try again later", "error text"),
+        (PROMPT, "repeats the prompt"),
+        (f"{PROMPT}\n\nThe Ebro.", "repeats the prompt"),
+        ("la " * 100_000, "over max_tokens"),
+        ("The Ebro, the Gállego and the Huerva.", None),
+        ("An error code of 404 means that a page is not there.", None),
+        ("Error handling keeps a program alive when a file is missing.", None),
+        ("word " * 70, None),
         ("Error: division by zero is what it prints.", None),
         ("404 means that the page was not found.", None),
         ("Not found: " + "the page is missing, because " * 11, None),
@@ -31,15 +42,36 @@ from llmpipe.stages.generate.replies import contains_prompt, excerpt, unusable
 )
 def test_what_no_method_can_use(text: str, reason: str | None) -> None:
     """An error text with status 200 is none of the teacher's; an answer about errors is."""
-    found = unusable(ChatReply(text), max_tokens=11 if reason is None else 10)
-    assert (found[0] if found else None) == reason
+    reply = checked(REQUEST, ChatReply(text))
+    assert reply.problem == reason
+    assert (reply.detail == "") == (reason is None)
+
+
+def test_tokens_are_counted_where_an_endpoint_says_them() -> None:
+    """Few characters may be many tokens."""
+    assert checked(REQUEST, ChatReply("la " * 90, tokens=90)).problem == "over max_tokens"
+    assert checked(REQUEST, ChatReply("la " * 70, tokens=70)).problem is None
+
+
+def test_a_field_that_was_asked_for_is_no_error() -> None:
+    """A schema may have a field with that name."""
+    schema = {"type": "object", "properties": {"error": {"type": "string"}}}
+    asked = ChatRequest([{"role": "user", "content": PROMPT}], 0.7, 64, 1, schema=schema)
+    assert checked(asked, ChatReply('{"error": "a missing comma"}')).problem is None
+
+
+def test_a_short_prompt_may_begin_its_answer() -> None:
+    """A completion of "Once upon a time" repeats it."""
+    request = ChatRequest([{"role": "user", "content": "Once upon a time"}], 0.7, 64, 1)
+    assert checked(request, ChatReply("Once upon a time there was a mill.")).problem is None
 
 
 def test_a_problem_of_the_request_and_a_cut() -> None:
     """The endpoint's own words are the detail; a truncated text may still be used in part."""
-    assert unusable(ChatReply(problem="refused", detail="no"), 10) == ("refused", "no")
-    assert unusable(ChatReply("Nine", truncated=True), 10) is None
-    assert unusable(ChatReply(truncated=True, reasoning="hm"), 10) == (
+    assert unusable(ChatReply(" \n ")) == ("empty", "")
+    assert unusable(ChatReply(problem="refused", detail="no")) == ("refused", "no")
+    assert unusable(ChatReply("Nine", truncated=True)) is None
+    assert unusable(ChatReply(truncated=True, reasoning="hm")) == (
         "truncated",
         "the reply ends inside the teacher's reasoning",
     )

@@ -180,7 +180,7 @@ def test_what_is_no_paraphrase(question: str, paraphrase: str, reason: str | Non
         (ChatReply('{"question": "Say', truncated=True), True, "truncated"),
         (ChatReply("Say where."), True, "malformed"),
         (ChatReply("Service Unavailable"), True, "error text"),
-        (ChatReply("x" * 400_000), True, "over the limit"),
+        (ChatReply("x" * 400_000), True, "over max_tokens"),
         (None, False, "asks something else"),
         (None, "maybe", "malformed judgment"),
     ],

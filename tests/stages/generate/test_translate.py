@@ -145,7 +145,7 @@ def test_other_roles_stay_and_are_counted(run: Run) -> None:
         (ChatReply('{"translation": "Es gibt', truncated=True), "truncated"),
         (ChatReply("Es gibt einen Gruß mit dem Namen aus."), "malformed"),
         (ChatReply("Error: model overloaded"), "error text"),
-        (ChatReply("wort " * 100_000), "over the limit"),
+        (ChatReply("wort " * 100_000), "over max_tokens"),
     ],
 )  # fmt: skip
 def test_what_is_no_translation_is_rejected(run: Run, reply: Any, reason: str) -> None:

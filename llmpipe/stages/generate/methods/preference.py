@@ -169,7 +169,7 @@ class PreferenceMethod:
         later = len(trials) * self.config.answers * (self.config.answers - 1)
         replies = teacher.ask("answering", requests, after=later)
         for (trial, _), reply in zip(asked, replies, strict=True):
-            problem = unusable(reply, self.config.teacher.max_tokens)
+            problem = unusable(reply)
             if problem is None and reply.truncated:
                 problem = "truncated", ""
             if problem is None and normalize(reply.text) == normalize(trial.seed.instruction):

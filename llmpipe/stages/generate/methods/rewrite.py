@@ -227,7 +227,7 @@ class Rewrite:
     def _reject_paraphrase(
         self, trial: _Trial, messages: Messages, reply: ChatReply
     ) -> Reject | None:
-        if problem := unusable(reply, self.config.teacher.max_tokens):
+        if problem := unusable(reply):
             return trial.reject(problem[0], reply.text, problem[1])
         text = read_field(reply.text, "question", str)
         if text is None:

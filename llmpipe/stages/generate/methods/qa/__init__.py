@@ -185,7 +185,7 @@ class Qa:
 
     def _read(self, task: _Task, reply: ChatReply) -> tuple[list[Item], Reject | None]:
         """Return the complete items of a reply, and a reject if something of it is lost."""
-        if problem := unusable(reply, self.config.teacher.max_tokens):
+        if problem := unusable(reply):
             return [], _reject(task, problem[0], excerpt(reply.text), problem[1])
         items, is_json = read_items(reply.text, self.config.answers)
         if reply.truncated:

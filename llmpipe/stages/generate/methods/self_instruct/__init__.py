@@ -29,7 +29,7 @@ from llmpipe.contracts import Finding, Input
 from llmpipe.errors import StageError
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.provenance import Provenance
-from llmpipe.stages.generate.asking import Teacher, without_answer
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.methods.self_instruct.filters import (
     BLOCKED_WORDS,
     Instance,
@@ -49,6 +49,7 @@ from llmpipe.stages.generate.methods.self_instruct.prompts import (
 )
 from llmpipe.stages.generate.methods.self_instruct.similarity import TaskPool
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
+from llmpipe.stages.generate.replies import without_answer
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.text import draw_number, read_field
 

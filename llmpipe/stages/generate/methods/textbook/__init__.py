@@ -27,7 +27,7 @@ from llmpipe.contracts import FieldPath, Finding, Input
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.answers import reject_answer
-from llmpipe.stages.generate.asking import Teacher, without_answer
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.judge import Judge, Judging, Rating
 from llmpipe.stages.generate.methods.textbook.prompts import (
     AUDIENCES,
@@ -40,6 +40,7 @@ from llmpipe.stages.generate.methods.textbook.prompts import (
 from llmpipe.stages.generate.methods.textbook.topics import Topic, draw_topics, read_topics
 from llmpipe.stages.generate.order import shuffled
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
+from llmpipe.stages.generate.replies import without_answer
 from llmpipe.stages.generate.text import draw_number, read_field
 
 if TYPE_CHECKING:

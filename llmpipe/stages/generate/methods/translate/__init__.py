@@ -210,7 +210,7 @@ class Translate:
         self, trial: _Trial, part: _Part, messages: Messages, reply: ChatReply
     ) -> Reject | None:
         """Keep the translation of a turn, or return why it is rejected."""
-        if problem := unusable(reply, self.config.teacher.max_tokens):
+        if problem := unusable(reply):
             return trial.reject(problem[0], reply.text, problem[1])
         text = read_field(reply.text, "translation", str)
         if text is None:
