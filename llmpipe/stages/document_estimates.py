@@ -18,6 +18,7 @@ from llmpipe.retrieval.needs import engine_of
 
 if TYPE_CHECKING:
     from llmpipe.stages.chunk import ChunkConfig
+    from llmpipe.stages.curate import CurateConfig
     from llmpipe.stages.embed import EmbedConfig
     from llmpipe.stages.format import FormatConfig
     from llmpipe.stages.index import IndexConfig
@@ -29,6 +30,9 @@ NUMBER = 4
 
 ROW = 60
 """Bytes that a format stage keeps in memory of a row: 45, and lists of positions."""
+
+CURATED_ROW = 300
+"""Bytes that a curate stage keeps in memory of a row: its place, and its sketch."""
 
 LEAST_ROW = 40
 """Bytes of the shortest row of JSON that is worth training on; the number of rows is not known."""
@@ -62,6 +66,17 @@ def format_estimate(
     process = TORCH if config.max_tokens else PLAIN
     parts = {"process": process, "rows": size // LEAST_ROW * ROW}
     return Needs(memory=sum(parts.values()), disk=size, temporary=2 * size, parts=parts)
+
+
+def curate_estimate(
+    config: CurateConfig, inputs: Mapping[str, Given], asked: EstimateContext
+) -> Needs:
+    """Return what it takes: the rows' texts lie in files, some hundred bytes of each in memory."""
+    size = _size(inputs.values())
+    if size is None:
+        return _later("the rows")
+    parts = {"process": PLAIN, "rows": size // LEAST_ROW * CURATED_ROW}
+    return Needs(memory=sum(parts.values()), disk=size, temporary=3 * size, parts=parts)
 
 
 def ingest_estimate(

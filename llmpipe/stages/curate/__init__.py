@@ -21,9 +21,12 @@ from msgspec import Meta
 
 from llmpipe.contracts import (
     Artifact,
+    EstimateContext,
+    Estimates,
     FieldPath,
     Finding,
     Input,
+    Needs,
     Output,
     Ports,
     StageConfig,
@@ -70,7 +73,7 @@ class CurateConfig(StageConfig, frozen=True, kw_only=True):
     fails. Rows that steps drop do not count."""
 
 
-class Curate(StageDefaults):
+class Curate(StageDefaults, Estimates):
     """The stage kind ``curate``."""
 
     Config = CurateConfig
@@ -112,6 +115,14 @@ class Curate(StageDefaults):
     @staticmethod
     def needs(config: CurateConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
         return packages(*WORDS, *Curate.tools(config))
+
+    @staticmethod
+    def estimate(
+        config: CurateConfig, inputs: Mapping[str, Given], asked: EstimateContext
+    ) -> Needs:
+        from llmpipe.stages.document_estimates import curate_estimate
+
+        return curate_estimate(config, inputs, asked)
 
     @staticmethod
     def run(ctx: StageContext[CurateConfig]) -> StageResult:

@@ -22,7 +22,7 @@ from llmpipe.stages.curate.pool import Drop, Pool
 from llmpipe.stages.curate.shared_text import Shared, find_shared
 from llmpipe.stages.curate.steps import NearDuplicates
 from llmpipe.stages.curate.words import differences, normal_words
-from llmpipe.stages.format_lines import Lines
+from llmpipe.stages.curate.lines import Lines
 
 if TYPE_CHECKING:
     import numpy as np

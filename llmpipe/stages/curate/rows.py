@@ -19,7 +19,7 @@ from llmpipe.formats.provenance import PROVENANCE, read_provenance
 from llmpipe.formats.records import Row, encode, from_json
 from llmpipe.formats.row import text_column
 from llmpipe.formats.turn import Turn
-from llmpipe.stages.format_lines import Lines
+from llmpipe.stages.curate.lines import Lines
 from llmpipe.stages.format_rows import id_key
 
 TOGETHER = 250

@@ -1,4 +1,4 @@
-"""Lines of text in a temporary file, each known by its position: a format stage's rows.
+"""Lines of text in a temporary file, each known by its position: the rows of a curate stage.
 
 Only where each line ends is kept in memory: 8 bytes a line.
 """
