@@ -44,7 +44,7 @@ def damaged(text: str) -> Iterator[str]:
 
 
 def _meant(text: str) -> str | None:
-    """Return the text that was misread, None if it is no UTF-8."""
+    """Return the text that was misread, None if it is not UTF-8."""
     try:
         return b"".join(map(_byte, text)).decode("utf-8")
     except UnicodeError:
