@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from llmpipe.backends.minhash import Sketches
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.curate.explain import Explanation
+from llmpipe.stages.curate.lines import Lines
 from llmpipe.stages.curate.pool import Drop, Pool
 from llmpipe.stages.curate.shared_text import Shared, find_shared
 from llmpipe.stages.curate.steps import NearDuplicates
 from llmpipe.stages.curate.words import differences, normal_words
-from llmpipe.stages.curate.lines import Lines
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmpipe.backends.ledger import BudgetReachedError
 from llmpipe.errors import StageError
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.asking import Teacher
@@ -82,7 +83,13 @@ def collect(
     Raises:
         StageError: There is no row, or there are fewer than wanted and ``allow_fewer`` is false.
     """
-    why = gather(method, teacher, state, warn, patience=patience)
+    try:
+        why = gather(method, teacher, state, warn, patience=patience)
+    except BudgetReachedError as error:
+        if not (allow_fewer and state.rows):
+            raise
+        warn(error.message)
+        return
     if why and not state.rows:
         raise StageError(
             f"the teacher wrote no usable row from {method.material} ({state.told_reasons()})",

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from llmpipe.backends.ledger import BudgetReachedError
 from llmpipe.errors import StageError
 from llmpipe.stages.generate.loop import GenerationState, collect, gather
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, Method, Reject
@@ -102,3 +103,15 @@ def test_an_error_says_how_far_the_stage_has_come() -> None:
     assert caught.value.hint == "start it"
     with pytest.raises(StageError, match=r"^the teacher is gone$"):
         run(Drawing([StageError("the teacher is gone")]), 5)
+
+
+def test_a_budget_that_is_reached_is_an_error_unless_fewer_rows_are_allowed() -> None:
+    """The error is the budget's own, with what was made; without a row it stays one."""
+    reached = "the budget of 4 requests is reached"
+    with pytest.raises(BudgetReachedError, match=rf"{reached} \(1 of 5 rows so far; rejected: bad"):
+        run(Drawing([1, "bad", BudgetReachedError(reached)]), 5)
+    state, told = run(Drawing([1, BudgetReachedError(reached)]), 5, allow_fewer=True)
+    assert len(state.rows) == 1
+    assert told == [f"{reached} (1 of 5 rows so far; rejected: nothing)"]
+    with pytest.raises(BudgetReachedError, match=reached):
+        run(Drawing([BudgetReachedError(reached)]), 5, allow_fewer=True)
