@@ -144,6 +144,11 @@ def keep_tracking(work: Path, target: Path, kept: Sequence[str]) -> None:
             copy = target / name / within
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
+    for metrics in target.glob(f"{MLFLOW}/*/*/metrics"):
+        artifacts = metrics.with_name("artifacts")  # MLflow finds no run without this folder
+        if not artifacts.exists():
+            artifacts.mkdir()
+            (artifacts / ".keep").touch()
 
 
 def _is_file(path: Path) -> bool:

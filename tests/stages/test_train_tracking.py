@@ -220,6 +220,17 @@ def test_an_address_with_credentials_is_refused(
     assert "hunter22" not in str(caught.value)
 
 
+def test_a_copied_run_of_mlflow_has_its_folders(tmp_path: Path) -> None:
+    """MLflow finds no run without a folder of artifacts, and an empty folder is not kept."""
+    run = tmp_path / "tracking" / "mlflow" / "1" / "2"
+    for name in ("metrics", "params", "artifacts"):
+        (run / name).mkdir(parents=True)
+    (run / "metrics" / "loss").write_text("1 2.5 1\n")
+    keep_tracking(tmp_path, tmp_path / "out", ["mlflow"])
+    copied = tmp_path / "out" / "mlflow" / "1" / "2"
+    assert [path.name for path in (copied / "artifacts").iterdir()] == [".keep"]
+
+
 def test_a_tracker_that_wrote_nothing_fails_the_stage(tmp_path: Path) -> None:
     """An empty output would claim that there is a run; so would MLflow's empty experiment."""
     tracking_environment(tmp_path, OFFLINE, {})
