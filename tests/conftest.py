@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from gguf_files import rewrite
 from hypothesis import settings
+from warm_python import warm_python
 from workspace import CHAIN, Workspace
 
 settings.register_profile("shared machine", deadline=None)  # a slow disk is no failure
@@ -191,6 +192,25 @@ def write_llama(folder: Path, smollm2_gguf: Path, **settings: Any) -> None:
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(**{**shape, **settings})).save_pretrained(folder)
     write_tokenizer(build_tokenizer(fields, smollm2_gguf.name), fields, folder)
+
+
+@pytest.fixture(scope="session")
+def prepared_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A Python that has imported Axolotl already (see `warm_python`)."""
+    with warm_python(tmp_path_factory.mktemp("python")) as python:
+        yield python
+
+
+@pytest.fixture(scope="module")
+def warm_axolotl(prepared_python: Path) -> Iterator[str]:
+    """Start the trainings of stages that tests run in their own process by a prepared Python.
+
+    Yields the real one.
+    """
+    real = sys.executable
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(prepared_python))
+        yield real
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ def going_on(root: Path, base: Path, checkpoint: Path, block: dict[str, Any]) ->
 
 
 @pytest.mark.heavy
+@pytest.mark.usefixtures("warm_axolotl")
 @pytest.mark.timeout(1800)  # three trainings, each with an import of Axolotl
 def test_going_on_equals_one_longer_training(tmp_path: Path, tiny_llama: Path) -> None:
     """Byte for byte with a constant rate: weights, optimizer, order of rows, random state."""

@@ -22,7 +22,7 @@ from llmpipe.errors import StageError
 from llmpipe.stages.merge import Merge
 from llmpipe.stages.train import Train
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("warm_axolotl")]
 
 
 def merged(out: Path, adapter: Artifact) -> StageResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from llmpipe.stages import train_show
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_config import TrainConfig
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("warm_axolotl")]
 
 
 def shown(
@@ -72,9 +73,10 @@ def test_rows_are_shown_as_they_train(tmp_path: Path, tiny_llama: Path) -> None:
 
 
 def test_a_preparation_that_does_not_end_is_stopped(
-    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_llama: Path, warm_axolotl: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Axolotl's import alone takes longer than this; none of its processes is left."""
+    monkeypatch.setattr(sys, "executable", warm_axolotl)
     monkeypatch.setattr(train_show, "SECONDS", 0.5)
     rows = [{"messages": [{"role": r, "content": "x"} for r in ("user", "assistant")]}]
     with pytest.raises(StageError, match=r"did not prepare the rows within 0\.5 s"):
