@@ -15,7 +15,7 @@ from llmpipe.stages.format import Format, FormatConfig
 from llmpipe.stages.train import Train
 from llmpipe.stages.train_config import TrainConfig
 
-pytestmark = pytest.mark.heavy
+pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("warm_axolotl")]
 
 BLOCK = {"max_steps": 2, "micro_batch_size": 2, "sequence_len": 128, "learning_rate": 0.01}
 
