@@ -28,9 +28,9 @@ from llmpipe.formats import Preference
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.leakage import normalize
 from llmpipe.formats.turn import Turn
-from llmpipe.stages.generate.asking import Messages, Teacher
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import excerpt, unusable
+from llmpipe.stages.generate.replies import Messages, excerpt, unusable
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.text import draw_number, read_field
 

@@ -21,7 +21,7 @@ from msgspec import Meta
 from llmpipe.contracts import Finding, Input
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.stages.generate.answers import reject_answer
-from llmpipe.stages.generate.asking import Messages, Teacher
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.methods.evol_instruct.filters import reject_rewrite
 from llmpipe.stages.generate.methods.evol_instruct.prompts import (
     JUDGE_SCHEMA,
@@ -37,7 +37,7 @@ from llmpipe.stages.generate.protocol import (
     Reject,
     Traffic,
 )
-from llmpipe.stages.generate.replies import without_answer
+from llmpipe.stages.generate.replies import Messages, without_answer
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.text import draw_number, read_field
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llmpipe.stages.generate.asking import Messages
+from llmpipe.stages.generate.replies import Messages
 
 REWRITE_SCHEMA = {
     "type": "object",

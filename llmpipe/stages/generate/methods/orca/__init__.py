@@ -26,10 +26,10 @@ from llmpipe.errors import StageError, did_you_mean
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.answers import reject_answer
-from llmpipe.stages.generate.asking import Messages, Teacher
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.methods.orca.strategies import BY_TASK, GENERIC, STRATEGIES, Task
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import without_answer
+from llmpipe.stages.generate.replies import Messages, without_answer
 from llmpipe.stages.generate.seeds import Seed, SeedMap, read_seeds
 from llmpipe.stages.generate.text import draw_number
 

@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta
 
 from llmpipe.contracts import FieldPath, Input
-from llmpipe.stages.generate.asking import Messages, Teacher
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.methods.qa.filters import Grounded, Item, answers, ground, read_items
 from llmpipe.stages.generate.methods.qa.passages import Passage, read_passages
 from llmpipe.stages.generate.methods.qa.prompts import Answers, items_schema, qa_messages
 from llmpipe.stages.generate.methods.qa.rows import row_of
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import excerpt, unusable
+from llmpipe.stages.generate.replies import Messages, excerpt, unusable
 from llmpipe.stages.generate.text import draw_number
 
 if TYPE_CHECKING:

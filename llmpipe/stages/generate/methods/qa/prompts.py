@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from llmpipe.stages.generate.asking import Messages
+from llmpipe.stages.generate.replies import Messages
 
 Answers = Literal["quote", "span", "free"]
 """How an answer relates to its quote: all of it, a part of it, or the teacher's words."""

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llmpipe.stages.generate.asking import Messages
+from llmpipe.stages.generate.replies import Messages
 
 NEW_TASKS = 8
 """Maximum number of tasks in one reply, as in the published prompt."""

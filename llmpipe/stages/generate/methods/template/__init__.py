@@ -20,7 +20,7 @@ from llmpipe.errors import StageError, did_you_mean
 from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import read_rows, row_digest
 from llmpipe.formats.row import RowError
-from llmpipe.stages.generate.asking import Messages, Teacher
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.judge import Judging
 from llmpipe.stages.generate.methods.template.columns import Column, order_of
 from llmpipe.stages.generate.methods.template.config import TemplateConfig, unknown_column
@@ -33,7 +33,7 @@ from llmpipe.stages.generate.methods.template.validators import (
     mismatch,
 )
 from llmpipe.stages.generate.protocol import GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import without_answer
+from llmpipe.stages.generate.replies import Messages, without_answer
 from llmpipe.stages.generate.text import draw_number
 
 if TYPE_CHECKING:

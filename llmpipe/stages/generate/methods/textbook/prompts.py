@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from llmpipe.stages.generate.asking import Messages
 from llmpipe.stages.generate.judge import Judge
+from llmpipe.stages.generate.replies import Messages
 
 Form = Literal["lesson", "exercise"]
 

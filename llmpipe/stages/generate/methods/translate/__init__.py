@@ -26,7 +26,7 @@ from llmpipe.formats.first_rows import Named, absent, named_columns
 from llmpipe.formats.leakage import normalize
 from llmpipe.formats.mapping import ColumnMap
 from llmpipe.formats.turn import Turn
-from llmpipe.stages.generate.asking import Messages, Teacher
+from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.conversations import SourceConversation, read_conversations
 from llmpipe.stages.generate.methods.translate.language import (
     PACKAGE,
@@ -34,7 +34,7 @@ from llmpipe.stages.generate.methods.translate.language import (
     wrong_language,
 )
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, MethodContext, Reject
-from llmpipe.stages.generate.replies import contains_prompt, excerpt, unusable
+from llmpipe.stages.generate.replies import Messages, contains_prompt, excerpt, unusable
 from llmpipe.stages.generate.text import draw_number, read_field
 from llmpipe.stages.generate.verbatim import Masked, masked
 from llmpipe.words import plain_words
