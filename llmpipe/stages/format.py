@@ -348,14 +348,14 @@ def _write(
 
 def _summary(kept: Mapping[str, int], split: Parts, rejects: Rejects, told: Told) -> str:
     """Summarize in one line how many rows each output got."""
-    kept = ", ".join(
+    parts = ", ".join(
         f"{number} {part}" + (f" ({split.short[part]} too few)" if part in split.short else "")
         for part, number in kept.items()
     )
     reasons = ", ".join(f"{count} {reason}" for reason, count in rejects.counts().items())
     left = told.left_behind()
     return (
-        f"{told.total} rows: {kept}"
+        f"{told.total} rows: {parts}"
         + (f"; rejected: {reasons}" if reasons else "")
         + (f"; left behind: {listed(left)}" if left else "")
     )

@@ -223,7 +223,7 @@ class Fates:
     def of(self, fate: str) -> bytes:
         """Return for each row 1 if that is its fate, and otherwise 0."""
         code = self._code(fate)
-        return self._codes.translate(bytes(each == code for each in range(256)))
+        return bytes(self._codes.translate(bytes(each == code for each in range(256))))
 
     def positions(self, fate: str) -> Iterator[int]:
         """Yield the rows whose fate that is now."""

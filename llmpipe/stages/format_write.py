@@ -39,9 +39,10 @@ def write_part(
                     again[there.start : there.stop] = bytes(len(there))
             written += again.count(1)
             for text in rows.texts(again):
-                if convert is not None:
-                    text = b"\n".join([*map(convert, split_block(bytes(text))), b""])
-                file.write(text)
+                if convert is None:
+                    file.write(text)
+                else:
+                    file.write(b"\n".join([*map(convert, split_block(bytes(text))), b""]))
     return written
 
 
