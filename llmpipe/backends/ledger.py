@@ -16,8 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpipe.backends.spending import NOTHING, Budget, Price, Usage, dollars
-from llmpipe.errors import StageError
+from llmpipe.backends.spending import NOTHING, Budget, BudgetReachedError, Price, Usage, dollars
 
 TOKENS_OF_A_MESSAGE = 64
 """More than any chat template adds to a message."""
@@ -25,10 +24,6 @@ TOKENS_OF_A_PROMPT = 256
 """More than chat templates add once, such as a default system message."""
 TOKENS_OF_A_SCHEMA = 1024
 """More than an endpoint adds to explain a schema or a tool to the model."""
-
-
-class BudgetReachedError(StageError):
-    """The next request could exceed the budget. All replies so far are journaled."""
 
 
 def prompt_bound(messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None) -> int:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import msgspec
 
+from llmpipe.errors import StageError
+
 MILLION = 1_000_000
 
 
@@ -41,6 +43,10 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Tokens of prompts and replies together."""
     money: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """US dollars. Needs `price` of the teacher."""
+
+
+class BudgetReachedError(StageError):
+    """The next request could exceed the budget. All replies so far are journaled."""
 
 
 @dataclass(frozen=True, slots=True)

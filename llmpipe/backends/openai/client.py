@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from llmpipe.backends.ledger import BudgetReachedError
 from llmpipe.backends.openai.api_key import NO_KEY, clean_key, without_key
 from llmpipe.backends.openai.loop_thread import LoopClosedError, LoopThread
 from llmpipe.backends.openai.sdk import OPENAI, Sdk
 from llmpipe.backends.openai.throttle import Throttle
+from llmpipe.backends.spending import BudgetReachedError
 from llmpipe.errors import ModelServerError, StageError
 
 BACK_OFF = (0.5, 2.0, 5.0, 10.0)

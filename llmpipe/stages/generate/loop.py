@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmpipe.backends.ledger import BudgetReachedError
+from llmpipe.backends.spending import BudgetReachedError
 from llmpipe.errors import StageError
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.generate.asking import Teacher

@@ -14,12 +14,12 @@ from openai_endpoint import Endpoint
 from llmpipe.backends.anthropic import batch_api as anthropic_batches
 from llmpipe.backends.anthropic.batch_api import AnthropicBatches
 from llmpipe.backends.anthropic.chat_format import AnthropicFormat
-from llmpipe.backends.ledger import BudgetReachedError, Ledger
+from llmpipe.backends.ledger import Ledger
 from llmpipe.backends.openai import batch
 from llmpipe.backends.openai.batch import Batches
 from llmpipe.backends.openai.batch_api import OpenAIBatches
 from llmpipe.backends.openai.chat_format import OpenAIFormat
-from llmpipe.backends.spending import Budget
+from llmpipe.backends.spending import Budget, BudgetReachedError
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy

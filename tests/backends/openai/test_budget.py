@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai_endpoint import Answer, Endpoint
 
-from llmpipe.backends.ledger import BudgetReachedError, Ledger, prompt_bound
+from llmpipe.backends.ledger import Ledger, prompt_bound
 from llmpipe.backends.openai.chat_requests import ChatRequest
-from llmpipe.backends.spending import Budget, Price, Usage
+from llmpipe.backends.spending import Budget, BudgetReachedError, Price, Usage
 
 pytestmark = pytest.mark.heavy
 

@@ -8,11 +8,11 @@ import pytest
 from chat_clients import client_for, questions
 from openai_endpoint import Endpoint
 
-from llmpipe.backends.ledger import BudgetReachedError, Ledger
+from llmpipe.backends.ledger import Ledger
 from llmpipe.backends.openai.chat import ChatRequest
 from llmpipe.backends.openai.chat_requests import Abilities
 from llmpipe.backends.openai.probe import probe_endpoint
-from llmpipe.backends.spending import Budget
+from llmpipe.backends.spending import Budget, BudgetReachedError
 from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from llmpipe.backends.ledger import BudgetReachedError
+from llmpipe.backends.spending import BudgetReachedError
 from llmpipe.errors import StageError
 from llmpipe.stages.generate.loop import GenerationState, collect, gather
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, Method, Reject
