@@ -207,7 +207,9 @@ class Splitter:
                 if rest > done:  # otherwise the previous piece contains it
                     yield _trimmed(text, (start, rest))
                 start = rest
-            yield start, end
+            start, end = _trimmed(text, (start, end))  # spaces that Markdown does not know
+            if start < end:
+                yield start, end
             done = end
 
     def _uneven_pieces(self, text: _Text, span: Span, room: int) -> list[Span]:

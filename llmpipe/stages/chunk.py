@@ -61,7 +61,7 @@ class Chunk(StageDefaults, Estimates):
     """The stage kind ``chunk``."""
 
     Config = ChunkConfig
-    VERSION = 3
+    VERSION = 4
     determinism = "exact"
     cpus = 1
 

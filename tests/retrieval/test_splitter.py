@@ -99,6 +99,7 @@ def documents(draw: st.DrawFn) -> Document:
 @example(document(((), "x" * 10_000)), 40, 5, "word pieces")
 @example(document(((), f"| {'x' * 10_000} |\n|-|\n| 1 |\n")), 16, 0, "word pieces")
 @example(document((("A",), "# A\n\n"), (("A", "B"), "## B\n\n")), 16, 0, "word pieces")
+@example(document(((), " \xa000000000000|\n-|||")), 16, 0, "byte pairs")
 def test_what_holds_for_every_document(
     found: Document, tokens: int, overlap: int, tokenizer: str
 ) -> None:
