@@ -264,6 +264,8 @@ def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
         if "threshold" in step and (words := step["threshold"]["median_different_words"]):
             may = step["threshold"]["words_that_may_differ"]
             yield f"at {step['threshold']['score']:g}, {may} of {words} words may differ"
+        if step.get("not_compared"):
+            yield f"{step['not_compared']} resemble too many rows to be compared with all of them"
         if "held_out" in step:
             yield f"{step['held_out_found']} of {step['held_out']} held-out rows were given away"
         if step.get("held_out_not_compared"):

@@ -3,7 +3,8 @@
 A row is dropped if it shares a run of `words` words with a held-out row. A held-out question with
 fewer words has no such run: a row is dropped if it contains the whole question. A question that is
 shorter than `fewest_words` is too common for that: a row is dropped if it asks just that. System
-messages, and what many held-out rows share, are not compared.
+messages and tools are not compared. What many held-out rows share is in no run, and a run does not
+reach over it; a held-out turn without a run is then looked for as a whole, with what it shares.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from llmpipe.contracts import Artifact
 from llmpipe.errors import StageError
 from llmpipe.formats import RowError
 from llmpipe.formats.records import read_rows
-from llmpipe.stages.curate.held_out import HeldOut, Overlap
+from llmpipe.stages.curate.held_out import Compared, HeldOut, Overlap
 from llmpipe.stages.curate.pool import Drop, Pool
-from llmpipe.stages.curate.rows import Rows, Said
-from llmpipe.stages.curate.shared_text import Shared, find_shared
+from llmpipe.stages.curate.rows import TOOLS, Rows, Said
+from llmpipe.stages.curate.shared_text import Shared, Turn, find_shared
 from llmpipe.stages.curate.steps import Decontaminate
 from llmpipe.stages.curate.words import normal_words
 
@@ -27,6 +28,9 @@ BATCH = 500
 """Rows that are looked up together."""
 SHOWN = 100
 """Letters that are shown of an overlap."""
+
+_KEEP = "take that row out of `against`"
+_NOT_COMPARED = frozenset({"system", TOOLS})
 
 
 def run(
@@ -47,7 +51,7 @@ def run(
     drops: dict[int, Drop] = {}
     rows = _batches(pool)
     while batch := list(islice(rows, BATCH)):
-        turns = [_turns(said, Shared()) for _, said in batch]
+        turns = [_turns(said, shared) for _, said in batch]
         for place, overlap in held.overlaps(turns).items():
             drops[batch[place][0]] = _drop(overlap, places[overlap.held_out])
     dropped = len({str(drop.beside) for drop in drops.values()})
@@ -93,24 +97,27 @@ def _read(
     return held, places, shared
 
 
-def _turns(said: Sequence[Said], shared: Shared) -> list[tuple[bool, list[bytes]]]:
-    """Return the turns of a row as they are compared: whether each asks, and its own words."""
-    alone = len(said) == 1  # a text, or a prompt: all of it asks
-    turns = []
-    for turn in said:
-        if turn.role == "system":
-            continue
-        words = shared.split([turn])[0] if shared.parts else normal_words(turn.text)[1]
-        turns.append((alone or turn.role == "user", words))
-    return turns
+def _turns(said: Sequence[Said], shared: Shared) -> list[Compared]:
+    """Return the turns of a row as they are compared."""
+    compared = [turn for turn in said if turn.role not in _NOT_COMPARED]
+    alone = len(compared) == 1  # a text, or a prompt: all of it asks
+    return [_compared(turn, shared, alone or turn.role == "user") for turn in compared]
+
+
+def _compared(said: Said, shared: Shared, asks: bool) -> Compared:
+    if not shared.parts:
+        words = normal_words(said.text)[1]
+        return Compared(asks, words, [words])
+    turn = Turn.of(said)
+    return Compared(asks, turn.words, shared.runs(turn))
 
 
 def _drop(overlap: Overlap, place: Mapping[str, Any]) -> Drop:
     text = overlap.words.decode("utf-8", "replace")
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     if overlap.whole:
-        reason, keep = f'contains the held-out question "{shown}"', "take that row out of `against`"
-        return Drop("held_out_question", reason, keep, overlap.share, place)
+        reason, keep = f'contains the held-out {overlap.whole} "{shown}"', _KEEP
+        return Drop(f"held_out_{overlap.whole}", reason, keep, overlap.share, place)
     count = overlap.words.count(b" ") + 1
     reason, keep = f'shares "{shown}" with a held-out row', f"raise words above {count}"
     return Drop("held_out_words", reason, keep, overlap.share, place)

@@ -51,7 +51,7 @@ class Explanation:
     def _shown(self, score: float, row: int, other: int) -> Mapping[str, Any]:
         kept, rows = self._kept, self._pool.rows
         mine, theirs = (
-            [w for turn in rows.said(kept[i]) for w in normalize(turn.text).split()]
+            [w for turn in rows.said(kept[i]) if turn.is_turn for w in normalize(turn.text).split()]
             for i in (row, other)
         )
         return {

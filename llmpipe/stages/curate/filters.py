@@ -8,7 +8,7 @@ from typing import Any
 
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.curate.phrases import OF_ITSELF, REFUSALS
-from llmpipe.stages.curate.pool import Drop, Pool
+from llmpipe.stages.curate.pool import NO_STEP, Drop, Pool, raised
 from llmpipe.stages.curate.steps import Length, Refusals, Repetition
 from llmpipe.stages.curate.words import compared_words
 
@@ -17,7 +17,11 @@ def length(step: Length, pool: Pool) -> Mapping[str, Any]:
     """Drop rows that are too short or too long; return the metrics."""
     drops = {}
     for position, said in pool.each_said("counting words"):
-        counts = [(t.answers, len(compared_words(normalize(t.text)))) for t in said]
+        counts = [
+            (turn.answers, len(compared_words(normalize(turn.text))))
+            for turn in said
+            if turn.is_turn
+        ]
         words = sum(count for _, count in counts)
         answer = sum(count for is_answer, count in counts if is_answer)
         if step.min_words and words < step.min_words:
@@ -36,10 +40,10 @@ def repetition(step: Repetition, pool: Pool) -> Mapping[str, Any]:
     """Drop rows in which a turn repeats itself; return the metrics."""
     drops = {}
     for position, said in pool.each_said("looking for repetition"):
-        share = max((_repeated(turn.text, step) for turn in said), default=0.0)
+        share = max((_repeated(turn.text, step) for turn in said if turn.is_turn), default=0.0)
         if share > step.most:
             reason = f"{share:.0%} of the runs of {step.words} words in a turn are repeated"
-            drops[position] = Drop("repetition", reason, f"raise most to {share:.4f}", share)
+            drops[position] = Drop("repetition", reason, raised("most to", share), share)
     pool.drop(drops)
     return {}
 
@@ -53,9 +57,9 @@ def refusals(step: Refusals, pool: Pool) -> Mapping[str, Any]:
         for text in (turn.text for turn in said if turn.answers):
             whole = normalize(text).replace("’", "'")
             if match := refusing.search(whole[: step.begin]):
-                drops[position] = _phrase("refusal", match[0], "leave this step out")
+                drops[position] = _phrase("refusal", match[0], NO_STEP)
             elif match := of_itself.search(whole):
-                drops[position] = _phrase("language_model", match[0], "leave this step out")
+                drops[position] = _phrase("language_model", match[0], NO_STEP)
             elif own and (match := own.search(whole)):
                 drops[position] = _phrase("phrase", match[0], "take it out of phrases")
     pool.drop(drops)
@@ -83,7 +87,8 @@ def _phrase(rule: str, found: str, keep: str) -> Drop:
 
 def _length(field: str, reason: str, count: int) -> Drop:
     way = "lower" if field.startswith("min") else "raise"
-    return Drop(field, reason, f"{way} {field} to {count}", count)
+    keep = f"{way} {field} to {count}" if count else f"leave {field} out"
+    return Drop(field, reason, keep, count)
 
 
 def _words(count: int) -> str:

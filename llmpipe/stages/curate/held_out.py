@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,25 @@ BITS = 26
 _MIX = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 
 
+Whole = Literal["question", "answer"]
+
+
+class Compared(NamedTuple):
+    """A turn as it is compared."""
+
+    asks: bool
+    """Whether it is a question."""
+    words: list[bytes]
+    """All of its words."""
+    runs: list[list[bytes]]
+    """Those that many held-out rows do not share, in runs that stand together."""
+
+    @property
+    def own(self) -> list[bytes]:
+        """The words of all runs."""
+        return self.runs[0] if len(self.runs) == 1 else [w for run in self.runs for w in run]
+
+
 class Overlap(NamedTuple):
     """What a row shares with a held-out one."""
 
@@ -32,42 +51,57 @@ class Overlap(NamedTuple):
     words: bytes
     """The words that both have."""
     share: float
-    """How much of the held-out row they are, in runs; 1 for its whole question."""
-    whole: bool
-    """Whether they are a whole question, and not a run of words."""
+    """How much of the held-out row they are, in runs; 1 for a whole turn."""
+    whole: Whole | None = None
+    """Which turn they are all of, if they are not a run of words."""
 
 
 class HeldOut:
-    """Held-out rows by their runs of words, their short questions, and their shortest ones."""
+    """Held-out rows: their runs of words, turns without one, and shortest questions."""
 
     def __init__(self, length: int, fewest: int) -> None:
         self._length, self._fewest = length, fewest
         self._texts: list[bytes] = []
         self._hashes, self._owners = array("q"), array("I")
         self._runs: Counter[int] = Counter()
-        self._questions: dict[bytes, int] = {}
+        self._turns: dict[bytes, tuple[int, Whole]] = {}
         self._shortest: dict[bytes, int] = {}
         self.count = 0
         self.uncompared = 0
         """Rows that nothing can be compared with."""
 
-    def add(self, turns: Iterable[tuple[bool, list[bytes]]]) -> None:
-        """Add a row: whether each turn asks, and its words. After the last one, call `finish`."""
-        compared = False
-        for asks, words in turns:
-            if len(words) >= self._length:
-                self._texts.append(b" ".join(words))
-                runs = [hash(run) for run in _runs(words, self._length)]
-                self._hashes.extend(runs)
-                self._owners.extend([self.count] * len(runs))
-                self._runs[self.count] += len(runs)
-                compared = True
-            elif asks and words:
-                known = self._questions if len(words) >= self._fewest else self._shortest
-                known.setdefault(b" ".join(words), self.count)
-                compared = True
+    def add(self, turns: Iterable[Compared]) -> None:
+        """Add a row. After the last one, call `finish`."""
+        compared = [self._add_runs(turn) or self._add_whole(turn) for turn in turns]
         self.count += 1
-        self.uncompared += not compared
+        self.uncompared += not any(compared)
+
+    def _add_runs(self, turn: Compared) -> bool:
+        """Add the runs of a turn that are long enough; return whether there are any."""
+        long = [words for words in turn.runs if len(words) >= self._length]
+        for words in long:
+            self._texts.append(b" ".join(words))
+            runs = [hash(run) for run in _runs(words, self._length)]
+            self._hashes.extend(runs)
+            self._owners.extend([self.count] * len(runs))
+            self._runs[self.count] += len(runs)
+        return bool(long)
+
+    def _add_whole(self, turn: Compared) -> bool:
+        """Add a turn as a whole, with what it shares and without; return whether it counts.
+
+        A short answer does not: many questions have it.
+        """
+        own = turn.own
+        if not own or (not turn.asks and len(own) < self._length):
+            return False
+        for words in (turn.words, own):
+            text = b" ".join(words)
+            if len(words) >= self._fewest:
+                self._turns.setdefault(text, (self.count, "question" if turn.asks else "answer"))
+            else:
+                self._shortest.setdefault(text, self.count)
+        return True
 
     def finish(self) -> None:
         """Build the index."""
@@ -78,9 +112,9 @@ class HeldOut:
         self._sorted = hashes[order]
         self._owner = np.asarray(self._owners, np.int64)[order]
         shortest = min(map(len, self._texts), default=0)
-        counts = Counter(word for text in self._questions for word in {*text.split(b" ")})
+        counts = Counter(word for text in self._turns for word in {*text.split(b" ")})
         self._by_word: dict[bytes, list[bytes]] = {}
-        for text in self._questions:
+        for text in self._turns:
             rarest = min(text.split(b" "), key=lambda word: (counts[word], -len(word), word))
             self._by_word.setdefault(rarest, []).append(text)
         runs = (r for text in self._texts for r in _runs(text.split(b" "), self._length))
@@ -93,22 +127,18 @@ class HeldOut:
                 np.bitwise_or.at(self._table, places >> np.uint64(3), _bit(places))
         self._texts.clear()
 
-    def overlaps(self, rows: Sequence[Sequence[tuple[bool, list[bytes]]]]) -> dict[int, Overlap]:
-        """Return what rows share with held-out ones, by their place among ``rows``.
-
-        Args:
-            rows: the turns of each, as for `add`.
-        """
-        texts = [b"\n".join(b" ".join(words) for _, words in turns) for turns in rows]
+    def overlaps(self, rows: Sequence[Sequence[Compared]]) -> dict[int, Overlap]:
+        """Return what rows share with held-out ones, by their place among ``rows``."""
+        texts = [b"\n".join(b" ".join(turn.words) for turn in turns) for turns in rows]
         found: dict[int, Overlap] = {}
         for place in self._near(texts):
-            if (shared := self._shared_run([words for _, words in rows[place]])) is not None:
+            if (shared := self._shared_run([turn.words for turn in rows[place]])) is not None:
                 found[place] = shared
-        if not (self._questions or self._shortest):
+        if not (self._turns or self._shortest):
             return found
         for place, turns in enumerate(rows):
-            if place not in found and (asked := self._question(turns)) is not None:
-                found[place] = asked
+            if place not in found and (whole := self._whole(turns)) is not None:
+                found[place] = whole
         return found
 
     def _near(self, texts: Sequence[bytes]) -> Iterable[int]:
@@ -150,20 +180,23 @@ class HeldOut:
             return None
         owner = min(shared, key=lambda each: (-shared[each], each))
         share = min(1.0, shared[owner] / self._runs[owner])
-        return Overlap(owner, first[owner], share, whole=False)
+        return Overlap(owner, first[owner], share)
 
-    def _question(self, turns: Sequence[tuple[bool, list[bytes]]]) -> Overlap | None:
-        """Return a short question that a row contains, or a very short one that it asks."""
-        for asks, words in turns:
-            text = b" ".join(words)
-            if asks and text in self._shortest:
-                return Overlap(self._shortest[text], text, 1.0, whole=True)
-            padded = b""
-            for word in self._by_word.keys() & words:
-                padded = padded or b" %b " % text
-                for question in self._by_word[word]:
-                    if b" %b " % question in padded:
-                        return Overlap(self._questions[question], question, 1.0, whole=True)
+    def _whole(self, turns: Sequence[Compared]) -> Overlap | None:
+        """Return a held-out turn that a row contains, or a very short question that it asks."""
+        for turn in turns:
+            text = b" ".join(turn.words)
+            if turn.asks and text in self._shortest:
+                return Overlap(self._shortest[text], text, 1.0, "question")
+            if self._by_word.keys().isdisjoint(turn.words):
+                continue
+            for words in (turn.words,) if len(turn.runs) == 1 else (turn.words, turn.own):
+                padded = b" %b " % b" ".join(words)
+                for word in sorted(self._by_word.keys() & words):
+                    for held in self._by_word[word]:
+                        if b" %b " % held in padded:
+                            number, whole = self._turns[held]
+                            return Overlap(number, held, 1.0, whole)
         return None
 
 

@@ -11,18 +11,19 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import compress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmpipe.backends.minhash import Sketches
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.curate.explain import Explanation
 from llmpipe.stages.curate.lines import Lines
-from llmpipe.stages.curate.pool import Drop, Pool
+from llmpipe.stages.curate.pool import NO_STEP, Drop, Pool, raised
 from llmpipe.stages.curate.shared_text import Shared, find_shared
 from llmpipe.stages.curate.steps import NearDuplicates
-from llmpipe.stages.curate.words import differences, normal_words
+from llmpipe.stages.curate.words import Wording, differences, normal_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 KEY = 16
 BATCH = 500
 """Rows that are sketched together."""
+MOST = 200
+"""Kept rows with which a row is compared."""
 REMEMBERED = 4096
 """Kept rows whose words stay in memory for the next comparison."""
 LONGEST_REMEMBERED = 2000
@@ -44,7 +47,8 @@ def run(step: NearDuplicates, pool: Pool) -> Mapping[str, Any]:
     shared = find_shared(pool) if step.leave_out_shared else Shared()
     compared = _read(step, pool, shared)
     exact = compared.exact()
-    near, protected, explanation = _near(step, pool, shared, compared, exact)
+    search = _Search(step, pool, compared, shared)
+    near, not_compared = _near(search, pool, compared, exact)
     positions = pool.kept
     drops: dict[int, Drop] = {}
     for row, equal in exact.items():
@@ -54,7 +58,7 @@ def run(step: NearDuplicates, pool: Pool) -> Mapping[str, Any]:
         drops[positions[row]] = Drop(
             "duplicate",
             "says the same as a kept row",
-            "leave this step out",
+            NO_STEP,
             1.0,
             pool.place(positions[equal]),
         )
@@ -62,7 +66,7 @@ def run(step: NearDuplicates, pool: Pool) -> Mapping[str, Any]:
         drops[positions[row]] = Drop(
             "near_duplicate",
             f"shares {score:.0%} of its words with a kept row",
-            f"raise threshold above {score:.4f}",
+            raised("threshold above", score),
             score,
             pool.place(positions[kept]),
         )
@@ -73,10 +77,11 @@ def run(step: NearDuplicates, pool: Pool) -> Mapping[str, Any]:
         "near_duplicates": len(near),
         "clusters": len(sizes),
         "largest_cluster": 1 + max(sizes.values(), default=0),
-        "protected": dict(sorted(protected.items())),
+        "not_compared": not_compared,
+        "protected": dict(sorted(search.protected.items())),
         "short_rows": compared.short,
         "left_out": shared.told,
-        "threshold": explanation.metrics(step.threshold, compared.sizes),
+        "threshold": search.explanation.metrics(step.threshold, compared.sizes),
     }
 
 
@@ -132,11 +137,12 @@ def _read(step: NearDuplicates, pool: Pool, shared: Shared) -> _Compared:
     lines: list[bytes] = []
     sketched: list[list[bytes]] = []
     for number, (_, said) in enumerate(pool.each_said("comparing rows")):
-        turns = [(role.encode(), *normal_words(text)) for role, text in said]
+        turns = [(turn.role.encode(), *normal_words(turn.text)) for turn in said]
         whole = b"\x1e".join([b"%b\x1f%b" % (role, normal) for role, normal, _ in turns])
         key = hashlib.blake2b(whole, digest_size=KEY).digest()
-        own = shared.split(said)[0] if shared.parts else None
-        words = own or [word for _, _, words in turns for word in words]
+        is_turn = [turn.is_turn for turn in said]
+        own = shared.split(compress(said, is_turn))[0] if shared.parts else None
+        words = own or [word for _, _, words in compress(turns, is_turn) for word in words]
         size = len({*words})
         is_short = size < step.short
         compared.add(key, words, len(whole), 0 if is_short else size)
@@ -157,27 +163,44 @@ def _read(step: NearDuplicates, pool: Pool, shared: Shared) -> _Compared:
 
 
 def _near(
-    step: NearDuplicates,
-    pool: Pool,
-    shared: Shared,
-    compared: _Compared,
-    exact: Mapping[int, int],
-) -> tuple[dict[int, tuple[int, float]], Counter[str], Explanation]:
-    """Return the rows that resemble a kept one, with that one and the score."""
-    search = _Search(step, pool, compared, shared)
+    search: _Search, pool: Pool, compared: _Compared, exact: Mapping[int, int]
+) -> tuple[dict[int, tuple[int, float]], int]:
+    """Return the rows that resemble a kept one, with that one and the score.
+
+    Also return how many rows had more candidates than they were compared with.
+    """
     dropped: dict[int, tuple[int, float]] = {}
     holders: dict[int, list[int]] = {}
+    not_compared = 0
     for done, (row, groups) in enumerate(_candidates(compared, exact)):
         if done % 10_000 == 0:
             pool.tell(done, len(compared.sketched), "verifying near-duplicates")
-        others = dict.fromkeys(other for group in groups for other in holders.get(group, ()))
+        others, is_all = _most_alike([holders[group] for group in groups if group in holders])
+        not_compared += not is_all
         best = search.best(row, others) if others else None
         if best is not None:
             dropped[row] = best
             continue
         for group in groups:
             holders.setdefault(group, []).append(row)
-    return dropped, search.protected, search.explanation
+    return dropped, not_compared
+
+
+def _most_alike(bands: list[list[int]]) -> tuple[Iterable[int], bool]:
+    """Return the kept rows that share a band, at most `MOST`, and whether these are all.
+
+    Rows from a template share bands with all others. The bands that fewest rows have tell more.
+
+    Args:
+        bands: the kept rows that have each band of a row, the best first.
+    """
+    found: dict[int, None] = {}
+    for rows in sorted(bands, key=len):
+        for other in rows:
+            if len(found) == MOST and other not in found:
+                return found, False
+            found[other] = None
+    return found, True
 
 
 def _candidates(compared: _Compared, exact: Mapping[int, int]) -> Iterator[tuple[int, list[int]]]:
@@ -206,6 +229,7 @@ class _Search:
         self.explanation = Explanation(pool)
         self._step, self._pool, self._compared = step, pool, compared
         self._remembered = lru_cache(REMEMBERED)(self._words)
+        self._rows = lru_cache(REMEMBERED)(self._read)
 
     def best(self, row: int, others: Iterable[int]) -> tuple[int, float] | None:
         """Return the row of ``others`` that ``row`` is most like, and the score."""
@@ -236,18 +260,38 @@ class _Search:
 
     def _is_duplicate(self, row: int, other: int) -> bool:
         """Return whether rows differ in nothing that is protected, or have the same answer."""
-        kept, rows = self._pool.kept, self._pool.rows
-        said, others = rows.said(kept[row]), rows.said(kept[other])
-        if self._shared.parts and self._shared.split(said)[1] != self._shared.split(others)[1]:
-            self.protected["templates"] += 1  # the same text, with another task before it
+        one, another = self._row(row), self._row(other)
+        differ = [name for name, value in one.beside.items() if value != another.beside[name]]
+        if differ:
+            self.protected.update(differ[:1])
             return False
-        answers, theirs = (
-            [normalize(turn.text) for turn in turns if turn.answers] for turns in (said, others)
-        )
-        if answers == theirs and answers:
+        if one.answers and one.answers == another.answers:
             return True
-        differ = differences(
-            [turn.text for turn in said], [turn.text for turn in others], self._step.protect
-        )
-        self.protected.update(differ)
-        return not differ
+        protected = differences(one.wording, another.wording, self._step.protect)
+        self.protected.update(protected)
+        return not protected
+
+    def _row(self, row: int) -> _Row:
+        is_long = self._compared.sizes[row] > LONGEST_REMEMBERED
+        return self._read(row) if is_long else self._rows(row)
+
+    def _read(self, row: int) -> _Row:
+        said = self._pool.rows.said(self._pool.kept[row])
+        turns = [turn for turn in said if turn.is_turn]
+        beside = {
+            # The same text with another task before it is another row.
+            "templates": self._shared.split(turns)[1] if self._shared.parts else [],
+            "tools": [turn.text for turn in said if not turn.is_turn],
+            "labels": [turn.text for turn in said if turn.role == "label"],
+        }
+        answers = [normalize(turn.text) for turn in turns if turn.answers]
+        return _Row(beside, answers, Wording.of(turn.text for turn in turns))
+
+
+class _Row(NamedTuple):
+    """What decides whether a row that resembles another one is a duplicate."""
+
+    beside: Mapping[str, Sequence[bytes | str]]
+    """What no duplicates differ in, whatever the spec protects."""
+    answers: list[str]
+    wording: Wording

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,9 @@ from llmpipe.stages.curate.rows import Rows, Said
 
 EVERY = 10_000
 """Rows between two reports of progress."""
+
+NO_STEP = "leave this step out"
+"""How to keep a row where no value of the step's fields does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,12 @@ class Drop:
     keep: str
     score: float | None = None
     beside: Mapping[str, Any] | None = None
+
+
+def raised(field: str, score: float) -> str:
+    """Return how to keep a row that has a score, by a field, such as ``most to``, below 1."""
+    least = math.ceil(round(score * 10_000, 6)) / 10_000
+    return f"raise {field} {least:.4f}" if least < 1 else NO_STEP
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """What a curate stage knows of its rows: their text in a file, and in memory about 45 bytes a row.
 
-A row stays as its source has it. The steps compare its turns: those of the example that its columns
-hold, or one for each of the columns that the spec names.
+A row stays as its source has it, beside its provenance. The steps compare its turns: those of the
+example that its columns hold, or one for each of the columns that the spec names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from llmpipe.formats import read_example
 from llmpipe.formats.provenance import PROVENANCE, read_provenance
 from llmpipe.formats.records import Row, encode, from_json
 from llmpipe.formats.row import text_column
+from llmpipe.formats.text import Text
 from llmpipe.formats.turn import Turn
 from llmpipe.stages.curate.lines import Lines
 from llmpipe.stages.format_rows import id_key
@@ -25,7 +26,10 @@ from llmpipe.stages.format_rows import id_key
 TOGETHER = 250
 """Rows that are read from the file together."""
 
-NOT_ANSWERS = frozenset({"system", "user", "tool"})
+TOOLS = "(tools)"
+"""The role of what stands beside the turns: the tools that a model may call. No column has it."""
+
+NOT_ANSWERS = frozenset({"system", "user", "tool", TOOLS})
 """The roles whose turns are what an answer answers."""
 
 T = TypeVar("T")
@@ -34,15 +38,21 @@ _IN_ORDER = msgspec.json.Encoder(enc_hook=float, order="deterministic")
 
 
 class Said(NamedTuple):
-    """One turn: its role, and all of its text."""
+    """One turn: its role, all of its text, and where the text behind its thoughts begins."""
 
     role: str
     text: str
+    begin: int = 0
 
     @property
     def answers(self) -> bool:
         """Whether it is what a model learns to answer, or what its answer is judged by."""
         return self.role not in NOT_ANSWERS
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether it is a turn, and not what stands beside them."""
+        return self.role != TOOLS
 
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -123,11 +133,24 @@ class Rows:
     def _turns(self, row: Mapping[str, Any]) -> list[Said]:
         if self._columns:
             return [Said(name, text_column(row, name, blank=True)) for name in self._columns]
-        return [Said(turn.role, _all_of(turn)) for turn in read_example(row).example.said()]
+        example = read_example(row).example
+        said = [_said(turn) for turn in example.said()]
+        if not isinstance(example, Text) and example.tools:
+            said.append(Said(TOOLS, _IN_ORDER.encode(example.tools).decode()))
+        return said
 
 
-def _all_of(turn: Turn) -> str:
+def _said(turn: Turn) -> Said:
     if turn.is_plain:
-        return turn.text
+        return Said(turn.role, turn.text, _thought(turn.text))
     calls = _IN_ORDER.encode(turn.tool_calls).decode() if turn.tool_calls else None
-    return "\n".join(filter(None, (turn.reasoning_content, turn.text, calls)))
+    thought = len(turn.reasoning_content) + 1 if turn.reasoning_content else 0
+    text = "\n".join(filter(None, (turn.reasoning_content, turn.text, calls)))
+    return Said(turn.role, text, thought + _thought(turn.text))
+
+
+def _thought(text: str) -> int:
+    """Return where the thoughts end that a text begins with."""
+    if not text.lstrip().startswith("<think>"):
+        return 0
+    return text.find("</think>") + len("</think>") if "</think>" in text else 0

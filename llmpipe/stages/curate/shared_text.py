@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import groupby, islice, pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from llmpipe.formats.leakage import normalize
@@ -83,6 +84,11 @@ class Shared:
                 (own if is_own else shared).append(word)
         return own, shared
 
+    def runs(self, turn: Turn) -> list[list[bytes]]:
+        """Return the words of a turn that are its own, in runs that stand together."""
+        words = groupby(zip(turn.words, self._own(turn), strict=True), key=itemgetter(1))
+        return [[word for word, _ in run] for is_own, run in words if is_own]
+
     def own(self, turns: Iterable[Turn]) -> set[bytes]:
         """Return the different words that a row does not share with many."""
         return {w for t in turns for w, own in zip(t.words, self._own(t), strict=True) if own}
@@ -144,7 +150,7 @@ def _sample(pool: Pool) -> list[list[Turn]]:
     kept = np.asarray(pool.kept, np.int64)
     order = np.argsort(np.asarray(pool.rows.key)[kept], kind="stable")[:SAMPLE]
     rows = pool.rows.each_said(kept[order].tolist())
-    return [[Turn.of(each, LOOKED_AT) for each in said] for _, said in rows]
+    return [[Turn.of(each, LOOKED_AT) for each in said if each.is_turn] for _, said in rows]
 
 
 def _whole(turns: Sequence[Turn], known: Mapping[Part, Any]) -> Iterator[Part]:

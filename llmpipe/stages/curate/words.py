@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from llmpipe.formats.leakage import PUNCTUATION, normalize
 from llmpipe.stages.curate.steps import Protected
@@ -55,23 +56,30 @@ def normal_words(text: str) -> tuple[bytes, list[bytes]]:
     return whole.encode("utf-8", "surrogatepass"), compared_words(whole)
 
 
-def differences(
-    one: Sequence[str], other: Sequence[str], among: Iterable[Protected]
-) -> tuple[Protected, ...]:
-    """Return in which of ``among`` two rows differ, given the normalized texts of their turns."""
-    words, others = _whole_words(one), _whole_words(other)
-    changed = _changed(Counter(words), Counter(others))
+class Wording(NamedTuple):
+    """The words of a row with their punctuation, in their order, and how often each is there."""
+
+    words: list[str]
+    counts: Counter[str]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Wording:
+        """Return the words of the texts of a row's turns."""
+        text = normalize(" ".join(texts)).replace("’", "'")
+        is_spaced = text.isascii() or sets_spaces(text)
+        words = text.split() if is_spaced else plain_words(text)
+        return cls(words, Counter(words))
+
+
+def differences(one: Wording, other: Wording, among: Iterable[Protected]) -> tuple[Protected, ...]:
+    """Return in which of ``among`` two rows differ."""
+    changed = _changed(one.counts, other.counts)
     found: dict[Protected, bool] = {
         "numbers": any(map(_counts, changed)),
         "negations": any(map(_denies, changed)),
-        "order": not changed and [*map(_bare, words)] != [*map(_bare, others)],
+        "order": not changed and [*map(_bare, one.words)] != [*map(_bare, other.words)],
     }
     return tuple(name for name in among if found[name])
-
-
-def _whole_words(texts: Sequence[str]) -> list[str]:
-    text = normalize(" ".join(texts)).replace("’", "'")
-    return text.split() if text.isascii() or sets_spaces(text) else plain_words(text)
 
 
 def _changed(words: Counter[str], others: Counter[str]) -> set[str]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmpipe.errors import StageError
 from llmpipe.formats.records import write_rows
 from llmpipe.stages.curate import Curate
-from llmpipe.stages.curate.held_out import HeldOut
+from llmpipe.stages.curate.held_out import Compared, HeldOut
 from llmpipe.testing import Done, run_stage
 
 LONG = (
@@ -86,6 +86,12 @@ def test_what_gives_a_held_out_row_away(
         assert '"' in each["reason"]
 
 
+def compared(words: Iterable[str], *, asks: bool) -> Compared:
+    """Return a turn that shares nothing with many others."""
+    encoded = [word.encode() for word in words]
+    return Compared(asks, encoded, [encoded])
+
+
 @given(
     held=st.lists(st.lists(st.sampled_from("abcdef"), max_size=9), max_size=4),
     rows=st.lists(st.lists(st.sampled_from("abcdef"), max_size=12), min_size=1, max_size=4),
@@ -97,9 +103,9 @@ def test_the_index_finds_every_shared_run(
     """The same as comparing every run with every other one, whatever bytes the words have."""
     index = HeldOut(length, 2)
     for words in held:
-        index.add([(False, [word.encode() for word in words])])
+        index.add([compared(words, asks=False)])
     index.finish()
-    found = index.overlaps([[(True, [word.encode() for word in words])] for words in rows])
+    found = index.overlaps([[compared(words, asks=True)] for words in rows])
 
     def runs(words: list[str]) -> set[tuple[str, ...]]:
         return {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
@@ -147,6 +153,79 @@ def test_shared_prompts_give_nothing_away(tmp_path: Path) -> None:
     step = done.metrics["steps"][0]
     assert (step["held_out"], step["held_out_found"], step["held_out_not_compared"]) == (30, 1, 0)
     assert step["left_out"]
+
+
+CITIES = [f"x{number} y{number} z{number}" for number in range(60)]
+
+
+def texts(count: int, seed: int) -> list[str]:
+    """Return texts of eight words."""
+    draw = random.Random(seed)
+    return [" ".join(f"w{draw.randrange(900)}" for _ in range(8)) for _ in range(count)]
+
+
+TEMPLATES = [
+    ([chat(f"What is the capital city of {city}?", "I do not know") for city in CITIES], 60),
+    (
+        [
+            chat(
+                f"Question: {one}\nAnswer with one word from the passage below\nPassage: {two}", "a"
+            )
+            for one, two in zip(texts(40, 1), texts(40, 2), strict=True)
+        ],
+        40,
+    ),
+    (
+        [
+            chat("Go on", f"{one}\nThis is what most answers have in them\n{two}")
+            for one, two in zip(texts(40, 3), texts(40, 4), strict=True)
+        ],
+        40,
+    ),
+    ([{"text": f"Now translate the name {city}."} for city in CITIES], 60),
+]
+
+
+@pytest.mark.parametrize(("held", "count"), TEMPLATES)
+def test_copies_of_rows_from_a_template_are_found(
+    held: list[dict[str, Any]], count: int, tmp_path: Path
+) -> None:
+    """All of them, though what is left of each without the template is short, or in two parts."""
+    other = chat("How do I boil an egg?", "For six minutes")
+    done = decontaminate([other, *held], held, tmp_path)
+    step = done.metrics["steps"][0]
+    assert step["left_out"]
+    assert (done.metrics["kept"], step["held_out_found"]) == (1, count)
+    assert step["held_out_not_compared"] == 0
+
+
+def test_another_question_of_the_same_template_is_kept(tmp_path: Path) -> None:
+    """Two templates of the held-out rows, filled with what they do not have together."""
+    half = len(CITIES) // 2
+    ask = ("What is the capital city of {}?", "Which river flows through the city of {}?")
+    held = [chat(ask[0].format(c), "?") for c in CITIES[:half]]
+    held += [chat(ask[1].format(c), "?") for c in CITIES[half:]]
+    rows = [chat(ask[1].format(c), "?") for c in CITIES[:half]]
+    rows += [chat(ask[0].format(c), "?") for c in CITIES[half:]]
+    done = decontaminate(rows, held, tmp_path)
+    assert done.metrics["steps"][0]["left_out"]
+    assert done.metrics["kept"] == len(rows)
+
+
+def test_no_run_reaches_over_what_is_left_out(tmp_path: Path) -> None:
+    """The last words before a shared line and the first ones behind it, together in another row."""
+    held = TEMPLATES[2][0]
+    first, _, second = str(held[0]["messages"][1]["content"]).split("\n")
+    joined = " ".join([*first.split()[1:], *second.split()[:-1]])
+    assert decontaminate([chat("Say it", joined)], held, tmp_path).metrics["kept"] == 1
+
+
+def test_tools_are_not_compared(tmp_path: Path) -> None:
+    """Rows with the tools of a held-out row ask for something else."""
+    tools = [{"type": "function", "function": {"name": "find", "description": LONG}}]
+    rows = [{**chat(f"Find {word}", "Yes"), "tools": tools} for word in ("eggs", "milk")]
+    done = decontaminate(rows[:1], rows[1:], tmp_path)
+    assert done.metrics["kept"] == 1
 
 
 def test_held_out_rows_must_be_readable(tmp_path: Path) -> None:

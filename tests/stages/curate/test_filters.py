@@ -80,7 +80,18 @@ def test_repetition(tmp_path: Path) -> None:
     assert found["rule"] == "repetition"
     assert found["score"] > 0.8
     keep = float(found["keep"].removeprefix("raise most to "))
-    assert rejects(tmp_path, [loop], step="repetition", most=keep + 0.0001) == []
+    assert rejects(tmp_path, [loop], step="repetition", most=keep) == []
+    (found,) = rejects(tmp_path, ["ha " * 30_000], step="repetition")
+    assert found["keep"] == "leave this step out"
+
+
+def test_tools_are_no_turns(tmp_path: Path) -> None:
+    """Their words do not count, and schemas repeat themselves."""
+    parameter = {"type": "string", "description": "the name of a city to look for"}
+    tools = [{"function": {"name": "f", "parameters": {f"p{n}": parameter for n in range(30)}}}]
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "Go", "completion": "a b", "tools": tools}])
+    steps = [{"step": "repetition"}, {"step": "length", "max_words": 3, "min_answer_words": 2}]
+    assert run_stage(Curate, {"data": "rows.jsonl", "steps": steps}, tmp_path).metrics["kept"] == 1
 
 
 @pytest.mark.parametrize(

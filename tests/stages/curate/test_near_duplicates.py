@@ -13,8 +13,8 @@ import pytest
 from llmpipe.backends.minhash import MISSED, bands_for
 from llmpipe.errors import StageError
 from llmpipe.formats.records import write_rows
-from llmpipe.stages.curate import Curate
-from llmpipe.stages.curate.words import differences
+from llmpipe.stages.curate import Curate, near_duplicates
+from llmpipe.stages.curate.words import Wording, differences
 from llmpipe.testing import Done, run_stage
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -154,9 +154,10 @@ TEXT = "The warehouse in Madrid may take up to {} boxes of oranges a day unless 
 def test_small_differences_that_matter(one: str, other: str, differ: str) -> None:
     """A number, a negation, the order of words."""
     every = ("numbers", "negations", "order")
-    assert differences([one], [other], every) == (differ,)
-    assert differences([one], [one + "."], every) == ()
-    assert differences([one], [other], ()) == ()
+    first, second, ended = (Wording.of([text]) for text in (one, other, f"{one}."))
+    assert differences(first, second, every) == (differ,)
+    assert differences(first, ended, every) == ()
+    assert differences(first, second, ()) == ()
 
 
 @pytest.mark.parametrize("answers", [("open", "shut"), ("open", "open")])
@@ -238,6 +239,65 @@ def test_the_same_text_with_another_task_is_kept(tmp_path: Path) -> None:
     done = curate(rows, tmp_path)
     assert done.metrics["kept"] == 80
     assert done.metrics["steps"][0]["protected"] == {"templates": 40}
+
+
+def test_the_order_of_the_input_changes_nothing_where_rows_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows from a template: each is compared with some of those it resembles, and this is said."""
+    monkeypatch.setattr(near_duplicates, "MOST", 20)
+    text = (
+        "Order {} was shipped to the customer in the northern region by our trusted partner on the "
+        "morning of day {}"
+    )
+    draw = random.Random(9)
+    rows = [{"text": text.format(number, number % 30)} for number in range(300)]
+    kept = []
+    for number in range(2):
+        draw.shuffle(rows)
+        done = curate(rows, tmp_path / str(number), protect=["negations"], threshold=0.9)
+        kept.append({row["text"] for row in read(done.outputs["rows"])})
+        step = done.metrics["steps"][0]
+        assert 0 < step["not_compared"] <= 300
+        assert f"{step['not_compared']} resemble too many rows" in done.summary
+    assert kept[0] == kept[1]
+
+
+def test_the_same_turns_with_other_tools_are_no_duplicate(tmp_path: Path) -> None:
+    """What a model may call decides what it should answer."""
+    row = chat("What is the weather like in Soria today, and will it rain?", "I do not know")
+    tools = [
+        [{"type": "function", "function": {"name": name, "description": text}}]
+        for name, text in (("rain", "Tells how much rain falls"), ("sell", "Sells all shares now"))
+    ]
+    done = curate([row, *({**row, "tools": each} for each in tools)], tmp_path)
+    assert done.metrics["kept"] == 3
+    assert done.metrics["steps"][0]["protected"] == {"tools": 3}
+    again = [{**row, "tools": tools[0]}] * 2
+    assert curate(again, tmp_path / "again").metrics["dropped"] == {"duplicate": 1}
+
+
+def test_the_same_answer_judged_otherwise_is_kept(tmp_path: Path) -> None:
+    """Rows of KTO that differ in their label, and in a word of their prompt."""
+    rows = [
+        {"prompt": TEXT.format(word), "completion": "They are oranges", "label": label}
+        for word, label in (("some", True), ("some", False), ("few", False))
+    ]
+    done = curate(rows, tmp_path)
+    assert done.metrics["kept"] == 2
+    assert done.metrics["steps"][0]["protected"] == {"labels": 1}
+
+
+def test_how_to_keep_a_row_names_a_value_that_keeps_it(tmp_path: Path) -> None:
+    """A score is never rounded down, and no threshold is above 1."""
+    words = [f"w{number}" for number in range(13)]
+    rows = [{"text": " ".join(words)}, {"text": " ".join([*words[:12], "x"])}]
+    done = curate(rows, tmp_path, protect=[])
+    (reject,) = read(done.outputs["rejects"])
+    assert reject["keep"] == "raise threshold above 0.8572"  # 12 of 14
+    rows[1]["text"] = " ".join(reversed(words))
+    (reject,) = read(curate(rows, tmp_path / "same", protect=[]).outputs["rejects"])
+    assert (reject["score"], reject["keep"]) == (1, "leave this step out")
 
 
 def test_a_generated_row_gives_way(tmp_path: Path) -> None:
