@@ -18,6 +18,16 @@ _REST = f"[\u0080-\u00bf{_OF_1252}]"
 _MISREAD = re.compile(f"(?:{_LEADING}{_REST}{{1,3}})+")
 """Runs of letters that UTF-8 becomes when it is read as Windows-1252 or Latin-1."""
 
+_LIKELY = re.compile(
+    "[\u00a0-\u017f\u1e00-\u1eff\u2000-\u2bff\u3000-\u30ff\ufb00-\ufb06\ufeff\uff00-\uffef\ufffd"
+    "\U00010000-\U0010ffff]"
+)
+"""What a single letter was: of a European language, punctuation, a symbol, kana, an emoji. Others
+seldom stand alone, and sound text has what they look like: `Spaß\u201c` is no word of N’Ko."""
+
+_BEHIND = re.compile("[\u00a0\u00ab\u00b2\u00b3\u00b7\u00bb\u2013-\u201e\u2022\u2026\u2039\u203a]+")
+"""What may stand behind a letter of sound text."""
+
 
 def run(step: Encoding, pool: Pool) -> Mapping[str, Any]:
     """Drop rows with more damaged places than the step allows; return the metrics."""
@@ -39,7 +49,7 @@ def damaged(text: str) -> Iterator[str]:
         yield f"the characters {match[0][:10]!a}"
     for match in _MISREAD.finditer(text):
         meant = _meant(match[0])
-        if meant is not None:
+        if meant is not None and not _is_sound(match, meant):
             yield f"{match[0]!r}, which was {meant!r}"
 
 
@@ -49,6 +59,24 @@ def _meant(text: str) -> str | None:
         return b"".join(map(_byte, text)).decode("utf-8")
     except UnicodeError:
         return None
+
+
+def _is_sound(match: re.Match[str], meant: str) -> bool:
+    """Return whether a run of letters is more likely meant as it is."""
+    if len(meant) > 1:
+        return False
+    if not _LIKELY.match(meant):
+        return True
+    letter, marks = match[0][0], match[0][1:]
+    before = match.string[match.start() - 1 : match.start()]
+    behind = match.string[match.end() : match.end() + 1]
+    # Capitals follow no small letter, and marks stand at the end of a word, but for apostrophes.
+    return (
+        _BEHIND.fullmatch(marks) is not None
+        and (letter.islower() or not before.islower())
+        and (not behind.isalnum() or marks == "\u2019")
+        and marks != "\u00a0"
+    )
 
 
 def _byte(letter: str) -> bytes:
