@@ -1,9 +1,10 @@
 """Drop rows that are not worth training on: near-duplicates, leaks, and what other steps find.
 
 The steps run in the order in which the spec lists them, each on the rows that the steps before it
-left. A row that is kept stays as it is. A row that is dropped is written to `rejects` with the
-step, the rule, what it found, its score, the row that it was compared with, and how to keep it. The
-order of the input rows changes nothing: the same rows are kept.
+left. A row that is kept keeps its columns, and says in `llmpipe_provenance` which one it is. A row
+that is dropped is written to `rejects` with the step, the rule, what it found, its score, the row
+that it was compared with, and how to keep it. The order of the input rows changes nothing: the same
+rows are kept.
 
 Curating is a kind of its own, and not a part of `format`, because it takes and gives rows of any
 format. It can run before rows are split, and on the training rows afterwards.
@@ -65,7 +66,8 @@ class CurateConfig(StageConfig, frozen=True, kw_only=True):
     several of them."""
     columns: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
     """The columns whose texts are looked at. By default, what the row's format says: the turns of a
-    conversation, a text, a prompt and its answers."""
+    conversation, a text, a prompt and its answers. Named columns do not say which of them answers:
+    `refusals` and `min_answer_words` need rows of a format."""
     steps: Annotated[tuple[Step, ...], Meta(min_length=1)]
     """The steps, in their order. Each has a `step`, which selects its other fields."""
     max_rejects: Annotated[float, Meta(ge=0, le=1)] = 0.05
@@ -98,6 +100,10 @@ class Curate(StageDefaults, Estimates):
             found.append((("data",), "names no rows"))
         for number, step in enumerate(config.steps):
             found += ((("steps", number, name), told) for name, told in step.problems())
+            field = _of_answers(step) if config.columns else None
+            if field is not None:
+                told = "asks which texts are answers, and `columns` does not say it"
+                found.append((("steps", number, field), told))
         return found
 
     @staticmethod
@@ -151,6 +157,13 @@ class Curate(StageDefaults, Estimates):
             "in": told.total, "kept": len(pool.kept), "dropped": dropped, "steps": steps
         }  # fmt: skip
         return StageResult(outputs, metrics, _summary(metrics))
+
+
+def _of_answers(step: Step) -> str | None:
+    """Return the field by which a step looks at answers alone."""
+    if isinstance(step, Refusals):
+        return "step"
+    return "min_answer_words" if isinstance(step, Length) and step.min_answer_words else None
 
 
 def _port(path: FieldPath) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llmpipe.formats.leakage import normalize
-from llmpipe.stages.curate.phrases import OF_ITSELF, REFUSALS
+from llmpipe.stages.curate.phrases import OF_ITSELF, REFUSALS, Phrases
 from llmpipe.stages.curate.pool import NO_STEP, Drop, Pool, raised
+from llmpipe.stages.curate.rows import REJECTED
 from llmpipe.stages.curate.steps import Length, Refusals, Repetition
 from llmpipe.stages.curate.words import compared_words
 
@@ -50,18 +50,18 @@ def repetition(step: Repetition, pool: Pool) -> Mapping[str, Any]:
 
 def refusals(step: Refusals, pool: Pool) -> Mapping[str, Any]:
     """Drop rows with an answer that refuses; return the metrics."""
-    refusing, of_itself = _pattern(REFUSALS), _pattern(OF_ITSELF)
-    own = _pattern(map(normalize, step.phrases)) if step.phrases else None
+    refusing, of_itself = Phrases(REFUSALS), Phrases(OF_ITSELF)
+    own = Phrases(map(_plain, step.phrases))
     drops = {}
     for position, said in pool.each_said("looking for refusals"):
-        for text in (turn.text for turn in said if turn.answers):
-            whole = normalize(text).replace("’", "'")
-            if match := refusing.search(whole[: step.begin]):
-                drops[position] = _phrase("refusal", match[0], NO_STEP)
-            elif match := of_itself.search(whole):
-                drops[position] = _phrase("language_model", match[0], NO_STEP)
-            elif own and (match := own.search(whole)):
-                drops[position] = _phrase("phrase", match[0], "take it out of phrases")
+        for turn in (turn for turn in said if turn.answers and turn.role != REJECTED):
+            whole, answer = _plain(turn.text), _plain(turn.text[turn.begin :])
+            if found := refusing.find(answer[: step.begin]):
+                drops[position] = _phrase("refusal", found, NO_STEP)
+            elif found := of_itself.find(whole):
+                drops[position] = _phrase("language_model", found, NO_STEP)
+            elif found := own.find(whole):
+                drops[position] = _phrase("phrase", found, "take it out of phrases")
     pool.drop(drops)
     return {}
 
@@ -76,9 +76,8 @@ def _repeated(text: str, step: Repetition) -> float:
     return 1 - len(different) / runs
 
 
-def _pattern(phrases: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern for phrases that begin and end with whole words."""
-    return re.compile("|".join(rf"(?<!\w){re.escape(phrase)}" for phrase in phrases))
+def _plain(text: str) -> str:
+    return normalize(text).replace("’", "'")
 
 
 def _phrase(rule: str, found: str, keep: str) -> Drop:

@@ -1,7 +1,7 @@
 """What a curate stage knows of its rows: their text in a file, and in memory about 45 bytes a row.
 
-A row stays as its source has it, beside its provenance. The steps compare its turns: those of the
-example that its columns hold, or one for each of the columns that the spec names.
+A row keeps its columns, and has its provenance beside them. The steps compare its turns: those of
+the example that its columns hold, or one for each of the columns that the spec names.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from llmpipe.formats import read_example
+from llmpipe.formats.labeled import Labeled
+from llmpipe.formats.preference import Preference
 from llmpipe.formats.provenance import PROVENANCE, read_provenance
 from llmpipe.formats.records import Row, encode, from_json
 from llmpipe.formats.row import text_column
@@ -28,6 +30,9 @@ TOGETHER = 250
 
 TOOLS = "(tools)"
 """The role of what stands beside the turns: the tools that a model may call. No column has it."""
+
+REJECTED = "rejected"
+"""The role of an answer that a model learns to avoid."""
 
 NOT_ANSWERS = frozenset({"system", "user", "tool", TOOLS})
 """The roles whose turns are what an answer answers."""
@@ -135,6 +140,10 @@ class Rows:
             return [Said(name, text_column(row, name, blank=True)) for name in self._columns]
         example = read_example(row).example
         said = [_said(turn) for turn in example.said()]
+        if isinstance(example, Preference):
+            said[-1] = said[-1]._replace(role=REJECTED)
+        elif isinstance(example, Labeled) and not example.label:
+            said[-2] = said[-2]._replace(role=REJECTED)
         if not isinstance(example, Text) and example.tools:
             said.append(Said(TOOLS, _IN_ORDER.encode(example.tools).decode()))
         return said

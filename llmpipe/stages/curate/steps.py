@@ -30,7 +30,7 @@ class NearDuplicates(
     what it left out."""
     protect: tuple[Protected, ...] = ("numbers", "negations", "order")
     """Keep a row that differs in these from the row that it resembles, if their answers differ,
-    too."""
+    too. Rows with other tools, or with another label, are always kept."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with a field."""
@@ -49,7 +49,7 @@ class Length(
     max_words: Annotated[int, Meta(ge=1)] | None = None
     """The most words of all turns together."""
     min_answer_words: Annotated[int, Meta(ge=1)] | None = None
-    """The fewest words of the answers together."""
+    """The fewest words of the answers together. Not beside `columns`."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with a field."""
@@ -137,11 +137,12 @@ class Refusals(
 ):
     """Drop rows with an answer that refuses, or that speaks of itself as a language model. Phrases
     of English, German, French, Spanish, Italian, Portuguese, Dutch, Russian and Chinese are known.
+    The rejected answer of a pair, and one that is labeled as bad, may refuse. Not beside `columns`.
     """
 
     begin: Annotated[int, Meta(ge=1)] = 200
-    """Letters at the beginning of an answer in which a refusal counts. What speaks of itself as a
-    language model counts anywhere."""
+    """Letters at the beginning of an answer, behind its thoughts, in which a refusal counts. What
+    speaks of itself as a language model counts anywhere."""
     phrases: tuple[Annotated[str, Meta(min_length=3)], ...] = ()
     """Further phrases that count anywhere in an answer, without case."""
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from llmpipe.formats.records import write_rows
 from llmpipe.stages.curate import Curate
 from llmpipe.stages.curate.damage import damaged
 from llmpipe.stages.curate.words import compared_words, normal_words
-from llmpipe.testing import run_stage
+from llmpipe.testing import make_config, run_stage
 
 KEPT = {"text": "Oranges are boxed by hand: 12 to a box, twice a day."}
 
@@ -110,6 +111,21 @@ def test_tools_are_no_turns(tmp_path: Path) -> None:
         ("Well. As an AI language model, I have no taste.", "language_model"),
         ("The best orange is, to be frank, none", "phrase"),
         ("Write: I am sorry that you cannot come.", None),
+        ("I'm sorry, but I can only come on Monday.", None),
+        ("BERT was pretrained as a language model on books. I like it.", None),
+        ("Split my training data into three folds.", None),
+        ("Estudian disciplinas como inteligencia artificial, robótica.", None),
+        ("Como inteligencia artificial, no tengo opiniones.", "language_model"),
+        ("作为一个AI，我没有味觉。", "language_model"),
+        ("非常抱歉，我无法回答。", "refusal"),
+        ("Tut mir leid, aber ich kann dir das leider nicht sagen.", "refusal"),
+        ("Tut mir leid, aber ich kann erst am Montag kommen.", None),
+        (
+            "<think>The user asks. " + "Let me see. " * 30 + "</think>I cannot help with it.",
+            "refusal",
+        ),
+        ("<think>I cannot help with all of it.</think>Take the second road.", None),
+        ("To be frankly honest, yes", None),
         (f"{'The letter reads as follows. ' * 9}I cannot help with the harvest.", None),
     ],
 )
@@ -117,6 +133,45 @@ def test_refusals(tmp_path: Path, text: str, rule: str | None) -> None:
     """In several languages, at the beginning of an answer; further phrases anywhere."""
     found = rejects(tmp_path, [text], step="refusals", phrases=["To be FRANK"])
     assert [each["rule"] for each in found] == ([rule] if rule else [])
+
+
+def test_the_answer_behind_its_thoughts_refuses(tmp_path: Path) -> None:
+    """However long the thoughts are that stand beside it."""
+    answer = {"role": "assistant", "reasoning_content": "Let me see. " * 40}
+    messages = [{"role": "user", "content": "Go"}, {**answer, "content": "I must decline."}]
+    write_rows(tmp_path / "rows.jsonl", [KEPT, {"messages": messages}])
+    done = run_stage(Curate, {"data": "rows.jsonl", "steps": [{"step": "refusals"}]}, tmp_path)
+    assert done.metrics["dropped"] == {"refusal": 1}
+
+
+def test_an_answer_to_avoid_may_refuse(tmp_path: Path) -> None:
+    """The rejected one of a pair, and one that is labeled as bad; the chosen one may not."""
+    refusal = "I cannot help with that."
+    rows = [
+        {"prompt": "Go", "chosen": "Gone", "rejected": refusal},
+        {"prompt": "Go", "chosen": refusal, "rejected": "Gone"},
+        {"prompt": "Go", "completion": refusal, "label": False},
+        {"prompt": "Go", "completion": refusal, "label": True},
+    ]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    done = run_stage(Curate, {"data": "rows.jsonl", "steps": [{"step": "refusals"}]}, tmp_path)
+    lines = done.outputs["rejects"].read_text("utf-8").splitlines()
+    assert [json.loads(line)["line"] for line in lines] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("step", "field"),
+    [
+        ({"step": "refusals"}, "step"),
+        ({"step": "length", "min_answer_words": 2}, "min_answer_words"),
+    ],
+)
+def test_columns_do_not_say_what_answers(step: dict[str, Any], field: str) -> None:
+    """Steps that look at answers alone are refused beside them."""
+    config = make_config(Curate, {"data": "r.jsonl", "steps": [step]})
+    ((path, told),) = Curate.problems(msgspec.structs.replace(config, columns=("a",)))
+    assert path == ("steps", 0, field)
+    assert "which texts are answers" in told
 
 
 def test_length(tmp_path: Path) -> None:
