@@ -1,7 +1,8 @@
-"""Columns of rows in temporary files: what a format stage knows of its rows, outside its memory.
+"""Columns of rows in temporary files: what a stage knows of its rows, outside its memory.
 
-A `Lines` column holds a line of text a row, a `Records` column a record of fixed width. In memory
-is only where the blocks of lines begin.
+A `Lines` column holds a line of text a row, which is read in the order in which it was added; in
+memory is only where the blocks of lines begin. A `ScatteredLines` column is read anywhere, and
+keeps 8 bytes a line in memory. A `Records` column holds a record of fixed width a row.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import tempfile
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
 from pathlib import Path
 from struct import Struct
 from typing import Any
 
 TOGETHER = 1 << 15
 """Records that are read at once."""
+BLOCK = 1 << 18
+"""Bytes of scattered lines that are read at once."""
 
 
 class _Bytes:
@@ -79,6 +82,48 @@ class Lines:
 
     def _block(self, number: int) -> bytes:
         return self._bytes.read(self._starts[number], self._starts[number + 1])
+
+
+class ScatteredLines:
+    """Lines of bytes, each known by its position and read by itself. A line holds no line feed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._bytes = _Bytes(folder)
+        self._ends = array("Q", [0])
+        """How many bytes all lines before each position have, line feeds aside."""
+
+    def add(self, lines: Sequence[bytes]) -> None:
+        """Add lines at the end."""
+        self._bytes.add(b"\n".join([*lines, b""]))
+        self._ends.extend(accumulate(map(len, lines), initial=self._ends.pop()))
+
+    def __getitem__(self, position: int) -> bytes:
+        """Return a line, without its line feed."""
+        return self._read(position, position + 1)[:-1]
+
+    def blocks(self, positions: Sequence[int]) -> Iterator[bytes]:
+        """Yield the lines at positions, each with its line feed; those that follow each other are
+        read together.
+        """
+        ends = self._ends
+        first = last = full = 0
+        for position in positions:
+            if position == last and ends[last] < full:
+                last += 1
+                continue
+            if last > first:
+                yield self._read(first, last)
+            first, last, full = position, position + 1, ends[position] + BLOCK
+        if last > first:
+            yield self._read(first, last)
+
+    def at(self, positions: Sequence[int]) -> list[bytes]:
+        """Return the lines at positions, without line feeds."""
+        return split_block(b"".join(self.blocks(positions)))
+
+    def _read(self, first: int, last: int) -> bytes:
+        """Return the lines from ``first`` to before ``last``, each with its line feed."""
+        return self._bytes.read(self._ends[first] + first, self._ends[last] + last)
 
 
 def split_block(block: bytes) -> list[bytes]:

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmpipe.stages import format_keys
-from llmpipe.stages.format_columns import Lines, Records, stretches
+from llmpipe.stages import format_columns, format_keys
+from llmpipe.stages.format_columns import Lines, Records, ScatteredLines, stretches
 from llmpipe.stages.format_keys import more_often, ranges, repeated, repeats
 
 KEYS = st.lists(st.integers(0, 12), max_size=60)
@@ -116,3 +116,25 @@ def test_records_come_back(numbers: list[int], start: int, stop: int) -> None:
         stop = min(stop, len(numbers))
         some = range(min(start, stop), stop)
         assert list(column.some(some)) == numbers[some.start : some.stop]
+
+
+@given(
+    added=st.lists(st.lists(st.binary(max_size=9), max_size=4), max_size=5),
+    block=st.sampled_from((1, 8, 1 << 18)),
+    data=st.data(),
+)
+def test_scattered_lines_are_read_in_any_order(
+    added: list[list[bytes]], block: int, data: st.DataObject
+) -> None:
+    """One by one and together, also before more of them are added."""
+    lines: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(format_columns, "BLOCK", block)
+        column = ScatteredLines(Path(folder))
+        for some in added:
+            bare = [line.replace(b"\n", b"") for line in some]
+            column.add(bare)
+            lines += bare
+            places = data.draw(st.lists(st.sampled_from(range(len(lines))))) if lines else []
+            assert column.at(places) == [lines[i] for i in places]
+            assert [column[i] for i in places] == [lines[i] for i in places]

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmpipe.backends.minhash import Sketches
 from llmpipe.formats.leakage import normalize
 from llmpipe.stages.curate.explain import Explanation
-from llmpipe.stages.curate.lines import Lines
 from llmpipe.stages.curate.pool import NO_STEP, Drop, Pool, raised
 from llmpipe.stages.curate.shared_text import Shared, find_shared
 from llmpipe.stages.curate.steps import NearDuplicates
 from llmpipe.stages.curate.words import Wording, differences, normal_words
+from llmpipe.stages.format_columns import ScatteredLines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ class _Compared:
     """The rows as they are compared: their words in a file, and in memory what groups them."""
 
     def __init__(self, pool: Pool, threshold: float) -> None:
-        self.words = Lines(pool.work)
+        self.words = ScatteredLines(pool.work)
         self.sketches = Sketches(threshold)
         self.sizes = array("I")
         """Different words of each row; 0 for one that is too short to be compared by them."""

@@ -22,7 +22,7 @@ from llmpipe.formats.records import Row, encode, from_json
 from llmpipe.formats.row import text_column
 from llmpipe.formats.text import Text
 from llmpipe.formats.turn import Turn
-from llmpipe.stages.curate.lines import Lines
+from llmpipe.stages.format_columns import ScatteredLines
 from llmpipe.stages.format_rows import id_key
 
 TOGETHER = 250
@@ -75,7 +75,7 @@ class Rows:
     """
 
     def __init__(self, folder: Path, columns: Sequence[str] = ()) -> None:
-        self._texts, self._said = Lines(folder), Lines(folder)
+        self._texts, self._said = ScatteredLines(folder), ScatteredLines(folder)
         self._waiting: list[tuple[bytes, bytes]] = []
         self._columns = columns
         self.source = array("H")
@@ -129,7 +129,7 @@ class Rows:
         return _DECODE(self._said[position])
 
     def _each(
-        self, lines: Lines, read: Callable[[bytes], T], positions: Sequence[int]
+        self, lines: ScatteredLines, read: Callable[[bytes], T], positions: Sequence[int]
     ) -> Iterator[tuple[int, T]]:
         waiting = iter(positions)
         while batch := list(islice(waiting, TOGETHER)):

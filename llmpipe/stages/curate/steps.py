@@ -11,10 +11,17 @@ from msgspec import Meta
 Protected = Literal["numbers", "negations", "order"]
 
 
-class NearDuplicates(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="step",
-    tag="near_duplicates",
-):  # fmt: skip
+class _Step(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="step"
+):
+    """A step of a curate stage."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        yield from ()
+
+
+class NearDuplicates(_Step, frozen=True, kw_only=True, tag="near_duplicates"):
     """Drop rows whose words are nearly those of a row that is kept.
 
     The score is Jaccard's: the different words that two rows share, divided by those of either. The
@@ -38,10 +45,7 @@ class NearDuplicates(
             yield "protect", "names something twice"
 
 
-class Length(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="step",
-    tag="length",
-):  # fmt: skip
+class Length(_Step, frozen=True, kw_only=True, tag="length"):
     """Drop rows that are too short or too long, counted in words."""
 
     min_words: Annotated[int, Meta(ge=1)] | None = None
@@ -59,14 +63,7 @@ class Length(
             yield "max_words", f"is below min_words ({self.min_words})"
 
 
-class Decontaminate(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag_field="step",
-    tag="decontaminate",
-):
+class Decontaminate(_Step, frozen=True, kw_only=True, tag="decontaminate"):
     """Drop rows that share runs of words with held-out rows, or contain their questions."""
 
     against: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -84,14 +81,7 @@ class Decontaminate(
             yield "fewest_words", f"is above words ({self.words})"
 
 
-class Encoding(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag_field="step",
-    tag="encoding",
-):
+class Encoding(_Step, frozen=True, kw_only=True, tag="encoding"):
     """Drop rows whose text was damaged: replacement characters, NULs and other control characters,
     lone surrogates, and UTF-8 that was read as another encoding (`Ã©` for `é`).
     """
@@ -99,19 +89,8 @@ class Encoding(
     most: Annotated[int, Meta(ge=0)] = 0
     """The most damaged places of a row that is kept."""
 
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield what is wrong with a field."""
-        yield from ()
 
-
-class Repetition(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag_field="step",
-    tag="repetition",
-):
+class Repetition(_Step, frozen=True, kw_only=True, tag="repetition"):
     """Drop rows in which a turn repeats itself."""
 
     words: Annotated[int, Meta(ge=2)] = 5
@@ -127,14 +106,7 @@ class Repetition(
             yield "fewest_words", f"is below words ({self.words})"
 
 
-class Refusals(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    tag_field="step",
-    tag="refusals",
-):
+class Refusals(_Step, frozen=True, kw_only=True, tag="refusals"):
     """Drop rows with an answer that refuses, or that speaks of itself as a language model. Phrases
     of English, German, French, Spanish, Italian, Portuguese, Dutch, Russian and Chinese are known.
     The rejected answer of a pair, and one that is labeled as bad, may refuse. Not beside `columns`.
