@@ -22,8 +22,10 @@ _LIKELY = re.compile(
     "[\u00a0-\u017f\u1e00-\u1eff\u2000-\u2bff\u3000-\u30ff\ufb00-\ufb06\ufeff\uff00-\uffef\ufffd"
     "\U00010000-\U0010ffff]"
 )
-"""What a single letter was: of a European language, punctuation, a symbol, kana, an emoji. Others
-seldom stand alone, and sound text has what they look like: `Spaß\u201c` is no word of N’Ko."""
+"""What a single letter can have been: European, punctuation, a symbol, kana, an emoji.
+
+Others seldom stand alone, and sound text looks like them: the end of `Spaß“` like a letter of N’Ko.
+"""
 
 _BEHIND = re.compile("[\u00a0\u00ab\u00b2\u00b3\u00b7\u00bb\u2013-\u201e\u2022\u2026\u2039\u203a]+")
 """What may stand behind a letter of sound text."""

@@ -278,7 +278,7 @@ class _Search:
     def _read(self, row: int) -> _Row:
         said = self._pool.rows.said(self._pool.kept[row])
         turns = [turn for turn in said if turn.is_turn]
-        beside = {
+        beside: dict[str, Sequence[bytes | str]] = {
             # The same text with another task before it is another row.
             "templates": self._shared.split(turns)[1] if self._shared.parts else [],
             "tools": [turn.text for turn in said if not turn.is_turn],
