@@ -145,10 +145,9 @@ def stage_text(plan: StagePlan) -> str:
 
 def status_text(plan: StagePlan, needs: Needs | None = None) -> str:
     """Describe what will happen to a stage, and what it will cost."""
-    if plan.kept:
-        return "cached, kept as it is"
     if plan.status == "cached":
-        return "cached"
+        lacks = [f"made without {name}" for name in plan.lacks]
+        return ", ".join(["cached", *(["kept as it is"] if plan.kept else []), *lacks])
     seconds = _seconds(plan, needs)
     if seconds is not None:
         parts = [about(seconds) if plan.seconds is not None else f"{about(seconds)} (estimated)"]

@@ -91,7 +91,8 @@ class RemoteStore:
         def move(node: StageNode, key: str, record: KeyRecord | None, count: Count) -> Moved:
             if record is not None:
                 return "there"
-            types = {name: output.type for name, output in node.ports.outputs.items()}
+            outputs, required = node.ports.outputs, project.graph.required_outputs(node.id)
+            types = {name: outputs[name].type for name in required}
             return "moved" if remote.fetch(key, types, project.store, count) else "missing"
 
         return self._transfer(project, remote, names_of(stages), move, progress, begin=False)

@@ -134,7 +134,7 @@ class Stored:
             gone = ended in ("done", "cached")
             what = "is no longer in the store" if gone else f"was not made by it ({ended})"
             raise StoreError(f"run {run['run']}: {label} {what}", hint=self._others(stage))
-        lacking = self.project.graph.nodes[stage].ports.outputs.keys() - record.outputs.keys()
+        lacking = set(self.project.graph.required_outputs(stage)) - record.outputs.keys()
         if lacking:
             names = ", ".join(sorted(lacking))
             what = f"run {run['run']} did not make all that {stage} makes now: {names}"
@@ -167,9 +167,15 @@ class Stored:
         """Return the path of a stage's output in the store.
 
         Raises:
-            StoreError: the stage is not up to date.
+            StoreError: the stage is not up to date, or was made without that output.
         """
-        return self.project.store.output_path(self.record(node.id, label).outputs[output])
+        found = self.record(node.id, label).outputs.get(output)
+        if found is None:
+            raise StoreError(
+                f"{node.id} was made without its output {output}",
+                hint=f"make it again, with `force`: {self._advice.make(node.id)}",
+            )
+        return self.project.store.output_path(found)
 
     def created(self, node: StageNode) -> dict[str, float]:
         """Return when each input that a stage made was made, by port, in seconds since 1970.

@@ -100,6 +100,11 @@ class Output:
     """Whether it contains rows that are held out, to measure models on."""
     like: str | None = None
     """The input whose artifact and type it has; ``type`` is then a placeholder."""
+    optional: bool = False
+    """Whether what a stage made without it is up to date until another stage takes it.
+
+    It is for outputs that come to a kind later. ``run`` makes it all the same.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,17 @@ class Graph:
             found.setdefault(node.family, []).append(node.id)
         return found
 
+    @cached_property
+    def taken(self) -> frozenset[tuple[str, str]]:
+        """The outputs that stages take, each with the stage that makes it."""
+        sources = (source for node in self.nodes.values() for source in node.sources())
+        return frozenset((s.stage, s.output) for s in sources if isinstance(s, StageOutput))
+
+    def required_outputs(self, stage: str) -> list[str]:
+        """Return the outputs without which what a stage has made is not up to date."""
+        outputs = self.nodes[stage].ports.outputs
+        return [n for n, o in outputs.items() if not o.optional or (stage, n) in self.taken]
+
     def dependents(self, stage: str) -> list[str]:
         """Return every stage that depends on this one, directly or not, in graph order."""
         found = {stage}

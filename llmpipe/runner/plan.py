@@ -41,7 +41,7 @@ class StagePlan:
 
     ``factor`` compares the work of the stage with its last run, and ``seconds`` is the expected
     duration; each is None if unknown. A stage that is ``kept`` counts as cached, whatever its
-    ``causes`` are.
+    ``causes`` are. ``lacks`` names the optional outputs that a cached stage was made without.
     """
 
     id: str
@@ -55,6 +55,7 @@ class StagePlan:
     factor: float | None = None
     seconds: float | None = None
     kept: bool = False
+    lacks: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan of the stage as ``llmpipe plan --json`` prints it."""
@@ -69,6 +70,8 @@ class StagePlan:
             data["derived_for"] = self.derived_for
         if self.kept:
             data["kept"] = True
+        if self.lacks:
+            data["lacks"] = [*self.lacks]
         return data
 
 
@@ -118,8 +121,9 @@ def plan_stage(
         causes.append({"cause": "forced"})
     if not causes:
         return StagePlan(
-            node.id, node.kind, "cached", key, key_inputs, [], record, node.derived_for
-        )
+            node.id, node.kind, "cached", key, key_inputs, [], record, node.derived_for,
+            lacks=_lacks(node, record),
+        )  # fmt: skip
     last = project.last_record(node.id)
     factor = (
         Scale(project, node, last, key_inputs, records, factors).factor(causes) if last else None
@@ -128,7 +132,7 @@ def plan_stage(
     if (kept or node.config.freeze) and not forced and last and _fits(project, node, last):
         return StagePlan(
             node.id, node.kind, "cached", last.key, key_inputs, causes, last, node.derived_for,
-            factor, last.seconds, kept=True,
+            factor, last.seconds, kept=True, lacks=_lacks(node, last),
         )  # fmt: skip
     return StagePlan(
         node.id,
@@ -144,9 +148,15 @@ def plan_stage(
     )
 
 
+def _lacks(node: StageNode, record: KeyRecord | None) -> tuple[str, ...]:
+    return tuple(n for n in node.ports.outputs if record is not None and n not in record.outputs)
+
+
 def _fits(project: Project, node: StageNode, record: KeyRecord) -> bool:
     """Return whether the last artifacts exist and include all outputs that are needed now."""
-    return record.kind == node.kind and not project.store.missing(record, node.ports.outputs)
+    return record.kind == node.kind and not project.store.missing(
+        record, project.graph.required_outputs(node.id)
+    )
 
 
 def _causes(
@@ -159,7 +169,7 @@ def _causes(
 ) -> Iterator[Cause]:
     """Yield every reason why a stage is not fresh."""
     if record is not None:
-        for output in project.store.missing(record, node.ports.outputs):
+        for output in project.store.missing(record, project.graph.required_outputs(node.id)):
             yield {"cause": "missing", "output": output}
         return
     if key is not None and (wrong := project.store.record_damage(key)):

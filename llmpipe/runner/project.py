@@ -163,6 +163,7 @@ class Project:
                 for port, binding in node.bindings.items()
             },
             outputs={name: output.type for name, output in node.ports.outputs.items()},
+            required=self.graph.required_outputs(node.id),
             home=str(self.store.home),
             spec_dir=str(self.graph.spec.folder),
             log=str(log),

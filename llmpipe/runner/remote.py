@@ -132,7 +132,7 @@ class Remote:
 
         Args:
             key: The key.
-            types: The outputs to fetch, and their types.
+            types: The outputs that must be among what was made, and their types.
             store: The local store.
             count: Called as files arrive.
 
@@ -144,15 +144,23 @@ class Remote:
             if data is None:
                 return None
             record = _sound(data, key)
-            if record is None or {n: o.type for n, o in record.outputs.items()} != dict(types):
-                raise StoreError(
-                    f"{self.address}: the record of {key[:16]} is damaged",
-                    hint=f"remove keys/{key}.json there, and push it from a machine that has it",
-                )
+            made = {n: o.type for n, o in record.outputs.items()} if record else {}
+            if record is None or any(
+                made.get(name, type_) != type_ for name, type_ in types.items()
+            ):
+                raise self._unusable(key, "is damaged")
+            if lacking := sorted(types.keys() - made.keys()):
+                raise self._unusable(key, f"lacks {', '.join(lacking)}")
             for output in record.outputs.values():
                 self._fetch_object(output, store, count)
         store.save(record)
         return record
+
+    def _unusable(self, key: str, why: str) -> StoreError:
+        return StoreError(
+            f"{self.address}: the record of {key[:16]} {why}",
+            hint=f"remove keys/{key}.json there, and push it from a machine that has it",
+        )
 
     def push(self, record: KeyRecord, store: Store, count: Count = lambda size: None) -> bool:
         """Push what was made under a key to the remote store; return whether anything was sent.

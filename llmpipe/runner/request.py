@@ -72,6 +72,8 @@ class StageRequest(msgspec.Struct, frozen=True):
     home: str
     spec_dir: str
     log: str
+    required: list[str]
+    """The outputs without which what was made under the key is not up to date."""
     threads: int = 1
     environment: dict[str, str] = {}
     """Variables that limit the stage to its share of the machine. The executor sets both."""

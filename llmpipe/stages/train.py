@@ -139,7 +139,7 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         trained = Output(product, origin="base_model", trained=True)
         outputs: dict[str, Output] = {product: trained}
         if kept_trackers(config.axolotl, config.launch.env):
-            outputs[TRACKING] = Output("file")
+            outputs[TRACKING] = Output("file", optional=True)
         if config.keep_checkpoint:
             outputs[CHECKPOINT] = Output("file")
         return Ports(inputs, outputs, default=product)
@@ -286,7 +286,8 @@ class Train(StageDefaults, Compilable, Showable, Estimates):
         outputs: dict[str, Path] = {product: target}
         if trackers := kept_trackers(own, variables):
             outputs[TRACKING] = ctx.out / TRACKING
-            keep_tracking(ctx.work, outputs[TRACKING], trackers)
+            for said in keep_tracking(ctx.work, outputs[TRACKING], trackers):
+                ctx.warn(said)
         if ctx.config.keep_checkpoint:
             kept = publish_checkpoint(ctx, output, ended.step, ctx.out / CHECKPOINT)
             outputs[CHECKPOINT] = kept

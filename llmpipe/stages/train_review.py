@@ -31,6 +31,7 @@ from llmpipe.stages.train_config import TrainConfig
 from llmpipe.stages.train_entry import entry_problems
 from llmpipe.stages.train_idle import idle_keys
 from llmpipe.stages.train_methods import method_problems
+from llmpipe.stages.train_tracking import tracking_problems
 
 _WHOLE_STEPS = (
     "count whole steps: set eval_steps, and save_steps to the same number or a multiple of it"
@@ -60,6 +61,7 @@ def complaints(
     if rewarded and config.axolotl_file is not None and block.get("rl") != GRPO:
         yield BlockProblem((), "is read for rl: grpo only", field="rewards")
     yield from _sharding_problems(config, block, device or detect())
+    yield from tracking_problems(config.axolotl, block, config.launch.env)
     own = paths_in(config.axolotl)
     for where, value in paths_in(block).items():
         if where not in own:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmpipe.backends.axolotl.config import BlockProblem
 from llmpipe.errors import StageError
 
 TRACKING = "tracking"
@@ -24,6 +25,10 @@ _RUNS = "offline-run-*"
 """The names of W&B's folders, one for each start of the training."""
 _METRICS = "*/*/metrics/**/*"
 """The files with the metrics of MLflow's runs, by experiment and run."""
+_WHY = (
+    "the stage's log says why; is it switched off by a variable, as in WANDB_MODE=disabled? "
+    "`run --force` trains again"
+)
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
@@ -94,6 +99,26 @@ def require_no_credentials(block: Mapping[str, Any], label: str) -> None:
         )
 
 
+def tracking_problems(
+    own: Mapping[str, Any], merged: Mapping[str, Any], env: Mapping[str, str]
+) -> Iterator[BlockProblem]:
+    """Yield trackers whose folders the stage's outputs promise, and its training would not write.
+
+    Args:
+        own: The stage's own block, by which its outputs are known.
+        merged: The same with the settings of its Axolotl file.
+        env: The variables that the stage sets.
+    """
+    if MLFLOW in kept_trackers(own, env) and MLFLOW not in kept_trackers(merged, env):
+        key = "mlflow_tracking_uri"  # all else that decides is in the block, which comes first
+        yield BlockProblem(
+            (key,),
+            f"the stage declares the output {TRACKING!r} with a folder of MLflow, which would "
+            "report to this address instead",
+            f"repeat {key} in the axolotl block; {key}: null there keeps a folder",
+        )
+
+
 def tracking_notes(
     own: Mapping[str, Any], merged: Mapping[str, Any], env: Mapping[str, str]
 ) -> Iterator[str]:
@@ -117,28 +142,26 @@ def tracking_notes(
         )
 
 
-def keep_tracking(work: Path, target: Path, kept: Sequence[str]) -> None:
-    """Copy what the trackers wrote.
+def keep_tracking(work: Path, target: Path, kept: Sequence[str]) -> list[str]:
+    """Copy what the trackers wrote; return which of them wrote nothing.
+
+    A file says so in the output, which must not look like a run. The training is not lost by that.
 
     Args:
         work: The folder of the training.
         target: The output.
         kept: The trackers.
-
-    Raises:
-        StageError: A tracker wrote nothing.
     """
     target.mkdir()
+    silent = []
     for name in kept:
         written = work / TRACKING / name
         folders = sorted(written.glob(_RUNS)) if name == WANDB else [written]
         files = [(f, p) for f in folders for p in sorted(f.rglob("*")) if _is_file(p)]
         if not files or (name == MLFLOW and not any(written.glob(_METRICS))):
-            raise StageError(
-                f"{name} wrote nothing, although the axolotl block asks for it",
-                hint="the stage's log says why; is it switched off by a variable, as in "
-                "WANDB_MODE=disabled?",
-            )
+            silent.append(f"{name} wrote nothing, although the axolotl block asks for it: {_WHY}")
+            (target / f"{name}.txt").write_text(f"{silent[-1]}\n", "utf-8")
+            continue
         for folder, path in files:
             within = path.relative_to(folder.parent if name == WANDB else folder)
             copy = target / name / within
@@ -149,6 +172,7 @@ def keep_tracking(work: Path, target: Path, kept: Sequence[str]) -> None:
         if not artifacts.exists():
             artifacts.mkdir()
             (artifacts / ".keep").touch()
+    return silent
 
 
 def _is_file(path: Path) -> bool:

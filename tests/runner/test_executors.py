@@ -190,7 +190,9 @@ def test_what_travels_has_the_digest_of_what_stays(
     cache = StatCache(store.statcache)
     digest = cache.digest(folder / inner, pattern)
     item = InputRequest("file", digest, "i", path=str(folder / inner), pattern=pattern)
-    request = StageRequest("s", "command", "0", {}, {}, {"i": item}, {}, str(store.home), "", "")
+    request = StageRequest(
+        "s", "command", "0", {}, {}, {"i": item}, {}, str(store.home), "", "", []
+    )
     sent = portable(request, store).inputs["i"]
     assert sent.object is not None
     assert {entry.path for entry in store.manifest(sent.object)} == names

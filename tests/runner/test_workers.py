@@ -69,7 +69,13 @@ def servers(run: Path) -> set[int]:
 
 def start_one(workers: Workers, folder: Path) -> int:
     """Start a worker and let it end; return the pid of the server that forked it."""
-    fields: dict[str, Any] = {"key_inputs": {}, "config": {}, "inputs": {}, "outputs": {}}
+    fields: dict[str, Any] = {
+        "key_inputs": {},
+        "config": {},
+        "inputs": {},
+        "outputs": {},
+        "required": [],
+    }
     places = {"home": str(folder), "spec_dir": str(folder), "log": str(folder / "log")}
     request = StageRequest(
         stage="s", kind="command", key="0" * 64, threads=1, environment={}, **fields, **places

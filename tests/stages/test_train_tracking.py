@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmpipe.cli.main import main
+from llmpipe.contracts import Finding
 from llmpipe.errors import StageError
 from llmpipe.needs import install_lines, with_mends
 from llmpipe.stages.train import Train
@@ -231,17 +233,41 @@ def test_a_copied_run_of_mlflow_has_its_folders(tmp_path: Path) -> None:
     assert [path.name for path in (copied / "artifacts").iterdir()] == [".keep"]
 
 
-def test_a_tracker_that_wrote_nothing_fails_the_stage(tmp_path: Path) -> None:
-    """An empty output would claim that there is a run; so would MLflow's empty experiment."""
+def test_a_tracker_that_wrote_nothing_loses_no_training(tmp_path: Path) -> None:
+    """It is said, and no run is claimed; what the others wrote is kept."""
     tracking_environment(tmp_path, OFFLINE, {})
-    with pytest.raises(StageError, match="wandb wrote nothing") as caught:
-        keep_tracking(tmp_path, tmp_path / "out", ["wandb"])
-    assert "WANDB_MODE=disabled" in str(caught.value.hint)
+    events = tmp_path / "tracking" / "tensorboard" / "events"
+    events.parent.mkdir(parents=True)
+    events.write_bytes(b"1")
     experiment = tmp_path / "tracking" / "mlflow" / "0" / "meta.yaml"
     experiment.parent.mkdir(parents=True)
-    experiment.write_text("name: Default\n")
-    with pytest.raises(StageError, match="mlflow wrote nothing"):
-        keep_tracking(tmp_path, tmp_path / "other", ["mlflow"])
+    experiment.write_text("name: Default\n")  # an experiment without a run
+    kept = tmp_path / "out"
+    said = keep_tracking(tmp_path, kept, ["wandb", "tensorboard", "mlflow"])
+    assert [text.split(",")[0] for text in said] == ["wandb wrote nothing", "mlflow wrote nothing"]
+    assert "WANDB_MODE=disabled" in said[0]
+    names = sorted(str(path.relative_to(kept)) for path in kept.rglob("*") if path.is_file())
+    assert names == ["mlflow.txt", "tensorboard/events", "wandb.txt"]
+    assert (kept / "wandb.txt").read_text() == f"{said[0]}\n"
+
+
+@pytest.mark.parametrize("address", ["http://h:5000", "/srv/runs"])
+def test_a_folder_that_the_axolotl_file_takes_away_is_refused(tmp_path: Path, address: str) -> None:
+    """Before the training, not after its last step."""
+    (tmp_path / "a.yml").write_text(f"adapter: lora\nmlflow_tracking_uri: {address}\n")
+
+    def told(**block: Any) -> list[Finding]:
+        stage = msgspec.structs.replace(config(use_mlflow=True, **block), axolotl_file="./a.yml")
+        found = Train.review(stage, tmp_path)
+        return [each for each in found if not each.warning]
+
+    (found,) = told()
+    assert found.field == ("mlflow_tracking_uri",)
+    assert found.file is not None
+    assert "'tracking'" in found.message
+    assert str(found.hint).startswith("repeat mlflow_tracking_uri in the axolotl block")
+    assert told(mlflow_tracking_uri=address) == []
+    assert told(mlflow_tracking_uri=None) == []
 
 
 def test_a_missing_package_is_named() -> None:

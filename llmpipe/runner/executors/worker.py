@@ -96,7 +96,8 @@ def _fetch(request: StageRequest, store: Store) -> int:
         _warn(error.message, error.hint, "unreachable")
         return 1
     try:
-        return 0 if remote.fetch(request.key, request.outputs, store, count) else 1
+        types = {name: request.outputs[name] for name in request.required}
+        return 0 if remote.fetch(request.key, types, store, count) else 1
     except LlmpipeError as error:
         _warn(error.message, error.hint)
         return 1
@@ -194,7 +195,7 @@ def _tidy(request: StageRequest) -> Iterator[None]:
 
 def _finished(store: Store, request: StageRequest) -> bool:
     record = store.record(request.key)
-    return record is not None and not store.missing(record, request.outputs)
+    return record is not None and not store.missing(record, request.required)
 
 
 def _emit_failure(message: str, hint: str | None, status: int = 1) -> None:
