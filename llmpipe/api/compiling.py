@@ -49,8 +49,7 @@ def compile_stage(
     with _writable(out):
         if out.exists() and not out.is_dir():
             raise UsageError(f"{out} is a file", hint="name a new folder")
-        if out.exists() and any(out.iterdir()):
-            raise UsageError(f"{out} is not empty", hint="name a new folder")
+        _require_empty(out)
     notes: list[str] = []
     out = out.absolute()
     target = dataclasses.replace(target, folder=out)
@@ -88,16 +87,17 @@ def _whole(out: Path) -> Iterator[Path]:
     """Yield a folder whose files are those of ``out`` in the end; leave nothing if anything fails.
 
     A folder that is there already stays the same one: it may be a mount point, or lie in a folder
-    that cannot be written.
+    that cannot be written. What others put into it meanwhile stays.
 
     Raises:
-        UsageError: the folder cannot be made or written.
+        UsageError: the folder cannot be made or written, or is no longer empty.
     """
     with _writable(out):
         out = out.resolve()  # a link to a folder stays one
         new = [folder for folder in out.parents if not folder.exists()]
         there = out.exists()
     draft = (out / f".{os.getpid()}") if there else out.with_name(f".{out.name}.{os.getpid()}")
+    moved: list[Path] = []
     try:
         with _writable(out):
             draft.parent.mkdir(parents=True, exist_ok=True)
@@ -107,27 +107,36 @@ def _whole(out: Path) -> Iterator[Path]:
             if not there:
                 draft.rename(out)
                 return
-            for file in draft.iterdir():
-                file.rename(out / file.name)
+            _require_empty(out, but=draft)
+            for file in [*draft.iterdir()]:
+                moved.append(file.rename(out / file.name))
             draft.rmdir()
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        if there:
-            _empty(out)
+        for path in (*moved, draft):
+            _remove(path)
         with contextlib.suppress(OSError):
             for folder in new:
                 folder.rmdir()
         raise
 
 
-def _empty(folder: Path) -> None:
-    """Remove what was written to a folder that was empty."""
+def _require_empty(out: Path, but: Path | None = None) -> None:
+    """Require that a folder has nothing in it, ``but`` one thing.
+
+    Raises:
+        UsageError: it has.
+    """
+    if out.exists() and any(path != but for path in out.iterdir()):
+        raise UsageError(f"{out} is not empty", hint="name a new folder")
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, as far as the system lets us."""
     with contextlib.suppress(OSError):
-        for file in folder.iterdir():
-            if file.is_dir() and not file.is_symlink():
-                shutil.rmtree(file, ignore_errors=True)
-            else:
-                file.unlink()
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -39,6 +39,54 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, there: bool) -> None:
     assert list(tmp_path.rglob("*")) == ([tmp_path / "new", out] if there else [])
 
 
+def test_what_others_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    """Whether the folder fails, or is refused in the end because it is no longer empty."""
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def write(error: type[BaseException] | None) -> None:
+        with _whole(out) as draft:
+            (draft / "run.sh").write_text("ours")
+            (out / "run.sh").write_text("theirs")
+            (out / "data").mkdir()
+            if error:
+                raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        write(KeyboardInterrupt)
+    assert sorted(path.name for path in out.iterdir()) == ["data", "run.sh"]
+    for path in out.iterdir():
+        path.unlink() if path.is_file() else path.rmdir()
+    with pytest.raises(UsageError, match="is not empty"):
+        write(None)
+    assert sorted(path.name for path in out.iterdir()) == ["data", "run.sh"]
+    assert (out / "run.sh").read_text() == "theirs"
+
+
+def test_a_move_that_fails_takes_back_what_it_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is empty again, and the system's reason is told."""
+    (tmp_path / "out").mkdir()
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if any(target.parent.glob("[ab]")):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    def write() -> None:
+        with _whole(tmp_path / "out") as draft:
+            for name in "ab":
+                (draft / name).mkdir()
+                (draft / name / "x").write_text("x")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Permission denied"):
+        write()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize("place", ["/proc/llmpipe-test/out", "{}/file/out", "{}/" + "n" * 300])
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_command(
     tmp_path: Path, place: str
