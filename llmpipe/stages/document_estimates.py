@@ -6,13 +6,14 @@ input has been made, its size is not known, and a note says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.backends.faiss import resolve_factory
 from llmpipe.contracts import EstimateContext, Needs
 from llmpipe.estimate.loaded import PLAIN, TORCH, Parts, heaviest, in_llama_cpp, together
 from llmpipe.estimate.weights import Unknown, encoder_of, find_weights
+from llmpipe.formats.row_count import estimated_rows
 from llmpipe.needs import Given
 from llmpipe.retrieval.needs import engine_of
 
@@ -33,9 +34,6 @@ ROW = 60
 
 CURATED_ROW = 300
 """Bytes that a curate stage keeps in memory of a row: its place, and its sketch."""
-
-LEAST_ROW = 40
-"""Bytes of the shortest row of JSON that is worth training on; the number of rows is not known."""
 
 TEXT = 2.5
 """How many bytes documents take in memory for each byte of their text."""
@@ -60,23 +58,42 @@ def format_estimate(
     config: FormatConfig, inputs: Mapping[str, Given], asked: EstimateContext
 ) -> Needs:
     """Return what it takes: the rows' texts lie in a file, a few bytes of each in memory."""
-    size = _size(given for port, given in inputs.items() if port != "tokenizer")
-    if size is None:
-        return _later("the rows")
-    process = TORCH if config.max_tokens else PLAIN
-    parts = {"process": process, "rows": size // LEAST_ROW * ROW}
-    return Needs(memory=sum(parts.values()), disk=size, temporary=2 * size, parts=parts)
+    rows = [given for port, given in inputs.items() if port != "tokenizer"]
+    return _of_rows(rows, TORCH if config.max_tokens else PLAIN, each=ROW, copies=2)
 
 
 def curate_estimate(
     config: CurateConfig, inputs: Mapping[str, Given], asked: EstimateContext
 ) -> Needs:
     """Return what it takes: the rows' texts lie in files, some hundred bytes of each in memory."""
-    size = _size(inputs.values())
+    return _of_rows([*inputs.values()], PLAIN, each=CURATED_ROW, copies=3)
+
+
+def _of_rows(inputs: Sequence[Given], process: int, *, each: int, copies: int) -> Needs:
+    """Return what a process takes that keeps some bytes of ``each`` row in memory.
+
+    Its files hold ``copies`` of the input while it runs. Without a known number of rows nothing is
+    said of memory: a guess could refuse what easily fits.
+    """
+    size = _size(inputs)
     if size is None:
         return _later("the rows")
-    parts = {"process": PLAIN, "rows": size // LEAST_ROW * CURATED_ROW}
-    return Needs(memory=sum(parts.values()), disk=size, temporary=3 * size, parts=parts)
+    counts = [_rows(given) for given in inputs]
+    if None in counts:
+        note = "memory is not known: the number of rows is not"
+        return Needs(disk=size, temporary=copies * size, notes=(note,))
+    parts = {"process": process, "rows": each * sum(filter(None, counts))}
+    return Needs(memory=sum(parts.values()), disk=size, temporary=copies * size, parts=parts)
+
+
+def _rows(given: Given) -> int | None:
+    """Return about how many rows an input has, as its stage counted them or its file begins."""
+    kept = given.metrics.get("kept", given.metrics.get("rows"))
+    if isinstance(kept, Mapping):
+        kept = kept.get(given.output)
+    if isinstance(kept, int) and given.output != "rejects":
+        return kept
+    return None if given.path is None else estimated_rows(given.path)
 
 
 def ingest_estimate(

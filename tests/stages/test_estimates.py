@@ -186,3 +186,31 @@ def test_money_comes_from_the_spec_alone(tmp_path: Path) -> None:
     prompts = of(price={"input": 10, "output": 0}, max_tokens=500)
     assert prompts.money is not None
     assert prompts.money > 4 * 500 * 1000 * 10 / 1e6
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("format", {"to": "unchanged"}), ("curate", {"steps": [{"step": "near_duplicates"}]})],
+)
+def test_memory_of_rows_grows_with_their_number(
+    tmp_path: Path, kind: str, fields: dict[str, Any]
+) -> None:
+    """4 GB of rows of 2,000 bytes are 2 million; a number that is not known is not guessed."""
+    (tmp_path / "d.jsonl").write_text(f"{json.dumps({'text': 'x' * 1_988})}\n" * 600)
+    size, config = 4 * 10**9, {"data": "./d.jsonl", **fields}
+    with (tmp_path / "d.jsonl").open("r+b") as file:
+        file.truncate(size)  # sparse: only its beginning is read
+
+    def told(**given: Any) -> Needs:
+        data = Given("records", size=size, **given)
+        return estimate(kind, config, {"data": data}, asked(tmp_path))
+
+    found = told(path=tmp_path / "d.jsonl")
+    assert found.memory is not None
+    assert found.memory < 10**9
+    assert found.disk == size
+    later = told(output="train")
+    assert (later.memory, later.disk) == (None, size)
+    assert later.notes == ("memory is not known: the number of rows is not",)
+    counted = told(output="rows", metrics={"kept": 10**6}).memory
+    assert told(output="train", metrics={"kept": {"train": 10**6}}).memory == counted
