@@ -6,11 +6,12 @@ estimate, and a note says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
+from llmpipe.backends.llama_cpp.engines import ENGINES
 from llmpipe.backends.llama_cpp.mixtures import CONVERTED
 from llmpipe.contracts import EstimateContext, Hardware, Needs
 from llmpipe.estimate.loaded import (
@@ -21,6 +22,7 @@ from llmpipe.estimate.loaded import (
     heaviest,
     in_llama_cpp,
     in_transformers,
+    number,
     scores,
     together,
 )
@@ -40,6 +42,9 @@ CONTEXT = 2048
 
 COMPARED = 500
 """Tokens on which a merge is compared with the adapter on its base."""
+
+HELD_OUT = 6 * 96
+"""Tokens of held-out rows on which it is compared, too: rows, and tokens of each at most."""
 
 CONVERTER = 120_000_000
 """The process of llama.cpp's converter beside the tensor that it converts."""
@@ -86,7 +91,7 @@ def merge_estimate(
             "edges in float32": 0 if _is_float32(weights) else 4 * weights.edges,
             "block in float32": 4 * weights.block,
         },
-        _predictions(weights, 4),
+        _predictions(weights, 4, COMPARED + (0 if config.rows is None else HELD_OUT)),
     )
     return Needs(memory=sum(parts.values()), disk=weights.stored, parts=heaviest(parts))
 
@@ -198,18 +203,39 @@ def serve_estimate(
     config: ServeConfig, inputs: Mapping[str, Given], asked: EstimateContext
 ) -> Needs:
     """Return what ``llmpipe serve`` takes: weights, a cache for each slot, buffers, adapters."""
-    found: Parts = {}
+    models: list[Weights] = []
     for port in ("model", "compare"):
         if port not in inputs:
             continue
         weights = find_weights(inputs[port], online=asked.online)
         if isinstance(weights, Unknown):
             return unknown(weights.reason)
-        served = in_llama_cpp(weights, context=config.context, slots=config.slots)
-        found = together(found, served)
+        models.append(weights)
+    if ENGINES[config.engine].serves == "model":
+        return _by_transformers(models, config.context, asked.hardware)
+    served = (in_llama_cpp(w, context=config.context, slots=config.slots) for w in models)
+    found = together({}, *served)
     adapters = [given.size or 0 for port, given in inputs.items() if port.startswith("adapters.")]
     parts = heaviest(together(found, {"adapters": sum(adapters)}))
     return Needs(memory=sum(parts.values()), parts=parts, notes=tuple(_of_serving(config)))
+
+
+def _by_transformers(models: Iterable[Weights], context: int, hardware: Hardware) -> Needs:
+    """Return what a process for each model takes, with one conversation in its cache."""
+    host: Parts = {}
+    card: Parts = {}
+    for weights in models:
+        cache = {"KV cache": weights.cache(context, number(hardware))}
+        loaded = together(in_transformers(weights, hardware), cache)
+        if hardware.kind == "cuda":
+            card = together(card, loaded)
+            loaded = {"reading weights": weights.stored}
+        host = together(host, LIBRARIES, loaded)
+    return Needs(
+        memory=sum(host.values()),
+        gpu_memory=sum(card.values()) if card else None,
+        parts=heaviest(card or host),
+    )
 
 
 def _of_serving(config: ServeConfig) -> Iterator[str]:
@@ -218,8 +244,8 @@ def _of_serving(config: ServeConfig) -> Iterator[str]:
         yield f"{config.engine} may keep weights on a GPU; this counts main memory alone"
 
 
-def _predictions(weights: Weights, copies: int) -> Parts:
-    return {"predictions": copies * 4 * COMPARED * weights.vocabulary}
+def _predictions(weights: Weights, copies: int, tokens: int = COMPARED) -> Parts:
+    return {"predictions": copies * 4 * tokens * weights.vocabulary}
 
 
 def _largest(weights: Weights) -> int:

@@ -15,10 +15,13 @@ from llmpipe.backends.faiss import build
 from llmpipe.contracts import EstimateContext, Estimates, Hardware, Needs
 from llmpipe.graph.sources import package_path
 from llmpipe.needs import Given
+from llmpipe.parity.merged import HELD_OUT_TOKENS
 from llmpipe.registry import KINDS, stage_class
 from llmpipe.stages.document_estimates import vectors_in
+from llmpipe.stages.merge import HELD_OUT_ROWS
+from llmpipe.stages.model_estimates import HELD_OUT
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000, "dtype": "float32",
 }  # fmt: skip
@@ -98,6 +101,35 @@ def test_a_second_model_and_adapters_count(tmp_path: Path, gguf: Given) -> None:
     both = estimate("serve", config, inputs, asked(tmp_path))
     one = estimate("serve", {"model": "./m.gguf"}, {"model": gguf}, asked(tmp_path))
     assert (both.memory or 0) == 2 * (one.memory or 0) + 7_000_000
+
+
+def test_transformers_computes_on_the_gpu_where_there_is_one(tmp_path: Path, model: Given) -> None:
+    """A process for each model, whose weights are loaded and not mapped."""
+    config = {"model": "./m", "engine": "transformers", "context": 2048}
+    here = estimate("serve", config, {"model": model}, asked(tmp_path))
+    assert here.gpu_memory is None
+    assert set(here.parts) == {"libraries", "weights", "KV cache"}
+    cuda = Hardware("cuda", 24 * 10**9, 1, 64 * 10**9)
+    there = estimate("serve", config, {"model": model}, asked(tmp_path, cuda))
+    assert there.gpu_memory == sum(there.parts.values())
+    assert there.parts["weights"] * 2 == here.parts["weights"]
+    assert there.parts["KV cache"] == 2 * 2 * 128 * 2048 * 2  # keys and values, layers, width
+    assert here.notes == there.notes == ()
+    both = {"model": model, "compare": model}
+    two = estimate("serve", {**config, "compare": "./n"}, both, asked(tmp_path))
+    assert two.memory == 2 * (here.memory or 0)
+
+
+def test_held_out_rows_of_a_merge_count(tmp_path: Path, model: Given) -> None:
+    """Their logits, four times in float32."""
+    adapter = Given("adapter", output="adapter", inputs={"base_model": model})
+    inputs = {"adapter": adapter, "rows": Given("dataset", size=10)}
+    found = [
+        estimate("merge", {"adapter": "sft", **rows}, inputs, asked(tmp_path)).memory or 0
+        for rows in ({}, {"rows": "dataset.eval"})
+    ]
+    assert HELD_OUT == HELD_OUT_ROWS * HELD_OUT_TOKENS
+    assert found[1] - found[0] == 4 * 4 * HELD_OUT * LLAMA["vocab_size"]
 
 
 def test_an_evaluation_is_as_large_as_its_largest_model(
