@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,7 +36,8 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the rows may cost in all runs together. It is never exceeded, and not part of them."""
+    """What the rows may cost in all runs together. It is never exceeded, and not part of them,
+    except with `allow_fewer`, where it decides how many rows there are."""
 
     requests: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Requests that the teacher answers, or may have answered; refused ones do not count."""
@@ -47,6 +49,10 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 class BudgetReachedError(StageError):
     """The next request could exceed the budget. All replies so far are journaled."""
+
+    replies: Sequence[Any] = ()
+    """The replies to the requests of the call, where some were answered; those that were not sent
+    have the problem ``budget``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,9 +142,11 @@ class ChatClient:
                 outcomes = self.call(asked, self._send)
             else:
                 outcomes = self.batched(self, asked)
-            if self.ledger.stopped:
-                raise self.ledger.error()
             replies |= dict(zip(missing, map(_reply, outcomes), strict=True))
+            if self.ledger.stopped:
+                error = self.ledger.error()
+                error.replies = [replies[index] for index in range(len(requests))]
+                raise error
         return [replies[index] for index in range(len(requests))]
 
     def call(

@@ -98,7 +98,9 @@ class Generate(StageDefaults, Showable, Stochastic, Estimates):
 
     @staticmethod
     def fingerprint(config: GenerateConfig) -> Mapping[str, Any]:
-        data = semantic_fields(config, without=frozenset({"budget"}))
+        # Where fewer rows are allowed, a budget decides how many there are.
+        without = frozenset() if config.allow_fewer else frozenset({"budget"})
+        data = semantic_fields(config, without=without)
         return {**data, "teacher": config.teacher.fingerprint()}
 
     @staticmethod

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llmpipe.backends.spending import BudgetReachedError
 from llmpipe.stages.generate.pace import Pace
 from llmpipe.stages.generate.replies import Messages, checked
 
 if TYPE_CHECKING:
     from llmpipe.backends.openai.chat import ChatReply, ChatRequest
 
+BUDGET = "budget"
+"""The problem of a reply that was not asked for, because the budget is reached."""
 VERDICT_TOKENS = 32
 """Tokens that a yes or no takes; it is one word in JSON."""
 
@@ -30,6 +33,8 @@ class Teacher:
         self._pace = pace
         self._temperature = temperature
         self._max_tokens = max_tokens
+        self.budget_reached: BudgetReachedError | None = None
+        """The error of the budget, once some requests were not sent because of it."""
 
     def request(
         self,
@@ -70,9 +75,13 @@ class Teacher:
             note: what is being done, for the progress line.
             requests: what is asked now.
             after: how many replies this batch may need afterwards, at most.
+
+        Raises:
+            BudgetReachedError: The budget allows none of them. Of what it cuts in two, the rest has
+                the problem ``budget``.
         """
         self._pace.step(note)
-        return self._ask(requests, after)
+        return self._usable(self._ask(requests, after))
 
     def ask_verdicts(
         self, note: str, requests: Sequence[ChatRequest], after: int
@@ -88,12 +97,24 @@ class Teacher:
             again = self._ask([requests[index] for index in thinking], after)
             for index, reply in zip(thinking, again, strict=True):
                 replies[index] = reply
-        return replies
+        return self._usable(replies)
 
     def _ask(self, requests: Sequence[ChatRequest], after: int) -> list[ChatReply]:
         self._pace.asked(len(requests), after)
-        replies = self._client.ask(requests)
+        try:
+            replies = self._client.ask(requests)
+        except BudgetReachedError as error:
+            self.budget_reached = error
+            if not error.replies:
+                raise
+            replies = list(error.replies)
         return [checked(*pair) for pair in zip(requests, replies, strict=True)]
+
+    def _usable(self, replies: list[ChatReply]) -> list[ChatReply]:
+        """Return the replies of a step; if the budget allowed none, it ends the work."""
+        if self.budget_reached and replies and all(reply.problem == BUDGET for reply in replies):
+            raise self.budget_reached
+        return replies
 
 
 def _cut_while_thinking(reply: ChatReply) -> bool:

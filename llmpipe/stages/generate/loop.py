@@ -121,8 +121,11 @@ def gather(
                 warn(_too_long(event))
             if not state.missing():
                 return ""
-            if state.fruitless >= patience:
+            if state.fruitless >= patience and not teacher.budget_reached:
                 return f"the last {patience} results were all rejected (`patience: {patience}`)"
+        if teacher.budget_reached:
+            _explain(teacher.budget_reached, state)
+            raise teacher.budget_reached
         if len(state.rows) == rows:
             if len(state.rejects) == rejects:
                 return f"{method.material}: all used up"
@@ -137,10 +140,15 @@ def _explained(
     try:
         yield from events
     except StageError as error:
-        if state.rows or state.rejects:
-            done = f"{len(state.rows)} of {state.wanted} rows so far"
-            error.message += f" ({done}; {state.told_reasons()})"
+        _explain(error, state)
         raise
+
+
+def _explain(error: StageError, state: GenerationState) -> None:
+    """Add to an error's message how far the stage has come."""
+    if state.rows or state.rejects:
+        done = f"{len(state.rows)} of {state.wanted} rows so far"
+        error.message += f" ({done}; {state.told_reasons()})"
 
 
 def _after_shortfall(rows: int) -> str:

@@ -72,6 +72,15 @@ class GenerateConfig(StageConfig, frozen=True, kw_only=True):
         """Return how many replies a row takes if nothing is rejected, for estimates."""
         return 1.0
 
+    def batch_size(self, missing: int) -> int:
+        """Return how many to ask about at once, where so many are missing.
+
+        All of a batch is paid for, so it is no larger than `patience`. The batches of providers
+        take up to a day each; there, one holds all that is missing.
+        """
+        size = missing if self.teacher.mode == "batch" else min(missing, self.patience)
+        return max(self.teacher.concurrency, size)
+
     def traffic(self) -> Traffic:
         """Return what `count` rows take of the teacher if no reply is rejected.
 

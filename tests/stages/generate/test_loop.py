@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -11,6 +12,9 @@ from llmpipe.backends.spending import BudgetReachedError
 from llmpipe.errors import StageError
 from llmpipe.stages.generate.loop import GenerationState, collect, gather
 from llmpipe.stages.generate.protocol import GenerateConfig, GeneratedRow, Method, Reject
+
+UNLIMITED = SimpleNamespace(budget_reached=None)
+"""A teacher without a budget."""
 
 
 class Drawing:
@@ -49,7 +53,7 @@ class Drawing:
 def run(drawing: Drawing, wanted: int, **how: Any) -> tuple[GenerationState, list[str]]:
     """Collect from a method; return the state and the warnings."""
     state, told = GenerationState(wanted), list[str]()
-    collect(cast("Method", drawing), cast("Any", None), state, told.append, **how)
+    collect(cast("Method", drawing), cast("Any", UNLIMITED), state, told.append, **how)
     return state, told
 
 
@@ -91,7 +95,7 @@ def test_a_row_ends_a_run_of_rejects() -> None:
     """Patience counts consecutive rejects, duplicates among them."""
     state = GenerationState(3)
     drawing = Drawing([1, 1, 1, 2, 2, 2, 3])
-    assert gather(cast("Method", drawing), cast("Any", None), state, print, patience=3) == ""
+    assert gather(cast("Method", drawing), cast("Any", UNLIMITED), state, print, patience=3) == ""
     assert len(state.rows) == 3
 
 

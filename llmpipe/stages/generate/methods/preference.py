@@ -152,7 +152,7 @@ class PreferenceMethod:
         """Take each question without a row once, in groups no larger than the rows missing."""
         seeds = [seed for seed in self.seeds if seed.digest not in self._done]
         while seeds:
-            size = max(self.config.teacher.concurrency, self.missing())
+            size = self.config.batch_size(self.missing())
             trials = [_Trial(seed, number) for seed in seeds[:size]]
             yield from self._answer(teacher, trials)
             ready = [trial for trial in trials if len(trial.answers) > 1]

@@ -185,7 +185,7 @@ class Rewrite:
         """Paraphrase each row once, in groups no larger than the rows still missing."""
         rows = self.rows
         while rows:
-            size = max(self.config.teacher.concurrency, self.missing())
+            size = self.config.batch_size(self.missing())
             trials = [self._trial(row, number) for row in rows[:size]]
             kept: list[_Trial] = []
             for trial, reject in self._rewrite(teacher, trials):

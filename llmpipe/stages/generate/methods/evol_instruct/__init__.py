@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
+from llmpipe.backends.spending import BudgetReachedError
 from llmpipe.contracts import Finding, Input
 from llmpipe.formats.first_rows import absent, named_columns
 from llmpipe.stages.generate.answers import reject_answer
@@ -128,21 +129,31 @@ class EvolInstruct:
         """Take each seed through its rounds, in groups no larger than the rows still missing."""
         position = 0
         while position < len(self.seeds):
-            size = max(self.config.teacher.concurrency, -(-self.missing() // self.config.rounds))
+            size = self.config.batch_size(-(-self.missing() // self.config.rounds))
             for chain in self.evolve(teacher, self.seeds[position : position + size], number):
                 yield from chain.events
             position += size
 
     def evolve(self, teacher: Teacher, seeds: Sequence[Seed], draw: int) -> list[Chain]:
-        """Take seeds through all the rounds; return their chains with what came of them."""
+        """Take seeds through all the rounds; return their chains with what came of them.
+
+        Where a budget ends in a later round, what came of the earlier ones is returned.
+        """
         chains = [Chain(seed, draw, seed.instruction) for seed in seeds]
-        for number in range(1, self.config.rounds + 1):
-            later = STEPS * len(chains) * (self.config.rounds - number)
-            trials = [_Trial(chain, self._operator(chain, number), number) for chain in chains]
-            trials = self._rewrite(teacher, trials, later + 2 * len(trials))
-            trials = self._judge(teacher, trials, later + len(trials))
-            self._answer(teacher, trials, later)
+        try:
+            for number in range(1, self.config.rounds + 1):
+                self._evolve_once(teacher, chains, number)
+        except BudgetReachedError:
+            if not any(chain.events for chain in chains):
+                raise
         return chains
+
+    def _evolve_once(self, teacher: Teacher, chains: Sequence[Chain], number: int) -> None:
+        later = STEPS * len(chains) * (self.config.rounds - number)
+        trials = [_Trial(chain, self._operator(chain, number), number) for chain in chains]
+        trials = self._rewrite(teacher, trials, later + 2 * len(trials))
+        trials = self._judge(teacher, trials, later + len(trials))
+        self._answer(teacher, trials, later)
 
     def _rewrite(self, teacher: Teacher, trials: Sequence[_Trial], after: int) -> list[_Trial]:
         asked = [

@@ -134,7 +134,7 @@ class Orca:
         ]
         position = 0
         while position < len(left):
-            size = max(self.config.teacher.concurrency, self.missing())
+            size = self.config.batch_size(self.missing())
             yield from self._answer(teacher, left[position : position + size])
             position += size
 

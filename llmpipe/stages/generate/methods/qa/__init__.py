@@ -138,7 +138,7 @@ class Qa:
         tasks = list(self._tasks(number))
         while tasks:
             asked = -(-self.missing() // self.config.questions_per_passage)
-            size = max(self.config.teacher.concurrency, asked)
+            size = self.config.batch_size(asked)
             yield from self._ask(teacher, tasks[:size])
             tasks = tasks[size:]
 

@@ -180,7 +180,7 @@ class SelfInstruct:
             else:
                 tasks.append(event)
         while tasks:
-            size = max(self.config.teacher.concurrency, self.missing() // self.config.max_instances)
+            size = self.config.batch_size(self.missing() // self.config.max_instances)
             yield from self._instances(teacher, tasks[:size])
             tasks = tasks[size:]
 

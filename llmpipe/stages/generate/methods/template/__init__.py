@@ -115,7 +115,7 @@ class TemplateMethod:
         """Make a row of each seed, or `PASS` rows, in batches no larger than are missing."""
         waiting = self._seeds_of(number)
         while True:
-            size = min(max(self.config.teacher.concurrency, self.missing()), MOST_AT_ONCE)
+            size = min(self.config.batch_size(self.missing()), MOST_AT_ONCE)
             rows = [_Row(seed, number, dict(seed.columns)) for seed in islice(waiting, size)]
             if not rows:
                 return

@@ -184,7 +184,7 @@ class Textbook:
             )
         order = shuffled(self.cells, config.random_seed, number, "cells")
         while True:
-            size = min(max(config.teacher.concurrency, self.missing()), MOST_AT_ONCE)
+            size = min(config.batch_size(self.missing()), MOST_AT_ONCE)
             batch = [self._cell(place, number) for place in islice(order, size)]
             if not batch:
                 return

@@ -161,7 +161,7 @@ class Translate:
         """Translate each row that is not translated yet, in groups."""
         rows = [row for row in self.rows if row.digest not in self._done]
         while rows:
-            size = max(self.config.teacher.concurrency, self.missing())
+            size = self.config.batch_size(self.missing())
             trials = [_Trial(row, number, self.language) for row in rows[:size]]
             yield from self._translate(teacher, trials)
             rows = rows[size:]
