@@ -186,6 +186,9 @@ def test_what_is_rejected(run: MethodRun, reply: ChatReply, reason: str) -> None
         ({"a": {"template": "x", "weights": [1]}}, ("weights",), "belongs to a column with values"),
         ({"a": {"of": "b"}}, ("by",), "is missing"),
         ({"a": {"number": {"min": 2, "max": 1}}}, ("number",), "min 2 is above max 1"),
+        ({"a": {"number": {"min": 0, "max": float("inf")}}}, ("number",), "is needed on each side"),
+        ({"a": {"number": {"min": float("nan"), "max": 1}}}, ("number",), "is needed on each side"),
+        ({"a": {"number": {"min": 0, "max": 1e308, "decimals": 9}}}, ("number",), "is needed on"),
         ({"a": {"date": {"first": "1 May", "last": "2024-01-01"}}}, ("date",), "2024-01-31"),
         ({"a": {"person": {"given": [" "]}}}, ("person",), "blank"),
         ({"a": {"prompt": "x\n{{ b"}}, ("prompt",), "line 2:"),
@@ -260,3 +263,55 @@ def test_a_value_without_a_subcategory_names_its_row(run: MethodRun) -> None:
         run(Client(echoed), 1, columns=columns)
     assert caught.value.message.startswith("columns.part: row 1: 'by' has no values for 'Rom'")
     assert "Rome" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"columns": {"a": {"of": "c", "by": {"x": ["y"]}}}}, "columns.a.of"),
+        ({"columns": {"a": {"values": ["x"]}}, "validators": [{"column": "c", "pattern": "x"}]},
+         "validators.0.column"),
+    ],
+)  # fmt: skip
+def test_seeds_of_unequal_columns_are_named(
+    run: MethodRun, fields: dict[str, Any], place: str
+) -> None:
+    """Before anything is asked; a template may do without a column."""
+    run.write("seeds", [{"c": "x"}, {"d": "x"}])
+    with pytest.raises(StageError) as caught:
+        run(Client(echoed), 1, seeds="./s.jsonl", **fields)
+    assert caught.value.message == f"{place}: seeds.jsonl:2 has no column 'c'"
+
+
+@pytest.mark.parametrize("text", [r'{"n": "\ud83d"}', '{"n": NaN}', '{"n": 1e999}'])
+def test_a_value_that_no_file_can_hold_is_rejected(run: MethodRun, text: str) -> None:
+    """Not after all is paid for: half of a surrogate pair, and numbers that JSON does not have."""
+    columns = {"a": {"prompt": "x", "schema": {"type": "object"}}}
+    with pytest.raises(StageError, match=r"rejected: malformed 3\)"):
+        run(Client(lambda request: text), 1, columns=columns, patience=3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"columns": {"b": {"template": "{{ a.n }}"}}},
+        {"columns": {"b": {"prompt": "{{ a.n }}"}}},
+        {"columns": {"b": {"prompt": "x", "system": "{{ a.n }}"}}},
+        {"columns": {"t": {"template": "{{ a|length }}"}, "b": {"of": "t", "by": {"1": ["y"]}}}},
+        {"columns": {"b": {"values": ["x"]}}, "row": {"x": "{{ a.n }} {{ i }}"}},
+    ],
+)
+def test_a_reply_that_a_template_cannot_use_rejects_its_row(
+    run: MethodRun, fields: dict[str, Any]
+) -> None:
+    """The other rows are made; a mistake of the spec's own is still an error."""
+    own = {"i": {"number": {"min": 0, "max": 10**9}},
+           "a": {"prompt": "{{ i }}", "schema": {"type": "object"}}}  # fmt: skip
+    columns = {**own, **fields["columns"]}
+
+    def reply(request: ChatRequest) -> str:
+        return "text" if request.schema is None else ["{}", '{"n": 1}'][request.seed % 2]
+
+    state = run(Client(reply), 4, **{**fields, "columns": columns})
+    assert len(state.rows) == 4
+    assert {reject.reason for reject in state.rejects} == {"template"}

@@ -42,6 +42,13 @@ LOOPS = {
     "a text that adds up": (
         "{% macro m(s, n) %}{% if n %}{{ m(s + s, n - 1) }}{% endif %}{% endmacro %}{{ m('ab', 60) }}"
     ),
+    "a wide text": "{{ '%99999999999d' % 1 }}",
+    "a width from a value": "{{ '%*d' % (10 ** 11, 1) }}",
+    "a wide text by a filter": "{{ '%99999999999d'|format(1) }}",
+    "a wide indent": "{{ 'a'|indent(10 ** 11, true) }}",
+    "wide JSON": "{{ [1]|tojson(10 ** 11) }}",
+    "a text that is replaced": "{{ ('x' * 10 ** 6)|replace('x', 'y' * 10 ** 6) }}",
+    "a text that is joined": "{{ range(10 ** 5)|join('y' * 10 ** 6) }}",
     "much output": "{% for i in range(5000) %}{{ 'x' * 999 }}{% endfor %}",
 }
 
@@ -66,6 +73,13 @@ def test_a_template_that_loops_is_stopped(text: str) -> None:
         "{{ x.append(1) }}",
         "{{ lipsum() }}",
         "{% set ns = namespace(a=1) %}",
+        "{{ 'x'|center(10 ** 14) }}",
+        "{{ 'x'.ljust(10 ** 14) }}",
+        "{{ ('x'|attr('rjust'))(10 ** 14) }}",
+        "{{ 'x'['zfill'](10 ** 14) }}",
+        "{{ '{:99999999999}'.format(1) }}",
+        "{{ (1).to_bytes(10 ** 14, 'big') }}",
+        "{{ 'x'|batch(10 ** 14, 'y')|list }}",
     ],
 )
 def test_python_s_own_objects_are_out_of_reach(text: str) -> None:
@@ -101,3 +115,12 @@ def test_values_stay_as_they_are(text: str) -> None:
     """No escaping, and a value that looks like a template is text."""
     assert Template("<{{ a }}>").render({"a": text}) == f"<{text}>"
     assert Template("{{ a }}").render({"a": "{{ b }}"}) == "{{ b }}"
+
+
+def test_texts_are_formatted_joined_and_replaced() -> None:
+    """Within limits, as Jinja does."""
+    text = (
+        "{{ '%05.1f %s%%' % (2.5, 'x') }} {{ '%d'|format(3) }} {{ [1, 'b']|join('-') }} "
+        "{{ 'a.b.c'|replace('.', '_', 1) }} {{ [{'n': 4}]|join(attribute='n') }} {{ 7 % 4 }}"
+    )
+    assert Template(text).render({}) == "002.5 x% 3 1-b a_b.c 4 3"

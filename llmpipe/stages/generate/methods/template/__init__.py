@@ -11,7 +11,7 @@ Without seeds, rows are numbered and never run out. With seeds, each seed makes 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,12 @@ from llmpipe.formats.records import read_rows, row_digest
 from llmpipe.formats.row import RowError
 from llmpipe.stages.generate.asking import Teacher
 from llmpipe.stages.generate.judge import Judging
-from llmpipe.stages.generate.methods.template.columns import Column, order_of
+from llmpipe.stages.generate.methods.template.columns import (
+    Column,
+    needed_columns,
+    order_of,
+    written_by_teacher,
+)
 from llmpipe.stages.generate.methods.template.config import TemplateConfig, unknown_column
 from llmpipe.stages.generate.methods.template.sandbox import Template
 from llmpipe.stages.generate.methods.template.validators import (
@@ -89,6 +94,7 @@ class TemplateMethod:
             for kind, text in column.templates()
         }
         self.written = {name: Template(text) for name, text in (config.row or {}).items()}
+        self.by_teacher = written_by_teacher(config.columns)
         self.seeds = self._read_seeds(ctx) if config.seeds else None
         self.material = f"{len(self.seeds)} seeds" if self.seeds else "templates"
         inputs = ctx.inputs
@@ -140,29 +146,29 @@ class TemplateMethod:
             self._ask(teacher, name, column, rows)
             return
         for row in rows:
-            if column.template is not None:
-                row.columns[name] = self._rendered(row, name, "template")
-                continue
             try:
-                chance = random.Random(self._number(row, name))
-                row.columns[name] = column.sample(chance, row.columns)
+                if column.template is not None:
+                    row.columns[name] = self.templates[name, "template"].render(row.columns)
+                else:
+                    chance = random.Random(self._number(row, name))
+                    row.columns[name] = column.sample(chance, row.columns)
             except StageError as error:
-                raise _at(row, f"columns.{name}", error) from None
+                field = f"columns.{name}" + (".template" if column.template is not None else "")
+                self._failed(row, field, name, error, needed_columns(column))
 
     def _ask(self, teacher: Teacher, name: str, column: Column, rows: Sequence[_Row]) -> None:
+        asked = [(row, self._messages(row, name, column)) for row in rows]
+        asked = [(row, messages) for row, messages in asked if row.reject is None]
         requests = [
             teacher.request(
-                self._messages(row, name, column),
-                seed=self._number(row, name),
-                draw=row.number,
-                schema=column.schema,
+                messages, seed=self._number(row, name), draw=row.number, schema=column.schema
             )
-            for row in rows
+            for row, messages in asked
         ]
         later = self.order[self.order.index(name) + 1 :]
-        after = len(rows) * sum(self.config.columns[each].prompt is not None for each in later)
+        after = len(asked) * sum(self.config.columns[each].prompt is not None for each in later)
         replies = teacher.ask(f"asking for {name}", requests, after)
-        for row, reply in zip(rows, replies, strict=True):
+        for (row, _), reply in zip(asked, replies, strict=True):
             _read(row, name, column, reply)
 
     def _messages(self, row: _Row, name: str, column: Column) -> Messages:
@@ -175,7 +181,17 @@ class TemplateMethod:
         try:
             return self.templates[name, kind].render(row.columns)
         except StageError as error:
-            raise _at(row, f"columns.{name}.{kind}", error) from None
+            reads = self.templates[name, kind].reads
+            self._failed(row, f"columns.{name}.{kind}", name, error, reads)
+            return ""
+
+    def _failed(
+        self, row: _Row, place: str, step: str, error: StageError, reads: Collection[str]
+    ) -> None:
+        """Reject a row that a reply spoils; raise what the spec is to blame for."""
+        if self.by_teacher.isdisjoint(reads):
+            raise _at(row, place, error) from None
+        row.fail(step, "template", as_text(row.columns), error.message)
 
     def _number(self, row: _Row, name: str) -> int:
         return draw_number(self.config.random_seed, row.seed.key, row.number, name)
@@ -198,7 +214,7 @@ class TemplateMethod:
                 told = row.columns if validator.column is None else row.columns[validator.column]
                 row.fail(step, failed[0], as_text(told), failed[1])
 
-    def _result(self, row: _Row) -> GeneratedRow:
+    def _result(self, row: _Row) -> GeneratedRow | Reject:
         fields = {name: row.columns[name] for name in self.config.columns}
         if self.written:
             fields = {}
@@ -206,7 +222,9 @@ class TemplateMethod:
                 try:
                     fields[name] = template.render(row.columns)
                 except StageError as error:
-                    raise _at(row, f"row.{name}", error) from None
+                    self._failed(row, f"row.{name}", f"row.{name}", error, template.reads)
+        if row.reject is not None:
+            return row.reject
         return GeneratedRow(
             fields=fields,
             question=as_text(fields),
@@ -248,6 +266,7 @@ class TemplateMethod:
         if read > len(seeds):
             ctx.warn(f"{source.label}: rows that repeat another, not used: {read - len(seeds)}")
         self._check_columns(known, source.label)
+        self._check_rows(seeds.values())
         number = self.config.random_seed
         return sorted(seeds.values(), key=lambda seed: draw_number(number, seed.key, "order"))
 
@@ -260,6 +279,18 @@ class TemplateMethod:
                     f"{'.'.join(map(str, place))}: {told}",
                     hint=did_you_mean(name, every) or f"{label} has: {', '.join(known)}",
                 )
+
+    def _check_rows(self, seeds: Iterable[_Seed]) -> None:
+        """Find the seeds without a column that is drawn from or tested."""
+        needed = [(place, name) for place, name, _ in self.config.foreign()
+                  if place[-1] in ("of", "column") and place[0] != "row"]  # fmt: skip
+        for seed in seeds:
+            for place, name in needed:
+                if name not in seed.columns:
+                    raise StageError(
+                        f"{'.'.join(map(str, place))}: {seed.place} has no column {name!r}",
+                        hint="add the column to this row, or leave out the row",
+                    )
 
 
 def _read(row: _Row, name: str, column: Column, reply: ChatReply) -> None:

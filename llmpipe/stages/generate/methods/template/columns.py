@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
@@ -34,6 +35,8 @@ class NumberRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     def problem(self) -> str:
         """Return what is wrong, or an empty text."""
+        if not all(math.isfinite(each * 10**self.decimals) for each in (self.min, self.max)):
+            return f"a number is needed on each side, not {self.min:g} and {self.max:g}"
         return "" if self.min <= self.max else f"min {self.min:g} is above max {self.max:g}"
 
     def draw(self, chance: random.Random) -> int | float:
@@ -214,3 +217,13 @@ def order_of(columns: Mapping[str, Column]) -> tuple[str, ...]:
         return tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
         raise StageError(f"columns are made from each other: {' → '.join(error.args[1])}") from None
+
+
+def written_by_teacher(columns: Mapping[str, Column]) -> frozenset[str]:
+    """Return the columns that the teacher writes, and those that are made from them."""
+    found: set[str] = set()
+    for name in order_of(columns):
+        column = columns[name]
+        if column.prompt is not None or not found.isdisjoint(needed_columns(column)):
+            found.add(name)
+    return frozenset(found)

@@ -7,44 +7,58 @@ and the length of texts. What differs from run to run, such as the filter ``rand
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
 
 from llmpipe.errors import StageError
+from llmpipe.stages.generate.methods.template.bounds import (
+    FILTERS,
+    LONGEST,
+    REFUSED_FILTERS,
+    REFUSED_METHODS,
+    StoppedError,
+    check_operation,
+    short,
+)
 
 STEPS = 10_000
 """Steps of all loops, and calls of macros, in one rendering of a template."""
-
-LONGEST = 1_000_000
-"""Characters of a text, at most, and bits of a number."""
 
 _GLOBALS = ("range", "dict")
 _REFUSED = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
-class _StoppedError(Exception):
-    """A template that ran too long."""
-
-
 class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, in which a single operation cannot take all of the memory."""
 
-    intercepted_binops = frozenset({"+", "*", "**"})
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute ``left operator right`` if the result is not too large."""
-        if operator == "*" and _size(left) * max(_amount(right), 0) > LONGEST:
-            raise _StoppedError(f"a text or list is repeated to more than {LONGEST:,} items")
-        if operator == "*" and _size(right) * max(_amount(left), 0) > LONGEST:
-            raise _StoppedError(f"a text or list is repeated to more than {LONGEST:,} items")
-        if operator == "**" and _bits(left) * abs(right) > LONGEST:
-            raise _StoppedError(f"a number has more than {LONGEST:,} bits")
-        return _short(super().call_binop(context, operator, left, right))
+        check_operation(operator, left, right)
+        return short(super().call_binop(context, operator, left, right))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Return whether a template may use an attribute."""
+        if attr in REFUSED_METHODS and isinstance(obj, str | int):
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Undefined:
+        """Return what says that an attribute cannot be used."""
+        if attribute not in REFUSED_METHODS:
+            return super().unsafe_undefined(obj, attribute)
+        instead = f"`|{attribute}`" if attribute in FILTERS else "`'%9s' % text`"
+        return self.undefined(
+            f"the method {attribute!r} is not available: write {instead}", exc=SecurityError
+        )
+
+    def wrap_str_format(self, value: Any) -> None:
+        """Leave the method ``format`` of texts as it is: it is refused."""
 
 
 class Template:
@@ -60,9 +74,10 @@ class Template:
             undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
         )
         environment.globals = {name: environment.globals[name] for name in _GLOBALS}
-        environment.filters = {k: v for k, v in environment.filters.items() if k != "random"}
+        every = environment.filters.items()
+        environment.filters = {k: v for k, v in every if k not in REFUSED_FILTERS} | {**FILTERS}
         environment.filters |= {"_counted": self._counted, "_called": self._called}
-        environment.filters |= {"_short": _short, "tojson": _json}
+        environment.filters["_short"] = short
         try:
             tree = environment.parse(text)
             self.reads = _names_read(environment, tree)
@@ -81,13 +96,15 @@ class Template:
         """
         self._left = STEPS
         try:
-            return str(_short("".join(self._pieces(columns))))
-        except _StoppedError as error:
+            return str(short("".join(self._pieces(columns))))
+        except StoppedError as error:
             raise StageError(
                 f"{_line(error)}stopped: {error}", hint="a template may not loop for so long"
             ) from None
         except RecursionError:
             raise StageError("stopped: a macro calls itself without an end") from None
+        except MemoryError as error:
+            raise StageError(f"{_line(error)}stopped: it needs more memory than there is") from None
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise StageError(f"{_line(error)}{error}") from None
 
@@ -96,7 +113,7 @@ class Template:
         for piece in self._template.generate(columns):
             length += len(piece)
             if length > LONGEST:
-                raise _StoppedError(f"the text has more than {LONGEST:,} characters")
+                raise StoppedError(f"the text has more than {LONGEST:,} characters")
             yield piece
 
     def _counted(self, items: Iterable[Any]) -> Iterator[Any]:
@@ -111,7 +128,7 @@ class Template:
     def _count(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise _StoppedError(f"its loops took more than {STEPS:,} steps")
+            raise StoppedError(f"its loops took more than {STEPS:,} steps")
 
 
 def _names_read(environment: _Environment, tree: nodes.Template) -> dict[str, int]:
@@ -158,29 +175,6 @@ def _shorten(node: nodes.Node) -> None:
 
 def _passed(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno or 1)
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, str | list | tuple) and len(value) > LONGEST:
-        raise _StoppedError(f"a text or list has more than {LONGEST:,} items")
-    return value
-
-
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, str | list | tuple) else 0
-
-
-def _amount(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _bits(value: Any) -> int:
-    return value.bit_length() if isinstance(value, int) else 0
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """Return JSON as rows have it; Jinja's own filter escapes what HTML cannot hold."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _line(error: BaseException) -> str:

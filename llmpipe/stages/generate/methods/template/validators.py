@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llmpipe.contracts import FieldPath
-from llmpipe.errors import StageError
+from llmpipe.errors import StageError, is_text
 from llmpipe.stages.generate.judge import Judge
 
 KINDS = ("schema", "pattern", "python", "judge")
@@ -85,13 +85,18 @@ def json_value(text: str) -> Any:
     """Return the JSON value in a text, without a code fence around it.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or no file of rows can hold it: half of a surrogate pair, or a
+            number such as NaN.
     """
     bare = re.sub(r"\A\s*```(?:json)?|```\s*\Z", "", text)
     try:
-        return json.loads(bare)
+        value = json.loads(bare)
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    if not is_text(written):
+        raise ValueError("it has half of a surrogate pair")
+    return value
 
 
 def failed_test(
