@@ -157,10 +157,9 @@ class Generate(StageDefaults, Showable, Stochastic, Estimates):
 
 
 def _for_preview(config: GenerateConfig, rows: int) -> GenerateConfig:
-    """Ask no more at once than there are rows to show; that changes no row."""
-    teacher = msgspec.structs.replace(
-        config.teacher, concurrency=min(config.teacher.concurrency, rows)
-    )
+    """Ask no more at once than there are rows to show, and wait for no batch; no row changes."""
+    at_once = min(config.teacher.concurrency, rows)
+    teacher = msgspec.structs.replace(config.teacher, concurrency=at_once, mode="requests")
     return msgspec.structs.replace(config, teacher=teacher)
 
 

@@ -17,17 +17,20 @@ if TYPE_CHECKING:
 
 Messages = list[dict[str, str]]
 
+_REFUSALS = r"(?:bad request|unauthorized|forbidden|not found)"
+_FAULTS = (
+    r"(?:too many requests|internal server error|bad gateway|service unavailable"
+    r"|gateway time-?out|rate limit (?:exceeded|reached)|upstream (?:error|connect error))"
+)
+_END = r"(?=\s*(?:[^\w\s]|\n|\Z))"
+"""After a status, no sentence goes on: ``Not found means that …`` is an answer."""
+_CODE = r"(?:http\s*)?(?:error\s*)?(?:code\s*)?(?:400|401|403|404|408|413|429|5\d\d)[\s:-]+"
 _STATUS = re.compile(
-    r"""\s*(?:
-        <(?:!doctype|html)\b
-      | (?:http\s*)?(?:error\s*)?(?:400|401|403|404|408|413|429|5\d\d)?[\s:-]*
-        (?:bad\ request|unauthorized|forbidden|not\ found|too\ many\ requests
-          |internal\ server\ error|bad\ gateway|service\ unavailable|gateway\ time-?out
-          |rate\ limit\ (?:exceeded|reached)|upstream\ (?:error|connect\ error))\b
-      | (?:api\ )?error\s*:\s*(?:context|connection|internal|model|overloaded|quota|rate|request
-          |server|service|timeout|upstream)\b
-    )""",
-    re.VERBOSE | re.IGNORECASE,
+    rf"(?:{_CODE}|error[\s:-]+)(?:{_REFUSALS}|{_FAULTS}){_END}"
+    rf"|{_FAULTS}{_END}"
+    r"|(?:api )?error\s*:\s*(?:context|connection|internal|model|overloaded|quota|rate|request"
+    r"|server|service|timeout|upstream)\b",
+    re.IGNORECASE,
 )
 _CAUSE = re.compile(
     r"\W*(?:an?\s)?(?:internal |upstream |server |api |request )*(?:error|exception|failure)\b"
@@ -36,6 +39,12 @@ _CAUSE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """Two ways in which the error of an endpoint begins: with its status, or with its cause."""
+_TITLE = re.compile(r"<title>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<(?:style|script)\b.*?</(?:style|script)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_OF_ERRORS = frozenset({"error", "type", "code", "message", "status", "request_id"})
+"""Keys beside which `error` is that of an endpoint; an answer in JSON has others."""
+LONGEST_PAGE = 2000
+"""Characters of a page with which a proxy reports an error."""
 LONGEST_ERROR = 300
 """Characters of an error message in plain text; an answer about errors is longer."""
 SHORTEST_PROMPT = 24
@@ -95,7 +104,7 @@ def excerpt(text: str, longest: int = 2000) -> str:
 def _is_error(text: str) -> bool:
     """Return whether a text is an error message of an endpoint or of a proxy before it."""
     if text.startswith("<"):
-        return bool(_STATUS.match(text))
+        return len(text) <= LONGEST_PAGE and _is_error_page(text)
     if text.startswith("{"):
         return _is_error_object(text)
     return len(text) <= LONGEST_ERROR and bool(_STATUS.match(text) or _CAUSE.match(text))
@@ -111,7 +120,16 @@ def _is_error_object(text: str) -> bool:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict) and "error" in value
+    if not isinstance(value, dict) or not value.keys() <= _OF_ERRORS:
+        return False
+    error = value.get("error")
+    return isinstance(error, str | dict) and bool(error)
+
+
+def _is_error_page(text: str) -> bool:
+    title = _TITLE.search(text)
+    shown = _TAG.sub(" ", text).strip()
+    return bool((title and _STATUS.search(title[1])) or _STATUS.match(shown))
 
 
 def _too_many(request: ChatRequest, reply: ChatReply) -> bool:

@@ -31,8 +31,8 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     """The model that writes the rows, and its decoding settings."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] = 0.7
-    """Randomness of the teacher's texts. Judgments, and the instances of Self-Instruct, always use
-    0."""
+    """Randomness of the teacher's texts, with the anthropic engine at most 1. Judgments, and the
+    instances of Self-Instruct, always use 0."""
     max_tokens: Annotated[int, Meta(ge=1)] = 512
     """Maximum tokens of a reply, including reasoning. Longer replies are cut and rejected."""
     context: Annotated[int, Meta(ge=256)] | None = None
@@ -58,6 +58,9 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
         yield from ChatModelConfig.problems(self)
         if self.engine == "anthropic" and not self.api_key:
             yield "api_key", "is required for the anthropic engine: ${secret:NAME}"
+        if self.temperature > self.highest_temperature:
+            most = f"the {self.engine} engine takes {self.highest_temperature:g} at most"
+            yield "temperature", f"is {self.temperature:g}; {most}"
         if self.local and self.max_tokens >= self.slot:
             yield "max_tokens", f"leaves no room for a prompt in a context of {self.slot}"
         elif self.context is not None and self.max_tokens >= self.context:
@@ -71,6 +74,11 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     def local(self) -> bool:
         """Whether the teacher runs on this machine, from an input of the stage."""
         return self.engine == "llama.cpp"
+
+    @property
+    def highest_temperature(self) -> float:
+        """The highest temperature that the engine takes."""
+        return 1.0 if self.engine == "anthropic" else 2.0
 
     @property
     def slot(self) -> int:

@@ -14,7 +14,8 @@ _KEPT = re.compile(
     r"""
     ^(?P<fence>`{3,}|~{3,})[^\n]*\n (?:.*?\n)?? (?P=fence)[`~]*[ \t]*$   # fenced code
   | ^(?:`{3,}|~{3,})[^\n]*\n .*                       # a fence that is never closed: all of it
-  | (?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)        # inline code
+  | (?<![`A-Za-zÀ-ɏ])(?P<ticks>`+)(?!`)           # inline code, in one paragraph: no apostrophe
+    (?:(?!\n[ \t\r]*\n).)+?(?<!`)(?P=ticks)(?!`)
   | \$?\{\{.*?\}\} | \{%.*?%\} | \$?\{[\w.!:\[\]-]*\} # {name}, {{name}}, {% name %}, ${name}
   | %\(\w+\)[sdrif] | %[sdrif]\b                      # Python's and C's
   | </?[A-Za-z][^<>\n]*> | <\|[^<>\n]*\|>             # tags, control tokens

@@ -1,4 +1,4 @@
-"""What a budget and `patience` leave of the rows: paid replies become rows, and a cut is not kept."""
+"""What rows cost: before a run, within a budget and `patience`, and in a preview."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from openai_endpoint import Endpoint
 
 from llmpipe.backends.ledger import Ledger
 from llmpipe.backends.spending import Budget
-from llmpipe.stages.generate import Generate
+from llmpipe.registry import variant_class
+from llmpipe.stages.generate import Generate, _for_preview
 from llmpipe.stages.generate.methods.evol_instruct import EvolInstruct
 from llmpipe.stages.generate.methods.orca import Orca, OrcaConfig
 
@@ -76,3 +77,49 @@ def test_a_budget_that_decides_the_rows_is_part_of_their_key(allow_fewer: bool, 
         return Generate.fingerprint(config)
 
     assert (key(requests=3) == key(requests=9)) is same
+
+
+@pytest.mark.parametrize(
+    ("fields", "replies"),
+    [
+        ({"method": "preference", "seeds": "s", "answers": 3}, 9),
+        ({"method": "textbook", "topics": ["t"]}, 4),
+        ({"method": "textbook", "topics": ["t"], "judge": None}, 1),
+        ({"method": "rewrite", "seeds": "s"}, 2),
+        ({"method": "rewrite", "seeds": "s", "judge": False}, 1),
+        ({"method": "template", "columns": {"a": {"prompt": "x"}, "b": {"prompt": "y"}},
+          "validators": [{"column": "a", "judge": {"rubric": "r", "scale": [1, 5], "threshold": 3}}]},
+         5),
+        ({"method": "template", "columns": {"a": {"values": ["x"]}}}, 0),
+        ({"method": "qa", "passages": "p", "questions_per_passage": 4}, 0.25),
+        ({"method": "translate", "seeds": "s", "language": "de", "roles": ["user", "assistant"]}, 2),
+    ],
+)  # fmt: skip
+def test_an_estimate_counts_every_reply(fields: dict[str, Any], replies: float) -> None:
+    """Judgments and repetitions too; a request that makes several rows is shared by them."""
+    cls = variant_class(Generate, fields["method"])
+    config = msgspec.convert(
+        {"kind": "generate", "teacher": TEACHER, "count": 100, **fields}, cls.Config
+    )
+    assert config.traffic().requests == 100 * replies
+
+
+def test_a_preview_waits_for_no_batch() -> None:
+    """A batch takes up to a day, and would hold more than is shown."""
+    config = msgspec.convert(
+        {"kind": "generate", "method": "orca", "teacher": {**TEACHER, "mode": "batch"},
+         "count": 9, "seeds": "s"}, OrcaConfig,
+    )  # fmt: skip
+    assert _for_preview(config, 2).teacher.mode == "requests"
+
+
+@pytest.mark.parametrize(("engine", "problems"), [("anthropic", 2), ("openai", 0)])
+def test_a_temperature_that_an_engine_does_not_take(engine: str, problems: int) -> None:
+    """Claude takes 1 at most; the teacher's own, and those of answers."""
+    teacher = {**TEACHER, "engine": engine, "temperature": 1.5, "api_key": "${secret:KEY}"}
+    config = msgspec.convert(
+        {"kind": "generate", "method": "preference", "teacher": teacher, "count": 9, "seeds": "s",
+         "answers": 2, "temperatures": [0.5, 1.2]}, variant_class(Generate, "preference").Config,
+    )  # fmt: skip
+    told = [message for _, message in Generate.problems(config) if "takes 1 at most" in message]
+    assert len(told) == problems

@@ -208,6 +208,10 @@ def test_neighboring_languages_and_short_texts() -> None:
         ("<b>bold</b> and 3 < 4 > 2", ["<b>", "</b>"]),
         ("see https://a.b/c?d=e.", ["https://a.b/c?d=e"]),
         ("50 % of it, plain.", []),
+        ("I don`t know it. You shouldn`t either.", []),
+        ("für`s erste, und dann geht`s weiter", []),
+        ("a ` here.\n\nAnother ` there.", []),
+        ("使用`code`函数, (`x\ny`)", ["`code`", "`x\ny`"]),
     ],
 )  # fmt: skip
 def test_the_parts_that_stay(text: str, kept: list[str]) -> None:

@@ -87,11 +87,21 @@ class PreferenceConfig(GenerateConfig, frozen=True, kw_only=True):
         count = len(self.temperatures)
         if count and count != self.answers:
             yield ("temperatures",), f"has {count} for {self.answers} answers"
+        most = self.teacher.highest_temperature
+        for index, temperature in enumerate(self.temperatures):
+            if temperature > most:
+                message = (
+                    f"is {temperature:g}; the {self.teacher.engine} engine takes {most:g} at most"
+                )
+                yield ("temperatures", index), message
         if self.teacher.temperature == 0 and not any(self.temperatures):
             yield (
                 ("teacher", "temperature"),
                 "is 0, so that all answers are the same; raise it, or set `temperatures`",
             )
+
+    def replies_per_row(self) -> float:
+        return self.answers * self.answers  # the answers, and n × (n − 1) comparisons
 
     def review(self) -> Iterable[Finding]:
         return absent([self.seeds], named_columns(("map",), self.map))

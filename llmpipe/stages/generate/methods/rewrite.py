@@ -133,6 +133,9 @@ class RewriteConfig(GenerateConfig, frozen=True, kw_only=True):
             if kind in self.kinds[:index]:
                 yield ("kinds", index), f"{kind!r} is listed twice"
 
+    def replies_per_row(self) -> float:
+        return 1 + self.judge
+
     def review(self) -> Iterable[Finding]:
         kept = [Named(("keep", i), name, required=False) for i, name in enumerate(self.keep)]
         return absent([self.seeds], [*named_columns(("map",), self.map), *kept])

@@ -85,6 +85,9 @@ class QaConfig(GenerateConfig, frozen=True, kw_only=True):
         if self.outside and not self.unanswerable:
             yield ("outside",), "has no effect without `unanswerable`"
 
+    def replies_per_row(self) -> float:
+        return 1 / self.questions_per_passage
+
     def packages(self) -> tuple[str, ...]:
         return ("regex",)
 

@@ -53,6 +53,10 @@ class TemplateConfig(GenerateConfig, frozen=True, kw_only=True):
             mistakes = self._problems_between()
         return mistakes
 
+    def replies_per_row(self) -> float:
+        prompts = sum(column.prompt is not None for column in self.columns.values())
+        return prompts + sum(each.judge.repeats for each in self.validators if each.judge)
+
     def review(self) -> Iterable[Finding]:
         named = [Named(field, name, required=False) for field, name, _ in self.foreign()]
         return absent([self.seeds], named) if self.seeds else ()

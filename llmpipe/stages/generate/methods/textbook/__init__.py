@@ -102,6 +102,9 @@ class TextbookConfig(GenerateConfig, frozen=True, kw_only=True):
             for field, message in self.judge.problems(self.teacher.temperature):
                 yield ("judge", field), message
 
+    def replies_per_row(self) -> float:
+        return 1 + (self.judge.repeats if self.judge else 0)
+
     def review(self) -> Iterable[Finding]:
         return absent([self.topic_rows], named_columns(("map",), self.map))
 

@@ -98,6 +98,9 @@ class TranslateConfig(GenerateConfig, frozen=True, kw_only=True):
             if role in self.roles[:index]:
                 yield ("roles", index), f"{role!r} is listed twice"
 
+    def replies_per_row(self) -> float:
+        return len(self.roles)  # of conversations with one turn of each role
+
     def review(self) -> Iterable[Finding]:
         kept = [Named(("keep", i), name, required=False) for i, name in enumerate(self.keep)]
         return absent([self.seeds], [*named_columns(("map",), self.map), *kept])
