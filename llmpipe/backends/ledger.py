@@ -168,8 +168,11 @@ class Ledger:
         if self.lost:
             found["requests_without_answer"] = self.lost
         if self.price is not None:
-            found["usd"] = round(self.price.of(self.usage), 8)
-            found["usd_new"] = round(self.price.of(self.new), 8)
+            # what no endpoint has counted is in no sum, but may be billed
+            known = not (self.unreported or self.lost)
+            found["usd" if known else "usd_at_most"] = round(self._spent.money, 8)
+            if known:
+                found["usd_new"] = round(self.price.of(self.new), 8)
         return found
 
     def _amount(self, usage: Usage, *, bound: bool) -> _Amount:

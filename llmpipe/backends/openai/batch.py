@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, Protocol, TypedDict
 
 from llmpipe.backends.openai.chat import ChatClient
-from llmpipe.backends.openai.chat_requests import ChatReply, ChatRequest, Said, spent
+from llmpipe.backends.openai.chat_requests import ChatReply, ChatRequest, Said
 from llmpipe.backends.openai.client import AnswerT, Failure, MalformedReplyError
 from llmpipe.backends.openai.journal import request_key
 from llmpipe.errors import StageError
@@ -41,6 +41,10 @@ class Sent(TypedDict):
     id: NotRequired[str]
 
 
+class BatchRefusedError(StageError):
+    """The provider refuses a batch as a whole; it will never have results."""
+
+
 class BatchApi(Protocol):
     """A provider's batches."""
 
@@ -54,7 +58,7 @@ class BatchApi(Protocol):
         """Return whether a batch has ended.
 
         Raises:
-            StageError: The provider refuses the batch as a whole.
+            BatchRefusedError: The provider refuses the batch as a whole.
         """
 
     def results(self, api: Any, batch: str) -> AsyncIterator[tuple[str, Any]]:
@@ -78,13 +82,17 @@ class Batches:
             new = [index for index in waiting if not any(index in b for b in under_way.values())]
             reserved = self._reserved(requests, waiting, new)
             if not reserved and not under_way:
-                raise self.client.ledger.refused(self.client.worst(requests[waiting[0]]))
+                error = self.client.ledger.refused(self.client.worst(requests[waiting[0]]))
+                found |= {index: Failure("budget", error.message) for index in waiting}
+                break
             chosen = [index for index in new if index in reserved][:LARGEST]
             if chosen:
                 name = self._submit({index: requests[index] for index in chosen}, keys)
                 under_way[name] = {index: number for number, index in enumerate(chosen)}
             for name, members in under_way.items():
                 self._collect(name, members, requests, keys, reserved, found)
+                for index in members:  # asked once: it may never get one
+                    found.setdefault(index, Failure("failed", "no result in its batch"))
             for number in reserved.values():  # of those that were not sent this time
                 self.client.ledger.cancel(number)
         return [found[index] for index in range(len(requests))]
@@ -105,8 +113,9 @@ class Batches:
             return False
         if "id" not in sent:
             known = sent
-            (found,) = self.client.call([name], lambda api, n: self.provider.find(api, n, known))
-            if not isinstance(found, str):
+            looked = self.client.call([name], lambda api, n: self.provider.find(api, n, known))
+            found = self._sure(looked[0])  # who cannot be asked may have it: never submit it again
+            if found is None:
                 return False
             self._put({"batch": name}, {**sent, "id": found})
         return True
@@ -119,7 +128,8 @@ class Batches:
         What is under way is paid for already: it is reserved as far as the budget goes.
         """
         numbers: dict[int, int] = {}
-        for index in sorted(waiting, key=lambda index: index in set(new)):
+        last = set(new)
+        for index in sorted(waiting, key=lambda index: index in last):
             number = self.client.ledger.reserve_now(self.client.worst(requests[index]))
             if number is None:
                 break
@@ -166,10 +176,10 @@ class Batches:
         reserved: dict[int, int],
         found: dict[int, ChatReply | Failure],
     ) -> None:
-        """Wait for a batch, and journal its replies. A request without a result is sent again."""
+        """Wait for a batch, and journal its replies."""
         sent: Sent = self._journaled({"batch": name}, Sent)
         by_id = {custom_id(name, number): index for index, number in members.items()}
-        for known, result in self._results(sent["id"]):
+        for known, result in self._results(sent["id"], [keys[index] for index in members]):
             index = by_id.get(known)
             if index is None:
                 continue
@@ -181,21 +191,30 @@ class Batches:
                 found[index] = said
                 continue
             self.client.journal.put(keys[index], said)
-            if number is None:  # of an earlier run, beyond the budget
-                self.client.ledger.recall(worst, spent(said))
-            else:
-                self.client.ledger.settle(number, worst, spent(said))
+            self.client.count(keys[index], number, worst, said)  # None: beyond the budget
             found[index] = self.client.received(said)
-        for index in members:  # failures and what has no result are sent again, if asked again
-            place: Place = {"batch": "", "number": 0}
-            self.client.journal.put(request_key({"place": keys[index]}), place, synced=False)
+        self._clear(keys[index] for index in members)
 
-    def _results(self, batch: str) -> list[tuple[str, Any]]:
-        """Return the results of a batch as soon as it has ended."""
+    def _clear(self, keys: Iterable[str]) -> None:
+        """Journal that requests are in no batch: without a reply, they are sent if asked again."""
+        place: Place = {"batch": "", "number": 0}
+        for key in keys:
+            self.client.journal.put(request_key({"place": key}), place, synced=False)
+
+    def _results(self, batch: str, keys: Sequence[str]) -> list[tuple[str, Any]]:
+        """Return the results of a batch as soon as it has ended.
+
+        Raises:
+            StageError: It cannot be read, or the provider refuses it: its requests are free again.
+        """
         pause, longest = POLL
-        while not self._sure(self.client.call([batch], self.provider.ended)[0]):
-            time.sleep(pause)
-            pause = min(longest, pause * 1.5)
+        try:
+            while not self._sure(self.client.call([batch], self.provider.ended)[0]):
+                time.sleep(pause)
+                pause = min(longest, pause * 1.5)
+        except BatchRefusedError:
+            self._clear(keys)
+            raise
 
         async def read(api: Any, batch: str) -> list[tuple[str, Any]]:
             return [result async for result in self.provider.results(api, batch)]

@@ -6,9 +6,8 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from llmpipe.backends.openai.batch import Sent
+from llmpipe.backends.openai.batch import BatchRefusedError, Sent
 from llmpipe.backends.openai.client import Failure
-from llmpipe.errors import StageError
 
 ENDED = ("completed", "expired", "cancelled")
 NAME = "llmpipe"
@@ -47,9 +46,10 @@ class OpenAIBatches:
             said = "; ".join(
                 str(error.message) for error in (found.errors and found.errors.data) or ()
             )
-            raise StageError(
+            raise BatchRefusedError(
                 f"the provider refuses the batch {batch}: {said or 'without a reason'}",
-                hint="nothing of it was paid for; change the spec and run again",
+                hint="nothing of it was paid for: run again to submit its requests in another one, "
+                "later if a limit was reached; or change the spec",
             )
         return found.status in ENDED
 

@@ -33,8 +33,12 @@ FEWEST = 1 / 8
 many."""
 SAFELY = 0.8
 """How much less dense than all prompts so far a prompt may be."""
-_NOT_SENT = ("ConnectError", "ConnectTimeout")
+LONG_PROMPT = 4_000
+"""Bytes of a prompt from which tokens are counted: what is added to a short one weighs too much."""
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 """Errors after which no request has reached the endpoint."""
+_MAYBE_BILLED = (408, 499, 502, 504, 520, 524)
+"""Statuses with which a proxy ends a request on which the model goes on working."""
 
 
 @dataclass(slots=True)
@@ -75,7 +79,11 @@ class ChatClient:
     _client: ApiClient = field(init=False)
     _attempts: Attempts = field(init=False)
     _density: float | None = None
-    """The fewest tokens for a byte among the prompts so far, as the endpoint counts them."""
+    """The fewest tokens for a byte among the long prompts so far, as the endpoint counts them."""
+    _met: set[str] = field(default_factory=set)
+    """The keys of requests whose earlier attempts are counted."""
+    _counted: set[str] = field(default_factory=set)
+    """The keys of requests whose reply is counted."""
 
     def __post_init__(self) -> None:
         self._attempts = Attempts(self.journal)
@@ -125,8 +133,9 @@ class ChatClient:
             StoreError: The journal cannot be used.
         """
         replies: dict[int, ChatReply] = {}
+        keys = [self.key(request) for request in requests]
         for index, request in enumerate(requests):
-            known = self._journaled(request)
+            known = self._journaled(keys[index], request)
             if known is not None:
                 replies[index] = _known(known)
                 self.on_reply(None)
@@ -137,11 +146,7 @@ class ChatClient:
             if self.prepare is not None:
                 prepare, self.prepare = self.prepare, None
                 prepare(self)
-            asked = [requests[i] for i in missing]
-            if self.batched is None:
-                outcomes = self.call(asked, self._send)
-            else:
-                outcomes = self.batched(self, asked)
+            outcomes = self._outcomes({i: keys[i] for i in missing}, requests)
             replies |= dict(zip(missing, map(_reply, outcomes), strict=True))
             if self.ledger.stopped:
                 error = self.ledger.error()
@@ -149,26 +154,50 @@ class ChatClient:
                 raise error
         return [replies[index] for index in range(len(requests))]
 
+    def _outcomes(
+        self, keys: Mapping[int, str], requests: Sequence[ChatRequest]
+    ) -> list[ChatReply | Failure]:
+        """Return the outcomes of the requests with these keys; equal ones are sent once."""
+        first = {key: index for index, key in reversed(keys.items())}
+        asked = sorted(first.values())
+        sent = [requests[index] for index in asked]
+        outcomes = self.call(sent, self._send) if self.batched is None else self.batched(self, sent)
+        for _ in range(len(keys) - len(asked)):
+            self.on_reply(None)
+        of = dict(zip(asked, outcomes, strict=True))
+        return [of[first[key]] for key in keys.values()]
+
     def call(
         self, requests: Sequence[RequestT], send: Callable[[Any, RequestT], Awaitable[AnswerT]]
     ) -> list[AnswerT | Failure]:
         """Send requests; see `ApiClient.call`."""
         return self._client.call(requests, send)
 
-    def _journaled(self, request: ChatRequest) -> Said | None:
+    def _journaled(self, key: str, request: ChatRequest) -> Said | None:
         """Return a reply from the journal, and count what it cost and what was lost before it."""
-        key, worst = self.key(request), self.worst(request)
         known: Said | None = self.journal.get(key, Said)
-        self.recall(key, worst, known)
+        self.recall(key, self.worst(request), known)
+        if known is not None:
+            self._learn(request, known)
         return known
 
     def recall(self, key: str, worst: Usage, known: Said | None) -> None:
-        """Count what earlier runs paid for a request: a reply, and attempts without one."""
-        if self.ledger.budget is not None:
-            for _ in range(self._attempts.lost(key, answered=known is not None)):
-                self.ledger.lose(None, worst)
-        if known is not None:
-            self.ledger.recall(worst, spent(known))
+        """Count, once, what earlier runs paid for a request: a reply, and attempts without one."""
+        if key not in self._met:
+            self._met.add(key)
+            if self.ledger.budget is not None:
+                for _ in range(self._attempts.lost(key, answered=known is not None)):
+                    self.ledger.lose(None, worst)
+        if known is not None and key not in self._counted:
+            self.count(key, None, worst, known)
+
+    def count(self, key: str, number: int | None, worst: Usage, said: Said) -> None:
+        """Count what a reply cost, instead of its reservation if it has one."""
+        self._counted.add(key)
+        if number is None:
+            self.ledger.recall(worst, spent(said))
+        else:
+            self.ledger.settle(number, worst, spent(said))
 
     def _too_long(self, request: ChatRequest) -> str:
         """Return why a prompt certainly exceeds the context, or an empty text if it may fit."""
@@ -210,9 +239,17 @@ class ChatClient:
         key, worst = self.key(request), self.worst(request)
         _, said = await self.charge(api, body, worst, key)
         self.journal.put(key, said)
-        if (usage := spent(said)) is not None and (size := _size(request)):
-            self._density = min(usage.input / size, self._density or 1.0)
+        self._learn(request, said)
         return said
+
+    def _learn(self, request: ChatRequest, said: Said) -> None:
+        """Learn from a long prompt how many tokens a byte of text has at least."""
+        usage, size = spent(said), _size(request)
+        if usage is None or size < LONG_PROMPT:
+            return
+        added = prompt_bound(request.messages, request.schema) - size
+        density = max(0, usage.input - added) / size
+        self._density = density if self._density is None else min(density, self._density)
 
     async def charge(
         self, api: Any, body: Mapping[str, Any], worst: Usage, key: str
@@ -222,25 +259,21 @@ class ChatClient:
         Raises:
             BudgetReachedError: The budget does not allow ``worst``.
         """
-        sdk = self.format.sdk
         number = await self.ledger.reserve(worst)
         try:
             if self.ledger.budget is not None:
                 self._attempts.begin(key)
             completion = await self.format.create(api, body)
             said = self.format.read(completion)
-        except sdk.errors.APIStatusError:
-            self.ledger.cancel(number)
-            if self.ledger.budget is not None:
-                self._attempts.refused(key)
-            raise
-        except BaseException as error:  # it may be billed: no reply, or one that cannot be read
-            if type(error.__cause__).__name__ in _NOT_SENT:
+        except BaseException as error:
+            if _is_free(error):
                 self.ledger.cancel(number)
-            else:
+                if self.ledger.budget is not None:
+                    self._attempts.refused(key)
+            else:  # no reply, or one that cannot be read
                 self.ledger.lose(number, worst)
             raise
-        self.ledger.settle(number, worst, spent(said))
+        self.count(key, number, worst, said)
         return completion, said
 
     def _begun(
@@ -253,6 +286,14 @@ class ChatClient:
     def _neutral(self, request: ChatRequest) -> dict[str, Any]:
         """Return the extra fields with which llama.cpp decodes greedily at temperature 0."""
         return dict(GREEDY) if self.local and request.temperature == 0 else {}
+
+
+def _is_free(error: BaseException) -> bool:
+    """Return whether a request that ended in an error certainly costs nothing."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int):
+        return status >= 300 and status not in _MAYBE_BILLED
+    return type(error.__cause__).__name__ in _NOT_SENT
 
 
 def _size(request: ChatRequest) -> int:

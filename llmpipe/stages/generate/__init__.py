@@ -214,6 +214,8 @@ def _written(
         summary += f" and {known} from the journal"
     if "usd" in spending:
         summary += f", {dollars(spending['usd'])}"
+    elif "usd_at_most" in spending:
+        summary += f", at most {dollars(spending['usd_at_most'])}"
     metrics = {**method.metrics(), **state.metrics(), **replies, **spending}
     return StageResult(outputs, metrics, summary)
 

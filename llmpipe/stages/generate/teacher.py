@@ -37,7 +37,7 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
     """Maximum tokens of a reply, including reasoning. Longer replies are cut and rejected."""
     context: Annotated[int, Meta(ge=256)] | None = None
     """Tokens of prompt and reply together; 2048 by default for llama.cpp. For an endpoint, prompts
-    that certainly exceed it are not sent; otherwise the endpoint refuses them."""
+    that exceed it are not sent, by a low estimate; the endpoint refuses the others."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 4
     """Number of requests at the same time; the slots of a llama.cpp server.
 
@@ -90,7 +90,7 @@ class TeacherConfig(ChatModelConfig, frozen=True, kw_only=True):
         data: dict[str, Any] = msgspec.to_builtins(self)
         if self.local:
             data["context"] = self.slot
-        else:
+        elif self.context is None:  # one that is too small drops rows
             del data["context"]
         return {name: value for name, value in data.items() if name not in UNSEEN}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from llmpipe.backends.openai import batch
 from llmpipe.backends.openai.batch import Batches
 from llmpipe.backends.openai.batch_api import OpenAIBatches
 from llmpipe.backends.openai.chat_format import OpenAIFormat
+from llmpipe.backends.openai.client import MalformedReplyError
 from llmpipe.backends.spending import Budget, BudgetReachedError
 from llmpipe.errors import StageError
 
@@ -131,3 +132,59 @@ def test_a_batch_that_is_refused_as_a_whole_is_named(tmp_path: Path) -> None:
             pytest.raises(StageError, match="refuses the batch batch_0: the model does not"),
         ):
             client.ask(questions(2))
+
+
+def test_a_refused_batch_is_submitted_again_by_the_next_run(tmp_path: Path) -> None:
+    """A limit that was reached passes: the journal does not hold the stage at the dead batch."""
+    with Endpoint() as endpoint:
+        service = Service(endpoint, tmp_path, "openai")
+        endpoint.batches.fails = "Enqueued token limit reached"
+        with service.client() as client, pytest.raises(StageError, match="limit reached"):
+            client.ask(questions(2))
+        endpoint.batches.fails = ""
+        with service.client() as client:
+            assert [reply.problem for reply in client.ask(questions(2))] == [None, None]
+        assert len(endpoint.batches.submitted) == 2
+
+
+def test_a_list_that_cannot_be_read_submits_nothing_twice(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch whose id never came may be there: only the provider's list says that it is not."""
+    cls = type(service.provider)
+    submit = cls.submit
+
+    async def killed(self: Any, api: Any, name: str, bodies: Any) -> str:
+        await submit(self, api, name, bodies)
+        raise KilledError
+
+    async def unreadable(self: Any, api: Any, name: str, sent: Any) -> str | None:
+        raise MalformedReplyError("a page")
+
+    with monkeypatch.context() as patch, service.client() as client:
+        patch.setattr(cls, "submit", killed)
+        with pytest.raises(KilledError):
+            client.ask(questions(3))
+    with monkeypatch.context() as patch, service.client() as client:
+        patch.setattr(cls, "find", unreadable)
+        with pytest.raises(StageError, match="cannot be read: a page"):
+            client.ask(questions(3))
+    with service.client() as client:
+        assert len(client.ask(questions(3))) == 3
+    assert len(service.server.submitted) == 1
+
+
+def test_a_batch_that_ends_without_results_is_not_submitted_without_end(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some providers end a cancelled batch so; its requests have failed."""
+
+    async def nothing(self: Any, api: Any, batch: str) -> AsyncIterator[tuple[str, Any]]:
+        for result in ():
+            yield result
+
+    monkeypatch.setattr(type(service.provider), "results", nothing)
+    with service.client() as client:
+        (reply, _) = client.ask(questions(2))
+    assert (reply.problem, reply.detail) == ("failed", "no result in its batch")
+    assert len(service.server.submitted) == 1

@@ -20,6 +20,7 @@ from openai_endpoint import Answer, Endpoint
 from llmpipe.backends.ledger import Ledger, prompt_bound
 from llmpipe.backends.openai.chat_requests import ChatRequest
 from llmpipe.backends.spending import Budget, BudgetReachedError, Price, Usage
+from llmpipe.errors import StageError
 
 pytestmark = pytest.mark.heavy
 
@@ -199,3 +200,65 @@ def test_a_bound_is_no_less_than_any_tokenizer_on_bytes_counts() -> None:
     request = ChatRequest([{"role": "user", "content": text}], 0, 1, 0)
     assert prompt_bound(request.messages, None) >= len(text.encode()) + 256
     assert prompt_bound(request.messages, {"type": "object"}) >= len(text.encode()) + 1024
+
+
+@pytest.mark.parametrize(("status", "costs"), [(500, False), (503, False), (408, True), (502, True), (504, True), (524, True)])  # fmt: skip
+def test_what_a_proxy_cuts_may_be_billed(tmp_path: Path, status: int, costs: bool) -> None:
+    """The model goes on behind a proxy that gave up; the next run counts it too."""
+    with Endpoint(lambda b, n: error(status, "cut") if n == 1 else None) as endpoint:
+        for _ in range(2):
+            ledger = Ledger(PRICE, Budget(money=1))
+            with client_for(endpoint.url, tmp_path, ledger=ledger) as client:
+                (reply,) = client.ask(questions(1))
+            assert reply.problem is None
+            assert ledger.lost == costs
+            assert ("usd_at_most" in ledger.metrics()) == costs
+        assert len(endpoint.received) == 2
+
+
+def test_what_was_never_sent_takes_nothing_from_the_next_run(tmp_path: Path) -> None:
+    """No endpoint listens: the budget of one request is still there when one does."""
+    with Endpoint() as endpoint:
+        for url in ("http://127.0.0.1:9/v1", endpoint.url):
+            ledger = Ledger(None, Budget(requests=1))
+            with client_for(url, tmp_path, ledger=ledger) as client:
+                if url == endpoint.url:
+                    assert [reply.problem for reply in client.ask(questions(1))] == [None]
+                else:
+                    with pytest.raises(StageError, match="cannot reach the teacher"):
+                        client.ask(questions(1))
+            assert ledger.lost == 0
+
+
+def test_equal_requests_are_sent_and_counted_once(tmp_path: Path) -> None:
+    """Together, later, and in the next run: one reply is paid for, and it counts once."""
+    one, other = questions(2)
+    with Endpoint(lambda body, number: time.sleep(0.05)) as endpoint:  # type: ignore[func-returns-value]
+        for sent in (2, 0):
+            told: list[int | None] = []
+            ledger = Ledger(PRICE, Budget(requests=2))
+            with client_for(endpoint.url, tmp_path, ledger=ledger, on_reply=told.append) as client:
+                first, second, third = client.ask([one, other, one])
+                assert first == third != second
+                assert client.ask([other, one]) == [second, first]
+                assert client.sent == sent
+            assert len(told) == 5
+            assert ledger.told().startswith("2 requests, 4 tokens")
+        assert len(endpoint.received) == 2
+    for _ in range(2):
+        ledger = Ledger(None, Budget(requests=2))
+        with client_for(endpoint.url, tmp_path, ledger=ledger) as client:
+            client.ask([one, other])
+        assert ledger.lost == 0
+
+
+def test_a_cost_that_is_not_known_is_not_called_zero(tmp_path: Path) -> None:
+    """An endpoint that reports no tokens gives an upper bound of the money."""
+    with Endpoint() as endpoint:
+        endpoint.usage = lambda body: None
+        ledger = Ledger(PRICE)
+        with client_for(endpoint.url, tmp_path, ledger=ledger) as client:
+            client.ask(questions(2))
+    found = ledger.metrics()
+    assert found["usd_at_most"] >= 2 * PRICE.of(Usage(0, 16))
+    assert not {"usd", "usd_new"} & found.keys()

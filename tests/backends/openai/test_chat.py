@@ -304,3 +304,31 @@ def test_half_of_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
                 (reply,) = client.ask(questions(1))
                 assert reply.text == "a \ufffd b"
     assert len(endpoint.received) == 1
+
+
+def test_short_prompts_do_not_tell_how_dense_long_ones_are(tmp_path: Path) -> None:
+    """What an endpoint adds to a short prompt made it look as if each byte were a token."""
+    short, long = (
+        ChatRequest([{"role": "user", "content": text}], 0.5, 16, seed=1)
+        for text in ("hello", "word " * 2_000)
+    )
+    with Endpoint() as endpoint:
+        endpoint.usage = lambda body: (len(body["messages"][-1]["content"]) // 4 + 400, 1)
+        with client_for(endpoint.url, tmp_path, context=4_000) as client:
+            assert [reply.problem for reply in client.ask([short])] == [None]
+            assert [reply.problem for reply in client.ask([long])] == [None]
+
+
+def test_the_density_of_long_prompts_comes_back_from_the_journal(tmp_path: Path) -> None:
+    """The second run drops the same prompts as the first one."""
+    long, longer = (
+        ChatRequest([{"role": "user", "content": "word " * count}], 0.5, 16, seed=1)
+        for count in (4_000, 6_000)
+    )
+    with Endpoint() as endpoint:
+        endpoint.usage = lambda body: (len(body["messages"][-1]["content"]) // 2, 1)
+        for _ in range(2):
+            with client_for(endpoint.url, tmp_path, context=11_000) as client:
+                assert [reply.problem for reply in client.ask([long])] == [None]
+                assert [reply.problem for reply in client.ask([longer])] == ["too long"]
+        assert len(endpoint.received) == 1
