@@ -40,7 +40,12 @@ _TOO_LONG = (
     "exceed_context_size_error", "context_length_exceeded", "maximum context length",
     "prompt is too long",
 )  # fmt: skip
-_FATAL = {401: "refuses the API key", 403: "refuses access", 404: "does not know the model or path"}
+_FATAL = {
+    401: "refuses the API key",
+    402: "asks for payment",
+    403: "refuses access",
+    404: "does not know the model or path",
+}
 
 RequestT = TypeVar("RequestT")
 AnswerT = TypeVar("AnswerT")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, TypedDict
 
 from llmpipe.backends.ledger import prompt_bound
@@ -41,6 +41,8 @@ SCHEMA: Mapping[str, Any] = {
     "required": ["verdict"],
     "additionalProperties": False,
 }
+TEMPERATURE = 0.7
+"""No model's default: one that takes only its default refuses it."""
 EXTRAS: Mapping[str, Mapping[str, Any]] = {"logprobs": {"logprobs": True}, "many": {"n": 2}}
 """Abilities that only a field of its own shows, which requests of a stage do not have."""
 
@@ -71,7 +73,8 @@ def probe_endpoint(
             f"{where} does not obey what this stage needs: {', '.join(missing)} "
             f"({', '.join(f'{name}: {getattr(found, name)}' for name in missing)})",
             hint="use another endpoint, or a method or budget that does not need it; "
-            "nothing but the probe was paid for",
+            "nothing but the probe was paid for; if the endpoint has changed since it was probed, "
+            "`--resample` probes it again",
         )
     for message in _told(found, client.format.sdk.package == "anthropic"):
         warn(f"{where} {message}")
@@ -103,6 +106,9 @@ def _verb(state: str) -> str:
 @dataclass(slots=True)
 class _Probe:
     client: ChatClient
+    _refused: dict[str, Probed] = field(default_factory=dict)
+    """Refusals by their journal keys, until a later request is answered: an endpoint also refuses
+    because an account is empty, which passes."""
 
     def abilities(self) -> Abilities:
         """Return what the endpoint does, from the journal or by asking it."""
@@ -174,7 +180,7 @@ class _Probe:
         client = self.client
         messages = [{"role": "system", "content": system}] if system else []
         messages.append({"role": "user", "content": text})
-        request = ChatRequest(messages, 1.0, tokens, seed=7, schema=schema)
+        request = ChatRequest(messages, TEMPERATURE, tokens, seed=7, schema=schema)
         asked = replace(client.format, abilities=abilities)  # type: ignore[type-var]
         body = {"model": client.model, **asked.body(request), **(extras or {})}
         key = request_key({"probe": body, "teacher": client.identity, "number": number})
@@ -195,15 +201,21 @@ class _Probe:
         return self._kept(key, outcome)
 
     def _kept(self, key: str, outcome: Probed | Failure) -> Probed:
-        """Return an answer, and journal it if it will be the same the next time."""
+        """Return an answer, and journal it if it will be the same the next time.
+
+        Raises:
+            BudgetReachedError: The budget does not allow the request.
+        """
         if self.client.ledger.stopped:
             raise self.client.ledger.error()
         if isinstance(outcome, Failure):
             refused = Probed(refused=f"{outcome.problem}: {outcome.detail}")
-            if outcome.problem not in ("refused", "too long"):
-                return refused  # it may be better the next time
-            outcome = refused
-        self.client.journal.put(key, outcome)
+            if outcome.problem in ("refused", "too long"):
+                self._refused[key] = refused
+            return refused
+        for each, answer in {**self._refused, key: outcome}.items():
+            self.client.journal.put(each, answer)
+        self._refused.clear()
         return outcome
 
 

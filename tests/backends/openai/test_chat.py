@@ -137,6 +137,16 @@ def test_a_refused_key_ends_the_work_and_is_not_shown(tmp_path: Path) -> None:
         assert len(endpoint.received) == 1
 
 
+def test_an_empty_account_ends_the_work(tmp_path: Path) -> None:
+    """A 402 says nothing about a request: no row is rejected for it."""
+    with (
+        Endpoint(lambda body, number: error(402, "no credit")) as endpoint,
+        client_for(endpoint.url, tmp_path) as client,
+        pytest.raises(StageError, match="asks for payment: no credit"),
+    ):
+        client.ask(questions(1))
+
+
 def test_a_request_that_is_too_long_is_that_row_s_problem(tmp_path: Path) -> None:
     """The others are answered; the reply says what is wrong, and is not journaled."""
 

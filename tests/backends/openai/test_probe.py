@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from chat_clients import client_for, questions
-from openai_endpoint import Endpoint
+from chat_clients import client_for, error, questions
+from openai_endpoint import Answer, Endpoint
 
 from llmpipe.backends.ledger import Ledger
 from llmpipe.backends.openai.chat import ChatRequest
@@ -116,3 +117,55 @@ def test_what_the_journal_answers_needs_no_probe(tmp_path: Path) -> None:
                 client.ask(questions(number))
                 client.ask(questions(number))
     assert told == ["probe", "probe"]
+
+
+@pytest.mark.parametrize("answered", [0, 1])
+def test_an_account_that_is_empty_is_no_nature_of_an_endpoint(
+    tmp_path: Path, answered: int
+) -> None:
+    """It refuses everything, from the first probe or from the second; later it is charged up."""
+    with Endpoint() as endpoint:
+        obeying = endpoint._probed
+
+        def empty(body: dict[str, Any]) -> Answer:
+            if len(endpoint.probes) > answered:
+                return error(400, "Your credit balance is too low")
+            return obeying(body)
+
+        endpoint._probed = empty  # type: ignore[method-assign]
+        with client_for(endpoint.url, tmp_path, local=False) as client:
+            if answered:
+                probe_endpoint(client, frozenset(), print)
+            else:
+                with pytest.raises(StageError, match="credit balance is too low"):
+                    probe_endpoint(client, frozenset(), print)
+        endpoint._probed = obeying  # type: ignore[method-assign]
+        found, told = probed(endpoint, tmp_path)
+    assert (found, told) == (Abilities(logprobs="yes", many="yes"), [])
+
+
+def test_a_refusal_before_an_answer_is_known_the_next_time(tmp_path: Path) -> None:
+    """What the endpoint has refused and then answered without is its nature."""
+    with Endpoint() as endpoint:
+        endpoint.refuses = {"seed"}
+        for count in (8, 8):
+            found, _ = probed(endpoint, tmp_path)
+            assert found.seed == "refused"
+            assert len(endpoint.probes) == count
+
+
+def test_a_model_that_takes_only_its_own_temperature_gets_none(tmp_path: Path) -> None:
+    """Reasoning models take 1.0, their default, and refuse all others."""
+    with Endpoint() as endpoint:
+        obeying = endpoint._probed
+
+        def reasoning(body: dict[str, Any]) -> Answer:
+            if body.get("temperature", 1.0) != 1.0:
+                return error(400, "Only the default (1) value is supported")
+            return obeying(body)
+
+        endpoint._probed = reasoning  # type: ignore[method-assign]
+        found, _ = probed(endpoint, tmp_path)
+        (body,) = endpoint.received
+    assert found.temperature == "refused"
+    assert "temperature" not in body

@@ -11,12 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from openai_endpoint import Endpoint, evolving_reply
 from processes import kill, run_processes
 from test_plugins import llmpipe, offer
 
 from llmpipe.formats.provenance import PROVENANCE, read_provenance, row_id
+from llmpipe.stages.generate.teacher import TeacherConfig
 
 pytestmark = pytest.mark.heavy
 
@@ -228,6 +230,17 @@ def test_a_dead_teacher_is_named(recipe: Recipe) -> None:
     error = recipe.run("http://127.0.0.1:9/v1", 2)["error"]
     assert "http://127.0.0.1:9/v1" in error["message"] + str(error["hint"])
     assert not any("Traceback" in line for line in error["tail"])
+
+
+def test_a_context_that_can_drop_rows_is_in_the_key() -> None:
+    """Of an endpoint without one, the key is what it was."""
+    spec = {"engine": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    plain, small = (
+        msgspec.convert({**spec, **more}, TeacherConfig).fingerprint()
+        for more in ({}, {"context": 4096})
+    )
+    assert small == {**plain, "context": 4096}
+    assert "context" not in plain
 
 
 def test_the_embedded_teacher_writes_rows(recipe: Recipe, smollm2_gguf: Path) -> None:
