@@ -158,8 +158,10 @@ class ChatClient:
         self, keys: Mapping[int, str], requests: Sequence[ChatRequest]
     ) -> list[ChatReply | Failure]:
         """Return the outcomes of the requests with these keys; equal ones are sent once."""
-        first = {key: index for index, key in reversed(keys.items())}
-        asked = sorted(first.values())
+        first: dict[str, int] = {}
+        for index, key in keys.items():
+            first.setdefault(key, index)
+        asked = list(first.values())
         sent = [requests[index] for index in asked]
         outcomes = self.call(sent, self._send) if self.batched is None else self.batched(self, sent)
         for _ in range(len(keys) - len(asked)):
