@@ -63,8 +63,9 @@ def wrong_language(text: str, name: str) -> str | None:
 
 @cache
 def _detector() -> LanguageDetector:
-    builder = _lingua().LanguageDetectorBuilder
-    return builder.from_all_languages().with_low_accuracy_mode().build()
+    builder = _lingua().LanguageDetectorBuilder.from_all_languages()
+    detector: LanguageDetector = builder.with_low_accuracy_mode().build()
+    return detector
 
 
 def _lingua() -> Any:
