@@ -51,6 +51,13 @@ class Guard:
         for line in lines:
             self.write(line)
 
+    def close(self) -> None:
+        """Leave the other stream open.
+
+        A logging handler that takes this guard for a file of its own, as absl's does, closes it
+        when logging is configured again.
+        """
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 

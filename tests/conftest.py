@@ -63,6 +63,19 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, cores[number % len(cores) :: workers])
     else:
         compileall.compile_dir(PACKAGE, quiet=1)
+    if find_spec("absl"):
+        _keep_open_what_is_captured()
+
+
+def _keep_open_what_is_captured() -> None:
+    """Give absl's log handler the real standard error.
+
+    It takes what standard error is when a test first imports it, which is pytest's capture, and
+    closes that when Axolotl configures logging in a test with another standard error.
+    """
+    from absl import logging
+
+    logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -217,3 +217,12 @@ def test_colors_are_no_words() -> None:
     """Those of a child's log go; a sequence that does more stays in sight."""
     assert uncolored("\x1b[1;31mno\x1b[0m \x1b[38:2::1:2:3mway\x1b[m") == "no way"
     assert uncolored("\x1b[2J") == "\x1b[2J"
+
+
+def test_a_guard_does_not_close_what_it_guards() -> None:
+    """A handler of logging that took it for its own file closes it, and messages go on."""
+    stream = io.StringIO()
+    guard = Guard(stream)
+    guard.close()
+    guard.write("still here")
+    assert stream.getvalue() == "still here"
