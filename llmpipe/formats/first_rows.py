@@ -56,12 +56,15 @@ def named_columns(
             yield Named((*block, name), value, required)
 
 
-def absent(files: Sequence[str | None], named: Iterable[Named]) -> Iterator[Finding]:
+def absent(
+    files: Sequence[str | None], named: Iterable[Named], made: Collection[str] = ()
+) -> Iterator[Finding]:
     """Yield the columns that none of the first rows has.
 
     Args:
         files: where the rows are. What is no absolute path is a stage's, and makes all unknown.
         named: the columns. One that is not required may come in later rows, which is a warning.
+        made: names that the stage adds to those of the rows, for suggestions.
     """
     columns: dict[str, None] = {}
     rows, whole, names = 0, True, []
@@ -76,7 +79,7 @@ def absent(files: Sequence[str | None], named: Iterable[Named]) -> Iterator[Find
     for item in named if rows else ():
         if item.column is not None and item.column not in columns:
             known = ", ".join([*islice(columns, LISTED), *["…"] * (len(columns) > LISTED)])
-            hint = did_you_mean(item.column, columns) or f"there are: {known}"
+            hint = did_you_mean(item.column, [*made, *columns]) or f"there are: {known}"
             which = "no row" if whole else f"none of the first {rows} rows"
             message = f"{which} of {_listed(names)} has a column {item.column!r}"
             yield Finding(item.field, message, hint, warning=not (item.required or whole))

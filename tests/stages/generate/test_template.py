@@ -243,6 +243,17 @@ def test_a_name_that_means_nothing_is_refused(
     assert message in problems[0][1]
 
 
+def test_a_column_that_neither_seeds_nor_stage_have(run: MethodRun, tmp_path: Path) -> None:
+    """The columns that the stage makes are suggested as well."""
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text('{"topic": "bees"}\n')
+    columns = {"city": {"values": ["x"]}, "a": {"prompt": "{{ topic }} in {{ ctiy }}"}}
+    (found,) = run.config(count=1, seeds=str(seeds), columns=columns).review()
+    assert found.field == ("columns", "a", "prompt")
+    assert found.message == "no row of seeds.jsonl has a column 'ctiy'"
+    assert found.hint == "did you mean 'city'?"
+
+
 def test_mistakes_that_only_the_seeds_show(run: MethodRun) -> None:
     """A column that neither side has, one that both have, and a file without rows."""
     seeded = {"seeds": "./s.jsonl", "columns": {"a": {"template": "\n{{ tpoic }}"}}}

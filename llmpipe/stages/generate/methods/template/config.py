@@ -59,7 +59,7 @@ class TemplateConfig(GenerateConfig, frozen=True, kw_only=True):
 
     def review(self) -> Iterable[Finding]:
         named = [Named(field, name, required=False) for field, name, _ in self.foreign()]
-        return absent([self.seeds], named) if self.seeds else ()
+        return absent([self.seeds], named, self.columns) if self.seeds else ()
 
     def foreign(self) -> Iterator[tuple[FieldPath, str, int]]:
         """Yield the columns that are used and not made here: field, name, and line in the field."""
