@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -62,8 +63,19 @@ def test_what_does_not_tell_has_no_number(tmp_path: Path) -> None:
         "wide.jsonl": text.encode("utf-16"),
         "broken.parquet": b"PAR1",
         "rows.arrow": b"ARROW1",
-        "long.csv": b"q\n" + b"x" * 200_000,
     }.items():
         assert estimated_rows(written(tmp_path / name, data)) is None, name
     assert estimated_rows(tmp_path) is None
     assert estimated_rows(tmp_path / "nothing.jsonl") is None
+
+
+def test_a_cell_beyond_the_limit_of_csv_has_no_number(tmp_path: Path) -> None:
+    """The limit is the process's, and who reads tables raises it."""
+    table = written(tmp_path / "long.csv", b"q\n" + b"x" * 200_000)
+    before = csv.field_size_limit(131_072)
+    try:
+        assert estimated_rows(table) is None
+        csv.field_size_limit(1_000_000)
+        assert estimated_rows(table) == 1
+    finally:
+        csv.field_size_limit(before)
