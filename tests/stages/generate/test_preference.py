@@ -151,7 +151,7 @@ def test_only_decided_pairs_count(run: Run) -> None:
     [
         (ChatReply("word", truncated=True), "truncated"),
         (ChatReply("502 Bad Gateway"), "error text"),
-        (ChatReply("<html><body>upstream</body></html>"), "error text"),
+        (ChatReply("<html><body>502 Bad Gateway</body></html>"), "error text"),
         (ChatReply(problem="refused", detail="no"), "refused"),
         (ChatReply("token " * 100_000), "over max_tokens"),
         (ChatReply("Please weigh item number 7 now, carefully."), "repeats the prompt"),
