@@ -64,9 +64,15 @@ class Peer:
     serve: Callable[[Setting], AbstractContextManager[Address]]
 
     def under(self, setting: Setting, load: Load) -> Stormed:
-        """Start it, warm it up with one request, put the load on it and stop it."""
+        """Start it, warm it up with one request, put the load on it and stop it.
+
+        Raises:
+            SystemExit: it does not answer the first request, so there is nothing to compare.
+        """
         with self.serve(setting) as at:
-            storm(at.url, NAME, at.key, Load(1, 1, 4))
+            failures = storm(at.url, NAME, at.key, Load(1, 1, 4)).failures()
+            if failures:
+                raise SystemExit(f"{self.name} fails at its first request: {next(iter(failures))}")
             return storm(at.url, NAME, at.key, load)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from openai_endpoint import Endpoint
 
 from benchmarks.serve.load import Load, storm
+from benchmarks.serve.peers import Address, Peer, Setting
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,3 +64,12 @@ def test_what_fails_and_what_is_cut_is_counted() -> None:
     assert (whole.cut(), whole.failures().total()) == (0, 0)
     assert (cut.cut(), cut.failures().total()) == (4, 0)
     assert (gone.cut(), gone.failures().total()) == (0, 2)
+
+
+def test_a_server_that_does_not_answer_ends_the_benchmark_at_once() -> None:
+    """It is named with its reason, before the load is put on the others again."""
+    with Endpoint() as endpoint:
+        url = endpoint.url.removesuffix("/v1")
+    peer = Peer("the other", lambda setting: nullcontext(Address(url)))
+    with pytest.raises(SystemExit, match=r"the other fails at its first request: .*refused"):
+        peer.under(Setting(Path("m.gguf"), 1, 256, 1), Load(2, 2, 4))
