@@ -190,9 +190,8 @@ class StatCache:
         try:
             return look_up(path)
         except sqlite3.DatabaseError as error:
-            missing = error.sqlite_errorcode == sqlite3.SQLITE_ERROR  # a table or a column
-            if isinstance(error, sqlite3.OperationalError) and not missing:
-                raise  # locked or read-only, which is not damage
+            if isinstance(error, sqlite3.OperationalError) and not _is_damage(error):
+                raise  # locked or read-only
             self._db.close()
             self._db = self._start_empty()
             return look_up(path)
@@ -331,6 +330,14 @@ def _scan(folder: str, unseen: Collection[str] = ()) -> Iterator[tuple[str, Stam
 def stamp(found: os.stat_result) -> Stamp:
     """Return what identifies an unchanged file."""
     return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+
+def _is_damage(error: sqlite3.OperationalError) -> bool:
+    """Return whether a table or a column is missing, or a file of the database cannot be read.
+
+    The last occurs where another one found damage, and removed the files that are open here.
+    """
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR)
 
 
 def _is_unchanged(row: tuple[bytes, int, int, int, int, str, int], seen: Stamp) -> bool:

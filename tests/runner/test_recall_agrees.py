@@ -155,7 +155,7 @@ STORE = (
     "latest/*/*",
     "latest/*",
     "projects/*",
-    "statcache-*",
+    "statcache-*.sqlite",  # not its -shm: SQLite maps it, and cutting what is mapped is fatal
 )
 HARM: list[Callable[[Path], object]] = [
     _remove,

@@ -124,6 +124,17 @@ def test_a_damaged_cache_is_begun_anew(tmp_path: Path) -> None:
     assert StatCache(place).digest(path) == hashlib.sha256(b"x").hexdigest()
 
 
+def test_a_cache_removed_while_it_is_open_refuses_no_other_use(tmp_path: Path) -> None:
+    """What SQLite left beside it belongs to a file that is gone: that costs a rehash, too."""
+    place, path = tmp_path / "statcache.sqlite", tmp_path / "a"
+    path.write_bytes(b"x")
+    with contextlib.closing(StatCache(place)):
+        place.unlink()
+        for _ in range(2):
+            with contextlib.closing(StatCache(place)) as other:
+                assert other.digest(path) == hashlib.sha256(b"x").hexdigest()
+
+
 def test_an_unreadable_file_is_named(tmp_path: Path, cache: StatCache) -> None:
     """A file that is gone is a message with its path."""
     with pytest.raises(StageError, match="gone"):
