@@ -92,6 +92,9 @@ class ScatteredLines:
         self._ends = array("Q", [0])
         """How many bytes all lines before each position have, line feeds aside."""
 
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
     def add(self, lines: Sequence[bytes]) -> None:
         """Add lines at the end."""
         self._bytes.add(b"\n".join([*lines, b""]))

@@ -149,13 +149,18 @@ def require_same_twice(
 ) -> None:
     """Check that a stage makes the same bytes twice, as ``exact`` and ``same-machine`` promise.
 
+    The second time the stage has another name, which is not part of its key.
+
     Raises:
         AssertionError: it does not.
     """
-    made = [run_stage(stage, fields, folder, inputs).outputs for _ in range(2)]
+    names = ("stage", "renamed")
+    made = [run_stage(stage, fields, folder, inputs, name=name).outputs for name in names]
     first, second = ({name: _content(path) for name, path in one.items()} for one in made)
     differing = [name for name in first if first[name] != second[name]]
-    assert not differing, f"made of the same inputs, these differ: {', '.join(differing)}"
+    assert not differing, (
+        f"made of the same inputs under two names, these differ: {', '.join(differing)}"
+    )
 
 
 def _content(path: Path) -> dict[str, str]:

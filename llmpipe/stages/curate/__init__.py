@@ -46,16 +46,26 @@ from llmpipe.stages.curate.rows import Rows
 from llmpipe.stages.curate.steps import (
     Decontaminate,
     Encoding,
+    Language,
     Length,
     NearDuplicates,
     Refusals,
     Repetition,
+    Schema,
+    Secrets,
     Step,
 )
 from llmpipe.stages.format_read import SourceRows, Told, rows_of
 
 WORDS = ("numpy", "regex")
 """Packages that every step needs."""
+
+TOOLS: Mapping[type, str] = {
+    NearDuplicates: "rensa",
+    Language: "lingua-language-detector",
+    Schema: "jsonschema",
+}
+"""The package whose version decides what a step drops."""
 
 
 class CurateConfig(StageConfig, frozen=True, kw_only=True):
@@ -115,8 +125,8 @@ class Curate(StageDefaults, Estimates):
 
     @staticmethod
     def tools(config: CurateConfig) -> tuple[str, ...]:
-        compares = any(isinstance(step, NearDuplicates) for step in config.steps)
-        return ("rensa",) if compares else ()
+        used = (TOOLS.get(type(step)) for step in config.steps)
+        return tuple(dict.fromkeys(filter(None, used)))
 
     @staticmethod
     def needs(config: CurateConfig, inputs: Mapping[str, Given]) -> tuple[Need, ...]:
@@ -229,7 +239,14 @@ def _note(told: Told, message: str, error: RowError) -> None:
 
 def _take(ctx: StageContext[CurateConfig], number: int, step: Step, pool: Pool) -> dict[str, Any]:
     """Take one step; return its metrics."""
-    from llmpipe.stages.curate import damage, decontaminate, filters, near_duplicates
+    from llmpipe.stages.curate import (
+        damage,
+        decontaminate,
+        filters,
+        languages,
+        near_duplicates,
+        secrets,
+    )
 
     pool.step = number
     before = len(pool.kept)
@@ -248,6 +265,12 @@ def _take(ctx: StageContext[CurateConfig], number: int, step: Step, pool: Pool) 
             found = filters.repetition(step, pool)
         case Refusals():
             found = filters.refusals(step, pool)
+        case Language():
+            found = languages.run(step, pool)
+        case Secrets():
+            found = secrets.run(step, pool)
+        case Schema():
+            found = filters.schema(step, pool)
     name = str(msgspec.to_builtins(step)["step"])
     return {"step": name, "dropped": before - len(pool.kept), **found}
 
@@ -279,6 +302,10 @@ def _lines(metrics: Mapping[str, Any]) -> Iterator[str]:
             yield f"at {step['threshold']['score']:g}, {may} of {words} words may differ"
         if step.get("not_compared"):
             yield f"{step['not_compared']} resemble too many rows to be compared with all of them"
+        if step.get("redacted"):
+            yield f"{step['redacted']} were redacted"
+        if step.get("too_short_to_tell"):
+            yield f"{step['too_short_to_tell']} are too short to tell their language"
         if "held_out" in step:
             yield f"{step['held_out_found']} of {step['held_out']} held-out rows were given away"
         if step.get("held_out_not_compared"):

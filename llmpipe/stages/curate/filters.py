@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmpipe.formats.json_schema import json_value, mismatch
 from llmpipe.formats.leakage import normalize
+from llmpipe.formats.provenance import PROVENANCE
+from llmpipe.formats.records import Row
 from llmpipe.stages.curate.phrases import OF_ITSELF, REFUSALS, Phrases
 from llmpipe.stages.curate.pool import NO_STEP, Drop, Pool, raised
 from llmpipe.stages.curate.rows import REJECTED
-from llmpipe.stages.curate.steps import Length, Refusals, Repetition
+from llmpipe.stages.curate.steps import Length, Refusals, Repetition, Schema
 from llmpipe.stages.curate.words import compared_words
+
+LONGEST_REASON = 300
+"""Letters of a reason. The text that a schema does not accept may be long."""
 
 
 def length(step: Length, pool: Pool) -> Mapping[str, Any]:
@@ -64,6 +70,31 @@ def refusals(step: Refusals, pool: Pool) -> Mapping[str, Any]:
                 drops[position] = _phrase("phrase", found, "take it out of phrases")
     pool.drop(drops)
     return {}
+
+
+def schema(step: Schema, pool: Pool) -> Mapping[str, Any]:
+    """Drop rows that the schema does not accept; return the metrics."""
+    drops = {}
+    for position, row in pool.each_row("validating"):
+        told = _refused(step, row)
+        if told:
+            drops[position] = Drop("schema", told[:LONGEST_REASON], "change the schema")
+    pool.drop(drops)
+    return {}
+
+
+def _refused(step: Schema, row: Row) -> str:
+    """Return why the schema does not accept a row, or an empty text."""
+    if step.column is None:
+        return mismatch(step.schema, {name: row[name] for name in row if name != PROVENANCE})
+    if step.column not in row:
+        return f"has no column {step.column}"
+    value = row[step.column]
+    try:
+        told = mismatch(step.schema, json_value(value) if isinstance(value, str) else value)
+    except ValueError as error:
+        told = f"not JSON: {error}"
+    return f"{step.column}: {told}" if told else ""
 
 
 def _repeated(text: str, step: Repetition) -> float:

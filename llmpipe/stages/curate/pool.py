@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from llmpipe.formats.bad_line import BadLine
-from llmpipe.formats.records import encode
+from llmpipe.formats.records import Row, encode
 from llmpipe.stages.curate.rows import Rows, Said
+
+T = TypeVar("T")
 
 EVERY = 10_000
 """Rows between two reports of progress."""
@@ -46,6 +48,12 @@ def raised(field: str, score: float) -> str:
     return f"raise {field} {least:.4f}" if least < 1 else NO_STEP
 
 
+def lowered(field: str, score: float) -> str:
+    """Return how to keep a row that has a score, by a field, such as ``least to``, above 0."""
+    most = math.floor(round(score * 10_000, 6)) / 10_000
+    return f"lower {field} {most:.4f}" if most > 0 else NO_STEP
+
+
 @dataclass(slots=True)
 class Pool:
     """The rows that are left, for one step after the other.
@@ -72,7 +80,14 @@ class Pool:
 
     def each_said(self, note: str) -> Iterator[tuple[int, list[Said]]]:
         """Yield what the rows that are left say, with their positions."""
-        for done, found in enumerate(self.rows.each_said(self.kept)):
+        return self._told(self.rows.each_said(self.kept), note)
+
+    def each_row(self, note: str) -> Iterator[tuple[int, Row]]:
+        """Yield the rows that are left, with their positions."""
+        return self._told(self.rows.each(self.kept), note)
+
+    def _told(self, rows: Iterable[T], note: str) -> Iterator[T]:
+        for done, found in enumerate(rows):
             if done % EVERY == 0:
                 self.tell(done, len(self.kept), note)
             yield found

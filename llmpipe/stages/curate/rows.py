@@ -77,6 +77,8 @@ class Rows:
     def __init__(self, folder: Path, columns: Sequence[str] = ()) -> None:
         self._texts, self._said = ScatteredLines(folder), ScatteredLines(folder)
         self._waiting: list[tuple[bytes, bytes]] = []
+        self._replaced: dict[int, int] = {}
+        """Of each row that was replaced, the line that holds it now."""
         self._columns = columns
         self.source = array("H")
         self.line = array("Q")
@@ -112,9 +114,20 @@ class Rows:
             self._said.add(said)
         self._waiting.clear()
 
+    def replace(self, position: int, row: Row) -> None:
+        """Put a row in the place of one that was stored. It keeps its provenance.
+
+        Raises:
+            RowError: the row has no turns.
+        """
+        said = self._turns(row)
+        self._replaced[position] = len(self._texts)
+        self._texts.add([encode(row)])
+        self._said.add([_ENCODE(said)])
+
     def texts(self, positions: Sequence[int]) -> Iterator[bytes]:
         """Yield rows as lines of JSON, many at once."""
-        return self._texts.blocks(positions)
+        return self._texts.blocks(self._lines(positions))
 
     def each(self, positions: Sequence[int]) -> Iterator[tuple[int, Row]]:
         """Yield rows with their positions, without holding them all."""
@@ -126,14 +139,20 @@ class Rows:
 
     def said(self, position: int) -> list[Said]:
         """Return the turns of a row."""
-        return _DECODE(self._said[position])
+        return _DECODE(self._said[self._replaced.get(position, position)])
+
+    def _lines(self, positions: Sequence[int]) -> Sequence[int]:
+        """Return which lines hold the rows at positions."""
+        replaced = self._replaced
+        return [replaced.get(at, at) for at in positions] if replaced else positions
 
     def _each(
         self, lines: ScatteredLines, read: Callable[[bytes], T], positions: Sequence[int]
     ) -> Iterator[tuple[int, T]]:
         waiting = iter(positions)
         while batch := list(islice(waiting, TOGETHER)):
-            yield from zip(batch, map(read, lines.at(batch)), strict=True)
+            found = lines.at(self._lines(batch))
+            yield from zip(batch, map(read, found), strict=True)
 
     def _turns(self, row: Mapping[str, Any]) -> list[Said]:
         if self._columns:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 Protected = Literal["numbers", "negations", "order"]
+Action = Literal["drop", "redact"]
+LanguageCode = Literal[
+    "af", "ar", "az", "be", "bg", "bn", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "eo",
+    "es", "et", "eu", "fa", "fi", "fr", "ga", "gu", "he", "hi", "hr", "hu", "hy", "id", "is",
+    "it", "ja", "ka", "kk", "ko", "la", "lg", "lt", "lv", "mi", "mk", "mn", "mr", "ms", "nb",
+    "nl", "nn", "pa", "pl", "pt", "ro", "ru", "sk", "sl", "sn", "so", "sq", "sr", "st", "sv",
+    "sw", "ta", "te", "th", "tl", "tn", "tr", "ts", "uk", "ur", "vi", "xh", "yo", "zh", "zu",
+]  # fmt: skip
+"""The ISO 639-1 codes of the languages that lingua knows."""
+SecretKind = Literal[
+    "anthropic_key", "aws_key", "azure_storage_key", "basic_auth", "discord_token", "github_token",
+    "gitlab_token", "google_key", "huggingface_token", "jwt", "mailchimp_key", "npm_token",
+    "openai_key", "private_key", "pypi_token", "sendgrid_key", "slack_token", "square_key",
+    "stripe_key", "telegram_token", "twilio_key",
+]  # fmt: skip
+SECRETS: tuple[SecretKind, ...] = get_args(SecretKind)
 
 
 class _Step(
@@ -124,4 +140,65 @@ class Refusals(_Step, frozen=True, kw_only=True, tag="refusals"):
             yield "phrases", "has a blank phrase, which is in every answer"
 
 
-Step = NearDuplicates | Decontaminate | Length | Encoding | Repetition | Refusals
+class Language(_Step, frozen=True, kw_only=True, tag="language"):
+    """Drop rows with a turn in a language that is not allowed.
+
+    The turns of the user and the assistant are looked at, each by itself and without its code. A
+    language is told from all others that `lingua` knows, not only from those that are allowed.
+    """
+
+    allowed: Annotated[tuple[LanguageCode, ...], Meta(min_length=1)]
+    """The languages that a row may have, as ISO 639-1 codes, such as `en` and `de`. Allow close
+    relatives of a language as well, such as `nb` and `da`, where rows in them do no harm."""
+    least: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """The share of confidence that the allowed languages need together."""
+    fewest_words: Annotated[int, Meta(ge=1)] = 6
+    """Turns with fewer words than this are not looked at: they are too short to tell."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        if len({*self.allowed}) < len(self.allowed):
+            yield "allowed", "names something twice"
+
+
+class Secrets(_Step, frozen=True, kw_only=True, tag="secrets"):
+    """Drop rows with passwords, keys and tokens, or make these unreadable.
+
+    Every text of a row is looked at, code as well. What was found is written nowhere: the rows
+    among the rejects have `[github_token]` in its place.
+    """
+
+    action: Action = "drop"
+    """`drop` the row, or `redact` what was found and keep the row."""
+    kinds: Annotated[tuple[SecretKind, ...], Meta(min_length=1)] = SECRETS
+    """What to look for. Each kind has a form of its own, so that ordinary text is seldom taken for
+    it."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        if len({*self.kinds}) < len(self.kinds):
+            yield "kinds", "names something twice"
+
+
+class Schema(_Step, frozen=True, kw_only=True, tag="schema"):
+    """Drop rows that a JSON Schema does not accept."""
+
+    schema: dict[str, Any]
+    """The schema, of draft 2020-12. It may not refer to other files."""
+    column: Annotated[str, Meta(min_length=1)] | None = None
+    """The column that it describes; JSON in a text is read. By default, the whole row, without its
+    provenance."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        from llmpipe.formats.json_schema import schema_problem
+
+        told = schema_problem(self.schema)
+        if told:
+            yield "schema", told
+
+
+Step = (
+    NearDuplicates | Decontaminate | Length | Encoding | Repetition | Refusals
+    | Language | Secrets | Schema
+)  # fmt: skip

@@ -183,3 +183,41 @@ def test_length(tmp_path: Path) -> None:
     assert [each["keep"] for each in found] == [
         "lower min_words to 1", "lower min_answer_words to 1", "raise max_words to 14",
     ]  # fmt: skip
+
+
+def test_a_schema_refuses_rows(tmp_path: Path) -> None:
+    """A column, or the JSON in it; the reject says where and why."""
+    schema = {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}
+    texts = ['{"city": "Soria"}', '{"city": 3}', "Soria", '```json\n{"city": ""}\n```']
+    rows = [{"prompt": "Where?", "completion": text} for text in texts] + [{"text": "no column"}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    step = {"step": "schema", "column": "completion", "schema": schema}
+    done = run_stage(Curate, {"data": "rows.jsonl", "steps": [step]}, tmp_path)
+    found = [json.loads(line) for line in done.outputs["rejects"].read_text().splitlines()]
+    assert [reject["reason"] for reject in found] == [
+        "completion: city: 3 is not of type 'string'",
+        "completion: not JSON: Expecting value: line 1 column 1 (char 0)",
+        "has no column completion",
+    ]
+
+
+def test_a_schema_describes_the_whole_row(tmp_path: Path) -> None:
+    """Its provenance is no part of it."""
+    write_rows(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "a", "url": "b"}])
+    step = {"step": "schema", "schema": {"additionalProperties": False, "properties": {"text": {}}}}
+    done = run_stage(Curate, {"data": "rows.jsonl", "steps": [step]}, tmp_path)
+    assert (done.metrics["kept"], done.metrics["dropped"]) == (1, {"schema": 1})
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"type": "strnig"}, "is not a JSON Schema"),
+        ({"$ref": "./other.json"}, "refers to './other.json'"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused(schema: dict[str, Any], told: str) -> None:
+    """Before anything is read."""
+    fields = {"data": "rows.jsonl", "steps": [{"step": "schema", "schema": schema}]}
+    with pytest.raises(AssertionError, match=told):
+        make_config(Curate, fields)

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from llmpipe.errors import StageError, did_you_mean
+from llmpipe.formats.json_schema import json_value, mismatch
 from llmpipe.formats.provenance import PROVENANCE, Provenance, read_provenance
 from llmpipe.formats.records import read_rows, row_digest
 from llmpipe.formats.row import RowError
@@ -33,9 +34,7 @@ from llmpipe.stages.generate.methods.template.sandbox import Template
 from llmpipe.stages.generate.methods.template.validators import (
     as_text,
     failed_test,
-    json_value,
     load_function,
-    mismatch,
 )
 from llmpipe.stages.generate.protocol import GeneratedRow, MethodContext, Reject
 from llmpipe.stages.generate.replies import Messages, without_answer

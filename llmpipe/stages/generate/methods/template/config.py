@@ -11,9 +11,10 @@ from msgspec import Meta
 from llmpipe.contracts import FieldPath, Finding, Input
 from llmpipe.errors import StageError, did_you_mean
 from llmpipe.formats.first_rows import Named, absent
+from llmpipe.formats.json_schema import schema_problem
 from llmpipe.stages.generate.methods.template.columns import Column, needed_columns, order_of
 from llmpipe.stages.generate.methods.template.sandbox import Template
-from llmpipe.stages.generate.methods.template.validators import Validator, schema_problem
+from llmpipe.stages.generate.methods.template.validators import Validator
 from llmpipe.stages.generate.protocol import GenerateConfig
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from llmpipe.contracts import FieldPath
-from llmpipe.errors import StageError, is_text
+from llmpipe.errors import StageError
+from llmpipe.formats.json_schema import json_value, mismatch, schema_problem
 from llmpipe.stages.generate.judge import Judge
 
 KINDS = ("schema", "pattern", "python", "judge")
@@ -57,46 +58,6 @@ class Validator(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
                 yield ("pattern",), f"is not a regular expression: {error}"
         for field, message in self.judge.problems(temperature) if self.judge else ():
             yield ("judge", field), message
-
-
-def schema_problem(schema: Mapping[str, Any]) -> str:
-    """Return what is wrong with a JSON Schema, or an empty text."""
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return f"is not a JSON Schema: {error.message}"
-    return ""
-
-
-def mismatch(schema: Mapping[str, Any], value: Any) -> str:
-    """Return why a value does not match a JSON Schema, or an empty text."""
-    from jsonschema import Draft202012Validator
-
-    error = next(iter(Draft202012Validator(schema).iter_errors(value)), None)
-    if error is None:
-        return ""
-    place = "/".join(map(str, error.absolute_path))
-    return f"{place}: {error.message}" if place else error.message
-
-
-def json_value(text: str) -> Any:
-    """Return the JSON value in a text, without a code fence around it.
-
-    Raises:
-        ValueError: There is none, or no file of rows can hold it: half of a surrogate pair, or a
-            number such as NaN.
-    """
-    bare = re.sub(r"\A\s*```(?:json)?|```\s*\Z", "", text)
-    try:
-        value = json.loads(bare)
-        written = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not is_text(written):
-        raise ValueError("it has half of a surrogate pair")
-    return value
 
 
 def failed_test(
