@@ -16,6 +16,7 @@ from llmpipe.estimate.weights import Unknown, encoder_of, find_weights
 from llmpipe.formats.row_count import estimated_rows
 from llmpipe.needs import Given
 from llmpipe.retrieval.needs import engine_of
+from llmpipe.stages.curate.steps import Language
 
 if TYPE_CHECKING:
     from llmpipe.stages.chunk import ChunkConfig
@@ -34,6 +35,9 @@ ROW = 60
 
 CURATED_ROW = 300
 """Bytes that a curate stage keeps in memory of a row: its place, and its sketch."""
+
+LANGUAGE_MODELS = 900_000_000
+"""Bytes of lingua's large models, which a stage loads once its small ones are not sure."""
 
 TEXT = 2.5
 """How many bytes documents take in memory for each byte of their text."""
@@ -66,7 +70,9 @@ def curate_estimate(
     config: CurateConfig, inputs: Mapping[str, Given], asked: EstimateContext
 ) -> Needs:
     """Return what it takes: the rows' texts lie in files, some hundred bytes of each in memory."""
-    return _of_rows([*inputs.values()], PLAIN, each=CURATED_ROW, copies=3)
+    tells = any(isinstance(step, Language) for step in config.steps)
+    models = LANGUAGE_MODELS if tells else 0
+    return _of_rows([*inputs.values()], PLAIN + models, each=CURATED_ROW, copies=3)
 
 
 def _of_rows(inputs: Sequence[Given], process: int, *, each: int, copies: int) -> Needs:

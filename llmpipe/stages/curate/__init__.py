@@ -44,6 +44,7 @@ from llmpipe.needs import Given, Need, packages
 from llmpipe.stages.curate.pool import EVERY, Pool
 from llmpipe.stages.curate.rows import Rows
 from llmpipe.stages.curate.steps import (
+    Balance,
     Decontaminate,
     Encoding,
     Language,
@@ -120,7 +121,10 @@ class Curate(StageDefaults, Estimates):
     def review(config: CurateConfig, folder: Path) -> list[Finding]:
         """Check that the named columns exist."""
         files = [value for _, value in _sources(config)]
-        named = (Named(("columns", i), name) for i, name in enumerate(config.columns))
+        named = [Named(("columns", i), name) for i, name in enumerate(config.columns)]
+        for number, step in enumerate(config.steps):
+            column = step.column if isinstance(step, Schema | Balance) else None
+            named.append(Named(("steps", number, "column"), column, required=False))
         return [*absent(files, named)]
 
     @staticmethod
@@ -240,6 +244,7 @@ def _note(told: Told, message: str, error: RowError) -> None:
 def _take(ctx: StageContext[CurateConfig], number: int, step: Step, pool: Pool) -> dict[str, Any]:
     """Take one step; return its metrics."""
     from llmpipe.stages.curate import (
+        balance,
         damage,
         decontaminate,
         filters,
@@ -271,6 +276,8 @@ def _take(ctx: StageContext[CurateConfig], number: int, step: Step, pool: Pool) 
             found = secrets.run(step, pool)
         case Schema():
             found = filters.schema(step, pool)
+        case Balance():
+            found = balance.run(step, pool)
     name = str(msgspec.to_builtins(step)["step"])
     return {"step": name, "dropped": before - len(pool.kept), **found}
 

@@ -198,7 +198,23 @@ class Schema(_Step, frozen=True, kw_only=True, tag="schema"):
             yield "schema", told
 
 
+class Balance(_Step, frozen=True, kw_only=True, tag="balance"):
+    """Drop rows of the most frequent values of a column, such as a category or a source."""
+
+    column: Annotated[str, Meta(min_length=1)]
+    """The column. Rows without it have the value null."""
+    most: Annotated[int, Meta(ge=1)] | None = None
+    """The most rows of a value."""
+    times: Annotated[float, Meta(ge=1)] | None = None
+    """The most rows of a value, as a multiple of the rows of the rarest one."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with a field."""
+        if (self.most is None) == (self.times is None):
+            yield "most", "needs a number here or in `times`, and not in both"
+
+
 Step = (
     NearDuplicates | Decontaminate | Length | Encoding | Repetition | Refusals
-    | Language | Secrets | Schema
+    | Language | Secrets | Schema | Balance
 )  # fmt: skip
