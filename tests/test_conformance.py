@@ -73,6 +73,7 @@ def test_the_published_schemas_are_fresh() -> None:
     assert stale_schemas(folder) == []
 
 
+@pytest.mark.slow
 def test_a_change_of_what_makes_artifacts_is_a_decision() -> None:
     """Code below a kind changes only together with its record: see `kind_sources`."""
     changed = differences()

@@ -284,6 +284,7 @@ def texts(path: Path) -> Iterator[str]:
             yield node.value
 
 
+@pytest.mark.slow
 def test_every_import_is_brought_by_an_extra() -> None:
     """What code imports is declared by name, not left to what other packages happen to bring."""
     modules = {
@@ -297,6 +298,7 @@ def test_every_import_is_brought_by_an_extra() -> None:
         assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
 
 
+@pytest.mark.slow
 def test_every_extra_has_code_that_needs_it() -> None:
     """Each of its packages is imported, or asked for by name before a stage that starts it."""
     imported = {top for path in CODE for top in imports(path)}

@@ -47,6 +47,7 @@ def test_a_message_names_each_alternative_once() -> None:
     assert non_empty("a list") == "a non-empty list"
 
 
+@pytest.mark.slow
 @given(st.recursive(st.none() | st.text(), st.lists, max_leaves=20))
 def test_a_value_is_shown_in_bounded_space(value: Any) -> None:
     """A long value is cut, and the cut is visible."""

@@ -46,6 +46,7 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_is_planned_run_and_read(spec: Path) -> None:
     """The whole way: why, what came of it, where it lies, and its rows."""
     pipe = llmpipe.load(spec)
@@ -94,6 +95,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_every_value_arrives_as_it_is(value: Any) -> None:
     """Written as YAML reads it: words stay words, numbers numbers."""
@@ -117,6 +119,7 @@ def test_what_an_earlier_run_made_is_taken(spec: Path) -> None:
         assert len(llmpipe.load(spec, run="last").rows("rows")) == 3
 
 
+@pytest.mark.slow
 def test_a_failure_is_raised_with_the_run(spec: Path) -> None:
     """Why, with the run at hand; or only told, where that is asked for."""
     pipe = llmpipe.load(spec, set={"stages.both.run": "echo no >&2; exit 3"})
@@ -157,6 +160,7 @@ def test_wishes_that_make_no_sense_are_refused(
         llmpipe.load(spec).run(progress=False, **arguments)
 
 
+@pytest.mark.slow
 def test_artifacts_are_named_as_a_spec_names_them(spec: Path, tmp_path: Path) -> None:
     """Of several outputs one is to be said; what has no rows says so; a copy may be changed."""
     pipe = llmpipe.load(spec)

@@ -63,6 +63,7 @@ SECRETS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_is_hidden_before_it_is_quoted_folded_or_escaped(
     spec: Path, monkeypatch: pytest.MonkeyPatch, secret: str
@@ -98,6 +99,7 @@ def test_a_cell_hides_a_secret_before_it_escapes_it(secret: str) -> None:
     assert [letters(cell) for cell in cells] == ["itisredactedreally"] * 3
 
 
+@pytest.mark.slow
 def test_files_that_were_kept_are_refused(spec: Path) -> None:
     """A card would show the recipe as it is beside the files of another one."""
     frozen = SPEC.replace("kind: command", "kind: command, freeze: true")

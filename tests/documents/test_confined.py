@@ -86,6 +86,7 @@ def outcomes(files, limits=SMALL):
     return [answer.error.message if answer.error else answer.documents[0].text for answer in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -108,6 +109,7 @@ def test_one_file_is_refused_and_the_others_are_read(folder, text, reason):
     assert children() == before
 
 
+@pytest.mark.slow
 def test_a_file_that_waits_is_refused(folder, monkeypatch):
     """A file that uses no processor time is not waited for endlessly."""
     monkeypatch.setattr(confined, "PATIENCE", 1)
@@ -124,6 +126,7 @@ def test_larger_files_may_take_more():
     assert limits.of(3_000_000) == (1000, 270)
 
 
+@pytest.mark.slow
 def test_memory_of_files_before_does_not_count(folder):
     """Each file is judged by what it adds."""
     files = folder(**{f"f{at}": "keep 20" for at in range(4)})
@@ -201,6 +204,7 @@ def test_nothing_is_left_of_who_closes(folder):
     assert children() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_the_child_ends_with_its_parent(tmp_path, number):
     """However the parent ends, even while a file is being read."""

@@ -14,6 +14,7 @@ from llmpipe.errors import StageError
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 6), WORDS), max_size=8))
 def test_sections_cover_the_text(paragraphs):
@@ -50,6 +51,7 @@ def test_what_is_no_word_document():
         assert told in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused_by_its_size_unpacked():
     """Sixty megabytes of XML in sixty kilobytes are not unpacked."""
     data = docx_bytes([(0, "x")], **{"word/footnotes.xml": b" " * 60_000_000})

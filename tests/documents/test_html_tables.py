@@ -65,6 +65,7 @@ def test_rows_of_names_are_one(table, expected):
     assert rows(f"<table>{table}</table>") == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_any_tiling_is_read_as_it_is_drawn(data):

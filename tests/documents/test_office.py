@@ -140,6 +140,7 @@ def test_tables_charts_diagrams_and_equations_of_slides():
     assert found.remarks == ("not read: embedded object (1), hidden slide (1)",)
 
 
+@pytest.mark.slow
 def test_formats_far_outside_of_a_sheet():
     """A border in the last row or column does not add a million rows."""
     book = openpyxl.Workbook()

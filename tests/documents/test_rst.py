@@ -24,6 +24,7 @@ def read(text):
     return convert(text.encode(), "a.rst")
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(MARKUP)
 def test_sections_cover_whatever_is_written(text):
@@ -115,6 +116,7 @@ def test_items_are_numbered_as_they_are_written():
     assert read(text).text == "y. one\nz. two\n\n(iv) four\n(v) five\n\n1. first\n2. second\n"
 
 
+@pytest.mark.slow
 def test_nesting_without_end():
     """Quotes nested a thousand deep are refused, not followed."""
     with pytest.raises(StageError, match=r"^a\.rst cannot be read as reStructuredText"):
@@ -182,6 +184,7 @@ def test_a_table_that_cannot_be_read_stays_as_it_is(table: str) -> None:
     assert convert(f"a\n\n{table}\n".encode(), "a.rst").text == f"a\n\n```\n{table}\n```\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaf", ["x", "image:: x.png"])
 @pytest.mark.parametrize("order", [1, -1])
 def test_substitutions_that_multiply(leaf: str, order: int) -> None:

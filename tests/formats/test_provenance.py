@@ -26,6 +26,7 @@ JSON = st.recursive(
 ROW = st.dictionaries(st.text(), JSON)
 
 
+@pytest.mark.slow
 @given(ROW, st.randoms())
 def test_a_row_keeps_its_id_through_all_stages(row: dict[str, Any], random: Any) -> None:
     """The order of columns does not matter, and what a stage carries on is what counts."""

@@ -198,6 +198,7 @@ def test_a_table_gives_its_rows(rows: list[dict[str, str]]) -> None:
         assert [row for _, row in read_rows(path, "rows.csv.gz")] == rows
 
 
+@pytest.mark.slow
 @given(st.lists(EXAMPLES, min_size=1, max_size=3))
 def test_examples_survive_a_file(examples: list[Example]) -> None:
     """Written as JSONL and read back."""

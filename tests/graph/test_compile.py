@@ -240,6 +240,7 @@ def command(name: str, needs: str | None) -> str:
     return f"  {name}: {{kind: command, {inputs}run: 'true > ${{outputs.o}}', outputs: {{o: o}}}}"
 
 
+@pytest.mark.slow
 def test_a_long_chain_written_last_first(folder: Path) -> None:
     """It ended in a RecursionError from 200 stages on; in order any number of them worked."""
     chain = [command(f"s{i}", f"s{i - 1}" if i else None) for i in reversed(range(1500))]

@@ -249,6 +249,7 @@ def test_the_page_is_accessible(trained_run: Path) -> None:
         assert found.endswith("<title>") or 'aria-hidden="true"' in found or nested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["failed_run", "trained_run", "hostile_run"])
 def test_nothing_in_the_page_can_act(run: str, request: pytest.FixtureRequest) -> None:
     """No script, no handler, no address of anything else; the policy allows its one style sheet."""
@@ -449,6 +450,7 @@ METRICS = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(NAMES, METRICS, max_size=6), st.dictionaries(NAMES, METRICS, max_size=6))
 def test_whatever_a_stage_measures_there_is_a_page(

@@ -51,6 +51,7 @@ def test_only_numbers_of_sources_are_kept(text: str, expected: str) -> None:
         assert kept(text, 2, size=size) == expected
 
 
+@pytest.mark.slow
 @given(st.text(alphabet="a [],;123\n", max_size=40), st.integers(1, 9))
 def test_the_pieces_do_not_matter(text: str, size: int) -> None:
     """The result is that of the whole text, and contains only numbers of sources."""

@@ -34,6 +34,7 @@ def test_an_escaped_text_is_itself(text: str) -> None:
     assert not Glob(glob.escape(text)).matches(text + "a")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern", ["*a" * 200_000, "*" * 400_000, "a*" * 2_000 + "b", "?*" * 50_000, "[a-z]*" * 50_000]
 )

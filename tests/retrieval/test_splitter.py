@@ -94,6 +94,7 @@ def documents(draw: st.DrawFn) -> Document:
     return document(*sections, title=draw(TITLES))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(documents(), st.integers(16, 90), st.integers(0, 7), st.sampled_from(sorted(TOKENIZERS)))
 @example(document(((), "x" * 10_000)), 40, 5, "word pieces")
@@ -320,6 +321,7 @@ def test_a_bar_in_a_cell_parts_no_columns() -> None:
     assert last.header.startswith(f"| Name{columns_of(last.text)[0]} |")
 
 
+@pytest.mark.slow
 def test_thousands_of_columns_or_tables_take_no_time() -> None:
     """Regression: names were shortened word by word, and every chunk searched all tables."""
     splitter = Splitter(word_pieces(), tokens=220, overlap=40)

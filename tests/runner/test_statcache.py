@@ -216,6 +216,7 @@ def test_a_pipe_is_no_input(tmp_path: Path, cache: StatCache) -> None:
         cache.digest(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_deep_folder_has_a_digest(tmp_path: Path, cache: StatCache) -> None:
     """Python's stack does not limit its depth."""
     deepest = tmp_path / "top"

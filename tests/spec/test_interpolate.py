@@ -75,6 +75,7 @@ def test_mistakes_are_explained_at_their_place(text: str, message: str) -> None:
     assert all(problem.startswith("s.yaml:") for problem in problems)
 
 
+@pytest.mark.slow
 def test_parameters_do_not_multiply_without_bound() -> None:
     """Each level named twice the one before it: 16 levels took over a minute, 40 for ever."""
     levels = "\n".join(
@@ -85,6 +86,7 @@ def test_parameters_do_not_multiply_without_bound() -> None:
     assert len(problems) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nested", ["{}", "x {}", "[" * 50 + "{}" + "]" * 50])
 def test_parameters_do_not_name_each_other_without_end(nested: str) -> None:
     """A chain of 400 ended in a RecursionError."""

@@ -140,6 +140,7 @@ _texts = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=8), _texts, min_size=1, max_size=5))
 def test_what_yaml_writes_is_read_back(value: dict[str, object]) -> None:
     """Any nesting of texts, written out in quotes, is read back as it was."""

@@ -65,6 +65,7 @@ def test_an_example_is_sound_by_the_published_schema(path: Path) -> None:
     assert complaints(yaml.safe_load(path.read_text("utf-8"))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -80,6 +81,7 @@ def test_what_is_completed_elsewhere_need_not_be_whole(change: dict[str, Any]) -
     assert complaints({**SPEC, **change}) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -95,6 +97,7 @@ def test_a_misspelled_key_is_found_wherever_a_stage_stands(change: dict[str, Any
     assert any("timeut" in message for message in complaints({**SPEC, **change}))
 
 
+@pytest.mark.slow
 def test_a_folder_of_schemas_is_checked_file_by_file(tmp_path: Path) -> None:
     """A missing, a changed and a foreign file are each named."""
     assert main(["schema", "--write", str(tmp_path)]) == 0
@@ -126,6 +129,7 @@ def test_the_reference_page_names_every_field(kind: str) -> None:
     assert set(re.findall(r"\(#([^)]+)\)", section)) <= slugs
 
 
+@pytest.mark.slow
 def test_a_stale_page_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """``--check`` with ``--docs`` ends in 1 and names the page; writing it makes that good."""
     folder, page = str(tmp_path / "schemas"), tmp_path / "docs/stages.md"
@@ -138,6 +142,7 @@ def test_a_stale_page_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["schema", "--check", folder, "--docs", str(page)]) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that is a file is a usage error, not a traceback."""
     (tmp_path / "file").touch()

@@ -81,6 +81,7 @@ def problems(stage: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_editors_choose_by_the_method() -> None:
     """A field of another method is refused, a required one missed, an expression taken."""
     teacher = {"engine": "openai", "model": "m", "base_url": "http://h/v1"}

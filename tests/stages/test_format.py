@@ -373,6 +373,7 @@ def test_a_row_without_a_group_stands_by_its_question(run_format, faq, tmp_path,
     assert result.warnings == [said + "that ask the same"]
 
 
+@pytest.mark.slow
 def test_nan_of_a_data_frame_is_no_group(run_format, tmp_path):
     """Rows whose group is NaN, as in a column that a data frame wrote, are not one group."""
     asked = [f"Question number {i}?" for i in range(50)]

@@ -86,6 +86,7 @@ def ids(documents: list[Document]) -> list[str]:
     return [document.id for document in documents]
 
 
+@pytest.mark.slow
 def test_a_folder_of_everything(ingest: Runner) -> None:
     """Every known format is taken, the rest passed over and counted by the ends of names."""
     ingest.write("docs/a.md", "# A\n\nOne.\n\n## B\n\nTwo.\n")
@@ -448,6 +449,7 @@ def test_a_half_scanned_pdf_is_told_of(ingest: Runner) -> None:
     assert ingest.warnings == ["a.pdf: 2 of its 3 pages have no text (scans?)"]
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_bytes(ingest: Runner, tmp_path: Path) -> None:
     """Wherever the project lies and in whatever order its files came."""
     other = Runner(tmp_path / "elsewhere" / "deep")

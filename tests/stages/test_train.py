@@ -210,6 +210,7 @@ CHAT_ROWS: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", CHAT_ROWS)
 def test_chats_need_a_chat_template(tmp_path: Path, row: dict[str, Any]) -> None:
     """A base model without one is found before Axolotl starts, and told what to write."""

@@ -256,6 +256,7 @@ def test_marked_steps_are_refused(tmp_path: Path) -> None:
     assert found.field == ("axolotl", "process_reward_model")
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_said_at_its_field(tmp_path: Path) -> None:
     """Unreadable, or with a key that appears twice, of which Axolotl would take the last."""
     file = tmp_path / "my.yml"

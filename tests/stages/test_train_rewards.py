@@ -252,6 +252,7 @@ def test_functions_are_tried_before_the_training(tmp_path: Path) -> None:
     assert "every other column of the rows" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_a_function_that_does_not_return_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def asked(name: str, seconds: float = 0) -> str:
     return f'{{"name": "{name}", "seconds": {seconds}}}'
 
 
+@pytest.mark.slow
 def test_an_interrupted_question_does_not_answer_the_next(child: AnsweringChild) -> None:
     """Ctrl-C while it waits: in a notebook, the process goes on and asks again."""
     assert child.ask(asked("warm")) == "warm"

@@ -226,6 +226,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), VALUES, max_size=5))
 def test_yaml_says_to_axolotl_what_was_meant(config: dict[str, object]) -> None:
     """What PyYAML reads back is the configuration: ``no`` stays a word, ``5e-4`` a number."""

@@ -13,6 +13,7 @@ from terminal import Terminal
 from llmpipe.cli.prompts import ask
 
 
+@pytest.mark.slow
 def test_a_terminal_is_asked(folder: Path) -> None:
     """A bad answer is asked again with the reason, an empty one is the default, a number chooses."""
     with Terminal("init") as terminal:
@@ -26,6 +27,7 @@ def test_a_terminal_is_asked(folder: Path) -> None:
     assert [node.kind for node in compiled().nodes.values()][-1] == "rag"
 
 
+@pytest.mark.slow
 def test_whoever_has_had_enough_leaves_no_trace(folder: Path) -> None:
     """Ctrl-C ends in 130, with nothing written and no traceback."""
     before = sorted(folder.rglob("*"))

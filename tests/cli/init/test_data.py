@@ -12,6 +12,7 @@ from init_command import FAQ, compiled, init, refused, write_rows
 from llmpipe.cli.init.data import look
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["docs [old]", "docs [[]old]/*.md", "~/docs [old]"])
 def test_a_folder_may_be_called_like_a_pattern(
     folder: Path, named: str, monkeypatch: pytest.MonkeyPatch

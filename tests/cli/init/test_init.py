@@ -35,6 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", BRANCHES, ids=" ".join)
 def test_what_is_written_can_be_planned(
     folder: Path,
@@ -55,6 +56,7 @@ def test_what_is_written_can_be_planned(
     assert told.err == ""
 
 
+@pytest.mark.slow
 def test_what_is_written_runs(folder: Path) -> None:
     """The documents outside of the spec's folder are read by the pattern that stands for them."""
     assert init("new", "--data", "docs", "--goal", "answer") == 0

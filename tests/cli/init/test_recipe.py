@@ -59,6 +59,7 @@ def test_documents_to_answer_from_become_rag(
     assert json.loads(Path(SCHEMA).read_text("utf-8"))["title"] == "llmpipe spec"
 
 
+@pytest.mark.slow
 def test_examples_to_teach_become_a_training(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,7 @@ def test_what_becomes_of_rows_is_told(folder: Path, capsys: pytest.CaptureFixtur
     assert "bad.jsonl:41: " in refused(capsys, "new", "--data", "bad.jsonl", "--goal", "teach")
 
 
+@pytest.mark.slow
 def test_later_runs_see_what_is_new_in_a_folder(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -100,6 +100,7 @@ def test_tools_are_no_turns(tmp_path: Path) -> None:
     assert run_stage(Curate, {"data": "rows.jsonl", "steps": steps}, tmp_path).metrics["kept"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "rule"),
     [

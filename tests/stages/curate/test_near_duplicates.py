@@ -81,6 +81,7 @@ def planted(pairs: int, others: int) -> tuple[list[dict[str, Any]], list[tuple[i
     return rows, found
 
 
+@pytest.mark.slow
 def test_planted_pairs_are_found_and_nothing_else(tmp_path: Path) -> None:
     """Of the pairs at or above the threshold 98 % are found, and all that is dropped is one."""
     rows, pairs = planted(500, 100)
@@ -102,6 +103,7 @@ def test_planted_pairs_are_found_and_nothing_else(tmp_path: Path) -> None:
     assert told["just_dropped"]["score"] >= 0.8 > told["just_kept"]["score"]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_input_changes_nothing(tmp_path: Path) -> None:
     """Chains of similar rows, shared prompts and copies: ten shuffles keep the same rows."""
     draw = random.Random(3)
@@ -122,6 +124,7 @@ def test_the_order_of_the_input_changes_nothing(tmp_path: Path) -> None:
     assert all(each == kept[0] for each in kept)
 
 
+@pytest.mark.slow
 def test_datasketch_finds_no_pair_that_is_left(tmp_path: Path) -> None:
     """An independent search for pairs, verified, finds none among the rows that are kept."""
     from datasketch import MinHash, MinHashLSH
@@ -188,6 +191,7 @@ def test_short_rows_are_compared_as_a_whole(tmp_path: Path) -> None:
     assert done.metrics["steps"][0]["short_rows"] == 5
 
 
+@pytest.mark.slow
 def test_what_rows_share_is_not_compared(tmp_path: Path) -> None:
     """A long system message, a header and a beginning: what follows decides."""
     draw = random.Random(5)
@@ -313,6 +317,7 @@ def test_a_generated_row_gives_way(tmp_path: Path) -> None:
     assert list(row["llmpipe_provenance"]) == ["id"]
 
 
+@pytest.mark.slow
 def test_extreme_rows(tmp_path: Path) -> None:
     """All rows alike, one word, none at all, rows of ten megabytes, and no rows."""
     long = " ".join(f"{number}{'x' * 90}" for number in range(110_000))

@@ -192,6 +192,7 @@ def test_a_passage_that_answers_is_not_taken_as_one_that_does_not(run: Run) -> N
         run(Client(lambda offered: reply), 4, prompt="passage", unanswerable=0.999)
 
 
+@pytest.mark.slow
 def test_rows_feed_retrieval_and_calibration(run: Run) -> None:
     """Questions from outside are unanswerable by the documents: both labels a threshold needs."""
     run.inputs["outside"] = run.documents("others", OTHERS)

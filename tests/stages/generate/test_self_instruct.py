@@ -290,6 +290,7 @@ def test_the_published_tests_of_an_instance(instance: Instance, reason: str | No
 words = st.text("abc ", max_size=30)
 
 
+@pytest.mark.slow
 @given(st.lists(words, max_size=6), words, st.floats(0.01, 1.0))
 def test_similarity_is_rouge_l(known: list[str], text: str, at_least: float) -> None:
     """The bit-parallel search finds what the package rouge-score computes pair by pair."""

@@ -100,6 +100,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
+@pytest.mark.slow
 def test_every_turn_is_translated_and_code_stays(run: Run) -> None:
     """The teacher sees markers instead of code; they may change places."""
     client = Client()

@@ -412,6 +412,7 @@ def test_a_response_format_becomes_a_schema() -> None:
     assert engine_fields(PYTHON, {"response_format": {"type": "text"}, "seed": 1}) == {"seed": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "fields", "named"),
     [

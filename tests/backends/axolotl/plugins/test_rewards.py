@@ -29,6 +29,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.text(), JSON, max_size=3), min_size=1, max_size=4))
 def test_columns_arrive_as_they_were_written(rows: list[dict[str, Any]]) -> None:
     """Whatever types a column holds; a row that lacks it has None."""
