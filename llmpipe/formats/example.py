@@ -225,8 +225,11 @@ def _unknown(row: Mapping[str, Any]) -> RowError:
             return RowError(
                 f"column {column!r} must hold a list of turns, not {kind_of(row[column])}"
             )
+    if "text" in row:
+        return RowError(f"column 'text' must hold text, not {kind_of(row['text'])}")
     has = ", ".join(map(repr, row)) or "no columns"
-    close = next(filter(None, (did_you_mean(column, _KNOWN_COLUMNS) for column in row)), None)
+    strange = (column for column in row if column not in _KNOWN_COLUMNS)
+    close = next(filter(None, (did_you_mean(column, _KNOWN_COLUMNS) for column in strange)), None)
     return RowError(
         f"the row is in no known format; it has {has}",
         hint=(f"{close}\n" if close else "")

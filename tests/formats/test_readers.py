@@ -249,6 +249,21 @@ def test_what_cannot_be_read_is_named(row: dict[str, Any], told: str) -> None:
     assert caught.value.reason
 
 
+@pytest.mark.parametrize(("value", "found"), [(3, "a number"), (None, "null"), ([1], "a list")])
+def test_a_text_of_another_type_is_told_by_its_type(value: object, found: str) -> None:
+    """The column exists, so no other name is suggested."""
+    with pytest.raises(RowError, match=f"column 'text' must hold text, not {found}") as caught:
+        read_example({"text": value})
+    assert "did you mean" not in (caught.value.hint or "")
+
+
+def test_a_known_column_is_not_suggested_for_itself() -> None:
+    """`chosen` without `rejected` is in no format, but it is not misspelled."""
+    with pytest.raises(RowError, match="in no known format") as caught:
+        read_example({"chosen": "a"})
+    assert "did you mean" not in (caught.value.hint or "")
+
+
 def test_misspelled_names_are_suggested() -> None:
     """`mesages` is close enough to `messages` to say so, and `humann` to `human`."""
     with pytest.raises(RowError) as caught:
