@@ -16,13 +16,18 @@ _RESERVED = re.compile(r"default|.*[+=\s].*|", re.DOTALL)
 
 
 def deep_merge(below: Node, above: Node) -> Node:
-    """Return ``below`` with ``above`` laid over it; mappings are merged by key."""
+    """Return ``below`` with ``above`` laid over it; mappings are merged by key.
+
+    A key lies where its value was written: above, unless both values are mappings.
+    """
     if not (isinstance(below.value, dict) and isinstance(above.value, dict)):
         return above
-    value = dict(below.value)
+    value, keys = dict(below.value), dict(below.keys)
     for key, node in above.value.items():
         value[key] = deep_merge(value[key], node) if key in value else node
-    return Node(value, below.location, {**above.keys, **below.keys}, below.size + above.size)
+        if value[key] is node and key in above.keys:
+            keys[key] = above.keys[key]
+    return Node(value, below.location, {**above.keys, **keys}, below.size + above.size)
 
 
 def apply_profiles(root: Node, names: Sequence[str]) -> Node:

@@ -169,6 +169,14 @@ def test_a_problem_is_shown_in_the_file_that_has_it(folder: Path) -> None:
     assert "did you mean 'to'?" in message
 
 
+def test_a_key_that_is_overridden_lies_where_it_is_written(folder: Path) -> None:
+    """In the file that extends the base, not at the base's line; its neighbors stay the base's."""
+    spec = read(folder, "extends: ../common/base.yaml\nname: mine\nstages: {rows: {to: alpaca}}\n")
+    stage = spec.root.value["stages"].value["rows"]
+    assert Path(stage.keys["to"].file).name == "spec.yaml"
+    assert Path(stage.keys["kind"].file).name == "base.yaml"
+
+
 @pytest.mark.parametrize(
     ("extends", "message"),
     [
