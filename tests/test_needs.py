@@ -44,7 +44,7 @@ sys.exit(main(sys.argv[1:]))
 
 TOLD_OTHERWISE = {"IPython", "pandas", "pynvml", "conversion"}
 """Imported where it is there, and never needed: notebooks, data frames, figures of GPUs. The last
-one is of llama.cpp's converter, which is no package of this environment; `doctor` asks for it."""
+one is of llama.cpp's converter, which is not a package of this environment; `doctor` asks for it."""
 IN_AXOLOTL = ("axolotl/plugins/", "axolotl/check_subprocess.py", "axolotl/keys.py")
 """Code that runs in Axolotl's own process and imports what Axolotl brings."""
 

@@ -419,7 +419,7 @@ def test_an_interrupt_while_fetching_starts_nothing(workspace: Any, pushed_once:
     shutil.copytree(pushed_once / "shared", workspace.folder / "shared")
     shared = Shared(workspace.folder / "shared")
     shared.key.unlink()
-    os.mkfifo(shared.key)  # whoever reads it waits for ever
+    os.mkfifo(shared.key)  # a reader waits for ever
     process = workspace.start("run", "spec.yaml", "--json", **elsewhere(workspace))
     deadline = time.monotonic() + 20
     log = workspace.folder / "other" / "runs"

@@ -132,7 +132,7 @@ def test_words_hub_ids_and_templates_are_no_paths(tmp_path: Path, block: dict[st
 def test_a_path_of_the_wrong_kind_is_told_before_a_run(
     tmp_path: Path, block: dict[str, Any], told: str
 ) -> None:
-    """A folder for a file, and what is no template: Axolotl would fail, or train on the path."""
+    """A folder for a file, and text that is not a template: Axolotl would fail, or train on the path."""
     beside(tmp_path, "file.json", "folder/x")
     (tmp_path / "open.jinja").write_text("{% for m in messages %}\n{{ m }}")
     (found,) = [finding for finding in review(tmp_path, block) if not finding.warning]

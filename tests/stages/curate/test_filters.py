@@ -203,7 +203,7 @@ def test_a_schema_refuses_rows(tmp_path: Path) -> None:
 
 
 def test_a_schema_describes_the_whole_row(tmp_path: Path) -> None:
-    """Its provenance is no part of it."""
+    """Its provenance is not part of it."""
     write_rows(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "a", "url": "b"}])
     step = {"step": "schema", "schema": {"additionalProperties": False, "properties": {"text": {}}}}
     done = run_stage(Curate, {"data": "rows.jsonl", "steps": [step]}, tmp_path)

@@ -1,4 +1,4 @@
-"""Rows in other languages: what is told, what is too short to tell, and what is no language."""
+"""Rows in other languages: what is told, what is too short to tell, and what is in no language."""
 
 from __future__ import annotations
 

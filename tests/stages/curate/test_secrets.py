@@ -56,7 +56,7 @@ def test_a_secret_is_found_and_not_written(kind: str, secret: str, tmp_path: Pat
 
 
 def test_a_password_in_an_address_is_redacted(tmp_path: Path) -> None:
-    """The rest of the row stays, with its provenance; the user's name is no secret."""
+    """The rest of the row stays, with its provenance; the user's name is not a secret."""
     at = "postgres://app:" + "hunter2hunter2" + "@db.example/town"
     done, rejects = curate(tmp_path, [{"text": f"Connect to {at}."}], action="redact")
     rows = [json.loads(line) for line in done.outputs["rows"].read_text().splitlines()]

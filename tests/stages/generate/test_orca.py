@@ -94,7 +94,7 @@ def test_what_is_rejected(run: MethodRun, reply: ChatReply, reason: str) -> None
 
 
 def test_a_reply_that_repeats_the_query_is_rejected(run: MethodRun) -> None:
-    """An echo of the prompt is no answer."""
+    """An echo of the prompt is not an answer."""
     with pytest.raises(StageError, match="repeats the prompt 12"):
         run(Client(lambda request: request.messages[-1]["content"]), 4, map={"user": "q"})
 

@@ -150,7 +150,7 @@ def test_other_roles_stay_and_are_counted(run: Run) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_translation_is_rejected(run: Run, reply: Any, reason: str) -> None:
-    """With its reason; a row of which one turn fails is no row."""
+    """With its reason; a row with one turn that fails is rejected."""
     client = Client(lambda text: reply if text.startswith("It prints") else None)
     with pytest.raises(StageError, match=rf"from 1 row \(rejected: {reason} 1\)"):
         run(client)
