@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from llmpipe.api.remote import RemoteStore
     from llmpipe.api.services import OpenAnswering
     from llmpipe.api.stored import Advice, Stored
+    from llmpipe.api.trace import Trace
     from llmpipe.graph.model import Graph
     from llmpipe.runner.needs import Needed
     from llmpipe.runner.statcache import Notice
@@ -85,6 +86,25 @@ class PipelineView:
         from llmpipe.api.drawing import draw
 
         return draw(self.graph, style)
+
+    def trace(self, artifact: str, row: int | str) -> Trace:
+        """Follow a row: what it was made from, who kept or dropped it, which models train on it.
+
+        Every artifact with rows is read once; what is not up to date is named and not searched.
+
+        Args:
+            artifact: a stage, its output, or a file that it reads: ``tasks``, ``tasks.rejects``,
+                ``tasks.seeds``. A stage means its default output; for an id, all of these.
+            row: the number of its line, from 1, or the beginning of its id.
+
+        Raises:
+            UsageError: there is no such artifact, it has no rows, or the row is not one of them.
+            StoreError: the stage is not up to date.
+        """
+        from llmpipe.api.trace import trace_row
+
+        with self.store.in_use():
+            return trace_row(self.stored(), artifact, row)
 
     @property
     def remote(self) -> RemoteStore:

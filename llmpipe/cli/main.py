@@ -25,6 +25,7 @@ COMMANDS = {
     "check": "check an Axolotl YAML file",
     "compile": "write what a training stage would run, to run it without llmpipe",
     "show": "print the rows of a training stage with the tokens that train",
+    "trace": "follow a row from its seed to the models that train on it",
     "serve": "serve a model, or answers from documents, until Ctrl-C",
     "ask": "answer a question from the documents of a rag stage",
     "get": "copy an artifact out of the store",
