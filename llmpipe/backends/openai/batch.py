@@ -65,6 +65,13 @@ class BatchApi(Protocol):
         """Yield the id of each request, with the SDK's reply or a `Failure`."""
 
 
+GONE = (
+    "if the provider no longer has it (they keep batches for about a month), `llmpipe run SPEC "
+    "--resample STAGE` asks for all replies of the stage again, which is paid for again"
+)
+"""What to do about a batch whose results can no longer be had."""
+
+
 @dataclass(slots=True)
 class Batches:
     """The batches of a client."""
@@ -225,7 +232,7 @@ class Batches:
         if isinstance(outcome, Failure):
             raise StageError(
                 f"the batch at {self.client.base_url} cannot be read: {outcome.detail}",
-                hint="it is kept in the journal; run again to go on waiting for it",
+                hint="it is kept in the journal; run again to go on waiting for it\n" + GONE,
             )
         return outcome
 

@@ -167,8 +167,11 @@ def test_a_list_that_cannot_be_read_submits_nothing_twice(
             client.ask(questions(3))
     with monkeypatch.context() as patch, service.client() as client:
         patch.setattr(cls, "find", unreadable)
-        with pytest.raises(StageError, match="cannot be read: a page"):
+        with pytest.raises(StageError, match="cannot be read: a page") as caught:
             client.ask(questions(3))
+    assert caught.value.hint is not None
+    assert "run again to go on waiting" in caught.value.hint
+    assert "--resample STAGE" in caught.value.hint  # the way out when the provider has lost it
     with service.client() as client:
         assert len(client.ask(questions(3))) == 3
     assert len(service.server.submitted) == 1
