@@ -38,6 +38,8 @@ _TOGETHER = 512
 _MARKS = PUNCTUATION.encode("ascii", "ignore")
 _PLAIN = bytes(code for code in range(128) if not chr(code).isspace() and code not in _MARKS) + b" "
 """ASCII that needs no second look, as long as each space stands alone between two words."""
+_SPACED = bytes(32 if chr(code).isspace() else code for code in range(128)) + bytes(range(128, 256))
+"""Makes a space of all white space of ASCII, of which `bytes.split` knows only a part."""
 
 
 def normalize(text: str) -> str:
@@ -82,6 +84,8 @@ def words_of(texts: Sequence[str]) -> bytes:
         is_spaced = bare.strip(b" ") == bare and bare.rfind(b"  ") < 0  # a third less than `in`
         if bare and is_spaced and not bare.translate(None, _PLAIN):
             return bare
+        spaced = text.lower().encode().translate(_SPACED)
+        return b" ".join([word.strip(_MARKS) or word for word in spaced.split()])
     words = [word for text in texts for word in normalize(text).split()]
     bare_words = [word if word.isalnum() else word.strip(PUNCTUATION) or word for word in words]
     return " ".join(bare_words).encode("utf-8", "surrogatepass")
