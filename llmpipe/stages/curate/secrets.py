@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from llmpipe.stages.curate.pool import Drop, Pool
@@ -17,9 +17,10 @@ from llmpipe.stages.curate.steps import SecretKind, Secrets
 
 _FORMS: Mapping[SecretKind, str] = {
     "anthropic_key": r"\bsk-ant-[\w-]{32,}",
-    "aws_key": r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b",
+    "aws_key": r"\b(?:AKIA|ASIA|ABIA|ACCA|A3T[A-Z0-9])[A-Z0-9]{16}\b"
+    r"|(?<![\w/+])[A-Za-z0-9/+]{40}(?![\w/+=])",
     "azure_storage_key": r"(?<=AccountKey=)[\w+/=]{86,}",
-    "basic_auth": r"(?<=:)(?<=[^\s/:@?#]:)[^\s/:@?#\"'<>]+(?=@[\w\[])",
+    "basic_auth": r"(?<=:)[^\s/:@?\"'<>]+(?=@[\w\[])",
     "discord_token": r"\b[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,}",
     "github_token": r"\b(?:gh[oprsu]_\w{36,}|github_pat_\w{22,})",
     "gitlab_token": r"\bgl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas)-[\w-]{20,}",
@@ -29,8 +30,9 @@ _FORMS: Mapping[SecretKind, str] = {
     "mailchimp_key": r"\b[0-9a-f]{32}-us\d{1,2}\b",
     "npm_token": r"\bnpm_[A-Za-z0-9]{36}\b",
     "openai_key": r"\bsk-[\w-]*T3BlbkFJ[\w-]+",
-    "private_key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.)*?"
-    r"(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z)",
+    "private_key": r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:[^-]{,20000}-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+    r"|(?:\s|\\[rn])*(?:[A-Za-z0-9+/=]{40,}(?:\s|\\[rn])*)+)",
     "pypi_token": r"\bpypi-AgE[\w-]{50,}",
     "sendgrid_key": r"\bSG\.[\w-]{22}\.[\w-]{43}",
     "slack_token": r"\bxox[abeoprs]-[\w-]{10,}|\bhooks\.slack\.com/services/\w+/\w+/\w+",
@@ -41,7 +43,10 @@ _FORMS: Mapping[SecretKind, str] = {
 }
 """The form of each kind, as those who issue it describe it."""
 
-_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/?#@]+:[^\s/?#@]+$", re.IGNORECASE)
+_AWS_NAME = re.compile(r"aws\w{,20}?(?:key|secret|token)\W{1,6}$", re.IGNORECASE)
+"""What stands before the secret of a key of AWS, which has no form of its own."""
+
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s/?#@:]*:[^\s/?@]+$", re.IGNORECASE)
 """What stands before the ``@`` of an address with a password."""
 
 _PLACEHOLDER = re.compile(
@@ -60,14 +65,30 @@ class SecretFinder:
         """Yield the places of secrets."""
         for match in self._pattern.finditer(text):
             kind = match.lastgroup or ""
-            if kind != "basic_auth" or _is_password(text, match):
+            if _IS_MEANT.get(kind, _always)(text, match):
                 yield Found(*match.span(), kind)
+
+
+def _always(text: str, match: re.Match[str]) -> bool:
+    return True
+
+
+def _is_named(text: str, match: re.Match[str]) -> bool:
+    """Return whether it is the id of a key, or stands behind the name of its secret."""
+    before = text[max(0, match.start() - 60) : match.start()]
+    return len(match[0]) == 20 or bool(_AWS_NAME.search(before))
 
 
 def _is_password(text: str, match: re.Match[str]) -> bool:
     """Return whether it stands in an address, and is not the word for a password."""
     line = text[max(0, match.start() - 300) : match.end()]
     return bool(_ADDRESS.search(line)) and not _PLACEHOLDER.fullmatch(match[0])
+
+
+_IS_MEANT: Mapping[str, Callable[[str, re.Match[str]], bool]] = {
+    "aws_key": _is_named, "basic_auth": _is_password
+}  # fmt: skip
+"""What decides where the form alone does not."""
 
 
 def run(step: Secrets, pool: Pool) -> Mapping[str, Any]:

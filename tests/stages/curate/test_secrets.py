@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llmpipe.formats.records import write_rows
 from llmpipe.stages.curate import Curate
 from llmpipe.stages.curate.redaction import Found, covered, redacted, texts_in
+from llmpipe.stages.curate.secrets import SecretFinder
 from llmpipe.stages.curate.steps import SECRETS
 from llmpipe.testing import Done, run_stage
 
@@ -53,6 +54,24 @@ def test_a_secret_is_found_and_not_written(kind: str, secret: str, tmp_path: Pat
     written = b"".join(path.read_bytes() for path in done.outputs.values())
     for line in secret.splitlines():
         assert line.encode() not in written
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted_text"),
+    [
+        ("redis://:" + "Zr8kQw12" + "@host/0", "redis://:[basic_auth]@host/0"),
+        ("postgres://app:" + "Zr8#kQw12" + "@host", "postgres://app:[basic_auth]@host"),
+        ("AWS_SECRET_ACCESS_KEY=" + "aB3/" * 10, "AWS_SECRET_ACCESS_KEY=[aws_key]"),
+        ('{"aws_secret": "' + "aB3/" * 10 + '"}', '{"aws_secret": "[aws_key]"}'),
+        ("a " + KEY[:31] + " begins it. " + "Prose follows. " * 9, None),
+        (KEY[:31] + "\n" + "QUJD" * 16 + "\n" + "QUJD" * 16 + "\nProse.", "[private_key]Prose."),
+        (KEY[:31] + "\\n" + "QUJD" * 16 + "\\n", "[private_key]"),
+    ],
+)
+def test_the_whole_secret_and_nothing_else(text: str, redacted_text: str | None) -> None:
+    """Passwords without a user, secrets behind their names, keys that are cut, and prose."""
+    found = covered(text, SecretFinder(SECRETS).find(text))
+    assert found == (text if redacted_text is None else redacted_text)
 
 
 def test_a_password_in_an_address_is_redacted(tmp_path: Path) -> None:
