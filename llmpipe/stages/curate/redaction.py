@@ -32,7 +32,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def redacted(row: Mapping[str, Any], find: Callable[[str], Iterable[Found]]) -> Mapping[str, Any]:
+def redacted(row: Mapping[str, Any], find: Callable[[str], Iterable[Found]]) -> dict[str, Any]:
     """Return a row with the name of its kind in place of all that is found, as ``[jwt]``."""
     return {
         name: value if name == PROVENANCE else _without(value, find) for name, value in row.items()
