@@ -95,11 +95,3 @@ def test_a_name_does_not_reach_a_folder_of_a_model(
     """For Ollama, and for training."""
     gguf = Artifact(smollm2_gguf, "gguf", "1", "gguf.q4_1")
     require_same_twice(stage_class(kind), fields, tmp_path, {port: gguf})
-
-
-@pytest.mark.heavy
-def test_a_name_does_not_reach_a_gguf(tmp_path: Path, tiny_llama: Path) -> None:
-    """Its metadata name a model, and not the stage that made it."""
-    inputs = {"model": Artifact(tiny_llama, "model", "1", "sft")}
-    fields = {"model": "sft", "quantize": ["f16"]}
-    require_same_twice(stage_class("export"), fields, tmp_path, inputs)
